@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+# Each target sets up what it needs in .venv by itself: 'make demo' works on a fresh clone.
+# Wants GNU make and Python 3.10 or newer; another Python: make PYTHON=python3.12 (after 'make clean').
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --no-input --quiet --quiet
+# What the interpreter must be able to do: be new enough, and make a venv (Debian splits that off).
+PROBE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))
+# Your own python3 first, then the versions we test, newest first.
+PYTHONS := python3 python3.13 python3.12 python3.11 python3.10 python3.14 python
+
+# One stamp for each set of extras, made anew when the metadata change.
+STAMPS := $(VENV)/.stamps
+METADATA := setup.cfg setup.py pyproject.toml
+
+INPUT ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+# Two pips in one venv at once break it.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test lint types bench docs format clean
+
+help: ## list the targets
+	@echo "Usage: make TARGET"
+	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/  \1:\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F: '{ printf "%-10s %s\n", $$1, $$2 }'
+
+venv: $(STAMPS)/dev ## set up .venv with everything a developer needs
+
+demo: $(STAMPS)/run ## watch four processes talk and die; INPUT=file counts the words of that file
+	@$(PY) examples/demo.py $(if $(INPUT),--input "$(INPUT)")
+
+test: $(STAMPS)/test ## run the tests with coverage; ARGS='-k name' is handed to pytest
+	@$(PY) -m coverage erase
+	@$(PY) -m pytest --cov $(ARGS)
+
+lint: $(STAMPS)/lint ## check style, format, types and floors
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	@$(MAKE) --no-print-directory types
+	$(VENV)/bin/lint-imports
+
+types: $(STAMPS)/lint ## check the types, with mypy and with pyright
+	$(PY) -m mypy
+	$(PY) -m pyright --pythonpath $(PY)
+
+bench: $(STAMPS)/run ## measure, each figure beside the ceiling of bare gevent; ARGS goes to the runner
+	@$(PY) -m benchmarks $(ARGS)
+
+docs: $(STAMPS)/docs ## build the documentation in docs/_build/html
+	@$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "See docs/_build/html/index.html"
+
+format: $(STAMPS)/lint ## let ruff format, and repair what it can
+	@$(PY) -m ruff check --fix-only --quiet
+	@$(PY) -m ruff format
+
+clean: ## remove all that make has made, .venv too
+	rm -rf $(VENV) build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis \
+		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache .tox
+	find aemp_gevent benchmarks docs examples tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# --- setting up -----------------------------------------------------------------
+
+$(PY):
+	@for candidate in $(or $(PYTHON),$(PYTHONS)); do \
+		if "$$candidate" -c '$(PROBE)' >/dev/null 2>&1; then found=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "No usable Python found: tried $(or $(PYTHON),$(PYTHONS))." >&2; \
+		echo "aemp_gevent needs Python 3.10 or newer with its venv module (on Debian: apt install python3-venv)." >&2; \
+		echo "If yours has another name: make PYTHON=/path/to/python" >&2; \
+		exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$found" --version) ..."; \
+	"$$found" -m venv --clear $(VENV)
+
+# install EXTRAS: one retry, since networks hiccup
+define install
+	@echo "Installing aemp_gevent$(1) into $(VENV), which takes a minute the first time ..."
+	@$(PIP) install --editable '.$(1)' || { \
+		echo "That failed; trying once more in 5 s ..." >&2; sleep 5; $(PIP) install --editable '.$(1)'; }
+	@mkdir -p $(STAMPS)
+	@touch $@
+endef
+
+$(STAMPS)/run: $(METADATA) | $(PY)
+	$(call install,)
+
+$(STAMPS)/test: $(METADATA) | $(PY)
+	$(call install,[test])
+
+# The type checkers read the tests too.
+$(STAMPS)/lint: $(METADATA) | $(PY)
+	$(call install,[test$(comma)lint])
+
+$(STAMPS)/docs: $(METADATA) | $(PY)
+	$(call install,[docs])
+
+$(STAMPS)/dev: $(METADATA) | $(PY)
+	$(call install,[dev])
+
+comma := ,

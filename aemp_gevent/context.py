@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""Whose context code runs in: ``SELF``, and the calls that set it.
+
+The context is an attribute of the greenlet, not a context variable: a greenlet that
+user code spawns must start without one, and some ways to spawn copy context
+variables.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+from greenlet import getcurrent
+
+from aemp_gevent.errors import NoPortContextError
+from aemp_gevent.port import Port
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def current_port() -> Port | None:
+    """Return the port in whose context this greenlet runs."""
+    return getattr(getcurrent(), "aemp_port", None)
+
+
+def require_port(call: str) -> Port:
+    """Return the current port.
+
+    Raises:
+        NoPortContextError: There is none; the text names ``call``.
+    """
+    port = current_port()
+    if port is None:
+        raise NoPortContextError(call)
+    return port
+
+
+def SELF() -> str | None:
+    """Return the ID of the port in whose context this code runs, else None.
+
+    Set in handlers, in a port's own greenlet, in :func:`psub` closures, ``peval`` and
+    ``peval_async``, and, to the port that set them up, in callbacks of ``mon``,
+    ``after``, ``cal`` and ``db_mon``. A greenlet that you spawn yourself has none.
+    """
+    port = getattr(getcurrent(), "aemp_port", None)
+    return None if port is None else port.id
+
+
+@contextmanager
+def port_context(port: Port | None) -> Iterator[None]:
+    """Set the current greenlet's context for a while."""
+    current = getcurrent()
+    before = getattr(current, "aemp_port", None)
+    current.aemp_port = port  # type: ignore[attr-defined]  # any greenlet can carry it
+    try:
+        yield
+    finally:
+        current.aemp_port = before  # type: ignore[attr-defined]
+
+
+def run_in(port: Port, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """Call a function in a port's context; an exception kills the port, and None is returned."""
+    try:
+        with port_context(port):
+            return function(*args, **kwargs)
+    # Not BaseException: a kill, a foreign Timeout or SystemExit is for whoever runs this greenlet.
+    except Exception as error:
+        failure = error
+    port.scheduler.fail(port, failure)
+    return None
+
+
+def psub(function: Callable[P, T]) -> Callable[P, T | None]:
+    """Return a closure that runs ``function`` with the present port as ``SELF()``. Also a decorator.
+
+    For callbacks given to other libraries from inside a port. An exception in it kills
+    the port at once, as in a handler, and the closure returns None then.
+
+    Raises:
+        NoPortContextError: ``SELF()`` is None here.
+
+    Source:
+        AnyEvent::MP, ``psub``.
+    """
+    port = require_port("psub()")
+
+    @functools.wraps(function)
+    def closure(*args: P.args, **kwargs: P.kwargs) -> T | None:
+        return run_in(port, function, *args, **kwargs)
+
+    return closure

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""Every exception this library raises, in one tree.
+
+Each leaf answers "what do I do now?": the :class:`UsageError` family means the
+calling code must change, the :class:`ProtocolError` family means the peer must,
+and the rest report what the world did. Classes build their own text from facts,
+so that every place that raises one says the same thing. Exceptions never log;
+whoever handles one does, once.
+
+Nothing here imports anything of ours. Read :mod:`aemp_gevent.ids` next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from greenlet import GreenletExit
+
+
+class AempError(Exception):
+    """The root of every error of this library."""
+
+
+# --- the calling code must change -------------------------------------------
+
+
+class UsageError(AempError):
+    """A call broke a rule of the interface: fix the call."""
+
+
+class InvalidPortError(UsageError, ValueError):
+    """What was given as a port is not a port ID, even after ``str()``."""
+
+    def __init__(self, port: object, why: str = "it has no node part") -> None:
+        super().__init__(
+            f"{port!r} is not a port ID ({why}); a port ID is 'nodeid#portname', "
+            "as returned by port(), spawn() and SELF(), or a node ID for the node port"
+        )
+        self.port = port
+
+
+class InvalidNoderefError(UsageError, ValueError):
+    """A noderef or node ID has a component that cannot be one."""
+
+    def __init__(self, component: object, why: str) -> None:
+        super().__init__(
+            f"{component!r} cannot be (part of) a noderef: {why}; write 'host:port', "
+            "'[ipv6]:port', a bare port number or a host name, comma-separated"
+        )
+        self.component = component
+
+
+class NotLocalError(UsageError):
+    """The call needs a port of this node, and was given one of another node."""
+
+    def __init__(self, call: str, port: str, node: str) -> None:
+        super().__init__(
+            f"{call} works only on ports of this node ({node}), and {port!r} lives elsewhere; "
+            "send it a message, or spawn a function there that makes the call"
+        )
+        self.port = port
+
+
+class DeadPortError(UsageError):
+    """The call needs a living port, and this one died (or never existed)."""
+
+    def __init__(self, call: str, port: str) -> None:
+        super().__init__(f"{call}: there is no port {port!r} (it died, or never existed); create one with port()")
+        self.port = port
+
+
+class NoPortContextError(UsageError):
+    """The call acts on ``SELF()``, and this code runs outside any port."""
+
+    def __init__(self, call: str, remedy: str = "run it in a handler, in port_async(), or inside 'with attach():'") -> None:
+        super().__init__(f"{call} needs a port context, and SELF() is None here; {remedy}")
+
+
+class ReceiverBusyError(UsageError):
+    """Another greenlet is the one that receives for this port."""
+
+    def __init__(self, port: str, why: str) -> None:
+        super().__init__(f"receive for {port!r} is not possible here: {why}; one greenlet receives for one port")
+
+
+class NodePortError(UsageError):
+    """The call is not possible for the node port (its ID is the node ID)."""
+
+    def __init__(self, call: str, port: str) -> None:
+        super().__init__(f"{call}: {port!r} is a node port, which lives as long as its node; name a port of it")
+
+
+class PortExistsError(UsageError):
+    """A port of this name exists already on this node."""
+
+    def __init__(self, port: str) -> None:
+        super().__init__(f"a port {port!r} exists already; port IDs are never used twice")
+
+
+class AlreadyInitialisedError(UsageError):
+    """The node has its identity already; a node is initialised once."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(
+            f"this node is initialised already, as {node!r}; initialise a process once, "
+            "or make another Node() for another identity"
+        )
+
+
+class UnknownSettingError(UsageError, TypeError):
+    """A setting of this name does not exist."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        nearest = difflib.get_close_matches(name, list(known), n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        super().__init__(f"there is no setting {name!r}{hint}")
+        self.name = name
+
+
+class InvalidSettingError(UsageError, ValueError):
+    """A setting exists, but cannot have this value."""
+
+    def __init__(self, name: str, value: object, why: str) -> None:
+        super().__init__(f"setting {name!r} cannot be {value!r}: {why}")
+        self.name = name
+
+
+class NoSecretError(UsageError):
+    """A networked node needs a secret, and none was configured."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a networked node needs a secret shared by all nodes: pass secret=..., or set the environment variable AEMP_SECRET"
+        )
+
+
+class UnencodableMessageError(UsageError, TypeError):
+    """A message holds something that cannot travel to another node."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"the message cannot be encoded: {where} {why}")
+        self.where = where
+
+
+class MessageTooLargeError(UsageError, ValueError):
+    """A message is larger, encoded, than ``max_message_bytes``."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"the message has {size} bytes encoded, and max_message_bytes is {limit}; send it in parts, or raise the limit on both nodes"
+        )
+        self.size = size
+        self.limit = limit
+
+
+class WrongThreadError(UsageError):
+    """The node belongs to the hub of another native thread."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(f"{call} was called from a native thread that does not own this node; only snd() and kil() may be")
+
+
+# --- what the world did -----------------------------------------------------
+
+
+class ReceiveTimeout(AempError, TimeoutError):
+    """No matching message came in time. Later ones stay queued as usual."""
+
+    def __init__(self, timeout: float | None) -> None:
+        super().__init__(f"no matching message within {timeout} s")
+        self.timeout = timeout
+
+
+class ResolveError(AempError, OSError):
+    """A host name of a noderef could not be resolved."""
+
+    def __init__(self, component: str, why: object) -> None:
+        super().__init__(f"cannot resolve {component!r}: {why}")
+        self.component = component
+
+
+class ListenError(AempError, OSError):
+    """The node could not listen on one of its endpoints."""
+
+    def __init__(self, endpoint: str, why: object) -> None:
+        super().__init__(f"cannot listen on {endpoint}: {why}; is another node running there? 'binds' can name another address")
+        self.endpoint = endpoint
+
+
+class SpawnRefusedError(AempError):
+    """There is no function of this name, or the peer may not call it."""
+
+
+class PortKilled(GreenletExit):
+    """Thrown into a greenlet whose port was killed.
+
+    Unlike the others not an :class:`AempError`, nor an :class:`Exception`: code
+    that catches errors must not stop a kill. ``reason`` is the tuple given to
+    :func:`~aemp_gevent.kil`.
+    """
+
+    def __init__(self, *reason: object) -> None:
+        super().__init__(*reason)
+        self.reason: tuple[object, ...] = reason
+
+
+# --- the peer must change ---------------------------------------------------
+
+
+class ProtocolError(AempError):
+    """The rules of the wire were broken: the link closes."""
+
+
+class LocalProtocolError(ProtocolError):
+    """Our own code made an undefined move: a bug here, not at the peer."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the rules. Anything else a decoder raises is our bug."""
+
+
+class GreetingError(RemoteProtocolError):
+    """The peer's greeting cannot be read, or is one we refuse."""
+
+
+class AuthenticationError(RemoteProtocolError):
+    """The peer could not prove that it knows the secret."""
+
+
+class FramingError(RemoteProtocolError):
+    """The peer sent bytes that are no packets, or one that is too large."""

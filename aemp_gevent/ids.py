@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""The grammar of IDs: what a port ID, a node ID and a noderef look like.
+
+Pure string work: nothing here resolves a host name or opens a socket (that is
+:mod:`aemp_gevent.resolve`), and nothing knows which ports exist.
+
+Grammar (SPEC section 1)::
+
+    port ID   = node ID "#" port name        (the node port's ID is the node ID)
+    node ID   = resolved noderef | slave | "anon/" random | named node
+    noderef   = endpoint *( "," endpoint )
+    endpoint  = "host:port" | "[v6]:port" | "unix:/path" | shorter, unresolved forms
+
+IDs are plain strings: they print, hash, travel and compare for free.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import re
+import secrets
+import string
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from aemp_gevent.errors import InvalidNoderefError, InvalidPortError
+
+DEFAULT_PORT = 4040
+"""The port that an endpoint without one means, as in AnyEvent::MP."""
+
+ANON_PREFIX = "anon/"
+SLAVE_PREFIX = "slave/"
+
+_ALPHABET = string.ascii_letters + string.digits
+
+# 10 characters of 62: 59 bits. Among a million processes the chance that any two share
+# a word is under one in a million, and the IDs of ports fit into 80 bytes.
+_UNIQ_LENGTH = 10
+
+_NAMED_NODE = re.compile(r"[A-Za-z0-9_.:/-]+")
+_ENDS_IN_PORT = re.compile(r":\d+$")
+_HOST = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def new_uniq() -> str:
+    """Return a random word that no process ever got before (59 bits from the operating system)."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_UNIQ_LENGTH))
+
+
+def port_names(uniq: str) -> Callable[[], str]:
+    """Return a function that makes port names, never the same one twice.
+
+    ``uniq`` makes them unique among processes, a counter within this one.
+    """
+    names: Iterator[str] = map(f"{uniq}%x".__mod__, itertools.count())
+    return names.__next__
+
+
+def split_port(port: object) -> tuple[str, str]:
+    """Return ``(node ID, port name)`` of a port ID; the name is ``""`` for a node port.
+
+    Args:
+        port: A port ID, or any object whose ``str()`` is one.
+
+    Raises:
+        InvalidPortError: It is none, or its node part is a noderef that must be resolved first.
+    """
+    text = str(port)
+    node, _, name = text.partition("#")
+    if port is None or not node or not text.isprintable() or " " in text:
+        raise InvalidPortError(port)
+    if _ENDS_IN_PORT.search(node) and "@" not in node and not is_resolved(node):
+        raise InvalidPortError(port, f"{node!r} is an unresolved noderef: call resolve_node() on it first")
+    return node, name
+
+
+def node_of(port: object) -> str:
+    """Return the node part of a port ID; a node ID is returned as it is.
+
+    Raises:
+        InvalidPortError: It is no port ID.
+    """
+    return split_port(port)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One place where a node listens: a TCP address and port, or a Unix socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether it can be dialled without asking anybody for an address."""
+        if self.path:
+            return True
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+
+def parse_endpoint(component: str) -> Endpoint:
+    """Return the endpoint a noderef component names; a missing port becomes :data:`DEFAULT_PORT`.
+
+    Understands ``host:port``, ``host``, ``1.2.3.4``, ``[v6]:port``, ``[v6]`` and
+    ``unix:/path``. The shorthands that mean *this host* (an empty component, a bare
+    port number) have no host to return and are :mod:`aemp_gevent.resolve`'s.
+
+    Raises:
+        InvalidNoderefError: It is none of these.
+    """
+    if component.startswith("unix:"):
+        path = component[len("unix:") :]
+        if not path.startswith("/"):
+            raise InvalidNoderefError(component, "a Unix socket needs an absolute path")
+        return Endpoint("", 0, path)
+    if component.startswith("["):
+        host, bracket, rest = component[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise InvalidNoderefError(component, "its brackets hold no IPv6 address followed by ':port'")
+        try:
+            host = str(ipaddress.IPv6Address(host))
+        except ValueError as error:
+            raise InvalidNoderefError(component, str(error)) from None
+        number = rest[1:] if rest else str(DEFAULT_PORT)
+    else:
+        host, colon, number = component.partition(":")
+        if not colon:
+            number = str(DEFAULT_PORT)
+        elif ":" in number:
+            raise InvalidNoderefError(component, "an IPv6 address needs brackets")
+        if not _HOST.fullmatch(host):
+            raise InvalidNoderefError(component, f"{host!r} is no host name")
+    if not (number.isascii() and number.isdigit() and int(number) <= 0xFFFF):
+        raise InvalidNoderefError(component, f"{number!r} is no port number (0 to 65535)")
+    return Endpoint(host, int(number))
+
+
+def endpoints(noderef: str) -> tuple[Endpoint, ...]:
+    """Return the endpoints of a resolved noderef, in order; ``()`` when it is another kind of node ID."""
+    try:
+        found = tuple(parse_endpoint(component) for component in noderef.split(","))
+    except InvalidNoderefError:
+        return ()
+    # "localhost" parses, with the default port: only what names its port is resolved.
+    spelled_out = all(str(endpoint) == component for endpoint, component in zip(found, noderef.split(","), strict=True))
+    return found if spelled_out and all(endpoint.is_numeric for endpoint in found) else ()
+
+
+def is_resolved(noderef: str) -> bool:
+    """Whether every endpoint is numeric, so that the noderef is a node ID that can be dialled."""
+    return bool(endpoints(noderef))
+
+
+def check_node_name(name: object) -> str:
+    """Return the name of a named node, or a resolved noderef, unchanged.
+
+    Raises:
+        InvalidNoderefError: The name is reserved (``anon/…``, ``slave/…``) or malformed.
+    """
+    if not isinstance(name, str):
+        raise InvalidNoderefError(name, "a node ID is a string")
+    if name.startswith((ANON_PREFIX, SLAVE_PREFIX)):
+        raise InvalidNoderefError(name, "names that begin like this are reserved")
+    if is_resolved(name):
+        return name
+    if not _NAMED_NODE.fullmatch(name):
+        raise InvalidNoderefError(name, "a node name consists of letters, digits and the characters _ . : / -")
+    if _ENDS_IN_PORT.search(name):
+        raise InvalidNoderefError(name, "a node name must not end in ':' and digits, and this is no resolved noderef")
+    return name

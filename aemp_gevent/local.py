@@ -1,0 +1,694 @@
+# SPDX-License-Identifier: MIT
+"""A node without a network: every call that needs no other process.
+
+:class:`LocalNode` is what a program has before it initialises its node, and what
+:class:`aemp_gevent.node.Node` builds on. Its methods are the library's public
+functions; their docstrings are the reference. What they share is the table of ports
+and the scheduler; the concepts themselves live on the floors below.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, ParamSpec, TypeVar, overload
+
+from gevent import Greenlet
+from greenlet import getcurrent
+
+from aemp_gevent import ids, monitors, spawning
+from aemp_gevent.context import current_port, require_port, run_in
+from aemp_gevent.errors import (
+    DeadPortError,
+    NodePortError,
+    NoPortContextError,
+    NotLocalError,
+    PortExistsError,
+    PortKilled,
+    ReceiverBusyError,
+    ReceiveTimeout,
+    SpawnRefusedError,
+)
+from aemp_gevent.matching import Message, Pattern
+from aemp_gevent.monitors import KillMonitor, Monitor
+from aemp_gevent.port import DEAD, IDLE, QUEUED, RUNNING, STARTED, BoundedMailbox, ContextPort, Handler, Handlers, Port, Reason
+from aemp_gevent.receive import receive_for
+from aemp_gevent.scheduler import CallJob, Runner, Scheduler, describe
+from aemp_gevent.timers import Timer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = logging.getLogger("aemp_gevent")
+
+
+class Attachment:
+    """A port given to a running greenlet by ``attach``; a context manager. ``str()`` is the port ID."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._greenlet = getcurrent()
+        self._before = current_port()
+        port.main = STARTED
+        port.runner = self._greenlet
+        port.state = RUNNING
+        self._greenlet.aemp_port = port  # type: ignore[attr-defined]  # any greenlet can carry it
+        if isinstance(self._greenlet, Greenlet):
+            # It may end without leaving the block, and its port must not outlive it.
+            self._greenlet.rawlink(self._ended)
+
+    def _ended(self, _greenlet: object) -> None:  # on the hub
+        self._port.scheduler.die(self._port, ())
+
+    @property
+    def port(self) -> str:
+        """The port's ID."""
+        return self._port.id
+
+    def __str__(self) -> str:
+        return self._port.id
+
+    def __enter__(self) -> str:
+        return self._port.id
+
+    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
+        self.detach(error)
+
+    def detach(self, error: BaseException | None = None) -> None:
+        """Let the port die, normally or of an exception, and give the greenlet its former context back."""
+        port = self._port
+        if isinstance(self._greenlet, Greenlet):
+            self._greenlet.unlink(self._ended)
+        if getattr(self._greenlet, "aemp_port", None) is port:
+            self._greenlet.aemp_port = self._before  # type: ignore[attr-defined]
+        if port.dying is not None:
+            port.scheduler.die(port, port.dying)
+        else:
+            port.scheduler.die(port, ("die", describe(error)) if isinstance(error, Exception) else ())
+
+
+class LocalNode:
+    """The ports of one process, and everything they can do among themselves."""
+
+    def __init__(self) -> None:
+        self._scheduler = Scheduler()
+        self._scheduler.on_unmonitored_death = self._unmonitored_death
+        self._ports = self._scheduler.ports
+        self._new_name = ids.port_names(ids.new_uniq())
+        self._id = ids.ANON_PREFIX + ids.new_uniq()
+        self._prefix = self._id + "#"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._id}>"
+
+    # --- identity ---
+
+    def NODE(self, port: object = None) -> str:
+        """Return this node's ID, or with an argument the node part of that port ID.
+
+        Raises:
+            InvalidPortError: The argument is no port ID.
+        """
+        return self._id if port is None else ids.node_of(port)
+
+    def _rename(self, node_id: str) -> None:
+        """Take another node ID; IDs made before keep working inside the process."""
+        former, self._id, self._prefix = self._prefix, node_id, node_id + "#"
+        ports = self._ports
+        for port_id, port in list(ports.items()):
+            name = port_id.removeprefix(former)
+            renamed = self._prefix + name
+            ports[renamed] = port
+            if port.id == port_id:
+                port.id = renamed
+                self._alias(port, port_id)
+            else:
+                self._alias(port, renamed)
+
+    # --- ports ---
+
+    def port(
+        self, callback: Handler | None = None, *, limit: int | None = None, context: Context | None = None
+    ) -> str:
+        """Create a port and return its ID. Never switches.
+
+        Args:
+            callback: Called with ``*msg`` for every message (a *miniport*); returning True
+                (that very object) destroys the port. None: no handlers yet, messages
+                without a handler are discarded and logged at debug level.
+            limit: The port is killed with ``("mailbox_overflow", limit)`` when more
+                messages than this wait in its mailbox; None: no limit.
+            context: The ``contextvars.Context`` its handlers run in; None: an empty one.
+        """
+        return self._create(self._new_name(), callback, limit, context).id
+
+    def _create(
+        self,
+        name: str,
+        callback: Handler | None = None,
+        limit: int | None = None,
+        context: Context | None = None,
+    ) -> Port:
+        port_id = self._prefix + name
+        scheduler = self._scheduler
+        if port_id in self._ports:
+            raise PortExistsError(port_id)
+        kind = Port if context is None else ContextPort
+        port = kind(port_id, scheduler, scheduler.discard if callback is None else callback)
+        if limit is not None:
+            port.inbox = port.mailbox = BoundedMailbox(limit, lambda: scheduler.kill_now(port, ("mailbox_overflow", limit)))
+        if context is not None:
+            port.context = context
+        self._ports[port_id] = port
+        return port
+
+    def _local(self, call: str, port: object) -> Port:
+        """Return the living local port of this ID.
+
+        Raises:
+            InvalidPortError, NotLocalError, NodePortError, DeadPortError: It is none.
+        """
+        found = self._ports.get(str(port))
+        if found is not None:
+            return found
+        node, name = ids.split_port(port)
+        if not self._is_here(node):
+            raise NotLocalError(call, str(port), self._id)
+        if not name:
+            raise NodePortError(call, str(port))
+        raise DeadPortError(call, str(port))
+
+    def _is_here(self, node: str) -> bool:
+        return node == self._id
+
+    @overload
+    def rcv(self, port: object, what: str, /) -> Callable[[Handler], Handler]: ...
+    @overload
+    def rcv(self, port: object, /, *what: Any, **tags: Handler | None) -> Any: ...
+    def rcv(self, port: object, /, *what: Any, **tags: Handler | None) -> Any:
+        """Set handlers of a local port, and return the port.
+
+        | form | effect |
+        | --- | --- |
+        | ``rcv(port, cb)`` | ``cb(*msg)`` gets what nothing else matched; returning True destroys the port |
+        | ``rcv(port, "tag", cb, …)``, ``rcv(port, tag=cb)`` | ``cb(*rest)`` for messages with this first element; a new one replaces it, None removes it |
+        | ``@rcv(port, "tag")`` | the same as a decorator, which returns the function |
+        | ``rcv(port, [p0, p1, …], cb)`` | ``cb(*msg)`` when the first elements match (see :mod:`aemp_gevent.matching`); patterns add up |
+
+        A handler that returns True (that very object) is done, and removed. A message
+        goes to its tag's handler and to every pattern that matches.
+
+        Raises:
+            NotLocalError: The port lives on another node.
+            DeadPortError: It died.
+            TypeError: The arguments have none of these forms.
+        """
+        target = self._local("rcv()", port)
+        if len(what) == 1 and not tags and isinstance(what[0], str):
+
+            def decorator(handler: Handler) -> Handler:
+                _handlers(target).set_tag(what[0], handler)
+                return handler
+
+            return decorator
+        pairs = list(what)
+        if len(pairs) % 2:
+            default = pairs.pop(0) if callable(pairs[0]) else pairs.pop()
+            if not callable(default):
+                raise TypeError(f"rcv(): {default!r} stands without a handler; give tag, handler pairs")
+            target.default = default
+        for match, handler in [*zip(pairs[::2], pairs[1::2], strict=True), *tags.items()]:
+            if handler is not None and not callable(handler):
+                raise TypeError(f"rcv(): the handler of {match!r} is {handler!r}, which cannot be called")
+            if isinstance(match, str):
+                _handlers(target).set_tag(match, handler)
+            elif isinstance(match, (list, tuple)) and handler is not None:
+                _handlers(target).add_pattern(list(match), handler)
+            else:
+                raise TypeError(f"rcv(): {match!r} is no tag (str) and no pattern (list) with a handler")
+        return port
+
+    def reg(self, port: object, name: str | None = None) -> None:
+        """Register a local port under a well-known name: ``nodeid#name`` reaches it. Also ``reg(name)`` for ``SELF()``.
+
+        One name a port; a name's new holder replaces the old; gone when the port dies.
+
+        Raises:
+            NotLocalError, DeadPortError: It is no living port of this node.
+            PortExistsError: A port was created with this very name.
+            NoPortContextError: ``reg(name)`` outside a port.
+        """
+        if name is None:
+            name, target = str(port), require_port("reg(name)")
+        else:
+            target = self._local("reg()", port)
+        alias = self._prefix + name
+        ids.split_port(alias)
+        holder = self._ports.get(alias)
+        if holder is not None and holder.id == alias:
+            raise PortExistsError(alias)
+        if holder is not None:
+            self._scheduler.aliases[holder].remove(alias)
+        known = self._scheduler.aliases.get(target, [])
+        for old in [other for other in known if other.startswith(self._prefix)]:
+            known.remove(old)
+            del self._ports[old]
+        self._alias(target, alias)
+        self._ports[alias] = target
+
+    def _alias(self, port: Port, alias: str) -> None:
+        self._scheduler.aliases.setdefault(port, []).append(alias)
+
+    def _registered(self, name: str) -> str | None:
+        """Return the ID of the port registered under a name."""
+        alias = self._prefix + name
+        holder = self._ports.get(alias)
+        return None if holder is None or holder.id == alias else holder.id
+
+    # --- messages ---
+
+    def snd(self, port: object, *msg: Any) -> None:
+        """Send a message; queues and returns. The first argument is the port: ``snd(*msg_with_port_first)`` works.
+
+        Locally it goes by reference and counts as read-only from now on; to another node
+        it is copied now. Never fails because a node is unreachable (monitor the port to
+        hear of that); never switches greenlets, except when it leaves a link's buffer
+        above its high-water mark. Messages of one node to one port arrive in order.
+
+        Raises:
+            InvalidPortError: It is no port ID.
+            UnencodableMessageError: An element cannot travel to another node.
+            MessageTooLargeError: It is larger than ``max_message_bytes``.
+        """
+        # The hot path: one look-up with the whole ID, then Scheduler.deliver and
+        # Scheduler.enqueue written out, as two calls more would cost a quarter.
+        try:
+            target = self._ports[port]  # type: ignore[index]  # any object may miss
+        except (KeyError, TypeError):
+            self._send_elsewhere(str(port), port, msg)
+            return
+        mailbox = target.mailbox
+        if mailbox is None:
+            mailbox = target.open_mailbox()
+        mailbox.append(msg)
+        if not target.state:
+            target.state = QUEUED
+            scheduler = self._scheduler
+            scheduler.runq.append(target)
+            if not scheduler.pumped:
+                scheduler.ask()
+
+    def _send_elsewhere(self, port_id: str, port: object, msg: Message) -> None:
+        """Send to what is not a living local port given by its ID as a string."""
+        target = self._ports.get(port_id)
+        if target is not None:
+            self._scheduler.deliver(target, msg)
+            return
+        node, name = ids.split_port(port)
+        if not self._is_here(node):
+            self._send_remote(node, name, msg)
+        elif name:
+            _log.debug("dropped, there is no port %s: %r", port_id, msg)
+        else:
+            self._node_request(msg)
+
+    def _send_remote(self, node: str, name: str, msg: Message) -> None:
+        _log.debug("dropped, a private node has no links: %r for %s#%s", msg, node, name)
+
+    def _node_request(self, msg: Message) -> None:
+        """Handle a message to our own node port."""
+
+    def kil(self, port: object, *reason: Any) -> None:
+        """Kill a port; without a reason it is a normal death. Queues and returns, never switches.
+
+        The kill takes its place behind the messages sent before it. Killing what is dead
+        already does nothing: the first kill wins.
+
+        Raises:
+            NodePortError: It is a node port, which lives as long as its node.
+            InvalidPortError: It is no port ID.
+        """
+        target = self._ports.get(str(port))
+        if target is not None:
+            self._scheduler.kill(target, reason)
+            return
+        node, name = ids.split_port(port)
+        if not name:
+            raise NodePortError("kil()", str(port))
+        if not self._is_here(node):
+            self._kill_remote(node, name, reason)
+
+    def _kill_remote(self, node: str, name: str, reason: Reason) -> None:
+        """Kill a port of another node."""
+
+    # --- monitors ---
+
+    def mon(self, port: object, *action: Any) -> Monitor:
+        """Do something, once, when a port dies or messages to it are lost. Returns a guard. Never switches.
+
+        | form | does, when the port dies |
+        | --- | --- |
+        | ``mon(port, cb)`` | calls ``cb(*reason)``; an empty reason is a normal death |
+        | ``mon(port)`` | kills this port (``SELF()``) with the same reason, unless the death was normal |
+        | ``mon(port, rcvport)`` | kills ``rcvport`` with the same reason, unless the death was normal |
+        | ``mon(port, rcvport, *msg)`` | sends ``(*msg, *reason)`` to ``rcvport`` |
+
+        ``mon`` of a node ID fires when the link to that node goes down. Of the messages
+        sent after ``mon`` returned either every one arrives or the action runs.
+
+        Args:
+            port: The port, or node, to watch; one that does not exist fires at once.
+            action: One of the forms above.
+
+        Returns:
+            A guard: ``.cancel()``, after which the action does not run, or a context
+            manager. Dropping it does nothing.
+
+        Raises:
+            NoPortContextError: ``mon(port)`` outside a port.
+            InvalidPortError: One of the ports is none.
+        """
+        context = current_port()
+        if not action:
+            call = _killer(self, require_port("mon(port)").id)
+        elif callable(action[0]):
+            call = action[0] if len(action) == 1 else functools.partial(*action)
+        elif len(action) == 1:
+            ids.split_port(action[0])
+            call = _killer(self, action[0])
+        else:
+            ids.split_port(action[0])
+            call = functools.partial(self.snd, *action)
+        return self._monitor(port, call, context)
+
+    def _monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
+        target = self._ports.get(str(port))
+        if target is not None:
+            monitor = Monitor(target, call, context)
+            monitors.add(target, monitor)
+            return monitor
+        node, name = ids.split_port(port)
+        if not self._is_here(node):
+            return self._monitor_remote(node, name, call, context)
+        monitor = Monitor(None, call, context)
+        if name and monitor.died(no_such_port(str(port))):
+            self._scheduler.enqueue_job(monitor)
+        return monitor
+
+    def _monitor_remote(self, node: str, name: str, call: Handler, context: Port | None) -> Monitor:
+        monitor = Monitor(None, call, context)
+        if monitor.died(("transport_error", node, "this node is private: call initialise_node() first")):
+            self._scheduler.enqueue_job(monitor)
+        return monitor
+
+    def mon_guard(self, port: object, *objects: Any) -> Monitor:
+        """Keep objects alive until the port dies, then close those that can be closed.
+
+        An object with a ``close`` method is closed, else one with a ``cancel`` method is
+        cancelled; others are just released. Returns a guard, which releases them
+        unclosed when cancelled.
+        """
+        return self._monitor(port, lambda *_reason: _close_all(objects), current_port())
+
+    def _unmonitored_death(self, port: str, reason: Reason) -> None:
+        """Hear of a death that nobody monitored."""
+
+    # --- contexts ---
+
+    def peval(self, port: object, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Run a function in a local port's context now, and return its value.
+
+        An exception kills the port, and None is returned.
+
+        Raises:
+            NotLocalError, DeadPortError: It is no living port of this node.
+        """
+        return run_in(self._local("peval()", port), function, *args, **kwargs)
+
+    def peval_async(self, port: object, function: Callable[..., Any], *args: Any) -> Greenlet:
+        """Start a second greenlet in a local port's context, and return it. It cannot ``receive`` for the port.
+
+        An exception in it kills the port.
+
+        Raises:
+            NotLocalError, DeadPortError: It is no living port of this node.
+        """
+        target = self._local("peval_async()", port)
+        return Greenlet.spawn(run_in, target, function, *args)
+
+    def after(self, seconds: float, what: Any, *msg: Any) -> Timer:
+        """Call ``what()``, or send ``msg`` to the port ``what``, in a while, in this port's context.
+
+        Args:
+            seconds: From now; 0 or less: as soon as possible.
+            what: A function (called with ``*msg``, if any), or a port.
+            msg: What to send.
+
+        Returns:
+            A timer: ``.cancel()``, after which nothing happens, or a context manager.
+
+        Raises:
+            InvalidPortError: ``what`` is neither a function nor a port ID.
+        """
+        if callable(what):
+            return Timer(self._scheduler, seconds, current_port(), what, msg)
+        ids.split_port(what)
+        return Timer(self._scheduler, seconds, current_port(), self.snd, (what, *msg))
+
+    # --- asking for an answer ---
+
+    def cal(self, port: object, *msg: Any, cb: Handler, timeout: float | None = None) -> None:
+        """Send a message with a one-shot reply port appended; call ``cb`` once with the answer. Never switches.
+
+        Args:
+            port: Whom to ask.
+            msg: The message; the reply port's ID is appended.
+            cb: Called with ``*reply``, or with nothing after the timeout or the port's death.
+            timeout: Seconds to wait for the answer; None waits until the port dies.
+
+        Raises:
+            As :meth:`snd`.
+        """
+        context = current_port()
+        reply = self._create(self._new_name())
+        timer: Timer | None = None
+
+        def answered(*answer: Any) -> bool:
+            guard.cancel()
+            if timer is not None:
+                timer.cancel()
+            self._scheduler.enqueue_job(CallJob(context, cb, answer))
+            return True
+
+        def gone(*_reason: Any) -> None:
+            if reply.dying is None:
+                self._scheduler.deliver(reply, ())
+
+        reply.default = answered
+        guard = self._monitor(port, gone, None)
+        try:
+            self.snd(port, *msg, reply.id)
+        except BaseException:
+            guard.cancel()
+            self._scheduler.die(reply, ())
+            raise
+        if timeout is not None:
+            timer = Timer(self._scheduler, timeout, None, gone, ())
+
+    def syncal(self, timeout: float | None, port: object, *msg: Any) -> Message:
+        """Send a message with a reply port appended and wait for the answer.
+
+        The blocking form of :meth:`cal`; for any greenlet but the hub. Late answers are
+        discarded.
+
+        Args:
+            timeout: Seconds to wait; None waits until the port dies.
+            port: Whom to ask.
+            msg: The message.
+
+        Returns:
+            The answer; ``()`` after the timeout or the port's death.
+
+        Raises:
+            PortKilled: The port that waits here was killed.
+            As :meth:`snd`.
+        """
+        me = current_port()
+        if me is not None and me.state == DEAD:
+            raise PortKilled(*(me.dying or ()))
+        current = getcurrent()
+        scheduler = self._scheduler
+        reply = self._create(self._new_name())
+        reply.runner, reply.state = current, RUNNING
+        # Into an attached greenlet nothing is thrown: its death reaches us through the reply port.
+        mine = None
+        if me is not None and not (isinstance(current, Runner) and current.at is me):
+            mine = KillMonitor(me, reply)
+            monitors.add(me, mine)
+        guard = self._monitor_for_reply(port, reply)
+        try:
+            self.snd(port, *msg, reply.id)
+            return receive_for(reply, None, timeout)
+        except ReceiveTimeout:
+            return ()
+        except PortKilled:
+            if me is not None and me.state == DEAD:
+                raise
+            return ()
+        finally:
+            guard.cancel()
+            if mine is not None:
+                mine.cancel()
+            scheduler.die(reply, ())
+
+    def _monitor_for_reply(self, port: object, reply: Port) -> Monitor:
+        """Let the death of ``port`` end the wait for its answer."""
+        target = self._ports.get(str(port))
+        if target is None:
+            return self._monitor(port, lambda *reason: self._scheduler.kill(reply, reason), None)
+        monitor = KillMonitor(target, reply)
+        monitors.add(target, monitor)
+        return monitor
+
+    # --- greenlets ---
+
+    def port_async(self, function: Handler, *args: Any) -> str:
+        """Create a port with a greenlet of its own, which runs ``function(*args)``; return its ID at once.
+
+        In there ``receive``, ``get`` and ``syncal`` work, and ``SELF()`` is the port.
+        Returning is a normal death, raising one with ``("die", text)``. The function
+        starts in a later turn, never before this returned.
+        """
+        port = self._create(self._new_name())
+        port.main = (function, args, True)
+        self._scheduler.enqueue(port)
+        return port.id
+
+    def rcv_async(self, port: object, function: Handler, *args: Any) -> object:
+        """Give an existing local port a greenlet of its own, as :meth:`port_async` does; return the port.
+
+        Its messages so far wait for ``receive``. Called from one of the port's own
+        handlers, it takes effect when that handler returns.
+
+        Raises:
+            NotLocalError, DeadPortError: It is no living port of this node.
+            ReceiverBusyError: It has a greenlet of its own already.
+        """
+        target = self._local("rcv_async()", port)
+        if target.main is not None:
+            raise ReceiverBusyError(target.id, "it has a greenlet of its own already")
+        target.main = (function, args, True)
+        if target.state == IDLE:
+            self._scheduler.enqueue(target)
+        elif target.state == RUNNING:
+            target.divert_inbox()
+        return port
+
+    def actor(self, function: Callable[P, Any]) -> Callable[P, str]:
+        """Make a function that starts a port with a greenlet of its own when called, and returns the port ID.
+
+        A decorator: ``@actor`` above ``def f(…)`` makes ``f(…)`` mean
+        ``port_async(f, …)``. Spawning it runs its body on the spawned port.
+        """
+
+        @functools.wraps(function)
+        def start(*args: P.args, **kwargs: P.kwargs) -> str:
+            return self.port_async(functools.partial(function, *args, **kwargs))
+
+        start.aemp_body = function  # type: ignore[attr-defined]
+        return start
+
+    def attach(self) -> Attachment:
+        """Give the running greenlet a port, at once, so that it can ``receive``. Also a context manager.
+
+        For greenlets that are not ours: a script's main greenlet, a WSGI handler, a pool's
+        worker. ``with attach() as port:`` gives the port's ID; leaving the block is a
+        normal death, an exception that leaves it an abnormal one. Without ``with`` the
+        port lives until ``detach()`` or the greenlet's end. Nothing is thrown into such a
+        greenlet when its port is killed: its next blocking call of ours raises
+        ``PortKilled``.
+
+        Raises:
+            NoPortContextError: On the hub, which must never wait.
+        """
+        if getcurrent() is self._scheduler.hub:
+            raise NoPortContextError("attach()", "it was called on the hub, which must never wait: spawn a greenlet")
+        return Attachment(self._create(self._new_name()))
+
+    # --- spawning ---
+
+    def spawn(self, node: object, function: str, *args: Any) -> str:
+        """Create a port on a node, run ``function(*args)`` there with it as ``SELF()``; return its ID at once.
+
+        Messages sent to it while the function runs wait. If anything fails over there
+        (no such function, not allowed, an exception), the port dies and its monitors say
+        why. The function has no visible effect before this returned. Never switches.
+
+        Args:
+            node: A node ID, or a port of that node.
+            function: The function's full name, ``"package.module.function"``.
+            args: Its arguments.
+
+        Raises:
+            InvalidPortError: It is no node ID.
+            UnencodableMessageError: An argument cannot travel to another node.
+        """
+        target = ids.node_of(node)
+        name = self._new_name()
+        if self._is_here(target):
+            self._spawn_here(name, function, args, spawning.find_for_us)
+            return self._prefix + name
+        self._spawn_remote(target, name, function, args)
+        return f"{target}#{name}"
+
+    def _spawn_remote(self, node: str, name: str, function: str, args: Message) -> None:
+        """Spawn on another node."""
+
+    def _spawn_here(self, name: str, function: Any, args: Message, find: Callable[[Any], Handler]) -> None:
+        """Create a port of this name and have it run its init function, in a turn of its own."""
+        port = self._create(name)
+
+        def init() -> None:
+            try:
+                found = find(function)
+            except SpawnRefusedError as error:
+                self._scheduler.kill(port, ("spawn_refused", function, str(error)))
+                return
+            body = getattr(found, "aemp_body", None)
+            if body is None:
+                found(*args)
+            else:
+                self.rcv_async(port.id, body, *args)
+
+        port.main = (init, (), False)
+        self._scheduler.enqueue(port)
+
+
+def no_such_port(port: str) -> Reason:
+    """Return the reason that a monitor of a nonexistent port fires with."""
+    return ("no_such_port", "cannot monitor nonexistent port", port)
+
+
+def _killer(node: LocalNode, victim: object) -> Handler:
+    """Return an action that passes an abnormal death on."""
+
+    def pass_on(*reason: Any) -> None:
+        if reason:
+            node.kil(victim, *reason)
+
+    return pass_on
+
+
+def _handlers(port: Port) -> Handlers:
+    if port.handlers is None:
+        port.handlers = Handlers()
+    return port.handlers
+
+
+def _close_all(objects: tuple[Any, ...]) -> None:
+    for thing in objects:
+        close = getattr(thing, "close", None) or getattr(thing, "cancel", None)
+        if callable(close):
+            close()

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""Patterns: which messages a ``rcv`` handler or a ``receive`` wants.
+
+A pattern is compiled once into a predicate of the whole message, so that the
+scheduler and ``receive`` know a single kind of thing. Compiled predicates take the
+message as *one tuple*; what users write as predicates takes ``*msg``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+# Any: messages hold whatever their senders put in.
+Message: TypeAlias = "tuple[Any, ...]"
+Matcher: TypeAlias = Callable[[Message], Any]
+Pattern: TypeAlias = "str | list[Any] | type | Callable[..., Any]"
+
+
+class _Any:
+    """The type of :data:`any_`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "any_"
+
+
+any_: Final = _Any()
+"""In a pattern: matches any one element."""
+
+
+def _element_test(wanted: Any) -> Callable[[Any], Any]:
+    """Return the test for one element of a list pattern (SPEC section 2, ``rcv``)."""
+    if isinstance(wanted, type):
+        return lambda element: isinstance(element, wanted)
+    if isinstance(wanted, re.Pattern):
+        return lambda element: isinstance(element, str) and wanted.search(element)
+    if callable(wanted):
+        return wanted  # type: ignore[no-any-return]  # a user's predicate: its result is tested for truth only
+    return lambda element: element == wanted
+
+
+def match_elements(pattern: Sequence[Any]) -> Matcher:
+    """Compile a list pattern: true for messages whose first elements match, one by one."""
+    length = len(pattern)
+    tests = [(index, _element_test(wanted)) for index, wanted in enumerate(pattern) if wanted is not any_]
+
+    def matches(message: Message) -> bool:
+        return len(message) >= length and all(test(message[index]) for index, test in tests)
+
+    return matches
+
+
+def _matcher(pattern: Pattern) -> Matcher:
+    if isinstance(pattern, str):
+        return lambda message: bool(message) and message[0] == pattern
+    if isinstance(pattern, (list, tuple)):
+        return match_elements(pattern)
+    if isinstance(pattern, type):
+        return match_elements([pattern])
+    if callable(pattern):
+        return lambda message: pattern(*message)
+    raise TypeError(
+        f"{pattern!r} is no pattern: give a tag (str), a list of elements, a type, or a predicate called with *msg"
+    )
+
+
+def match_any_of(patterns: Sequence[Pattern]) -> Matcher | None:
+    """Compile the patterns of a ``receive``: true when one matches; None (none given) means every message.
+
+    Raises:
+        TypeError: One of them is no pattern.
+    """
+    if not patterns:
+        return None
+    if len(patterns) == 1:
+        return _matcher(patterns[0])
+    if all(isinstance(pattern, str) for pattern in patterns):
+        return lambda message: bool(message) and message[0] in patterns
+    matchers = [_matcher(pattern) for pattern in patterns]
+    return lambda message: any(matches(message) for matches in matchers)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""Monitors: who wants to know about whose death, and what is done about it.
+
+A monitor stands with the *watched* thing: a local :class:`~aemp_gevent.port.Port`, or
+a :class:`Watch` that stands for a port (or the link) of another node. When the watched
+thing dies, each of its monitors becomes a job in the run queue: actions never run
+inside the stack of the one who killed, may use every function of the library, and
+may block without delaying anybody.
+
+A monitor is one-shot, and is its own guard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from aemp_gevent.port import Port, Reason
+from aemp_gevent.scheduler import Job
+
+
+class Watched(Protocol):
+    """What can be monitored: a local port, or a :class:`Watch`."""
+
+    monitors: Job | dict[Job, None] | None
+
+
+class Monitor(Job):
+    """One registered interest in one death; returned by ``mon`` as its guard.
+
+    ``cancel()`` ends the interest: after it returned, the action does not run. As a
+    context manager it cancels on exit. Dropping it does nothing.
+    """
+
+    __slots__ = ("_action", "_reason", "_watched")
+
+    def __init__(self, watched: Watched | None, action: Callable[..., Any], context: Port | None) -> None:
+        super().__init__(context)
+        self._watched = watched
+        self._action: Callable[..., Any] | None = action
+        self._reason: Reason = ()
+
+    def cancel(self) -> None:
+        """Stop monitoring. May be called any number of times, also after the death."""
+        self._action = None
+        watched = self._watched
+        if watched is not None:
+            self._watched = None
+            remove(watched, self)
+
+    def died(self, reason: Reason) -> bool:
+        self._watched = None
+        self._reason = reason
+        return self._action is not None
+
+    def run(self) -> None:
+        # Looked up now, not when it was queued: a guard may have been cancelled meanwhile.
+        action = self._action
+        self._action = None
+        if action is not None:
+            action(*self._reason)
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.cancel()
+
+
+class KillMonitor(Monitor):
+    """Kills a port of this node when another dies. No user code runs, so it needs no turn in the queue."""
+
+    __slots__ = ("_victim",)
+
+    def __init__(self, watched: Watched | None, victim: Port) -> None:
+        super().__init__(watched, victim.scheduler.kill, None)
+        self._victim = victim
+
+    def died(self, reason: Reason) -> bool:
+        if super().died(reason):
+            self._victim.scheduler.kill(self._victim, reason)
+        return False
+
+
+class Watch:
+    """What we watch on another node: one port there, or (with the name ``""``) the link to it."""
+
+    __slots__ = ("monitors", "on_empty")
+
+    def __init__(self, on_empty: Callable[[], None]) -> None:
+        self.monitors: Job | dict[Job, None] | None = None
+        self.on_empty = on_empty
+        """Called when the last monitor was cancelled."""
+
+    def fire(self, reason: Reason) -> Iterator[Job]:
+        """Take all monitors off and yield those that are to be run now."""
+        found = monitors_of(self)
+        self.monitors = None
+        return (monitor for monitor in found if monitor.died(reason))
+
+
+def monitors_of(watched: Watched) -> list[Job]:
+    """Return the monitors of a watched thing, in the order they were registered."""
+    monitors = watched.monitors
+    if monitors is None:
+        return []
+    return list(monitors) if isinstance(monitors, dict) else [monitors]
+
+
+def add(watched: Watched, monitor: Job) -> None:
+    """Register a monitor. One is stored as it is, several in a dict, for removal in constant time."""
+    monitors = watched.monitors
+    if monitors is None:
+        watched.monitors = monitor
+    elif isinstance(monitors, dict):
+        monitors[monitor] = None
+    else:
+        watched.monitors = {monitors: None, monitor: None}
+
+
+def remove(watched: Watched, monitor: Job) -> None:
+    """Take a monitor off, and tell a :class:`Watch` when it was the last one."""
+    monitors = watched.monitors
+    if isinstance(monitors, dict):
+        monitors.pop(monitor, None)
+        if monitors:
+            return
+        watched.monitors = None
+    elif monitors is monitor:
+        watched.monitors = None
+    else:
+        return
+    if isinstance(watched, Watch):
+        watched.on_empty()

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""The port itself: its mailbox, its handlers and where it stands in its life.
+
+A :class:`Port` is data. What moves it from one state to the next is the
+:mod:`aemp_gevent.scheduler`, which is the file to read next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from aemp_gevent.matching import Matcher, Message, Pattern, match_elements
+
+if TYPE_CHECKING:
+    from greenlet import greenlet
+
+    from aemp_gevent.scheduler import Job, Scheduler
+
+# Any: handlers take what senders put in a message, and what they return is ignored unless it is True.
+Handler: TypeAlias = Callable[..., Any]
+Reason: TypeAlias = "tuple[Any, ...]"
+
+# Plain integers, not an Enum: the hot paths test them, and an Enum member costs a look-up each time.
+IDLE = 0
+"""No message, nobody inside (or its greenlet waits in ``receive``)."""
+QUEUED = 1
+"""Stands in the run queue."""
+RUNNING = 2
+"""A greenlet is inside: in a handler, or in the body of a port with its own greenlet."""
+DEAD = 3
+JOB = 4
+"""Not a port but a :class:`~aemp_gevent.scheduler.Job`, which shares the run queue with them."""
+
+NOWHERE: deque[Message] = deque(maxlen=0)
+"""The mailbox of whoever was killed: what is appended vanishes, at no cost to the senders' hot path."""
+
+STARTED = True
+"""``Port.main`` while its own greenlet runs the body: ``receive`` serves the port's handlers there."""
+INSIDE = False
+"""``Port.main`` while that greenlet is inside a handler: ``receive`` serves none."""
+
+
+class Port:
+    """Something that receives messages. Lives in one node, dies once.
+
+    One of these costs 128 bytes, so whatever few ports have is kept elsewhere; the
+    mailbox (another 700 bytes) is made when the first message comes.
+    """
+
+    context: Context | None = None
+    """The context its handlers run in; None: an empty one. See :class:`ContextPort`."""
+
+    __slots__ = (
+        "default",
+        "dying",
+        "handlers",
+        "id",
+        "inbox",
+        "mailbox",
+        "main",
+        "monitors",
+        "runner",
+        "scheduler",
+        "state",
+        "waiter",
+    )
+
+    def __init__(self, port_id: str, scheduler: Scheduler, default: Handler) -> None:
+        self.id = port_id
+        self.scheduler = scheduler
+        self.default = default
+        """What no handler matched goes here."""
+        self.state = IDLE
+        self.inbox: deque[Message] | None = None
+        """What the port still has to handle; only its holder takes from it."""
+        self.mailbox: deque[Message] | None = None
+        """What senders append to: the inbox, or :data:`NOWHERE` once the port was killed."""
+        self.handlers: Handlers | None = None
+        self.waiter: greenlet | None = None
+        """The greenlet to resume when something happens: it waits in ``receive``."""
+        self.runner: greenlet | None = None
+        """The greenlet that is (or was last) inside."""
+        self.dying: Reason | None = None
+        """The reason of the first kill, from then on."""
+        self.monitors: Job | dict[Job, None] | None = None
+        """Who wants to know about its death: nobody, one (the usual case, at no cost), or several."""
+        self.main: tuple[Handler, Message, bool] | bool | None = None
+        """A body still to be started (function, arguments, "its end is the port's"), one of
+        :data:`STARTED` and :data:`INSIDE`, or None for a port without a greenlet of its own."""
+
+    def open_mailbox(self) -> deque[Message]:
+        """Return the mailbox to append to, making it first if need be."""
+        # Making a deque may run the garbage collector, a finalizer may send to this very
+        # port, and its mailbox must not be overwritten: make, then test, then store, with
+        # no call between test and store (SCHEDULER, trap "two mailboxes").
+        made: deque[Message] = deque()
+        if self.mailbox is None:
+            self.inbox = self.mailbox = made
+        return self.mailbox
+
+    def divert_inbox(self) -> None:
+        """Take the inbox away from the runner that is serving it; what is in it stays the port's."""
+        inbox = self.inbox
+        if inbox is None:
+            return
+        diverted = inbox.emptied() if isinstance(inbox, BoundedMailbox) else deque[Message]()
+        # New messages go to the new one from here on, so the old ones go before them.
+        if self.mailbox is inbox:
+            self.mailbox = diverted
+        self.inbox = diverted
+        diverted.extendleft(reversed(inbox))
+        inbox.clear()
+
+    def __repr__(self) -> str:
+        return f"<Port {self.id} {('idle', 'queued', 'running', 'dead')[self.state]}>"
+
+
+class ContextPort(Port):
+    """A port whose handlers run in a ``contextvars.Context`` of its own."""
+
+    __slots__ = ("context",)
+
+
+class BoundedMailbox(deque[Message]):
+    """A mailbox that calls ``overflow`` instead of growing past ``limit`` messages.
+
+    A subclass instead of a test in ``snd``: ports without a limit pay nothing.
+    """
+
+    def __init__(self, limit: int, overflow: Callable[[], None]) -> None:
+        super().__init__()
+        self._limit = limit
+        self._overflow = overflow
+
+    def emptied(self) -> BoundedMailbox:
+        """Return an empty mailbox with the same bound."""
+        return BoundedMailbox(self._limit, self._overflow)
+
+    def append(self, message: Message) -> None:
+        if len(self) >= self._limit:
+            self._overflow()
+        else:
+            super().append(message)
+
+
+class Handlers:
+    """The tag handlers and patterns that ``rcv`` registered on one port."""
+
+    __slots__ = ("_patterns", "_tags")
+
+    def __init__(self) -> None:
+        self._tags: dict[str, Handler] = {}
+        self._patterns: list[tuple[Matcher, Handler]] = []
+
+    def set_tag(self, tag: str, handler: Handler | None) -> None:
+        """Make ``handler`` the one for a tag, in place of any other; None removes it."""
+        if handler is None:
+            self._tags.pop(tag, None)
+        else:
+            self._tags[tag] = handler
+
+    def add_pattern(self, pattern: Pattern, handler: Handler) -> None:
+        self._patterns.append((match_elements(pattern), handler))  # type: ignore[arg-type]  # rcv checked: a list
+
+    def find(self, message: Message) -> list[Callable[[], None]]:
+        """Return the calls that this message is due: its tag's handler first, then every pattern that matches."""
+        calls: list[Callable[[], None]] = []
+        if message:
+            tag = message[0]
+            handler = self._tags.get(tag) if isinstance(tag, str) else None
+            if handler is not None:
+                calls.append(lambda: self._call_tag(tag, handler, message[1:]))
+        for entry in self._patterns:
+            if entry[0](message):
+                calls.append(lambda entry=entry: self._call_pattern(entry, message))  # type: ignore[misc]
+        return calls
+
+    def serve(self, message: Message) -> bool:
+        """Call whoever is due this message; return whether there was anybody."""
+        if not self._patterns:  # the usual case: at most one call, so no list of calls
+            if not message or not isinstance(message[0], str):
+                return False
+            tag = message[0]
+            handler = self._tags.get(tag)
+            if handler is None:
+                return False
+            if handler(*message[1:]) is True and self._tags.get(tag) is handler:
+                del self._tags[tag]
+            return True
+        calls = self.find(message)
+        for call in calls:
+            call()
+        return bool(calls)
+
+    def _call_tag(self, tag: str, handler: Handler, rest: Message) -> None:
+        # A handler that returns True is done, unless it put another in its place meanwhile.
+        if handler(*rest) is True and self._tags.get(tag) is handler:
+            del self._tags[tag]
+
+    def _call_pattern(self, entry: tuple[Matcher, Handler], message: Message) -> None:
+        # An earlier handler of this very message may have removed the pattern.
+        if entry in self._patterns and entry[1](*message) is True and entry in self._patterns:
+            self._patterns.remove(entry)

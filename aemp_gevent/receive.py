@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""Blocking ``receive``: Erlang's selective receive, and Coro::MP's forms of it.
+
+These act on the port of the running greenlet and need no node. How a greenlet that
+waits gives way, and to whom, is :meth:`aemp_gevent.scheduler.Scheduler.wait`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from greenlet import getcurrent, greenlet
+
+from aemp_gevent.context import require_port
+from aemp_gevent.errors import PortKilled, ReceiverBusyError, ReceiveTimeout
+from aemp_gevent.matching import Matcher, Message, Pattern, match_any_of
+from aemp_gevent.port import DEAD, INSIDE, RUNNING, STARTED, Handlers, Port
+
+_RAISE: Final = object()
+
+
+class Deadline:
+    """A timer that resumes a greenlet waiting for a port; close it afterwards."""
+
+    def __init__(self, port: Port, seconds: float) -> None:
+        self.expired = False
+        self._port = port
+        self._timer = port.scheduler.hub.loop.timer(max(seconds, 0))
+        # update: the loop's idea of now may be a whole turn old.
+        self._timer.start(self._expire, update=True)
+
+    def close(self) -> None:
+        self._timer.stop()
+        self._timer.close()
+
+    def _expire(self) -> None:  # on the hub
+        self.expired = True
+        port = self._port
+        if port.waiter is not None and not port.state:
+            port.scheduler.enqueue(port)
+
+
+def receive(*patterns: Pattern, timeout: float | None = None, default: Any = _RAISE) -> Any:
+    """Return the first queued message that matches any pattern, as a tuple; wait for one if none does.
+
+    Messages that do not match stay queued, in order. On a port with a greenlet of its
+    own, its tag handlers and patterns are served here, in order; what they leave is
+    what this sees. May switch greenlets, except with ``timeout=0``: a loop that only
+    polls starves everybody else.
+
+    Args:
+        patterns: Each a tag (str), a list of elements as in ``rcv``, a type (of the
+            first element), or a predicate called with ``*msg``. None given: any message.
+        timeout: Seconds to wait; None waits forever, 0 polls.
+        default: Returned instead of raising ``ReceiveTimeout``.
+
+    Raises:
+        ReceiveTimeout: Nothing matched in time.
+        PortKilled: The port was killed; let it pass. Every later call raises it again.
+        NoPortContextError: Not in a port; see ``port_async`` and ``attach``.
+        ReceiverBusyError: Another greenlet receives for this port.
+        TypeError: One of the patterns is none.
+    """
+    current = getcurrent()
+    port: Port | None = getattr(current, "aemp_port", None)
+    if (
+        port is not None
+        and not patterns
+        and timeout is None
+        and port.handlers is None
+        and port.runner is current
+        and port.state == RUNNING
+    ):
+        # The usual case by far: an actor takes its next message. receive_for would do the
+        # same in twice the time.
+        scheduler = port.scheduler
+        while port.dying is None:
+            inbox = port.inbox
+            if inbox:
+                scheduler.credit -= 1
+                if scheduler.credit <= 0 and scheduler.turn_is_over():
+                    scheduler.visit_hub(port, current)
+                    continue
+                return inbox.popleft()
+            scheduler.wait(port, current, 0)
+    try:
+        return receive_for(require_port("receive()"), match_any_of(patterns), timeout)
+    except ReceiveTimeout:
+        if default is _RAISE:
+            raise
+        return default
+
+
+def get(tag: str, timeout: float | None = None) -> Message:
+    """Wait for the first message with this tag, and return it without the tag.
+
+    Otherwise like :func:`receive`, with the same errors.
+
+    Source:
+        Coro::MP, ``get``.
+    """
+    return receive_for(require_port("get()"), match_any_of((tag,)), timeout)[1:]
+
+
+def get_cond(predicate: Callable[..., Any], timeout: float | None = None) -> Message:
+    """Wait for the first message for which ``predicate(*msg)`` is true, and return all of it.
+
+    Otherwise like :func:`receive`, with the same errors.
+
+    Source:
+        Coro::MP, ``get_cond``.
+    """
+    return receive_for(require_port("get_cond()"), match_any_of((predicate,)), timeout)
+
+
+def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> Message:
+    """Receive for a port that this greenlet holds; for :func:`receive` and whoever waits for an answer."""
+    current = getcurrent()
+    scheduler = port.scheduler
+    _check_holder(port)
+    scanned = 0  # how many messages at the front of the inbox are known not to match
+    deadline: Deadline | None = None
+    try:
+        while True:
+            inbox = port.inbox
+            while inbox and scanned < len(inbox):
+                message = inbox[scanned]
+                if port.main is STARTED and port.handlers is not None:
+                    if _serve(port, port.handlers, message, scanned):
+                        scanned = 0  # the handler may have received, and so shifted the inbox
+                        continue
+                if matches is None or matches(message):
+                    # A predicate may have received, too.
+                    if scanned < len(inbox) and inbox[scanned] is message:
+                        del inbox[scanned]
+                        _spend(port, current)
+                        return message
+                    scanned = 0
+                    continue
+                scanned += 1
+            # In this order: a message that is there beats the kill and the timeout that
+            # came after it, or in the same loop iteration.
+            if port.state == DEAD:
+                raise PortKilled(*(port.dying or ()))
+            if port.dying is not None:
+                scheduler.die(port, port.dying)
+                raise PortKilled(*port.dying)
+            if timeout is not None and (timeout <= 0 or (deadline is not None and deadline.expired)):
+                raise ReceiveTimeout(timeout)
+            if timeout is not None and deadline is None:
+                deadline = Deadline(port, timeout)
+            scheduler.wait(port, current, scanned)
+    finally:
+        if deadline is not None:
+            deadline.close()
+
+
+def _check_holder(port: Port) -> None:
+    """Refuse to receive where another greenlet is the one that may."""
+    if port.state == DEAD:
+        raise PortKilled(*(port.dying or ()))
+    if port.runner is not getcurrent() or port.state != RUNNING:
+        raise ReceiverBusyError(port.id, "this greenlet only borrows its context (psub, peval, a callback)")
+
+
+def _spend(port: Port, current: greenlet) -> None:
+    """Pay for a message; a greenlet that always finds one must not keep the hub from running."""
+    scheduler = port.scheduler
+    scheduler.credit -= 1
+    if scheduler.credit <= 0 and scheduler.turn_is_over():
+        scheduler.visit_hub(port, current)
+
+
+def _serve(port: Port, handlers: Handlers, message: Message, index: int) -> bool:
+    """Give a message to the handlers that want it; an exception in one kills the port."""
+    calls = handlers.find(message)
+    inbox = port.inbox
+    if not calls or not inbox or inbox[index] is not message:
+        return False
+    del inbox[index]
+    failure: BaseException | None = None
+    port.main = INSIDE
+    try:
+        for call in calls:
+            call()
+    except BaseException as error:
+        failure = error
+    port.main = STARTED
+    if failure is not None:
+        port.scheduler.fail(port, failure)
+        raise PortKilled(*(port.dying or ())) from failure
+    _spend(port, getcurrent())
+    return True

@@ -1,0 +1,488 @@
+# SPDX-License-Identifier: MIT
+"""The scheduler: what lets callbacks block without a greenlet for each port.
+
+Ports with work stand in a run queue. A *runner* greenlet takes them one by one and
+calls their handlers as plain functions, so that a message costs a call and not a
+switch. When a handler blocks, its runner simply stays with that port: the hub, which
+gets control then, runs the *pump*, sees that the queue still has work and starts
+another runner. A greenlet that waits in ``receive`` is resumed by a runner directly,
+or switches directly to the next one that is due.
+
+Who may do what (every rule was paid for with a hang, a leak or a starved socket):
+
+1. Work is queued, or a port stands in ``_deaths`` => ``pumped``: a pump is asked for
+   or on the hub's stack. Whoever appends, and whoever goes to the hub leaving
+   entries behind, sees to it.
+2. A port is queued only from idle to queued. Entries that are no longer queued when
+   they are popped are stale, and skipped.
+3. Only the hub *starts* runners (who starts a greenlet lends it its own recursion
+   depth) and only the hub *throws*. Nothing of the user's runs on the hub.
+4. Idle first, then look: a port's state becomes idle before its mailbox is tested,
+   because a finalizer may send between any two steps.
+5. The value of a switch is never trusted: a foreign ``Timeout`` may resume anybody.
+
+This module is not about matching messages (:mod:`aemp_gevent.receive`) nor about who
+is told of deaths (:mod:`aemp_gevent.monitors`). Prior art: Erlang's run queues and
+reductions, Coro's ready queue, trio's "hand over, don't wake".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import gevent
+from gevent.hub import Hub
+from greenlet import getcurrent, greenlet
+
+from aemp_gevent.errors import PortKilled
+from aemp_gevent.matching import Message
+from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, RUNNING, STARTED, Handler, Port, Reason
+
+SLICE = 32
+"""Messages one port may handle before the next one's turn. Longer slices save little (7 % from 16
+to 64), and a port behind a thousand busy ones waits for all of theirs."""
+
+CREDIT = 16
+"""Messages between two looks at the clock (45 ns each, so 3 ns a message)."""
+
+TURN_SECONDS = 0.003
+"""How long ports may run before sockets and timers get a look: about what a loop iteration with
+a few hundred ready sockets takes."""
+
+MAX_IDLE_RUNNERS = 64
+"""Idle runners kept for reuse, 4 KiB each. Blocked ones are never capped: that would be a deadlock."""
+
+_log = logging.getLogger("aemp_gevent")
+
+
+class Runner(greenlet):
+    """A greenlet that serves ports, one after the other."""
+
+    __slots__ = ("aemp_port", "at", "idle")
+
+    def __init__(self, run: Callable[[Runner], None], hub: Hub) -> None:
+        super().__init__(run, hub)
+        self.aemp_port: Port | None = None
+        """Whose context this is, as on every greenlet (see :mod:`aemp_gevent.context`)."""
+        self.at: Port | None = None
+        """The port it serves. Not the same: ``peval`` and ``attach`` change the context."""
+        self.idle = False
+
+
+class Job:
+    """Something to run once that is no message: a monitor's action, a timer's callback.
+
+    Jobs share the run queue with ports, so that they take their turn in order.
+    """
+
+    __slots__ = ("context", "state")
+
+    def __init__(self, context: Port | None) -> None:
+        self.state = JOB
+        self.context = context
+        """The port in whose context it runs, and which dies of its exceptions."""
+
+    def run(self) -> None:
+        raise NotImplementedError
+
+    def died(self, reason: Reason) -> bool:
+        """A port this job monitors died; return whether it is to be run now."""
+        raise NotImplementedError
+
+
+class CallJob(Job):
+    """A function call as a job."""
+
+    __slots__ = ("args", "function")
+
+    def __init__(self, context: Port | None, function: Handler, args: Message) -> None:
+        super().__init__(context)
+        self.function = function
+        self.args = args
+
+    def run(self) -> None:
+        self.function(*self.args)
+
+
+class Scheduler:
+    """Runs the ports of one node. Belongs to the hub of the thread that first gives it work."""
+
+    def __init__(self) -> None:
+        self.ports: dict[str, Port] = {}
+        """Every living port by its ID, and by its aliases."""
+        self.aliases: dict[Port, list[str]] = {}
+        """Other IDs that reach a port: a registered name, its ID before the node was initialised."""
+        self.runq: deque[Any] = deque()  # Any: ports and jobs, told apart by their state
+        self.pumped = False
+        """Whether a pump is asked for, or on the hub's stack."""
+        self.credit = CREDIT
+        self.discarded = 0
+        """Messages that found no handler."""
+        self.on_unmonitored_death: Callable[[str, Reason], None] = _ignore
+        """Called when a port dies of something and nobody monitored it. Must not switch."""
+        self._pool: list[Runner] = []
+        self._deaths: deque[Port] = deque()
+        self._hub: Hub | None = None
+        self._turn_started = 0.0
+        self._turn_over = False
+        self._next_turn: Any = None  # gevent's watchers have no types
+
+    # --- asking for work to be done ---
+
+    @property
+    def hub(self) -> Hub:
+        """The hub that orders our work."""
+        if self._hub is None:
+            self._hub = gevent.get_hub()
+            self._next_turn = self._hub.loop.timer(0)
+        return self._hub
+
+    def enqueue(self, port: Port) -> None:
+        """Queue an idle port. Inlined in ``snd``: keep the two alike."""
+        port.state = QUEUED
+        self.runq.append(port)
+        if not self.pumped:
+            self.ask()
+
+    def enqueue_job(self, job: Job) -> None:
+        """Queue a job; may be called on the hub."""
+        self.runq.append(job)
+        if not self.pumped:
+            self.ask()
+
+    def deliver(self, port: Port, message: Message) -> None:
+        """Put a message into a port's mailbox. Never switches. Inlined in ``snd``: keep the two alike."""
+        mailbox = port.mailbox
+        if mailbox is None:
+            mailbox = port.open_mailbox()
+        mailbox.append(message)
+        if not port.state:
+            self.enqueue(port)
+
+    def ask(self) -> None:
+        """Have the hub run the pump soon."""
+        self.pumped = True
+        self.hub.loop.run_callback(self.pump)
+
+    # --- on the hub ---
+
+    def pump(self) -> None:
+        """Have runners work until nothing is due or the turn is over. Runs on the hub only.
+
+        The link layer calls it right after it delivered what it read, which saves a
+        loop iteration a message.
+        """
+        self.pumped = True
+        self._turn_started = 0.0
+        self._turn_over = False
+        self.credit = CREDIT
+        pool = self._pool
+        runq = self.runq
+        if self._deaths:
+            self._reap()
+        while runq:
+            # The runner, or whoever it hands over to, comes back when it blocks, has
+            # nothing left to do, or the turn is over.
+            runner = pool.pop() if pool else Runner(self._run, self.hub)
+            runner.idle = False
+            runner.switch(runner)
+            if self._turn_over:
+                # Not run_callback: gevent runs 50 of those between two looks at its
+                # sockets, which starved them for 200 ms.
+                self._next_turn.start(self.pump)
+                return
+            if self._deaths:
+                self._reap()
+        self.pumped = False
+
+    def _reap(self) -> None:
+        """Throw into the holders of killed ports. On the hub, so every greenlet is blocked."""
+        deaths = self._deaths
+        while deaths:
+            port = deaths.popleft()
+            if port.state != RUNNING:  # it left its handler meanwhile: dead, or about to die in order
+                continue
+            holder = port.runner
+            reason = port.dying or ()
+            self.die(port, reason)  # first, so that the greenlet's finally blocks find it dead
+            # An attached greenlet is somebody else's: it learns of the death in its next
+            # blocking call of ours.
+            if isinstance(holder, Runner) and holder.at is port:
+                holder.throw(PortKilled(*reason))
+
+    # --- in the runners ---
+
+    def _run(self, runner: Runner) -> None:
+        """A runner's life: take the next that is due, serve it, and park when nothing is.
+
+        The body of the inner loop is one function on purpose: a call per message or per
+        slice would cost 5 to 8 % of a local round trip.
+        """
+        runq = self.runq
+        while True:
+            while runq:
+                if self.credit <= 0 and self.turn_is_over():
+                    break
+                port = runq.popleft()
+                if port.state != QUEUED:
+                    if port.state == JOB:
+                        self._run_job(runner, port)
+                    continue
+                if port.waiter is not None:
+                    waiter = port.waiter
+                    port = None
+                    self._park(runner, waiter)
+                    continue
+                port.state = RUNNING
+                port.runner = runner
+                runner.at = runner.aemp_port = port
+                # A fresh context each time: what one port's handler sets in a context
+                # variable must not show in the next port's (30 ns).
+                runner.gr_context = port.context
+                failure = None
+                left = SLICE
+                try:
+                    if port.main is not None:
+                        self._run_main(port)
+                    inbox = port.inbox
+                    while inbox:
+                        message = inbox.popleft()
+                        handlers = port.handlers
+                        if (handlers is None or not handlers.serve(message)) and port.default(*message) is True:
+                            self.die(port, ())
+                        left -= 1
+                        if not left:
+                            break
+                except BaseException as error:
+                    failure = error  # dealt with below: nothing may switch inside an except block
+                if failure is not None:
+                    self.fail(port, failure)
+                self.credit -= SLICE - left
+                if port.state == RUNNING:
+                    port.state = IDLE
+                    if port.inbox:
+                        if port.state == IDLE:
+                            self.enqueue(port)
+                    elif port.dying is not None:
+                        self.die(port, port.dying)
+                    elif port.main is not None:  # its handler gave it a body
+                        self.enqueue(port)
+            # What the frame of an idle runner holds would live on with it.
+            port = inbox = message = handlers = failure = waiter = None
+            runner.at = runner.aemp_port = runner.gr_context = None
+            if runq and not self.pumped:
+                self.ask()
+            if len(self._pool) >= MAX_IDLE_RUNNERS:
+                return
+            self._park(runner, self.hub)
+
+    def _park(self, runner: Runner, target: greenlet) -> None:
+        """Switch away from an idle runner, until somebody takes it from the pool."""
+        # Into the pool before switching: whoever runs next may want a runner, and would
+        # otherwise make the hub start a new one each time.
+        self._pool.append(runner)
+        runner.idle = True
+        stray: BaseException | None = None
+        try:
+            target.switch()
+        except BaseException as error:
+            stray = error
+        if runner.idle:
+            # Nobody took it: a Timeout that a handler left running fired here.
+            self._pool.remove(runner)
+            runner.idle = False
+        if stray is not None:
+            _log.warning("%r reached an idle runner: a handler that had ended left it behind", stray)
+
+    def _run_main(self, port: Port) -> None:
+        """Run what stands in ``port.main``: the body of a port with its own greenlet, or an init function."""
+        if port.dying is not None:  # killed before it began
+            self.die(port, port.dying)
+            return
+        function, args, ends_port = port.main  # type: ignore[misc]  # a queued port's main is never a bool
+        # An init function runs like a handler: ``receive`` in it serves no others.
+        port.main = STARTED if ends_port else None
+        function(*args)
+        if ends_port:
+            self.die(port, () if port.dying is None else port.dying)
+
+    def _run_job(self, runner: Runner, job: Job) -> None:
+        self.credit -= 1
+        runner.aemp_port = job.context
+        runner.gr_context = None
+        failure = None
+        try:
+            job.run()
+        except BaseException as error:
+            failure = error
+        if failure is not None:
+            self.fail(job.context, failure)
+
+    def turn_is_over(self) -> bool:
+        """Renew the credit, or say that ports ran long enough; the caller goes to the hub then.
+
+        Before the hub gets control a pump is asked for, whoever called.
+        """
+        now = perf_counter()
+        if self._turn_started == 0.0:
+            self._turn_started = now
+        elif now - self._turn_started > TURN_SECONDS:
+            self._turn_over = True
+            if not self.pumped:
+                self.pumped = True
+                _ = self.hub
+                self._next_turn.start(self.pump)
+            return True
+        self.credit = CREDIT
+        return False
+
+    # --- in a greenlet that waits for messages ---
+
+    def wait(self, port: Port, current: greenlet, scanned: int) -> None:
+        """Give way until ``port`` has more than ``scanned`` messages, was killed, or ``current`` was resumed.
+
+        The caller looks at the port afterwards: why it was resumed is not told.
+        """
+        port.waiter = current
+        port.state = IDLE
+        try:
+            # Idle first, then look: a finalizer may have sent after the caller's last look,
+            # and whoever sends from here on queues the port.
+            if port.dying is None and not (port.inbox and len(port.inbox) > scanned):
+                runq = self.runq
+                if runq and self.credit > 0 and runq[0].state == QUEUED and runq[0].waiter is not None:
+                    # Greenlet to greenlet, without a runner in between: the hot path of
+                    # two actors that talk to each other.
+                    next_greenlet = runq.popleft().waiter
+                    if next_greenlet is not current:
+                        next_greenlet.switch()
+                else:
+                    self._give_way()
+        finally:
+            port.waiter = None
+            if port.state != DEAD:
+                port.state = RUNNING
+
+    def _give_way(self) -> None:
+        """Switch to a runner that can serve what is due, or else to the hub."""
+        runq = self.runq
+        if runq and self.credit > 0 and self._pool:
+            runner = self._pool.pop()
+            runner.idle = False
+            runner.switch()
+            return
+        if (runq or self._deaths) and not self.pumped:
+            self.ask()
+        self.hub.switch()
+
+    def visit_hub(self, port: Port, current: greenlet) -> None:
+        """Let sockets and timers have their look, from a greenlet that always finds a message."""
+        port.waiter = current
+        port.state = QUEUED
+        self.runq.append(port)
+        try:
+            self.hub.switch()
+        finally:
+            port.waiter = None
+            if port.state != DEAD:
+                port.state = RUNNING
+
+    # --- deaths ---
+
+    def kill(self, port: Port, reason: Reason) -> None:
+        """Let a port die of ``reason`` once it handled what was sent before. The first kill wins."""
+        if port.dying is not None:
+            return
+        port.dying = reason
+        port.mailbox = NOWHERE
+        if port.state == IDLE:
+            self.enqueue(port)
+        elif port.state == RUNNING:
+            # A greenlet is inside. If it is still when the hub gets control, it is blocked,
+            # and waiting for it to end would make a sleeping port unkillable.
+            self._deaths.append(port)
+            if not self.pumped:
+                self.ask()
+
+    def kill_now(self, port: Port, reason: Reason) -> None:
+        """Let a port die of ``reason`` without handling what was sent before."""
+        if port.inbox:
+            port.inbox.clear()
+        self.kill(port, reason)
+
+    def fail(self, port: Port | None, error: BaseException) -> None:
+        """Let a port die at once of an exception of its code, backlog dropped; log it if it is news.
+
+        Args:
+            port: Whose code raised; None when it ran outside any port.
+            error: What it raised.
+        """
+        if not isinstance(error, PortKilled) or port is None or port.dying is None:
+            self._report(port, error)
+        if port is not None and port.state != DEAD:
+            reason = ("die", describe(error)) if port.dying is None else port.dying
+            if port.state == RUNNING and port.runner is getcurrent():
+                self.die(port, reason)
+            else:
+                self.kill_now(port, reason)
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            self.hub.handle_error(port, type(error), error, error.__traceback__)
+
+    def _report(self, port: Port | None, error: BaseException) -> None:
+        def log() -> None:
+            _log.error(
+                "exception in %s", f"port {port.id}" if port else "a callback outside any port", exc_info=error
+            )
+
+        # Log handlers may block, which the hub must not.
+        if getcurrent() is self.hub:
+            self.enqueue_job(CallJob(None, log, ()))
+        else:
+            log()
+
+    def die(self, port: Port, reason: Reason) -> None:
+        """End a port's life now: nothing more is handled, and its monitors' actions are queued.
+
+        Only for whoever is inside the port, or the hub. Never switches.
+        """
+        if port.state == DEAD:
+            return
+        port.state = DEAD
+        port.dying = reason
+        port.mailbox = NOWHERE
+        if port.inbox:
+            port.inbox.clear()
+        port.handlers = None
+        ports = self.ports
+        ports.pop(port.id, None)
+        if self.aliases:
+            for alias in self.aliases.pop(port, ()):
+                del ports[alias]
+        monitors = port.monitors
+        port.monitors = None
+        if monitors is None:
+            if reason:
+                self.on_unmonitored_death(port.id, reason)
+            return
+        for monitor in monitors if isinstance(monitors, dict) else (monitors,):
+            if monitor.died(reason):
+                self.enqueue_job(monitor)
+
+    def discard(self, *message: Any) -> None:
+        """Take a message that no handler matched: count it, and log it at debug level."""
+        self.discarded += 1
+        _log.debug("discarded, no handler matches: %r", message)
+
+
+def describe(error: BaseException) -> str:
+    """Return what a reason says of an exception: its class and text."""
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _ignore(port: str, reason: Reason) -> None:
+    """Stand in for a callback that nobody set."""

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""Timers in port context: what ``after`` returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aemp_gevent.matching import Message
+from aemp_gevent.port import Handler, Port
+from aemp_gevent.scheduler import CallJob, Scheduler
+
+
+class Timer:
+    """A call that is due in a while. ``cancel()`` it, or use it as a context manager.
+
+    After ``cancel()`` returned, the call is not made.
+    """
+
+    __slots__ = ("_job", "_scheduler", "_watcher")
+
+    def __init__(
+        self, scheduler: Scheduler, seconds: float, context: Port | None, function: Handler, args: Message
+    ) -> None:
+        self._scheduler = scheduler
+        self._job: CallJob | None = CallJob(context, self._call, (function, *args))
+        self._watcher: Any = scheduler.hub.loop.timer(max(seconds, 0))  # gevent's watchers have no types
+        # update: the loop's idea of now may be a whole turn of the scheduler old.
+        self._watcher.start(self._due, update=True)
+
+    def _due(self) -> None:  # on the hub
+        self._close()
+        if self._job is not None:
+            self._scheduler.enqueue_job(self._job)
+
+    def _call(self, function: Handler, *args: Any) -> None:
+        # It may have been cancelled between its queueing and its turn.
+        if self._job is not None:
+            self._job = None
+            function(*args)
+
+    def _close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
+            self._watcher = None
+
+    def cancel(self) -> None:
+        """Forget the call. May be called any number of times, also after it was made."""
+        self._job = None
+        self._close()
+
+    def __enter__(self) -> Timer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.cancel()

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: MIT
+"""The wire: bytes in, events out; packets in, bytes out.
+
+Everything two nodes must agree on lives here, and nothing else: no socket, no
+clock, no randomness of its own, no greenlet, no log. Whoever owns a connection
+(:mod:`aemp_gevent.link`) feeds these objects and acts on what they say.
+
+============================ ===================================================
+module                       what it knows
+============================ ===================================================
+:mod:`~.wire.greeting`       the first line of a connection, as data
+:mod:`~.wire.auth`           the tokens that prove knowledge of the secret
+:mod:`~.wire.handshake`      who may say what until the link is open
+:mod:`~.wire.framing`        the table of framings, what encoders and decoders are
+:mod:`~.wire.framing_msgpack` packets as msgpack
+:mod:`~.wire.framing_json`   packets as JSON
+:mod:`~.wire.values`         which values may travel, and what is wrong with others
+============================ ===================================================
+
+What a packet *means* (``mon1``, ``kil0``, ports, heartbeats) is not decided
+here. Read :mod:`~.wire.handshake` first, then :mod:`~.wire.framing`.
+"""

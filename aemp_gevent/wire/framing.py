@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""Framings: how a stream of packets becomes a stream of bytes, and back.
+
+After the handshake each direction is a stream of arrays, ``[portname, element,
+...]``, in the framing its sender chose. A framing is a row of :data:`FRAMINGS`;
+adding one is adding a row::
+
+    encode = FRAMINGS["json"].encoder()
+    decoder = FRAMINGS["json"].decoder(max_message_bytes)
+
+    decoder.feed(data)
+    try:
+        for packet in decoder:
+            check_packet(packet)
+            ...
+    except framing.errors as error:
+        raise framing.translate(error) from error
+
+The last two lines are there for speed: msgpack's own iterator runs the loop, and
+its own exceptions come out of it (:mod:`~.framing_msgpack` has the figures). What
+the loop's body may raise has to be caught inside of the loop, lest it be taken for
+the peer's fault.
+
+Not here: which framing is spoken (:mod:`~.handshake`), and what packets mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..errors import FramingError
+from . import framing_json, framing_msgpack
+
+# [portname, *elements]. Any: the elements are whatever the framing carries.
+Encoder = Callable[[list[Any] | tuple[Any, ...]], bytes]
+
+
+class Decoder(Protocol):
+    """Turns a stream of bytes, cut anywhere, into packets."""
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take what came next; iterate to the end before reusing its buffer."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Give every packet that is complete, in order.
+
+        Raises the ``errors`` of its framing.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Framing:
+    """One way to write packets.
+
+    Attributes:
+        name: As in the greeting.
+        encoder: Makes a function from a packet to bytes, for one link. It raises
+            :class:`~aemp_gevent.errors.UnencodableMessageError`, and stays usable.
+        decoder: Makes a decoder for one link, given ``max_message_bytes``.
+        errors: What iterating a decoder raises when the peer's bytes are wrong.
+        translate: Turns one of these into a
+            :class:`~aemp_gevent.errors.FramingError`.
+    """
+
+    name: str
+    encoder: Callable[[], Encoder]
+    decoder: Callable[[int], Decoder]
+    errors: tuple[type[Exception], ...]
+    translate: Callable[[Exception], FramingError]
+
+
+# Best first: the order in which a greeting offers them.
+FRAMINGS: dict[str, Framing] = {
+    "msgpack": Framing(
+        name="msgpack",
+        encoder=framing_msgpack.make_encoder,
+        decoder=framing_msgpack.MsgpackDecoder,
+        errors=framing_msgpack.ERRORS,
+        translate=framing_msgpack.translate,
+    ),
+    "json": Framing(
+        name="json",
+        encoder=framing_json.make_encoder,
+        decoder=framing_json.JsonDecoder,
+        errors=framing_json.ERRORS,
+        translate=framing_json.translate,
+    ),
+}
+
+
+def check_packet(packet: object) -> None:
+    """Raise unless this is an array that is empty or begins with a port name.
+
+    Not done by the decoders, because a loop that looks the name up in a dict
+    needs only ``type(packet) is list`` in the good case.
+
+    Raises:
+        FramingError: The peer sent something else.
+    """
+    if type(packet) is not list:
+        raise FramingError(f"the peer sent a packet that is no array but a {type(packet).__name__}")
+    if packet and type(packet[0]) is not str:
+        raise FramingError(f"the peer sent a packet whose port name is no text but a {type(packet[0]).__name__}")

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""The greeting: who is speaking, and what he understands.
+
+The first line each side sends, as a frozen value, in both directions::
+
+    aemp;1;<node ID>;<auth methods accepted>;<framings understood>[;key=value]...
+
+Not here: the nonce that follows it, and whether a greeting is acceptable to
+*us* (our own node ID, nothing in common); both belong to
+:mod:`aemp_gevent.wire.handshake`, which is the file to read next.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+from dataclasses import dataclass
+
+from ..errors import GreetingError
+
+PROTOCOL = "aemp"
+VERSION = "1"
+
+# 4 KiB with the line end: Perl closes the connection on longer lines, and what
+# a stranger can make us buffer before he proved anything must be small.
+MAX_LINE_BYTES = 4096
+
+# The first five fields have a place; what follows has a name.
+_FIXED_FIELDS = 5
+
+# Greetings of our own library say "aemp_gevent-<version>".
+_OUR_PROVIDER = "aemp_gevent-"
+
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What one side says about itself before anything is proved.
+
+    Lists are in order of preference, best first. A key without a value (``tls``
+    instead of ``tls=1.0``) is kept with an empty one.
+
+    Attributes:
+        node: The node ID of the speaker.
+        auth_methods: The methods of authentication it accepts.
+        framings: The framings it understands.
+        extras: The key and value pairs, in the order of the line. They mean
+            something to whoever knows the key, and nothing to others.
+        protocol: The protocol word, always ``aemp`` in a greeting that was parsed.
+        version: The protocol version, always ``1`` in a greeting that was parsed.
+
+    Source:
+        PROTOCOL.md, section 1.
+    """
+
+    node: str
+    auth_methods: tuple[str, ...]
+    framings: tuple[str, ...]
+    extras: tuple[tuple[str, str], ...] = ()
+    protocol: str = PROTOCOL
+    version: str = VERSION
+
+    def encode(self) -> bytes:
+        """Build the line, without its line end.
+
+        Only ever used for a greeting of ours: what a peer sent is hashed as it
+        was received, for Perl sends the keys in another order each time.
+        """
+        fields = [
+            _escape(self.protocol),
+            _escape(self.version),
+            _escape(self.node),
+            ",".join(_escape(method, also=",") for method in self.auth_methods),
+            ",".join(_escape(framing, also=",") for framing in self.framings),
+        ]
+        for key, value in self.extras:
+            fields.append(f"{_escape(key, also='=')}={_escape(value)}" if value else _escape(key, also="="))
+        return ";".join(fields).encode("utf-8")
+
+    def extra(self, key: str) -> str | None:
+        """Return the value of a key, or None if the greeting has no such key.
+
+        A key that was given twice has its last value.
+        """
+        return dict(self.extras).get(key)
+
+    @property
+    def provider(self) -> str | None:
+        """The program at the other end and its version, such as ``AE-2.02``."""
+        return self.extra("provider")
+
+    @property
+    def uniq(self) -> str | None:
+        """The incarnation of the node: another one means the process was restarted."""
+        return self.extra("uniq")
+
+    @property
+    def heartbeat(self) -> float | None:
+        """The speaker's heartbeat timeout in seconds; None if it named none.
+
+        A value that is no positive number counts as missing: the key is a
+        promise between nodes of ours, and no reason to refuse anybody.
+        """
+        try:
+            seconds = float(self.extra("heartbeat") or "")
+        except ValueError:
+            return None
+        return seconds if 0 < seconds < math.inf else None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this library speaks at the other end (PROTOCOL.md, section 6)."""
+        return (self.provider or "").startswith(_OUR_PROVIDER)
+
+
+def parse_greeting(line: bytes) -> Greeting:
+    """Read a greeting line, given without its line end.
+
+    Whether the two sides fit together is not looked at, except for protocol and
+    version: a line of another protocol cannot be read at all.
+
+    Raises:
+        GreetingError: It is no greeting, or none of ``aemp`` version 1.
+    """
+    word, _, _ = line.partition(b";")
+    _check_protocol(word)
+    # Split first, unescape second: an escaped separator is no separator.
+    fields = line.split(b";")
+    if len(fields) < _FIXED_FIELDS:
+        raise GreetingError(f"the greeting has {len(fields)} fields, and {_FIXED_FIELDS} are needed")
+    version, node = (_unescape(field) for field in fields[1:3])
+    if version != VERSION:
+        raise GreetingError(f"the peer speaks version {reprlib.repr(version)} of the protocol, and we speak {VERSION}")
+    _check_node(node)
+    return Greeting(
+        node=node,
+        auth_methods=_parse_list(fields[3]),
+        framings=_parse_list(fields[4]),
+        extras=tuple(_parse_pair(field) for field in fields[_FIXED_FIELDS:] if field),
+    )
+
+
+def _check_protocol(word: bytes) -> None:
+    if word == PROTOCOL.encode():
+        return
+    if word.startswith(b"aemp-"):
+        # Perl uses aemp-dataconn: a plain stream between two nodes that share
+        # the listener. Not a mistake of the peer, so the text should not read like one.
+        raise GreetingError(f"the peer asks for another protocol on this listener, {reprlib.repr(word)}")
+    raise GreetingError(f"the peer does not speak aemp: its first word is {reprlib.repr(word)}")
+
+
+def _check_node(node: str) -> None:
+    if not node:
+        raise GreetingError("the greeting has no node ID")
+    # A '#' would make every port ID of this node ambiguous ('a#b#port'), and a
+    # line end would forge log lines.
+    if "#" in node or not node.isprintable():
+        raise GreetingError(f"{reprlib.repr(node)} cannot be a node ID: it has a '#' or an unprintable character")
+
+
+def _parse_list(field: bytes) -> tuple[str, ...]:
+    return tuple(_unescape(element) for element in field.split(b",") if element)
+
+
+def _parse_pair(field: bytes) -> tuple[str, str]:
+    key, _, value = field.partition(b"=")
+    return _unescape(key), _unescape(value)
+
+
+def _escape(text: str, also: str = "") -> str:
+    # '%' comes first, or it would escape the escapes. Line ends would end the
+    # greeting early; 'also' holds the separators inside of one field.
+    for character in "%;\r\n" + also:
+        text = text.replace(character, f"%{ord(character):02x}")
+    return text
+
+
+def _unescape(field: bytes) -> str:
+    # Any %XX is read, though we and Perl write only a few: the bytes are
+    # replaced before decoding, so even an escaped UTF-8 sequence comes out right.
+    # A '%' without two digits after it stays what it is.
+    raw = _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), field)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise GreetingError(f"the greeting is not UTF-8: {error}") from error

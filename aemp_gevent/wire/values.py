@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""Which values may travel, and what is wrong with a message that holds others.
+
+Encoders are quick but not careful: msgpack writes a tuple as a map key that no
+decoder can take, JSON turns the key 1 into "1" without a word. Bad data must
+raise at whoever sends it, in words that name the place, and must never reach
+the peer, which would drop the link for it.
+
+:meth:`Rules.has_only_plain` is the gate every message with a container passes:
+exact built-in types, looked at with as little Python per element as possible.
+:meth:`Rules.find_fault` is the slow walk that is taken when the gate or the
+encoder said no: it knows subclasses, and finds the words.
+
+Not here: how values become bytes (:mod:`~.framing_msgpack`,
+:mod:`~.framing_json`).
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UnencodableMessageError
+
+# The packet itself is the first level. msgpack's Packer stops at 511, JSON::XS
+# and CBOR::XS at 512; half of that leaves room for a packet inside of another
+# packet (``via``), and for the recursion of json's C encoder on a deep stack.
+MAX_NESTING = 256
+
+# What has elements. Exact types for the gate; its subclasses are found by the walk.
+_CONTAINERS = frozenset({list, tuple, dict})
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What one framing can carry.
+
+    Attributes:
+        framing: Its name, for error texts.
+        scalars: The types without elements.
+        keys: The types of map keys.
+        objection: Tells what is wrong with the value of a scalar (NaN, say), or
+            returns None. Asked only after an encoder failed.
+        forbidden: Types that are refused although they are subclasses of
+            something allowed.
+    """
+
+    framing: str
+    scalars: frozenset[type]
+    keys: frozenset[type]
+    objection: Callable[[object], str | None]
+    forbidden: tuple[type, ...] = ()
+
+    def has_only_plain(self, packet: list[Any] | tuple[Any, ...]) -> bool:
+        """Tell whether everything in a packet is of an allowed built-in type.
+
+        False is no verdict yet: :meth:`find_fault` knows more. Depth first, so
+        that a list that contains itself is noticed at once, and without recursion,
+        because senders may be deep in their stack already.
+        """
+        scalars, keys = self.scalars, self.keys
+        todo: list[tuple[Any, int]] = [(packet, 1)]
+        while todo:
+            container, depth = todo.pop()
+            if depth > MAX_NESTING:
+                return False
+            if type(container) is dict:
+                if not keys.issuperset(map(type, container)):
+                    return False
+                container = container.values()
+            others = set(map(type, container)) - scalars
+            if not others <= _CONTAINERS:
+                return False
+            if others:
+                depth += 1
+                todo += [(element, depth) for element in container if type(element) in _CONTAINERS]
+        return True
+
+    def find_fault(self, packet: list[Any] | tuple[Any, ...]) -> UnencodableMessageError | None:
+        """Return the error that names the first value which cannot travel, or None.
+
+        Elements are counted as the sender of the message counts them, from 0,
+        without the port.
+        """
+        for number, element in enumerate(packet):
+            fault = self._find_in(f"element {number - 1}" if number else "the port name", element)
+            if fault is not None:
+                return fault
+        return None
+
+    def _find_in(self, where: str, element: object) -> UnencodableMessageError | None:
+        # The path is empty for the element itself; the packet is the level above it.
+        todo: list[tuple[str, object, int]] = [("", element, 2)]
+        while todo:
+            path, value, depth = todo.pop()
+            if _is_container(value) and depth > MAX_NESTING:
+                # Without the path, which has hundreds of steps.
+                return UnencodableMessageError(where, f"is nested deeper than {MAX_NESTING} levels, or contains itself")
+            why = self._wrong_with(value)
+            if why is not None:
+                return UnencodableMessageError(where + path, why)
+            # Backwards, because the end of the list is looked at first.
+            todo += [(f"{path}, {place}", inner, depth + 1) for place, inner in reversed(list(_elements(value)))]
+        return None
+
+    def _wrong_with(self, value: object) -> str | None:
+        if isinstance(value, dict) and not isinstance(value, self.forbidden):
+            return next(filter(None, map(self._wrong_with_key, value)), None)
+        if _is_container(value) and not isinstance(value, self.forbidden):
+            return None
+        if not isinstance(value, tuple(self.scalars)) or isinstance(value, self.forbidden):
+            return f"is a {type(value).__qualname__}, which {self.framing} cannot carry"
+        return self.objection(value)
+
+    def _wrong_with_key(self, key: object) -> str | None:
+        if not isinstance(key, tuple(self.keys)) or isinstance(key, self.forbidden):
+            kind = type(key).__qualname__
+            return f"has the key {reprlib.repr(key)}, a {kind}, which {self.framing} cannot carry as a key"
+        objection = self.objection(key)
+        return None if objection is None else f"has the key {reprlib.repr(key)}, which {objection}"
+
+
+def lone_surrogate(value: object) -> str | None:
+    """Object to text that is no Unicode: half of a surrogate pair, as ``os.fsdecode`` makes them."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return f"has a lone surrogate at position {error.start}, which UTF-8 cannot carry"
+    return None
+
+
+def _is_container(value: object) -> bool:
+    return isinstance(value, (list, tuple, dict))
+
+
+def _elements(value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for key, element in value.items():
+            yield f"key {reprlib.repr(key)}", element
+    elif isinstance(value, (list, tuple)):
+        for number, element in enumerate(value):
+            yield f"element {number}", element

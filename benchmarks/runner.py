@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""Run the programs of a row in turn, each run in a fresh process, and take medians. Prints nothing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from benchmarks.measure import Figure
+from benchmarks.peer import LIMIT_SECONDS, ROOT
+from benchmarks.rows import Row
+
+
+@dataclass
+class Program:
+    """One side and variant of a row, and what its runs gave so far."""
+
+    side: str
+    variant: str
+    runs: list[Figure] = field(default_factory=list)
+    error: str = ""
+
+    @property
+    def skipped(self) -> str:
+        """Why there is no figure although nothing failed, or ""."""
+        return self.runs[0].get("skipped", "") if self.runs else ""
+
+    def values(self, key: str) -> list[float]:
+        """All runs' values of ``key`` (rate, seconds, bytes_per_port), in the order they were taken."""
+        return [float(run[key]) for run in self.runs if key in run]  # type: ignore[literal-required]
+
+    def median(self, key: str) -> float | None:
+        """The median of ``values``, or None where the program has no such figure."""
+        values = self.values(key)
+        return statistics.median(values) if values else None
+
+
+def measure(row: Row, sides: tuple[str, ...], repeat: int, scale: float) -> Iterator[tuple[Program, Program]]:
+    """Yield the row's (ours, ceiling) pairs after running every program ``repeat`` times.
+
+    They take turns: ours, its ceilings, ours, its ceilings … so that a slow minute of the machine slows both. A program
+    that failed once is not run again.
+    """
+    module = importlib.import_module(f"benchmarks.{row.module}")
+    pairs = [(("ours", ours), ("ceiling", ceiling)) for ours, ceiling in module.COMPARISONS]
+    programs = {each: Program(*each) for pair in pairs for each in pair}
+    n = max(1, int(module.N * scale))
+    for _ in range(repeat):
+        for program in programs.values():
+            if program.side in sides and not program.error and not program.skipped:
+                run_once(row.module, program, n)
+    for ours, ceiling in pairs:
+        yield programs[ours], programs[ceiling]
+
+
+def run_once(module: str, program: Program, n: int) -> None:
+    """Run one program in a process group of its own and add its figure, or note why there is none."""
+    command = [sys.executable, "-m", "benchmarks.one", module, program.side, program.variant, str(n)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    )
+    try:
+        out, err = process.communicate(timeout=LIMIT_SECONDS + 10)
+    except BaseException as failure:
+        # Not reaped yet, so the group's number is still its own; the peer is in the same group.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if not isinstance(failure, subprocess.TimeoutExpired):
+            raise
+        program.error = f"no end within {LIMIT_SECONDS + 10} s"
+        return
+    if process.returncode == 0 and out.strip():
+        program.runs.append(json.loads(out.splitlines()[-1]))
+    else:
+        last = err.strip().splitlines()[-1:] or [f"exit status {process.returncode}"]
+        program.error = last[0]
+        sys.stderr.write(err)

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: MIT
+"""The handshake: both roles, every state, everything a peer can do wrong."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError
+from aemp_gevent.wire import auth
+from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
+from aemp_gevent.wire.handshake import TRANSITIONS, Event, Handshake, Move, PeerGreeted, PeerProved, State
+
+Cut = Callable[[bytes], Iterator[bytes]]
+
+SECRET = b"geheim"
+METHOD = "hmac_sha3_512"
+OURS = Greeting("a", (METHOD,), ("msgpack", "json"), (("provider", "aemp_gevent-0"),))
+OUR_LINES = (OURS.encode(), b"nonce-a")
+THEIRS = Greeting("b", ("tls_sha3_512", METHOD), ("cbor", "json", "msgpack"), (("uniq", "u"),))
+THEIR_LINES = (THEIRS.encode(), b"nonce-b")
+THEIR_GREETING = b"\n".join(THEIR_LINES) + b"\n"
+
+
+def auth_line(
+    *,
+    method: str = METHOD,
+    token: str | None = None,
+    framing: str = "json",
+    theirs: auth.Lines = THEIR_LINES,
+    secret: bytes = SECRET,
+) -> bytes:
+    token = auth.hmac_token(secret, theirs, OUR_LINES) if token is None else token
+    return f"{method};{token};{framing}\n".encode()
+
+
+def started(greeting: Greeting = OURS, secret: bytes | None = SECRET) -> Handshake:
+    handshake = Handshake(greeting, "nonce-a", secret)
+    handshake.start()
+    return handshake
+
+
+def feed(handshake: Handshake, pieces: Iterator[bytes]) -> list[Event]:
+    return [event for piece in pieces for event in handshake.receive(piece)]
+
+
+# --- what goes well ---------------------------------------------------------------
+
+
+def test_both_lines_are_sent_at_once() -> None:
+    assert Handshake(OURS, "nonce-a", SECRET).start() == b"\n".join(OUR_LINES) + b"\n"
+
+
+@pytest.mark.parametrize("end", [pytest.param(b"\n", id="LF"), pytest.param(b"\r\n", id="CRLF")])
+@pytest.mark.parametrize("we_prove", ["first", "last"])
+def test_the_handshake_opens_however_it_is_cut(cut: Cut, end: bytes, we_prove: str) -> None:
+    handshake = started()
+    assert feed(handshake, cut(THEIR_GREETING.replace(b"\n", end))) == [PeerGreeted(THEIRS, b"nonce-b")]
+    assert handshake.peer == THEIRS
+    assert handshake.send_framing == "json"
+    token = auth.hmac_token(SECRET, OUR_LINES, THEIR_LINES)
+    ours = f"{METHOD};{token};json\n".encode()
+    if we_prove == "first":
+        assert handshake.prove() == ours
+        assert not handshake.is_open
+    assert feed(handshake, cut(auth_line(framing="msgpack").replace(b"\n", end))) == [PeerProved(METHOD, "msgpack")]
+    if we_prove == "last":
+        assert handshake.state is State.VERIFIED
+        assert not handshake.is_open
+        assert handshake.prove() == ours
+    assert handshake.is_open
+    assert handshake.receive_framing == "msgpack"
+    assert handshake.leftover == b""
+
+
+def test_greeting_and_auth_line_may_come_together() -> None:
+    handshake = started()
+    events = handshake.receive(THEIR_GREETING + auth_line())
+    assert events == [PeerGreeted(THEIRS, b"nonce-b"), PeerProved(METHOD, "json")]
+    handshake.prove()
+    assert handshake.is_open
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_data_behind_the_auth_line_is_left_over(size: int) -> None:
+    handshake = started()
+    handshake.receive(THEIR_GREETING)
+    handshake.prove()
+    data = b'\n["",1]'.ljust(size, b"x")
+    assert handshake.receive(auth_line() + data) == [PeerProved(METHOD, "json")]
+    assert handshake.leftover == data
+
+
+def test_an_empty_read_means_nothing() -> None:
+    handshake = started()
+    assert handshake.receive(b"") == []
+    assert handshake.state is State.GREETING
+
+
+def test_a_line_of_exactly_the_limit_is_read(cut: Cut) -> None:
+    line = THEIR_LINES[0] + b";x="
+    line += b"y" * (MAX_LINE_BYTES - 1 - len(line))
+    events = feed(started(), cut(line + b"\nnonce-b\n"))
+    assert events == [PeerGreeted(parse_greeting(line), b"nonce-b")]
+
+
+@pytest.mark.parametrize("node", ["a", "b"])
+def test_a_recorded_perl_node_is_understood(plain_recording, node: str, cut: Cut) -> None:  # type: ignore[no-untyped-def]
+    """We play one recorded node, word for word, and get what the other really sent."""
+    sides = plain_recording.a, plain_recording.b
+    us, them = sides if node == "a" else reversed(sides)
+    greeting = parse_greeting(us.line)
+    handshake = Handshake(greeting, us.nonce.decode(), plain_recording.secret)
+    assert handshake.start() == b"\n".join(us.lines) + b"\n"
+    cut_at = len(them.stream) - len(them.rest)
+    assert feed(handshake, cut(them.stream[:cut_at])) == [PeerGreeted(parse_greeting(them.line), them.nonce)]
+    assert handshake.prove() == us.auth_line + b"\n"
+    framing = them.auth_line.split(b";")[2].decode()
+    assert feed(handshake, cut(them.auth_line + b"\n")) == [PeerProved(METHOD, framing)]
+    assert handshake.is_open
+
+
+# --- two of ours ------------------------------------------------------------------
+
+
+class FakeLink:
+    """Two handshakes and the bytes between them, cut by a seeded hand."""
+
+    def __init__(self, seed: int, first: str) -> None:
+        self.random = random.Random(seed)
+        other = Greeting("b", (METHOD,), ("json", "msgpack"))
+        self.sides = {"a": Handshake(OURS, "nonce-a", SECRET), "b": Handshake(other, "nonce-b", SECRET)}
+        self.wires = {"a": b"", "b": b""}
+        self.events: dict[str, list[Event]] = {"a": [], "b": []}
+        for name in (first, *({"a", "b"} - {first})):
+            self.wires[name] += self.sides[name].start()
+
+    def step(self) -> None:
+        sender = self.random.choice("ab")
+        receiver = "b" if sender == "a" else "a"
+        if self.wires[sender] and not self.sides[receiver].is_open:
+            at = self.random.randint(1, len(self.wires[sender]))
+            piece, self.wires[sender] = self.wires[sender][:at], self.wires[sender][at:]
+            self.events[receiver] += self.sides[receiver].receive(piece)
+        elif self.sides[receiver].state in (State.PROVING, State.VERIFIED):
+            self.wires[receiver] += self.sides[receiver].prove()
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+@pytest.mark.parametrize("seed", range(50))
+def test_two_of_ours_open_over_a_link_that_cuts_at_random(seed: int, first: str) -> None:
+    link = FakeLink(seed, first)
+    for _ in range(5000):
+        link.step()
+    a, b = link.sides["a"], link.sides["b"]
+    assert a.is_open and b.is_open
+    assert [type(event) for event in link.events["a"]] == [PeerGreeted, PeerProved]
+    assert [type(event) for event in link.events["b"]] == [PeerGreeted, PeerProved]
+    # Each sends what the other likes best.
+    assert (a.send_framing, b.receive_framing) == ("json", "json")
+    assert (b.send_framing, a.receive_framing) == ("msgpack", "msgpack")
+
+
+# --- what a peer can do wrong -----------------------------------------------------
+
+LONG = b"x" * MAX_LINE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("sent", "error", "text"),
+    [
+        pytest.param(b"\n", GreetingError, "does not speak aemp", id="empty-line"),
+        pytest.param(b"\xff\xfe\n", GreetingError, "does not speak aemp", id="binary"),
+        pytest.param(b"aemp;1;\xff;a;b\n", GreetingError, "not UTF-8", id="undecodable"),
+        pytest.param(b"aemp;2;b;a;b\n", GreetingError, "version", id="version"),
+        pytest.param(b"aemp-dataconn;1;b\n", GreetingError, "another protocol on this listener", id="dataconn"),
+        pytest.param(b"aemp;1;b;" + LONG, GreetingError, "more than 4096 bytes", id="greeting-without-end"),
+        pytest.param(b"aemp;1;b;" + LONG + b"\n", GreetingError, "more than 4096 bytes", id="greeting-too-long"),
+        pytest.param(THEIR_LINES[0] + b"\n" + LONG + b"\n", GreetingError, "more than 4096", id="nonce-too-long"),
+        pytest.param(THEIR_LINES[0] + b"\n\n", GreetingError, "nonce is empty", id="empty-nonce"),
+        pytest.param(THEIR_LINES[0] + b"\n\r\n", GreetingError, "nonce is empty", id="empty-nonce-crlf"),
+        pytest.param(b"\n".join(OUR_LINES) + b"\n", GreetingError, "echo attack", id="echo"),
+        pytest.param(OUR_LINES[0] + b"\nother\n", GreetingError, "talk to myself", id="own-node"),
+        pytest.param(f"aemp;1;b;cleartext;json\nn\n".encode(), GreetingError, "no common auth", id="no-auth"),
+        pytest.param(f"aemp;1;b;;json\nn\n".encode(), GreetingError, "no common auth", id="empty-auth"),
+        pytest.param(f"aemp;1;b;{METHOD};storable\nn\n".encode(), GreetingError, "no common fram", id="no-framing"),
+        pytest.param(THEIR_GREETING + b"\n", AuthenticationError, "1 fields", id="empty-auth-line"),
+        pytest.param(THEIR_GREETING + LONG, AuthenticationError, "more than 4096", id="auth-line-too-long"),
+        pytest.param(THEIR_GREETING + auth_line(token="x;y"), AuthenticationError, "4 fields", id="four-fields"),
+        pytest.param(THEIR_GREETING + auth_line(token="00"), AuthenticationError, "token is wrong", id="wrong-token"),
+        pytest.param(THEIR_GREETING + auth_line(token=""), AuthenticationError, "token is wrong", id="empty-token"),
+        pytest.param(THEIR_GREETING + auth_line(secret=b"x"), AuthenticationError, "token is wrong", id="secret"),
+        pytest.param(
+            THEIR_GREETING + auth_line(theirs=(THEIR_LINES[0] + b"\r", THEIR_LINES[1])),
+            AuthenticationError,
+            "token is wrong",
+            id="hash-over-cr",
+        ),
+        pytest.param(
+            THEIR_GREETING + auth_line(method="cleartext", token=SECRET.hex()),
+            AuthenticationError,
+            "auth method 'b'cleartext''|auth method b'cleartext'",
+            id="cleartext",
+        ),
+        pytest.param(THEIR_GREETING + auth_line(method="\xff"), AuthenticationError, "auth method", id="bad-method"),
+        pytest.param(THEIR_GREETING + auth_line(framing="cbor"), AuthenticationError, "framing", id="not-offered"),
+        pytest.param(THEIR_GREETING + auth_line() + b"[", AuthenticationError, "before it could", id="early-data"),
+    ],
+)
+def test_a_peer_that_does_wrong_is_refused_however_it_is_cut(
+    cut: Cut, sent: bytes, error: type[Exception], text: str
+) -> None:
+    handshake = started()
+    with pytest.raises(error, match=text) as caught:
+        feed(handshake, cut(sent))
+    assert SECRET.hex() not in str(caught.value)
+    assert handshake.state is State.FAILED
+    assert not handshake.is_open
+    with pytest.raises(LocalProtocolError):
+        handshake.receive(b"x")
+    with pytest.raises(LocalProtocolError):
+        handshake.prove()
+
+
+def test_our_own_token_sent_back_is_refused() -> None:
+    handshake = started()
+    handshake.receive(THEIR_GREETING)
+    with pytest.raises(AuthenticationError, match="token is wrong"):
+        handshake.receive(handshake.prove())
+
+
+def test_without_a_secret_nothing_can_be_proved() -> None:
+    with pytest.raises(GreetingError, match="no common auth method"):
+        started(secret=None).receive(THEIR_GREETING)
+
+
+def test_a_method_we_accept_but_cannot_verify_is_refused() -> None:
+    handshake = started(Greeting("a", (METHOD, "tls_sha3_512"), ("json",)))
+    handshake.receive(THEIR_GREETING)
+    with pytest.raises(AuthenticationError, match="cannot verify"):
+        handshake.receive(auth_line(method="tls_sha3_512"))
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", THEIR_LINES[0] + b"\n", THEIR_GREETING]))
+def test_random_bytes_never_open_it_and_raise_nothing_else(data: bytes, before: bytes) -> None:
+    handshake = started()
+    try:
+        handshake.receive(before + data)
+    except RemoteProtocolError:
+        assert handshake.state is State.FAILED
+    assert handshake.state not in (State.OPEN, State.VERIFIED)
+
+
+# --- what our own code can do wrong -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("greeting", "nonce", "secret"),
+    [
+        pytest.param(OURS, "", SECRET, id="empty-nonce"),
+        pytest.param(OURS, "a\nb", SECRET, id="line-end-in-nonce"),
+        pytest.param(OURS, "x" * MAX_LINE_BYTES, SECRET, id="long-nonce"),
+        pytest.param(Greeting("x" * MAX_LINE_BYTES, (), ()), "n", SECRET, id="long-greeting"),
+        pytest.param(OURS, "n", b"", id="empty-secret"),
+    ],
+)
+def test_what_we_could_not_send_is_refused_at_once(greeting: Greeting, nonce: str, secret: bytes) -> None:
+    with pytest.raises(LocalProtocolError):
+        Handshake(greeting, nonce, secret)
+
+
+def test_the_secret_shows_in_no_repr() -> None:
+    handshake = started()
+    events = handshake.receive(THEIR_GREETING + auth_line())
+    line = handshake.prove().decode()
+    shown = repr(handshake) + repr(events) + repr(handshake.peer)
+    for hidden in (SECRET.decode(), SECRET.hex(), line.split(";")[1]):
+        assert hidden not in shown
+    assert repr(handshake) == "<Handshake 'a' with 'b': OPEN>"
+
+
+# --- the table --------------------------------------------------------------------
+
+
+def in_state(state: State) -> Handshake:
+    """A handshake brought into a state by what peers really do."""
+    handshake = Handshake(OURS, "nonce-a", SECRET)
+    if state is State.FRESH:
+        return handshake
+    handshake.start()
+    if state is State.FAILED:
+        with pytest.raises(GreetingError):
+            handshake.receive(b"x\n")
+        return handshake
+    steps: dict[State, list[str]] = {
+        State.GREETING: [],
+        State.NONCE: ["line"],
+        State.PROVING: ["line", "nonce"],
+        State.PROVED: ["line", "nonce", "prove"],
+        State.VERIFIED: ["line", "nonce", "auth"],
+        State.OPEN: ["line", "nonce", "auth", "prove"],
+    }
+    sent = {"line": THEIR_LINES[0] + b"\n", "nonce": THEIR_LINES[1] + b"\n", "auth": auth_line()}
+    for step in steps[state]:
+        if step == "prove":
+            handshake.prove()
+        else:
+            handshake.receive(sent[step])
+    return handshake
+
+
+@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
+@pytest.mark.parametrize("move", get_args(Move), ids=lambda move: move.__name__)
+def test_every_move_is_listed_or_raises(state: State, move: type) -> None:
+    handshake = in_state(state)
+    assert handshake.state is state
+    if move in TRANSITIONS[state]:
+        handshake._move(move)
+        assert handshake.state is TRANSITIONS[state][move]
+    else:
+        with pytest.raises(LocalProtocolError, match=re.escape(state.value)):
+            handshake._move(move)
+        assert handshake.state is state
+
+
+@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
+def test_every_call_is_possible_in_its_states_only(state: State) -> None:
+    possible = {
+        "start": {State.FRESH},
+        "prove": {State.PROVING, State.VERIFIED},
+        "receive": set(State) - {State.FRESH, State.OPEN, State.FAILED},
+    }
+    calls = {"start": Handshake.start, "prove": Handshake.prove, "receive": lambda handshake: handshake.receive(b"")}
+    for name, call in calls.items():
+        handshake = in_state(state)
+        if state in possible[name]:
+            call(handshake)
+        else:
+            with pytest.raises(LocalProtocolError):
+                call(handshake)
+            assert handshake.state is state
+
+
+def test_every_state_can_be_reached_and_is_in_the_table() -> None:
+    assert set(TRANSITIONS) == set(State)
+    assert {after for moves in TRANSITIONS.values() for after in moves.values()} == set(State) - {State.FRESH}
