@@ -1,8 +1,164 @@
 # SPDX-License-Identifier: MIT
-from aemp_gevent.local import LocalNode
+"""Erlang-style message passing for gevent: ports, nodes, links, monitors, blocking receive.
+
+A map of the package, from the edge down; a module imports only from floors below:
+
+=========  =====================================================================
+edge       this file: the functions, which are bound methods of one default node
+node       ``node``, ``local``, ``requests``, ``spawning``: one process in the network
+links      ``network``, ``peer``, ``link``, ``transport``, ``listener``, ``dialer``, ``resolve``
+monitors   ``monitors``: deaths
+ports      ``port``, ``scheduler``, ``receive``, ``context``, ``timers``: running code
+wire       ``wire``: bytes in, events out, without sockets or clocks
+ground     ``errors``, ``ids``, ``matching``, ``settings``, ``events``
+=========  =====================================================================
+
+Importing this patches nothing and starts nothing.
+"""
+
+from aemp_gevent._version import __version__
 from aemp_gevent.context import SELF, psub
-from aemp_gevent.receive import receive, get, get_cond
+from aemp_gevent.errors import (
+    AempError,
+    AlreadyInitialisedError,
+    AuthenticationError,
+    DeadPortError,
+    FramingError,
+    GreetingError,
+    InvalidNoderefError,
+    InvalidPortError,
+    InvalidSettingError,
+    ListenError,
+    LocalProtocolError,
+    MessageTooLargeError,
+    NodePortError,
+    NoPortContextError,
+    NoSecretError,
+    NotLocalError,
+    PortExistsError,
+    PortKilled,
+    ProtocolError,
+    ReceiverBusyError,
+    ReceiveTimeout,
+    RemoteProtocolError,
+    ResolveError,
+    SpawnRefusedError,
+    UnencodableMessageError,
+    UnknownSettingError,
+    UsageError,
+    WrongThreadError,
+)
+from aemp_gevent.events import NodeDown, NodeUp, PortDied
+from aemp_gevent.local import Attachment
 from aemp_gevent.matching import any_
-_n = LocalNode()
-port=_n.port; snd=_n.snd; rcv=_n.rcv; kil=_n.kil; mon=_n.mon; attach=_n.attach; port_async=_n.port_async; rcv_async=_n.rcv_async
-after=_n.after; cal=_n.cal; syncal=_n.syncal; reg=_n.reg; spawn=_n.spawn; NODE=_n.NODE; peval=_n.peval; actor=_n.actor
+from aemp_gevent.monitors import Monitor
+from aemp_gevent.node import Node, NodeGuard
+from aemp_gevent.receive import get, get_cond, receive
+from aemp_gevent.settings import Settings
+from aemp_gevent.spawning import spawnable
+from aemp_gevent.timers import Timer
+
+default_node = Node()
+"""The node that the module functions act on."""
+
+NODE = default_node.NODE
+actor = default_node.actor
+after = default_node.after
+attach = default_node.attach
+cal = default_node.cal
+configure = default_node.configure
+initialise_node = default_node.initialise_node
+kil = default_node.kil
+mon = default_node.mon
+mon_guard = default_node.mon_guard
+mon_nodes = default_node.mon_nodes
+node_is_up = default_node.node_is_up
+node_of = default_node.node_of
+peval = default_node.peval
+peval_async = default_node.peval_async
+port = default_node.port
+port_async = default_node.port_async
+rcv = default_node.rcv
+rcv_async = default_node.rcv_async
+reg = default_node.reg
+resolve_node = default_node.resolve_node
+shutdown = default_node.shutdown
+snd = default_node.snd
+spawn = default_node.spawn
+syncal = default_node.syncal
+up_nodes = default_node.up_nodes
+
+__all__ = [
+    "NODE",
+    "SELF",
+    "AempError",
+    "AlreadyInitialisedError",
+    "Attachment",
+    "AuthenticationError",
+    "DeadPortError",
+    "FramingError",
+    "GreetingError",
+    "InvalidNoderefError",
+    "InvalidPortError",
+    "InvalidSettingError",
+    "ListenError",
+    "LocalProtocolError",
+    "MessageTooLargeError",
+    "Monitor",
+    "NoPortContextError",
+    "NoSecretError",
+    "Node",
+    "NodeDown",
+    "NodeGuard",
+    "NodePortError",
+    "NodeUp",
+    "NotLocalError",
+    "PortDied",
+    "PortExistsError",
+    "PortKilled",
+    "ProtocolError",
+    "ReceiveTimeout",
+    "ReceiverBusyError",
+    "RemoteProtocolError",
+    "ResolveError",
+    "Settings",
+    "SpawnRefusedError",
+    "Timer",
+    "UnencodableMessageError",
+    "UnknownSettingError",
+    "UsageError",
+    "WrongThreadError",
+    "__version__",
+    "actor",
+    "after",
+    "any_",
+    "attach",
+    "cal",
+    "configure",
+    "default_node",
+    "get",
+    "get_cond",
+    "initialise_node",
+    "kil",
+    "mon",
+    "mon_guard",
+    "mon_nodes",
+    "node_is_up",
+    "node_of",
+    "peval",
+    "peval_async",
+    "port",
+    "port_async",
+    "psub",
+    "rcv",
+    "rcv_async",
+    "receive",
+    "reg",
+    "resolve_node",
+    "shutdown",
+    "snd",
+    "spawn",
+    "spawnable",
+    "syncal",
+    "up_nodes",
+]

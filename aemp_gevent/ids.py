@@ -68,8 +68,10 @@ def split_port(port: object) -> tuple[str, str]:
     """
     text = str(port)
     node, _, name = text.partition("#")
-    if port is None or not node or not text.isprintable() or " " in text:
+    if port is None or not node:
         raise InvalidPortError(port)
+    if " " in text or not text.isprintable():
+        raise InvalidPortError(port, "it holds blanks or unprintable characters")
     if _ENDS_IN_PORT.search(node) and "@" not in node and not is_resolved(node):
         raise InvalidPortError(port, f"{node!r} is an unresolved noderef: call resolve_node() on it first")
     return node, name
@@ -141,7 +143,8 @@ def parse_endpoint(component: str) -> Endpoint:
             raise InvalidNoderefError(component, "an IPv6 address needs brackets")
         if not _HOST.fullmatch(host):
             raise InvalidNoderefError(component, f"{host!r} is no host name")
-    if not (number.isascii() and number.isdigit() and int(number) <= 0xFFFF):
+    # The length first: int() refuses thousands of digits with a ValueError of its own.
+    if not (number.isascii() and number.isdigit() and len(number) <= 5 and int(number) <= 0xFFFF):
         raise InvalidNoderefError(component, f"{number!r} is no port number (0 to 65535)")
     return Endpoint(host, int(number))
 

@@ -33,7 +33,7 @@ from aemp_gevent.errors import (
 )
 from aemp_gevent.matching import Message, Pattern
 from aemp_gevent.monitors import KillMonitor, Monitor
-from aemp_gevent.port import DEAD, IDLE, QUEUED, RUNNING, STARTED, BoundedMailbox, ContextPort, Handler, Handlers, Port, Reason
+from aemp_gevent.port import DEAD, IDLE, QUEUED, REMOTE, RUNNING, STARTED, BoundedMailbox, ContextPort, Handler, Handlers, Port, Reason
 from aemp_gevent.receive import receive_for
 from aemp_gevent.scheduler import CallJob, Runner, Scheduler, describe
 from aemp_gevent.timers import Timer
@@ -113,11 +113,21 @@ class LocalNode:
         """
         return self._id if port is None else ids.node_of(port)
 
+    def node_of(self, port: object) -> str:
+        """Return the node part of a port ID; a node ID is returned as it is.
+
+        Raises:
+            InvalidPortError: It is no port ID.
+        """
+        return ids.node_of(port)
+
     def _rename(self, node_id: str) -> None:
         """Take another node ID; IDs made before keep working inside the process."""
         former, self._id, self._prefix = self._prefix, node_id, node_id + "#"
         ports = self._ports
         for port_id, port in list(ports.items()):
+            if not port_id.startswith(former):
+                continue
             name = port_id.removeprefix(former)
             renamed = self._prefix + name
             ports[renamed] = port
@@ -170,7 +180,7 @@ class LocalNode:
         Raises:
             InvalidPortError, NotLocalError, NodePortError, DeadPortError: It is none.
         """
-        found = self._ports.get(str(port))
+        found = self._living(port)
         if found is not None:
             return found
         node, name = ids.split_port(port)
@@ -179,6 +189,12 @@ class LocalNode:
         if not name:
             raise NodePortError(call, str(port))
         raise DeadPortError(call, str(port))
+
+    def _living(self, port: object) -> Port | None:
+        """Return the local port of this ID, if there is one."""
+        found = self._ports.get(str(port))
+        # Ports of other nodes stand in the same table, for the sake of snd.
+        return None if found is None or found.state == REMOTE else found
 
     def _is_here(self, node: str) -> bool:
         return node == self._id
@@ -302,9 +318,8 @@ class LocalNode:
 
     def _send_elsewhere(self, port_id: str, port: object, msg: Message) -> None:
         """Send to what is not a living local port given by its ID as a string."""
-        target = self._ports.get(port_id)
-        if target is not None:
-            self._scheduler.deliver(target, msg)
+        if port_id is not port and port_id in self._ports:  # an object whose str() is a port ID
+            self.snd(port_id, *msg)
             return
         node, name = ids.split_port(port)
         if not self._is_here(node):
@@ -330,7 +345,7 @@ class LocalNode:
             NodePortError: It is a node port, which lives as long as its node.
             InvalidPortError: It is no port ID.
         """
-        target = self._ports.get(str(port))
+        target = self._living(port)
         if target is not None:
             self._scheduler.kill(target, reason)
             return
@@ -384,7 +399,7 @@ class LocalNode:
         return self._monitor(port, call, context)
 
     def _monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
-        target = self._ports.get(str(port))
+        target = self._living(port)
         if target is not None:
             monitor = Monitor(target, call, context)
             monitors.add(target, monitor)
@@ -545,7 +560,7 @@ class LocalNode:
 
     def _monitor_for_reply(self, port: object, reply: Port) -> Monitor:
         """Let the death of ``port`` end the wait for its answer."""
-        target = self._ports.get(str(port))
+        target = self._living(port)
         if target is None:
             return self._monitor(port, lambda *reason: self._scheduler.kill(reply, reason), None)
         monitor = KillMonitor(target, reply)

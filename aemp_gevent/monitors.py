@@ -12,11 +12,11 @@ A monitor is one-shot, and is its own guard.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from aemp_gevent.port import Port, Reason
-from aemp_gevent.scheduler import Job
+from aemp_gevent.scheduler import Job, Scheduler
 
 
 class Watched(Protocol):
@@ -83,20 +83,25 @@ class KillMonitor(Monitor):
 
 
 class Watch:
-    """What we watch on another node: one port there, or (with the name ``""``) the link to it."""
+    """What we watch on another node: the base of whatever stands for a port, or a link, over there."""
 
-    __slots__ = ("monitors", "on_empty")
+    __slots__ = ("monitors",)
 
-    def __init__(self, on_empty: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self.monitors: Job | dict[Job, None] | None = None
-        self.on_empty = on_empty
-        """Called when the last monitor was cancelled."""
 
-    def fire(self, reason: Reason) -> Iterator[Job]:
-        """Take all monitors off and yield those that are to be run now."""
-        found = monitors_of(self)
-        self.monitors = None
-        return (monitor for monitor in found if monitor.died(reason))
+    def unwatched(self) -> None:
+        """Hear that the last monitor was cancelled."""
+
+    def fire(self, scheduler: Scheduler, reason: Reason) -> None:
+        """Queue the actions of all monitors, which are taken off."""
+        monitors = self.monitors
+        self.monitors = None  # no call in between: a finalizer may monitor, too
+        if monitors is None:
+            return
+        for monitor in monitors if isinstance(monitors, dict) else (monitors,):
+            if monitor.died(reason):
+                scheduler.enqueue_job(monitor)
 
 
 def monitors_of(watched: Watched) -> list[Job]:
@@ -109,13 +114,16 @@ def monitors_of(watched: Watched) -> list[Job]:
 
 def add(watched: Watched, monitor: Job) -> None:
     """Register a monitor. One is stored as it is, several in a dict, for removal in constant time."""
-    monitors = watched.monitors
-    if monitors is None:
-        watched.monitors = monitor
-    elif isinstance(monitors, dict):
-        monitors[monitor] = None
-    else:
-        watched.monitors = {monitors: None, monitor: None}
+    while True:
+        monitors = watched.monitors
+        if monitors is None:
+            watched.monitors = monitor  # no call between test and store: a finalizer may monitor, too
+            return
+        several = monitors if isinstance(monitors, dict) else {monitors: None}
+        several[monitor] = None
+        if watched.monitors is monitors:
+            watched.monitors = several
+            return
 
 
 def remove(watched: Watched, monitor: Job) -> None:
@@ -131,4 +139,4 @@ def remove(watched: Watched, monitor: Job) -> None:
     else:
         return
     if isinstance(watched, Watch):
-        watched.on_empty()
+        watched.unwatched()

@@ -124,21 +124,30 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
     try:
         while True:
             inbox = port.inbox
+            if inbox and port.dying is not None:
+                scheduler.doom(port)  # handlers, predicates and our caller may block
             while inbox and scanned < len(inbox):
                 message = inbox[scanned]
                 if port.main is STARTED and port.handlers is not None:
                     if _serve(port, port.handlers, message, scanned):
+                        _spend(port, current, timeout)
                         scanned = 0  # the handler may have received, and so shifted the inbox
                         continue
-                if matches is None or matches(message):
-                    # A predicate may have received, too.
-                    if scanned < len(inbox) and inbox[scanned] is message:
+                matched = matches is None or matches(message)
+                if matched:
+                    # Paid before it is taken: a foreign Timeout that strikes meanwhile must not lose it.
+                    # The same as _spend(), in line.
+                    scheduler.credit -= 1
+                    if scheduler.credit <= 0 and (timeout is None or timeout > 0) and scheduler.turn_is_over():
+                        scheduler.visit_hub(port, current)
+                # A predicate may have received, too, and so shifted the inbox.
+                if scanned < len(inbox) and inbox[scanned] is message:
+                    if matched:
                         del inbox[scanned]
-                        _spend(port, current)
                         return message
+                    scanned += 1
+                else:
                     scanned = 0
-                    continue
-                scanned += 1
             # In this order: a message that is there beats the kill and the timeout that
             # came after it, or in the same loop iteration.
             if port.state == DEAD:
@@ -150,6 +159,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 raise ReceiveTimeout(timeout)
             if timeout is not None and deadline is None:
                 deadline = Deadline(port, timeout)
+            scheduler.credit -= 1  # predicates that send to each other's ports find no message, ever
             scheduler.wait(port, current, scanned)
     finally:
         if deadline is not None:
@@ -164,31 +174,32 @@ def _check_holder(port: Port) -> None:
         raise ReceiverBusyError(port.id, "this greenlet only borrows its context (psub, peval, a callback)")
 
 
-def _spend(port: Port, current: greenlet) -> None:
-    """Pay for a message; a greenlet that always finds one must not keep the hub from running."""
+def _spend(port: Port, current: greenlet, timeout: float | None) -> None:
+    """Pay for a message; a greenlet that always finds one must not keep the hub from running, unless it polls."""
     scheduler = port.scheduler
     scheduler.credit -= 1
-    if scheduler.credit <= 0 and scheduler.turn_is_over():
+    if scheduler.credit <= 0 and (timeout is None or timeout > 0) and scheduler.turn_is_over():
         scheduler.visit_hub(port, current)
 
 
 def _serve(port: Port, handlers: Handlers, message: Message, index: int) -> bool:
     """Give a message to the handlers that want it; an exception in one kills the port."""
-    calls = handlers.find(message)
-    inbox = port.inbox
-    if not calls or not inbox or inbox[index] is not message:
-        return False
-    del inbox[index]
+    served = False
     failure: BaseException | None = None
     port.main = INSIDE
     try:
-        for call in calls:
-            call()
+        calls = handlers.find(message)
+        inbox = port.inbox
+        # A pattern's predicate may have received, and so shifted the inbox.
+        if calls and inbox and index < len(inbox) and inbox[index] is message:
+            del inbox[index]
+            served = True
+            for call in calls:
+                call()
     except BaseException as error:
         failure = error
     port.main = STARTED
     if failure is not None:
         port.scheduler.fail(port, failure)
         raise PortKilled(*(port.dying or ())) from failure
-    _spend(port, getcurrent())
-    return True
+    return served

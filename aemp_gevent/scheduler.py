@@ -182,22 +182,30 @@ class Scheduler:
         self.credit = CREDIT
         pool = self._pool
         runq = self.runq
-        if self._deaths:
-            self._reap()
-        while runq:
-            # The runner, or whoever it hands over to, comes back when it blocks, has
-            # nothing left to do, or the turn is over.
-            runner = pool.pop() if pool else Runner(self._run, self.hub)
-            runner.idle = False
-            runner.switch(runner)
-            if self._turn_over:
-                # Not run_callback: gevent runs 50 of those between two looks at its
-                # sockets, which starved them for 200 ms.
-                self._next_turn.start(self.pump)
-                return
+        try:
             if self._deaths:
                 self._reap()
+            while runq:
+                # The runner, or whoever it hands over to, comes back when it blocks, has
+                # nothing left to do, or the turn is over.
+                runner = pool.pop() if pool else Runner(self._run, self.hub)
+                runner.idle = False
+                runner.switch(runner)
+                if self._turn_over:
+                    # Not run_callback: gevent runs 50 of those between two looks at its
+                    # sockets, which starved them for 200 ms.
+                    self._next_turn.start(self.pump)
+                    return
+                if self._deaths:
+                    self._reap()
+        except BaseException:
+            # Ctrl-C may strike here or in a runner between two ports: the hub hears of it,
+            # and a program that shuts down in good order still needs its ports.
+            self.ask()
+            raise
         self.pumped = False
+        if runq or self._deaths:  # first say no, then look: a finalizer may have sent in between
+            self.ask()
 
     def _reap(self) -> None:
         """Throw into the holders of killed ports. On the hub, so every greenlet is blocked."""
@@ -243,6 +251,8 @@ class Scheduler:
                 # A fresh context each time: what one port's handler sets in a context
                 # variable must not show in the next port's (30 ns).
                 runner.gr_context = port.context
+                if port.dying is not None and port.inbox:
+                    self.doom(port)  # its handlers may block
                 failure = None
                 left = SLICE
                 try:
@@ -253,7 +263,7 @@ class Scheduler:
                         message = inbox.popleft()
                         handlers = port.handlers
                         if (handlers is None or not handlers.serve(message)) and port.default(*message) is True:
-                            self.die(port, ())
+                            self.die(port, port.dying or ())
                         left -= 1
                         if not left:
                             break
@@ -296,6 +306,9 @@ class Scheduler:
             self._pool.remove(runner)
             runner.idle = False
         if stray is not None:
+            if isinstance(stray, (SystemExit, KeyboardInterrupt)):  # Ctrl-C, just now
+                self.hub.handle_error(None, type(stray), stray, stray.__traceback__)
+                return
             _log.warning("%r reached an idle runner: a handler that had ended left it behind", stray)
 
     def _run_main(self, port: Port) -> None:
@@ -303,6 +316,7 @@ class Scheduler:
         if port.dying is not None:  # killed before it began
             self.die(port, port.dying)
             return
+        self.credit -= 1  # without it, bodies that start bodies would keep the hub from running
         function, args, ends_port = port.main  # type: ignore[misc]  # a queued port's main is never a bool
         # An init function runs like a handler: ``receive`` in it serves no others.
         port.main = STARTED if ends_port else None
@@ -362,6 +376,12 @@ class Scheduler:
                         next_greenlet.switch()
                 else:
                     self._give_way()
+        except BaseException:
+            # A foreign Timeout, which came before us to a port that was killed: it leaves
+            # receive, and may block elsewhere.
+            if port.dying is not None:
+                self.doom(port)
+            raise
         finally:
             port.waiter = None
             if port.state != DEAD:
@@ -390,6 +410,8 @@ class Scheduler:
             port.waiter = None
             if port.state != DEAD:
                 port.state = RUNNING
+                if port.dying is not None:  # and the hub may have passed it over, as it was queued
+                    self.doom(port)
 
     # --- deaths ---
 
@@ -402,17 +424,25 @@ class Scheduler:
         if port.state == IDLE:
             self.enqueue(port)
         elif port.state == RUNNING:
-            # A greenlet is inside. If it is still when the hub gets control, it is blocked,
-            # and waiting for it to end would make a sleeping port unkillable.
-            self._deaths.append(port)
-            if not self.pumped:
-                self.ask()
+            self.doom(port)
+
+    def doom(self, port: Port) -> None:
+        """Let a killed port with a greenlet inside die at the latest when that blocks.
+
+        If a greenlet is still inside when the hub gets control, it is blocked, and waiting
+        for it to end would make a sleeping port unkillable. To be called whenever a greenlet
+        enters a killed port to handle what was sent before the kill, too.
+        """
+        self._deaths.append(port)
+        if not self.pumped:
+            self.ask()
 
     def kill_now(self, port: Port, reason: Reason) -> None:
         """Let a port die of ``reason`` without handling what was sent before."""
+        self.kill(port, reason)
+        # Afterwards, so that a finalizer of a message cannot send to the port any more.
         if port.inbox:
             port.inbox.clear()
-        self.kill(port, reason)
 
     def fail(self, port: Port | None, error: BaseException) -> None:
         """Let a port die at once of an exception of its code, backlog dropped; log it if it is news.
@@ -421,14 +451,16 @@ class Scheduler:
             port: Whose code raised; None when it ran outside any port.
             error: What it raised.
         """
-        if not isinstance(error, PortKilled) or port is None or port.dying is None:
-            self._report(port, error)
+        is_news = not isinstance(error, PortKilled) or port is None or port.dying is None
         if port is not None and port.state != DEAD:
             reason = ("die", describe(error)) if port.dying is None else port.dying
             if port.state == RUNNING and port.runner is getcurrent():
                 self.die(port, reason)
             else:
                 self.kill_now(port, reason)
+        # Afterwards: a log handler may block, and a foreign Timeout strike there.
+        if is_news:
+            self._report(port, error)
         if isinstance(error, (SystemExit, KeyboardInterrupt)):
             self.hub.handle_error(port, type(error), error, error.__traceback__)
 
@@ -480,7 +512,10 @@ class Scheduler:
 
 def describe(error: BaseException) -> str:
     """Return what a reason says of an exception: its class and text."""
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # the user's __str__; we run outside any handler here
+        text = "<str() failed>"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

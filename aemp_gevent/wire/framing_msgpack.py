@@ -53,6 +53,10 @@ ERRORS: tuple[type[Exception], ...] = (
 _READ_SIZE = 64 * 1024
 
 
+# What no peer can send.
+_NOTHING = object()
+
+
 def _objection(value: object) -> str | None:
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return "is an int of more than 64 bits, which msgpack cannot carry"
@@ -121,8 +125,9 @@ def _new_unpacker(max_message_bytes: int) -> Any:
         ext_hook=_refuse_extension,
         # The hook never sees timestamps, but the limit does: theirs have 4 bytes at least.
         max_ext_len=0,
-        # A header that promises more than a message may have is refused at once,
-        # before anything is stored. An element takes a byte at least, a pair two.
+        # A list or map that announces more than a message may have is refused at its
+        # header. An element takes a byte at least, a pair two. Texts are looked at
+        # only when they are complete; it is the decoder's own count that stops them.
         max_str_len=max_message_bytes,
         max_bin_len=max_message_bytes,
         max_array_len=max_message_bytes,
@@ -148,7 +153,9 @@ class MsgpackDecoder:
     it could not parse yet, and a list can grow for ever without counting.
 
     Memory: at most twice ``max_message_bytes`` and one read in bytes, besides the
-    objects decoded from them (a byte can be an empty list, which takes 56).
+    objects decoded from them (a byte can be an empty list, which takes 56), and what
+    the Unpacker sets aside for lists that were only announced: up to 80 KB for each of
+    1024 levels.
     """
 
     def __init__(self, max_message_bytes: int) -> None:
@@ -170,29 +177,31 @@ class MsgpackDecoder:
         return chain.from_iterable(self._parts())
 
     def _parts(self) -> Iterator[Iterable[Any]]:
+        # One generator and no calls in the usual case, because a read may hold just
+        # one packet: then all this is latency.
         data, self._data = self._data, b""
+        unpacker, limit = self._unpacker, self._limit
         # In pieces no larger than the limit, so that a message above it never is
         # within one piece, and all counting is done at the seams.
-        for start in range(0, len(data), self._limit):
-            yield from self._parts_of_piece(data[start : start + self._limit])
-
-    def _parts_of_piece(self, piece: bytes | memoryview) -> Iterator[Iterable[Any]]:
-        unpacker = self._unpacker
-        unpacker.feed(piece)
-        before, self._fed = self._fed, self._fed + len(piece)
-        # Only the first packet may have begun in an earlier piece. Right after it the
-        # Unpacker stands at the packet's end; later it runs ahead into the next.
-        for packet in unpacker:
-            end = unpacker.tell()
-            self._check_size(end)
-            yield (packet,)
-            self._begin = end
-            self._since = bytes(piece[end - before :])
-            yield unpacker
-            break
-        if self._fed > self._begin:
-            # One more, because a message that has come this far is not complete.
-            self._check_size(self._fed + 1)
+        for piece in (data,) if len(data) <= limit else _cut(data, limit):
+            unpacker.feed(piece)
+            before = self._fed
+            self._fed = fed = before + len(piece)
+            # Only the first packet may have begun in an earlier piece. Right after it the
+            # Unpacker stands at the packet's end; later it runs ahead into the next.
+            first = next(unpacker, _NOTHING)
+            if first is not _NOTHING:
+                end = unpacker.tell()
+                if end - self._begin > limit:
+                    self._check_size(end)
+                self._begin, self._since = end, b""
+                yield (first,)
+                if end < fed:
+                    self._since = bytes(piece[end - before :])
+                    yield unpacker
+            if fed - self._begin >= limit:
+                # One more, because a message that has come this far is not complete.
+                self._check_size(fed + 1)
 
     def _check_size(self, needed: int) -> None:
         """Refuse the message that ends at ``needed`` in the stream, or later."""
@@ -217,6 +226,10 @@ class MsgpackDecoder:
         except msgpack.OutOfData:
             self._begin += done
             self._since = b""
+
+
+def _cut(data: bytes | memoryview, size: int) -> Iterator[bytes | memoryview]:
+    return (data[start : start + size] for start in range(0, len(data), size))
 
 
 def translate(error: Exception) -> FramingError:

@@ -67,15 +67,18 @@ class Rules:
             if depth > MAX_NESTING:
                 return False
             if type(container) is dict:
-                if not keys.issuperset(map(type, container)):
-                    return False
+                for key in container:
+                    if type(key) not in keys:
+                        return False
                 container = container.values()
-            others = set(map(type, container)) - scalars
-            if not others <= _CONTAINERS:
-                return False
-            if others:
-                depth += 1
-                todo += [(element, depth) for element in container if type(element) in _CONTAINERS]
+            # Plain loops: set(map(type, container)) wins only from some ten elements on,
+            # and takes three times as long for the small maps that messages are made of.
+            for element in container:
+                kind = type(element)
+                if kind not in scalars:
+                    if kind not in _CONTAINERS:
+                        return False
+                    todo.append((element, depth + 1))
         return True
 
     def find_fault(self, packet: list[Any] | tuple[Any, ...]) -> UnencodableMessageError | None:

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""Dialling: from endpoints to a connected socket. Blocks the calling greenlet."""
+
+from __future__ import annotations
+
+import socket as std_socket
+from collections.abc import Sequence
+from time import monotonic
+
+from gevent import socket
+
+from aemp_gevent.ids import Endpoint
+
+
+def dial(endpoints: Sequence[Endpoint], timeout: float) -> socket.socket:
+    """Return a connection to the first endpoint that accepts one.
+
+    Args:
+        endpoints: Where to try, in order.
+        timeout: Seconds for all of them together; each gets an equal part of what is left.
+
+    Raises:
+        OSError: None did; the text names each and says why.
+    """
+    deadline = monotonic() + timeout
+    failures: list[str] = []
+    for index, endpoint in enumerate(endpoints):
+        share = max(deadline - monotonic(), 0.1) / (len(endpoints) - index)
+        try:
+            return _connect(endpoint, share)
+        except OSError as error:
+            failures.append(f"{endpoint}: {error.strerror or error}")
+    raise OSError("; ".join(failures) or "no endpoint")
+
+
+def _connect(endpoint: Endpoint, timeout: float) -> socket.socket:
+    if not endpoint.path:
+        return socket.create_connection((endpoint.host, endpoint.port), timeout)
+    sock = socket.socket(std_socket.AF_UNIX, std_socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(endpoint.path)
+    except OSError:
+        sock.close()
+        raise
+    return sock

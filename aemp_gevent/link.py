@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: MIT
+"""One connection with another node: handshake, then packets in both directions.
+
+A link glues a :class:`~aemp_gevent.transport.Transport` to the sans-IO wire. It
+delivers packets for ports itself, since that is the hot path; everything else it
+tells its *owner*: who greeted, that it is up, what the node port is asked, how it
+ended. What several links with the same node mean to each other is
+:mod:`aemp_gevent.peer`'s concern; read that next.
+
+Everything here runs on the hub or in whatever greenlet sends; nothing here switches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+from aemp_gevent.errors import FramingError, MessageTooLargeError, RemoteProtocolError
+from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.transport import Transport
+from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet
+from aemp_gevent.wire.greeting import Greeting
+from aemp_gevent.wire.handshake import Handshake, PeerGreeted
+
+_log = logging.getLogger("aemp_gevent")
+
+
+class LinkOwner(Protocol):
+    """Who is told what happens to a link. Called on the hub; must neither switch nor raise."""
+
+    def greeted(self, link: Link) -> None:
+        """The peer said who it is (nothing is proved): ``prove()`` or ``close()`` the link."""
+
+    def came_up(self, link: Link) -> None:
+        """Both sides are authenticated: packets may flow."""
+
+    def requested(self, link: Link, message: list[Any]) -> None:
+        """A packet for the node port came; ``message`` is without the port name."""
+
+    def ended(self, link: Link) -> None:
+        """The peer shut its sending side down, after everything it had sent."""
+
+    def failed(self, link: Link, why: str) -> None:
+        """The link is closed, and whatever was under way may be lost."""
+
+    def has_room(self, link: Link) -> None:
+        """Everything that was sent has been handed to the system."""
+
+
+class Link:
+    """One connection.
+
+    Args:
+        transport: The connection, not started.
+        handshake: A fresh one, made of our greeting.
+        owner: Who is told of everything.
+        scheduler: Runs the ports to deliver to.
+        prefix: Our node ID and ``#``: what makes a port name a port ID.
+        nonce: Our nonce in the handshake.
+        dialled: Whether we made the connection.
+        max_message_bytes: The largest message to send or accept.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        handshake: Handshake,
+        owner: LinkOwner,
+        scheduler: Scheduler,
+        *,
+        prefix: str,
+        nonce: str,
+        dialled: bool,
+        max_message_bytes: int,
+    ) -> None:
+        self.transport = transport
+        self.owner = owner
+        self.dialled = dialled
+        self.nonce = nonce
+        self.peer_nonce = ""
+        self.proved = False
+        """Whether our auth line was sent: the peer may be up with us from then on."""
+        self.is_up = False
+        self.finished = False
+        """Whether our sending side was shut down."""
+        self.has_ended = False
+        """Whether the peer's sending side was shut down, everything before it handled."""
+        self.closed = False
+        self.heard = False
+        """Whether anything came; whoever wants to know clears it first."""
+        self.send_framing = ""
+        self._handshake = handshake
+        self._scheduler = scheduler
+        self._prefix = prefix
+        self._limit = max_message_bytes
+        self._encode: Any = None
+        self._decoder: Decoder | None = None
+        self._framing: Framing | None = None  # what the peer sends
+        self._held: list[Any] | None = None  # packets that wait for another connection's end
+        self._end_is_held = False
+        self._timer: Any = None  # gevent's watchers have no types
+
+    def __repr__(self) -> str:
+        return f"<Link with {self.greeting.node if self.greeting else '?'} at {self.transport.peer_address}>"
+
+    @property
+    def greeting(self) -> Greeting | None:
+        """What the peer says it is; None before it has greeted."""
+        return self._handshake.peer
+
+    @property
+    def incarnation(self) -> str:
+        """Which process of its node the peer is; ``""`` for peers that do not tell."""
+        return (self.greeting.uniq if self.greeting else None) or ""
+
+    # --- handshake ---
+
+    def start(self, timeout: float) -> None:
+        """Greet, and fail unless everything is settled within ``timeout`` seconds."""
+        self._timer = self._scheduler.hub.loop.timer(timeout)
+        self._timer.start(self._too_slow, timeout, update=True)
+        self.transport.start(self)
+        self.transport.write(self._handshake.start())
+
+    def _too_slow(self, timeout: float) -> None:
+        self.fail(f"no handshake within {timeout} s")
+
+    def prove(self) -> None:
+        """Send our auth line."""
+        self.proved = True
+        self.transport.write(self._handshake.prove())
+        self._check_open()
+
+    def _shake(self, data: bytes) -> None:
+        try:
+            events = self._handshake.receive(data)
+        except RemoteProtocolError as error:
+            self.fail(str(error))
+            return
+        for event in events:
+            if isinstance(event, PeerGreeted):
+                self.peer_nonce = event.nonce.decode("latin-1")
+                self.owner.greeted(self)
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if self.closed or self.is_up or not self._handshake.is_open:
+            return
+        self._stop_timer()
+        self.is_up = True
+        self.send_framing = self._handshake.send_framing or ""
+        self._encode = FRAMINGS[self.send_framing].encoder()
+        self._framing = FRAMINGS[self._handshake.receive_framing or ""]
+        self._decoder = self._framing.decoder(self._limit)
+        leftover = self._handshake.leftover
+        self.owner.came_up(self)
+        if leftover and not self.closed:
+            self.on_data(memoryview(leftover))
+
+    # --- packets out ---
+
+    def send(self, packet: list[Any]) -> None:
+        """Encode a packet now and queue it.
+
+        Raises:
+            UnencodableMessageError: An element cannot travel in this link's framing.
+            MessageTooLargeError: It is larger than ``max_message_bytes``.
+        """
+        data = self._encode(packet)
+        if len(data) > self._limit:
+            raise MessageTooLargeError(len(data), self._limit)
+        self.transport.write(data)
+
+    def send_encoded(self, data: bytes) -> None:
+        """Queue a packet that is encoded in this link's framing already."""
+        self.transport.write(data)
+
+    # --- packets in ---
+
+    def on_data(self, data: memoryview) -> None:
+        self.heard = True
+        decoder, framing = self._decoder, self._framing
+        if decoder is None or framing is None:
+            self._shake(bytes(data))
+            return
+        decoder.feed(data)
+        try:
+            self._handle(decoder)
+        except framing.errors as error:
+            self.fail(str(framing.translate(error)))
+
+    def _handle(self, packets: Iterable[Any]) -> None:
+        """Deliver packets in order; the hot path in.
+
+        Raises only what iterating raises: nothing that is called in here may raise.
+        """
+        scheduler = self._scheduler
+        find = scheduler.ports.get
+        prefix = self._prefix
+        # We run the pump ourselves, at once: asking the loop for it would cost a
+        # callback a burst, and a loop iteration of latency.
+        scheduler.pumped = True
+        try:
+            iterator: Iterator[Any] = iter(packets)
+            for packet in iterator:
+                if packet.__class__ is not list:
+                    self._refuse_packet(packet)
+                    break
+                if not packet:
+                    continue  # a keep-alive
+                name = packet.pop(0)
+                if name.__class__ is not str:
+                    self._refuse_packet([name])
+                    break
+                target = find(prefix + name)
+                if target is not None:
+                    # Scheduler.deliver, written out: a call less per message.
+                    mailbox = target.mailbox
+                    if mailbox is None:
+                        mailbox = target.open_mailbox()
+                    mailbox.append(tuple(packet))
+                    if not target.state:
+                        scheduler.enqueue(target)
+                elif name:
+                    _log.debug("dropped, there is no port %s%s: %r", prefix, name, packet)
+                else:
+                    self.owner.requested(self, packet)
+                    if self.closed:
+                        break
+                    if self._held is not None:
+                        # What came behind it in the same read waits as well.
+                        self._held.extend(iterator)
+                        break
+        finally:
+            scheduler.pump()
+
+    def _refuse_packet(self, packet: object) -> None:
+        try:
+            check_packet(packet)
+        except FramingError as error:
+            self.fail(str(error))
+
+    def hold(self) -> None:
+        """Handle nothing more for now; what follows waits, unread. Idempotent."""
+        if self._held is None:
+            self._held = []
+            self.transport.pause()
+
+    def release(self) -> None:
+        """Go on where :meth:`hold` stopped."""
+        held, self._held = self._held, None
+        if held is None or self.closed:
+            return
+        self._handle(held)
+        if not self.closed and self._held is None:
+            if self._end_is_held:
+                self.on_end()
+            else:
+                self.transport.resume()
+
+    # --- the end ---
+
+    def on_end(self) -> None:
+        if self._held is not None:
+            self._end_is_held = True
+            return
+        self.has_ended = True
+        if self.is_up:
+            self.owner.ended(self)
+            self._close_if_done()
+        else:
+            self.fail("the peer closed the connection during the handshake; is its secret another one?")
+
+    def on_broken(self, why: str) -> None:
+        self.fail(why)
+
+    def on_room(self) -> None:
+        self.owner.has_room(self)
+        self._close_if_done()
+
+    def finish(self) -> None:
+        """Send nothing more; the link closes once everything has left and the peer, too, has finished."""
+        self.finished = True
+        self.transport.finish()
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self.finished and self.has_ended and not self.transport.buffered:
+            self.close()
+
+    def fail(self, why: str) -> None:
+        """Close the connection because of ``why``, and tell the owner. Idempotent."""
+        if not self.closed:
+            if self.is_up:
+                self.abort()
+            else:
+                self.close()  # nothing of anybody's can be lost
+            self.owner.failed(self, why)
+
+    def close(self) -> None:
+        """Close in silence; nobody is told. Idempotent."""
+        self._stop_timer()
+        self.closed = True
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Close with a reset, which tells the peer that something was lost; nobody here is told."""
+        self._stop_timer()
+        self.closed = True
+        self.transport.abort()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Listening: one socket per endpoint, one greenlet that accepts."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket as std_socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+from gevent import socket
+
+from aemp_gevent.errors import ListenError
+from aemp_gevent.ids import Endpoint
+
+ANY_HOST = "*"
+"""Stands for all interfaces in a bind."""
+
+BACKLOG = 128
+
+_RETRY_SECONDS = 0.2
+"""How long accepting rests after an error such as "too many open files", which would repeat at once."""
+
+_log = logging.getLogger("aemp_gevent")
+
+
+class Listener:
+    """Accepts connections on one endpoint.
+
+    Args:
+        endpoint: Where; port 0 takes a free one. The host ``*`` means all interfaces.
+        accepted: Called with each connected socket, which it owns from then on.
+
+    Raises:
+        ListenError: The endpoint cannot be bound.
+    """
+
+    def __init__(self, endpoint: Endpoint, accepted: Callable[[socket.socket], None]) -> None:
+        self._accepted = accepted
+        self._path = endpoint.path
+        try:
+            self._socket = _bind(endpoint)
+        except OSError as error:
+            raise ListenError(str(endpoint), error.strerror or error) from error
+        self.endpoint = endpoint
+        """The endpoint, with the real port."""
+        if not endpoint.path:
+            self.endpoint = Endpoint(endpoint.host, self._socket.getsockname()[1])
+        self._greenlet: gevent.Greenlet | None = None
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._greenlet = gevent.spawn(self._accept)
+        self._greenlet.name = f"aemp listener {self.endpoint}"
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _address = self._socket.accept()
+            except OSError as error:
+                if self._socket.closed:
+                    return
+                _log.warning("cannot accept on %s: %s", self.endpoint, error)
+                gevent.sleep(_RETRY_SECONDS)
+                continue
+            try:
+                self._accepted(sock)
+            except OSError as error:  # the stranger is gone before we looked at it
+                _log.debug("a connection to %s was gone at once: %s", self.endpoint, error)
+                sock.close()
+
+    def close(self) -> None:
+        """Stop accepting. Idempotent."""
+        if self._greenlet is not None:
+            self._greenlet.kill(block=False)
+        self._socket.close()
+        if self._path:
+            with contextlib.suppress(FileNotFoundError):
+                Path(self._path).unlink()
+
+
+def _bind(endpoint: Endpoint) -> socket.socket:
+    if endpoint.path:
+        sock = socket.socket(std_socket.AF_UNIX, std_socket.SOCK_STREAM)
+        address: object = endpoint.path
+    else:
+        wildcard = endpoint.host == ANY_HOST
+        host = "" if wildcard else endpoint.host
+        sock = socket.socket(std_socket.AF_INET6 if ":" in host else std_socket.AF_INET, std_socket.SOCK_STREAM)
+        if sys.platform != "win32":
+            # A restarted node must get its port back although old connections linger.
+            sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_REUSEADDR, 1)
+        address = (host, endpoint.port)
+    try:
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock

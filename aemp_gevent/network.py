@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: MIT
+"""All links of one node: who listens, who dials, and who is which peer.
+
+A connection is a *stranger* until it greets; then it is handed to the
+:class:`~aemp_gevent.peer.Peer` it claims to be, which decides about it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gevent
+import gevent.pool
+from gevent import socket
+from gevent.event import Event
+
+from aemp_gevent import ids
+from aemp_gevent._version import __version__
+from aemp_gevent.dialer import dial
+from aemp_gevent.errors import AempError
+from aemp_gevent.ids import Endpoint
+from aemp_gevent.link import Link
+from aemp_gevent.listener import Listener
+from aemp_gevent.peer import Peer
+from aemp_gevent.port import Reason
+from aemp_gevent.resolve import resolve_node
+from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.settings import Settings
+from aemp_gevent.transport import READ_BYTES, SocketTransport
+from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.greeting import Greeting
+from aemp_gevent.wire.handshake import Handshake
+
+PROVIDER = f"aemp_gevent-{__version__}"
+
+_NONCE_BYTES = 66
+"""As in Perl; 32 would do."""
+
+_FIRST_SEED_SECONDS = 0.5
+_LAST_SEED_SECONDS = 30.0
+"""A seed that does not answer is dialled again after this long, doubling, with up to half of it as jitter."""
+
+_log = logging.getLogger("aemp_gevent")
+
+
+class Stranger:
+    """The owner of a link until it greets.
+
+    Args:
+        network: Which knows all peers.
+        target: Whom we meant to dial; None when we were dialled, or dialled a mere address.
+    """
+
+    def __init__(self, network: Network, target: Peer | None) -> None:
+        self._network = network
+        self._target = target
+
+    def greeted(self, link: Link) -> None:
+        self._network.strangers.discard(link)
+        assert link.greeting is not None  # that is what "greeted" means
+        peer = self._network.peer(link.greeting.node)
+        if self._target is not None and self._target is not peer:
+            self._target.attempt_failed(f"the node at {link.transport.peer_address} is {peer.node}")
+        peer.greeted(link)
+
+    def failed(self, link: Link, why: str) -> None:
+        self._network.strangers.discard(link)
+        self._network.changed()
+        _log.warning("connection with %s closed: %s", link.transport.peer_address, why)
+        if self._target is not None:
+            self._target.attempt_failed(why)
+
+    def has_room(self, link: Link) -> None:
+        """Our greeting has left."""
+
+    # A link that is up, or ends in order, has greeted, and so has another owner.
+
+    def came_up(self, link: Link) -> None: ...
+
+    def requested(self, link: Link, message: list[Any]) -> None: ...
+
+    def ended(self, link: Link) -> None: ...
+
+
+class Network:
+    """The links of a networked node.
+
+    Args:
+        node_id: The node's ID, which every greeting says.
+        scheduler: Runs the node's ports.
+        settings: Of the node.
+        requested: Called with a peer and what it asked our node port.
+        up: Called when a link to a node came up.
+        down: Called when it went down.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        scheduler: Scheduler,
+        settings: Settings,
+        requested: Callable[[Peer, list[Any]], None],
+        up: Callable[[Peer], None],
+        down: Callable[[Peer, Reason], None],
+    ) -> None:
+        self.node_id = node_id
+        self.scheduler = scheduler
+        self.settings = settings
+        self.peers: dict[str, Peer] = {}
+        self.request = requested
+        self._up = up
+        self._down = down
+        self._incarnation = ids.new_uniq()
+        self._listeners: list[Listener] = []
+        self.strangers: set[Link] = set()
+        self._buffer = bytearray(READ_BYTES)
+        self._workers = gevent.pool.Group()  # dials and seeds
+        self._changed = Event()
+
+    # --- peers ---
+
+    def peer(self, node: str) -> Peer:
+        """Return the peer with this node ID."""
+        peer = self.peers.get(node)
+        if peer is None:
+            peer = self.peers[node] = Peer(node, self)
+        return peer
+
+    def link_up(self, peer: Peer) -> None:
+        self.changed()
+        self._up(peer)
+
+    def link_down(self, peer: Peer, reason: Reason) -> None:
+        self.changed()
+        self._down(peer, reason)
+
+    def changed(self) -> None:
+        """Wake whoever waits for links to come or go."""
+        changed, self._changed = self._changed, Event()
+        changed.set()
+
+    # --- listening ---
+
+    def listen(self, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """Bind all endpoints and return them with their real ports; nothing is accepted before :meth:`start`.
+
+        Raises:
+            ListenError: One cannot be bound; none is then.
+        """
+        try:
+            for endpoint in endpoints:
+                self._listeners.append(Listener(endpoint, self._accepted))
+        except AempError:
+            self.close()
+            raise
+        return [listener.endpoint for listener in self._listeners]
+
+    def start(self) -> None:
+        """Accept connections, and dial the seeds."""
+        for listener in self._listeners:
+            listener.start()
+        for seed in self.settings.seeds:
+            self._workers.spawn(self._keep_seed, seed).name = f"aemp seed {seed}"
+
+    def _accepted(self, sock: socket.socket) -> None:
+        self._link(sock, None, dialled=False)
+
+    # --- dialling ---
+
+    def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
+        self._workers.spawn(self._dial, peer, endpoints).name = f"aemp dialling {peer.node}"
+
+    def _dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
+        # What is left of monitor_timeout is for the handshake.
+        patience = max(self.settings.monitor_timeout - self.settings.handshake_timeout, 1.0)
+        try:
+            sock = dial(endpoints, patience)
+        except OSError as error:
+            peer.attempt_failed(str(error))
+        else:
+            self._link(sock, peer, dialled=True)
+
+    def _keep_seed(self, seed: str) -> None:
+        """Keep a link to a seed for as long as the node lives."""
+        pause = _FIRST_SEED_SECONDS
+        while True:
+            node = self._try_seed(seed)
+            if node is not None:
+                pause = _FIRST_SEED_SECONDS
+                while node.link is not None:
+                    self._changed.wait()
+            gevent.sleep(pause * (1 + random.random() / 2))
+            pause = min(2 * pause, _LAST_SEED_SECONDS)
+
+    def _try_seed(self, seed: str) -> Peer | None:
+        """Dial a seed and wait for the outcome; its node ID is known only from its greeting."""
+        try:
+            endpoints = ids.endpoints(resolve_node(seed))
+            sock = dial(endpoints, self.settings.monitor_timeout)
+        except (AempError, OSError) as error:
+            _log.info("seed %s cannot be reached: %s", seed, error)
+            return None
+        link = self._link(sock, None, dialled=True)
+        while not (link.is_up or link.closed):
+            # With a timeout, because a link that turns out to be a second one closes in silence.
+            self._changed.wait(1.0)
+        greeting = link.greeting
+        if greeting is None:
+            return None
+        return self.peers.get(greeting.node)
+
+    # --- links ---
+
+    def _link(self, sock: socket.socket, target: Peer | None, *, dialled: bool) -> Link:
+        """Start a handshake on a connected socket."""
+        transport = SocketTransport(sock, self.scheduler.hub, self._buffer)
+        nonce = secrets.token_urlsafe(_NONCE_BYTES)
+        greeting = Greeting(
+            node=self.node_id,
+            auth_methods=("hmac_sha3_512",),
+            framings=tuple(FRAMINGS),
+            extras=(
+                ("provider", PROVIDER),
+                ("peeraddr", transport.peer_address),
+                ("mproto", "1"),
+                ("uniq", self._incarnation),
+            ),
+        )
+        link = Link(
+            transport,
+            Handshake(greeting, nonce, self.settings.secret_bytes),
+            Stranger(self, target),
+            self.scheduler,
+            prefix=self.node_id + "#",
+            nonce=nonce,
+            dialled=dialled,
+            max_message_bytes=self.settings.max_message_bytes,
+        )
+        self.strangers.add(link)
+        link.start(self.settings.handshake_timeout)
+        return link
+
+    # --- the end ---
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything sent has been handed to the system; return whether it has. Switches."""
+        with gevent.Timeout(timeout, False):
+            for peer in list(self.peers.values()):
+                peer.drain()
+            return True
+        return False
+
+    def say_goodbye(self) -> None:
+        """Accept nobody any more, and tell the peers that we shut down."""
+        for listener in self._listeners:
+            listener.close()
+        for peer in self.peers.values():
+            if peer.link is not None and peer.link.greeting is not None and peer.link.greeting.is_ours:
+                peer.link.send(["", "bye"])
+
+    def close(self) -> None:
+        """Close all links and listeners at once. Idempotent."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        self._workers.kill(block=False)
+        for link in list(self.strangers):
+            link.close()
+        self.strangers.clear()
+        for peer in self.peers.values():
+            peer.shut_down()

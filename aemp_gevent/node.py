@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: MIT
+"""The node: local ports, and links to the ports of others.
+
+:class:`Node` ties the floors together: :class:`~aemp_gevent.local.LocalNode` has the
+ports, :class:`~aemp_gevent.network.Network` the links,
+:class:`~aemp_gevent.requests.Requests` the node port. The package's module functions
+are the bound methods of one default ``Node``, the way the ``random`` module's are of a
+hidden ``Random``; several can live in one process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import zope.event
+
+from aemp_gevent import ids
+from aemp_gevent.context import current_port
+from aemp_gevent.errors import AlreadyInitialisedError, InvalidNoderefError, NoSecretError, SpawnRefusedError
+from aemp_gevent.events import NodeDown, NodeUp, PortDied
+from aemp_gevent.ids import Endpoint
+from aemp_gevent.listener import ANY_HOST
+from aemp_gevent.local import LocalNode, no_such_port
+from aemp_gevent.matching import Message
+from aemp_gevent.monitors import Monitor
+from aemp_gevent.network import Network
+from aemp_gevent.peer import Peer
+from aemp_gevent.port import REMOTE, Handler, Port, Reason
+from aemp_gevent.requests import PERL_SPAWN, Requests
+from aemp_gevent.resolve import resolve_endpoint, resolve_node
+from aemp_gevent.scheduler import CallJob, Scheduler
+from aemp_gevent.settings import Settings, make_settings
+
+_log = logging.getLogger("aemp_gevent")
+
+
+class NodeGuard:
+    """What ``mon_nodes`` returns: ``cancel()`` ends the calls. Also a context manager."""
+
+    __slots__ = ("_callbacks",)
+
+    def __init__(self, callbacks: dict[NodeGuard, tuple[Handler, Port | None]]) -> None:
+        self._callbacks = callbacks
+
+    def cancel(self) -> None:
+        """Make no more calls. May be called any number of times."""
+        self._callbacks.pop(self, None)
+
+    def __enter__(self) -> NodeGuard:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.cancel()
+
+
+class Node(LocalNode):
+    """A process in a network of nodes. Private, that is local only, until it is initialised.
+
+    Constructing one starts nothing and opens nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._network: Network | None = None
+        self._initialising = False
+        self._requests = Requests(self)
+        self._former_id = self._id
+        self._node_callbacks: dict[NodeGuard, tuple[Handler, Port | None]] = {}
+
+    # --- becoming a networked node ---
+
+    def initialise_node(self, noderef: str | None = None, *seeds: str, **settings: Any) -> None:
+        """Become a public node: listen on the endpoints of ``noderef``, and dial the seeds. Blocks until bound.
+
+        Args:
+            noderef: Where this node listens, and so its ID: ``"host:4040"``,
+                ``"127.0.0.1:0"`` (any free port), ``"4041"``, several separated by commas;
+                None or ``""`` guesses from the host's name, with port 4040.
+            seeds: Noderefs of nodes to link to from the start; they may be unresolved,
+                and down: they are dialled in the background until they answer.
+            settings: See :class:`~aemp_gevent.Settings`; above all ``secret``.
+
+        Raises:
+            NoSecretError: There is neither a ``secret`` nor the environment's ``AEMP_SECRET``.
+            InvalidNoderefError: A component is malformed, or the name is reserved.
+            ResolveError: A host name has no address.
+            ListenError: An endpoint cannot be bound, for instance because it is in use.
+            AlreadyInitialisedError: The node has its identity already.
+            UnknownSettingError, InvalidSettingError: A setting is wrong.
+
+        After an error the node is as it was, and the call may be repeated.
+        """
+        noderef = noderef or ""
+        if noderef.startswith(ids.SLAVE_PREFIX):
+            raise InvalidNoderefError(noderef, "slave nodes are not available in this version")
+        self._check_uninitialised()
+        checked = make_settings({"seeds": seeds, **settings, "nodeid": noderef})
+        self._initialise(checked, lambda: resolve_node(noderef))
+
+    def configure(self, **settings: Any) -> None:
+        """Become a networked node as the settings say. Blocks until bound.
+
+        The same as :meth:`initialise_node`, for nodes that have a name instead of a
+        noderef, or listen elsewhere than their noderef says (NAT, proxies):
+        ``configure(nodeid="backend", binds=["*:4040"], seeds=["10.0.0.1:4040"])``.
+
+        Args:
+            settings: See :class:`~aemp_gevent.Settings`.
+
+        Raises:
+            As :meth:`initialise_node`.
+        """
+        self._check_uninitialised()
+        checked = make_settings(settings)
+        nodeid = checked.nodeid or ""
+        try:
+            name = ids.check_node_name(nodeid)
+        except InvalidNoderefError:
+            if nodeid.startswith((ids.ANON_PREFIX, ids.SLAVE_PREFIX)):
+                raise
+            self._initialise(checked, lambda: resolve_node(nodeid))
+        else:
+            self._initialise(checked, lambda: name)
+
+    def _check_uninitialised(self) -> None:
+        if self._network is not None or self._initialising:
+            raise AlreadyInitialisedError(self._id)
+
+    def _initialise(self, settings: Settings, resolve: Callable[[], str]) -> None:
+        if not settings.secret_bytes:
+            raise NoSecretError
+        self._initialising = True  # resolving may switch, and another greenlet may try the same
+        try:
+            node_id = resolve()
+            network = Network(node_id, self._scheduler, settings, self._requests.handle, self._link_up, self._link_down)
+            bound = network.listen(self._binds(node_id, settings))
+            if settings.binds is None:
+                node_id = network.node_id = _with_real_ports(node_id, bound)
+        finally:
+            self._initialising = False
+        self._network = network
+        self._rename(node_id)
+        network.start()
+
+    @staticmethod
+    def _binds(node_id: str, settings: Settings) -> list[Endpoint]:
+        if settings.binds is not None:
+            return [_bind_endpoint(bind) for bind in settings.binds]
+        return list(ids.endpoints(node_id)) or [Endpoint(ANY_HOST, 0)]
+
+    def _rename(self, node_id: str) -> None:
+        self._former_id = self._id
+        super()._rename(node_id)
+
+    def _is_here(self, node: str) -> bool:
+        return node in (self._id, self._former_id)
+
+    def resolve_node(self, noderef: str) -> str:
+        """Return a noderef with every endpoint resolved to numbers; order kept, duplicates dropped. May switch.
+
+        An empty component means port 4040 of this host, a bare number that port of this
+        host, and a host without a port its port 4040.
+
+        Raises:
+            InvalidNoderefError: A component is malformed; the text names it.
+            ResolveError: A host name has no address; the text names it.
+        """
+        return resolve_node(noderef)
+
+    def shutdown(self, timeout: float = 5.0) -> None:
+        """Tell the peers, send what is queued within ``timeout`` seconds, and close all links. Switches.
+
+        Monitors that peers have of ports here fire at once, with ``("shutdown", node)``.
+        The node keeps its ports and its ID; it cannot be initialised again.
+        """
+        if self._network is not None:
+            self._network.say_goodbye()
+            self._network.flush(timeout)
+            self._network.close()
+
+    # --- who is there ---
+
+    def up_nodes(self) -> list[str]:
+        """Return the IDs of all nodes to which a link is up, this node not among them."""
+        peers = self._network.peers.values() if self._network is not None else ()
+        return [peer.node for peer in peers if peer.link is not None]
+
+    def node_is_up(self, node: object) -> bool:
+        """Return whether a link to a node is up; this node always is. Takes a node ID or a port of the node."""
+        node_id = ids.node_of(node)
+        return self._is_here(node_id) or node_id in self.up_nodes()
+
+    def mon_nodes(self, callback: Handler) -> NodeGuard:
+        """Call ``callback(node, True)`` when a link comes up, ``callback(node, False, *reason)`` when one goes down.
+
+        In the order it happens, in this port's context. Links that are up already are not
+        told: ask :meth:`up_nodes`. Returns a guard: ``.cancel()``, or a context manager.
+        """
+        guard = NodeGuard(self._node_callbacks)
+        self._node_callbacks[guard] = (callback, current_port())
+        return guard
+
+    def _link_up(self, peer: Peer) -> None:
+        _log.info("link to %s is up", peer.node)
+        self._tell((peer.node, True), NodeUp(peer.node, self._id))
+
+    def _link_down(self, peer: Peer, reason: Reason) -> None:
+        self._tell((peer.node, False, *reason), NodeDown(peer.node, self._id, reason))
+
+    def _tell(self, args: Message, event: object) -> None:
+        for guard, (callback, context) in list(self._node_callbacks.items()):
+            self._scheduler.enqueue_job(CallJob(context, _call_if_wanted, (self._node_callbacks, guard, callback, args)))
+        self._notify(event)
+
+    def _notify(self, event: object) -> None:
+        if zope.event.subscribers:
+            self._scheduler.enqueue_job(CallJob(None, zope.event.notify, (event,)))
+
+    def _unmonitored_death(self, port: str, reason: Reason) -> None:
+        self._notify(PortDied(port, reason))
+
+    # --- ports of other nodes ---
+
+    def _peer(self, node: str) -> Peer | None:
+        return None if self._network is None else self._network.peer(node)
+
+    def _send_remote(self, node: str, name: str, msg: Message) -> None:
+        peer = self._peer(node)
+        if peer is None:
+            super()._send_remote(node, name, msg)
+        else:
+            peer.remote(name).mailbox.append(msg)
+
+    def _kill_remote(self, node: str, name: str, reason: Reason) -> None:
+        peer = self._peer(node)
+        if peer is not None:
+            peer.send(["", "kil1", name, *reason])
+
+    def _monitor_remote(self, node: str, name: str, call: Handler, context: Port | None) -> Monitor:
+        peer = self._peer(node)
+        if peer is None:
+            return super()._monitor_remote(node, name, call, context)
+        remote = peer.remote(name)
+        monitor = Monitor(remote, call, context)
+        remote.monitor(monitor)
+        return monitor
+
+    def _spawn_remote(self, node: str, name: str, function: str, args: Message) -> None:
+        peer = self._peer(node)
+        if peer is not None:
+            peer.send(["", PERL_SPAWN, name, function, *args])
+
+    # --- the node port ---
+
+    def _node_request(self, msg: Message) -> None:
+        self._requests.handle(None, msg)
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """What runs this node's ports."""
+        return self._scheduler
+
+    @property
+    def settings(self) -> Settings | None:
+        """The settings this node was initialised with; None before."""
+        return None if self._network is None else self._network.settings
+
+    def find_port(self, name: str) -> Port | None:
+        """Return the living local port of this name, registered or not."""
+        found = self._ports.get(self._prefix + name)
+        return None if found is None or found.state == REMOTE else found
+
+    def registered(self, name: str) -> str | None:
+        """Return the ID of the local port registered under a name."""
+        return self._registered(name)
+
+    def no_such_port(self, name: str) -> Reason:
+        """Return the reason that monitors of a nonexistent local port fire with."""
+        return no_such_port(self._prefix + name)
+
+    def reply(self, peer: Peer | None, port: Any, message: Message) -> None:
+        """Send on somebody's behalf: to ports here, and to nodes whose link is up; dials nobody unless allowed."""
+        node, name = ids.split_port(port)
+        relay = peer is None or (self.settings is not None and self.settings.allow_relay)
+        if self._is_here(node) or relay:
+            self.snd(port, *message)
+            return
+        other = self._network.peers.get(node) if self._network is not None else None
+        if other is not None:
+            other.send_if_connected([name, *message])
+
+    def spawn_for(self, peer: Peer | None, name: str, function: Any, args: Message) -> None:
+        """Create a port of this name for a peer, and run a function in it that the peer may call."""
+        self._spawn_here(name, function, args, lambda wanted: self._requests.find_function(peer, wanted))
+
+
+def _call_if_wanted(callbacks: dict[Any, Any], guard: NodeGuard, callback: Handler, args: Message) -> None:
+    if guard in callbacks:  # not cancelled since it was queued
+        callback(*args)
+
+
+def _bind_endpoint(bind: str) -> Endpoint:
+    """Return the endpoint of a bind: as in a noderef, or ``*`` or ``*:port`` for all interfaces."""
+    host, _, number = bind.partition(":")
+    if host == ANY_HOST:
+        port = ids.parse_endpoint(f"0.0.0.0:{number}" if number else "0.0.0.0:0").port
+        return Endpoint(ANY_HOST, port)
+    return resolve_endpoint(ids.parse_endpoint(bind))
+
+
+def _with_real_ports(node_id: str, bound: list[Endpoint]) -> str:
+    """Return a noderef in which port 0 is replaced by what the system chose; other IDs unchanged."""
+    return ",".join(map(str, bound)) if ids.is_resolved(node_id) else node_id

@@ -1,0 +1,533 @@
+# SPDX-License-Identifier: MIT
+"""One other node: the link to it, what waits for it, and what each side watches of the other.
+
+**Two links at once.** Both nodes may dial each other at the same moment, and each may
+see a different connection finish first. These rules leave exactly one link, and
+lose nothing; a model checker walked all their interleavings, with connections
+breaking anywhere (DESIGN, *Two links at once*):
+
+1. The *winner* of several connections with one incarnation of a peer is the one with
+   the smallest (dialler's node ID, dialler's nonce).
+2. A greeting that comes while a connection is up is answered by closing; when one
+   comes up, those on which we have not sent our auth line are closed.
+3. When a second one comes up after all and is the winner, sending moves there: first
+   ``["", "after", nonce]``, and the old one's sending side is shut. If it is not the
+   winner, its sending side is shut at once.
+4. What follows an ``after`` is handled only when the connection it names has
+   delivered everything. Nothing else ever waits.
+5. Losing a connection that is up, or one that an ``after`` waits for, loses the link:
+   all connections with the peer are closed, and monitors fire.
+
+**Dead stays dead.** A monitored port of a link that was lost is *shunned*: its
+mailbox is the one where messages vanish, until it is monitored anew, or its node is
+another incarnation.
+
+Nothing here switches but :meth:`Peer.pause`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from time import monotonic
+from typing import Any, Protocol
+
+from gevent.event import Event
+from greenlet import getcurrent
+
+from aemp_gevent import ids, monitors
+from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.ids import Endpoint
+from aemp_gevent.link import Link
+from aemp_gevent.matching import Message
+from aemp_gevent.monitors import Watch
+from aemp_gevent.port import NOWHERE, REMOTE, Port, Reason
+from aemp_gevent.scheduler import Job, Scheduler
+from aemp_gevent.settings import Settings
+from aemp_gevent.wire.framing import FRAMINGS
+
+MAX_REMOTE_PORTS = 10_000
+"""Remote ports remembered per peer without need, only to find them faster: 250 bytes each."""
+
+IMPOSTOR_SECONDS = 2.0
+"""How long the old link of a node ID may take to answer before another process may have the ID."""
+
+_PROBE_SECONDS = 0.1
+
+_FIRST_RETRY_SECONDS = 0.2
+_LAST_RETRY_SECONDS = 5.0
+"""After a failed dial the next waits this long, doubling each time: a tight loop of sends to a dead
+node must not become a tight loop of dialling."""
+
+_log = logging.getLogger("aemp_gevent")
+
+
+class Host(Protocol):
+    """The node that a peer is a peer of."""
+
+    @property
+    def node_id(self) -> str: ...
+    @property
+    def scheduler(self) -> Scheduler: ...
+    @property
+    def settings(self) -> Settings: ...
+
+    def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
+        """Begin to make a connection; ``attempt_failed`` tells the peer if it does not come about."""
+
+    def request(self, peer: Peer, message: list[Any]) -> None:
+        """A message for our node port came from a peer. Must not switch; nothing may raise."""
+
+    def link_up(self, peer: Peer) -> None: ...
+    def link_down(self, peer: Peer, reason: Reason) -> None: ...
+
+
+class RemotePort(Watch):
+    """A port of another node, as this node sees it: where its messages go, and who monitors it here.
+
+    Stands in the same table as local ports and is its own mailbox, so that ``snd`` finds
+    both with one look-up and treats them alike. The name ``""`` is the node port,
+    whose monitors watch the link.
+    """
+
+    __slots__ = ("id", "mailbox", "name", "peer", "state")
+
+    def __init__(self, peer: Peer, name: str) -> None:
+        super().__init__()
+        self.peer = peer
+        self.name = name
+        self.id = f"{peer.node}#{name}" if name else peer.node
+        self.state = REMOTE
+        self.mailbox: Any = self  # Any: what snd wants of a mailbox is append
+
+    def append(self, message: Message) -> None:
+        """Send a message; the mailbox's part in ``snd``."""
+        peer = self.peer
+        link = peer.link
+        if link is None:
+            peer.send([self.name, *message])
+            peer.pause()
+        else:
+            link.send([self.name, *message])
+            if link.transport.buffered > peer.high_water:
+                peer.pause()
+
+    def monitor(self, monitor: Job) -> None:
+        """Add a monitor, which also ends a shun."""
+        first = self.monitors is None
+        monitors.add(self, monitor)
+        self.mailbox = self
+        if not self.name:
+            self.peer.connect()
+        elif first:
+            self.peer.send(["", "mon1", self.name])
+
+    def unwatched(self) -> None:
+        if self.name:
+            self.peer.send_if_connected(["", "mon0", self.name])
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether forgetting it changes nothing."""
+        return self.monitors is None and self.mailbox is self
+
+
+class Watcher(Job):
+    """A peer's monitor of a port of ours. Needs no turn in the run queue: no user code runs."""
+
+    __slots__ = ("name", "peer", "port")
+
+    def __init__(self, peer: Peer, port: Port, name: str) -> None:
+        super().__init__(None)
+        self.peer = peer
+        self.port = port
+        self.name = name
+
+    def died(self, reason: Reason) -> bool:
+        self.peer.watchers.pop(self.name, None)
+        self.peer.report_death(self.name, reason)
+        return False
+
+
+class Peer:
+    """One other node. Owns all links with it once they have greeted.
+
+    Args:
+        node: Its ID.
+        host: The node this is a peer of.
+    """
+
+    def __init__(self, node: str, host: Host) -> None:
+        self.node = node
+        self.link: Link | None = None
+        """The link to send on; None while there is none."""
+        self.watchers: dict[str, Watcher] = {}
+        self.high_water = host.settings.high_water_bytes
+        self._host = host
+        self._links: list[Link] = []  # every open connection that greeted as this node
+        self._drained: set[str] = set()  # the peer's nonces of connections that ended well, with all delivered
+        self._held: dict[Link, str] = {}  # links behind an "after", and the nonce they wait for
+        self._newcomer: Link | None = None  # another process with this node ID, not let in yet
+        self._incarnation = ""
+        self._remotes: dict[str, RemotePort] = {}
+        self._queue: list[bytes] = []  # packets as msgpack, while there is no link
+        self._queued_bytes = 0
+        self._encode = FRAMINGS["msgpack"].encoder()
+        self._dialling = False
+        self._retry_at = 0.0
+        self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._last_error = ""
+        self._room = Event()
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.node} {'up' if self.link else 'down'}>"
+
+    # --- what is known of its ports ---
+
+    def remote(self, name: str) -> RemotePort:
+        """Return the port of this name over there; the same one each time while anybody cares."""
+        remote = self._remotes.get(name)
+        if remote is None:
+            if len(self._remotes) >= MAX_REMOTE_PORTS:
+                self._forget([idle for idle in self._remotes.values() if idle.is_idle])
+            remote = self._remotes[name] = RemotePort(self, name)
+            self._host.scheduler.ports[remote.id] = remote  # type: ignore[assignment]  # see RemotePort
+        return remote
+
+    def _forget(self, remotes: Iterable[RemotePort]) -> None:
+        for remote in remotes:
+            del self._remotes[remote.name]
+            self._host.scheduler.ports.pop(remote.id, None)
+
+    def port_died(self, name: str, reason: Reason) -> None:
+        """The peer says that a port of its own died: tell who monitors it."""
+        remote = self._remotes.get(name)
+        if remote is not None and name:
+            self._forget([remote])
+            remote.fire(self._host.scheduler, reason)
+
+    def _fire_all(self, reason: Reason, *, shun: bool) -> None:
+        """Tell everybody who monitors anything over there."""
+        for remote in list(self._remotes.values()):
+            if remote.monitors is not None:
+                # Shunned before anybody can react, and until it is monitored anew.
+                if shun and remote.name:
+                    remote.mailbox = NOWHERE
+                remote.fire(self._host.scheduler, reason)
+        self._forget([idle for idle in self._remotes.values() if idle.is_idle])
+
+    # --- what it watches of ours ---
+
+    def watch(self, port: Port, name: str) -> None:
+        """The peer monitors a port of ours from now on, under the name it used."""
+        if name not in self.watchers:
+            watcher = self.watchers[name] = Watcher(self, port, name)
+            monitors.add(port, watcher)
+
+    def unwatch(self, name: str) -> None:
+        watcher = self.watchers.pop(name, None)
+        if watcher is not None:
+            monitors.remove(watcher.port, watcher)
+
+    def report_death(self, name: str, reason: Reason) -> None:
+        """Tell the peer that a port of ours, which it watched, is dead."""
+        try:
+            self.send_if_connected(["", "kil0", name, *reason])
+        except (UnencodableMessageError, MessageTooLargeError):
+            # Here a reason may be anything; the watcher must hear of the death all the same.
+            self.send_if_connected(["", "kil0", name, *(repr(element)[:200] for element in reason[:10])])
+
+    # --- sending ---
+
+    def send(self, packet: list[Any]) -> None:
+        """Send a packet, or queue it and see that a link is made.
+
+        Raises:
+            UnencodableMessageError, MessageTooLargeError: Nothing was sent.
+        """
+        if self.link is not None:
+            self.link.send(packet)
+            return
+        data = self._encode(packet)
+        if len(data) > self._host.settings.max_message_bytes:
+            raise MessageTooLargeError(len(data), self._host.settings.max_message_bytes)
+        self._queue.append(data)
+        self._queued_bytes += len(data)
+        self.connect()
+
+    def send_if_connected(self, packet: list[Any]) -> None:
+        """Send a packet over the link if it is up, or behind what is queued for it; dial nobody."""
+        if self.link is not None:
+            self.link.send(packet)
+        elif self._queue:
+            self.send(packet)
+
+    @property
+    def _unsent(self) -> int:
+        return self._queued_bytes if self.link is None else self.link.transport.buffered
+
+    def pause(self) -> None:
+        """Make the sending greenlet wait while too much is unsent; the only call here that switches.
+
+        The message that led here is accepted already. On the hub nobody can be paused:
+        there the link is dropped at the hard limit.
+        """
+        if self._unsent <= self.high_water:
+            return
+        if getcurrent() is self._host.scheduler.hub:
+            if self._unsent > self._host.settings.hard_limit_bytes:
+                self._give_up("more is unsent than the hard limit allows, and the sender cannot be paused")
+            return
+        while self._unsent > self.high_water // 2:
+            self._room.clear()
+            self._room.wait()
+
+    def drain(self) -> None:
+        """Wait until everything sent has been handed to the system. Switches."""
+        while self._unsent:
+            self._room.clear()
+            self._room.wait()
+
+    def has_room(self, link: Link) -> None:
+        if link.transport.buffered <= self.high_water // 2:
+            self._room.set()
+
+    # --- making a link ---
+
+    def connect(self) -> None:
+        """See that there is a link, soon; monitors fire if there cannot be one."""
+        if self.link is not None or self._links or self._dialling:
+            return
+        if monotonic() < self._retry_at:
+            self._unreachable(self._last_error)
+            return
+        endpoints = ids.endpoints(self.node)
+        if not endpoints:
+            self._unreachable("no known address")
+            return
+        self._dialling = True
+        self._host.dial(self, endpoints)
+
+    def attempt_failed(self, why: str) -> None:
+        """A connection we dialled did not come about."""
+        self._dialling = False
+        if self.link is None and not self._links:
+            self._retry_at = monotonic() + self._retry_seconds
+            self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY_SECONDS)
+            self._unreachable(why)
+
+    def _unreachable(self, why: str) -> None:
+        """Drop what waits for a link, and tell whoever monitors anything over there."""
+        self._last_error = why
+        _log.info("node %s cannot be reached: %s", self.node, why)
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._fire_all(("transport_error", self.node, why), shun=False)
+        self._room.set()
+
+    # --- links coming and going: the owner's part ---
+
+    def greeted(self, link: Link) -> None:
+        link.owner = self
+        self._dialling = self._dialling and not link.dialled
+        if self.link is not None and link.incarnation == self.link.incarnation:
+            link.close()  # rule 2
+            return
+        if self._links and not (link.greeting and link.greeting.is_ours):
+            # Other programs know none of these rules, and drop all that are past the greeting.
+            link.close()
+            return
+        self._links.append(link)
+        link.prove()
+
+    def came_up(self, link: Link) -> None:
+        current = self.link
+        if current is not None and link.incarnation != current.incarnation:
+            self._links.remove(link)
+            self._challenge(link, current)
+            return
+        for other in [other for other in self._links if not other.proved]:
+            self._links.remove(other)  # rule 2
+            other.close()
+        if current is None:
+            self._use(link)
+        elif self._key(link) < self._key(current):  # rule 3
+            link.send(["", "after", current.nonce])
+            self.link = link
+            self._retire(current)
+        else:
+            self._retire(link)
+
+    def _retire(self, link: Link) -> None:
+        """Send nothing more on a link; it goes when the peer has done the same."""
+        link.finish()
+        if link.has_ended:
+            self._links.remove(link)
+
+    def _key(self, link: Link) -> tuple[bytes, bytes]:
+        """Return what decides which of two links wins: the same on both sides."""
+        node, nonce = (self._host.node_id, link.nonce) if link.dialled else (self.node, link.peer_nonce)
+        return node.encode(), nonce.encode()
+
+    def _use(self, link: Link) -> None:
+        """The first link is up: send what waits."""
+        self.link = link
+        self._retry_at = 0.0
+        self._retry_seconds = _FIRST_RETRY_SECONDS
+        if link.incarnation != self._incarnation:
+            # Another process: nobody over there was ever believed dead.
+            for remote in self._remotes.values():
+                remote.mailbox = remote
+            self._incarnation = link.incarnation
+        self._host.link_up(self)
+        queue, self._queue = self._queue, []
+        self._queued_bytes = 0
+        for data in queue:
+            if link.send_framing == "msgpack":
+                link.send_encoded(data)
+            else:
+                self._send_translated(link, data)
+        self._room.set()
+
+    def _send_translated(self, link: Link, data: bytes) -> None:
+        """Send what was queued as msgpack in another framing; what that cannot carry is lost, and reported."""
+        decoder = FRAMINGS["msgpack"].decoder(len(data))
+        decoder.feed(data)
+        for packet in decoder:
+            try:
+                link.send(packet)
+            except (UnencodableMessageError, MessageTooLargeError) as error:
+                _log.warning("lost a message for %s#%s: %s", self.node, packet[0], error)
+                self.port_died(packet[0], ("transport_error", self.node, str(error)))
+
+    def requested(self, link: Link, message: list[Any]) -> None:
+        request = message[0] if message else ""
+        if request == "after" and len(message) == 2:
+            self._wait_for(link, str(message[1]))
+        elif request == "refused":
+            _log.error("node %s refuses us: %s", self.node, message[1:])
+            self._retry_at = monotonic() + _LAST_RETRY_SECONDS
+            self._last_error = f"it refuses us: {message[1:]}"
+            self._lose(self._last_error)
+        else:
+            self._host.request(self, message)
+
+    def _wait_for(self, link: Link, nonce: str) -> None:
+        """Handle what follows on a link only after everything from another one (rule 4)."""
+        if nonce in self._drained:
+            return
+        if any(other.peer_nonce == nonce and not other.has_ended for other in self._links):
+            self._held[link] = nonce
+            link.hold()
+        elif not any(other.peer_nonce == nonce for other in self._links):
+            self._lose("a connection was lost while the link moved to another one")  # rule 5
+
+    def ended(self, link: Link) -> None:
+        others = [other for other in self._links if other is not link and other.proved and not other.has_ended]
+        if link is self.link and not others:
+            self._lose("the node closed the connection")
+            return
+        self._drained.add(link.peer_nonce)
+        if link.finished and link in self._links:
+            self._links.remove(link)
+        for held in [held for held, nonce in self._held.items() if nonce == link.peer_nonce]:
+            del self._held[held]
+            held.release()
+
+    def failed(self, link: Link, why: str) -> None:
+        if link is self._newcomer:
+            self._newcomer = None
+            return
+        if link in self._links:
+            self._links.remove(link)
+        if link.is_up or link.peer_nonce in self._held.values():
+            self._lose(why)  # rule 5
+            return
+        _log.warning("connection with %s at %s closed: %s", self.node, link.transport.peer_address, why)
+        if link.dialled:
+            self.attempt_failed(why)
+        elif self._queue:
+            self.connect()  # it had waited for what became of this one
+
+    def _give_up(self, why: str) -> None:
+        """End the link, or the attempt to make one."""
+        if self.link is not None:
+            self._lose(why)
+        else:
+            self._unreachable(why)
+
+    def _lose(self, why: str, reason: Reason | None = None) -> None:
+        """The link is lost: close everything, and tell everybody."""
+        if self.link is None:
+            return
+        _log.warning("link to %s lost: %s", self.node, why)
+        self.link = None
+        for link in self._links:
+            link.abort()
+        self._links.clear()
+        self._held.clear()
+        self._drained.clear()
+        for name in list(self.watchers):
+            self.unwatch(name)
+        reason = reason or ("transport_error", self.node, why)
+        self._fire_all(reason, shun=True)
+        self._host.link_down(self, reason)
+        self._room.set()
+        newcomer, self._newcomer = self._newcomer, None
+        if newcomer is not None and not newcomer.closed:
+            self._admit(newcomer)
+
+    def said_goodbye(self) -> None:
+        """The peer shuts down in order."""
+        self._lose("it shuts down", ("shutdown", self.node))
+
+    # --- restart or impostor? ---
+
+    def _challenge(self, newcomer: Link, old: Link) -> None:
+        """Another process claims this node ID, and knows the secret: see whether the old one still answers."""
+        newcomer.hold()
+        if self._newcomer is not None:
+            newcomer.close()
+            return
+        self._newcomer = newcomer
+        old.heard = False
+        old.send(["", "time", self._host.node_id, "devnull"])  # the answer ends up nowhere, having been heard
+        deadline = monotonic() + IMPOSTOR_SECONDS
+        timer: Any = self._host.scheduler.hub.loop.timer(_PROBE_SECONDS, _PROBE_SECONDS)
+
+        def look() -> None:
+            if self._newcomer is newcomer and not newcomer.closed and self.link is old:
+                if old.heard:
+                    self._refuse(newcomer)
+                elif monotonic() >= deadline:
+                    self._lose("the node was restarted")
+                else:
+                    return
+            timer.stop()
+            timer.close()
+
+        timer.start(look, update=True)
+
+    def _refuse(self, newcomer: Link) -> None:
+        self._newcomer = None
+        text = f"a node {self.node} is alive at {self.link.transport.peer_address if self.link else '?'}"
+        _log.error("refused a second node with the ID %s at %s", self.node, newcomer.transport.peer_address)
+        newcomer.send(["", "refused", text])
+        # Once the text has left; nothing of what it sent is ever handled.
+        newcomer.has_ended = True
+        newcomer.finish()
+
+    def _admit(self, newcomer: Link) -> None:
+        self._links.append(newcomer)
+        self._use(newcomer)
+        newcomer.release()
+
+    # --- the end ---
+
+    def shut_down(self) -> None:
+        """Close all links, without a word."""
+        for link in [*self._links, *([self._newcomer] if self._newcomer else [])]:
+            link.close()
+        self._links.clear()
+        self.link = None
+        self._room.set()

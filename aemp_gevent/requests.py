@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT
+"""What the node port understands: one row per request.
+
+Requests come from peers, and from this node itself (``snd(NODE(), "time", …)``). A row
+is a method of :class:`Requests`, found in a table; its arguments are checked by the
+call itself, because whatever a peer gets wrong must end here: with a log line.
+
+Nothing here switches, and what runs code of the user's is queued as a job.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+from aemp_gevent import spawning
+from aemp_gevent.errors import AempError, SpawnRefusedError
+from aemp_gevent.matching import Message
+from aemp_gevent.peer import Peer
+from aemp_gevent.port import Handler, Port, Reason
+from aemp_gevent.scheduler import CallJob, Scheduler, describe
+from aemp_gevent.settings import Settings
+
+PERL_SPAWN = "AnyEvent::MP::_spawn"
+
+_log = logging.getLogger("aemp_gevent")
+
+
+class Host(Protocol):
+    """What requests need of the node they are addressed to."""
+
+    @property
+    def scheduler(self) -> Scheduler: ...
+    @property
+    def settings(self) -> Settings | None: ...
+
+    def find_port(self, name: str) -> Port | None:
+        """Return the living port of this name, registered or not."""
+
+    def registered(self, name: str) -> str | None:
+        """Return the ID of the port registered under a name."""
+
+    def reply(self, peer: Peer | None, port: Any, message: Message) -> None:
+        """Send on a peer's behalf: to our ports, and over links that are up."""
+
+    def spawn_for(self, peer: Peer | None, name: str, function: Any, args: Message) -> None:
+        """Create a port of this name, and run a function in it that the peer may call."""
+
+    def no_such_port(self, name: str) -> Reason: ...
+
+
+class Requests:
+    """The node port of one node."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def handle(self, peer: Peer | None, message: Message | list[Any]) -> None:
+        """Do what a message to the node port asks for; never raises.
+
+        Args:
+            peer: Who asks; None for this node itself.
+            message: The request's name and its arguments.
+        """
+        request, *args = message or ("",)
+        method = self._TABLE.get(request) if isinstance(request, str) else None
+        try:
+            if method is not None:
+                method(self, peer, *args)
+            else:
+                self._call(peer, request, *args)
+        # Exception: the arguments are the peer's, and any call of them may fail anyhow.
+        except Exception as error:  # noqa: BLE001
+            _log.warning("request %r of %s failed: %s", request, peer.node if peer else "this node", describe(error))
+
+    def _devnull(self, peer: Peer | None, *args: Any) -> None:
+        """Take anything."""
+
+    def _lookup(self, peer: Peer | None, name: str, port: Any, *reply: Any) -> None:
+        self._host.reply(peer, port, (*reply, self._host.registered(str(name))))
+
+    def _time(self, peer: Peer | None, port: Any, *reply: Any) -> None:
+        self._host.reply(peer, port, (*reply, time.time()))
+
+    def _can(self, peer: Peer | None, request: str, port: Any, *reply: Any) -> None:
+        self._host.reply(peer, port, (*reply, 1 if request in self._TABLE else ""))
+
+    def _snd(self, peer: Peer | None, port: Any, *message: Any) -> None:
+        self._host.reply(peer, port, message)
+
+    def _mon1(self, peer: Peer | None, name: str) -> None:
+        if peer is None or not name:  # a node port lives as long as its link
+            return
+        port = self._host.find_port(name)
+        if port is None:
+            peer.report_death(name, self._host.no_such_port(name))
+        else:
+            peer.watch(port, name)
+
+    def _mon0(self, peer: Peer | None, name: str) -> None:
+        if peer is not None:
+            peer.unwatch(name)
+
+    def _kil0(self, peer: Peer | None, name: str, *reason: Any) -> None:
+        if peer is not None:
+            peer.port_died(name, reason)
+
+    def _kil1(self, peer: Peer | None, name: str, *reason: Any) -> None:
+        port = self._host.find_port(name)
+        if port is not None:
+            self._host.scheduler.kill(port, reason)
+
+    def _spawn(self, peer: Peer | None, name: str, function: Any, *args: Any) -> None:
+        if not isinstance(name, str) or not name.isprintable() or not name or " " in name:
+            raise SpawnRefusedError(f"{name!r} is no port name")
+        self._host.spawn_for(peer, name, function, args)
+
+    def _bye(self, peer: Peer | None) -> None:
+        if peer is not None:
+            peer.said_goodbye()
+
+    def _eval(self, peer: Peer | None, text: str, *reply: Any) -> None:
+        settings = self._host.settings
+        if peer is not None and not (settings is not None and settings.allow_eval and not settings.secure):
+            raise SpawnRefusedError("eval is off here: set allow_eval=True on this node to allow it")
+
+        def run() -> None:
+            error, results = _evaluate(text)
+            if reply:
+                self._host.reply(peer, reply[0], (*reply[1:], error, *results))
+
+        self._host.scheduler.enqueue_job(CallJob(None, run, ()))
+
+    def _call(self, peer: Peer | None, name: Any, *args: Any) -> None:
+        """Call the function that an unknown request names."""
+        function = self.find_function(peer, name)
+        self._host.scheduler.enqueue_job(CallJob(None, function, args))
+
+    def find_function(self, peer: Peer | None, name: Any) -> Handler:
+        """Return the function of this name if the peer may have it run here.
+
+        Raises:
+            SpawnRefusedError: It may not, or there is none.
+        """
+        if peer is None:
+            return spawning.find_for_us(name)
+        settings = self._host.settings
+        if settings is None or settings.secure:
+            raise SpawnRefusedError("this node is secure, and runs nothing for others")
+        return spawning.find_for_peer(name, settings.allow_spawn)
+
+    _TABLE: ClassVar[dict[str, Callable[..., None]]] = {
+        "": _devnull,
+        "devnull": _devnull,
+        "lookup": _lookup,
+        "time": _time,
+        "can": _can,
+        "snd": _snd,
+        "relay": _snd,
+        "mon1": _mon1,
+        "mon0": _mon0,
+        "kil0": _kil0,
+        "kil1": _kil1,
+        "bye": _bye,
+        "eval": _eval,
+        PERL_SPAWN: _spawn,
+    }
+
+
+def _evaluate(text: str) -> tuple[str, Message]:
+    """Run Python code; return its error text (empty: none) and its results."""
+    names: dict[str, Any] = {}
+    try:
+        try:
+            code = compile(text, "<eval request>", "eval")
+        except SyntaxError:
+            exec(compile(text, "<eval request>", "exec"), names)  # noqa: S102  # that is what the owner allowed
+            return "", ()
+        return "", (eval(code, names),)  # noqa: S307
+    except (Exception, AempError) as error:  # noqa: BLE001  # it is the answer
+        return describe(error), ()

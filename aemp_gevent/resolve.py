@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Noderefs to resolved noderefs: from host names to addresses.
+
+The grammar is :mod:`aemp_gevent.ids`'; here are the look-ups, which block the
+calling greenlet (and nobody else).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket as std_socket
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from gevent import socket
+
+from aemp_gevent.errors import InvalidNoderefError, ResolveError
+from aemp_gevent.ids import ANON_PREFIX, DEFAULT_PORT, SLAVE_PREFIX, Endpoint, parse_endpoint
+
+# What socket.getaddrinfo returns; tests put another function in its place.
+Lookup: TypeAlias = Callable[..., Iterable[tuple[Any, ...]]]
+
+_log = logging.getLogger("aemp_gevent")
+
+
+def resolve_node(noderef: str, *, lookup: Lookup = socket.getaddrinfo) -> str:
+    """Return a noderef with every endpoint resolved; order kept, duplicates dropped. May switch greenlets.
+
+    An empty component means port 4040 of this host, a bare number that port of this
+    host, a host without a port its port 4040.
+
+    Args:
+        noderef: Comma-separated components.
+        lookup: Stands in for ``socket.getaddrinfo`` in tests.
+
+    Raises:
+        InvalidNoderefError: A component is malformed, or a reserved name.
+        ResolveError: A host name has no address; the text names the component.
+    """
+    if not isinstance(noderef, str):
+        raise InvalidNoderefError(noderef, "a noderef is a string")
+    if noderef.startswith((ANON_PREFIX, SLAVE_PREFIX)):
+        raise InvalidNoderefError(noderef, "names that begin like this are reserved, and have no endpoints")
+    found: dict[str, None] = {}
+    for component in noderef.split(","):
+        component = component.strip()
+        if not component or component.isdigit():
+            endpoint = _this_host(component, lookup)
+        else:
+            endpoint = resolve_endpoint(parse_endpoint(component), lookup=lookup)
+        found[str(endpoint)] = None
+    return ",".join(found)
+
+
+def resolve_endpoint(endpoint: Endpoint, *, lookup: Lookup = socket.getaddrinfo) -> Endpoint:
+    """Return the endpoint with an address instead of a host name: its first one, IPv4 before IPv6.
+
+    Raises:
+        ResolveError: The host name has no address.
+    """
+    if endpoint.is_numeric:
+        return endpoint
+    addresses = _addresses(endpoint.host, str(endpoint), lookup)
+    # IPv4 first: a name like localhost has both, and programs that listen on one
+    # address nearly always listen on this one.
+    addresses.sort(key=lambda address: ":" in address)
+    return Endpoint(addresses[0], endpoint.port)
+
+
+def _addresses(host: str, component: str, lookup: Lookup) -> list[str]:
+    try:
+        infos = lookup(host, None, type=std_socket.SOCK_STREAM)
+    except OSError as error:
+        raise ResolveError(component, error) from error
+    addresses = [info[4][0] for info in infos if "%" not in info[4][0]]  # an address with a scope means nothing elsewhere
+    if not addresses:
+        raise ResolveError(component, "it has no address")
+    return addresses
+
+
+def _this_host(number: str, lookup: Lookup) -> Endpoint:
+    """Return an endpoint of this host that others can reach, if there is one."""
+    port = int(number) if number else DEFAULT_PORT
+    if port > 0xFFFF:
+        raise InvalidNoderefError(number, f"{number!r} is no port number (0 to 65535)")
+    name = std_socket.gethostname()
+    try:
+        addresses = _addresses(name, name, lookup)
+    except ResolveError:
+        addresses = []
+    routable = [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
+    if routable:
+        return Endpoint(sorted(routable, key=lambda address: ":" in address)[0], port)
+    _log.warning("this host's name %r has no routable address: only nodes on this host will reach this one", name)
+    return Endpoint(addresses[0] if addresses else "127.0.0.1", port)

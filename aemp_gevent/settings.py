@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""What a networked node can be told, with defaults and reasons.
+
+A frozen dataclass: a setting is a field, its documentation the string below it.
+Where values come from is not decided here, but for the secret, which operators
+expect to pass in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from aemp_gevent.errors import InvalidSettingError, NoSecretError, UnknownSettingError
+
+SECRET_VARIABLE = "AEMP_SECRET"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one node. Times are seconds, sizes are bytes."""
+
+    nodeid: str | None = None
+    """The node's ID: a name, or a noderef, which is then resolved. None guesses a noderef from the host name."""
+
+    binds: tuple[str, ...] | None = None
+    """Where to listen, as endpoints; ``*`` stands for all interfaces, port 0 for any free port. Needed
+    when the world sees another address than the host does (NAT, proxies). None: the noderef's own
+    endpoints; for a named node ``*:0``."""
+
+    seeds: tuple[str, ...] = ()
+    """Nodes to link to from the start, as noderefs, resolved or not."""
+
+    secret: str | bytes | None = field(default=None, repr=False)
+    """What all nodes of a network share. None: the environment variable ``AEMP_SECRET``."""
+
+    allow_spawn: tuple[str, ...] = ()
+    """Shell patterns for the dotted names of functions that peers may spawn and call besides
+    ``@spawnable`` ones; modules that match are imported on demand."""
+
+    allow_eval: bool = False
+    """Whether peers may run any code here with the ``eval`` request."""
+
+    allow_relay: bool = False
+    """Whether ``snd`` requests of peers may make this node dial others."""
+
+    secure: bool = False
+    """Refuse spawns, function requests and ``eval`` of all peers, whatever else allows them."""
+
+    max_message_bytes: int = 64 * 2**20
+    """The largest message, encoded, to send or accept. A peer that sends more loses its link."""
+
+    high_water_bytes: int = 4 * 2**20
+    """Unsent bytes on a link above which a sending greenlet is paused: enough for 30 ms at 1 Gbit/s."""
+
+    handshake_timeout: float = 10.0
+    """From the connection's start to both sides being authenticated; ten round trips to the moon."""
+
+    monitor_timeout: float = 30.0
+    """The longest that a node may stay unreachable before monitors of its ports fire. AnyEvent::MP's value."""
+
+    @property
+    def secret_bytes(self) -> bytes:
+        """The secret as the wire needs it."""
+        return self.secret.encode() if isinstance(self.secret, str) else (self.secret or b"")
+
+    @property
+    def hard_limit_bytes(self) -> int:
+        """Unsent bytes above which a link is dropped: reached only where nobody can be paused."""
+        return self.high_water_bytes + self.max_message_bytes + 16 * 2**20
+
+
+_NAMES = tuple(setting.name for setting in fields(Settings))
+_LISTS = ("binds", "seeds", "allow_spawn")
+
+
+def make_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Check what a caller gave and return it as settings, defaults filled in.
+
+    Args:
+        given: Values by name. Lists may be any iterable of strings.
+        environ: Where the secret comes from if the caller gave none.
+
+    Raises:
+        UnknownSettingError: There is no such setting; the text names the nearest one.
+        InvalidSettingError: A value has the wrong type or is out of range.
+        NoSecretError: There is no secret.
+    """
+    values = dict(given)
+    for name in values:
+        if name not in _NAMES:
+            raise UnknownSettingError(name, _NAMES)
+    for name in _LISTS:
+        if values.get(name) is not None:
+            values[name] = _strings(name, values[name])
+    if values.get("secret") is None:
+        values["secret"] = environ.get(SECRET_VARIABLE)
+    settings = Settings(**values)
+    _check(settings)
+    if not settings.secret_bytes:
+        raise NoSecretError
+    return settings
+
+
+def _strings(name: str, value: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise InvalidSettingError(name, value, "it is a list of strings: write ['…']")
+    try:
+        items = tuple(value)
+    except TypeError:
+        items = (None,)  # type: ignore[assignment]  # refused below
+    if not all(isinstance(item, str) for item in items):
+        raise InvalidSettingError(name, value, "it is a list of strings")
+    return items
+
+
+def _check(settings: Settings) -> None:
+    if settings.nodeid is not None and not isinstance(settings.nodeid, str):
+        raise InvalidSettingError("nodeid", settings.nodeid, "a node ID is a string")
+    if not isinstance(settings.secret, (str, bytes, type(None))):
+        raise InvalidSettingError("secret", "…", "it is a str or bytes")
+    for name in ("allow_eval", "allow_relay", "secure"):
+        if not isinstance(getattr(settings, name), bool):
+            raise InvalidSettingError(name, getattr(settings, name), "it is True or False")
+    for name in ("max_message_bytes", "high_water_bytes", "handshake_timeout", "monitor_timeout"):
+        value = getattr(settings, name)
+        kinds = int if name.endswith("bytes") else (int, float)
+        if not isinstance(value, kinds) or isinstance(value, bool) or not value > 0:
+            raise InvalidSettingError(name, value, "it is a number above 0")

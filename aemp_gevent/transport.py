@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""A connected socket as the link layer sees it: bytes in by callback, bytes out by ``write``.
+
+Reading happens in an I/O callback on the hub and not in a reader greenlet, which
+saves two switches (9 microseconds a round trip). Writing is deferred to the end of the
+loop iteration, so that a burst costs one system call per join and not one per
+message (4.2 against 0.4 microseconds each).
+
+The sockets are gevent's own, set non-blocking, so it makes no difference whether the
+program is monkey-patched. Nothing here knows what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket as std_socket
+import struct
+from typing import Any, Protocol
+
+from gevent import socket
+from gevent.hub import Hub
+
+READ_BYTES = 256 * 1024
+"""How much is read at once: four 64 KiB messages. The buffer is shared by all transports of a hub's node."""
+
+_READ, _WRITE = 1, 2  # libev's and libuv's event masks
+
+_NOT_NOW = (BlockingIOError, InterruptedError)
+
+
+class Sink(Protocol):
+    """Who gets what a transport reads. Called on the hub: must not switch, must not raise."""
+
+    def on_data(self, data: memoryview) -> None:
+        """Bytes came; the buffer is reused afterwards."""
+
+    def on_end(self) -> None:
+        """The other side shut its sending side down; ours may go on."""
+
+    def on_broken(self, why: str) -> None:
+        """The connection is gone, with whatever was under way."""
+
+    def on_room(self) -> None:
+        """Something of what was written has been handed to the system; ``buffered`` tells what is left."""
+
+
+class Transport(Protocol):
+    """What a link needs of its connection; :class:`SocketTransport` is the real one."""
+
+    buffered: int
+    """Bytes written and not yet handed to the system."""
+
+    def start(self, sink: Sink) -> None:
+        """Begin to read."""
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; they leave at the end of the loop iteration."""
+
+    def finish(self) -> None:
+        """Shut our sending side down once everything written has left."""
+
+    def close(self) -> None:
+        """Close now; what has not left is dropped. May be called again."""
+
+    def abort(self) -> None:
+        """Close now with a reset, so that the other side knows that something was lost."""
+
+    def pause(self) -> None:
+        """Stop reading for a while."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    @property
+    def peer_address(self) -> str:
+        """Where the other side is, as an endpoint, for logs and greetings."""
+
+
+class SocketTransport:
+    """A transport over a connected stream socket, which it owns from now on.
+
+    Args:
+        sock: A gevent socket.
+        hub: The hub whose loop watches it.
+        buffer: Where to read into; shared, because nothing of it is needed after ``on_data``.
+    """
+
+    def __init__(self, sock: socket.socket, hub: Hub, buffer: bytearray) -> None:
+        self.buffered = 0
+        self._socket = sock
+        self._hub = hub
+        self._view = memoryview(buffer)
+        self._sink: Sink | None = None
+        self._chunks: list[bytes] = []
+        self._sending = memoryview(b"")
+        self._flush_asked = False
+        self._finishing = False
+        self._closed = False
+        self._peer_address = _describe(sock)
+        sock.setblocking(False)
+        if sock.family != getattr(std_socket, "AF_UNIX", None):
+            # A message must not wait for the acknowledgement of the one before it.
+            sock.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_NODELAY, 1)
+        loop: Any = hub.loop  # gevent's watchers have no types
+        self._reader = loop.io(sock.fileno(), _READ)
+        self._writer = loop.io(sock.fileno(), _WRITE)
+
+    def __repr__(self) -> str:
+        return f"<SocketTransport to {self._peer_address}>"
+
+    @property
+    def peer_address(self) -> str:
+        return self._peer_address
+
+    # --- reading, on the hub ---
+
+    def start(self, sink: Sink) -> None:
+        self._sink = sink
+        self._reader.start(self._readable)
+
+    def pause(self) -> None:
+        self._reader.stop()
+
+    def resume(self) -> None:
+        if not self._closed:
+            self._reader.start(self._readable)
+
+    def _readable(self) -> None:
+        sink = self._sink
+        if self._closed or sink is None:
+            return
+        try:
+            count = self._socket.recv_into(self._view)
+        except _NOT_NOW:
+            return
+        except OSError as error:
+            self._break(error)
+            return
+        if count:
+            sink.on_data(self._view[:count])
+        else:
+            self._reader.stop()
+            sink.on_end()
+
+    # --- writing ---
+
+    def write(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self.buffered += len(data)
+        if not self._flush_asked:
+            self._flush_asked = True
+            self._hub.loop.run_callback(self._flush)
+
+    def _flush(self) -> None:
+        if self._closed:
+            return
+        while self.buffered:
+            if not self._sending:
+                # Joining all of them copies what waits once more, and costs less than
+                # a system call for each; a single large message is not copied.
+                self._sending = memoryview(b"".join(self._chunks))
+                self._chunks.clear()
+            try:
+                sent = self._socket.send(self._sending)
+            except _NOT_NOW:
+                self._writer.start(self._flush)
+                return
+            except OSError as error:
+                self._break(error)
+                return
+            self._sending = self._sending[sent:]
+            self.buffered -= sent
+            if self.buffered and self._sink is not None:
+                self._sink.on_room()
+        self._writer.stop()
+        self._flush_asked = False
+        self._sending = memoryview(b"")
+        if self._finishing:
+            self._shut_down()
+        if self._sink is not None:
+            self._sink.on_room()
+
+    def finish(self) -> None:
+        self._finishing = True
+        if not self.buffered and not self._closed:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        try:
+            self._socket.shutdown(std_socket.SHUT_WR)
+        except OSError as error:
+            # Already gone: the reader hears of it. Anything else is news.
+            if error.errno not in (errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET):
+                self._break(error)
+
+    # --- the end ---
+
+    def _break(self, error: OSError) -> None:
+        sink = self._sink
+        self.close()
+        if sink is not None:
+            sink.on_broken(error.strerror or str(error))
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._sink = None
+        self._chunks.clear()
+        self.buffered = 0
+        for watcher in (self._reader, self._writer):
+            watcher.stop()
+            watcher.close()
+        self._socket.close()
+
+    def abort(self) -> None:
+        if not self._closed:
+            # A linger time of zero makes close() send a reset.
+            self._socket.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close()
+
+
+def _describe(sock: socket.socket) -> str:
+    """Return the other side's address as an endpoint."""
+    try:
+        address = sock.getpeername()
+    except OSError:
+        return "?"
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"unix:{address if isinstance(address, str) else ''}"

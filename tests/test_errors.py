@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""The errors: one tree, and texts that say what to do."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+from greenlet import GreenletExit
+
+from aemp_gevent import errors
+
+OURS = [
+    error
+    for error in vars(errors).values()
+    if inspect.isclass(error) and issubclass(error, BaseException) and error.__module__ == errors.__name__
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        pytest.param(errors.InvalidPortError("x y"), "as returned by port(), spawn() and SELF()", id="InvalidPortError"),
+        pytest.param(errors.InvalidPortError("h:1", "because"), "(because)", id="InvalidPortError-why"),
+        pytest.param(errors.InvalidNoderefError("x y", "why"), "write 'host:port'", id="InvalidNoderefError"),
+        pytest.param(errors.NotLocalError("rcv()", "b#p", "a"), "spawn a function there", id="NotLocalError"),
+        pytest.param(errors.DeadPortError("rcv()", "a#p"), "create one with port()", id="DeadPortError"),
+        pytest.param(errors.NoPortContextError("psub()"), "inside 'with attach():'", id="NoPortContextError"),
+        pytest.param(errors.NoPortContextError("attach()", "do this"), "do this", id="NoPortContextError-remedy"),
+        pytest.param(errors.ReceiverBusyError("a#p", "why"), "one greenlet receives for one port", id="ReceiverBusyError"),
+        pytest.param(errors.NodePortError("kil()", "a"), "name a port of it", id="NodePortError"),
+        pytest.param(errors.PortExistsError("a#p"), "never used twice", id="PortExistsError"),
+        pytest.param(errors.AlreadyInitialisedError("a"), "make another Node()", id="AlreadyInitialisedError"),
+        pytest.param(errors.UnknownSettingError("secrt", ["secret"]), "did you mean 'secret'?", id="UnknownSettingError"),
+        pytest.param(errors.InvalidSettingError("binds", 7, "it wants a list"), "it wants a list", id="InvalidSettingError"),
+        pytest.param(errors.NoSecretError(), "AEMP_SECRET", id="NoSecretError"),
+        pytest.param(errors.MessageTooLargeError(9, 8), "raise the limit on both nodes", id="MessageTooLargeError"),
+        pytest.param(errors.WrongThreadError("mon()"), "only snd() and kil() may be", id="WrongThreadError"),
+        pytest.param(errors.ListenError("a:1", "in use"), "'binds' can name another", id="ListenError"),
+    ],
+)
+def test_the_text_says_what_to_do(error, remedy):
+    assert remedy in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "fact"),
+    [
+        pytest.param(errors.InvalidPortError(7), "7", id="InvalidPortError"),
+        pytest.param(errors.NotLocalError("rcv()", "b#p", "a"), "rcv()", id="NotLocalError-call"),
+        pytest.param(errors.NotLocalError("rcv()", "b#p", "a"), "'b#p'", id="NotLocalError-port"),
+        pytest.param(errors.DeadPortError("rcv()", "a#p"), "'a#p'", id="DeadPortError"),
+        pytest.param(errors.NoPortContextError("psub()"), "psub()", id="NoPortContextError"),
+        pytest.param(errors.UnencodableMessageError("element 2", "is a set"), "element 2 is a set", id="Unencodable"),
+        pytest.param(errors.MessageTooLargeError(9, 8), "9 bytes", id="MessageTooLargeError"),
+        pytest.param(errors.ReceiveTimeout(1.5), "1.5 s", id="ReceiveTimeout"),
+        pytest.param(errors.ResolveError("host", "no such host"), "'host': no such host", id="ResolveError"),
+        pytest.param(errors.ListenError("a:1", "in use"), "a:1", id="ListenError"),
+        pytest.param(errors.UnknownSettingError("zzz", ["secret"]), "'zzz'", id="UnknownSettingError"),
+    ],
+)
+def test_the_text_holds_the_facts(error, fact):
+    assert fact in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        pytest.param(errors.InvalidPortError, ValueError, id="InvalidPortError"),
+        pytest.param(errors.InvalidNoderefError, ValueError, id="InvalidNoderefError"),
+        pytest.param(errors.UnknownSettingError, TypeError, id="UnknownSettingError"),
+        pytest.param(errors.InvalidSettingError, ValueError, id="InvalidSettingError"),
+        pytest.param(errors.UnencodableMessageError, TypeError, id="UnencodableMessageError"),
+        pytest.param(errors.MessageTooLargeError, ValueError, id="MessageTooLargeError"),
+        pytest.param(errors.ReceiveTimeout, TimeoutError, id="ReceiveTimeout"),
+        pytest.param(errors.ResolveError, OSError, id="ResolveError"),
+        pytest.param(errors.ListenError, OSError, id="ListenError"),
+        pytest.param(errors.PortKilled, GreenletExit, id="PortKilled"),
+    ],
+)
+def test_errors_are_also_what_python_calls_them(error, builtin):
+    assert issubclass(error, builtin)
+
+
+@pytest.mark.parametrize("error", OURS, ids=lambda error: error.__name__)
+def test_every_error_belongs_to_the_one_tree_and_says_what_it_is(error):
+    assert error.__doc__
+    if error is not errors.PortKilled:
+        assert issubclass(error, errors.AempError)
+
+
+def test_a_kill_is_not_caught_by_code_that_catches_errors():
+    assert not issubclass(errors.PortKilled, Exception)
+    assert not issubclass(errors.PortKilled, errors.AempError)
+
+
+@pytest.mark.parametrize("reason", [(), ("die", "text"), (1, None)])
+def test_a_kill_carries_its_reason(reason):
+    assert errors.PortKilled(*reason).reason == reason
+
+
+def test_errors_keep_their_facts_for_programs():
+    assert errors.InvalidPortError("x").port == "x"
+    assert errors.InvalidNoderefError("x", "why").component == "x"
+    assert errors.NotLocalError("rcv()", "b#p", "a").port == "b#p"
+    assert errors.DeadPortError("rcv()", "a#p").port == "a#p"
+    assert errors.UnknownSettingError("x", []).name == "x"
+    assert errors.InvalidSettingError("x", 1, "why").name == "x"
+    assert errors.UnencodableMessageError("here", "why").where == "here"
+    assert (errors.MessageTooLargeError(9, 8).size, errors.MessageTooLargeError(9, 8).limit) == (9, 8)
+    assert errors.ReceiveTimeout(2).timeout == 2
+    assert errors.ResolveError("x", "why").component == "x"
+    assert errors.ListenError("x", "why").endpoint == "x"

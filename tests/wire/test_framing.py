@@ -1,0 +1,514 @@
+# SPDX-License-Identifier: MIT
+"""Framings: packets to bytes and back, however the bytes are cut or broken."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import itertools
+import json
+import math
+import tracemalloc
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aemp_gevent.errors import FramingError, UnencodableMessageError
+from aemp_gevent.wire import framing_json, values
+from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet
+
+Cut = Callable[[bytes], Iterator[bytes]]
+
+MSGPACK, JSON = FRAMINGS["msgpack"], FRAMINGS["json"]
+LIMIT = 10_000
+
+both = pytest.mark.parametrize("framing", FRAMINGS.values(), ids=list(FRAMINGS))
+
+
+def read(
+    framing: Framing, pieces: Iterable[bytes | memoryview], limit: int = LIMIT
+) -> tuple[list[Any], FramingError | None]:
+    """Decode as a link does; what came before an error, and the error."""
+    decoder, packets = framing.decoder(limit), []
+    try:
+        for piece in pieces:
+            decoder.feed(piece)
+            for packet in decoder:
+                packets.append(packet)
+    except framing.errors as error:
+        return packets, framing.translate(error)
+    return packets, None
+
+
+def packer(packet: Any) -> bytes:
+    packed: bytes = msgpack.packb(packet)
+    return packed
+
+
+# --- what goes well ---------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize(
+    "packet",
+    [
+        pytest.param([], id="keep-alive"),
+        pytest.param([""], id="keep-alive-with-name"),
+        pytest.param(["p", None, True, False, 0, -1, 2**63, -(2**63), 1.5, "", "käse €\U0001f600"], id="scalars"),
+        pytest.param(["p", [], {}, [[]], {"a": {"b": [1, {"c": None}]}}], id="containers"),
+        pytest.param(["p", '"\\"[]{}\\\\', "]", "\\", "\n\t\x00\x7f"], id="text-that-looks-like-syntax"),
+        pytest.param(["p", "x" * 5000], id="long-text"),
+    ],
+)
+def test_a_packet_is_decoded_however_it_is_cut(framing: Framing, packet: list[Any], cut: Cut) -> None:
+    data = framing.encoder()(packet)
+    assert read(framing, cut(data)) == ([packet], None)
+    assert read(framing, cut(data * 3 + data[: len(data) // 2])) == ([packet] * 3, None)
+
+
+@both
+def test_no_bytes_are_no_packets(framing: Framing) -> None:
+    assert read(framing, [b"", b""]) == ([], None)
+
+
+@both
+def test_bytes_fed_twice_before_a_loop_are_not_lost(framing: Framing) -> None:
+    decoder = framing.decoder(LIMIT)
+    data = framing.encoder()(["p", "abc"]) * 2
+    decoder.feed(memoryview(data)[:5])
+    decoder.feed(memoryview(data)[5:])
+    assert list(decoder) == [["p", "abc"]] * 2
+
+
+@both
+def test_a_reused_buffer_may_be_overwritten_after_the_loop(framing: Framing) -> None:
+    # As large as may be, and behind several small ones: what counts the bytes must
+    # look back into a read that is overwritten by then.
+    small, large = ["p"], ["p", "a long text that is cut in the middle", 1]
+    encode = framing.encoder()
+    data = (encode(small) * 5 + encode(large)) * 3
+    buffer = bytearray(40)
+
+    def pieces() -> Iterator[memoryview]:
+        for start in range(0, len(data), len(buffer)):
+            piece = data[start : start + len(buffer)]
+            buffer[: len(piece)] = piece
+            yield memoryview(buffer)[: len(piece)]
+
+    limit = len(encode(large))
+    assert read(framing, pieces(), limit) == ([*[small] * 5, large] * 3, None)
+    packets, error = read(framing, pieces(), limit - 1)
+    assert packets == [small] * 5
+    assert isinstance(error, FramingError)
+
+
+Point = namedtuple("Point", "x y")
+Colour = enum.IntEnum("Colour", "RED")
+Word = type("Word", (str,), {})
+
+
+@pytest.mark.parametrize(
+    ("framing", "packet", "arrives_as"),
+    [
+        pytest.param(MSGPACK, ("p", (1, (2,))), ["p", [1, [2]]], id="msgpack-tuples"),
+        pytest.param(JSON, ("p", (1, (2,))), ["p", [1, [2]]], id="json-tuples"),
+        pytest.param(MSGPACK, ["p", b"\xff", {b"k": b""}], ["p", b"\xff", {b"k": b""}], id="msgpack-bytes"),
+        pytest.param(MSGPACK, ["p", bytearray(b"a"), memoryview(b"b")], ["p", b"a", b"b"], id="msgpack-buffers"),
+        pytest.param(
+            MSGPACK, ["p", {1: 2, None: 3, 1.5: 4, "x": 5}], ["p", {1: 2, None: 3, 1.5: 4, "x": 5}], id="keys"
+        ),
+        pytest.param(MSGPACK, ["p", 2**64 - 1, math.inf], ["p", 2**64 - 1, math.inf], id="msgpack-edges"),
+        pytest.param(JSON, ["p", 2**70], ["p", 2**70], id="json-long-int"),
+        pytest.param(
+            MSGPACK, ["p", Point(1, 2), Colour.RED, Word("w")], ["p", [1, 2], 1, "w"], id="msgpack-subclasses"
+        ),
+        pytest.param(JSON, ["p", Point(1, 2), Colour.RED, Word("w")], ["p", [1, 2], 1, "w"], id="json-subclasses"),
+        pytest.param(MSGPACK, ["p", OrderedDict(a=Point(1, 2))], ["p", {"a": [1, 2]}], id="msgpack-ordered-dict"),
+        pytest.param(JSON, ["p", OrderedDict(a=Point(1, 2))], ["p", {"a": [1, 2]}], id="json-ordered-dict"),
+    ],
+)
+def test_values_arrive_as_what_they_are_derived_from(framing: Framing, packet: Any, arrives_as: list[Any]) -> None:
+    assert read(framing, [framing.encoder()(packet)]) == ([arrives_as], None)
+
+
+@pytest.mark.parametrize("direction", ["a>b", "b>a"])
+def test_recorded_json_packets_are_decoded(json_recording, direction: str, cut: Cut) -> None:  # type: ignore[no-untyped-def]
+    side = json_recording.a if direction == "a>b" else json_recording.b
+    packets, error = read(JSON, cut(side.packets))
+    assert error is None
+    assert packets == json_recording.listed(direction)
+    assert len(packets) > 15
+    assert read(JSON, cut(side.packets + b' \n["tail')) == (packets, None)
+    for packet in packets:
+        check_packet(packet)
+    assert read(JSON, cut(b"".join(map(JSON.encoder(), packets)))) == (packets, None)
+    assert read(MSGPACK, cut(b"".join(map(MSGPACK.encoder(), packets)))) == (packets, None)
+
+
+def test_white_space_between_json_texts_is_skipped(cut: Cut) -> None:
+    data = b' \r\n\t["p", 1 ]\n\n[ ] ["p"]  '
+    assert read(JSON, cut(data)) == ([["p", 1], [], ["p"]], None)
+
+
+# --- what cannot be sent ----------------------------------------------------------
+
+
+def nested(depth: int, kind: str = "list") -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = {"k": value} if kind == "dict" else (value,) if kind == "tuple" else [value]
+    return value
+
+
+MYSELF: list[Any] = []
+MYSELF += [MYSELF, MYSELF]
+
+
+@both
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        pytest.param([1, {1, 2}], "element 1 is a set, which", id="set"),
+        pytest.param([object()], "element 0 is a object", id="object"),
+        pytest.param([0, 0, {"x": {1}}], "element 2, key 'x' is a set", id="in-a-map"),
+        pytest.param([[1, [2, {3}]]], "element 0, element 1, element 1 is a set", id="in-lists"),
+        pytest.param([(1, {2})], "element 0, element 1 is a set", id="in-a-tuple"),
+        pytest.param([{(1, 2): 3}], r"element 0 has the key \(1, 2\), a tuple", id="tuple-key"),
+        pytest.param([[{"a": {(): 1}}]], r"element 0, element 0, key 'a' has the key \(\), a tuple", id="deep-key"),
+        pytest.param([{frozenset(): 1}], "element 0 has the key frozenset", id="frozenset-key"),
+        pytest.param([{msgpack.ExtType(5, b"x"): 1}], "has the key ExtType", id="ext-type-key"),
+        pytest.param([[msgpack.Timestamp(1)]], "element 0, element 0 is a Timestamp", id="timestamp"),
+        pytest.param([datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)], "a datetime", id="datetime"),
+        pytest.param(["a\ud800"], "element 0 has a lone surrogate at position 1", id="surrogate"),
+        pytest.param([{"\ud800": 1}], "element 0 has the key .* lone surrogate", id="surrogate-key"),
+        pytest.param([nested(values.MAX_NESTING)], "element 0 is nested deeper than 256", id="deep-lists"),
+        pytest.param([nested(values.MAX_NESTING, "tuple")], "element 0 is nested deeper", id="deep-tuples"),
+        pytest.param([nested(values.MAX_NESTING, "dict")], "element 0 is nested deeper", id="deep-maps"),
+        pytest.param([nested(20_000)], "element 0 is nested deeper", id="very-deep"),
+        pytest.param([1, MYSELF], "element 1 is nested deeper", id="contains-itself"),
+    ],
+)
+def test_what_cannot_travel_is_named_and_harms_nothing_else(framing: Framing, message: list[Any], text: str) -> None:
+    encode = framing.encoder()
+    before = encode(["p", 1])
+    with pytest.raises(UnencodableMessageError, match=text):
+        encode(["p", *message])
+    assert encode(["p", 1]) == before
+
+
+@pytest.mark.parametrize(
+    ("framing", "message", "text"),
+    [
+        pytest.param(MSGPACK, [2**64], "element 0 is an int of more than 64 bits", id="msgpack-long-int"),
+        pytest.param(MSGPACK, [[-(2**63) - 1]], "element 0, element 0 is an int of more", id="msgpack-negative"),
+        pytest.param(MSGPACK, [{2**64: 1}], "element 0 has the key .* 64 bits", id="msgpack-long-int-key"),
+        pytest.param(MSGPACK, [msgpack.ExtType(5, b"x")], "element 0 is a ExtType", id="msgpack-ext-type"),
+        pytest.param(MSGPACK, [[msgpack.ExtType(5, b"x")]], "element 0, element 0 is a Ext", id="msgpack-ext-inside"),
+        pytest.param(MSGPACK, [memoryview(b"abcd")[::2]], "was refused by msgpack", id="msgpack-odd-memoryview"),
+        pytest.param(JSON, [1, b"x"], "element 1 is a bytes, which JSON cannot carry", id="json-bytes"),
+        pytest.param(JSON, [{"x": [b"x"]}], "element 0, key 'x', element 0 is a bytes", id="json-bytes-inside"),
+        pytest.param(JSON, [{1: 2}], "element 0 has the key 1, a int", id="json-int-key"),
+        pytest.param(JSON, [{None: 2}], "element 0 has the key None", id="json-none-key"),
+        pytest.param(JSON, [{True: 2}], "element 0 has the key True", id="json-bool-key"),
+        pytest.param(JSON, [math.nan], "element 0 is nan", id="json-nan"),
+        pytest.param(JSON, [{"x": -math.inf}], "element 0, key 'x' is -inf", id="json-inf"),
+        pytest.param(JSON, [10**5000], "was refused by json", id="json-too-many-digits"),
+    ],
+)
+def test_what_one_framing_cannot_carry_is_named(framing: Framing, message: list[Any], text: str) -> None:
+    with pytest.raises(UnencodableMessageError, match=text):
+        framing.encoder()(["p", *message])
+
+
+@both
+def test_a_bad_port_name_is_named(framing: Framing) -> None:
+    with pytest.raises(UnencodableMessageError, match="the port name is a set"):
+        framing.encoder()([{1}])
+
+
+@both
+@pytest.mark.parametrize("kind", ["list", "tuple", "dict"])
+def test_the_deepest_message_that_is_sent_is_also_received(framing: Framing, kind: str) -> None:
+    packet = ["p", nested(values.MAX_NESTING - 1, kind)]
+    (received,), error = read(framing, [framing.encoder()(packet)])
+    assert error is None
+    assert framing.encoder()(received) == framing.encoder()(packet)
+
+
+# --- what a peer can do wrong -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(b"\xc1", id="never-used"),
+        pytest.param(b"\x91\xa1\xff", id="not-utf-8"),
+        pytest.param(packer(["p", {"k": "x"}]).replace(b"\xa1k", b"\x91\x01"), id="list-as-key"),
+        pytest.param(packer(["p", {"k": "x"}]).replace(b"\xa1k", b"\x80"), id="map-as-key"),
+        pytest.param(packer(["p", msgpack.ExtType(5, b"")]), id="ext-empty"),
+        pytest.param(packer(["p", msgpack.ExtType(5, b"x")]), id="ext-1"),
+        pytest.param(packer(["p", msgpack.ExtType(5, b"x" * 300)]), id="ext-16"),
+        pytest.param(packer(["p", msgpack.Timestamp(1)]), id="timestamp-32"),
+        pytest.param(packer(["p", msgpack.Timestamp(1, 5)]), id="timestamp-64"),
+        pytest.param(packer(["p", msgpack.Timestamp(-1, 5)]), id="timestamp-96"),
+        pytest.param(b"\x91\xc7\x00\xff", id="timestamp-empty"),
+        pytest.param(b"\x91" * 5000, id="nested-for-ever"),
+        pytest.param(b"\xdd\xff\xff\xff\xff", id="array-of-4-G"),
+        pytest.param(b"\xdf\xff\xff\xff\xff", id="map-of-4-G"),
+        pytest.param(b"\xdb\xff\xff\xff\xff" + b"x" * LIMIT, id="text-of-4-GiB"),
+        pytest.param(b"\xc6\xff\xff\xff\xff" + b"x" * LIMIT, id="bytes-of-4-GiB"),
+        pytest.param(b"\xc9\xff\xff\xff\xff\x05" + b"x" * LIMIT, id="ext-of-4-GiB"),
+    ],
+)
+def test_wrong_msgpack_is_refused_and_what_came_before_is_not_lost(bad: bytes, cut: Cut) -> None:
+    packets, error = read(MSGPACK, cut(packer(["p", 1]) + packer(["p", 2]) + bad + b"\x00" * 400))
+    assert packets == [["p", 1], ["p", 2]]
+    assert isinstance(error, FramingError)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(b"nonsense", id="word"),
+        pytest.param(b"[nonsense]", id="word-in-array"),
+        pytest.param(b"{}", id="object"),
+        pytest.param(b"1", id="number"),
+        pytest.param(b'"text"', id="text"),
+        pytest.param(b"]", id="closing-first"),
+        pytest.param(b",[]", id="comma-between"),
+        pytest.param(b"\x00[]", id="NUL"),
+        pytest.param(b"\xef\xbb\xbf[]", id="BOM"),
+        pytest.param("[1]".encode("utf-16-le"), id="utf-16"),
+        pytest.param(b"[}", id="mismatched"),
+        pytest.param(b"[{]}", id="crossed"),
+        pytest.param(b"[1,]", id="trailing-comma"),
+        pytest.param(b'["\xff"]', id="not-utf-8"),
+        pytest.param(b'["\xed\xa0\x80"]', id="encoded-surrogate"),
+        pytest.param(b'["\\ud800"]', id="escaped-surrogate"),
+        pytest.param(b'[{"\\uDC00": 1}]', id="escaped-surrogate-key"),
+        pytest.param(b'["\n"]', id="control-character"),
+        pytest.param(b'["\\x"]', id="bad-escape"),
+        pytest.param(b"[NaN]", id="NaN"),
+        pytest.param(b"[-Infinity]", id="infinity"),
+        pytest.param(b"[1e999]", id="float-out-of-range"),
+        pytest.param(b"[" + b"1" * 5000 + b"]", id="too-many-digits"),
+        pytest.param(b"[" * 513 + b"]" * 513, id="nested-513"),
+        pytest.param(b'[{"a":' * 600, id="nested-for-ever"),
+    ],
+)
+def test_wrong_json_is_refused_and_what_came_before_is_not_lost(bad: bytes, cut: Cut) -> None:
+    packets, error = read(JSON, cut(b'["p",1]["p",2]' + bad + b"[]"))
+    assert packets == [["p", 1], ["p", 2]]
+    assert isinstance(error, FramingError)
+
+
+def test_an_escaped_pair_of_surrogates_is_one_character() -> None:
+    assert read(JSON, [b'["\\ud83d\\ude00\\u00e4"]']) == ([["\U0001f600ä"]], None)
+
+
+def test_json_nested_as_deep_as_perl_sends_it_is_read() -> None:
+    packets, error = read(JSON, [b"[" * 512 + b"]" * 512])
+    assert error is None
+    assert len(packets) == 1
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        pytest.param({0: "p"}, id="map"),
+        pytest.param("p", id="text"),
+        pytest.param(b"p", id="bytes"),
+        pytest.param(5, id="int"),
+        pytest.param(None, id="nil"),
+        pytest.param([None, 1], id="name-nil"),
+        pytest.param([5, 1], id="name-int"),
+        pytest.param([["p"], 1], id="name-list"),
+    ],
+)
+def test_a_packet_that_is_no_array_with_a_name_is_refused(packet: object) -> None:
+    with pytest.raises(FramingError):
+        check_packet(packet)
+
+
+@pytest.mark.parametrize("packet", [[], [""], ["p"], ["p", None]])
+def test_a_packet_that_is_one_passes(packet: list[Any]) -> None:
+    check_packet(packet)
+
+
+# --- the limit --------------------------------------------------------------------
+
+
+def sized(framing: Framing, size: int, *, of_ints: bool) -> bytes:
+    """A packet of so many bytes: one long text, or many small elements."""
+    if framing is MSGPACK:
+        if of_ints:
+            return b"\xdd" + (size - 5).to_bytes(4, "big") + b"\x07" * (size - 5)
+        return b"\x91\xda" + (size - 4).to_bytes(2, "big") + b"x" * (size - 4)
+    return b"[" + (b" " * (size - 3) + b"7" if of_ints else b'"' + b"x" * (size - 4) + b'"') + b"]"
+
+
+@both
+@pytest.mark.parametrize("of_ints", [True, False], ids=["many-elements", "one-text"])
+@pytest.mark.parametrize("ahead", [0, 1, 990, 1000, 5000])
+def test_the_limit_is_exact_however_the_stream_is_cut(framing: Framing, of_ints: bool, ahead: int, cut: Cut) -> None:
+    small = framing.encoder()(["p"])
+    before = small * (ahead // len(small))
+    for size in (900, 999, 1000):
+        data = sized(framing, size, of_ints=of_ints)
+        packets, error = read(framing, cut(before + data + small + data), limit=1000)
+        assert error is None
+        assert len(packets) == len(before) // len(small) + 3
+    for size in (1001, 1002, 1500, 3000):
+        packets, error = read(framing, cut(before + sized(framing, size, of_ints=of_ints) + small), limit=1000)
+        assert isinstance(error, FramingError)
+        assert packets == [["p"]] * (len(before) // len(small))
+
+
+@both
+def test_many_small_messages_in_one_read_do_not_trip_the_limit(framing: Framing) -> None:
+    data = framing.encoder()(["p", 1]) * 10_000
+    packets, error = read(framing, [data], limit=20)
+    assert error is None
+    assert len(packets) == 10_000
+
+
+@both
+@pytest.mark.parametrize("of_ints", [True, False], ids=["many-elements", "one-text"])
+def test_an_endless_message_is_refused_as_soon_as_the_limit_is_reached(framing: Framing, of_ints: bool) -> None:
+    data = sized(framing, 60_000, of_ints=of_ints)
+    decoder = framing.decoder(5000)
+    fed = 0
+    with pytest.raises(framing.errors):
+        for start in range(0, len(data), 100):
+            fed += 100
+            decoder.feed(data[start : start + 100])
+            assert list(decoder) == []
+    assert fed <= 5000
+
+
+def peak_memory(work: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@both
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param({"msgpack": b"\xdd\x00\x01\x00\x00", "json": b"["}, id="headers"),
+        pytest.param(
+            {"msgpack": b"\xdd\x00\x01\x00\x00" + b"\x07" * 60_000, "json": b'["' + b"\\n" * 60_000}, id="body"
+        ),
+        pytest.param({"msgpack": b"", "json": b"  \n "}, id="nothing"),
+    ],
+)
+def test_memory_stays_bounded_whatever_a_peer_sends(framing: Framing, attack: dict[str, bytes]) -> None:
+    # Fed in tiny pieces, because keeping each piece apart is where the overhead would be.
+    data = attack[framing.name] * 2000
+
+    def work() -> None:
+        read(framing, (data[start : start + 3] for start in range(0, min(len(data), 300_000), 3)), limit=65_536)
+
+    # The C Unpacker sets aside up to 80 KB for each of 1024 levels of lists that were only announced.
+    announced = 1024 * 81_000 if framing is MSGPACK else 0
+    assert peak_memory(work) < 65_536 * 40 + announced
+
+
+class Counting:
+    """A compiled pattern that counts the bytes it looked at."""
+
+    def __init__(self, pattern: Any) -> None:
+        self.pattern, self.seen = pattern, 0
+
+    def __getattr__(self, name: str) -> Any:
+        def counted(data: bytes, position: int = 0) -> Any:
+            match = getattr(self.pattern, name)(data, position)
+            self.seen += (match.end() if match else len(data)) - position
+            return match
+
+        return counted
+
+
+def test_json_is_scanned_once_however_it_is_cut(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work is counted, not timed: each byte is looked at once, plus one per string for its quote."""
+    patterns = [Counting(getattr(framing_json, name)) for name in ("_STRUCTURAL", "_STRING_REST", "_WHITE_SPACE")]
+    for name, pattern in zip(("_STRUCTURAL", "_STRING_REST", "_WHITE_SPACE"), patterns, strict=True):
+        monkeypatch.setattr(framing_json, name, pattern)
+    data = json.dumps(["p", ["x" * 50, {'k\\"': "\\" * 9}] * 100]).encode() * 5
+    assert len(read(JSON, cut(data), limit=len(data))[0]) == 5
+    assert sum(pattern.seen for pattern in patterns) <= len(data)
+
+
+# --- properties -------------------------------------------------------------------
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+json_scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | texts
+json_scalars |= st.floats(allow_nan=False, allow_infinity=False)
+msgpack_scalars = json_scalars | st.binary(max_size=20) | st.just(math.inf)
+
+
+def packets_of(scalars: st.SearchStrategy[Any], keys: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    value = st.recursive(
+        scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
+    )
+    return st.builds(lambda name, rest: [name, *rest], texts, st.lists(value, max_size=4))
+
+
+STRATEGIES = {"msgpack": packets_of(msgpack_scalars, msgpack_scalars), "json": packets_of(json_scalars, texts)}
+GARBAGE = {
+    "msgpack": st.binary(max_size=60),
+    "json": st.binary(max_size=30) | st.text('[]{}",:\\ 0un1eE.\n', max_size=60).map(str.encode),
+}
+cuts = st.lists(st.integers(0, 400), max_size=6).map(sorted)
+
+
+def split(data: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *places, len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
+
+
+@both
+@given(data=st.data())
+def test_what_is_encoded_is_decoded_in_any_split(framing: Framing, data: st.DataObject) -> None:
+    packets = data.draw(st.lists(STRATEGIES[framing.name], max_size=4))
+    encoded = b"".join(map(framing.encoder(), packets))
+    assert read(framing, split(encoded, data.draw(cuts))) == (packets, None)
+
+
+@both
+@given(data=st.data())
+def test_random_bytes_give_packets_or_a_framing_error_the_same_in_any_split(
+    framing: Framing, data: st.DataObject
+) -> None:
+    packets = data.draw(st.lists(STRATEGIES[framing.name], max_size=2))
+    stream = b"".join(map(framing.encoder(), packets)) + data.draw(GARBAGE[framing.name])
+    limit = data.draw(st.sampled_from([10, 40, LIMIT]))
+    got, error = read(framing, [stream], limit)
+    again, error_again = read(framing, split(stream, data.draw(cuts)), limit)
+    assert repr(got) == repr(again)  # repr, because NaN is not equal to itself
+    assert (error is None) == (error_again is None)
+
+
+@both
+@given(data=st.data())
+def test_what_was_received_can_be_sent_on(framing: Framing, data: st.DataObject) -> None:
+    got, _ = read(framing, [data.draw(GARBAGE[framing.name])])
+    encode = framing.encoder()
+    for packet in got:
+        if isinstance(packet, list):
+            assert repr(read(framing, [encode(packet)])) == repr(([packet], None))
+
+
+def test_every_row_of_the_table_has_its_own_name() -> None:
+    assert [framing.name for framing in FRAMINGS.values()] == list(FRAMINGS) == ["msgpack", "json"]
+    decoder: Decoder = FRAMINGS["json"].decoder(10)
+    assert list(decoder) == []
