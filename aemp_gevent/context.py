@@ -9,7 +9,7 @@ variables.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
@@ -51,7 +51,7 @@ def SELF() -> str | None:
 
 
 @contextmanager
-def port_context(port: Port | None) -> Iterator[None]:
+def port_context(port: Port | None) -> Generator[None, None, None]:
     """Set the current greenlet's context for a while."""
     current = getcurrent()
     before = getattr(current, "aemp_port", None)
@@ -68,7 +68,7 @@ def run_in(port: Port, function: Callable[P, T], *args: P.args, **kwargs: P.kwar
         with port_context(port):
             return function(*args, **kwargs)
     # Not BaseException: a kill, a foreign Timeout or SystemExit is for whoever runs this greenlet.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         failure = error
     port.scheduler.fail(port, failure)
     return None

@@ -73,7 +73,9 @@ class DeadPortError(UsageError):
 class NoPortContextError(UsageError):
     """The call acts on ``SELF()``, and this code runs outside any port."""
 
-    def __init__(self, call: str, remedy: str = "run it in a handler, in port_async(), or inside 'with attach():'") -> None:
+    def __init__(
+        self, call: str, remedy: str = "run it in a handler, in port_async(), or inside 'with attach():'"
+    ) -> None:
         super().__init__(f"{call} needs a port context, and SELF() is None here; {remedy}")
 
 
@@ -131,7 +133,8 @@ class NoSecretError(UsageError):
 
     def __init__(self) -> None:
         super().__init__(
-            "a networked node needs a secret shared by all nodes: pass secret=..., or set the environment variable AEMP_SECRET"
+            "a networked node needs a secret shared by all nodes: pass secret=..., "
+            "or set the environment variable AEMP_SECRET"
         )
 
 
@@ -148,7 +151,8 @@ class MessageTooLargeError(UsageError, ValueError):
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(
-            f"the message has {size} bytes encoded, and max_message_bytes is {limit}; send it in parts, or raise the limit on both nodes"
+            f"the message has {size} bytes encoded, and max_message_bytes is {limit}; "
+            "send it in parts, or raise the limit on both nodes"
         )
         self.size = size
         self.limit = limit
@@ -158,7 +162,9 @@ class WrongThreadError(UsageError):
     """The node belongs to the hub of another native thread."""
 
     def __init__(self, call: str) -> None:
-        super().__init__(f"{call} was called from a native thread that does not own this node; only snd() and kil() may be")
+        super().__init__(
+            f"{call} was called from a native thread that does not own this node; only snd() and kil() may be"
+        )
 
 
 # --- what the world did -----------------------------------------------------
@@ -184,7 +190,9 @@ class ListenError(AempError, OSError):
     """The node could not listen on one of its endpoints."""
 
     def __init__(self, endpoint: str, why: object) -> None:
-        super().__init__(f"cannot listen on {endpoint}: {why}; is another node running there? 'binds' can name another address")
+        super().__init__(
+            f"cannot listen on {endpoint}: {why}; is another node running there? 'binds' can name another address"
+        )
         self.endpoint = endpoint
 
 

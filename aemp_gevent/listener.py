@@ -41,6 +41,7 @@ class Listener:
     def __init__(self, endpoint: Endpoint, accepted: Callable[[socket.socket], None]) -> None:
         self._accepted = accepted
         self._path = endpoint.path
+        self._closed = False
         try:
             self._socket = _bind(endpoint)
         except OSError as error:
@@ -49,7 +50,7 @@ class Listener:
         """The endpoint, with the real port."""
         if not endpoint.path:
             self.endpoint = Endpoint(endpoint.host, self._socket.getsockname()[1])
-        self._greenlet: gevent.Greenlet | None = None
+        self._greenlet: gevent.Greenlet[[], None] | None = None
 
     def start(self) -> None:
         """Begin to accept."""
@@ -61,7 +62,7 @@ class Listener:
             try:
                 sock, _address = self._socket.accept()
             except OSError as error:
-                if self._socket.closed:
+                if self._closed:
                     return
                 _log.warning("cannot accept on %s: %s", self.endpoint, error)
                 gevent.sleep(_RETRY_SECONDS)
@@ -74,6 +75,7 @@ class Listener:
 
     def close(self) -> None:
         """Stop accepting. Idempotent."""
+        self._closed = True
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
         self._socket.close()
@@ -85,7 +87,7 @@ class Listener:
 def _bind(endpoint: Endpoint) -> socket.socket:
     if endpoint.path:
         sock = socket.socket(std_socket.AF_UNIX, std_socket.SOCK_STREAM)
-        address: object = endpoint.path
+        address: str | tuple[str, int] = endpoint.path
     else:
         wildcard = endpoint.host == ANY_HOST
         host = "" if wildcard else endpoint.host

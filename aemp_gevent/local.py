@@ -31,9 +31,22 @@ from aemp_gevent.errors import (
     ReceiveTimeout,
     SpawnRefusedError,
 )
-from aemp_gevent.matching import Message, Pattern
+from aemp_gevent.matching import Message
 from aemp_gevent.monitors import KillMonitor, Monitor
-from aemp_gevent.port import DEAD, IDLE, QUEUED, REMOTE, RUNNING, STARTED, BoundedMailbox, ContextPort, Handler, Handlers, Port, Reason
+from aemp_gevent.port import (
+    DEAD,
+    IDLE,
+    QUEUED,
+    REMOTE,
+    RUNNING,
+    STARTED,
+    BoundedMailbox,
+    ContextPort,
+    Handler,
+    Handlers,
+    Port,
+    Reason,
+)
 from aemp_gevent.receive import receive_for
 from aemp_gevent.scheduler import CallJob, Runner, Scheduler, describe
 from aemp_gevent.timers import Timer
@@ -139,9 +152,7 @@ class LocalNode:
 
     # --- ports ---
 
-    def port(
-        self, callback: Handler | None = None, *, limit: int | None = None, context: Context | None = None
-    ) -> str:
+    def port(self, callback: Handler | None = None, *, limit: int | None = None, context: Context | None = None) -> str:
         """Create a port and return its ID. Never switches.
 
         Args:
@@ -165,12 +176,14 @@ class LocalNode:
         scheduler = self._scheduler
         if port_id in self._ports:
             raise PortExistsError(port_id)
-        kind = Port if context is None else ContextPort
-        port = kind(port_id, scheduler, scheduler.discard if callback is None else callback)
+        default = scheduler.discard if callback is None else callback
+        port = (
+            Port(port_id, scheduler, default) if context is None else ContextPort(port_id, scheduler, default, context)
+        )
         if limit is not None:
-            port.inbox = port.mailbox = BoundedMailbox(limit, lambda: scheduler.kill_now(port, ("mailbox_overflow", limit)))
-        if context is not None:
-            port.context = context
+            port.inbox = port.mailbox = BoundedMailbox(
+                limit, lambda: scheduler.kill_now(port, ("mailbox_overflow", limit))
+            )
         self._ports[port_id] = port
         return port
 
@@ -206,12 +219,17 @@ class LocalNode:
     def rcv(self, port: object, /, *what: Any, **tags: Handler | None) -> Any:
         """Set handlers of a local port, and return the port.
 
-        | form | effect |
-        | --- | --- |
-        | ``rcv(port, cb)`` | ``cb(*msg)`` gets what nothing else matched; returning True destroys the port |
-        | ``rcv(port, "tag", cb, …)``, ``rcv(port, tag=cb)`` | ``cb(*rest)`` for messages with this first element; a new one replaces it, None removes it |
-        | ``@rcv(port, "tag")`` | the same as a decorator, which returns the function |
-        | ``rcv(port, [p0, p1, …], cb)`` | ``cb(*msg)`` when the first elements match (see :mod:`aemp_gevent.matching`); patterns add up |
+        ``rcv(port, cb)``
+            ``cb(*msg)`` gets what nothing else matched; returning True destroys the port.
+        ``rcv(port, "tag", cb, "tag2", cb2, …)`` or ``rcv(port, tag=cb)``
+            ``cb(*rest)`` gets messages with this first element. One handler a tag: a new
+            one replaces it, None removes it.
+        ``@rcv(port, "tag")``
+            The same as a decorator, which returns the function.
+        ``rcv(port, [p0, p1, …], cb)``
+            ``cb(*msg)`` when the first elements match. An element is ``any_``, a type, a
+            compiled regex (searched in strings), another callable (a predicate), or a
+            value to be equal to. Patterns add up.
 
         A handler that returns True (that very object) is done, and removed. A message
         goes to its tag's handler and to every pattern that matches.
@@ -363,12 +381,14 @@ class LocalNode:
     def mon(self, port: object, *action: Any) -> Monitor:
         """Do something, once, when a port dies or messages to it are lost. Returns a guard. Never switches.
 
-        | form | does, when the port dies |
-        | --- | --- |
-        | ``mon(port, cb)`` | calls ``cb(*reason)``; an empty reason is a normal death |
-        | ``mon(port)`` | kills this port (``SELF()``) with the same reason, unless the death was normal |
-        | ``mon(port, rcvport)`` | kills ``rcvport`` with the same reason, unless the death was normal |
-        | ``mon(port, rcvport, *msg)`` | sends ``(*msg, *reason)`` to ``rcvport`` |
+        ``mon(port, cb)``
+            Calls ``cb(*reason)``; an empty reason is a normal death.
+        ``mon(port)``
+            Kills this port (``SELF()``) with the same reason, unless the death was normal.
+        ``mon(port, rcvport)``
+            Kills ``rcvport`` with the same reason, unless the death was normal.
+        ``mon(port, rcvport, *msg)``
+            Sends ``(*msg, *reason)`` to ``rcvport``.
 
         ``mon`` of a node ID fires when the link to that node goes down. Of the messages
         sent after ``mon`` returned either every one arrives or the action runs.
@@ -389,7 +409,7 @@ class LocalNode:
         if not action:
             call = _killer(self, require_port("mon(port)").id)
         elif callable(action[0]):
-            call = action[0] if len(action) == 1 else functools.partial(*action)
+            call = action[0] if len(action) == 1 else functools.partial(action[0], *action[1:])
         elif len(action) == 1:
             ids.split_port(action[0])
             call = _killer(self, action[0])
@@ -442,7 +462,7 @@ class LocalNode:
         """
         return run_in(self._local("peval()", port), function, *args, **kwargs)
 
-    def peval_async(self, port: object, function: Callable[..., Any], *args: Any) -> Greenlet:
+    def peval_async(self, port: object, function: Callable[..., Any], *args: Any) -> Greenlet[..., Any]:
         """Start a second greenlet in a local port's context, and return it. It cannot ``receive`` for the port.
 
         An exception in it kills the port.

@@ -111,7 +111,7 @@ class Network:
         self.scheduler = scheduler
         self.settings = settings
         self.peers: dict[str, Peer] = {}
-        self.request = requested
+        self._requested = requested
         self._up = up
         self._down = down
         self._incarnation = ids.new_uniq()
@@ -137,6 +137,9 @@ class Network:
     def link_down(self, peer: Peer, reason: Reason) -> None:
         self.changed()
         self._down(peer, reason)
+
+    def request(self, peer: Peer, message: list[Any]) -> None:
+        self._requested(peer, message)
 
     def changed(self) -> None:
         """Wake whoever waits for links to come or go."""
@@ -164,7 +167,7 @@ class Network:
         for listener in self._listeners:
             listener.start()
         for seed in self.settings.seeds:
-            self._workers.spawn(self._keep_seed, seed).name = f"aemp seed {seed}"
+            self._workers.spawn(self._keep_seed, seed)
 
     def _accepted(self, sock: socket.socket) -> None:
         self._link(sock, None, dialled=False)
@@ -172,7 +175,7 @@ class Network:
     # --- dialling ---
 
     def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
-        self._workers.spawn(self._dial, peer, endpoints).name = f"aemp dialling {peer.node}"
+        self._workers.spawn(self._dial, peer, endpoints)
 
     def _dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         # What is left of monitor_timeout is for the handshake.
@@ -193,7 +196,7 @@ class Network:
                 pause = _FIRST_SEED_SECONDS
                 while node.link is not None:
                     self._changed.wait()
-            gevent.sleep(pause * (1 + random.random() / 2))
+            gevent.sleep(pause * (1 + random.random() / 2))  # noqa: S311  # jitter, no secret
             pause = min(2 * pause, _LAST_SEED_SECONDS)
 
     def _try_seed(self, seed: str) -> Peer | None:
@@ -248,11 +251,16 @@ class Network:
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything sent has been handed to the system; return whether it has. Switches."""
-        with gevent.Timeout(timeout, False):
-            for peer in list(self.peers.values()):
-                peer.drain()
-            return True
-        return False
+        patience = gevent.Timeout(timeout)
+        try:
+            with patience:
+                for peer in list(self.peers.values()):
+                    peer.drain()
+        except gevent.Timeout as timed_out:
+            if timed_out is not patience:
+                raise
+            return False
+        return True
 
     def say_goodbye(self) -> None:
         """Accept nobody any more, and tell the peers that we shut down."""

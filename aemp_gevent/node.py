@@ -18,7 +18,7 @@ import zope.event
 
 from aemp_gevent import ids
 from aemp_gevent.context import current_port
-from aemp_gevent.errors import AlreadyInitialisedError, InvalidNoderefError, NoSecretError, SpawnRefusedError
+from aemp_gevent.errors import AlreadyInitialisedError, InvalidNoderefError, NoSecretError
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.listener import ANY_HOST
@@ -211,7 +211,9 @@ class Node(LocalNode):
 
     def _tell(self, args: Message, event: object) -> None:
         for guard, (callback, context) in list(self._node_callbacks.items()):
-            self._scheduler.enqueue_job(CallJob(context, _call_if_wanted, (self._node_callbacks, guard, callback, args)))
+            self._scheduler.enqueue_job(
+                CallJob(context, _call_if_wanted, (self._node_callbacks, guard, callback, args))
+            )
         self._notify(event)
 
     def _notify(self, event: object) -> None:

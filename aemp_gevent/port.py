@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aemp_gevent.matching import Matcher, Message, Pattern, match_elements
@@ -126,6 +127,10 @@ class ContextPort(Port):
 
     __slots__ = ("context",)
 
+    def __init__(self, port_id: str, scheduler: Scheduler, default: Handler, context: Context) -> None:
+        super().__init__(port_id, scheduler, default)
+        self.context = context
+
 
 class BoundedMailbox(deque[Message]):
     """A mailbox that calls ``overflow`` instead of growing past ``limit`` messages.
@@ -175,10 +180,8 @@ class Handlers:
             tag = message[0]
             handler = self._tags.get(tag) if isinstance(tag, str) else None
             if handler is not None:
-                calls.append(lambda: self._call_tag(tag, handler, message[1:]))
-        for entry in self._patterns:
-            if entry[0](message):
-                calls.append(lambda entry=entry: self._call_pattern(entry, message))  # type: ignore[misc]
+                calls.append(partial(self._call_tag, tag, handler, message[1:]))
+        calls += [partial(self._call_pattern, entry, message) for entry in self._patterns if entry[0](message)]
         return calls
 
     def serve(self, message: Message) -> bool:

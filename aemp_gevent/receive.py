@@ -196,7 +196,7 @@ def _serve(port: Port, handlers: Handlers, message: Message, index: int) -> bool
             served = True
             for call in calls:
                 call()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001
         failure = error
     port.main = STARTED
     if failure is not None:

@@ -44,11 +44,11 @@ def resolve_node(noderef: str, *, lookup: Lookup = socket.getaddrinfo) -> str:
         raise InvalidNoderefError(noderef, "names that begin like this are reserved, and have no endpoints")
     found: dict[str, None] = {}
     for component in noderef.split(","):
-        component = component.strip()
-        if not component or component.isdigit():
-            endpoint = _this_host(component, lookup)
+        word = component.strip()
+        if not word or word.isdigit():
+            endpoint = _this_host(word, lookup)
         else:
-            endpoint = resolve_endpoint(parse_endpoint(component), lookup=lookup)
+            endpoint = resolve_endpoint(parse_endpoint(word), lookup=lookup)
         found[str(endpoint)] = None
     return ",".join(found)
 
@@ -73,7 +73,9 @@ def _addresses(host: str, component: str, lookup: Lookup) -> list[str]:
         infos = lookup(host, None, type=std_socket.SOCK_STREAM)
     except OSError as error:
         raise ResolveError(component, error) from error
-    addresses = [info[4][0] for info in infos if "%" not in info[4][0]]  # an address with a scope means nothing elsewhere
+    addresses = [
+        info[4][0] for info in infos if "%" not in info[4][0]
+    ]  # an address with a scope means nothing elsewhere
     if not addresses:
         raise ResolveError(component, "it has no address")
     return addresses
@@ -91,6 +93,6 @@ def _this_host(number: str, lookup: Lookup) -> Endpoint:
         addresses = []
     routable = [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
     if routable:
-        return Endpoint(sorted(routable, key=lambda address: ":" in address)[0], port)
+        return Endpoint(min(routable, key=lambda address: ":" in address), port)
     _log.warning("this host's name %r has no routable address: only nodes on this host will reach this one", name)
     return Endpoint(addresses[0] if addresses else "127.0.0.1", port)

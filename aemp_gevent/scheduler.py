@@ -267,7 +267,7 @@ class Scheduler:
                         left -= 1
                         if not left:
                             break
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001
                     failure = error  # dealt with below: nothing may switch inside an except block
                 if failure is not None:
                     self.fail(port, failure)
@@ -299,7 +299,7 @@ class Scheduler:
         stray: BaseException | None = None
         try:
             target.switch()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             stray = error
         if runner.idle:
             # Nobody took it: a Timeout that a handler left running fired here.
@@ -331,7 +331,7 @@ class Scheduler:
         failure = None
         try:
             job.run()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001
             failure = error
         if failure is not None:
             self.fail(job.context, failure)
@@ -466,9 +466,7 @@ class Scheduler:
 
     def _report(self, port: Port | None, error: BaseException) -> None:
         def log() -> None:
-            _log.error(
-                "exception in %s", f"port {port.id}" if port else "a callback outside any port", exc_info=error
-            )
+            _log.error("exception in %s", f"port {port.id}" if port else "a callback outside any port", exc_info=error)
 
         # Log handlers may block, which the hub must not.
         if getcurrent() is self.hub:

@@ -15,7 +15,7 @@ from typing import Any
 
 from aemp_gevent.errors import InvalidSettingError, NoSecretError, UnknownSettingError
 
-SECRET_VARIABLE = "AEMP_SECRET"
+SECRET_VARIABLE = "AEMP_SECRET"  # noqa: S105  # the name, not the secret
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +107,7 @@ def make_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.envi
 def _strings(name: str, value: Iterable[str]) -> tuple[str, ...]:
     if isinstance(value, str):
         raise InvalidSettingError(name, value, "it is a list of strings: write ['…']")
-    try:
-        items = tuple(value)
-    except TypeError:
-        items = (None,)  # type: ignore[assignment]  # refused below
-    if not all(isinstance(item, str) for item in items):
+    if not isinstance(value, Iterable) or not all(isinstance(item, str) for item in (items := tuple(value))):
         raise InvalidSettingError(name, value, "it is a list of strings")
     return items
 

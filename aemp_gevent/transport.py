@@ -74,6 +74,7 @@ class Transport(Protocol):
     @property
     def peer_address(self) -> str:
         """Where the other side is, as an endpoint, for logs and greetings."""
+        ...
 
 
 class SocketTransport:

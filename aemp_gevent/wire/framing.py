@@ -30,7 +30,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..errors import FramingError
+from aemp_gevent.errors import FramingError
+
 from . import framing_json, framing_msgpack
 
 # [portname, *elements]. Any: the elements are whatever the framing carries.

@@ -23,7 +23,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from ..errors import FramingError, UnencodableMessageError
+from aemp_gevent.errors import FramingError, UnencodableMessageError
+
 from .values import Rules, lone_surrogate
 
 # JSON::XS neither sends nor takes more, so no Perl node loses its link by this.

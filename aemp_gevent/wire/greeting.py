@@ -17,7 +17,7 @@ import re
 import reprlib
 from dataclasses import dataclass
 
-from ..errors import GreetingError
+from aemp_gevent.errors import GreetingError
 
 PROTOCOL = "aemp"
 VERSION = "1"

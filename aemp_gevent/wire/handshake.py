@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The handshake: from the first byte to the first packet, as a state table.
+r"""The handshake: from the first byte to the first packet, as a state table.
 
 Both sides do the same, whoever dialled. Each sends its two greeting lines at
 once; after the peer's two it sends one auth line; it is open when its own auth
 line is sent and the peer's is verified::
 
     FRESH -> GREETING -> NONCE -> PROVING -> PROVED ----> OPEN
-                                     \\---> VERIFIED ----^
+                                     \---> VERIFIED ----^
 
 The two branches are the two orders in which the auth lines may cross. We choose
 when ours is due: :meth:`Handshake.prove` is a call of its own, because whoever
@@ -28,7 +28,8 @@ import reprlib
 from dataclasses import dataclass
 from enum import Enum
 
-from ..errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError
+from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError
+
 from . import auth
 from .greeting import MAX_LINE_BYTES, Greeting, parse_greeting
 
