@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""Every Python block of the README and the docs is run, and what it prints is compared with what the page says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+_BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+
+# Programs of several processes: a block that begins with its file name. Each has a test of its own below.
+IN_SEVERAL_PROCESSES = {"shout.py", "counter.py", "book.py"}
+
+
+def blocks():
+    for page in PAGES:
+        for number, match in enumerate(_BLOCK.finditer(page.read_text()), 1):
+            yield page.relative_to(ROOT), number, match.group(1), match.group(2)
+
+
+def name_of(source):
+    match = re.match(r"# (\w+\.py)\n", source)
+    return match.group(1) if match else None
+
+
+def program(name):
+    return next(source for _, _, source, _ in blocks() if name_of(source) == name)
+
+
+def start(processes, *args, cwd):
+    process = subprocess.Popen([sys.executable, *args], cwd=cwd, stdout=subprocess.PIPE, text=True)
+    processes.append(process)
+    return process
+
+
+@pytest.fixture
+def processes():
+    """A list whose processes are killed in the end."""
+    started: list[subprocess.Popen] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        pytest.param(source, output, id=f"{page}-{number}")
+        for page, number, source, output in blocks()
+        if name_of(source) is None
+    ],
+)
+def test_snippet_prints_what_the_page_says(source, output, tmp_path):
+    if sys.version_info < (3, 10) and "match " in source:
+        pytest.skip("needs match")
+    done = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (output or "")
+
+
+def test_every_named_program_has_a_test_below():
+    assert {name_of(source) for _, _, source, _ in blocks()} - {None} == IN_SEVERAL_PROCESSES
+
+
+@pytest.mark.slow
+def test_readme_example_answers_and_notices_the_kill(processes, tmp_path):
+    (tmp_path / "shout.py").write_text(program("shout.py"))
+    server = start(processes, "shout.py", cwd=tmp_path)
+    shouter = server.stdout.readline().strip()
+    client = start(processes, "-u", "shout.py", shouter, cwd=tmp_path)
+    assert client.stdout.readline() == "('HELLO',)\n"
+    server.kill()
+    assert client.stdout.readline().startswith("('it died:', 'transport_error', ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("counters", [1, 3])
+def test_tutorial_counts_words_across_processes(processes, tmp_path, counters):
+    for name in ("counter.py", "book.py"):
+        (tmp_path / name).write_text(program(name))
+    nodes = [start(processes, "counter.py", cwd=tmp_path).stdout.readline().strip() for _ in range(counters)]
+    book = start(processes, "book.py", *nodes, cwd=tmp_path)
+    assert book.communicate(timeout=20)[0] == "18 words\n"
+
+
+@pytest.mark.slow
+def test_tutorial_says_so_when_a_node_does_not_exist(processes, tmp_path):
+    (tmp_path / "book.py").write_text(program("book.py"))
+    book = start(processes, "book.py", "127.0.0.1:1", cwd=tmp_path)
+    page = (ROOT / "docs" / "tutorial" / "index.md").read_text()
+    assert book.communicate(timeout=20)[0] in page
