@@ -16,6 +16,7 @@ IDs are plain strings: they print, hash, travel and compare for free.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import itertools
 import re
@@ -72,9 +73,14 @@ def split_port(port: object) -> tuple[str, str]:
         raise InvalidPortError(port)
     if " " in text or not text.isprintable():
         raise InvalidPortError(port, "it holds blanks or unprintable characters")
-    if _ENDS_IN_PORT.search(node) and "@" not in node and not is_resolved(node):
+    if _is_unresolved(node):
         raise InvalidPortError(port, f"{node!r} is an unresolved noderef: call resolve_node() on it first")
     return node, name
+
+
+@functools.lru_cache(maxsize=1024)  # asked for every new port of the same few nodes, and costs 10 microseconds
+def _is_unresolved(node: str) -> bool:
+    return _ENDS_IN_PORT.search(node) is not None and "@" not in node and not is_resolved(node)
 
 
 def node_of(port: object) -> str:

@@ -205,7 +205,12 @@ class LocalNode:
 
     def _living(self, port: object) -> Port | None:
         """Return the local port of this ID, if there is one."""
-        found = self._ports.get(str(port))
+        try:
+            found = self._ports.get(port)  # type: ignore[call-overload]  # any object may miss
+        except TypeError:  # it cannot be hashed, and yet its str() may be a port ID
+            found = None
+        if found is None:
+            found = self._ports.get(str(port))
         # Ports of other nodes stand in the same table, for the sake of snd.
         return None if found is None or found.state == REMOTE else found
 

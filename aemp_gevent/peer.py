@@ -422,9 +422,13 @@ class Peer:
         elif not any(other.peer_nonce == nonce for other in self._links):
             self._lose("a connection was lost while the link moved to another one")  # rule 5
 
+    def _is_abandoned(self) -> bool:
+        """Whether the peer has shut down its side of the link, and there is no other it may have moved to."""
+        link = self.link
+        return link is not None and link.has_ended and all(other.has_ended or not other.proved for other in self._links)
+
     def ended(self, link: Link) -> None:
-        others = [other for other in self._links if other is not link and other.proved and not other.has_ended]
-        if link is self.link and not others:
+        if self._is_abandoned():
             self._lose("the node closed the connection")
             return
         self._drained.add(link.peer_nonce)
@@ -440,7 +444,9 @@ class Peer:
             return
         if link in self._links:
             self._links.remove(link)
-        if link.is_up or link.peer_nonce in self._held.values():
+        # The last: the peer had moved to this connection, and shut the one that is up for us. A
+        # reset of that one, behind its end, shows only to who writes.
+        if link.is_up or link.peer_nonce in self._held.values() or self._is_abandoned():
             self._lose(why)  # rule 5
             return
         _log.warning("connection with %s at %s closed: %s", self.node, link.transport.peer_address, why)

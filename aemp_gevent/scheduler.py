@@ -87,6 +87,7 @@ class Job:
         """The port in whose context it runs, and which dies of its exceptions."""
 
     def run(self) -> None:
+        """Do it. Runs in a runner, in the port's context; may block and may raise."""
         raise NotImplementedError
 
     def died(self, reason: Reason) -> bool:
@@ -105,6 +106,7 @@ class CallJob(Job):
         self.args = args
 
     def run(self) -> None:
+        """Make the call."""
         self.function(*self.args)
 
 
@@ -256,9 +258,11 @@ class Scheduler:
                 failure = None
                 left = SLICE
                 try:
+                    inbox = port.inbox
                     if port.main is not None:
                         self._run_main(port)
-                    inbox = port.inbox
+                        # An init function may have given the port a body, whose messages these are.
+                        inbox = port.inbox if port.main is None else None
                     while inbox:
                         message = inbox.popleft()
                         handlers = port.handlers

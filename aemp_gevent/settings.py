@@ -107,7 +107,8 @@ def make_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.envi
 def _strings(name: str, value: Iterable[str]) -> tuple[str, ...]:
     if isinstance(value, str):
         raise InvalidSettingError(name, value, "it is a list of strings: write ['…']")
-    if not isinstance(value, Iterable) or not all(isinstance(item, str) for item in (items := tuple(value))):
+    items: tuple[Any, ...] = tuple(value) if isinstance(value, Iterable) else (value,)
+    if not all(isinstance(item, str) for item in items):
         raise InvalidSettingError(name, value, "it is a list of strings")
     return items
 

@@ -61,17 +61,25 @@ def _import(name: str) -> Callable[..., Any]:
     """Find a function by its dotted name, importing the module, else its parents, as the seed does."""
     module_name, _, rest = name.rpartition(".")
     attributes = [rest]
-    while module_name:
+    while module_name and not name.startswith("."):  # a relative name has no meaning here
         try:
             found: Any = importlib.import_module(module_name)
-            for attribute in attributes:
-                found = getattr(found, attribute)
-            if callable(found):
-                return found  # type: ignore[no-any-return]
-            raise SpawnRefusedError(f"{name!r} is no function")
-        except (ModuleNotFoundError, AttributeError):
-            module_name, _, attribute = module_name.rpartition(".")
-            attributes.insert(0, attribute)
+        except ModuleNotFoundError as error:
+            # What a module that does exist fails to import is news, and passes through.
+            if not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+        else:
+            try:
+                for attribute in attributes:
+                    found = getattr(found, attribute)
+            except AttributeError:
+                pass
+            else:
+                if callable(found):
+                    return found  # type: ignore[no-any-return]
+                raise SpawnRefusedError(f"{name!r} is no function")
+        module_name, _, attribute = module_name.rpartition(".")
+        attributes.insert(0, attribute)
     raise SpawnRefusedError(f"there is no function {name!r}: give its full name, 'package.module.function'")
 
 
@@ -81,6 +89,8 @@ def find_for_us(name: str) -> Callable[..., Any]:
     Raises:
         SpawnRefusedError: There is none. What an import raises passes through.
     """
+    if not isinstance(name, str):
+        raise SpawnRefusedError(f"{name!r} is no function's name: give its full name, 'package.module.function'")
     marked = _spawnable.get(name)
     return marked if marked is not None else _import(name)
 

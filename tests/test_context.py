@@ -13,7 +13,7 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 from aemp_gevent.context import SELF, current_port, port_context, psub, require_port, run_in
-from aemp_gevent.errors import DeadPortError, NoPortContextError, NodePortError, NotLocalError, ReceiverBusyError
+from aemp_gevent.errors import DeadPortError, NodePortError, NoPortContextError, NotLocalError, ReceiverBusyError
 from aemp_gevent.receive import receive
 from tests.settling import PortLike, settle, wait_for_timers
 
@@ -21,7 +21,7 @@ from tests.settling import PortLike, settle, wait_for_timers
 def in_port(node, function):
     """Run a function in a handler of a new port; return the port's ID and what the function returned."""
     returned = []
-    port = node.port(lambda: returned.append(function()) or None)
+    port = node.port(lambda: returned.append(function()) or None)  # type: ignore[func-returns-value]
     node.snd(port)
     settle(node)
     assert returned, "the function raised"
@@ -134,7 +134,7 @@ def test_an_exception_in_a_callback_kills_the_port_that_set_it_up(node, arm, cap
             case "psub":
                 gevent.spawn(psub(fail))
 
-    port = node.port(lambda: set_up())
+    port = node.port(set_up)
     deaths = deaths_of(node, port)
     node.snd(port)
     settle(node)
@@ -173,7 +173,7 @@ def test_a_call_that_needs_a_port_says_so_and_what_to_do():
 
 def test_a_context_is_given_back_also_after_an_exception(node):
     port = node._ports[node.port()]
-    with pytest.raises(LookupError), port_context(port):
+    with pytest.raises(LookupError), port_context(port):  # noqa: PT012
         assert current_port() is port
         raise LookupError
     assert current_port() is None
@@ -317,7 +317,7 @@ def test_receive_in_a_borrowed_context_is_refused_with_the_remedy(node):
     port = node.port()
 
     def borrow():
-        with pytest.raises(ReceiverBusyError, match="only borrows its context.*one greenlet receives for one port"):
+        with pytest.raises(ReceiverBusyError, match=r"only borrows its context.*one greenlet receives for one port"):
             receive(timeout=0)
         return "refused"
 
@@ -336,7 +336,7 @@ def test_peval_async_runs_a_second_greenlet_in_a_ports_context(node, wrap):
     def run(*args):
         seen.append((SELF(), args))
         go_on.wait()
-        seen.append(SELF())
+        seen.append(SELF())  # type: ignore[arg-type]
 
     greenlet = node.peval_async(wrap(port), run, 1, 2)
     assert seen == [], "it starts in a later turn"
@@ -395,7 +395,7 @@ VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", defau
 
 def test_what_one_ports_handler_sets_never_shows_in_anothers(node):
     seen = []
-    setter = node.port(lambda: VARIABLE.set("mine") and None)
+    setter = node.port(lambda: VARIABLE.set("mine") and None)  # type: ignore[truthy-bool]
     getter = node.port(lambda: seen.append(VARIABLE.get()))
     for _ in range(3):
         node.snd(setter)
@@ -453,7 +453,7 @@ def test_a_context_is_kept_while_a_handler_blocks(node):
 
     node.snd(node.port(block))
     settle(node)
-    node.snd(node.port(lambda: VARIABLE.set("other") and None))
+    node.snd(node.port(lambda: VARIABLE.set("other") and None))  # type: ignore[truthy-bool]
     settle(node)
     go_on.set()
     gevent.idle()

@@ -20,19 +20,27 @@ OURS = [
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        pytest.param(errors.InvalidPortError("x y"), "as returned by port(), spawn() and SELF()", id="InvalidPortError"),
+        pytest.param(
+            errors.InvalidPortError("x y"), "as returned by port(), spawn() and SELF()", id="InvalidPortError"
+        ),
         pytest.param(errors.InvalidPortError("h:1", "because"), "(because)", id="InvalidPortError-why"),
         pytest.param(errors.InvalidNoderefError("x y", "why"), "write 'host:port'", id="InvalidNoderefError"),
         pytest.param(errors.NotLocalError("rcv()", "b#p", "a"), "spawn a function there", id="NotLocalError"),
         pytest.param(errors.DeadPortError("rcv()", "a#p"), "create one with port()", id="DeadPortError"),
         pytest.param(errors.NoPortContextError("psub()"), "inside 'with attach():'", id="NoPortContextError"),
         pytest.param(errors.NoPortContextError("attach()", "do this"), "do this", id="NoPortContextError-remedy"),
-        pytest.param(errors.ReceiverBusyError("a#p", "why"), "one greenlet receives for one port", id="ReceiverBusyError"),
+        pytest.param(
+            errors.ReceiverBusyError("a#p", "why"), "one greenlet receives for one port", id="ReceiverBusyError"
+        ),
         pytest.param(errors.NodePortError("kil()", "a"), "name a port of it", id="NodePortError"),
         pytest.param(errors.PortExistsError("a#p"), "never used twice", id="PortExistsError"),
         pytest.param(errors.AlreadyInitialisedError("a"), "make another Node()", id="AlreadyInitialisedError"),
-        pytest.param(errors.UnknownSettingError("secrt", ["secret"]), "did you mean 'secret'?", id="UnknownSettingError"),
-        pytest.param(errors.InvalidSettingError("binds", 7, "it wants a list"), "it wants a list", id="InvalidSettingError"),
+        pytest.param(
+            errors.UnknownSettingError("secrt", ["secret"]), "did you mean 'secret'?", id="UnknownSettingError"
+        ),
+        pytest.param(
+            errors.InvalidSettingError("binds", 7, "it wants a list"), "it wants a list", id="InvalidSettingError"
+        ),
         pytest.param(errors.NoSecretError(), "AEMP_SECRET", id="NoSecretError"),
         pytest.param(errors.MessageTooLargeError(9, 8), "raise the limit on both nodes", id="MessageTooLargeError"),
         pytest.param(errors.WrongThreadError("mon()"), "only snd() and kil() may be", id="WrongThreadError"),

@@ -75,7 +75,9 @@ def test_receive_patterns_match_alone_and_among_others(pattern, message, wanted,
 @pytest.mark.parametrize("pattern", [1, None, b"tag", any_, {"a": 1}, {"a"}, re.compile("x")])
 @pytest.mark.parametrize("others", [(), ("tag",)])
 def test_what_is_no_pattern_is_refused_with_the_remedy(pattern, others):
-    with pytest.raises(TypeError, match=r"is no pattern: give a tag \(str\), a list of elements, a type, or a predicate"):
+    with pytest.raises(
+        TypeError, match=r"is no pattern: give a tag \(str\), a list of elements, a type, or a predicate"
+    ):
         match_any_of((*others, pattern))
 
 
@@ -88,7 +90,7 @@ def test_what_a_predicate_raises_passes_through():
         raise LookupError("mine")
 
     for patterns in ([refuse], [refuse, "tag"], [[refuse]]):
-        matcher = match_any_of(patterns)
+        matcher = match_any_of(patterns)  # type: ignore[arg-type]
         assert matcher is not None
         with pytest.raises(LookupError, match="mine"):
             matcher(("x",))
@@ -120,7 +122,7 @@ def test_placeholders_count_elements(message, count):
 def test_several_patterns_match_when_one_does(message, patterns):
     def one(pattern: object) -> bool:
         if isinstance(pattern, str):
-            return message[:1] == (pattern,)
+            return message[:1] == (pattern,)  # type: ignore[no-any-return]
         assert isinstance(pattern, list)
         return list(message[: len(pattern)]) == pattern
 

@@ -105,8 +105,8 @@ def test_a_port_prints_its_id_and_state(port, state, word):
 
 def test_only_ports_with_a_context_of_their_own_pay_for_it():
     scheduler = Scheduler()
-    port = ContextPort("node#p", scheduler, scheduler.discard)
-    port.context = context = copy_context()
+    context = copy_context()
+    port = ContextPort("node#p", scheduler, scheduler.discard, context)
     assert port.context is context
     assert not hasattr(Port("node#q", scheduler, scheduler.discard), "__dict__")
 

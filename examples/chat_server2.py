@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""The same chat in the style of spawning: for each client a port on this server, a *session*.
+
+    python examples/chat_server2.py
+    python examples/chat_client2.py anna
+
+A client spawns ``connect`` here. Client and session monitor each other, so that whichever
+dies takes the other with it: nothing is left over, whatever breaks. Compare
+chat_server.py, where the server has one port for all.
+"""
+
+import argparse
+import logging
+import os
+
+from aemp_gevent import NODE, SELF, attach, initialise_node, kil, mon, rcv, receive, shutdown, snd, spawnable
+
+DEMO_SECRET = "known-to-everybody"
+
+clients: dict[str, str] = {}
+"""The clients' ports, by the names of those who chat."""
+
+
+def tell_all(*msg: str) -> None:
+    """Send a message to every client, and print it."""
+    print(*msg[1:], sep=": ", flush=True)
+    for client in list(clients.values()):
+        snd(client, *msg)
+
+
+@spawnable  # without this no other node may run it
+def connect(name: str, client: str) -> None:
+    """Run on a new port, the session, on behalf of a client: what is set up here is all that it can do."""
+    session = SELF()
+    if name in clients:
+        kil(session, "refused", f"somebody called {name} is in the room already")
+        return
+
+    def left(*reason: object) -> None:
+        del clients[name]
+        tell_all("news", f"{name} left ({', '.join(map(str, reason)) or 'goodbye'})")
+
+    mon(client)  # the client's abnormal death is this session's death, for the same reason
+    mon(session, left)
+    rcv(session, say=lambda text: tell_all("said", name, str(text)))
+    snd(client, "welcome", *clients)
+    clients[name] = client
+    tell_all("news", f"{name} joined")
+
+
+def main() -> None:
+    """Read the command line, become a node, and leave the work to the sessions."""
+    parser = argparse.ArgumentParser(description="Serve a chat room for chat_client2.py.")
+    parser.add_argument("--listen", default="127.0.0.1:4040", metavar="HOST:PORT", help="default: %(default)s")
+    parser.add_argument("--secret", help="shared with the clients; better given as AEMP_SECRET in the environment")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what the library does")
+    args = parser.parse_args()
+    if args.verbose:
+        logging.basicConfig(level=logging.DEBUG)
+    secret = args.secret or os.environ.get("AEMP_SECRET") or DEMO_SECRET
+    if secret == DEMO_SECRET:
+        if not args.listen.startswith(("127.", "localhost:", "[::1]:")):
+            parser.error("the demo secret will do on 127.0.0.1 only: choose one with --secret or AEMP_SECRET")
+        print("Warning: using the demo secret, so every program on this host can take part.", flush=True)
+
+    initialise_node(args.listen, secret=secret)
+    print(f"The room is open at {NODE()}. Ctrl-C closes it.", flush=True)
+    try:
+        with attach():
+            receive()  # nobody knows this port: wait while the sessions do the work
+    except KeyboardInterrupt:
+        shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""A fresh node for a test, and the rule that a test leaves no greenlet behind."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from greenlet import getcurrent, greenlet
+
+from aemp_gevent.local import LocalNode
+from tests.helpers import live_greenlets, wait_until
+from tests.settling import fresh_node
+
+WIRE = Path(__file__).parent / "wire"
+
+_blamed: weakref.WeakSet[greenlet] = weakref.WeakSet()
+"""Greenlets that a test was told off for already: the tests after it are innocent."""
+
+
+def _left_over() -> list[greenlet]:
+    return [left for left in live_greenlets() if left not in _blamed]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_objects_to_look_through() -> None:
+    """Set what exists before the first test aside, so that looking for greenlets takes a millisecond a test."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_greenlet_is_left_over(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test whose greenlets (a blocked runner is one) live on after it."""
+    yield
+    if WIRE in request.path.parents:  # knows no greenlets, and looking takes a few milliseconds
+        return
+    try:
+        wait_until(lambda: not _left_over(), within=2.0, show=lambda: [(left, left.gr_frame) for left in _left_over()])
+    finally:
+        _blamed.update(_left_over())
+
+
+@pytest.fixture
+def node() -> Iterator[LocalNode]:
+    """A node of its own; afterwards every port of it can be killed, none is left, and the context is clean."""
+    with fresh_node() as fresh:
+        yield fresh
+    context = getattr(getcurrent(), "aemp_port", None)
+    if context is not None:
+        getcurrent().aemp_port = None  # type: ignore[attr-defined]
+    assert context is None, "the test left the context of a port behind"

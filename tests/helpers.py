@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""Waiting without sleeping, and a look at which greenlets are still alive."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.hub import Hub
+from greenlet import getcurrent, greenlet
+
+from aemp_gevent.scheduler import Runner
+
+
+def wait_until(condition: Callable[[], Any], *, within: float = 5.0, show: Callable[[], Any] | None = None) -> Any:
+    """Give way until ``condition()`` is true, and return what it returned; fail after ``within`` seconds with ``show()``."""
+    deadline = monotonic() + within
+    while True:
+        seen = condition()
+        if seen:
+            return seen
+        assert monotonic() < deadline, f"not within {within} s; saw {show() if show is not None else seen!r}"
+        gevent.sleep(0)
+
+
+def turns(count: int) -> None:
+    """Let the hub's loop go round ``count`` times: for showing that something does *not* happen."""
+    for _ in range(count):
+        gevent.sleep(0)
+
+
+def on_hub(function: Callable[[], Any]) -> None:
+    """Run a function on the hub, as a socket's or timer's callback would be, and return when it ran."""
+    done: list[bool] = []
+
+    def call() -> None:
+        try:
+            function()
+        finally:
+            done.append(True)
+
+    gevent.get_hub().loop.run_callback(call)
+    wait_until(lambda: done)
+
+
+def live_greenlets() -> list[greenlet]:
+    """Return every greenlet that stands somewhere, but for this one, the hubs and the idle runners."""
+    return [
+        thing
+        for thing in gc.get_objects()
+        if isinstance(thing, greenlet)
+        and thing.gr_frame is not None
+        and thing is not getcurrent()
+        and not isinstance(thing, Hub)
+        and not (isinstance(thing, Runner) and thing.idle)
+    ]

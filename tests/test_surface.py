@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""What users may import: it exists, is listed, and is documented."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import aemp_gevent
+from aemp_gevent import errors
+
+PUBLIC = [name for name in aemp_gevent.__all__ if not name.startswith("__")]
+
+
+def test_all_lists_what_the_package_exports_and_nothing_else():
+    exported = {
+        name
+        for name, value in vars(aemp_gevent).items()
+        if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
+    }
+    assert exported == set(PUBLIC)
+    # Names in capitals first, then classes, then functions, as ruff sorts them.
+    assert len(set(PUBLIC)) == len(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_is_documented(name):
+    thing = getattr(aemp_gevent, name)
+    if name in {"any_", "default_node"}:  # data: a string below it in the source says what it is
+        return
+    assert inspect.getdoc(thing), name
+    if inspect.isclass(thing):
+        for attribute, member in vars(thing).items():
+            if not attribute.startswith("_") and callable(member):
+                assert inspect.getdoc(getattr(thing, attribute)), f"{name}.{attribute}"
+
+
+def test_every_error_class_is_exported_and_documented():
+    ours = {
+        name: thing for name, thing in vars(errors).items() if inspect.isclass(thing) and thing.__module__ == errors.__name__
+    }
+    assert set(ours) <= set(PUBLIC)
+    assert all(thing.__doc__ for thing in ours.values())
+
+
+def test_module_functions_are_the_default_nodes_methods():
+    for name in PUBLIC:
+        thing = getattr(aemp_gevent, name)
+        if inspect.ismethod(thing):
+            assert thing.__self__ is aemp_gevent.default_node
+            assert thing.__name__ == name
+
+
+def test_importing_patches_nothing_and_starts_nothing():
+    program = """
+import gc, socket, threading, logging
+before = socket.socket
+import aemp_gevent
+from gevent.hub import _get_hub
+assert socket.socket is before
+assert _get_hub() is None, "a hub was made"
+assert threading.active_count() == 1
+assert not logging.getLogger("aemp_gevent").handlers
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
