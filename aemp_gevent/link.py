@@ -156,7 +156,22 @@ class Link:
         leftover = self._handshake.leftover
         self.owner.came_up(self)
         if leftover and not self.closed:
-            self.on_data(memoryview(leftover))
+            if self._held is not None:
+                # came_up() had us wait, and this came in the same read as the auth line.
+                self._hold_leftover(leftover)
+            else:
+                self.on_data(memoryview(leftover))
+
+    def _hold_leftover(self, leftover: bytes) -> None:
+        decoder, framing, held = self._decoder, self._framing, self._held
+        assert decoder is not None  # set a moment ago, like the others
+        assert framing is not None
+        assert held is not None
+        decoder.feed(leftover)
+        try:
+            held.extend(decoder)
+        except framing.errors as error:
+            self.fail(str(framing.translate(error)))
 
     # --- packets out ---
 

@@ -40,6 +40,9 @@ PROVIDER = f"aemp_gevent-{__version__}"
 _NONCE_BYTES = 66
 """As in Perl; 32 would do."""
 
+IDLE_PEERS = 1000
+"""Peers remembered without need, a few KiB each."""
+
 _FIRST_SEED_SECONDS = 0.5
 _LAST_SEED_SECONDS = 30.0
 """A seed that does not answer is dialled again after this long, doubling, with up to half of it as jitter."""
@@ -115,8 +118,11 @@ class Network:
         self._up = up
         self._down = down
         self._incarnation = ids.new_uniq()
+        self._sweep_at = IDLE_PEERS
         self._listeners: list[Listener] = []
         self.strangers: set[Link] = set()
+        self._own_seeds: set[str] = set()  # seeds that turned out to be this node
+        self._closed = False
         self._buffer = bytearray(READ_BYTES)
         self._workers = gevent.pool.Group()  # dials and seeds
         self._changed = Event()
@@ -127,8 +133,17 @@ class Network:
         """Return the peer with this node ID."""
         peer = self.peers.get(node)
         if peer is None:
+            if len(self.peers) >= self._sweep_at:
+                self._sweep()
             peer = self.peers[node] = Peer(node, self)
         return peer
+
+    def _sweep(self) -> None:
+        """Forget peers that nothing is known of but their ID; anybody may claim one in a greeting."""
+        for idle in [peer for peer in self.peers.values() if peer.is_idle]:
+            idle.forget()
+            del self.peers[idle.node]
+        self._sweep_at = 2 * len(self.peers) + IDLE_PEERS
 
     def link_up(self, peer: Peer) -> None:
         self.changed()
@@ -175,23 +190,27 @@ class Network:
     # --- dialling ---
 
     def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
-        self._workers.spawn(self._dial, peer, endpoints)
+        if self._closed:
+            peer.attempt_failed("this node was shut down")
+        else:
+            self._workers.spawn(self._dial, peer, endpoints)
 
     def _dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         # What is left of monitor_timeout is for the handshake.
         patience = max(self.settings.monitor_timeout - self.settings.handshake_timeout, 1.0)
         try:
-            sock = dial(endpoints, patience)
+            # Both in the try: the connection may be gone again before we look at it.
+            self._link(dial(endpoints, patience), peer, dialled=True)
         except OSError as error:
             peer.attempt_failed(str(error))
-        else:
-            self._link(sock, peer, dialled=True)
 
     def _keep_seed(self, seed: str) -> None:
         """Keep a link to a seed for as long as the node lives."""
         pause = _FIRST_SEED_SECONDS
         while True:
             node = self._try_seed(seed)
+            if seed in self._own_seeds:
+                return  # all nodes of a network may be given the same list
             if node is not None:
                 pause = _FIRST_SEED_SECONDS
                 while node.link is not None:
@@ -203,6 +222,9 @@ class Network:
         """Dial a seed and wait for the outcome; its node ID is known only from its greeting."""
         try:
             endpoints = ids.endpoints(resolve_node(seed))
+            if not set(endpoints).isdisjoint(ids.endpoints(self.node_id)):
+                self._own_seeds.add(seed)
+                return None
             sock = dial(endpoints, self.settings.monitor_timeout)
         except (AempError, OSError) as error:
             _log.info("seed %s cannot be reached: %s", seed, error)
@@ -214,6 +236,8 @@ class Network:
         greeting = link.greeting
         if greeting is None:
             return None
+        if greeting.node == self.node_id and greeting.uniq == self._incarnation:
+            self._own_seeds.add(seed)  # by another address than our noderef's
         return self.peers.get(greeting.node)
 
     # --- links ---
@@ -272,6 +296,7 @@ class Network:
 
     def close(self) -> None:
         """Close all links and listeners at once. Idempotent."""
+        self._closed = True
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()

@@ -285,6 +285,10 @@ class Node(LocalNode):
     def reply(self, peer: Peer | None, port: Any, message: Message) -> None:
         """Send on somebody's behalf: to ports here, and to nodes whose link is up; dials nobody unless allowed."""
         node, name = ids.split_port(port)
+        if peer is not None and not name and self._is_here(node):
+            # Our own node port: still the peer's request. snd() would make it ours, which may do anything.
+            self._requests.handle(peer, message)
+            return
         relay = peer is None or (self.settings is not None and self.settings.allow_relay)
         if self._is_here(node) or relay:
             self.snd(port, *message)

@@ -174,6 +174,8 @@ class Peer:
         self._queued_bytes = 0
         self._encode = FRAMINGS["msgpack"].encoder()
         self._dialling = False
+        self._hopes: set[Link] = set()  # connections made by others that may come up, when ours failed
+        self._forget_at = MAX_REMOTE_PORTS
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._last_error = ""
@@ -188,8 +190,10 @@ class Peer:
         """Return the port of this name over there; the same one each time while anybody cares."""
         remote = self._remotes.get(name)
         if remote is None:
-            if len(self._remotes) >= MAX_REMOTE_PORTS:
+            if len(self._remotes) >= self._forget_at:
                 self._forget([idle for idle in self._remotes.values() if idle.is_idle])
+                # Where most are needed, looking at all of them for each new one would be quadratic.
+                self._forget_at = max(MAX_REMOTE_PORTS, 2 * len(self._remotes))
             remote = self._remotes[name] = RemotePort(self, name)
             self._host.scheduler.ports[remote.id] = remote  # type: ignore[assignment]  # see RemotePort
         return remote
@@ -215,6 +219,20 @@ class Peer:
                     remote.mailbox = NOWHERE
                 remote.fire(self._host.scheduler, reason)
         self._forget([idle for idle in self._remotes.values() if idle.is_idle])
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether forgetting the peer changes nothing."""
+        return (
+            self.link is None
+            and not (self._links or self._dialling or self._queue or self._newcomer)
+            and monotonic() >= self._retry_at
+            and all(remote.is_idle for remote in self._remotes.values())
+        )
+
+    def forget(self) -> None:
+        """Forget what is known of the peer's ports."""
+        self._forget(list(self._remotes.values()))
 
     # --- what it watches of ours ---
 
@@ -247,6 +265,7 @@ class Peer:
         """
         if self.link is not None:
             self.link.send(packet)
+            self._check_hard_limit()
             return
         data = self._encode(packet)
         if len(data) > self._host.settings.max_message_bytes:
@@ -259,8 +278,14 @@ class Peer:
         """Send a packet over the link if it is up, or behind what is queued for it; dial nobody."""
         if self.link is not None:
             self.link.send(packet)
+            self._check_hard_limit()
         elif self._queue:
             self.send(packet)
+
+    def _check_hard_limit(self) -> None:
+        """Drop the link of a peer that makes us answer, and does not read."""
+        if self._unsent > self._host.settings.hard_limit_bytes:
+            self._give_up("more is unsent than the hard limit allows, and the sender cannot be paused")
 
     @property
     def _unsent(self) -> int:
@@ -275,8 +300,7 @@ class Peer:
         if self._unsent <= self.high_water:
             return
         if getcurrent() is self._host.scheduler.hub:
-            if self._unsent > self._host.settings.hard_limit_bytes:
-                self._give_up("more is unsent than the hard limit allows, and the sender cannot be paused")
+            self._check_hard_limit()
             return
         while self._unsent > self.high_water // 2:
             self._room.clear()
@@ -296,7 +320,10 @@ class Peer:
 
     def connect(self) -> None:
         """See that there is a link, soon; monitors fire if there cannot be one."""
-        if self.link is not None or self._links or self._dialling:
+        if self.link is not None or self._dialling or self._hopes:
+            return
+        # Not just any link in its handshake: a stranger who claims to be this node must delay nobody.
+        if any(link.dialled or not (link.greeting and link.greeting.is_ours) for link in self._links):
             return
         if monotonic() < self._retry_at:
             self._unreachable(self._last_error)
@@ -311,10 +338,14 @@ class Peer:
     def attempt_failed(self, why: str) -> None:
         """A connection we dialled did not come about."""
         self._dialling = False
-        if self.link is None and not self._links:
+        if self.link is None:
             self._retry_at = monotonic() + self._retry_seconds
             self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY_SECONDS)
-            self._unreachable(why)
+            # Those that are here now may still come up; for later ones nobody waits, lest
+            # strangers who take turns keep us hoping.
+            self._hopes = set(self._links)
+            if not self._hopes:
+                self._unreachable(why)
 
     def _unreachable(self, why: str) -> None:
         """Drop what waits for a link, and tell whoever monitors anything over there."""
@@ -336,6 +367,8 @@ class Peer:
         if self._links and not (link.greeting and link.greeting.is_ours):
             # Other programs know none of these rules, and drop all that are past the greeting.
             link.close()
+            if link.dialled:
+                self.attempt_failed("another connection with the node was being made")
             return
         self._links.append(link)
         link.prove()
@@ -372,6 +405,7 @@ class Peer:
     def _use(self, link: Link) -> None:
         """The first link is up: send what waits."""
         self.link = link
+        self._hopes.clear()
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
         if link.incarnation != self._incarnation:
@@ -452,8 +486,10 @@ class Peer:
         _log.warning("connection with %s at %s closed: %s", self.node, link.transport.peer_address, why)
         if link.dialled:
             self.attempt_failed(why)
-        elif self._queue:
-            self.connect()  # it had waited for what became of this one
+        elif link in self._hopes:
+            self._hopes.remove(link)
+            if not self._hopes:
+                self._unreachable(why)
 
     def _give_up(self, why: str) -> None:
         """End the link, or the attempt to make one."""
@@ -471,6 +507,7 @@ class Peer:
         for link in self._links:
             link.abort()
         self._links.clear()
+        self._hopes.clear()
         self._held.clear()
         self._drained.clear()
         for name in list(self.watchers):
@@ -502,8 +539,8 @@ class Peer:
         timer: Any = self._host.scheduler.hub.loop.timer(_PROBE_SECONDS, _PROBE_SECONDS)
 
         def look() -> None:
-            if self._newcomer is newcomer and not newcomer.closed and self.link is old:
-                if old.heard:
+            if self._newcomer is newcomer and not newcomer.closed and self.link is not None:
+                if old.heard or self.link is not old:  # it moved to another connection, so it is alive
                     self._refuse(newcomer)
                 elif monotonic() >= deadline:
                     self._lose("the node was restarted")

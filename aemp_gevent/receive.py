@@ -128,11 +128,10 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 scheduler.doom(port)  # handlers, predicates and our caller may block
             while inbox and scanned < len(inbox):
                 message = inbox[scanned]
-                if port.main is STARTED and port.handlers is not None:
-                    if _serve(port, port.handlers, message, scanned):
-                        _spend(port, current, timeout)
-                        scanned = 0  # the handler may have received, and so shifted the inbox
-                        continue
+                if port.main is STARTED and port.handlers is not None and _serve(port, port.handlers, message, scanned):
+                    _spend(port, current, timeout)
+                    scanned = 0  # the handler may have received, and so shifted the inbox
+                    continue
                 matched = matches is None or matches(message)
                 if matched:
                     # Paid before it is taken: a foreign Timeout that strikes meanwhile must not lose it.

@@ -70,8 +70,9 @@ def resolve_endpoint(endpoint: Endpoint, *, lookup: Lookup = socket.getaddrinfo)
 
 def _addresses(host: str, component: str, lookup: Lookup) -> list[str]:
     try:
+        host.encode("idna")  # what Python's getaddrinfo does first, in a thread that prints what it thinks of it
         infos = lookup(host, None, type=std_socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ResolveError(component, error) from error
     addresses = [
         info[4][0] for info in infos if "%" not in info[4][0]

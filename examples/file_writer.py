@@ -46,8 +46,10 @@ def write_all(file: TextIO, client: str) -> str:
                 lines += 1
             case "close", _:
                 return f"{lines} lines"
-            case _, _, *reason:
+            case "died", _, *reason:
                 return f"{lines} lines, then its client died ({', '.join(map(str, reason))})"
+            case _:
+                pass
 
 
 @actor

@@ -16,7 +16,7 @@ from aemp_gevent.scheduler import Runner
 
 
 def wait_until(condition: Callable[[], Any], *, within: float = 5.0, show: Callable[[], Any] | None = None) -> Any:
-    """Give way until ``condition()`` is true, and return what it returned; fail after ``within`` seconds with ``show()``."""
+    """Give way until ``condition()`` is true, and return that; fail after ``within`` seconds, telling ``show()``."""
     deadline = monotonic() + within
     while True:
         seen = condition()
@@ -54,6 +54,7 @@ def live_greenlets() -> list[greenlet]:
         if isinstance(thing, greenlet)
         and thing.gr_frame is not None
         and thing is not getcurrent()
+        and thing.parent is not None  # the main greenlet of a native thread: gevent's pool has some
         and not isinstance(thing, Hub)
         and not (isinstance(thing, Runner) and thing.idle)
     ]

@@ -116,9 +116,9 @@ def test_a_truthy_result_of_a_predicate_is_enough(node, me):
 
 def test_what_is_no_pattern_is_refused(me):
     with pytest.raises(TypeError, match="is no pattern"):
-        receive(42)
+        receive(42)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="is no pattern"):
-        receive("tag", None)
+        receive("tag", None)  # type: ignore[arg-type]
 
 
 # --- timeouts ----------------------------------------------------------------------
@@ -144,7 +144,9 @@ def test_a_timeout_of_nothing_or_less_polls_without_switching(node, me, log, cal
     turns(1)
 
 
-@pytest.mark.parametrize("call", [lambda: receive(timeout=0.001), lambda: get("tag", 0.001), lambda: get_cond(bool, 0.001)])
+@pytest.mark.parametrize(
+    "call", [lambda: receive(timeout=0.001), lambda: get("tag", 0.001), lambda: get_cond(bool, 0.001)]
+)
 def test_a_timeout_is_a_timeout_error_that_knows_how_long(me, call):
     with pytest.raises(ReceiveTimeout, match=re.escape("0.001 s")) as caught:
         call()
@@ -285,7 +287,9 @@ def test_a_predicate_may_send_to_its_own_port_and_what_it_sends_is_seen(node, me
 
 def test_handlers_are_served_in_order_and_receive_sees_what_they_leave(node, log):
     def body():
-        node.rcv(SELF(), "tag", lambda *rest: log.append(("handler", *rest)), [int], lambda *msg: log.append(("int", *msg)))
+        node.rcv(
+            SELF(), "tag", lambda *rest: log.append(("handler", *rest)), [int], lambda *msg: log.append(("int", *msg))
+        )
         log.append(receive())
         log.append(receive("y"))
 
@@ -438,7 +442,9 @@ def test_a_handler_that_returns_true_is_removed_in_receive_too(node, log):
 # --- errors --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", [receive, lambda: get("tag"), lambda: get_cond(bool)], ids=["receive", "get", "get_cond"])
+@pytest.mark.parametrize(
+    "call", [receive, lambda: get("tag"), lambda: get_cond(bool)], ids=["receive", "get", "get_cond"]
+)
 def test_outside_a_port_there_is_nothing_to_receive(call):
     with pytest.raises(NoPortContextError, match=r"(receive|get|get_cond)\(\)"):
         call()
@@ -457,10 +463,7 @@ def test_a_child_greenlet_does_not_receive_for_its_parent(node, me, log):
 @pytest.mark.parametrize("state", ["waiting", "blocked", "idle"])
 def test_only_the_ports_own_greenlet_receives_for_it(node, log, state):
     event = gevent.event.Event()
-    if state == "idle":
-        port = node.port()
-    else:
-        port = node.port_async(receive if state == "waiting" else event.wait)
+    port = node.port() if state == "idle" else node.port_async(receive if state == "waiting" else event.wait)
     settle(node)
 
     def intrude():
@@ -493,7 +496,7 @@ def test_a_handler_inside_peval_of_another_port_does_not_receive_for_that(node, 
 @pytest.mark.parametrize(
     "call",
     [
-        pytest.param(lambda: receive(), id="receive"),
+        pytest.param(receive, id="receive"),
         pytest.param(lambda: receive("tag"), id="by-tag"),
         pytest.param(lambda: receive(timeout=0, default=None), id="poll"),
         pytest.param(lambda: get("tag", timeout=1), id="get"),
@@ -521,7 +524,7 @@ def test_port_killed_is_no_exception_that_error_handling_swallows(node, log):
     def body():
         try:
             receive()
-        except Exception:
+        except Exception:  # noqa: BLE001
             log.append("swallowed")
         finally:
             log.append("finally")

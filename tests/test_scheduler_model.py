@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 from collections import defaultdict
@@ -56,7 +57,7 @@ class World:
         self.inside: dict[str, int] = defaultdict(int)
         self.monitors: list[dict[str, Any]] = []
         self.answers: list[dict[str, Any]] = []
-        self.attached: list[gevent.Greenlet] = []
+        self.attached: list[Any] = []
         self.errors: list[str] = []
         self.live_runners: set[Any] = set()
         self.ending = False
@@ -79,7 +80,10 @@ class World:
                 first = self.reasons.setdefault(port.id, reason)
                 self._cut(port.id)
                 # The reply port of a syncal is nobody's business.
-                self.claim(first == reason or port.id not in self.kinds, f"{port.id} died of {reason}, first killed with {first}")
+                self.claim(
+                    first == reason or port.id not in self.kinds,
+                    f"{port.id} died of {reason}, first killed with {first}",
+                )
             die(port, reason)
 
         def spied_run(runner: Any) -> None:
@@ -176,13 +180,15 @@ class World:
             other = receive("blue", timeout=0, default=None)
             if other is not None:
                 self.note(*other[:3])
-        return message[0] != "green"
+        return bool(message[0] != "green")
 
     def note(self, tag: str, sender: str, number: int) -> None:
         me = SELF() or ""
         self.handled[sender, me].append((tag, number))
         cut = self.cuts.get(me)
-        self.claim(cut is None or number <= cut.get(sender, 0), f"{me} handled {number} of {sender}, sent after its kill")
+        self.claim(
+            cut is None or number <= cut.get(sender, 0), f"{me} handled {number} of {sender}, sent after its kill"
+        )
 
     def handle(self, tag: str, sender: str, number: int, depth: Any) -> Any:
         me = SELF() or ""
@@ -190,7 +196,9 @@ class World:
         if isinstance(depth, str):  # the reply port of a cal or syncal
             self.node.snd(depth, "answer")
             depth = 0
-        self.claim(me in self.node._ports or self.kinds.get(me) == "attached", f"{me} handled {number} of {sender} when dead")
+        self.claim(
+            me in self.node._ports or self.kinds.get(me) == "attached", f"{me} handled {number} of {sender} when dead"
+        )
         is_greenlet = self.kinds.get(me) in {"greenlet", "attached", None}
         self.claim(self.inside[me] == 0 or is_greenlet, f"{me} does two things at a time")
         self.inside[me] += 1
@@ -288,7 +296,12 @@ class World:
         entry: dict[str, Any] = {"answers": []}
         self.answers.append(entry)
         self.node.cal(
-            self.rng.choice(self.ports), "blue", "cal", 0, cb=lambda *answer: entry["answers"].append(answer), timeout=0.003
+            self.rng.choice(self.ports),
+            "blue",
+            "cal",
+            0,
+            cb=lambda *answer: entry["answers"].append(answer),
+            timeout=0.003,
         )
 
     def convert(self, port: str) -> None:
@@ -306,10 +319,8 @@ class World:
             self.interrupted.add(port)
             raise Expected
 
-        try:
+        with contextlib.suppress(DeadPortError):
             self.node.peval(port, fails)
-        except DeadPortError:
-            pass
 
     def operate(self) -> None:
         choice = self.rng.randrange(40)
@@ -324,7 +335,10 @@ class World:
         elif choice == 32:
             self.cancel_some()
         elif choice == 33:
-            self.convert(self.rng.choice([port for port in self.ports if self.kinds[port] == "converted"] or [""]) or self.ports[0])
+            self.convert(
+                self.rng.choice([port for port in self.ports if self.kinds[port] == "converted"] or [""])
+                or self.ports[0]
+            )
         elif choice == 34:
             self.evaluate_in_some()
         elif choice < 38:
@@ -374,7 +388,10 @@ class World:
                 if to == port:
                     waiting = [number for _tag, who, number, *_ in inbox if who == sender]
                     got = [number for _tag, number in self.handled[sender, to]]
-                    self.claim(sorted(got + waiting) == list(range(1, count + 1)), f"{port} lost or doubled: {got} {waiting} of {count}")
+                    self.claim(
+                        sorted(got + waiting) == list(range(1, count + 1)),
+                        f"{port} lost or doubled: {got} {waiting} of {count}",
+                    )
             if self.kinds[port] in {"callback", "handlers", "bounded"}:
                 self.claim(not inbox, f"{port} idles with {inbox}")
 
@@ -387,12 +404,17 @@ class World:
                 self.claim(numbers == list(range(1, len(numbers) + 1)), f"{to} got {numbers} of {sender}")
                 killed = self.reasons.get(to, ())[:1] in {("killed",), ("again",), ("self",), ("end",)}
                 if killed and to not in self.interrupted:
-                    self.claim(len(numbers) == self.cuts[to].get(sender, 0), f"{to} got {numbers}, cut at {self.cuts[to].get(sender)}")
+                    self.claim(
+                        len(numbers) == self.cuts[to].get(sender, 0),
+                        f"{to} got {numbers}, cut at {self.cuts[to].get(sender)}",
+                    )
             for tag in TAGS:
                 of_tag = [number for other, number in got if other == tag]
                 self.claim(of_tag == sorted(set(of_tag)), f"{to} got {tag} messages of {sender} as {of_tag}")
         for port, reason in self.own_ends.items():
-            self.claim(self.reasons.get(port) == reason, f"{port} ended itself with {reason}, died of {self.reasons.get(port)}")
+            self.claim(
+                self.reasons.get(port) == reason, f"{port} ended itself with {reason}, died of {self.reasons.get(port)}"
+            )
         for entry in self.monitors:
             port = entry["port"]
             if entry["cancelled"]:
@@ -405,7 +427,9 @@ class World:
             self.claim(len(entry["answers"]) == 1, f"cal called back {entry['answers']}")
         scheduler = self.node._scheduler
         pool = scheduler._pool
-        self.claim(len(pool) == len(set(pool)) and set(pool) == self.live_runners, f"runners {self.live_runners}, idle {pool}")
+        self.claim(
+            len(pool) == len(set(pool)) and set(pool) == self.live_runners, f"runners {self.live_runners}, idle {pool}"
+        )
         self.claim(not self.node._ports, f"left in the table: {self.node._ports}")
         self.claim(not scheduler.aliases, "aliases left")
 

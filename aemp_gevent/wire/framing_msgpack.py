@@ -53,6 +53,9 @@ ERRORS: tuple[type[Exception], ...] = (
 # A read is 64 KiB at most; msgpack's own default of 1 MiB for each link is a waste.
 _READ_SIZE = 64 * 1024
 
+# What each encoder reserves from the start; it grows with the messages. msgpack's default is 256 KiB.
+_BUFFER_SIZE = 4 * 1024
+
 
 # What no peer can send.
 _NOTHING = object()
@@ -85,8 +88,8 @@ def make_encoder() -> Callable[[list[Any] | tuple[Any, ...]], bytes]:
     # The strict Packer takes exact built-in types only, which all values of a plain
     # message are. The lenient one takes tuples and subclasses, which the
     # walk has looked at before.
-    pack_plain: Callable[[object], bytes] = msgpack.Packer(strict_types=True).pack
-    pack_any: Callable[[object], bytes] = msgpack.Packer().pack
+    pack_plain: Callable[[object], bytes] = msgpack.Packer(strict_types=True, buf_size=_BUFFER_SIZE).pack
+    pack_any: Callable[[object], bytes] = msgpack.Packer(buf_size=_BUFFER_SIZE).pack
     scalars, has_only_plain = _RULES.scalars, _RULES.has_only_plain
 
     def encode(packet: list[Any] | tuple[Any, ...]) -> bytes:

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: MIT
+"""Nodes for a test, and a raw peer: a socket that says exactly what a test tells it to."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent import socket
+from gevent.event import AsyncResult
+
+from aemp_gevent.node import Node
+from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.greeting import Greeting
+from aemp_gevent.wire.handshake import Handshake, PeerGreeted
+
+SECRET = "a secret of the tests"
+ROOT = Path(__file__).parent.parent
+WAIT = 10.0
+"""Seconds that anything may take before a test gives up."""
+
+OUR_PROVIDER = (("provider", "aemp_gevent-0"),)
+
+MakeNode = Callable[..., Node]
+
+
+@contextlib.contextmanager
+def node_factory() -> Iterator[MakeNode]:
+    """Give a function that makes networked nodes; all are shut down afterwards."""
+    nodes: list[Node] = []
+
+    def make(noderef: str | None = "127.0.0.1:0", *seeds: str, **settings: Any) -> Node:
+        node = Node()
+        nodes.append(node)
+        if noderef is not None:
+            node.initialise_node(noderef, *seeds, **{"secret": SECRET, **settings})
+        return node
+
+    try:
+        yield make
+    finally:
+        for node in nodes:
+            node.shutdown(0.2)
+
+
+class Inbox:
+    """A port that keeps what it gets."""
+
+    def __init__(self, node: Node) -> None:
+        self.messages: list[tuple[Any, ...]] = []
+        self.port = node.port(self._take)
+
+    def _take(self, *message: Any) -> None:
+        self.messages.append(message)
+
+    def __str__(self) -> str:
+        return self.port
+
+
+class Deaths:
+    """A monitor's action that keeps the reason, and can be waited for."""
+
+    def __init__(self) -> None:
+        self._result: AsyncResult = AsyncResult()
+        self.count = 0
+
+    def __call__(self, *reason: Any) -> None:
+        self.count += 1
+        self._result.set(reason)
+
+    def wait(self, seconds: float = WAIT) -> tuple[Any, ...]:
+        result: tuple[Any, ...] = self._result.get(timeout=seconds)
+        return result
+
+
+class RawPeer:
+    """The other side of a connection with a node under test; everything is said by hand."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        name: str = "127.0.0.1:9",
+        *,
+        secret: str = SECRET,
+        extras: tuple[tuple[str, str], ...] = (),
+        framing: str = "msgpack",
+    ) -> None:
+        self.sock = sock
+        sock.settimeout(WAIT)
+        self.nonce = secrets.token_urlsafe(16)
+        greeting = Greeting(
+            node=name, auth_methods=("hmac_sha3_512",), framings=(framing,), extras=(*extras, ("mproto", "1"))
+        )
+        self.handshake = Handshake(greeting, self.nonce, secret.encode())
+        self.encode = FRAMINGS[framing].encoder()
+        self._decoder = FRAMINGS[framing].decoder(2**26)
+        self._packets: list[Any] = []
+
+    @classmethod
+    def dial(cls, node: Node | str, name: str = "127.0.0.1:9", **options: Any) -> RawPeer:
+        node_id = node if isinstance(node, str) else node.NODE()
+        host, _, port = node_id.rpartition(":")
+        return cls(socket.create_connection((host, int(port)), WAIT), name, **options)
+
+    def greet(self) -> Greeting:
+        """Exchange greetings, and return the node's."""
+        self.sock.sendall(self.handshake.start())
+        while True:
+            events = self.handshake.receive(self._read())
+            if any(isinstance(event, PeerGreeted) for event in events):
+                assert self.handshake.peer is not None
+                return self.handshake.peer
+
+    def shake(self) -> RawPeer:
+        """Go through the whole handshake."""
+        self.greet()
+        self.sock.sendall(self.handshake.prove())
+        while not self.handshake.is_open:
+            self.handshake.receive(self._read())
+        self._feed(self.handshake.leftover)
+        return self
+
+    def _read(self) -> bytes:
+        data = self.sock.recv(65536)
+        if not data:
+            raise EOFError
+        return data
+
+    def _feed(self, data: bytes) -> None:
+        self._decoder.feed(data)
+        self._packets += self._decoder
+
+    def send(self, *packets: list[Any]) -> None:
+        self.sock.sendall(b"".join(map(self.encode, packets)))
+
+    def packet(self) -> list[Any]:
+        """Return the next packet that is no keep-alive."""
+        while True:
+            while not self._packets:
+                self._feed(self._read())
+            packet: list[Any] = self._packets.pop(0)
+            if packet not in ([], [""]):
+                return packet
+
+    def take(self, count: int) -> list[list[Any]]:
+        return [self.packet() for _ in range(count)]
+
+    def answers(self) -> bool:
+        """Return whether the node still answers; everything sent before has been handled then."""
+        self.send(["", "time", f"{self.name}#pong", "pong"])
+        packet = self.packet()
+        assert packet[:2] == ["pong", "pong"], packet
+        return True
+
+    @property
+    def name(self) -> str:
+        return self.handshake._greeting.node
+
+    def closed(self) -> bool:
+        """Wait until the node has closed the connection; whatever comes until then is kept."""
+        try:
+            while True:
+                data = self.sock.recv(65536)
+                if not data:
+                    return True
+                if self.handshake.is_open:
+                    self._feed(data)
+        except ConnectionResetError:
+            return True
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def __enter__(self) -> RawPeer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class RawListener:
+    """Where a node under test may dial; its node ID is its address."""
+
+    def __init__(self) -> None:
+        self.sock = socket.socket()
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.listen(16)
+        self.sock.settimeout(WAIT)
+        self.id = "{}:{}".format(*self.sock.getsockname())
+
+    def accept(self, **options: Any) -> RawPeer:
+        sock, _address = self.sock.accept()
+        return RawPeer(sock, self.id, **options)
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def __enter__(self) -> RawListener:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def free_address() -> str:
+    """Return an endpoint where nobody listens, just now."""
+    with contextlib.closing(socket.socket()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return "{}:{}".format(*sock.getsockname())
+
+
+@contextlib.contextmanager
+def process(program: str, *args: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a program text as another process; it is killed afterwards if it still runs."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def line_of(child: subprocess.Popen[str]) -> str:
+    """Return the next line a process prints, while everybody here goes on."""
+    assert child.stdout is not None
+    line: str = gevent.get_hub().threadpool.apply(child.stdout.readline)
+    assert line, "the process ended"
+    return line.rstrip("\n")

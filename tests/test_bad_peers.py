@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: MIT
+"""Peers that send garbage, too much or nothing: they lose their link, with one log line, and nobody else notices."""
+
+from __future__ import annotations
+
+import logging
+import socket as std_socket
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from aemp_gevent.node import Node
+from tests.helpers import wait_until
+from tests.networking import OUR_PROVIDER, Inbox, MakeNode, RawPeer, node_factory
+
+LIMIT = 20_000
+HANDSHAKE_TIMEOUT = 0.15
+
+
+class PingPong:
+    """A game between two nodes beside whatever happens: each hit is counted."""
+
+    def __init__(self, near: Node, far: Node) -> None:
+        self.hits = 0
+        self.near = near
+        self.ours = near.port(self._hit)
+        self.theirs = far.port(lambda reply: far.snd(reply))
+        self.lost: list[Any] = []
+        near.mon(self.theirs, lambda *reason: self.lost.append(reason))
+        near.snd(self.theirs, self.ours)
+
+    def _hit(self) -> None:
+        self.hits += 1
+        self.near.snd(self.theirs, self.ours)
+
+    def goes_on(self) -> None:
+        before = self.hits
+        wait_until(lambda: self.hits > before + 20, show=lambda: (self.hits, before))
+        assert not self.lost
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+@pytest.fixture
+def victim(make_node: MakeNode) -> Node:
+    return make_node(max_message_bytes=LIMIT, handshake_timeout=HANDSHAKE_TIMEOUT)
+
+
+@pytest.fixture
+def game(make_node: MakeNode, victim: Node) -> PingPong:
+    game = PingPong(victim, make_node())
+    game.goes_on()
+    return game
+
+
+def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]
+
+
+def reset(peer: RawPeer) -> None:
+    peer.sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+
+
+# --- before it is authenticated --------------------------------------------------
+
+
+def say(*lines: bytes) -> Callable[[RawPeer], None]:
+    return lambda peer: peer.sock.sendall(b"".join(lines))
+
+
+def greet_and_say(data: bytes) -> Callable[[RawPeer], None]:
+    def act(peer: RawPeer) -> None:
+        peer.greet()
+        peer.sock.sendall(data)
+
+    return act
+
+
+def greet_then(what: Callable[[RawPeer], None]) -> Callable[[RawPeer], None]:
+    def act(peer: RawPeer) -> None:
+        peer.greet()
+        what(peer)
+
+    return act
+
+
+def half_close(peer: RawPeer) -> None:
+    peer.sock.shutdown(std_socket.SHUT_WR)
+
+
+def stall(peer: RawPeer) -> None:
+    pass
+
+
+def echo(peer: RawPeer) -> None:
+    peer.sock.sendall(peer.sock.recv(65536))
+
+
+GREETING = b"aemp;1;127.0.0.1:9;hmac_sha3_512;msgpack\nnonce\n"
+
+STRANGERS = {
+    "http": (say(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "does not speak aemp"),
+    "binary": (say(b"\xff\x00\x01" * 50 + b"\n\n"), ""),
+    "version": (say(b"aemp;2;127.0.0.1:9;hmac_sha3_512;msgpack\nnonce\n"), "version"),
+    "few-fields": (say(b"aemp;1;127.0.0.1:9\nnonce\n"), "fields"),
+    "no-method": (say(b"aemp;1;127.0.0.1:9;rot13;msgpack\nnonce\n"), "no common auth method"),
+    "no-framing": (say(b"aemp;1;127.0.0.1:9;hmac_sha3_512;morse\nnonce\n"), "no common framing"),
+    "long-line": (say(b"aemp;1;" + b"x" * 4096), "more than 4096"),
+    "long-nonce": (say(GREETING[:-6], b"n" * 4100), "more than 4096"),
+    "echo": (echo, ""),
+    "stall-at-once": (stall, "no handshake within"),
+    "stall-after-greeting": (greet_then(stall), "no handshake within"),
+    "half-closed-at-once": (half_close, "closed the connection during the handshake"),
+    "half-closed-after-greeting": (greet_then(half_close), "closed the connection during the handshake"),
+    "reset-mid-handshake": (greet_then(reset), "reset"),
+    "long-auth-line": (greet_and_say(b"hmac_sha3_512;" + b"a" * 4096), "more than 4096"),
+    "auth-of-two-fields": (greet_and_say(b"hmac_sha3_512;00\n"), "fields"),
+    "wrong-token": (greet_and_say(b"hmac_sha3_512;" + b"0" * 128 + b";msgpack\n"), "token is wrong"),
+    "cleartext": (greet_and_say(b"cleartext;00;msgpack\n"), "auth method"),
+}
+
+
+@pytest.mark.parametrize(("act", "says"), STRANGERS.values(), ids=STRANGERS.keys())
+def test_stranger_loses_his_connection_with_one_log_line(
+    victim: Node,
+    game: PingPong,
+    caplog: pytest.LogCaptureFixture,
+    act: Callable[[RawPeer], None],
+    says: str,
+) -> None:
+    caplog.set_level(logging.INFO)
+    changes: list[Any] = []
+    victim.mon_nodes(lambda *change: changes.append(change))
+    with RawPeer.dial(victim) as peer:
+        act(peer)
+        if not peer.sock.closed:
+            assert peer.closed()
+    (line,) = wait_until(lambda: log_lines(caplog))
+    assert says in line
+    assert "127.0.0.1" in line, "it must say who it was"
+    game.goes_on()
+    assert len(log_lines(caplog)) == 1, log_lines(caplog)
+    assert changes == []
+    assert "127.0.0.1:9" not in victim.up_nodes()
+
+
+def test_wrong_secret_is_refused_with_one_log_line(
+    victim: Node, game: PingPong, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = Inbox(victim)
+    with RawPeer.dial(victim, secret="another secret") as peer:
+        peer.greet()
+        # All in one piece: the packets must not be handled although they are there.
+        peer.sock.sendall(peer.handshake.prove() + peer.encode([inbox.port.partition("#")[2], "gotcha"]))
+        assert peer.closed()
+    game.goes_on()
+    (line,) = log_lines(caplog)
+    assert "another secret, or" in line
+    assert "another secret" not in line.replace("it has another secret, or", "")
+    assert inbox.messages == []
+
+
+def test_stranger_who_claims_a_nodes_id_and_stalls_delays_nobody(make_node: MakeNode) -> None:
+    """Neither who sends to that node, nor its link."""
+    node, other = make_node(handshake_timeout=30.0), make_node()
+    inbox = Inbox(other)
+    strangers = [RawPeer.dial(node, other.NODE(), extras=OUR_PROVIDER) for _ in range(3)]
+    for stranger in strangers:
+        stranger.greet()
+    node.snd(inbox, "hello")
+    wait_until(lambda: inbox.messages, within=3.0)
+    assert node.up_nodes() == [other.NODE()]
+    for stranger in strangers:
+        stranger.close()
+
+
+def test_stranger_who_claims_an_unreachable_nodes_id_does_not_keep_its_monitors_hoping(make_node: MakeNode) -> None:
+    from tests.networking import Deaths, free_address
+
+    node, deaths, name = make_node(handshake_timeout=0.3), Deaths(), free_address()
+    stranger = RawPeer.dial(node, name, extras=OUR_PROVIDER)
+    stranger.greet()
+    node.mon(name, deaths)
+    assert deaths.wait(3.0)[:2] == ("transport_error", name)
+    stranger.close()
+
+
+def test_auth_line_with_data_before_we_proved_ourselves_is_refused(
+    victim: Node, game: PingPong, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A peer that greets as one that is up is not answered with our auth line; whatever it says has no effect."""
+    inbox = Inbox(victim)
+    with (
+        RawPeer.dial(victim, extras=(*OUR_PROVIDER, ("uniq", "same"))).shake() as first,
+        RawPeer.dial(victim, extras=(*OUR_PROVIDER, ("uniq", "same"))) as second,
+    ):
+        second.sock.sendall(second.handshake.start())
+        assert second.closed()
+        assert first.answers()
+    assert inbox.messages == []
+    game.goes_on()
+
+
+# --- once it is authenticated ----------------------------------------------------------
+
+
+def nested(depth: int) -> bytes:
+    return b"\x91" * depth + b"\xc0"
+
+
+BAD_STREAMS = {
+    "never-used-byte": (b"\xc1", "no msgpack"),
+    "extension": (b"\x92\xa1x\xd4\x01\x00", "extension type"),
+    "bad-utf8": (b"\x92\xa1x\xa2\xff\xfe", "no msgpack"),
+    "map": (b"\x81\xa1a\x01", "no array but a dict"),
+    "number": (b"\x05", "no array but a int"),
+    "nil": (b"\xc0", "no array but a NoneType"),
+    "text": (b"\xa5hello", "no array but a str"),
+    "name-is-number": (b"\x92\x05\x06", "port name is no text but a int"),
+    "name-is-nil": (b"\x91\xc0", "port name is no text but a NoneType"),
+    "name-is-list": (b"\x92\x90\x01", "port name is no text but a list"),
+    "name-is-bytes": (b"\x91\xc4\x01x", "port name is no text but a bytes"),
+    "unhashable-key": (b"\x92\xa1x\x81\x90\x01", "no msgpack"),
+    "too-deep": (nested(5000), "no msgpack"),
+    "too-long-list": (b"\xdd\x7f\xff\xff\xff", "no msgpack"),
+    "too-large": (b"\x92\xa1x\xc6" + (LIMIT).to_bytes(4, "big") + b"x" * LIMIT, f"more than {LIMIT} bytes"),
+    "too-large-by-parts": (b"\xdc\x60\x00" + b"\xa1x" * 10_001, "more than"),
+}
+
+
+@pytest.mark.parametrize(("data", "says"), BAD_STREAMS.values(), ids=BAD_STREAMS.keys())
+def test_bad_packet_loses_the_link_with_one_log_line(
+    victim: Node, game: PingPong, caplog: pytest.LogCaptureFixture, data: bytes, says: str
+) -> None:
+    caplog.set_level(logging.WARNING)
+    inbox = Inbox(victim)
+    name = inbox.port.partition("#")[2]
+    with RawPeer.dial(victim).shake() as peer:
+        # What came before is good, what comes behind is never looked at.
+        peer.sock.sendall(peer.encode([name, "before"]) + data + peer.encode([name, "behind"]) * 3)
+        assert peer.closed()
+    wait_until(lambda: "127.0.0.1:9" not in victim.up_nodes())
+    game.goes_on()
+    (line,) = log_lines(caplog)
+    assert says in line
+    assert "127.0.0.1:9" in line
+    assert inbox.messages in ([("before",)], []), "or the decoder refused the whole read"
+
+
+BAD_JSON = {
+    "not-json": (b'["x", nope]', "JSON"),
+    "object": (b'{"x": 1}', "no JSON array"),
+    "text": (b'"x"', "no JSON array"),
+    "not-utf8": (b'["x", "\xff"]', "JSON"),
+    "not-a-number": (b'["x", NaN]', "JSON"),
+    "unbalanced": (b'["x"}]', "JSON"),
+    "name-is-number": (b"[5]", "port name is no text but a int"),
+    "too-large": (b'["x", "' + b"x" * LIMIT, f"more than {LIMIT} bytes"),
+    "too-deep": (b"[" * 600, "nested more than"),
+}
+
+
+@pytest.mark.parametrize(("data", "says"), BAD_JSON.values(), ids=BAD_JSON.keys())
+def test_bad_json_loses_the_link_with_one_log_line(
+    victim: Node, game: PingPong, caplog: pytest.LogCaptureFixture, data: bytes, says: str
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with RawPeer.dial(victim, framing="json").shake() as peer:
+        peer.sock.sendall(data)
+        assert peer.closed()
+    game.goes_on()
+    (line,) = log_lines(caplog)
+    assert says in line
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        ["", "mon1"],
+        ["", "mon1", 5],
+        ["", "mon1", ["x"]],
+        ["", "mon1", "a", "b"],
+        ["", "mon0", {"x": 1}],
+        ["", "kil0"],
+        ["", "kil0", None],
+        ["", "kil1", 7, "reason"],
+        ["", "lookup"],
+        ["", "lookup", "x", "no port ID#\x00"],
+        ["", "time", 5],
+        ["", "time", None],
+        ["", "can", {}, "127.0.0.1:9#x"],
+        ["", "snd"],
+        ["", "snd", ""],
+        ["", "eval", "1+1", "127.0.0.1:9#x"],
+        ["", "eval", 5],
+        ["", "AnyEvent::MP::_spawn"],
+        ["", "AnyEvent::MP::_spawn", "", "os.getcwd"],
+        ["", "AnyEvent::MP::_spawn", 5, "os.getcwd"],
+        ["", "AnyEvent::MP::_spawn", "a b", "os.getcwd"],
+        ["", "AnyEvent::MP::_spawn", "x\n", "os.getcwd"],
+        ["", "os.getcwd"],
+        ["", 5],
+        ["", ["mon1"]],
+        ["", None],
+        ["", b"mon1"],
+        ["", "bye", "for", "ever"],
+        ["no such port", "x"],
+        ["\x00#\x00", "x"],
+    ],
+    ids=repr,
+)
+def test_bad_request_costs_a_log_line_at_most_and_not_the_link(
+    victim: Node, game: PingPong, caplog: pytest.LogCaptureFixture, packet: list[Any]
+) -> None:
+    """The packet is one, it just asks for nonsense: nothing of it is done, and the link goes on."""
+    with RawPeer.dial(victim).shake() as peer:
+        ports = dict(victim.scheduler.ports)
+        peer.send(packet)
+        assert peer.answers()
+        assert {k for k in victim.scheduler.ports if k not in ports} <= {"127.0.0.1:9", "127.0.0.1:9#x"}
+        assert len(log_lines(caplog)) <= 1, log_lines(caplog)
+        game.goes_on()
+
+
+def test_refused_packet_does_not_keep_others_of_the_same_read_from_being_delivered(victim: Node) -> None:
+    inbox = Inbox(victim)
+    name = inbox.port.partition("#")[2]
+    with RawPeer.dial(victim).shake() as peer:
+        peer.send([name, 1], ["", "mon1"], [name, 2], ["gone", 0], [name, 3])
+        wait_until(lambda: len(inbox.messages) == 3)
+    assert inbox.messages == [(1,), (2,), (3,)]
+
+
+def test_peer_that_asks_and_does_not_read_loses_its_link(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+    """Its answers would fill our memory: nobody who could be paused sends them."""
+    victim = make_node(max_message_bytes=2**20, high_water_bytes=2**16)
+    hard = victim.settings.hard_limit_bytes  # type: ignore[union-attr]
+    text = "x" * 500_000
+    with RawPeer.dial(victim).shake() as peer:
+        try:
+            for _ in range(2 * hard // len(text) + 20):
+                peer.send(["", "time", "127.0.0.1:9#x", text])
+        except (ConnectionError, TimeoutError):
+            pass
+        wait_until(lambda: not victim.up_nodes())
+    assert "hard limit" in caplog.text
+
+
+def test_peer_whose_answers_are_not_read_cannot_reach_our_node_port_as_us(victim: Node) -> None:
+    """A relay to ourselves is still the peer's request, with the peer's rights."""
+    me = victim.NODE()
+    done: list[str] = []
+    from tests import networking
+
+    networking.gotcha = lambda *args: done.append("called")  # type: ignore[attr-defined]
+    with RawPeer.dial(victim).shake() as peer:
+        for packet in (
+            ["", "snd", me, "tests.networking.gotcha"],
+            ["", "relay", me + "#", "tests.networking.gotcha"],
+            ["", "snd", me, "snd", me, "tests.networking.gotcha"],
+            ["", "time", me, "tests.networking.gotcha"],
+            ["", "lookup", "x", me, "tests.networking.gotcha"],
+            ["", "can", "x", me, "tests.networking.gotcha"],
+            ["", "snd", me, "eval", "__import__('tests.networking').networking.gotcha()"],
+            ["", "snd", me, "AnyEvent::MP::_spawn", "newport", "tests.networking.gotcha"],
+        ):
+            peer.send(packet)
+            assert peer.answers()
+    del networking.gotcha  # type: ignore[attr-defined]
+    assert done == []
+
+
+def test_relay_to_ourselves_a_thousand_times_over_is_survived(victim: Node) -> None:
+    with RawPeer.dial(victim).shake() as peer:
+        peer.send(["", *["snd", victim.NODE()] * 800, "devnull"])
+        assert peer.answers()
