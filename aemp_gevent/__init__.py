@@ -17,6 +17,7 @@ Importing this patches nothing and starts nothing.
 """
 
 from aemp_gevent._version import __version__
+from aemp_gevent.attachment import Attachment
 from aemp_gevent.context import SELF, psub
 from aemp_gevent.errors import (
     AempError,
@@ -49,7 +50,6 @@ from aemp_gevent.errors import (
     WrongThreadError,
 )
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
-from aemp_gevent.local import Attachment
 from aemp_gevent.matching import any_
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.node import Node, NodeGuard

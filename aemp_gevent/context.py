@@ -15,8 +15,8 @@ from typing import ParamSpec, TypeVar
 
 from greenlet import getcurrent
 
-from aemp_gevent.errors import NoPortContextError
-from aemp_gevent.port import Port
+from aemp_gevent.errors import NoPortContextError, PortKilled
+from aemp_gevent.port import DEAD, Port
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,7 +67,13 @@ def run_in(port: Port, function: Callable[P, T], *args: P.args, **kwargs: P.kwar
     try:
         with port_context(port):
             return function(*args, **kwargs)
-    # Not BaseException: a kill, a foreign Timeout or SystemExit is for whoever runs this greenlet.
+    except PortKilled:
+        # The kill of the borrowed port ends this call; that of whoever borrowed it passes through.
+        borrowers = (current_port(), getattr(getcurrent(), "at", None))
+        if port.state != DEAD or port in borrowers or any(one and one.dying is not None for one in borrowers):
+            raise
+        return None
+    # Not BaseException: a foreign Timeout or SystemExit is for whoever runs this greenlet.
     except Exception as error:  # noqa: BLE001
         failure = error
     port.scheduler.fail(port, failure)

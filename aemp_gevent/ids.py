@@ -40,6 +40,7 @@ _ALPHABET = string.ascii_letters + string.digits
 _UNIQ_LENGTH = 10
 
 _NAMED_NODE = re.compile(r"[A-Za-z0-9_.:/-]+")
+_NODE_ID = re.compile(r"[A-Za-z0-9_.:/-]+|slave/[A-Za-z0-9_.:/-]+@[A-Za-z0-9_.:/!\[\]%-]+")
 _ENDS_IN_PORT = re.compile(r":\d+$")
 _HOST = re.compile(r"[A-Za-z0-9_.-]+")
 
@@ -73,14 +74,20 @@ def split_port(port: object) -> tuple[str, str]:
         raise InvalidPortError(port)
     if " " in text or not text.isprintable():
         raise InvalidPortError(port, "it holds blanks or unprintable characters")
-    if _is_unresolved(node):
-        raise InvalidPortError(port, f"{node!r} is an unresolved noderef: call resolve_node() on it first")
+    why = _fault_of(node)
+    if why:
+        raise InvalidPortError(port, why)
     return node, name
 
 
 @functools.lru_cache(maxsize=1024)  # asked for every new port of the same few nodes, and costs 10 microseconds
-def _is_unresolved(node: str) -> bool:
-    return _ENDS_IN_PORT.search(node) is not None and "@" not in node and not is_resolved(node)
+def _fault_of(node: str) -> str:
+    """Return why this is no node ID that messages can be sent to, or "" when it is one."""
+    if is_resolved(node):
+        return ""
+    if "," in node or ("@" not in node and _ENDS_IN_PORT.search(node)):
+        return f"{node!r} is an unresolved noderef: call resolve_node() on it first"
+    return "" if _NODE_ID.fullmatch(node) else f"{node!r} is no node ID"
 
 
 def node_of(port: object) -> str:

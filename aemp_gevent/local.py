@@ -18,88 +18,39 @@ from typing import Any, ParamSpec, TypeVar, overload
 from gevent import Greenlet
 from greenlet import getcurrent
 
-from aemp_gevent import ids, monitors, spawning
+from aemp_gevent import calls, ids, monitors, spawning
+from aemp_gevent.attachment import Attachment
 from aemp_gevent.context import current_port, require_port, run_in
 from aemp_gevent.errors import (
     DeadPortError,
+    InvalidPortError,
     NodePortError,
     NoPortContextError,
     NotLocalError,
     PortExistsError,
-    PortKilled,
     ReceiverBusyError,
-    ReceiveTimeout,
     SpawnRefusedError,
 )
-from aemp_gevent.matching import Message
-from aemp_gevent.monitors import KillMonitor, Monitor
+from aemp_gevent.handlers import Handlers, parse_registrations
+from aemp_gevent.matching import Handler, Message
+from aemp_gevent.monitors import Monitor
 from aemp_gevent.port import (
-    DEAD,
     IDLE,
     QUEUED,
     REMOTE,
     RUNNING,
-    STARTED,
     BoundedMailbox,
     ContextPort,
-    Handler,
-    Handlers,
     Port,
     Reason,
 )
-from aemp_gevent.receive import receive_for
-from aemp_gevent.scheduler import CallJob, Runner, Scheduler, describe
+from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.timers import Timer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logging.getLogger("aemp_gevent")
-
-
-class Attachment:
-    """A port given to a running greenlet by ``attach``; a context manager. ``str()`` is the port ID."""
-
-    def __init__(self, port: Port) -> None:
-        self._port = port
-        self._greenlet = getcurrent()
-        self._before = current_port()
-        port.main = STARTED
-        port.runner = self._greenlet
-        port.state = RUNNING
-        self._greenlet.aemp_port = port  # type: ignore[attr-defined]  # any greenlet can carry it
-        if isinstance(self._greenlet, Greenlet):
-            # It may end without leaving the block, and its port must not outlive it.
-            self._greenlet.rawlink(self._ended)
-
-    def _ended(self, _greenlet: object) -> None:  # on the hub
-        self._port.scheduler.die(self._port, ())
-
-    @property
-    def port(self) -> str:
-        """The port's ID."""
-        return self._port.id
-
-    def __str__(self) -> str:
-        return self._port.id
-
-    def __enter__(self) -> str:
-        return self._port.id
-
-    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
-        self.detach(error)
-
-    def detach(self, error: BaseException | None = None) -> None:
-        """Let the port die, normally or of an exception, and give the greenlet its former context back."""
-        port = self._port
-        if isinstance(self._greenlet, Greenlet):
-            self._greenlet.unlink(self._ended)
-        if getattr(self._greenlet, "aemp_port", None) is port:
-            self._greenlet.aemp_port = self._before  # type: ignore[attr-defined]
-        if port.dying is not None:
-            port.scheduler.die(port, port.dying)
-        else:
-            port.scheduler.die(port, ("die", describe(error)) if isinstance(error, Exception) else ())
 
 
 class LocalNode:
@@ -163,7 +114,18 @@ class LocalNode:
                 messages than this wait in its mailbox; None: no limit.
             context: The ``contextvars.Context`` its handlers run in; None: an empty one.
         """
+        if callback is not None and not callable(callback):
+            raise TypeError(f"port(): {callback!r} cannot be called; give a function, and reg() for a name")
         return self._create(self._new_name(), callback, limit, context).id
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """What runs this node's ports."""
+        return self._scheduler
+
+    def create(self) -> Port:
+        """Create a port without handlers."""
+        return self._create(self._new_name())
 
     def _create(
         self,
@@ -193,7 +155,7 @@ class LocalNode:
         Raises:
             InvalidPortError, NotLocalError, NodePortError, DeadPortError: It is none.
         """
-        found = self._living(port)
+        found = self.find(port)
         if found is not None:
             return found
         node, name = ids.split_port(port)
@@ -203,7 +165,7 @@ class LocalNode:
             raise NodePortError(call, str(port))
         raise DeadPortError(call, str(port))
 
-    def _living(self, port: object) -> Port | None:
+    def find(self, port: object) -> Port | None:
         """Return the local port of this ID, if there is one."""
         try:
             found = self._ports.get(port)  # type: ignore[call-overload]  # any object may miss
@@ -252,21 +214,11 @@ class LocalNode:
                 return handler
 
             return decorator
-        pairs = list(what)
-        if len(pairs) % 2:
-            default = pairs.pop(0) if callable(pairs[0]) else pairs.pop()
-            if not callable(default):
-                raise TypeError(f"rcv(): {default!r} stands without a handler; give tag, handler pairs")
+        default, registrations = parse_registrations(what, tags)
+        if default is not None:
             target.default = default
-        for match, handler in [*zip(pairs[::2], pairs[1::2], strict=True), *tags.items()]:
-            if handler is not None and not callable(handler):
-                raise TypeError(f"rcv(): the handler of {match!r} is {handler!r}, which cannot be called")
-            if isinstance(match, str):
-                _handlers(target).set_tag(match, handler)
-            elif isinstance(match, (list, tuple)) and handler is not None:
-                _handlers(target).add_pattern(list(match), handler)
-            else:
-                raise TypeError(f"rcv(): {match!r} is no tag (str) and no pattern (list) with a handler")
+        if registrations:
+            _handlers(target).register(registrations)
         return port
 
     def reg(self, port: object, name: str | None = None) -> None:
@@ -284,14 +236,16 @@ class LocalNode:
         else:
             target = self._local("reg()", port)
         alias = self._prefix + name
-        ids.split_port(alias)
+        if not ids.split_port(alias)[1]:
+            raise InvalidPortError(alias, "a registered name cannot be empty")
         holder = self._ports.get(alias)
         if holder is not None and holder.id == alias:
             raise PortExistsError(alias)
         if holder is not None:
             self._scheduler.aliases[holder].remove(alias)
         known = self._scheduler.aliases.get(target, [])
-        for old in [other for other in known if other.startswith(self._prefix)]:
+        own_name = target.id.partition("#")[2]  # an alias with this is not a name, but the ID under a former node ID
+        for old in [other for other in known if other.partition("#")[2] != own_name]:
             known.remove(old)
             del self._ports[old]
         self._alias(target, alias)
@@ -368,7 +322,7 @@ class LocalNode:
             NodePortError: It is a node port, which lives as long as its node.
             InvalidPortError: It is no port ID.
         """
-        target = self._living(port)
+        target = self.find(port)
         if target is not None:
             self._scheduler.kill(target, reason)
             return
@@ -416,15 +370,17 @@ class LocalNode:
         elif callable(action[0]):
             call = action[0] if len(action) == 1 else functools.partial(action[0], *action[1:])
         elif len(action) == 1:
-            ids.split_port(action[0])
+            if not ids.split_port(action[0])[1]:
+                raise NodePortError("mon()", str(action[0]))
             call = _killer(self, action[0])
         else:
             ids.split_port(action[0])
             call = functools.partial(self.snd, *action)
-        return self._monitor(port, call, context)
+        return self.monitor(port, call, context)
 
-    def _monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
-        target = self._living(port)
+    def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
+        """Have ``call(*reason)`` called in a port's context when a port dies; what ``mon`` is made of."""
+        target = self.find(port)
         if target is not None:
             monitor = Monitor(target, call, context)
             monitors.add(target, monitor)
@@ -450,7 +406,7 @@ class LocalNode:
         cancelled; others are just released. Returns a guard, which releases them
         unclosed when cancelled.
         """
-        return self._monitor(port, lambda *_reason: _close_all(objects), current_port())
+        return self.monitor(port, lambda *_reason: _close_all(objects), current_port())
 
     def _unmonitored_death(self, port: str, reason: Reason) -> None:
         """Hear of a death that nobody monitored."""
@@ -478,11 +434,11 @@ class LocalNode:
         target = self._local("peval_async()", port)
         return Greenlet.spawn(run_in, target, function, *args)
 
-    def after(self, seconds: float, what: Any, *msg: Any) -> Timer:
+    def after(self, seconds: float | None, what: Any, *msg: Any) -> Timer:
         """Call ``what()``, or send ``msg`` to the port ``what``, in a while, in this port's context.
 
         Args:
-            seconds: From now; 0 or less: as soon as possible.
+            seconds: From now; 0 or less: as soon as possible; None: never.
             what: A function (called with ``*msg``, if any), or a port.
             msg: What to send.
 
@@ -511,31 +467,7 @@ class LocalNode:
         Raises:
             As :meth:`snd`.
         """
-        context = current_port()
-        reply = self._create(self._new_name())
-        timer: Timer | None = None
-
-        def answered(*answer: Any) -> bool:
-            guard.cancel()
-            if timer is not None:
-                timer.cancel()
-            self._scheduler.enqueue_job(CallJob(context, cb, answer))
-            return True
-
-        def gone(*_reason: Any) -> None:
-            if reply.dying is None:
-                self._scheduler.deliver(reply, ())
-
-        reply.default = answered
-        guard = self._monitor(port, gone, None)
-        try:
-            self.snd(port, *msg, reply.id)
-        except BaseException:
-            guard.cancel()
-            self._scheduler.die(reply, ())
-            raise
-        if timeout is not None:
-            timer = Timer(self._scheduler, timeout, None, gone, ())
+        calls.call(self, port, msg, cb, timeout)
 
     def syncal(self, timeout: float | None, port: object, *msg: Any) -> Message:
         """Send a message with a reply port appended and wait for the answer.
@@ -555,42 +487,7 @@ class LocalNode:
             PortKilled: The port that waits here was killed.
             As :meth:`snd`.
         """
-        me = current_port()
-        if me is not None and me.state == DEAD:
-            raise PortKilled(*(me.dying or ()))
-        current = getcurrent()
-        scheduler = self._scheduler
-        reply = self._create(self._new_name())
-        reply.runner, reply.state = current, RUNNING
-        # Into an attached greenlet nothing is thrown: its death reaches us through the reply port.
-        mine = None
-        if me is not None and not (isinstance(current, Runner) and current.at is me):
-            mine = KillMonitor(me, reply)
-            monitors.add(me, mine)
-        guard = self._monitor_for_reply(port, reply)
-        try:
-            self.snd(port, *msg, reply.id)
-            return receive_for(reply, None, timeout)
-        except ReceiveTimeout:
-            return ()
-        except PortKilled:
-            if me is not None and me.state == DEAD:
-                raise
-            return ()
-        finally:
-            guard.cancel()
-            if mine is not None:
-                mine.cancel()
-            scheduler.die(reply, ())
-
-    def _monitor_for_reply(self, port: object, reply: Port) -> Monitor:
-        """Let the death of ``port`` end the wait for its answer."""
-        target = self._living(port)
-        if target is None:
-            return self._monitor(port, lambda *reason: self._scheduler.kill(reply, reason), None)
-        monitor = KillMonitor(target, reply)
-        monitors.add(target, monitor)
-        return monitor
+        return calls.call_and_wait(self, timeout, port, msg)
 
     # --- greenlets ---
 
@@ -601,7 +498,7 @@ class LocalNode:
         Returning is a normal death, raising one with ``("die", text)``. The function
         starts in a later turn, never before this returned.
         """
-        port = self._create(self._new_name())
+        port = self.create()
         port.main = (function, args, True)
         self._scheduler.enqueue(port)
         return port.id
@@ -655,7 +552,7 @@ class LocalNode:
         """
         if getcurrent() is self._scheduler.hub:
             raise NoPortContextError("attach()", "it was called on the hub, which must never wait: spawn a greenlet")
-        return Attachment(self._create(self._new_name()))
+        return Attachment(self.create())
 
     # --- spawning ---
 
@@ -731,4 +628,7 @@ def _close_all(objects: tuple[Any, ...]) -> None:
     for thing in objects:
         close = getattr(thing, "close", None) or getattr(thing, "cancel", None)
         if callable(close):
-            close()
+            try:
+                close()
+            except Exception:  # noqa: BLE001  # the others are to be closed all the same
+                _log.exception("mon_guard: closing %r failed", thing)

@@ -14,6 +14,8 @@ from typing import Any, Final, TypeAlias
 
 # Any: messages hold whatever their senders put in.
 Message: TypeAlias = "tuple[Any, ...]"
+# Handlers take what senders put in a message, and what they return is ignored unless it is True.
+Handler: TypeAlias = Callable[..., Any]
 Matcher: TypeAlias = Callable[[Message], Any]
 Pattern: TypeAlias = "str | list[Any] | type | Callable[..., Any]"
 
@@ -36,7 +38,8 @@ def _element_test(wanted: Any) -> Callable[[Any], Any]:
     if isinstance(wanted, type):
         return lambda element: isinstance(element, wanted)
     if isinstance(wanted, re.Pattern):
-        return lambda element: isinstance(element, str) and wanted.search(element)
+        kind = type(wanted.pattern)  # str; or bytes, for a pattern made of bytes
+        return lambda element: isinstance(element, kind) and wanted.search(element)
     if callable(wanted):
         return wanted  # type: ignore[no-any-return]  # a user's predicate: its result is tested for truth only
     return lambda element: element == wanted

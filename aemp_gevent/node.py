@@ -23,14 +23,14 @@ from aemp_gevent.events import NodeDown, NodeUp, PortDied
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.listener import ANY_HOST
 from aemp_gevent.local import LocalNode, no_such_port
-from aemp_gevent.matching import Message
+from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.network import Network
 from aemp_gevent.peer import Peer
-from aemp_gevent.port import REMOTE, Handler, Port, Reason
+from aemp_gevent.port import REMOTE, Port, Reason
 from aemp_gevent.requests import PERL_SPAWN, Requests
 from aemp_gevent.resolve import resolve_endpoint, resolve_node
-from aemp_gevent.scheduler import CallJob, Scheduler
+from aemp_gevent.scheduler import CallJob
 from aemp_gevent.settings import Settings, make_settings
 
 _log = logging.getLogger("aemp_gevent")
@@ -258,11 +258,6 @@ class Node(LocalNode):
 
     def _node_request(self, msg: Message) -> None:
         self._requests.handle(None, msg)
-
-    @property
-    def scheduler(self) -> Scheduler:
-        """What runs this node's ports."""
-        return self._scheduler
 
     @property
     def settings(self) -> Settings | None:

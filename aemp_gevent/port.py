@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The port itself: its mailbox, its handlers and where it stands in its life.
+"""The port itself: its mailbox, and where it stands in its life.
 
 A :class:`Port` is data. What moves it from one state to the next is the
 :mod:`aemp_gevent.scheduler`, which is the file to read next.
@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from aemp_gevent.matching import Matcher, Message, Pattern, match_elements
+from aemp_gevent.handlers import Handlers
+from aemp_gevent.matching import Handler, Message
 
 if TYPE_CHECKING:
     from greenlet import greenlet
 
     from aemp_gevent.scheduler import Job, Scheduler
 
-# Any: handlers take what senders put in a message, and what they return is ignored unless it is True.
-Handler: TypeAlias = Callable[..., Any]
 Reason: TypeAlias = "tuple[Any, ...]"
 
 # Plain integers, not an Enum: the hot paths test them, and an Enum member costs a look-up each time.
@@ -152,61 +150,3 @@ class BoundedMailbox(deque[Message]):
             self._overflow()
         else:
             super().append(message)
-
-
-class Handlers:
-    """The tag handlers and patterns that ``rcv`` registered on one port."""
-
-    __slots__ = ("_patterns", "_tags")
-
-    def __init__(self) -> None:
-        self._tags: dict[str, Handler] = {}
-        self._patterns: list[tuple[Matcher, Handler]] = []
-
-    def set_tag(self, tag: str, handler: Handler | None) -> None:
-        """Make ``handler`` the one for a tag, in place of any other; None removes it."""
-        if handler is None:
-            self._tags.pop(tag, None)
-        else:
-            self._tags[tag] = handler
-
-    def add_pattern(self, pattern: Pattern, handler: Handler) -> None:
-        self._patterns.append((match_elements(pattern), handler))  # type: ignore[arg-type]  # rcv checked: a list
-
-    def find(self, message: Message) -> list[Callable[[], None]]:
-        """Return the calls that this message is due: its tag's handler first, then every pattern that matches."""
-        calls: list[Callable[[], None]] = []
-        if message:
-            tag = message[0]
-            handler = self._tags.get(tag) if isinstance(tag, str) else None
-            if handler is not None:
-                calls.append(partial(self._call_tag, tag, handler, message[1:]))
-        calls += [partial(self._call_pattern, entry, message) for entry in self._patterns if entry[0](message)]
-        return calls
-
-    def serve(self, message: Message) -> bool:
-        """Call whoever is due this message; return whether there was anybody."""
-        if not self._patterns:  # the usual case: at most one call, so no list of calls
-            if not message or not isinstance(message[0], str):
-                return False
-            tag = message[0]
-            handler = self._tags.get(tag)
-            if handler is None:
-                return False
-            if handler(*message[1:]) is True and self._tags.get(tag) is handler:
-                del self._tags[tag]
-            return True
-        calls = self.find(message)
-        for call in calls:
-            call()
-        return bool(calls)
-
-    def _call_tag(self, tag: str, handler: Handler, rest: Message) -> None:
-        # A handler that returns True is done, unless it put another in its place meanwhile.
-        if handler(*rest) is True and self._tags.get(tag) is handler:
-            del self._tags[tag]
-
-    def _call_pattern(self, entry: tuple[Matcher, Handler], message: Message) -> None:
-        # An earlier handler of this very message may have removed the pattern.
-        if entry in self._patterns and entry[1](*message) is True and entry in self._patterns:
-            self._patterns.remove(entry)

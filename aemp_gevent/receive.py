@@ -14,8 +14,9 @@ from greenlet import getcurrent, greenlet
 
 from aemp_gevent.context import require_port
 from aemp_gevent.errors import PortKilled, ReceiverBusyError, ReceiveTimeout
+from aemp_gevent.handlers import Handlers
 from aemp_gevent.matching import Matcher, Message, Pattern, match_any_of
-from aemp_gevent.port import DEAD, INSIDE, RUNNING, STARTED, Handlers, Port
+from aemp_gevent.port import DEAD, INSIDE, RUNNING, STARTED, Port
 
 _RAISE: Final = object()
 

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Protocol
 
 from aemp_gevent import spawning
 from aemp_gevent.errors import AempError, SpawnRefusedError
-from aemp_gevent.matching import Message
+from aemp_gevent.matching import Handler, Message
 from aemp_gevent.peer import Peer
-from aemp_gevent.port import Handler, Port, Reason
+from aemp_gevent.port import Port, Reason
 from aemp_gevent.scheduler import CallJob, Scheduler, describe
 from aemp_gevent.settings import Settings
 

@@ -39,8 +39,8 @@ from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent.errors import PortKilled
-from aemp_gevent.matching import Message
-from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, RUNNING, STARTED, Handler, Port, Reason
+from aemp_gevent.matching import Handler, Message
+from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, RUNNING, STARTED, Port, Reason
 
 SLICE = 32
 """Messages one port may handle before the next one's turn. Longer slices save little (7 % from 16
@@ -330,6 +330,7 @@ class Scheduler:
 
     def _run_job(self, runner: Runner, job: Job) -> None:
         self.credit -= 1
+        runner.at = None  # it serves no port: what waits here for its context's port is not thrown into
         runner.aemp_port = job.context
         runner.gr_context = None
         failure = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from aemp_gevent.matching import Message
-from aemp_gevent.port import Handler, Port
+from aemp_gevent.matching import Handler, Message
+from aemp_gevent.port import Port
 from aemp_gevent.scheduler import CallJob, Scheduler
 
 
@@ -19,13 +19,15 @@ class Timer:
     __slots__ = ("_job", "_scheduler", "_watcher")
 
     def __init__(
-        self, scheduler: Scheduler, seconds: float, context: Port | None, function: Handler, args: Message
+        self, scheduler: Scheduler, seconds: float | None, context: Port | None, function: Handler, args: Message
     ) -> None:
         self._scheduler = scheduler
         self._job: CallJob | None = CallJob(context, self._call, (function, *args))
-        self._watcher: Any = scheduler.hub.loop.timer(max(seconds, 0))  # gevent's watchers have no types
-        # update: the loop's idea of now may be a whole turn of the scheduler old.
-        self._watcher.start(self._due, update=True)
+        self._watcher: Any = None  # gevent's watchers have no types
+        if seconds is not None:
+            self._watcher = scheduler.hub.loop.timer(max(seconds, 0))
+            # update: the loop's idea of now may be a whole turn of the scheduler old.
+            self._watcher.start(self._due, update=True)
 
     def _due(self) -> None:  # on the hub
         self._close()

@@ -10,6 +10,7 @@ death. So the main loop is one ``receive``, and needs no locks.
 import argparse
 import logging
 import os
+import signal
 import sys
 
 import gevent
@@ -77,11 +78,9 @@ def main() -> None:
         print("Warning: using the demo secret, which everybody knows.", flush=True)
 
     initialise_node(args.listen, secret=secret)
-    try:
-        with attach() as me:
-            chat(me, args.name, f"{resolve_node(args.server)}#chat")
-    except KeyboardInterrupt:
-        print()
+    with attach() as me:
+        gevent.signal_handler(signal.SIGINT, snd, me, "eof")  # Ctrl-C is a message, too
+        chat(me, args.name, f"{resolve_node(args.server)}#chat")
     shutdown()  # our port's normal death still has to reach the server
 
 

@@ -11,12 +11,13 @@ Here this makes the server's death the death of our port, so ``receive`` raises
 import argparse
 import logging
 import os
+import signal
 import sys
 
 import gevent
 from gevent.socket import wait_read
 
-from aemp_gevent import PortKilled, attach, initialise_node, kil, mon, receive, resolve_node, shutdown, snd, spawn
+from aemp_gevent import PortKilled, attach, initialise_node, mon, receive, resolve_node, shutdown, snd, spawn
 
 DEMO_SECRET = "known-to-everybody"
 
@@ -51,7 +52,6 @@ def chat(me: str, name: str, server: str) -> None:
             case "typed", line if line:
                 snd(session, "say", line)
             case ("eof",):
-                kil(session)  # a normal death, which kills nobody who monitors it
                 return
             case _:
                 pass
@@ -77,12 +77,11 @@ def main() -> None:
     initialise_node(args.listen, secret=secret)
     try:
         with attach() as me:
+            gevent.signal_handler(signal.SIGINT, snd, me, "eof")  # Ctrl-C is a message, too
             chat(me, args.name, resolve_node(args.server))
     except PortKilled as killed:
         sys.exit(f"The chat is over ({', '.join(map(str, killed.reason))}).")
-    except KeyboardInterrupt:
-        print()
-    shutdown()  # what was sent last still has to reach the server
+    shutdown()  # our port's normal death still has to reach the server, and end the session
 
 
 if __name__ == "__main__":

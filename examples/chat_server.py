@@ -14,8 +14,11 @@ chat_server2.py is the same chat with a port here for each client.
 import argparse
 import logging
 import os
+import signal
 
-from aemp_gevent import NODE, attach, initialise_node, mon, receive, reg, shutdown, snd
+import gevent
+
+from aemp_gevent import NODE, PortKilled, attach, initialise_node, kil, mon, receive, reg, shutdown, snd
 
 DEMO_SECRET = "known-to-everybody"
 
@@ -68,9 +71,10 @@ def main() -> None:
     try:
         with attach() as room:
             reg(room, "chat")  # from now on, NODE()#chat
+            gevent.signal_handler(signal.SIGINT, kil, room, "the room was closed")
             print(f"The room is open at {NODE()}. Ctrl-C closes it.", flush=True)
             run_room(room)
-    except KeyboardInterrupt:
+    except PortKilled:
         shutdown()
 
 

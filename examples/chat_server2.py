@@ -12,8 +12,24 @@ chat_server.py, where the server has one port for all.
 import argparse
 import logging
 import os
+import signal
 
-from aemp_gevent import NODE, SELF, attach, initialise_node, kil, mon, rcv, receive, shutdown, snd, spawnable
+import gevent
+
+from aemp_gevent import (
+    NODE,
+    SELF,
+    PortKilled,
+    attach,
+    initialise_node,
+    kil,
+    mon,
+    rcv,
+    receive,
+    shutdown,
+    snd,
+    spawnable,
+)
 
 DEMO_SECRET = "known-to-everybody"
 
@@ -40,7 +56,7 @@ def connect(name: str, client: str) -> None:
         del clients[name]
         tell_all("news", f"{name} left ({', '.join(map(str, reason)) or 'goodbye'})")
 
-    mon(client)  # the client's abnormal death is this session's death, for the same reason
+    mon(client, lambda *reason: kil(session, *reason))  # mon(client) alone would survive a normal death
     mon(session, left)
     rcv(session, say=lambda text: tell_all("said", name, str(text)))
     snd(client, "welcome", *clients)
@@ -64,11 +80,12 @@ def main() -> None:
         print("Warning: using the demo secret, so every program on this host can take part.", flush=True)
 
     initialise_node(args.listen, secret=secret)
-    print(f"The room is open at {NODE()}. Ctrl-C closes it.", flush=True)
     try:
-        with attach():
-            receive()  # nobody knows this port: wait while the sessions do the work
-    except KeyboardInterrupt:
+        with attach() as me:
+            gevent.signal_handler(signal.SIGINT, kil, me)
+            print(f"The room is open at {NODE()}. Ctrl-C closes it.", flush=True)
+            receive()  # nobody else knows this port: the sessions do the work, until it is killed
+    except PortKilled:
         shutdown()
 
 

@@ -300,7 +300,6 @@ def test_monitors_set_up_in_peval_run_in_that_ports_context(node):
     assert seen == [port]
 
 
-@pytest.mark.xfail(strict=True, reason="run_in lets the PortKilled of its own port kill the caller's port")
 def test_the_kill_of_a_port_that_waits_in_peval_does_not_kill_the_port_that_called_it(node):
     silent, other, seen = node.port(), node.port(), []
     port = node.port(lambda: seen.append(node.peval(other, node.syncal, 5, silent, "x")))

@@ -62,9 +62,6 @@ def test_port_ids_split_into_node_and_name(port, parts):
     assert ids.node_of(port) == parts[0]
 
 
-UNCHECKED = pytest.mark.xfail(strict=True, reason="split_port does not check the node part's grammar (SPEC section 1)")
-
-
 @pytest.mark.parametrize(
     ("port", "why"),
     [
@@ -82,11 +79,11 @@ UNCHECKED = pytest.mark.xfail(strict=True, reason="split_port does not check the
         pytest.param("1.2.3.4:" + "9" * 5000 + "#p", r"resolve_node\(\)", id="port-far-too-large"),
         pytest.param("1.2.3.4:04040#p", r"resolve_node\(\)", id="port-spelt-unusually"),
         pytest.param("1.2.3.4:1,localhost:2#p", r"resolve_node\(\)", id="second-is-a-host-name"),
-        pytest.param("localhost:1,shop#p", r"resolve_node\(\)", id="last-has-no-port", marks=UNCHECKED),
-        pytest.param(b"shop#p", "is not a port ID", id="bytes", marks=UNCHECKED),
-        pytest.param(["shop"], "is not a port ID", id="list", marks=UNCHECKED),
-        pytest.param("sh\xf6p#p", "is not a port ID", id="not-ascii", marks=UNCHECKED),
-        pytest.param("slave/@#p", "is not a port ID", id="slave-of-nobody", marks=UNCHECKED),
+        pytest.param("localhost:1,shop#p", r"resolve_node\(\)", id="last-has-no-port"),
+        pytest.param(b"shop#p", "is not a port ID", id="bytes"),
+        pytest.param(["shop"], "is not a port ID", id="list"),
+        pytest.param("sh\xf6p#p", "is not a port ID", id="not-ascii"),
+        pytest.param("slave/@#p", "is not a port ID", id="slave-of-nobody"),
     ],
 )
 @pytest.mark.parametrize("call", [ids.split_port, ids.node_of])

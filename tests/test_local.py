@@ -257,7 +257,6 @@ def test_a_bounded_port_that_blocks_is_killed_by_the_message_too_many(node):
     assert deaths == [("mailbox_overflow", 1)]
 
 
-@pytest.mark.xfail(strict=True, reason="port() does not check its callback")
 @pytest.mark.parametrize("callback", ["name", 5, b"x"])
 def test_a_callback_that_cannot_be_called_is_refused(node, callback):
     with pytest.raises(TypeError, match="cannot be called"):
@@ -528,7 +527,6 @@ def test_other_forms_of_rcv_are_refused_with_the_remedy(node, args, tags, remedy
         node.rcv(node.port(), *args, **tags)
 
 
-@pytest.mark.xfail(strict=True, reason="rcv registers the pairs in front of the one it refuses")
 @pytest.mark.parametrize("args", [("a", print, "b", 5), (print, "b", 5), ("a", print, 7, print)])
 def test_a_refused_rcv_changes_nothing(node, args):
     port = node._ports[node.port()]
@@ -627,9 +625,6 @@ def test_a_dropped_message_is_logged_at_debug_level(node, dead, which, caplog):
     assert "('lost',)" in record.getMessage()
 
 
-LEFT_BEHIND = pytest.mark.xfail(strict=True, reason="cal and syncal leave their reply port behind when mon raises")
-
-
 @pytest.mark.parametrize("port", NO_PORTS)
 @pytest.mark.parametrize(
     "call",
@@ -640,8 +635,8 @@ LEFT_BEHIND = pytest.mark.xfail(strict=True, reason="cal and syncal leave their 
         pytest.param(lambda node, port: node.mon_guard(port, []), id="mon_guard"),
         pytest.param(lambda node, port: node.rcv(port, print), id="rcv"),
         pytest.param(lambda node, port: node.reg(port, "service"), id="reg"),
-        pytest.param(lambda node, port: node.cal(port, cb=print), id="cal", marks=LEFT_BEHIND),
-        pytest.param(lambda node, port: node.syncal(1, port), id="syncal", marks=LEFT_BEHIND),
+        pytest.param(lambda node, port: node.cal(port, cb=print), id="cal"),
+        pytest.param(lambda node, port: node.syncal(1, port), id="syncal"),
         pytest.param(lambda node, port: node.peval(port, print), id="peval"),
         pytest.param(lambda node, port: node.peval_async(port, print), id="peval_async"),
         pytest.param(lambda node, port: node.rcv_async(port, print), id="rcv_async"),
@@ -813,7 +808,6 @@ def test_kil_of_self_handles_what_was_sent_before(node, log):
     assert log == [(1,), (2,)]
 
 
-@pytest.mark.xfail(strict=True, reason="syncal looks only whether its port is dead, not whether it is dying")
 @pytest.mark.parametrize("how", ["handler", "own greenlet", "attached"])
 def test_after_kil_of_self_syncal_raises_even_if_the_answer_comes_quickly(node, log, how):
     echo = node.port(lambda *msg: node.snd(msg[-1], "answer"))
@@ -1012,7 +1006,6 @@ def test_an_action_that_is_neither_function_nor_port_is_refused_with_the_remedy(
         node.mon(node.port(), *action)
 
 
-@pytest.mark.xfail(strict=True, reason="mon(port, node ID) fails only when it fires, and kills the caller then")
 def test_linking_a_node_port_is_refused_with_the_remedy(node):
     with pytest.raises(NodePortError, match="name a port of it"):
         node.mon(node.port(), node.NODE())
@@ -1122,7 +1115,6 @@ def test_a_cancelled_mon_guard_releases_objects_unclosed(node):
     assert noted == []
 
 
-@pytest.mark.xfail(strict=True, reason="the first close() that raises keeps the others open")
 def test_an_object_that_fails_to_close_keeps_no_other_open(node, caplog):
     class Failing:
         def close(self):
@@ -1255,10 +1247,7 @@ def test_a_name_that_is_a_ports_own_is_refused_with_the_remedy(node):
         node.reg(other, port.partition("#")[2])
 
 
-EMPTY_NAME = pytest.mark.xfail(strict=True, reason="the empty name is taken, though 'nodeid#' is the node port")
-
-
-@pytest.mark.parametrize("name", ["two words", "new\nline", pytest.param("", marks=EMPTY_NAME)])
+@pytest.mark.parametrize("name", ["two words", "new\nline", pytest.param("")])
 def test_a_name_that_makes_no_port_id_is_refused_with_the_remedy(node, name):
     with pytest.raises(InvalidPortError, match="is not a port ID"):
         node.reg(node.port(), name)
@@ -1369,7 +1358,6 @@ def test_a_cal_that_raises_leaves_nothing_behind(node, log, monkeypatch):
     assert log == []
 
 
-@pytest.mark.xfail(strict=True, reason="cal only hears of the death of the port it asked, not of its reply port's")
 def test_cal_calls_back_also_when_somebody_kills_the_reply_port(node, log):
     port = node.port(lambda reply: node.kil(reply, "why"))
     node.cal(port, cb=log, timeout=0.001)
@@ -1438,9 +1426,6 @@ def test_syncal_does_not_touch_the_mailbox_of_the_port_it_runs_in(node, log):
     assert log == [("answer",), ("mine",)]
 
 
-STALE = pytest.mark.xfail(strict=True, reason="syncal trusts runner.at, which a job does not clear")
-
-
 @pytest.mark.parametrize(
     "how",
     [
@@ -1449,7 +1434,7 @@ STALE = pytest.mark.xfail(strict=True, reason="syncal trusts runner.at, which a 
         "attached",
         "peval_async",
         "mon action",
-        pytest.param("job right after", marks=STALE),
+        pytest.param("job right after"),
     ],
 )
 def test_syncal_raises_when_the_port_it_waits_in_is_killed(node, dead, log, how):
@@ -1516,7 +1501,6 @@ def test_a_foreign_timeout_passes_through_syncal(node):
     assert set(node._ports) == {silent}
 
 
-@pytest.mark.xfail(run=False, reason="it spins forever: the hub switches to itself")
 def test_syncal_on_the_hub_is_refused_with_the_remedy(node):
     silent, errors = node.port(), []
 
@@ -1672,7 +1656,6 @@ def test_an_exception_that_leaves_the_block_is_an_abnormal_death(node):
     assert deaths == [("die", "LookupError: mine")]
 
 
-@pytest.mark.xfail(strict=True, reason="detach takes what is no Exception for a normal end")
 def test_a_timeout_that_leaves_the_block_is_an_abnormal_death_too(node):
     with pytest.raises(gevent.Timeout), node.attach() as port:  # noqa: PT012
         deaths = deaths_of(node, port)

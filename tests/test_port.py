@@ -9,8 +9,9 @@ from contextvars import copy_context
 
 import pytest
 
+from aemp_gevent.handlers import Handlers
 from aemp_gevent.matching import any_
-from aemp_gevent.port import DEAD, IDLE, NOWHERE, QUEUED, RUNNING, BoundedMailbox, ContextPort, Handlers, Port
+from aemp_gevent.port import DEAD, IDLE, NOWHERE, QUEUED, RUNNING, BoundedMailbox, ContextPort, Port
 from aemp_gevent.scheduler import Scheduler
 
 

@@ -645,7 +645,7 @@ def test_a_context_variable_set_in_a_port_shows_in_no_other(node, log):
     node.snd(node.port(sets), "leaked")
     node.port_async(looks)
     node.snd(node.port(sets), "leaked")
-    node.after(0, looks)
+    node.mon(f"{node.NODE()}#nobody", lambda *_reason: looks())  # a job, right behind that message
     settle(node)
     wait_until(lambda: len(log) == 3, show=lambda: log)
     assert log == ["unset"] * 3

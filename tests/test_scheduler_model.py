@@ -248,7 +248,9 @@ class World:
         elif choice == 19:
             self.leak_a_timeout()
         elif choice == 20:
-            self.own_ends.setdefault(me, self.reasons.get(me, ())) if self.kinds.get(me) == "callback" else None
+            if self.kinds.get(me) == "callback":
+                self.own_ends.setdefault(me, self.reasons.get(me, ()))
+                self.interrupted.add(me)  # True ends it at once, whatever still waits
             return True if self.kinds.get(me) in {"callback", "greenlet", "attached"} else None
         return None
 

@@ -38,7 +38,9 @@ def test_public_name_is_documented(name):
 
 def test_every_error_class_is_exported_and_documented():
     ours = {
-        name: thing for name, thing in vars(errors).items() if inspect.isclass(thing) and thing.__module__ == errors.__name__
+        name: thing
+        for name, thing in vars(errors).items()
+        if inspect.isclass(thing) and thing.__module__ == errors.__name__
     }
     assert set(ours) <= set(PUBLIC)
     assert all(thing.__doc__ for thing in ours.values())

@@ -160,7 +160,6 @@ def test_a_timer_for_neither_a_function_nor_a_port_is_refused_with_the_remedy(no
         node.after(0, what, "x")
 
 
-@pytest.mark.xfail(strict=True, reason="after(None) means forever in SPEC section 2; here it is a bare TypeError")
 def test_a_timer_after_none_never_fires(node):
     called: list[Any] = []
     timer = node.after(None, called.append, "x")

@@ -11,6 +11,7 @@ sockets, and processes.
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -349,7 +350,9 @@ class World:
                     (here.session, number) for number in range(here.sent[-1])
                 ], "lost, and its sender did not notice"
         if not self.broken:
-            assert all(side.session == 0 and side.watching for side in self.sides), "a loss was reported, and nothing broke"
+            assert all(side.session == 0 and side.watching for side in self.sides), (
+                "a loss was reported, and nothing broke"
+            )
             ends = [side.peer.link.transport if side.peer.link else None for side in self.sides]
             assert ends[0] is not None, "no link"
             assert ends[1] is ends[0].other, "they send on different connections"
@@ -417,6 +420,7 @@ def test_messages_arrive_in_order_or_their_sender_hears_of_the_loss(
 ) -> None:
     """A seed that failed is printed, with the steps of its run."""
     seen: Counter[str] = Counter()
+    runs *= int(os.environ.get("AEMP_RUNS", "1"))
     for seed in range(runs):
         world = run(seed, monkeypatch, **options)
         seen["moved to another connection"] += bool(world.moved)

@@ -61,7 +61,7 @@ def test_the_demo_shows_and_checks_it_all(start, tmp_path):
     assert [who for who, what in deaths if what.startswith(killed)] == ["ben", "cleo", "server"]
     assert [who for who, what in deaths if what == failed] == ["ben", "server"]
     assert ("server", "ben died, a normal death") in deaths
-    for sample in ("None", "[True, False]", "18446744073709551615", "-9223372036854775808", "世界", r"b'\x00\xff"):
+    for sample in ("say None", "[True, False]", "18446744073709551615", "-9223372036854775808", "世界", r"b'\x00\xff"):
         assert len([1 for _, _, what in lines if " say " in what and sample in what]) == 2, f"{sample} was not heard"
     assert "demo: " not in demo.output
     assert "Traceback" not in demo.output

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""Attachments: a port for a greenlet that is not ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gevent import Greenlet
+from greenlet import GreenletExit, getcurrent
+
+from aemp_gevent.context import current_port
+from aemp_gevent.port import RUNNING, STARTED, Port, Reason
+from aemp_gevent.scheduler import describe
+
+
+class Attachment:
+    """A port given to a running greenlet by ``attach``; a context manager. ``str()`` is the port ID."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._greenlet = getcurrent()
+        self._before = current_port()
+        port.main = STARTED
+        port.runner = self._greenlet
+        port.state = RUNNING
+        self._greenlet.aemp_port = port  # type: ignore[attr-defined]  # any greenlet can carry it
+        if isinstance(self._greenlet, Greenlet):
+            # It may end without leaving the block, and its port must not outlive it.
+            self._greenlet.rawlink(self._ended)
+
+    def _ended(self, ended: Greenlet[..., Any]) -> None:  # on the hub
+        self._port.scheduler.die(self._port, _reason_of(ended.exception))
+
+    @property
+    def port(self) -> str:
+        """The port's ID."""
+        return self._port.id
+
+    def __str__(self) -> str:
+        return self._port.id
+
+    def __enter__(self) -> str:
+        return self._port.id
+
+    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
+        self.detach(error)
+
+    def detach(self, error: BaseException | None = None) -> None:
+        """Let the port die, normally or of an exception, and give the greenlet its former context back."""
+        port = self._port
+        if isinstance(self._greenlet, Greenlet):
+            self._greenlet.unlink(self._ended)
+        if getattr(self._greenlet, "aemp_port", None) is port:
+            self._greenlet.aemp_port = self._before  # type: ignore[attr-defined]
+        if port.dying is not None:
+            port.scheduler.die(port, port.dying)
+        else:
+            port.scheduler.die(port, _reason_of(error))
+
+
+def _reason_of(error: BaseException | None) -> Reason:
+    """Return the reason of a death by what ended the code: nothing, GreenletExit, or an error."""
+    return () if error is None or isinstance(error, GreenletExit) else ("die", describe(error))

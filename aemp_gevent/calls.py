@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""Asking a port and getting an answer: ``cal`` and its blocking form ``syncal``.
+
+Both send a message with the ID of a port made for the answer appended, and watch the
+port they ask: an answer, its death and the timeout are one race, which somebody wins
+once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from greenlet import getcurrent
+
+from aemp_gevent import ids, monitors
+from aemp_gevent.context import current_port
+from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiveTimeout
+from aemp_gevent.matching import Handler, Message
+from aemp_gevent.monitors import KillMonitor, Monitor
+from aemp_gevent.port import DEAD, RUNNING, Port
+from aemp_gevent.receive import receive_for
+from aemp_gevent.scheduler import CallJob, Runner, Scheduler
+from aemp_gevent.timers import Timer
+
+
+class Host(Protocol):
+    """The node that asks."""
+
+    @property
+    def scheduler(self) -> Scheduler: ...
+
+    def create(self) -> Port:
+        """Create a port without handlers."""
+        ...
+
+    def find(self, port: object) -> Port | None:
+        """Return the living local port of this ID, if there is one."""
+        ...
+
+    def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
+        """Have a function called when a port dies."""
+        ...
+
+    def snd(self, port: object, *msg: Any) -> None: ...
+
+
+def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | None) -> None:
+    """Send ``msg`` with a reply port appended; call ``cb`` once with the answer, or with nothing. See ``cal``."""
+    if not callable(cb):
+        raise TypeError(f"cal(): cb={cb!r} cannot be called")
+    ids.split_port(port)  # first, so that a bad one leaves nothing behind
+    scheduler = host.scheduler
+    context = current_port()
+    reply = host.create()
+    timer: Timer | None = None
+
+    def answered(*answer: Any) -> bool:
+        killed.cancel()
+        guard.cancel()
+        if timer is not None:
+            timer.cancel()
+        scheduler.enqueue_job(CallJob(context, cb, answer))
+        return True
+
+    def gone(*_reason: Any) -> None:
+        if reply.dying is None:
+            scheduler.deliver(reply, ())
+
+    reply.default = answered
+    killed = host.monitor(reply.id, lambda *_reason: answered(), None)
+    guard = host.monitor(port, gone, None)
+    try:
+        host.snd(port, *msg, reply.id)
+    except BaseException:
+        killed.cancel()
+        guard.cancel()
+        scheduler.die(reply, ())
+        raise
+    if timeout is not None:
+        timer = Timer(scheduler, timeout, None, gone, ())
+
+
+def call_and_wait(host: Host, timeout: float | None, port: object, msg: Message) -> Message:
+    """Send ``msg`` with a reply port appended, wait, and return the answer, or ``()``. See ``syncal``."""
+    me = current_port()
+    if me is not None and me.dying is not None:  # also when kil(SELF()) came just before
+        raise PortKilled(*me.dying)
+    current = getcurrent()
+    scheduler = host.scheduler
+    if current is scheduler.hub:
+        raise NoPortContextError("syncal()", "it was called on the hub, which must never wait: spawn a greenlet")
+    ids.split_port(port)  # first, so that a bad one leaves nothing behind
+    reply = host.create()
+    reply.runner, reply.state = current, RUNNING
+    guards = [_end_with(host, port, reply)]
+    if me is not None and not (isinstance(current, Runner) and current.at is me):
+        # Into an attached greenlet nothing is thrown: its death reaches us through the reply port.
+        guards.append(_end_with(host, me.id, reply))
+    try:
+        host.snd(port, *msg, reply.id)
+        return receive_for(reply, None, timeout)
+    except ReceiveTimeout:
+        return ()
+    except PortKilled:
+        if me is not None and me.state == DEAD:
+            raise
+        return ()
+    finally:
+        for guard in guards:
+            guard.cancel()
+        scheduler.die(reply, ())
+
+
+def _end_with(host: Host, port: object, reply: Port) -> Monitor:
+    """Let the death of ``port`` end the wait for the answer."""
+    target = host.find(port)
+    if target is None:
+        return host.monitor(port, lambda *reason: host.scheduler.kill(reply, reason), None)
+    monitor = KillMonitor(target, reply)
+    monitors.add(target, monitor)
+    return monitor

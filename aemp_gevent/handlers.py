@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""Handlers: what ``rcv`` registers on a port, and how a message finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+from aemp_gevent.matching import Handler, Matcher, Message, match_elements
+
+# What a handler is registered for: a tag, or the elements of a list pattern.
+Registration: TypeAlias = "tuple[str | list[Any], Handler | None]"
+
+
+def parse_registrations(
+    what: tuple[Any, ...], tags: Mapping[str, Handler | None]
+) -> tuple[Handler | None, list[Registration]]:
+    """Read the arguments of ``rcv`` after the port: the new default handler, if any, and the others.
+
+    Raises:
+        TypeError: They have none of the forms that ``rcv`` takes; the text says which one is wrong.
+    """
+    pairs = list(what)
+    default: Handler | None = None
+    if len(pairs) % 2:
+        default = pairs.pop(0) if callable(pairs[0]) else pairs.pop()
+        if not callable(default):
+            raise TypeError(f"rcv(): {default!r} stands without a handler; give tag, handler pairs")
+    found: list[Registration] = []
+    for match, handler in [*zip(pairs[::2], pairs[1::2], strict=True), *tags.items()]:
+        if handler is not None and not callable(handler):
+            raise TypeError(f"rcv(): the handler of {match!r} is {handler!r}, which cannot be called")
+        if isinstance(match, str):
+            found.append((match, handler))
+        elif isinstance(match, (list, tuple)) and handler is not None:
+            found.append((list(match), handler))
+        else:
+            raise TypeError(f"rcv(): {match!r} is no tag (str) and no pattern (list) with a handler")
+    return default, found
+
+
+class Handlers:
+    """The tag handlers and patterns that ``rcv`` registered on one port."""
+
+    __slots__ = ("_patterns", "_tags")
+
+    def __init__(self) -> None:
+        self._tags: dict[str, Handler] = {}
+        self._patterns: list[tuple[Matcher, Handler]] = []
+
+    def set_tag(self, tag: str, handler: Handler | None) -> None:
+        """Make ``handler`` the one for a tag, in place of any other; None removes it."""
+        if handler is None:
+            self._tags.pop(tag, None)
+        else:
+            self._tags[tag] = handler
+
+    def add_pattern(self, pattern: list[Any], handler: Handler) -> None:
+        """Add a handler for messages whose first elements match."""
+        self._patterns.append((match_elements(pattern), handler))
+
+    def register(self, registrations: list[Registration]) -> None:
+        """Take over what ``rcv`` was given."""
+        for match, handler in registrations:
+            if isinstance(match, str):
+                self.set_tag(match, handler)
+            elif handler is not None:
+                self.add_pattern(match, handler)
+
+    def find(self, message: Message) -> list[Callable[[], None]]:
+        """Return the calls that this message is due: its tag's handler first, then every pattern that matches."""
+        calls: list[Callable[[], None]] = []
+        if message:
+            tag = message[0]
+            handler = self._tags.get(tag) if isinstance(tag, str) else None
+            if handler is not None:
+                calls.append(partial(self._call_tag, tag, handler, message[1:]))
+        calls += [partial(self._call_pattern, entry, message) for entry in self._patterns if entry[0](message)]
+        return calls
+
+    def serve(self, message: Message) -> bool:
+        """Call whoever is due this message; return whether there was anybody."""
+        if not self._patterns:  # the usual case: at most one call, so no list of calls
+            if not message or not isinstance(message[0], str):
+                return False
+            tag = message[0]
+            handler = self._tags.get(tag)
+            if handler is None:
+                return False
+            if handler(*message[1:]) is True and self._tags.get(tag) is handler:
+                del self._tags[tag]
+            return True
+        calls = self.find(message)
+        for call in calls:
+            call()
+        return bool(calls)
+
+    def _call_tag(self, tag: str, handler: Handler, rest: Message) -> None:
+        # A handler that returns True is done, unless it put another in its place meanwhile.
+        if handler(*rest) is True and self._tags.get(tag) is handler:
+            del self._tags[tag]
+
+    def _call_pattern(self, entry: tuple[Matcher, Handler], message: Message) -> None:
+        # An earlier handler of this very message may have removed the pattern.
+        if entry in self._patterns and entry[1](*message) is True and entry in self._patterns:
+            self._patterns.remove(entry)

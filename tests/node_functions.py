@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""Functions that tests spawn on one of several nodes in this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aemp_gevent.context import SELF
+from aemp_gevent.node import Node
+
+node: Node
+"""The node on which they are spawned; a test sets it."""
+
+called: list[tuple[Any, ...]] = []
+
+
+def echo(reply: str) -> None:
+    node.rcv(SELF(), lambda *message: node.snd(reply, *message))
+
+
+def note(*args: Any) -> None:
+    called.append((SELF(), *args))
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
