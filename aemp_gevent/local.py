@@ -340,8 +340,8 @@ class LocalNode:
     def mon(self, port: object, *action: Any) -> Monitor:
         """Do something, once, when a port dies or messages to it are lost. Returns a guard. Never switches.
 
-        ``mon(port, cb)``
-            Calls ``cb(*reason)``; an empty reason is a normal death.
+        ``mon(port, cb)`` or ``mon(port, cb, *args)``
+            Calls ``cb(*args, *reason)``; an empty reason is a normal death.
         ``mon(port)``
             Kills this port (``SELF()``) with the same reason, unless the death was normal.
         ``mon(port, rcvport)``

@@ -28,6 +28,7 @@ Nothing here switches but :meth:`Peer.pause`.
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Iterable
 from time import monotonic
 from typing import Any, Protocol
@@ -58,6 +59,10 @@ _FIRST_RETRY_SECONDS = 0.2
 _LAST_RETRY_SECONDS = 5.0
 """After a failed dial the next waits this long, doubling each time: a tight loop of sends to a dead
 node must not become a tight loop of dialling."""
+
+# Short, and survives a repr() that raises: where deaths are reported nothing may.
+_REPR = reprlib.Repr()
+_REPR.maxother = _REPR.maxstring = 200
 
 _log = logging.getLogger("aemp_gevent")
 
@@ -253,7 +258,7 @@ class Peer:
             self.send_if_connected(["", "kil0", name, *reason])
         except (UnencodableMessageError, MessageTooLargeError):
             # Here a reason may be anything; the watcher must hear of the death all the same.
-            self.send_if_connected(["", "kil0", name, *(repr(element)[:200] for element in reason[:10])])
+            self.send_if_connected(["", "kil0", name, *map(_REPR.repr, reason[:10])])
 
     # --- sending ---
 
@@ -483,7 +488,9 @@ class Peer:
         if link.is_up or link.peer_nonce in self._held.values() or self._is_abandoned():
             self._lose(why)  # rule 5
             return
-        _log.warning("connection with %s at %s closed: %s", self.node, link.transport.peer_address, why)
+        # One that was closed because there is a better one is no news.
+        level = logging.DEBUG if self.link is not None or self._links else logging.WARNING
+        _log.log(level, "connection with %s at %s closed: %s", self.node, link.transport.peer_address, why)
         if link.dialled:
             self.attempt_failed(why)
         elif link in self._hopes:
@@ -502,7 +509,7 @@ class Peer:
         """The link is lost: close everything, and tell everybody."""
         if self.link is None:
             return
-        _log.warning("link to %s lost: %s", self.node, why)
+        _log.log(logging.INFO if reason else logging.WARNING, "link to %s lost: %s", self.node, why)
         self.link = None
         for link in self._links:
             link.abort()

@@ -42,14 +42,16 @@ def resolve_node(noderef: str, *, lookup: Lookup = socket.getaddrinfo) -> str:
         raise InvalidNoderefError(noderef, "a noderef is a string")
     if noderef.startswith((ANON_PREFIX, SLAVE_PREFIX)):
         raise InvalidNoderefError(noderef, "names that begin like this are reserved, and have no endpoints")
-    found: dict[str, None] = {}
+    found: list[str] = []
     for component in noderef.split(","):
         word = component.strip()
         if not word or word.isdigit():
             endpoint = _this_host(word, lookup)
         else:
             endpoint = resolve_endpoint(parse_endpoint(word), lookup=lookup)
-        found[str(endpoint)] = None
+        # Port 0 is any free port: two of them are two ports.
+        if endpoint.port == 0 or str(endpoint) not in found:
+            found.append(str(endpoint))
     return ",".join(found)
 
 

@@ -12,6 +12,8 @@ in the order of time, and checked; the exit code is 0 if all was right.
 This script is no node itself: it starts, kills, prints, and compares.
 """
 
+from __future__ import annotations
+
 import argparse
 import heapq
 import json
@@ -77,8 +79,10 @@ class Transcript:
 class Process:
     """A process of the demo, and the facts it told."""
 
-    def __init__(self, transcript: Transcript, name: str, *args: str) -> None:
+    def __init__(self, transcript: Transcript, failure: AsyncResult[str], name: str, *args: str) -> None:
         self.name = name
+        self._failure = failure
+        self._is_killed = False
         self._transcript = transcript
         self._facts: defaultdict[str, AsyncResult[Any]] = defaultdict(AsyncResult)  # Any: whatever JSON can say
         transcript.begin(name)
@@ -97,22 +101,28 @@ class Process:
             for key, value in told["facts"].items():
                 self._facts[key].set(value)
         self._transcript.end(self.name)
+        code = self._popen.wait()
+        if code and not self._is_killed:
+            self._failure.set(f"{self.name} ended with exit code {code}")
 
     def fact(self, key: str) -> Any:
         """Wait until this process tells a fact, and return it.
 
         Raises:
-            DemoError: The process ended without.
+            DemoError: The process ended without, or any of them failed.
         """
         fact = self._facts[key]
         # Any: the stubs find no common type for what can be waited for.
-        either: list[Any] = [fact, self._listener]
+        either: list[Any] = [fact, self._listener, self._failure]
         gevent.wait(either, count=1)
         if not fact.ready():
-            raise DemoError(f"{self.name} ended, with exit code {self.wait()}, before it told: {key}")
+            raise DemoError(
+                self._failure.get() if self._failure.ready() else f"{self.name} ended before it told: {key}"
+            )
         return fact.get()
 
     def kill(self) -> None:
+        self._is_killed = True
         self._transcript.add(monotonic(), "demo", f"kills {self.name}, process {self._popen.pid}, with SIGKILL")
         self._popen.send_signal(signal.SIGKILL)
 
@@ -147,10 +157,11 @@ def play(processes: dict[str, Process], path: Path, local_count: Counter[str]) -
         local_count: What must come out.
     """
     transcript = Transcript()
-    processes["server"] = server = Process(transcript, "server", str(path))
+    failure: AsyncResult[str] = AsyncResult()
+    processes["server"] = server = Process(transcript, failure, "server", str(path))
     address = server.fact("node")
     for name in CLIENTS:
-        processes[name] = Process(transcript, name, address)
+        processes[name] = Process(transcript, failure, name, address)
     anna, ben, cleo = (processes[name] for name in CLIENTS)
 
     wrong = server.fact("wrong")

@@ -69,13 +69,12 @@ def test_no_noderef_means_this_host(monkeypatch: pytest.MonkeyPatch, noderef: st
 
 
 def test_node_of_several_endpoints_is_reached_through_each(make_node: MakeNode) -> None:
-    node = make_node("127.0.0.1:0,127.0.0.1:0")
+    node = make_node(f"127.0.0.1:0,{free_address()}")
     first, second = node.NODE().split(",")
     assert first != second
     for endpoint in (first, second):
-        with pytest.MonkeyPatch.context():
-            host, _, port = endpoint.partition(":")
-            std_socket.create_connection((host, int(port)), 5).close()
+        host, _, port = endpoint.partition(":")
+        std_socket.create_connection((host, int(port)), 5).close()
     inbox = Inbox(node)
     make_node().snd(inbox, "hello")
     wait_until(lambda: inbox.messages)
@@ -341,12 +340,25 @@ def test_everything_to_a_port_in_one_breath(make_node: MakeNode) -> None:
     one.mon(port, died)
     one.snd(port, "one", 1)
     one.snd(port, "two", 2)
-    one.kil(port, "enough", [1])
-    one.snd(port, "behind the kill")
     assert one.up_nodes() == []
-    assert died.wait() == ("enough", [1])
     wait_until(lambda: len(answers.messages) == 2)
     assert answers.messages == [("one", 1), ("two", 2)]
+    one.kil(port, "enough", [1])
+    one.snd(port, "behind the kill")
+    assert died.wait() == ("enough", [1])
+    assert len(answers.messages) == 2
+
+
+def test_spawned_port_that_is_killed_in_the_same_breath_is_dead(make_node: MakeNode) -> None:
+    one, two = make_node(), make_node(allow_spawn=["tests.node_functions.*"])
+    died = Deaths()
+    port = one.spawn(two.NODE(), "tests.node_functions.note")
+    one.mon(port, died)
+    one.kil(port, "at once")
+    assert died.wait() == ("at once",)
+    again = Deaths()
+    one.mon(port, again)
+    assert again.wait()[0] == "no_such_port"
 
 
 def test_kill_and_monitor_across_nodes(make_node: MakeNode) -> None:

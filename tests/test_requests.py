@@ -203,7 +203,8 @@ def test_reason_that_cannot_travel_reaches_the_watcher_all_the_same(node: Node, 
     request, verb, port, *reason = peer.packet()
     assert (request, verb, port) == ("", "kil0", name)
     assert reason[0] == "'odd'"
-    assert reason[1] == ("<odd>" * 1000)[:200]
+    assert reason[1].startswith("<odd><odd>")
+    assert len(reason[1]) <= 200
 
 
 def test_reason_whose_repr_fails_reaches_the_watcher_all_the_same(node: Node, peer: RawPeer) -> None:

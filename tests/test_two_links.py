@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
 import pytest
 
 import aemp_gevent.local
@@ -27,6 +28,19 @@ from aemp_gevent.peer import Peer
 from aemp_gevent.scheduler import JOB, Job, Scheduler
 from aemp_gevent.settings import make_settings
 from aemp_gevent.transport import Sink
+from tests.helpers import wait_until
+from tests.networking import (
+    OUR_PROVIDER,
+    SECRET,
+    Deaths,
+    Inbox,
+    MakeNode,
+    RawListener,
+    RawPeer,
+    line_of,
+    node_factory,
+    process,
+)
 
 IDS = ("127.0.0.1:1001", "127.0.0.1:1002")
 MESSAGES = 3
@@ -429,3 +443,174 @@ def test_messages_arrive_in_order_or_their_sender_hears_of_the_loss(
     # Otherwise the rules that matter were never put to the test.
     assert seen["moved to another connection"] > runs / 100, seen
     assert bool(seen["lost"]) == bool(options["breaks"]), seen
+
+
+# --- with sockets ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+@pytest.mark.slow
+def test_two_nodes_that_dial_each_other_at_once_lose_nothing(make_node: MakeNode) -> None:
+    for _ in range(40):
+        one, two = make_node(), make_node()
+        ours, theirs, lost = Inbox(one), Inbox(two), Deaths()
+        one.mon(theirs, lost)
+        two.mon(ours, lost)
+        for number in range(50):
+            one.snd(theirs, number)
+            two.snd(ours, number)
+            if number % 10 == 0:
+                gevent.sleep(0)
+        wait_until(lambda: len(ours.messages) == len(theirs.messages) == 50)  # noqa: B023
+        assert [n for (n,) in ours.messages] == [n for (n,) in theirs.messages] == list(range(50))
+        assert lost.count == 0
+        assert one.up_nodes() == [two.NODE()]
+        wait_until(lambda: len(open_links(one)) == len(open_links(two)) == 1)  # noqa: B023
+        one.shutdown()
+        two.shutdown()
+
+
+def open_links(node: Node) -> list[Any]:
+    assert node._network is not None
+    return [link for peer in node._network.peers.values() for link in peer._links]
+
+
+# --- restart or impostor -------------------------------------------------------------------
+
+
+def incarnation(name: str) -> tuple[tuple[str, str], ...]:
+    return (*OUR_PROVIDER, ("uniq", name))
+
+
+def test_second_node_of_the_same_id_is_refused_while_the_first_answers(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of what it sends is handled, even what comes in one piece with its auth line."""
+    node = make_node()
+    inbox = Inbox(node)
+    name = inbox.port.partition("#")[2]
+    down: list[Any] = []
+    node.mon_nodes(lambda other, up, *reason: down.append((other, up)))
+    with (
+        RawPeer.dial(node, extras=incarnation("first")).shake() as first,
+        RawPeer.dial(node, extras=incarnation("second")) as second,
+    ):
+        second.greet()
+        # The node has sent its auth line, too: it proves itself as soon as it was greeted.
+        while second.handshake._buffer == b"" and second.handshake.state.name != "VERIFIED":
+            second.handshake.receive(second._read())
+        second.sock.sendall(second.handshake.prove() + second.encode([name, "early"]))
+        assert first.packet()[:2] == ["", "time"]
+        second.send([name, "late"])
+        first.send(["devnull"])
+        request, verb, text = second.packet()
+        assert (request, verb) == ("", "refused")
+        assert "is alive" in text
+        assert second.closed()
+        first.send([name, "from the first"])
+        wait_until(lambda: inbox.messages)
+        assert first.answers()
+    assert inbox.messages == [("from the first",)]
+    assert [record.levelname for record in caplog.records if "second node" in record.getMessage()] == ["ERROR"]
+    assert down[0] == ("127.0.0.1:9", True)
+
+
+def test_refused_node_says_so(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+    node, died = make_node(), Deaths()
+    with RawListener() as listener:
+        node.mon(f"{listener.id}#p", died)
+        with listener.accept(extras=incarnation("x")).shake() as peer:
+            peer.send(["", "refused", "somebody else is alive"])
+            assert "somebody else is alive" in died.wait()[2]
+            assert peer.closed()
+    assert "ERROR" in [record.levelname for record in caplog.records]
+    assert "somebody else is alive" in caplog.text
+
+
+def test_restarted_node_is_taken_in_when_the_old_one_is_silent(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its predecessor's downs come first, and what it sent meanwhile is handled after them."""
+    monkeypatch.setattr("aemp_gevent.peer.IMPOSTOR_SECONDS", 0.2)
+    node = make_node()
+    events: list[Any] = []
+    name = node.port(lambda *message: events.append(message)).partition("#")[2]
+    with (
+        RawPeer.dial(node, extras=incarnation("first")).shake() as first,
+        RawPeer.dial(node, extras=incarnation("second")) as second,
+    ):
+        node.mon_nodes(lambda other, up, *reason: events.append(("node", up)))
+        node.mon("127.0.0.1:9#p", lambda *reason: events.append(("died", *reason[:2])))
+        assert first.packet() == ["", "mon1", "p"]
+        second.shake()
+        second.send([name, "from the second"])
+        wait_until(lambda: len(events) == 4)
+        assert events == [
+            ("died", "transport_error", "127.0.0.1:9"),
+            ("node", False),
+            ("node", True),
+            ("from the second",),
+        ]
+        assert second.answers()
+        assert first.closed()
+
+
+def test_new_incarnation_is_believed_to_be_alive(make_node: MakeNode) -> None:
+    """What was believed dead of the old process is forgotten."""
+    node, died = make_node(), Deaths()
+    with RawPeer.dial(node, extras=incarnation("first")).shake() as first:
+        node.mon("127.0.0.1:9#p", died)
+        assert first.packet() == ["", "mon1", "p"]
+    assert died.wait()[0] == "transport_error"
+    with RawPeer.dial(node, extras=incarnation("first")).shake() as same:
+        node.snd("127.0.0.1:9#p", "shunned")
+        node.snd("127.0.0.1:9#q", "not shunned")
+        assert same.packet() == ["q", "not shunned"]
+    wait_until(lambda: not node.up_nodes())
+    with RawPeer.dial(node, extras=incarnation("second")).shake() as other:
+        node.snd("127.0.0.1:9#p", "alive")
+        assert other.packet() == ["p", "alive"]
+
+
+PROCESS = """
+import sys
+import gevent
+import aemp_gevent as mp
+
+mp.configure(nodeid="twin", seeds=[sys.argv[1]])
+mp.mon_nodes(lambda node, up, *reason: print("up" if up else "down", flush=True))
+mp.reg(mp.port(lambda reply: mp.snd(reply, sys.argv[2])), "who")
+print("ready", flush=True)
+with mp.attach():
+    mp.receive()
+"""
+
+
+@pytest.mark.slow
+def test_second_process_of_the_same_id_is_refused_and_a_restarted_one_taken_in(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AEMP_SECRET", SECRET)
+    node = make_node()
+    with process(PROCESS, node.NODE(), "first") as first:
+        assert [line_of(first), line_of(first)] == ["ready", "up"]
+        died = Deaths()
+        node.mon("twin#who", died)
+        with process(PROCESS, node.NODE(), "second") as second:
+            assert line_of(second) == "ready"
+            # Up as far as it knows, until it is told that it is not welcome.
+            assert [line_of(second), line_of(second)] == ["up", "down"]
+            assert node.syncal(5, "twin#who") == ("first",)
+            assert died.count == 0
+        assert "refused a second node" in caplog.text
+        first.kill()
+        assert died.wait()[:2] == ("transport_error", "twin")
+    with process(PROCESS, node.NODE(), "third") as third:
+        assert [line_of(third), line_of(third)] == ["ready", "up"]
+        wait_until(lambda: node.node_is_up("twin"))
+        assert node.syncal(5, "twin#who") == ("third",)

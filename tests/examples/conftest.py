@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -101,10 +102,8 @@ class Program:
         self._reader.join(PATIENCE)
         for pipe in (self._popen.stdin, self._popen.stdout):
             assert pipe is not None
-            try:
+            with suppress(BrokenPipeError):  # something typed was never read
                 pipe.close()
-            except BrokenPipeError:
-                pass  # something typed was never read
 
 
 @pytest.fixture

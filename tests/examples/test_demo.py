@@ -109,7 +109,7 @@ def test_a_client_that_is_missing_makes_the_demo_fail(start):
     demo = start("demo.py")
     os.kill(int(demo.expect("starts ben, process ")), signal.SIGKILL)
     assert demo.wait() == 1
-    assert "demo: failed: " in demo.output
+    assert "demo: failed: ben ended with exit code -9\n" in demo.output
     wait_for_end([int(pid) for pid in re.findall(r"starts \w+, process (\d+)", demo.output)])
 
 
