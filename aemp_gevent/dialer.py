@@ -20,7 +20,7 @@ def dial(endpoints: Sequence[Endpoint], timeout: float) -> socket.socket:
         timeout: Seconds for all of them together; each gets an equal part of what is left.
 
     Raises:
-        OSError: None did; the text names each and says why.
+        OSError: None did; the text says why, and names them if they are several.
     """
     deadline = monotonic() + timeout
     failures: list[str] = []
@@ -29,7 +29,8 @@ def dial(endpoints: Sequence[Endpoint], timeout: float) -> socket.socket:
         try:
             return _connect(endpoint, share)
         except OSError as error:
-            failures.append(f"{endpoint}: {error.strerror or error}")
+            why = error.strerror or str(error)
+            failures.append(why if len(endpoints) == 1 else f"{endpoint}: {why}")
     raise OSError("; ".join(failures) or "no endpoint")
 
 

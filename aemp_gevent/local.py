@@ -316,7 +316,8 @@ class LocalNode:
         """Kill a port; without a reason it is a normal death. Queues and returns, never switches.
 
         The kill takes its place behind the messages sent before it. Killing what is dead
-        already does nothing: the first kill wins.
+        already does nothing: the first kill wins. ``kil(SELF())`` returns, too: what the
+        handler does next still happens, until it waits.
 
         Raises:
             NodePortError: It is a node port, which lives as long as its node.
@@ -343,7 +344,8 @@ class LocalNode:
         ``mon(port, cb)`` or ``mon(port, cb, *args)``
             Calls ``cb(*args, *reason)``; an empty reason is a normal death.
         ``mon(port)``
-            Kills this port (``SELF()``) with the same reason, unless the death was normal.
+            Kills this port (``SELF()``) with the same reason, unless the death was normal. To
+            go with the port in any case: ``mon(port, kil, SELF())``.
         ``mon(port, rcvport)``
             Kills ``rcvport`` with the same reason, unless the death was normal.
         ``mon(port, rcvport, *msg)``
@@ -545,7 +547,8 @@ class LocalNode:
         normal death, an exception that leaves it an abnormal one. Without ``with`` the
         port lives until ``detach()`` or the greenlet's end. Nothing is thrown into such a
         greenlet when its port is killed: its next blocking call of ours raises
-        ``PortKilled``.
+        ``PortKilled``. Initialise the node first: the ID that this returns before that
+        reaches the port only from within this process.
 
         Raises:
             NoPortContextError: On the hub, which must never wait.

@@ -153,6 +153,15 @@ class SocketTransport:
             self._hub.loop.run_callback(self._flush)
 
     def _flush(self) -> None:
+        try:
+            self._send_all()
+        except BaseException:
+            # Ctrl-C strikes on the hub, too, and what is queued is still to be sent.
+            if not self._closed:
+                self._hub.loop.run_callback(self._flush)
+            raise
+
+    def _send_all(self) -> None:
         if self._closed:
             return
         while self.buffered:

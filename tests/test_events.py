@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""What ``zope.event`` subscribers and ``mon_nodes`` hear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import zope.event
+
+from aemp_gevent.context import SELF
+from aemp_gevent.events import NodeDown, NodeUp, PortDied
+from tests.helpers import turns, wait_until
+from tests.networking import Deaths, Inbox, MakeNode, RawPeer, node_factory
+
+PEER = "127.0.0.1:9"
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    heard: list[Any] = []
+    monkeypatch.setattr(zope.event, "subscribers", [heard.append])
+    return heard
+
+
+def test_node_up_and_down(make_node: MakeNode, heard: list[Any]) -> None:
+    node = make_node()
+    with RawPeer.dial(node).shake() as peer:
+        assert peer.answers()
+        wait_until(lambda: heard)
+        peer.send(["", "bye"])
+        assert peer.closed()
+    wait_until(lambda: len(heard) == 2)
+    assert heard == [NodeUp(PEER, node.NODE()), NodeDown(PEER, node.NODE(), ("shutdown", PEER))]
+
+
+def test_node_up_comes_before_that_nodes_messages(make_node: MakeNode, heard: list[Any]) -> None:
+    node = make_node()
+    name = node.port(lambda *message: heard.append(message)).partition("#")[2]
+    with RawPeer.dial(node) as peer:
+        peer.shake()
+        peer.send([name, "first"])
+        wait_until(lambda: len(heard) == 2)
+    assert heard[:2] == [NodeUp(PEER, node.NODE()), ("first",)]
+
+
+def test_only_abnormal_unmonitored_deaths_are_told(make_node: MakeNode, heard: list[Any]) -> None:
+    node, died = make_node(), Deaths()
+    normal, watched, alone = (node.port(print) for _ in range(3))
+    node.mon(watched, died)
+    node.kil(normal)
+    node.kil(watched, "watched")
+    node.kil(alone, "alone", 1)
+    assert died.wait() == ("watched",)
+    wait_until(lambda: heard)
+    turns(3)
+    assert heard == [PortDied(alone, ("alone", 1))]
+
+
+def test_subscriber_that_raises_or_blocks_hurts_nobody(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def bad(event: object) -> None:
+        raise ValueError("a bad subscriber")
+
+    monkeypatch.setattr(zope.event, "subscribers", [bad])
+    one, two = make_node(), make_node()
+    inbox = Inbox(two)
+    one.snd(inbox, 1)
+    wait_until(lambda: inbox.messages)
+    assert "a bad subscriber" in caplog.text
+
+
+def test_mon_nodes_tells_in_order_and_in_its_ports_context_until_cancelled(make_node: MakeNode) -> None:
+    node = make_node()
+    told: list[Any] = []
+    port = node.port(print)
+    guard = node.peval(port, node.mon_nodes, lambda *change: told.append((SELF(), *change)))
+    assert guard is not None
+    cancelled: list[Any] = []
+    with node.mon_nodes(lambda *change: cancelled.append(change)):
+        pass
+    with RawPeer.dial(node).shake() as peer:
+        assert peer.answers()
+    wait_until(lambda: len(told) == 2)
+    guard.cancel()
+    guard.cancel()
+    RawPeer.dial(node).shake().close()
+    wait_until(lambda: not node.up_nodes())
+    turns(3)
+    assert told[0] == (port, PEER, True)
+    assert told[1][:3] == (port, PEER, False)
+    assert len(told) == 2
+    assert cancelled == []
+
+
+def test_callback_of_mon_nodes_cancelled_after_it_was_queued_is_not_called(make_node: MakeNode) -> None:
+    node = make_node()
+    told: list[Any] = []
+
+    def first(*change: Any) -> None:
+        told.append(change)
+        guard.cancel()
+
+    node.mon_nodes(first)
+    guard = node.mon_nodes(lambda *change: told.append("too late"))
+    with RawPeer.dial(node).shake() as peer:
+        assert peer.answers()
+        assert told == [(PEER, True)]

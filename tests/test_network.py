@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""The links of a node: seeds, strangers, and what a greeting says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import aemp_gevent.network
+from aemp_gevent.network import PROVIDER
+from tests.helpers import wait_until
+from tests.networking import Inbox, MakeNode, RawListener, RawPeer, free_address, node_factory
+
+
+@pytest.fixture
+def make_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeNode]:
+    monkeypatch.setattr(aemp_gevent.network, "_FIRST_SEED_SECONDS", 0.02)
+    monkeypatch.setattr(aemp_gevent.network, "_LAST_SEED_SECONDS", 0.05)
+    with node_factory() as make:
+        yield make
+
+
+def test_seeds_are_linked_to_from_the_start(make_node: MakeNode) -> None:
+    seeds = [make_node() for _ in range(3)]
+    host, port = seeds[2].NODE().split(":")
+    node = make_node("127.0.0.1:0", seeds[0].NODE(), seeds[1].NODE(), f"localhost:{port}")
+    wait_until(lambda: len(node.up_nodes()) == 3)
+    for seed in seeds:
+        wait_until(lambda: seed.up_nodes() == [node.NODE()])  # noqa: B023
+
+
+def test_seed_that_is_down_at_first_is_dialled_until_it_is_up(make_node: MakeNode) -> None:
+    address = free_address()
+    node = make_node("127.0.0.1:0", address, "no-such-host.invalid:1")
+    seed = make_node(address)
+    wait_until(lambda: node.up_nodes() == [address])
+    seed.shutdown()
+    wait_until(lambda: node.up_nodes() == [])
+    make_node(address)
+    wait_until(lambda: node.up_nodes() == [address])
+
+
+def test_seed_that_closes_its_link_is_dialled_again(make_node: MakeNode) -> None:
+    with RawListener() as listener:
+        make_node("127.0.0.1:0", listener.id)
+        for _ in range(3):
+            listener.accept().shake().close()
+
+
+def test_node_that_is_its_own_seed_gives_it_up_in_silence(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    address, other = free_address(), make_node()
+    node = make_node(address, address, f"localhost:{address.partition(':')[2]}", other.NODE())
+    wait_until(lambda: node.up_nodes() == [other.NODE()])
+    assert node._network is not None
+    network = node._network
+    wait_until(lambda: len(network._workers) == 1)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_node_that_is_its_own_seed_by_another_address_gives_it_up(make_node: MakeNode) -> None:
+    behind = free_address()
+    node = make_node(None)
+    node.configure(nodeid=free_address(), binds=[behind], seeds=[behind], secret="s")
+    network: Any = node._network
+    wait_until(lambda: len(network._workers) == 0)
+    assert node.up_nodes() == []
+
+
+def test_sending_to_ourselves_by_another_name_is_refused(make_node: MakeNode) -> None:
+    behind = free_address()
+    node = make_node(None)
+    node.configure(nodeid="named", binds=[behind], secret="s")
+    reasons: list[Any] = []
+    node.mon(f"{behind}#x", lambda *reason: reasons.append(reason))
+    wait_until(lambda: reasons)
+    assert "myself" in reasons[0][2]
+
+
+def test_greeting_says_who_we_are(make_node: MakeNode) -> None:
+    node = make_node()
+    with RawPeer.dial(node) as one, RawPeer.dial(node) as two:
+        first, second = one.greet(), two.greet()
+        assert first.node == node.NODE()
+        assert first.auth_methods == ("hmac_sha3_512",)
+        assert first.framings[:2] == ("msgpack", "json")
+        assert first.provider == PROVIDER
+        assert first.extra("mproto") == "1"
+        assert first.extra("peeraddr") == "{}:{}".format(*one.sock.getsockname())
+        assert first.uniq
+        assert first.uniq == second.uniq
+        nonces = {peer.handshake._peer_lines[1] for peer in (one, two)}
+        assert len(nonces) == 2
+        assert all(len(nonce) == 88 for nonce in nonces)
+
+
+def test_strangers_are_forgotten(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever node IDs they claim: memory is not theirs to fill."""
+    monkeypatch.setattr(aemp_gevent.network, "IDLE_PEERS", 5)
+    node = make_node()
+    network = node._network
+    assert network is not None
+    network._sweep_at = 5
+    for number in range(30):
+        with RawPeer.dial(node, f"stranger/{number}", secret="wrong") as stranger:
+            stranger.greet()
+            stranger.sock.sendall(stranger.handshake.prove())
+            assert stranger.closed()
+    wait_until(lambda: not network.strangers)
+    assert len(network.peers) < 12
+
+
+def test_shutdown_closes_strangers_too(make_node: MakeNode) -> None:
+    node = make_node()
+    with RawPeer.dial(node) as stranger:
+        stranger.greet()
+        node.shutdown()
+        assert stranger.closed()
+
+
+def test_flush_gives_up_after_its_timeout(make_node: MakeNode) -> None:
+    node = make_node()
+    with RawPeer.dial(node).shake() as peer:
+        node.snd(f"{peer.name}#x", bytes(8_000_000))
+        network: Any = node._network
+        assert not network.flush(0.05)
+        node.shutdown(0.05)
+
+
+def test_two_nodes_have_links_of_their_own(make_node: MakeNode) -> None:
+    one, two, three = make_node(), make_node(), make_node()
+    inboxes = [Inbox(three) for _ in range(2)]
+    one.snd(inboxes[0], 1)
+    wait_until(lambda: inboxes[0].messages)
+    assert two.up_nodes() == []
+    two.snd(inboxes[1], 2)
+    wait_until(lambda: inboxes[1].messages)
+    assert sorted(three.up_nodes()) == sorted([one.NODE(), two.NODE()])
