@@ -29,7 +29,7 @@ class Attachment:
             self._greenlet.rawlink(self._ended)
 
     def _ended(self, ended: Greenlet[..., Any]) -> None:  # on the hub
-        self._port.scheduler.die(self._port, _reason_of(ended.exception))
+        self._die(_reason_of(ended.exception))
 
     @property
     def port(self) -> str:
@@ -48,14 +48,20 @@ class Attachment:
     def detach(self, error: BaseException | None = None) -> None:
         """Let the port die, normally or of an exception, and give the greenlet its former context back."""
         port = self._port
+        if getcurrent() is not self._greenlet:
+            # From outside: the greenlet may wait in receive, which a kill wakes. The context
+            # stays, so that its next blocking call finds the dead port.
+            port.scheduler.kill(port, _reason_of(error))
+            return
         if isinstance(self._greenlet, Greenlet):
             self._greenlet.unlink(self._ended)
-        if getattr(self._greenlet, "aemp_port", None) is port:
+        if current_port() is port:
             self._greenlet.aemp_port = self._before  # type: ignore[attr-defined]
-        if port.dying is not None:
-            port.scheduler.die(port, port.dying)
-        else:
-            port.scheduler.die(port, _reason_of(error))
+        self._die(_reason_of(error))
+
+    def _die(self, reason: Reason) -> None:
+        port = self._port
+        port.scheduler.die(port, reason if port.dying is None else port.dying)
 
 
 def _reason_of(error: BaseException | None) -> Reason:

@@ -116,6 +116,8 @@ class LocalNode:
         """
         if callback is not None and not callable(callback):
             raise TypeError(f"port(): {callback!r} cannot be called; give a function, and reg() for a name")
+        if context is not None and not isinstance(context, Context):
+            raise TypeError(f"port(): {context!r} is no contextvars.Context")
         return self._create(self._new_name(), callback, limit, context).id
 
     @property
@@ -138,7 +140,7 @@ class LocalNode:
         scheduler = self._scheduler
         if port_id in self._ports:
             raise PortExistsError(port_id)
-        default = scheduler.discard if callback is None else callback
+        default = scheduler.default if callback is None else callback
         port = (
             Port(port_id, scheduler, default) if context is None else ContextPort(port_id, scheduler, default, context)
         )
@@ -366,7 +368,7 @@ class LocalNode:
             NoPortContextError: ``mon(port)`` outside a port.
             InvalidPortError: One of the ports is none.
         """
-        context = current_port()
+        context: Port | None = getattr(getcurrent(), "aemp_port", None)
         if not action:
             call = _killer(self, require_port("mon(port)").id)
         elif callable(action[0]):
@@ -385,7 +387,10 @@ class LocalNode:
         target = self.find(port)
         if target is not None:
             monitor = Monitor(target, call, context)
-            monitors.add(target, monitor)
+            if target.monitors is None:  # the usual case; monitors.add would do the same
+                target.monitors = monitor
+            else:
+                monitors.add(target, monitor)
             return monitor
         node, name = ids.split_port(port)
         if not self._is_here(node):
@@ -519,9 +524,9 @@ class LocalNode:
         if target.main is not None:
             raise ReceiverBusyError(target.id, "it has a greenlet of its own already")
         target.main = (function, args, True)
-        if target.state == IDLE:
+        if target.state == IDLE and target.waiter is None:
             self._scheduler.enqueue(target)
-        elif target.state == RUNNING:
+        else:  # a handler is inside, or waits in receive; queued already, it is harmless
             target.divert_inbox()
         return port
 
@@ -622,8 +627,10 @@ def _killer(node: LocalNode, victim: object) -> Handler:
 
 
 def _handlers(port: Port) -> Handlers:
+    # Make, test, store: a finalizer may register handlers while these are made.
+    made = Handlers()
     if port.handlers is None:
-        port.handlers = Handlers()
+        port.handlers = made
     return port.handlers
 
 

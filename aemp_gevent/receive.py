@@ -86,7 +86,7 @@ def receive(*patterns: Pattern, timeout: float | None = None, default: Any = _RA
                 return inbox.popleft()
             scheduler.wait(port, current, 0)
     try:
-        return receive_for(require_port("receive()"), match_any_of(patterns), timeout)
+        return receive_for(port or require_port("receive()"), match_any_of(patterns), timeout)
     except ReceiveTimeout:
         if default is _RAISE:
             raise

@@ -16,6 +16,7 @@ import pytest
 from gevent.event import Event
 from greenlet import getcurrent
 
+from aemp_gevent import spawning
 from aemp_gevent.context import SELF
 from aemp_gevent.errors import (
     DeadPortError,
@@ -1770,3 +1771,56 @@ def test_a_handler_of_one_node_may_use_another(node, log):
     settle(other)
     [(sender,)] = log
     assert node.NODE(sender) == node.NODE()
+
+
+def test_detaching_from_another_greenlet_wakes_who_waits_in_receive(node):
+    attachments = []
+
+    def wait():
+        attachments.append(node.attach())
+        receive()
+
+    waiting = gevent.spawn(wait)
+    wait_until(lambda: attachments and waiting.gr_frame is not None, within=2.0, show=lambda: attachments)
+    attachments[0].detach()
+    waiting.join(2.0)
+    assert isinstance(waiting.value, gevent.GreenletExit)
+
+
+def test_a_body_given_while_a_handler_receives_gets_what_the_handler_leaves(node):
+    got: list[Any] = []
+
+    def body():
+        while True:
+            got.append(("body", *receive()))
+
+    def handler(*msg):
+        got.append(("handler", *msg))
+        got.append(("handler", *receive("wanted")))
+
+    port = node.port(handler)
+    node.snd(port, "first")
+    settle(node)
+    node.rcv_async(port, body)
+    for tag in ("left", "wanted", "after"):
+        node.snd(port, tag)
+    settle(node)
+    assert got == [("handler", "first"), ("handler", "wanted"), ("body", "left"), ("body", "after")]
+    node.kil(port)
+
+
+def test_an_actor_spawned_and_sent_to_in_one_breath_gets_every_message(node, monkeypatch):
+    got: list[Any] = []
+
+    @node.actor
+    def body():
+        while True:
+            got.append(receive())
+
+    monkeypatch.setitem(spawning._spawnable, "test.body", body)
+    port = node.spawn(node.NODE(), "test.body")
+    for number in range(3):
+        node.snd(port, number)
+    settle(node)
+    assert got == [(0,), (1,), (2,)]
+    node.kil(port)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
 
 import aemp_gevent.network
@@ -124,11 +125,14 @@ def test_shutdown_closes_strangers_too(make_node: MakeNode) -> None:
 
 def test_flush_gives_up_after_its_timeout(make_node: MakeNode) -> None:
     node = make_node()
+    network: Any = node._network
     with RawPeer.dial(node).shake() as peer:
-        node.snd(f"{peer.name}#x", bytes(8_000_000))
-        network: Any = node._network
+        sender = gevent.spawn(node.snd, f"{peer.name}#x", bytes(30_000_000))
+        wait_until(lambda: network.peers[peer.name].link.transport.buffered)
         assert not network.flush(0.05)
+        assert not sender.ready()
         node.shutdown(0.05)
+        sender.get(timeout=5)
 
 
 def test_two_nodes_have_links_of_their_own(make_node: MakeNode) -> None:
