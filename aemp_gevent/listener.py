@@ -55,7 +55,6 @@ class Listener:
     def start(self) -> None:
         """Begin to accept."""
         self._greenlet = gevent.spawn(self._accept)
-        self._greenlet.name = f"aemp listener {self.endpoint}"
 
     def _accept(self) -> None:
         while True:

@@ -38,7 +38,6 @@ from aemp_gevent.port import (
     IDLE,
     QUEUED,
     REMOTE,
-    RUNNING,
     BoundedMailbox,
     ContextPort,
     Port,

@@ -172,7 +172,7 @@ def cell(program: Program, key: str) -> str:
     noisy = "~" if max(values) - min(values) > 0.2 * abs(median) else ""
     if key == "bytes_per_port":
         return f"{noisy}{median:.0f} B"
-    unit = program.runs[0]["unit"]
+    unit = program.runs[0].get("unit", "")
     if unit == LATENCY_UNIT:
         return f"{noisy}{1e6 / median:.1f} us"
     factor, prefix = next((pair for pair in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if median >= pair[0]), (1.0, ""))

@@ -7,6 +7,9 @@ mostly puts them on two (not at once: short runs are faster): then the wake-up o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import gevent
 from gevent import socket
 from gevent.event import Event
@@ -83,10 +86,10 @@ def serve_ceiling(variant: str) -> str:
     return serve_one(echo)
 
 
-def on_readable(sock: socket.socket, handle: object) -> object:
+def on_readable(sock: socket.socket, handle: Callable[[bytes], object]) -> object:
     """Call ``handle(data)`` on the hub for whatever arrives. Keep what is returned."""
-    watcher = gevent.get_hub().loop.io(sock.fileno(), 1)
-    watcher.start(lambda: handle(sock.recv(4096)))  # type: ignore[operator]
+    watcher: Any = gevent.get_hub().loop.io(sock.fileno(), 1)  # the stubs of its start() are wrong
+    watcher.start(lambda: handle(sock.recv(4096)))
     return watcher
 
 

@@ -13,7 +13,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +24,7 @@ LIMIT_SECONDS = 180
 
 
 @contextmanager
-def peer(module: str, side: str, variant: str) -> Iterator[str]:
+def peer(module: str, side: str, variant: str) -> Generator[str, None, None]:
     """Run the peer of ``module`` in a process of its own and yield its address. It inherits our CPU affinity."""
     secret()
     command = [sys.executable, "-m", "benchmarks.peer", module.rpartition(".")[2], side, variant]

@@ -26,7 +26,7 @@ class PingPong:
         self.hits = 0
         self.near = near
         self.ours = near.port(self._hit)
-        self.theirs = far.port(lambda reply: far.snd(reply))
+        self.theirs = far.port(far.snd)
         self.lost: list[Any] = []
         near.mon(self.theirs, lambda *reason: self.lost.append(reason))
         near.snd(self.theirs, self.ours)

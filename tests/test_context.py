@@ -173,7 +173,7 @@ def test_a_call_that_needs_a_port_says_so_and_what_to_do():
 
 def test_a_context_is_given_back_also_after_an_exception(node):
     port = node._ports[node.port()]
-    with pytest.raises(LookupError), port_context(port):  # noqa: PT012
+    with pytest.raises(LookupError), port_context(port):
         assert current_port() is port
         raise LookupError
     assert current_port() is None

@@ -61,6 +61,7 @@ def test_port_of_a_closed_listener_is_free_although_connections_linger() -> None
         accepted[0].close()
         client.close()
         listener.close()
+        turns(2)  # gevent closes a socket on which somebody waits in the next turn of its loop
 
 
 def test_unix_socket_file_goes_with_its_listener(tmp_path: Path) -> None:

@@ -1650,7 +1650,7 @@ def test_attach_gives_the_running_greenlet_a_port(node):
 
 
 def test_an_exception_that_leaves_the_block_is_an_abnormal_death(node):
-    with pytest.raises(LookupError), node.attach() as port:  # noqa: PT012
+    with pytest.raises(LookupError), node.attach() as port:
         deaths = deaths_of(node, port)
         raise LookupError("mine")
     settle(node)
@@ -1658,7 +1658,7 @@ def test_an_exception_that_leaves_the_block_is_an_abnormal_death(node):
 
 
 def test_a_timeout_that_leaves_the_block_is_an_abnormal_death_too(node):
-    with pytest.raises(gevent.Timeout), node.attach() as port:  # noqa: PT012
+    with pytest.raises(gevent.Timeout), node.attach() as port:
         deaths = deaths_of(node, port)
         raise gevent.Timeout
     settle(node)

@@ -28,7 +28,6 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
     UnknownSettingError,
 )
-from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
 from tests.networking import SECRET, Deaths, Inbox, MakeNode, free_address, line_of, node_factory, process
 from tests.settling import PortLike
@@ -272,7 +271,7 @@ VALUES: list[Any] = [
     [],
     [1, [2, [3]]],
     {},
-    {"a": {1: b"x", None: 2.5, True: []}},
+    {"a": {1: b"x", None: 2.5, False: []}},
 ]
 
 

@@ -268,7 +268,7 @@ def test_sender_to_a_stopped_reader_is_paused_and_others_go_on(make_node: MakeNo
             return 0 < sent == before
 
         wait_until(stands_still)  # the system's own buffers are full, too
-        assert link.transport.buffered > 100_000
+        assert 50_000 < link.transport.buffered < 150_000, "a message is accepted, then its sender is paused"
         stopped_at = sent
         # Others are not paused: local ports, other links, and mon and kil on this one.
         inbox = Inbox(node)
@@ -279,7 +279,6 @@ def test_sender_to_a_stopped_reader_is_paused_and_others_go_on(make_node: MakeNo
         node.kil(f"{PEER}#q")
         wait_until(lambda: inbox.messages)
         assert sent == stopped_at < 2000
-        assert link.transport.buffered < 150_000, "a message is accepted, then its sender is paused"
         for _ in range(2000):
             while peer.packet()[0] != "p":
                 pass

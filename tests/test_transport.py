@@ -37,7 +37,9 @@ class Sink:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[SocketTransport, Sink, socket.socket]]:
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.socket()  # not create_server(), which is the standard library's and blocks
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
     near = socket.create_connection(listener.getsockname())
     far, _address = listener.accept()
     listener.close()
