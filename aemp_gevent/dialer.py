@@ -35,12 +35,18 @@ def dial(endpoints: Sequence[Endpoint], timeout: float) -> socket.socket:
 
 
 def _connect(endpoint: Endpoint, timeout: float) -> socket.socket:
-    if not endpoint.path:
-        return socket.create_connection((endpoint.host, endpoint.port), timeout)
-    sock = socket.socket(std_socket.AF_UNIX, std_socket.SOCK_STREAM)
+    # Not create_connection(): it asks the resolver, a thread, even for numeric addresses, and
+    # a busy loop can keep that thread's answer waiting for seconds.
+    if endpoint.path:
+        sock = socket.socket(std_socket.AF_UNIX, std_socket.SOCK_STREAM)
+        address: object = endpoint.path
+    else:
+        family = std_socket.AF_INET6 if ":" in endpoint.host else std_socket.AF_INET
+        sock = socket.socket(family, std_socket.SOCK_STREAM)
+        address = (endpoint.host, endpoint.port)
     try:
         sock.settimeout(timeout)
-        sock.connect(endpoint.path)
+        sock.connect(address)
     except OSError:
         sock.close()
         raise

@@ -8,8 +8,8 @@ from typing import Any
 from aemp_gevent.context import SELF
 from aemp_gevent.node import Node
 
-node: Node
-"""The node on which they are spawned; a test sets it."""
+node = Node()
+"""The node on which they are spawned; a test puts its own here."""
 
 called: list[tuple[Any, ...]] = []
 

@@ -30,6 +30,17 @@ def test_unix_socket(tmp_path: Path) -> None:
         dial([Endpoint("", 0, path)], 5).close()
 
 
+def test_numeric_address_asks_no_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver is a thread, whose answer a busy loop can keep waiting for seconds."""
+
+    def asked(*args: object) -> object:
+        raise AssertionError(args)
+
+    monkeypatch.setattr("gevent.hub.Hub.resolver", property(asked))
+    with RawListener() as listener:
+        dial([parse_endpoint(listener.id)], 5).close()
+
+
 def test_failure_names_every_endpoint(tmp_path: Path) -> None:
     addresses = [free_address(), free_address()]
     endpoints = [*map(parse_endpoint, addresses), Endpoint("", 0, str(tmp_path / "none"))]
@@ -48,11 +59,11 @@ def test_endpoint_that_never_answers_costs_its_part_of_the_timeout(monkeypatch: 
     """What is left goes to the others."""
     waited: list[float] = []
 
-    def silent(address: object, timeout: float) -> object:
+    def silent(endpoint: Endpoint, timeout: float) -> object:
         waited.append(timeout)
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(socket, "create_connection", silent)
+    monkeypatch.setattr("aemp_gevent.dialer._connect", silent)
     started = monotonic()
     with pytest.raises(OSError, match="timed out"):
         dial([Endpoint("192.0.2.1", 1)] * 2, 10)

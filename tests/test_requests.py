@@ -106,6 +106,18 @@ def test_snd_goes_over_links_that_are_up_and_dials_nobody(node: Node, peer: RawP
         assert inbox.messages == [("while it is up",)]
 
 
+def test_snd_does_not_dial_a_node_that_was_up_before(node: Node, peer: RawPeer) -> None:
+    with RawListener() as listener:
+        node.snd(f"{listener.id}#x", "hello")
+        with listener.accept().shake() as other:
+            assert other.packet() == ["x", "hello"]
+        wait_until(lambda: listener.id not in node.up_nodes())
+        peer.send(["", "snd", f"{listener.id}#x", 1])
+        assert peer.answers()
+        assert node._network is not None
+        assert not node._network.peers[listener.id]._dialling
+
+
 def test_snd_dials_where_that_is_allowed(make_node: MakeNode) -> None:
     node, other = make_node(allow_relay=True), make_node()
     inbox = Inbox(other)

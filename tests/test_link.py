@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""One connection: packets however they are cut, and ``after``, which makes a link wait for another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from aemp_gevent.node import Node
+from tests.helpers import turns, wait_until
+from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory
+
+SAME = (*OUR_PROVIDER, ("uniq", "one process"))
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+@pytest.fixture
+def node(make_node: MakeNode) -> Node:
+    return make_node()
+
+
+def name_of(inbox: Inbox) -> str:
+    return inbox.port.partition("#")[2]
+
+
+@pytest.mark.parametrize("framing", ["msgpack", "json"])
+def test_packets_arrive_byte_by_byte_with_keep_alives_between(node: Node, framing: str) -> None:
+    inbox = Inbox(node)
+    packets: list[list[object]] = [[name_of(inbox), 1], [], [name_of(inbox), "two", [3]], [""], [name_of(inbox)]]
+    with RawPeer.dial(node, framing=framing).shake() as peer:
+        for byte in b"".join(map(peer.encode, packets)):
+            peer.sock.sendall(bytes([byte]))
+            turns(1)
+        wait_until(lambda: len(inbox.messages) == 3)
+    assert inbox.messages == [(1,), ("two", [3]), ()]
+
+
+def test_handshake_byte_by_byte_and_packets_in_one_piece_with_its_end(node: Node) -> None:
+    inbox = Inbox(node)
+    with RawPeer.dial(node) as peer:
+        for byte in peer.handshake.start():
+            peer.sock.sendall(bytes([byte]))
+            turns(1)
+        while peer.handshake.state.name != "VERIFIED":
+            peer.handshake.receive(peer._read())
+        peer.sock.sendall(peer.handshake.prove() + peer.encode([name_of(inbox), "at once"]))
+        wait_until(lambda: inbox.messages)
+    assert inbox.messages == [("at once",)]
+
+
+def two_connections(node: Node) -> tuple[RawPeer, RawPeer]:
+    """Return two connections of one process, both up: their auth lines crossed."""
+    first, second = (RawPeer.dial(node, extras=SAME) for _ in range(2))
+    for peer in (first, second):
+        peer.greet()
+    for peer in (first, second):
+        while peer.handshake.state.name != "VERIFIED":
+            peer.handshake.receive(peer._read())
+        peer.sock.sendall(peer.handshake.prove())
+    return first, second
+
+
+def test_what_follows_an_after_waits_for_the_end_of_the_connection_it_names(node: Node) -> None:
+    inbox = Inbox(node)
+    name = name_of(inbox)
+    first, second = two_connections(node)
+    with first, second:
+        second.send(["", "after", first.nonce], [name, 2], [name, 3])
+        second.send([name, 4])
+        turns(20)
+        assert inbox.messages == []
+        first.send([name, 1])
+        first.sock.shutdown(1)
+        wait_until(lambda: len(inbox.messages) == 4)
+        second.send([name, 5])
+        wait_until(lambda: len(inbox.messages) == 5)
+        assert inbox.messages == [(1,), (2,), (3,), (4,), (5,)]
+
+
+def test_losing_the_connection_that_an_after_names_loses_the_link(node: Node) -> None:
+    inbox, died = Inbox(node), Deaths()
+    first, second = two_connections(node)
+    with first, second:
+        wait_until(node.up_nodes)
+        node.mon("127.0.0.1:9#p", died)
+        second.send(["", "after", first.nonce], [name_of(inbox), "never"])
+        turns(20)
+        first.sock.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")
+        first.close()
+        assert died.wait()[0] == "transport_error"
+        assert second.closed()
+    assert inbox.messages == []
+
+
+def test_after_that_names_no_connection_loses_the_link(node: Node) -> None:
+    inbox = Inbox(node)
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        peer.send(["", "after", "nobody's nonce"], [name_of(inbox), "never"])
+        assert peer.closed()
+    assert inbox.messages == []
