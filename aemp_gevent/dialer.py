@@ -39,7 +39,7 @@ def _connect(endpoint: Endpoint, timeout: float) -> socket.socket:
     # a busy loop can keep that thread's answer waiting for seconds.
     if endpoint.path:
         sock = socket.socket(std_socket.AF_UNIX, std_socket.SOCK_STREAM)
-        address: object = endpoint.path
+        address: str | tuple[str, int] = endpoint.path
     else:
         family = std_socket.AF_INET6 if ":" in endpoint.host else std_socket.AF_INET
         sock = socket.socket(family, std_socket.SOCK_STREAM)

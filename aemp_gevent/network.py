@@ -141,7 +141,7 @@ class Network:
     def _sweep(self) -> None:
         """Forget peers that nothing is known of but their ID; anybody may claim one in a greeting."""
         for idle in [peer for peer in self.peers.values() if peer.is_idle]:
-            idle.forget()
+            idle.ports.forget_all()
             del self.peers[idle.node]
         self._sweep_at = 2 * len(self.peers) + IDLE_PEERS
 

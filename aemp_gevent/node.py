@@ -11,6 +11,8 @@ hidden ``Random``; several can live in one process.
 from __future__ import annotations
 
 import logging
+import os
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +27,7 @@ from aemp_gevent.listener import ANY_HOST
 from aemp_gevent.local import LocalNode, no_such_port
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
-from aemp_gevent.network import Network
+from aemp_gevent.network import PROVIDER, Network
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import REMOTE, Port, Reason
 from aemp_gevent.requests import PERL_SPAWN, Requests
@@ -134,6 +136,8 @@ class Node(LocalNode):
         self._initialising = True  # resolving may switch, and another greenlet may try the same
         try:
             node_id = resolve()
+            if settings.binds is not None and any(endpoint.port == 0 for endpoint in ids.endpoints(node_id)):
+                raise InvalidNoderefError(node_id, "with 'binds', others must be told the real port, and 0 is none")
             network = Network(node_id, self._scheduler, settings, self._requests.handle, self._link_up, self._link_down)
             bound = network.listen(self._binds(node_id, settings))
             if settings.binds is None:
@@ -233,7 +237,7 @@ class Node(LocalNode):
         if peer is None:
             super()._send_remote(node, name, msg)
         else:
-            peer.remote(name).mailbox.append(msg)
+            peer.ports.get(name).mailbox.append(msg)
 
     def _kill_remote(self, node: str, name: str, reason: Reason) -> None:
         peer = self._peer(node)
@@ -244,7 +248,7 @@ class Node(LocalNode):
         peer = self._peer(node)
         if peer is None:
             return super()._monitor_remote(node, name, call, context)
-        remote = peer.remote(name)
+        remote = peer.ports.get(name)
         monitor = Monitor(remote, call, context)
         remote.monitor(monitor)
         return monitor
@@ -272,6 +276,18 @@ class Node(LocalNode):
     def registered(self, name: str) -> str | None:
         """Return the ID of the local port registered under a name."""
         return self._registered(name)
+
+    def info(self) -> dict[str, Any]:
+        """Return what the ``info`` request answers: who this node is, and how many ports and links it has."""
+        return {
+            "node": self._id,
+            "provider": PROVIDER,
+            "python": platform.python_version(),
+            "pid": os.getpid(),
+            "ports": sum(port.state != REMOTE for port in self._ports.values()),
+            "up_nodes": self.up_nodes(),
+            "discarded": self._scheduler.discarded,
+        }
 
     def no_such_port(self, name: str) -> Reason:
         """Return the reason that monitors of a nonexistent local port fire with."""
@@ -303,7 +319,9 @@ def _call_if_wanted(callbacks: dict[Any, Any], guard: NodeGuard, callback: Handl
 
 
 def _bind_endpoint(bind: str) -> Endpoint:
-    """Return the endpoint of a bind: as in a noderef, or ``*`` or ``*:port`` for all interfaces."""
+    """Return the endpoint of a bind: as in a noderef; ``*``, ``*:port`` or a bare port mean all interfaces."""
+    if bind.isdigit():
+        bind = f"{ANY_HOST}:{bind}"
     host, _, number = bind.partition(":")
     if host == ANY_HOST:
         port = ids.parse_endpoint(f"0.0.0.0:{number}" if number else "0.0.0.0:0").port

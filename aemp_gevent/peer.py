@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One other node: the link to it, what waits for it, and what each side watches of the other.
+"""One other node: the link to it, and what waits for one.
 
 **Two links at once.** Both nodes may dial each other at the same moment, and each may
 see a different connection finish first. These rules leave exactly one link, and
@@ -18,37 +18,28 @@ breaking anywhere (DESIGN, *Two links at once*):
 5. Losing a connection that is up, or one that an ``after`` waits for, loses the link:
    all connections with the peer are closed, and monitors fire.
 
-**Dead stays dead.** A monitored port of a link that was lost is *shunned*: its
-mailbox is the one where messages vanish, until it is monitored anew, or its node is
-another incarnation.
-
-Nothing here switches but :meth:`Peer.pause`.
+What the two nodes know of each other's ports is :mod:`aemp_gevent.remote`'s. Nothing here
+switches but :meth:`Peer.pause` and :meth:`Peer.drain`.
 """
 
 from __future__ import annotations
 
 import logging
-import reprlib
-from collections.abc import Iterable
 from time import monotonic
 from typing import Any, Protocol
 
 from gevent.event import Event
 from greenlet import getcurrent
 
-from aemp_gevent import ids, monitors
+from aemp_gevent import ids
 from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
-from aemp_gevent.matching import Message
-from aemp_gevent.monitors import Watch
-from aemp_gevent.port import NOWHERE, REMOTE, Port, Reason
-from aemp_gevent.scheduler import Job, Scheduler
+from aemp_gevent.port import Reason
+from aemp_gevent.remote import RemotePorts, Watchers
+from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
 from aemp_gevent.wire.framing import FRAMINGS
-
-MAX_REMOTE_PORTS = 10_000
-"""Remote ports remembered per peer without need, only to find them faster: 250 bytes each."""
 
 IMPOSTOR_SECONDS = 2.0
 """How long the old link of a node ID may take to answer before another process may have the ID."""
@@ -59,10 +50,6 @@ _FIRST_RETRY_SECONDS = 0.2
 _LAST_RETRY_SECONDS = 5.0
 """After a failed dial the next waits this long, doubling each time: a tight loop of sends to a dead
 node must not become a tight loop of dialling."""
-
-# Short, and survives a repr() that raises: where deaths are reported nothing may.
-_REPR = reprlib.Repr()
-_REPR.maxother = _REPR.maxstring = 200
 
 _log = logging.getLogger("aemp_gevent")
 
@@ -87,73 +74,6 @@ class Host(Protocol):
     def link_down(self, peer: Peer, reason: Reason) -> None: ...
 
 
-class RemotePort(Watch):
-    """A port of another node, as this node sees it: where its messages go, and who monitors it here.
-
-    Stands in the same table as local ports and is its own mailbox, so that ``snd`` finds
-    both with one look-up and treats them alike. The name ``""`` is the node port,
-    whose monitors watch the link.
-    """
-
-    __slots__ = ("id", "mailbox", "name", "peer", "state")
-
-    def __init__(self, peer: Peer, name: str) -> None:
-        super().__init__()
-        self.peer = peer
-        self.name = name
-        self.id = f"{peer.node}#{name}" if name else peer.node
-        self.state = REMOTE
-        self.mailbox: Any = self  # Any: what snd wants of a mailbox is append
-
-    def append(self, message: Message) -> None:
-        """Send a message; the mailbox's part in ``snd``."""
-        peer = self.peer
-        link = peer.link
-        if link is None:
-            peer.send([self.name, *message])
-            peer.pause()
-        else:
-            link.send([self.name, *message])
-            if link.transport.buffered > peer.high_water:
-                peer.pause()
-
-    def monitor(self, monitor: Job) -> None:
-        """Add a monitor, which also ends a shun."""
-        first = self.monitors is None
-        monitors.add(self, monitor)
-        self.mailbox = self
-        if not self.name:
-            self.peer.connect()
-        elif first:
-            self.peer.send(["", "mon1", self.name])
-
-    def unwatched(self) -> None:
-        if self.name:
-            self.peer.send_if_connected(["", "mon0", self.name])
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether forgetting it changes nothing."""
-        return self.monitors is None and self.mailbox is self
-
-
-class Watcher(Job):
-    """A peer's monitor of a port of ours. Needs no turn in the run queue: no user code runs."""
-
-    __slots__ = ("name", "peer", "port")
-
-    def __init__(self, peer: Peer, port: Port, name: str) -> None:
-        super().__init__(None)
-        self.peer = peer
-        self.port = port
-        self.name = name
-
-    def died(self, reason: Reason) -> bool:
-        self.peer.watchers.pop(self.name, None)
-        self.peer.report_death(self.name, reason)
-        return False
-
-
 class Peer:
     """One other node. Owns all links with it once they have greeted.
 
@@ -166,7 +86,10 @@ class Peer:
         self.node = node
         self.link: Link | None = None
         """The link to send on; None while there is none."""
-        self.watchers: dict[str, Watcher] = {}
+        self.ports = RemotePorts(self, host.scheduler)
+        """What this node knows of the peer's ports."""
+        self.watchers = Watchers(self)
+        """What the peer watches of ours."""
         self.high_water = host.settings.high_water_bytes
         self._host = host
         self._links: list[Link] = []  # every open connection that greeted as this node
@@ -174,13 +97,11 @@ class Peer:
         self._held: dict[Link, str] = {}  # links behind an "after", and the nonce they wait for
         self._newcomer: Link | None = None  # another process with this node ID, not let in yet
         self._incarnation = ""
-        self._remotes: dict[str, RemotePort] = {}
         self._queue: list[bytes] = []  # packets as msgpack, while there is no link
         self._queued_bytes = 0
         self._encode = FRAMINGS["msgpack"].encoder()
         self._dialling = False
         self._hopes: set[Link] = set()  # connections made by others that may come up, when ours failed
-        self._forget_at = MAX_REMOTE_PORTS
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._last_error = ""
@@ -189,42 +110,6 @@ class Peer:
     def __repr__(self) -> str:
         return f"<Peer {self.node} {'up' if self.link else 'down'}>"
 
-    # --- what is known of its ports ---
-
-    def remote(self, name: str) -> RemotePort:
-        """Return the port of this name over there; the same one each time while anybody cares."""
-        remote = self._remotes.get(name)
-        if remote is None:
-            if len(self._remotes) >= self._forget_at:
-                self._forget([idle for idle in self._remotes.values() if idle.is_idle])
-                # Where most are needed, looking at all of them for each new one would be quadratic.
-                self._forget_at = max(MAX_REMOTE_PORTS, 2 * len(self._remotes))
-            remote = self._remotes[name] = RemotePort(self, name)
-            self._host.scheduler.ports[remote.id] = remote  # type: ignore[assignment]  # see RemotePort
-        return remote
-
-    def _forget(self, remotes: Iterable[RemotePort]) -> None:
-        for remote in remotes:
-            del self._remotes[remote.name]
-            self._host.scheduler.ports.pop(remote.id, None)
-
-    def port_died(self, name: str, reason: Reason) -> None:
-        """The peer says that a port of its own died: tell who monitors it."""
-        remote = self._remotes.get(name)
-        if remote is not None and name:
-            self._forget([remote])
-            remote.fire(self._host.scheduler, reason)
-
-    def _fire_all(self, reason: Reason, *, shun: bool) -> None:
-        """Tell everybody who monitors anything over there."""
-        for remote in list(self._remotes.values()):
-            if remote.monitors is not None:
-                # Shunned before anybody can react, and until it is monitored anew.
-                if shun and remote.name:
-                    remote.mailbox = NOWHERE
-                remote.fire(self._host.scheduler, reason)
-        self._forget([idle for idle in self._remotes.values() if idle.is_idle])
-
     @property
     def is_idle(self) -> bool:
         """Whether forgetting the peer changes nothing."""
@@ -232,35 +117,25 @@ class Peer:
             self.link is None
             and not (self._links or self._dialling or self._queue or self._newcomer)
             and monotonic() >= self._retry_at
-            and all(remote.is_idle for remote in self._remotes.values())
+            and self.ports.are_idle
         )
 
-    def forget(self) -> None:
-        """Forget what is known of the peer's ports."""
-        self._forget(list(self._remotes.values()))
-
-    # --- what it watches of ours ---
-
-    def watch(self, port: Port, name: str) -> None:
-        """The peer monitors a port of ours from now on, under the name it used."""
-        if name not in self.watchers:
-            watcher = self.watchers[name] = Watcher(self, port, name)
-            monitors.add(port, watcher)
-
-    def unwatch(self, name: str) -> None:
-        watcher = self.watchers.pop(name, None)
-        if watcher is not None:
-            monitors.remove(watcher.port, watcher)
-
-    def report_death(self, name: str, reason: Reason) -> None:
-        """Tell the peer that a port of ours, which it watched, is dead."""
-        try:
-            self.send_if_connected(["", "kil0", name, *reason])
-        except (UnencodableMessageError, MessageTooLargeError):
-            # Here a reason may be anything; the watcher must hear of the death all the same.
-            self.send_if_connected(["", "kil0", name, *map(_REPR.repr, reason[:10])])
-
     # --- sending ---
+
+    def post(self, packet: list[Any]) -> None:
+        """Send or queue a message to a port; the hot path out, and the only one that may switch.
+
+        Raises:
+            UnencodableMessageError, MessageTooLargeError: Nothing was sent.
+        """
+        link = self.link
+        if link is None:
+            self.send(packet)
+            self.pause()
+        else:
+            link.send(packet)
+            if link.transport.buffered > self.high_water:
+                self.pause()
 
     def send(self, packet: list[Any]) -> None:
         """Send a packet, or queue it and see that a link is made.
@@ -358,7 +233,7 @@ class Peer:
         _log.info("node %s cannot be reached: %s", self.node, why)
         self._queue.clear()
         self._queued_bytes = 0
-        self._fire_all(("transport_error", self.node, why), shun=False)
+        self.ports.all_lost(("transport_error", self.node, why), shun=False)
         self._room.set()
 
     # --- links coming and going: the owner's part ---
@@ -414,9 +289,7 @@ class Peer:
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
         if link.incarnation != self._incarnation:
-            # Another process: nobody over there was ever believed dead.
-            for remote in self._remotes.values():
-                remote.mailbox = remote
+            self.ports.reincarnated()
             self._incarnation = link.incarnation
         self._host.link_up(self)
         queue, self._queue = self._queue, []
@@ -437,7 +310,7 @@ class Peer:
                 link.send(packet)
             except (UnencodableMessageError, MessageTooLargeError) as error:
                 _log.warning("lost a message for %s#%s: %s", self.node, packet[0], error)
-                self.port_died(packet[0], ("transport_error", self.node, str(error)))
+                self.ports.died(packet[0], ("transport_error", self.node, str(error)))
 
     def requested(self, link: Link, message: list[Any]) -> None:
         request = message[0] if message else ""
@@ -517,10 +390,9 @@ class Peer:
         self._hopes.clear()
         self._held.clear()
         self._drained.clear()
-        for name in list(self.watchers):
-            self.unwatch(name)
+        self.watchers.remove_all()
         reason = reason or ("transport_error", self.node, why)
-        self._fire_all(reason, shun=True)
+        self.ports.all_lost(reason, shun=True)
         self._host.link_down(self, reason)
         self._room.set()
         newcomer, self._newcomer = self._newcomer, None
@@ -575,9 +447,14 @@ class Peer:
     # --- the end ---
 
     def shut_down(self) -> None:
-        """Close all links, without a word."""
+        """Close all links without a word to the peer; monitors of its ports here fire."""
         for link in [*self._links, *([self._newcomer] if self._newcomer else [])]:
             link.close()
         self._links.clear()
-        self.link = None
-        self._room.set()
+        self._newcomer = None
+        why, reason = "this node shuts down", ("shutdown", self._host.node_id)
+        if self.link is not None:
+            self._lose(why, reason)
+        else:
+            self.ports.all_lost(reason, shun=False)
+            self._room.set()

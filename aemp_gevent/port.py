@@ -34,7 +34,7 @@ JOB = 4
 """Not a port but a :class:`~aemp_gevent.scheduler.Job`, which shares the run queue with them."""
 
 REMOTE = 5
-"""Not a port of this node but a :class:`~aemp_gevent.peer.RemotePort`, which shares the table with them."""
+"""Not a port of this node but a :class:`~aemp_gevent.remote.RemotePort`, which shares the table with them."""
 
 NOWHERE: deque[Message] = deque(maxlen=0)
 """The mailbox of whoever was killed: what is appended vanishes, at no cost to the senders' hot path."""

@@ -50,6 +50,10 @@ class Host(Protocol):
 
     def no_such_port(self, name: str) -> Reason: ...
 
+    def info(self) -> dict[str, Any]:
+        """Return what the node tells about itself."""
+        ...
+
 
 class Requests:
     """The node port of one node."""
@@ -84,6 +88,9 @@ class Requests:
     def _time(self, peer: Peer | None, port: Any, *reply: Any) -> None:
         self._host.reply(peer, port, (*reply, time.time()))
 
+    def _info(self, peer: Peer | None, port: Any, *reply: Any) -> None:
+        self._host.reply(peer, port, (*reply, self._host.info()))
+
     def _can(self, peer: Peer | None, request: str, port: Any, *reply: Any) -> None:
         self._host.reply(peer, port, (*reply, 1 if request in self._TABLE else ""))
 
@@ -95,17 +102,17 @@ class Requests:
             return
         port = self._host.find_port(name)
         if port is None:
-            peer.report_death(name, self._host.no_such_port(name))
+            peer.watchers.port_died(name, self._host.no_such_port(name))
         else:
-            peer.watch(port, name)
+            peer.watchers.add(port, name)
 
     def _mon0(self, peer: Peer | None, name: str) -> None:
         if peer is not None:
-            peer.unwatch(name)
+            peer.watchers.remove(name)
 
     def _kil0(self, peer: Peer | None, name: str, *reason: Any) -> None:
         if peer is not None:
-            peer.port_died(name, reason)
+            peer.ports.died(name, reason)
 
     def _kil1(self, peer: Peer | None, name: str, *reason: Any) -> None:
         port = self._host.find_port(name)
@@ -156,6 +163,7 @@ class Requests:
         "devnull": _devnull,
         "lookup": _lookup,
         "time": _time,
+        "info": _info,
         "can": _can,
         "snd": _snd,
         "relay": _snd,

@@ -255,8 +255,8 @@ class Scheduler:
                 # A fresh context each time: what one port's handler sets in a context
                 # variable must not show in the next port's (30 ns).
                 runner.gr_context = port.context
-                if port.dying is not None and port.inbox:
-                    self.doom(port)  # its handlers may block
+                if port.dying is not None and (port.inbox or port.main is not None):
+                    self.doom(port)  # its handlers, or its init function, may block
                 failure = None
                 left = SLICE
                 try:
@@ -319,7 +319,7 @@ class Scheduler:
 
     def _run_main(self, port: Port) -> None:
         """Run what stands in ``port.main``: the body of a port with its own greenlet, or an init function."""
-        if port.dying is not None:  # killed before it began
+        if port.dying is not None and port.main[2]:  # type: ignore[index]  # killed before its body began
             self.die(port, port.dying)
             return
         self.credit -= 1  # without it, bodies that start bodies would keep the hub from running

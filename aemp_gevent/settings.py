@@ -26,8 +26,8 @@ class Settings:
     """The node's ID: a name, or a noderef, which is then resolved. None guesses a noderef from the host name."""
 
     binds: tuple[str, ...] | None = None
-    """Where to listen, as endpoints; ``*`` stands for all interfaces, port 0 for any free port. Needed
-    when the world sees another address than the host does (NAT, proxies). None: the noderef's own
+    """Where to listen, as endpoints; ``*`` (or no host at all) stands for all interfaces, port 0 for any
+    free port. Needed when the world sees another address than the host does (NAT, proxies). None: the noderef's own
     endpoints; for a named node ``*:0``."""
 
     seeds: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
     UnknownSettingError,
 )
+from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
 from tests.networking import SECRET, Deaths, Inbox, MakeNode, free_address, line_of, node_factory, process
 from tests.settling import PortLike
@@ -339,13 +340,12 @@ def test_everything_to_a_port_in_one_breath(make_node: MakeNode) -> None:
     one.mon(port, died)
     one.snd(port, "one", 1)
     one.snd(port, "two", 2)
-    assert one.up_nodes() == []
-    wait_until(lambda: len(answers.messages) == 2)
-    assert answers.messages == [("one", 1), ("two", 2)]
     one.kil(port, "enough", [1])
     one.snd(port, "behind the kill")
+    assert one.up_nodes() == []
     assert died.wait() == ("enough", [1])
-    assert len(answers.messages) == 2
+    wait_until(lambda: len(answers.messages) == 2, show=lambda: answers.messages)
+    assert answers.messages == [("one", 1), ("two", 2)]
 
 
 def test_spawned_port_that_is_killed_in_the_same_breath_is_dead(make_node: MakeNode) -> None:
@@ -585,3 +585,43 @@ def test_two_processes_talk_and_one_hears_of_the_others_sudden_death(
         child.kill()
         assert died.wait()[:2] == ("transport_error", there)
         assert gone.wait()[:2] == ("transport_error", there)
+
+
+def test_info_tells_who_a_node_is(make_node: MakeNode) -> None:
+    one, two = make_node(), make_node()
+    (info,) = one.syncal(5, two.NODE(), "info")
+    assert info["node"] == two.NODE()
+    assert info["provider"].startswith("aemp_gevent-")
+    assert info["up_nodes"] == [one.NODE()]
+    assert info["ports"] == 0
+    assert info["pid"] > 0
+
+
+def test_shutting_down_fires_our_own_monitors_of_other_nodes(make_node: MakeNode) -> None:
+    one, two = make_node(), make_node()
+    died, port = Deaths(), two.port()
+    one.mon(port, died)
+    assert one.syncal(5, two.NODE(), "can", "time") == (1,)
+    one.shutdown()
+    assert died.wait() == ("shutdown", one.NODE())
+
+
+@pytest.mark.parametrize("bind", ["0", "*", "*:0"])
+def test_bind_without_a_host_means_all_interfaces(bind: str) -> None:
+    node = Node()
+    node.configure(nodeid="everywhere", binds=[bind], secret=SECRET)
+    try:
+        (endpoint,) = [listener.endpoint for listener in node._network._listeners]
+        assert endpoint.host == "*"
+        assert endpoint.port > 0
+    finally:
+        node.shutdown()
+
+
+def test_port_0_in_the_noderef_is_refused_beside_binds() -> None:
+    node = Node()
+    with pytest.raises(InvalidNoderefError, match="the real port"):
+        node.configure(nodeid="127.0.0.1:0", binds=["127.0.0.1:0"], secret=SECRET)
+    node.configure(nodeid="127.0.0.1:4040", binds=["127.0.0.1:0"], secret=SECRET)
+    assert node.NODE() == "127.0.0.1:4040"
+    node.shutdown()

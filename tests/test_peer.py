@@ -10,6 +10,7 @@ import gevent
 import pytest
 
 import aemp_gevent.peer
+import aemp_gevent.remote
 from aemp_gevent.node import Node
 from tests.helpers import on_hub, turns, wait_until
 from tests.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer, free_address, node_factory
@@ -207,14 +208,14 @@ def test_ports_monitored_in_great_numbers_cost_the_same_each(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Looking through all of them for each new one, once there are many, would take minutes."""
-    monkeypatch.setattr(aemp_gevent.peer, "MAX_REMOTE_PORTS", 100)
+    monkeypatch.setattr(aemp_gevent.remote, "MAX_REMOTE_PORTS", 100)
     node = make_node()
     with RawPeer.dial(node).shake():
         (peer,) = node._network.peers.values()  # type: ignore[union-attr]
-        peer._forget_at = 100
+        peer.ports._sweep_at = 100
         looks = 0
 
-        class Counting(aemp_gevent.peer.RemotePort):
+        class Counting(aemp_gevent.remote.RemotePort):
             __slots__ = ()
 
             @property
@@ -223,14 +224,14 @@ def test_ports_monitored_in_great_numbers_cost_the_same_each(
                 looks += 1
                 return super().is_idle
 
-        monkeypatch.setattr(aemp_gevent.peer, "RemotePort", Counting)
+        monkeypatch.setattr(aemp_gevent.remote, "RemotePort", Counting)
         guards = [node.mon(f"{PEER}#{number}", print) for number in range(3000)]
         assert looks < 10_000
         for guard in guards:
             guard.cancel()
         for number in range(10_000):
             node.snd(f"{PEER}#other{number}", 1)
-        assert len(peer._remotes) < 7000, "idle ones are forgotten"
+        assert len(peer.ports._ports) < 7000, "idle ones are forgotten"
 
 
 def test_link_loss_right_after_a_monitor_was_queued_fires_it(make_node: MakeNode) -> None:

@@ -306,7 +306,7 @@ def test_unknown_request_calls_a_function_that_is_allowed(peer: RawPeer) -> None
     assert node_functions.called == [(None, "a", 1)]
 
 
-@pytest.mark.parametrize("name", ["os.getcwd", "info", "no_such_request"])
+@pytest.mark.parametrize("name", ["os.getcwd", "no_such_request"])
 def test_unknown_request_that_is_not_allowed_is_refused_with_a_log_line(
     peer: RawPeer, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
