@@ -5,10 +5,12 @@ A map of the package, from the edge down; a module imports only from floors belo
 
 =========  =====================================================================
 edge       this file: the functions, which are bound methods of one default node
-node       ``node``, ``local``, ``requests``, ``spawning``: one process in the network
-links      ``network``, ``peer``, ``link``, ``transport``, ``listener``, ``dialer``, ``resolve``
+node       ``node``, ``local``, ``calls``, ``requests``, ``spawning``: one process in the network
+links      ``network``, ``peer``, ``remote``, ``link``, ``transport``, ``listener``,
+           ``dialer``, ``resolve``
 monitors   ``monitors``: deaths
-ports      ``port``, ``scheduler``, ``receive``, ``context``, ``timers``: running code
+ports      ``port``, ``handlers``, ``scheduler``, ``receive``, ``context``, ``attachment``,
+           ``timers``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
 ground     ``errors``, ``ids``, ``matching``, ``settings``, ``events``
 =========  =====================================================================

@@ -29,7 +29,8 @@ class Attachment:
             self._greenlet.rawlink(self._ended)
 
     def _ended(self, ended: Greenlet[..., Any]) -> None:  # on the hub
-        self._die(_reason_of(ended.exception))
+        # Greenlet.kill() is no exception to gevent: it makes its exit the value.
+        self._die(_reason_of(ended.exception or (ended.value if isinstance(ended.value, GreenletExit) else None)))
 
     @property
     def port(self) -> str:
@@ -65,5 +66,5 @@ class Attachment:
 
 
 def _reason_of(error: BaseException | None) -> Reason:
-    """Return the reason of a death by what ended the code: nothing, GreenletExit, or an error."""
-    return () if error is None or isinstance(error, GreenletExit) else ("die", describe(error))
+    """Return the reason of a death by what ended the code: nothing, or something raised."""
+    return () if error is None else ("die", describe(error))

@@ -39,6 +39,7 @@ _ALPHABET = string.ascii_letters + string.digits
 # a word is under one in a million, and the IDs of ports fit into 80 bytes.
 _UNIQ_LENGTH = 10
 
+_MAX_NAME = 255  # a greeting line, which holds more than the name, has 4096 bytes
 _NAMED_NODE = re.compile(r"[A-Za-z0-9_.:/-]+")
 _NODE_ID = re.compile(r"[A-Za-z0-9_.:/-]+|slave/[A-Za-z0-9_.:/-]+@[A-Za-z0-9_.:/!\[\]%-]+")
 _ENDS_IN_PORT = re.compile(r":\d+$")
@@ -136,8 +137,8 @@ def parse_endpoint(component: str) -> Endpoint:
     """
     if component.startswith("unix:"):
         path = component[len("unix:") :]
-        if not path.startswith("/"):
-            raise InvalidNoderefError(component, "a Unix socket needs an absolute path")
+        if not path.startswith("/") or not path.isprintable():
+            raise InvalidNoderefError(component, "a Unix socket needs an absolute path of printable characters")
         return Endpoint("", 0, path)
     if component.startswith("["):
         host, bracket, rest = component[1:].partition("]")
@@ -178,6 +179,24 @@ def is_resolved(noderef: str) -> bool:
     return bool(endpoints(noderef))
 
 
+def check_noderef(noderef: object) -> None:
+    """Check that a string could be resolved, as far as that can be told without looking anything up.
+
+    Raises:
+        InvalidNoderefError: It is malformed, or of a reserved kind.
+    """
+    if not isinstance(noderef, str):
+        raise InvalidNoderefError(noderef, "a noderef is a string")
+    if noderef.startswith((ANON_PREFIX, SLAVE_PREFIX)):
+        raise InvalidNoderefError(noderef, "names that begin like this are reserved, and have no endpoints")
+    for component in noderef.split(","):
+        word = component.strip()
+        if word.isdigit():
+            parse_endpoint(f"localhost:{word}")
+        elif word:
+            parse_endpoint(word)
+
+
 def check_node_name(name: object) -> str:
     """Return the name of a named node, or a resolved noderef, unchanged.
 
@@ -190,6 +209,8 @@ def check_node_name(name: object) -> str:
         raise InvalidNoderefError(name, "names that begin like this are reserved")
     if is_resolved(name):
         return name
+    if len(name) > _MAX_NAME:
+        raise InvalidNoderefError(name[:40] + "…", f"a node name has at most {_MAX_NAME} characters")
     if not _NAMED_NODE.fullmatch(name):
         raise InvalidNoderefError(name, "a node name consists of letters, digits and the characters _ . : / -")
     if _ENDS_IN_PORT.search(name):

@@ -23,8 +23,6 @@ from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake, PeerGreeted
 
-_log = logging.getLogger("aemp_gevent")
-
 
 class LinkOwner(Protocol):
     """Who is told what happens to a link. Called on the hub; must neither switch nor raise."""
@@ -238,7 +236,7 @@ class Link:
                     if not target.state:
                         scheduler.enqueue(target)
                 elif name:
-                    _log.debug("dropped, there is no port %s%s: %r", prefix, name, packet)
+                    scheduler.log(logging.DEBUG, "dropped, there is no port %s%s: %r", prefix, name, packet)
                 else:
                     self.owner.requested(self, packet)
                     if self.closed:

@@ -24,12 +24,14 @@ from aemp_gevent.context import current_port, require_port, run_in
 from aemp_gevent.errors import (
     DeadPortError,
     InvalidPortError,
+    MessageTooLargeError,
     NodePortError,
     NoPortContextError,
     NotLocalError,
     PortExistsError,
     ReceiverBusyError,
     SpawnRefusedError,
+    UnencodableMessageError,
 )
 from aemp_gevent.handlers import Handlers, parse_registrations
 from aemp_gevent.matching import Handler, Message
@@ -43,6 +45,7 @@ from aemp_gevent.port import (
     Port,
     Reason,
 )
+from aemp_gevent.remote import in_words
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.timers import Timer
 
@@ -200,7 +203,8 @@ class LocalNode:
             value to be equal to. Patterns add up.
 
         A handler that returns True (that very object) is done, and removed. A message
-        goes to its tag's handler and to every pattern that matches.
+        goes to its tag's handler first, then to every pattern that matches, in the order
+        they were registered.
 
         Raises:
             NotLocalError: The port lives on another node.
@@ -303,12 +307,12 @@ class LocalNode:
         if not self._is_here(node):
             self._send_remote(node, name, msg)
         elif name:
-            _log.debug("dropped, there is no port %s: %r", port_id, msg)
+            self._scheduler.log(logging.DEBUG, "dropped, there is no port %s: %r", port_id, msg)
         else:
             self._node_request(msg)
 
     def _send_remote(self, node: str, name: str, msg: Message) -> None:
-        _log.debug("dropped, a private node has no links: %r for %s#%s", msg, node, name)
+        self._scheduler.log(logging.DEBUG, "dropped, a private node has no links: %r for %s#%s", msg, node, name)
 
     def _node_request(self, msg: Message) -> None:
         """Handle a message to our own node port."""
@@ -378,7 +382,7 @@ class LocalNode:
             call = _killer(self, action[0])
         else:
             ids.split_port(action[0])
-            call = functools.partial(self.snd, *action)
+            call = functools.partial(_with_reason, functools.partial(self.snd, *action))
         return self.monitor(port, call, context)
 
     def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
@@ -620,9 +624,17 @@ def _killer(node: LocalNode, victim: object) -> Handler:
 
     def pass_on(*reason: Any) -> None:
         if reason:
-            node.kil(victim, *reason)
+            _with_reason(functools.partial(node.kil, victim), *reason)
 
     return pass_on
+
+
+def _with_reason(call: Handler, *reason: Any) -> None:
+    """Hand a reason on; in words, if it cannot travel to another node."""
+    try:
+        call(*reason)
+    except (UnencodableMessageError, MessageTooLargeError):
+        call(*in_words(reason))
 
 
 def _handlers(port: Port) -> Handlers:

@@ -73,7 +73,7 @@ class Stranger:
     def failed(self, link: Link, why: str) -> None:
         self._network.strangers.discard(link)
         self._network.changed()
-        _log.warning("connection with %s closed: %s", link.transport.peer_address, why)
+        self._network.scheduler.log(logging.WARNING, "connection with %s closed: %s", link.transport.peer_address, why)
         if self._target is not None:
             self._target.attempt_failed(why)
 
@@ -172,7 +172,7 @@ class Network:
         try:
             for endpoint in endpoints:
                 self._listeners.append(Listener(endpoint, self._accepted))
-        except AempError:
+        except BaseException:
             self.close()
             raise
         return [listener.endpoint for listener in self._listeners]
@@ -201,7 +201,7 @@ class Network:
         try:
             # Both in the try: the connection may be gone again before we look at it.
             self._link(dial(endpoints, patience), peer, dialled=True)
-        except OSError as error:
+        except (OSError, AempError) as error:
             peer.attempt_failed(str(error))
 
     def _keep_seed(self, seed: str) -> None:
@@ -226,10 +226,10 @@ class Network:
                 self._own_seeds.add(seed)
                 return None
             sock = dial(endpoints, self.settings.monitor_timeout)
+            link = self._link(sock, None, dialled=True)
         except (AempError, OSError) as error:
             _log.info("seed %s cannot be reached: %s", seed, error)
             return None
-        link = self._link(sock, None, dialled=True)
         while not (link.is_up or link.closed):
             # With a timeout, because a link that turns out to be a second one closes in silence.
             self._changed.wait(1.0)

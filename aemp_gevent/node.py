@@ -20,7 +20,7 @@ import zope.event
 
 from aemp_gevent import ids
 from aemp_gevent.context import current_port
-from aemp_gevent.errors import AlreadyInitialisedError, InvalidNoderefError, NoSecretError
+from aemp_gevent.errors import AlreadyInitialisedError, InvalidNoderefError, InvalidSettingError, SpawnRefusedError
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.listener import ANY_HOST
@@ -29,8 +29,8 @@ from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.network import PROVIDER, Network
 from aemp_gevent.peer import Peer
-from aemp_gevent.port import REMOTE, Port, Reason
-from aemp_gevent.requests import PERL_SPAWN, Requests
+from aemp_gevent.port import DEAD, REMOTE, Port, Reason
+from aemp_gevent.requests import BETWEEN_NODES, PERL_SPAWN, Requests
 from aemp_gevent.resolve import resolve_endpoint, resolve_node
 from aemp_gevent.scheduler import CallJob
 from aemp_gevent.settings import Settings, make_settings
@@ -94,12 +94,17 @@ class Node(LocalNode):
 
         After an error the node is as it was, and the call may be repeated.
         """
-        noderef = noderef or ""
-        if noderef.startswith(ids.SLAVE_PREFIX):
+        wanted = "" if noderef is None else noderef
+        if not isinstance(wanted, str):
+            raise InvalidNoderefError(noderef, "a noderef is a string")
+        if wanted.startswith(ids.SLAVE_PREFIX):
             raise InvalidNoderefError(noderef, "slave nodes are not available in this version")
+        for name in ("nodeid", "seeds"):
+            if name in settings:
+                raise InvalidSettingError(name, settings[name], "give it by position here, or use configure()")
         self._check_uninitialised()
-        checked = make_settings({"seeds": seeds, **settings, "nodeid": noderef})
-        self._initialise(checked, lambda: resolve_node(noderef))
+        checked = make_settings({**settings, "seeds": seeds, "nodeid": wanted})
+        self._initialise(checked, lambda: resolve_node(wanted))
 
     def configure(self, **settings: Any) -> None:
         """Become a networked node as the settings say. Blocks until bound.
@@ -131,8 +136,6 @@ class Node(LocalNode):
             raise AlreadyInitialisedError(self._id)
 
     def _initialise(self, settings: Settings, resolve: Callable[[], str]) -> None:
-        if not settings.secret_bytes:
-            raise NoSecretError
         self._initialising = True  # resolving may switch, and another greenlet may try the same
         try:
             node_id = resolve()
@@ -207,7 +210,7 @@ class Node(LocalNode):
         return guard
 
     def _link_up(self, peer: Peer) -> None:
-        _log.info("link to %s is up", peer.node)
+        self._scheduler.log(logging.INFO, "link to %s is up", peer.node)
         self._tell((peer.node, True), NodeUp(peer.node, self._id))
 
     def _link_down(self, peer: Peer, reason: Reason) -> None:
@@ -215,6 +218,9 @@ class Node(LocalNode):
 
     def _tell(self, args: Message, event: object) -> None:
         for guard, (callback, context) in list(self._node_callbacks.items()):
+            if context is not None and context.state == DEAD:
+                guard.cancel()  # nobody listens any more
+                continue
             self._scheduler.enqueue_job(
                 CallJob(context, _call_if_wanted, (self._node_callbacks, guard, callback, args))
             )
@@ -300,6 +306,8 @@ class Node(LocalNode):
             # Our own node port: still the peer's request. snd() would make it ours, which may do anything.
             self._requests.handle(peer, message)
             return
+        if peer is not None and not name and message and message[0] in BETWEEN_NODES:
+            raise SpawnRefusedError(f"{message[0]!r} is not relayed: it would be taken for what this node itself says")
         relay = peer is None or (self.settings is not None and self.settings.allow_relay)
         if self._is_here(node) or relay:
             self.snd(port, *message)

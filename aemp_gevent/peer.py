@@ -25,6 +25,7 @@ switches but :meth:`Peer.pause` and :meth:`Peer.drain`.
 from __future__ import annotations
 
 import logging
+import reprlib
 from time import monotonic
 from typing import Any, Protocol
 
@@ -50,8 +51,6 @@ _FIRST_RETRY_SECONDS = 0.2
 _LAST_RETRY_SECONDS = 5.0
 """After a failed dial the next waits this long, doubling each time: a tight loop of sends to a dead
 node must not become a tight loop of dialling."""
-
-_log = logging.getLogger("aemp_gevent")
 
 
 class Host(Protocol):
@@ -96,7 +95,7 @@ class Peer:
         self._drained: set[str] = set()  # the peer's nonces of connections that ended well, with all delivered
         self._held: dict[Link, str] = {}  # links behind an "after", and the nonce they wait for
         self._newcomer: Link | None = None  # another process with this node ID, not let in yet
-        self._incarnation = ""
+        self._incarnation: str | None = None  # of the last link; None: there never was one
         self._queue: list[bytes] = []  # packets as msgpack, while there is no link
         self._queued_bytes = 0
         self._encode = FRAMINGS["msgpack"].encoder()
@@ -106,6 +105,7 @@ class Peer:
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._last_error = ""
         self._room = Event()
+        self._log = host.scheduler.log
 
     def __repr__(self) -> str:
         return f"<Peer {self.node} {'up' if self.link else 'down'}>"
@@ -153,6 +153,7 @@ class Peer:
         self._queue.append(data)
         self._queued_bytes += len(data)
         self.connect()
+        self._check_hard_limit()
 
     def send_if_connected(self, packet: list[Any]) -> None:
         """Send a packet over the link if it is up, or behind what is queued for it; dial nobody."""
@@ -203,7 +204,7 @@ class Peer:
         if self.link is not None or self._dialling or self._hopes:
             return
         # Not just any link in its handshake: a stranger who claims to be this node must delay nobody.
-        if any(link.dialled or not (link.greeting and link.greeting.is_ours) for link in self._links):
+        if any(link.dialled for link in self._links):
             return
         if monotonic() < self._retry_at:
             self._unreachable(self._last_error)
@@ -230,10 +231,11 @@ class Peer:
     def _unreachable(self, why: str) -> None:
         """Drop what waits for a link, and tell whoever monitors anything over there."""
         self._last_error = why
-        _log.info("node %s cannot be reached: %s", self.node, why)
+        self._log(logging.INFO, "node %s cannot be reached: %s", self.node, why)
         self._queue.clear()
         self._queued_bytes = 0
-        self.ports.all_lost(("transport_error", self.node, why), shun=False)
+        # A port that was reported dead must not be alive again for having been monitored in vain.
+        self.ports.all_lost(("transport_error", self.node, why), shun=self._incarnation is not None)
         self._room.set()
 
     # --- links coming and going: the owner's part ---
@@ -244,14 +246,16 @@ class Peer:
         if self.link is not None and link.incarnation == self.link.incarnation:
             link.close()  # rule 2
             return
-        if self._links and not (link.greeting and link.greeting.is_ours):
-            # Other programs know none of these rules, and drop all that are past the greeting.
-            link.close()
-            if link.dialled:
-                self.attempt_failed("another connection with the node was being made")
-            return
         self._links.append(link)
-        link.prove()
+        # Other programs know none of these rules, and drop all connections that are past the
+        # greeting: one after the other.
+        if (link.greeting and link.greeting.is_ours) or not any(other.proved for other in self._links):
+            link.prove()
+
+    def _prove_next(self) -> None:
+        """A connection failed: let one go on that was held back for it."""
+        if self.link is None and self._links and not any(link.proved for link in self._links):
+            self._links[0].prove()
 
     def came_up(self, link: Link) -> None:
         current = self.link
@@ -294,32 +298,37 @@ class Peer:
         self._host.link_up(self)
         queue, self._queue = self._queue, []
         self._queued_bytes = 0
-        for data in queue:
-            if link.send_framing == "msgpack":
+        if link.send_framing == "msgpack":
+            for data in queue:
                 link.send_encoded(data)
-            else:
-                self._send_translated(link, data)
+        else:
+            self._send_translated(link, b"".join(queue))
         self._room.set()
 
     def _send_translated(self, link: Link, data: bytes) -> None:
         """Send what was queued as msgpack in another framing; what that cannot carry is lost, and reported."""
-        decoder = FRAMINGS["msgpack"].decoder(len(data))
+        decoder = FRAMINGS["msgpack"].decoder(len(data) + 1)
         decoder.feed(data)
+        lost: set[str] = set()  # ports with a hole: nothing later may reach them before it is reported
         for packet in decoder:
+            if packet[0] in lost:
+                continue
             try:
                 link.send(packet)
             except (UnencodableMessageError, MessageTooLargeError) as error:
-                _log.warning("lost a message for %s#%s: %s", self.node, packet[0], error)
-                self.ports.died(packet[0], ("transport_error", self.node, str(error)))
+                self._log(logging.WARNING, "lost a message for %s#%s: %s", self.node, packet[0], error)
+                if packet[0]:
+                    lost.add(packet[0])
+                    self.ports.died(packet[0], ("transport_error", self.node, str(error)))
 
     def requested(self, link: Link, message: list[Any]) -> None:
         request = message[0] if message else ""
         if request == "after" and len(message) == 2:
             self._wait_for(link, str(message[1]))
         elif request == "refused":
-            _log.error("node %s refuses us: %s", self.node, message[1:])
+            self._last_error = f"it refuses us: {reprlib.repr(message[1:])}"
+            self._log(logging.ERROR, "node %s: %s", self.node, self._last_error)
             self._retry_at = monotonic() + _LAST_RETRY_SECONDS
-            self._last_error = f"it refuses us: {message[1:]}"
             self._lose(self._last_error)
         else:
             self._host.request(self, message)
@@ -347,12 +356,14 @@ class Peer:
         if link.finished and link in self._links:
             self._links.remove(link)
         for held in [held for held, nonce in self._held.items() if nonce == link.peer_nonce]:
-            del self._held[held]
+            self._held.pop(held, None)
             held.release()
 
     def failed(self, link: Link, why: str) -> None:
-        if link is self._newcomer:
-            self._newcomer = None
+        if link.is_up and link.incarnation != self._incarnation:
+            # A newcomer, refused by now or not: it never was part of the link.
+            if link is self._newcomer:
+                self._newcomer = None
             return
         if link in self._links:
             self._links.remove(link)
@@ -363,7 +374,8 @@ class Peer:
             return
         # One that was closed because there is a better one is no news.
         level = logging.DEBUG if self.link is not None or self._links else logging.WARNING
-        _log.log(level, "connection with %s at %s closed: %s", self.node, link.transport.peer_address, why)
+        self._log(level, "connection with %s at %s closed: %s", self.node, link.transport.peer_address, why)
+        self._prove_next()
         if link.dialled:
             self.attempt_failed(why)
         elif link in self._hopes:
@@ -382,7 +394,7 @@ class Peer:
         """The link is lost: close everything, and tell everybody."""
         if self.link is None:
             return
-        _log.log(logging.INFO if reason else logging.WARNING, "link to %s lost: %s", self.node, why)
+        self._log(logging.INFO if reason else logging.WARNING, "link to %s lost: %s", self.node, why)
         self.link = None
         for link in self._links:
             link.abort()
@@ -433,7 +445,9 @@ class Peer:
     def _refuse(self, newcomer: Link) -> None:
         self._newcomer = None
         text = f"a node {self.node} is alive at {self.link.transport.peer_address if self.link else '?'}"
-        _log.error("refused a second node with the ID %s at %s", self.node, newcomer.transport.peer_address)
+        self._log(
+            logging.ERROR, "refused a second node with the ID %s at %s", self.node, newcomer.transport.peer_address
+        )
         newcomer.send(["", "refused", text])
         # Once the text has left; nothing of what it sent is ever handled.
         newcomer.has_ended = True
@@ -442,7 +456,8 @@ class Peer:
     def _admit(self, newcomer: Link) -> None:
         self._links.append(newcomer)
         self._use(newcomer)
-        newcomer.release()
+        # Later: it runs the pump, and whoever reached the hard limit is not on the hub.
+        self._host.scheduler.hub.loop.run_callback(newcomer.release)
 
     # --- the end ---
 

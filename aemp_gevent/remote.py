@@ -31,6 +31,11 @@ _REPR = reprlib.Repr()
 _REPR.maxother = _REPR.maxstring = 200
 
 
+def in_words(reason: Reason) -> Reason:
+    """Return a reason that can travel in place of one that cannot: short texts of its elements."""
+    return tuple(_REPR.repr(element).encode("ascii", "backslashreplace").decode() for element in reason[:10])
+
+
 class Sender(Protocol):
     """The peer, as its ports see it."""
 
@@ -216,4 +221,4 @@ class Watchers:
             self._peer.send_if_connected(["", "kil0", name, *reason])
         except (UnencodableMessageError, MessageTooLargeError):
             # Here a reason may be anything; the watcher must hear of the death all the same.
-            self._peer.send_if_connected(["", "kil0", name, *map(_REPR.repr, reason[:10])])
+            self._peer.send_if_connected(["", "kil0", name, *in_words(reason)])

@@ -11,6 +11,7 @@ Nothing here switches, and what runs code of the user's is queued as a job.
 from __future__ import annotations
 
 import logging
+import reprlib
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
@@ -25,7 +26,8 @@ from aemp_gevent.settings import Settings
 
 PERL_SPAWN = "AnyEvent::MP::_spawn"
 
-_log = logging.getLogger("aemp_gevent")
+BETWEEN_NODES = frozenset({"mon0", "mon1", "kil0", "after", "refused", "bye"})
+"""Requests that are about the node that sends them: they are relayed for nobody."""
 
 
 class Host(Protocol):
@@ -77,7 +79,12 @@ class Requests:
                 self._call(peer, request, *args)
         # Exception: the arguments are the peer's, and any call of them may fail anyhow.
         except Exception as error:  # noqa: BLE001
-            _log.warning("request %r of %s failed: %s", request, peer.node if peer else "this node", describe(error))
+            self._report(peer, request, error)
+
+    def _report(self, peer: Peer | None, request: Any, error: Exception) -> None:
+        who = peer.node if peer else "this node"
+        text = describe(error)[:500]  # a peer chooses what stands in it
+        self._host.scheduler.log(logging.WARNING, "request %s of %s failed: %s", reprlib.repr(request), who, text)
 
     def _devnull(self, peer: Peer | None, *args: Any) -> None:
         """Take anything."""
@@ -142,8 +149,16 @@ class Requests:
 
     def _call(self, peer: Peer | None, name: Any, *args: Any) -> None:
         """Call the function that an unknown request names."""
-        function = self.find_function(peer, name)
-        self._host.scheduler.enqueue_job(CallJob(None, function, args))
+
+        def run() -> None:  # finding it may import its module: no work for the hub
+            try:
+                function = self.find_function(peer, name)
+            except AempError as error:
+                self._report(peer, name, error)
+            else:
+                function(*args)
+
+        self._host.scheduler.enqueue_job(CallJob(None, run, ()))
 
     def find_function(self, peer: Peer | None, name: Any) -> Handler:
         """Return the function of this name if the peer may have it run here.
@@ -187,5 +202,5 @@ def _evaluate(text: str) -> tuple[str, Message]:
             exec(compile(text, "<eval request>", "exec"), names)  # noqa: S102  # that is what the owner allowed
             return "", ()
         return "", (eval(code, names),)  # noqa: S307
-    except (Exception, AempError) as error:  # noqa: BLE001  # it is the answer
+    except Exception as error:  # noqa: BLE001  # it is the answer
         return describe(error), ()

@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 
 from gevent import socket
 
-from aemp_gevent.errors import InvalidNoderefError, ResolveError
-from aemp_gevent.ids import ANON_PREFIX, DEFAULT_PORT, SLAVE_PREFIX, Endpoint, parse_endpoint
+from aemp_gevent import ids
+from aemp_gevent.errors import ResolveError
+from aemp_gevent.ids import Endpoint, parse_endpoint
 
 # What socket.getaddrinfo returns; tests put another function in its place.
 Lookup: TypeAlias = Callable[..., Iterable[tuple[Any, ...]]]
@@ -38,15 +39,12 @@ def resolve_node(noderef: str, *, lookup: Lookup = socket.getaddrinfo) -> str:
         InvalidNoderefError: A component is malformed, or a reserved name.
         ResolveError: A host name has no address; the text names the component.
     """
-    if not isinstance(noderef, str):
-        raise InvalidNoderefError(noderef, "a noderef is a string")
-    if noderef.startswith((ANON_PREFIX, SLAVE_PREFIX)):
-        raise InvalidNoderefError(noderef, "names that begin like this are reserved, and have no endpoints")
     found: list[str] = []
+    ids.check_noderef(noderef)
     for component in noderef.split(","):
         word = component.strip()
         if not word or word.isdigit():
-            endpoint = _this_host(word, lookup)
+            endpoint = _this_host(int(word) if word else ids.DEFAULT_PORT, lookup)
         else:
             endpoint = resolve_endpoint(parse_endpoint(word), lookup=lookup)
         # Port 0 is any free port: two of them are two ports.
@@ -84,18 +82,29 @@ def _addresses(host: str, component: str, lookup: Lookup) -> list[str]:
     return addresses
 
 
-def _this_host(number: str, lookup: Lookup) -> Endpoint:
+def _this_host(port: int, lookup: Lookup) -> Endpoint:
     """Return an endpoint of this host that others can reach, if there is one."""
-    port = int(number) if number else DEFAULT_PORT
-    if port > 0xFFFF:
-        raise InvalidNoderefError(number, f"{number!r} is no port number (0 to 65535)")
     name = std_socket.gethostname()
     try:
         addresses = _addresses(name, name, lookup)
     except ResolveError:
         addresses = []
     routable = [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
+    routable = routable or _interface_addresses()
     if routable:
         return Endpoint(min(routable, key=lambda address: ":" in address), port)
     _log.warning("this host's name %r has no routable address: only nodes on this host will reach this one", name)
     return Endpoint(addresses[0] if addresses else "127.0.0.1", port)
+
+
+def _interface_addresses() -> list[str]:
+    """Return the address of the interface that leads to the rest of the world, if there is one."""
+    # Many systems give the host's own name a loopback address. Connecting a datagram socket sends
+    # nothing; it only has the system choose where a packet would leave. The address is one for documentation.
+    with std_socket.socket(std_socket.AF_INET, std_socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return []
+        address: str = probe.getsockname()[0]
+    return [] if ipaddress.ip_address(address).is_loopback else [address]

@@ -31,6 +31,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -467,19 +468,19 @@ class Scheduler:
                 self.kill_now(port, reason)
         # Afterwards: a log handler may block, and a foreign Timeout strike there.
         if is_news:
-            self._report(port, error)
+            where = f"port {port.id}" if port else "a callback outside any port"
+            self.log(logging.ERROR, "exception in %s", where, exc_info=error)
         if isinstance(error, (SystemExit, KeyboardInterrupt)):
             self.hub.handle_error(port, type(error), error, error.__traceback__)
 
-    def _report(self, port: Port | None, error: BaseException) -> None:
-        def log() -> None:
-            _log.error("exception in %s", f"port {port.id}" if port else "a callback outside any port", exc_info=error)
-
-        # Log handlers may block, which the hub must not.
+    def log(self, level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+        """Log, from wherever. On the hub it takes a turn in the run queue: log handlers may block."""
+        if not _log.isEnabledFor(level):
+            return
         if getcurrent() is self.hub:
-            self.enqueue_job(CallJob(None, log, ()))
+            self.enqueue_job(CallJob(None, partial(_log.log, level, text, *args, exc_info=exc_info), ()))
         else:
-            log()
+            _log.log(level, text, *args, exc_info=exc_info)
 
     def die(self, port: Port, reason: Reason) -> None:
         """End a port's life now: nothing more is handled, and its monitors' actions are queued.
@@ -512,7 +513,7 @@ class Scheduler:
     def discard(self, *message: Any) -> None:
         """Take a message that no handler matched: count it, and log it at debug level."""
         self.discarded += 1
-        _log.debug("discarded, no handler matches: %r", message)
+        self.log(logging.DEBUG, "discarded, no handler matches: %r", message)
 
 
 def describe(error: BaseException) -> str:

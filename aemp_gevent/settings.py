@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from aemp_gevent.errors import InvalidSettingError, NoSecretError, UnknownSettingError
+from aemp_gevent import ids
+from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, NoSecretError, UnknownSettingError
 
 SECRET_VARIABLE = "AEMP_SECRET"  # noqa: S105  # the name, not the secret
 
@@ -64,7 +65,7 @@ class Settings:
     @property
     def secret_bytes(self) -> bytes:
         """The secret as the wire needs it."""
-        return self.secret.encode() if isinstance(self.secret, str) else (self.secret or b"")
+        return self.secret.encode("utf-8", "surrogateescape") if isinstance(self.secret, str) else (self.secret or b"")
 
     @property
     def hard_limit_bytes(self) -> int:
@@ -118,6 +119,11 @@ def _check(settings: Settings) -> None:
         raise InvalidSettingError("nodeid", settings.nodeid, "a node ID is a string")
     if not isinstance(settings.secret, (str, bytes, type(None))):
         raise InvalidSettingError("secret", "…", "it is a str or bytes")
+    for seed in settings.seeds:
+        try:
+            ids.check_noderef(seed)
+        except InvalidNoderefError as error:
+            raise InvalidSettingError("seeds", seed, str(error)) from error
     for name in ("allow_eval", "allow_relay", "secure"):
         if not isinstance(getattr(settings, name), bool):
             raise InvalidSettingError(name, getattr(settings, name), "it is True or False")

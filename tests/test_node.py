@@ -60,12 +60,13 @@ def test_host_name_is_resolved(make_node: MakeNode) -> None:
 
 @pytest.mark.parametrize("noderef", [None, ""])
 def test_no_noderef_means_this_host(monkeypatch: pytest.MonkeyPatch, noderef: str | None) -> None:
-    monkeypatch.setattr(aemp_gevent.resolve, "DEFAULT_PORT", int(free_address().partition(":")[2]))
+    monkeypatch.setattr(aemp_gevent.resolve.ids, "DEFAULT_PORT", int(free_address().partition(":")[2]))
+    monkeypatch.setattr(aemp_gevent.resolve, "_interface_addresses", list)
     monkeypatch.setattr(aemp_gevent.resolve.std_socket, "gethostname", lambda: "localhost")
     with node_factory() as make:
         node = make(None)
         node.initialise_node(noderef, secret=SECRET)
-        assert node.NODE() == f"127.0.0.1:{aemp_gevent.resolve.DEFAULT_PORT}"
+        assert node.NODE() == f"127.0.0.1:{aemp_gevent.resolve.ids.DEFAULT_PORT}"
 
 
 def test_node_of_several_endpoints_is_reached_through_each(make_node: MakeNode) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
 from collections.abc import Callable
@@ -66,9 +67,27 @@ def test_host_without_routable_address_is_loopback_with_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, address: str
 ) -> None:
     monkeypatch.setattr(aemp_gevent.resolve.std_socket, "gethostname", lambda: name)
+    monkeypatch.setattr(aemp_gevent.resolve, "_interface_addresses", list)
     assert resolve_node("", lookup=lookup) == f"{address}:4040"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert repr(name) in caplog.text
+
+
+def test_host_whose_name_is_loopback_is_reached_by_its_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aemp_gevent.resolve.std_socket, "gethostname", lambda: "lonely")
+    monkeypatch.setattr(aemp_gevent.resolve, "_interface_addresses", lambda: ["10.1.2.3"])
+    assert resolve_node("", lookup=lookup) == "10.1.2.3:4040"
+
+
+def test_interface_is_found_without_sending_anything() -> None:
+    for address in aemp_gevent.resolve._interface_addresses():
+        assert not ipaddress.ip_address(address).is_loopback
+
+
+@pytest.mark.parametrize("noderef", ["²", "4" * 5000, "unix:/a\0b", "65536", "1.2.3.4:99999"])
+def test_what_looks_like_a_number_or_path_and_is_none_is_refused(noderef: str) -> None:
+    with pytest.raises(InvalidNoderefError):
+        resolve_node(noderef, lookup=lookup)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 import types
 from uuid import uuid4
 
+import gevent
 import pytest
 from gevent.event import Event
 
@@ -298,14 +299,35 @@ def test_an_init_function_that_uses_receive_gets_the_messages(node, module):
     assert order == [("wanted",), ("tag", 1), ("handler", 2)]
 
 
-def test_a_spawned_port_that_is_killed_before_it_began_never_runs(node, module):
+def test_a_spawned_port_that_is_killed_at_once_handles_what_was_sent_before(node, module):
+    """As between nodes, where spawn, messages and kill come in one packet: a kill waits its turn."""
     seen, deaths = [], []
-    module.init = lambda: seen.append("ran")
+    module.init = lambda: node.rcv(SELF(), lambda *msg: seen.append(msg))
+    port = node.spawn(node.NODE(), f"{module.__name__}.init")
+    node.mon(port, lambda *why: deaths.append(why))
+    node.snd(port, "before")
+    node.kil(port, "early")
+    node.snd(port, "behind")
+    settle(node)
+    assert seen == [("before",)]
+    assert deaths == [("early",)]
+
+
+def test_a_spawned_port_whose_init_function_blocks_can_be_killed(node, module):
+    seen, deaths = [], []
+
+    def init():
+        try:
+            gevent.sleep(1000)
+        finally:
+            seen.append("thrown out")
+
+    module.init = init
     port = node.spawn(node.NODE(), f"{module.__name__}.init")
     node.mon(port, lambda *why: deaths.append(why))
     node.kil(port, "early")
     settle(node)
-    assert seen == []
+    assert seen == ["thrown out"]
     assert deaths == [("early",)]
 
 

@@ -50,7 +50,7 @@ ERRORS: tuple[type[Exception], ...] = (
     FramingError,
 )
 
-# A read is 64 KiB at most; msgpack's own default of 1 MiB for each link is a waste.
+# What the unpacker asks for at a time; msgpack's own default of 1 MiB for each link is a waste.
 _READ_SIZE = 64 * 1024
 
 # What each encoder reserves from the start; it grows with the messages. msgpack's default is 256 KiB.
