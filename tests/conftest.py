@@ -25,9 +25,9 @@ def _left_over() -> list[greenlet]:
     return [left for left in live_greenlets() if left not in _blamed]
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def few_objects_to_look_through() -> None:
-    """Set what exists before the first test aside, so that looking for greenlets takes a millisecond a test."""
+    """Set what the modules before left aside, so that looking for greenlets takes a millisecond a test."""
     gc.collect()
     gc.freeze()
 

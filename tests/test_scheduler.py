@@ -1424,7 +1424,7 @@ TRACED = ("scheduler.py", "receive.py", "port.py", "local.py", "monitors.py", "m
 
 QUIET = (
     *("LOAD_", "POP_JUMP_FORWARD", "POP_JUMP_IF", "COPY", "SWAP", "PUSH_NULL", "IS_OP", "TO_BOOL", "NOP", "CACHE"),
-    *("NOT_TAKEN", "EXTENDED_ARG", "UNARY_NOT"),
+    *("NOT_TAKEN", "EXTENDED_ARG", "UNARY_NOT", "DUP_TOP", "ROT_"),
 )
 """How the opcodes begin at which no version of CPython runs other code, on what our code uses them for.
 Calls, allocations, jumps back, and whatever drops a user's object may: collections, finalizers, signals."""
