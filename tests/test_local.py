@@ -1824,3 +1824,27 @@ def test_an_actor_spawned_and_sent_to_in_one_breath_gets_every_message(node, mon
     settle(node)
     assert got == [(0,), (1,), (2,)]
     node.kil(port)
+
+
+# --- what a review found --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["with", "by hand"])
+def test_an_attached_greenlet_that_is_killed_dies_of_that(node, how):
+    deaths: list[Log] = []
+
+    def run():
+        if how == "with":
+            with node.attach() as port:
+                deaths.append(deaths_of(node, port))
+                Event().wait()
+        else:
+            deaths.append(deaths_of(node, node.attach()))
+            Event().wait()
+
+    greenlet = gevent.spawn(run)
+    wait_until(lambda: deaths)
+    greenlet.kill()
+    wait_until(lambda: node._ports == {}, show=lambda: node._ports)
+    settle(node)
+    assert deaths == [[("die", "GreenletExit")]]

@@ -11,9 +11,10 @@ import gevent
 import pytest
 
 import aemp_gevent.network
+from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, ResolveError
 from aemp_gevent.network import PROVIDER
 from tests.helpers import wait_until
-from tests.networking import Inbox, MakeNode, RawListener, RawPeer, free_address, node_factory
+from tests.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer, free_address, node_factory
 
 
 @pytest.fixture
@@ -144,3 +145,59 @@ def test_two_nodes_have_links_of_their_own(make_node: MakeNode) -> None:
     two.snd(inboxes[1], 2)
     wait_until(lambda: inboxes[1].messages)
     assert sorted(three.up_nodes()) == sorted([one.NODE(), two.NODE()])
+
+
+# --- what a review found ---------------------------------------------------------------------
+
+
+SEEDS = ["a:b:c", "host:http", "host:70000", "[::1", "two words", "slave/x", "anon/x", "unix:relative", "4" * 5000]
+
+
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: repr(seed[:20]))
+@pytest.mark.parametrize("call", ["initialise_node", "configure"])
+def test_malformed_seed_is_refused_at_once(make_node: MakeNode, seed: str, call: str) -> None:
+    """It would never be reached, in silence."""
+    node = make_node(None)
+    with pytest.raises(InvalidSettingError, match="setting 'seeds'") as caught:
+        if call == "initialise_node":
+            node.initialise_node("127.0.0.1:0", "127.0.0.1:1", seed, secret="s")
+        else:
+            node.configure(nodeid="named", seeds=["127.0.0.1:1", seed], secret="s")
+    assert caught.value.name == "seeds"
+    node.initialise_node("127.0.0.1:0", secret="s")
+
+
+def test_huge_node_name_is_refused(make_node: MakeNode) -> None:
+    """No greeting could say it."""
+    node = make_node(None)
+    for name in ("n" * 5000, "n/" * 2500, "n" * 256):
+        with pytest.raises((InvalidNoderefError, ResolveError)):
+            node.configure(nodeid=name, secret="s")
+    node.configure(nodeid="n" * 255, secret="s")
+
+
+@pytest.mark.parametrize("noderef", [4041, b"127.0.0.1:0", ["127.0.0.1:0"], 0, False], ids=repr)
+def test_noderef_that_is_no_string_is_refused(make_node: MakeNode, noderef: Any) -> None:
+    with pytest.raises(InvalidNoderefError, match="a noderef is a string"):
+        make_node(None).initialise_node(noderef, secret="s")
+
+
+@pytest.mark.parametrize(("name", "value"), [("nodeid", "named"), ("nodeid", None), ("seeds", ["127.0.0.1:1"])])
+def test_what_initialise_node_takes_by_position_is_refused_by_name(make_node: MakeNode, name: str, value: Any) -> None:
+    with pytest.raises(InvalidSettingError, match=f"setting '{name}'.*by position") as caught:
+        make_node(None).initialise_node("127.0.0.1:0", secret="s", **{name: value})
+    assert caught.value.name == name
+
+
+def test_node_callback_of_a_dead_port_is_dropped(make_node: MakeNode) -> None:
+    node, died = make_node(), Deaths()
+    mine: list[Any] = []
+    others: list[Any] = []
+    node.mon(node.port_async(lambda: node.mon_nodes(lambda *change: mine.append(change))), died)
+    node.mon_nodes(lambda *change: others.append(change))
+    assert died.wait() == ()
+    with RawPeer.dial(node).shake():
+        wait_until(lambda: others)
+    wait_until(lambda: len(others) == 2)
+    assert mine == []
+    assert len(node._node_callbacks) == 1

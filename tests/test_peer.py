@@ -3,17 +3,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
+from greenlet import getcurrent
 
 import aemp_gevent.peer
 import aemp_gevent.remote
+from aemp_gevent.link import Link
 from aemp_gevent.node import Node
 from tests.helpers import on_hub, turns, wait_until
-from tests.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer, free_address, node_factory
+from tests.networking import (
+    OUR_PROVIDER,
+    WAIT,
+    Deaths,
+    Inbox,
+    MakeNode,
+    RawListener,
+    RawPeer,
+    free_address,
+    node_factory,
+)
 
 PEER = "127.0.0.1:9"
 
@@ -348,3 +362,294 @@ def test_json_peer_gets_what_json_can_carry(make_node: MakeNode, caplog: pytest.
             assert "JSON" in died.wait()[2]
             with pytest.raises(TypeError, match="JSON"):
                 node.snd(f"{listener.id}#p", b"bytes")
+
+
+# --- what a review found ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["lost", "in its handshake"])
+def test_log_handler_that_blocks_keeps_no_monitor_from_firing(make_node: MakeNode, when: str) -> None:
+    """Links are lost on the hub, where nothing may block: a patched program's log handlers have locks that do."""
+    released = Event()
+    seen: list[str] = []
+
+    class Blocking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            released.wait()
+            seen.append(record.getMessage())
+
+    node, died = make_node(handshake_timeout=0.1), Deaths()
+    logger, handler = logging.getLogger("aemp_gevent"), Blocking()
+    logger.addHandler(handler)
+    try:
+        with RawListener() as listener:
+            node.mon(f"{listener.id}#p", died)
+            with listener.accept() as peer:
+                if when == "lost":
+                    peer.shake()
+                    assert peer.packet() == ["", "mon1", "p"]
+                else:
+                    peer.greet()
+            assert died.wait()[:2] == ("transport_error", listener.id)
+            assert seen == []
+            inbox = Inbox(node)
+            node.snd(inbox, "others go on")
+            wait_until(lambda: inbox.messages)
+        released.set()
+        wait_until(lambda: any(listener.id in line for line in seen))
+    finally:
+        released.set()
+        logger.removeHandler(handler)
+
+
+def test_second_process_that_resets_while_it_is_challenged_takes_no_link_down(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, died = make_node(), Deaths()
+    with RawPeer.dial(node, extras=incarnation("first")).shake() as first:
+        node.mon(PEER, died)
+        assert first.answers()
+        known: Any = node._network.peers[PEER]  # type: ignore[union-attr]
+        with RawPeer.dial(node, extras=incarnation("second")).shake() as second:
+            newcomer = wait_until(lambda: known._newcomer)
+            assert first.packet()[:2] == ["", "time"]
+            second.sock.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")
+        first.send([])  # the first is alive, so the second is refused, which finds it gone
+        wait_until(lambda: newcomer.closed)
+        turns(5)
+        assert "refused a second node" in caplog.text
+        assert first.answers()
+        assert died.count == 0
+
+
+@pytest.mark.parametrize("extras", [OUR_PROVIDER, ()], ids=["ours", "another program"])
+def test_stranger_who_claims_to_be_a_node_keeps_nobody_waiting(
+    make_node: MakeNode, extras: tuple[tuple[str, str], ...]
+) -> None:
+    """It greets, which needs no secret, and stalls."""
+    node, died = make_node(), Deaths()
+    with RawListener() as listener, RawPeer.dial(node, listener.id) as stranger:
+        stranger.greet()
+        links_of(node, listener.id, 1)
+        node.mon(f"{listener.id}#p", died)
+        node.snd(f"{listener.id}#p", "hello")
+        with listener.accept(extras=extras) as peer:
+            if not extras:
+                stranger.close()  # other programs get one connection after the other
+            peer.shake()
+            assert peer.take(2) == [["", "mon1", "p"], ["p", "hello"]]
+            assert died.count == 0
+
+
+def test_monitor_fires_although_a_stranger_claims_to_be_its_node(make_node: MakeNode) -> None:
+    node, died, address = make_node(handshake_timeout=0.15), Deaths(), free_address()
+    with RawPeer.dial(node, address) as stranger:
+        stranger.greet()
+        links_of(node, address, 1)
+        node.mon(f"{address}#p", died)
+        assert died.wait()[:2] == ("transport_error", address)
+
+
+def test_second_connection_of_another_program_waits_for_the_first_to_fail(make_node: MakeNode) -> None:
+    node = make_node()
+    with RawPeer.dial(node) as stranger, RawPeer.dial(node) as real:
+        stranger.greet()
+        links_of(node, PEER, 1)
+        shaking = gevent.spawn(real.shake)
+        assert [link.proved for link in links_of(node, PEER, 2)] == [True, False]
+        stranger.close()
+        shaking.get(timeout=WAIT / 2)  # sooner than the handshake's time is over
+        assert real.answers()
+
+
+@pytest.mark.parametrize("call", ["kil", "mon", "spawn"])
+def test_runner_that_reaches_the_hard_limit_lets_a_newcomer_in_from_the_hub(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """What the newcomer sent is handled by the pump, which never runs in a runner."""
+    node = make_node(high_water_bytes=1000, max_message_bytes=2**20)
+    inbox, died, ended = Inbox(node), Deaths(), Deaths()
+    off_hub: list[object] = []
+    pump = node.scheduler.pump
+
+    def watched() -> None:
+        if getcurrent() is not node.scheduler.hub:
+            off_hub.append(getcurrent())
+        pump()
+
+    with RawPeer.dial(node, extras=incarnation("first")).shake() as first:
+        node.mon(PEER, died)
+        assert first.answers()
+        known: Any = node._network.peers[PEER]  # type: ignore[union-attr]
+        with RawPeer.dial(node, extras=incarnation("second")).shake() as second:
+            second.send([inbox.port.partition("#")[2], "hi"])
+            wait_until(lambda: known._newcomer)
+            monkeypatch.setattr(node.scheduler, "pump", watched)
+
+            def reach_the_limit() -> None:
+                for _ in send_without_pause(node, PEER, call):
+                    if node.node_is_up(PEER) and known.link.incarnation == "second":
+                        break
+                gevent.sleep(0)
+
+            node.mon(node.port_async(reach_the_limit), ended)
+            assert ended.wait() == ()
+            assert "hard limit" in died.wait()[2]
+            wait_until(lambda: inbox.messages)
+            assert inbox.messages == [("hi",)]
+            assert off_hub == []
+
+
+@pytest.mark.parametrize("call", ["kil", "mon", "spawn"])
+def test_what_waits_for_a_link_is_bounded_by_the_hard_limit(make_node: MakeNode, call: str) -> None:
+    """``kil``, ``mon`` and ``spawn`` never pause, and so are not bounded by the high water mark."""
+    node, died = make_node(high_water_bytes=1000, max_message_bytes=2**20), Deaths()
+    assert node.settings is not None
+    with RawListener() as listener:  # nobody accepts
+        node.mon(f"{listener.id}#p", died)
+        known = node._network.peers[listener.id]  # type: ignore[union-attr]
+        for _ in send_without_pause(node, listener.id, call):
+            assert known._queued_bytes <= node.settings.hard_limit_bytes
+        assert "hard limit" in died.wait()[2]
+
+
+def send_without_pause(node: Node, peer: str, call: str) -> Iterator[None]:
+    """Make large calls of a kind that never pauses, of 30 MB together."""
+    text = "x" * 500_000
+    for number in range(60):
+        if call == "kil":
+            node.kil(f"{peer}#q", text)
+        elif call == "mon":
+            node.mon(f"{peer}#{number}{text}", lambda *_reason: None)
+        else:
+            node.spawn(peer, "a.function", text)
+        yield
+
+
+def test_monitor_in_vain_does_not_bring_the_dead_to_life(make_node: MakeNode) -> None:
+    """Its node cannot be reached at first, and then comes back as the same process."""
+    node, died, again = make_node(), Deaths(), Deaths()
+    with RawListener() as listener:
+        node_id, port = listener.id, f"{listener.id}#p"
+        node.mon(port, died)
+        with listener.accept(extras=incarnation("same")).shake() as peer:
+            assert peer.packet() == ["", "mon1", "p"]
+        died.wait()
+    node.mon(port, again)
+    assert again.wait()[0] == "transport_error"
+    with RawPeer.dial(node, node_id, extras=incarnation("same")).shake() as peer:
+        wait_until(lambda: node.node_is_up(node_id))
+        node.snd(port, "shunned")
+        node.snd(f"{node_id}#q", "not shunned")
+        assert peer.packet() == ["q", "not shunned"]
+        node.mon(port, print).cancel()
+        node.snd(port, "monitored anew")
+        assert peer.take(3) == [["", "mon1", "p"], ["", "mon0", "p"], ["p", "monitored anew"]]
+
+
+def test_nothing_follows_a_message_that_json_could_not_carry(make_node: MakeNode) -> None:
+    """Of what was queued: either every message arrives, or the monitor fires before the next one."""
+    node, died, other_died = make_node(), Deaths(), Deaths()
+    with RawListener() as listener:
+        port, other = f"{listener.id}#p", f"{listener.id}#other"
+        node.mon(port, died)
+        node.mon(other, other_died)
+        node.snd(port, "before")
+        node.snd(port, b"lost")
+        node.snd(other, "one")
+        node.snd(port, "later")
+        node.snd(port, b"lost as well")
+        node.snd(other, "two")
+        with listener.accept(framing="json").shake() as peer:
+            assert peer.take(5) == [
+                ["", "mon1", "p"],
+                ["", "mon1", "other"],
+                ["p", "before"],
+                ["other", "one"],
+                ["other", "two"],
+            ]
+            assert died.wait()[:2] == ("transport_error", listener.id)
+            assert peer.answers(), "and nothing else came"
+            assert (died.count, other_died.count) == (1, 0)
+
+
+def test_huge_text_of_a_refusal_makes_a_short_reason_and_short_log_lines(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, died = make_node(), Deaths()
+    with RawPeer.dial(node).shake() as peer:
+        node.mon(f"{PEER}#p", died)
+        peer.send(["", "refused", "x" * 1_000_000])
+        reason = died.wait()
+    assert reason[:2] == ("transport_error", PEER)
+    assert "refuses us: ['xxx" in reason[2]
+    assert len(reason[2]) < 200
+    assert any("refuses us" in line for line in caplog.messages)
+    assert max(map(len, caplog.messages)) < 300
+
+
+@pytest.mark.parametrize("text", ["\ud800", "lone \udc80 surrogate"], ids=ascii)
+@pytest.mark.parametrize("odd", ["element", "repr"])
+def test_reason_with_lone_surrogates_reaches_every_monitor(make_node: MakeNode, text: str, odd: str) -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            return text
+
+    every_monitor_hears(make_node(), text if odd == "element" else Odd())
+
+
+def test_reason_that_cannot_be_encoded_reaches_every_monitor(make_node: MakeNode) -> None:
+    every_monitor_hears(make_node(), "text", object(), {"deep": [object()]})
+
+
+def test_reason_larger_than_a_message_reaches_every_monitor(make_node: MakeNode) -> None:
+    every_monitor_hears(make_node(max_message_bytes=1500), *["x" * 1000] * 4)
+
+
+def every_monitor_hears(node: Node, *reason: Any) -> None:
+    """Kill a port that a peer watches between two monitors of ours."""
+    before, after, inbox = Deaths(), Deaths(), Inbox(node)
+    name = inbox.port.partition("#")[2]
+    with RawPeer.dial(node).shake() as peer:
+        node.mon(inbox, before)
+        peer.send(["", "mon1", name])
+        assert peer.answers()
+        node.mon(inbox, after)
+        node.kil(inbox, *reason)
+        assert before.wait() == after.wait() == reason
+        request, verb, port, *words = peer.packet()
+        assert (request, verb, port) == ("", "kil0", name)
+        assert words
+        assert all(isinstance(word, str) and len(word) <= 250 for word in words)
+        assert peer.answers()
+
+
+@pytest.mark.parametrize(
+    "reason", [(object(), "why"), ("\udc80",), ("x" * 2000,)], ids=["unencodable", "surrogate", "too large"]
+)
+def test_reason_that_cannot_travel_is_passed_on_in_words(make_node: MakeNode, reason: tuple[Any, ...]) -> None:
+    """By ``mon(local, remote)`` and by ``mon(local, remote, *msg)``."""
+    node = make_node(max_message_bytes=1500)
+    with RawPeer.dial(node).shake() as peer:
+        for message in ((), ("it", "died")):
+            local = Inbox(node)
+            node.mon(local, f"{PEER}#p", *message)
+            node.kil(local, *reason)
+            packet = peer.packet()
+            head = ["p", *message] if message else ["", "kil1", "p"]
+            assert packet[: len(head)] == head
+            assert len(packet) == len(head) + len(reason)
+            assert all(isinstance(word, str) and 0 < len(word) <= 250 for word in packet[len(head) :])
+        assert peer.answers()
+
+
+def links_of(node: Node, peer: str, count: int) -> list[Link]:
+    """Wait until so many connections have greeted as a peer, and return them."""
+    peers = node._network.peers  # type: ignore[union-attr]
+    wait_until(lambda: peer in peers and len(peers[peer]._links) == count)
+    return peers[peer]._links
+
+
+def incarnation(name: str) -> tuple[tuple[str, str], ...]:
+    """Return what a greeting of ours says in a process of this name."""
+    return (*OUR_PROVIDER, ("uniq", name))

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -386,3 +388,79 @@ def test_watchers_of_a_lost_link_are_forgotten(node: Node, peer: RawPeer) -> Non
     peer.close()
     wait_until(lambda: not node.up_nodes())
     assert found.monitors is None
+
+
+# --- what a review found -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words", [["mon0", "p"], ["mon1", "p"], ["kil0", "p", "x"], ["after", "x"], ["refused"], ["bye"]], ids=" ".join
+)
+@pytest.mark.parametrize("allow_relay", [False, True])
+def test_nothing_that_is_about_a_link_is_relayed_to_another_node(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture, words: list[str], allow_relay: bool
+) -> None:
+    """Over there it would be taken for what this node says itself."""
+    node = make_node(allow_relay=allow_relay)
+    other = "127.0.0.1:8"
+    with RawPeer.dial(node, PEER).shake() as peer, RawPeer.dial(node, other).shake() as third:
+        assert third.answers()
+        peer.send(
+            *(
+                ["", *request, node_port, *words]
+                for node_port in (other, f"{other}#")
+                for request in (
+                    ["snd"],
+                    ["relay"],
+                    ["time"],
+                    ["info"],
+                    ["lookup", "x"],
+                    ["can", "x"],
+                    ["snd", node.NODE(), "snd"],  # by way of our own node port
+                )
+            ),
+            ["", "time", f"{PEER}#pong", "pong"],
+        )
+        assert peer.packet()[:2] == ["pong", "pong"]
+        wait_until(lambda: sum("is not relayed" in line for line in caplog.messages) == 14)
+        peer.send(["", "snd", other, "devnull"], ["", "snd", f"{other}#q", *words])
+        assert third.take(2) == [["", "devnull"], ["q", *words]], "others are"
+        assert third.answers()
+        assert sorted(node.up_nodes()) == [other, PEER]
+
+
+def test_module_of_a_requested_function_is_not_imported_on_the_hub(
+    make_node: MakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An import takes its time, and may block."""
+    name = "imported_for_a_request"
+    (tmp_path / f"{name}.py").write_text(
+        "import gevent\ncalled = []\non_hub = gevent.getcurrent() is gevent.get_hub()\nf = called.append\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    node = make_node(allow_spawn=[f"{name}.*"])
+    try:
+        with RawPeer.dial(node, PEER).shake() as peer:
+            peer.send(["", f"{name}.f", 5])
+            wait_until(lambda: getattr(sys.modules.get(name), "called", None))
+            assert not sys.modules[name].on_hub
+            assert sys.modules[name].called == [5]
+            assert peer.answers()
+    finally:
+        sys.modules.pop(name, None)
+
+
+def test_huge_request_makes_short_log_lines(peer: RawPeer, caplog: pytest.LogCaptureFixture) -> None:
+    huge = "x" * 1_000_000
+    for packet in (
+        ["", huge],
+        ["", "time", f"{huge} "],
+        ["", "snd", f"{huge} ", "hello"],
+        ["", SPAWN, f"{huge} ", "tests.node_functions.echo"],
+        ["", "eval", huge],
+        ["", [huge] * 3],
+    ):
+        peer.send(packet)
+        assert peer.answers()
+    wait_until(lambda: len(caplog.messages) == 6, show=lambda: len(caplog.messages))
+    assert max(map(len, caplog.messages)) < 700

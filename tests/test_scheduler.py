@@ -1460,12 +1460,13 @@ class Injector:
 
     def __enter__(self) -> Injector:
         self._before = greenlet.settrace(self._switched)
+        self._tracer = sys.gettrace()  # that of the coverage, for instance
         self._adopt(sys._getframe().f_back)
         sys.settrace(self._trace)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        sys.settrace(None)
+        sys.settrace(self._tracer)
         greenlet.settrace(self._before)
 
     def _switched(self, _event: str, _greenlets: object) -> None:
