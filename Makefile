@@ -34,7 +34,7 @@ demo: $(STAMPS)/run ## watch four processes talk and die; INPUT=file counts the 
 
 test: $(STAMPS)/test ## run the tests with coverage; ARGS='-k name' is handed to pytest
 	@$(PY) -m coverage erase
-	@$(PY) -m pytest --cov $(ARGS)
+	@$(PY) -m pytest --cov= $(ARGS)
 
 lint: $(STAMPS)/lint ## check style, format, types and floors
 	$(PY) -m ruff check
@@ -50,7 +50,7 @@ bench: $(STAMPS)/run ## measure, each figure beside the ceiling of bare gevent; 
 	@$(PY) -m benchmarks $(ARGS)
 
 docs: $(STAMPS)/docs ## build the documentation in docs/_build/html
-	@$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@$(PY) -m sphinx -q -E -W --keep-going -b html docs docs/_build/html
 	@echo "See docs/_build/html/index.html"
 
 format: $(STAMPS)/lint ## let ruff format, and repair what it can

@@ -49,7 +49,6 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
     UnknownSettingError,
     UsageError,
-    WrongThreadError,
 )
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
 from aemp_gevent.matching import any_
@@ -129,7 +128,6 @@ __all__ = [
     "UnencodableMessageError",
     "UnknownSettingError",
     "UsageError",
-    "WrongThreadError",
     "__version__",
     "actor",
     "after",

@@ -158,15 +158,6 @@ class MessageTooLargeError(UsageError, ValueError):
         self.limit = limit
 
 
-class WrongThreadError(UsageError):
-    """The node belongs to the hub of another native thread."""
-
-    def __init__(self, call: str) -> None:
-        super().__init__(
-            f"{call} was called from a native thread that does not own this node; only snd() and kil() may be"
-        )
-
-
 # --- what the world did -----------------------------------------------------
 
 

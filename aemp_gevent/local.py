@@ -65,6 +65,7 @@ class LocalNode:
         self._new_name = ids.port_names(ids.new_uniq())
         self._id = ids.ANON_PREFIX + ids.new_uniq()
         self._prefix = self._id + "#"
+        self._dropped_aloud = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"
@@ -140,6 +141,8 @@ class LocalNode:
     ) -> Port:
         port_id = self._prefix + name
         scheduler = self._scheduler
+        if not self._ports:
+            _ = scheduler.hub  # the node belongs to the thread that makes its first port, whoever sends first
         if port_id in self._ports:
             raise PortExistsError(port_id)
         default = scheduler.default if callback is None else callback
@@ -312,7 +315,11 @@ class LocalNode:
             self._node_request(msg)
 
     def _send_remote(self, node: str, name: str, msg: Message) -> None:
-        self._scheduler.log(logging.DEBUG, "dropped, a private node has no links: %r for %s#%s", msg, node, name)
+        # Once aloud: it is nearly always a call of initialise_node() that was forgotten.
+        level, self._dropped_aloud = logging.DEBUG if self._dropped_aloud else logging.WARNING, True
+        self._scheduler.log(
+            level, "dropped, this node is private, call initialise_node() first: %r for %s#%s", msg, node, name
+        )
 
     def _node_request(self, msg: Message) -> None:
         """Handle a message to our own node port."""
@@ -475,7 +482,7 @@ class LocalNode:
             timeout: Seconds to wait for the answer; None waits until the port dies.
 
         Raises:
-            As :meth:`snd`.
+            InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         calls.call(self, port, msg, cb, timeout)
 
@@ -495,7 +502,7 @@ class LocalNode:
 
         Raises:
             PortKilled: The port that waits here was killed.
-            As :meth:`snd`.
+            InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         return calls.call_and_wait(self, timeout, port, msg)
 
@@ -602,6 +609,7 @@ class LocalNode:
             try:
                 found = find(function)
             except SpawnRefusedError as error:
+                _log.warning("spawn of port %s refused: %s", port.id, error)
                 self._scheduler.kill(port, ("spawn_refused", function, str(error)))
                 return
             body = getattr(found, "aemp_body", None)

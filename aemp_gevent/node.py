@@ -117,7 +117,7 @@ class Node(LocalNode):
             settings: See :class:`~aemp_gevent.Settings`.
 
         Raises:
-            As :meth:`initialise_node`.
+            AempError: The same as :meth:`initialise_node`.
         """
         self._check_uninitialised()
         checked = make_settings(settings)
@@ -125,7 +125,7 @@ class Node(LocalNode):
         try:
             name = ids.check_node_name(nodeid)
         except InvalidNoderefError:
-            if nodeid.startswith((ids.ANON_PREFIX, ids.SLAVE_PREFIX)):
+            if nodeid.startswith((ids.ANON_PREFIX, ids.SLAVE_PREFIX)) or ("," not in nodeid and len(nodeid) > 255):
                 raise
             self._initialise(checked, lambda: resolve_node(nodeid))
         else:

@@ -346,7 +346,15 @@ class Peer:
     def _is_abandoned(self) -> bool:
         """Whether the peer has shut down its side of the link, and there is no other it may have moved to."""
         link = self.link
-        return link is not None and link.has_ended and all(other.has_ended or not other.proved for other in self._links)
+        # It moves only to connections of the same process: a stranger who claims to be another
+        # one of this ID must not make us wait.
+        return (
+            link is not None
+            and link.has_ended
+            and all(
+                other.has_ended or not other.proved or other.incarnation != link.incarnation for other in self._links
+            )
+        )
 
     def ended(self, link: Link) -> None:
         if self._is_abandoned():

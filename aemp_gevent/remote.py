@@ -217,8 +217,11 @@ class Watchers:
     def port_died(self, name: str, reason: Reason) -> None:
         """Tell the peer that a port of ours is dead. Never raises."""
         self._watchers.pop(name, None)
-        try:
-            self._peer.send_if_connected(["", "kil0", name, *reason])
-        except (UnencodableMessageError, MessageTooLargeError):
-            # Here a reason may be anything; the watcher must hear of the death all the same.
-            self._peer.send_if_connected(["", "kil0", name, *in_words(reason)])
+        # Here a reason may be anything; the watcher must hear of the death all the same. The
+        # last is as long as the request to watch, which fitted.
+        for words in (reason, in_words(reason) if reason else (), ("die",), ()):
+            try:
+                self._peer.send_if_connected(["", "kil0", name, *words])
+            except (UnencodableMessageError, MessageTooLargeError):
+                continue
+            return

@@ -32,6 +32,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 from time import perf_counter
 from typing import Any
 
@@ -112,7 +113,7 @@ class CallJob(Job):
 
 
 class Scheduler:
-    """Runs the ports of one node. Belongs to the hub of the thread that first gives it work."""
+    """Runs the ports of one node. Belongs to the hub of the thread that makes its first port."""
 
     def __init__(self) -> None:
         self.ports: dict[str, Port] = {}
@@ -132,6 +133,7 @@ class Scheduler:
         self._pool: list[Runner] = []
         self._deaths: deque[Port] = deque()
         self._hub: Hub | None = None
+        self._thread = 0  # the native thread of that hub
         self._turn_started = 0.0
         self._turn_over = False
         self._next_turn: Any = None  # gevent's watchers have no types
@@ -143,6 +145,7 @@ class Scheduler:
         """The hub that orders our work."""
         if self._hub is None:
             self._hub = gevent.get_hub()
+            self._thread = get_ident()
             self._next_turn = self._hub.loop.timer(0)
         return self._hub
 
@@ -171,7 +174,11 @@ class Scheduler:
     def ask(self) -> None:
         """Have the hub run the pump soon."""
         self.pumped = True
-        self.hub.loop.run_callback(self.pump)
+        loop: Any = self.hub.loop  # its stubs know of no threads
+        if get_ident() == self._thread:
+            loop.run_callback(self.pump)
+        else:  # the hub sleeps in its own thread, and must be woken
+            loop.run_callback_threadsafe(self.pump)
 
     # --- on the hub ---
 

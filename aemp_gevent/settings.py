@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a networked node can be told, with defaults and reasons.
 
-A frozen dataclass: a setting is a field, its documentation the string below it.
+A frozen dataclass: a setting is a field.
 Where values come from is not decided here, but for the secret, which operators
 expect to pass in the environment.
 """
@@ -21,46 +21,44 @@ SECRET_VARIABLE = "AEMP_SECRET"  # noqa: S105  # the name, not the secret
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of one node. Times are seconds, sizes are bytes."""
+    """The settings of one node. Times are seconds, sizes are bytes.
+
+    Attributes:
+        nodeid: The node's ID: a name, or a noderef, which is then resolved. None guesses a
+            noderef from the host's name and interfaces.
+        binds: Where to listen, as endpoints; ``*`` (or no host at all) stands for all
+            interfaces, port 0 for any free port. Needed when the world sees another address
+            than the host does (NAT, proxies). None: the noderef's own endpoints; for a named
+            node ``*:0``.
+        seeds: Nodes to link to from the start, as noderefs, resolved or not.
+        secret: What all nodes of a network share. None: the environment variable ``AEMP_SECRET``.
+        allow_spawn: Shell patterns for the dotted names of functions that peers may spawn and
+            call besides ``@spawnable`` ones; modules that match are imported on demand.
+        allow_eval: Whether peers may run any code here with the ``eval`` request.
+        allow_relay: Whether ``snd`` requests of peers may make this node dial others.
+        secure: Refuse spawns, function requests and ``eval`` of all peers, whatever else
+            allows them.
+        max_message_bytes: The largest message, encoded, to send or accept. A peer that sends
+            more loses its link.
+        high_water_bytes: Unsent bytes on a link above which a sending greenlet is paused. The
+            default is 30 ms of a 1 Gbit/s line.
+        handshake_timeout: From a connection's start to both sides being authenticated.
+        monitor_timeout: The longest that a node may be unreachable before monitors of its ports
+            fire. The default is AnyEvent::MP's.
+    """
 
     nodeid: str | None = None
-    """The node's ID: a name, or a noderef, which is then resolved. None guesses a noderef from the host name."""
-
     binds: tuple[str, ...] | None = None
-    """Where to listen, as endpoints; ``*`` (or no host at all) stands for all interfaces, port 0 for any
-    free port. Needed when the world sees another address than the host does (NAT, proxies). None: the noderef's own
-    endpoints; for a named node ``*:0``."""
-
     seeds: tuple[str, ...] = ()
-    """Nodes to link to from the start, as noderefs, resolved or not."""
-
     secret: str | bytes | None = field(default=None, repr=False)
-    """What all nodes of a network share. None: the environment variable ``AEMP_SECRET``."""
-
     allow_spawn: tuple[str, ...] = ()
-    """Shell patterns for the dotted names of functions that peers may spawn and call besides
-    ``@spawnable`` ones; modules that match are imported on demand."""
-
     allow_eval: bool = False
-    """Whether peers may run any code here with the ``eval`` request."""
-
     allow_relay: bool = False
-    """Whether ``snd`` requests of peers may make this node dial others."""
-
     secure: bool = False
-    """Refuse spawns, function requests and ``eval`` of all peers, whatever else allows them."""
-
     max_message_bytes: int = 64 * 2**20
-    """The largest message, encoded, to send or accept. A peer that sends more loses its link."""
-
     high_water_bytes: int = 4 * 2**20
-    """Unsent bytes on a link above which a sending greenlet is paused: enough for 30 ms at 1 Gbit/s."""
-
     handshake_timeout: float = 10.0
-    """From the connection's start to both sides being authenticated; ten round trips to the moon."""
-
     monitor_timeout: float = 30.0
-    """The longest that a node may stay unreachable before monitors of its ports fire. AnyEvent::MP's value."""
 
     @property
     def secret_bytes(self) -> bytes:

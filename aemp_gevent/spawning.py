@@ -9,6 +9,7 @@ module imported on demand. This node itself may spawn anything. SPEC section 5.
 from __future__ import annotations
 
 import importlib
+import reprlib
 import sys
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -111,4 +112,7 @@ def find_for_peer(name: object, allowed: Sequence[str]) -> Callable[..., Any]:
             return marked
         if any(fnmatchcase(name, pattern) for pattern in allowed):
             return _import(name)
-    raise SpawnRefusedError(f"{name!r} is not allowed here: mark it @spawnable, or cover it with allow_spawn")
+    raise SpawnRefusedError(
+        f"{reprlib.repr(name)} is not allowed here: mark it @spawnable, or cover it with allow_spawn "
+        "(the name of a script's function is FILE.function)"
+    )

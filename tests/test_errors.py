@@ -43,7 +43,6 @@ OURS = [
         ),
         pytest.param(errors.NoSecretError(), "AEMP_SECRET", id="NoSecretError"),
         pytest.param(errors.MessageTooLargeError(9, 8), "raise the limit on both nodes", id="MessageTooLargeError"),
-        pytest.param(errors.WrongThreadError("mon()"), "only snd() and kil() may be", id="WrongThreadError"),
         pytest.param(errors.ListenError("a:1", "in use"), "'binds' can name another", id="ListenError"),
     ],
 )

@@ -619,6 +619,11 @@ def test_snd_to_a_port_that_is_not_there_never_fails(node, dead, which):
 
 @pytest.mark.parametrize("which", ["dead", "remote"])
 def test_a_dropped_message_is_logged_at_debug_level(node, dead, which, caplog):
+    if which == "remote":  # once it is said aloud: somebody forgot to initialise the node
+        node.snd(not_here(node, dead, which), "first")
+        assert [record.levelno for record in caplog.records] == [logging.WARNING]
+        assert "initialise_node()" in caplog.text
+        caplog.clear()
     caplog.set_level(logging.DEBUG, "aemp_gevent")
     node.snd(not_here(node, dead, which), "lost")
     [record] = caplog.records
@@ -1848,3 +1853,14 @@ def test_an_attached_greenlet_that_is_killed_dies_of_that(node, how):
     wait_until(lambda: node._ports == {}, show=lambda: node._ports)
     settle(node)
     assert deaths == [[("die", "GreenletExit")]]
+
+
+def test_a_send_from_a_native_thread_wakes_the_hub(node):
+    """And does not make the node that thread's, although it is the first to send."""
+    got = gevent.event.Event()
+    port = node.port(lambda *msg: got.set())
+    sender = gevent.get_hub().threadpool.spawn(node.snd, port, "from afar")
+    # The hub has nothing else to wake it before the timeout.
+    assert got.wait(5.0)
+    sender.get()
+    node.kil(port)

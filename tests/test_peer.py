@@ -606,6 +606,40 @@ def test_reason_larger_than_a_message_reaches_every_monitor(make_node: MakeNode)
     every_monitor_hears(make_node(max_message_bytes=1500), *["x" * 1000] * 4)
 
 
+@pytest.mark.parametrize("limit", [500, 100, 30])
+def test_death_is_told_however_small_messages_must_be(make_node: MakeNode, limit: int) -> None:
+    node, before, after = make_node(max_message_bytes=limit), Deaths(), Deaths()
+    inbox = Inbox(node)
+    name = inbox.port.partition("#")[2]
+    with RawPeer.dial(node).shake() as peer:
+        node.mon(inbox, before)
+        peer.send(["", "mon1", name])
+        watched = node.find_port(name)
+        assert watched is not None
+        wait_until(lambda: isinstance(watched.monitors, dict))
+        node.mon(inbox, after)
+        reason = ("x" * 300,) * 4
+        node.kil(inbox, *reason)
+        assert before.wait() == after.wait() == reason
+        assert peer.packet() == ["", "kil0", name, "die"]
+
+
+@pytest.mark.parametrize("extras", [OUR_PROVIDER, ()], ids=["as one of ours", "as another program"])
+def test_stranger_who_claims_to_be_a_node_does_not_hide_its_end(
+    make_node: MakeNode, extras: tuple[tuple[str, str], ...]
+) -> None:
+    """A process that dies closes its connections in order: nobody takes its place."""
+    node, died = make_node(), Deaths()
+    with RawPeer.dial(node, extras=incarnation("real")).shake() as peer:
+        node.mon(PEER, died)
+        assert peer.answers()
+        with RawPeer.dial(node, extras=extras) as stranger:
+            stranger.greet()
+            links_of(node, PEER, 2)
+            peer.close()
+            assert died.wait(2)[:2] == ("transport_error", PEER)
+
+
 def every_monitor_hears(node: Node, *reason: Any) -> None:
     """Kill a port that a peer watches between two monitors of ours."""
     before, after, inbox = Deaths(), Deaths(), Inbox(node)
