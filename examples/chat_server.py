@@ -15,10 +15,11 @@ import argparse
 import logging
 import os
 import signal
+import sys
 
 import gevent
 
-from aemp_gevent import NODE, PortKilled, attach, initialise_node, kil, mon, receive, reg, shutdown, snd
+from aemp_gevent import NODE, ListenError, PortKilled, attach, initialise_node, kil, mon, receive, reg, shutdown, snd
 
 DEMO_SECRET = "known-to-everybody"
 
@@ -67,7 +68,10 @@ def main() -> None:
             parser.error("the demo secret will do on 127.0.0.1 only: choose one with --secret or AEMP_SECRET")
         print("Warning: using the demo secret, so every program on this host can take part.", flush=True)
 
-    initialise_node(args.listen, secret=secret)
+    try:
+        initialise_node(args.listen, secret=secret)
+    except ListenError as error:
+        sys.exit(f"Cannot listen on {error.endpoint}: is a server running there? Choose another address with --listen.")
     try:
         with attach() as room:
             reg(room, "chat")  # from now on, NODE()#chat

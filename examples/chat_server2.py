@@ -13,12 +13,14 @@ import argparse
 import logging
 import os
 import signal
+import sys
 
 import gevent
 
 from aemp_gevent import (
     NODE,
     SELF,
+    ListenError,
     PortKilled,
     attach,
     initialise_node,
@@ -79,7 +81,10 @@ def main() -> None:
             parser.error("the demo secret will do on 127.0.0.1 only: choose one with --secret or AEMP_SECRET")
         print("Warning: using the demo secret, so every program on this host can take part.", flush=True)
 
-    initialise_node(args.listen, secret=secret)
+    try:
+        initialise_node(args.listen, secret=secret)
+    except ListenError as error:
+        sys.exit(f"Cannot listen on {error.endpoint}: is a server running there? Choose another address with --listen.")
     try:
         with attach() as me:
             gevent.signal_handler(signal.SIGINT, kil, me)

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -164,3 +165,20 @@ def test_a_client_chats_on_a_real_terminal(start):
             anna.kill()
             os.close(theirs)
             os.close(ours)
+
+
+@pytest.mark.parametrize("server", ["chat_server.py", "chat_server2.py"])
+def test_a_server_that_cannot_listen_says_what_to_do_in_one_line(server):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / server, "--listen", address, "--secret", "s"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Cannot listen on {address}: ")
+    assert "--listen" in done.stderr
+    assert done.stderr.count("\n") == 1
