@@ -108,14 +108,6 @@ class Watch:
                 scheduler.enqueue_job(monitor)
 
 
-def monitors_of(watched: Watched) -> list[Job]:
-    """Return the monitors of a watched thing, in the order they were registered."""
-    monitors = watched.monitors
-    if monitors is None:
-        return []
-    return list(monitors) if isinstance(monitors, dict) else [monitors]
-
-
 def add(watched: Watched, monitor: Job) -> None:
     """Register a monitor. One is stored as it is, several in a dict, for removal in constant time."""
     while True:
