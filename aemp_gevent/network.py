@@ -15,22 +15,20 @@ from typing import Any
 
 import gevent
 import gevent.pool
-from gevent import socket
 from gevent.event import Event
 
 from aemp_gevent import ids
 from aemp_gevent._version import __version__
-from aemp_gevent.dialer import dial
+from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
 from aemp_gevent.errors import AempError
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
-from aemp_gevent.listener import Listener
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Reason
 from aemp_gevent.resolve import resolve_node
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
-from aemp_gevent.transport import READ_BYTES, SocketTransport
+from aemp_gevent.transport import Transport
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake
@@ -99,6 +97,7 @@ class Network:
         requested: Called with a peer and what it asked our node port.
         up: Called when a link to a node came up.
         down: Called when it went down.
+        carrier: Makes the connections; None: sockets.
     """
 
     def __init__(
@@ -109,6 +108,7 @@ class Network:
         requested: Callable[[Peer, list[Any]], None],
         up: Callable[[Peer], None],
         down: Callable[[Peer, Reason], None],
+        carrier: Carrier | None = None,
     ) -> None:
         self.node_id = node_id
         self.scheduler = scheduler
@@ -119,11 +119,12 @@ class Network:
         self._down = down
         self._incarnation = ids.new_uniq()
         self._sweep_at = IDLE_PEERS
-        self._listeners: list[Listener] = []
+        self._listeners: list[Listening] = []
         self.strangers: set[Link] = set()
         self._own_seeds: set[str] = set()  # seeds that turned out to be this node
         self._closed = False
-        self._buffer = bytearray(READ_BYTES)
+        patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
+        self._carrier = carrier or SocketCarrier(scheduler.hub, patience)
         self._workers = gevent.pool.Group()  # dials and seeds
         self._changed = Event()
 
@@ -171,7 +172,7 @@ class Network:
         """
         try:
             for endpoint in endpoints:
-                self._listeners.append(Listener(endpoint, self._accepted))
+                self._listeners.append(self._carrier.listen(endpoint, self._accepted))
         except BaseException:
             self.close()
             raise
@@ -184,8 +185,8 @@ class Network:
         for seed in self.settings.seeds:
             self._workers.spawn(self._keep_seed, seed)
 
-    def _accepted(self, sock: socket.socket) -> None:
-        self._link(sock, None, dialled=False)
+    def _accepted(self, transport: Transport) -> None:
+        self._link(transport, None, dialled=False)
 
     # --- dialling ---
 
@@ -200,7 +201,7 @@ class Network:
         patience = max(self.settings.monitor_timeout - self.settings.handshake_timeout, 1.0)
         try:
             # Both in the try: the connection may be gone again before we look at it.
-            self._link(dial(endpoints, patience), peer, dialled=True)
+            self._link(self._carrier.dial(endpoints, patience), peer, dialled=True)
         except (OSError, AempError) as error:
             peer.attempt_failed(str(error))
 
@@ -225,8 +226,7 @@ class Network:
             if not set(endpoints).isdisjoint(ids.endpoints(self.node_id)):
                 self._own_seeds.add(seed)
                 return None
-            sock = dial(endpoints, self.settings.monitor_timeout)
-            link = self._link(sock, None, dialled=True)
+            link = self._link(self._carrier.dial(endpoints, self.settings.monitor_timeout), None, dialled=True)
         except (AempError, OSError) as error:
             _log.info("seed %s cannot be reached: %s", seed, error)
             return None
@@ -242,9 +242,8 @@ class Network:
 
     # --- links ---
 
-    def _link(self, sock: socket.socket, target: Peer | None, *, dialled: bool) -> Link:
-        """Start a handshake on a connected socket."""
-        transport = SocketTransport(sock, self.scheduler.hub, self._buffer)
+    def _link(self, transport: Transport, target: Peer | None, *, dialled: bool) -> Link:
+        """Start a handshake on a connection."""
         nonce = secrets.token_urlsafe(_NONCE_BYTES)
         greeting = Greeting(
             node=self.node_id,
@@ -255,6 +254,7 @@ class Network:
                 ("peeraddr", transport.peer_address),
                 ("mproto", "1"),
                 ("uniq", self._incarnation),
+                ("heartbeat", f"{self.settings.heartbeat_timeout:g}"),
             ),
         )
         link = Link(

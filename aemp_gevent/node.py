@@ -19,6 +19,7 @@ from typing import Any
 import zope.event
 
 from aemp_gevent import ids
+from aemp_gevent.carrier import Carrier
 from aemp_gevent.context import current_port
 from aemp_gevent.errors import AlreadyInitialisedError, InvalidNoderefError, InvalidSettingError, SpawnRefusedError
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
@@ -61,10 +62,15 @@ class Node(LocalNode):
     """A process in a network of nodes. Private, that is local only, until it is initialised.
 
     Constructing one starts nothing and opens nothing.
+
+    Args:
+        carrier: How its connections are made; None: by sockets. For tests, see
+            ``aemp_gevent.testing``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, carrier: Carrier | None = None) -> None:
         super().__init__()
+        self._carrier = carrier
         self._network: Network | None = None
         self._initialising = False
         self._requests = Requests(self)
@@ -141,7 +147,15 @@ class Node(LocalNode):
             node_id = resolve()
             if settings.binds is not None and any(endpoint.port == 0 for endpoint in ids.endpoints(node_id)):
                 raise InvalidNoderefError(node_id, "with 'binds', others must be told the real port, and 0 is none")
-            network = Network(node_id, self._scheduler, settings, self._requests.handle, self._link_up, self._link_down)
+            network = Network(
+                node_id,
+                self._scheduler,
+                settings,
+                self._requests.handle,
+                self._link_up,
+                self._link_down,
+                self._carrier,
+            )
             bound = network.listen(self._binds(node_id, settings))
             if settings.binds is None:
                 node_id = network.node_id = _with_real_ports(node_id, bound)

@@ -43,6 +43,10 @@ class Settings:
         high_water_bytes: Unsent bytes on a link above which a sending greenlet is paused. The
             default is 30 ms of a 1 Gbit/s line.
         handshake_timeout: From a connection's start to both sides being authenticated.
+        heartbeat_interval: An idle link is proved alive to the peer this often, or three times
+            within the peer's own ``heartbeat_timeout`` if that is more often.
+        heartbeat_timeout: A link on which nothing at all came for so long is lost. Time in which
+            this program's own loop was blocked does not count.
         monitor_timeout: The longest that a node may be unreachable before monitors of its ports
             fire. The default is AnyEvent::MP's.
     """
@@ -58,6 +62,8 @@ class Settings:
     max_message_bytes: int = 64 * 2**20
     high_water_bytes: int = 4 * 2**20
     handshake_timeout: float = 10.0
+    heartbeat_interval: float = 5.0
+    heartbeat_timeout: float = 15.0
     monitor_timeout: float = 30.0
 
     @property
@@ -73,6 +79,7 @@ class Settings:
 
 _NAMES = tuple(setting.name for setting in fields(Settings))
 _LISTS = ("binds", "seeds", "allow_spawn")
+_POSITIVE = tuple(name for name in _NAMES if name.endswith(("_bytes", "_timeout", "_interval")))
 
 
 def make_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
@@ -125,7 +132,7 @@ def _check(settings: Settings) -> None:
     for name in ("allow_eval", "allow_relay", "secure"):
         if not isinstance(getattr(settings, name), bool):
             raise InvalidSettingError(name, getattr(settings, name), "it is True or False")
-    for name in ("max_message_bytes", "high_water_bytes", "handshake_timeout", "monitor_timeout"):
+    for name in _POSITIVE:
         value = getattr(settings, name)
         kinds = int if name.endswith("bytes") else (int, float)
         if not isinstance(value, kinds) or isinstance(value, bool) or not value > 0:

@@ -308,7 +308,7 @@ class World:
         near.other, far.other = far, near
         self.ends += near, far
         self.accepts.append((self.sides[1 - side.number], far))
-        side.network._link(near, peer, dialled=True)  # type: ignore[arg-type]
+        side.network._link(near, peer, dialled=True)
 
     def refuse(self, number: int) -> None:
         side, peer = self.dials.pop(number)
@@ -319,7 +319,7 @@ class World:
 
     def accept(self, number: int) -> None:
         side, end = self.accepts.pop(number)
-        side.network._accepted(end)  # type: ignore[arg-type]
+        side.network._accepted(end)
 
     def break_connection(self, end: End) -> None:
         self.breaks -= 1
@@ -383,8 +383,6 @@ class World:
 def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make nodes run inline, and links take the ends of connections in memory for sockets."""
     monkeypatch.setattr(aemp_gevent.local, "Scheduler", InlineScheduler)
-    monkeypatch.setattr(aemp_gevent.network, "SocketTransport", lambda sock, hub, buffer: sock)
-    monkeypatch.setattr(aemp_gevent.network, "READ_BYTES", 1)
     monkeypatch.setattr(logging.getLogger("aemp_gevent"), "disabled", True)
 
 
