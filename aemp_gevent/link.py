@@ -85,8 +85,10 @@ class Link:
         self.has_ended = False
         """Whether the peer's sending side was shut down, everything before it handled."""
         self.closed = False
-        self.heard = False
-        """Whether anything came; whoever wants to know clears it first."""
+        self.reads = 0
+        """How often something came; it has when the number is another one."""
+        self.has_sent = False
+        """Whether anything left; whoever wants to know clears it first."""
         self.send_framing = ""
         self._handshake = handshake
         self._scheduler = scheduler
@@ -192,7 +194,7 @@ class Link:
     # --- packets in ---
 
     def on_data(self, data: memoryview) -> None:
-        self.heard = True
+        self.reads += 1
         decoder, framing = self._decoder, self._framing
         if decoder is None or framing is None:
             self._shake(bytes(data))
@@ -254,6 +256,11 @@ class Link:
         except FramingError as error:
             self.fail(str(error))
 
+    @property
+    def is_held(self) -> bool:
+        """Whether what comes is not even read."""
+        return self._held is not None
+
     def hold(self) -> None:
         """Handle nothing more for now; what follows waits, unread. Idempotent."""
         if self._held is None:
@@ -289,6 +296,7 @@ class Link:
         self.fail(why)
 
     def on_room(self) -> None:
+        self.has_sent = True
         self.owner.has_room(self)
         self._close_if_done()
 

@@ -21,8 +21,10 @@ from aemp_gevent import ids
 from aemp_gevent._version import __version__
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
 from aemp_gevent.errors import AempError
+from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
+from aemp_gevent.loopwatch import LoopWatch, watch_loop
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Reason
 from aemp_gevent.resolve import resolve_node
@@ -124,6 +126,8 @@ class Network:
         self._own_seeds: set[str] = set()  # seeds that turned out to be this node
         self._closed = False
         patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
+        self.pulse = Pulse(scheduler, settings)
+        self._loop_watch: LoopWatch | None = None
         self._carrier = carrier or SocketCarrier(scheduler.hub, patience)
         self._workers = gevent.pool.Group()  # dials and seeds
         self._changed = Event()
@@ -180,6 +184,7 @@ class Network:
 
     def start(self) -> None:
         """Accept connections, and dial the seeds."""
+        self._loop_watch = watch_loop(self.scheduler.hub)
         for listener in self._listeners:
             listener.start()
         for seed in self.settings.seeds:
@@ -300,6 +305,10 @@ class Network:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+        self.pulse.stop()
+        if self._loop_watch is not None:
+            self._loop_watch.release()
+            self._loop_watch = None
         self._workers.kill(block=False)
         for link in list(self.strangers):
             link.close()

@@ -34,6 +34,7 @@ from greenlet import getcurrent
 
 from aemp_gevent import ids
 from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
 from aemp_gevent.port import Reason
@@ -62,6 +63,8 @@ class Host(Protocol):
     def scheduler(self) -> Scheduler: ...
     @property
     def settings(self) -> Settings: ...
+    @property
+    def pulse(self) -> Pulse: ...
 
     def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         """Begin to make a connection; ``attempt_failed`` tells the peer if it does not come about."""
@@ -106,6 +109,7 @@ class Peer:
         self._last_error = ""
         self._room = Event()
         self._log = host.scheduler.log
+        self._probe = ["", "time", host.node_id, "devnull"]  # the answer ends up nowhere, having been heard
 
     def __repr__(self) -> str:
         return f"<Peer {self.node} {'up' if self.link else 'down'}>"
@@ -258,6 +262,7 @@ class Peer:
             self._links[0].prove()
 
     def came_up(self, link: Link) -> None:
+        self._host.pulse.add(link, self._probe)
         current = self.link
         if current is not None and link.incarnation != current.incarnation:
             self._links.remove(link)
@@ -432,14 +437,14 @@ class Peer:
             newcomer.close()
             return
         self._newcomer = newcomer
-        old.heard = False
-        old.send(["", "time", self._host.node_id, "devnull"])  # the answer ends up nowhere, having been heard
+        reads = old.reads
+        old.send(self._probe)
         deadline = monotonic() + IMPOSTOR_SECONDS
         timer: Any = self._host.scheduler.hub.loop.timer(_PROBE_SECONDS, _PROBE_SECONDS)
 
         def look() -> None:
             if self._newcomer is newcomer and not newcomer.closed and self.link is not None:
-                if old.heard or self.link is not old:  # it moved to another connection, so it is alive
+                if old.reads != reads or self.link is not old:  # it moved to another connection, so it is alive
                     self._refuse(newcomer)
                 elif monotonic() >= deadline:
                     self._lose("the node was restarted")

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""Signs of life: idle links are proved alive, silent ones are given up.
+
+Every link that is up has a :class:`Heartbeat`; the :class:`Pulse` of a node beats them
+all. Two rules keep the living from being declared dead:
+
+- Whatever comes is a sign of life, also a piece of a message that takes a minute.
+- Silence is counted in beats of our own loop, not by the clock: while this program was
+  blocked or stopped it could not have heard anybody, so that time does not count.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+from typing import Any
+
+from aemp_gevent.link import Link
+from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.settings import Settings
+
+_LONGEST_BEAT_SECONDS = 1.0
+_SHORTEST_BEAT_SECONDS = 0.01
+_BEATS_AN_INTERVAL = 4
+
+_HEARTBEATS_A_TIMEOUT = 3
+"""A peer may miss two before it is given up."""
+
+
+class Heartbeat:
+    """The signs of life on one link that is up: what the peer expects of us, and what we expect of it.
+
+    A peer that named no ``heartbeat`` in its greeting (a Perl node) sends none, and is asked
+    for the time instead when it has been silent for too long.
+
+    Args:
+        link: The link.
+        scheduler: Who logs.
+        settings: How long to wait for what.
+        probe: A packet that makes a peer without heartbeats say something.
+    """
+
+    def __init__(self, link: Link, scheduler: Scheduler, settings: Settings, probe: list[Any]) -> None:
+        greeting = link.greeting
+        self._node = greeting.node if greeting else "?"
+        theirs = greeting.heartbeat if greeting else None
+        self.interval = None if theirs is None else min(settings.heartbeat_interval, theirs / _HEARTBEATS_A_TIMEOUT)
+        """The longest that we may be silent; None for a peer that expects nothing."""
+        self._link = link
+        self._log = scheduler.log
+        self._timeout = settings.heartbeat_timeout
+        self._answer_timeout = settings.monitor_timeout
+        self._probe = probe
+        self._reads = -1
+        self._silent = 0.0  # seconds since the peer was heard
+        self._idle = 0.0  # seconds since we said something
+        self._warnings = 0  # how many for this silence
+
+    def beat(self, elapsed: float, counted: float, beat: float) -> None:
+        """Do what is due.
+
+        Args:
+            elapsed: Seconds since the last call.
+            counted: How many of these count against the peer.
+            beat: Seconds until the next call.
+        """
+        self._listen(counted, beat)
+        if not self._link.closed:
+            self._speak(elapsed, beat)
+
+    def _listen(self, counted: float, beat: float) -> None:
+        link = self._link
+        # A link that is held is not read, and one that has ended has nothing more to say.
+        if link.reads != self._reads or link.is_held or link.has_ended:
+            self._reads = link.reads
+            self._silent = 0.0
+            self._warnings = 0
+            return
+        self._silent += counted
+        if self.interval is None:
+            if self._silent >= self._timeout and not self._warnings:
+                self._warnings = 1
+                self._log(logging.INFO, "nothing heard of %s for %.1f s: asking", self._node, self._silent)
+                if not link.finished:
+                    link.send(self._probe)
+            if self._silent >= self._timeout + self._answer_timeout:
+                link.fail(f"nothing heard for {self._silent:.1f} s, and no answer")
+            return
+        # One beat later than it was due: what is just under way is not missed.
+        missed = int(self._silent / (self._timeout / _HEARTBEATS_A_TIMEOUT + beat))
+        if missed > self._warnings:
+            self._warnings = missed
+            self._log(logging.WARNING, "missed heartbeat %d of %s: silent for %.1f s", missed, self._node, self._silent)
+        if self._silent >= self._timeout:
+            link.fail(f"nothing heard for {self._silent:.1f} s")
+
+    def _speak(self, elapsed: float, beat: float) -> None:
+        link = self._link
+        if link.has_sent:
+            link.has_sent = False
+            self._idle = 0.0
+            return
+        self._idle += elapsed
+        # What is still to leave is a sign of life itself once it moves, and can be overtaken by none.
+        due = self.interval is not None and self._idle + beat > self.interval
+        if due and not link.finished and not link.transport.buffered:
+            link.send([])
+
+
+class Pulse:
+    """Beats the heartbeats of all links of a node.
+
+    Args:
+        scheduler: Whose hub keeps the time.
+        settings: How often.
+    """
+
+    def __init__(self, scheduler: Scheduler, settings: Settings) -> None:
+        self._scheduler = scheduler
+        self._settings = settings
+        self._hearts: dict[Link, Heartbeat] = {}
+        self._beat = _beat_for(min(settings.heartbeat_interval, settings.heartbeat_timeout / _HEARTBEATS_A_TIMEOUT))
+        self._last = 0.0
+        self._timer: Any = None  # gevent's watchers have no types
+
+    def add(self, link: Link, probe: list[Any]) -> None:
+        """Watch over a link until it is closed; see :class:`Heartbeat`."""
+        heart = self._hearts[link] = Heartbeat(link, self._scheduler, self._settings, probe)
+        beat = self._beat if heart.interval is None else min(self._beat, _beat_for(heart.interval))
+        if self._timer is None or beat < self._beat:
+            self.stop()
+            self._beat = beat
+            self._last = monotonic()
+            # No reference: a program that waits for nothing else may end.
+            self._timer = self._scheduler.hub.loop.timer(beat, beat, ref=False)
+            self._timer.start(self._tick)
+
+    def _tick(self) -> None:  # on the hub
+        now = monotonic()
+        elapsed, self._last = now - self._last, now
+        counted = min(elapsed, 2 * self._beat)
+        for link, heart in list(self._hearts.items()):
+            if link.closed:
+                del self._hearts[link]
+            else:
+                heart.beat(elapsed, counted, self._beat)
+        if not self._hearts:
+            self.stop()
+
+    def stop(self) -> None:
+        """Beat no more, until a link is added. Idempotent."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
+
+def _beat_for(interval: float) -> float:
+    """Return how often to look for something that is due every ``interval`` seconds."""
+    return max(_SHORTEST_BEAT_SECONDS, min(_LONGEST_BEAT_SECONDS, interval / _BEATS_AN_INTERVAL))
+
+

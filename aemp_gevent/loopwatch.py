@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""Whether the event loop is blocked, and by what.
+
+A greenlet that computes for seconds, or calls something that blocks the whole thread,
+stops every port, every socket and every heartbeat of its program. It is hard to find,
+so it is named: a native thread, which alone can still run then, takes the stack of the
+loop's thread, and the loop logs it once it is free again.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import os
+import sys
+import traceback
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent import monkey
+from gevent.hub import Hub
+
+BLOCKED_SECONDS = 1.0
+"""From here on a loop counts as blocked."""
+
+_BEAT_SECONDS = 0.25
+
+_log = logging.getLogger("aemp_gevent")
+
+_watches: dict[Hub, LoopWatch] = {}
+
+
+class LoopWatch:
+    """Watches one hub's loop. Made by :func:`watch_loop`; ``release()`` it as often."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._users = 0
+        self.process = os.getpid()
+        """A forked child has this object, but not its thread."""
+        self._thread_id = _thread.get_ident()
+        self._last_beat = monotonic()
+        self._stack: str | None = None
+        loop: Any = hub.loop  # gevent's watchers have no types
+        self._timer = loop.timer(_BEAT_SECONDS, _BEAT_SECONDS, ref=False)
+        self._timer.start(self._beat)
+        # The real ones: in a patched program a thread is one more greenlet of the loop that blocks.
+        self._end: Any = monkey.get_original("_thread", "allocate_lock")()
+        self._end.acquire()
+        monkey.get_original("_thread", "start_new_thread")(self._look_on, ())
+
+    def use(self) -> LoopWatch:
+        """Count one more user."""
+        self._users += 1
+        return self
+
+    def release(self) -> None:
+        """Count one less; the last one ends the watch."""
+        self._users -= 1
+        if not self._users:
+            self._timer.stop()
+            self._timer.close()
+            self._end.release()
+            if _watches.get(self._hub) is self:
+                del _watches[self._hub]
+
+    def _beat(self) -> None:  # on the hub
+        now = monotonic()
+        blocked, self._last_beat = now - self._last_beat - _BEAT_SECONDS, now
+        stack, self._stack = self._stack, None
+        if blocked > BLOCKED_SECONDS:
+            # In a greenlet: log handlers may block.
+            gevent.spawn(_report, blocked, stack)
+
+    def _look_on(self) -> None:  # in a thread of its own
+        while not self._end.acquire(timeout=_BEAT_SECONDS):
+            late = monotonic() - self._last_beat - _BEAT_SECONDS
+            if late > BLOCKED_SECONDS and self._stack is None:
+                frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001  # there is no other way
+                if frame is not None:
+                    self._stack = "".join(traceback.format_stack(frame))
+
+
+def _report(seconds: float, stack: str | None) -> None:
+    where = f"in:\n{stack}" if stack else "and nobody saw in what: perhaps the whole process was stopped"
+    _log.warning("the event loop was blocked for %.1f s, %s", seconds, where)
+
+
+def watch_loop(hub: Hub) -> LoopWatch:
+    """Return the watch of a hub's loop, which runs in this thread; one for all nodes in it."""
+    watch = _watches.get(hub)
+    if watch is None or watch.process != os.getpid():
+        watch = _watches[hub] = LoopWatch(hub)
+    return watch.use()
