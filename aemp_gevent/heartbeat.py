@@ -51,7 +51,7 @@ class Heartbeat:
         self._timeout = settings.heartbeat_timeout
         self._answer_timeout = settings.monitor_timeout
         self._probe = probe
-        self._reads = -1
+        self._reads = link.reads
         self._silent = 0.0  # seconds since the peer was heard
         self._idle = 0.0  # seconds since we said something
         self._warnings = 0  # how many for this silence
