@@ -12,6 +12,7 @@ Everything here runs on the hub or in whatever greenlet sends; nothing here swit
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
@@ -35,6 +36,10 @@ class LinkOwner(Protocol):
 
     def requested(self, link: Link, message: list[Any]) -> None:
         """A packet for the node port came; ``message`` is without the port name."""
+
+    def begins(self, link: Link) -> bool:
+        """The peer sends its first packet, and that is no ``after``; return whether it may be handled."""
+        ...
 
     def ended(self, link: Link) -> None:
         """The peer shut its sending side down, after everything it had sent."""
@@ -97,6 +102,7 @@ class Link:
         self._encode: Any = None
         self._decoder: Decoder | None = None
         self._framing: Framing | None = None  # what the peer sends
+        self._has_begun = False
         self._held: list[Any] | None = None  # packets that wait for another connection's end
         self._end_is_held = False
         self._timer: Any = None  # gevent's watchers have no types
@@ -201,9 +207,24 @@ class Link:
             return
         decoder.feed(data)
         try:
-            self._handle(decoder)
+            self._handle(decoder if self._has_begun else self._begin(decoder))
         except framing.errors as error:
             self.fail(str(framing.translate(error)))
+
+    def _begin(self, packets: Iterable[Any]) -> Iterable[Any]:
+        """Let the owner decide about the first packet, which tells whether the peer sent on another link before."""
+        iterator = iter(packets)
+        for packet in iterator:
+            if packet == []:
+                continue  # a keep-alive
+            self._has_begun = True
+            if packet.__class__ is list and packet[:2] == ["", "after"]:
+                return itertools.chain((packet,), iterator)
+            if self.owner.begins(self):
+                return itertools.chain((packet,), iterator)
+            self.fail("it brings what was sent over a link that is lost")
+            break
+        return ()
 
     def _handle(self, packets: Iterable[Any]) -> None:
         """Deliver packets in order; the hot path in.
@@ -272,7 +293,7 @@ class Link:
         held, self._held = self._held, None
         if held is None or self.closed:
             return
-        self._handle(held)
+        self._handle(held if self._has_begun else self._begin(held))
         if not self.closed and self._held is None:
             if self._end_is_held:
                 self.on_end()

@@ -84,6 +84,9 @@ class Stranger:
 
     def came_up(self, link: Link) -> None: ...
 
+    def begins(self, link: Link) -> bool:
+        return False
+
     def requested(self, link: Link, message: list[Any]) -> None: ...
 
     def ended(self, link: Link) -> None: ...

@@ -277,6 +277,7 @@ class Node(LocalNode):
         peer = self._peer(node)
         if peer is not None:
             peer.send(["", PERL_SPAWN, name, function, *args])
+            peer.ports.get(name).spawned()
 
     # --- the node port ---
 

@@ -96,6 +96,7 @@ class Peer:
         self._host = host
         self._links: list[Link] = []  # every open connection that greeted as this node
         self._drained: set[str] = set()  # the peer's nonces of connections that ended well, with all delivered
+        self._has_spoken = False  # whether anything of the peer's was handled since the link came up
         self._held: dict[Link, str] = {}  # links behind an "after", and the nonce they wait for
         self._newcomer: Link | None = None  # another process with this node ID, not let in yet
         self._incarnation: str | None = None  # of the last link; None: there never was one
@@ -239,7 +240,8 @@ class Peer:
         self._queue.clear()
         self._queued_bytes = 0
         # A port that was reported dead must not be alive again for having been monitored in vain.
-        self.ports.all_lost(("transport_error", self.node, why), shun=self._incarnation is not None)
+        shun = self._incarnation is not None
+        self.ports.all_lost(("transport_error", self.node, why), shun=shun, was_up=False)
         self._room.set()
 
     # --- links coming and going: the owner's part ---
@@ -297,7 +299,9 @@ class Peer:
         self._hopes.clear()
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
-        if link.incarnation != self._incarnation:
+        if link.incarnation == self._incarnation:
+            self.ports.returned()
+        else:
             self.ports.reincarnated()
             self._incarnation = link.incarnation
         self._host.link_up(self)
@@ -338,9 +342,19 @@ class Peer:
         else:
             self._host.request(self, message)
 
+    def begins(self, link: Link) -> bool:
+        # A second connection of one link that brings messages begins with an "after", unless the
+        # other ones brought nothing yet. So this one belongs to a former link, which the peer
+        # has lost already, and its messages may be older than those handled since.
+        if self._has_spoken:
+            return False
+        self._has_spoken = True
+        return True
+
     def _wait_for(self, link: Link, nonce: str) -> None:
         """Handle what follows on a link only after everything from another one (rule 4)."""
         if nonce in self._drained:
+            self._has_spoken = True
             return
         if any(other.peer_nonce == nonce and not other.has_ended for other in self._links):
             self._held[link] = nonce
@@ -370,6 +384,7 @@ class Peer:
             self._links.remove(link)
         for held in [held for held, nonce in self._held.items() if nonce == link.peer_nonce]:
             self._held.pop(held, None)
+            self._has_spoken = True
             held.release()
 
     def failed(self, link: Link, why: str) -> None:
@@ -415,9 +430,10 @@ class Peer:
         self._hopes.clear()
         self._held.clear()
         self._drained.clear()
+        self._has_spoken = False
         self.watchers.remove_all()
         reason = reason or ("transport_error", self.node, why)
-        self.ports.all_lost(reason, shun=True)
+        self.ports.all_lost(reason, shun=True, was_up=True)
         self._host.link_down(self, reason)
         self._room.set()
         newcomer, self._newcomer = self._newcomer, None
@@ -484,5 +500,5 @@ class Peer:
         if self.link is not None:
             self._lose(why, reason)
         else:
-            self.ports.all_lost(reason, shun=False)
+            self.ports.all_lost(reason, shun=False, was_up=False)
             self._room.set()

@@ -5,13 +5,14 @@ A :class:`RemotePort` stands for a port of the peer in this node's tables; a
 :class:`Watcher` for the peer's interest in a port of ours. How packets get to the
 peer, and whether there is a link, is :mod:`aemp_gevent.peer`'s concern.
 
-**Dead stays dead.** A monitored port of a link that was lost is *shunned*: its
-mailbox is the one where messages vanish, until it is monitored anew, or its node is
-another incarnation.
+**Dead stays dead.** A monitored port of a link that was lost is *shunned*: messages to
+it are dropped, until it is monitored anew, or its node is another incarnation. If this
+node had spawned it, it is an *orphan*, and killed when the link comes back.
 """
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -20,11 +21,14 @@ from aemp_gevent import monitors
 from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.matching import Message
 from aemp_gevent.monitors import Watch
-from aemp_gevent.port import NOWHERE, REMOTE, Port, Reason
+from aemp_gevent.port import REMOTE, Port, Reason
 from aemp_gevent.scheduler import Job, Scheduler
 
 MAX_REMOTE_PORTS = 10_000
 """Remote ports remembered per peer without need, only to find them faster: 250 bytes each."""
+
+MAX_SHUNNED_PORTS = 10_000
+"""Past this the whole node is shunned, port by port until monitored anew, instead of remembering which."""
 
 # Short, and survives a repr() that raises: where deaths are reported nothing may.
 _REPR = reprlib.Repr()
@@ -55,6 +59,31 @@ class Sender(Protocol):
         """See that there is a link."""
 
 
+class _Parent(Job):
+    """The monitor of a port that this node spawned: it keeps us informed whether there still is one."""
+
+    __slots__ = ()
+
+    def died(self, reason: Reason) -> bool:
+        return False
+
+
+_PARENT = _Parent(None)
+
+
+class _Dropped:
+    """The mailbox of shunned ports."""
+
+    def __init__(self, node: str, scheduler: Scheduler) -> None:
+        self._node = node
+        self._log = scheduler.log
+
+    def append(self, message: Message) -> None:
+        self._log(
+            logging.DEBUG, "dropped, the port of %s was reported dead; monitor it anew: %r", self._node, message
+        )
+
+
 class RemotePort(Watch):
     """A port of another node, as this node sees it: where its messages go, and who monitors it here.
 
@@ -63,7 +92,7 @@ class RemotePort(Watch):
     whose monitors watch the link.
     """
 
-    __slots__ = ("_peer", "id", "mailbox", "name", "state")
+    __slots__ = ("_peer", "id", "is_spawned", "mailbox", "name", "state")
 
     def __init__(self, peer: Sender, name: str) -> None:
         super().__init__()
@@ -72,6 +101,8 @@ class RemotePort(Watch):
         self.id = f"{peer.node}#{name}" if name else peer.node
         self.state = REMOTE
         self.mailbox: Any = self  # Any: what snd wants of a mailbox is append
+        self.is_spawned = False
+        """Whether this node spawned it, and it may still be alive."""
 
     def append(self, message: Message) -> None:
         """Send a message; the mailbox's part in ``snd``."""
@@ -92,10 +123,18 @@ class RemotePort(Watch):
         if self.name:
             self._peer.send_if_connected(["", "mon0", self.name])
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether forgetting it changes nothing."""
-        return self.monitors is None and self.mailbox is self
+    def spawned(self) -> None:
+        """Watch it from its first moment, as this node spawned it."""
+        self.is_spawned = True
+        monitors.add(self, _PARENT)
+        self._peer.send(["", "mon1", self.name])
+
+    def kill_orphan(self) -> None:
+        """Kill it over the link that came back, and hear of its end; it stays shunned."""
+        self._peer.send(["", "kil1", self.name, "transport_error", self._peer.node, "its parent lost the link"])
+        if self.monitors is None:  # else the request waits for this link already
+            self._peer.send(["", "mon1", self.name])
+        monitors.add(self, _PARENT)
 
 
 class RemotePorts:
@@ -111,6 +150,8 @@ class RemotePorts:
         self._scheduler = scheduler
         self._ports: dict[str, RemotePort] = {}
         self._sweep_at = MAX_REMOTE_PORTS
+        self._dropped = _Dropped(peer.node, scheduler)
+        self._are_shunned = False  # all that were not monitored anew
 
     def get(self, name: str) -> RemotePort:
         """Return the port of this name over there; the same one each time while anybody cares."""
@@ -121,6 +162,8 @@ class RemotePorts:
                 # Where most are needed, looking at all of them for each new one would be quadratic.
                 self._sweep_at = max(MAX_REMOTE_PORTS, 2 * len(self._ports))
             port = self._ports[name] = RemotePort(self._peer, name)
+            if self._are_shunned and name:
+                port.mailbox = self._dropped
             self._scheduler.ports[port.id] = port  # type: ignore[assignment]  # see RemotePort
         return port
 
@@ -131,37 +174,65 @@ class RemotePorts:
             self._forget([port])
             port.fire(self._scheduler, reason)
 
-    def all_lost(self, reason: Reason, *, shun: bool) -> None:
+    def all_lost(self, reason: Reason, *, shun: bool, was_up: bool) -> None:
         """The link to all of them is lost, or was never made: tell everybody who monitors any.
 
         Args:
             reason: Why.
             shun: Whether they may be alive, and must not hear of us before they are monitored anew.
+            was_up: Whether what was sent to them may have arrived.
         """
         for port in list(self._ports.values()):
-            if port.monitors is not None:
-                # Shunned before anybody can react.
-                if shun and port.name:
-                    port.mailbox = NOWHERE
-                port.fire(self._scheduler, reason)
+            if port.monitors is None:
+                continue
+            exists = was_up or not port.is_spawned
+            port.is_spawned = port.is_spawned and shun and was_up
+            # Shunned before anybody can react.
+            if shun and exists and port.name:
+                port.mailbox = self._dropped
+            port.fire(self._scheduler, reason)
+        if sum(port.mailbox is self._dropped for port in self._ports.values()) > MAX_SHUNNED_PORTS:
+            self._shun_all()
         self._forget_idle()
 
+    def _shun_all(self) -> None:
+        if not self._are_shunned:
+            self._are_shunned = True
+            text = "more than %d ports of %s were reported dead: all its ports are shunned until monitored anew"
+            self._scheduler.log(logging.WARNING, text, MAX_SHUNNED_PORTS, self._peer.node)
+        for port in self._ports.values():
+            if port.name and port.monitors is None:
+                port.mailbox = self._dropped
+
+    def returned(self) -> None:
+        """The link to the same process is up again: no orphan of ours may live on."""
+        for port in list(self._ports.values()):
+            if port.is_spawned:
+                port.kill_orphan()
+
     def reincarnated(self) -> None:
-        """Another process has the node ID: nobody over there was ever believed dead."""
+        """Another process has the node ID: nobody over there was ever believed dead, or spawned by us."""
+        self._are_shunned = False
         for port in self._ports.values():
             port.mailbox = port
+            port.is_spawned = False
+
+    def _is_idle(self, port: RemotePort) -> bool:
+        """Return whether forgetting it changes nothing."""
+        usual = self._dropped if self._are_shunned and port.name else port
+        return port.monitors is None and port.mailbox is usual and not port.is_spawned
 
     @property
     def are_idle(self) -> bool:
         """Whether forgetting all of them changes nothing."""
-        return all(port.is_idle for port in self._ports.values())
+        return not self._are_shunned and all(map(self._is_idle, self._ports.values()))
 
     def forget_all(self) -> None:
         """Forget all of them."""
         self._forget(list(self._ports.values()))
 
     def _forget_idle(self) -> None:
-        self._forget([port for port in self._ports.values() if port.is_idle])
+        self._forget([port for port in self._ports.values() if self._is_idle(port)])
 
     def _forget(self, ports: Iterable[RemotePort]) -> None:
         for port in ports:

@@ -355,6 +355,9 @@ class World:
     def check(self) -> None:
         for here, there in (self.sides, self.sides[::-1]):
             got = there.received
+            assert [session for session, _number in got] == sorted(session for session, _number in got), (
+                "older ones than those that arrived after a loss was reported"
+            )
             for session in range(here.session + 1):
                 numbers = [number for s, number in got if s == session]
                 assert numbers == list(range(len(numbers))), "out of order, twice, or with a hole"
