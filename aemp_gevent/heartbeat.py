@@ -158,5 +158,3 @@ class Pulse:
 def _beat_for(interval: float) -> float:
     """Return how often to look for something that is due every ``interval`` seconds."""
     return max(_SHORTEST_BEAT_SECONDS, min(_LONGEST_BEAT_SECONDS, interval / _BEATS_AN_INTERVAL))
-
-

@@ -77,7 +77,7 @@ class LoopWatch:
         while not self._end.acquire(timeout=_BEAT_SECONDS):
             late = monotonic() - self._last_beat - _BEAT_SECONDS
             if late > BLOCKED_SECONDS and self._stack is None:
-                frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001  # there is no other way
+                frame = sys._current_frames().get(self._thread_id)
                 if frame is not None:
                     self._stack = "".join(traceback.format_stack(frame))
 

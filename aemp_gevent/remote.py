@@ -79,9 +79,7 @@ class _Dropped:
         self._log = scheduler.log
 
     def append(self, message: Message) -> None:
-        self._log(
-            logging.DEBUG, "dropped, the port of %s was reported dead; monitor it anew: %r", self._node, message
-        )
+        self._log(logging.DEBUG, "dropped, the port of %s was reported dead; monitor it anew: %r", self._node, message)
 
 
 class RemotePort(Watch):
@@ -102,7 +100,7 @@ class RemotePort(Watch):
         self.state = REMOTE
         self.mailbox: Any = self  # Any: what snd wants of a mailbox is append
         self.is_spawned = False
-        """Whether this node spawned it, and it may still be alive."""
+        """Whether this node spawned it, and watches it ever since."""
 
     def append(self, message: Message) -> None:
         """Send a message; the mailbox's part in ``snd``."""
@@ -134,6 +132,7 @@ class RemotePort(Watch):
         self._peer.send(["", "kil1", self.name, "transport_error", self._peer.node, "its parent lost the link"])
         if self.monitors is None:  # else the request waits for this link already
             self._peer.send(["", "mon1", self.name])
+        self.is_spawned = True
         monitors.add(self, _PARENT)
 
 
@@ -152,6 +151,7 @@ class RemotePorts:
         self._sweep_at = MAX_REMOTE_PORTS
         self._dropped = _Dropped(peer.node, scheduler)
         self._are_shunned = False  # all that were not monitored anew
+        self._orphans: dict[RemotePort, None] = {}  # in the order they were spawned
 
     def get(self, name: str) -> RemotePort:
         """Return the port of this name over there; the same one each time while anybody cares."""
@@ -185,11 +185,12 @@ class RemotePorts:
         for port in list(self._ports.values()):
             if port.monitors is None:
                 continue
-            exists = was_up or not port.is_spawned
-            port.is_spawned = port.is_spawned and shun and was_up
-            # Shunned before anybody can react.
-            if shun and exists and port.name:
+            # Shunned before anybody can react. What was to be spawned, but never was, is nobody to shun.
+            if shun and port.name and (was_up or not port.is_spawned):
                 port.mailbox = self._dropped
+                if port.is_spawned:
+                    self._orphans[port] = None
+            port.is_spawned = False
             port.fire(self._scheduler, reason)
         if sum(port.mailbox is self._dropped for port in self._ports.values()) > MAX_SHUNNED_PORTS:
             self._shun_all()
@@ -206,21 +207,21 @@ class RemotePorts:
 
     def returned(self) -> None:
         """The link to the same process is up again: no orphan of ours may live on."""
-        for port in list(self._ports.values()):
-            if port.is_spawned:
-                port.kill_orphan()
+        orphans, self._orphans = self._orphans, {}
+        for port in orphans:
+            port.kill_orphan()
 
     def reincarnated(self) -> None:
-        """Another process has the node ID: nobody over there was ever believed dead, or spawned by us."""
+        """Another process has the node ID: nobody over there was ever believed dead, or is an orphan."""
         self._are_shunned = False
+        self._orphans.clear()
         for port in self._ports.values():
             port.mailbox = port
-            port.is_spawned = False
 
     def _is_idle(self, port: RemotePort) -> bool:
         """Return whether forgetting it changes nothing."""
         usual = self._dropped if self._are_shunned and port.name else port
-        return port.monitors is None and port.mailbox is usual and not port.is_spawned
+        return port.monitors is None and port.mailbox is usual and port not in self._orphans
 
     @property
     def are_idle(self) -> bool:

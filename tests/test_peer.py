@@ -684,3 +684,160 @@ def links_of(node: Node, peer: str, count: int) -> list[Link]:
 def incarnation(name: str) -> tuple[tuple[str, str], ...]:
     """Return what a greeting of ours says in a process of this name."""
     return (*OUR_PROVIDER, ("uniq", name))
+
+
+# --- dead stays dead ------------------------------------------------------------------------
+
+SAME = (*OUR_PROVIDER, ("uniq", "one process"))
+OTHER = (*OUR_PROVIDER, ("uniq", "another process"))
+
+
+def spawned(node: Node, peer: RawPeer) -> str:
+    """Spawn a port at the peer, which notes it, and return its name."""
+    name = node.spawn(peer.name, "some.function", 1).partition("#")[2]
+    assert peer.take(2) == [["", "AnyEvent::MP::_spawn", name, "some.function", 1], ["", "mon1", name]]
+    return name
+
+
+def test_orphans_are_killed_before_anything_else_when_the_link_returns(make_node: MakeNode) -> None:
+    node, down = make_node(), Deaths()
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        names = [spawned(node, peer) for _ in range(3)]
+        node.mon(PEER, down)
+        peer.send(["", "kil0", names[1], "died meanwhile"])
+        assert peer.answers()
+    down.wait()
+    for name in names:
+        node.snd(f"{PEER}#{name}", "to the dead")
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        for name in (names[0], names[2]):
+            kill, watch = peer.take(2)
+            assert kill[:4] == ["", "kil1", name, "transport_error"]
+            assert watch == ["", "mon1", name]
+            peer.send(["", "kil0", name, *kill[3:]])
+        assert peer.answers()
+    wait_until(lambda: not node.up_nodes())
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        assert peer.answers(), "killed once more, and its end had been heard of"
+
+
+def test_orphans_are_killed_anew_when_the_link_is_lost_before_their_end_was_heard_of(make_node: MakeNode) -> None:
+    node = make_node()
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        name = spawned(node, peer)
+    wait_until(lambda: not node.up_nodes())
+    for _ in range(3):
+        with RawPeer.dial(node, extras=SAME).shake() as peer:
+            assert [packet[:3] for packet in peer.take(2)] == [["", "kil1", name], ["", "mon1", name]]
+        wait_until(lambda: not node.up_nodes())
+
+
+def test_orphan_that_was_monitored_meanwhile_dies_and_its_monitor_fires(make_node: MakeNode) -> None:
+    node, died = make_node(), Deaths()
+    with RawListener() as listener:
+        node.mon(listener.id, Deaths())
+        with listener.accept(extras=SAME).shake() as peer:
+            name = spawned(node, peer)
+        wait_until(lambda: not node.up_nodes())
+        node.mon(f"{listener.id}#{name}", died)
+        with listener.accept(extras=SAME).shake() as peer:
+            assert [packet[:3] for packet in peer.take(2)] == [["", "kil1", name], ["", "mon1", name]]
+            peer.send(["", "kil0", name, "killed"])
+            assert died.wait() == ("killed",)
+            assert peer.answers(), "watched twice"
+
+
+def test_other_process_of_the_node_has_no_orphans_of_ours(make_node: MakeNode) -> None:
+    node = make_node()
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        name = spawned(node, peer)
+    wait_until(lambda: not node.up_nodes())
+    with RawPeer.dial(node, extras=OTHER).shake() as peer:
+        assert peer.answers()
+        node.snd(f"{PEER}#{name}", "hello")
+        assert peer.packet() == [name, "hello"]
+    wait_until(lambda: not node.up_nodes())
+    with RawPeer.dial(node, extras=OTHER).shake() as peer:
+        assert peer.answers()
+
+
+def test_spawn_that_never_left_leaves_nothing_behind(make_node: MakeNode) -> None:
+    """Neither an orphan to kill, nor a port to shun: a loop of spawns at a dead node must not fill the memory."""
+    node = make_node()
+    with RawPeer.dial(node, extras=SAME).shake():
+        pass
+    wait_until(lambda: not node.up_nodes())
+    deaths = [Deaths() for _ in range(100)]
+    for died in deaths:
+        node.mon(node.spawn(PEER, "some.function"), died)
+    for died in deaths:
+        assert died.wait()[0] == "transport_error"
+    peer = node._network.peers[PEER]  # type: ignore[union-attr]
+    assert peer.ports._ports == {}
+
+
+def test_orphans_really_die(make_node: MakeNode) -> None:
+    """On a real node: the link breaks, the port lives on; it returns, and the port is gone."""
+    one, two = make_node(), make_node(allow_spawn=["tests.node_functions.*"])
+    from tests import node_functions
+
+    node_functions.node = two
+    answers, died = Inbox(one), Deaths()
+    port = one.spawn(two.NODE(), "tests.node_functions.echo", answers.port)
+    one.snd(port, "alive")
+    wait_until(lambda: answers.messages)
+    two.mon(port, died)
+    name = port.partition("#")[2]
+    (link,) = (peer.link for peer in one._network.peers.values())  # type: ignore[union-attr]
+    assert link is not None
+    link.fail("broken by the test")
+    wait_until(lambda: not two.up_nodes())
+    assert two.find_port(name) is not None
+    assert died.count == 0
+    one.snd(two.NODE(), "devnull")
+    assert died.wait()[0] == "transport_error"
+    assert two.find_port(name) is None
+
+
+def test_past_the_bound_the_whole_node_is_shunned_port_by_port(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(aemp_gevent.remote, "MAX_SHUNNED_PORTS", 100)
+    node, down = make_node(), Deaths()
+    node.mon(PEER, down)  # in vain: it does not listen
+    down.wait()
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        deaths = [Deaths() for _ in range(101)]
+        for number, died in enumerate(deaths):
+            node.mon(f"{PEER}#{number}", died)
+        node.snd(f"{PEER}#never-monitored", "hello")
+        peer.take(102)
+    for died in deaths:
+        died.wait()
+    assert caplog.text.count("are shunned until monitored anew") == 1
+    ports = node._network.peers[PEER].ports  # type: ignore[union-attr]
+    assert len(ports._ports) <= 1, "each is remembered"
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        for name in ("7", "never-monitored", "unheard-of"):
+            node.snd(f"{PEER}#{name}", "to the dead")
+        with node.mon(f"{PEER}#8", print):
+            node.snd(f"{PEER}#8", "alive")
+            assert peer.take(2) == [["", "mon1", "8"], ["8", "alive"]]
+        assert peer.packet() == ["", "mon0", "8"]
+        ports._forget_idle()
+        node.snd(f"{PEER}#8", "still alive")
+        assert peer.packet() == ["8", "still alive"]
+    wait_until(lambda: not node.up_nodes())
+    with RawPeer.dial(node, extras=OTHER).shake() as peer:
+        node.snd(f"{PEER}#7", "alive")
+        assert peer.packet() == ["7", "alive"]
+
+
+def test_dropped_message_is_logged(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    node, died = make_node(), Deaths()
+    with RawPeer.dial(node, extras=SAME).shake():
+        node.mon(f"{PEER}#p", died)
+    died.wait()
+    node.snd(f"{PEER}#p", "lost words")
+    assert "lost words" in caplog.text
