@@ -18,6 +18,8 @@ ground     ``errors``, ``ids``, ``matching``, ``settings``, ``events``
 Importing this patches nothing and starts nothing.
 """
 
+import atexit
+
 from aemp_gevent._version import __version__
 from aemp_gevent.attachment import Attachment
 from aemp_gevent.context import SELF, psub
@@ -62,6 +64,8 @@ from aemp_gevent.timers import Timer
 default_node = Node()
 """The node that the module functions act on."""
 
+atexit.register(default_node.shutdown)  # nothing to do for a node that was never initialised
+
 NODE = default_node.NODE
 actor = default_node.actor
 after = default_node.after
@@ -84,6 +88,7 @@ rcv_async = default_node.rcv_async
 reg = default_node.reg
 resolve_node = default_node.resolve_node
 shutdown = default_node.shutdown
+shutdown_on_signal = default_node.shutdown_on_signal
 snd = default_node.snd
 spawn = default_node.spawn
 syncal = default_node.syncal
@@ -156,6 +161,7 @@ __all__ = [
     "reg",
     "resolve_node",
     "shutdown",
+    "shutdown_on_signal",
     "snd",
     "spawn",
     "spawnable",

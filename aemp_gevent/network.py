@@ -92,6 +92,36 @@ class Stranger:
     def ended(self, link: Link) -> None: ...
 
 
+class Leaver:
+    """The owner of a link that has only to be read to its end: this node shuts down.
+
+    Args:
+        network: To be told of the end.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def ended(self, link: Link) -> None:
+        self._network.changed()
+
+    def failed(self, link: Link, why: str) -> None:
+        self._network.changed()
+
+    # Nobody is to answer any more.
+
+    def greeted(self, link: Link) -> None: ...
+
+    def came_up(self, link: Link) -> None: ...
+
+    def begins(self, link: Link) -> bool:
+        return True
+
+    def requested(self, link: Link, message: list[Any]) -> None: ...
+
+    def has_room(self, link: Link) -> None: ...
+
+
 class Network:
     """The links of a networked node.
 
@@ -132,7 +162,9 @@ class Network:
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None
         self._carrier = carrier or SocketCarrier(scheduler.hub, patience)
-        self._workers = gevent.pool.Group()  # dials and seeds
+        self._dials = gevent.pool.Group()
+        self._seeds = gevent.pool.Group()
+        self._leaving: list[Link] = []
         self._changed = Event()
 
     # --- peers ---
@@ -191,7 +223,7 @@ class Network:
         for listener in self._listeners:
             listener.start()
         for seed in self.settings.seeds:
-            self._workers.spawn(self._keep_seed, seed)
+            self._seeds.spawn(self._keep_seed, seed)
 
     def _accepted(self, transport: Transport) -> None:
         self._link(transport, None, dialled=False)
@@ -202,7 +234,7 @@ class Network:
         if self._closed:
             peer.attempt_failed("this node was shut down")
         else:
-            self._workers.spawn(self._dial, peer, endpoints)
+            self._dials.spawn(self._dial, peer, endpoints)
 
     def _dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         # What is left of monitor_timeout is for the handshake.
@@ -281,29 +313,48 @@ class Network:
 
     # --- the end ---
 
-    def flush(self, timeout: float) -> bool:
-        """Wait until everything sent has been handed to the system; return whether it has. Switches."""
+    def shut_down(self, timeout: float) -> None:
+        """Accept nobody any more, tell the peers, send what is queued, and close. Switches.
+
+        Args:
+            timeout: Seconds for all of it; what has not left by then is left to the system.
+        """
+        self._closed = True
+        for listener in self._listeners:
+            listener.close()
+        self._seeds.kill(block=False)
         patience = gevent.Timeout(timeout)
         try:
             with patience:
-                for peer in list(self.peers.values()):
-                    peer.drain()
+                self._take_leave()
         except gevent.Timeout as timed_out:
             if timed_out is not patience:
                 raise
-            return False
-        return True
+            left = sorted({link.greeting.node for link in self._leaving if link.greeting and not link.closed})
+            left += sorted(peer.node for peer in self.peers.values() if peer.is_waiting)
+            _log.warning("shut down after %g s, and these had not taken everything: %s", timeout, ", ".join(left))
+        finally:
+            self.close()
 
-    def say_goodbye(self) -> None:
-        """Accept nobody any more, and tell the peers that we shut down."""
-        for listener in self._listeners:
-            listener.close()
-        for peer in self.peers.values():
-            if peer.link is not None and peer.link.greeting is not None and peer.link.greeting.is_ours:
-                peer.link.send(["", "bye"])
+    def _take_leave(self) -> None:
+        while True:
+            for peer in self.peers.values():
+                if not peer.is_waiting:  # for a link, which is being made
+                    self._see_off(peer)
+            gevent.sleep(0)  # what was written leaves at the end of the loop's iteration
+            waiting = any(peer.is_waiting for peer in self.peers.values())
+            if not waiting and all(link.closed for link in self._leaving):
+                return
+            # With a timeout, because nobody says that a queue was dropped.
+            self._changed.wait(0.1)
+
+    def _see_off(self, peer: Peer) -> None:
+        for link in peer.depart():
+            link.owner = Leaver(self)
+            self._leaving.append(link)
 
     def close(self) -> None:
-        """Close all links and listeners at once. Idempotent."""
+        """Close all links and listeners at once, without a word. Idempotent."""
         self._closed = True
         for listener in self._listeners:
             listener.close()
@@ -312,9 +363,13 @@ class Network:
         if self._loop_watch is not None:
             self._loop_watch.release()
             self._loop_watch = None
-        self._workers.kill(block=False)
+        self._seeds.kill(block=False)
+        self._dials.kill(block=False)
         for link in list(self.strangers):
             link.close()
         self.strangers.clear()
         for peer in self.peers.values():
-            peer.shut_down()
+            self._see_off(peer)
+        for link in self._leaving:
+            link.close()
+        self._leaving.clear()

@@ -13,9 +13,12 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 import zope.event
 
 from aemp_gevent import ids
@@ -73,6 +76,7 @@ class Node(LocalNode):
         self._carrier = carrier
         self._network: Network | None = None
         self._initialising = False
+        self._ending = False
         self._requests = Requests(self)
         self._former_id = self._id
         self._node_callbacks: dict[NodeGuard, tuple[Handler, Port | None]] = {}
@@ -193,13 +197,37 @@ class Node(LocalNode):
     def shutdown(self, timeout: float = 5.0) -> None:
         """Tell the peers, send what is queued within ``timeout`` seconds, and close all links. Switches.
 
-        Monitors that peers have of ports here fire at once, with ``("shutdown", node)``.
-        The node keeps its ports and its ID; it cannot be initialised again.
+        Monitors that peers have of ports here fire with ``("shutdown", node)`` as soon as they
+        have heard everything that was sent before, and so do those that this node has of
+        theirs. The node keeps its ports and its ID; it cannot be initialised again.
+        A program that ends does this with its default node by itself.
+
+        Args:
+            timeout: Seconds; peers that have not taken everything by then are logged.
         """
         if self._network is not None:
-            self._network.say_goodbye()
-            self._network.flush(timeout)
+            self._network.shut_down(timeout)
+
+    def shutdown_on_signal(self, *signals: int, timeout: float = 5.0) -> None:
+        """On a signal call :meth:`shutdown`, and then end the program by ``SystemExit(128 + signal)``.
+
+        That is raised in the main greenlet, so that its ``finally`` blocks run. Another signal
+        meanwhile ends the program without waiting for peers any longer.
+
+        Args:
+            signals: Their numbers; none given: ``SIGTERM``.
+            timeout: Seconds that the shutdown may take.
+        """
+        for number in signals or (signal.SIGTERM,):
+            gevent.signal_handler(number, self._end_program, number, timeout)
+
+    def _end_program(self, number: int, timeout: float) -> None:
+        ending, self._ending = self._ending, True
+        if not ending:
+            self.shutdown(timeout)
+        elif self._network is not None:
             self._network.close()
+        sys.exit(128 + number)
 
     # --- who is there ---
 

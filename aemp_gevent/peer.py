@@ -19,12 +19,13 @@ breaking anywhere (DESIGN, *Two links at once*):
    all connections with the peer are closed, and monitors fire.
 
 What the two nodes know of each other's ports is :mod:`aemp_gevent.remote`'s. Nothing here
-switches but :meth:`Peer.pause` and :meth:`Peer.drain`.
+switches but :meth:`Peer.pause`.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import reprlib
 from time import monotonic
 from typing import Any, Protocol
@@ -192,12 +193,6 @@ class Peer:
             self._room.clear()
             self._room.wait()
 
-    def drain(self) -> None:
-        """Wait until everything sent has been handed to the system. Switches."""
-        while self._unsent:
-            self._room.clear()
-            self._room.wait()
-
     def has_room(self, link: Link) -> None:
         if link.transport.buffered <= self.high_water // 2:
             self._room.set()
@@ -225,7 +220,8 @@ class Peer:
         """A connection we dialled did not come about."""
         self._dialling = False
         if self.link is None:
-            self._retry_at = monotonic() + self._retry_seconds
+            # With jitter, so that a whole network does not dial a returning node in step.
+            self._retry_at = monotonic() + self._retry_seconds * (1 + random.random() / 2)  # noqa: S311
             self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY_SECONDS)
             # Those that are here now may still come up; for later ones nobody waits, lest
             # strangers who take turns keep us hoping.
@@ -490,15 +486,37 @@ class Peer:
 
     # --- the end ---
 
-    def shut_down(self) -> None:
-        """Close all links without a word to the peer; monitors of its ports here fire."""
-        for link in [*self._links, *([self._newcomer] if self._newcomer else [])]:
-            link.close()
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something waits for a link."""
+        return bool(self._queue)
+
+    def depart(self) -> list[Link]:
+        """Tell the peer that we shut down, and send it nothing more; monitors of its ports here fire.
+
+        Returns:
+            Its links, which close by themselves when the peer has heard everything.
+        """
+        leaving: list[Link] = []
+        for link in self._links:
+            if not link.is_up:
+                link.close()
+                continue
+            if link is self.link and link.greeting is not None and link.greeting.is_ours:
+                link.send(["", "bye"])
+            link.finish()
+            if not link.closed:
+                leaving.append(link)
+        if self._newcomer is not None:
+            self._newcomer.close()
         self._links.clear()
         self._newcomer = None
         why, reason = "this node shuts down", ("shutdown", self._host.node_id)
         if self.link is not None:
             self._lose(why, reason)
         else:
+            self._queue.clear()
+            self._queued_bytes = 0
             self.ports.all_lost(reason, shun=False, was_up=False)
             self._room.set()
+        return leaving

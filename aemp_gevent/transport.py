@@ -151,6 +151,18 @@ class SocketTransport:
             self._reader.stop()
             sink.on_end()
 
+    def _read_rest(self) -> None:
+        """Hand on what had arrived before writing failed: the other side's last words say why it went."""
+        sink = self._sink
+        while sink is not None and self._reader.active and not self._closed:
+            try:
+                count = self._socket.recv_into(self._view)
+            except OSError:
+                return
+            if not count:
+                return
+            sink.on_data(self._view[:count])
+
     # --- writing ---
 
     def write(self, data: bytes) -> None:
@@ -187,6 +199,7 @@ class SocketTransport:
                 self._writer.start(self._flush)
                 return
             except OSError as error:
+                self._read_rest()
                 self._break(error)
                 return
             self._sending = self._sending[sent:]

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import gevent
 import pytest
 
 import aemp_gevent.network
@@ -60,7 +59,7 @@ def test_node_that_is_its_own_seed_gives_it_up_in_silence(
     wait_until(lambda: node.up_nodes() == [other.NODE()])
     assert node._network is not None
     network = node._network
-    wait_until(lambda: len(network._workers) == 1)
+    wait_until(lambda: len(network._seeds) == 1)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
@@ -69,7 +68,7 @@ def test_node_that_is_its_own_seed_by_another_address_gives_it_up(make_node: Mak
     node = make_node(None)
     node.configure(nodeid=free_address(), binds=[behind], seeds=[behind], secret="s")
     network: Any = node._network
-    wait_until(lambda: len(network._workers) == 0)
+    wait_until(lambda: len(network._seeds) == 0)
     assert node.up_nodes() == []
 
 
@@ -122,18 +121,6 @@ def test_shutdown_closes_strangers_too(make_node: MakeNode) -> None:
         stranger.greet()
         node.shutdown()
         assert stranger.closed()
-
-
-def test_flush_gives_up_after_its_timeout(make_node: MakeNode) -> None:
-    node = make_node()
-    network: Any = node._network
-    with RawPeer.dial(node).shake() as peer:
-        sender = gevent.spawn(node.snd, f"{peer.name}#x", bytes(30_000_000))
-        wait_until(lambda: network.peers[peer.name].link.transport.buffered)
-        assert not network.flush(0.05)
-        assert not sender.ready()
-        node.shutdown(0.05)
-        sender.get(timeout=5)
 
 
 def test_two_nodes_have_links_of_their_own(make_node: MakeNode) -> None:

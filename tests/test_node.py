@@ -503,52 +503,6 @@ def test_message_over_the_receivers_limit_costs_the_link_and_monitors_fire(
     assert "more than 1000 bytes" in caplog.text
 
 
-# --- the end -------------------------------------------------------------------------------
-
-
-def test_shutdown_tells_monitors_at_once(make_node: MakeNode) -> None:
-    one, two = make_node(), make_node()
-    inbox, died, node_died = Inbox(two), Deaths(), Deaths()
-    one.mon(inbox, died)
-    one.mon(two.NODE(), node_died)
-    two.mon(two.port(print), died.__class__())
-    wait_until(lambda: two.up_nodes() and one.up_nodes())
-    two.shutdown()
-    assert died.wait() == ("shutdown", two.NODE())
-    assert node_died.wait() == ("shutdown", two.NODE())
-    assert one.up_nodes() == two.up_nodes() == []
-
-
-def test_shutdown_sends_what_is_queued(make_node: MakeNode) -> None:
-    one, two = make_node(), make_node()
-    inbox = Inbox(two)
-    for number in range(200):
-        one.snd(inbox, number, b"x" * 10_000)
-    one.shutdown()
-    wait_until(lambda: len(inbox.messages) == 200)
-
-
-def test_node_that_shut_down_keeps_its_ports_and_dials_nobody(make_node: MakeNode) -> None:
-    one, two = make_node(), make_node()
-    ours, theirs, died = Inbox(one), Inbox(two), Deaths()
-    one.shutdown()
-    one.shutdown()
-    one.snd(ours, 1)
-    one.mon(theirs, died)
-    one.snd(theirs, 2)
-    assert died.wait() == ("transport_error", two.NODE(), "this node was shut down")
-    wait_until(lambda: ours.messages)
-    assert theirs.messages == []
-    with pytest.raises(AlreadyInitialisedError):
-        one.initialise_node("127.0.0.1:0", secret=SECRET)
-
-
-def test_shutdown_of_a_private_node_does_nothing(make_node: MakeNode) -> None:
-    node = make_node(None)
-    node.shutdown()
-    node.initialise_node("127.0.0.1:0", secret=SECRET)
-
-
 # --- real processes --------------------------------------------------------------------------
 
 CHILD = """
