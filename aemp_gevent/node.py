@@ -207,6 +207,7 @@ class Node(LocalNode):
         """
         if self._network is not None:
             self._network.shut_down(timeout)
+            self._scheduler.hub.loop.run_callback(self._scheduler.end_idle_runners)
 
     def shutdown_on_signal(self, *signals: int, timeout: float = 5.0) -> None:
         """On a signal call :meth:`shutdown`, and then end the program by ``SystemExit(128 + signal)``.

@@ -131,6 +131,7 @@ class Scheduler:
         self.on_unmonitored_death: Callable[[str, Reason], None] = _ignore
         """Called when a port dies of something and nobody monitored it. Must not switch."""
         self._pool: list[Runner] = []
+        self._max_idle = MAX_IDLE_RUNNERS
         self._deaths: deque[Port] = deque()
         self._hub: Hub | None = None
         self._thread = 0  # the native thread of that hub
@@ -219,6 +220,15 @@ class Scheduler:
         if runq or self._deaths:  # first say no, then look: a finalizer may have sent in between
             self.ask()
 
+    def end_idle_runners(self) -> None:
+        """Let runners end that wait for work: they would keep the whole node in memory. Runs on the hub only."""
+        self._max_idle = 0
+        while self._pool:
+            runner = self._pool.pop()
+            runner.idle = False
+            runner.switch()
+        self._max_idle = MAX_IDLE_RUNNERS
+
     def _reap(self) -> None:
         """Throw into the holders of killed ports. On the hub, so every greenlet is blocked."""
         deaths = self._deaths
@@ -300,7 +310,7 @@ class Scheduler:
             runner.at = runner.aemp_port = runner.gr_context = None
             if runq and not self.pumped:
                 self.ask()
-            if len(self._pool) >= MAX_IDLE_RUNNERS:
+            if len(self._pool) >= self._max_idle:
                 return
             self._park(runner, self.hub)
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+import weakref
 from collections.abc import Iterator
 from time import monotonic
 
@@ -12,6 +14,7 @@ import pytest
 from gevent import socket
 
 from aemp_gevent.errors import AlreadyInitialisedError
+from aemp_gevent.node import Node
 from tests.helpers import wait_until
 from tests.networking import (
     OUR_PROVIDER,
@@ -165,6 +168,16 @@ def test_last_words_of_a_peer_are_heard_although_writing_to_it_failed(make_node:
         peer.close()
         node.snd(f"{peer.name}#p", "into the reset")
         assert died.wait() == ("shutdown", peer.name)
+
+
+def test_node_that_shut_down_and_was_dropped_leaves_the_memory() -> None:
+    node = Node()
+    node.initialise_node("127.0.0.1:0", secret=SECRET)
+    node.snd(Inbox(node), "hello")  # so that there is a runner, which waits for more
+    gone = weakref.ref(node)
+    node.shutdown()
+    del node
+    wait_until(lambda: gc.collect() >= 0 and gone() is None)
 
 
 # --- the end of a program ------------------------------------------------------------------
