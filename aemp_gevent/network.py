@@ -43,6 +43,9 @@ _NONCE_BYTES = 66
 IDLE_PEERS = 1000
 """Peers remembered without need, a few KiB each."""
 
+MAX_LOST_PEERS = 10_000
+"""Nodes remembered of which nothing is known but that some of their ports were reported dead."""
+
 _FIRST_SEED_SECONDS = 0.5
 _LAST_SEED_SECONDS = 30.0
 """A seed that does not answer is dialled again after this long, doubling, with up to half of it as jitter."""
@@ -180,9 +183,16 @@ class Network:
 
     def _sweep(self) -> None:
         """Forget peers that nothing is known of but their ID; anybody may claim one in a greeting."""
-        for idle in [peer for peer in self.peers.values() if peer.is_idle]:
-            idle.ports.forget_all()
-            del self.peers[idle.node]
+        quiet = [peer for peer in self.peers.values() if peer.is_quiet]
+        idle = [peer for peer in quiet if peer.is_idle]
+        lost = [peer for peer in quiet if not peer.is_idle]
+        surplus = lost[: max(0, len(lost) - MAX_LOST_PEERS)]  # those met first
+        if surplus:
+            text = "%d nodes are gone; forgetting which ports of the oldest %d were reported dead"
+            self.scheduler.log(logging.WARNING, text, len(lost), len(surplus))
+        for peer in idle + surplus:
+            peer.ports.forget_all()
+            del self.peers[peer.node]
         self._sweep_at = 2 * len(self.peers) + IDLE_PEERS
 
     def link_up(self, peer: Peer) -> None:

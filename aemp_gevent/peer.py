@@ -117,14 +117,19 @@ class Peer:
         return f"<Peer {self.node} {'up' if self.link else 'down'}>"
 
     @property
-    def is_idle(self) -> bool:
-        """Whether forgetting the peer changes nothing."""
+    def is_quiet(self) -> bool:
+        """Whether nothing happens with the peer, or is waited for."""
         return (
             self.link is None
             and not (self._links or self._dialling or self._queue or self._newcomer)
             and monotonic() >= self._retry_at
-            and self.ports.are_idle
+            and not self.ports.are_monitored
         )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether forgetting the peer changes nothing."""
+        return self.is_quiet and self.ports.are_idle
 
     # --- sending ---
 

@@ -224,6 +224,11 @@ class RemotePorts:
         return port.monitors is None and port.mailbox is usual and port not in self._orphans
 
     @property
+    def are_monitored(self) -> bool:
+        """Whether anybody here monitors any of them."""
+        return any(port.monitors is not None for port in self._ports.values())
+
+    @property
     def are_idle(self) -> bool:
         """Whether forgetting all of them changes nothing."""
         return not self._are_shunned and all(map(self._is_idle, self._ports.values()))

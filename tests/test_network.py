@@ -115,6 +115,29 @@ def test_strangers_are_forgotten(make_node: MakeNode, monkeypatch: pytest.Monkey
     assert len(network.peers) < 12
 
 
+def test_memory_of_nodes_that_are_gone_is_bounded(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Workers that come under a new name each time, are monitored, and crash."""
+    monkeypatch.setattr(aemp_gevent.network, "IDLE_PEERS", 5)
+    monkeypatch.setattr(aemp_gevent.network, "MAX_LOST_PEERS", 10)
+    node = make_node()
+    network = node._network
+    assert network is not None
+    network._sweep_at = 5
+    for number in range(60):
+        died = Deaths()
+        with RawPeer.dial(node, f"worker/{number}").shake() as worker:
+            node.mon(f"worker/{number}#p", died)
+            assert worker.packet() == ["", "mon1", "p"]
+        died.wait()
+    assert len(network.peers) < 40
+    assert "worker/59" in network.peers
+    assert "worker/0" not in network.peers
+    assert len(network.scheduler.ports) < 100
+    assert "forgetting which ports" in caplog.text
+
+
 def test_shutdown_closes_strangers_too(make_node: MakeNode) -> None:
     node = make_node()
     with RawPeer.dial(node) as stranger:
