@@ -4,7 +4,7 @@
 Pure string work: nothing here resolves a host name or opens a socket (that is
 :mod:`aemp_gevent.resolve`), and nothing knows which ports exist.
 
-Grammar (SPEC section 1)::
+Grammar::
 
     port ID   = node ID "#" port name        (the node port's ID is the node ID)
     node ID   = resolved noderef | slave | "anon/" random | named node

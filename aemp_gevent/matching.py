@@ -34,7 +34,7 @@ any_: Final = _Any()
 
 
 def _element_test(wanted: Any) -> Callable[[Any], Any]:
-    """Return the test for one element of a list pattern (SPEC section 2, ``rcv``)."""
+    """Return the test for one element of a list pattern."""
     if isinstance(wanted, type):
         return lambda element: isinstance(element, wanted)
     if isinstance(wanted, re.Pattern):

@@ -4,7 +4,7 @@
 **Two links at once.** Both nodes may dial each other at the same moment, and each may
 see a different connection finish first. These rules leave exactly one link, and
 lose nothing; a model checker walked all their interleavings, with connections
-breaking anywhere (DESIGN, *Two links at once*):
+breaking anywhere (docs, *Design*):
 
 1. The *winner* of several connections with one incarnation of a peer is the one with
    the smallest (dialler's node ID, dialler's nonce).

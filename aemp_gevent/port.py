@@ -97,7 +97,7 @@ class Port:
         """Return the mailbox to append to, making it first if need be."""
         # Making a deque may run the garbage collector, a finalizer may send to this very
         # port, and its mailbox must not be overwritten: make, then test, then store, with
-        # no call between test and store (SCHEDULER, trap "two mailboxes").
+        # no call between test and store.
         made: deque[Message] = deque()
         if self.mailbox is None:
             self.inbox = self.mailbox = made

@@ -3,7 +3,7 @@
 
 A peer may run only what somebody here allowed: functions marked ``@spawnable``, and
 names that an ``allow_spawn`` pattern of the settings covers; only for the latter is a
-module imported on demand. This node itself may spawn anything. SPEC section 5.
+module imported on demand. This node itself may spawn anything.
 """
 
 from __future__ import annotations

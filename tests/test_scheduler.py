@@ -1113,7 +1113,7 @@ def test_a_poll_never_switches_even_when_the_turn_is_over(node, slow_clock, log)
         assert log == []
 
 
-# --- SPEC section 3 -----------------------------------------------------------------
+# --- how ports live -----------------------------------------------------------------
 
 
 def test_a_port_does_one_thing_at_a_time(node, log):

@@ -11,7 +11,7 @@ line is sent and the peer's is verified::
 The two branches are the two orders in which the auth lines may cross. We choose
 when ours is due: :meth:`Handshake.prove` is a call of its own, because whoever
 owns the connection looks at the peer's node ID first, and may hold the line back
-or hang up (two links at once, see DESIGN).
+or hang up (two links at once: :mod:`aemp_gevent.peer`).
 
 Everything a peer can do wrong raises :class:`~aemp_gevent.errors.GreetingError`
 (its first two lines) or :class:`~aemp_gevent.errors.AuthenticationError` (what
