@@ -329,7 +329,7 @@ class Peer:
                 self._log(logging.WARNING, "lost a message for %s#%s: %s", self.node, packet[0], error)
                 if packet[0]:
                     lost.add(packet[0])
-                    self.ports.died(packet[0], ("transport_error", self.node, str(error)))
+                    self.ports.missed(packet[0], ("transport_error", self.node, str(error)))
 
     def requested(self, link: Link, message: list[Any]) -> None:
         request = message[0] if message else ""

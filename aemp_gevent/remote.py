@@ -22,7 +22,7 @@ from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.matching import Message
 from aemp_gevent.monitors import Watch
 from aemp_gevent.port import REMOTE, Port, Reason
-from aemp_gevent.scheduler import Job, Scheduler
+from aemp_gevent.scheduler import CallJob, Job, Scheduler
 
 MAX_REMOTE_PORTS = 10_000
 """Remote ports remembered per peer without need, only to find them faster: 250 bytes each."""
@@ -150,6 +150,7 @@ class RemotePorts:
         self._ports: dict[str, RemotePort] = {}
         self._sweep_at = MAX_REMOTE_PORTS
         self._dropped = _Dropped(peer.node, scheduler)
+        self._unreported = _Dropped(peer.node, scheduler)  # mailbox of ports whose monitors are about to hear of a loss
         self._are_shunned = False  # all that were not monitored anew
         self._orphans: dict[RemotePort, None] = {}  # in the order they were spawned
 
@@ -168,32 +169,53 @@ class RemotePorts:
         return port
 
     def died(self, name: str, reason: Reason) -> None:
-        """One of them died, or a message to it was lost: tell who monitors it."""
+        """One of them died: tell who monitors it."""
         port = self._ports.get(name)
         if port is not None and name:
             self._forget([port])
             port.fire(self._scheduler, reason)
+
+    def missed(self, name: str, reason: Reason) -> None:
+        """A message to one of them was lost: tell who monitors it; it gets no other before that."""
+        port = self._ports.get(name)
+        if port is not None and port.monitors is not None:
+            port.mailbox = self._unreported
+            port.fire(self._scheduler, reason)
+            self._scheduler.enqueue_job(CallJob(None, self._reported, ([port],)))
 
     def all_lost(self, reason: Reason, *, shun: bool, was_up: bool) -> None:
         """The link to all of them is lost, or was never made: tell everybody who monitors any.
 
         Args:
             reason: Why.
-            shun: Whether they may be alive, and must not hear of us before they are monitored anew.
+            shun: Whether they may be alive, and must not hear of us before they are monitored anew; else
+                only until the loss was reported.
             was_up: Whether what was sent to them may have arrived.
         """
+        fired: list[RemotePort] = []
         for port in list(self._ports.values()):
             if port.monitors is None:
                 continue
-            # Shunned before anybody can react. What was to be spawned, but never was, is nobody to shun.
-            if shun and port.name and (was_up or not port.is_spawned):
-                port.mailbox = self._dropped
-                if port.is_spawned:
-                    self._orphans[port] = None
+            # Shunned before anybody can react. What was to be spawned, but never was, is nobody to shun for long.
+            is_to_shun = shun and (was_up or not port.is_spawned)
+            if port.name and port.mailbox is port:
+                port.mailbox = self._dropped if is_to_shun else self._unreported
+            if is_to_shun and port.is_spawned:
+                self._orphans[port] = None
             port.is_spawned = False
             port.fire(self._scheduler, reason)
+            fired.append(port)
+        if not (shun and was_up):
+            # Behind the monitors in the run queue: what is sent before they ran would arrive behind a hole.
+            self._scheduler.enqueue_job(CallJob(None, self._reported, (fired,)))
         if sum(port.mailbox is self._dropped for port in self._ports.values()) > MAX_SHUNNED_PORTS:
             self._shun_all()
+        self._forget_idle()
+
+    def _reported(self, ports: list[RemotePort]) -> None:
+        for port in ports:
+            if port.mailbox is self._unreported:
+                port.mailbox = self._dropped if self._are_shunned else port
         self._forget_idle()
 
     def _shun_all(self) -> None:

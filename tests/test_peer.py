@@ -841,3 +841,36 @@ def test_dropped_message_is_logged(make_node: MakeNode, caplog: pytest.LogCaptur
     died.wait()
     node.snd(f"{PEER}#p", "lost words")
     assert "lost words" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["unreachable", "JSON"])
+def test_what_is_sent_between_a_loss_and_its_report_is_lost_too(make_node: MakeNode, how: str) -> None:
+    """The monitor's action is queued; others who run before it must not send behind the hole."""
+    node = make_node()
+    events: list[Any] = []
+    with RawListener() as listener:
+        port = f"{listener.id}#p"
+        node.mon(port, lambda *reason: events.append("reported"))
+        peer = node._network.peers[listener.id]  # type: ignore[union-attr]
+        node.snd(port, b"lost")
+
+        def lose() -> None:
+            node.snd(eager, "go")  # stands in the run queue before the report does
+            if how == "unreachable":
+                peer._unreachable("said the test")
+            else:
+                peer.ports.missed("p", ("transport_error", "said the test"))
+
+        def send() -> None:
+            events.append("sent")
+            node.snd(port, "behind the hole")
+
+        eager = node.port(lambda _go: send())
+        on_hub(lose)
+        wait_until(lambda: len(events) == 2)
+        assert events == ["sent", "reported"]
+        node.snd(port, "after the report")
+        with listener.accept().shake() as other:
+            queued = [] if how == "unreachable" else [["", "mon1", "p"], ["p", b"lost"]]
+            expected = [*queued, ["p", "after the report"]]
+            assert other.take(len(expected)) == expected
