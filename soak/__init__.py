@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Many nodes, many faults, for a while; then everything that happened is checked against what the library promises."""
