@@ -50,6 +50,14 @@ class LinkUp(NamedTuple):
     node: str
 
 
+class LinkDown(NamedTuple):
+    """A link to a node went down. No rule asks for it; who looks for the cause of a violation does."""
+
+    at: float
+    node: str
+    reason: Sequence[Any]
+
+
 class Created(NamedTuple):
     """A port of this node exists."""
 
@@ -88,6 +96,8 @@ class Fired(NamedTuple):
     target: str
     session: int
     reason: Sequence[Any]
+    is_message: bool = False
+    """Whether the action was to send the watcher a message: that has its place among the others."""
 
 
 class Sent(NamedTuple):
@@ -110,7 +120,9 @@ class Received(NamedTuple):
     number: int
 
 
-Event: TypeAlias = "Started | Stopped | LinkUp | Created | Died | Spawned | Monitored | Fired | Sent | Received"
+Event: TypeAlias = (
+    "Started | Stopped | LinkUp | LinkDown | Created | Died | Spawned | Monitored | Fired | Sent | Received"
+)
 Logs: TypeAlias = "Mapping[str, Sequence[Event]]"
 Session: TypeAlias = "tuple[str, str, int]"  # watcher, target, number
 
@@ -318,12 +330,12 @@ def shunned(facts: Facts) -> Iterator[Violation]:
 
 
 def last_words(facts: Facts) -> Iterator[Violation]:
-    """What a dead port had sent comes before the news of its death."""
+    """What a dead port had sent comes before the message that tells of its death."""
     for name, log in facts.logs.items():
         dead: dict[tuple[str, str], Fired] = {}
         for event in log:
             if isinstance(event, Fired):
-                if not (event.reason and event.reason[0] in _LINK_REASONS):
+                if event.is_message and not (event.reason and event.reason[0] in _LINK_REASONS):
                     dead[event.watcher, event.target] = event
             elif isinstance(event, Received) and (event.port, event.sender) in dead:
                 text = f"{event.port} got {event.session}/{event.number} of {event.sender} after the news of its death"

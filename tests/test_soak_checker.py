@@ -108,7 +108,13 @@ GOOD = {
     .b(Sent, Q, P, 0, 0)
     .b(Died, Q)
     .a(Received, P, Q, 0, 0)
-    .a(Fired, P, Q, 1, ()),
+    .a(Fired, P, Q, 1, (), True),
+    "action-overtakes-the-mailbox": linked()
+    .a(Monitored, P, Q, 1)
+    .b(Sent, Q, P, 0, 0)
+    .b(Died, Q)
+    .a(Fired, P, Q, 1, ())
+    .a(Received, P, Q, 0, 0),
     "orphan-killed": linked()
     .a(Spawned, W)
     .a(Monitored, P, W, 1)
@@ -159,7 +165,12 @@ BAD = {
     ),
     "words-after-death": (
         "last_words: .* after the news of its death",
-        linked().a(Monitored, P, Q, 1).b(Sent, Q, P, 0, 0).b(Died, Q).a(Fired, P, Q, 1, ()).a(Received, P, Q, 0, 0),
+        linked()
+        .a(Monitored, P, Q, 1)
+        .b(Sent, Q, P, 0, 0)
+        .b(Died, Q)
+        .a(Fired, P, Q, 1, (), True)
+        .a(Received, P, Q, 0, 0),
     ),
     "back-from-the-dead": (
         "dead_stay_dead: .* is dead, and handled",

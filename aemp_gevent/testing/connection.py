@@ -67,6 +67,10 @@ class Lines(Protocol):
         """Return how many seconds what is sent now is under way."""
         ...
 
+    def draw_skew(self) -> float:
+        """Return how many seconds longer everything takes on one direction of one connection."""
+        ...
+
     def is_blocked(self, source: str, target: str) -> bool:
         """Return whether nothing arrives over the line from one node to another."""
         ...
@@ -83,6 +87,7 @@ class Pipe:
         self.room = lines.buffer_bytes
         """How many bytes more it takes."""
         self._lines = lines
+        self._skew = lines.draw_skew()
         self._source = source
         self._target = target
         self._items: deque[tuple[float, bytes | Mark]] = deque()  # with the moment when it arrives
@@ -93,7 +98,9 @@ class Pipe:
     def put(self, item: bytes | Mark) -> None:
         """Send something, after everything before it. Never calls anybody."""
         now = monotonic()
-        due = now if item is Mark.CUT else now + self._lines.draw_latency(self._source.node, self._target.node)
+        due = now
+        if item is not Mark.CUT:
+            due += self._lines.draw_latency(self._source.node, self._target.node) + self._skew
         self._is_due_at = due = max(due, self._is_due_at)
         if isinstance(item, bytes):
             self.room -= len(item)

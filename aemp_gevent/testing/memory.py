@@ -55,7 +55,10 @@ class MemoryNetwork:
     Args:
         seed: For the dice; None: draw one.
         latency: Seconds that everything is under way.
-        jitter: Up to so many seconds more, uniformly. Nothing overtakes within a connection.
+        jitter: Up to so many seconds more, uniformly, drawn for each delivery. Nothing overtakes
+            within a connection.
+        skew: Up to so many seconds more, drawn once for each direction of each connection, so
+            that two connections of the same nodes differ as if they took different routes.
         split: How likely what was sent in one piece is read in two, from 0 to 1.
         buffer_bytes: What the two kernels of a connection hold for each direction. When a
             reader stops reading, the rest stays with the sender.
@@ -70,11 +73,12 @@ class MemoryNetwork:
         *,
         latency: float = 0.0,
         jitter: float = 0.0,
+        skew: float = 0.0,
         split: float = 0.0,
         buffer_bytes: int = 256 * 1024,
     ) -> None:
-        if latency < 0 or jitter < 0:
-            raise ValueError("latency and jitter are seconds, 0 or more")
+        if min(latency, jitter, skew) < 0:
+            raise ValueError("latency, jitter and skew are seconds, 0 or more")
         if not 0 <= split <= 1:
             raise ValueError("split is a probability, from 0 to 1")
         if buffer_bytes < 1:
@@ -85,6 +89,7 @@ class MemoryNetwork:
         """The dice, for the test's own decisions, too."""
         self.buffer_bytes = buffer_bytes
         self.split = split
+        self._skew = skew
         self._usual_delay = (latency, jitter, 0.0)
         self._delays: dict[frozenset[str], tuple[float, float, float]] = {}
         self._blocked: set[tuple[str, str]] = set()
@@ -180,18 +185,29 @@ class MemoryNetwork:
         self._delays[pair] = (seconds, jitter, dial)
         _log.info("%r: delay %s by %g s", self, sorted(pair), seconds)
 
-    def cut(self, one: Node | str, other: Node | str) -> int:
-        """Reset all connections between two nodes; what is under way is lost, and both hear of it at once.
+    def cut(self, one: Node | str, other: Node | str, count: int | None = None) -> int:
+        """Reset connections between two nodes; what is under way is lost, and both hear of it at once.
 
-        They may dial each other again at any time. Returns how many there were.
+        They may dial each other again at any time.
+
+        Args:
+            one: A node.
+            other: Another one.
+            count: At most how many, chosen by the dice; None: all.
+
+        Returns:
+            How many there were to cut.
         """
         here, there = self._name(one), self._name(other)
         ends = [end for end in self._ends if {end.node, end.other.node} == {here, there}]
-        for end in ends:
-            end.cut()
-        count = len({frozenset((end, end.other)) for end in ends})
-        _log.info("%r: cut %d connections of %s and %s", self, count, here, there)
-        return count
+        connections = list({frozenset((end, end.other)): (end, end.other) for end in ends}.values())
+        if count is not None and count < len(connections):
+            connections = self.dice.sample(connections, count)
+        for near, far in connections:
+            near.cut()
+            far.cut()
+        _log.info("%r: cut %d connections of %s and %s", self, len(connections), here, there)
+        return len(connections)
 
     def block(self, source: Node | str, target: Node | str) -> None:
         """Let nothing that one node sends arrive at another, without anybody being told; the way back stays open.
@@ -287,6 +303,10 @@ class MemoryNetwork:
         """Return how many seconds what one node sends to another now is under way."""
         seconds, jitter, _dial = self._delay(source, target)
         return seconds + jitter * self.dice.random() if jitter else seconds
+
+    def draw_skew(self) -> float:
+        """Return how many seconds longer everything takes on one direction of one connection."""
+        return self._skew * self.dice.random() if self._skew else 0.0
 
     def _delay(self, source: str, target: str) -> tuple[float, float, float]:
         if not self._delays:
@@ -566,4 +586,8 @@ def _lay_to_rest(node: Node) -> None:
     for port in set(scheduler.ports.values()):
         if port.state != REMOTE:
             scheduler.kill_now(port, ("crashed", node.NODE()))
-    node.shutdown(0.0)
+    # First without a word: nobody would hear it, and waiting for answers is what shutting down does.
+    network = node._network  # pyright: ignore[reportPrivateUsage]
+    if network is not None:
+        network.close()
+    node.shutdown(1.0)

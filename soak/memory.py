@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: MIT
+"""Many nodes in one process, connected in memory, with faults from a seed: ``python -m soak.memory``.
+
+For each seed a world of nodes whose ports talk to each other while links are cut,
+nodes separated, silenced and crashed. Then everything is healed, comes to rest, and the
+logs are checked (:mod:`soak.checker`): nothing may be lost without a word. Several
+worlds run at once, because each of them mostly waits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import logging
+import random
+import resource
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic, process_time
+from typing import Any
+
+import gevent
+import gevent.pool
+from gevent.hub import Hub
+from greenlet import getcurrent, greenlet
+
+import aemp_gevent.peer
+from aemp_gevent import Node
+from aemp_gevent.scheduler import Runner
+from aemp_gevent.testing import MemoryNetwork
+from soak.checker import Event, Fired, LinkUp, Monitored, Received, Sent, Violation, check
+from soak.talker import Member, Talker
+
+SETTINGS: dict[str, Any] = {
+    "secret": "of the soak test",
+    "heartbeat_interval": 0.15,
+    "heartbeat_timeout": 0.45,
+    "handshake_timeout": 0.5,
+    "monitor_timeout": 1.5,
+    "high_water_bytes": 32 * 1024,
+}
+
+QUICK = {"IMPOSTOR_SECONDS": 0.4, "_PROBE_SECONDS": 0.05, "_FIRST_RETRY_SECONDS": 0.05, "_LAST_RETRY_SECONDS": 0.2}
+"""Constants of :mod:`aemp_gevent.peer` that are no settings, and would make every world last ten seconds."""
+
+WITHIN = 3.0
+"""Seconds until a monitor has fired: ``monitor_timeout``, a heartbeat's, and as much again for a loop that
+is shared with other worlds."""
+
+REST_SECONDS = 10.0
+"""How long a world may need to come to rest."""
+
+END_OF_LOG = 40
+"""Events shown of each log that a violation is about."""
+
+
+class World:
+    """Some nodes, their faults, and their logs.
+
+    Args:
+        seed: Of everything that chance decides.
+        nodes: How many.
+        seconds: How long things break.
+    """
+
+    def __init__(self, seed: int, nodes: int, seconds: float) -> None:
+        self.seed = seed
+        self.dice = random.Random(seed)  # noqa: S311  # no secret
+        self.network = MemoryNetwork(seed, latency=0.0005, jitter=0.002, skew=0.03, split=0.05, buffer_bytes=32 * 1024)
+        self.logs: dict[str, list[Event]] = {}
+        self.members: dict[str, Member] = {}
+        """The living ones, by their IDs."""
+        self.violations: list[Violation] = []
+        self.resting = False
+        self.pause = 0.06
+        self.faults: Counter[str] = Counter()
+        self.waited = 0.0
+        """Seconds from the healing until everything was said and done."""
+        self._ports: list[str] = []
+        self._ids = [f"10.0.0.{number}:4040" for number in range(1, nodes + 1)]
+        self._seconds = seconds
+        self._incarnations = itertools.count(1)
+        self.node_references: list[weakref.ref[Node]] = []
+
+    # --- what the members ask ---
+
+    def publish(self, port: str) -> None:
+        self._ports.append(port)
+
+    def withdraw(self, port: str) -> None:
+        # Some stay known: monitors of the dead must fire, too.
+        if port in self._ports and (len(self._ports) > 5 * len(self._ids) or self.dice.random() < 0.7):
+            self._ports.remove(port)
+
+    def choose_port(self, elsewhere: str) -> str | None:
+        for _ in range(5):
+            port = self.dice.choice(self._ports)
+            if not port.startswith(elsewhere + "#"):
+                return port
+        return None
+
+    def choose_node(self, elsewhere: str) -> str | None:
+        node = self.dice.choice(self._ids)
+        return None if node == elsewhere else node
+
+    # --- its course ---
+
+    def run(self) -> None:
+        """Live, heal, rest, and check."""
+        try:
+            for node_id in self._ids:
+                self._start(node_id)
+            self._break_things()
+            self._heal()
+            self._check()
+        finally:
+            for member in self.members.values():
+                member.stop()
+            self.network.close()
+
+    def _start(self, node_id: str) -> None:
+        node = self.network.node(node_id, **SETTINGS)
+        self.node_references.append(weakref.ref(node))
+        log = self.logs[f"{node_id}/{next(self._incarnations)}"] = []
+        self.members[node_id] = Member(self, node, log, talkers=2)
+
+    # --- breaking ---
+
+    def _break_things(self) -> None:
+        end = monotonic() + self._seconds
+        faults = {
+            self._cut: 5,
+            self._cut_one: 10,
+            self._cut_all: 2,
+            self._block: 4,
+            self._partition: 2,
+            self._refuse: 2,
+            self._delay: 2,
+            self._crash: 3,
+        }
+        while monotonic() < end:
+            gevent.sleep(self.dice.uniform(0.005, 0.04))
+            if self.dice.random() < 0.2:
+                self.network.heal()
+                self._restart_some()
+                continue
+            (fault,) = self.dice.choices(list(faults), list(faults.values()))
+            fault()
+            self.faults[fault.__name__.strip("_")] += 1
+
+    def _pair(self) -> tuple[str, str]:
+        """Return two nodes, preferably with a link."""
+        one = self.dice.choice(list(self.members.values()))
+        linked = one.node.up_nodes()
+        other = self.dice.choice(linked) if linked else self.dice.choice(self._ids)
+        return one.id, other
+
+    def _cut(self) -> None:
+        self.network.cut(*self._pair())
+
+    def _cut_one(self) -> None:
+        # Where there are two: then it matters which of them carried what.
+        for pair in [self._pair() for _ in range(5)]:
+            self.network.cut(*pair, count=1)
+
+    def _cut_all(self) -> None:
+        one = self.dice.choice(list(self.members.values()))
+        for other in one.node.up_nodes():
+            self.network.cut(one.id, other)
+
+    def _block(self) -> None:
+        self.network.block(*self._pair())
+
+    def _partition(self) -> None:
+        self.network.partition(self.dice.sample(self._ids, self.dice.randint(1, max(1, len(self._ids) // 3))))
+
+    def _refuse(self) -> None:
+        self.network.refuse(*self._pair())
+
+    def _delay(self) -> None:
+        self.network.delay(*self._pair(), self.dice.uniform(0.0, 0.1), self.dice.uniform(0.0, 0.1))
+
+    def _crash(self) -> None:
+        if len(self.members) < len(self._ids) - 3:
+            return
+        member = self.members.pop(self.dice.choice(list(self.members)))
+        member.stop()
+        self.network.crash(member.node, silent=self.dice.random() < 0.4)
+        if self.dice.random() < 0.5:
+            self._start(member.id)
+
+    def _restart_some(self) -> None:
+        for node_id in self._ids:
+            if node_id not in self.members and self.dice.random() < 0.7:
+                self._start(node_id)
+
+    # --- resting ---
+
+    def _heal(self) -> None:
+        self.network.heal()
+        began = monotonic()
+        self.resting = True
+        # Every node hears of a next one, whatever became of their link before.
+        heirs: dict[Talker, str] = {}
+        ring = [member.talkers[0] for member in self.members.values() if member.talkers]
+        for talker, successor in zip(ring, [*ring[1:], *ring[:1]], strict=True):
+            heirs[talker] = successor.port
+        for member in self.members.values():
+            for talker in member.talkers:
+                for target in talker.sessions:
+                    self._say(member, talker, target)
+        while monotonic() < began + REST_SECONDS:
+            for talker, target in heirs.items():
+                if target not in talker.sessions:
+                    talker.monitor(target, 1)
+            gevent.sleep(0.05)
+            if not any(self._unfinished()) and not check(self.logs, within=WITHIN, until=float("inf")):
+                break
+        self.waited = monotonic() - began
+
+    def _say(self, member: Member, talker: Talker, target: str) -> None:
+        """Send one more message in a session, and see that there is a link, so that orphans are found."""
+        gevent.spawn(member.node.peval, talker.port, talker.send, target, 1)
+
+    def _unfinished(self) -> Iterator[str]:
+        """Yield what is still to arrive, or to be reported."""
+        arrived: Counter[tuple[str, str, int]] = Counter(
+            (event.sender, event.port, event.session)
+            for log in self.logs.values()
+            for event in log
+            if isinstance(event, Received)
+        )
+        for member in self.members.values():
+            for talker in member.talkers:
+                for target, session in talker.sessions.items():
+                    sent = talker.sent[target, session]
+                    if arrived[talker.port, target, session] != sent:
+                        yield f"{talker.port} to {target}: {arrived[talker.port, target, session]} of {sent}"
+
+    def _check(self) -> None:
+        self.violations = check(self.logs, within=WITHIN, until=float("inf"))
+        for text in self._unfinished():
+            self.violations.append(Violation("rest", f"a watched pair cannot talk: {text}", (), monotonic()))
+
+    def count(self, kind: type[Any]) -> int:
+        """Return how many events of a kind were logged."""
+        return sum(isinstance(event, kind) for log in self.logs.values() for event in log)
+
+    def report(self) -> Iterator[str]:
+        """Yield what is wrong, and the ends of the logs that show it."""
+        yield f"seed {self.seed}: {len(self.violations)} violations"
+        for violation in self.violations[:10]:
+            yield f"  {violation}"
+        for violation in self.violations[:2]:
+            nodes = [name.partition("/")[0] for name in violation.logs]
+            for name in violation.logs:
+                others = [node for node in nodes if node != name.partition("/")[0]] or nodes
+                yield f"  {name}, what concerns {', '.join(others)}, around the {violation.rule}:"
+                about = [event for event in self.logs[name] if any(_concerns(event, node) for node in others)]
+                before = [event for event in about if event.at <= violation.at][-END_OF_LOG:]
+                after = [event for event in about if event.at > violation.at][:END_OF_LOG]
+                for event in before + after:
+                    yield f"    {event}"
+
+
+def _concerns(event: Event, node: str) -> bool:
+    """Return whether an event is about a node, or a port of it."""
+    return any(value == node or (isinstance(value, str) and value.startswith(node + "#")) for value in event)
+
+
+# --- many worlds -----------------------------------------------------------------------
+
+
+@dataclass
+class Figures:
+    """What a whole run came to."""
+
+    seeds: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    longest_rest: float = 0.0
+    failed: list[int] = field(default_factory=list)
+    greenlets_left: int = 0
+    nodes_left: int = 0
+    cpu_seconds: float = 0.0
+    seconds: float = 0.0
+    grown_bytes: int = 0
+    """Of the process, from when a quarter of the worlds were done."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing was violated, and nothing is left over."""
+        return not (self.failed or self.greenlets_left or self.nodes_left)
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(self.counts.items()))
+        return (
+            f"{self.seeds} seeds, {len(self.failed)} failed {self.failed[:10]}; {counts}; "
+            f"left over: {self.greenlets_left} greenlets, {self.nodes_left} nodes, "
+            f"{self.grown_bytes / 2**20:+.1f} MiB; longest rest {self.longest_rest:.1f} s; "
+            f"{self.cpu_seconds / max(self.seeds, 1):.2f} s CPU a seed, {self.seconds:.0f} s in all"
+        )
+
+
+def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int) -> Figures:
+    """Run a world for each seed, print what fails, and return the figures.
+
+    Args:
+        seeds: One each.
+        nodes: In each world.
+        seconds: How long things break in each.
+        at_once: How many worlds share the loop.
+    """
+    figures = Figures()
+    references: list[weakref.ref[Node]] = []
+    began, cpu = monotonic(), process_time()
+    early = 0
+
+    def one(seed: int) -> None:
+        nonlocal early
+        world = World(seed, nodes, seconds)
+        world.run()
+        figures.seeds += 1
+        figures.longest_rest = max(figures.longest_rest, world.waited)
+        for kind in (Sent, Received, Monitored, Fired, LinkUp):
+            figures.counts[kind.__name__] += world.count(kind)
+        figures.counts["faults"] += world.faults.total()
+        references.extend(world.node_references)
+        if world.violations:
+            figures.failed.append(seed)
+            print("\n".join(world.report()), flush=True)
+        if figures.seeds == len(seeds) // 4:
+            early = _resident_bytes()
+
+    before = {id(left) for left in _live_greenlets()}
+    with quick_peers():
+        pool = gevent.pool.Pool(at_once)
+        for greenlet_ in [pool.spawn(one, seed) for seed in seeds]:
+            greenlet_.get()
+        deadline = monotonic() + 3.0
+        while monotonic() < deadline:
+            gc.collect()
+            figures.greenlets_left = sum(id(left) not in before for left in _live_greenlets())
+            figures.nodes_left = sum(reference() is not None for reference in references)
+            if figures.is_good:
+                break
+            gevent.sleep(0.1)
+    figures.grown_bytes = _resident_bytes() - early if early else 0
+    figures.cpu_seconds = process_time() - cpu
+    figures.seconds = monotonic() - began
+    return figures
+
+
+@contextmanager
+def quick_peers() -> Iterator[None]:
+    """Make peers try again sooner than a real network would like."""
+    kept = {name: getattr(aemp_gevent.peer, name) for name in QUICK}
+    for name, value in QUICK.items():
+        setattr(aemp_gevent.peer, name, value)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(aemp_gevent.peer, name, value)
+
+
+def _live_greenlets() -> list[greenlet]:
+    """Return every greenlet that stands somewhere, but for this one, the hub and the idle runners."""
+    return [
+        thing
+        for thing in gc.get_objects()
+        if isinstance(thing, greenlet)
+        and thing.gr_frame is not None
+        and thing is not getcurrent()
+        and thing.parent is not None
+        and not isinstance(thing, Hub)
+        and not (isinstance(thing, Runner) and thing.idle)
+    ]
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def main() -> int:
+    """Run what the arguments ask for; 1 when anything is wrong, else 0."""
+    parser = argparse.ArgumentParser(prog="python -m soak.memory", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="how many worlds (default 200)")
+    parser.add_argument("--nodes", type=int, default=30, help="nodes in each (default 30)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long things break in each (default 1)")
+    parser.add_argument("--at-once", type=int, default=5, help="worlds that share the loop (default 5)")
+    parser.add_argument("--seed", type=int, help="only the world of this seed")
+    parser.add_argument("--first", type=int, default=1, help="the first seed (default 1)")
+    parser.add_argument("--verbose", action="store_true", help="show what the library logs")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.CRITICAL)
+    seeds = [options.seed] if options.seed is not None else list(range(options.first, options.first + options.seeds))
+    figures = run(seeds, nodes=options.nodes, seconds=options.seconds, at_once=options.at_once)
+    print(figures)
+    return 0 if figures.is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
