@@ -13,6 +13,7 @@ What a program must do so that its logs can be judged:
 - session 0 is what is sent without monitoring; every other session begins with a
   :class:`Monitored`, is logged once ``mon`` returned, and ends with its :class:`Fired`,
   after which nothing more is sent in it;
+- the news of a death may come as a message, too: :class:`ToldOf` says when that was handled;
 - every port that is to receive has its :class:`Created`, and its :class:`Died`.
 """
 
@@ -51,7 +52,7 @@ class LinkUp(NamedTuple):
 
 
 class LinkDown(NamedTuple):
-    """A link to a node went down. No rule asks for it; who looks for the cause of a violation does."""
+    """A link to a node went down."""
 
     at: float
     node: str
@@ -96,8 +97,15 @@ class Fired(NamedTuple):
     target: str
     session: int
     reason: Sequence[Any]
-    is_message: bool = False
-    """Whether the action was to send the watcher a message: that has its place among the others."""
+
+
+class ToldOf(NamedTuple):
+    """The message that a monitor's action sent to its watcher is being handled: it has its place among the others."""
+
+    at: float
+    watcher: str
+    target: str
+    session: int
 
 
 class Sent(NamedTuple):
@@ -121,7 +129,7 @@ class Received(NamedTuple):
 
 
 Event: TypeAlias = (
-    "Started | Stopped | LinkUp | LinkDown | Created | Died | Spawned | Monitored | Fired | Sent | Received"
+    "Started | Stopped | LinkUp | LinkDown | Created | Died | Spawned | Monitored | Fired | ToldOf | Sent | Received"
 )
 Logs: TypeAlias = "Mapping[str, Sequence[Event]]"
 Session: TypeAlias = "tuple[str, str, int]"  # watcher, target, number
@@ -161,7 +169,8 @@ class Facts:
         self.logs = logs
         self.within = within
         self.until = max((log[-1].at for log in logs.values() if log), default=0.0) if until is None else until
-        self.started: dict[str, float] = {}
+        self.node: dict[str, str] = {}
+        """The node's ID, by log."""
         self.stopped: dict[str, float] = {}
         self.home: dict[str, str] = {}
         """The log of each port that ever was."""
@@ -198,7 +207,7 @@ class Facts:
         elif isinstance(event, Died):
             self.died.setdefault(event.port, event.at)
         elif isinstance(event, Started):
-            self.started[name] = event.at
+            self.node[name] = event.node
         elif isinstance(event, Stopped):
             self.stopped[name] = event.at
 
@@ -213,6 +222,17 @@ class Facts:
             return 0.0
         deaths = [at for at in (self.died.get(port), self.stopped.get(home)) if at is not None]
         return min(deaths, default=None)
+
+    def was_linked(self, name: str | None, to: str, by: float) -> bool:
+        """Return whether one process saw a link to the node that another one is, by then.
+
+        Only who answers on the other side of a link knows which process that was; a node's own
+        log may tell of a link to a predecessor.
+        """
+        node = self.node.get(to)
+        return name is not None and any(
+            isinstance(event, LinkUp) and event.node == node and event.at < by for event in self.logs[name]
+        )
 
     def places(self, *ports: str) -> tuple[str, ...]:
         """Return the logs that tell about ports."""
@@ -302,22 +322,21 @@ def once(facts: Facts) -> Iterator[Violation]:
 def shunned(facts: Facts) -> Iterator[Violation]:
     """A port reported dead because of its link hears nothing of that node until it is monitored anew."""
     for name, log in facts.logs.items():
-        linked: dict[str, float] = {}  # when a link to the node last came up
+        linked: set[str] = set()  # the nodes to which a link ever came up
         open_sessions: dict[str, set[Session]] = defaultdict(set)
         shun: dict[str, Fired] = {}
         for event in log:
             if isinstance(event, LinkUp):
-                linked[event.node] = event.at
+                linked.add(event.node)
             elif isinstance(event, Monitored):
                 open_sessions[event.target].add((event.watcher, event.target, event.session))
                 shun.pop(event.target, None)
             elif isinstance(event, Fired):
                 target = event.target
                 open_sessions[target].discard((event.watcher, target, event.session))
-                # Never linked to that very process: then nothing was lost with the link.
-                up = linked.get(target.partition("#")[0])
-                began = facts.started.get(facts.home.get(target, ""))
-                was_linked = up is not None and began is not None and up > began
+                was_linked = target.partition("#")[0] in linked and facts.was_linked(
+                    facts.home.get(target), name, event.at
+                )
                 # While others' monitors are still to fire nobody can tell whether it was monitored anew.
                 if event.reason and event.reason[0] == "transport_error" and was_linked and not open_sessions[target]:
                     shun[target] = event
@@ -332,11 +351,15 @@ def shunned(facts: Facts) -> Iterator[Violation]:
 def last_words(facts: Facts) -> Iterator[Violation]:
     """What a dead port had sent comes before the message that tells of its death."""
     for name, log in facts.logs.items():
-        dead: dict[tuple[str, str], Fired] = {}
+        fired: dict[Session, Fired] = {}
+        dead: set[tuple[str, str]] = set()
         for event in log:
             if isinstance(event, Fired):
-                if event.is_message and not (event.reason and event.reason[0] in _LINK_REASONS):
-                    dead[event.watcher, event.target] = event
+                fired[event.watcher, event.target, event.session] = event
+            elif isinstance(event, ToldOf):
+                news = fired.get((event.watcher, event.target, event.session))
+                if news is not None and not (news.reason and news.reason[0] in _LINK_REASONS):
+                    dead.add((event.watcher, event.target))
             elif isinstance(event, Received) and (event.port, event.sender) in dead:
                 text = f"{event.port} got {event.session}/{event.number} of {event.sender} after the news of its death"
                 yield Violation("last_words", text, tuple(dict.fromkeys((name, *facts.places(event.sender)))), event.at)
@@ -359,23 +382,29 @@ def dead_stay_dead(facts: Facts) -> Iterator[Violation]:
 
 
 def orphans(facts: Facts) -> Iterator[Violation]:
-    """What a node spawned, and was told is lost, is dead once there is a link again."""
+    """What a node spawned, and was told is lost, is dead once there is a link again that lasts."""
     for name, log in facts.logs.items():
         if name in facts.stopped:
             continue  # nobody else knows what it spawned
         spawned: set[str] = set()
-        lost: dict[str, set[str]] = defaultdict(set)  # by node
+        lost: dict[str, dict[str, None]] = defaultdict(dict)  # by node
+        returned: dict[str, float] = {}
         for event in log:
             if isinstance(event, Spawned):
                 spawned.add(event.port)
             elif isinstance(event, Fired):
                 if event.target in spawned and event.reason and event.reason[0] == "transport_error":
-                    lost[event.target.partition("#")[0]].add(event.target)
-            elif isinstance(event, LinkUp) and event.at + facts.within < facts.until:
-                for port in sorted(lost.pop(event.node, ())):
-                    if facts.home.get(port) is not None and facts.death_of(port) is None:
-                        text = f"{port}, spawned and given up by {name}, outlived the return of the link"
-                        yield Violation("orphans", text, (name, *facts.places(port)), event.at)
+                    node = event.target.partition("#")[0]
+                    lost[node][event.target] = None
+            elif isinstance(event, LinkUp):
+                returned[event.node] = event.at
+            elif isinstance(event, LinkDown):
+                returned.pop(event.node, None)
+        for node, at in returned.items():
+            for port in lost.get(node, ()):
+                if at + facts.within < facts.until and port in facts.home and facts.death_of(port) is None:
+                    text = f"{port}, spawned and given up by {name}, outlived the return of the link"
+                    yield Violation("orphans", text, (name, *facts.places(port)), at)
 
 
 RULES: tuple[Callable[[Facts], Iterator[Violation]], ...] = (

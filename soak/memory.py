@@ -213,19 +213,24 @@ class World:
         for member in self.members.values():
             for talker in member.talkers:
                 for target in talker.sessions:
-                    self._say(member, talker, target)
+                    gevent.spawn(member.node.peval, talker.port, talker.send, target, 1)
         while monotonic() < began + REST_SECONDS:
             for talker, target in heirs.items():
                 if target not in talker.sessions:
                     talker.monitor(target, 1)
+            self._call_for_orphans()
             gevent.sleep(0.05)
             if not any(self._unfinished()) and not check(self.logs, within=WITHIN, until=float("inf")):
                 break
         self.waited = monotonic() - began
 
-    def _say(self, member: Member, talker: Talker, target: str) -> None:
-        """Send one more message in a session, and see that there is a link, so that orphans are found."""
-        gevent.spawn(member.node.peval, talker.port, talker.send, target, 1)
+    def _call_for_orphans(self) -> None:
+        """See that there are links to the nodes of orphans: it is these that end them."""
+        for member in self.members.values():
+            for port in member.orphans:
+                node = port.partition("#")[0]
+                if node in self.members and not member.node.node_is_up(node):
+                    member.node.snd(node, "devnull")
 
     def _unfinished(self) -> Iterator[str]:
         """Yield what is still to arrive, or to be reported."""

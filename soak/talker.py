@@ -33,6 +33,7 @@ from soak.checker import (
     Spawned,
     Started,
     Stopped,
+    ToldOf,
 )
 
 MAX_SESSIONS = 4
@@ -89,6 +90,8 @@ class Member:
         self.id = node.NODE()
         self.has_stopped = False
         self.talkers: list[Talker] = []
+        self.orphans: set[str] = set()
+        """Ports that it spawned, and gave up."""
         self._log = log
         _members[node.scheduler] = weakref.ref(self)
         self.note(Started, self.id)
@@ -142,6 +145,7 @@ class Talker:
         self._member = member
         self._world = member.world
         self._dice = member.world.dice
+        self._spawned: set[str] = set()
         self._last_session = 0
         self._timer: Timer | None = None
 
@@ -210,10 +214,7 @@ class Talker:
             return
         self._last_session += 1
         session = self._last_session
-        if self._dice.random() < 0.5:
-            self._member.node.mon(target, self._fired, False, target, session)
-        else:
-            self._member.node.mon(target, self.port, NEWS, target, session)
+        self._member.node.mon(target, self._fired, target, session)
         self._begin_session(target, session, count)
 
     def _begin_session(self, target: str, session: int, count: int | None = None) -> None:
@@ -230,6 +231,7 @@ class Talker:
             return
         worker = self._member.node.spawn(node, "soak.talker.worker")
         self._member.note(Spawned, worker)
+        self._spawned.add(worker)
         self.monitor(worker)
 
     def send(self, target: str, count: int) -> None:
@@ -246,13 +248,17 @@ class Talker:
 
     # --- hearing ---
 
-    def _fired(self, is_message: bool, target: str, session: int, *reason: Any) -> None:
-        self._member.note(Fired, self.port, target, session, reason, is_message)
+    def _fired(self, target: str, session: int, *reason: Any) -> None:
+        self._member.note(Fired, self.port, target, session, reason)
+        # What mon(target, port, NEWS, …) would do, whose action cannot be seen.
+        self._member.node.snd(self.port, NEWS, target, session)
         if self.sessions.get(target) == session:
             del self.sessions[target]
         if self._member.has_stopped or not (reason and reason[0] == "transport_error"):
             return
         self.lost = [*self.lost[-4:], target]
+        if target in self._spawned:
+            self._member.orphans.add(target)
         if self._dice.random() < 0.4 and self.is_alive and not self._world.resting:
             # At once: what is still under way of the session before is the hardest to keep apart.
             self.monitor(target, 3)
@@ -260,7 +266,7 @@ class Talker:
     def take(self, kind: str, *message: Any) -> None:
         """Handle a message: of another port, or of a monitor."""
         if kind == NEWS:
-            self._fired(True, *message)
+            self._member.note(ToldOf, self.port, *message)
         else:
             self.hear(*message)
 

@@ -13,6 +13,7 @@ from soak.checker import (
     Died,
     Event,
     Fired,
+    LinkDown,
     LinkUp,
     Monitored,
     Received,
@@ -20,6 +21,7 @@ from soak.checker import (
     Spawned,
     Started,
     Stopped,
+    ToldOf,
     check,
 )
 
@@ -94,6 +96,7 @@ GOOD = {
     .a(Fired, P, Q2, 1, LOST)
     .a(LinkUp, B)
     .a(Sent, P, Q2, 0, 0)
+    .later(LinkUp, A)
     .later(Received, Q2, P, 0, 0),
     "monitored-anew-by-another": linked()
     .session(1, 0, 0)
@@ -108,7 +111,8 @@ GOOD = {
     .b(Sent, Q, P, 0, 0)
     .b(Died, Q)
     .a(Received, P, Q, 0, 0)
-    .a(Fired, P, Q, 1, (), True),
+    .a(Fired, P, Q, 1, ())
+    .a(ToldOf, P, Q, 1),
     "action-overtakes-the-mailbox": linked()
     .a(Monitored, P, Q, 1)
     .b(Sent, Q, P, 0, 0)
@@ -122,7 +126,20 @@ GOOD = {
     .a(Fired, P, W, 1, LOST)
     .a(LinkUp, B)
     .b(Died, W),
-    "orphan-without-a-link": linked().a(Spawned, W).a(Monitored, P, W, 1).b(Created, W).a(Fired, P, W, 1, LOST),
+    "orphan-whose-link-is-lost-again": linked()
+    .a(Spawned, W)
+    .a(Monitored, P, W, 1)
+    .b(Created, W)
+    .a(LinkDown, B, LOST)
+    .a(Fired, P, W, 1, LOST)
+    .a(LinkUp, B)
+    .a(LinkDown, B, LOST),
+    "orphan-without-a-link": linked()
+    .a(Spawned, W)
+    .a(Monitored, P, W, 1)
+    .b(Created, W)
+    .a(LinkDown, B, LOST)
+    .a(Fired, P, W, 1, LOST),
     "orphan-never-was": linked().a(Spawned, W).a(Monitored, P, W, 1).a(Fired, P, W, 1, LOST).a(LinkUp, B),
 }
 
@@ -169,7 +186,8 @@ BAD = {
         .a(Monitored, P, Q, 1)
         .b(Sent, Q, P, 0, 0)
         .b(Died, Q)
-        .a(Fired, P, Q, 1, (), True)
+        .a(Fired, P, Q, 1, ())
+        .a(ToldOf, P, Q, 1)
         .a(Received, P, Q, 0, 0),
     ),
     "back-from-the-dead": (
