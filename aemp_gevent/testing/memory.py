@@ -2,7 +2,7 @@
 """A network of several nodes in one process, without sockets, and with the faults that a test asks for.
 
 Nodes are real, and so is everything above the bytes; only what carries these is
-simulated. How a single connection behaves is :mod:`aemp_gevent.testing.connection`'s;
+simulated. How a single connection behaves is :mod:`aemp_gevent.testing.memory_connection`'s;
 here is who listens where, who can reach whom, and what is broken at the moment.
 """
 
@@ -28,7 +28,7 @@ from aemp_gevent.listener import ANY_HOST
 from aemp_gevent.node import Node
 from aemp_gevent.port import REMOTE
 from aemp_gevent.resolve import resolve_node
-from aemp_gevent.testing.connection import End, connect
+from aemp_gevent.testing.memory_connection import End, connect
 from aemp_gevent.transport import Transport
 
 _FIRST_FREE_PORT = 40000
