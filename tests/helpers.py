@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Waiting without sleeping, and a look at which greenlets are still alive."""
+"""Turns of the loop, and a look at which greenlets are still alive."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import gevent
@@ -13,17 +12,7 @@ from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent.scheduler import Runner
-
-
-def wait_until(condition: Callable[[], Any], *, within: float = 5.0, show: Callable[[], Any] | None = None) -> Any:
-    """Give way until ``condition()`` is true, and return that; fail after ``within`` seconds, telling ``show()``."""
-    deadline = monotonic() + within
-    while True:
-        seen = condition()
-        if seen:
-            return seen
-        assert monotonic() < deadline, f"not within {within} s; saw {show() if show is not None else seen!r}"
-        gevent.sleep(0)
+from aemp_gevent.testing.waiting import wait_until
 
 
 def turns(count: int) -> None:

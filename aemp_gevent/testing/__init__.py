@@ -1,8 +1,40 @@
 # SPDX-License-Identifier: MIT
-"""Help for the tests of programs that use the library."""
+"""Tests of programs that use :mod:`aemp_gevent`, and of the library itself: real nodes, and real faults.
 
-from __future__ import annotations
+A map:
 
+=============  ==================================================================
+``waiting``    ``wait_until``: a condition with a deadline, instead of a sleep
+``processes``  ``NodeProcess``: a node in another process, to be stopped, killed, restarted
+``errors``     what goes wrong with that; ``control``, ``channel``, ``_child``: how it is done
+``proxy``      ``Proxy``: between two nodes; delays, throttles, splits, corrupts, cuts,
+               resets, swallows; ``connection``, ``flow``, ``faults``: how it is done
+``memory``     ``MemoryNetwork``: many nodes in this process, their links in memory; by way of
+               ``memory_connection``
+``fixtures``   all of it for pytest; not imported here
+=============  ==================================================================
+
+Everything is cooperative: the test goes on while it waits, patched or not. Whatever was
+started is ended by its ``with`` block, whichever way that is left.
+"""
+
+from aemp_gevent.testing.connection import Connection
+from aemp_gevent.testing.errors import NodeProcessError, NodeProcessTimeout, RemoteCodeError
 from aemp_gevent.testing.memory import MemoryNetwork
+from aemp_gevent.testing.processes import SECRET, NodeProcess
+from aemp_gevent.testing.proxy import Proxy, ProxyError
+from aemp_gevent.testing.waiting import NotInTimeError, wait_until
 
-__all__ = ["MemoryNetwork"]
+__all__ = [
+    "SECRET",
+    "Connection",
+    "MemoryNetwork",
+    "NodeProcess",
+    "NodeProcessError",
+    "NodeProcessTimeout",
+    "NotInTimeError",
+    "Proxy",
+    "ProxyError",
+    "RemoteCodeError",
+    "wait_until",
+]

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""Waiting for a condition instead of sleeping: as short as possible, and with a word on what was seen."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, TypeVar
+
+import gevent
+
+T = TypeVar("T")
+
+_EAGER_SECONDS = 0.005
+"""Looked at in each turn of the loop for so long: most conditions come true by other greenlets at once."""
+
+_PAUSE_SECONDS = 0.002
+"""From then on the condition hangs on something slower, which may need this processor."""
+
+
+class NotInTimeError(AssertionError):
+    """A condition did not come true in time; a test that waits for it fails."""
+
+    def __init__(self, waited: float, looks: int, seen: str) -> None:
+        super().__init__(f"not within {waited:.2f} s, in which it was looked at {looks} times; saw {seen}")
+        self.waited = waited
+
+
+def wait_until(condition: Callable[[], T], *, within: float = 5.0, show: Callable[[], Any] | None = None) -> T:
+    """Give way until ``condition()`` is true, and return that. Switches, unless it is true already.
+
+    Args:
+        condition: Looked at again and again; cheap, and without effects. What it raises passes through.
+        within: Seconds. It is looked at once more after they have passed.
+        show: What to tell when it never came true, instead of the condition's last value.
+
+    Raises:
+        NotInTimeError: An ``AssertionError``: it tells how long was waited, and what was seen.
+    """
+    begin = monotonic()
+    looks = 0
+    while True:
+        now = monotonic()
+        seen = condition()
+        looks += 1
+        if seen:
+            return seen
+        if now >= begin + within:
+            shown = reprlib.repr(seen) if show is None else str(show())
+            raise NotInTimeError(monotonic() - begin, looks, shown)
+        gevent.sleep(0 if now < begin + _EAGER_SECONDS else _PAUSE_SECONDS)
