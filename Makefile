@@ -46,6 +46,9 @@ types: $(STAMPS)/lint ## check the types, with mypy and with pyright
 	$(PY) -m mypy
 	$(PY) -m pyright --pythonpath $(PY)
 
+soak: $(STAMPS)/run ## break real processes and simulated networks for a while; SECONDS=300 SEED=n
+	@$(PY) -m soak --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED))
+
 bench: $(STAMPS)/run ## measure, each figure beside the ceiling of bare gevent; ARGS goes to the runner
 	@$(PY) -m benchmarks $(ARGS)
 
@@ -60,7 +63,7 @@ format: $(STAMPS)/lint ## let ruff format, and repair what it can
 clean: ## remove all that make has made, .venv too
 	rm -rf $(VENV) build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache .tox
-	find aemp_gevent benchmarks docs examples tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find aemp_gevent benchmarks docs examples soak tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- setting up -----------------------------------------------------------------
 

@@ -20,18 +20,30 @@ def main() -> int:
     # Seeds are counted up, so that runs of different seeds see different worlds.
     memory = [sys.executable, "-m", "soak.memory", "--first", str(1000 * seed), "--at-most", str(options.seconds)]
     processes = [sys.executable, "-m", "soak.processes", "--seed", str(seed), "--seconds", str(options.seconds)]
-    with subprocess.Popen(memory, stdout=subprocess.PIPE, text=True) as beside:
+    figures: list[str] = []
+    with _start(processes) as one, _start(memory) as other:
         try:
-            done = subprocess.run(processes, stdout=subprocess.PIPE, text=True)
-            told, _ = beside.communicate()
+            figures += [_pass_on(one), _pass_on(other)]
         finally:
-            beside.kill()
-    outputs = [done.stdout.splitlines(), told.splitlines()]
-    for output in outputs:
-        print("\n".join(output[:-1]))
-    is_good = done.returncode == beside.returncode == 0
-    print("GOOD" if is_good else "BAD", *(output[-1] if output else "it said nothing" for output in outputs), sep=" | ")
+            one.kill()
+            other.kill()
+    is_good = one.returncode == other.returncode == 0
+    print("GOOD" if is_good else "BAD", *figures, sep=" | ")
     return 0 if is_good else 1
+
+
+def _start(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def _pass_on(process: subprocess.Popen[str]) -> str:
+    """Print what a process prints, but for the last line; wait for its end, and return that."""
+    last = ""
+    for line in process.stdout or ():
+        print(last, end="", flush=True)
+        last = line
+    process.wait()
+    return last.strip() or "it said nothing"
 
 
 if __name__ == "__main__":

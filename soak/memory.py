@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
 
@@ -70,7 +71,7 @@ class World:
 
     def __init__(self, seed: int, nodes: int, seconds: float) -> None:
         self.seed = seed
-        self.dice = random.Random(seed)  # noqa: S311  # no secret
+        self.dice = random.Random(seed)  # no secret
         self.network = MemoryNetwork(seed, latency=0.0005, jitter=0.002, skew=0.03, split=0.05, buffer_bytes=32 * 1024)
         self.logs: dict[str, list[Event]] = {}
         self.members: dict[str, Member] = {}
@@ -311,7 +312,7 @@ class Figures:
         )
 
 
-def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int) -> Figures:
+def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int, at_most: float = float("inf")) -> Figures:
     """Run a world for each seed, print what fails, and return the figures.
 
     Args:
@@ -319,6 +320,7 @@ def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int) -> Figure
         nodes: In each world.
         seconds: How long things break in each.
         at_once: How many worlds share the loop.
+        at_most: Seconds after which no further world is begun.
     """
     figures = Figures()
     references: list[weakref.ref[Node]] = []
@@ -327,6 +329,8 @@ def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int) -> Figure
 
     def one(seed: int) -> None:
         nonlocal early
+        if monotonic() > began + at_most:
+            return
         world = World(seed, nodes, seconds)
         world.run()
         figures.seeds += 1
@@ -388,8 +392,7 @@ def _live_greenlets() -> list[greenlet]:
 
 
 def _resident_bytes() -> int:
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def main() -> int:
@@ -400,12 +403,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="how long things break in each (default 1)")
     parser.add_argument("--at-once", type=int, default=5, help="worlds that share the loop (default 5)")
     parser.add_argument("--seed", type=int, help="only the world of this seed")
+    parser.add_argument("--at-most", type=float, default=float("inf"), help="begin no world after so many seconds")
     parser.add_argument("--first", type=int, default=1, help="the first seed (default 1)")
     parser.add_argument("--verbose", action="store_true", help="show what the library logs")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO if options.verbose else logging.CRITICAL)
     seeds = [options.seed] if options.seed is not None else list(range(options.first, options.first + options.seeds))
-    figures = run(seeds, nodes=options.nodes, seconds=options.seconds, at_once=options.at_once)
+    figures = run(seeds, nodes=options.nodes, seconds=options.seconds, at_once=options.at_once, at_most=options.at_most)
     print(figures)
     return 0 if figures.is_good else 1
 

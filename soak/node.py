@@ -12,6 +12,7 @@ import json
 import os
 import random
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -144,8 +145,8 @@ def sessions() -> list[tuple[str, str, int, int]]:
     ]
 
 
-def end(timeout: float) -> tuple[int, list[str]]:
-    """Shut down; return how many ports and which greenlets are left over."""
+def end(timeout: float) -> tuple[int, int]:
+    """Shut down; return how many ports and how many greenlets are left over."""
     process = _process[0]
     member = process.member
     ports = [talker.port for talker in member.talkers]
@@ -153,11 +154,10 @@ def end(timeout: float) -> tuple[int, list[str]]:
     for port in ports:
         mp.kil(port)
     mp.shutdown(timeout)
-    with gevent.Timeout(timeout, False):
-        while _ports() or _greenlets() > process.greenlets:
-            gevent.sleep(0.05)
-    left = _greenlets() - process.greenlets
-    return _ports(), [repr(left)] if left > 0 else []
+    deadline = monotonic() + timeout
+    while monotonic() < deadline and (_ports() or _greenlets() > process.greenlets):
+        gevent.sleep(0.05)
+    return _ports(), max(0, _greenlets() - process.greenlets)
 
 
 def _ports() -> int:

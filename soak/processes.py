@@ -26,6 +26,7 @@ import gevent
 import gevent.pool
 
 from aemp_gevent.testing import NodeProcess, NodeProcessError, Proxy
+from aemp_gevent.testing.proxy import Direction
 from soak.checker import Event, Received, Sent, Stopped, Violation, check
 from soak.node import decode, encode
 
@@ -237,7 +238,7 @@ class Run:
         gevent.sleep(seconds)
 
     def _blackhole(self, member: Member, seconds: float) -> None:
-        direction = self._dice.choice(["in", "out", "both"])
+        direction: Direction = self._dice.choice(["in", "out", "both"])
         nodes = self._dice.choice([None, self._some_node(member)])
         member.proxy.blackhole(direction, swallow=self._dice.random() < 0.5, nodes=nodes)
         gevent.sleep(seconds)
