@@ -72,7 +72,7 @@ class World:
     def __init__(self, seed: int, nodes: int, seconds: float) -> None:
         self.seed = seed
         self.dice = random.Random(seed)  # no secret
-        self.network = MemoryNetwork(seed, latency=0.0005, jitter=0.002, skew=0.03, split=0.05, buffer_bytes=32 * 1024)
+        self.network = MemoryNetwork(seed, latency=0.0005, jitter=0.002, skew=0.15, split=0.05, buffer_bytes=32 * 1024)
         self.logs: dict[str, list[Event]] = {}
         self.members: dict[str, Member] = {}
         """The living ones, by their IDs."""
@@ -99,8 +99,10 @@ class World:
             self._ports.remove(port)
 
     def choose_port(self, elsewhere: str) -> str | None:
+        neighbour = self._neighbour(elsewhere) + "#" if self.dice.random() < 0.4 else ""
         for _ in range(5):
-            port = self.dice.choice(self._ports)
+            choice = [port for port in self._ports if port.startswith(neighbour)] or self._ports
+            port = self.dice.choice(choice)
             if not port.startswith(elsewhere + "#"):
                 return port
         return None
@@ -165,9 +167,18 @@ class World:
         self.network.cut(*self._pair())
 
     def _cut_one(self) -> None:
-        # Where there are two: then it matters which of them carried what.
-        for pair in [self._pair() for _ in range(5)]:
-            self.network.cut(*pair, count=1)
+        """Let two nodes dial each other at once, and cut one of the connections, again and again."""
+        one = self.dice.choice(list(self.members))
+        other = self._neighbour(one)
+        self.network.cut(one, other)
+        for _ in range(4):
+            gevent.sleep(self.dice.uniform(0.002, 0.03))
+            self.network.cut(one, other, count=1)
+
+    def _neighbour(self, node: str) -> str:
+        """Return the node that talks to this one most, and this one to it."""
+        place = self._ids.index(node) ^ 1
+        return self._ids[min(place, len(self._ids) - 1)]
 
     def _cut_all(self) -> None:
         one = self.dice.choice(list(self.members.values()))

@@ -58,7 +58,8 @@ class MemoryNetwork:
         jitter: Up to so many seconds more, uniformly, drawn for each delivery. Nothing overtakes
             within a connection.
         skew: Up to so many seconds more, drawn once for each direction of each connection, so
-            that two connections of the same nodes differ as if they took different routes.
+            that two connections of the same nodes differ as if they took different routes. Half
+            of them get less than a sixteenth of it.
         split: How likely what was sent in one piece is read in two, from 0 to 1.
         buffer_bytes: What the two kernels of a connection hold for each direction. When a
             reader stops reading, the rest stays with the sender.
@@ -306,7 +307,7 @@ class MemoryNetwork:
 
     def draw_skew(self) -> float:
         """Return how many seconds longer everything takes on one direction of one connection."""
-        return self._skew * self.dice.random() if self._skew else 0.0
+        return self._skew * self.dice.random() ** 4 if self._skew else 0.0
 
     def _delay(self, source: str, target: str) -> tuple[float, float, float]:
         if not self._delays:
