@@ -412,7 +412,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200, help="how many worlds (default 200)")
     parser.add_argument("--nodes", type=int, default=30, help="nodes in each (default 30)")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long things break in each (default 1)")
-    parser.add_argument("--at-once", type=int, default=5, help="worlds that share the loop (default 5)")
+    parser.add_argument("--at-once", type=int, default=8, help="worlds that share the loop (default 8)")
     parser.add_argument("--seed", type=int, help="only the world of this seed")
     parser.add_argument("--at-most", type=float, default=float("inf"), help="begin no world after so many seconds")
     parser.add_argument("--first", type=int, default=1, help="the first seed (default 1)")
