@@ -15,6 +15,8 @@ from aemp_gevent.local import LocalNode
 from tests.helpers import live_greenlets, wait_until
 from tests.settling import fresh_node
 
+pytest_plugins = ["aemp_gevent.testing.fixtures"]
+
 WIRE = Path(__file__).parent / "wire"
 
 _blamed: weakref.WeakSet[greenlet] = weakref.WeakSet()

@@ -5,8 +5,11 @@ A map:
 
 =============  ==================================================================
 ``waiting``    ``wait_until``: a condition with a deadline, instead of a sleep
+``processes``  ``NodeProcess``: a node in another process, to be stopped, killed, restarted
+``errors``     what goes wrong with that; ``control``, ``channel``, ``_child``: how it is done
 ``proxy``      ``Proxy``: between two nodes; delays, throttles, splits, corrupts, cuts,
                resets, swallows; ``connection``, ``flow``, ``faults``: how it is done
+``fixtures``   all of it for pytest; not imported here
 =============  ==================================================================
 
 Everything is cooperative: the test goes on while it waits, patched or not. Whatever was
@@ -14,13 +17,20 @@ started is ended by its ``with`` block, whichever way that is left.
 """
 
 from aemp_gevent.testing.connection import Connection
+from aemp_gevent.testing.errors import NodeProcessError, NodeProcessTimeout, RemoteCodeError
+from aemp_gevent.testing.processes import SECRET, NodeProcess
 from aemp_gevent.testing.proxy import Proxy, ProxyError
 from aemp_gevent.testing.waiting import NotInTimeError, wait_until
 
 __all__ = [
+    "SECRET",
     "Connection",
+    "NodeProcess",
+    "NodeProcessError",
+    "NodeProcessTimeout",
     "NotInTimeError",
     "Proxy",
     "ProxyError",
+    "RemoteCodeError",
     "wait_until",
 ]

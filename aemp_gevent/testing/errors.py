@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""What goes wrong with a :class:`~aemp_gevent.testing.NodeProcess`.
+
+Apart from the library's other errors: programs never see these, tests do.
+"""
+
+from __future__ import annotations
+
+from aemp_gevent.errors import AempError
+
+
+class NodeProcessError(AempError):
+    """The process of a node cannot do what was asked: it did not start, or has ended. The text has its last output."""
+
+
+class NodeProcessTimeout(NodeProcessError, TimeoutError):
+    """The process did not answer, or did not end, in time. What it was asked to do may still happen."""
+
+
+class RemoteCodeError(NodeProcessError):
+    """Code that was run in the process of a node raised an exception.
+
+    Attributes:
+        kind: The name of the exception's class.
+        text: Its message.
+        traceback: Its traceback over there.
+    """
+
+    def __init__(self, where: str, kind: str, text: str, traceback: str) -> None:
+        super().__init__(f"{kind}: {text}\n--- traceback in {where}:\n{traceback}")
+        self.kind = kind
+        self.text = text
+        self.traceback = traceback
