@@ -14,7 +14,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 
 # Programs of several processes: a block that begins with its file name. Each has a test of its own below.
-IN_SEVERAL_PROCESSES = {"shout.py", "counter.py", "book.py"}
+IN_SEVERAL_PROCESSES = {"shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py"}
 
 
 def blocks():
@@ -89,6 +89,16 @@ def test_tutorial_counts_words_across_processes(processes, tmp_path, counters):
     nodes = [start(processes, "counter.py", cwd=tmp_path).stdout.readline().strip() for _ in range(counters)]
     book = start(processes, "book.py", *nodes, cwd=tmp_path)
     assert book.communicate(timeout=20)[0] == "18 words\n"
+
+
+@pytest.mark.slow
+def test_faults_are_as_the_page_says(tmp_path):
+    for name in ("conftest.py", "test_faults.py"):
+        (tmp_path / name).write_text(program(name))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
 
 
 @pytest.mark.slow
