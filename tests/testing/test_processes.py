@@ -361,8 +361,9 @@ if sys.argv[1] == "forgotten": input()
         pid = int(parent.stdout.readline())
         if how == "forgotten":
             wait_until(lambda: is_gone(pid))  # while the program goes on
-        parent.stdin.write("\n")
-        parent.stdin.close()
+        if how not in {"exit", "error"}:  # it waits
+            parent.stdin.write("\n")
+            parent.stdin.flush()
         wait_until(lambda: is_gone(pid))
         parent.wait(10)
 
