@@ -6,11 +6,11 @@ A map of the package, from the edge down; a module imports only from floors belo
 =========  =====================================================================
 edge       this file: the functions, which are bound methods of one default node
 node       ``node``, ``local``, ``calls``, ``requests``, ``spawning``: one process in the network
-links      ``network``, ``peer``, ``remote``, ``link``, ``transport``, ``listener``,
+links      ``network``, ``peer``, ``flow``, ``remote``, ``link``, ``transport``, ``listener``,
            ``dialer``, ``resolve``
 monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``scheduler``, ``receive``, ``context``, ``attachment``,
-           ``timers``: running code
+           ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
 ground     ``errors``, ``ids``, ``matching``, ``settings``, ``events``
 =========  =====================================================================
@@ -31,6 +31,7 @@ from aemp_gevent.errors import (
     InvalidNoderefError,
     InvalidPortError,
     InvalidSettingError,
+    LinkBusy,
     ListenError,
     LocalProtocolError,
     MessageTooLargeError,
@@ -49,6 +50,7 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
     UnknownSettingError,
     UsageError,
+    WrongThread,
 )
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
 from aemp_gevent.matching import any_
@@ -85,6 +87,7 @@ reg = default_node.reg
 resolve_node = default_node.resolve_node
 shutdown = default_node.shutdown
 snd = default_node.snd
+snd_nowait = default_node.snd_nowait
 spawn = default_node.spawn
 syncal = default_node.syncal
 up_nodes = default_node.up_nodes
@@ -102,6 +105,7 @@ __all__ = [
     "InvalidNoderefError",
     "InvalidPortError",
     "InvalidSettingError",
+    "LinkBusy",
     "ListenError",
     "LocalProtocolError",
     "MessageTooLargeError",
@@ -128,6 +132,7 @@ __all__ = [
     "UnencodableMessageError",
     "UnknownSettingError",
     "UsageError",
+    "WrongThread",
     "__version__",
     "actor",
     "after",
@@ -157,6 +162,7 @@ __all__ = [
     "resolve_node",
     "shutdown",
     "snd",
+    "snd_nowait",
     "spawn",
     "spawnable",
     "syncal",
