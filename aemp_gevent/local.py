@@ -47,6 +47,7 @@ from aemp_gevent.port import (
 )
 from aemp_gevent.remote import in_words
 from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.threads import get_ident
 from aemp_gevent.timers import Timer
 
 P = ParamSpec("P")
@@ -117,7 +118,9 @@ class LocalNode:
                 messages than this wait in its mailbox; None: no limit.
             context: The ``contextvars.Context`` its handlers run in; None: an empty one.
         """
-        self._scheduler.check_thread("port()")
+        # Here and where else a call more would be felt the thread is looked at first.
+        if get_ident() != self._scheduler.thread:
+            self._scheduler.check_thread("port()")
         if callback is not None and not callable(callback):
             raise TypeError(f"port(): {callback!r} cannot be called; give a function, and reg() for a name")
         if context is not None and not isinstance(context, Context):
@@ -367,10 +370,11 @@ class LocalNode:
         """
         target = self.find(port)
         if target is not None:
-            if self._scheduler.is_foreign:
-                self._scheduler.kill_from_afar(target, reason)
+            scheduler = self._scheduler
+            if get_ident() != scheduler.thread and scheduler.is_foreign:
+                scheduler.kill_from_afar(target, reason)
             else:
-                self._scheduler.kill(target, reason)
+                scheduler.kill(target, reason)
             return
         node, name = ids.split_port(port)
         if not name:
@@ -411,7 +415,8 @@ class LocalNode:
             NoPortContextError: ``mon(port)`` outside a port.
             InvalidPortError: One of the ports is none.
         """
-        self._scheduler.check_thread("mon()")
+        if get_ident() != self._scheduler.thread:
+            self._scheduler.check_thread("mon()")
         context: Port | None = getattr(getcurrent(), "aemp_port", None)
         if not action:
             call = _killer(self, require_port("mon(port)").id)

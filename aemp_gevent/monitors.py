@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from aemp_gevent.port import JOB, Port, Reason
 from aemp_gevent.scheduler import Job, Scheduler
+from aemp_gevent.threads import get_ident
 
 
 class Watched(Protocol):
@@ -47,7 +48,8 @@ class Monitor(Job):
 
     def cancel(self) -> None:
         """Stop monitoring. May be called any number of times, also after the death."""
-        self._scheduler.check_thread("cancel() of a monitor")
+        if get_ident() != self._scheduler.thread:
+            self._scheduler.check_thread("cancel() of a monitor")
         self._action = None
         watched = self._watched
         if watched is not None:

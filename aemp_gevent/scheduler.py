@@ -479,10 +479,13 @@ class Scheduler:
             return
         port.dying = reason
         port.mailbox = NOWHERE
-        self._hurry(port)
+        if port.state == IDLE:
+            self.enqueue(port)
+        elif port.state == RUNNING:
+            self.doom(port)
 
     def _hurry(self, port: Port) -> None:
-        """See that a killed port dies, whoever is inside."""
+        """See that a killed port dies, whoever is inside; what :meth:`kill` does in line."""
         if port.state == IDLE:
             self.enqueue(port)
         elif port.state == RUNNING:

@@ -146,8 +146,10 @@ class StoppedThread:
     def _trace(self, frame: FrameType, event: str, _arg: object) -> Any:
         if "aemp_gevent/" not in frame.f_code.co_filename.replace("\\", "/"):
             return None
+        frame.f_trace = self._step  # first: otherwise Python 3.13 does not look at the next
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
+        sys.settrace(self._trace)  # again: Python 3.12 looks now which events are wanted
         return self._step
 
     def _step(self, frame: FrameType, event: str, _arg: object) -> Any:
