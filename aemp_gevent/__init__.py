@@ -6,11 +6,11 @@ A map of the package, from the edge down; a module imports only from floors belo
 =========  =====================================================================
 edge       this file: the functions, which are bound methods of one default node
 node       ``node``, ``local``, ``calls``, ``requests``, ``spawning``: one process in the network
-links      ``network``, ``peer``, ``remote``, ``link``, ``heartbeat``, ``loopwatch``,
-           ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``
+links      ``network``, ``peer``, ``flow``, ``remote``, ``link``, ``heartbeat``,
+           ``loopwatch``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``
 monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``scheduler``, ``receive``, ``context``, ``attachment``,
-           ``timers``: running code
+           ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
 ground     ``errors``, ``ids``, ``matching``, ``settings``, ``events``
 =========  =====================================================================
@@ -33,6 +33,7 @@ from aemp_gevent.errors import (
     InvalidNoderefError,
     InvalidPortError,
     InvalidSettingError,
+    LinkBusy,
     ListenError,
     LocalProtocolError,
     MessageTooLargeError,
@@ -51,6 +52,7 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
     UnknownSettingError,
     UsageError,
+    WrongThread,
 )
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
 from aemp_gevent.matching import any_
@@ -90,6 +92,7 @@ resolve_node = default_node.resolve_node
 shutdown = default_node.shutdown
 shutdown_on_signal = default_node.shutdown_on_signal
 snd = default_node.snd
+snd_nowait = default_node.snd_nowait
 spawn = default_node.spawn
 syncal = default_node.syncal
 up_nodes = default_node.up_nodes
@@ -107,6 +110,7 @@ __all__ = [
     "InvalidNoderefError",
     "InvalidPortError",
     "InvalidSettingError",
+    "LinkBusy",
     "ListenError",
     "LocalProtocolError",
     "MessageTooLargeError",
@@ -133,6 +137,7 @@ __all__ = [
     "UnencodableMessageError",
     "UnknownSettingError",
     "UsageError",
+    "WrongThread",
     "__version__",
     "actor",
     "after",
@@ -163,6 +168,7 @@ __all__ = [
     "shutdown",
     "shutdown_on_signal",
     "snd",
+    "snd_nowait",
     "spawn",
     "spawnable",
     "syncal",

@@ -49,6 +49,7 @@ class Attachment:
     def detach(self, error: BaseException | None = None) -> None:
         """Let the port die, normally or of an exception, and give the greenlet its former context back."""
         port = self._port
+        port.scheduler.check_thread("detach()")
         if getcurrent() is not self._greenlet:
             # From outside: the greenlet may wait in receive, which a kill wakes. The context
             # stays, so that its next blocking call finds the dead port.

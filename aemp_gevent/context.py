@@ -64,6 +64,7 @@ def port_context(port: Port | None) -> Generator[None, None, None]:
 
 def run_in(port: Port, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
     """Call a function in a port's context; an exception kills the port, and None is returned."""
+    port.scheduler.check_thread("running code in a port's context (peval(), a psub() closure)")
     try:
         with port_context(port):
             return function(*args, **kwargs)

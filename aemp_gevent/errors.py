@@ -120,6 +120,17 @@ class UnknownSettingError(UsageError, TypeError):
         self.name = name
 
 
+class WrongThread(UsageError):
+    """The call was made in another native thread than the one the node belongs to."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(
+            f"{call} works only in the native thread that the node belongs to, which is the one that initialised it "
+            "or made its first port; use snd() or kil(), which may be called from any thread"
+        )
+        self.call = call
+
+
 class InvalidSettingError(UsageError, ValueError):
     """A setting exists, but cannot have this value."""
 
@@ -167,6 +178,19 @@ class ReceiveTimeout(AempError, TimeoutError):
     def __init__(self, timeout: float | None) -> None:
         super().__init__(f"no matching message within {timeout} s")
         self.timeout = timeout
+
+
+class LinkBusy(AempError):
+    """``snd_nowait`` sent nothing: too much waits to be sent to that node already. ``snd`` would have waited."""
+
+    def __init__(self, node: str, unsent: int, high_water: int) -> None:
+        super().__init__(
+            f"the link to {node} has {unsent} unsent bytes, and its high-water mark is {high_water}; "
+            "drop the message, try again later, or use snd(), which waits until there is room"
+        )
+        self.node = node
+        self.unsent = unsent
+        self.high_water = high_water
 
 
 class ResolveError(AempError, OSError):

@@ -252,10 +252,7 @@ class Link:
                 target = find(prefix + name)
                 if target is not None:
                     # Scheduler.deliver, written out: a call less per message.
-                    mailbox = target.mailbox
-                    if mailbox is None:
-                        mailbox = target.open_mailbox()
-                    mailbox.append(tuple(packet))
+                    target.mailbox.append(tuple(packet))
                     if not target.state:
                         scheduler.enqueue(target)
                 elif name:

@@ -47,6 +47,7 @@ from aemp_gevent.port import (
 )
 from aemp_gevent.remote import in_words
 from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.threads import get_ident
 from aemp_gevent.timers import Timer
 
 P = ParamSpec("P")
@@ -117,6 +118,9 @@ class LocalNode:
                 messages than this wait in its mailbox; None: no limit.
             context: The ``contextvars.Context`` its handlers run in; None: an empty one.
         """
+        # Here and where else a call more would be felt the thread is looked at first.
+        if get_ident() != self._scheduler.thread:
+            self._scheduler.check_thread("port()")
         if callback is not None and not callable(callback):
             raise TypeError(f"port(): {callback!r} cannot be called; give a function, and reg() for a name")
         if context is not None and not isinstance(context, Context):
@@ -150,18 +154,18 @@ class LocalNode:
             Port(port_id, scheduler, default) if context is None else ContextPort(port_id, scheduler, default, context)
         )
         if limit is not None:
-            port.inbox = port.mailbox = BoundedMailbox(
-                limit, lambda: scheduler.kill_now(port, ("mailbox_overflow", limit))
-            )
+            port.inbox = port.mailbox = BoundedMailbox(port, limit, lambda: scheduler.overflow(port, limit))
         self._ports[port_id] = port
         return port
 
     def _local(self, call: str, port: object) -> Port:
-        """Return the living local port of this ID.
+        """Return the living local port of this ID, for a call that other native threads may not make.
 
         Raises:
             InvalidPortError, NotLocalError, NodePortError, DeadPortError: It is none.
+            WrongThread: One of them makes it.
         """
+        self._scheduler.check_thread(call)
         found = self.find(port)
         if found is not None:
             return found
@@ -174,14 +178,17 @@ class LocalNode:
 
     def find(self, port: object) -> Port | None:
         """Return the local port of this ID, if there is one."""
+        found = self._find(port)
+        # Ports of other nodes stand in the same table, for the sake of snd.
+        return None if found is None or found.state == REMOTE else found
+
+    def _find(self, port: object) -> Port | None:
+        """Return the port of this ID that stands in the table."""
         try:
             found = self._ports.get(port)  # type: ignore[call-overload]  # any object may miss
         except TypeError:  # it cannot be hashed, and yet its str() may be a port ID
             found = None
-        if found is None:
-            found = self._ports.get(str(port))
-        # Ports of other nodes stand in the same table, for the sake of snd.
-        return None if found is None or found.state == REMOTE else found
+        return self._ports.get(str(port)) if found is None else found
 
     def _is_here(self, node: str) -> bool:
         return node == self._id
@@ -218,6 +225,7 @@ class LocalNode:
         if len(what) == 1 and not tags and isinstance(what[0], str):
 
             def decorator(handler: Handler) -> Handler:
+                self._scheduler.check_thread("rcv()")
                 _handlers(target).set_tag(what[0], handler)
                 return handler
 
@@ -240,6 +248,7 @@ class LocalNode:
             NoPortContextError: ``reg(name)`` outside a port.
         """
         if name is None:
+            self._scheduler.check_thread("reg()")
             name, target = str(port), require_port("reg(name)")
         else:
             target = self._local("reg()", port)
@@ -277,6 +286,7 @@ class LocalNode:
         it is copied now. Never fails because a node is unreachable (monitor the port to
         hear of that); never switches greenlets, except when it leaves a link's buffer
         above its high-water mark. Messages of one node to one port arrive in order.
+        Any native thread may call it; where a greenlet would be paused, the whole thread blocks.
 
         Raises:
             InvalidPortError: It is no port ID.
@@ -284,22 +294,42 @@ class LocalNode:
             MessageTooLargeError: It is larger than ``max_message_bytes``.
         """
         # The hot path: one look-up with the whole ID, then Scheduler.deliver and
-        # Scheduler.enqueue written out, as two calls more would cost a quarter.
+        # Scheduler.enqueue written out, as two calls more would cost a quarter. Each of the next
+        # steps is one for all native threads: the scheduler's docstring says what that takes.
         try:
             target = self._ports[port]  # type: ignore[index]  # any object may miss
         except (KeyError, TypeError):
             self._send_elsewhere(str(port), port, msg)
             return
-        mailbox = target.mailbox
-        if mailbox is None:
-            mailbox = target.open_mailbox()
-        mailbox.append(msg)
+        target.mailbox.append(msg)
         if not target.state:
             target.state = QUEUED
             scheduler = self._scheduler
             scheduler.runq.append(target)
             if not scheduler.pumped:
                 scheduler.ask()
+
+    def snd_nowait(self, port: object, *msg: Any) -> None:
+        """Send a message like :meth:`snd`, but never pause: raise ``LinkBusy`` instead, having sent nothing.
+
+        For code that must not wait, and can do without the message or send it later. To a
+        port of this node it is the same as :meth:`snd`. Any native thread may call it.
+
+        Raises:
+            LinkBusy: More bytes wait to be sent to that node than ``high_water_bytes``.
+            InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
+        """
+        target = self._find(port)
+        if target is None:
+            node, name = ids.split_port(port)
+            if not self._is_here(node):
+                self._send_remote(node, name, msg, pausing=False)
+                return
+        elif target.state == REMOTE:
+            node, name = ids.split_port(target.id)
+            self._send_remote(node, name, msg, pausing=False)
+            return
+        self.snd(port, *msg)
 
     def _send_elsewhere(self, port_id: str, port: object, msg: Message) -> None:
         """Send to what is not a living local port given by its ID as a string."""
@@ -311,10 +341,13 @@ class LocalNode:
             self._send_remote(node, name, msg)
         elif name:
             self._scheduler.log(logging.DEBUG, "dropped, there is no port %s: %r", port_id, msg)
+        elif self._scheduler.is_foreign:
+            self._scheduler.call_on_hub(self._node_request, msg)
         else:
             self._node_request(msg)
 
-    def _send_remote(self, node: str, name: str, msg: Message) -> None:
+    def _send_remote(self, node: str, name: str, msg: Message, *, pausing: bool = True) -> None:
+        """Send to a port of another node, pausing afterwards if too much is unsent, or else raising before."""
         # Once aloud: it is nearly always a call of initialise_node() that was forgotten.
         level, self._dropped_aloud = logging.DEBUG if self._dropped_aloud else logging.WARNING, True
         self._scheduler.log(
@@ -329,7 +362,7 @@ class LocalNode:
 
         The kill takes its place behind the messages sent before it. Killing what is dead
         already does nothing: the first kill wins. ``kil(SELF())`` returns, too: what the
-        handler does next still happens, until it waits.
+        handler does next still happens, until it waits. Any native thread may call it.
 
         Raises:
             NodePortError: It is a node port, which lives as long as its node.
@@ -337,7 +370,11 @@ class LocalNode:
         """
         target = self.find(port)
         if target is not None:
-            self._scheduler.kill(target, reason)
+            scheduler = self._scheduler
+            if get_ident() != scheduler.thread and scheduler.is_foreign:
+                scheduler.kill_from_afar(target, reason)
+            else:
+                scheduler.kill(target, reason)
             return
         node, name = ids.split_port(port)
         if not name:
@@ -378,6 +415,8 @@ class LocalNode:
             NoPortContextError: ``mon(port)`` outside a port.
             InvalidPortError: One of the ports is none.
         """
+        if get_ident() != self._scheduler.thread:
+            self._scheduler.check_thread("mon()")
         context: Port | None = getattr(getcurrent(), "aemp_port", None)
         if not action:
             call = _killer(self, require_port("mon(port)").id)
@@ -396,7 +435,7 @@ class LocalNode:
         """Have ``call(*reason)`` called in a port's context when a port dies; what ``mon`` is made of."""
         target = self.find(port)
         if target is not None:
-            monitor = Monitor(target, call, context)
+            monitor = Monitor(target, call, context, self._scheduler)
             if target.monitors is None:  # the usual case; monitors.add would do the same
                 target.monitors = monitor
             else:
@@ -405,13 +444,13 @@ class LocalNode:
         node, name = ids.split_port(port)
         if not self._is_here(node):
             return self._monitor_remote(node, name, call, context)
-        monitor = Monitor(None, call, context)
+        monitor = Monitor(None, call, context, self._scheduler)
         if name and monitor.died(no_such_port(str(port))):
             self._scheduler.enqueue_job(monitor)
         return monitor
 
     def _monitor_remote(self, node: str, name: str, call: Handler, context: Port | None) -> Monitor:
-        monitor = Monitor(None, call, context)
+        monitor = Monitor(None, call, context, self._scheduler)
         if monitor.died(("transport_error", node, "this node is private: call initialise_node() first")):
             self._scheduler.enqueue_job(monitor)
         return monitor
@@ -423,6 +462,7 @@ class LocalNode:
         cancelled; others are just released. Returns a guard, which releases them
         unclosed when cancelled.
         """
+        self._scheduler.check_thread("mon_guard()")
         return self.monitor(port, lambda *_reason: _close_all(objects), current_port())
 
     def _unmonitored_death(self, port: str, reason: Reason) -> None:
@@ -465,6 +505,7 @@ class LocalNode:
         Raises:
             InvalidPortError: ``what`` is neither a function nor a port ID.
         """
+        self._scheduler.check_thread("after()")
         if callable(what):
             return Timer(self._scheduler, seconds, current_port(), what, msg)
         ids.split_port(what)
@@ -484,6 +525,7 @@ class LocalNode:
         Raises:
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
+        self._scheduler.check_thread("cal()")
         calls.call(self, port, msg, cb, timeout)
 
     def syncal(self, timeout: float | None, port: object, *msg: Any) -> Message:
@@ -504,6 +546,7 @@ class LocalNode:
             PortKilled: The port that waits here was killed.
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
+        self._scheduler.check_thread("syncal()")
         return calls.call_and_wait(self, timeout, port, msg)
 
     # --- greenlets ---
@@ -515,6 +558,7 @@ class LocalNode:
         Returning is a normal death, raising one with ``("die", text)``. The function
         starts in a later turn, never before this returned.
         """
+        self._scheduler.check_thread("port_async()")
         port = self.create()
         port.main = (function, args, True)
         self._scheduler.enqueue(port)
@@ -568,6 +612,7 @@ class LocalNode:
         Raises:
             NoPortContextError: On the hub, which must never wait.
         """
+        self._scheduler.check_thread("attach()")
         if getcurrent() is self._scheduler.hub:
             raise NoPortContextError("attach()", "it was called on the hub, which must never wait: spawn a greenlet")
         return Attachment(self.create())
@@ -590,6 +635,7 @@ class LocalNode:
             InvalidPortError: It is no node ID.
             UnencodableMessageError: An argument cannot travel to another node.
         """
+        self._scheduler.check_thread("spawn()")
         target = ids.node_of(node)
         name = self._new_name()
         if self._is_here(target):

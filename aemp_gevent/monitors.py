@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from aemp_gevent.port import JOB, Port, Reason
 from aemp_gevent.scheduler import Job, Scheduler
+from aemp_gevent.threads import get_ident
 
 
 class Watched(Protocol):
@@ -32,18 +33,23 @@ class Monitor(Job):
     context manager it cancels on exit. Dropping it does nothing.
     """
 
-    __slots__ = ("_action", "_reason", "_watched")
+    __slots__ = ("_action", "_reason", "_scheduler", "_watched")
 
-    def __init__(self, watched: Watched | None, action: Callable[..., Any], context: Port | None) -> None:
+    def __init__(
+        self, watched: Watched | None, action: Callable[..., Any], context: Port | None, scheduler: Scheduler
+    ) -> None:
         # Not by super(): a call less of the three that a monitor costs.
         self.state = JOB
         self.context = context
         self._watched = watched
         self._action: Callable[..., Any] | None = action
         self._reason: Reason = ()
+        self._scheduler = scheduler
 
     def cancel(self) -> None:
         """Stop monitoring. May be called any number of times, also after the death."""
+        if get_ident() != self._scheduler.thread:
+            self._scheduler.check_thread("cancel() of a monitor")
         self._action = None
         watched = self._watched
         if watched is not None:
@@ -77,7 +83,7 @@ class KillMonitor(Monitor):
     __slots__ = ("_victim",)
 
     def __init__(self, watched: Watched | None, victim: Port) -> None:
-        super().__init__(watched, victim.scheduler.kill, None)
+        super().__init__(watched, victim.scheduler.kill, None, victim.scheduler)
         self._victim = victim
 
     def died(self, reason: Reason) -> bool:

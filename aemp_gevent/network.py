@@ -21,6 +21,7 @@ from aemp_gevent import ids
 from aemp_gevent._version import __version__
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
 from aemp_gevent.errors import AempError
+from aemp_gevent.flow import Handover
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
@@ -148,6 +149,7 @@ class Network:
         down: Callable[[Peer, Reason], None],
         carrier: Carrier | None = None,
     ) -> None:
+        _ = scheduler.hub  # the node is this thread's from now on
         self.node_id = node_id
         self.scheduler = scheduler
         self.settings = settings
@@ -169,6 +171,8 @@ class Network:
         self._seeds = gevent.pool.Group()
         self._leaving: list[Link] = []
         self._changed = Event()
+        self.handover = Handover(self)
+        """How other native threads send."""
 
     # --- peers ---
 
@@ -180,6 +184,26 @@ class Network:
                 self._sweep()
             peer = self.peers[node] = Peer(node, self)
         return peer
+
+    def known_peer(self, node: str) -> Peer | None:
+        return self.peers.get(node)
+
+    def send_from_afar(self, node: str, packet: list[Any], *, pausing: bool) -> None:
+        """Send a message to a port from another native thread.
+
+        Args:
+            node: Where the port is.
+            packet: The port's name and the message.
+            pausing: Whether to block while too much is unsent, or else to send nothing and raise.
+
+        Raises:
+            LinkBusy, UnencodableMessageError, MessageTooLargeError: Nothing was sent.
+        """
+        if not pausing:
+            self.handover.check_room(node)
+        self.handover.send(node, packet)
+        if pausing:
+            self.handover.pause(node)
 
     def _sweep(self) -> None:
         """Forget peers that nothing is known of but their ID; anybody may claim one in a greeting."""

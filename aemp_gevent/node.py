@@ -36,7 +36,7 @@ from aemp_gevent.peer import Peer
 from aemp_gevent.port import DEAD, REMOTE, Port, Reason
 from aemp_gevent.requests import BETWEEN_NODES, PERL_SPAWN, Requests
 from aemp_gevent.resolve import resolve_endpoint, resolve_node
-from aemp_gevent.scheduler import CallJob
+from aemp_gevent.scheduler import CallJob, Scheduler
 from aemp_gevent.settings import Settings, make_settings
 
 _log = logging.getLogger("aemp_gevent")
@@ -45,13 +45,15 @@ _log = logging.getLogger("aemp_gevent")
 class NodeGuard:
     """What ``mon_nodes`` returns: ``cancel()`` ends the calls. Also a context manager."""
 
-    __slots__ = ("_callbacks",)
+    __slots__ = ("_callbacks", "_scheduler")
 
-    def __init__(self, callbacks: dict[NodeGuard, tuple[Handler, Port | None]]) -> None:
+    def __init__(self, callbacks: dict[NodeGuard, tuple[Handler, Port | None]], scheduler: Scheduler) -> None:
         self._callbacks = callbacks
+        self._scheduler = scheduler
 
     def cancel(self) -> None:
         """Make no more calls. May be called any number of times."""
+        self._scheduler.check_thread("cancel() of what mon_nodes() returned")
         self._callbacks.pop(self, None)
 
     def __enter__(self) -> NodeGuard:
@@ -112,7 +114,7 @@ class Node(LocalNode):
         for name in ("nodeid", "seeds"):
             if name in settings:
                 raise InvalidSettingError(name, settings[name], "give it by position here, or use configure()")
-        self._check_uninitialised()
+        self._check_uninitialised("initialise_node()")
         checked = make_settings({**settings, "seeds": seeds, "nodeid": wanted})
         self._initialise(checked, lambda: resolve_node(wanted))
 
@@ -129,7 +131,7 @@ class Node(LocalNode):
         Raises:
             AempError: The same as :meth:`initialise_node`.
         """
-        self._check_uninitialised()
+        self._check_uninitialised("configure()")
         checked = make_settings(settings)
         nodeid = checked.nodeid or ""
         try:
@@ -141,7 +143,8 @@ class Node(LocalNode):
         else:
             self._initialise(checked, lambda: name)
 
-    def _check_uninitialised(self) -> None:
+    def _check_uninitialised(self, call: str) -> None:
+        self._scheduler.check_thread(call)
         if self._network is not None or self._initialising:
             raise AlreadyInitialisedError(self._id)
 
@@ -205,6 +208,7 @@ class Node(LocalNode):
         Args:
             timeout: Seconds; peers that have not taken everything by then are logged.
         """
+        self._scheduler.check_thread("shutdown()")
         if self._network is not None:
             self._network.shut_down(timeout)
             self._scheduler.hub.loop.run_callback(self._scheduler.end_idle_runners)
@@ -234,7 +238,8 @@ class Node(LocalNode):
 
     def up_nodes(self) -> list[str]:
         """Return the IDs of all nodes to which a link is up, this node not among them."""
-        peers = self._network.peers.values() if self._network is not None else ()
+        # A list, in one step: other native threads may ask, too.
+        peers = list(self._network.peers.values()) if self._network is not None else []
         return [peer.node for peer in peers if peer.link is not None]
 
     def node_is_up(self, node: object) -> bool:
@@ -248,7 +253,8 @@ class Node(LocalNode):
         In the order it happens, in this port's context. Links that are up already are not
         told: ask :meth:`up_nodes`. Returns a guard: ``.cancel()``, or a context manager.
         """
-        guard = NodeGuard(self._node_callbacks)
+        self._scheduler.check_thread("mon_nodes()")
+        guard = NodeGuard(self._node_callbacks, self._scheduler)
         self._node_callbacks[guard] = (callback, current_port())
         return guard
 
@@ -281,24 +287,31 @@ class Node(LocalNode):
     def _peer(self, node: str) -> Peer | None:
         return None if self._network is None else self._network.peer(node)
 
-    def _send_remote(self, node: str, name: str, msg: Message) -> None:
-        peer = self._peer(node)
-        if peer is None:
-            super()._send_remote(node, name, msg)
+    def _send_remote(self, node: str, name: str, msg: Message, *, pausing: bool = True) -> None:
+        network = self._network
+        if network is None:
+            super()._send_remote(node, name, msg, pausing=pausing)
+        elif self._scheduler.is_foreign:
+            network.send_from_afar(node, [name, *msg], pausing=pausing)
         else:
-            peer.ports.get(name).mailbox.append(msg)
+            port = network.peer(node).ports.get(name)
+            (port.mailbox.append if pausing else port.append_or_refuse)(msg)
 
     def _kill_remote(self, node: str, name: str, reason: Reason) -> None:
-        peer = self._peer(node)
-        if peer is not None:
-            peer.send(["", "kil1", name, *reason])
+        packet = ["", "kil1", name, *reason]
+        if self._network is None:
+            return
+        if self._scheduler.is_foreign:
+            self._network.handover.send(node, packet)
+        else:
+            self._network.peer(node).send(packet)
 
     def _monitor_remote(self, node: str, name: str, call: Handler, context: Port | None) -> Monitor:
         peer = self._peer(node)
         if peer is None:
             return super()._monitor_remote(node, name, call, context)
         remote = peer.ports.get(name)
-        monitor = Monitor(remote, call, context)
+        monitor = Monitor(remote, call, context, self._scheduler)
         remote.monitor(monitor)
         return monitor
 

@@ -30,11 +30,11 @@ import reprlib
 from time import monotonic
 from typing import Any, Protocol
 
-from gevent.event import Event
 from greenlet import getcurrent
 
 from aemp_gevent import ids
-from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.errors import LinkBusy, MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.flow import Room
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
@@ -42,6 +42,7 @@ from aemp_gevent.port import Reason
 from aemp_gevent.remote import RemotePorts, Watchers
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
+from aemp_gevent.threads import get_ident
 from aemp_gevent.wire.framing import FRAMINGS
 
 IMPOSTOR_SECONDS = 2.0
@@ -66,6 +67,9 @@ class Host(Protocol):
     def settings(self) -> Settings: ...
     @property
     def pulse(self) -> Pulse: ...
+
+    def send_from_afar(self, node: str, packet: list[Any], *, pausing: bool) -> None:
+        """Send a message from another native thread, which may block."""
 
     def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         """Begin to make a connection; ``attempt_failed`` tells the peer if it does not come about."""
@@ -94,7 +98,10 @@ class Peer:
         self.watchers = Watchers(self)
         """What the peer watches of ours."""
         self.high_water = host.settings.high_water_bytes
+        self.room = Room()
+        """Where senders wait while too much is unsent."""
         self._host = host
+        self._thread = host.scheduler.thread
         self._links: list[Link] = []  # every open connection that greeted as this node
         self._drained: set[str] = set()  # the peer's nonces of connections that ended well, with all delivered
         self._has_spoken = False  # whether anything of the peer's was handled since the link came up
@@ -109,7 +116,6 @@ class Peer:
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._last_error = ""
-        self._room = Event()
         self._log = host.scheduler.log
         self._probe = ["", "time", host.node_id, "devnull"]  # the answer ends up nowhere, having been heard
 
@@ -139,6 +145,9 @@ class Peer:
         Raises:
             UnencodableMessageError, MessageTooLargeError: Nothing was sent.
         """
+        if get_ident() != self._thread:
+            self._host.send_from_afar(self.node, packet, pausing=True)
+            return
         link = self.link
         if link is None:
             self.send(packet)
@@ -161,10 +170,30 @@ class Peer:
         data = self._encode(packet)
         if len(data) > self._host.settings.max_message_bytes:
             raise MessageTooLargeError(len(data), self._host.settings.max_message_bytes)
+        self._enqueue(data)
+        self._check_hard_limit()
+
+    def _enqueue(self, data: bytes) -> None:
+        """Keep a packet, as msgpack, until there is a link, and see that one is made."""
         self._queue.append(data)
         self._queued_bytes += len(data)
         self.connect()
-        self._check_hard_limit()
+
+    def send_encoded(self, name: str, data: bytes) -> None:
+        """Send or queue a packet that another native thread encoded as msgpack, for a port of this name.
+
+        Its sender is the one to be paused, so the hard limit is not looked at.
+        """
+        link = self.link
+        port = self.ports.get(name)
+        if port.mailbox is not port:
+            self._log(logging.DEBUG, "dropped, %s#%s was reported dead", self.node, name)
+        elif link is None:
+            self._enqueue(data)
+        elif link.send_framing == "msgpack":
+            link.send_encoded(data)
+        else:
+            self._send_translated(link, data)
 
     def send_if_connected(self, packet: list[Any]) -> None:
         """Send a packet over the link if it is up, or behind what is queued for it; dial nobody."""
@@ -176,31 +205,40 @@ class Peer:
 
     def _check_hard_limit(self) -> None:
         """Drop the link of a peer that makes us answer, and does not read."""
-        if self._unsent > self._host.settings.hard_limit_bytes:
+        if self.unsent > self._host.settings.hard_limit_bytes:
             self._give_up("more is unsent than the hard limit allows, and the sender cannot be paused")
 
     @property
-    def _unsent(self) -> int:
-        return self._queued_bytes if self.link is None else self.link.transport.buffered
+    def unsent(self) -> int:
+        """Bytes that wait to be sent. Any native thread may ask."""
+        link = self.link  # once: another thread's look must not fail when it goes
+        return self._queued_bytes if link is None else link.transport.buffered
+
+    def check_room(self) -> None:
+        """Refuse to send where :meth:`pause` would wait.
+
+        Raises:
+            LinkBusy: Too much is unsent.
+        """
+        if self.unsent > self.high_water:
+            raise LinkBusy(self.node, self.unsent, self.high_water)
 
     def pause(self) -> None:
         """Make the sending greenlet wait while too much is unsent; the only call here that switches.
 
-        The message that led here is accepted already. On the hub nobody can be paused:
-        there the link is dropped at the hard limit.
+        The message that led here is accepted already: it is sent, whatever ends the wait. On
+        the hub nobody can be paused: there the link is dropped at the hard limit.
         """
-        if self._unsent <= self.high_water:
+        if self.unsent <= self.high_water:
             return
         if getcurrent() is self._host.scheduler.hub:
             self._check_hard_limit()
-            return
-        while self._unsent > self.high_water // 2:
-            self._room.clear()
-            self._room.wait()
+        else:
+            self.room.wait()
 
     def has_room(self, link: Link) -> None:
-        if link.transport.buffered <= self.high_water // 2:
-            self._room.set()
+        if self.unsent <= self.high_water // 2:
+            self.room.open()
 
     # --- making a link ---
 
@@ -243,7 +281,7 @@ class Peer:
         # A port that was reported dead must not be alive again for having been monitored in vain.
         shun = self._incarnation is not None
         self.ports.all_lost(("transport_error", self.node, why), shun=shun, was_up=False)
-        self._room.set()
+        self.room.open()
 
     # --- links coming and going: the owner's part ---
 
@@ -313,7 +351,7 @@ class Peer:
                 link.send_encoded(data)
         else:
             self._send_translated(link, b"".join(queue))
-        self._room.set()
+        self.has_room(link)
 
     def _send_translated(self, link: Link, data: bytes) -> None:
         """Send what was queued as msgpack in another framing; what that cannot carry is lost, and reported."""
@@ -436,7 +474,7 @@ class Peer:
         reason = reason or ("transport_error", self.node, why)
         self.ports.all_lost(reason, shun=True, was_up=True)
         self._host.link_down(self, reason)
-        self._room.set()
+        self.room.open()
         newcomer, self._newcomer = self._newcomer, None
         if newcomer is not None and not newcomer.closed:
             self._admit(newcomer)
@@ -523,5 +561,5 @@ class Peer:
             self._queue.clear()
             self._queued_bytes = 0
             self.ports.all_lost(reason, shun=False, was_up=False)
-            self._room.set()
+            self.room.open()
         return leaving

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aemp_gevent.scheduler import Job, Scheduler
 
 Reason: TypeAlias = "tuple[Any, ...]"
+Mailbox: TypeAlias = "deque[Message] | Port"
 
 # Plain integers, not an Enum: the hot paths test them, and an Enum member costs a look-up each time.
 IDLE = 0
@@ -49,7 +50,7 @@ class Port:
     """Something that receives messages. Lives in one node, dies once.
 
     One of these costs 128 bytes, so whatever few ports have is kept elsewhere; the
-    mailbox (another 700 bytes) is made when the first message comes.
+    inbox (another 700 bytes) is made when the first message comes.
     """
 
     context: Context | None = None
@@ -78,8 +79,9 @@ class Port:
         self.state = IDLE
         self.inbox: deque[Message] | None = None
         """What the port still has to handle; only its holder takes from it."""
-        self.mailbox: deque[Message] | None = None
-        """What senders append to: the inbox, or :data:`NOWHERE` once the port was killed."""
+        self.mailbox: Mailbox = self
+        """What senders append to: the inbox, or :data:`NOWHERE` once the port was killed. Before the first
+        message the port itself, whose ``append`` makes the inbox."""
         self.handlers: Handlers | None = None
         self.waiter: greenlet | None = None
         """The greenlet to resume when something happens: it waits in ``receive``."""
@@ -93,15 +95,15 @@ class Port:
         """A body still to be started (function, arguments, "its end is the port's"), one of
         :data:`STARTED` and :data:`INSIDE`, or None for a port without a greenlet of its own."""
 
-    def open_mailbox(self) -> deque[Message]:
-        """Return the mailbox to append to, making it first if need be."""
-        # Making a deque may run the garbage collector, a finalizer may send to this very
-        # port, and its mailbox must not be overwritten: make, then test, then store, with
-        # no call between test and store.
+    def append(self, message: Message) -> None:
+        """Take the first message; the mailbox's part in ``snd``."""
+        # Making a deque may run the garbage collector, and a finalizer may send to this very
+        # port, or another thread; its mailbox must not be overwritten: make, then test, then store,
+        # with no call between test and store.
         made: deque[Message] = deque()
-        if self.mailbox is None:
+        if self.mailbox is self:
             self.inbox = self.mailbox = made
-        return self.mailbox
+        self.mailbox.append(message)
 
     def divert_inbox(self) -> None:
         """Take the inbox away from the runner that is serving it; what is in it stays the port's."""
@@ -109,7 +111,8 @@ class Port:
         if inbox is None:
             return
         diverted = inbox.emptied() if isinstance(inbox, BoundedMailbox) else deque[Message]()
-        # New messages go to the new one from here on, so the old ones go before them.
+        # New messages go to the new one from here on, so the old ones go before them. No call between
+        # test and store: another thread's kil() stores here, too.
         if self.mailbox is inbox:
             self.mailbox = diverted
         self.inbox = diverted
@@ -136,17 +139,22 @@ class BoundedMailbox(deque[Message]):
     A subclass instead of a test in ``snd``: ports without a limit pay nothing.
     """
 
-    def __init__(self, limit: int, overflow: Callable[[], None]) -> None:
+    def __init__(self, port: Port, limit: int, overflow: Callable[[], None]) -> None:
         super().__init__()
+        self._port = port
         self._limit = limit
         self._overflow = overflow
 
     def emptied(self) -> BoundedMailbox:
         """Return an empty mailbox with the same bound."""
-        return BoundedMailbox(self._limit, self._overflow)
+        return BoundedMailbox(self._port, self._limit, self._overflow)
 
     def append(self, message: Message) -> None:
-        if len(self) >= self._limit:
-            self._overflow()
+        if len(self) < self._limit:
+            # Not to this mailbox: another thread may have come here before the port's inbox was diverted.
+            _append(self._port.mailbox, message)  # type: ignore[arg-type]  # never the port itself
         else:
-            super().append(message)
+            self._overflow()
+
+
+_append = deque[Message].append

@@ -168,6 +168,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
 
 def _check_holder(port: Port) -> None:
     """Refuse to receive where another greenlet is the one that may."""
+    port.scheduler.check_thread("receive()")
     if port.state == DEAD:
         raise PortKilled(*(port.dying or ()))
     if port.runner is not getcurrent() or port.state != RUNNING:

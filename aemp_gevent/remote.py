@@ -49,6 +49,9 @@ class Sender(Protocol):
     def post(self, packet: list[Any]) -> None:
         """Send or queue a message to a port; may pause the greenlet that sends."""
 
+    def check_room(self) -> None:
+        """Raise ``LinkBusy`` where ``post`` would pause."""
+
     def send(self, packet: list[Any]) -> None:
         """Send or queue a packet, and see that there is a link; never switches."""
 
@@ -105,6 +108,16 @@ class RemotePort(Watch):
     def append(self, message: Message) -> None:
         """Send a message; the mailbox's part in ``snd``."""
         self._peer.post([self.name, *message])
+
+    def append_or_refuse(self, message: Message) -> None:
+        """Send a message without ever pausing.
+
+        Raises:
+            LinkBusy: Too much is unsent; nothing was sent.
+        """
+        if self.mailbox is self:  # not shunned
+            self._peer.check_room()
+            self._peer.send([self.name, *message])
 
     def monitor(self, monitor: Job) -> None:
         """Add a monitor, which also ends a shun."""

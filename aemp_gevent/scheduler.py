@@ -21,6 +21,30 @@ Who may do what (every rule was paid for with a hang, a leak or a starved socket
    because a finalizer may send between any two steps.
 5. The value of a switch is never trusted: a foreign ``Timeout`` may resume anybody.
 
+**Other native threads** send to local ports by the same few steps as everybody, without
+a lock and without being recognised (that would cost a twentieth of a local message).
+The interpreter switches threads only when a call returned, when a Python function
+begins, and when a loop jumps back. So each of these is one step for all threads:
+finding a port's mailbox *and* appending to it (``target.mailbox.append(msg)``); seeing that a
+port is idle *and* making it queued; testing *and* storing a mailbox where no call
+stands between. Between two such steps a thread may stop for any time, and then:
+
+- stopped before it appends, it holds a port, never a mailbox: it appends to whatever is
+  the port's mailbox by then (diverted, bounded, or nowhere);
+- stopped before it looks at the state, its message may be handled, and the port dead,
+  by then: an idle port is queued in vain, which rule 2 allows, a dead one is not idle;
+- stopped before it appends to the run queue, a queued port is not there yet: nobody
+  waits for a port to leave the queue, and this thread will go on and wake the hub;
+- stopped before it asks for the pump: the entry is served by any pump, or by the one it
+  asks for;
+- a port may come to stand in the run queue twice, when this thread and the hub's each
+  see it idle: rule 2 makes the second entry stale.
+
+So nobody but the thread of the hub pops, throws, ends ports, or stores another state than
+*queued*, and ``kil`` only notes the reason and stores the mailbox where messages vanish;
+the rest is handed to the hub. Everything else that other threads call raises
+:class:`~aemp_gevent.errors.WrongThread`.
+
 This module is not about matching messages (:mod:`aemp_gevent.receive`) nor about who
 is told of deaths (:mod:`aemp_gevent.monitors`). Prior art: Erlang's run queues and
 reductions, Coro's ready queue, trio's "hand over, don't wake".
@@ -32,7 +56,6 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from threading import get_ident
 from time import perf_counter
 from typing import Any
 
@@ -40,9 +63,10 @@ import gevent
 from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
-from aemp_gevent.errors import PortKilled
+from aemp_gevent.errors import PortKilled, WrongThread
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, RUNNING, STARTED, Port, Reason
+from aemp_gevent.threads import Doorbell, doorbell_of, get_ident
 
 SLICE = 32
 """Messages one port may handle before the next one's turn. Longer slices save little (7 % from 16
@@ -133,8 +157,10 @@ class Scheduler:
         self._pool: list[Runner] = []
         self._max_idle = MAX_IDLE_RUNNERS
         self._deaths: deque[Port] = deque()
+        self.thread = 0
+        """The native thread that the ports belong to; 0 as long as there never was one."""
         self._hub: Hub | None = None
-        self._thread = 0  # the native thread of that hub
+        self._doorbell: Doorbell | None = None
         self._turn_started = 0.0
         self._turn_over = False
         self._next_turn: Any = None  # gevent's watchers have no types
@@ -146,9 +172,30 @@ class Scheduler:
         """The hub that orders our work."""
         if self._hub is None:
             self._hub = gevent.get_hub()
-            self._thread = get_ident()
             self._next_turn = self._hub.loop.timer(0)
+            self._doorbell = doorbell_of(self._hub)
+            self.thread = get_ident()
         return self._hub
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this code runs in another native thread than the ports'."""
+        return get_ident() != self.thread and self.thread != 0
+
+    def check_thread(self, call: str) -> None:
+        """Refuse a call that is made in another native thread.
+
+        Raises:
+            WrongThread: It is; the text names ``call``.
+        """
+        if get_ident() != self.thread and self.thread:
+            raise WrongThread(call)
+
+    def call_on_hub(self, call: Callable[..., object], *args: Any) -> None:
+        """Have ``call(*args)`` made on the hub soon, whichever native thread this is; each thread's calls in order."""
+        if self._doorbell is None:
+            self._doorbell = doorbell_of(self.hub)
+        self._doorbell.ring(call, *args)
 
     def enqueue(self, port: Port) -> None:
         """Queue an idle port. Inlined in ``snd``: keep the two alike."""
@@ -165,21 +212,17 @@ class Scheduler:
 
     def deliver(self, port: Port, message: Message) -> None:
         """Put a message into a port's mailbox. Never switches. Inlined in ``snd``: keep the two alike."""
-        mailbox = port.mailbox
-        if mailbox is None:
-            mailbox = port.open_mailbox()
-        mailbox.append(message)
+        port.mailbox.append(message)
         if not port.state:
             self.enqueue(port)
 
     def ask(self) -> None:
         """Have the hub run the pump soon."""
         self.pumped = True
-        loop: Any = self.hub.loop  # its stubs know of no threads
-        if get_ident() == self._thread:
-            loop.run_callback(self.pump)
-        else:  # the hub sleeps in its own thread, and must be woken
-            loop.run_callback_threadsafe(self.pump)
+        if self.is_foreign:  # the hub sleeps in its own thread, and must be woken
+            self.call_on_hub(self.pump)
+        else:
+            self.hub.loop.run_callback(self.pump)
 
     # --- on the hub ---
 
@@ -442,7 +485,7 @@ class Scheduler:
 
     def kill(self, port: Port, reason: Reason) -> None:
         """Let a port die of ``reason`` once it handled what was sent before. The first kill wins."""
-        if port.dying is not None:
+        if port.dying is not None:  # no call before the two stores: other native threads kill, too
             return
         port.dying = reason
         port.mailbox = NOWHERE
@@ -450,6 +493,29 @@ class Scheduler:
             self.enqueue(port)
         elif port.state == RUNNING:
             self.doom(port)
+
+    def _hurry(self, port: Port) -> None:
+        """See that a killed port dies, whoever is inside; what :meth:`kill` does in line."""
+        if port.state == IDLE:
+            self.enqueue(port)
+        elif port.state == RUNNING:
+            self.doom(port)
+
+    def kill_from_afar(self, port: Port, reason: Reason) -> None:
+        """Do as :meth:`kill` in another native thread: the port is killed at once, the hub sees to the rest."""
+        if port.dying is None:
+            port.dying = reason
+            port.mailbox = NOWHERE
+            self.call_on_hub(self._hurry, port)
+
+    def overflow(self, port: Port, limit: int) -> None:
+        """Let a port die of too many messages, whichever native thread sent the last one."""
+        reason = ("mailbox_overflow", limit)
+        if self.is_foreign:
+            self.kill_from_afar(port, reason)
+            self.call_on_hub(self.kill_now, port, reason)  # what waits in it is not to be handled
+        else:
+            self.kill_now(port, reason)
 
     def doom(self, port: Port) -> None:
         """Let a killed port with a greenlet inside die at the latest when that blocks.
@@ -491,11 +557,15 @@ class Scheduler:
             self.hub.handle_error(port, type(error), error, error.__traceback__)
 
     def log(self, level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
-        """Log, from wherever. On the hub it takes a turn in the run queue: log handlers may block."""
+        """Log, from wherever. On the hub it takes a turn in the run queue: log handlers may block.
+
+        So it does for other native threads: log handlers in patched programs have greenlets' locks.
+        """
         if not _log.isEnabledFor(level):
             return
-        if getcurrent() is self.hub:
-            self.enqueue_job(CallJob(None, partial(_log.log, level, text, *args, exc_info=exc_info), ()))
+        if self.is_foreign or getcurrent() is self._hub:
+            job = CallJob(None, partial(_log.log, level, text, *args, exc_info=exc_info), ())
+            self.call_on_hub(self.enqueue_job, job) if self.is_foreign else self.enqueue_job(job)
         else:
             _log.log(level, text, *args, exc_info=exc_info)
 

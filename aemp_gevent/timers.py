@@ -48,6 +48,7 @@ class Timer:
 
     def cancel(self) -> None:
         """Forget the call. May be called any number of times, also after it was made."""
+        self._scheduler.check_thread("cancel() of a timer")
         self._job = None
         self._close()
 

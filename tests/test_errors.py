@@ -44,6 +44,8 @@ OURS = [
         pytest.param(errors.NoSecretError(), "AEMP_SECRET", id="NoSecretError"),
         pytest.param(errors.MessageTooLargeError(9, 8), "raise the limit on both nodes", id="MessageTooLargeError"),
         pytest.param(errors.ListenError("a:1", "in use"), "'binds' can name another", id="ListenError"),
+        pytest.param(errors.WrongThread("port()"), "use snd() or kil()", id="WrongThread"),
+        pytest.param(errors.LinkBusy("b", 9, 8), "try again later", id="LinkBusy"),
     ],
 )
 def test_the_text_says_what_to_do(error, remedy):
@@ -63,6 +65,8 @@ def test_the_text_says_what_to_do(error, remedy):
         pytest.param(errors.ReceiveTimeout(1.5), "1.5 s", id="ReceiveTimeout"),
         pytest.param(errors.ResolveError("host", "no such host"), "'host': no such host", id="ResolveError"),
         pytest.param(errors.ListenError("a:1", "in use"), "a:1", id="ListenError"),
+        pytest.param(errors.WrongThread("port()"), "port()", id="WrongThread"),
+        pytest.param(errors.LinkBusy("b", 9, 8), "b has 9 unsent bytes", id="LinkBusy"),
         pytest.param(errors.UnknownSettingError("zzz", ["secret"]), "'zzz'", id="UnknownSettingError"),
     ],
 )
@@ -118,3 +122,6 @@ def test_errors_keep_their_facts_for_programs():
     assert errors.ReceiveTimeout(2).timeout == 2
     assert errors.ResolveError("x", "why").component == "x"
     assert errors.ListenError("x", "why").endpoint == "x"
+    assert errors.WrongThread("x()").call == "x()"
+    busy = errors.LinkBusy("b", 9, 8)
+    assert (busy.node, busy.unsent, busy.high_water) == ("b", 9, 8)

@@ -12,6 +12,7 @@ from greenlet import getcurrent
 
 from aemp_gevent import monitors
 from aemp_gevent.monitors import KillMonitor, Monitor, Watch
+from aemp_gevent.scheduler import Scheduler
 from tests.helpers import wait_until
 from tests.settling import settle
 
@@ -48,7 +49,7 @@ class Noted(Watch):
 def watched_by(count: int):
     emptied: list[bool] = []
     watch = Noted(emptied)
-    found = [Monitor(watch, Calls(), None) for _ in range(count)]
+    found = [Monitor(watch, Calls(), None, Scheduler()) for _ in range(count)]
     for monitor in found:
         monitors.add(watch, monitor)
     return watch, found, emptied
@@ -85,7 +86,7 @@ def test_removing_a_monitor_of_something_else_does_nothing():
 def test_firing_a_watch_takes_all_monitors_off_and_queues_the_wanted_ones(node):
     watch, emptied, calls = Noted([]), [], [Calls() for _ in range(3)]  # type: ignore[var-annotated]
     watch.emptied = emptied
-    found = [Monitor(watch, call, None) for call in calls]
+    found = [Monitor(watch, call, None, Scheduler()) for call in calls]
     for monitor in found:
         monitors.add(watch, monitor)
     found[1]._action = None  # cancelled at the very moment of the loss
@@ -100,7 +101,7 @@ def test_firing_a_watch_takes_all_monitors_off_and_queues_the_wanted_ones(node):
 
 def test_a_monitor_runs_its_action_once_with_the_reason():
     calls = Calls()
-    monitor = Monitor(None, calls, None)
+    monitor = Monitor(None, calls, None, Scheduler())
     assert monitor.died(("why", 1)) is True
     monitor.run()
     monitor.run()
@@ -108,7 +109,7 @@ def test_a_monitor_runs_its_action_once_with_the_reason():
 
 
 def test_a_cancelled_monitor_does_not_want_to_run():
-    monitor = Monitor(None, Calls(), None)
+    monitor = Monitor(None, Calls(), None, Scheduler())
     monitor.cancel()
     assert monitor.died(("why",)) is False
 

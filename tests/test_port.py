@@ -24,21 +24,26 @@ def port() -> Port:
 # --- mailboxes ----------------------------------------------------------------
 
 
-def test_a_new_port_has_no_mailbox_and_idles(port):
-    assert port.mailbox is port.inbox is None
+def test_a_new_port_has_no_inbox_is_its_own_mailbox_and_idles(port):
+    assert port.inbox is None
+    assert port.mailbox is port
     assert port.state == IDLE
     assert port.context is None
 
 
-def test_the_mailbox_is_made_once_and_is_what_the_reader_reads(port):
-    mailbox = port.open_mailbox()
+def test_the_inbox_is_made_once_by_the_first_message_and_is_what_the_reader_reads(port):
+    port.mailbox.append((1,))
+    mailbox = port.mailbox
+    assert mailbox is port.inbox is not port
+    port.append((2,))
     assert port.mailbox is port.inbox is mailbox
-    assert port.open_mailbox() is mailbox
+    assert list(mailbox) == [(1,), (2,)]
 
 
-def test_opening_the_mailbox_of_a_killed_port_does_not_revive_it(port):
+def test_a_first_message_that_comes_after_the_kill_does_not_revive_the_port(port):
     port.mailbox = NOWHERE
-    assert port.open_mailbox() is NOWHERE
+    port.append((1,))
+    assert port.mailbox is NOWHERE
     assert port.inbox is None
 
 
@@ -48,10 +53,11 @@ def test_what_is_sent_nowhere_is_gone():
 
 
 def test_diverting_the_inbox_keeps_messages_in_order_and_takes_them_from_the_reader(port):
-    before = port.open_mailbox()
-    before.extend([(1,), (2,)])
+    port.mailbox.append((1,))
+    port.mailbox.append((2,))
+    before = port.inbox
     port.divert_inbox()
-    port.open_mailbox().append((3,))
+    port.mailbox.append((3,))
     assert port.inbox is not None
     assert list(port.inbox) == [(1,), (2,), (3,)]
     assert port.inbox is port.mailbox
@@ -59,7 +65,7 @@ def test_diverting_the_inbox_keeps_messages_in_order_and_takes_them_from_the_rea
 
 
 def test_diverting_the_inbox_of_a_killed_port_lets_no_more_messages_in(port):
-    port.open_mailbox().append((1,))
+    port.mailbox.append((1,))
     port.mailbox = NOWHERE
     port.divert_inbox()
     assert port.mailbox is NOWHERE
@@ -68,12 +74,13 @@ def test_diverting_the_inbox_of_a_killed_port_lets_no_more_messages_in(port):
 
 def test_diverting_where_there_is_no_inbox_does_nothing(port):
     port.divert_inbox()
-    assert port.inbox is port.mailbox is None
+    assert port.inbox is None
+    assert port.mailbox is port
 
 
-def test_a_bounded_mailbox_overflows_instead_of_growing():
+def test_a_bounded_mailbox_overflows_instead_of_growing(port):
     overflows: list[bool] = []
-    mailbox = BoundedMailbox(2, lambda: overflows.append(True))
+    mailbox = port.inbox = port.mailbox = BoundedMailbox(port, 2, lambda: overflows.append(True))
     mailbox.append((1,))
     mailbox.append((2,))
     assert overflows == []
@@ -88,11 +95,10 @@ def test_a_bounded_mailbox_overflows_instead_of_growing():
 
 def test_a_diverted_bounded_mailbox_stays_bounded(port):
     overflows: list[bool] = []
-    port.inbox = port.mailbox = BoundedMailbox(2, lambda: overflows.append(True))
-    port.mailbox.append((1,))
+    before = port.inbox = port.mailbox = BoundedMailbox(port, 2, lambda: overflows.append(True))
+    before.append((1,))
     port.divert_inbox()
-    assert port.mailbox is not None
-    port.mailbox.append((2,))
+    before.append((2,))  # as a thread does that was about to when the inbox was diverted
     port.mailbox.append((3,))
     assert overflows == [True]
     assert list(port.mailbox) == [(1,), (2,)]
@@ -290,4 +296,5 @@ def test_finding_handlers_calls_none_of_them(log):
 
 
 def test_the_mailbox_is_a_plain_deque_unless_it_is_bounded(port):
-    assert type(port.open_mailbox()) is deque
+    port.mailbox.append((1,))
+    assert type(port.mailbox) is deque

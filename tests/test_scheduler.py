@@ -7,8 +7,6 @@ Traps carry their name in the docstring; each test fails when its rule is taken 
 from __future__ import annotations
 
 import contextvars
-import dis
-import functools
 import gc
 import itertools
 import logging
@@ -18,7 +16,6 @@ import threading
 import weakref
 from collections import deque
 from importlib import import_module
-from types import CodeType, FrameType
 from typing import Any
 
 import gevent
@@ -36,6 +33,7 @@ from aemp_gevent.port import DEAD, IDLE, QUEUED, RUNNING
 from aemp_gevent.receive import get, receive
 from aemp_gevent.scheduler import CREDIT, MAX_IDLE_RUNNERS, SLICE, Runner, describe
 from tests.helpers import on_hub, turns, wait_until
+from tests.injecting import Injector
 from tests.settling import settle
 
 # By name: in the package's surface, "port" and "receive" are functions.
@@ -1418,87 +1416,6 @@ def test_the_states_a_port_goes_through(node):
 
 
 # --- a send, or a kill, injected wherever other code can run ---------------------------
-
-TRACED = ("scheduler.py", "receive.py", "port.py", "local.py", "monitors.py", "matching.py")
-
-
-QUIET = (
-    *("LOAD_", "POP_JUMP_FORWARD", "POP_JUMP_IF", "COPY", "SWAP", "PUSH_NULL", "IS_OP", "TO_BOOL", "NOP", "CACHE"),
-    *("NOT_TAKEN", "EXTENDED_ARG", "UNARY_NOT", "DUP_TOP", "ROT_"),
-)
-"""How the opcodes begin at which no version of CPython runs other code, on what our code uses them for.
-Calls, allocations, jumps back, and whatever drops a user's object may: collections, finalizers, signals."""
-
-QUIET_STORES = {"state", "inbox", "mailbox", "waiter", "pumped", "credit", "idle"}
-"""Attributes that hold nothing whose end anybody hears of: numbers, None, or what another name keeps."""
-
-
-@functools.cache
-def points(code: CodeType) -> frozenset[int]:
-    """Return the offsets in a function before which other code may have run, or may run now."""
-
-    def is_quiet(step: dis.Instruction) -> bool:
-        if step.opname == "STORE_ATTR":
-            return step.argval in QUIET_STORES
-        return step.opname.startswith(QUIET)
-
-    steps = list(dis.get_instructions(code))
-    found = {step.offset for step in steps if not is_quiet(step)}
-    found |= {after.offset for step, after in itertools.pairwise(steps) if not is_quiet(step)}
-    return frozenset(found)
-
-
-class Injector:
-    """Runs ``action`` at the chosen ones of the library's points, in whichever greenlet gets to them."""
-
-    def __init__(self, action: Any, chosen: Any) -> None:
-        self.count = 0
-        self._action = action
-        self._chosen = chosen
-        self._busy = False
-        self.fired = 0
-
-    def __enter__(self) -> Injector:
-        self._before = greenlet.settrace(self._switched)
-        self._tracer = sys.gettrace()  # that of the coverage, for instance
-        self._adopt(sys._getframe().f_back)
-        sys.settrace(self._trace)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        sys.settrace(self._tracer)
-        greenlet.settrace(self._before)
-
-    def _switched(self, _event: str, _greenlets: object) -> None:
-        # Tracing is a greenlet's own: switch it on in each one, for the frames it has already, too.
-        sys.settrace(self._trace)
-        self._adopt(sys._getframe().f_back)
-
-    def _adopt(self, frame: FrameType | None) -> None:
-        while frame is not None:
-            self._trace(frame, "call", None)
-            frame = frame.f_back
-
-    def _trace(self, frame: FrameType, event: str, _arg: object) -> Any:
-        code = frame.f_code
-        if not code.co_filename.endswith(TRACED) or "aemp_gevent" not in code.co_filename:
-            return None
-        frame.f_trace = self._step
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        return self._step
-
-    def _step(self, frame: FrameType, event: str, _arg: object) -> Any:
-        if event == "opcode" and not self._busy and frame.f_lasti in points(frame.f_code):
-            self.count += 1
-            if self._chosen(self.count):
-                self._busy = True
-                try:
-                    self.fired += 1
-                    self._action()
-                finally:
-                    self._busy = False
-        return self._step
 
 
 class Conversation:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Native threads: which one this is, and how another one gets something done on a hub.
+
+A node belongs to the hub of one native thread, and nothing of it has locks: greenlets
+of one thread take turns by themselves. What other threads may ask for (``snd``, ``kil``)
+is either safe as it stands, because the interpreter switches threads only at certain
+points (:mod:`aemp_gevent.scheduler` says which steps rely on that), or is handed to the
+hub by ringing its :class:`Doorbell`.
+
+In monkey-patched programs the threads of :mod:`threading` are greenlets of one native
+thread, and no strangers here: so everything below is from before the patching.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from gevent import monkey
+from gevent.hub import Hub
+
+# Any: monkey.get_original() cannot know what it returns.
+get_ident: Callable[[], int] = monkey.get_original("_thread", "get_ident")
+"""Return the native thread that runs this; 24 ns."""
+
+allocate_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
+"""Make a lock that blocks the whole native thread."""
+
+ThreadLocal: Any = monkey.get_original("threading", "local")
+"""Attributes that each native thread has for itself."""
+
+
+class Doorbell:
+    """Gets calls from any native thread made on a hub, in order. One for each hub; see :func:`doorbell_of`."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        # Not loop.run_callback_threadsafe(): that counts the loop's references up without a lock, while the
+        # loop may be counting, too, and one that is lost some day ends the loop under everybody.
+        self._watcher: Any = hub.loop.async_(ref=False)  # gevent's watchers have no types
+        self._watcher.start(self._answer)
+
+    def ring(self, call: Callable[..., object], *args: Any) -> None:
+        """Have ``call(*args)`` made on the hub soon. Never blocks. What it raises goes to the hub's error handler."""
+        self._calls.append((call, args))
+        self._watcher.send()
+
+    def _answer(self) -> None:  # on the hub
+        # No more than are there now: threads that ring all the time must not keep sockets waiting.
+        for _ in range(len(self._calls)):
+            call, args = self._calls.popleft()
+            try:
+                call(*args)
+            except BaseException:  # noqa: BLE001  # the calls of others are to be made all the same
+                self._hub.handle_error(self, *sys.exc_info())
+        if self._calls:
+            self._watcher.send()
+
+
+def doorbell_of(hub: Hub) -> Doorbell:
+    """Return the doorbell of a hub. To be called in the hub's own thread."""
+    # On the hub itself, so that they end together, and all nodes of the thread share it: a watcher that is
+    # started lives as long as its loop.
+    found: Doorbell | None = getattr(hub, "aemp_doorbell", None)
+    if found is None:
+        found = Doorbell(hub)
+        hub.aemp_doorbell = found  # type: ignore[attr-defined]
+    return found

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""Doing something at every point of the library where the interpreter can run other code, or another thread."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import itertools
+import sys
+import threading
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any
+
+import greenlet
+
+TRACED = ("scheduler.py", "receive.py", "port.py", "local.py", "monitors.py", "matching.py")
+
+
+QUIET = (
+    *("LOAD_", "POP_JUMP_FORWARD", "POP_JUMP_IF", "COPY", "SWAP", "PUSH_NULL", "IS_OP", "TO_BOOL", "NOP", "CACHE"),
+    *("NOT_TAKEN", "EXTENDED_ARG", "UNARY_NOT", "DUP_TOP", "ROT_"),
+)
+"""How the opcodes begin at which no version of CPython runs other code, on what our code uses them for.
+Calls, allocations, jumps back, and whatever drops a user's object may: collections, finalizers, signals."""
+
+QUIET_STORES = {"state", "inbox", "mailbox", "waiter", "pumped", "credit", "idle"}
+"""Attributes that hold nothing whose end anybody hears of: numbers, None, or what another name keeps."""
+
+
+@functools.cache
+def points(code: CodeType) -> frozenset[int]:
+    """Return the offsets in a function before which other code may have run, or may run now."""
+
+    def is_quiet(step: dis.Instruction) -> bool:
+        if step.opname == "STORE_ATTR":
+            return step.argval in QUIET_STORES
+        return step.opname.startswith(QUIET)
+
+    steps = list(dis.get_instructions(code))
+    found = {step.offset for step in steps if not is_quiet(step)}
+    found |= {after.offset for step, after in itertools.pairwise(steps) if not is_quiet(step)}
+    return frozenset(found)
+
+
+@functools.cache
+def switch_points(code: CodeType) -> frozenset[int]:
+    """Return the offsets in a function before which the interpreter may have another thread run."""
+    # After a call, not before it: what it is called with, and on, was loaded in the same step.
+    steps = list(dis.get_instructions(code))
+    quiet = (*QUIET, "PRECALL", "KW_NAMES")
+    return frozenset(
+        after.offset
+        for step, after in itertools.pairwise(steps)
+        if not step.opname.startswith(quiet) and not (step.opname == "STORE_ATTR" and step.argval in QUIET_STORES)
+    ) | {steps[0].offset}
+
+
+class Injector:
+    """Runs ``action`` at the chosen ones of the library's points, in whichever greenlet gets to them."""
+
+    def __init__(self, action: Any, chosen: Any) -> None:
+        self.count = 0
+        self._action = action
+        self._chosen = chosen
+        self._busy = False
+        self.fired = 0
+
+    def __enter__(self) -> Injector:
+        self._before = greenlet.settrace(self._switched)
+        self._tracer = sys.gettrace()  # that of the coverage, for instance
+        self._adopt(sys._getframe().f_back)
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        sys.settrace(self._tracer)
+        greenlet.settrace(self._before)
+
+    def _switched(self, _event: str, _greenlets: object) -> None:
+        # Tracing is a greenlet's own: switch it on in each one, for the frames it has already, too.
+        sys.settrace(self._trace)
+        self._adopt(sys._getframe().f_back)
+
+    def _adopt(self, frame: FrameType | None) -> None:
+        while frame is not None:
+            self._trace(frame, "call", None)
+            frame = frame.f_back
+
+    def _trace(self, frame: FrameType, event: str, _arg: object) -> Any:
+        code = frame.f_code
+        if not code.co_filename.endswith(TRACED) or "aemp_gevent" not in code.co_filename:
+            return None
+        frame.f_trace = self._step
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return self._step
+
+    def _step(self, frame: FrameType, event: str, _arg: object) -> Any:
+        if event == "opcode" and not self._busy and frame.f_lasti in points(frame.f_code):
+            self.count += 1
+            if self._chosen(self.count):
+                self._busy = True
+                try:
+                    self.fired += 1
+                    self._action()
+                finally:
+                    self._busy = False
+        return self._step
+
+
+class StoppedThread:
+    """A native thread that makes a call, and stops at the n-th point where it may lose the interpreter.
+
+    The test does what it likes then, and calls :meth:`go_on`.
+
+    Args:
+        call: What it does.
+        point: Where it stops, from 1.
+        wait: How to call a function that blocks; by default nothing else happens meanwhile.
+    """
+
+    def __init__(self, call: Callable[[], object], point: int, wait: Callable[..., Any] | None = None) -> None:
+        self.has_stopped = False
+        """Whether there are that many points."""
+        self._call = call
+        self._left = point
+        self._wait = wait or (lambda function, args: function(*args))
+        self._stopped = threading.Event()
+        self._go = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._wait(self._stopped.wait, (10,))
+
+    def _run(self) -> None:
+        sys.settrace(self._trace)
+        try:
+            self._call()
+        except BaseException as error:  # noqa: BLE001  # raised by go_on()
+            self._error = error
+        finally:
+            sys.settrace(None)
+            self._stopped.set()
+
+    def _trace(self, frame: FrameType, event: str, _arg: object) -> Any:
+        if "aemp_gevent/" not in frame.f_code.co_filename.replace("\\", "/"):
+            return None
+        frame.f_trace = self._step  # first: otherwise Python 3.13 does not look at the next
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        sys.settrace(self._trace)  # again: Python 3.12 looks now which events are wanted
+        return self._step
+
+    def _step(self, frame: FrameType, event: str, _arg: object) -> Any:
+        if event == "opcode" and frame.f_lasti in switch_points(frame.f_code):
+            self._left -= 1
+            if self._left == 0:
+                self.has_stopped = True
+                self._stopped.set()
+                assert self._go.wait(10)
+        return self._step
+
+    def go_on(self) -> None:
+        """Let it do the rest, and wait for its end."""
+        self._go.set()
+        self._wait(self._thread.join, (10,))
+        assert not self._thread.is_alive()
+        if self._error is not None:
+            raise self._error
