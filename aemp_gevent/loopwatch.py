@@ -9,7 +9,6 @@ loop's thread, and the loop logs it once it is free again.
 
 from __future__ import annotations
 
-import _thread
 import logging
 import os
 import sys
@@ -20,6 +19,8 @@ from typing import Any
 import gevent
 from gevent import monkey
 from gevent.hub import Hub
+
+from aemp_gevent.threads import allocate_lock, get_ident
 
 BLOCKED_SECONDS = 1.0
 """From here on a loop counts as blocked."""
@@ -39,15 +40,15 @@ class LoopWatch:
         self._users = 0
         self.process = os.getpid()
         """A forked child has this object, but not its thread."""
-        self._thread_id = _thread.get_ident()
+        self._thread_id = get_ident()
         self._last_beat = monotonic()
         self._stack: str | None = None
         loop: Any = hub.loop  # gevent's watchers have no types
         self._timer = loop.timer(_BEAT_SECONDS, _BEAT_SECONDS, ref=False)
         self._timer.start(self._beat)
-        # The real ones: in a patched program a thread is one more greenlet of the loop that blocks.
-        self._end: Any = monkey.get_original("_thread", "allocate_lock")()
+        self._end: Any = allocate_lock()
         self._end.acquire()
+        # A real one: in a patched program a thread is one more greenlet of the loop that blocks.
         monkey.get_original("_thread", "start_new_thread")(self._look_on, ())
 
     def use(self) -> LoopWatch:
@@ -77,7 +78,7 @@ class LoopWatch:
         while not self._end.acquire(timeout=_BEAT_SECONDS):
             late = monotonic() - self._last_beat - _BEAT_SECONDS
             if late > BLOCKED_SECONDS and self._stack is None:
-                frame = sys._current_frames().get(self._thread_id)
+                frame = sys._current_frames().get(self._thread_id)  # pyright: ignore[reportPrivateUsage]
                 if frame is not None:
                     self._stack = "".join(traceback.format_stack(frame))
 

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from time import monotonic
 
 import gevent
 import pytest
 from gevent import socket
 
+from aemp_gevent import loopwatch
 from aemp_gevent.loopwatch import watch_loop
 from aemp_gevent.node import Node
 from tests.helpers import wait_until
@@ -204,9 +208,10 @@ def test_nodes_of_one_loop_share_its_watch(make_node: MakeNode) -> None:
     assert one._network._loop_watch is two._network._loop_watch is not None
     watch = one._network._loop_watch
     one.shutdown()
-    assert not watch._end.acquire(blocking=False), "ended, and one node still needs it"
+    assert gevent.get_hub() in loopwatch._watches, "ended, and one node still needs it"
     two.shutdown()
-    assert watch._end.acquire(timeout=5)
+    assert gevent.get_hub() not in loopwatch._watches
+    assert not watch._timer.active
 
 
 def test_beats_end_with_the_last_link(make_node: MakeNode) -> None:
@@ -218,3 +223,28 @@ def test_beats_end_with_the_last_link(make_node: MakeNode) -> None:
         assert peer.answers()
         assert pulse._timer is not None
     wait_until(lambda: pulse._timer is None)
+
+
+PATCHED = """
+from gevent import monkey
+monkey.patch_all()
+import logging, sys, time
+import gevent
+from aemp_gevent import loopwatch
+
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+loopwatch.BLOCKED_SECONDS = 0.4
+loopwatch.watch_loop(gevent.get_hub())
+gevent.sleep(0.3)
+end = time.monotonic() + 1.5
+while time.monotonic() < end:  # busy with this
+    pass
+gevent.sleep(0.3)
+"""
+
+
+def test_blocked_loop_of_a_patched_program_is_named(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PATCHED)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=30)
+    assert "busy with this" in done.stdout, done.stdout + done.stderr
