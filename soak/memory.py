@@ -18,7 +18,7 @@ import resource
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -376,7 +376,7 @@ def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int, at_most: 
 
 
 @contextmanager
-def quick_peers() -> Iterator[None]:
+def quick_peers() -> Generator[None, None, None]:
     """Make peers try again sooner than a real network would like."""
     kept = {name: getattr(aemp_gevent.peer, name) for name in QUICK}
     for name, value in QUICK.items():

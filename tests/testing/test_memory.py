@@ -114,6 +114,21 @@ def test_bytes_arrive_in_order_and_never_inside_write(pair: Pair) -> None:
     assert (near.news, far.news) == ([], [])
 
 
+def test_split_delivery_comes_in_pieces() -> None:
+    with MemoryNetwork(3, split=1.0) as network:
+        accepted: list[Transport] = []
+        listening = network.carrier("10.0.0.2:1").listen(Endpoint("10.0.0.2", 1), accepted.append)
+        listening.start()
+        near = network.carrier("10.0.0.1:1").dial([listening.endpoint], 5.0)
+        wait_until(lambda: accepted)
+        pieces: list[bytes] = []
+        far = Recorder(accepted[0])
+        far.on_data = lambda data: pieces.append(bytes(data))  # type: ignore[method-assign]
+        near.write(b"x" * 1000)
+        wait_until(lambda: sum(map(len, pieces)) == 1000)
+        assert len(pieces) > 3
+
+
 def test_half_closed_connection_still_carries_the_other_way(pair: Pair) -> None:
     near, far = map(Recorder, pair())
     near.transport.write(b"last words")
