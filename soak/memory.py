@@ -239,7 +239,7 @@ class World:
     def _call_for_orphans(self) -> None:
         """See that there are links to the nodes of orphans: it is these that end them."""
         for member in self.members.values():
-            for port in member.orphans:
+            for port in list(member.orphans):  # sending may switch
                 node = port.partition("#")[0]
                 if node in self.members and not member.node.node_is_up(node):
                     member.node.snd(node, "devnull")

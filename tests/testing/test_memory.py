@@ -114,6 +114,35 @@ def test_bytes_arrive_in_order_and_never_inside_write(pair: Pair) -> None:
     assert (near.news, far.news) == ([], [])
 
 
+def test_split_delivery_comes_in_pieces() -> None:
+    with MemoryNetwork(3, split=1.0) as network:
+        accepted: list[Transport] = []
+        listening = network.carrier("10.0.0.2:1").listen(Endpoint("10.0.0.2", 1), accepted.append)
+        listening.start()
+        near = network.carrier("10.0.0.1:1").dial([listening.endpoint], 5.0)
+        wait_until(lambda: accepted)
+        pieces: list[bytes] = []
+        far = Recorder(accepted[0])
+        far.on_data = lambda data: pieces.append(bytes(data))  # type: ignore[method-assign]
+        near.write(b"x" * 1000)
+        wait_until(lambda: sum(map(len, pieces)) == 1000)
+        assert len(pieces) > 3
+
+
+def test_connection_has_a_latency_of_its_own() -> None:
+    seed = next(seed for seed in range(100) if 0.05 < MemoryNetwork(seed, skew=0.2).draw_skew() < 0.1)
+    with MemoryNetwork(seed, skew=0.2) as network:
+        accepted: list[Transport] = []
+        listening = network.carrier("10.0.0.2:1").listen(Endpoint("10.0.0.2", 1), accepted.append)
+        listening.start()
+        near = network.carrier("10.0.0.1:1").dial([listening.endpoint], 5.0)
+        far = Recorder(wait_until(lambda: accepted)[0])
+        began = monotonic()
+        near.write(b"x")
+        wait_until(lambda: far.data)
+        assert monotonic() - began > 0.05
+
+
 def test_half_closed_connection_still_carries_the_other_way(pair: Pair) -> None:
     near, far = map(Recorder, pair())
     near.transport.write(b"last words")
@@ -374,6 +403,16 @@ def test_node_that_crashed_in_silence_is_missed(network: MemoryNetwork) -> None:
     new = network.node(two.NODE(), **QUICK)
     new.reg(new.port(lambda reply: new.snd(reply, "successor")), "who")
     wait_until(lambda: one.syncal(0.1, f"{two.NODE()}#who"))
+
+
+def test_successor_resets_what_a_silent_crash_left_open(network: MemoryNetwork) -> None:
+    one, two, inbox, lost = linked(network, **PATIENT)
+    network.crash(two, silent=True)
+    one.snd(inbox, "is not answered")
+    turns(10)
+    assert not lost.count
+    network.node(two.NODE(), **PATIENT)
+    assert "reset" in lost.wait()[2]
 
 
 def test_sender_pauses_when_the_other_node_does_not_read() -> None:
