@@ -34,7 +34,7 @@ demo: $(STAMPS)/run ## watch four processes talk and die; INPUT=file counts the 
 
 test: $(STAMPS)/test ## run the tests with coverage; ARGS='-k name' is handed to pytest
 	@$(PY) -m coverage erase
-	@$(PY) -m pytest --cov= $(ARGS)
+	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --cov= $(ARGS)
 
 lint: $(STAMPS)/lint ## check style, format, types and floors
 	$(PY) -m ruff check
