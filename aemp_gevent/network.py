@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from aemp_gevent._version import __version__
 from aemp_gevent.dialer import dial
 from aemp_gevent.errors import AempError
 from aemp_gevent.flow import Handover
+from aemp_gevent.forking import Helper, close_quietly, keep
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
 from aemp_gevent.listener import Listener
@@ -127,6 +129,9 @@ class Network:
         self._closed = False
         self._buffer = bytearray(READ_BYTES)
         self._workers = gevent.pool.Group()  # dials and seeds
+        self._workers.greenlet_class = Helper
+        self._dialling: set[socket.socket] = set()  # sockets that connect
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()  # all that are open, whoever has them
         self._changed = Event()
         self.handover = Handover(self)
         """How other native threads send."""
@@ -224,7 +229,7 @@ class Network:
         patience = max(self.settings.monitor_timeout - self.settings.handshake_timeout, 1.0)
         try:
             # Both in the try: the connection may be gone again before we look at it.
-            self._link(dial(endpoints, patience), peer, dialled=True)
+            self._link(dial(endpoints, patience, self._dialling), peer, dialled=True)
         except (OSError, AempError) as error:
             peer.attempt_failed(str(error))
 
@@ -249,7 +254,7 @@ class Network:
             if not set(endpoints).isdisjoint(ids.endpoints(self.node_id)):
                 self._own_seeds.add(seed)
                 return None
-            sock = dial(endpoints, self.settings.monitor_timeout)
+            sock = dial(endpoints, self.settings.monitor_timeout, self._dialling)
             link = self._link(sock, None, dialled=True)
         except (AempError, OSError) as error:
             _log.info("seed %s cannot be reached: %s", seed, error)
@@ -291,6 +296,7 @@ class Network:
             dialled=dialled,
             max_message_bytes=self.settings.max_message_bytes,
         )
+        self._links.add(link)
         self.strangers.add(link)
         link.start(self.settings.handshake_timeout)
         return link
@@ -317,6 +323,24 @@ class Network:
         for peer in self.peers.values():
             if peer.link is not None and peer.link.greeting is not None and peer.link.greeting.is_ours:
                 peer.link.send(["", "bye"])
+
+    def abandon(self) -> None:
+        """Let go of all links and listeners, in a forked child: the parent goes on with them, undisturbed.
+
+        Nothing is said to anybody, shut down or unlinked; only this process's copies of the
+        descriptors are closed.
+        """
+        self._closed = True
+        keep(self, list(self._workers))
+        for worker in self._workers:
+            if isinstance(worker, Helper):  # as all of them are
+                worker.stopped = True
+        for listener in self._listeners:
+            listener.abandon()
+        for link in self._links:
+            link.abandon(watching=not self.scheduler.is_foreign)
+        for sock in self._dialling:
+            close_quietly(sock)
 
     def close(self) -> None:
         """Close all links and listeners at once. Idempotent."""
