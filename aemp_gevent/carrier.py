@@ -16,6 +16,7 @@ from gevent import socket
 from gevent.hub import Hub
 
 from aemp_gevent.dialer import dial
+from aemp_gevent.forking import close_quietly
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.listener import Listener
 from aemp_gevent.transport import READ_BYTES, SocketTransport, Transport
@@ -36,6 +37,9 @@ class Listening(Protocol):
 
     def close(self) -> None:
         """Stop accepting. Idempotent."""
+
+    def abandon(self) -> None:
+        """Let go of it, in a forked child: the parent goes on accepting."""
 
 
 class Carrier(Protocol):
@@ -61,6 +65,9 @@ class Carrier(Protocol):
         """
         ...
 
+    def abandon(self) -> None:
+        """Let go of connections that are being made, in a forked child."""
+
 
 class SocketCarrier:
     """Carries links over gevent's stream sockets.
@@ -76,12 +83,17 @@ class SocketCarrier:
         self._hub = hub
         self._patience = patience
         self._buffer = bytearray(READ_BYTES)
+        self._dialling: set[socket.socket] = set()
 
     def listen(self, endpoint: Endpoint, accepted: Callable[[Transport], None]) -> Listener:
         return Listener(endpoint, lambda sock: accepted(self._carry(sock)))
 
     def dial(self, endpoints: Sequence[Endpoint], timeout: float) -> SocketTransport:
-        return self._carry(dial(endpoints, timeout))
+        return self._carry(dial(endpoints, timeout, self._dialling))
+
+    def abandon(self) -> None:
+        for sock in self._dialling:
+            close_quietly(sock)
 
     def _carry(self, sock: socket.socket) -> SocketTransport:
         if sock.family != getattr(std_socket, "AF_UNIX", None):

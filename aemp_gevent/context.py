@@ -59,6 +59,8 @@ def port_context(port: Port | None) -> Generator[None, None, None]:
     try:
         yield
     finally:
+        if before is not None and before.scheduler.is_abandoned:
+            before = None  # it forked, and this is the child
         current.aemp_port = before  # type: ignore[attr-defined]
 
 

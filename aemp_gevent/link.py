@@ -349,6 +349,13 @@ class Link:
         self.closed = True
         self.transport.abort()
 
+    def abandon(self, *, watching: bool) -> None:
+        """Close this process's copy of the connection, in a forked child; see :meth:`Transport.abandon`."""
+        if watching:
+            self._stop_timer()
+        self.closed = True
+        self.transport.abandon(watching=watching)
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.stop()

@@ -14,6 +14,7 @@ import gevent
 from gevent import socket
 
 from aemp_gevent.errors import ListenError
+from aemp_gevent.forking import Helper, close_quietly, keep
 from aemp_gevent.ids import Endpoint
 
 ANY_HOST = "*"
@@ -50,11 +51,11 @@ class Listener:
         """The endpoint, with the real port."""
         if not endpoint.path:
             self.endpoint = Endpoint(endpoint.host, self._socket.getsockname()[1])
-        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._greenlet: Helper | None = None
 
     def start(self) -> None:
         """Begin to accept."""
-        self._greenlet = gevent.spawn(self._accept)
+        self._greenlet = Helper.spawn(self._accept)
 
     def _accept(self) -> None:
         while True:
@@ -71,6 +72,15 @@ class Listener:
             except OSError as error:  # the stranger is gone before we looked at it
                 _log.debug("a connection to %s was gone at once: %s", self.endpoint, error)
                 sock.close()
+
+    def abandon(self) -> None:
+        """Close this process's copy of the socket, in a forked child; the parent goes on accepting."""
+        if self._greenlet is not None:
+            self._greenlet.stopped = True
+            keep(self._greenlet)
+        if not self._closed:
+            self._closed = True
+            close_quietly(self._socket)
 
     def close(self) -> None:
         """Stop accepting. Idempotent."""

@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from gevent import Greenlet
 from greenlet import getcurrent
 
-from aemp_gevent import calls, ids, monitors, spawning
+from aemp_gevent import calls, forking, ids, monitors, spawning
 from aemp_gevent.attachment import Attachment
 from aemp_gevent.context import current_port, require_port, run_in
 from aemp_gevent.errors import (
@@ -60,6 +60,11 @@ class LocalNode:
     """The ports of one process, and everything they can do among themselves."""
 
     def __init__(self) -> None:
+        self._begin()
+        forking.register(self)
+
+    def _begin(self) -> None:
+        """Be a node that has no port yet, with an ID that no other ever had."""
         self._scheduler = Scheduler()
         self._scheduler.on_unmonitored_death = self._unmonitored_death
         self._ports = self._scheduler.ports
@@ -70,6 +75,18 @@ class LocalNode:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"
+
+    # --- forks ---
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this native thread is the one the node belongs to."""
+        return get_ident() == self._scheduler.thread
+
+    def forked(self) -> None:
+        """Be a fresh private node, in a forked child of the process that had this one."""
+        self._scheduler.abandon()
+        self._begin()
 
     # --- identity ---
 
@@ -489,7 +506,7 @@ class LocalNode:
             NotLocalError, DeadPortError: It is no living port of this node.
         """
         target = self._local("peval_async()", port)
-        return Greenlet.spawn(run_in, target, function, *args)
+        return self._scheduler.start_greenlet(run_in, target, function, *args)
 
     def after(self, seconds: float | None, what: Any, *msg: Any) -> Timer:
         """Call ``what()``, or send ``msg`` to the port ``what``, in a while, in this port's context.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from aemp_gevent._version import __version__
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
 from aemp_gevent.errors import AempError
 from aemp_gevent.flow import Handover
+from aemp_gevent.forking import Helper, keep
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
@@ -167,9 +169,10 @@ class Network:
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None
         self._carrier = carrier or SocketCarrier(scheduler.hub, patience)
-        self._dials = gevent.pool.Group()
-        self._seeds = gevent.pool.Group()
+        self._dials = _helpers()
+        self._seeds = _helpers()
         self._leaving: list[Link] = []
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()  # all that are open, whoever has them
         self._changed = Event()
         self.handover = Handover(self)
         """How other native threads send."""
@@ -341,6 +344,7 @@ class Network:
             dialled=dialled,
             max_message_bytes=self.settings.max_message_bytes,
         )
+        self._links.add(link)
         self.strangers.add(link)
         link.start(self.settings.handshake_timeout)
         return link
@@ -387,16 +391,40 @@ class Network:
             link.owner = Leaver(self)
             self._leaving.append(link)
 
+    def abandon(self) -> None:
+        """Let go of all links and listeners, in a forked child: the parent goes on with them, undisturbed.
+
+        Nothing is said to anybody, shut down or unlinked; only this process's copies of the
+        descriptors are closed.
+        """
+        self._closed = True
+        workers = [*self._dials, *self._seeds]
+        keep(self, workers)
+        for worker in workers:
+            if isinstance(worker, Helper):  # as all of them are
+                worker.stopped = True
+        watching = not self.scheduler.is_foreign
+        if watching:
+            self._stop_beating()
+        self._carrier.abandon()
+        for listener in self._listeners:
+            listener.abandon()
+        for link in self._links:
+            link.abandon(watching=watching)
+
+    def _stop_beating(self) -> None:
+        self.pulse.stop()
+        if self._loop_watch is not None:
+            self._loop_watch.release()
+            self._loop_watch = None
+
     def close(self) -> None:
         """Close all links and listeners at once, without a word. Idempotent."""
         self._closed = True
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
-        self.pulse.stop()
-        if self._loop_watch is not None:
-            self._loop_watch.release()
-            self._loop_watch = None
+        self._stop_beating()
         self._seeds.kill(block=False)
         self._dials.kill(block=False)
         for link in list(self.strangers):
@@ -407,3 +435,10 @@ class Network:
         for link in self._leaving:
             link.close()
         self._leaving.clear()
+
+
+def _helpers() -> gevent.pool.Group:
+    """Return a group for greenlets of ours, which stop in a forked child."""
+    group = gevent.pool.Group()
+    group.greenlet_class = Helper
+    return group

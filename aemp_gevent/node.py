@@ -76,12 +76,21 @@ class Node(LocalNode):
     def __init__(self, *, carrier: Carrier | None = None) -> None:
         super().__init__()
         self._carrier = carrier
+        self._requests = Requests(self)
+
+    def _begin(self) -> None:
+        super()._begin()
         self._network: Network | None = None
         self._initialising = False
         self._ending = False
-        self._requests = Requests(self)
         self._former_id = self._id
         self._node_callbacks: dict[NodeGuard, tuple[Handler, Port | None]] = {}
+
+    def forked(self) -> None:
+        """Be a fresh private node, in a forked child of the process that had this one and keeps its links."""
+        if self._network is not None:
+            self._network.abandon()
+        super().forked()
 
     # --- becoming a networked node ---
 

@@ -27,13 +27,10 @@ class Deadline:
     def __init__(self, port: Port, seconds: float) -> None:
         self.expired = False
         self._port = port
-        self._timer = port.scheduler.hub.loop.timer(max(seconds, 0))
-        # update: the loop's idea of now may be a whole turn old.
-        self._timer.start(self._expire, update=True)
+        self._timer = port.scheduler.start_timer(seconds, self._expire)
 
     def close(self) -> None:
-        self._timer.stop()
-        self._timer.close()
+        self._port.scheduler.end_timer(self._timer)
 
     def _expire(self) -> None:  # on the hub
         self.expired = True

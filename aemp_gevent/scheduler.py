@@ -53,6 +53,7 @@ reductions, Coro's ready queue, trio's "hand over, don't wake".
 from __future__ import annotations
 
 import logging
+import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -63,9 +64,10 @@ import gevent
 from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
+from aemp_gevent import forking
 from aemp_gevent.errors import PortKilled, WrongThread
 from aemp_gevent.matching import Handler, Message
-from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, RUNNING, STARTED, Port, Reason
+from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Port, Reason
 from aemp_gevent.threads import Doorbell, doorbell_of, get_ident
 
 SLICE = 32
@@ -88,7 +90,7 @@ _log = logging.getLogger("aemp_gevent")
 class Runner(greenlet):
     """A greenlet that serves ports, one after the other."""
 
-    __slots__ = ("aemp_port", "at", "idle")
+    __slots__ = ("aemp_port", "at", "idle", "stopped")
 
     def __init__(self, run: Callable[[Runner], None], hub: Hub) -> None:
         super().__init__(run, hub)
@@ -97,6 +99,22 @@ class Runner(greenlet):
         self.at: Port | None = None
         """The port it serves. Not the same: ``peval`` and ``attach`` change the context."""
         self.idle = False
+        self.stopped = False
+        """Whether it stays where it is, whoever wants to resume it: this is a forked child, and it the parent's."""
+
+    # For gevent, which resumes blocked handlers. We ourselves call greenlet's methods: half a
+    # microsecond would be felt there, and who is stopped does not stand where we look.
+
+    def switch(self, *args: Any) -> Any:
+        """Go on, unless stopped."""
+        return None if self.stopped else _switch(self, *args)
+
+    def throw(self, *args: Any) -> Any:
+        """Be interrupted, unless stopped."""
+        return None if self.stopped else greenlet.throw(self, *args)
+
+
+_switch = greenlet.switch
 
 
 class Job:
@@ -164,6 +182,11 @@ class Scheduler:
         self._turn_started = 0.0
         self._turn_over = False
         self._next_turn: Any = None  # gevent's watchers have no types
+        self._timers: set[Any] = set()
+        self._runners: weakref.WeakSet[Runner] = weakref.WeakSet()
+        self._helpers: weakref.WeakSet[forking.Helper] = weakref.WeakSet()
+        self.is_abandoned = False
+        """Whether this is a forked child, and this the parent's: everything stands still for ever."""
 
     # --- asking for work to be done ---
 
@@ -224,6 +247,70 @@ class Scheduler:
         else:
             self.hub.loop.run_callback(self.pump)
 
+    # --- timers and greenlets that end with the node ---
+
+    def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> Any:
+        """Have ``call(*args)`` made on the hub once, in a while; return the timer for :meth:`end_timer`."""
+        timer = self.hub.loop.timer(max(seconds, 0))
+        self._timers.add(timer)
+        # update: the loop's idea of now may be a whole turn of ours old.
+        timer.start(call, *args, update=True)
+        return timer
+
+    def end_timer(self, timer: Any) -> None:
+        """Stop a timer and forget it. Idempotent."""
+        if timer in self._timers:
+            self._timers.remove(timer)
+            timer.stop()
+            timer.close()
+
+    def start_greenlet(self, function: Callable[..., Any], *args: Any) -> forking.Helper:
+        """Start a greenlet beside the runners, which a forked child stops like these."""
+        helper = forking.Helper.spawn(function, *args)
+        self._helpers.add(helper)
+        return helper
+
+    def abandon(self) -> None:
+        """Stop for ever, in a forked child: nothing here runs on, nothing is thrown into anybody, and all is kept."""
+        current = getcurrent()
+        runners = list(self._runners)
+        forking.keep(self, self._hub, runners, list(self._helpers), list(self.runq), list(self._deaths))
+        is_ours = not self.is_foreign  # the loop of a thread that only the parent has may be in any state
+        self.is_abandoned = True
+        self.thread = 0
+        self.on_unmonitored_death = _ignore
+        waiting: set[object] = {current}
+        for port in self.ports.values():
+            if port.state != REMOTE:
+                waiting.add(port.waiter)
+                port.state = DEAD
+                port.mailbox = NOWHERE
+                port.dying = port.dying or ()
+        # Whoever forked may come back to the runner's loop, which must find nothing to do; what is
+        # appended from now on vanishes.
+        served = current.at if isinstance(current, Runner) else None
+        if isinstance(current, Runner):
+            current.at = None
+        if served is not None and served.inbox:
+            forking.keep(list(served.inbox))
+            served.inbox.clear()
+        for queue in (self.runq, self._deaths, self._pool):
+            queue.clear()
+        self.runq = deque(maxlen=0)
+        self._deaths = deque(maxlen=0)
+        self.pumped = True
+        for runner in runners:
+            runner.stopped = runner is not current
+        for helper in self._helpers:
+            helper.stopped = helper is not current
+        if is_ours and self._hub is not None:
+            for timer in [*self._timers, self._next_turn]:
+                timer.stop()
+            blocked = [runner for runner in runners if not (runner.idle or runner.dead or runner in waiting)]
+            forking.stop_watchers_of([*blocked, *(helper for helper in self._helpers if helper is not current)])
+        forking.keep(list(self._timers))
+        self._timers.clear()
+
     # --- on the hub ---
 
     def pump(self) -> None:
@@ -244,9 +331,13 @@ class Scheduler:
             while runq:
                 # The runner, or whoever it hands over to, comes back when it blocks, has
                 # nothing left to do, or the turn is over.
-                runner = pool.pop() if pool else Runner(self._run, self.hub)
+                if pool:
+                    runner = pool.pop()
+                else:
+                    runner = Runner(self._run, self.hub)
+                    self._runners.add(runner)
                 runner.idle = False
-                runner.switch(runner)
+                _switch(runner, runner)
                 if self._turn_over:
                     # Not run_callback: gevent runs 50 of those between two looks at its
                     # sockets, which starved them for 200 ms.
@@ -365,7 +456,7 @@ class Scheduler:
         runner.idle = True
         stray: BaseException | None = None
         try:
-            target.switch()
+            _switch(target)
         except BaseException as error:  # noqa: BLE001
             stray = error
         if runner.idle:
@@ -441,7 +532,7 @@ class Scheduler:
                     # two actors that talk to each other.
                     next_greenlet = runq.popleft().waiter
                     if next_greenlet is not current:
-                        next_greenlet.switch()
+                        _switch(next_greenlet)
                 else:
                     self._give_way()
         except BaseException:
@@ -461,7 +552,7 @@ class Scheduler:
         if runq and self.credit > 0 and self._pool:
             runner = self._pool.pop()
             runner.idle = False
-            runner.switch()
+            _switch(runner)
             return
         if (runq or self._deaths) and not self.pumped:
             self.ask()

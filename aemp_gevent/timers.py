@@ -25,9 +25,7 @@ class Timer:
         self._job: CallJob | None = CallJob(context, self._call, (function, *args))
         self._watcher: Any = None  # gevent's watchers have no types
         if seconds is not None:
-            self._watcher = scheduler.hub.loop.timer(max(seconds, 0))
-            # update: the loop's idea of now may be a whole turn of the scheduler old.
-            self._watcher.start(self._due, update=True)
+            self._watcher = scheduler.start_timer(seconds, self._due)
 
     def _due(self) -> None:  # on the hub
         self._close()
@@ -42,8 +40,7 @@ class Timer:
 
     def _close(self) -> None:
         if self._watcher is not None:
-            self._watcher.stop()
-            self._watcher.close()
+            self._scheduler.end_timer(self._watcher)
             self._watcher = None
 
     def cancel(self) -> None:

@@ -21,6 +21,8 @@ from typing import Any, Protocol
 from gevent import socket
 from gevent.hub import Hub
 
+from aemp_gevent.forking import close_quietly
+
 READ_BYTES = 256 * 1024
 """How much is read at once: four 64 KiB messages. The buffer is shared by all transports of a hub's node."""
 
@@ -70,6 +72,13 @@ class Transport(Protocol):
 
     def abort(self) -> None:
         """Close now with a reset, so that the other side knows that something was lost."""
+
+    def abandon(self, *, watching: bool) -> None:
+        """Close this process's copy of the connection, in a forked child: the parent goes on with it, undisturbed.
+
+        Args:
+            watching: Whether the loop that watches it is this thread's, so that it may be told.
+        """
 
     def pause(self) -> None:
         """Stop reading for a while."""
@@ -260,6 +269,17 @@ class SocketTransport:
             # A linger time of zero makes close() send a reset.
             self._socket.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close()
+
+    def abandon(self, *, watching: bool) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._sink = None
+        if watching:
+            for watcher in (self._reader, self._writer):
+                watcher.stop()
+                watcher.close()
+        close_quietly(self._socket)
 
 
 def _describe(sock: socket.socket) -> str:

@@ -59,7 +59,7 @@ def test_endpoint_that_never_answers_costs_its_part_of_the_timeout(monkeypatch: 
     """What is left goes to the others."""
     waited: list[float] = []
 
-    def silent(endpoint: Endpoint, timeout: float) -> object:
+    def silent(endpoint: Endpoint, timeout: float, _under_way: object) -> object:
         waited.append(timeout)
         raise TimeoutError("timed out")
 

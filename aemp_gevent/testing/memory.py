@@ -488,6 +488,9 @@ class MemoryCarrier:
         host = next((endpoint.host for endpoint in ids.endpoints(self.name)), "")
         return str(Endpoint(host or self.name, self._network.free_port()))
 
+    def abandon(self) -> None:
+        """Do nothing: what a forked child has of a network in memory is its own."""
+
     def die(self, *, silent: bool) -> None:
         """End everything. Idempotent."""
         self.is_dead = True
@@ -521,6 +524,9 @@ class _Listener:
             self._backlog.append(end)
         elif not end.is_closed:
             self._accepted(end)
+
+    def abandon(self) -> None:
+        self._network.unbind(self)
 
     def close(self) -> None:
         self._network.unbind(self)

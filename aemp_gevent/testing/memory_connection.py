@@ -338,6 +338,9 @@ class End:
         else:
             self._send_end()
 
+    def abandon(self, *, watching: bool) -> None:
+        self._forget()  # a forked child has both ends for itself
+
     def abort(self) -> None:
         if not self.is_closed:
             self._forget()

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""Forks: the child's nodes are fresh, and nothing of the parent's runs on in it.
+
+A fork copies everything: ports, blocked handlers, timers, links. In the child all of
+it must stop, at once and for ever, without anybody noticing: no exception may be thrown
+into a handler (its ``finally`` block would do in the child what only the parent may do),
+and nothing may be said on a link that is the parent's. So it is *abandoned*: timers are
+stopped, greenlets do not react any more to being switched to, and all of it is kept, as
+greenlets that nobody refers to are thrown a ``GreenletExit`` when they are collected.
+
+gevent's own part: its loops notice a fork by themselves (libev), or are told by
+``gevent.os.fork`` and here; sockets of the child's that stand in the parent's ``epoll``
+set stay there, as closing the copy of a descriptor does not touch the original. Who
+uses gevent's greenlets directly meets gevent's rules: those go on in the child.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket as std_socket
+import sys
+import weakref
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import gevent
+from gevent import Greenlet, socket
+from greenlet import getcurrent, greenlet
+
+
+class Forkable(Protocol):
+    """What becomes another in a forked child: a node."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this native thread has the node's hub."""
+        ...
+
+    def forked(self) -> None:
+        """Be a fresh one. Called in the child, in whatever greenlet forked; must not switch."""
+
+
+# Of the process, and not of a node, like the fork itself.
+_nodes: weakref.WeakSet[Any] = weakref.WeakSet()
+_kept: list[object] = []  # what the parent left in this process, for ever
+
+
+def register(node: Forkable) -> None:
+    """Have a node told of forks for as long as it lives."""
+    _nodes.add(node)
+
+
+def keep(*things: object) -> None:
+    """Keep something from ever being collected."""
+    _kept.extend(things)
+
+
+def _in_child() -> None:
+    nodes: list[Forkable] = list(_nodes)
+    if any(node.is_here for node in nodes):
+        # gevent's os.fork does the same, again and without harm; the plain one does not, and a child that
+        # resolves a host name first thing would wait forever for the threads that only the parent has.
+        gevent.reinit()
+    for node in nodes:
+        try:
+            node.forked()
+        except Exception as error:  # noqa: BLE001  # the others are to be told all the same
+            sys.excepthook(type(error), error, error.__traceback__)
+    current = getcurrent()
+    if getattr(current, "aemp_port", None) is not None:
+        current.aemp_port = None  # type: ignore[attr-defined]  # it carries one
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+class Helper(Greenlet):  # type: ignore[type-arg]  # only its stubs can be subscripted
+    """A greenlet of ours beside the runners, which can be stopped for ever."""
+
+    stopped = False
+    """Whether being switched to, or thrown into, shall have no effect."""
+
+    def switch(self, *args: Any, **kwargs: Any) -> Any:
+        """Go on, unless stopped."""
+        return None if self.stopped else super().switch(*args, **kwargs)
+
+    def throw(self, *args: Any) -> Any:
+        """Be interrupted, unless stopped."""
+        return None if self.stopped else super().throw(*args)
+
+
+def stop_watchers_of(greenlets: Iterable[greenlet]) -> None:
+    """Stop what would resume these greenlets: sockets' readiness, and timers.
+
+    Resuming them has no effect any more, but a socket that stays readable would have
+    the loop try it for ever, and a long timer would keep the loop from its end.
+    Looks through all objects of the process (some 10 ms a million), without touching those it does not stop.
+    """
+    found: list[Any] = list(greenlets)
+    if not found:
+        return
+    watchers: tuple[type, ...] = (gevent.get_hub().loop.WatcherType,)  # type: ignore[attr-defined]
+    # A watcher has a tuple of arguments, with the greenlet in it, or a gevent Waiter that has the greenlet.
+    for _ in range(3):
+        found = [
+            thing
+            for thing in gc.get_referrers(*found)
+            if isinstance(thing, (tuple, *watchers)) or type(thing).__name__.endswith("Waiter")
+        ]
+        for watcher in found:
+            if isinstance(watcher, watchers):
+                watcher.stop()  # type: ignore[attr-defined]  # gevent's watchers have no types
+        found = [thing for thing in found if not isinstance(thing, watchers)]
+        if not found:
+            return
+
+
+def close_quietly(sock: socket.socket) -> None:
+    """Close this process's copy of a socket: nothing is shut down, and nobody who waits for it is told."""
+    descriptor = sock.detach()
+    if descriptor >= 0:
+        std_socket.close(descriptor)

@@ -1,0 +1,764 @@
+# SPDX-License-Identifier: MIT
+"""Forked children: fresh nodes, in which nothing of the parent's runs on, and which leave its links alone.
+
+The parents are programs of their own, linked to a node of the test's. Whatever runs in
+them writes what it does, and where, to a file: nothing may be written by a child but
+what a child was told to do.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import weakref
+from pathlib import Path
+
+import pytest
+
+from aemp_gevent import Node, ids
+from tests.helpers import wait_until
+from tests.networking import SECRET, Deaths, line_of, node_factory, process
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
+]
+
+PRELUDE = f"""
+import os, sys, threading, time
+PARENT = os.getpid()
+LOG, SERVER = sys.argv[1:3]
+SECRET = {SECRET!r}
+import gevent
+from gevent import socket
+from gevent.event import Event
+import aemp_gevent as mp
+from aemp_gevent import *
+
+def note(*what):
+    with open(LOG, "a") as file:
+        file.write(" ".join(["parent" if os.getpid() == PARENT else "child", *map(str, what)]) + "\\n")
+
+def say(*what):
+    print(*what, flush=True)
+
+def be_linked(nodeid="127.0.0.1:0", **settings):
+    initialise_node(nodeid, secret={SECRET!r}, **settings)
+    go = Event()
+    port_of_parent = port()
+    rcv(port_of_parent, "go", lambda *_: go.set())
+    rcv(port_of_parent, "echo", lambda back, *message: snd(back, *message))
+    snd(SERVER, "up", port_of_parent)
+    return go
+
+def wait_for_child(pid):
+    try:
+        while os.waitpid(pid, os.WNOHANG)[0] == 0:
+            gevent.sleep(0.01)
+    except ChildProcessError:
+        pass  # gevent was faster
+"""
+
+BUSY = """
+def leave(name):
+    note(name, "left by", type(sys.exc_info()[1]).__name__)
+
+def blocked(name, wait):
+    def handler(*_):
+        try:
+            wait()
+            note(name, "went on")
+        finally:
+            leave(name)
+    made = port(handler)
+    snd(made)
+    mon(made, lambda *reason: note(name, "died", reason))
+    return made
+
+released = Event()
+ours, theirs = socket.socketpair()
+never_read, written = socket.socketpair()
+
+def with_timeout():
+    with gevent.Timeout(0.3, False):
+        Event().wait()
+
+blocked("sleep", lambda: gevent.sleep(0.3))
+blocked("event", released.wait)
+blocked("recv", lambda: ours.recv(1))
+blocked("readable", lambda: socket.wait_read(never_read.fileno()))
+blocked("timeout", with_timeout)
+blocked("syncal", lambda: syncal(0.3, port()))
+
+@actor
+def act(name):
+    try:
+        while True:
+            note(name, receive("stop", timeout=0.3, default="timed out"))
+    finally:
+        leave(name)
+
+actor_port = act("actor")
+
+def helping():
+    try:
+        gevent.sleep(0.3)
+        note("helper went on")
+    finally:
+        leave("helper")
+
+peval_async(port(), helping)
+ticks = []
+def tick():
+    note("tick")
+    after(0.05, tick)
+after(0.05, tick)
+after(3600, note, "late")
+mon_nodes(lambda *what: note("mon_nodes", *what))
+gevent.sleep(0.1)
+"""
+
+CHILD_LIVES = """
+    assert SELF() is None, SELF()
+    assert NODE() != parent_id and NODE().startswith("anon/"), NODE()
+    assert not default_node._ports and up_nodes() == []
+    snd(actor_port, "stop")
+    kil(actor_port)
+    released.set()
+    theirs.send(b"x")
+    written.send(b"x")
+    hub = gevent.get_hub()
+    before = hub.loop.iteration
+    got = []
+    mine = port(got.append)
+    assert mine.partition("#")[2][:10] != actor_port.partition("#")[2][:10]
+    snd(mine, "hello")
+    after(0.05, snd, mine, "later")
+    with attach() as me:
+        snd(me, "for me")
+        assert receive(timeout=5) == ("for me",)
+    for _ in range(60):
+        gevent.sleep(0.01)
+    assert got == ["hello", "later"], got
+    assert hub.loop.iteration - before < 600, "the loop spins"
+    note("was fine")
+"""
+
+
+@pytest.fixture
+def make_node():
+    with node_factory() as make:
+        yield make
+
+
+class Server:
+    """A node of the test's, to which a parent is linked."""
+
+    def __init__(self, make_node, tmp_path: Path) -> None:
+        self.node = make_node()
+        self.log = tmp_path / "log"
+        self.log.touch()
+        self.messages: list[tuple[object, ...]] = []
+        self.port = self.node.port(lambda *message: self.messages.append(message))
+        self.deaths = Deaths()
+        self.parent = ""
+
+    def run(self, program: str):
+        return process(PRELUDE + program, str(self.log), self.port)
+
+    def linked(self) -> None:
+        """Wait for the parent's link, and monitor a port of its."""
+        wait_until(lambda: self.heard("up"), within=20, show=lambda: self.messages)
+        self.parent = self.heard("up")[0][1]
+        self.node.mon(self.parent, self.deaths)
+
+    def heard(self, tag: str):
+        return [message for message in self.messages if message[0] == tag]
+
+    def check_link(self) -> None:
+        """The link works in both directions, and was never lost."""
+        self.node.snd(self.parent, "echo", self.port, "echoed", len(self.messages))
+        wait_until(lambda: self.heard("echoed"), within=20, show=lambda: self.messages)
+        assert self.deaths.count == 0
+        lost = [line for line in self.notes() if "mon_nodes" in line and not line.endswith(" True")]
+        assert not lost
+
+    def notes(self) -> list[str]:
+        return self.log.read_text().splitlines()
+
+    def of_child(self) -> list[str]:
+        return [line for line in self.notes() if not line.startswith("parent ")]
+
+
+@pytest.fixture
+def server(make_node, tmp_path):
+    return Server(make_node, tmp_path)
+
+
+FORKS = {
+    "os.fork": ("", "os.fork"),
+    "gevent.os.fork": ("", "gevent.os.fork"),
+    "patched": ("import gevent.monkey; gevent.monkey.patch_all()", "os.fork"),
+    "forkpty": ("", "lambda: os.forkpty()[0]"),
+}
+
+ENDS = {
+    "_exit": "os._exit(0)",
+    "sys.exit": "sys.exit(0)",
+    "exec": "os.execv(sys.executable, [sys.executable, '-c', 'pass'])",
+    "end-of-program": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("fork", "end"),
+    [
+        *((fork, "_exit") for fork in FORKS),
+        *(("os.fork", end) for end in ENDS if end != "_exit"),
+        ("patched", "sys.exit"),
+    ],
+)
+def test_nothing_of_the_parents_runs_on_in_the_child_and_its_links_stay_as_they_are(server, fork, end):
+    first, call = FORKS[fork]
+    program = (
+        BUSY
+        + f"""
+go = be_linked()
+assert go.wait(20)
+parent_id = NODE()
+fork = {call}
+pid = fork()
+if pid == 0:
+    try:
+"""
+        + CHILD_LIVES.replace("\n    ", "\n        ")
+        + f"""
+    except BaseException as error:
+        note("failed:", type(error).__name__, error)
+        os._exit(1)
+    {ENDS[end]}
+else:
+    wait_for_child(pid)
+    gevent.sleep(0.3)
+    released.set()
+    theirs.send(b"x")
+    snd(actor_port, "stop")
+    say("the child is gone")
+    go.clear()
+    assert go.wait(20)
+    note("done")
+    shutdown()
+    os._exit(0)
+"""
+    )
+    with process(first + "\n" + PRELUDE + program, str(server.log), server.port) as parent:
+        server.linked()
+        server.node.snd(server.parent, "go")
+        while line_of(parent) != "the child is gone":  # a pty's child has another terminal
+            pass
+        server.check_link()
+        server.node.snd(server.parent, "go")
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert server.of_child() == ["child was fine"]
+    notes = server.notes()
+    for name in ("sleep", "event", "recv", "readable", "timeout", "syncal"):
+        assert f"parent {name} went on" in notes, "it went on where it belongs"
+        assert f"parent {name} left by NoneType" in notes
+    assert "parent helper went on" in notes
+    assert "parent actor ('stop',)" in notes
+    assert notes.count("parent tick") > 5
+    assert not [line for line in notes if "died ('die'" in line]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param("snd(port(fork), 'x')", id="handler"),
+        pytest.param("made = port(); rcv(made, 'x', fork); snd(made, 'x')", id="tag-handler"),
+        pytest.param("port_async(fork)", id="actor"),
+        pytest.param("made = port(); mon(made, fork); kil(made)", id="monitor"),
+        pytest.param("after(0, fork)", id="timer"),
+        pytest.param("peval(port(), fork)", id="peval"),
+        pytest.param("peval_async(port(), fork)", id="peval_async"),
+        pytest.param("port_async(lambda: peval(port(), fork))", id="peval-in-an-actor"),
+        pytest.param("attached()", id="attach"),
+        pytest.param("port_async(inside)", id="handler-of-an-actor"),
+    ],
+)
+def test_a_fork_from_inside_a_port_leaves_the_child_outside_of_any(server, where):
+    program = f"""
+messages = []
+pids = []
+
+def fork(*_):
+    here = SELF()
+    snd(here, "x") if here in second else None
+    pid = os.fork()
+    if pid:
+        pids.append(pid)
+        assert SELF() == here
+        return
+    note("SELF is", SELF())
+    try:
+        receive(timeout=0)
+    except NoPortContextError:
+        note("outside")
+    snd(here or "x", "x")
+    gevent.spawn_later(0.3, end)
+    # ... and returns: to whoever called it in the parent
+
+def end():
+    note("SELF is", SELF())
+    with attach() as me:
+        snd(me, "works")
+        note(*receive())
+    os._exit(0)
+
+second = []
+
+def attached():
+    with attach() as me:
+        mon(me, note, "the attachment died")
+        after(0.05, note, "a timer")
+        fork()
+
+def inside():
+    rcv(SELF(), "x", fork)
+    snd(SELF(), "x")
+    snd(SELF(), "x2")
+    receive("x2")
+    note("went on")
+
+{where}
+try:
+    while not pids:
+        gevent.sleep(0.01)
+except BaseException as error:
+    note("failed:", type(error).__name__, error)
+if os.getpid() != PARENT:
+    gevent.sleep(5)
+    os._exit(3)
+wait_for_child(pids[0])
+note("done")
+"""
+    with server.run(program):
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert server.of_child() == ["child SELF is None", "child outside", "child SELF is None", "child works"]
+
+
+def test_messages_that_waited_for_the_forking_handler_are_not_handled_in_the_child(server):
+    program = """
+pids = []
+
+def handler(number):
+    note("got", number)
+    if number == 1:
+        pid = os.fork()
+        if pid == 0:
+            gevent.spawn_later(0.3, os._exit, 0)
+        else:
+            pids.append(pid)
+
+made = port(handler)
+for number in range(4):
+    snd(made, number)
+while not pids:
+    gevent.sleep(0.01)
+wait_for_child(pids[0])
+note("done")
+"""
+    with server.run(program):
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert server.notes() == [*(f"parent got {number}" for number in range(4)), "parent done"]
+
+
+def test_a_child_initialises_itself_and_talks_to_its_parent_and_others(server):
+    program = f"""
+go = be_linked()
+assert go.wait(20)
+go.clear()
+heard = []
+back = port(lambda *message: heard.append(message))
+parent_id = NODE()
+pid = os.fork()
+if pid == 0:
+    initialise_node("127.0.0.1:0", parent_id, secret={SECRET!r})
+    me = port()
+    rcv(me, "echo", lambda to, *message: snd(to, *message))
+    died = Event()
+    mon(back, lambda *reason: (snd(SERVER, "child saw", *reason), died.set()))
+    snd(back, "child is", NODE(), me)
+    snd(SERVER, "child is", NODE(), me)
+    assert died.wait(20)
+    shutdown()
+    os._exit(0)
+while not heard:
+    gevent.sleep(0.01)
+child = heard[0][2]
+snd(child, "echo", back, "hello, parent")
+while len(heard) < 2:
+    gevent.sleep(0.01)
+snd(SERVER, "parent heard", *heard[1])
+assert go.wait(20)
+kil(back, "enough")
+wait_for_child(pid)
+say("done")
+go.clear(); go.wait(20)
+"""
+    with server.run(program) as parent:
+        server.linked()
+        server.node.snd(server.parent, "go")
+        wait_until(lambda: server.heard("parent heard") and server.heard("child is"), within=20)
+        assert server.heard("parent heard") == [("parent heard", "hello, parent")]
+        _, child_id, child_port = server.heard("child is")[0]
+        assert child_id != ids.node_of(server.parent)
+        server.node.snd(child_port, "echo", server.port, "hello, server")
+        wait_until(lambda: server.heard("hello, server"), within=20)
+        server.node.snd(server.parent, "go")
+        wait_until(lambda: server.heard("child saw"), within=20)
+        assert server.heard("child saw") == [("child saw", "enough")]
+        assert line_of(parent) == "done"
+        server.check_link()
+
+
+def test_ids_of_parents_children_and_grandchildren_never_collide(server):
+    program = """
+def tell(who):
+    ids = [NODE(), Node().NODE(), other.NODE(), other.port(), *(port() for _ in range(3))]
+    ids += [spawn(NODE(), "os.getpid") for _ in range(2)]
+    note("ids", *(one.partition("#")[2] or one for one in ids))
+
+other = Node()
+tell("parent")
+if os.fork() == 0:
+    tell("child")
+    if os.fork() == 0:
+        tell("grandchild")
+        os._exit(0)
+    os.wait()
+    os._exit(0)
+os.wait()
+if os.fork() == 0:
+    tell("another")
+    os._exit(0)
+os.wait()
+tell("parent")
+note("done")
+"""
+    with server.run(program):
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    words = [word for line in server.notes() for word in line.split()[2:]]
+    # The parent's node IDs are told twice.
+    assert len(words) == 5 * 9
+    assert len(set(words)) == 5 * 9 - 2
+
+
+def test_a_child_that_lives_on_does_not_keep_the_parents_links_open(server):
+    """Had it a copy of the link, nobody would see the parent's end."""
+    program = """
+go = be_linked()
+assert go.wait(20)
+pid = os.fork()
+if pid == 0:
+    say(os.getpid())
+    gevent.sleep(30)
+    os._exit(0)
+assert go.wait(20)
+gevent.sleep(0.1)
+os._exit(0)
+"""
+    with server.run(program) as parent:
+        server.linked()
+        server.node.snd(server.parent, "go")
+        child = int(line_of(parent))
+        try:
+            server.check_link()
+            server.node.snd(server.parent, "go")
+            assert server.deaths.wait()[0] == "transport_error"
+            os.kill(child, 0)  # it lives
+        finally:
+            os.kill(child, 9)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs a list of descriptors")
+def test_a_child_has_no_socket_of_the_parents(server, tmp_path):
+    program = """
+go = be_linked()
+assert go.wait(20)
+nowhere = socket.socket()
+nowhere.bind(("127.0.0.1", 0))
+nowhere.listen(0)
+full = [socket.socket() for _ in range(3)]
+for one in full:
+    one.setblocking(False)
+    one.connect_ex(nowhere.getsockname())
+own = {nowhere.fileno(), *(one.fileno() for one in full)}
+before = {os.readlink(f"/proc/self/fd/{one}") for one in own}
+snd("127.0.0.1:%d#p" % nowhere.getsockname()[1], "this dials, for long")
+gevent.sleep(0.1)
+
+def sockets():
+    found = set()
+    for one in os.listdir("/proc/self/fd"):
+        try:
+            found.add(os.readlink(f"/proc/self/fd/{one}"))
+        except OSError:
+            pass
+    return {one for one in found if one.startswith("socket:")} - before
+
+assert len(sockets()) >= 3, sockets()
+pid = os.fork()
+if pid == 0:
+    note("has", sorted(sockets()))
+    os._exit(0)
+wait_for_child(pid)
+go.clear()
+say("forked")
+go.wait(20)
+"""
+    with server.run(program) as parent:
+        server.linked()
+        server.node.snd(server.parent, "go")
+        assert line_of(parent) == "forked"
+        server.check_link()
+    assert server.of_child() == ["child has []"]
+
+
+def test_a_child_unlinks_no_unix_socket(server, tmp_path):
+    path = tmp_path / "socket"
+    program = f"""
+go = be_linked("unix:{path}")
+assert go.wait(20)
+pid = os.fork()
+if pid == 0:
+    shutdown()
+    sys.exit(0)
+wait_for_child(pid)
+go.clear()
+say("forked")
+go.wait(20)
+"""
+    with server.run(program) as parent:
+        server.linked()
+        server.node.snd(server.parent, "go")
+        assert line_of(parent) == "forked"
+        assert path.exists()
+        server.check_link()
+
+
+def test_a_child_forked_by_another_native_thread_is_fresh_and_works(server):
+    program = """
+import _thread
+go = be_linked()
+assert go.wait(20)
+parent_id = NODE()
+released = Event()
+
+def handler(*_):
+    try:
+        released.wait()
+    finally:
+        note("left")
+
+blocked = port(handler)
+snd(blocked)
+gevent.sleep(0.05)
+pids = []
+
+def elsewhere():
+    snd(blocked, "on its way")
+    pid = os.fork()
+    if pid:
+        pids.append(pid)
+        return
+    try:
+        assert NODE() != parent_id
+        got = []
+        mine = port(got.append)
+        snd(mine, "hello")
+        while not got:
+            gevent.sleep(0.01)
+        initialise_node("127.0.0.1:0", secret=SECRET)
+        snd(SERVER, "from the child", NODE())
+        gevent.sleep(0.3)
+        shutdown()
+        note("was fine")
+    except BaseException as error:
+        note("failed:", type(error).__name__, error)
+    os._exit(0)
+
+_thread.start_new_thread(elsewhere, ())
+while not pids:
+    gevent.sleep(0.01)
+wait_for_child(pids[0])
+say("forked")
+go.clear()
+go.wait(20)
+released.set()
+gevent.sleep(0.05)
+note("done")
+"""
+    with server.run(program) as parent:
+        server.linked()
+        server.node.snd(server.parent, "go")
+        assert line_of(parent) == "forked"
+        server.check_link()
+        assert len(server.heard("from the child")) == 1
+        server.node.snd(server.parent, "go")
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert server.of_child() == ["child was fine"]
+
+
+@pytest.mark.parametrize("patched", [False, True], ids=["unpatched", "patched"])
+def test_multiprocessing_forks_fresh_nodes(server, patched):
+    program = f"""
+import multiprocessing
+go = be_linked()
+assert go.wait(20)
+parent_id = NODE()
+
+def work(number, parent):
+    assert SELF() is None and NODE() != parent_id and not default_node._ports
+    initialise_node("127.0.0.1:0", secret={SECRET!r})
+    snd(parent, "result", number * number)
+    shutdown()
+
+def handler(*_):
+    results = Event()
+    heard = []
+    collector = port(lambda *message: (heard.append(message[1]), len(heard) == 3 and results.set()))
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=work, args=(number, collector)) for number in range(3)]
+    for child in children:
+        child.start()
+    assert results.wait(20)
+    for child in children:
+        while child.is_alive():
+            gevent.sleep(0.01)
+    say(sorted(heard), [child.exitcode for child in children])
+
+snd(port(handler))
+go.clear()
+go.wait(20)
+"""
+    first = "import gevent.monkey; gevent.monkey.patch_all()\n" if patched else ""
+    with process(first + PRELUDE + program, str(server.log), server.port) as parent:
+        server.linked()
+        server.node.snd(server.parent, "go")
+        assert line_of(parent) == "[0, 1, 4] [0, 0, 0]"
+        server.check_link()
+
+
+def test_a_child_that_resolves_a_name_first_thing_does_not_wait_for_the_parents_threads(server):
+    """With the plain os.fork(), gevent is told of the fork by nobody but us."""
+    program = f"""
+resolve_node("localhost")  # a thread of the pool is there now
+port()
+pid = os.fork()
+if pid == 0:
+    with gevent.Timeout(10):
+        initialise_node("localhost:0", secret={SECRET!r})
+    note("initialised")
+    shutdown()
+    os._exit(0)
+wait_for_child(pid)
+note("done")
+"""
+    with server.run(program):
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert server.of_child() == ["child initialised"]
+
+
+def test_a_program_that_runs_another_one_goes_on_undisturbed(server):
+    """A patched program forks for each subprocess."""
+    program = """
+import subprocess
+go = be_linked()
+assert go.wait(20)
+for _ in range(3):
+    assert subprocess.run([sys.executable, "-c", "print(1)"], capture_output=True, text=True).stdout == "1\\n"
+assert subprocess.run([sys.executable, "-c", "pass"], preexec_fn=lambda: None).returncode == 0
+say("ran")
+go.clear()
+go.wait(20)
+"""
+    with process(
+        "import gevent.monkey; gevent.monkey.patch_all()\n" + PRELUDE + program, str(server.log), server.port
+    ) as parent:
+        server.linked()
+        server.node.snd(server.parent, "go")
+        assert line_of(parent) == "ran"
+        server.check_link()
+
+
+def test_a_loop_of_the_childs_ends_when_nothing_of_its_own_is_left(server):
+    """Timers of the parent's, and handlers that sleep for long, do not keep it from that."""
+    program = """
+snd(port(lambda *_: gevent.sleep(3600)))
+after(3600, print)
+port_async(lambda: receive(timeout=3600))
+def with_timeout():
+    with gevent.Timeout(3600):
+        Event().wait()
+snd(port(lambda *_: with_timeout()))
+ours, theirs = socket.socketpair()
+snd(port(lambda *_: ours.recv(1)))
+gevent.sleep(0.1)
+pid = os.fork()
+if pid == 0:
+    started = time.monotonic()
+    gevent.wait(timeout=10)
+    note("waited", time.monotonic() - started < 5)
+    os._exit(0)
+wait_for_child(pid)
+note("done")
+os._exit(0)
+"""
+    with server.run(program):
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert server.of_child() == ["child waited True"]
+
+
+def test_what_is_kept_of_the_parent_is_not_finished_when_the_child_collects_garbage(server):
+    program = """
+import gc
+def handler(*_):
+    try:
+        Event().wait()
+    finally:
+        note("left")
+snd(port(handler))
+def act():
+    try:
+        receive()
+    finally:
+        note("left, too")
+port_async(act)
+gevent.sleep(0.05)
+if os.fork() == 0:
+    for _ in range(3):
+        gc.collect()
+        gevent.sleep(0)
+    note("collected")
+    sys.exit(0)
+os.wait()
+note("done")
+os._exit(0)
+"""
+    with server.run(program):
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert server.of_child() == ["child collected"]
+
+
+def test_importing_registers_for_forks_and_starts_nothing():
+    program = "import os, gevent; import aemp_gevent; print(os.fork() != 0 or os._exit(0), flush=True); os.wait()"
+    with process(program) as child:
+        assert line_of(child) == "True"
+
+
+def test_a_forgotten_node_is_not_kept_by_the_hope_for_a_fork():
+    node = Node()
+    gone = weakref.ref(node)
+    del node
+    gc.collect()
+    assert gone() is None
