@@ -93,17 +93,22 @@ class RemotePort(Watch):
     whose monitors watch the link.
     """
 
-    __slots__ = ("_peer", "id", "is_spawned", "mailbox", "name", "state")
+    __slots__ = ("_peer", "_scheduler", "id", "is_shunned", "is_spawned", "loss", "mailbox", "name", "state")
 
-    def __init__(self, peer: Sender, name: str) -> None:
+    def __init__(self, peer: Sender, scheduler: Scheduler, name: str) -> None:
         super().__init__()
         self._peer = peer
+        self._scheduler = scheduler
         self.name = name
         self.id = f"{peer.node}#{name}" if name else peer.node
         self.state = REMOTE
         self.mailbox: Any = self  # Any: what snd wants of a mailbox is append
         self.is_spawned = False
         """Whether this node spawned it, and watches it ever since."""
+        self.is_shunned = False
+        """Whether it gets nothing before it is monitored anew."""
+        self.loss: Reason | None = None
+        """What its monitors are about to hear; until they did it gets nothing, lest that arrive behind a hole."""
 
     def append(self, message: Message) -> None:
         """Send a message; the mailbox's part in ``snd``."""
@@ -121,8 +126,14 @@ class RemotePort(Watch):
 
     def monitor(self, monitor: Job) -> None:
         """Add a monitor, which also ends a shun."""
+        if self.loss is not None and self.name:
+            # Others are still to hear of a loss, so what follows now is lost as well.
+            if monitor.died(self.loss):
+                self._scheduler.enqueue_job(monitor)
+            return
         first = self.monitors is None
         monitors.add(self, monitor)
+        self.is_shunned = False
         self.mailbox = self
         if not self.name:
             self._peer.connect()
@@ -163,7 +174,6 @@ class RemotePorts:
         self._ports: dict[str, RemotePort] = {}
         self._sweep_at = MAX_REMOTE_PORTS
         self._dropped = _Dropped(peer.node, scheduler)
-        self._unreported = _Dropped(peer.node, scheduler)  # mailbox of ports whose monitors are about to hear of a loss
         self._are_shunned = False  # all that were not monitored anew
         self._orphans: dict[RemotePort, None] = {}  # in the order they were spawned
 
@@ -175,9 +185,9 @@ class RemotePorts:
                 self._forget_idle()
                 # Where most are needed, looking at all of them for each new one would be quadratic.
                 self._sweep_at = max(MAX_REMOTE_PORTS, 2 * len(self._ports))
-            port = self._ports[name] = RemotePort(self._peer, name)
-            if self._are_shunned and name:
-                port.mailbox = self._dropped
+            port = self._ports[name] = RemotePort(self._peer, self._scheduler, name)
+            port.is_shunned = self._are_shunned and bool(name)
+            self._settle(port)
             self._scheduler.ports[port.id] = port  # type: ignore[assignment]  # see RemotePort
         return port
 
@@ -185,16 +195,15 @@ class RemotePorts:
         """One of them died: tell who monitors it."""
         port = self._ports.get(name)
         if port is not None and name:
-            self._forget([port])
-            port.fire(self._scheduler, reason)
+            port.is_shunned = self._are_shunned
+            port.is_spawned = False
+            self._tell(reason, [port])
 
     def missed(self, name: str, reason: Reason) -> None:
-        """A message to one of them was lost: tell who monitors it; it gets no other before that."""
+        """A message to one of them was lost: tell who monitors it."""
         port = self._ports.get(name)
         if port is not None and port.monitors is not None:
-            port.mailbox = self._unreported
-            port.fire(self._scheduler, reason)
-            self._scheduler.enqueue_job(CallJob(None, self._reported, ([port],)))
+            self._tell(reason, [port])
 
     def all_lost(self, reason: Reason, *, shun: bool, was_up: bool) -> None:
         """The link to all of them is lost, or was never made: tell everybody who monitors any.
@@ -205,31 +214,41 @@ class RemotePorts:
                 only until the loss was reported.
             was_up: Whether what was sent to them may have arrived.
         """
-        fired: list[RemotePort] = []
-        for port in list(self._ports.values()):
-            if port.monitors is None:
-                continue
-            # Shunned before anybody can react. What was to be spawned, but never was, is nobody to shun for long.
-            is_to_shun = shun and (was_up or not port.is_spawned)
-            if port.name and port.mailbox is port:
-                port.mailbox = self._dropped if is_to_shun else self._unreported
-            if is_to_shun and port.is_spawned:
-                self._orphans[port] = None
+        monitored = [port for port in self._ports.values() if port.monitors is not None]
+        for port in monitored:
+            # What was to be spawned, but never was, is nobody to shun.
+            if shun and port.name and (was_up or not port.is_spawned):
+                port.is_shunned = True
+                if port.is_spawned:
+                    self._orphans[port] = None
             port.is_spawned = False
-            port.fire(self._scheduler, reason)
-            fired.append(port)
-        if not (shun and was_up):
-            # Behind the monitors in the run queue: what is sent before they ran would arrive behind a hole.
-            self._scheduler.enqueue_job(CallJob(None, self._reported, (fired,)))
-        if sum(port.mailbox is self._dropped for port in self._ports.values()) > MAX_SHUNNED_PORTS:
+        self._tell(reason, monitored)
+        if sum(port.is_shunned for port in self._ports.values()) > MAX_SHUNNED_PORTS:
             self._shun_all()
         self._forget_idle()
 
-    def _reported(self, ports: list[RemotePort]) -> None:
+    def _tell(self, reason: Reason, ports: list[RemotePort]) -> None:
+        """Fire the monitors of ports, which get nothing more before these ran."""
+        if not ports:
+            return
+        for port in ports:  # all of them before anybody can react
+            port.loss = reason
+            self._settle(port)
         for port in ports:
-            if port.mailbox is self._unreported:
-                port.mailbox = self._dropped if self._are_shunned else port
-        self._forget_idle()
+            port.fire(self._scheduler, reason)
+        # Behind the monitors in the run queue.
+        self._scheduler.enqueue_job(CallJob(None, self._told, (ports,)))
+
+    def _told(self, ports: list[RemotePort]) -> None:
+        for port in ports:
+            port.loss = None
+            self._settle(port)
+        self._forget([port for port in ports if self._ports.get(port.name) is port and self._is_idle(port)])
+
+    def _settle(self, port: RemotePort) -> None:
+        """Let messages to a port go, or drop them."""
+        is_closed = port.name and (port.is_shunned or port.loss is not None)
+        port.mailbox = self._dropped if is_closed else port
 
     def _shun_all(self) -> None:
         if not self._are_shunned:
@@ -238,7 +257,8 @@ class RemotePorts:
             self._scheduler.log(logging.WARNING, text, MAX_SHUNNED_PORTS, self._peer.node)
         for port in self._ports.values():
             if port.name and port.monitors is None:
-                port.mailbox = self._dropped
+                port.is_shunned = True
+                self._settle(port)
 
     def returned(self) -> None:
         """The link to the same process is up again: no orphan of ours may live on."""
@@ -251,12 +271,13 @@ class RemotePorts:
         self._are_shunned = False
         self._orphans.clear()
         for port in self._ports.values():
-            port.mailbox = port
+            port.is_shunned = False
+            self._settle(port)
 
     def _is_idle(self, port: RemotePort) -> bool:
         """Return whether forgetting it changes nothing."""
-        usual = self._dropped if self._are_shunned and port.name else port
-        return port.monitors is None and port.mailbox is usual and port not in self._orphans
+        is_usual = port.is_shunned == (self._are_shunned and bool(port.name)) and port.loss is None
+        return is_usual and port.monitors is None and port not in self._orphans
 
     @property
     def are_monitored(self) -> bool:

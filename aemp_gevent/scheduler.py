@@ -355,13 +355,12 @@ class Scheduler:
             self.ask()
 
     def end_idle_runners(self) -> None:
-        """Let runners end that wait for work: they would keep the whole node in memory. Runs on the hub only."""
+        """Keep no idle runners from now on: they would keep the whole node in memory. Runs on the hub only."""
         self._max_idle = 0
         while self._pool:
             runner = self._pool.pop()
             runner.idle = False
             runner.switch()
-        self._max_idle = MAX_IDLE_RUNNERS
 
     def _reap(self) -> None:
         """Throw into the holders of killed ports. On the hub, so every greenlet is blocked."""

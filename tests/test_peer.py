@@ -874,3 +874,37 @@ def test_what_is_sent_between_a_loss_and_its_report_is_lost_too(make_node: MakeN
             queued = [] if how == "unreachable" else [["", "mon1", "p"], ["p", b"lost"]]
             expected = [*queued, ["p", "after the report"]]
             assert other.take(len(expected)) == expected
+
+
+@pytest.mark.parametrize("what", ["another monitor", "another incarnation"])
+def test_nothing_opens_a_port_again_before_a_loss_was_reported(make_node: MakeNode, what: str) -> None:
+    node = make_node()
+    events: list[Any] = []
+    port = f"{PEER}#p"
+
+    def send() -> None:
+        if what == "another monitor":
+            node.mon(port, lambda *reason: events.append(("second heard", reason[0])))
+        events.append(("sent",))
+        node.snd(port, "behind the hole")
+
+    with RawPeer.dial(node, extras=SAME).shake() as first:
+        node.mon(port, lambda *reason: events.append(("first heard", reason[0])))
+        assert first.packet() == ["", "mon1", "p"]
+        peer = node._network.peers[PEER]  # type: ignore[union-attr]
+        eager = node.port(lambda _go: send())
+
+        def lose() -> None:
+            node.snd(eager, "go")  # stands in the run queue before the report does
+            peer._lose("said the test")
+            if what == "another incarnation":
+                peer.ports.reincarnated()
+
+        on_hub(lose)
+        second = [("second heard", "transport_error")] if what == "another monitor" else []
+        wait_until(lambda: len(events) == 2 + len(second))
+        assert events == [("sent",), ("first heard", "transport_error"), *second]
+    with RawPeer.dial(node, extras=OTHER).shake() as other:
+        assert other.answers()
+        node.snd(port, "after the report")
+        assert other.packet() == ["p", "after the report"]
