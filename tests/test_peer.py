@@ -733,12 +733,12 @@ def test_orphans_are_killed_anew_when_the_link_is_lost_before_their_end_was_hear
 
 
 def test_orphan_that_was_monitored_meanwhile_dies_and_its_monitor_fires(make_node: MakeNode) -> None:
-    node, died = make_node(), Deaths()
+    node, died, lost = make_node(), Deaths(), Deaths()
     with RawListener() as listener:
-        node.mon(listener.id, Deaths())
+        node.mon(listener.id, lost)
         with listener.accept(extras=SAME).shake() as peer:
             name = spawned(node, peer)
-        wait_until(lambda: not node.up_nodes())
+        lost.wait()
         node.mon(f"{listener.id}#{name}", died)
         with listener.accept(extras=SAME).shake() as peer:
             assert [packet[:3] for packet in peer.take(2)] == [["", "kil1", name], ["", "mon1", name]]
@@ -885,8 +885,8 @@ def test_nothing_opens_a_port_again_before_a_loss_was_reported(make_node: MakeNo
     def send() -> None:
         if what == "another monitor":
             node.mon(port, lambda *reason: events.append(("second heard", reason[0])))
-        events.append(("sent",))
         node.snd(port, "behind the hole")
+        events.append(("waits for a link", peer.is_waiting))
 
     with RawPeer.dial(node, extras=SAME).shake() as first:
         node.mon(port, lambda *reason: events.append(("first heard", reason[0])))
@@ -903,7 +903,7 @@ def test_nothing_opens_a_port_again_before_a_loss_was_reported(make_node: MakeNo
         on_hub(lose)
         second = [("second heard", "transport_error")] if what == "another monitor" else []
         wait_until(lambda: len(events) == 2 + len(second))
-        assert events == [("sent",), ("first heard", "transport_error"), *second]
+        assert events == [("waits for a link", False), ("first heard", "transport_error"), *second]
     with RawPeer.dial(node, extras=OTHER).shake() as other:
         assert other.answers()
         node.snd(port, "after the report")
