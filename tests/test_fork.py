@@ -42,8 +42,8 @@ def note(*what):
 def say(*what):
     print(*what, flush=True)
 
-def be_linked(nodeid="127.0.0.1:0", **settings):
-    initialise_node(nodeid, secret={SECRET!r}, **settings)
+def be_linked(nodeid="127.0.0.1:0", *seeds, **settings):
+    initialise_node(nodeid, *seeds, secret={SECRET!r}, **settings)
     go = Event()
     port_of_parent = port()
     rcv(port_of_parent, "go", lambda *_: go.set())
@@ -107,7 +107,14 @@ def helping():
     finally:
         leave("helper")
 
+def helping_too():
+    try:
+        released.wait()
+    finally:
+        leave("other helper")
+
 peval_async(port(), helping)
+peval_async(port(), helping_too)
 ticks = []
 def tick():
     note("tick")
@@ -265,6 +272,7 @@ else:
         assert f"parent {name} went on" in notes, "it went on where it belongs"
         assert f"parent {name} left by NoneType" in notes
     assert "parent helper went on" in notes
+    assert "parent other helper left by NoneType" in notes
     assert "parent actor ('stop',)" in notes
     assert notes.count("parent tick") > 5
     assert not [line for line in notes if "died ('die'" in line]
@@ -346,22 +354,73 @@ note("done")
     assert server.of_child() == ["child SELF is None", "child outside", "child SELF is None", "child works"]
 
 
-def test_messages_that_waited_for_the_forking_handler_are_not_handled_in_the_child(server):
+def test_messages_that_waited_are_neither_handled_nor_finalised_in_the_child(server):
     program = """
 pids = []
+kept = [True]
 
-def handler(number):
+class Message:
+    def __del__(self):
+        note("finalised")
+
+other = port(lambda *message: note("other got", *message))
+
+def handler(number, _message):
     note("got", number)
     if number == 1:
+        snd(other, "something")
+        mon(port_that_dies, note, "died")
+        mon(NODE() + "#nobody", note)
+        kil(port_that_dies)
         pid = os.fork()
         if pid == 0:
             gevent.spawn_later(0.3, os._exit, 0)
         else:
             pids.append(pid)
 
+port_that_dies = port()
 made = port(handler)
 for number in range(4):
-    snd(made, number)
+    snd(made, number, Message())
+while not pids:
+    gevent.sleep(0.01)
+wait_for_child(pids[0])
+note("done")
+os._exit(0)
+"""
+    with server.run(program):
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    # Of the child only what its own frame held: the message it was handling.
+    assert server.of_child() in ([], ["child finalised"])
+    notes = server.notes()
+    assert [line for line in notes if " got " in line] == [
+        *(f"parent got {number}" for number in range(4)),
+        "parent other got something",
+    ]
+    assert "parent died" in notes
+    assert [line for line in notes if "no_such_port" in line][0].startswith("parent ")
+    assert notes.count("parent finalised") == 4
+
+
+def test_a_port_context_that_the_child_leaves_is_no_context_any_more(server):
+    program = """
+pids = []
+
+def fork():
+    pid = os.fork()
+    if pid:
+        pids.append(pid)
+
+def act():
+    here = SELF()
+    peval(port(), fork)
+    if os.getpid() == PARENT:
+        note("SELF is right:", SELF() == here)
+    else:
+        note("SELF is", SELF())
+        os._exit(0)
+
+port_async(act)
 while not pids:
     gevent.sleep(0.01)
 wait_for_child(pids[0])
@@ -369,7 +428,99 @@ note("done")
 """
     with server.run(program):
         wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
-    assert server.notes() == [*(f"parent got {number}" for number in range(4)), "parent done"]
+    assert server.of_child() == ["child SELF is None"]
+    assert "parent SELF is right: True" in server.notes()
+
+
+def test_an_attached_greenlet_that_goes_on_in_the_child_finds_its_port_dead(server):
+    """gevent's greenlets do go on there; nothing is thrown into them, but our next blocking call raises."""
+    program = """
+def work(pause):
+    with attach() as me:
+        snd(me, "not for the child")
+        gevent.sleep(pause)
+        try:
+            note("received", *receive(timeout=5))
+        except PortKilled:
+            note("killed")
+            raise
+
+gevent.spawn(work, 0.2)
+gevent.sleep(0.05)
+pid = os.fork()
+gevent.sleep(0.4)
+if pid == 0:
+    os._exit(0)
+wait_for_child(pid)
+note("done")
+"""
+    with server.run(program):
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert server.of_child() == ["child killed"]
+    assert "parent received not for the child" in server.notes()
+
+
+def test_the_child_dials_nobody_for_the_parent(server):
+    """A seed that does not answer is dialled again and again, by the parent only."""
+    program = """
+nowhere = socket.socket()
+nowhere.bind(("127.0.0.1", 0))
+nowhere.listen(0)
+full = [socket.socket() for _ in range(3)]
+for one in full:
+    one.setblocking(False)
+    one.connect_ex(nowhere.getsockname())
+go = be_linked("127.0.0.1:0", "127.0.0.1:%d" % nowhere.getsockname()[1], monitor_timeout=0.3)
+assert go.wait(20)
+dialled = []
+original = socket.socket.connect
+socket.socket.connect = lambda self, address: (note("dials"), original(self, address))[1]
+pid = os.fork()
+gevent.sleep(2)
+if pid == 0:
+    os._exit(0)
+wait_for_child(pid)
+note("done")
+"""
+    with server.run(program):
+        server.linked()
+        server.node.snd(server.parent, "go")
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert server.of_child() == []
+    assert "parent dials" in server.notes()
+
+
+def test_what_threads_had_handed_over_is_done_by_the_parent_only(server):
+    program = """
+import _thread, logging
+class Handler(logging.Handler):
+    def emit(self, record):
+        note("log")
+logging.getLogger("aemp_gevent").addHandler(Handler())
+logging.getLogger("aemp_gevent").setLevel(logging.DEBUG)
+logging.getLogger("aemp_gevent").propagate = False
+pids = []
+
+def handler():
+    done = []
+    _thread.start_new_thread(lambda: (snd(NODE() + "#nobody", 1), done.append(True)), ())
+    while not done:
+        pass  # and the hub does not run
+    pid = os.fork()
+    if pid:
+        pids.append(pid)
+    else:
+        gevent.spawn_later(0.2, os._exit, 0)
+
+snd(port(handler))
+while not pids:
+    gevent.sleep(0.01)
+wait_for_child(pids[0])
+note("done")
+"""
+    with server.run(program):
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert server.notes() == ["parent log", "parent done"]
 
 
 def test_a_child_initialises_itself_and_talks_to_its_parent_and_others(server):
