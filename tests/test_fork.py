@@ -398,7 +398,7 @@ os._exit(0)
         "parent other got something",
     ]
     assert "parent died" in notes
-    assert [line for line in notes if "no_such_port" in line][0].startswith("parent ")
+    assert next(line for line in notes if "no_such_port" in line).startswith("parent ")
     assert notes.count("parent finalised") == 4
 
 
