@@ -19,6 +19,7 @@ Importing this patches nothing and starts nothing.
 """
 
 import atexit
+import contextlib
 
 from aemp_gevent._version import __version__
 from aemp_gevent.attachment import Attachment
@@ -66,7 +67,13 @@ from aemp_gevent.timers import Timer
 default_node = Node()
 """The node that the module functions act on."""
 
-atexit.register(default_node.shutdown)  # nothing to do for a node that was never initialised
+
+@atexit.register
+def _shut_down() -> None:
+    # Nothing to do for a node that was never initialised; nothing to be done for one of another thread.
+    with contextlib.suppress(WrongThread):
+        default_node.shutdown()
+
 
 NODE = default_node.NODE
 actor = default_node.actor

@@ -22,6 +22,8 @@ from aemp_gevent.listener import Listener
 from aemp_gevent.transport import READ_BYTES, SocketTransport, Transport
 
 _KEEPALIVE_PROBES = 3
+_LONGEST_KEEPALIVE_SECONDS = 32767
+"""Linux takes no more."""
 
 
 class Listening(Protocol):
@@ -104,7 +106,8 @@ class SocketCarrier:
 def _have_the_system_look_after(sock: socket.socket, patience: float) -> None:
     """Ask for TCP's own signs of life: a connection on which nobody waits for anything must end, too."""
     sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_KEEPALIVE, 1)
-    interval = max(1, round(patience / _KEEPALIVE_PROBES))
+    interval = min(max(1, round(patience / _KEEPALIVE_PROBES)), _LONGEST_KEEPALIVE_SECONDS)
+    patience = interval * _KEEPALIVE_PROBES
     seconds = {"TCP_KEEPIDLE": interval, "TCP_KEEPALIVE": interval, "TCP_KEEPINTVL": interval}  # Linux; macOS; both
     options = {**seconds, "TCP_KEEPCNT": _KEEPALIVE_PROBES, "TCP_USER_TIMEOUT": round(patience * 1000)}
     for name, value in options.items():

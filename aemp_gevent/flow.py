@@ -30,26 +30,24 @@ class Room:
 
     def __init__(self) -> None:
         self._event = Event()
-        self._waiting = 0  # greenlets
+        self._waiting = 0  # greenlets that came since it was opened, whether they still wait or not
         self._locks: deque[Any] = deque()  # Any: a native lock's type has no public name
 
     def open(self) -> None:
         """Let everybody go on who waits now. In the node's thread only; never switches."""
-        # Set and cleared at once: gevent wakes those that wait at this moment. Nobody looks again
+        # One event for each opening: it wakes those that wait at this moment. Nobody looks again
         # afterwards, as whoever comes first would take the room, and the last might wait forever.
         if self._waiting:
-            self._event.set()
-            self._event.clear()
+            event, self._event = self._event, Event()
+            self._waiting = 0
+            event.set()
         while self._locks:
             self._locks.popleft().release()
 
     def wait(self) -> None:
         """Wait until it is opened next. Switches."""
         self._waiting += 1
-        try:
-            self._event.wait()
-        finally:
-            self._waiting -= 1
+        self._event.wait()
 
     def block_while(self, is_full: Callable[[], bool]) -> None:
         """Block this native thread, which is not the node's, until it is opened, unless ``is_full()`` is false."""
@@ -168,7 +166,9 @@ class Handover:
         return sender.handed_bytes - sender.taken_bytes + (0 if peer is None else peer.unsent)
 
     def _take(self, sender: _Sender, node: str, name: str, data: bytes) -> None:  # on the hub
-        self._host.peer(node).send_encoded(name, data)
-        sender.taken_bytes += len(data)
-        if not sender.is_ahead:
-            sender.room.open()
+        try:
+            self._host.peer(node).send_encoded(name, data)
+        finally:
+            sender.taken_bytes += len(data)
+            if not sender.is_ahead:
+                sender.room.open()

@@ -23,6 +23,9 @@ _LONGEST_BEAT_SECONDS = 1.0
 _SHORTEST_BEAT_SECONDS = 0.01
 _BEATS_AN_INTERVAL = 4
 
+_CREDITED_FROM = 10
+"""A beat that comes later than this part of the timeout counts no longer: we were blocked."""
+
 _HEARTBEATS_A_TIMEOUT = 3
 """A peer may miss two before it is given up."""
 
@@ -47,7 +50,7 @@ class Heartbeat:
         self.interval = None if theirs is None else min(settings.heartbeat_interval, theirs / _HEARTBEATS_A_TIMEOUT)
         """The longest that we may be silent; None for a peer that expects nothing."""
         self._link = link
-        self._log = scheduler.log
+        self._log = scheduler.log_soon
         self._timeout = settings.heartbeat_timeout
         self._answer_timeout = settings.monitor_timeout
         self._probe = probe
@@ -119,15 +122,23 @@ class Pulse:
         self._scheduler = scheduler
         self._settings = settings
         self._hearts: dict[Link, Heartbeat] = {}
-        self._beat = _beat_for(min(settings.heartbeat_interval, settings.heartbeat_timeout / _HEARTBEATS_A_TIMEOUT))
+        self._own_interval = min(settings.heartbeat_interval, settings.heartbeat_timeout / _HEARTBEATS_A_TIMEOUT)
+        self._beat = 0.0
         self._last = 0.0
         self._timer: Any = None  # gevent's watchers have no types
 
     def add(self, link: Link, probe: list[Any]) -> None:
         """Watch over a link until it is closed; see :class:`Heartbeat`."""
-        heart = self._hearts[link] = Heartbeat(link, self._scheduler, self._settings, probe)
-        beat = self._beat if heart.interval is None else min(self._beat, _beat_for(heart.interval))
-        if self._timer is None or beat < self._beat:
+        self._hearts[link] = Heartbeat(link, self._scheduler, self._settings, probe)
+        self._keep_beat()
+
+    def _keep_beat(self) -> None:
+        """Beat as often as the most impatient of the peers that are there now needs it."""
+        intervals = [heart.interval for heart in self._hearts.values() if heart.interval is not None]
+        beat = _beat_for(min([self._own_interval, *intervals]))
+        if not self._hearts:
+            self.stop()
+        elif self._timer is None or beat != self._beat:
             self.stop()
             self._beat = beat
             self._last = monotonic()
@@ -138,14 +149,13 @@ class Pulse:
     def _tick(self) -> None:  # on the hub
         now = monotonic()
         elapsed, self._last = now - self._last, now
-        counted = min(elapsed, 2 * self._beat)
+        counted = min(elapsed, max(2 * self._beat, self._settings.heartbeat_timeout / _CREDITED_FROM))
         for link, heart in list(self._hearts.items()):
             if link.closed:
                 del self._hearts[link]
             else:
                 heart.beat(elapsed, counted, self._beat)
-        if not self._hearts:
-            self.stop()
+        self._keep_beat()
 
     def stop(self) -> None:
         """Beat no more, until a link is added. Idempotent."""

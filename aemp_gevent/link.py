@@ -103,6 +103,7 @@ class Link:
         self._decoder: Decoder | None = None
         self._framing: Framing | None = None  # what the peer sends
         self._has_begun = False
+        self._is_deaf = False
         self._held: list[Any] | None = None  # packets that wait for another connection's end
         self._end_is_held = False
         self._timer: Any = None  # gevent's watchers have no types
@@ -181,8 +182,8 @@ class Link:
 
     # --- packets out ---
 
-    def send(self, packet: list[Any]) -> None:
-        """Encode a packet now and queue it.
+    def send(self, packet: list[Any]) -> int:
+        """Encode a packet now and queue it; return its size in bytes.
 
         Raises:
             UnencodableMessageError: An element cannot travel in this link's framing.
@@ -192,6 +193,7 @@ class Link:
         if len(data) > self._limit:
             raise MessageTooLargeError(len(data), self._limit)
         self.transport.write(data)
+        return len(data)
 
     def send_encoded(self, data: bytes) -> None:
         """Queue a packet that is encoded in this link's framing already."""
@@ -201,6 +203,8 @@ class Link:
 
     def on_data(self, data: memoryview) -> None:
         self.reads += 1
+        if self._is_deaf:
+            return
         decoder, framing = self._decoder, self._framing
         if decoder is None or framing is None:
             self._shake(bytes(data))
@@ -256,7 +260,7 @@ class Link:
                     if not target.state:
                         scheduler.enqueue(target)
                 elif name:
-                    scheduler.log(logging.DEBUG, "dropped, there is no port %s%s: %r", prefix, name, packet)
+                    scheduler.log_soon(logging.DEBUG, "dropped, there is no port %s%s: %r", prefix, name, packet)
                 else:
                     self.owner.requested(self, packet)
                     if self.closed:
@@ -296,6 +300,13 @@ class Link:
                 self.on_end()
             else:
                 self.transport.resume()
+
+    def deafen(self) -> None:
+        """Handle nothing more of what comes, but its end."""
+        self._is_deaf = True
+        if self._held is not None:
+            self._held = []
+            self.release()
 
     # --- the end ---
 

@@ -84,6 +84,8 @@ class Listener:
 
     def close(self) -> None:
         """Stop accepting. Idempotent."""
+        if self._closed:
+            return  # a successor may have the path meanwhile
         self._closed = True
         if self._greenlet is not None:
             self._greenlet.kill(block=False)

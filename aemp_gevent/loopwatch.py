@@ -79,8 +79,9 @@ class LoopWatch:
             late = monotonic() - self._last_beat - _BEAT_SECONDS
             if late > BLOCKED_SECONDS and self._stack is None:
                 frame = sys._current_frames().get(self._thread_id)  # pyright: ignore[reportPrivateUsage]
-                if frame is not None:
-                    self._stack = "".join(traceback.format_stack(frame))
+                if frame is None:
+                    return  # the thread has ended, and its loop with it
+                self._stack = "".join(traceback.format_stack(frame))
 
 
 def _report(seconds: float, stack: str | None) -> None:

@@ -79,7 +79,9 @@ class Stranger:
     def failed(self, link: Link, why: str) -> None:
         self._network.strangers.discard(link)
         self._network.changed()
-        self._network.scheduler.log(logging.WARNING, "connection with %s closed: %s", link.transport.peer_address, why)
+        self._network.scheduler.log_soon(
+            logging.WARNING, "connection with %s closed: %s", link.transport.peer_address, why
+        )
         if self._target is not None:
             self._target.attempt_failed(why)
 
@@ -216,7 +218,7 @@ class Network:
         surplus = lost[: max(0, len(lost) - MAX_LOST_PEERS)]  # those met first
         if surplus:
             text = "%d nodes are gone; forgetting which ports of the oldest %d were reported dead"
-            self.scheduler.log(logging.WARNING, text, len(lost), len(surplus))
+            self.scheduler.log_soon(logging.WARNING, text, len(lost), len(surplus))
         for peer in idle + surplus:
             peer.ports.forget_all()
             del self.peers[peer.node]
@@ -376,7 +378,7 @@ class Network:
 
     def _take_leave(self) -> None:
         while True:
-            for peer in self.peers.values():
+            for peer in list(self.peers.values()):
                 if not peer.is_waiting:  # for a link, which is being made
                     self._see_off(peer)
             gevent.sleep(0)  # what was written leaves at the end of the loop's iteration
@@ -406,6 +408,8 @@ class Network:
         watching = not self.scheduler.is_foreign
         if watching:
             self._stop_beating()
+        for peer in self.peers.values():
+            peer.room.open()  # greenlets that are not ours go on in the child, and would wait for ever
         self._carrier.abandon()
         for listener in self._listeners:
             listener.abandon()
@@ -430,7 +434,7 @@ class Network:
         for link in list(self.strangers):
             link.close()
         self.strangers.clear()
-        for peer in self.peers.values():
+        for peer in list(self.peers.values()):
             self._see_off(peer)
         for link in self._leaving:
             link.close()

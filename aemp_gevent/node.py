@@ -20,11 +20,18 @@ from typing import Any
 
 import gevent
 import zope.event
+from greenlet import getcurrent
 
 from aemp_gevent import ids
 from aemp_gevent.carrier import Carrier
 from aemp_gevent.context import current_port
-from aemp_gevent.errors import AlreadyInitialisedError, InvalidNoderefError, InvalidSettingError, SpawnRefusedError
+from aemp_gevent.errors import (
+    AlreadyInitialisedError,
+    InvalidNoderefError,
+    InvalidSettingError,
+    NoPortContextError,
+    SpawnRefusedError,
+)
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.listener import ANY_HOST
@@ -218,9 +225,13 @@ class Node(LocalNode):
             timeout: Seconds; peers that have not taken everything by then are logged.
         """
         self._scheduler.check_thread("shutdown()")
-        if self._network is not None:
-            self._network.shut_down(timeout)
-            self._scheduler.hub.loop.run_callback(self._scheduler.end_idle_runners)
+        if self._network is None:
+            return
+        hub = self._scheduler.hub
+        if getcurrent() is hub:
+            raise NoPortContextError("shutdown()", "it was called on the hub, which must never wait: spawn a greenlet")
+        self._network.shut_down(timeout)
+        hub.loop.run_callback(self._scheduler.end_idle_runners)
 
     def shutdown_on_signal(self, *signals: int, timeout: float = 5.0) -> None:
         """On a signal call :meth:`shutdown`, and then end the program by ``SystemExit(128 + signal)``.
@@ -268,7 +279,7 @@ class Node(LocalNode):
         return guard
 
     def _link_up(self, peer: Peer) -> None:
-        self._scheduler.log(logging.INFO, "link to %s is up", peer.node)
+        self._scheduler.log_soon(logging.INFO, "link to %s is up", peer.node)
         self._tell((peer.node, True), NodeUp(peer.node, self._id))
 
     def _link_down(self, peer: Peer, reason: Reason) -> None:
@@ -379,7 +390,7 @@ class Node(LocalNode):
             self.snd(port, *message)
             return
         other = self._network.peers.get(node) if self._network is not None else None
-        if other is not None:
+        if other is not None and not other.ports.is_closed(name):
             other.send_if_connected([name, *message])
 
     def spawn_for(self, peer: Peer | None, name: str, function: Any, args: Message) -> None:

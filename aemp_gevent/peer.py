@@ -110,13 +110,14 @@ class Peer:
         self._incarnation: str | None = None  # of the last link; None: there never was one
         self._queue: list[bytes] = []  # packets as msgpack, while there is no link
         self._queued_bytes = 0
+        self._paused_bytes = 0
         self._encode = FRAMINGS["msgpack"].encoder()
         self._dialling = False
         self._hopes: set[Link] = set()  # connections made by others that may come up, when ours failed
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._last_error = ""
-        self._log = host.scheduler.log
+        self._log = host.scheduler.log_soon
         self._probe = ["", "time", host.node_id, "devnull"]  # the answer ends up nowhere, having been heard
 
     def __repr__(self) -> str:
@@ -137,6 +138,10 @@ class Peer:
         """Whether forgetting the peer changes nothing."""
         return self.is_quiet and self.ports.are_idle
 
+    @property
+    def is_up(self) -> bool:
+        return self.link is not None
+
     # --- sending ---
 
     def post(self, packet: list[Any]) -> None:
@@ -150,12 +155,11 @@ class Peer:
             return
         link = self.link
         if link is None:
-            self.send(packet)
-            self.pause()
+            self.pause(self._queue_packet(packet))
         else:
-            link.send(packet)
+            size = link.send(packet)
             if link.transport.buffered > self.high_water:
-                self.pause()
+                self.pause(size)
 
     def send(self, packet: list[Any]) -> None:
         """Send a packet, or queue it and see that a link is made.
@@ -165,13 +169,17 @@ class Peer:
         """
         if self.link is not None:
             self.link.send(packet)
-            self._check_hard_limit()
-            return
+        else:
+            self._queue_packet(packet)
+        self._check_hard_limit()
+
+    def _queue_packet(self, packet: list[Any]) -> int:
+        """Queue a packet for the link to be made; return its size."""
         data = self._encode(packet)
         if len(data) > self._host.settings.max_message_bytes:
             raise MessageTooLargeError(len(data), self._host.settings.max_message_bytes)
         self._enqueue(data)
-        self._check_hard_limit()
+        return len(data)
 
     def _enqueue(self, data: bytes) -> None:
         """Keep a packet, as msgpack, until there is a link, and see that one is made."""
@@ -205,7 +213,7 @@ class Peer:
 
     def _check_hard_limit(self) -> None:
         """Drop the link of a peer that makes us answer, and does not read."""
-        if self.unsent > self._host.settings.hard_limit_bytes:
+        if self.unsent - self._paused_bytes > self._host.settings.hard_limit_bytes:
             self._give_up("more is unsent than the hard limit allows, and the sender cannot be paused")
 
     @property
@@ -223,18 +231,25 @@ class Peer:
         if self.unsent > self.high_water:
             raise LinkBusy(self.node, self.unsent, self.high_water)
 
-    def pause(self) -> None:
+    def pause(self, size: int) -> None:
         """Make the sending greenlet wait while too much is unsent; the only call here that switches.
 
         The message that led here is accepted already: it is sent, whatever ends the wait. On
         the hub nobody can be paused: there the link is dropped at the hard limit.
+
+        Args:
+            size: Of that message. What paused senders have sent does not count for the hard limit.
         """
         if self.unsent <= self.high_water:
             return
         if getcurrent() is self._host.scheduler.hub:
             self._check_hard_limit()
-        else:
+            return
+        self._paused_bytes += size
+        try:
             self.room.wait()
+        finally:
+            self._paused_bytes -= size
 
     def has_room(self, link: Link) -> None:
         if self.unsent <= self.high_water // 2:
@@ -351,6 +366,8 @@ class Peer:
                 link.send_encoded(data)
         else:
             self._send_translated(link, b"".join(queue))
+        if self.link is link:
+            self.ports.see_orphans_die()
         self.has_room(link)
 
     def _send_translated(self, link: Link, data: bytes) -> None:
@@ -395,11 +412,21 @@ class Peer:
         if nonce in self._drained:
             self._has_spoken = True
             return
-        if any(other.peer_nonce == nonce and not other.has_ended for other in self._links):
+        former = next((other for other in self._links if other.peer_nonce == nonce), None)
+        if former is None:
+            self._lose("a connection was lost while the link moved to another one")  # rule 5
+        elif self._waits_for(former, link):
+            link.fail("it waits for itself")
+        elif not former.has_ended:
             self._held[link] = nonce
             link.hold()
-        elif not any(other.peer_nonce == nonce for other in self._links):
-            self._lose("a connection was lost while the link moved to another one")  # rule 5
+
+    def _waits_for(self, link: Link | None, other: Link) -> bool:
+        """Return whether a link is another one, or waits for it by way of others."""
+        while link is not None and link is not other:
+            nonce = self._held.get(link)
+            link = next((former for former in self._links if former.peer_nonce == nonce), None)
+        return link is not None
 
     def _is_abandoned(self) -> bool:
         """Whether the peer has shut down its side of the link, and there is no other it may have moved to."""
@@ -494,14 +521,17 @@ class Peer:
         self._newcomer = newcomer
         reads = old.reads
         old.send(self._probe)
-        deadline = monotonic() + IMPOSTOR_SECONDS
+        # Counted in looks and not by the clock: while our own loop was blocked nobody could be heard.
+        looks = 0
         timer: Any = self._host.scheduler.hub.loop.timer(_PROBE_SECONDS, _PROBE_SECONDS)
 
         def look() -> None:
+            nonlocal looks
+            looks += 1
             if self._newcomer is newcomer and not newcomer.closed and self.link is not None:
                 if old.reads != reads or self.link is not old:  # it moved to another connection, so it is alive
                     self._refuse(newcomer)
-                elif monotonic() >= deadline:
+                elif looks * _PROBE_SECONDS >= IMPOSTOR_SECONDS:
                     self._lose("the node was restarted")
                 else:
                     return
@@ -548,12 +578,15 @@ class Peer:
             if link is self.link and link.greeting is not None and link.greeting.is_ours:
                 link.send(["", "bye"])
             link.finish()
+            link.deafen()
             if not link.closed:
                 leaving.append(link)
         if self._newcomer is not None:
             self._newcomer.close()
         self._links.clear()
         self._newcomer = None
+        self._dialling = False
+        self._hopes.clear()
         why, reason = "this node shuts down", ("shutdown", self._host.node_id)
         if self.link is not None:
             self._lose(why, reason)

@@ -58,6 +58,11 @@ class Sender(Protocol):
     def send_if_connected(self, packet: list[Any]) -> None:
         """Send a packet if that needs no new link; never switches."""
 
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a link."""
+        ...
+
     def connect(self) -> None:
         """See that there is a link."""
 
@@ -79,7 +84,7 @@ class _Dropped:
 
     def __init__(self, node: str, scheduler: Scheduler) -> None:
         self._node = node
-        self._log = scheduler.log
+        self._log = scheduler.log_soon
 
     def append(self, message: Message) -> None:
         self._log(logging.DEBUG, "dropped, the port of %s was reported dead; monitor it anew: %r", self._node, message)
@@ -93,12 +98,12 @@ class RemotePort(Watch):
     whose monitors watch the link.
     """
 
-    __slots__ = ("_peer", "_scheduler", "id", "is_shunned", "is_spawned", "loss", "mailbox", "name", "state")
+    __slots__ = ("_peer", "_ports", "id", "is_shunned", "is_spawned", "loss", "mailbox", "name", "state")
 
-    def __init__(self, peer: Sender, scheduler: Scheduler, name: str) -> None:
+    def __init__(self, peer: Sender, ports: RemotePorts, name: str) -> None:
         super().__init__()
         self._peer = peer
-        self._scheduler = scheduler
+        self._ports = ports
         self.name = name
         self.id = f"{peer.node}#{name}" if name else peer.node
         self.state = REMOTE
@@ -106,7 +111,7 @@ class RemotePort(Watch):
         self.is_spawned = False
         """Whether this node spawned it, and watches it ever since."""
         self.is_shunned = False
-        """Whether it gets nothing before it is monitored anew."""
+        """Whether it gets nothing before it is monitored anew, over a link that is up."""
         self.loss: Reason | None = None
         """What its monitors are about to hear; until they did it gets nothing, lest that arrive behind a hole."""
 
@@ -125,15 +130,16 @@ class RemotePort(Watch):
             self._peer.send([self.name, *message])
 
     def monitor(self, monitor: Job) -> None:
-        """Add a monitor, which also ends a shun."""
+        """Add a monitor; while there is one a shunned port gets messages, and once the link is up it is none."""
         if self.loss is not None and self.name:
             # Others are still to hear of a loss, so what follows now is lost as well.
             if monitor.died(self.loss):
-                self._scheduler.enqueue_job(monitor)
+                self._ports.scheduler.enqueue_job(monitor)
             return
         first = self.monitors is None
         monitors.add(self, monitor)
-        self.is_shunned = False
+        if self._peer.is_up:
+            self.is_shunned = False
         self.mailbox = self
         if not self.name:
             self._peer.connect()
@@ -144,17 +150,23 @@ class RemotePort(Watch):
         """Tell the peer that nobody here monitors the port any more."""
         if self.name:
             self._peer.send_if_connected(["", "mon0", self.name])
+            self._ports.settle(self)
 
     def spawned(self) -> None:
         """Watch it from its first moment, as this node spawned it."""
         self.is_spawned = True
+        self.is_shunned = False  # nobody ever believed it dead
         monitors.add(self, _PARENT)
+        self._ports.settle(self)
         self._peer.send(["", "mon1", self.name])
 
-    def kill_orphan(self) -> None:
-        """Kill it over the link that came back, and hear of its end; it stays shunned."""
+    def kill(self) -> None:
+        """Kill it, an orphan, over the link that came back."""
         self._peer.send(["", "kil1", self.name, "transport_error", self._peer.node, "its parent lost the link"])
-        if self.monitors is None:  # else the request waits for this link already
+
+    def see_it_die(self) -> None:
+        """Watch it, an orphan that was told to die; it stays shunned."""
+        if self.monitors is None:
             self._peer.send(["", "mon1", self.name])
         self.is_spawned = True
         monitors.add(self, _PARENT)
@@ -170,7 +182,7 @@ class RemotePorts:
 
     def __init__(self, peer: Sender, scheduler: Scheduler) -> None:
         self._peer = peer
-        self._scheduler = scheduler
+        self.scheduler = scheduler
         self._ports: dict[str, RemotePort] = {}
         self._sweep_at = MAX_REMOTE_PORTS
         self._dropped = _Dropped(peer.node, scheduler)
@@ -183,12 +195,15 @@ class RemotePorts:
         if port is None:
             if len(self._ports) >= self._sweep_at:
                 self._forget_idle()
+                if self._are_shunned and len(self._ports) >= MAX_REMOTE_PORTS:
+                    # Those that were monitored anew, and are no more, are like all others again.
+                    self._forget([port for port in self._all() if not (port.monitors or port.loss)])
                 # Where most are needed, looking at all of them for each new one would be quadratic.
                 self._sweep_at = max(MAX_REMOTE_PORTS, 2 * len(self._ports))
-            port = self._ports[name] = RemotePort(self._peer, self._scheduler, name)
+            port = self._ports[name] = RemotePort(self._peer, self, name)
             port.is_shunned = self._are_shunned and bool(name)
-            self._settle(port)
-            self._scheduler.ports[port.id] = port  # type: ignore[assignment]  # see RemotePort
+            self.settle(port)
+            self.scheduler.ports[port.id] = port  # type: ignore[assignment]  # see RemotePort
         return port
 
     def died(self, name: str, reason: Reason) -> None:
@@ -204,6 +219,10 @@ class RemotePorts:
         port = self._ports.get(name)
         if port is not None and port.monitors is not None:
             self._tell(reason, [port])
+            if port.is_spawned:
+                monitors.add(port, _PARENT)
+            else:
+                self._peer.send_if_connected(["", "mon0", name])
 
     def all_lost(self, reason: Reason, *, shun: bool, was_up: bool) -> None:
         """The link to all of them is lost, or was never made: tell everybody who monitors any.
@@ -214,7 +233,7 @@ class RemotePorts:
                 only until the loss was reported.
             was_up: Whether what was sent to them may have arrived.
         """
-        monitored = [port for port in self._ports.values() if port.monitors is not None]
+        monitored = [port for port in self._all() if port.monitors is not None]
         for port in monitored:
             # What was to be spawned, but never was, is nobody to shun.
             if shun and port.name and (was_up or not port.is_spawned):
@@ -223,7 +242,7 @@ class RemotePorts:
                     self._orphans[port] = None
             port.is_spawned = False
         self._tell(reason, monitored)
-        if sum(port.is_shunned for port in self._ports.values()) > MAX_SHUNNED_PORTS:
+        if sum(port.is_shunned for port in self._all()) > MAX_SHUNNED_PORTS:
             self._shun_all()
         self._forget_idle()
 
@@ -233,46 +252,65 @@ class RemotePorts:
             return
         for port in ports:  # all of them before anybody can react
             port.loss = reason
-            self._settle(port)
+            self.settle(port)
         for port in ports:
-            port.fire(self._scheduler, reason)
+            port.fire(self.scheduler, reason)
         # Behind the monitors in the run queue.
-        self._scheduler.enqueue_job(CallJob(None, self._told, (ports,)))
+        self.scheduler.enqueue_job(CallJob(None, self._told, (ports,)))
 
     def _told(self, ports: list[RemotePort]) -> None:
         for port in ports:
             port.loss = None
-            self._settle(port)
+            self.settle(port)
         self._forget([port for port in ports if self._ports.get(port.name) is port and self._is_idle(port)])
 
-    def _settle(self, port: RemotePort) -> None:
+    def settle(self, port: RemotePort) -> None:
         """Let messages to a port go, or drop them."""
-        is_closed = port.name and (port.is_shunned or port.loss is not None)
+        is_shunned = port.is_shunned and port.monitors is None
+        is_closed = port.name and (is_shunned or port.loss is not None)
         port.mailbox = self._dropped if is_closed else port
 
     def _shun_all(self) -> None:
         if not self._are_shunned:
             self._are_shunned = True
             text = "more than %d ports of %s were reported dead: all its ports are shunned until monitored anew"
-            self._scheduler.log(logging.WARNING, text, MAX_SHUNNED_PORTS, self._peer.node)
-        for port in self._ports.values():
+            self.scheduler.log_soon(logging.WARNING, text, MAX_SHUNNED_PORTS, self._peer.node)
+        for port in self._all():
             if port.name and port.monitors is None:
                 port.is_shunned = True
-                self._settle(port)
+                self.settle(port)
 
     def returned(self) -> None:
-        """The link to the same process is up again: no orphan of ours may live on."""
+        """The link to the same process is up again, before anything is sent: no orphan of ours may live on."""
+        for port in self._all():
+            if port.monitors is not None:
+                port.is_shunned = False  # it was monitored anew, and now that counts
+        for port in self._orphans:
+            port.kill()
+
+    def see_orphans_die(self) -> None:
+        """Everything that waited for the link was sent: see what became of the orphans."""
+        # Behind what waited, as somebody may have monitored one meanwhile, and taken that back.
         orphans, self._orphans = self._orphans, {}
         for port in orphans:
-            port.kill_orphan()
+            port.see_it_die()
 
     def reincarnated(self) -> None:
         """Another process has the node ID: nobody over there was ever believed dead, or is an orphan."""
         self._are_shunned = False
         self._orphans.clear()
-        for port in self._ports.values():
+        for port in self._all():
             port.is_shunned = False
-            self._settle(port)
+            self.settle(port)
+
+    def is_closed(self, name: str) -> bool:
+        """Return whether messages to this port are dropped."""
+        port = self._ports.get(name)
+        return port is not None and port.mailbox is not port
+
+    def _all(self) -> list[RemotePort]:
+        """Return all of them; a copy, as finalizers and monitors may send to others meanwhile."""
+        return list(self._ports.values())
 
     def _is_idle(self, port: RemotePort) -> bool:
         """Return whether forgetting it changes nothing."""
@@ -282,24 +320,24 @@ class RemotePorts:
     @property
     def are_monitored(self) -> bool:
         """Whether anybody here monitors any of them."""
-        return any(port.monitors is not None for port in self._ports.values())
+        return any(port.monitors is not None for port in self._all())
 
     @property
     def are_idle(self) -> bool:
         """Whether forgetting all of them changes nothing."""
-        return not self._are_shunned and all(map(self._is_idle, self._ports.values()))
+        return not self._are_shunned and all(map(self._is_idle, self._all()))
 
     def forget_all(self) -> None:
         """Forget all of them."""
-        self._forget(list(self._ports.values()))
+        self._forget(self._all())
 
     def _forget_idle(self) -> None:
-        self._forget([port for port in self._ports.values() if self._is_idle(port)])
+        self._forget([port for port in self._all() if self._is_idle(port)])
 
     def _forget(self, ports: Iterable[RemotePort]) -> None:
         for port in ports:
             del self._ports[port.name]
-            self._scheduler.ports.pop(port.id, None)
+            self.scheduler.ports.pop(port.id, None)
 
 
 class Watcher(Job):

@@ -651,13 +651,20 @@ class Scheduler:
 
         So it does for other native threads: log handlers in patched programs have greenlets' locks.
         """
-        if not _log.isEnabledFor(level):
-            return
         if self.is_foreign or getcurrent() is self._hub:
-            job = CallJob(None, partial(_log.log, level, text, *args, exc_info=exc_info), ())
-            self.call_on_hub(self.enqueue_job, job) if self.is_foreign else self.enqueue_job(job)
+            self.log_soon(level, text, *args, exc_info=exc_info)
         else:
             _log.log(level, text, *args, exc_info=exc_info)
+
+    def log_soon(self, level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+        """Log in a turn of its own, for code that must not switch: log handlers may."""
+        if not _log.isEnabledFor(level):
+            return
+        job = CallJob(None, partial(_log.log, level, text, *args, exc_info=exc_info), ())
+        if self.is_foreign:
+            self.call_on_hub(self.enqueue_job, job)
+        else:
+            self.enqueue_job(job)
 
     def die(self, port: Port, reason: Reason) -> None:
         """End a port's life now: nothing more is handled, and its monitors' actions are queued.

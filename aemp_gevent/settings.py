@@ -8,6 +8,7 @@ expect to pass in the environment.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -135,5 +136,5 @@ def _check(settings: Settings) -> None:
     for name in _POSITIVE:
         value = getattr(settings, name)
         kinds = int if name.endswith("bytes") else (int, float)
-        if not isinstance(value, kinds) or isinstance(value, bool) or not value > 0:
-            raise InvalidSettingError(name, value, "it is a number above 0")
+        if not isinstance(value, kinds) or isinstance(value, bool) or not 0 < value < math.inf:
+            raise InvalidSettingError(name, value, "it is a finite number above 0")

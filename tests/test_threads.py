@@ -446,7 +446,7 @@ def test_what_the_link_cannot_carry_is_lost_and_reported(make_node):
         in_thread(node.snd, port, b"bytes do not travel as JSON")
         in_thread(node.snd, f"{peer.name}#q", "text does")
         assert deaths.wait()[0] == "transport_error"
-        assert [peer.packet()[:2] for _ in range(2)] == [["", "mon1"], ["q", "text does"]]
+        assert [peer.packet()[:2] for _ in range(3)] == [["", "mon1"], ["", "mon0"], ["q", "text does"]]
 
 
 def test_a_port_reported_dead_gets_nothing_that_was_handed_over_before_that(make_node):
