@@ -81,7 +81,8 @@ class Process:
         self._own.append(port)
 
     def withdraw(self, port: str) -> None:
-        self._own.remove(port)
+        if port in self._own:  # else the node was stopped before the port died
+            self._own.remove(port)
 
     def choose_port(self, elsewhere: str) -> str | None:
         return self.dice.choice(list(self._others)) if self._others else None
@@ -143,6 +144,11 @@ def sessions() -> list[tuple[str, str, int, int]]:
         for talker in _process[0].member.talkers
         for target, session in talker.sessions.items()
     ]
+
+
+def up_nodes() -> list[str]:
+    """Return the nodes to which there is a link."""
+    return mp.up_nodes()
 
 
 def end(timeout: float) -> tuple[int, int]:

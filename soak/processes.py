@@ -49,6 +49,9 @@ LONGEST_FAULT = 4.0
 WITHIN = SETTINGS["heartbeat_timeout"] + SETTINGS["monitor_timeout"] + LONGEST_FAULT + 4.0
 """Seconds until a monitor has fired: who monitors may be stopped itself; and something for a busy machine."""
 
+SILENCE_SLACK = 4.0
+"""Seconds that noticing a silent process may take beside ``heartbeat_timeout``: two beats, on a busy machine."""
+
 REST_SECONDS = 40.0
 MAX_RSS = 200 * 2**20
 EXCHANGE_SECONDS = 0.3
@@ -145,6 +148,7 @@ class Run:
             exchange = gevent.spawn(self._exchange)
             self._break_things()
             self._pool.join()  # each fault heals itself
+            self._be_silent()
             self._rest()
             exchange.kill()
             self._check()
@@ -247,6 +251,18 @@ class Run:
         member.proxy.refuse()
         member.proxy.cut()
         gevent.sleep(seconds)
+
+    def _be_silent(self) -> None:
+        """Stop one process for longer than any fault lasts: silence that ends by itself costs nobody a message."""
+        silent = self._dice.choice(self.members)
+        linked = [member for member in self.members if silent.process.node in member.call("up_nodes()")]
+        silent.process.stop()
+        deadline = monotonic() + SETTINGS["heartbeat_timeout"] + SILENCE_SLACK
+        while linked and monotonic() < deadline:
+            gevent.sleep(0.1)
+            linked = [member for member in linked if silent.process.node in member.call("up_nodes()")]
+        silent.process.resume()
+        self.problems += [f"{member.name} did not notice the silence of {silent.name}" for member in linked]
 
     # --- resting ---
 

@@ -13,7 +13,7 @@ import pytest
 
 from aemp_gevent.node import Node
 from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, Inbox, MakeNode, RawPeer, node_factory
+from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, node_factory
 
 LIMIT = 20_000
 HANDSHAKE_TIMEOUT = 0.15
@@ -182,14 +182,31 @@ def test_stranger_who_claims_a_nodes_id_and_stalls_delays_nobody(make_node: Make
 
 
 def test_stranger_who_claims_an_unreachable_nodes_id_does_not_keep_its_monitors_hoping(make_node: MakeNode) -> None:
-    from tests.networking import Deaths, free_address
-
     node, deaths, name = make_node(handshake_timeout=0.3), Deaths(), free_address()
     stranger = RawPeer.dial(node, name, extras=OUR_PROVIDER)
     stranger.greet()
     node.mon(name, deaths)
     assert deaths.wait(3.0)[:2] == ("transport_error", name)
     stranger.close()
+
+
+def test_strangers_who_take_turns_do_not_keep_monitors_hoping(make_node: MakeNode) -> None:
+    """Those that greeted before the dial failed may still come up; for later ones nobody waits."""
+    node, deaths, name = make_node(handshake_timeout=30.0), Deaths(), free_address()
+    with (
+        RawPeer.dial(node, name, extras=OUR_PROVIDER) as early,
+        RawPeer.dial(node, name, extras=OUR_PROVIDER) as late,
+    ):
+        early.greet()
+        node.mon(name, deaths)
+        assert node._network is not None
+        peer = node._network.peer(name)
+        wait_until(lambda: peer._hopes)
+        late.greet()
+        wait_until(lambda: len(peer._links) == 2)
+        assert deaths.count == 0
+        early.close()
+        assert deaths.wait(3.0)[:2] == ("transport_error", name)
 
 
 def test_auth_line_with_data_before_we_proved_ourselves_is_refused(

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import zope.event
 
 from aemp_gevent.context import SELF
+from aemp_gevent.errors import PortKilled
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
+from aemp_gevent.receive import receive
 from tests.helpers import turns, wait_until
 from tests.networking import Deaths, Inbox, MakeNode, RawPeer, node_factory
 
@@ -62,6 +65,28 @@ def test_only_abnormal_unmonitored_deaths_are_told(make_node: MakeNode, heard: l
     wait_until(lambda: heard)
     turns(3)
     assert heard == [PortDied(alone, ("alone", 1))]
+
+
+def test_death_is_told_once_although_the_code_goes_on_and_ends_later(make_node: MakeNode, heard: list[Any]) -> None:
+    node, ended = make_node(), Deaths()
+
+    def stubborn() -> None:
+        for _ in range(2):
+            with suppress(PortKilled):
+                receive()
+        ended()
+
+    alone, watched = node.port_async(stubborn), node.port_async(stubborn)
+    died = Deaths()
+    node.mon(watched, died)
+    turns(3)
+    node.kil(alone, "alone")
+    node.kil(watched, "watched")
+    assert died.wait() == ("watched",)
+    wait_until(lambda: ended.count == 2 and heard)
+    turns(3)
+    assert heard == [PortDied(alone, ("alone",))]
+    assert died.count == 1
 
 
 def test_subscriber_that_raises_or_blocks_hurts_nobody(

@@ -523,6 +523,59 @@ note("done")
     assert server.notes() == ["parent log", "parent done"]
 
 
+def test_a_monitors_action_that_waited_for_its_turn_runs_in_the_parent_only(server):
+    program = """
+pids = []
+
+def handler():
+    mon(NODE() + "#nobody", lambda *reason: note("fired"))  # at once: behind this handler in the run queue
+    pid = os.fork()
+    if pid == 0:
+        gevent.spawn_later(0.3, os._exit, 0)
+    else:
+        pids.append(pid)
+
+snd(port(handler))
+while not pids:
+    gevent.sleep(0.01)
+wait_for_child(pids[0])
+note("done")
+"""
+    with server.run(program):
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert server.notes() == ["parent fired", "parent done"]
+
+
+def test_a_greenlet_that_was_attached_finds_its_port_dead_in_the_child(server):
+    """It is the user's, and goes on there, as gevent's greenlets do; it must not wait for what never comes."""
+    program = """
+def work():
+    with attach() as me:
+        told.append(me)
+        gevent.sleep(0.2)
+        try:
+            note("got", *receive(timeout=2, default=("nothing",)))
+        except PortKilled:
+            note("killed")
+
+told = []
+worker = gevent.spawn(work)
+while not told:
+    gevent.sleep(0.01)
+pid = os.fork()
+if pid == 0:
+    worker.join()
+    os._exit(0)
+snd(told[0], "a message")
+worker.join()
+wait_for_child(pid)
+note("done")
+"""
+    with server.run(program):
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert sorted(server.notes()) == ["child killed", "parent done", "parent got a message"]
+
+
 def test_a_child_initialises_itself_and_talks_to_its_parent_and_others(server):
     program = f"""
 go = be_linked()
@@ -798,6 +851,33 @@ go.wait(20)
         server.node.snd(server.parent, "go")
         assert line_of(parent) == "[0, 1, 4] [0, 0, 0]"
         server.check_link()
+
+
+def test_a_child_does_not_dial_the_parents_seeds(server):
+    program = """
+seed = socket.socket()
+seed.bind(("127.0.0.1", 0))  # and refuses, as it does not listen
+initialise_node("127.0.0.1:0", "%s:%d" % seed.getsockname(), secret=SECRET)
+gevent.sleep(0.1)
+seed.listen()
+pid = os.fork()
+if pid == 0:
+    gevent.sleep(1.2)  # the next try is due after 0.75 s at most
+    os._exit(0)
+os.waitpid(pid, 0)  # the whole parent waits: nobody but the child can have dialled
+seed.settimeout(0)
+try:
+    note("dialled from", seed.accept()[1])
+except OSError:
+    note("nobody dialled")
+seed.settimeout(5)
+seed.accept()
+note("done")
+os._exit(0)
+"""
+    with server.run(program):
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    assert server.notes() == ["parent nobody dialled", "parent done"]
 
 
 def test_a_child_that_resolves_a_name_first_thing_does_not_wait_for_the_parents_threads(server):

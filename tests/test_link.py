@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from aemp_gevent.link import Link
 from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
 from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory
@@ -96,6 +97,65 @@ def test_losing_the_connection_that_an_after_names_loses_the_link(node: Node) ->
         assert died.wait()[0] == "transport_error"
         assert second.closed()
     assert inbox.messages == []
+
+
+def test_losing_a_connection_before_it_is_up_here_loses_the_link_if_an_after_names_it(node: Node) -> None:
+    """The peer may be up, and have sent, on a connection whose auth line never reached us."""
+    inbox, died = Inbox(node), Deaths()
+    first = RawPeer.dial(node, extras=SAME)
+    with first:
+        first.greet()
+        while first.handshake.state.name != "VERIFIED":
+            first.handshake.receive(first._read())
+        second = RawPeer.dial(node, extras=SAME).shake()
+        with second:
+            node.mon("127.0.0.1:9#p", died)
+            second.send(["", "after", first.nonce], [name_of(inbox), "never"])
+            wait_until(lambda: any(link.is_held for link in links_of(node)))
+            first.sock.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")
+            first.close()
+            assert died.wait()[0] == "transport_error"
+            assert second.closed()
+    assert inbox.messages == []
+
+
+def links_of(node: Node) -> list[Link]:
+    assert node._network is not None
+    return node._network.peer("127.0.0.1:9")._links
+
+
+@pytest.mark.parametrize("which", ["the one to send on", "the other"])
+def test_losing_any_connection_that_is_up_loses_the_link(node: Node, which: str) -> None:
+    died = Deaths()
+    connections = two_connections(node)
+    with connections[0], connections[1]:
+        wait_until(lambda: len(links_of(node)) == 2 and all(link.is_up for link in links_of(node)))
+        node.mon("127.0.0.1:9#p", died)
+        # The smaller nonce wins; on the other one nothing more is sent, and the peer may still send.
+        winner, loser = sorted(connections, key=lambda peer: peer.nonce)
+        lost, left = (winner, loser) if which == "the one to send on" else (loser, winner)
+        lost.sock.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")
+        lost.close()
+        assert died.wait()[0] == "transport_error"
+        assert left.closed()
+
+
+def test_greeting_while_a_link_is_up_is_answered_by_closing(node: Node) -> None:
+    with RawPeer.dial(node, extras=SAME).shake() as first, RawPeer.dial(node, extras=SAME) as second:
+        with pytest.raises((EOFError, ConnectionResetError, BrokenPipeError)):
+            second.shake()
+        assert first.answers()
+
+
+def test_link_that_is_given_up_is_reset(node: Node) -> None:
+    """An orderly end would say that everything before it was sent, and what an ``after`` holds back may be handled."""
+    with RawPeer.dial(node).shake() as peer:
+        assert peer.answers()
+        peer.send([1])  # no port name
+        with pytest.raises(ConnectionResetError):
+            while peer.sock.recv(65536):
+                pass
+            pytest.fail("it ended in order")
 
 
 def test_after_that_names_no_connection_loses_the_link(node: Node) -> None:

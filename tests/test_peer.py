@@ -459,6 +459,19 @@ def test_second_connection_of_another_program_waits_for_the_first_to_fail(make_n
         assert real.answers()
 
 
+def test_second_connection_of_another_program_is_closed_when_the_first_is_up(make_node: MakeNode) -> None:
+    node = make_node()
+    with RawPeer.dial(node) as first, RawPeer.dial(node) as second:
+        first.greet()
+        links_of(node, PEER, 1)
+        second.greet()
+        links_of(node, PEER, 2)
+        second.sock.settimeout(WAIT / 4)  # sooner than the handshake's time is over
+        first.sock.sendall(first.handshake.prove())
+        assert second.closed()
+        wait_until(node.up_nodes)
+
+
 @pytest.mark.parametrize("call", ["kil", "mon", "spawn"])
 def test_runner_that_reaches_the_hard_limit_lets_a_newcomer_in_from_the_hub(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, call: str

@@ -226,6 +226,25 @@ def test_signal_ends_a_program_in_order(make_node: MakeNode, monkeypatch: pytest
         assert child.wait(10) == 128 + number
 
 
+def test_signal_shuts_down_whichever_node_was_to_hear_of_it(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only the default node, which the program's end shuts down in any case."""
+    monkeypatch.setenv("AEMP_SECRET", SECRET)
+    node, died = make_node(), Deaths()
+    body = (
+        f"node = mp.Node(); node.initialise_node('127.0.0.1:0'); node.shutdown_on_signal();"
+        f" print(node.syncal(10, {node.NODE()!r}, 'time') and node.NODE(), flush=True); gevent.sleep(60)"
+    )
+    with process(PROGRAM.format(body=body)) as child:
+        line_of(child)  # the default node
+        child_node = line_of(child)
+        node.mon(child_node, died)
+        child.terminate()
+        assert died.wait() == ("shutdown", child_node)
+        assert child.wait(10) == 128 + signal.SIGTERM
+
+
 def test_second_signal_ends_a_program_at_once(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while it waits for a peer that takes nothing."""
     monkeypatch.setenv("AEMP_SECRET", SECRET)

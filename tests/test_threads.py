@@ -20,8 +20,10 @@ from greenlet import getcurrent
 
 from aemp_gevent import LinkBusy, MessageTooLargeError, UnencodableMessageError, WrongThread, psub, receive
 from aemp_gevent.errors import InvalidPortError
+from aemp_gevent.link import Link
 from aemp_gevent.local import LocalNode
-from aemp_gevent.threads import Doorbell, doorbell_of
+from aemp_gevent.remote import RemotePorts
+from aemp_gevent.threads import Doorbell, doorbell_of, get_ident
 from tests.helpers import on_hub, turns, wait_until
 from tests.injecting import Injector, StoppedThread
 from tests.networking import WAIT, Deaths, Inbox, RawListener, RawPeer, line_of, node_factory, process
@@ -572,6 +574,30 @@ def test_a_thread_that_must_not_block_is_told_that_the_link_is_busy(make_node):
         thread.result()
 
 
+@pytest.mark.parametrize("call", ["snd", "snd_nowait"])
+def test_only_the_nodes_own_thread_touches_links_and_what_is_known_of_ports(make_node, monkeypatch, call):
+    a, b = make_node(), make_node()
+    threads: set[int] = set()
+
+    def noting(function):
+        def noted(*args):
+            threads.add(get_ident())
+            return function(*args)
+
+        return noted
+
+    for owner, name in [(Link, "send"), (Link, "send_encoded"), (RemotePorts, "get")]:
+        monkeypatch.setattr(owner, name, noting(getattr(owner, name)))
+    send = getattr(a, call)
+    known, unknown = Inbox(b), Inbox(b)
+    a.snd(known.port, "makes a link")
+    wait_until(lambda: known.messages)
+    for inbox in (known, unknown):
+        in_thread(send, inbox.port, call)
+        wait_until(lambda: (call,) in inbox.messages)  # noqa: B023
+    assert threads == {get_ident()}
+
+
 @pytest.mark.slow
 def test_a_thread_is_held_back_while_the_hub_takes_nothing(make_node):
     """A handler that computes keeps the hub from running, and memory must not fill meanwhile."""
@@ -743,12 +769,14 @@ def test_a_thread_that_stops_anywhere_in_snd_loses_nothing_and_breaks_nothing(ma
 
 @pytest.mark.slow
 @pytest.mark.parametrize("middle", MIDDLES)
-def test_a_thread_that_stops_anywhere_in_kil_kills_once(make_node, middle):
+def test_a_thread_that_stops_anywhere_in_kil_kills_once(make_node, monkeypatch, middle):
     make, happens, dies = MIDDLES[middle]
+    unmonitored: list[object] = []
 
     def scene(point):
         node = make_node(None)
         stage = make(Stage(node))
+        monkeypatch.setattr(node._scheduler, "on_unmonitored_death", lambda *death: unmonitored.append(death))
         thread = StoppedThread(lambda: stage.node.kil(stage.port, "thread"), point)
         stage.then(happens(stage))
         thread.go_on()
@@ -758,6 +786,7 @@ def test_a_thread_that_stops_anywhere_in_kil_kills_once(make_node, middle):
         settle(node)
         assert stage.deaths in ([("thread",)], [("killed",)] if dies else []), f"stopped at point {point}"
         assert "too late" not in stage.got
+        assert unmonitored == [], f"stopped at point {point}: it died twice"
         assert node._ports == {}
         return thread
 
