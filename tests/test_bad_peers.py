@@ -198,9 +198,10 @@ def test_strangers_who_take_turns_do_not_keep_monitors_hoping(make_node: MakeNod
         RawPeer.dial(node, name, extras=OUR_PROVIDER) as late,
     ):
         early.greet()
-        node.mon(name, deaths)
         assert node._network is not None
         peer = node._network.peer(name)
+        wait_until(lambda: len(peer._links) == 1)
+        node.mon(name, deaths)
         wait_until(lambda: peer._hopes)
         late.greet()
         wait_until(lambda: len(peer._links) == 2)

@@ -100,14 +100,15 @@ def act(name):
 
 actor_port = act("actor")
 
-def helping():
+def helping(wait, *args):
     try:
-        gevent.sleep(0.3)
+        wait(*args)
         note("helper went on")
     finally:
         leave("helper")
 
-peval_async(port(), helping)
+peval_async(port(), helping, gevent.sleep, 0.3)
+peval_async(port(), helping, released.wait)
 ticks = []
 def tick():
     note("tick")
