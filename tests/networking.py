@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -220,14 +222,23 @@ def free_address() -> str:
 
 @contextlib.contextmanager
 def process(program: str, *args: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a program text as another process; it is killed afterwards if it still runs."""
+    """Run a program text as another process; it, and what it forked, is killed afterwards if it still runs."""
     child = subprocess.Popen(
-        [sys.executable, "-c", program, *args], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-c", program, *args],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,  # and so a process group
     )
     try:
         yield child
     finally:
         child.kill()
+        if hasattr(os, "killpg"):
+            # Its children have our pipe, which does not end before they do.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
 
 

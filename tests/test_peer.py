@@ -218,6 +218,20 @@ def test_what_the_dead_port_sent_before_comes_before_its_death(make_node: MakeNo
     assert events == [("last words",), ("died", "why")]
 
 
+def test_last_words_of_our_port_leave_before_the_news_of_its_death(make_node: MakeNode) -> None:
+    node = make_node()
+
+    def handler() -> None:
+        node.snd(f"{PEER}#p", "last words")
+        node.kil(port, "why")
+
+    port = node.port(handler)
+    name = port.partition("#")[2]
+    with RawPeer.dial(node).shake() as peer:
+        peer.send(["", "mon1", name], [name])
+        assert peer.take(2) == [["p", "last words"], ["", "kil0", name, "why"]]
+
+
 def test_ports_monitored_in_great_numbers_cost_the_same_each(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
