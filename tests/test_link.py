@@ -164,3 +164,22 @@ def test_after_that_names_no_connection_loses_the_link(node: Node) -> None:
         peer.send(["", "after", "nobody's nonce"], [name_of(inbox), "never"])
         assert peer.closed()
     assert inbox.messages == []
+
+
+@pytest.mark.parametrize("whom", ["itself", "each other"])
+def test_connections_that_wait_for_themselves_lose_the_link(node: Node, whom: str) -> None:
+    """None of them would ever be read again, nor missed for being silent."""
+    died = Deaths()
+    first, second = two_connections(node)
+    with first, second:
+        wait_until(node.up_nodes)
+        node.mon("127.0.0.1:9#p", died)
+        if whom == "itself":
+            second.send(["", "after", second.nonce])
+        else:
+            second.send(["", "after", first.nonce])
+            first.send(["", "after", second.nonce])
+        assert died.wait()[:2] == ("transport_error", "127.0.0.1:9")
+        assert "waits for itself" in died.wait()[2]
+        assert first.closed()
+        assert second.closed()
