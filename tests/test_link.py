@@ -10,7 +10,7 @@ import pytest
 from aemp_gevent.link import Link
 from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory
+from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory, two_connections
 
 SAME = (*OUR_PROVIDER, ("uniq", "one process"))
 
@@ -53,18 +53,6 @@ def test_handshake_byte_by_byte_and_packets_in_one_piece_with_its_end(node: Node
         peer.sock.sendall(peer.handshake.prove() + peer.encode([name_of(inbox), "at once"]))
         wait_until(lambda: inbox.messages)
     assert inbox.messages == [("at once",)]
-
-
-def two_connections(node: Node) -> tuple[RawPeer, RawPeer]:
-    """Return two connections of one process, both up: their auth lines crossed."""
-    first, second = (RawPeer.dial(node, extras=SAME) for _ in range(2))
-    for peer in (first, second):
-        peer.greet()
-    for peer in (first, second):
-        while peer.handshake.state.name != "VERIFIED":
-            peer.handshake.receive(peer._read())
-        peer.sock.sendall(peer.handshake.prove())
-    return first, second
 
 
 def test_what_follows_an_after_waits_for_the_end_of_the_connection_it_names(node: Node) -> None:
