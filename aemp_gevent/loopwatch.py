@@ -77,11 +77,12 @@ class LoopWatch:
     def _look_on(self) -> None:  # in a thread of its own
         while not self._end.acquire(timeout=_BEAT_SECONDS):
             late = monotonic() - self._last_beat - _BEAT_SECONDS
-            if late > BLOCKED_SECONDS and self._stack is None:
+            if late > BLOCKED_SECONDS:
                 frame = sys._current_frames().get(self._thread_id)  # pyright: ignore[reportPrivateUsage]
                 if frame is None:
                     return  # the thread has ended, and its loop with it
-                self._stack = "".join(traceback.format_stack(frame))
+                if self._stack is None:
+                    self._stack = "".join(traceback.format_stack(frame))
 
 
 def _report(seconds: float, stack: str | None) -> None:

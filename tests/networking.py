@@ -213,6 +213,18 @@ class RawListener:
         self.close()
 
 
+def two_connections(node: Node) -> tuple[RawPeer, RawPeer]:
+    """Return two connections of one process, both up: their auth lines crossed."""
+    first, second = (RawPeer.dial(node, extras=(*OUR_PROVIDER, ("uniq", "one process"))) for _ in range(2))
+    for peer in (first, second):
+        peer.greet()
+    for peer in (first, second):
+        while peer.handshake.state.name != "VERIFIED":
+            peer.handshake.receive(peer._read())
+        peer.sock.sendall(peer.handshake.prove())
+    return first, second
+
+
 def free_address() -> str:
     """Return an endpoint where nobody listens, just now."""
     with contextlib.closing(socket.socket()) as sock:

@@ -79,6 +79,30 @@ def test_opening_wakes_all_that_wait_now_and_none_that_come_later():
     assert woken[-1] == 5
 
 
+def test_who_waits_again_is_woken_by_an_opening_in_the_same_turn():
+    room = Room()
+    done: list[str] = []
+
+    def twice():
+        room.wait()
+        room.wait()
+        done.append("twice")
+
+    def opens():
+        room.wait()
+        room.open()
+
+    waiting = [gevent.spawn(twice), gevent.spawn(opens), gevent.spawn(twice)]
+    turns(2)
+    room.open()
+    gevent.joinall(waiting[:2], WAIT)
+    turns(3)
+    assert done == ["twice"], "the last came after the second opening"
+    room.open()
+    gevent.joinall(waiting, WAIT)
+    assert done == ["twice", "twice"]
+
+
 def test_a_thread_that_finds_room_after_all_leaves_nothing_behind():
     room = Room()
     room.block_while(lambda: False)
@@ -146,6 +170,28 @@ def test_paused_greenlets_go_on_when_the_link_is_lost_or_the_node_shuts_down(mak
             stalled.node.shutdown(0.05)
         gevent.joinall(paused, WAIT)
         assert all(greenlet.successful() for greenlet in paused)
+
+
+def test_senders_that_were_just_paused_again_go_on_when_the_link_is_lost(make_node):
+    """By one of those that were woken with them."""
+    node = make_node(high_water_bytes=1000)
+    with RawPeer.dial(node).shake() as peer:
+        wait_until(node.up_nodes)
+        link_to = node._network.peers[peer.name]
+
+        def send_twice():
+            node.snd(f"{peer.name}#p", "x" * 2000)
+            node.snd(f"{peer.name}#p", "x" * 2000)
+
+        def send_and_lose():
+            node.snd(f"{peer.name}#p", "x" * 2000)
+            assert link_to.unsent > 1000, "nobody waits again"
+            link_to._lose("said the test")
+
+        # All in one turn, so that all are paused; what they sent leaves at its end.
+        senders = [*(gevent.spawn(send_twice) for _ in range(5)), gevent.spawn(send_and_lose)]
+        gevent.joinall(senders, WAIT, raise_error=True)
+        assert all(sender.dead for sender in senders)
 
 
 @pytest.mark.slow

@@ -993,3 +993,30 @@ def test_a_forgotten_node_is_not_kept_by_the_hope_for_a_fork():
     del node
     gc.collect()
     assert gone() is None
+
+
+def test_greenlet_that_was_paused_in_snd_goes_on_in_the_child(tmp_path):
+    """It is the program's own, so it is not stopped; and nobody would ever make room for it."""
+    program = """
+initialise_node("127.0.0.1:0", secret=SECRET, high_water_bytes=1000)
+hole = socket.socket()  # where nobody ever accepts
+hole.bind(("127.0.0.1", 0))
+hole.listen(1)
+sender = gevent.spawn(snd, "127.0.0.1:%d#p" % hole.getsockname()[1], bytes(5000))
+gevent.sleep(0)
+assert not sender.dead
+pid = os.fork()
+if pid == 0:
+    sender.join(5)
+    note("went on" if sender.dead else "waits")
+    os._exit(0)
+os.waitpid(pid, 0)
+note("waits" if not sender.dead else "went on")
+say("done")
+shutdown(0.05)
+"""
+    log = tmp_path / "log"
+    with process(PRELUDE + program, str(log), "no server") as parent:
+        assert line_of(parent) == "done"
+        assert log.read_text().splitlines() == ["child went on", "parent waits"]
+        assert parent.wait(10) == 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +168,44 @@ def test_peer_without_heartbeats_that_answers_stays(make_node: MakeNode) -> None
         assert died.count == 0
 
 
+def test_impatient_peer_does_not_hide_the_silence_of_another(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a program with long turns: however often we mean to look, they count in full."""
+    node = make_node(heartbeat_timeout=20, heartbeat_interval=5)
+    assert node._network is not None
+    pulse = node._network.pulse
+    with (
+        RawPeer.dial(node, extras=ours(100)).shake() as silent,
+        RawPeer.dial(node, "127.0.0.1:8", extras=ours(1e-300)).shake() as visitor,
+    ):
+        assert silent.answers()
+        assert visitor.answers()
+        link = node._network.peers[silent.name].link
+        assert link is not None
+        ticks, start = 0, monotonic()
+        monkeypatch.setattr("aemp_gevent.heartbeat.monotonic", lambda: start + 10 + ticks)
+        pulse._tick()  # so much of what was before as counts
+        while not link.closed and ticks < 100:
+            ticks += 1
+            pulse._tick()
+        assert 17 <= ticks <= 21
+
+
+def test_beat_is_as_before_when_an_impatient_peer_is_gone(make_node: MakeNode) -> None:
+    node = make_node()
+    assert node._network is not None
+    pulse = node._network.pulse
+    with RawPeer.dial(node, extras=ours()).shake() as peer:
+        assert peer.answers()
+        usual = pulse._beat
+        with RawPeer.dial(node, "127.0.0.1:8", extras=ours(1e-300)).shake() as visitor:
+            assert visitor.answers()
+            assert pulse._beat < usual
+        wait_until(lambda: pulse._beat == usual)
+        assert pulse._timer is not None
+
+
 # --- a busy program -----------------------------------------------------------------------
 
 
@@ -223,6 +262,40 @@ def test_beats_end_with_the_last_link(make_node: MakeNode) -> None:
         assert peer.answers()
         assert pulse._timer is not None
     wait_until(lambda: pulse._timer is None)
+
+
+def test_watch_of_a_loop_ends_with_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where nobody shut down; a thread for each that ever was would be too many."""
+    monkeypatch.setattr(loopwatch, "BLOCKED_SECONDS", 0.05)
+    monkeypatch.setattr(loopwatch, "_BEAT_SECONDS", 0.02)
+    watches: list[loopwatch.LoopWatch] = []
+    go_on = threading.Event()
+
+    def run() -> None:
+        watches.append(watch_loop(gevent.get_hub()))
+        go_on.wait(10)  # blocked, and noticed, as it may be at any time
+
+    def looks_on() -> bool:
+        code = loopwatch.LoopWatch._look_on.__code__
+        frames = [frame for frame in sys._current_frames().values() if frame is not None]
+        while frames:
+            frame = frames.pop()
+            if frame.f_code is code and frame.f_locals["self"] in watches:
+                return True
+            if frame.f_back is not None:
+                frames.append(frame.f_back)
+        return False
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    wait_until(lambda: watches and watches[0]._stack is not None)
+    assert looks_on()
+    go_on.set()
+    thread.join(10)
+    try:
+        wait_until(lambda: not looks_on())
+    finally:
+        del loopwatch._watches[watches[0]._hub]
 
 
 PATCHED = """

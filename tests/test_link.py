@@ -10,7 +10,7 @@ import pytest
 from aemp_gevent.link import Link
 from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory
+from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory, two_connections
 
 SAME = (*OUR_PROVIDER, ("uniq", "one process"))
 
@@ -53,18 +53,6 @@ def test_handshake_byte_by_byte_and_packets_in_one_piece_with_its_end(node: Node
         peer.sock.sendall(peer.handshake.prove() + peer.encode([name_of(inbox), "at once"]))
         wait_until(lambda: inbox.messages)
     assert inbox.messages == [("at once",)]
-
-
-def two_connections(node: Node) -> tuple[RawPeer, RawPeer]:
-    """Return two connections of one process, both up: their auth lines crossed."""
-    first, second = (RawPeer.dial(node, extras=SAME) for _ in range(2))
-    for peer in (first, second):
-        peer.greet()
-    for peer in (first, second):
-        while peer.handshake.state.name != "VERIFIED":
-            peer.handshake.receive(peer._read())
-        peer.sock.sendall(peer.handshake.prove())
-    return first, second
 
 
 def test_what_follows_an_after_waits_for_the_end_of_the_connection_it_names(node: Node) -> None:
@@ -164,3 +152,22 @@ def test_after_that_names_no_connection_loses_the_link(node: Node) -> None:
         peer.send(["", "after", "nobody's nonce"], [name_of(inbox), "never"])
         assert peer.closed()
     assert inbox.messages == []
+
+
+@pytest.mark.parametrize("whom", ["itself", "each other"])
+def test_connections_that_wait_for_themselves_lose_the_link(node: Node, whom: str) -> None:
+    """None of them would ever be read again, nor missed for being silent."""
+    died = Deaths()
+    first, second = two_connections(node)
+    with first, second:
+        wait_until(node.up_nodes)
+        node.mon("127.0.0.1:9#p", died)
+        if whom == "itself":
+            second.send(["", "after", second.nonce])
+        else:
+            second.send(["", "after", first.nonce])
+            first.send(["", "after", second.nonce])
+        assert died.wait()[:2] == ("transport_error", "127.0.0.1:9")
+        assert "waits for itself" in died.wait()[2]
+        assert first.closed()
+        assert second.closed()

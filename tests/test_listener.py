@@ -121,3 +121,14 @@ def test_connection_that_is_gone_at_once_is_closed() -> None:
     listener.close()
     for client in clients:
         client.close()
+
+
+def test_closing_a_listener_again_leaves_its_successor_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    first = Listener(Endpoint("", 0, str(path)), print)
+    first.close()
+    second = Listener(Endpoint("", 0, str(path)), print)
+    first.close()
+    assert path.exists()
+    second.close()
+    assert not path.exists()

@@ -211,3 +211,15 @@ def test_node_callback_of_a_dead_port_is_dropped(make_node: MakeNode) -> None:
     wait_until(lambda: len(others) == 2)
     assert mine == []
     assert len(node._node_callbacks) == 1
+
+
+def test_timeouts_may_be_longer_than_the_system_takes(make_node: MakeNode) -> None:
+    """Links come up, whoever dials; Linux knows no keep-alives of 100 000 s."""
+    patient = {"heartbeat_timeout": 100_000, "monitor_timeout": 100_000.0, "handshake_timeout": 100_000}
+    one, two, other = make_node(**patient), make_node(**patient), make_node()
+    for sender, receiver in ((one, two), (other, one), (two, other)):
+        inbox, died = Inbox(receiver), Deaths()
+        sender.mon(inbox, died)
+        sender.snd(inbox, "hello")
+        wait_until(lambda: inbox.messages)  # noqa: B023
+        assert died.count == 0

@@ -936,3 +936,144 @@ def test_nothing_opens_a_port_again_before_a_loss_was_reported(make_node: MakeNo
         assert other.answers()
         node.snd(port, "after the report")
         assert other.packet() == ["p", "after the report"]
+
+
+# --- what a second review found ---------------------------------------------------------------
+
+
+def linked_anew(node: Node, monkeypatch: pytest.MonkeyPatch) -> RawPeer:
+    """Have more ports reported dead than are remembered one by one; return the same process, come back."""
+    monkeypatch.setattr(aemp_gevent.remote, "MAX_SHUNNED_PORTS", 3)
+    deaths = [Deaths() for _ in range(5)]
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        for number, died in enumerate(deaths):
+            node.mon(f"{PEER}#{number}", died)
+        peer.take(5)
+    for died in deaths:
+        died.wait()
+    peer = RawPeer.dial(node, extras=SAME).shake()
+    assert peer.answers()
+    return peer
+
+
+def test_port_spawned_on_a_wholly_shunned_node_is_reached(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = make_node()
+    with linked_anew(node, monkeypatch) as peer:
+        name = spawned(node, peer)
+        node.snd(f"{PEER}#{name}", "hello")
+        node.snd(f"{PEER}#other", "to the dead")
+        assert peer.packet() == [name, "hello"]
+        assert peer.answers()
+
+
+def test_ports_monitored_for_a_moment_are_forgotten_on_a_wholly_shunned_node(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aemp_gevent.remote, "MAX_REMOTE_PORTS", 20)
+    node = make_node()
+    with linked_anew(node, monkeypatch) as peer:
+        for number in range(200):
+            node.mon(f"{PEER}#moment{number}", print).cancel()
+        assert len(node._network.peers[PEER].ports._ports) < 60  # type: ignore[union-attr]
+        peer.take(400)
+
+
+@pytest.mark.parametrize("how", ["in vain", "until the link is up"])
+def test_monitor_that_was_cancelled_before_the_link_is_up_opens_no_port(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(aemp_gevent.peer, "_FIRST_RETRY_SECONDS", 0.02)
+    node, died = make_node(), Deaths()
+    with RawListener() as listener:
+        port, other = f"{listener.id}#p", f"{listener.id}#other"
+        node.mon(port, died)
+        with listener.accept(extras=SAME).shake() as peer:
+            assert peer.packet() == ["", "mon1", "p"]
+        died.wait()
+        if how == "in vain":
+            listener.close()
+        with node.mon(port, print):
+            pass
+        if how == "in vain":
+            wait_until(lambda: node._network.peers[listener.id].is_quiet)  # type: ignore[union-attr]
+            again = RawPeer.dial(node, listener.id, extras=SAME)
+        else:
+            again = listener.accept(extras=SAME)
+        with again.shake():
+            if how != "in vain":
+                assert again.take(2) == [["", "mon1", "p"], ["", "mon0", "p"]]
+            node.snd(port, "to the dead")
+            node.snd(other, "alive")
+            assert again.packet() == ["other", "alive"]
+
+
+def test_orphan_that_was_monitored_for_a_moment_is_seen_to_die(make_node: MakeNode) -> None:
+    """While the link is made; what stops that watch must not stop ours."""
+    node, lost = make_node(), Deaths()
+    with RawListener() as listener:
+        node.mon(listener.id, lost)
+        with listener.accept(extras=SAME).shake() as peer:
+            name = spawned(node, peer)
+        lost.wait()
+        node.mon(f"{listener.id}#{name}", print).cancel()
+        with listener.accept(extras=SAME).shake() as peer:
+            packets = [packet[:3] for packet in peer.take(4)]
+            assert packets == [["", verb, name] for verb in ("kil1", "mon1", "mon0", "mon1")]
+            peer.send(["", "kil0", name, "killed"])
+            ports = node._network.peers[listener.id].ports._ports  # type: ignore[union-attr]
+            wait_until(lambda: name not in ports)
+
+
+def test_port_is_watched_anew_after_a_message_that_json_could_not_carry(make_node: MakeNode) -> None:
+    node, died, again = make_node(), Deaths(), Deaths()
+    with RawListener() as listener:
+        port = f"{listener.id}#p"
+        node.mon(port, died)
+        node.snd(port, b"lost")
+        with listener.accept(framing="json").shake() as peer:
+            assert peer.take(2) == [["", "mon1", "p"], ["", "mon0", "p"]]
+            died.wait()
+            node.mon(port, again)
+            assert peer.packet() == ["", "mon1", "p"]
+            peer.send(["", "kil0", "p", "once"])
+            assert again.wait() == ("once",)
+
+
+def test_replies_do_not_reach_a_port_that_was_reported_dead(make_node: MakeNode) -> None:
+    node, died = make_node(), Deaths()
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        node.mon(f"{PEER}#p", died)
+        assert peer.packet() == ["", "mon1", "p"]
+    died.wait()
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        for reply_to in ("p", "q"):
+            peer.send(["", "time", f"{PEER}#{reply_to}", "now"])
+        assert peer.packet()[:2] == ["q", "now"]
+
+
+@pytest.mark.parametrize("when", ["while the link is made", "while it is up"])
+def test_paused_senders_do_not_count_for_the_hard_limit(make_node: MakeNode, when: str) -> None:
+    """They are as many as the program has; the limit is for what cannot be paused."""
+    node, died = make_node(high_water_bytes=1000, max_message_bytes=20_000), Deaths()
+    limit = node.settings.hard_limit_bytes  # type: ignore[union-attr]
+    with RawListener() as listener:
+        peer = None if when == "while the link is made" else RawPeer.dial(node, listener.id, extras=SAME).shake()
+        assert peer is None or peer.answers()
+        node.mon(f"{listener.id}#p", died)
+        count = limit // 10_000 + 10
+        senders = [gevent.spawn(node.snd, f"{listener.id}#p", n, bytes(10_000)) for n in range(count)]
+        innocent = gevent.spawn(node.mon, f"{listener.id}#q", print)
+        unsent: list[int] = []
+        # Behind all of them, and before anything leaves.
+        gevent.spawn(lambda: unsent.append(node._network.peers[listener.id].unsent))  # type: ignore[union-attr]
+        innocent.get(timeout=WAIT)
+        turns(1)
+        assert unsent[0] > limit
+        assert died.count == 0
+        with peer or listener.accept(extras=SAME).shake() as reader:
+            packets = reader.take(count + 2)
+            assert [packet[1] for packet in packets if packet[0] == "p"] == list(range(count))
+            gevent.joinall(senders, timeout=WAIT, raise_error=True)
+            assert reader.answers()
+            assert died.count == 0
+        assert node._network.peers[listener.id]._paused_bytes == 0  # type: ignore[union-attr]

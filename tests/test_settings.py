@@ -77,6 +77,8 @@ def test_unknown_setting_like_none_of_ours_is_named() -> None:
         ("handshake_timeout", -1),
         ("monitor_timeout", 0),
         ("monitor_timeout", math.nan),
+        ("monitor_timeout", math.inf),
+        ("heartbeat_timeout", -math.inf),
     ],
 )
 def test_invalid_value_is_refused_with_its_name(name: str, value: object) -> None:

@@ -4,20 +4,26 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import logging
 import signal
+import subprocess
+import sys
+import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 
 import gevent
 import pytest
 from gevent import socket
 
-from aemp_gevent.errors import AlreadyInitialisedError
+from aemp_gevent.errors import AlreadyInitialisedError, NoPortContextError
 from aemp_gevent.node import Node
-from tests.helpers import wait_until
+from tests.helpers import on_hub, turns, wait_until
 from tests.networking import (
     OUR_PROVIDER,
+    ROOT,
     SECRET,
     Deaths,
     Inbox,
@@ -27,6 +33,7 @@ from tests.networking import (
     line_of,
     node_factory,
     process,
+    two_connections,
 )
 
 
@@ -180,6 +187,142 @@ def test_node_that_shut_down_and_was_dropped_leaves_the_memory() -> None:
     wait_until(lambda: gc.collect() >= 0 and gone() is None)
 
 
+def test_dial_cut_short_by_the_shutdown_leaves_nobody_waiting(make_node: MakeNode) -> None:
+    """As the node dials nobody any more, everybody hears of that at once."""
+    node, died = make_node(high_water_bytes=1000), Deaths()
+    with RawListener() as hole:
+        port = f"{hole.id}#p"
+        node.snd(port, "x")
+        with hole.accept():  # which never greets
+            node.shutdown(0.05)
+        node.mon(port, died)
+        assert died.wait() == ("transport_error", hole.id, "this node was shut down")
+
+        def send() -> None:
+            for _ in range(3):
+                node.snd(port, bytes(800))
+
+        gevent.spawn(send).get(timeout=5)
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        wait_until(lambda: not thread.is_alive())
+
+
+def test_what_comes_after_the_goodbye_is_not_handled(make_node: MakeNode) -> None:
+    """Its port may work for nobody any more, and an answer could not be sent."""
+    node = make_node()
+    inbox = Inbox(node)
+    with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
+        leaving = gevent.spawn(node.shutdown, 10)
+        assert peer.packet() == ["", "bye"]
+        peer.send([inbox.port.partition("#")[2], "too late"], ["", "snd", inbox.port, "too late"])
+        peer.close()
+        leaving.get(timeout=5)
+        turns(3)
+        assert inbox.messages == []
+
+
+def test_link_that_waits_for_another_is_not_waited_for(make_node: MakeNode) -> None:
+    node = make_node()
+    first, second = two_connections(node)
+    with first, second:
+        second.send(["", "after", first.nonce])
+        wait_until(lambda: node._network.peers[second.name]._held)  # type: ignore[union-attr]
+        leaving = gevent.spawn(node.shutdown, 10)
+        wait_until(lambda: not node.up_nodes())
+        assert not leaving.ready()
+        first.close()
+        second.close()
+        leaving.get(timeout=5)
+
+
+def test_shutdown_on_the_hub_is_refused_and_leaves_the_node_up(make_node: MakeNode) -> None:
+    """The hub must never wait."""
+    one, two = make_node(), make_node()
+    inbox, errors = Inbox(one), []
+
+    def shut_down() -> None:
+        try:
+            one.shutdown()
+        except NoPortContextError as error:
+            errors.append(str(error))
+
+    on_hub(shut_down)
+    assert "spawn a greenlet" in errors[0]
+    two.snd(inbox, "still there")
+    wait_until(lambda: inbox.messages)
+
+
+class Switching(logging.Handler):
+    """A log handler that waits for something, as one that writes to a socket does; and what it sees done meanwhile."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("link to"):
+            self.seen.append(record.getMessage())
+            gevent.sleep(0)
+            self._meanwhile()
+            gevent.sleep(0)
+
+
+@pytest.fixture
+def switching() -> Iterator[Callable[[Callable[[], object]], Switching]]:
+    """Give a function that has something done whenever the logging of a link switches."""
+    logger = logging.getLogger("aemp_gevent")
+    before, level = logger.handlers[:], logger.level
+
+    def install(meanwhile: Callable[[], object]) -> Switching:
+        handler = Switching(meanwhile)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        return handler
+
+    yield install
+    logger.handlers[:] = before
+    logger.setLevel(level)
+
+
+def test_log_handlers_may_switch_during_the_shutdown(
+    make_node: MakeNode, switching: Callable[[Callable[[], object]], Switching]
+) -> None:
+    """And others send to new nodes then."""
+    node = make_node()
+    peers = [RawPeer.dial(node, f"127.0.0.1:{number}").shake() for number in (7, 8, 9)]
+    wait_until(lambda: len(node.up_nodes()) == 3)
+    names = itertools.count()
+    handler = switching(lambda: node.snd(f"named/{next(names)}#p", "x"))
+    leaving = gevent.spawn(node.shutdown, 10)
+    for peer in peers:
+        assert peer.closed()
+        peer.close()
+    leaving.get(timeout=5)
+    wait_until(lambda: len(handler.seen) == 3)
+    wait_until(lambda: "named/2" in node._network.peers)  # type: ignore[union-attr]
+
+
+def test_link_is_lost_once_although_log_handlers_switch(
+    make_node: MakeNode, switching: Callable[[Callable[[], object]], Switching]
+) -> None:
+    node, died = make_node(), Deaths()
+    changes: list[bool] = []
+    node.mon_nodes(lambda _node, up, *_reason: changes.append(up))
+    with RawPeer.dial(node).shake() as peer:
+        node.mon(f"{peer.name}#p", died)
+        assert peer.packet() == ["", "mon1", "p"]
+        # Were it still up while that is logged, it would be lost for another reason now.
+        handler = switching(lambda: (peer.close(), wait_until(lambda: not node.up_nodes())))
+        gevent.spawn(node._network.peers[peer.name]._lose, "said the test")  # type: ignore[union-attr]
+        assert died.wait()[2] == "said the test"
+        wait_until(lambda: handler.seen)
+        turns(50)
+        assert changes == [True, False]
+        assert died.count == 1
+
+
 # --- the end of a program ------------------------------------------------------------------
 
 PROGRAM = """
@@ -207,6 +350,15 @@ def test_end_of_a_program_is_a_shutdown(make_node: MakeNode, monkeypatch: pytest
         assert died.wait()[0] == "shutdown"
         assert child.wait(10) == 0
     assert [number for number, _text in inbox.messages] == list(range(1000))
+
+
+@pytest.mark.parametrize("call", ["mp.port(print)", "mp.initialise_node('127.0.0.1:0', secret='s')"])
+def test_program_whose_node_lives_in_another_thread_ends_in_silence(call: str) -> None:
+    program = (
+        f"import threading; import aemp_gevent as mp; t = threading.Thread(target=lambda: {call}); t.start(); t.join()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("signals", ["", "signal.SIGUSR1"])

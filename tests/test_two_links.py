@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -557,6 +558,30 @@ def test_restarted_node_is_taken_in_when_the_old_one_is_silent(
         ]
         assert second.answers()
         assert first.closed()
+
+
+def test_old_node_is_given_its_time_although_our_own_loop_was_blocked(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For longer than it has: nobody can be heard meanwhile."""
+    monkeypatch.setattr("aemp_gevent.peer.IMPOSTOR_SECONDS", 0.3)
+    monkeypatch.setattr("aemp_gevent.peer._PROBE_SECONDS", 0.05)
+    node, died = make_node(), Deaths()
+    with (
+        RawPeer.dial(node, extras=incarnation("first")).shake() as first,
+        RawPeer.dial(node, extras=incarnation("second")) as second,
+    ):
+        node.mon("127.0.0.1:9#p", died)
+        assert first.packet() == ["", "mon1", "p"]
+        second.shake()
+        assert first.packet()[:2] == ["", "time"]
+        time.sleep(0.35)  # the whole loop
+        gevent.sleep(0.01)  # timers that are due come first
+        first.send(["devnull"])
+        assert second.packet()[:2] == ["", "refused"]
+        assert second.closed()
+        assert first.answers()
+        assert died.count == 0
 
 
 def test_new_incarnation_is_believed_to_be_alive(make_node: MakeNode) -> None:
