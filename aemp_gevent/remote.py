@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from aemp_gevent import monitors
@@ -98,7 +98,7 @@ class RemotePort(Watch):
     whose monitors watch the link.
     """
 
-    __slots__ = ("_peer", "_ports", "id", "is_shunned", "is_spawned", "loss", "mailbox", "name", "state")
+    __slots__ = ("_peer", "_ports", "id", "is_shunned", "is_spawned", "late", "loss", "mailbox", "name", "state")
 
     def __init__(self, peer: Sender, ports: RemotePorts, name: str) -> None:
         super().__init__()
@@ -114,6 +114,8 @@ class RemotePort(Watch):
         """Whether it gets nothing before it is monitored anew, over a link that is up."""
         self.loss: Reason | None = None
         """What its monitors are about to hear; until they did it gets nothing, lest that arrive behind a hole."""
+        self.late: Sequence[Job] = ()
+        """Monitors that came meanwhile: they will hear the same."""
 
     def append(self, message: Message) -> None:
         """Send a message; the mailbox's part in ``snd``."""
@@ -134,7 +136,7 @@ class RemotePort(Watch):
         if self.loss is not None and self.name:
             # Others are still to hear of a loss, so what follows now is lost as well.
             if monitor.died(self.loss):
-                self._ports.scheduler.enqueue_job(monitor)
+                self.late = [*self.late, monitor]
             return
         first = self.monitors is None
         monitors.add(self, monitor)
@@ -259,9 +261,15 @@ class RemotePorts:
         self.scheduler.enqueue_job(CallJob(None, self._told, (ports,)))
 
     def _told(self, ports: list[RemotePort]) -> None:
+        late: list[Job] = []
         for port in ports:
             port.loss = None
+            late += port.late
+            port.late = ()
             self.settle(port)
+        # Next, so that nobody sends in between, also behind a hole. Not before the port is open: what they do
+        # is often to monitor it anew, and they would be late for ever.
+        self.scheduler.enqueue_first(late)
         self._forget([port for port in ports if self._ports.get(port.name) is port and self._is_idle(port)])
 
     def settle(self, port: RemotePort) -> None:

@@ -55,7 +55,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -231,6 +231,12 @@ class Scheduler:
         """Queue a job; may be called on the hub."""
         self.runq.append(job)
         if not self.pumped:
+            self.ask()
+
+    def enqueue_first(self, jobs: Iterable[Job]) -> None:
+        """Queue jobs before everything that waits, in their order."""
+        self.runq.extendleft(reversed(list(jobs)))
+        if self.runq and not self.pumped:
             self.ask()
 
     def deliver(self, port: Port, message: Message) -> None:
