@@ -1077,3 +1077,27 @@ def test_paused_senders_do_not_count_for_the_hard_limit(make_node: MakeNode, whe
             assert reader.answers()
             assert died.count == 0
         assert node._network.peers[listener.id]._paused_bytes == 0  # type: ignore[union-attr]
+
+
+def test_late_monitor_hears_of_a_loss_before_anything_is_sent_again(make_node: MakeNode) -> None:
+    """Set while the loss was being reported: what was sent since is lost, and nothing may arrive behind that."""
+    node = make_node()
+    events: list[Any] = []
+    port = f"{PEER}#p"
+
+    def monitor_anew(*reason: Any) -> None:
+        events.append("first heard")
+        node.mon(port, lambda *reason: events.append("late one heard"))
+        node.snd(port, "into the hole")
+        node.snd(eager, "go")  # stands in the run queue before anything that comes now
+
+    def send() -> None:
+        events.append("sent")
+        node.snd(port, "after the hole")
+
+    eager = node.port(lambda _go: send())
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        node.mon(port, monitor_anew)
+        assert peer.packet() == ["", "mon1", "p"]
+    wait_until(lambda: len(events) == 3)
+    assert events == ["first heard", "late one heard", "sent"]
