@@ -117,6 +117,8 @@ class Handover:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self.handed: deque[tuple[_Sender, str, str, bytes]] = deque()
+        """What is still to be taken: before the node's own thread sends anything, lest that overtake it."""
         self._threads = ThreadLocal()
         self._limit = host.settings.max_message_bytes
         self._high_water = host.settings.high_water_bytes
@@ -132,7 +134,8 @@ class Handover:
         if len(data) > self._limit:
             raise MessageTooLargeError(len(data), self._limit)
         sender.handed_bytes += len(data)
-        self._host.scheduler.call_on_hub(self._take, sender, node, packet[0], data)
+        self.handed.append((sender, node, packet[0], data))
+        self._host.scheduler.call_on_hub(self.take)
 
     def pause(self, node: str) -> None:
         """Block this thread while too much is unsent to a node."""
@@ -165,7 +168,12 @@ class Handover:
         peer = self._host.known_peer(node)
         return sender.handed_bytes - sender.taken_bytes + (0 if peer is None else peer.unsent)
 
-    def _take(self, sender: _Sender, node: str, name: str, data: bytes) -> None:  # on the hub
+    def take(self) -> None:
+        """Send or queue everything that was handed over. In the node's thread only; never switches."""
+        while self.handed:
+            self._take(*self.handed.popleft())
+
+    def _take(self, sender: _Sender, node: str, name: str, data: bytes) -> None:
         try:
             self._host.peer(node).send_encoded(name, data)
         finally:

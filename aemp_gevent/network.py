@@ -363,6 +363,7 @@ class Network:
         for listener in self._listeners:
             listener.close()
         self._seeds.kill(block=False)
+        self.handover.take()
         patience = gevent.Timeout(timeout)
         try:
             with patience:
@@ -372,7 +373,8 @@ class Network:
                 raise
             left = sorted({link.greeting.node for link in self._leaving if link.greeting and not link.closed})
             left += sorted(peer.node for peer in self.peers.values() if peer.is_waiting)
-            _log.warning("shut down after %g s, and these had not taken everything: %s", timeout, ", ".join(left))
+            if left:
+                _log.warning("shut down after %g s, and these had not taken everything: %s", timeout, ", ".join(left))
         finally:
             self.close()
 

@@ -243,6 +243,7 @@ class Node(LocalNode):
             signals: Their numbers; none given: ``SIGTERM``.
             timeout: Seconds that the shutdown may take.
         """
+        self._scheduler.check_thread("shutdown_on_signal()")
         for number in signals or (signal.SIGTERM,):
             gevent.signal_handler(number, self._end_program, number, timeout)
 

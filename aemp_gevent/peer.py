@@ -34,7 +34,7 @@ from greenlet import getcurrent
 
 from aemp_gevent import ids
 from aemp_gevent.errors import LinkBusy, MessageTooLargeError, UnencodableMessageError
-from aemp_gevent.flow import Room
+from aemp_gevent.flow import Handover, Room
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
@@ -67,6 +67,8 @@ class Host(Protocol):
     def settings(self) -> Settings: ...
     @property
     def pulse(self) -> Pulse: ...
+    @property
+    def handover(self) -> Handover: ...
 
     def send_from_afar(self, node: str, packet: list[Any], *, pausing: bool) -> None:
         """Send a message from another native thread, which may block."""
@@ -102,6 +104,7 @@ class Peer:
         """Where senders wait while too much is unsent."""
         self._host = host
         self._thread = host.scheduler.thread
+        self._handover = host.handover
         self._links: list[Link] = []  # every open connection that greeted as this node
         self._drained: set[str] = set()  # the peer's nonces of connections that ended well, with all delivered
         self._has_spoken = False  # whether anything of the peer's was handled since the link came up
@@ -153,6 +156,8 @@ class Peer:
         if get_ident() != self._thread:
             self._host.send_from_afar(self.node, packet, pausing=True)
             return
+        if self._handover.handed:
+            self._handover.take()
         link = self.link
         if link is None:
             self.pause(self._queue_packet(packet))
@@ -167,6 +172,8 @@ class Peer:
         Raises:
             UnencodableMessageError, MessageTooLargeError: Nothing was sent.
         """
+        if self._handover.handed:
+            self._handover.take()
         if self.link is not None:
             self.link.send(packet)
         else:

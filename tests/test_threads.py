@@ -1152,3 +1152,30 @@ def test_hammering_a_slow_link_blocks_threads_and_loses_nothing(make_node, eager
         thread.result(60)
     wait_until(lambda: record.is_complete(count, THREADS + 1), within=60)
     record.check(count)
+
+
+def test_what_a_thread_sent_before_comes_before_what_the_nodes_own_thread_sends(make_node):
+    """Who joined the thread, or heard of it otherwise, may count on the order."""
+    one, two = make_node(), make_node()
+    inbox = Inbox(two)
+    one.mon(inbox.port, print)
+    wait_until(one.up_nodes)
+    for number in range(20):
+        thread = threading.Thread(target=one.snd, args=(inbox.port, "thread", number))
+        thread.start()
+        thread.join()  # blocks the loop: nothing is taken on the hub meanwhile
+        one.snd(inbox.port, "own", number)
+    wait_until(lambda: len(inbox.messages) == 40)
+    assert inbox.messages == [(who, number) for number in range(20) for who in ("thread", "own")]
+
+
+def test_what_a_thread_sent_before_a_shutdown_is_sent(make_node):
+    one, two = make_node(), make_node()
+    inbox = Inbox(two)
+    one.mon(inbox.port, print)
+    wait_until(one.up_nodes)
+    thread = threading.Thread(target=lambda: [one.snd(inbox.port, number) for number in range(10)])
+    thread.start()
+    thread.join()
+    one.shutdown()
+    wait_until(lambda: len(inbox.messages) == 10, show=lambda: inbox.messages)
