@@ -16,6 +16,7 @@ import logging
 import random
 import resource
 import sys
+import traceback
 import weakref
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -55,6 +56,9 @@ what comes on top."""
 
 REST_SECONDS = 10.0
 """How long a world may need to come to rest."""
+
+LONGEST_WORLD_SECONDS = 60.0
+"""Then something waits that should not."""
 
 END_OF_LOG = 40
 """Events shown of each log that a violation is about."""
@@ -379,7 +383,12 @@ def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int, at_most: 
         if monotonic() > began + at_most:
             return
         world = World(seed, nodes, seconds)
-        world.run()
+        try:
+            with gevent.Timeout(LONGEST_WORLD_SECONDS):
+                world.run()
+        except gevent.Timeout:  # thrown where it stands: the traceback says what it waits for
+            stuck = Violation("rest", f"it came to no end:\n{traceback.format_exc()}", (), monotonic())
+            world.violations.append(stuck)
         figures.seeds += 1
         figures.longest_rest = max(figures.longest_rest, world.waited)
         for kind in (Sent, Received, Monitored, Fired, LinkUp):
