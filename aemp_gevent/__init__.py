@@ -7,7 +7,8 @@ A map of the package, from the edge down; a module imports only from floors belo
 edge       this file: the functions, which are bound methods of one default node
 node       ``node``, ``local``, ``calls``, ``requests``, ``spawning``: one process in the network
 links      ``network``, ``peer``, ``flow``, ``remote``, ``link``, ``heartbeat``,
-           ``loopwatch``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``
+           ``loopwatch``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``,
+           ``lookup``
 monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``scheduler``, ``receive``, ``context``, ``attachment``,
            ``timers``, ``threads``, ``forking``: running code

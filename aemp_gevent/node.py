@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import dns.resolver
 import gevent
 import zope.event
 
@@ -29,6 +30,7 @@ from aemp_gevent.events import NodeDown, NodeUp, PortDied
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.listener import ANY_HOST
 from aemp_gevent.local import LocalNode, no_such_port
+from aemp_gevent.lookup import RESOLVE_SECONDS, NameService
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.network import PROVIDER, Network
@@ -194,17 +196,36 @@ class Node(LocalNode):
     def _is_here(self, node: str) -> bool:
         return node in (self._id, self._former_id)
 
-    def resolve_node(self, noderef: str) -> str:
+    def resolve_node(
+        self, noderef: str, *, timeout: float = RESOLVE_SECONDS, resolver: dns.resolver.Resolver | None = None
+    ) -> str:
         """Return a noderef with every endpoint resolved to numbers; order kept, duplicates dropped. May switch.
 
-        An empty component means port 4040 of this host, a bare number that port of this
-        host, and a host without a port its port 4040.
+        ========================================  =================================================
+        component                                 endpoints
+        ========================================  =================================================
+        (empty)                                   port 4040 of this host, at an address others can
+                                                  reach, or loopback, with a warning, if it has none
+        ``4041``                                  that port of this host
+        ``host:4041``                             the host's first address, IPv4 before IPv6
+        ``host``                                  what the SRV record ``_aemp._tcp.host`` says, by
+                                                  priority and weight; without one, port 4040
+        ``1.2.3.4``, ``[2001:db8::1]``            port 4040
+        ``1.2.3.4:5``, ``[::1]:5``, ``unix:/s``   as it is
+        ========================================  =================================================
+
+        Args:
+            noderef: Components, separated by commas.
+            timeout: Seconds for all look-ups together. A look-up of an SRV record takes at
+                most 5 of them, and is then done without.
+            resolver: A dnspython resolver that is asked for everything, for a name service of
+                one's own; None: the system's.
 
         Raises:
             InvalidNoderefError: A component is malformed; the text names it.
-            ResolveError: A host name has no address; the text names it.
+            ResolveError: A host name has no address; the text names the component.
         """
-        return resolve_node(noderef)
+        return resolve_node(noderef, NameService(timeout, resolver))
 
     def shutdown(self, timeout: float = 5.0) -> None:
         """Tell the peers, send what is queued within ``timeout`` seconds, and close all links. Switches.
