@@ -41,7 +41,7 @@ class Names(Protocol):
     """Who is asked; tests have their own."""
 
     def addresses(self, host: str) -> list[str]:
-        """Return the addresses of a host, in any order.
+        """Return addresses of a host, in any order; all its IPv4 ones, if it has any.
 
         Raises:
             OSError: It has none, or nobody answers.
@@ -74,24 +74,40 @@ class NameService:
     def _left(self) -> float:
         return max(self._deadline - monotonic(), 0.0)
 
+    def _wait(self, wait: Callable[[], T]) -> T:
+        # dnspython keeps to its lifetime by itself, but the thread pool may have no thread to run it.
+        with gevent.Timeout(self._left(), TimeoutError(f"no answer within {self._timeout:g} s")):
+            return wait()
+
     def addresses(self, host: str) -> list[str]:
-        resolver = self._resolver
-        if resolver is not None:
+        if self._resolver is not None:
+            return self._ask_addresses(self._resolver, host)
+        host.encode("idna")  # what Python's getaddrinfo does first, in a thread that prints what it thinks of it
+        infos = self._wait(lambda: socket.getaddrinfo(host, None, type=std_socket.SOCK_STREAM))
+        return [str(info[4][0]) for info in infos]
+
+    def _ask_addresses(self, resolver: dns.resolver.Resolver, host: str) -> list[str]:
+        # Not resolve_name(), which leaves no time to try a second server.
+        for kind in ("A", "AAAA"):
+
+            def ask(kind: str = kind) -> dns.resolver.Answer:
+                return resolver.resolve(host, kind, raise_on_no_answer=False, search=True, lifetime=self._left())
+
             try:
-                answers = _ask(lambda: resolver.resolve_name(host, search=True, lifetime=self._left()))
+                records: Any = (
+                    self._wait(lambda: _ask(ask)).rrset or ()
+                )  # Any: the base class of records has no address
             except dns.exception.DNSException as error:
                 raise OSError(str(error)) from error
-            return list(answers.addresses())
-        host.encode("idna")  # what Python's getaddrinfo does first, in a thread that prints what it thinks of it
-        with gevent.Timeout(self._left(), TimeoutError(f"no answer within {self._timeout:g} s")):
-            infos = socket.getaddrinfo(host, None, type=std_socket.SOCK_STREAM)
-        return [str(info[4][0]) for info in infos]
+            if records:
+                return [record.address for record in records]
+        return []
 
     def services(self, host: str) -> list[tuple[str, int]]:
         if host.rstrip(".").lower().rpartition(".")[2] == "localhost":
             return []  # RFC 6761, section 6.3: this is nothing to ask others
         try:
-            answer = _ask(lambda: self._srv(host))
+            answer = self._wait(lambda: _ask(lambda: self._srv(host)))
         except _NO_RECORD:
             return []
         except (dns.exception.DNSException, OSError) as error:
