@@ -17,6 +17,9 @@ from collections.abc import Iterable
 
 from greenlet import GreenletExit
 
+_MAX_SHOWN = 120
+"""Characters of a wrong value that are worth showing."""
+
 
 class AempError(Exception):
     """The root of every error of this library."""
@@ -135,7 +138,10 @@ class InvalidSettingError(UsageError, ValueError):
     """A setting exists, but cannot have this value."""
 
     def __init__(self, name: str, value: object, why: str, where: str = "the call") -> None:
-        super().__init__(f"{where}: setting {name!r} cannot be {value!r}: {why}")
+        shown = repr(value)
+        if len(shown) > _MAX_SHOWN:
+            shown = shown[:_MAX_SHOWN] + "…"
+        super().__init__(f"{where}: setting {name!r} cannot be {shown}: {why}")
         self.name = name
 
 

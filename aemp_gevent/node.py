@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import Callable
 from socket import gethostname
+from types import NoneType
 from typing import Any
 
 import dns.resolver
@@ -155,6 +156,9 @@ class Node(LocalNode):
             AempError: The same as :meth:`initialise_node`.
         """
         self._check_uninitialised("configure()")
+        if not isinstance(profile, (str, NoneType)):
+            # Not shown: it may be settings, and a secret among them.
+            raise InvalidSettingError("profile", type(profile), "it is a name; settings are given as nodeid=…, seeds=…")
         checked = make_settings(settings, profile=profile)
         nodeid = ids.expand_node_id(checked.nodeid or "", gethostname(), ids.new_uniq())
         try:
@@ -194,9 +198,9 @@ class Node(LocalNode):
         self._rename(node_id)
         network.start()
         for service in services:
-            self._start(service)
+            self._start_service(service)
 
-    def _start(self, service: Service) -> None:
+    def _start_service(self, service: Service) -> None:
         """Run a service in a port of its own, which dies of the service's exceptions."""
         name = self._new_name()
         self._spawn_here(name, service.name, service.args, lambda _name: service.function)

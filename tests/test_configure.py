@@ -157,6 +157,12 @@ def test_failed_call_leaves_the_node_as_it_was(
     node.configure("server")
 
 
+def test_settings_by_position_are_refused_without_showing_them(make_node: MakeNode) -> None:
+    with pytest.raises(InvalidSettingError, match="nodeid=") as caught:
+        make_node(None).configure({"nodeid": "x", "secret": "hidden"})
+    assert "hidden" not in str(caught.value)
+
+
 @pytest.mark.slow
 def test_program_is_configured_from_outside_alone(write_file: WriteFile) -> None:
     path = write_file(

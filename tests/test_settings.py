@@ -141,6 +141,12 @@ def test_invalid_value_is_refused_with_its_name(name: str, value: object) -> Non
     assert caught.value.name == name
 
 
+def test_wrong_value_is_not_shown_at_any_length() -> None:
+    with pytest.raises(InvalidSettingError) as caught:
+        make_settings({"secret": "s", "seeds": ["h:x"] * 1000}, {})
+    assert len(str(caught.value)) < 500
+
+
 @pytest.mark.parametrize("nodeid", ["backend/1", "%n:4040", "%n/%u", "*", "", "4041", "a:1,b:2", "n" * 255])
 def test_node_ids_that_can_be_made_pass(nodeid: str) -> None:
     if nodeid == "*":
