@@ -5,14 +5,16 @@ A map of the package, from the edge down; a module imports only from floors belo
 
 =========  =====================================================================
 edge       this file: the functions, which are bound methods of one default node
-node       ``node``, ``local``, ``calls``, ``requests``, ``spawning``: one process in the network
+node       ``node``, ``local``, ``calls``, ``requests``, ``spawning``,
+           ``services``: one process in the network
 links      ``network``, ``peer``, ``flow``, ``remote``, ``link``, ``heartbeat``,
-           ``loopwatch``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``
+           ``loopwatch``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``,
+           ``lookup``
 monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``scheduler``, ``receive``, ``context``, ``attachment``,
            ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
-ground     ``errors``, ``ids``, ``matching``, ``settings``, ``events``
+ground     ``errors``, ``ids``, ``matching``, ``settings``, ``profiles``, ``events``
 =========  =====================================================================
 
 Importing this patches nothing and starts nothing.
@@ -44,6 +46,7 @@ from aemp_gevent.errors import (
     NotLocalError,
     PortExistsError,
     PortKilled,
+    ProfileError,
     ProtocolError,
     ReceiverBusyError,
     ReceiveTimeout,
@@ -133,6 +136,7 @@ __all__ = [
     "PortDied",
     "PortExistsError",
     "PortKilled",
+    "ProfileError",
     "ProtocolError",
     "ReceiveTimeout",
     "ReceiverBusyError",

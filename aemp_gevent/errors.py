@@ -17,6 +17,9 @@ from collections.abc import Iterable
 
 from greenlet import GreenletExit
 
+_MAX_SHOWN = 120
+"""Characters of a wrong value that are worth showing."""
+
 
 class AempError(Exception):
     """The root of every error of this library."""
@@ -113,10 +116,10 @@ class AlreadyInitialisedError(UsageError):
 class UnknownSettingError(UsageError, TypeError):
     """A setting of this name does not exist."""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
+    def __init__(self, name: str, known: Iterable[str], where: str = "the call") -> None:
         nearest = difflib.get_close_matches(name, list(known), n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        super().__init__(f"there is no setting {name!r}{hint}")
+        super().__init__(f"{where}: there is no setting {name!r}{hint}")
         self.name = name
 
 
@@ -134,9 +137,20 @@ class WrongThread(UsageError):
 class InvalidSettingError(UsageError, ValueError):
     """A setting exists, but cannot have this value."""
 
-    def __init__(self, name: str, value: object, why: str) -> None:
-        super().__init__(f"setting {name!r} cannot be {value!r}: {why}")
+    def __init__(self, name: str, value: object, why: str, where: str = "the call") -> None:
+        shown = repr(value)
+        if len(shown) > _MAX_SHOWN:
+            shown = shown[:_MAX_SHOWN] + "…"
+        super().__init__(f"{where}: setting {name!r} cannot be {shown}: {why}")
         self.name = name
+
+
+class ProfileError(UsageError, ValueError):
+    """The profile file cannot be used, or has no such profile."""
+
+    def __init__(self, path: object, why: str) -> None:
+        super().__init__(f"profile file {path}: {why}")
+        self.path = path
 
 
 class NoSecretError(UsageError):
@@ -145,7 +159,7 @@ class NoSecretError(UsageError):
     def __init__(self) -> None:
         super().__init__(
             "a networked node needs a secret shared by all nodes: pass secret=..., "
-            "or set the environment variable AEMP_SECRET"
+            "set the environment variable AEMP_SECRET, or put it into the profile file"
         )
 
 

@@ -33,13 +33,16 @@ DEFAULT_PORT = 4040
 ANON_PREFIX = "anon/"
 SLAVE_PREFIX = "slave/"
 
+ANY_HOST = "*"
+"""Stands for all interfaces in a bind."""
+
 _ALPHABET = string.ascii_letters + string.digits
 
 # 10 characters of 62: 59 bits. Among a million processes the chance that any two share
 # a word is under one in a million, and the IDs of ports fit into 80 bytes.
 _UNIQ_LENGTH = 10
 
-_MAX_NAME = 255  # a greeting line, which holds more than the name, has 4096 bytes
+MAX_NAME = 255  # a greeting line, which holds more than the name, has 4096 bytes
 _NAMED_NODE = re.compile(r"[A-Za-z0-9_.:/-]+")
 _NODE_ID = re.compile(r"[A-Za-z0-9_.:/-]+|slave/[A-Za-z0-9_.:/-]+@[A-Za-z0-9_.:/!\[\]%-]+")
 _ENDS_IN_PORT = re.compile(r":\d+$")
@@ -163,6 +166,20 @@ def parse_endpoint(component: str) -> Endpoint:
     return Endpoint(host, int(number))
 
 
+def parse_bind(bind: str) -> Endpoint:
+    """Return the endpoint of a bind: as in a noderef; ``*``, ``*:port`` or a bare port mean all interfaces.
+
+    Raises:
+        InvalidNoderefError: It is none of these.
+    """
+    if bind.isdigit():
+        bind = f"{ANY_HOST}:{bind}"
+    host, _, number = bind.partition(":")
+    if host == ANY_HOST:
+        return Endpoint(ANY_HOST, parse_endpoint(f"0.0.0.0:{number or 0}").port)
+    return parse_endpoint(bind)
+
+
 def endpoints(noderef: str) -> tuple[Endpoint, ...]:
     """Return the endpoints of a resolved noderef, in order; ``()`` when it is another kind of node ID."""
     try:
@@ -197,6 +214,21 @@ def check_noderef(noderef: object) -> None:
             parse_endpoint(word)
 
 
+def expand_node_id(nodeid: str, host: str, uniq: str) -> str:
+    """Return a node ID in which ``%n`` is the host's name, ``%u`` a word of the process's own, and ``%%`` a ``%``.
+
+    Raises:
+        InvalidNoderefError: Another character follows a ``%``.
+    """
+    head, *parts = nodeid.replace("%%", "%\0").split("%")
+    words = {"n": host, "u": uniq, "\0": "%"}
+    for part in parts:
+        if part[:1] not in words:
+            raise InvalidNoderefError(nodeid, f"'%{part[:1]}' is none of %n, %u and %%")
+        head += words[part[0]] + part[1:]
+    return head
+
+
 def check_node_name(name: object) -> str:
     """Return the name of a named node, or a resolved noderef, unchanged.
 
@@ -209,8 +241,8 @@ def check_node_name(name: object) -> str:
         raise InvalidNoderefError(name, "names that begin like this are reserved")
     if is_resolved(name):
         return name
-    if len(name) > _MAX_NAME:
-        raise InvalidNoderefError(name[:40] + "…", f"a node name has at most {_MAX_NAME} characters")
+    if len(name) > MAX_NAME:
+        raise InvalidNoderefError(name[:40] + "…", f"a node name has at most {MAX_NAME} characters")
     if not _NAMED_NODE.fullmatch(name):
         raise InvalidNoderefError(name, "a node name consists of letters, digits and the characters _ . : / -")
     if _ENDS_IN_PORT.search(name):

@@ -15,10 +15,7 @@ from gevent import socket
 
 from aemp_gevent.errors import ListenError
 from aemp_gevent.forking import Helper, close_quietly, keep
-from aemp_gevent.ids import Endpoint
-
-ANY_HOST = "*"
-"""Stands for all interfaces in a bind."""
+from aemp_gevent.ids import ANY_HOST, Endpoint
 
 BACKLOG = 128
 

@@ -16,8 +16,11 @@ import platform
 import signal
 import sys
 from collections.abc import Callable
+from socket import gethostname
+from types import NoneType
 from typing import Any
 
+import dns.resolver
 import gevent
 import zope.event
 from greenlet import getcurrent
@@ -34,8 +37,8 @@ from aemp_gevent.errors import (
 )
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
 from aemp_gevent.ids import Endpoint
-from aemp_gevent.listener import ANY_HOST
 from aemp_gevent.local import LocalNode, no_such_port
+from aemp_gevent.lookup import RESOLVE_SECONDS, NameService
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.network import PROVIDER, Network
@@ -44,6 +47,7 @@ from aemp_gevent.port import DEAD, REMOTE, Port, Reason
 from aemp_gevent.requests import BETWEEN_NODES, PERL_SPAWN, Requests
 from aemp_gevent.resolve import resolve_endpoint, resolve_node
 from aemp_gevent.scheduler import CallJob, Scheduler
+from aemp_gevent.services import Service, load_services
 from aemp_gevent.settings import Settings, make_settings
 
 _log = logging.getLogger("aemp_gevent")
@@ -104,6 +108,10 @@ class Node(LocalNode):
     def initialise_node(self, noderef: str | None = None, *seeds: str, **settings: Any) -> None:
         """Become a public node: listen on the endpoints of ``noderef``, and dial the seeds. Blocks until bound.
 
+        Settings that are not given here come from the environment and the profile file,
+        as with :meth:`configure`; but ``nodeid``, ``seeds`` and ``binds`` do not: this
+        call alone says where the node listens, and whom it dials.
+
         Args:
             noderef: Where this node listens, and so its ID: ``"host:4040"``,
                 ``"127.0.0.1:0"`` (any free port), ``"4041"``, several separated by commas;
@@ -113,48 +121,56 @@ class Node(LocalNode):
             settings: See :class:`~aemp_gevent.Settings`; above all ``secret``.
 
         Raises:
-            NoSecretError: There is neither a ``secret`` nor the environment's ``AEMP_SECRET``.
+            NoSecretError: There is no ``secret`` anywhere.
             InvalidNoderefError: A component is malformed, or the name is reserved.
             ResolveError: A host name has no address.
             ListenError: An endpoint cannot be bound, for instance because it is in use.
             AlreadyInitialisedError: The node has its identity already.
-            UnknownSettingError, InvalidSettingError: A setting is wrong.
+            UnknownSettingError, InvalidSettingError: A setting is wrong; the text says where it stands.
+            ProfileError: The profile file cannot be used.
 
         After an error the node is as it was, and the call may be repeated.
         """
         wanted = "" if noderef is None else noderef
-        if not isinstance(wanted, str):
-            raise InvalidNoderefError(noderef, "a noderef is a string")
-        if wanted.startswith(ids.SLAVE_PREFIX):
+        if isinstance(wanted, str) and wanted.startswith(ids.SLAVE_PREFIX):
             raise InvalidNoderefError(noderef, "slave nodes are not available in this version")
+        ids.check_noderef(wanted)
         for name in ("nodeid", "seeds"):
             if name in settings:
                 raise InvalidSettingError(name, settings[name], "give it by position here, or use configure()")
         self._check_uninitialised("initialise_node()")
-        checked = make_settings({**settings, "seeds": seeds, "nodeid": wanted})
+        given = {**settings, "seeds": seeds, "nodeid": wanted}
+        checked = make_settings(given, only_given=("nodeid", "seeds", "binds"))
         self._initialise(checked, lambda: resolve_node(wanted))
 
-    def configure(self, **settings: Any) -> None:
+    def configure(self, profile: str | None = None, /, **settings: Any) -> None:
         """Become a networked node as the settings say. Blocks until bound.
 
-        The same as :meth:`initialise_node`, for nodes that have a name instead of a
-        noderef, or listen elsewhere than their noderef says (NAT, proxies):
-        ``configure(nodeid="backend", binds=["*:4040"], seeds=["10.0.0.1:4040"])``.
+        The same as :meth:`initialise_node`, for nodes that are set up by their operator,
+        that have a name instead of a noderef, or that listen elsewhere than their noderef says
+        (NAT, proxies): ``configure(nodeid="backend", binds=["*:4040"], seeds=["10.0.0.1:4040"])``.
+
+        Each setting is taken from the first place that has it: this call, the environment
+        variable (``AEMP_NODEID`` for ``nodeid``), the profile file, the default.
 
         Args:
+            profile: A profile of the profile file. None: the one that the environment variable
+                ``AEMP_PROFILE`` names, else one named like this host, else ``default``; none
+                of the last two need exist.
             settings: See :class:`~aemp_gevent.Settings`.
 
         Raises:
             AempError: The same as :meth:`initialise_node`.
         """
         self._check_uninitialised("configure()")
-        checked = make_settings(settings)
-        nodeid = checked.nodeid or ""
+        if not isinstance(profile, (str, NoneType)):
+            # Not shown: it may be settings, and a secret among them.
+            raise InvalidSettingError("profile", type(profile), "it is a name; settings are given as nodeid=…, seeds=…")
+        checked = make_settings(settings, profile=profile)
+        nodeid = ids.expand_node_id(checked.nodeid or "", gethostname(), ids.new_uniq())
         try:
             name = ids.check_node_name(nodeid)
         except InvalidNoderefError:
-            if nodeid.startswith((ids.ANON_PREFIX, ids.SLAVE_PREFIX)) or ("," not in nodeid and len(nodeid) > 255):
-                raise
             self._initialise(checked, lambda: resolve_node(nodeid))
         else:
             self._initialise(checked, lambda: name)
@@ -167,6 +183,7 @@ class Node(LocalNode):
     def _initialise(self, settings: Settings, resolve: Callable[[], str]) -> None:
         self._initialising = True  # resolving may switch, and another greenlet may try the same
         try:
+            services = load_services(settings.services)
             node_id = resolve()
             if settings.binds is not None and any(endpoint.port == 0 for endpoint in ids.endpoints(node_id)):
                 raise InvalidNoderefError(node_id, "with 'binds', others must be told the real port, and 0 is none")
@@ -187,12 +204,28 @@ class Node(LocalNode):
         self._network = network
         self._rename(node_id)
         network.start()
+        for service in services:
+            self._start_service(service)
+
+    def _start_service(self, service: Service) -> None:
+        """Run a service in a port of its own, which dies of the service's exceptions."""
+        name = self._new_name()
+        self._spawn_here(name, service.name, service.args, lambda _name: service.function)
+        port = self._prefix + name
+
+        def died(*reason: Any) -> None:
+            if reason:
+                _log.error("the service %s, port %s, died: %s", service.name, port, reason)
+                self._unmonitored_death(port, reason)  # for those who subscribed to such deaths
+
+        self.monitor(port, died, None)
 
     @staticmethod
     def _binds(node_id: str, settings: Settings) -> list[Endpoint]:
         if settings.binds is not None:
-            return [_bind_endpoint(bind) for bind in settings.binds]
-        return list(ids.endpoints(node_id)) or [Endpoint(ANY_HOST, 0)]
+            binds = map(ids.parse_bind, settings.binds)
+            return [bind if bind.host == ids.ANY_HOST else resolve_endpoint(bind) for bind in binds]
+        return list(ids.endpoints(node_id)) or [Endpoint(ids.ANY_HOST, 0)]
 
     def _rename(self, node_id: str) -> None:
         self._former_id = self._id
@@ -201,17 +234,36 @@ class Node(LocalNode):
     def _is_here(self, node: str) -> bool:
         return node in (self._id, self._former_id)
 
-    def resolve_node(self, noderef: str) -> str:
+    def resolve_node(
+        self, noderef: str, *, timeout: float = RESOLVE_SECONDS, resolver: dns.resolver.Resolver | None = None
+    ) -> str:
         """Return a noderef with every endpoint resolved to numbers; order kept, duplicates dropped. May switch.
 
-        An empty component means port 4040 of this host, a bare number that port of this
-        host, and a host without a port its port 4040.
+        ========================================  =================================================
+        component                                 endpoints
+        ========================================  =================================================
+        (empty)                                   port 4040 of this host, at an address others can
+                                                  reach, or loopback, with a warning, if it has none
+        ``4041``                                  that port of this host
+        ``host:4041``                             the host's first address, IPv4 before IPv6
+        ``host``                                  what the SRV record ``_aemp._tcp.host`` says, by
+                                                  priority and weight; without one, port 4040
+        ``1.2.3.4``, ``[2001:db8::1]``            port 4040
+        ``1.2.3.4:5``, ``[::1]:5``, ``unix:/s``   as it is
+        ========================================  =================================================
+
+        Args:
+            noderef: Components, separated by commas.
+            timeout: Seconds for all look-ups together. A look-up of an SRV record takes at
+                most 5 of them, and is then done without.
+            resolver: A dnspython resolver that is asked for everything, for a name service of
+                one's own; None: the system's.
 
         Raises:
             InvalidNoderefError: A component is malformed; the text names it.
-            ResolveError: A host name has no address; the text names it.
+            ResolveError: A host name has no address; the text names the component.
         """
-        return resolve_node(noderef)
+        return resolve_node(noderef, NameService(timeout, resolver))
 
     def shutdown(self, timeout: float = 5.0) -> None:
         """Tell the peers, send what is queued within ``timeout`` seconds, and close all links. Switches.
@@ -402,17 +454,6 @@ class Node(LocalNode):
 def _call_if_wanted(callbacks: dict[Any, Any], guard: NodeGuard, callback: Handler, args: Message) -> None:
     if guard in callbacks:  # not cancelled since it was queued
         callback(*args)
-
-
-def _bind_endpoint(bind: str) -> Endpoint:
-    """Return the endpoint of a bind: as in a noderef; ``*``, ``*:port`` or a bare port mean all interfaces."""
-    if bind.isdigit():
-        bind = f"{ANY_HOST}:{bind}"
-    host, _, number = bind.partition(":")
-    if host == ANY_HOST:
-        port = ids.parse_endpoint(f"0.0.0.0:{number}" if number else "0.0.0.0:0").port
-        return Endpoint(ANY_HOST, port)
-    return resolve_endpoint(ids.parse_endpoint(bind))
 
 
 def _with_real_ports(node_id: str, bound: list[Endpoint]) -> str:

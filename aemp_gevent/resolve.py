@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Noderefs to resolved noderefs: from host names to addresses.
 
-The grammar is :mod:`aemp_gevent.ids`'; here are the look-ups, which block the
-calling greenlet (and nobody else).
+The grammar is :mod:`aemp_gevent.ids`'; who answers is :mod:`aemp_gevent.lookup`. Here is
+what each form of a component means.
 """
 
 from __future__ import annotations
@@ -10,50 +10,77 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket as std_socket
-from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
-
-from gevent import socket
 
 from aemp_gevent import ids
 from aemp_gevent.errors import ResolveError
 from aemp_gevent.ids import Endpoint, parse_endpoint
+from aemp_gevent.lookup import Names, NameService
 
-# What socket.getaddrinfo returns; tests put another function in its place.
-Lookup: TypeAlias = Callable[..., Iterable[tuple[Any, ...]]]
+# Addresses for documentation, which nobody has: the way to them is the way to the rest of the world.
+_ELSEWHERE = ((std_socket.AF_INET, "192.0.2.1"), (std_socket.AF_INET6, "2001:db8::1"))
 
 _log = logging.getLogger("aemp_gevent")
 
 
-def resolve_node(noderef: str, *, lookup: Lookup = socket.getaddrinfo) -> str:
+def resolve_node(noderef: str, names: Names | None = None) -> str:
     """Return a noderef with every endpoint resolved; order kept, duplicates dropped. May switch greenlets.
 
     An empty component means port 4040 of this host, a bare number that port of this
-    host, a host without a port its port 4040.
+    host. A host without a port means what its SRV record (``_aemp._tcp.host``) says, by
+    priority and weight, and its port 4040 when it has none. A host with several
+    addresses is its first one, IPv4 before IPv6.
 
     Args:
         noderef: Comma-separated components.
-        lookup: Stands in for ``socket.getaddrinfo`` in tests.
+        names: Who is asked; None: the system, for at most 15 seconds in all.
 
     Raises:
         InvalidNoderefError: A component is malformed, or a reserved name.
         ResolveError: A host name has no address; the text names the component.
     """
-    found: list[str] = []
     ids.check_noderef(noderef)
+    asked = names or NameService()
+    found: list[str] = []
     for component in noderef.split(","):
-        word = component.strip()
-        if not word or word.isdigit():
-            endpoint = _this_host(int(word) if word else ids.DEFAULT_PORT, lookup)
-        else:
-            endpoint = resolve_endpoint(parse_endpoint(word), lookup=lookup)
-        # Port 0 is any free port: two of them are two ports.
-        if endpoint.port == 0 or str(endpoint) not in found:
-            found.append(str(endpoint))
+        for endpoint in _resolve_component(component.strip(), asked):
+            # Port 0 is any free port: two of them are two ports.
+            if (endpoint.port == 0 and not endpoint.path) or str(endpoint) not in found:
+                found.append(str(endpoint))
     return ",".join(found)
 
 
-def resolve_endpoint(endpoint: Endpoint, *, lookup: Lookup = socket.getaddrinfo) -> Endpoint:
+def _resolve_component(component: str, names: Names) -> list[Endpoint]:
+    if not component or component.isdigit():
+        return [_this_host(int(component) if component else ids.DEFAULT_PORT, names)]
+    endpoint = parse_endpoint(component)
+    if endpoint.is_numeric:
+        return [endpoint]
+    if ":" in component:
+        return [Endpoint(_address(endpoint.host, component, names), endpoint.port)]
+    try:
+        services = names.services(endpoint.host)
+    except OSError as error:
+        raise ResolveError(component, error) from error
+    if not services:
+        return [Endpoint(_address(endpoint.host, component, names), endpoint.port)]
+    return _resolve_services(component, services, names)
+
+
+def _resolve_services(component: str, services: list[tuple[str, int]], names: Names) -> list[Endpoint]:
+    """Return the endpoints of all services that have an address."""
+    found: list[Endpoint] = []
+    failures: list[str] = []
+    for host, port in services:
+        try:
+            found.append(Endpoint(_address(host, component, names), port))
+        except ResolveError as error:
+            failures.append(f"{host}: {error.__cause__ or error}")
+    if not found:
+        raise ResolveError(component, "none of the hosts in its SRV record has an address; " + "; ".join(failures))
+    return found
+
+
+def resolve_endpoint(endpoint: Endpoint, names: Names | None = None) -> Endpoint:
     """Return the endpoint with an address instead of a host name: its first one, IPv4 before IPv6.
 
     Raises:
@@ -61,50 +88,57 @@ def resolve_endpoint(endpoint: Endpoint, *, lookup: Lookup = socket.getaddrinfo)
     """
     if endpoint.is_numeric:
         return endpoint
-    addresses = _addresses(endpoint.host, str(endpoint), lookup)
+    return Endpoint(_address(endpoint.host, str(endpoint), names or NameService()), endpoint.port)
+
+
+def _address(host: str, component: str, names: Names) -> str:
+    addresses = _addresses(host, component, names)
     # IPv4 first: a name like localhost has both, and programs that listen on one
     # address nearly always listen on this one.
-    addresses.sort(key=lambda address: ":" in address)
-    return Endpoint(addresses[0], endpoint.port)
+    return min(addresses, key=lambda address: ":" in address)
 
 
-def _addresses(host: str, component: str, lookup: Lookup) -> list[str]:
+def _addresses(host: str, component: str, names: Names) -> list[str]:
     try:
-        host.encode("idna")  # what Python's getaddrinfo does first, in a thread that prints what it thinks of it
-        infos = lookup(host, None, type=std_socket.SOCK_STREAM)
+        found = names.addresses(host)
     except (OSError, UnicodeError) as error:
         raise ResolveError(component, error) from error
-    addresses = [
-        info[4][0] for info in infos if "%" not in info[4][0]
-    ]  # an address with a scope means nothing elsewhere
+    addresses = [address for address in found if "%" not in address]  # one with a scope means nothing elsewhere
     if not addresses:
         raise ResolveError(component, "it has no address")
     return addresses
 
 
-def _this_host(port: int, lookup: Lookup) -> Endpoint:
+def _this_host(port: int, names: Names) -> Endpoint:
     """Return an endpoint of this host that others can reach, if there is one."""
     name = std_socket.gethostname()
     try:
-        addresses = _addresses(name, name, lookup)
+        addresses = _addresses(name, name, names)
     except ResolveError:
         addresses = []
-    routable = [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
-    routable = routable or _interface_addresses()
+    routable = list(filter(_is_routable, addresses)) or _interface_addresses()
     if routable:
         return Endpoint(min(routable, key=lambda address: ":" in address), port)
     _log.warning("this host's name %r has no routable address: only nodes on this host will reach this one", name)
-    return Endpoint(addresses[0] if addresses else "127.0.0.1", port)
+    loopback = [address for address in addresses if ipaddress.ip_address(address).is_loopback]
+    return Endpoint(loopback[0] if loopback else "127.0.0.1", port)
+
+
+def _is_routable(address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    return not (parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified)
 
 
 def _interface_addresses() -> list[str]:
-    """Return the address of the interface that leads to the rest of the world, if there is one."""
+    """Return the addresses of the interfaces that lead to the rest of the world, if there are any."""
     # Many systems give the host's own name a loopback address. Connecting a datagram socket sends
-    # nothing; it only has the system choose where a packet would leave. The address is one for documentation.
-    with std_socket.socket(std_socket.AF_INET, std_socket.SOCK_DGRAM) as probe:
+    # nothing; it only has the system choose where a packet would leave.
+    found: list[str] = []
+    for family, elsewhere in _ELSEWHERE:
         try:
-            probe.connect(("192.0.2.1", 9))
+            with std_socket.socket(family, std_socket.SOCK_DGRAM) as probe:
+                probe.connect((elsewhere, 9))
+                found.append(probe.getsockname()[0])
         except OSError:
-            return []
-        address: str = probe.getsockname()[0]
-    return [] if ipaddress.ip_address(address).is_loopback else [address]
+            continue
+    return list(filter(_is_routable, found))

@@ -1,23 +1,60 @@
 # SPDX-License-Identifier: MIT
 """What a networked node can be told, with defaults and reasons.
 
-A frozen dataclass: a setting is a field.
-Where values come from is not decided here, but for the secret, which operators
-expect to pass in the environment.
+A frozen dataclass: a setting is a field. From the field alone come its environment
+variable, its key in the profile file and its check, all by the field's type (see
+``_KINDS``), and its line in the reference (``docs/settings_table.py``). A setting that
+does not show in the ``repr`` is a secret, and shows nowhere else either.
+
+Each value is taken from the first place that has one: the call, the environment, the
+profile file (:mod:`aemp_gevent.profiles`), the default.
 """
 
 from __future__ import annotations
 
+import difflib
+import functools
+import json
+import logging
 import math
+import operator
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from aemp_gevent import ids
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, NoSecretError, UnknownSettingError
+from aemp_gevent.profiles import CONFIG_VARIABLE, PROFILE_VARIABLE, Layer, read_profile
 
+PREFIX = "AEMP_"
 SECRET_VARIABLE = "AEMP_SECRET"  # noqa: S105  # the name, not the secret
+
+_log = logging.getLogger("aemp_gevent")
+
+
+def _check_nodeid(nodeid: str) -> None:
+    expanded = ids.expand_node_id(nodeid, "host", "uniq")
+    try:
+        ids.check_node_name(expanded)
+    except InvalidNoderefError:
+        if "," not in expanded and len(expanded) > ids.MAX_NAME:
+            raise
+        ids.check_noderef(expanded)
+
+
+def _check_services(services: Iterable[tuple[Any, ...]]) -> None:
+    if not all(service and isinstance(service[0], str) and service[0] for service in services):
+        raise ValueError
+
+
+def _each(check: Callable[[str], object]) -> Callable[[Iterable[str]], None]:
+    def check_all(items: Iterable[str]) -> None:
+        for item in items:
+            check(item)
+
+    return check_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +62,19 @@ class Settings:
     """The settings of one node. Times are seconds, sizes are bytes.
 
     Attributes:
-        nodeid: The node's ID: a name, or a noderef, which is then resolved. None guesses a
-            noderef from the host's name and interfaces.
+        nodeid: The node's ID: a name, or a noderef, which is then resolved. ``%n`` in it stands
+            for the host's name, ``%u`` for a word that no other process has, ``%%`` for a ``%``.
+            None guesses a noderef from the host's name and interfaces; a profile asked for by
+            name is called after it then: ``profile/%u``.
         binds: Where to listen, as endpoints; ``*`` (or no host at all) stands for all
             interfaces, port 0 for any free port. Needed when the world sees another address
             than the host does (NAT, proxies). None: the noderef's own endpoints; for a named
             node ``*:0``.
         seeds: Nodes to link to from the start, as noderefs, resolved or not.
-        secret: What all nodes of a network share. None: the environment variable ``AEMP_SECRET``.
+        secret: What all nodes of a network share. There must be one.
+        services: What to start with the node: dotted names of modules, which are imported, and of
+            functions, each of which is run in a port of its own. A list instead of a name
+            holds the function's name and its arguments.
         allow_spawn: Shell patterns for the dotted names of functions that peers may spawn and
             call besides ``@spawnable`` ones; modules that match are imported on demand.
         allow_eval: Whether peers may run any code here with the ``eval`` request.
@@ -52,10 +94,12 @@ class Settings:
             fire. The default is AnyEvent::MP's.
     """
 
-    nodeid: str | None = None
-    binds: tuple[str, ...] | None = None
-    seeds: tuple[str, ...] = ()
+    nodeid: str | None = field(default=None, metadata={"check": _check_nodeid})
+    binds: tuple[str, ...] | None = field(default=None, metadata={"check": _each(ids.parse_bind)})
+    seeds: tuple[str, ...] = field(default=(), metadata={"check": _each(ids.check_noderef)})
     secret: str | bytes | None = field(default=None, repr=False)
+    # Any: arguments are whatever the function takes.
+    services: tuple[tuple[Any, ...], ...] = field(default=(), metadata={"check": _check_services})
     allow_spawn: tuple[str, ...] = ()
     allow_eval: bool = False
     allow_relay: bool = False
@@ -78,63 +122,241 @@ class Settings:
         return self.high_water_bytes + self.max_message_bytes + 16 * 2**20
 
 
-_NAMES = tuple(setting.name for setting in fields(Settings))
-_LISTS = ("binds", "seeds", "allow_spawn")
-_POSITIVE = tuple(name for name in _NAMES if name.endswith(("_bytes", "_timeout", "_interval")))
+def make_settings(
+    given: Mapping[str, Any],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    profile: str | None = None,
+    only_given: Collection[str] = (),
+    kind: type[Settings] = Settings,
+) -> Settings:
+    """Collect a node's settings from the call, the environment and the profile file, and check them all.
 
-
-def make_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
-    """Check what a caller gave and return it as settings, defaults filled in.
+    None for a setting whose default it is counts as not given, and so does an empty
+    environment variable.
 
     Args:
-        given: Values by name. Lists may be any iterable of strings.
-        environ: Where the secret comes from if the caller gave none.
+        given: The call's, by name. Lists may be any iterable of strings.
+        environ: The environment variables.
+        profile: The profile to take; None: see :func:`~aemp_gevent.profiles.read_profile`.
+        only_given: Settings that are taken from the call or not at all.
+        kind: What settings there are.
 
     Raises:
         UnknownSettingError: There is no such setting; the text names the nearest one.
         InvalidSettingError: A value has the wrong type or is out of range.
+        ProfileError: The profile file or the profile cannot be used.
         NoSecretError: There is no secret.
     """
-    values = dict(given)
-    for name in values:
-        if name not in _NAMES:
-            raise UnknownSettingError(name, _NAMES)
-    for name in _LISTS:
-        if values.get(name) is not None:
-            values[name] = _strings(name, values[name])
-    if values.get("secret") is None:
-        values["secret"] = environ.get(SECRET_VARIABLE)
-    settings = Settings(**values)
-    _check(settings)
+    known = _known(kind)
+    secrets = [name for name, setting in known.items() if setting.is_secret]
+    layers = [
+        Layer("the call", given),
+        *_environment(environ, known),
+        *read_profile(profile, environ, secrets),
+    ]
+    values: dict[str, Any] = {}  # Any: of as many types as there are settings
+    for layer in layers:
+        for name, value in layer.values.items():
+            if name not in known:
+                raise UnknownSettingError(name, known, layer.where)
+            if value is None and known[name].default is None:
+                continue
+            checked = known[name].checked(value, layer.where)  # even if a layer before hides it
+            if layer.values is given or name not in only_given:
+                values.setdefault(name, checked)
+    settings = kind(**values)
     if not settings.secret_bytes:
         raise NoSecretError
     return settings
 
 
-def _strings(name: str, value: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(value, str):
-        raise InvalidSettingError(name, value, "it is a list of strings: write ['…']")
-    items: tuple[Any, ...] = tuple(value) if isinstance(value, Iterable) else (value,)
-    if not all(isinstance(item, str) for item in items):
-        raise InvalidSettingError(name, value, "it is a list of strings")
-    return items
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + name.upper()
 
 
-def _check(settings: Settings) -> None:
-    if settings.nodeid is not None and not isinstance(settings.nodeid, str):
-        raise InvalidSettingError("nodeid", settings.nodeid, "a node ID is a string")
-    if not isinstance(settings.secret, (str, bytes, type(None))):
-        raise InvalidSettingError("secret", "…", "it is a str or bytes")
-    for seed in settings.seeds:
+def _environment(environ: Mapping[str, str], known: Mapping[str, _Setting]) -> Iterator[Layer]:
+    """Yield a layer for each variable, so that errors name it."""
+    settings = {variable_of(name): setting for name, setting in known.items()}
+    names = [*settings, CONFIG_VARIABLE, PROFILE_VARIABLE]
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or not text:
+            continue
+        if variable in settings:
+            where = f"environment variable {variable}"
+            yield Layer(where, {settings[variable].name: settings[variable].read(text, where)})
+        elif variable not in names:
+            # Not every other one: Kubernetes sets AEMP_PORT and the like for a service named aemp.
+            if difflib.get_close_matches(variable, names, n=1, cutoff=_MISSPELT):
+                raise UnknownSettingError(variable, names, "the environment")
+            _log.debug("the environment variable %s is no setting, and is ignored", variable)
+
+
+_MISSPELT = 0.88
+"""How like a setting's variable another must be to count as misspelt; Kubernetes' AEMP_SERVICE_HOST is 0.87 like."""
+
+
+# --- what values may be, by type ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What the values of settings of one type look like. ``Any`` below: that is what is checked.
+
+    Attributes:
+        wanted: What other values are told: "it is …".
+        convert: Returns a value as the field wants it; raises TypeError or ValueError.
+        read: Makes of an environment variable's text what ``convert`` takes; raises ValueError.
+    """
+
+    wanted: str
+    convert: Callable[[Any], Any]
+    read: Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A setting, as its field describes it.
+
+    Attributes:
+        name: The field's.
+        default: The field's.
+        is_secret: Whether its value must not be shown.
+        may_be_none: Whether None is a value.
+        kind: What else is.
+        check: Looks closer at a value; raises ValueError.
+    """
+
+    name: str
+    default: Any
+    is_secret: bool
+    may_be_none: bool
+    kind: _Kind
+    check: Callable[[Any], None] | None
+
+    def checked(self, value: Any, where: str) -> Any:
+        """Return a value as the field wants it.
+
+        Raises:
+            InvalidSettingError: It cannot be one.
+        """
+        if value is None and self.may_be_none:
+            return None
         try:
-            ids.check_noderef(seed)
-        except InvalidNoderefError as error:
-            raise InvalidSettingError("seeds", seed, str(error)) from error
-    for name in ("allow_eval", "allow_relay", "secure"):
-        if not isinstance(getattr(settings, name), bool):
-            raise InvalidSettingError(name, getattr(settings, name), "it is True or False")
-    for name in _POSITIVE:
-        value = getattr(settings, name)
-        kinds = int if name.endswith("bytes") else (int, float)
-        if not isinstance(value, kinds) or isinstance(value, bool) or not 0 < value < math.inf:
-            raise InvalidSettingError(name, value, "it is a finite number above 0")
+            converted = self.kind.convert(value)
+            if self.check is not None:
+                self.check(converted)
+        except (TypeError, ValueError) as error:
+            raise self._invalid(value, str(error) or self.kind.wanted, where) from None
+        return converted
+
+    def read(self, text: str, where: str) -> Any:
+        """Return what an environment variable says, yet to be checked.
+
+        Raises:
+            InvalidSettingError: It cannot be understood.
+        """
+        if self.may_be_none and self.default is not None and text.strip().lower() == "none":
+            return None
+        try:
+            return self.kind.read(text)
+        except ValueError:
+            raise self._invalid(text, self.kind.wanted, where) from None
+
+    def _invalid(self, value: Any, why: str, where: str) -> InvalidSettingError:
+        return InvalidSettingError(self.name, "…" if self.is_secret else value, why, where)
+
+
+def _known(kind: type[Settings]) -> dict[str, _Setting]:
+    hints = get_type_hints(kind)
+    known: dict[str, _Setting] = {}
+    for described in fields(kind):
+        hint = hints[described.name]
+        is_optional = NoneType in get_args(hint)
+        types = [wanted for wanted in get_args(hint) if wanted is not NoneType] if is_optional else [hint]
+        known[described.name] = _Setting(
+            name=described.name,
+            default=described.default,
+            is_secret=not described.repr,
+            may_be_none=is_optional,
+            kind=_KINDS[functools.reduce(operator.or_, types)],
+            check=described.metadata.get("check"),
+        )
+    return known
+
+
+def _bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _int(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError
+    return value
+
+
+def _float(value: Any) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise ValueError
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _text_or_bytes(value: Any) -> str | bytes:
+    if not isinstance(value, (str, bytes)):
+        raise TypeError
+    return value
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        raise TypeError("it is a list: write ['…']")
+    if not isinstance(value, Iterable):
+        raise TypeError
+    return tuple(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, _items(value)))
+
+
+def _lists(value: Any) -> tuple[tuple[Any, ...], ...]:
+    return tuple((item,) if isinstance(item, str) else _items(item) for item in _items(value))
+
+
+def _read_bool(text: str) -> bool:
+    word = text.strip().lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError
+
+
+def _read_list(text: str) -> Any:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _read_lists(text: str) -> Any:
+    return json.loads(text) if text.lstrip().startswith("[") else _read_list(text)
+
+
+_KINDS: dict[Any, _Kind] = {
+    bool: _Kind("it is True or False (in the environment also 1 or 0, yes or no, on or off)", _bool, _read_bool),
+    int: _Kind("it is a whole number above 0", _int, int),
+    float: _Kind("it is a number above 0", _float, float),
+    str: _Kind("it is a string", _text, str),
+    str | bytes: _Kind("it is a str or bytes", _text_or_bytes, str),
+    tuple[str, ...]: _Kind("it is a list of strings", _texts, _read_list),
+    tuple[tuple[Any, ...], ...]: _Kind(
+        "it is a list of names and [name, argument, …] lists (in the environment: names, or JSON)", _lists, _read_lists
+    ),
+}

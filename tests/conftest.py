@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from tests.helpers import live_greenlets, wait_until
 from tests.settling import fresh_node
 
 pytest_plugins = ["aemp_gevent.testing.fixtures"]
+
+# What the user who runs the tests has set up for nodes of their own is nothing to these. Processes inherit it.
+os.environ["AEMP_CONFIG"] = os.devnull
 
 WIRE = Path(__file__).parent / "wire"
 

@@ -184,9 +184,9 @@ def in_use() -> Iterator[str]:
         pytest.param(lambda n, used: n.initialise_node("127.0.0.1:0"), NoSecretError, id="no-secret"),
         pytest.param(lambda n, used: n.configure(nodeid="x"), NoSecretError, id="configure-no-secret"),
         pytest.param(lambda n, used: n.initialise_node("anon/x", secret="s"), InvalidNoderefError, id="reserved-anon"),
-        pytest.param(lambda n, used: n.configure(nodeid="anon/x", secret="s"), InvalidNoderefError, id="conf-anon"),
-        pytest.param(lambda n, used: n.configure(nodeid="slave/x", secret="s"), InvalidNoderefError, id="conf-slave"),
-        pytest.param(lambda n, used: n.configure(nodeid="a b", secret="s"), InvalidNoderefError, id="malformed-name"),
+        pytest.param(lambda n, used: n.configure(nodeid="anon/x", secret="s"), InvalidSettingError, id="conf-anon"),
+        pytest.param(lambda n, used: n.configure(nodeid="slave/x", secret="s"), InvalidSettingError, id="conf-slave"),
+        pytest.param(lambda n, used: n.configure(nodeid="a b", secret="s"), InvalidSettingError, id="malformed-name"),
         pytest.param(lambda n, used: n.initialise_node("a:b:c", secret="s"), InvalidNoderefError, id="malformed"),
         pytest.param(lambda n, used: n.initialise_node("h:99999", secret="s"), InvalidNoderefError, id="bad-port"),
         pytest.param(lambda n, used: n.configure(nodeid=5, secret="s"), InvalidSettingError, id="nodeid-no-string"),
@@ -197,7 +197,7 @@ def in_use() -> Iterator[str]:
         ),
         pytest.param(
             lambda n, used: n.configure(nodeid="x", binds=["127.0.0.1:0", "a:b:c"], secret="s"),
-            InvalidNoderefError,
+            InvalidSettingError,
             id="malformed-bind",
         ),
         pytest.param(

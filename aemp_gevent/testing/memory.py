@@ -23,8 +23,7 @@ from gevent.hub import Hub
 
 from aemp_gevent import ids
 from aemp_gevent.errors import ListenError
-from aemp_gevent.ids import Endpoint
-from aemp_gevent.listener import ANY_HOST
+from aemp_gevent.ids import ANY_HOST, Endpoint
 from aemp_gevent.node import Node
 from aemp_gevent.port import REMOTE
 from aemp_gevent.resolve import resolve_node
