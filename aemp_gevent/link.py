@@ -304,13 +304,17 @@ class Link:
     def deafen(self) -> None:
         """Handle nothing more of what comes, but its end."""
         self._is_deaf = True
-        if self._held is not None:
-            self._held = []
-            self.release()
+        if self._held is None:
+            return
+        self._held = None
+        # On the hub, which is where ends belong, and our caller need not be: release() would run the pump.
+        self._scheduler.hub.loop.run_callback(self.on_end if self._end_is_held else self.transport.resume)
 
     # --- the end ---
 
     def on_end(self) -> None:
+        if self.closed:
+            return
         if self._held is not None:
             self._end_is_held = True
             return
