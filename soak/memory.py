@@ -60,6 +60,12 @@ REST_SECONDS = 10.0
 LONGEST_WORLD_SECONDS = 60.0
 """Then something waits that should not."""
 
+CALM_BEATS = 5
+"""So often in a row the loop must be in time before another world begins."""
+
+_BEAT = 0.02
+"""Seconds between two looks at how late the loop is."""
+
 END_OF_LOG = 40
 """Events shown of each log that a violation is about."""
 
@@ -83,12 +89,11 @@ class Lag:
             self._watch.kill()
 
     def _look_on(self) -> None:
-        beat = 0.02
         while True:
             before = monotonic()
-            gevent.sleep(beat)
-            late = monotonic() - before - beat
-            if late > beat:
+            gevent.sleep(_BEAT)
+            late = monotonic() - before - _BEAT
+            if late > _BEAT:
                 self.seconds += late
 
 
@@ -380,6 +385,7 @@ def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int, at_most: 
 
     def one(seed: int) -> None:
         nonlocal early
+        wait_for_calm()
         if monotonic() > began + at_most:
             return
         world = World(seed, nodes, seconds)
@@ -418,6 +424,15 @@ def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int, at_most: 
     figures.cpu_seconds = process_time() - cpu
     figures.seconds = monotonic() - began
     return figures
+
+
+def wait_for_calm() -> None:
+    """Wait until the loop keeps up: one world more would make all of them miss their heartbeats, which are quick."""
+    calm = 0
+    while calm < CALM_BEATS:
+        before = monotonic()
+        gevent.sleep(_BEAT)
+        calm = calm + 1 if monotonic() - before < 2 * _BEAT else 0
 
 
 @contextmanager
