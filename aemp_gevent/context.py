@@ -44,7 +44,7 @@ def SELF() -> str | None:
 
     Set in handlers, in a port's own greenlet, in :func:`psub` closures, ``peval`` and
     ``peval_async``, and, to the port that set them up, in callbacks of ``mon``,
-    ``after``, ``cal`` and ``db_mon``. A greenlet that you spawn yourself has none.
+    ``after`` and ``cal``. A greenlet that you spawn yourself has none.
     """
     port = getattr(getcurrent(), "aemp_port", None)
     return None if port is None else port.id

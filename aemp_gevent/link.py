@@ -90,8 +90,8 @@ class Link:
         self.has_ended = False
         """Whether the peer's sending side was shut down, everything before it handled."""
         self.closed = False
-        self.reads = 0
-        """How often something came; it has when the number is another one."""
+        self.received = 0
+        """Bytes that came, from the first of the greeting on."""
         self.has_sent = False
         """Whether anything left; whoever wants to know clears it first."""
         self.send_framing = ""
@@ -167,7 +167,7 @@ class Link:
                 # came_up() had us wait, and this came in the same read as the auth line.
                 self._hold_leftover(leftover)
             else:
-                self.on_data(memoryview(leftover))
+                self._take(memoryview(leftover))
 
     def _hold_leftover(self, leftover: bytes) -> None:
         decoder, framing, held = self._decoder, self._framing, self._held
@@ -195,6 +195,11 @@ class Link:
         self.transport.write(data)
         return len(data)
 
+    @property
+    def written(self) -> int:
+        """Bytes that were sent or queued, from the first of the greeting on: what the peer's ``received`` comes to."""
+        return self.transport.sent + self.transport.buffered
+
     def send_encoded(self, data: bytes) -> None:
         """Queue a packet that is encoded in this link's framing already."""
         self.transport.write(data)
@@ -202,7 +207,10 @@ class Link:
     # --- packets in ---
 
     def on_data(self, data: memoryview) -> None:
-        self.reads += 1
+        self.received += len(data)
+        self._take(data)
+
+    def _take(self, data: memoryview) -> None:
         if self._is_deaf:
             return
         decoder, framing = self._decoder, self._framing
@@ -304,13 +312,17 @@ class Link:
     def deafen(self) -> None:
         """Handle nothing more of what comes, but its end."""
         self._is_deaf = True
-        if self._held is not None:
-            self._held = []
-            self.release()
+        if self._held is None:
+            return
+        self._held = None
+        # On the hub, which is where ends belong, and our caller need not be: release() would run the pump.
+        self._scheduler.hub.loop.run_callback(self.on_end if self._end_is_held else self.transport.resume)
 
     # --- the end ---
 
     def on_end(self) -> None:
+        if self.closed:
+            return
         if self._held is not None:
             self._end_is_held = True
             return

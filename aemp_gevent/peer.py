@@ -11,10 +11,10 @@ breaking anywhere (docs, *Design*):
 2. A greeting that comes while a connection is up is answered by closing; when one
    comes up, those on which we have not sent our auth line are closed.
 3. When a second one comes up after all and is the winner, sending moves there: first
-   ``["", "after", nonce]``, and the old one's sending side is shut. If it is not the
+   ``["", "after", nonce, bytes]``, and the old one's sending side is shut. If it is not the
    winner, its sending side is shut at once.
 4. What follows an ``after`` is handled only when the connection it names has
-   delivered everything. Nothing else ever waits.
+   delivered everything, all the bytes that were written to it. Nothing else ever waits.
 5. Losing a connection that is up, or one that an ``after`` waits for, loses the link:
    all connections with the peer are closed, and monitors fire.
 
@@ -28,7 +28,7 @@ import logging
 import random
 import reprlib
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from greenlet import getcurrent
 
@@ -83,6 +83,14 @@ class Host(Protocol):
     def link_down(self, peer: Peer, reason: Reason) -> None: ...
 
 
+class _After(NamedTuple):
+    """What a link waits for: another connection's end."""
+
+    nonce: str
+    size: int | None
+    """The bytes that the peer had written to it by then; None: it does not say."""
+
+
 class Peer:
     """One other node. Owns all links with it once they have greeted.
 
@@ -106,9 +114,9 @@ class Peer:
         self._thread = host.scheduler.thread
         self._handover = host.handover
         self._links: list[Link] = []  # every open connection that greeted as this node
-        self._drained: set[str] = set()  # the peer's nonces of connections that ended well, with all delivered
+        self._drained: dict[str, int] = {}  # connections that ended well: the peer's nonce, and the bytes received
         self._has_spoken = False  # whether anything of the peer's was handled since the link came up
-        self._held: dict[Link, str] = {}  # links behind an "after", and the nonce they wait for
+        self._held: dict[Link, _After] = {}  # links behind an "after", and what they wait for
         self._newcomer: Link | None = None  # another process with this node ID, not let in yet
         self._incarnation: str | None = None  # of the last link; None: there never was one
         self._queue: list[bytes] = []  # packets as msgpack, while there is no link
@@ -337,7 +345,8 @@ class Peer:
         if current is None:
             self._use(link)
         elif self._key(link) < self._key(current):  # rule 3
-            link.send(["", "after", current.nonce])
+            # With its size: a proxy between us may end it in order in the middle of everything.
+            link.send(["", "after", current.nonce, current.written])
             self.link = link
             self._retire(current)
         else:
@@ -395,8 +404,9 @@ class Peer:
 
     def requested(self, link: Link, message: list[Any]) -> None:
         request = message[0] if message else ""
-        if request == "after" and len(message) == 2:
-            self._wait_for(link, str(message[1]))
+        if request == "after" and len(message) >= 2:
+            size = message[2] if len(message) > 2 else None
+            self._wait_for(link, _After(str(message[1]), size if isinstance(size, int) else None))
         elif request == "refused":
             self._last_error = f"it refuses us: {reprlib.repr(message[1:])}"
             self._log(logging.ERROR, "node %s: %s", self.node, self._last_error)
@@ -414,25 +424,32 @@ class Peer:
         self._has_spoken = True
         return True
 
-    def _wait_for(self, link: Link, nonce: str) -> None:
+    def _wait_for(self, link: Link, after: _After) -> None:
         """Handle what follows on a link only after everything from another one (rule 4)."""
-        if nonce in self._drained:
+        received = self._drained.get(after.nonce)
+        former = next((other for other in self._links if other.peer_nonce == after.nonce), None)
+        if received is not None:
             self._has_spoken = True
-            return
-        former = next((other for other in self._links if other.peer_nonce == nonce), None)
-        if former is None:
+            self._check_size(after, received)
+        elif former is None:
             self._lose("a connection was lost while the link moved to another one")  # rule 5
         elif self._waits_for(former, link):
             link.fail("it waits for itself")
         elif not former.has_ended:
-            self._held[link] = nonce
+            self._held[link] = after
             link.hold()
+
+    def _check_size(self, after: _After, received: int) -> None:
+        """Lose the link if a connection brought less than the peer had sent."""
+        if after.size is not None and received != after.size:
+            text = f"a connection ended in order, and had brought {received} of {after.size} bytes"
+            self._lose(text)  # rule 5
 
     def _waits_for(self, link: Link | None, other: Link) -> bool:
         """Return whether a link is another one, or waits for it by way of others."""
         while link is not None and link is not other:
-            nonce = self._held.get(link)
-            link = next((former for former in self._links if former.peer_nonce == nonce), None)
+            after = self._held.get(link)
+            link = next((former for former in self._links if after and former.peer_nonce == after.nonce), None)
         return link is not None
 
     def _is_abandoned(self) -> bool:
@@ -452,12 +469,13 @@ class Peer:
         if self._is_abandoned():
             self._lose("the node closed the connection")
             return
-        self._drained.add(link.peer_nonce)
+        self._drained[link.peer_nonce] = link.received
         if link.finished and link in self._links:
             self._links.remove(link)
-        for held in [held for held, nonce in self._held.items() if nonce == link.peer_nonce]:
+        for held, after in [item for item in self._held.items() if item[1].nonce == link.peer_nonce]:
             self._held.pop(held, None)
             self._has_spoken = True
+            self._check_size(after, link.received)
             held.release()
 
     def failed(self, link: Link, why: str) -> None:
@@ -470,7 +488,8 @@ class Peer:
             self._links.remove(link)
         # The last: the peer had moved to this connection, and shut the one that is up for us. A
         # reset of that one, behind its end, shows only to who writes.
-        if link.is_up or link.peer_nonce in self._held.values() or self._is_abandoned():
+        is_awaited = any(after.nonce == link.peer_nonce for after in self._held.values())
+        if link.is_up or is_awaited or self._is_abandoned():
             self._lose(why)  # rule 5
             return
         # One that was closed because there is a better one is no news.
@@ -526,7 +545,7 @@ class Peer:
             newcomer.close()
             return
         self._newcomer = newcomer
-        reads = old.reads
+        received = old.received
         old.send(self._probe)
         # Counted in looks and not by the clock: while our own loop was blocked nobody could be heard.
         looks = 0
@@ -536,7 +555,7 @@ class Peer:
             nonlocal looks
             looks += 1
             if self._newcomer is newcomer and not newcomer.closed and self.link is not None:
-                if old.reads != reads or self.link is not old:  # it moved to another connection, so it is alive
+                if old.received != received or self.link is not old:  # it moved to another connection, so it is alive
                     self._refuse(newcomer)
                 elif looks * _PROBE_SECONDS >= IMPOSTOR_SECONDS:
                     self._lose("the node was restarted")

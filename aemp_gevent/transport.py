@@ -57,6 +57,8 @@ class Transport(Protocol):
 
     buffered: int
     """Bytes written and not yet handed to the system."""
+    sent: int
+    """Bytes handed to the system."""
 
     def start(self, sink: Sink) -> None:
         """Begin to read."""
@@ -103,6 +105,7 @@ class SocketTransport:
 
     def __init__(self, sock: socket.socket, hub: Hub, buffer: bytearray) -> None:
         self.buffered = 0
+        self.sent = 0
         self._socket = sock
         self._hub = hub
         self._view = memoryview(buffer)
@@ -213,6 +216,7 @@ class SocketTransport:
                 return
             self._sending = self._sending[sent:]
             self.buffered -= sent
+            self.sent += sent
             if self.buffered and self._sink is not None:
                 self._sink.on_room()
         self._writer.stop()

@@ -7,6 +7,7 @@ import argparse
 import secrets
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 
 def main() -> int:
@@ -20,10 +21,10 @@ def main() -> int:
     # Seeds are counted up, so that runs of different seeds see different worlds.
     memory = [sys.executable, "-m", "soak.memory", "--first", str(1000 * seed), "--at-most", str(options.seconds)]
     processes = [sys.executable, "-m", "soak.processes", "--seed", str(seed), "--seconds", str(options.seconds)]
-    figures: list[str] = []
-    with _start(processes) as one, _start(memory) as other:
+    with _start(processes) as one, _start(memory) as other, ThreadPoolExecutor() as readers:
         try:
-            figures += [_pass_on(one), _pass_on(other)]
+            # Both at once: whoever is not read stands still as soon as it has much to say.
+            figures = list(readers.map(_pass_on, (one, other)))
         finally:
             one.kill()
             other.kill()

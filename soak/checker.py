@@ -171,6 +171,7 @@ class Facts:
         self.until = max((log[-1].at for log in logs.values() if log), default=0.0) if until is None else until
         self.node: dict[str, str] = {}
         """The node's ID, by log."""
+        self.started: dict[str, float] = {}
         self.stopped: dict[str, float] = {}
         self.home: dict[str, str] = {}
         """The log of each port that ever was."""
@@ -208,6 +209,7 @@ class Facts:
             self.died.setdefault(event.port, event.at)
         elif isinstance(event, Started):
             self.node[name] = event.node
+            self.started[name] = event.at
         elif isinstance(event, Stopped):
             self.stopped[name] = event.at
 
@@ -322,21 +324,23 @@ def once(facts: Facts) -> Iterator[Violation]:
 def shunned(facts: Facts) -> Iterator[Violation]:
     """A port reported dead because of its link hears nothing of that node until it is monitored anew."""
     for name, log in facts.logs.items():
-        linked: set[str] = set()  # the nodes to which a link ever came up
+        linked: dict[str, float] = {}  # when a link to a node came up last
         open_sessions: dict[str, set[Session]] = defaultdict(set)
         shun: dict[str, Fired] = {}
         for event in log:
             if isinstance(event, LinkUp):
-                linked.add(event.node)
+                linked[event.node] = event.at
             elif isinstance(event, Monitored):
                 open_sessions[event.target].add((event.watcher, event.target, event.session))
                 shun.pop(event.target, None)
             elif isinstance(event, Fired):
                 target = event.target
                 open_sessions[target].discard((event.watcher, target, event.session))
-                was_linked = target.partition("#")[0] in linked and facts.was_linked(
-                    facts.home.get(target), name, event.at
-                )
+                home = facts.home.get(target)
+                # Both must have seen a link: the target's process may have one that is not let in yet,
+                # as the link to the process before it is not lost.
+                last_link = linked.get(target.partition("#")[0], 0.0)
+                was_linked = last_link > facts.started.get(home or "", 0.0) and facts.was_linked(home, name, event.at)
                 # While others' monitors are still to fire nobody can tell whether it was monitored anew.
                 if event.reason and event.reason[0] == "transport_error" and was_linked and not open_sessions[target]:
                     shun[target] = event

@@ -72,6 +72,36 @@ def test_what_follows_an_after_waits_for_the_end_of_the_connection_it_names(node
         assert inbox.messages == [(1,), (2,), (3,), (4,), (5,)]
 
 
+@pytest.mark.parametrize("first_ends", ["before", "behind"])
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_connection_that_ends_in_order_before_its_last_byte_came_loses_the_link(
+    node: Node, missing: int, first_ends: str
+) -> None:
+    """A proxy may shut both halves of a connection in order, and lose what was under way."""
+    inbox, died = Inbox(node), Deaths()
+    name = name_of(inbox)
+    first, second = two_connections(node)
+    with first, second:
+        node.mon("127.0.0.1:9#p", died)
+        first.send([name, 1])
+        wait_until(lambda: inbox.messages)
+        (size,) = (link.received for link in links_of(node) if link.peer_nonce == first.nonce)
+        if first_ends == "before":
+            first.sock.shutdown(1)
+            wait_until(lambda: all(link.has_ended for link in links_of(node) if link.peer_nonce == first.nonce))
+        second.send(["", "after", first.nonce, size + missing], [name, 2])
+        turns(20)
+        if first_ends == "behind":
+            first.sock.shutdown(1)
+        if missing:
+            assert died.wait()[2] == f"a connection ended in order, and had brought {size} of {size + 1} bytes"
+            assert second.closed()
+        else:
+            wait_until(lambda: len(inbox.messages) == 2)
+            assert not died.count
+    assert inbox.messages == [(1,), (2,)][: 2 - missing]
+
+
 def test_losing_the_connection_that_an_after_names_loses_the_link(node: Node) -> None:
     inbox, died = Inbox(node), Deaths()
     first, second = two_connections(node)

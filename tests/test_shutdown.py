@@ -17,6 +17,7 @@ from time import monotonic
 import gevent
 import pytest
 from gevent import socket
+from gevent.event import Event
 
 from aemp_gevent.errors import AlreadyInitialisedError, NoPortContextError
 from aemp_gevent.node import Node
@@ -63,6 +64,34 @@ def test_shutdown_sends_what_is_queued(make_node: MakeNode) -> None:
         one.snd(inbox, number, b"x" * 10_000)
     one.shutdown()
     wait_until(lambda: len(inbox.messages) == 200)
+
+
+@pytest.mark.parametrize("peer_ends", [False, True], ids=["open", "ended"])
+def test_shutdown_while_a_link_is_held_and_handlers_block(make_node: MakeNode, peer_ends: bool) -> None:
+    # What had waited on such a link was once handled by whoever called shutdown(): ports ran in its
+    # greenlet's stead, the first handler that blocked took the hub, and nobody ever came back to it.
+    one, two = make_node(), make_node()
+    one.mon(two.NODE(), print)
+    wait_until(lambda: one.up_nodes() and two.up_nodes())
+    link = one._network.peers[two.NODE()].link  # type: ignore[union-attr]
+    assert link is not None
+    link.hold()
+    two.snd(one.NODE(), "devnull")
+    if peer_ends:
+        two.shutdown(0.0)
+    blocked, goes_on = Event(), Event()
+
+    def block() -> None:
+        blocked.set()
+        goes_on.wait()
+
+    one.snd(one.port(block))
+    with gevent.Timeout(10):
+        one.shutdown(60.0)
+    assert link.closed
+    with gevent.Timeout(10):
+        blocked.wait()
+    goes_on.set()
 
 
 def test_node_that_shut_down_keeps_its_ports_and_dials_nobody(make_node: MakeNode) -> None:

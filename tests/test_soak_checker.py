@@ -98,6 +98,16 @@ GOOD = {
     .a(Sent, P, Q2, 0, 0)
     .later(LinkUp, A)
     .later(Received, Q2, P, 0, 0),
+    "not-shunned-of-a-later-process-not-let-in": linked()
+    .b(Stopped, B)
+    .later(Started, B)
+    .later(Created, Q2)
+    .a(Monitored, P, Q2, 1)
+    .later(LinkUp, A)
+    .a(Fired, P, Q2, 1, LOST)
+    .a(LinkUp, B)
+    .a(Sent, P, Q2, 0, 0)
+    .later(Received, Q2, P, 0, 0),
     "monitored-anew-by-another": linked()
     .session(1, 0, 0)
     .a(Monitored, f"{A}#o", Q, 1)

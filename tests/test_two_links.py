@@ -79,8 +79,10 @@ class End:
     def __init__(self, name: str, dice: random.Random) -> None:
         self.name = name
         self.buffered = 0
+        self.sent = 0
         self.incoming: deque[Any] = deque()
         self.closed = False
+        self.is_cut = False
         self._dice = dice
         self._sink: Sink | None = None
         self._unsent: list[bytes] = []
@@ -140,7 +142,10 @@ class End:
         self.buffered = 0
 
     def _send(self, item: Any) -> None:
-        if not self.other.closed:
+        if self.is_cut:  # nobody takes it any more
+            if item is not EOF:
+                self.incoming.append(RESET)
+        elif not self.other.closed:
             self.other.incoming.append(item)
         elif isinstance(item, bytes):
             self.incoming.append(RESET)
@@ -170,6 +175,7 @@ class End:
         data = b"".join(self._unsent)
         self._unsent.clear()
         self.buffered = 0
+        self.sent += len(data)
         self._send(data)
         if self._finishing:
             self._send_end()
@@ -207,6 +213,20 @@ class End:
         self.incoming.clear()
         if not self.closed:
             self.incoming.append(RESET)
+
+    def cut(self) -> None:
+        """Hear of an end in order somewhere in what is under way to here: a proxy has ended both halves."""
+        self.is_cut = True
+        under_way = [item for item in self.incoming if isinstance(item, bytes)]
+        was_over = any(not isinstance(item, bytes) for item in self.incoming) or self._ended
+        data = b"".join(under_way)
+        if not was_over:
+            self.incoming.clear()
+            data = data[: self._dice.randint(0, len(data))]
+            if data:
+                self.incoming.append(data)
+            if not self.closed:
+                self.incoming.append(EOF)
 
 
 class Side:
@@ -301,6 +321,8 @@ class World:
             for end in self.ends[::2]:
                 if not (end.closed and end.other.closed):
                     yield ("break", end.name), lambda e=end: self.break_connection(e)  # type: ignore[misc]
+                    if not end.is_cut:
+                        yield ("cut", end.name), lambda e=end: self.cut_connection(e)  # type: ignore[misc]
 
     def connect(self, number: int) -> None:
         side, peer = self.dials.pop(number)
@@ -328,10 +350,16 @@ class World:
         end.fail()
         end.other.fail()
 
+    def cut_connection(self, end: End) -> None:
+        self.breaks -= 1
+        self.broken += 1
+        end.cut()
+        end.other.cut()
+
     def weight(self, what: str) -> float:
         if what in ("watch", "dial"):
             return 1.0  # soon, or only one of them dials
-        return 10 ** self.dice.uniform(-2.5, 0) / (50 if what in ("break", "refuse") else 1)
+        return 10 ** self.dice.uniform(-2.5, 0) / (50 if what in ("break", "cut", "refuse") else 1)
 
     def run(self) -> None:
         for _ in range(2000):

@@ -195,6 +195,7 @@ class End:
         self.home = home
         self.node = home.name
         self.buffered = 0
+        self.sent = 0
         self.is_closed = False
         self._lines = lines
         self._peer_address = peer_address
@@ -300,6 +301,7 @@ class End:
         joined = b"".join(taken)
         self.outgoing.put(joined)
         self.buffered -= len(joined)
+        self.sent += len(joined)
         return True
 
     def finish(self) -> None:
