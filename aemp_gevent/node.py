@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from socket import gethostname
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dns.resolver
 import gevent
@@ -39,6 +39,7 @@ from aemp_gevent.errors import (
     NoPortContextError,
     SpawnRefusedError,
 )
+from aemp_gevent.etcd_address import parse_directory
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.local import no_such_port
@@ -53,6 +54,9 @@ from aemp_gevent.resolve import resolve_endpoint, resolve_node
 from aemp_gevent.scheduler import CallJob, Scheduler
 from aemp_gevent.services import Service, load_services
 from aemp_gevent.settings import Settings, make_settings
+
+if TYPE_CHECKING:
+    from aemp_gevent.etcd import EtcdEngine
 
 _log = logging.getLogger("aemp_gevent")
 
@@ -97,6 +101,7 @@ class Node(DirectoryNode):
         super()._begin()
         self._network: Network | None = None
         self._embedded: EmbeddedEngine | None = None  # the directory's engine, if that is told of links
+        self._etcd: EtcdEngine | None = None  # the directory's engine, if that is it
         self._initialising = False
         self._ending = False
         self._former_id = self._id
@@ -104,6 +109,8 @@ class Node(DirectoryNode):
 
     def forked(self) -> None:
         """Be a fresh private node, in a forked child of the process that had this one and keeps its links."""
+        if self._etcd is not None:
+            self._etcd.abandon()
         if self._network is not None:
             self._network.abandon()
         super().forked()
@@ -216,6 +223,14 @@ class Node(DirectoryNode):
 
     def _make_engine(self, network: Network) -> Engine:
         """Return the directory's engine, not started."""
+        address = parse_directory(network.settings.directory)
+        if address is not None:
+            # Imported only by those who want it.
+            from aemp_gevent.etcd import EtcdEngine  # noqa: PLC0415
+
+            timeout = network.settings.heartbeat_timeout
+            self._etcd = EtcdEngine(address, network.node_id, self._scheduler, timeout, network.addresses())
+            return self._etcd
         engine = self._embedded = EmbeddedEngine(network)
         network.seeds_changed = engine.seeds_changed
         return engine
@@ -297,6 +312,8 @@ class Node(DirectoryNode):
             raise NoPortContextError("shutdown()", "it was called on the hub, which must never wait: spawn a greenlet")
         self._directory.stop()
         self._network.shut_down(timeout)
+        if self._etcd is not None:
+            self._etcd.stopped.wait(timeout)
         hub.loop.run_callback(self._scheduler.end_idle_runners)
 
     def shutdown_on_signal(self, *signals: int, timeout: float = 5.0) -> None:
@@ -441,7 +458,7 @@ class Node(DirectoryNode):
             "ports": sum(port.state != REMOTE for port in self._ports.values()),
             "up_nodes": self.up_nodes(),
             "discarded": self._scheduler.discarded,
-            "directory": "none" if self._embedded is None else self._embedded.role,
+            "directory": "etcd" if self._etcd else "none" if self._embedded is None else self._embedded.role,
         }
 
     @property

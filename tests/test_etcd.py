@@ -455,14 +455,13 @@ def test_a_child_process_leaves_the_parent_alone(server: EtcdServer, make: Make)
 FORKING = """
 import os, sys
 import gevent
-from aemp_gevent import forking
 from aemp_gevent.etcd import EtcdEngine
 from aemp_gevent.etcd_address import parse_directory
 from aemp_gevent.node import Node
 
 class Observer:
     own = {"f": {"k": 1}}
-    replaced = changed = lambda *args: told.append(args)
+    replaced = changed = lambda self, *args: told.append(args)
 
 told = []
 node = Node()
@@ -480,8 +479,9 @@ if not pid:
     gevent.sleep(3)
     os._exit(bool(told))
 print("forked", flush=True)
-gevent.sleep(1)
-status = os.waitstatus_to_exitcode(gevent.os.waitpid(pid, 0)[1])
+while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+    gevent.sleep(0.05)
+status = os.waitstatus_to_exitcode(ended[1])
 print("the child ended with", status, flush=True)
 while line := gevent.get_hub().threadpool.apply(sys.stdin.readline):
     observer.own["f"]["k"] = int(line)
