@@ -20,6 +20,7 @@ DEFAULT_PREFIX = "/aemp"
 
 _FILES = ("ca", "cert", "key")
 _FORM = "write 'etcd://host:2379,host2:2379/prefix', or etcds:// for TLS"
+_NO_HOST = f"one of its hosts is none, or its port; {_FORM}"
 
 # All from the first colon to the last @, whatever is wrong with it: rather too much than a part of a password.
 _PASSWORD = re.compile(r"(:/+[^:@]*:).*(?=@)", re.DOTALL)
@@ -70,7 +71,10 @@ def parse_directory(text: str) -> EtcdAddress | None:
     scheme, _, rest = text.partition("://")
     if scheme not in {"etcd", "etcds"} or not rest:
         raise ValueError(f"it is 'embedded', or where etcd is: {_FORM}")
-    parts = urlsplit("//" + rest)
+    try:
+        parts = urlsplit("//" + rest)
+    except ValueError:  # not its text, which shows more than it should
+        raise ValueError(_NO_HOST) from None
     userinfo, _, hosts = parts.netloc.rpartition("@")
     user, _, password = userinfo.partition(":")
     if userinfo and not user:
@@ -96,10 +100,10 @@ def _endpoint(text: str) -> Endpoint:
     try:
         parts = urlsplit("//" + text)
         host, port = parts.hostname, DEFAULT_PORT if parts.port is None else parts.port
-    except ValueError:  # not its text, which shows more than it should
+    except ValueError:
         host, port = None, 0
     if not host or not port or any(character.isspace() for character in text):
-        raise ValueError(f"one of its hosts is none, or its port; {_FORM}")
+        raise ValueError(_NO_HOST)
     return Endpoint(host, port)
 
 

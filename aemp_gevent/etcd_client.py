@@ -98,7 +98,12 @@ class Cluster:
         address = self.address
         if address.tls and self._tls is None:
             try:
-                context = ssl.create_default_context(cafile=address.ca)
+                # Not create_default_context(), even gevent's: that makes contexts whose sockets block the whole thread.
+                context = ssl.SSLContext(std_ssl.PROTOCOL_TLS_CLIENT)  # which verifies, names too
+                if address.ca is None:
+                    context.load_default_certs()
+                else:
+                    context.load_verify_locations(address.ca)
                 if address.cert is not None:
                     context.load_cert_chain(address.cert, address.key)
             except (OSError, std_ssl.SSLError) as error:
@@ -126,7 +131,9 @@ class _Connection(http.client.HTTPConnection):
             if hasattr(std_socket, name):
                 sock.setsockopt(std_socket.IPPROTO_TCP, getattr(std_socket, name), value)
         if self._context is not None:
-            sock = self.raw = self._context.wrap_socket(sock, server_hostname=self.host)
+            secured = self._context.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
+            sock = self.raw = secured  # before it can fail, so that it is closed then
+            secured.do_handshake()
         sock.settimeout(None)  # there is one for the whole request
         self.sock = sock
 

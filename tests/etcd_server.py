@@ -26,9 +26,16 @@ START_SECONDS = 30.0
 
 
 class EtcdServer:
-    """One etcd process. ``with`` starts it, and ends it whatever happens."""
+    """One etcd process. ``with`` starts it, and ends it whatever happens.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where its data and its log are.
+        certificate: The files with its certificate, which vouches for itself and for clients, and its key;
+            None: no TLS.
+    """
+
+    def __init__(self, folder: Path, certificate: tuple[Path, Path] | None = None) -> None:
+        self._certificate = certificate
         self._data = folder / "data"
         self._log = folder / "etcd.log"
         self.endpoint = free_address()
@@ -37,15 +44,20 @@ class EtcdServer:
 
     def address(self, prefix: str = "/test") -> EtcdAddress:
         address = parse_directory(f"etcd://{self.endpoint}{prefix}")
+        if self._certificate is not None:
+            own, key = self._certificate
+            address = parse_directory(f"etcds://{self.endpoint}{prefix}?ca={own}&cert={own}&key={key}")
         assert address is not None
         return address
 
     def start(self) -> EtcdServer:
-        peers = f"http://{self._peers}"
+        peers, clients = f"http://{self._peers}", f"http://{self.endpoint}"
+        if self._certificate is not None:
+            clients = f"https://{self.endpoint}"
         command = [
             *("etcd", "--data-dir", str(self._data), "--name", "test"),
-            *("--listen-client-urls", f"http://{self.endpoint}"),
-            *("--advertise-client-urls", f"http://{self.endpoint}"),
+            *("--listen-client-urls", clients),
+            *("--advertise-client-urls", clients),
             *(
                 "--listen-peer-urls",
                 peers,
@@ -56,6 +68,10 @@ class EtcdServer:
             ),
             *("--heartbeat-interval", "50", "--election-timeout", "500"),
         ]
+        if self._certificate is not None:
+            certificate, key = map(str, self._certificate)
+            # The last makes it ask clients for theirs.
+            command += ["--cert-file", certificate, "--key-file", key, "--trusted-ca-file", certificate]
         if shutil.which("setpriv"):  # it ends with us, even if we are killed
             command = ["setpriv", "--pdeathsig", "KILL", *command]
         with self._log.open("ab") as log:

@@ -3,17 +3,27 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from aemp_gevent import etcd
 from aemp_gevent.etcd import EtcdEngine
-from aemp_gevent.etcd_address import EtcdAddress
+from aemp_gevent.etcd_address import EtcdAddress, parse_directory
+from aemp_gevent.etcd_client import encoded
 from aemp_gevent.ids import parse_endpoint
 from aemp_gevent.node import Node
 from aemp_gevent.testing import Proxy
@@ -536,3 +546,115 @@ def test_large_entries_are_left_out(address: EtcdAddress, make: Make, caplog: py
     b.wait("f", {"large": large, **{f"k{number}": large[: 2**18] for number in range(30)}})
     assert "'larger'" in caplog.text
     assert a.asked("family", "f") == b.copies["f"]  # more than gRPC's 4 MiB
+
+
+# --- users ---
+
+
+def test_users_prove_who_they_are(
+    server: EtcdServer, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etcd, "_LOG_SECONDS", 0)
+    for user in ("root", "node", "weak"):
+        server.call("auth/user/add", {"name": user, "password": f"secret of {user}"})
+    for user, role in (("root", "root"), ("node", "ours")):
+        server.call("auth/role/add", {"name": role})
+        server.call("auth/user/grant", {"user": user, "role": role})
+    both = {"key": encoded(b"/test/"), "range_end": encoded(b"/test0"), "permType": "READWRITE"}
+    server.call("auth/role/grant", {"name": "ours", "perm": both})
+    server.call("auth/enable", {})
+
+    known = replace(server.address(), user="node", password="secret of node")
+    a, b = make(known, "a", f={"k": 1}), make(known, "b")
+    b.engine.watch("f")
+    b.wait("f", {"k": 1})
+    assert not caplog.records
+
+    # Tokens are good for some time only.
+    for observer in (a, b):
+        observer.engine._cluster.token = "an old one"
+    a.set("f", k=2)
+    b.engine.watch("g")
+    b.wait("f", {"k": 2})
+    b.wait("g", {})
+    assert b.asked("family", "f") == {"k": 2}
+
+    for number, (user, why) in enumerate(
+        {"weak": "permission denied", "nobody": "authentication failed", None: "user name"}.items()
+    ):
+        caplog.clear()
+        stranger = make(replace(server.address(), user=user, password=f"secret of {user}"), f"stranger{number}")
+        stranger.engine.watch("f")
+        wait_until(lambda why=why: why in caplog.text, within=WAIT, show=lambda: caplog.text)
+        assert "secret" not in caplog.text
+        assert stranger.steps == []
+        stranger.engine.stop()
+
+
+def test_failures_are_not_logged_each_time(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    address = parse_directory(f"etcd://{free_address()}")
+    assert address is not None
+    with caplog.at_level(logging.INFO):
+        a = make(address, "a", f={"k": 1})
+        trouble: list[Any] = []
+        monkey = a.engine._cluster.failed
+        a.engine._cluster.failed = lambda endpoint: (trouble.append(endpoint), monkey(endpoint))  # type: ignore[method-assign]
+        a.engine.watch("f")
+        a.engine.query("family", "f", trouble.append)
+        wait_until(lambda: len(trouble) > 8, within=WAIT)
+    assert len(caplog.records) == 3  # writing, watching, asking
+
+
+# --- TLS ---
+
+
+def certified(folder: Path, host: str) -> tuple[Path, Path]:
+    """Return files with a certificate for a host, which vouches for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / f"{host}.pem", folder / f"{host}.key"
+    files[0].write_bytes(made.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
+
+
+def test_members_prove_who_they_are(tmp_path: Path, make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    files = certified(tmp_path, "127.0.0.1")
+    with EtcdServer(tmp_path, files) as server:
+        a, b = make(server.address(), "a", f={"k": 1}), make(server.address(), "b")
+        b.engine.watch("f")
+        b.wait("f", {"k": 1})
+        server.restart()
+        a.set("f", k=2)
+        b.wait("f", {"k": 2})
+        strangers = {
+            "certificate verify failed": replace(server.address(), ca=None),
+            "CA cert|certificate verify failed": replace(server.address(), ca=str(certified(tmp_path, "127.0.0.2")[0])),
+            "cannot be used": replace(server.address(), ca=str(tmp_path / "none")),
+            "certificate required|bad certificate|reset|broke|without response": replace(
+                server.address(), cert=None, key=None
+            ),
+        }
+        for number, (why, address) in enumerate(strangers.items()):
+            caplog.clear()
+            stranger = make(address, f"s{number}", f={"k": 3})
+            wait_until(lambda why=why: re.search(why, caplog.text), within=WAIT, show=lambda: caplog.text)
+            stranger.engine.stop()
+        assert b.copies["f"] == {"k": 2}
+        a.engine.stop()
+        b.engine.stop()
+        assert a.engine.stopped.wait(WAIT)
+        assert server.keys() == []
