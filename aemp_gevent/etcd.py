@@ -43,7 +43,6 @@ import random
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
 from time import monotonic
 from typing import Any
 from urllib.parse import quote, unquote
@@ -184,10 +183,12 @@ class EtcdEngine:
         self._clients: list[EtcdClient] = []
         self._greenlets: list[Helper] = []
 
-        # The session. Not sure: etcd may have more or less than we sent.
+        # The session. Not sure: etcd may have more or less than we sent. Complete: what etcd has
+        # and the queue make up all of our entries.
         self._lease: int | None = None
         self._former: deque[int] = deque(maxlen=8)
         self._is_sure = False
+        self._is_complete = False
         self._changes: deque[_Change] = deque()
         self._changed = Event()
         self._room = _MAX_QUEUED
@@ -215,6 +216,7 @@ class EtcdEngine:
         self._observer = observer
         if self._greenlets or self._stopping:
             return
+        self._queue_everything()
         run = self._scheduler.start_greenlet
         self._watcher = run(self._run, "watching the directory", self._watch)
         self._greenlets = [
@@ -228,12 +230,11 @@ class EtcdEngine:
         self._published += 1
         changes = [_Change(self._key(family, key), None, self._published) for key in deleted]
         changes += self._puts(family, entries)
-        if not self._is_sure:
+        if not self._is_complete:
             return  # the whole will be put
         self._changes += changes
         if len(self._changes) > self._room:
-            self._changes.clear()
-            self._is_sure = False
+            self._end_session()
         self._changed.set()
 
     def watch(self, family: str) -> None:
@@ -249,16 +250,28 @@ class EtcdEngine:
         published = self._published
 
         def ask(client: EtcdClient) -> Any:
-            self._await_written(published)
-            held = _Family()
-            self._read(client, family, held.put)
-            return _part(what, held.entries())
+            copy = self._copy_if_away(family)
+            if copy is None:
+                self._await_written(published)
+                held = _Family()
+                self._read(client, family, held.put)
+                watched = self._families.get(family, _Family())
+                for key, owner in watched.fading:
+                    held.held.setdefault(key, {}).setdefault(owner, watched.held[key][owner])
+                copy = held.entries()
+            return _part(what, copy)
 
-        watched = self._families.get(family)
-        if watched is None or watched.shown is None:
+        copy = self._copy_if_away(family)
+        if copy is None:
             self._put_question(ask, answered)
-        else:  # also while etcd is away
-            self._scheduler.start_greenlet(answered, _part(what, watched.entries()))
+        else:
+            self._scheduler.start_greenlet(answered, _part(what, copy))
+
+    def _copy_if_away(self, family: str) -> Entries | None:
+        """Return what a watched family was when etcd was there last, if it is not now."""
+        watched = self._families.get(family)
+        is_away = watched is not None and watched.shown is not None and watched.revision is None
+        return watched.entries() if watched is not None and is_away else None
 
     def find(self, node: str, answered: Callable[[Collection[str] | None], None]) -> None:
         def ask(client: EtcdClient) -> Any:
@@ -353,7 +366,7 @@ class EtcdEngine:
             if monotonic() >= due:
                 kept = client.call("lease/keepalive", {"ID": str(self._lease)})
                 if int(kept.get("TTL", 0)) <= 0:
-                    self._is_sure = False
+                    self._end_session()
                 due = monotonic() + self._ttl / 3
             elif self._changes:
                 self._send_changes(client)
@@ -362,15 +375,24 @@ class EtcdEngine:
                 self._changed.clear()
                 self._changed.wait(max(due - monotonic(), 0))
 
+    def _end_session(self) -> None:
+        """Have another session begin, with everything."""
+        self._is_sure = self._is_complete = False
+        self._changes.clear()
+
+    def _queue_everything(self) -> None:
+        self._changes = deque(self._everything())
+        self._room = _MAX_QUEUED + len(self._changes)
+        self._is_complete = True
+
     def _begin_session(self, client: EtcdClient) -> None:
         granted = client.call("lease/grant", {"TTL": str(self._ttl)})
         if self._lease is not None:
             self._former.append(self._lease)
         self._lease = int(granted["ID"])
         client.call("kv/put", {"key": encoded(self._guard), "lease": str(self._lease)})
-        # From here to the next call nothing switches, and so nothing is published.
-        self._changes = deque(self._everything())
-        self._room = _MAX_QUEUED + len(self._changes)
+        if not self._is_complete:
+            self._queue_everything()
         self._is_sure = True
         while self._changes and self._is_sure:
             self._send_changes(client)
@@ -393,13 +415,13 @@ class EtcdEngine:
         try:
             answer = client.call("kv/txn", transaction)
         except BaseException:
-            self._is_sure = False
+            self._end_session()
             raise
         if answer.get("succeeded"):
             self._written = changes[-1].number - 1  # one publication may be several changes
             self._progress.set()
         else:
-            self._is_sure = False
+            self._end_session()
             if any("kvs" in response.get("response_range", {}) for response in answer.get("responses", ())):
                 raise EtcdError(f"another process writes as the owner {self._node!r}; node IDs must be unique")
 
@@ -447,7 +469,7 @@ class EtcdEngine:
                 try:
                     yield from self._puts(family, {key: value})
                 except AempError as error:
-                    _log.error("the own entry %r of %r is left out: %s", key, family, error)
+                    self._scheduler.log_soon(logging.ERROR, "entry %r of %r is left out: %s", key, family, error)
 
     def _puts(self, family: str, entries: Entries) -> Iterator[_Change]:
         for key, value in entries.items():
@@ -510,9 +532,11 @@ class EtcdEngine:
             return
         if "events" not in answer:  # a notice, of how far there is nothing
             family.revision = max(family.revision, int(answer["header"]["revision"]))
-        for revision, events in groupby(answer.get("events", ()), lambda event: int(event["kv"]["mod_revision"])):
-            touched = {key for event in events if (key := self._apply(name, family, event)) is not None}
-            self._show(name, family, touched)
+        for event in answer.get("events", ()):
+            key = self._apply(name, family, event)
+            if key is not None:
+                self._show(name, family, (key,))
+            revision = int(event["kv"]["mod_revision"])
             # The rest of this revision may be yet to come, if etcd cut its answer into parts.
             family.revision = revision - 1 if answer.get("fragment") else revision
 

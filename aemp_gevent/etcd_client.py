@@ -20,7 +20,7 @@ import random
 import socket as std_socket
 import ssl as std_ssl
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import gevent
@@ -117,14 +117,15 @@ class _Connection(http.client.HTTPConnection):
     """A connection by sockets of gevent's."""
 
     def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None, timeout: float) -> None:
-        super().__init__(endpoint.host, endpoint.port, timeout=timeout)
+        super().__init__(endpoint.host, endpoint.port)
+        self._seconds = timeout
+        self._is_numeric = endpoint.is_numeric
         self._context = tls
         self.raw: socket.socket | None = None
         """The socket, also when the base class has handed it to an answer."""
 
     def connect(self) -> None:
-        sock = socket.create_connection((self.host, self.port), self.timeout)
-        self.raw = sock
+        sock = self._dial()
         sock.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_NODELAY, 1)
         sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE.items():
@@ -136,6 +137,26 @@ class _Connection(http.client.HTTPConnection):
             secured.do_handshake()
         sock.settimeout(None)  # there is one for the whole request
         self.sock = sock
+
+    def _dial(self) -> socket.socket:
+        # Not create_connection(), which leaves a socket open when it is interrupted, and asks the resolver
+        # even about numbers.
+        family = std_socket.AF_INET6 if ":" in self.host else std_socket.AF_INET
+        targets: list[tuple[int, Any]] = [(family, (self.host, self.port))]
+        if not self._is_numeric:
+            found = socket.getaddrinfo(self.host, self.port, type=std_socket.SOCK_STREAM)
+            targets = [(int(kind), address) for kind, _, _, _, address in found]
+        for number, (kind, address) in enumerate(targets, 1):
+            self.raw = sock = socket.socket(kind, std_socket.SOCK_STREAM)
+            sock.settimeout(self._seconds / len(targets))
+            try:
+                sock.connect(address)
+                return sock
+            except OSError:
+                sock.close()
+                if number == len(targets):
+                    raise
+        raise OSError("the host has no address")
 
     def close(self) -> None:
         super().close()
@@ -192,7 +213,7 @@ class EtcdClient:
                 line = response.readline(_MAX_LINE_BYTES)
 
     @contextlib.contextmanager
-    def _attempt(self, seconds: float | None) -> Iterator[None]:
+    def _attempt(self, seconds: float | None) -> Generator[None, None, None]:
         """Make what goes wrong an EtcdError, and use the connection no more then."""
         patience = gevent.Timeout(seconds)
         patience.start()

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
+
+import pytest
 
 from aemp_gevent.node import Node
 from aemp_gevent.testing import MemoryNetwork
+from tests.etcd_server import EtcdServer, needs_etcd
 
 WAIT = 20.0
 """Seconds that anything may take before a test gives up."""
@@ -68,4 +73,44 @@ def embedded_world(**options: Any) -> Iterator[EmbeddedWorld]:
         yield EmbeddedWorld(network)
 
 
-WORLDS = {"embedded": embedded_world}
+class EtcdWorld:
+    """Nodes that have nothing to do with each other but an etcd."""
+
+    def __init__(self, server: EtcdServer) -> None:
+        self._settings = {"directory": f"etcd://{server.endpoint}/world", "heartbeat_timeout": 2.0}
+        self._nodes: list[Node] = []
+
+    def node(self) -> Node:
+        self._nodes.append(Node())
+        return self._nodes[-1]
+
+    def join(self, node: Node) -> Node:
+        node.initialise_node("127.0.0.1:0", secret="a secret of the tests", **self._settings)
+        return node
+
+    def crash(self, node: Node) -> None:
+        engine = node._etcd
+        assert engine is not None
+        engine._former.clear()  # so that it is not revoked
+        engine._lease = None
+        node.shutdown(0.2)
+
+    def close(self) -> None:
+        for node in self._nodes:
+            node.shutdown(2.0)
+
+
+@contextmanager
+def etcd_world() -> Iterator[EtcdWorld]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EtcdServer(Path(folder)) as server,
+        closing(EtcdWorld(server)) as world,
+    ):
+        yield world
+
+
+WORLDS: dict[str, Callable[[], Any]] = {"embedded": embedded_world, "etcd": etcd_world}
+
+PARAMETERS = ["embedded", pytest.param("etcd", marks=[needs_etcd, pytest.mark.slow])]
+"""The names of the worlds, for a fixture."""

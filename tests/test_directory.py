@@ -23,14 +23,14 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
 )
 from aemp_gevent.node import Node
-from tests.directories import WAIT, WORLDS, World
+from tests.directories import PARAMETERS, WAIT, WORLDS, World
 from tests.helpers import on_hub, turns, wait_until
 from tests.networking import Deaths
 
 Make = Callable[[int], "list[Node]"]
 
 
-@pytest.fixture(params=WORLDS)
+@pytest.fixture(params=PARAMETERS)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     with WORLDS[request.param]() as world:
         yield world

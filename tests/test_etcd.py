@@ -644,7 +644,7 @@ def test_members_prove_who_they_are(tmp_path: Path, make: Make, caplog: pytest.L
             "certificate verify failed": replace(server.address(), ca=None),
             "CA cert|certificate verify failed": replace(server.address(), ca=str(certified(tmp_path, "127.0.0.2")[0])),
             "cannot be used": replace(server.address(), ca=str(tmp_path / "none")),
-            "certificate required|bad certificate|reset|broke|without response": replace(
+            "certificate required|bad certificate|reset|broke|without response|EOF occurred": replace(
                 server.address(), cert=None, key=None
             ),
         }
