@@ -27,9 +27,9 @@ restored from a backup) all is read anew.
 **Grace.** While etcd is away nothing changes here. When it is back, its leases may have
 expired meanwhile although their nodes live, and these put everything again as soon as they
 can. So what is missing then, or deleted within one time-to-live after, is told only if it is still
-missing at the end of that time. That etcd was away, or we, is seen from requests that failed, and from
-nothing having been heard for half a time-to-live: a lease that expires was last
-refreshed two thirds of it before etcd stopped, at the latest, and so was ours.
+missing at the end of that time. That etcd was away shows in time: leases are refreshed three times
+in their life, and requests time out in a third of it, so one of ours has failed before anybody's
+lease expires.
 
 A greenlet each writes, watches and asks, over a connection of its own. All talk to one
 member of the cluster; if one of them finds it gone, all turn to the next.
@@ -204,7 +204,6 @@ class EtcdEngine:
         self._questions: deque[tuple[Callable[[EtcdClient], Any], Callable[[Any], None]]] = deque()
         self._asked = Event()
 
-        self._heard_at: float | None = None
         self._was_away = False
         self._grace_until = 0.0
         self._burier: Helper | None = None
@@ -348,12 +347,9 @@ class EtcdEngine:
         self._reopen()
 
     def _heard(self) -> None:
-        now = monotonic()
-        silent = 0.0 if self._heard_at is None else now - self._heard_at
-        if self._was_away or silent > self._ttl / 2:
-            self._grace_until = now + self._ttl
+        if self._was_away:
+            self._grace_until = monotonic() + self._ttl
             self._was_away = False
-        self._heard_at = now
 
     # --- writing ---
 

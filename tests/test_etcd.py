@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from aemp_gevent import etcd
 from aemp_gevent.etcd import EtcdEngine
 from aemp_gevent.etcd_address import EtcdAddress, parse_directory
-from aemp_gevent.etcd_client import encoded
+from aemp_gevent.etcd_client import EtcdClient, EtcdLostError, encoded
 from aemp_gevent.ids import parse_endpoint
 from aemp_gevent.node import Node
 from aemp_gevent.testing import Proxy
@@ -343,6 +343,45 @@ def test_a_restarted_etcd_loses_nothing_that_lives(server: EtcdServer, make: Mak
     assert all(never_without(watcher, "f", key) for key in "ab")
     a.set("f", a=3)
     watcher.wait("f", {"a": 3, "b": 1, "new": 1})
+
+
+def test_what_was_deleted_while_etcd_was_away_is_not_left_over(server: EtcdServer, make: Make) -> None:
+    leases = server.leases()
+    a = make(server.address(), "a", 1000, f={"gone": 1, "k": 1})
+    assert sorted(a.asked("keys", "f")) == ["gone", "k"]
+    server.stop()
+    a.delete("f", "gone")
+    wait_until(lambda: not a.engine._is_sure, within=WAIT)
+    a.set("f", k=2)
+    server.resume()
+    wait_until(lambda: server.leases() == leases + 1, within=WAIT)
+    wait_until(lambda: server.keys("/test/db/") == ["/test/db/f/k/a"], within=WAIT)
+    assert a.asked("family", "f") == {"k": 2}
+
+
+def test_a_request_of_a_former_session_does_nothing(server: EtcdServer, make: Make) -> None:
+    """etcd may carry out a request long after we gave it up."""
+    a = make(server.address(), "a", f={"k": 1})
+    assert a.asked("keys", "f") == ["k"]
+    lease = a.engine._lease
+    late: list[Any] = []
+    call = EtcdClient.call
+
+    def lose(client: EtcdClient, path: str, body: Any, **options: Any) -> Any:
+        if path == "kv/txn" and not late:
+            late.append(body)
+            raise EtcdLostError("no answer")
+        return call(client, path, body, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EtcdClient, "call", lose)
+        a.delete("f", "k")
+        wait_until(lambda: late, within=WAIT)
+        a.set("f", k=2)
+        assert a.asked("family", "f") == {"k": 2}
+    assert a.engine._lease != lease
+    server.call("kv/txn", late[0])
+    assert a.asked("family", "f") == {"k": 2}
 
 
 def test_who_died_while_etcd_was_away_is_gone_after_the_grace(server: EtcdServer, make: Make) -> None:
