@@ -293,8 +293,7 @@ def test_global_nodes_of_ours_name_the_owners(node: Node, dial: Dial) -> None:
     ]
     other.send(["", "g_set", {"f": {"k": "a's", "l": 1}}, "a"], ["", "g_set", {"f": {"k": "z's", "m": 1}}, "z"])
     other.send(["", "g_set", {"'l": {"g": ["127.0.0.1:1"]}, "'g": {"g": None}}, "g"])
-    # It is repeated, so that every global node that meets one hears of all.
-    assert other.packet() == ["", "g_upd", "'l", {"g": ["127.0.0.1:1"]}, [], me]
+    handled(other)
     assert node.db_family("f") == {"k": "a's", "l": 1, "m": 1, "mine": 1}
     other.send(["", "g_upd", "f", None, ["k"], "a"])
     handled(other)
@@ -309,6 +308,20 @@ def test_global_nodes_of_ours_name_the_owners(node: Node, dial: Dial) -> None:
     assert node._embedded is not None
     assert node._embedded._server is not None
     assert node._embedded._server._merged.families["'g"] == {me: None}
+
+
+def test_global_node_is_told_of_the_others_when_it_is_met_and_when_they_go(node: Node, dial: Dial) -> None:
+    me = node.NODE()
+    first, second = dial("g", OURS), dial("h", OURS)
+    first.send(["", "g_global"], ["", "g_set", {"'l": {"g": ["127.0.0.1:1"]}, "'g": {"g": None}}, "g"])
+    assert first.packet()[2]["'g"] == {me: None, "g": None}
+    handled(first)
+    second.send(["", "g_global"])
+    own = ["", "g_set", {"'l": {me: [me], "g": ["127.0.0.1:1"]}, "'g": {me: None, "g": None, "h": None}}, me]
+    assert second.packet() == own
+    handled(first, second)  # which is told nothing of the second: that one dials it
+    first.close()
+    assert second.take(2) == [["", "g_upd", "'g", None, ["g"], me], ["", "g_upd", "'l", None, ["g"], me]]
 
 
 def test_global_perl_node_gets_everything_merged(node: Node, dial: Dial) -> None:
