@@ -146,9 +146,9 @@ class DirectoryServer:
         """Whether entries are this node's, or its clients', or told on its own account."""
         return not source[1] or source == self._others
 
-    def _drop(self, source: Source) -> None:
+    def _drop(self, source: Source, guest: _Guest | None = None) -> None:
         for family, entries in list(self._merged.of(source).items()):
-            self._change(source, family, {}, list(entries))
+            self._change(source, family, {}, list(entries), guest)
 
     def _within_bounds(self, guest: _Guest, source: Source, family: str, change: Change) -> Change:
         """Return what of a change may be kept; an entry whose new value may not is deleted."""
@@ -351,7 +351,7 @@ class DirectoryServer:
         if source[0] == peer.node:  # the last one
             client = (peer.node, "")
             if client in guest.sources:
-                self._drop(client)
+                self._drop(client, guest)
                 del guest.sources[client]
             self._synced(peer)
 
