@@ -26,6 +26,7 @@ from typing import Any, get_args, get_type_hints
 
 from aemp_gevent import ids
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, NoSecretError, UnknownSettingError
+from aemp_gevent.etcd_address import EMBEDDED, DirectoryAddress, parse_directory
 from aemp_gevent.profiles import CONFIG_VARIABLE, PROFILE_VARIABLE, Layer, read_profile
 
 PREFIX = "AEMP_"
@@ -75,6 +76,9 @@ class Settings:
         services: What to start with the node: dotted names of modules, which are imported, and of
             functions, each of which is run in a port of its own. A list instead of a name
             holds the function's name and its arguments.
+        directory: Where the network's directory is kept: ``embedded`` is among the nodes themselves,
+            ``etcd://host:2379,host2:2379/prefix`` is etcd v3, ``etcds://`` the same over TLS. All
+            nodes of a network say the same. The form in full is in the how-to about etcd.
         allow_spawn: Shell patterns for the dotted names of functions that peers may spawn and
             call besides ``@spawnable`` ones; modules that match are imported on demand.
         allow_eval: Whether peers may run any code here with the ``eval`` request.
@@ -100,6 +104,7 @@ class Settings:
     secret: str | bytes | None = field(default=None, repr=False)
     # Any: arguments are whatever the function takes.
     services: tuple[tuple[Any, ...], ...] = field(default=(), metadata={"check": _check_services})
+    directory: DirectoryAddress = field(default=DirectoryAddress(EMBEDDED), metadata={"check": parse_directory})
     allow_spawn: tuple[str, ...] = ()
     allow_eval: bool = False
     allow_relay: bool = False
@@ -233,7 +238,7 @@ class _Setting:
     is_secret: bool
     may_be_none: bool
     kind: _Kind
-    check: Callable[[Any], None] | None
+    check: Callable[[Any], object] | None
 
     def checked(self, value: Any, where: str) -> Any:
         """Return a value as the field wants it.
@@ -265,7 +270,9 @@ class _Setting:
             raise self._invalid(text, self.kind.wanted, where) from None
 
     def _invalid(self, value: Any, why: str, where: str) -> InvalidSettingError:
-        return InvalidSettingError(self.name, "…" if self.is_secret else value, why, where)
+        # Any text may be one with a password.
+        shown = DirectoryAddress(value) if isinstance(value, str) else value
+        return InvalidSettingError(self.name, "…" if self.is_secret else shown, why, where)
 
 
 def _known(kind: type[Settings]) -> dict[str, _Setting]:
@@ -354,6 +361,7 @@ _KINDS: dict[Any, _Kind] = {
     int: _Kind("it is a whole number above 0", _int, int),
     float: _Kind("it is a number above 0", _float, float),
     str: _Kind("it is a string", _text, str),
+    DirectoryAddress: _Kind("it is a string", lambda value: DirectoryAddress(_text(value)), str),
     str | bytes: _Kind("it is a str or bytes", _text_or_bytes, str),
     tuple[str, ...]: _Kind("it is a list of strings", _texts, _read_list),
     tuple[tuple[Any, ...], ...]: _Kind(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from aemp_gevent.errors import InvalidSettingError, NoSecretError, ProfileError, UnknownSettingError
+from aemp_gevent.etcd_address import DirectoryAddress
 from aemp_gevent.settings import SECRET_VARIABLE, Settings, make_settings, variable_of
 
 ROOT = Path(__file__).parents[1]
@@ -189,6 +190,7 @@ def test_variable_is_read(variable: str, text: str, name: str, value: object) ->
 
 
 SAMPLES: dict[object, str] = {bool: "true", int: "7", float: "7.5", type(None): "sample", tuple: "sample"}
+SAMPLES[DirectoryAddress] = "etcd://host"
 
 
 @pytest.mark.parametrize("name", [setting.name for setting in fields(Settings)])

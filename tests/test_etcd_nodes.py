@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""Nodes whose directory is in a real etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aemp_gevent.testing import NodeProcess
+from benchmarks.etcd_outage import How, run
+from tests.etcd_server import EtcdServer, needs_etcd
+from tests.helpers import wait_until
+from tests.networking import WAIT, MakeNode, node_factory
+
+pytestmark = [needs_etcd, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    with EtcdServer(tmp_path_factory.mktemp("etcd")) as server:
+        yield server
+
+
+@pytest.fixture
+def directory(server: EtcdServer, request: pytest.FixtureRequest) -> str:
+    return f"etcd://{server.endpoint}/{abs(hash(request.node.name))}"
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+def test_nodes_without_seeds_share_a_directory(make_node: MakeNode, directory: str, server: EtcdServer) -> None:
+    a, b = (make_node(directory=directory, heartbeat_timeout=2.0) for _ in range(2))
+    a.db_set("f", "k", 1)
+    assert b.db_wait("f", lambda entries: entries.get("k") == 1, WAIT) == {"k": 1}
+    assert b.db_keys("f") == ["k"]
+    port = a.port(lambda *_: None)
+    a.grp_reg("group", port)
+    wait_until(lambda: b.grp_get("group") == [port], within=WAIT)
+    found: list[object] = []
+    b._directory.find(a.NODE(), found.append)
+    wait_until(lambda: found == [[a.NODE()]], within=WAIT)
+    assert a.info()["directory"] == "etcd"
+    a.shutdown()
+    assert not [key for key in server.keys(directory.removeprefix(f"etcd://{server.endpoint}")) if "/db/f/" in key]
+    b.db_wait("f", lambda entries: not entries, WAIT)
+    wait_until(lambda: b.grp_get("group") is None, within=WAIT)
+
+
+def test_entries_of_a_killed_node_go(make_node: MakeNode, directory: str) -> None:
+    node = make_node(directory=directory, heartbeat_timeout=2.0)
+    with NodeProcess(directory=directory, heartbeat_timeout=2.0) as process:
+        process.run("guard = mp.db_set('f', 'k', 1)")
+        node.db_wait("f", lambda entries: "k" in entries, WAIT)
+        process.kill()
+        node.db_wait("f", lambda entries: not entries, 2.0 + 5.0)
+
+
+def test_entries_of_a_node_that_ends_go_at_once(make_node: MakeNode, directory: str) -> None:
+    node = make_node(directory=directory)
+    with NodeProcess(directory=directory, heartbeat_timeout=1000.0) as process:
+        process.run("mp.shutdown_on_signal()")
+        process.run("guard = mp.db_set('f', 'k', 1)")
+        node.db_wait("f", lambda entries: "k" in entries, WAIT)
+        process.terminate()
+        node.db_wait("f", lambda entries: not entries, WAIT)
+
+
+@pytest.mark.parametrize("how", ["killed", "suspended", "emptied"])
+def test_an_outage_under_load_loses_nothing_that_lives(tmp_path: Path, how: How) -> None:
+    outage = run(tmp_path, how, 5.0, nodes=3)
+    assert outage.agreed
+    assert not outage.missed
