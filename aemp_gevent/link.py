@@ -91,7 +91,9 @@ class Link:
         """Whether the peer's sending side was shut down, everything before it handled."""
         self.closed = False
         self.reads = 0
-        """How often something came; it has when the number is another one."""
+        """How many bytes came; some have when the number is another one."""
+        self.keep_alives = 0
+        """How many empty packets came: between nodes of ours, and so in msgpack, a byte each."""
         self.has_sent = False
         """Whether anything left; whoever wants to know clears it first."""
         self.send_framing = ""
@@ -202,7 +204,7 @@ class Link:
     # --- packets in ---
 
     def on_data(self, data: memoryview) -> None:
-        self.reads += 1
+        self.reads += len(data)
         if self._is_deaf:
             return
         decoder, framing = self._decoder, self._framing
@@ -220,7 +222,8 @@ class Link:
         iterator = iter(packets)
         for packet in iterator:
             if packet == []:
-                continue  # a keep-alive
+                self.keep_alives += 1
+                continue
             self._has_begun = True
             if packet.__class__ is list and packet[:2] == ["", "after"]:
                 return itertools.chain((packet,), iterator)
@@ -248,7 +251,8 @@ class Link:
                     self._refuse_packet(packet)
                     break
                 if not packet:
-                    continue  # a keep-alive
+                    self.keep_alives += 1
+                    continue
                 name = packet.pop(0)
                 if name.__class__ is not str:
                     self._refuse_packet([name])

@@ -313,7 +313,7 @@ class Node(LocalNode):
         """Return the IDs of all nodes to which a link is up, this node not among them."""
         # A list, in one step: other native threads may ask, too.
         peers = list(self._network.peers.values()) if self._network is not None else []
-        return [peer.node for peer in peers if peer.link is not None]
+        return [peer.node for peer in peers if peer.is_up]
 
     def node_is_up(self, node: object) -> bool:
         """Return whether a link to a node is up; this node always is. Takes a node ID or a port of the node."""

@@ -26,7 +26,7 @@ from aemp_gevent.settings import Settings
 
 PERL_SPAWN = "AnyEvent::MP::_spawn"
 
-BETWEEN_NODES = frozenset({"mon0", "mon1", "kil0", "after", "refused", "bye"})
+BETWEEN_NODES = frozenset({"mon0", "mon1", "kil0", "after", "refused", "bye", "idle", "stay"})
 """Requests that are about the node that sends them: they are relayed for nobody."""
 
 

@@ -92,6 +92,11 @@ class Settings:
             this program's own loop was blocked does not count.
         monitor_timeout: The longest that a node may be unreachable before monitors of its ports
             fire. The default is AnyEvent::MP's.
+        idle_timeout: A link that carried no message for so long, over which nobody monitors
+            anything, and which either node can make again, is closed in order. Both nodes must
+            agree. None: never.
+        seed_poll_interval: How often the name service is asked for the addresses of seeds that
+            are host names.
     """
 
     nodeid: str | None = field(default=None, metadata={"check": _check_nodeid})
@@ -110,6 +115,8 @@ class Settings:
     heartbeat_interval: float = 5.0
     heartbeat_timeout: float = 15.0
     monitor_timeout: float = 30.0
+    idle_timeout: float | None = 300.0
+    seed_poll_interval: float = 30.0
 
     @property
     def secret_bytes(self) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import aemp_gevent.network
+import aemp_gevent.seeds
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError
 from aemp_gevent.network import PROVIDER
 from tests.helpers import wait_until
@@ -18,8 +18,8 @@ from tests.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer, free
 
 @pytest.fixture
 def make_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeNode]:
-    monkeypatch.setattr(aemp_gevent.network, "_FIRST_SEED_SECONDS", 0.02)
-    monkeypatch.setattr(aemp_gevent.network, "_LAST_SEED_SECONDS", 0.05)
+    monkeypatch.setattr(aemp_gevent.seeds, "_FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(aemp_gevent.seeds, "_LAST_PAUSE_SECONDS", 0.05)
     with node_factory() as make:
         yield make
 
@@ -58,8 +58,10 @@ def test_node_that_is_its_own_seed_gives_it_up_in_silence(
     node = make_node(address, address, f"localhost:{address.partition(':')[2]}", other.NODE())
     wait_until(lambda: node.up_nodes() == [other.NODE()])
     assert node._network is not None
-    network = node._network
-    wait_until(lambda: len(network._seeds) == 1)
+    numeric, name, _other = node._network.seeds._seeds
+    wait_until(lambda: len(node._network.seeds.workers) == 2)  # the name may get other addresses
+    wait_until(lambda: [c.is_own for (e,), c in name.candidates.items() if e.host == "127.0.0.1"] == [True])
+    assert numeric.chosen == name.chosen == []
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
@@ -68,7 +70,7 @@ def test_node_that_is_its_own_seed_by_another_address_gives_it_up(make_node: Mak
     node = make_node(None)
     node.configure(nodeid=free_address(), binds=[behind], seeds=[behind], secret="s")
     network: Any = node._network
-    wait_until(lambda: len(network._seeds) == 0)
+    wait_until(lambda: network.seeds.workers == [])
     assert node.up_nodes() == []
 
 
