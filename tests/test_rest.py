@@ -9,6 +9,7 @@ being made. The second uses whole nodes.
 from __future__ import annotations
 
 import logging
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,18 +18,17 @@ import pytest
 
 import aemp_gevent.local
 import aemp_gevent.network
-from aemp_gevent.events import NodeDown
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.node import Node
 from aemp_gevent.peer import Peer
 from aemp_gevent.testing.memory import MemoryNetwork
 from tests.helpers import turns, wait_until
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, line_of, node_factory, process
+from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawPeer, node_factory
 from tests.test_two_links import IDS, InlineScheduler, Nonces, Side, World
 
 MESSAGES = 8
-WISHES = 6
+WISHES = 4
 STAY = Peer._stay
 
 
@@ -41,6 +41,8 @@ class RestingSide(Side):
         self.unmonitored: list[tuple[int]] = []
         self.count = 0
         self.wishes = WISHES
+        self.vain_watches = 0
+        self.vain_answers = 0
         self.asked = 0
         self.rests = 0
         self.losses = 0
@@ -68,6 +70,13 @@ class RestingSide(Side):
         self.node.snd(f"{IDS[1 - self.number]}#open", self.count)
         self.count += 1
 
+    def watch_nobody(self) -> None:
+        self.vain_watches += 1
+        self.node.mon(f"{IDS[1 - self.number]}#nobody", self.heard_of_nobody)
+
+    def heard_of_nobody(self, *reason: Any) -> None:
+        self.vain_answers += 1
+
     def be_idle(self) -> None:
         self.wishes -= 1
         link = self.peer.link
@@ -91,7 +100,9 @@ class RestingWorld(World):
                 yield ("unwatch", side.number), side.unwatch
             if side.count < MESSAGES:
                 yield ("send_unmonitored", side.number), side.send_unmonitored
-            if side.wishes and side.peer.link is not None:
+            if side.vain_watches < 3:
+                yield ("watch_nobody", side.number), side.watch_nobody
+            if side.wishes and side.peer.link is not None and side.peer._can_rest(side.peer.link):
                 yield ("be_idle", side.number), side.be_idle
 
     def weight(self, what: str) -> float:
@@ -101,6 +112,7 @@ class RestingWorld(World):
 
     def check(self) -> None:
         for here, there in (self.sides, self.sides[::-1]):
+            assert here.vain_answers == here.vain_watches, "a monitor never fired"
             numbers = [number for (number,) in there.unmonitored]
             assert numbers == sorted(set(numbers)), "out of order, or twice"
             for session in range(here.session + 1):
@@ -123,6 +135,7 @@ class RestingWorld(World):
 
 def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld:
     world = RestingWorld(seed, breaks=breaks)
+
     def note_stay(peer: Peer, link: Any) -> None:
         world.refused += 1
         STAY(peer, link)
@@ -147,7 +160,7 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("breaks", "runs"), [pytest.param(0, 1000, id="whole"), pytest.param(1, 1000, id="a-connection-breaks")]
+    ("breaks", "runs"), [pytest.param(0, 600, id="whole"), pytest.param(1, 400, id="a-connection-breaks")]
 )
 def test_links_come_to_rest_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, breaks: int, runs: int) -> None:
     """A seed that failed is printed, with the steps of its run."""
@@ -165,4 +178,220 @@ def test_links_come_to_rest_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch,
         seen["broken"] += world.broken
     print(f"{breaks} breaks: {runs} runs, {dict(seen)}")
     assert seen["rests"] > runs / 2, "the rules were never put to the test"
+    assert seen["refused"] > runs / 4, "nobody ever objected"
     assert bool(seen["broken"]) == bool(breaks)
+
+
+# --- with whole nodes ---------------------------------------------------------------------
+
+QUICK = {"idle_timeout": 0.2, "heartbeat_interval": 0.05}
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+@pytest.fixture
+def network() -> Iterator[MemoryNetwork]:
+    with MemoryNetwork(seed=4) as network:
+        yield network
+
+
+class Changes:
+    """What ``mon_nodes`` tells."""
+
+    def __init__(self, node: Node) -> None:
+        self.all: list[tuple[Any, ...]] = []
+        node.mon_nodes(lambda *change: self.all.append(change))
+
+
+def test_idle_link_is_closed_in_order_and_made_again_on_demand(make_node: MakeNode) -> None:
+    one, two = make_node(**QUICK), make_node(**QUICK)
+    ours, theirs = Inbox(one), Inbox(two)
+    changes, other_changes = Changes(one), Changes(two)
+    for number in range(3):
+        one.snd(theirs, number)
+        wait_until(lambda: len(theirs.messages) == number + 1)  # noqa: B023
+        wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
+        two.snd(ours, number)
+        wait_until(lambda: len(ours.messages) == number + 1)  # noqa: B023
+        wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
+    for seen, node in ((changes, two), (other_changes, one)):
+        expected = [(node.NODE(), True), (node.NODE(), False, "idle", node.NODE())] * 6
+        wait_until(lambda: seen.all == expected, show=lambda: seen.all)  # noqa: B023
+    assert [message for (message,) in theirs.messages + ours.messages] == [0, 1, 2] * 2
+
+
+def test_both_sides_may_find_a_link_idle_at_the_same_moment(network: MemoryNetwork) -> None:
+    one, two = network.node(), network.node()
+    inbox = Inbox(two)
+    one.snd(inbox, "hello")
+    wait_until(lambda: inbox.messages and two.up_nodes())
+    network.delay(one, two, 0.05)
+    for here, there in ((one, two), (two, one)):
+        peer = here._network.peer(there.NODE())
+        peer._may_rest(peer.link)
+        assert peer._resting is not None
+    wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
+
+
+def kept_by_monitor(one: Node, two: Node) -> object:
+    return one.mon(Inbox(two), Deaths())
+
+
+def kept_by_monitor_of_the_node(one: Node, two: Node) -> object:
+    return one.mon(two.NODE(), Deaths())
+
+
+def kept_by_spawned_port(one: Node, two: Node) -> object:
+    return one.spawn(two.NODE(), "tests.node_functions.note")
+
+
+def kept_by_the_network(one: Node, two: Node) -> object:
+    assert one._network is not None
+    return one._network.keep(two.NODE())
+
+
+@pytest.mark.parametrize(
+    "need", [kept_by_monitor, kept_by_monitor_of_the_node, kept_by_spawned_port, kept_by_the_network]
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_link_that_somebody_needs_stays(
+    make_node: MakeNode, need: Callable[[Node, Node], object], swapped: bool
+) -> None:
+    """Whichever side needs it: the other one alone would let it rest."""
+    one, two = (make_node(**QUICK, allow_spawn=["tests.*"]) for _ in range(2))
+    inbox = Inbox(two)
+    one.snd(inbox, "hello")
+    wait_until(lambda: one.up_nodes() and two.up_nodes())
+    need(*((two, one) if swapped else (one, two)))
+    changes = Changes(one)
+    peers = [here._network.peer(there.NODE()) for here, there in ((one, two), (two, one))]
+    links = [peer.link for peer in peers]
+    assert all(links)
+    # Long enough for several requests to rest, each of which begins a new idle time.
+    beats = [link.keep_alives for link in links]
+    wait_until(lambda: all(link.keep_alives >= count + 12 for link, count in zip(links, beats, strict=True)))
+    assert changes.all == []
+    wait_until(lambda: [peer.link for peer in peers] == links)
+
+
+def test_link_is_closed_once_nobody_needs_it_any_more(make_node: MakeNode) -> None:
+    one, two = make_node(**QUICK), make_node(**QUICK)
+    guard = one.mon(Inbox(two), Deaths())
+    wait_until(lambda: one.up_nodes() and two.up_nodes())
+    guard.cancel()
+    wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
+
+
+def test_links_stay_if_one_side_says_never(make_node: MakeNode) -> None:
+    one, two = make_node(**QUICK), make_node(idle_timeout=None, heartbeat_interval=0.05)
+    one.snd(Inbox(two), "hello")
+    wait_until(lambda: one.up_nodes() and two.up_nodes())
+    peer = one._network.peer(two.NODE())
+    link = peer.link
+    wait_until(lambda: link.keep_alives > 12)
+    wait_until(lambda: peer.link is link and one.up_nodes() and two.up_nodes())
+
+
+def test_links_to_other_programs_and_to_nodes_nobody_can_find_stay(make_node: MakeNode) -> None:
+    """They know nothing of rest, or could not be dialled again."""
+    node = make_node(**QUICK)
+    for name, extras in (("127.0.0.1:9", (("heartbeat", "15"),)), ("some/name", (*OUR_PROVIDER, ("heartbeat", "15")))):
+        with RawPeer.dial(node, name, extras=extras).shake() as peer:
+            beats = 0
+            while beats < 12:
+                peer._feed(peer._read())
+                assert all(packet == [] for packet in peer._packets)
+                beats += len(peer._packets)
+                peer._packets.clear()
+            peer.send(["", "idle"])
+            if extras[0] == OUR_PROVIDER[0]:
+                assert peer.packet() == ["", "stay"]
+            assert peer.answers()
+
+
+def test_peer_that_asks_for_rest_is_refused_while_there_are_messages(make_node: MakeNode) -> None:
+    node = make_node()
+    with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
+        peer.send(["", "idle"])
+        assert peer.packet() == ["", "stay"]
+        assert peer.answers()
+        peer.send(["", "stay"], ["", "idle", "and", "more"])
+        assert peer.packet() == ["", "stay"]
+
+
+def test_connection_that_comes_before_the_link_is_at_rest_waits_for_that(make_node: MakeNode) -> None:
+    """What comes over it must not overtake what was sent before; and it is no newcomer that is refused."""
+    node = make_node(**QUICK)
+    inbox = Inbox(node)
+    name = inbox.port.partition("#")[2]
+    extras = (*OUR_PROVIDER, ("heartbeat", "15"), ("uniq", "one process"))
+    with RawPeer.dial(node, extras=extras).shake() as old, RawPeer.dial(node, extras=extras) as new:
+        assert old.packet() == ["", "idle"]
+        new.greet()
+        new.sock.sendall(new.handshake.prove())
+        old.send([name, "first"])
+        wait_until(lambda: inbox.messages == [("first",)])
+        turns(20)
+        new.sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            new.sock.recv(1)  # the node proves nothing yet
+        new.sock.settimeout(WAIT)
+        old.sock.shutdown(socket.SHUT_WR)
+        while not new.handshake.is_open:
+            new.handshake.receive(new._read())
+        new.send([name, "second"])
+        wait_until(lambda: inbox.messages == [("first",), ("second",)])
+        assert old.closed()
+
+
+def test_shutdown_while_a_link_comes_to_rest_is_one(make_node: MakeNode) -> None:
+    node = make_node(**QUICK)
+    inbox = Inbox(node)
+    with RawPeer.dial(node, extras=(*OUR_PROVIDER, ("heartbeat", "15"))).shake() as peer:
+        died = Deaths()
+        assert peer.packet() == ["", "idle"]
+        peer.send(["", "mon1", str(inbox).partition("#")[2]])
+        node.mon(f"{peer.name}#x", died)  # waits for the answer
+        peer.send(["", "bye"])
+        assert died.wait() == ("shutdown", peer.name)
+
+
+def test_node_that_shuts_down_while_it_waits_for_the_answer_says_so(make_node: MakeNode) -> None:
+    node = make_node(**QUICK)
+    with RawPeer.dial(node, extras=(*OUR_PROVIDER, ("heartbeat", "15"))).shake() as peer:
+        assert peer.packet() == ["", "idle"]
+        node.shutdown(0.1)
+        assert peer.packet() == ["", "bye"]
+
+
+def test_monitor_that_is_set_while_the_link_comes_to_rest_is_set(network: MemoryNetwork) -> None:
+    one, two = network.node(), network.node()
+    inbox = Inbox(two)
+    one.snd(inbox, 1)
+    wait_until(lambda: two.up_nodes() and inbox.messages)
+    peer, other = one._network.peer(two.NODE()), two._network.peer(one.NODE())
+    for agrees in (True, False):
+        if not agrees:
+            two.mon(Inbox(one), Deaths())
+        died, down = Deaths(), Deaths()
+        other._host.pulse._hearts[other.link].quiet = 1e9
+        peer._say_idle(peer.link)
+        guard, node_guard = one.mon(inbox, died), one.mon(two.NODE(), down)
+        one.snd(inbox, 2)
+        wait_until(lambda: inbox.messages[-1] == (2,) and one.up_nodes() and two.up_nodes())
+        assert died.count == down.count == 0
+        inbox.messages.clear()
+        victim, died = Inbox(two), Deaths()
+        one.mon(victim, died)
+        one.snd(victim, "are you there?")
+        wait_until(lambda: victim.messages)  # noqa: B023
+        two.kil(victim, "really")
+        assert died.wait() == ("really",)
+        guard.cancel()
+        node_guard.cancel()
+        one.snd(inbox, 1)
+        wait_until(lambda: inbox.messages)
