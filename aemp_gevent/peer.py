@@ -141,7 +141,7 @@ class Peer:
         self.watchers = Watchers(self)
         """What the peer watches of ours."""
         self.can_be_found = False
-        """Whether somebody knew where it listens, when last asked; of no interest if its ID says it."""
+        """Whether somebody knew where it listens, when asked for the sake of this link; needless if its ID says it."""
         self.high_water = host.settings.high_water_bytes
         self.room = Room()
         """Where senders wait while too much is unsent."""
@@ -421,6 +421,7 @@ class Peer:
         self._hopes.clear()
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
+        self.can_be_found = self.can_be_found and link.dialled
         if link.incarnation == self._incarnation:
             self.ports.returned()
         else:
@@ -596,20 +597,16 @@ class Peer:
         """The link is idle: see whether it may be closed."""
         if not self._can_rest(link):
             return
-        if self._can_be_dialled:
+        if ids.is_resolved(self.node):
             self._say_idle(link)
         elif self._host.can_find(self.node):
-            # It must be found again by whoever has something to say.
+            # Whoever has something to say must find it again.
             self._host.locate(self.node, lambda endpoints: self._located(link, bool(endpoints)))
 
     def _located(self, link: Link, is_known: bool) -> None:
         self.can_be_found = is_known
         if is_known and self._can_rest(link):
             self._say_idle(link)
-
-    @property
-    def _can_be_dialled(self) -> bool:
-        return self.can_be_found or ids.is_resolved(self.node)
 
     def _can_rest(self, link: Link) -> bool:
         """Return whether nobody here would miss this link, and nothing is under way on it."""
@@ -630,7 +627,7 @@ class Peer:
         elif (
             timeout is not None
             and self._host.pulse.quiet(link) >= timeout / 2
-            and self._can_be_dialled
+            and (self.can_be_found or ids.is_resolved(self.node))
             and self._can_rest(link)
         ):
             self.link, self._resting = None, link

@@ -12,8 +12,10 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
+import gevent
 import pytest
 
 import aemp_gevent.local
@@ -346,6 +348,37 @@ def test_connection_that_comes_before_the_link_is_at_rest_waits_for_that(make_no
         new.send([name, "second"])
         wait_until(lambda: inbox.messages == [("first",), ("second",)])
         assert old.closed()
+
+
+@pytest.mark.parametrize("is_sender", [False, True])
+def test_link_with_messages_in_one_direction_is_not_idle(make_node: MakeNode, is_sender: bool) -> None:
+    node = make_node(**QUICK)
+    inbox = Inbox(node)
+    with RawPeer.dial(node, extras=(*OUR_PROVIDER, ("heartbeat", "15"))).shake() as peer:
+        deadline = monotonic() + 1.0
+        count = 0
+        while monotonic() < deadline:
+            count += 1
+            if is_sender:
+                node.snd(f"{peer.name}#x", count)
+                assert peer.packet() == ["x", count]
+            else:
+                peer.send([str(inbox).partition("#")[2], count])
+                wait_until(lambda: len(inbox.messages) == count)  # noqa: B023
+            gevent.sleep(0.02)
+        assert peer.packet() == ["", "idle"]
+
+
+def test_connection_that_fails_while_the_link_comes_to_rest_is_no_news(make_node: MakeNode) -> None:
+    node = make_node(**QUICK)
+    died = Deaths()
+    with RawPeer.dial(node, extras=(*OUR_PROVIDER, ("heartbeat", "15"))).shake() as peer:
+        assert peer.packet() == ["", "idle"]
+        node.mon(f"{peer.name}#x", died)
+        node._network.peer(peer.name).attempt_failed("a seed's address was no good")
+        peer.send(["", "stay"])
+        assert peer.packet() == ["", "mon1", "x"]
+        assert died.count == 0
 
 
 def test_shutdown_while_a_link_comes_to_rest_is_one(make_node: MakeNode) -> None:
