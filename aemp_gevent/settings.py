@@ -70,7 +70,9 @@ class Settings:
             interfaces, port 0 for any free port. Needed when the world sees another address
             than the host does (NAT, proxies). None: the noderef's own endpoints; for a named
             node ``*:0``.
-        seeds: Nodes to link to from the start, as noderefs, resolved or not.
+        seeds: Nodes to link to from the start, and always: addresses, one node each; or host names,
+            each of which stands for all addresses that it has. Of those behind one name, links are kept to
+            two.
         secret: What all nodes of a network share. There must be one.
         services: What to start with the node: dotted names of modules, which are imported, and of
             functions, each of which is run in a port of its own. A list instead of a name

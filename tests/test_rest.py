@@ -25,6 +25,7 @@ from aemp_gevent.monitors import Monitor
 from aemp_gevent.node import Node
 from aemp_gevent.peer import Peer
 from aemp_gevent.testing.memory import MemoryNetwork
+from aemp_gevent.testing.processes import NodeProcess
 from tests.helpers import turns, wait_until
 from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawPeer, node_factory
 from tests.test_two_links import IDS, InlineScheduler, Nonces, Side, World
@@ -365,7 +366,8 @@ def test_link_with_messages_in_one_direction_is_not_idle(make_node: MakeNode, is
             else:
                 peer.send([str(inbox).partition("#")[2], count])
                 wait_until(lambda: len(inbox.messages) == count)  # noqa: B023
-            gevent.sleep(0.02)
+            gevent.sleep(0.02)  # a message so often is what is tested
+            assert node._network.peer(peer.name)._resting is None
         assert peer.packet() == ["", "idle"]
 
 
@@ -428,3 +430,74 @@ def test_monitor_that_is_set_while_the_link_comes_to_rest_is_set(network: Memory
         node_guard.cancel()
         one.snd(inbox, 1)
         wait_until(lambda: inbox.messages)
+
+
+class Flow:
+    """Messages from one node to another: bursts, with pauses in which the link may come to rest."""
+
+    def __init__(self, source: Node, target: Node) -> None:
+        self.source = source
+        self.inbox = Inbox(target)
+        self.sent = 0
+        self.guard: Any = None
+        self.died = Deaths()
+
+    def burst(self, count: int, *, watched: bool) -> None:
+        if watched and self.guard is None and not self.died.count:
+            self.guard = self.source.mon(self.inbox, self.died)
+        elif not watched and self.guard is not None:
+            self.guard.cancel()
+            self.guard = None
+        for _ in range(count):
+            self.source.snd(self.inbox, self.sent)
+            self.sent += 1
+
+    @property
+    def got(self) -> list[int]:
+        return [number for (number,) in self.inbox.messages]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("cuts", [False, True])
+def test_nodes_whose_links_come_and_go_lose_nothing_without_a_word(seed: int, cuts: bool) -> None:
+    settings = {"idle_timeout": 0.04, "heartbeat_interval": 0.02, "heartbeat_timeout": 5, "monitor_timeout": 10}
+    with MemoryNetwork(seed, latency=0.002, jitter=0.01, skew=0.02, split=0.3) as network:
+        dice = network.dice
+        nodes = [network.node(**settings) for _ in range(4)]
+        changes = [Changes(node) for node in nodes]
+        flows = [Flow(source, target) for source in nodes for target in nodes if source is not target]
+        for _ in range(200):
+            flow = dice.choice(flows)
+            flow.burst(dice.randrange(1, 5), watched=dice.random() < 0.2)
+            if cuts and dice.random() < 0.05:
+                network.cut(*dice.sample(nodes, 2))
+            gevent.sleep(dice.choice([0, 0.002, 0.02, 0.06]))  # what is tested hangs on when they send
+        rests = sum(change[1:3] == (False, "idle") for seen in changes for change in seen.all)
+        losses = [change for seen in changes for change in seen.all if not change[1] and change[2] != "idle"]
+        print(f"seed {seed}: {sum(flow.sent for flow in flows)} messages, {rests} rests, {len(losses)} losses")
+        assert rests > 10
+        for flow in flows:
+            if cuts:
+                if flow.guard is not None:
+                    wait_until(lambda: flow.died.count or flow.got[-1:] == [flow.sent - 1])  # noqa: B023
+                assert flow.got == sorted(set(flow.got)), "out of order, or twice"
+            else:
+                wait_until(lambda: flow.got == list(range(flow.sent)), within=10)  # noqa: B023
+                assert flow.died.count == 0
+        assert bool(losses) == cuts
+        for flow in flows:
+            if flow.guard is not None:
+                flow.guard.cancel()
+        wait_until(lambda: not any(node.up_nodes() for node in nodes), within=20)
+
+
+def test_processes_let_their_link_rest_and_make_it_again() -> None:
+    with NodeProcess(**QUICK) as one, NodeProcess(**QUICK) as two:
+        one.run("def keep(*message): got.append(message)\ngot = []\ninbox = mp.port(keep)")
+        inbox = one.run("inbox")
+        for number in range(3):
+            two.run("mp.snd(inbox, number)", inbox=inbox, number=number)
+            wait_until(lambda: one.run("len(got)") == number + 1, within=20)  # noqa: B023
+            wait_until(lambda: one.run("mp.up_nodes()") == two.run("mp.up_nodes()") == [], within=20)
+        assert one.run("got") == [(0,), (1,), (2,)]
