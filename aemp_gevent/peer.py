@@ -601,11 +601,11 @@ class Peer:
             self._say_idle(link)
         elif self._host.can_find(self.node):
             # Whoever has something to say must find it again.
-            self._host.locate(self.node, lambda endpoints: self._located(link, bool(endpoints)))
+            self._host.locate(self.node, lambda endpoints: self._located(link, endpoints))
 
-    def _located(self, link: Link, is_known: bool) -> None:
-        self.can_be_found = is_known
-        if is_known and self._can_rest(link):
+    def _located(self, link: Link, endpoints: tuple[Endpoint, ...]) -> None:
+        self._found(endpoints)
+        if endpoints and self._can_rest(link):
             self._say_idle(link)
 
     def _can_rest(self, link: Link) -> bool:
@@ -615,6 +615,18 @@ class Peer:
         is_whole = not (link.finished or link.has_ended or link.is_held or link.transport.buffered)
         is_needed = self.ports.need_a_link or self.watchers.are_any or self._host.is_kept(self.node)
         return is_ours and is_only and is_whole and not is_needed
+
+    def _can_be_dialled(self) -> bool:
+        """Return whether it could be found again; if that is not known, it will be when it asks once more."""
+        if ids.is_resolved(self.node):
+            return True
+        known, self.can_be_found = self.can_be_found, False  # it holds for this time only
+        if not known and self._host.can_find(self.node):
+            self._host.locate(self.node, self._found)
+        return known
+
+    def _found(self, endpoints: tuple[Endpoint, ...]) -> None:
+        self.can_be_found = bool(endpoints)
 
     def _say_idle(self, link: Link) -> None:
         link.send(["", "idle"])
@@ -627,8 +639,8 @@ class Peer:
         elif (
             timeout is not None
             and self._host.pulse.quiet(link) >= timeout / 2
-            and (self.can_be_found or ids.is_resolved(self.node))
             and self._can_rest(link)
+            and self._can_be_dialled()
         ):
             self.link, self._resting = None, link
             link.finish()

@@ -310,6 +310,25 @@ def test_idle_link_of_named_nodes_is_closed_if_both_can_be_found(make_named: Mak
     wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
 
 
+def test_idle_link_stays_if_the_other_node_cannot_be_found_just_now(
+    make_named: MakeNamed, directory: Directory
+) -> None:
+    """The patient one is asked, and knew the address of the other when it dialled it before."""
+    quick, patient = make_named("quick", idle_timeout=0.2), make_named("patient", idle_timeout=0.35)
+    patient.snd(Inbox(quick), "hello")
+    wait_until(lambda: quick.up_nodes() and patient.up_nodes())
+    wait_until(lambda: quick.up_nodes() == patient.up_nodes() == [])
+    del directory.nodes["quick"]
+    quick.snd(Inbox(patient), "hello")
+    wait_until(lambda: quick.up_nodes() and patient.up_nodes())
+    peer = quick._network.peer("patient")  # type: ignore[union-attr]
+    link, asked = peer.link, directory.asked.count("quick")
+    wait_until(lambda: directory.asked.count("quick") > asked + 3, within=20)
+    assert peer.link in (link, None) and peer._links == [link]
+    directory.nodes["quick"] = directory.nodes["patient"]
+    wait_until(lambda: quick.up_nodes() == patient.up_nodes() == [], within=20)
+
+
 def test_name_that_nobody_knows_fires_monitors_with_a_word_on_what_to_do(make_named: MakeNamed) -> None:
     node, died = make_named("one"), Deaths()
     node.mon("nobody#x", died)

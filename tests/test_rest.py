@@ -27,7 +27,7 @@ from aemp_gevent.peer import Peer
 from aemp_gevent.testing.memory import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
 from tests.helpers import turns, wait_until
-from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawPeer, node_factory
+from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer, node_factory
 from tests.test_two_links import IDS, InlineScheduler, Nonces, Side, World
 
 MESSAGES = 8
@@ -374,13 +374,15 @@ def test_link_with_messages_in_one_direction_is_not_idle(make_node: MakeNode, is
 def test_connection_that_fails_while_the_link_comes_to_rest_is_no_news(make_node: MakeNode) -> None:
     node = make_node(**QUICK)
     died = Deaths()
-    with RawPeer.dial(node, extras=(*OUR_PROVIDER, ("heartbeat", "15"))).shake() as peer:
+    extras = (*OUR_PROVIDER, ("heartbeat", "15"))
+    with RawListener() as listener, RawPeer.dial(node, listener.id, extras=extras).shake() as peer:
         assert peer.packet() == ["", "idle"]
         node.mon(f"{peer.name}#x", died)
         node._network.peer(peer.name).attempt_failed("a seed's address was no good")
-        peer.send(["", "stay"])
-        assert peer.packet() == ["", "mon1", "x"]
-        assert died.count == 0
+        peer.sock.shutdown(socket.SHUT_WR)
+        with listener.accept(extras=extras).shake() as again:
+            assert again.packet() == ["", "mon1", "x"]
+            assert died.count == 0
 
 
 def test_shutdown_while_a_link_comes_to_rest_is_one(make_node: MakeNode) -> None:

@@ -134,10 +134,27 @@ def test_address_that_is_gone_costs_no_link_and_a_new_one_is_taken_when_one_is_n
     asked = names.asked
     wait_until(lambda: names.asked > asked + 5)
     assert up(node) == ids_of(*old)
+    new[0].snd(node.NODE(), "devnull")  # one that would be chosen first, were any to be chosen
+    wait_until(lambda: len(up(node)) == 3)
+    asked = names.asked
+    wait_until(lambda: names.asked > asked + 2)
+    assert up_seeds(node) == ids_of(*old)
     network.crash(old[0])
     wait_until(lambda: up(node) == ids_of(new[0], old[1]))
     network.crash(old[1])
     wait_until(lambda: up(node) == ids_of(*new))
+
+
+def test_address_that_comes_later_is_taken_in_its_order(network: MemoryNetwork, names: Names) -> None:
+    seeds = {number: network.node(f"10.0.0.{number}:4040") for number in (9, 30, 20, 10)}
+    names.set(seeds[9], seeds[30])
+    node = network.node(None, NAME, **QUICK)
+    for number, count in ((20, 3), (10, 4)):
+        wait_until(lambda: len(up(node)) == 2)
+        names.set(*names.addresses, seeds[number])
+        wait_until(lambda: len(links(node).seeds._seeds[0].candidates) == count)  # noqa: B023
+    network.crash(seeds[9])
+    wait_until(lambda: up(node) == sorted(ids_of(seeds[10], seeds[30])))
 
 
 def test_node_finds_itself_behind_the_name(network: MemoryNetwork, names: Names) -> None:
@@ -148,6 +165,7 @@ def test_node_finds_itself_behind_the_name(network: MemoryNetwork, names: Names)
         wait_until(lambda: len(up(node)) == 2)  # noqa: B023
         (own,) = [c for (e,), c in links(node).seeds._seeds[0].candidates.items() if str(e) == node.NODE()]
         assert own.is_own
+        assert not own.tried
 
 
 def test_dead_addresses_delay_nobody_for_long_and_are_forgotten(
