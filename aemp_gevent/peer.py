@@ -616,14 +616,11 @@ class Peer:
         is_needed = self.ports.need_a_link or self.watchers.are_any or self._host.is_kept(self.node)
         return is_ours and is_only and is_whole and not is_needed
 
-    def _can_be_dialled(self) -> bool:
+    def _is_within_reach(self, *, is_known: bool) -> bool:
         """Return whether it could be found again; if that is not known, it will be when it asks once more."""
-        if ids.is_resolved(self.node):
-            return True
-        known, self.can_be_found = self.can_be_found, False  # it holds for this time only
-        if not known and self._host.can_find(self.node):
+        if not (is_known or ids.is_resolved(self.node)) and self._host.can_find(self.node):
             self._host.locate(self.node, self._found)
-        return known
+        return is_known or ids.is_resolved(self.node)
 
     def _found(self, endpoints: tuple[Endpoint, ...]) -> None:
         self.can_be_found = bool(endpoints)
@@ -634,13 +631,14 @@ class Peer:
 
     def _asked_to_rest(self, link: Link) -> None:
         timeout = self._host.settings.idle_timeout
+        is_known, self.can_be_found = self.can_be_found, False  # that holds for this time only
         if link is self._resting:
             link.finish()  # both asked, and must answer the same
         elif (
             timeout is not None
             and self._host.pulse.quiet(link) >= timeout / 2
             and self._can_rest(link)
-            and self._can_be_dialled()
+            and self._is_within_reach(is_known=is_known)
         ):
             self.link, self._resting = None, link
             link.finish()

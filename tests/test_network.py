@@ -313,14 +313,15 @@ def test_idle_link_of_named_nodes_is_closed_if_both_can_be_found(make_named: Mak
 def test_idle_link_stays_if_the_other_node_cannot_be_found_just_now(
     make_named: MakeNamed, directory: Directory
 ) -> None:
-    """The patient one is asked, and knew the address of the other when it dialled it before."""
+    """The patient one is asked, and knew the address of the other when it dialled."""
     quick, patient = make_named("quick", idle_timeout=0.2), make_named("patient", idle_timeout=0.35)
-    patient.snd(Inbox(quick), "hello")
+    guard = patient.mon(Inbox(quick), Deaths())
     wait_until(lambda: quick.up_nodes() and patient.up_nodes())
-    wait_until(lambda: quick.up_nodes() == patient.up_nodes() == [])
+    assert patient._network is not None
+    other = patient._network.peer("quick")
+    other._asked_to_rest(other.link)  # type: ignore[arg-type]  # the first one is refused for the monitor
     del directory.nodes["quick"]
-    quick.snd(Inbox(patient), "hello")
-    wait_until(lambda: quick.up_nodes() and patient.up_nodes())
+    guard.cancel()
     peer = quick._network.peer("patient")  # type: ignore[union-attr]
     link, asked = peer.link, directory.asked.count("quick")
     wait_until(lambda: directory.asked.count("quick") > asked + 3, within=20)

@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import dns.resolver
@@ -134,15 +135,43 @@ def test_address_that_is_gone_costs_no_link_and_a_new_one_is_taken_when_one_is_n
     asked = names.asked
     wait_until(lambda: names.asked > asked + 5)
     assert up(node) == ids_of(*old)
-    new[0].snd(node.NODE(), "devnull")  # one that would be chosen first, were any to be chosen
-    wait_until(lambda: len(up(node)) == 3)
-    asked = names.asked
-    wait_until(lambda: names.asked > asked + 2)
-    assert up_seeds(node) == ids_of(*old)
     network.crash(old[0])
     wait_until(lambda: up(node) == ids_of(new[0], old[1]))
     network.crash(old[1])
     wait_until(lambda: up(node) == ids_of(*new))
+
+
+def test_node_that_is_back_takes_nobodys_place(network: MemoryNetwork, names: Names) -> None:
+    seeds = [network.node(f"10.0.0.{number}:4040") for number in (5, 6, 7)]
+    names.set(*seeds)
+    node = network.node(None, NAME, **QUICK)
+    wait_until(lambda: up_seeds(node) == ids_of(*seeds[:2]))
+    network.crash(seeds[0])
+    wait_until(lambda: up_seeds(node) == ids_of(*seeds[1:]))
+    network.node(seeds[0].NODE()).snd(node.NODE(), "devnull")
+    wait_until(lambda: up(node) == sorted(ids_of(*seeds)))
+    asked = names.asked
+    wait_until(lambda: names.asked > asked + 2)
+    assert up_seeds(node) == ids_of(*seeds[1:])
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_seed_that_was_lost_is_not_dialled_by_all_at_once(
+    network: MemoryNetwork, names: Names, monkeypatch: pytest.MonkeyPatch, by_name: bool
+) -> None:
+    monkeypatch.setattr(aemp_gevent.seeds, "_FIRST_PAUSE_SECONDS", 1000)
+    monkeypatch.setattr(aemp_gevent.seeds, "_LAST_PAUSE_SECONDS", 1000)
+    seed = network.node()
+    names.set(seed)
+    nodes = [network.node(None, NAME if by_name else seed.NODE()) for _ in range(2)]
+    candidates = []
+    for node in nodes:
+        wait_until(lambda: up_seeds(node) == ids_of(seed))  # noqa: B023
+        candidates += links(node).seeds._seeds[0].candidates.values()
+        (candidates[-1]).due = 0.0
+        network.cut(node, seed)
+    wait_until(lambda: all(candidate.due > monotonic() + 900 for candidate in candidates))
+    assert candidates[0].due != candidates[1].due
 
 
 def test_address_that_comes_later_is_taken_in_its_order(network: MemoryNetwork, names: Names) -> None:
