@@ -54,6 +54,7 @@ class Names:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aemp_gevent.seeds, "_FIRST_PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(aemp_gevent.seeds, "_LAST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(aemp_gevent.seeds, "_HEDGE_SECONDS", 20)  # a busy machine is no dead candidate
 
 
 @pytest.fixture
@@ -164,14 +165,17 @@ def test_seed_that_was_lost_is_not_dialled_by_all_at_once(
     seed = network.node()
     names.set(seed)
     nodes = [network.node(None, NAME if by_name else seed.NODE()) for _ in range(2)]
-    candidates = []
+    candidates: list[Any] = []
+    tried: list[float] = []
     for node in nodes:
         wait_until(lambda: up_seeds(node) == ids_of(seed))  # noqa: B023
         candidates += links(node).seeds._seeds[0].candidates.values()
-        (candidates[-1]).due = 0.0
+        candidates[-1].due = 0.0
+        tried.append(candidates[-1].tried)
         network.cut(node, seed)
     wait_until(lambda: all(candidate.due > monotonic() + 900 for candidate in candidates))
     assert candidates[0].due != candidates[1].due
+    assert [candidate.tried for candidate in candidates] == tried
 
 
 def test_address_that_comes_later_is_taken_in_its_order(network: MemoryNetwork, names: Names) -> None:
@@ -265,12 +269,12 @@ def test_loss_of_all_seeds_is_survived_and_healed(network: MemoryNetwork, names:
             network.crash(seed)
         for node in nodes:
             wait_until(lambda: up(node) == [])  # noqa: B023
-        wait_until(lambda: changes == [addresses[1:], []])
+        wait_until(lambda: changes and changes[-1] == [])
         changes.clear()
         seeds = [network.node(address) for address in addresses]
     for node in nodes:
         wait_until(lambda: up_seeds(node) == addresses)  # noqa: B023
-    wait_until(lambda: len(changes) == 2 and changes[-1] == addresses)
+    wait_until(lambda: changes and changes[-1] == addresses)
 
 
 def test_order_of_the_seeds_that_are_up_is_the_same_on_all_nodes(network: MemoryNetwork) -> None:
