@@ -157,7 +157,7 @@ class Peer:
         self._incarnation: str | None = None  # of the last link; None: there never was one
         self._queue: list[bytes] = []  # packets as msgpack, while there is no link
         self._queued_bytes = 0
-        self._answers: list[int] = []  # where in the queue stands what is worth no new link
+        self._answers = 0  # how many packets at the head of the queue are worth no new link
         self._paused_bytes = 0
         self._encode = FRAMINGS["msgpack"].encoder()
         self._dialling = False
@@ -261,9 +261,9 @@ class Peer:
         if self.link is not None:
             self.link.send(packet)
             self._check_hard_limit()
-        elif self._resting is not None:
-            self._answers.append(len(self._queue))
+        elif self._resting is not None and len(self._queue) == self._answers:
             self.send(packet)
+            self._answers = len(self._queue)
         elif self._queue:
             self.send(packet)
 
@@ -355,7 +355,7 @@ class Peer:
 
     def _clear_queue(self) -> None:
         self._queue.clear()
-        self._answers.clear()
+        self._answers = 0
         self._queued_bytes = 0
 
     # --- links coming and going: the owner's part ---
@@ -662,9 +662,9 @@ class Peer:
         self._forget_connections()
         link.finish()
         link.owner = _NOBODY
-        for place in reversed(self._answers):
-            self._queued_bytes -= len(self._queue.pop(place))
-        self._answers.clear()
+        self._queued_bytes -= sum(map(len, self._queue[: self._answers]))
+        del self._queue[: self._answers]
+        self._answers = 0
         self._host.link_down(self, ("idle", self.node))
         for newer in list(self._links):
             if newer in self._links and not newer.proved:

@@ -125,6 +125,8 @@ class RestingWorld(World):
                     assert len(got) == here.sent[-1], "lost, and its sender did not notice"
                 if not self.broken:
                     assert len(got) == here.sent[session], "lost"
+            monitored = {name for name, port in here.peer.ports._ports.items() if port.monitors is not None}
+            assert set(there.peer.watchers._watchers) == monitored, "watched for nobody, or not watched"
             if not self.broken:
                 assert numbers == list(range(here.count)), "lost"
                 assert not here.losses, "a loss was reported, and nothing broke"
@@ -459,6 +461,23 @@ class Flow:
         return [number for (number,) in self.inbox.messages]
 
 
+def left_of(node: Node) -> list[Any]:
+    """Return what keeps the links of a node."""
+    assert node._network is not None
+    return [
+        (
+            peer,
+            peer._resting,
+            peer._links,
+            peer.ports.need_a_link,
+            peer.watchers.are_any,
+            node._network.pulse.quiet(link),
+        )
+        for peer in node._network.peers.values()
+        if (link := peer.link or peer._resting) is not None
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("cuts", [False, True])
@@ -491,7 +510,11 @@ def test_nodes_whose_links_come_and_go_lose_nothing_without_a_word(seed: int, cu
         for flow in flows:
             if flow.guard is not None:
                 flow.guard.cancel()
-        wait_until(lambda: not any(node.up_nodes() for node in nodes), within=20)
+        wait_until(
+            lambda: not any(node.up_nodes() for node in nodes),
+            within=20,
+            show=lambda: [left_of(node) for node in nodes],
+        )
 
 
 def test_processes_let_their_link_rest_and_make_it_again() -> None:
