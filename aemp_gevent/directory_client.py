@@ -8,8 +8,8 @@ the families it watches. When that link is lost it does all of it again with the
 nothing has to be remembered of what the former master knew; queries without an answer are
 asked again.
 
-A node becomes global, for the rest of its life, when it has no seeds, when it is one of its
-own, or when another node wants it for a master. If it was a client until then, its own
+A node becomes global, for the rest of its life, when it is one of its own seeds, or when another
+node wants it for a master; one without seeds has a directory to itself until then. If it was a client until then, its own
 watches and queries stay with its master until that has told it everything.
 
 Nothing here switches, and nothing is done inside of something else: sending may end a link, whose
@@ -44,7 +44,12 @@ class Host(Protocol):
 
     @property
     def is_seed(self) -> bool:
-        """Whether the node has no seeds, or is one of them."""
+        """Whether the node is one of its seeds."""
+        ...
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether it has any."""
         ...
 
     def addresses(self) -> list[str]:
@@ -74,6 +79,7 @@ class EmbeddedEngine:
         self._host = host
         self._observer: Observer | None = None
         self._server: DirectoryServer | None = None
+        self._is_global = False  # whether others may use the server
         self._home: DirectoryServer | None = None  # the server, once it answers this node's own requests, too
         self._master: Peer | None = None
         self._globals: set[Peer] = set()  # those whose links are up
@@ -87,7 +93,7 @@ class EmbeddedEngine:
     @property
     def role(self) -> str:
         """What the node is for the directory: ``"global"``, ``"client of …"``, or ``"alone"``."""
-        if self._server is not None:
+        if self._is_global:
             return "global"
         return "alone" if self._master is None else f"client of {self._master.node}"
 
@@ -199,7 +205,7 @@ class EmbeddedEngine:
         self._turn(self._link_up, peer)
 
     def _link_up(self, peer: Peer) -> None:
-        if self._server is not None and speaks(peer):
+        if self._is_global and speaks(peer):
             send(peer, "g_global")
         self._seek()
 
@@ -225,6 +231,8 @@ class EmbeddedEngine:
         """Find a master, or be one."""
         if self._host.is_seed:
             self._become_global()
+        elif not self._host.has_seeds:
+            self._make_server()  # for this node, until somebody else wants it
         if self._master is not None:
             return
         if self._server is not None:
@@ -266,14 +274,22 @@ class EmbeddedEngine:
 
     # --- being global ---
 
+    def _make_server(self) -> DirectoryServer:
+        """Have a directory of one's own."""
+        if self._server is None:
+            assert self._observer is not None
+            self._server = DirectoryServer(self._host, self._observer, self._synced)
+            for family, entries in self._own().items():
+                self._server.publish(family, entries)
+        return self._server
+
     def _become_global(self) -> DirectoryServer:
         """Serve the directory from now on."""
-        if self._server is not None:
-            return self._server
-        assert self._observer is not None
-        server = self._server = DirectoryServer(self._host, self._observer, self._synced)
-        for family, entries in {**self._own(), GLOBALS: {self._host.node_id: None}}.items():
-            server.publish(family, entries)
+        server = self._make_server()
+        if self._is_global:
+            return server
+        self._is_global = True
+        server.publish(GLOBALS, {self._host.node_id: None})
         for peer in filter(speaks, self._host.up_peers()):
             send(peer, "g_global")
             if peer in self._globals:
@@ -322,7 +338,7 @@ class EmbeddedEngine:
         for_server = self._SERVED.get(request)
         if for_server is None:
             self._TABLE[request](self, peer, *args)
-        elif self._server is not None:
+        elif self._server is not None and self._is_global:
             for_server(self._server, peer, *args)
         # Else the peer takes this node for a global one, which it never said.
 
@@ -331,7 +347,7 @@ class EmbeddedEngine:
 
     def _global(self, peer: Peer, *_more: Any) -> None:
         self._globals.add(peer)
-        if self._server is not None:
+        if self._server is not None and self._is_global:
             self._server.met_global(peer)
 
     def _reply(self, peer: Peer, number: Any, answer: Any, *_more: Any) -> None:

@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 import gevent
+import gevent.pool
 from gevent import Greenlet, socket
 from greenlet import getcurrent, greenlet
 
@@ -89,6 +90,13 @@ class Helper(Greenlet):  # type: ignore[type-arg]  # only its stubs can be subsc
     def throw(self, *args: Any) -> Any:
         """Be interrupted, unless stopped."""
         return None if self.stopped else super().throw(*args)
+
+
+def helpers() -> gevent.pool.Group:
+    """Return a group for greenlets of ours, which stop in a forked child."""
+    group = gevent.pool.Group()
+    group.greenlet_class = Helper
+    return group
 
 
 def stop_watchers_of(greenlets: Iterable[greenlet]) -> None:

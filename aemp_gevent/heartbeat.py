@@ -7,11 +7,15 @@ all. Two rules keep the living from being declared dead:
 - Whatever comes is a sign of life, also a piece of a message that takes a minute.
 - Silence is counted in beats of our own loop, not by the clock: while this program was
   blocked or stopped it could not have heard anybody, so that time does not count.
+
+A link that carries nothing but these signs for ``idle_timeout`` seconds is idle, and its
+owner is told: :mod:`aemp_gevent.peer` closes it if nobody needs it.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -41,9 +45,13 @@ class Heartbeat:
         scheduler: Who logs.
         settings: How long to wait for what.
         probe: A packet that makes a peer without heartbeats say something.
+        idle: Called when nothing but heartbeats came or went for ``idle_timeout`` seconds, and
+            again after as many more.
     """
 
-    def __init__(self, link: Link, scheduler: Scheduler, settings: Settings, probe: list[Any]) -> None:
+    def __init__(
+        self, link: Link, scheduler: Scheduler, settings: Settings, probe: list[Any], idle: Callable[[Link], None]
+    ) -> None:
         greeting = link.greeting
         self._node = greeting.node if greeting else "?"
         theirs = greeting.heartbeat if greeting else None
@@ -58,6 +66,13 @@ class Heartbeat:
         self._silent = 0.0  # seconds since the peer was heard
         self._idle = 0.0  # seconds since we said something
         self._warnings = 0  # how many for this silence
+        self.quiet = 0.0
+        """Seconds since anything but a heartbeat came or went."""
+        self._idle_timeout = settings.idle_timeout
+        self._idle_at = settings.idle_timeout or 0.0
+        self._tell_idle = idle
+        self._heard = link.received - link.keep_alives
+        self._has_beaten = False  # whether what leaves next, or left last, is a heartbeat
 
     def beat(self, elapsed: float, counted: float, beat: float) -> None:
         """Do what is due.
@@ -69,6 +84,7 @@ class Heartbeat:
         """
         self._listen(counted, beat)
         if not self._link.closed:
+            self._note_quiet(counted)
             self._speak(elapsed, beat)
 
     def _listen(self, counted: float, beat: float) -> None:
@@ -97,16 +113,32 @@ class Heartbeat:
         if self._silent >= self._timeout:
             link.fail(f"nothing heard for {self._silent:.1f} s")
 
+    def _note_quiet(self, counted: float) -> None:
+        link = self._link
+        heard = link.received - link.keep_alives
+        # What leaves in the same turn as a heartbeat is overlooked: then the link is only found idle too early.
+        has_said = link.transport.buffered or (link.has_sent and not self._has_beaten)
+        if heard != self._heard or has_said:
+            self._heard = heard
+            self.quiet = 0.0
+            self._idle_at = self._idle_timeout or 0.0
+            return
+        self.quiet += counted
+        if self._idle_timeout is not None and self.quiet >= self._idle_at:
+            self._idle_at = self.quiet + self._idle_timeout
+            self._tell_idle(link)
+
     def _speak(self, elapsed: float, beat: float) -> None:
         link = self._link
         if link.has_sent:
-            link.has_sent = False
+            link.has_sent = self._has_beaten = False
             self._idle = 0.0
             return
         self._idle += elapsed
         # What is still to leave is a sign of life itself once it moves, and can be overtaken by none.
         due = self.interval is not None and self._idle + beat > self.interval
-        if due and not link.finished and not link.transport.buffered:
+        if due and not link.finished and not link.closed and not link.transport.buffered:
+            self._has_beaten = True
             link.send([])
 
 
@@ -122,15 +154,24 @@ class Pulse:
         self._scheduler = scheduler
         self._settings = settings
         self._hearts: dict[Link, Heartbeat] = {}
-        self._own_interval = min(settings.heartbeat_interval, settings.heartbeat_timeout / _HEARTBEATS_A_TIMEOUT)
+        self._own_interval = min(
+            settings.heartbeat_interval,
+            settings.heartbeat_timeout / _HEARTBEATS_A_TIMEOUT,
+            settings.idle_timeout or settings.heartbeat_interval,
+        )
         self._beat = 0.0
         self._last = 0.0
         self._timer: Any = None  # gevent's watchers have no types
 
-    def add(self, link: Link, probe: list[Any]) -> None:
+    def add(self, link: Link, probe: list[Any], idle: Callable[[Link], None]) -> None:
         """Watch over a link until it is closed; see :class:`Heartbeat`."""
-        self._hearts[link] = Heartbeat(link, self._scheduler, self._settings, probe)
+        self._hearts[link] = Heartbeat(link, self._scheduler, self._settings, probe, idle)
         self._keep_beat()
+
+    def quiet(self, link: Link) -> float:
+        """Return for how many seconds nothing but heartbeats came or went on a link, as of the last beat."""
+        heart = self._hearts.get(link)
+        return 0.0 if heart is None else heart.quiet
 
     def _keep_beat(self) -> None:
         """Beat as often as the most impatient of the peers that are there now needs it."""

@@ -92,6 +92,8 @@ class Link:
         self.closed = False
         self.received = 0
         """Bytes that came, from the first of the greeting on."""
+        self.keep_alives = 0
+        """How many empty packets came: between nodes of ours, and so in msgpack, a byte each."""
         self.has_sent = False
         """Whether anything left; whoever wants to know clears it first."""
         self.send_framing = ""
@@ -228,7 +230,8 @@ class Link:
         iterator = iter(packets)
         for packet in iterator:
             if packet == []:
-                continue  # a keep-alive
+                self.keep_alives += 1
+                continue
             self._has_begun = True
             if packet.__class__ is list and packet[:2] == ["", "after"]:
                 return itertools.chain((packet,), iterator)
@@ -256,7 +259,8 @@ class Link:
                     self._refuse_packet(packet)
                     break
                 if not packet:
-                    continue  # a keep-alive
+                    self.keep_alives += 1
+                    continue
                 name = packet.pop(0)
                 if name.__class__ is not str:
                     self._refuse_packet([name])

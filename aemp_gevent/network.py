@@ -7,36 +7,40 @@ A connection is a *stranger* until it greets; then it is handed to the
 
 from __future__ import annotations
 
+import itertools
 import logging
-import random
 import secrets
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from time import monotonic
 from typing import Any
 
 import gevent
-import gevent.pool
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 
 from aemp_gevent import ids
 from aemp_gevent._version import __version__
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
 from aemp_gevent.errors import AempError
 from aemp_gevent.flow import Handover
-from aemp_gevent.forking import Helper, keep
+from aemp_gevent.forking import Helper, helpers, keep
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
 from aemp_gevent.loopwatch import LoopWatch, watch_loop
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Reason
-from aemp_gevent.resolve import resolve_node
+from aemp_gevent.resolve import own_addresses
 from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.seeds import Seeds
 from aemp_gevent.settings import Settings
 from aemp_gevent.transport import Transport
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake
+
+Answered = Callable[[Collection[str] | None], None]
+"""Who is told where a node listens; None: nobody knows."""
 
 PROVIDER = f"aemp_gevent-{__version__}"
 
@@ -49,9 +53,8 @@ IDLE_PEERS = 1000
 MAX_LOST_PEERS = 10_000
 """Nodes remembered of which nothing is known but that some of their ports were reported dead."""
 
-_FIRST_SEED_SECONDS = 0.5
-_LAST_SEED_SECONDS = 30.0
-"""A seed that does not answer is dialled again after this long, doubling, with up to half of it as jitter."""
+MAX_ADDRESSES = 16
+"""Addresses of a node that are tried, of those that others say it has."""
 
 _log = logging.getLogger("aemp_gevent")
 
@@ -161,21 +164,24 @@ class Network:
         self._requested = requested
         self._up = up
         self._down = down
-        self._incarnation = ids.new_uniq()
+        self.incarnation = ids.new_uniq()
+        self.find: Callable[[str, Answered], None] | None = None
+        """Asks where a named node listens; never switches. None: there is nobody to ask."""
+        self.seeds_changed: Callable[[], None] = _ignore
+        """Called when :meth:`up_seeds` is another list than before, or this node turned out to be a seed. Must
+        neither switch nor raise."""
+        self.needs: Callable[[Peer], bool] = lambda _peer: False
+        """Whether the directory needs the link to a peer."""
         self._sweep_at = IDLE_PEERS
         self._listeners: list[Listening] = []
         self.strangers: set[Link] = set()
-        self._own_seeds: set[str] = set()  # seeds that turned out to be this node
-        self._seed_peers: dict[str, Peer] = {}  # who answered for a seed last
-        self.seeds_changed: Callable[[], None] = lambda: None
-        """Called when a seed is up, or turned out to be this node."""
         self._closed = False
         patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None
         self._carrier = carrier or SocketCarrier(scheduler.hub, patience)
-        self._dials = _helpers()
-        self._seeds = _helpers()
+        self._dials = helpers()
+        self.seeds = Seeds(self)
         self._leaving: list[Link] = []
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()  # all that are open, whoever has them
         self._changed = Event()
@@ -230,10 +236,12 @@ class Network:
     def link_up(self, peer: Peer) -> None:
         self.changed()
         self._up(peer)
+        self.seeds.refresh()
 
     def link_down(self, peer: Peer, reason: Reason) -> None:
         self.changed()
         self._down(peer, reason)
+        self.seeds.refresh()
 
     def request(self, peer: Peer, message: list[Any]) -> None:
         self._requested(peer, message)
@@ -242,6 +250,30 @@ class Network:
         """Wake whoever waits for links to come or go."""
         changed, self._changed = self._changed, Event()
         changed.set()
+
+    def wait_for_change(self, timeout: float) -> None:
+        """Wait until a link came or went, or the time is over. Switches."""
+        self._changed.wait(timeout)
+
+    # --- links that are always to be there ---
+
+    def up_seeds(self) -> list[Peer]:
+        """Return the seeds whose links are up and kept, in an order that is the same on all nodes."""
+        return self.seeds.up()
+
+    def keep(self, node: str) -> None:
+        """See that there is a link to this node, until told otherwise. Idempotent; never switches."""
+        if not self._closed and node != self.node_id:
+            self.seeds.keep(node)
+
+    def unkeep(self, node: str) -> None:
+        """Let the link to this node go when nobody else needs it. Idempotent; never switches."""
+        self.seeds.unkeep(node)
+
+    def is_kept(self, node: str) -> bool:
+        """Return whether there must always be a link to this node."""
+        peer = self.peers.get(node)
+        return self.seeds.is_kept(node) or (peer is not None and self.needs(peer))
 
     # --- listening ---
 
@@ -264,8 +296,7 @@ class Network:
         self._loop_watch = watch_loop(self.scheduler.hub)
         for listener in self._listeners:
             listener.start()
-        for seed in self.settings.seeds:
-            self._seeds.spawn(self._keep_seed, seed)
+        self.seeds.start()
 
     def _accepted(self, transport: Transport) -> None:
         self._link(transport, None, dialled=False)
@@ -281,65 +312,69 @@ class Network:
     def _dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         # What is left of monitor_timeout is for the handshake.
         patience = max(self.settings.monitor_timeout - self.settings.handshake_timeout, 1.0)
+        deadline = monotonic() + patience
         try:
+            endpoints = endpoints or self._find(peer, patience)
             # Both in the try: the connection may be gone again before we look at it.
+            patience = max(deadline - monotonic(), 1.0)
             self._link(self._carrier.dial(endpoints, patience), peer, dialled=True)
         except (OSError, AempError) as error:
             peer.attempt_failed(str(error))
 
-    def _keep_seed(self, seed: str) -> None:
-        """Keep a link to a seed for as long as the node lives."""
-        pause = _FIRST_SEED_SECONDS
-        while True:
-            node = self._try_seed(seed)
-            if seed in self._own_seeds:
-                self.seeds_changed()
-                return  # all nodes of a network may be given the same list
-            if node is not None:
-                pause = _FIRST_SEED_SECONDS
-                self._seed_peers[seed] = node
-                self.seeds_changed()
-                while node.link is not None:
-                    self._changed.wait()
-            gevent.sleep(pause * (1 + random.random() / 2))  # noqa: S311  # jitter, no secret
-            pause = min(2 * pause, _LAST_SEED_SECONDS)
+    def dial_address(self, endpoints: tuple[Endpoint, ...], timeout: float) -> Link:
+        """Connect with whoever is there. Blocks until connected; the handshake is still to come.
 
-    def _try_seed(self, seed: str) -> Peer | None:
-        """Dial a seed and wait for the outcome; its node ID is known only from its greeting."""
+        Raises:
+            OSError: Nobody is.
+        """
+        return self._link(self._carrier.dial(endpoints, timeout), None, dialled=True)
+
+    # --- where nodes listen whose IDs do not say it ---
+
+    def can_find(self, node: str) -> bool:
+        """Return whether there is anybody to ask where this node listens."""
+        return self.find is not None and not node.startswith((ids.ANON_PREFIX, ids.SLAVE_PREFIX))
+
+    def locate(self, node: str, answered: Callable[[tuple[Endpoint, ...]], None]) -> None:
+        """Ask where a node listens; ``()`` when that is not known. Never switches."""
+        if self.find is None:
+            answered(())
+        else:
+            self.find(node, lambda addresses: answered(_checked(addresses)))
+
+    def _find(self, peer: Peer, timeout: float) -> tuple[Endpoint, ...]:
+        """Return where a node listens. Waits, as whoever knows may yet be connected with.
+
+        Raises:
+            OSError: Nobody knows, or nobody answers.
+        """
+        answer: AsyncResult[tuple[Endpoint, ...]] = AsyncResult()
+        self.locate(peer.node, answer.set)
         try:
-            endpoints = ids.endpoints(resolve_node(seed))
-            if not set(endpoints).isdisjoint(ids.endpoints(self.node_id)):
-                self._own_seeds.add(seed)
-                return None
-            link = self._link(self._carrier.dial(endpoints, self.settings.monitor_timeout), None, dialled=True)
-        except (AempError, OSError) as error:
-            _log.info("seed %s cannot be reached: %s", seed, error)
-            return None
-        while not (link.is_up or link.closed):
-            # With a timeout, because a link that turns out to be a second one closes in silence.
-            self._changed.wait(1.0)
-        greeting = link.greeting
-        if greeting is None:
-            return None
-        if greeting.node == self.node_id and greeting.uniq == self._incarnation:
-            self._own_seeds.add(seed)  # by another address than our noderef's
-        return self.peers.get(greeting.node)
+            endpoints = answer.get(timeout=timeout)
+        except gevent.Timeout:
+            text = f"no known address: nobody could be asked within {timeout:g} s; is any of its seeds up?"
+            raise OSError(text) from None
+        peer.can_be_found = bool(endpoints)
+        if not endpoints:
+            raise OSError("no known address: no node of this name is known; is it running, with the same seeds?")
+        return endpoints
 
     # --- what the directory asks ---
 
     @property
     def is_seed(self) -> bool:
-        """Whether this node has no seeds, or is one of them."""
-        return not self.settings.seeds or bool(self._own_seeds)
+        """Whether this node is one of its seeds."""
+        return self.seeds.are_own
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether this node has any."""
+        return bool(self.settings.seeds)
 
     def up_peers(self) -> list[Peer]:
         """Return all peers whose links are up."""
         return [peer for peer in self.peers.values() if peer.is_up]
-
-    def up_seeds(self) -> list[Peer]:
-        """Return the seeds whose links are up, in the order of the settings."""
-        seeds = [self._seed_peers.get(seed) for seed in self.settings.seeds]
-        return [peer for peer in dict.fromkeys(seeds) if peer is not None and peer.is_up]
 
     def link_to(self, node: str) -> None:
         """See that there is a link to a node, soon; nobody is told if there cannot be one."""
@@ -349,7 +384,11 @@ class Network:
     def addresses(self) -> list[str]:
         """Return where this node listens: endpoints that others can dial, as far as it knows."""
         endpoints = ids.endpoints(self.node_id) or [listener.endpoint for listener in self._listeners]
-        return [str(endpoint) for endpoint in endpoints if endpoint.host != ids.ANY_HOST]
+        return [
+            str(Endpoint(host, endpoint.port, endpoint.path))
+            for endpoint in endpoints
+            for host in (own_addresses() if endpoint.host == ids.ANY_HOST else [endpoint.host])
+        ]
 
     # --- links ---
 
@@ -365,7 +404,7 @@ class Network:
                 ("peeraddr", transport.peer_address),
                 ("mproto", "1"),
                 ("gproto", "1"),
-                ("uniq", self._incarnation),
+                ("uniq", self.incarnation),
                 ("heartbeat", f"{self.settings.heartbeat_timeout:g}"),
             ),
         )
@@ -395,7 +434,7 @@ class Network:
         self._closed = True
         for listener in self._listeners:
             listener.close()
-        self._seeds.kill(block=False)
+        self.seeds.stop()
         self.handover.take()
         patience = gevent.Timeout(timeout)
         try:
@@ -435,7 +474,7 @@ class Network:
         descriptors are closed.
         """
         self._closed = True
-        workers = [*self._dials, *self._seeds]
+        workers = [*self._dials, *self.seeds.workers]
         keep(self, workers)
         for worker in workers:
             if isinstance(worker, Helper):  # as all of them are
@@ -464,7 +503,7 @@ class Network:
             listener.close()
         self._listeners.clear()
         self._stop_beating()
-        self._seeds.kill(block=False)
+        self.seeds.stop()
         self._dials.kill(block=False)
         for link in list(self.strangers):
             link.close()
@@ -476,8 +515,15 @@ class Network:
         self._leaving.clear()
 
 
-def _helpers() -> gevent.pool.Group:
-    """Return a group for greenlets of ours, which stop in a forked child."""
-    group = gevent.pool.Group()
-    group.greenlet_class = Helper
-    return group
+def _ignore() -> None: ...
+
+
+def _checked(addresses: object) -> tuple[Endpoint, ...]:
+    """Return those of the addresses that somebody says a node has which can be dialled."""
+    if not isinstance(addresses, Collection) or isinstance(addresses, (str, bytes)):
+        return ()
+    found: list[Endpoint] = []
+    for address in itertools.islice(addresses, MAX_ADDRESSES):
+        if isinstance(address, str) and len(address) <= ids.MAX_NAME:
+            found += [endpoint for endpoint in ids.endpoints(address) if endpoint.path or endpoint.port]
+    return tuple(found[:MAX_ADDRESSES])

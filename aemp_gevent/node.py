@@ -217,6 +217,7 @@ class Node(DirectoryNode):
         former_prefix = self._prefix
         self._rename(node_id)
         self._directory.start(self._make_engine(network), former_prefix, self._prefix)
+        network.find = self._directory.find
         network.start()
         for service in services:
             self._start_service(service)
@@ -233,6 +234,7 @@ class Node(DirectoryNode):
             return self._etcd
         engine = self._embedded = EmbeddedEngine(network)
         network.seeds_changed = engine.seeds_changed
+        network.needs = engine.needs
         return engine
 
     def _start_service(self, service: Service) -> None:
@@ -344,7 +346,7 @@ class Node(DirectoryNode):
         """Return the IDs of all nodes to which a link is up, this node not among them."""
         # A list, in one step: other native threads may ask, too.
         peers = list(self._network.peers.values()) if self._network is not None else []
-        return [peer.node for peer in peers if peer.link is not None]
+        return [peer.node for peer in peers if peer.is_up]
 
     def node_is_up(self, node: object) -> bool:
         """Return whether a link to a node is up; this node always is. Takes a node ID or a port of the node."""

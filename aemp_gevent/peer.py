@@ -18,6 +18,18 @@ breaking anywhere (docs, *Design*):
 5. Losing a connection that is up, or one that an ``after`` waits for, loses the link:
    all connections with the peer are closed, and monitors fire.
 
+**Rest.** A link that neither side needs is closed by agreement, so that nothing is lost and
+nobody has a loss to report:
+
+1. Who finds it idle and could do without says ``idle``, and sends nothing more on it; what
+   is to be sent waits, as it does for a link that is being made.
+2. The other side, if it could do without, too, and if it said ``idle`` itself, shuts its
+   sending side. Else it says ``stay``, and everything goes on as it was.
+3. At the end of what the other side sent, the first shuts its sending side as well. A side
+   that has shut its own and seen the other's end is *at rest*: if anything waits, it dials.
+4. Until then it answers no greeting: the peer may be at rest already and dial anew, and what
+   it sends then must not overtake what it sent before.
+
 What the two nodes know of each other's ports is :mod:`aemp_gevent.remote`'s. Nothing here
 switches but :meth:`Peer.pause`.
 """
@@ -27,6 +39,7 @@ from __future__ import annotations
 import logging
 import random
 import reprlib
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
@@ -79,6 +92,17 @@ class Host(Protocol):
     def request(self, peer: Peer, message: list[Any]) -> None:
         """A message for our node port came from a peer. Must not switch; nothing may raise."""
 
+    def can_find(self, node: str) -> bool:
+        """Return whether there is anybody to ask where a node listens that its ID does not say of."""
+        ...
+
+    def locate(self, node: str, answered: Callable[[tuple[Endpoint, ...]], None]) -> None:
+        """Ask where a node listens; ``()`` when that is not known. Never switches."""
+
+    def is_kept(self, node: str) -> bool:
+        """Return whether there must always be a link to this node."""
+        ...
+
     def link_up(self, peer: Peer) -> None: ...
     def link_down(self, peer: Peer, reason: Reason) -> None: ...
 
@@ -89,6 +113,23 @@ class _After(NamedTuple):
     nonce: str
     size: int | None
     """The bytes that the peer had written to it by then; None: it does not say."""
+
+
+class Nobody:
+    """The owner of a link that is at rest, while the last heartbeat leaves."""
+
+    def greeted(self, link: Link) -> None: ...
+    def came_up(self, link: Link) -> None: ...
+    def begins(self, link: Link) -> bool:
+        return False
+
+    def requested(self, link: Link, message: list[Any]) -> None: ...
+    def ended(self, link: Link) -> None: ...
+    def failed(self, link: Link, why: str) -> None: ...
+    def has_room(self, link: Link) -> None: ...
+
+
+_NOBODY = Nobody()
 
 
 class Peer:
@@ -107,6 +148,8 @@ class Peer:
         """What this node knows of the peer's ports."""
         self.watchers = Watchers(self)
         """What the peer watches of ours."""
+        self.can_be_found = False
+        """Whether somebody knew where it listens, when asked for the sake of this link; needless if its ID says it."""
         self.high_water = host.settings.high_water_bytes
         self.room = Room()
         """Where senders wait while too much is unsent."""
@@ -118,9 +161,11 @@ class Peer:
         self._has_spoken = False  # whether anything of the peer's was handled since the link came up
         self._held: dict[Link, _After] = {}  # links behind an "after", and what they wait for
         self._newcomer: Link | None = None  # another process with this node ID, not let in yet
+        self._resting: Link | None = None  # the link, from the moment that we send no more until it is at rest
         self._incarnation: str | None = None  # of the last link; None: there never was one
         self._queue: list[bytes] = []  # packets as msgpack, while there is no link
         self._queued_bytes = 0
+        self._answers = 0  # how many packets at the head of the queue are worth no new link
         self._paused_bytes = 0
         self._encode = FRAMINGS["msgpack"].encoder()
         self._dialling = False
@@ -142,6 +187,7 @@ class Peer:
             and not (self._links or self._dialling or self._queue or self._newcomer)
             and monotonic() >= self._retry_at
             and not self.ports.are_monitored
+            and not self._host.is_kept(self.node)
         )
 
     @property
@@ -151,7 +197,7 @@ class Peer:
 
     @property
     def is_up(self) -> bool:
-        return self.link is not None
+        return self.link is not None or self._resting is not None
 
     # --- sending ---
 
@@ -223,6 +269,9 @@ class Peer:
         if self.link is not None:
             self.link.send(packet)
             self._check_hard_limit()
+        elif self._resting is not None and len(self._queue) == self._answers:
+            self.send(packet)
+            self._answers = len(self._queue)
         elif self._queue:
             self.send(packet)
 
@@ -274,7 +323,7 @@ class Peer:
 
     def connect(self) -> None:
         """See that there is a link, soon; monitors fire if there cannot be one."""
-        if self.link is not None or self._dialling or self._hopes:
+        if self.link is not None or self._resting is not None or self._dialling or self._hopes:
             return
         # Not just any link in its handshake: a stranger who claims to be this node must delay nobody.
         if any(link.dialled for link in self._links):
@@ -283,7 +332,7 @@ class Peer:
             self._unreachable(self._last_error)
             return
         endpoints = ids.endpoints(self.node)
-        if not endpoints:
+        if not endpoints and not self._host.can_find(self.node):
             self._unreachable("no known address")
             return
         self._dialling = True
@@ -292,7 +341,7 @@ class Peer:
     def attempt_failed(self, why: str) -> None:
         """A connection we dialled did not come about."""
         self._dialling = False
-        if self.link is None:
+        if not self.is_up:
             # With jitter, so that a whole network does not dial a returning node in step.
             self._retry_at = monotonic() + self._retry_seconds * (1 + random.random() / 2)  # noqa: S311
             self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY_SECONDS)
@@ -306,12 +355,16 @@ class Peer:
         """Drop what waits for a link, and tell whoever monitors anything over there."""
         self._last_error = why
         self._log(logging.INFO, "node %s cannot be reached: %s", self.node, why)
-        self._queue.clear()
-        self._queued_bytes = 0
+        self._clear_queue()
         # A port that was reported dead must not be alive again for having been monitored in vain.
         shun = self._incarnation is not None
         self.ports.all_lost(("transport_error", self.node, why), shun=shun, was_up=False)
         self.room.open()
+
+    def _clear_queue(self) -> None:
+        self._queue.clear()
+        self._answers = 0
+        self._queued_bytes = 0
 
     # --- links coming and going: the owner's part ---
 
@@ -322,6 +375,10 @@ class Peer:
             link.close()  # rule 2
             return
         self._links.append(link)
+        if self._resting is None:
+            self._prove(link)
+
+    def _prove(self, link: Link) -> None:
         # Other programs know none of these rules, and drop all connections that are past the
         # greeting: one after the other.
         if (link.greeting and link.greeting.is_ours) or not any(other.proved for other in self._links):
@@ -333,15 +390,13 @@ class Peer:
             self._links[0].prove()
 
     def came_up(self, link: Link) -> None:
-        self._host.pulse.add(link, self._probe)
+        self._host.pulse.add(link, self._probe, self._may_rest)
         current = self.link
         if current is not None and link.incarnation != current.incarnation:
             self._links.remove(link)
             self._challenge(link, current)
             return
-        for other in [other for other in self._links if not other.proved]:
-            self._links.remove(other)  # rule 2
-            other.close()
+        self._close_newer()
         if current is None:
             self._use(link)
         elif self._key(link) < self._key(current):  # rule 3
@@ -351,6 +406,12 @@ class Peer:
             self._retire(current)
         else:
             self._retire(link)
+
+    def _close_newer(self) -> None:
+        """A connection is up: close those that we have not sent our auth line on (rule 2)."""
+        for other in [other for other in self._links if not other.proved]:
+            self._links.remove(other)
+            other.close()
 
     def _retire(self, link: Link) -> None:
         """Send nothing more on a link; it goes when the peer has done the same."""
@@ -369,22 +430,27 @@ class Peer:
         self._hopes.clear()
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
+        self.can_be_found = self.can_be_found and link.dialled
         if link.incarnation == self._incarnation:
             self.ports.returned()
         else:
             self.ports.reincarnated()
             self._incarnation = link.incarnation
         self._host.link_up(self)
+        self._send_queue(link)
+        if self.link is link:
+            self.ports.see_orphans_die()
+        self.has_room(link)
+
+    def _send_queue(self, link: Link) -> None:
+        """Send what waited for a link."""
         queue, self._queue = self._queue, []
-        self._queued_bytes = 0
+        self._clear_queue()
         if link.send_framing == "msgpack":
             for data in queue:
                 link.send_encoded(data)
         else:
             self._send_translated(link, b"".join(queue))
-        if self.link is link:
-            self.ports.see_orphans_die()
-        self.has_room(link)
 
     def _send_translated(self, link: Link, data: bytes) -> None:
         """Send what was queued as msgpack in another framing; what that cannot carry is lost, and reported."""
@@ -412,6 +478,10 @@ class Peer:
             self._log(logging.ERROR, "node %s: %s", self.node, self._last_error)
             self._retry_at = monotonic() + _LAST_RETRY_SECONDS
             self._lose(self._last_error)
+        elif request == "idle" and link.greeting is not None and link.greeting.is_ours:
+            self._asked_to_rest(link)
+        elif request == "stay" and link is self._resting:
+            self._stay(link)
         else:
             self._host.request(self, message)
 
@@ -466,6 +536,9 @@ class Peer:
         )
 
     def ended(self, link: Link) -> None:
+        if link is self._resting:
+            self._rest(link)
+            return
         if self._is_abandoned():
             self._lose("the node closed the connection")
             return
@@ -512,18 +585,15 @@ class Peer:
 
     def _lose(self, why: str, reason: Reason | None = None) -> None:
         """The link is lost: close everything, and tell everybody."""
-        if self.link is None:
+        if not self.is_up:
             return
         self._log(logging.INFO if reason else logging.WARNING, "link to %s lost: %s", self.node, why)
-        self.link = None
+        self.link = self._resting = None
+        self._clear_queue()
         for link in self._links:
             link.abort()
         self._links.clear()
-        self._hopes.clear()
-        self._held.clear()
-        self._drained.clear()
-        self._has_spoken = False
-        self.watchers.remove_all()
+        self._forget_connections()
         reason = reason or ("transport_error", self.node, why)
         self.ports.all_lost(reason, shun=True, was_up=True)
         self._host.link_down(self, reason)
@@ -531,6 +601,96 @@ class Peer:
         newcomer, self._newcomer = self._newcomer, None
         if newcomer is not None and not newcomer.closed:
             self._admit(newcomer)
+
+    def _forget_connections(self) -> None:
+        """The link is gone: nothing of it means anything for the next."""
+        self._hopes.clear()
+        self._held.clear()
+        self._drained.clear()
+        self._has_spoken = False
+        self.watchers.remove_all()
+
+    # --- rest ---
+
+    def _may_rest(self, link: Link) -> None:
+        """The link is idle: see whether it may be closed."""
+        if not self._can_rest(link):
+            return
+        if ids.is_resolved(self.node):
+            self._say_idle(link)
+        elif self._host.can_find(self.node):
+            # Whoever has something to say must find it again.
+            self._host.locate(self.node, lambda endpoints: self._located(link, endpoints))
+
+    def _located(self, link: Link, endpoints: tuple[Endpoint, ...]) -> None:
+        self._found(endpoints)
+        if endpoints and self._can_rest(link):
+            self._say_idle(link)
+
+    def _can_rest(self, link: Link) -> bool:
+        """Return whether nobody here would miss this link, and nothing is under way on it."""
+        is_ours = link.greeting is not None and link.greeting.is_ours
+        is_only = link is self.link and self._links == [link] and not self._dialling and self._newcomer is None
+        is_whole = not (link.finished or link.has_ended or link.is_held or link.transport.buffered)
+        is_needed = self.ports.need_a_link or self.watchers.are_any or self._host.is_kept(self.node)
+        return is_ours and is_only and is_whole and not is_needed
+
+    def _is_within_reach(self, *, is_known: bool) -> bool:
+        """Return whether it could be found again; if that is not known, it will be when it asks once more."""
+        if not (is_known or ids.is_resolved(self.node)) and self._host.can_find(self.node):
+            self._host.locate(self.node, self._found)
+        return is_known or ids.is_resolved(self.node)
+
+    def _found(self, endpoints: tuple[Endpoint, ...]) -> None:
+        self.can_be_found = bool(endpoints)
+
+    def _say_idle(self, link: Link) -> None:
+        link.send(["", "idle"])
+        self.link, self._resting = None, link
+
+    def _asked_to_rest(self, link: Link) -> None:
+        timeout = self._host.settings.idle_timeout
+        is_known, self.can_be_found = self.can_be_found, False  # that holds for this time only
+        if link is self._resting:
+            link.finish()  # both asked, and must answer the same
+        elif (
+            timeout is not None
+            and self._host.pulse.quiet(link) >= timeout / 2
+            and self._can_rest(link)
+            and self._is_within_reach(is_known=is_known)
+        ):
+            self.link, self._resting = None, link
+            link.finish()
+        elif not link.finished:
+            link.send(["", "stay"])
+
+    def _stay(self, link: Link) -> None:
+        """The peer needs the link: go on."""
+        if link.finished:
+            return  # it said that it does not
+        self.link, self._resting = link, None
+        self._close_newer()
+        self._send_queue(link)
+        self.has_room(link)
+
+    def _rest(self, link: Link) -> None:
+        """Both sides have sent their last, and nothing was lost."""
+        self._log(logging.INFO, "link to %s closed, as nobody needs it", self.node)
+        self._resting = None
+        self._links.remove(link)
+        self._forget_connections()
+        link.finish()
+        link.owner = _NOBODY
+        self._queued_bytes -= sum(map(len, self._queue[: self._answers]))
+        del self._queue[: self._answers]
+        self._answers = 0
+        self._host.link_down(self, ("idle", self.node))
+        for newer in list(self._links):
+            if newer in self._links and not newer.proved:
+                self._prove(newer)
+        if self._queue or self.ports.are_monitored:
+            self.connect()
+        self.has_room(link)
 
     def said_goodbye(self) -> None:
         """The peer shuts down in order."""
@@ -597,11 +757,15 @@ class Peer:
             Its links, which close by themselves when the peer has heard everything.
         """
         leaving: list[Link] = []
+        if self._resting is not None:
+            # The peer may have shut its side, and yet reads to our end.
+            self.link, self._resting = self._resting, None
         for link in self._links:
             if not link.is_up:
                 link.close()
                 continue
-            if link is self.link and link.greeting is not None and link.greeting.is_ours:
+            is_ours = link.greeting is not None and link.greeting.is_ours
+            if link is self.link and is_ours and not link.finished:
                 link.send(["", "bye"])
             link.finish()
             link.deafen()
@@ -617,8 +781,7 @@ class Peer:
         if self.link is not None:
             self._lose(why, reason)
         else:
-            self._queue.clear()
-            self._queued_bytes = 0
+            self._clear_queue()
             self.ports.all_lost(reason, shun=False, was_up=False)
             self.room.open()
         return leaving

@@ -331,6 +331,11 @@ class RemotePorts:
         return any(port.monitors is not None for port in self._all())
 
     @property
+    def need_a_link(self) -> bool:
+        """Whether anybody here would notice that the link is gone."""
+        return bool(self._orphans) or any(port.monitors is not None or port.loss is not None for port in self._all())
+
+    @property
     def are_idle(self) -> bool:
         """Whether forgetting all of them changes nothing."""
         return not self._are_shunned and all(map(self._is_idle, self._all()))
@@ -387,6 +392,11 @@ class Watchers:
         watcher = self._watchers.pop(name, None)
         if watcher is not None:
             monitors.remove(watcher.port, watcher)
+
+    @property
+    def are_any(self) -> bool:
+        """Whether it watches any."""
+        return bool(self._watchers)
 
     def remove_all(self) -> None:
         """Watch nothing for the peer any more: it cannot be told, and knows it."""

@@ -31,7 +31,7 @@ _MASTERS = {"g_global", "g_set", "g_found", "g_reply", "g_chg1", "g_chg2"}
 DIRECTORY = frozenset(_CLIENTS | _MASTERS)
 """Requests of the directory's protocol."""
 
-BETWEEN_NODES = frozenset({"mon0", "mon1", "kil0", "after", "refused", "bye"}) | DIRECTORY
+BETWEEN_NODES = frozenset({"mon0", "mon1", "kil0", "after", "refused", "bye", "idle", "stay"}) | DIRECTORY
 """Requests that are about the node that sends them: they are relayed for nobody."""
 
 

@@ -80,6 +80,40 @@ def _resolve_services(component: str, services: list[tuple[str, int]], names: Na
     return found
 
 
+def resolve_all(name: str, names: Names | None = None) -> list[Endpoint]:
+    """Return every endpoint that a host name stands for, with a port or without. May switch greenlets.
+
+    Other than :func:`resolve_node`, which wants one address of each host.
+
+    Args:
+        name: ``host:port``: that port of all its addresses. ``host``: all that its SRV record
+            names; if it has none, port 4040 of all its addresses.
+        names: Who is asked; None: the system, for at most 15 seconds in all.
+
+    Raises:
+        InvalidNoderefError: It is malformed.
+        ResolveError: There is no address.
+    """
+    asked = names or NameService()
+    endpoint = parse_endpoint(name)
+    services = [(endpoint.host, endpoint.port)]
+    if ":" not in name:
+        try:
+            services = asked.services(endpoint.host) or services
+        except OSError as error:
+            raise ResolveError(name, error) from error
+    found: dict[Endpoint, None] = {}  # a set that keeps its order
+    failure: ResolveError | None = None
+    for host, port in services:
+        try:
+            found.update({Endpoint(address, port): None for address in _addresses(host, name, asked)})
+        except ResolveError as error:
+            failure = error
+    if failure is not None and not found:
+        raise failure
+    return list(found)
+
+
 def resolve_endpoint(endpoint: Endpoint, names: Names | None = None) -> Endpoint:
     """Return the endpoint with an address instead of a host name: its first one, IPv4 before IPv6.
 
@@ -122,6 +156,11 @@ def _this_host(port: int, names: Names) -> Endpoint:
     _log.warning("this host's name %r has no routable address: only nodes on this host will reach this one", name)
     loopback = [address for address in addresses if ipaddress.ip_address(address).is_loopback]
     return Endpoint(loopback[0] if loopback else "127.0.0.1", port)
+
+
+def own_addresses() -> list[str]:
+    """Return where others may reach this host, or, if it seems to be alone, loopback. Asks no name service."""
+    return _interface_addresses() or ["127.0.0.1"]
 
 
 def _is_routable(address: str) -> bool:

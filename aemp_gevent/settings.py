@@ -71,7 +71,9 @@ class Settings:
             interfaces, port 0 for any free port. Needed when the world sees another address
             than the host does (NAT, proxies). None: the noderef's own endpoints; for a named
             node ``*:0``.
-        seeds: Nodes to link to from the start, as noderefs, resolved or not.
+        seeds: Nodes to link to from the start, and always: addresses, one node each; or host names,
+            each of which stands for all addresses that it has. Of those behind one name, links are kept to
+            two.
         secret: What all nodes of a network share. There must be one.
         services: What to start with the node: dotted names of modules, which are imported, and of
             functions, each of which is run in a port of its own. A list instead of a name
@@ -96,6 +98,11 @@ class Settings:
             this program's own loop was blocked does not count.
         monitor_timeout: The longest that a node may be unreachable before monitors of its ports
             fire. The default is AnyEvent::MP's.
+        idle_timeout: A link that carried no message for so long, over which nobody monitors
+            anything, and which either node can make again, is closed in order. Both nodes must
+            agree. None: never.
+        seed_poll_interval: How often the name service is asked for the addresses of seeds that
+            are host names.
     """
 
     nodeid: str | None = field(default=None, metadata={"check": _check_nodeid})
@@ -115,6 +122,8 @@ class Settings:
     heartbeat_interval: float = 5.0
     heartbeat_timeout: float = 15.0
     monitor_timeout: float = 30.0
+    idle_timeout: float | None = 300.0
+    seed_poll_interval: float = 30.0
 
     @property
     def secret_bytes(self) -> bytes:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A small DNS server for tests, run as a process of its own: ``python dns_server.py``.
 
-Reads a zone in the usual text form from standard input, up to its end, prints its port
-(UDP and TCP, on 127.0.0.1), and then the name and type of each question. Names under
+Reads a zone in the usual text form from standard input, up to its end or a line ``%%``, prints its port
+(UDP and TCP, on 127.0.0.1), and then the name and type of each question. Each zone that follows
+takes the place of the one before. Names under
 ``silent.`` get no answer, names under ``large.`` get a truncated one over UDP, and names
 under ``broken.`` get SERVFAIL.
 """
@@ -20,6 +21,16 @@ import dns.name
 import dns.node
 import dns.rcode
 import dns.zone
+
+
+def read_zone() -> dns.zone.Zone | None:
+    """Return the next zone that standard input holds, if there is another one."""
+    lines: list[str] = []
+    while (line := sys.stdin.readline()) and line != "%%\n":
+        lines.append(line)
+    if not lines and not line:
+        return None
+    return dns.zone.from_text("".join(lines), origin=dns.name.root, relativize=False, check_origin=False)
 
 
 def answer(zone: dns.zone.Zone, wire: bytes, *, over_udp: bool) -> bytes | None:
@@ -45,19 +56,23 @@ def answer(zone: dns.zone.Zone, wire: bytes, *, over_udp: bool) -> bytes | None:
 
 
 def main() -> None:
-    zone = dns.zone.from_text(sys.stdin.read(), origin=dns.name.root, relativize=False, check_origin=False)
+    zones = [read_zone()]
+
+    def read_zones() -> None:
+        while (zone := read_zone()) is not None:
+            zones.append(zone)
 
     class Udp(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             data, sock = self.request
-            reply = answer(zone, data, over_udp=True)
+            reply = answer(zones[-1], data, over_udp=True)
             if reply is not None:
                 sock.sendto(reply, self.client_address)
 
     class Tcp(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             (size,) = struct.unpack("!H", self.rfile.read(2))
-            reply = answer(zone, self.rfile.read(size), over_udp=False)
+            reply = answer(zones[-1], self.rfile.read(size), over_udp=False)
             if reply is not None:
                 self.wfile.write(struct.pack("!H", len(reply)) + reply)
 
@@ -69,6 +84,7 @@ def main() -> None:
         except OSError:
             tcp.server_close()
     threading.Thread(target=tcp.serve_forever, daemon=True).start()
+    threading.Thread(target=read_zones, daemon=True).start()
     print(udp.server_address[1], flush=True)
     udp.serve_forever()
 

@@ -4,22 +4,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
 import pytest
 
-import aemp_gevent.network
+import aemp_gevent.seeds
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError
 from aemp_gevent.network import PROVIDER
-from tests.helpers import wait_until
-from tests.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer, free_address, node_factory
+from aemp_gevent.node import Node
+from tests.helpers import turns, wait_until
+from tests.networking import SECRET, Deaths, Inbox, MakeNode, RawListener, RawPeer, free_address, node_factory
 
 
 @pytest.fixture
 def make_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeNode]:
-    monkeypatch.setattr(aemp_gevent.network, "_FIRST_SEED_SECONDS", 0.02)
-    monkeypatch.setattr(aemp_gevent.network, "_LAST_SEED_SECONDS", 0.05)
+    monkeypatch.setattr(aemp_gevent.seeds, "_FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(aemp_gevent.seeds, "_LAST_PAUSE_SECONDS", 0.05)
     with node_factory() as make:
         yield make
 
@@ -58,8 +61,10 @@ def test_node_that_is_its_own_seed_gives_it_up_in_silence(
     node = make_node(address, address, f"localhost:{address.partition(':')[2]}", other.NODE())
     wait_until(lambda: node.up_nodes() == [other.NODE()])
     assert node._network is not None
-    network = node._network
-    wait_until(lambda: len(network._seeds) == 1)
+    numeric, name, _other = node._network.seeds._seeds
+    wait_until(lambda: len(node._network.seeds.workers) == 2)  # the name may get other addresses
+    wait_until(lambda: [c.is_own for (e,), c in name.candidates.items() if e.host == "127.0.0.1"] == [True])
+    assert numeric.chosen == name.chosen == []
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
@@ -68,7 +73,7 @@ def test_node_that_is_its_own_seed_by_another_address_gives_it_up(make_node: Mak
     node = make_node(None)
     node.configure(nodeid=free_address(), binds=[behind], seeds=[behind], secret="s")
     network: Any = node._network
-    wait_until(lambda: len(network._seeds) == 0)
+    wait_until(lambda: network.seeds.workers == [])
     assert node.up_nodes() == []
 
 
@@ -223,3 +228,178 @@ def test_timeouts_may_be_longer_than_the_system_takes(make_node: MakeNode) -> No
         sender.snd(inbox, "hello")
         wait_until(lambda: inbox.messages)  # noqa: B023
         assert died.count == 0
+
+
+# --- nodes whose IDs do not say where they listen -------------------------------------------
+
+
+class Directory:
+    """A stand-in for a directory engine: a dictionary."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Any] = {}
+        self.asked: list[str] = []
+        self.unanswered: list[tuple[str, Callable[[Any], None]]] = []
+        self.is_connected = True
+
+    def find(self, node: str, answered: Callable[[Any], None]) -> None:
+        self.asked.append(node)
+        self.unanswered.append((node, answered))
+        if self.is_connected:
+            gevent.get_hub().loop.run_callback(self.answer)
+
+    def answer(self) -> None:
+        while self.unanswered:
+            node, answered = self.unanswered.pop()
+            answered(self.nodes.get(node))
+
+
+MakeNamed = Callable[..., Node]
+
+
+@pytest.fixture
+def directory() -> Directory:
+    return Directory()
+
+
+@pytest.fixture
+def make_named(make_node: MakeNode, directory: Directory) -> MakeNamed:
+    def make(name: str, **settings: Any) -> Node:
+        node = make_node(None)
+        node.configure(nodeid=name, binds=["127.0.0.1:0"], secret=SECRET, **settings)
+        network = node._network
+        assert network is not None
+        network.find = directory.find
+        directory.nodes[name] = [str(listener.endpoint) for listener in network._listeners]
+        return node
+
+    return make
+
+
+def test_named_nodes_find_each_other_on_demand(make_named: MakeNamed) -> None:
+    backend, client, other = (make_named(name) for name in ("backend", "client/1", "client/2"))
+    inbox, answers = Inbox(backend), Inbox(client)
+    died = Deaths()
+    client.mon(inbox, died)
+    client.snd(inbox, "to a name")
+    wait_until(lambda: inbox.messages == [("to a name",)])
+    backend.snd(answers, "and back")
+    wait_until(lambda: answers.messages == [("and back",)])
+    assert other.up_nodes() == []
+    backend.kil(inbox.port, "enough")
+    assert died.wait() == ("enough",)
+
+
+def test_idle_link_of_named_nodes_is_closed_if_both_can_be_found(make_named: MakeNamed, directory: Directory) -> None:
+    one, two = (make_named(name, idle_timeout=0.2) for name in ("one", "two"))
+    inboxes = Inbox(one), Inbox(two)
+    for number in range(1, 3):
+        one.snd(inboxes[1], number)
+        wait_until(lambda: len(inboxes[1].messages) == number)  # noqa: B023
+        wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
+        two.snd(inboxes[0], number)
+        wait_until(lambda: len(inboxes[0].messages) == number)  # noqa: B023
+        wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
+    hidden = directory.nodes.pop("one")
+    one.snd(inboxes[1], 3)
+    wait_until(lambda: two.up_nodes() == ["one"])
+    asked = directory.asked.count("one")
+    wait_until(lambda: directory.asked.count("one") > asked + 3, within=10)
+    assert (one.up_nodes(), two.up_nodes()) == (["two"], ["one"])
+    directory.nodes["one"] = hidden
+    wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
+
+
+def test_idle_link_stays_if_the_other_node_cannot_be_found_just_now(
+    make_named: MakeNamed, directory: Directory
+) -> None:
+    """The patient one is asked, and knew the address of the other when it dialled."""
+    quick, patient = make_named("quick", idle_timeout=0.2), make_named("patient", idle_timeout=0.35)
+    guard = patient.mon(Inbox(quick), Deaths())
+    wait_until(lambda: quick.up_nodes() and patient.up_nodes())
+    assert patient._network is not None
+    other = patient._network.peer("quick")
+    other._asked_to_rest(other.link)  # type: ignore[arg-type]  # the first one is refused for the monitor
+    del directory.nodes["quick"]
+    guard.cancel()
+    peer = quick._network.peer("patient")  # type: ignore[union-attr]
+    link, asked = peer.link, directory.asked.count("quick")
+    wait_until(lambda: directory.asked.count("quick") > asked + 3, within=20)
+    assert peer.link in (link, None) and peer._links == [link]
+    directory.nodes["quick"] = directory.nodes["patient"]
+    wait_until(lambda: quick.up_nodes() == patient.up_nodes() == [], within=20)
+
+
+def test_name_that_nobody_knows_fires_monitors_with_a_word_on_what_to_do(make_named: MakeNamed) -> None:
+    node, died = make_named("one"), Deaths()
+    node.mon("nobody#x", died)
+    kind, name, why = died.wait()
+    assert (kind, name) == ("transport_error", "nobody")
+    assert re.search("no known address.*running.*seeds", why)
+
+
+def test_nobody_to_ask_fires_monitors_in_time(make_named: MakeNamed, directory: Directory) -> None:
+    node, died = make_named("one", monitor_timeout=1.2, handshake_timeout=0.2), Deaths()
+    directory.is_connected = False
+    node.mon("two#x", died)
+    assert re.search("no known address: nobody could be asked within 1 s.*seeds up", died.wait()[2])
+    directory.answer()  # too late, and harmless
+    turns(5)
+    assert died.count == 1
+
+
+def test_answer_may_come_late_and_all_that_waited_is_sent(make_named: MakeNamed, directory: Directory) -> None:
+    one, two = make_named("one"), make_named("two")
+    inbox = Inbox(two)
+    directory.is_connected = False
+    one.mon(inbox, Deaths())
+    for number in range(3):
+        one.snd(inbox, number)
+    wait_until(lambda: directory.unanswered)
+    assert directory.asked == ["two"]
+    directory.answer()
+    wait_until(lambda: inbox.messages == [(0,), (1,), (2,)])
+
+
+def test_stale_address_fires_monitors_and_says_who_is_there(make_named: MakeNamed, directory: Directory) -> None:
+    one, two, three = (make_named(name) for name in ("one", "two", "three"))
+    directory.nodes["two"] = directory.nodes["three"]
+    died = Deaths()
+    one.mon(Inbox(two), died)
+    assert "is three" in died.wait()[2]
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        pytest.param([], id="none"),
+        pytest.param("127.0.0.1:1", id="text"),
+        pytest.param(5, id="number"),
+        pytest.param([None, 5, b"127.0.0.1:1", ["127.0.0.1:1"], {}], id="other-types"),
+        pytest.param(
+            ["", "localhost:1", "*:1", "127.0.0.1", "127.0.0.1:0", "slave/x", "x" * 10_000], id="no-addresses"
+        ),
+    ],
+)
+def test_answers_are_not_trusted(make_named: MakeNamed, directory: Directory, addresses: Any) -> None:
+    node, died = make_named("one"), Deaths()
+    directory.nodes["two"] = addresses
+    node.mon("two#x", died)
+    assert died.wait()[2].startswith("no known address")
+
+
+def test_of_many_addresses_some_are_tried(make_named: MakeNamed, directory: Directory) -> None:
+    one, two = make_named("one"), make_named("two")
+    (address,) = directory.nodes["two"]
+    directory.nodes["two"] = [5, free_address(), address, *(f"10.255.0.1:{port}" for port in range(1, 10_000))]
+    inbox = Inbox(two)
+    one.snd(inbox, "hello")
+    wait_until(lambda: inbox.messages, within=20)
+
+
+@pytest.mark.parametrize("name", ["anon/x", "slave/x@127.0.0.1:4040", "127.0.0.1:1"])
+def test_only_names_are_asked_for(make_named: MakeNamed, directory: Directory, name: str) -> None:
+    node, died = make_named("one"), Deaths()
+    node.mon(f"{name}#x", died)
+    assert died.wait()[:2] == ("transport_error", name)
+    assert directory.asked == []

@@ -53,6 +53,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def make_node() -> Iterator[MakeNode]:
+    node_functions.called.clear()  # of what tests elsewhere left there
     with node_factory() as make:
         yield make
     node_functions.called.clear()
