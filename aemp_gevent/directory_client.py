@@ -9,7 +9,7 @@ nothing has to be remembered of what the former master knew; queries without an 
 asked again.
 
 A node becomes global, for the rest of its life, when it is one of its own seeds, or when another
-node wants it for a master; one without seeds has a directory to itself until then. If it was a client until then, its own
+node wants it for a master; one without seeds has a directory to itself until then. If it was a client, its own
 watches and queries stay with its master until that has told it everything.
 
 Nothing here switches, and nothing is done inside of something else: sending may end a link, whose

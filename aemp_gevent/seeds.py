@@ -48,6 +48,9 @@ _LAST_PAUSE_SECONDS = 30.0
 _HEDGE_SECONDS = 1.0
 """A candidate that has not answered within this time holds up the next one no longer."""
 
+_DEAD_FAILURES = 3
+"""A candidate that did not answer so often in a row counts as none when a node asks whether it is a seed itself."""
+
 _FORGET_SECONDS = 300.0
 """A candidate that is in the name service no more, and silent for so long, is forgotten."""
 
@@ -110,6 +113,8 @@ class Candidate:
         """Who answered there last; ``""``: nobody yet."""
         self.is_own = False
         self.is_tried = False
+        self.failures = 0
+        """How many attempts in a row led to nothing."""
         self.due = now
         """When to dial it next."""
         self.seen = now
@@ -157,8 +162,13 @@ class Seed:
 
     @property
     def is_own(self) -> bool:
-        """Whether this node itself is the seed, or one of several."""
-        return any(candidate.is_own for candidate in self.candidates.values())
+        """Whether this node itself is the seed, or, behind a name, one of the first that live."""
+        before = 0
+        for candidate in self._in_order():
+            if candidate.is_own:
+                return before < self._wanted
+            before += candidate.failures < _DEAD_FAILURES or self._is_up(candidate.node)
+        return False
 
     # --- where it may be ---
 
@@ -265,7 +275,9 @@ class Seed:
                 # By another address than our noderef's.
                 candidate.is_own = greeting.node == self._host.node_id and greeting.uniq == self._host.incarnation
         candidate.is_tried = False
+        candidate.failures += 1
         if candidate.node and self._is_up(candidate.node):
+            candidate.failures = 0
             candidate.pause.reset()
         candidate.due = monotonic() + candidate.pause.next()
         if not self.is_name and not candidate.is_own and not self._is_up(candidate.node):

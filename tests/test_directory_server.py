@@ -12,7 +12,7 @@ import pytest
 from aemp_gevent import directory_server
 from aemp_gevent.node import Node
 from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, WAIT, MakeNode, RawPeer, node_factory
+from tests.networking import OUR_PROVIDER, WAIT, MakeNode, RawPeer, free_address, node_factory
 
 PERL = (("gproto", "1"), ("provider", "AE-2.02"))
 OURS = (*OUR_PROVIDER, ("gproto", "1"))
@@ -26,8 +26,11 @@ def make_node() -> Iterator[MakeNode]:
 
 @pytest.fixture
 def node(make_node: MakeNode) -> Node:
-    """A node without seeds: it is global."""
-    return make_node()
+    """A node that is its own seed, and so is global."""
+    address = free_address()
+    node = make_node(address, address)
+    wait_until(lambda: node.info()["directory"] == "global")
+    return node
 
 
 class Dial:
@@ -260,7 +263,9 @@ def test_entry_that_a_framing_cannot_carry_is_left_out(
 
 
 def test_family_too_large_for_one_message_comes_in_parts(make_node: MakeNode) -> None:
-    node = make_node(max_message_bytes=2000)
+    address = free_address()
+    node = make_node(address, address, max_message_bytes=2000)
+    wait_until(lambda: node.info()["directory"] == "global")
     expected = {f"key {number}": "x" * 300 for number in range(20)}
     for key, value in expected.items():
         node.db_set("f", key, value)
