@@ -21,6 +21,7 @@ from gevent.event import Event
 from aemp_gevent import ids
 from aemp_gevent._version import __version__
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
+from aemp_gevent.connections import DirectPeer
 from aemp_gevent.errors import AempError
 from aemp_gevent.flow import Handover
 from aemp_gevent.forking import Helper, keep
@@ -74,6 +75,7 @@ class Stranger:
         peer = self._network.peer(link.greeting.node)
         if self._target is not None and self._target is not peer:
             self._target.attempt_failed(f"the node at {link.transport.peer_address} is {peer.node}")
+        assert isinstance(peer, DirectPeer)  # as all are
         peer.greeted(link)
 
     def failed(self, link: Link, why: str) -> None:
@@ -187,7 +189,7 @@ class Network:
         if peer is None:
             if len(self.peers) >= self._sweep_at:
                 self._sweep()
-            peer = self.peers[node] = Peer(node, self)
+            peer = self.peers[node] = DirectPeer(node, self)
         return peer
 
     def known_peer(self, node: str) -> Peer | None:
@@ -231,6 +233,8 @@ class Network:
     def link_down(self, peer: Peer, reason: Reason) -> None:
         self.changed()
         self._down(peer, reason)
+
+    def unreachable(self, peer: Peer, why: str) -> None: ...
 
     def request(self, peer: Peer, message: list[Any]) -> None:
         self._requested(peer, message)

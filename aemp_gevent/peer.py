@@ -1,22 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""One other node: the link to it, and what waits for one.
+"""One other node: what waits for a link to it, and what goes over the link.
 
-**Two links at once.** Both nodes may dial each other at the same moment, and each may
-see a different connection finish first. These rules leave exactly one link, and
-lose nothing; a model checker walked all their interleavings, with connections
-breaking anywhere (docs, *Design*):
-
-1. The *winner* of several connections with one incarnation of a peer is the one with
-   the smallest (dialler's node ID, dialler's nonce).
-2. A greeting that comes while a connection is up is answered by closing; when one
-   comes up, those on which we have not sent our auth line are closed.
-3. When a second one comes up after all and is the winner, sending moves there: first
-   ``["", "after", nonce]``, and the old one's sending side is shut. If it is not the
-   winner, its sending side is shut at once.
-4. What follows an ``after`` is handled only when the connection it names has
-   delivered everything. Nothing else ever waits.
-5. Losing a connection that is up, or one that an ``after`` waits for, loses the link:
-   all connections with the peer are closed, and monitors fire.
+What every peer does, however its link is made: queue, send, pause, and tell everybody
+who monitors anything over there when the link is lost. Where the link comes from is for
+the two kinds of peers to say: :class:`~aemp_gevent.connections.DirectPeer` has
+connections of its own, :class:`~aemp_gevent.virtual.VirtualPeer` sends over the link of
+another peer, a slave's master for instance.
 
 What the two nodes know of each other's ports is :mod:`aemp_gevent.remote`'s. Nothing here
 switches but :meth:`Peer.pause`.
@@ -26,18 +15,15 @@ from __future__ import annotations
 
 import logging
 import random
-import reprlib
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from greenlet import getcurrent
 
-from aemp_gevent import ids
 from aemp_gevent.errors import LinkBusy, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.flow import Handover, Room
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
-from aemp_gevent.link import Link
 from aemp_gevent.port import Reason
 from aemp_gevent.remote import RemotePorts, Watchers
 from aemp_gevent.scheduler import Scheduler
@@ -45,15 +31,40 @@ from aemp_gevent.settings import Settings
 from aemp_gevent.threads import get_ident
 from aemp_gevent.wire.framing import FRAMINGS
 
-IMPOSTOR_SECONDS = 2.0
-"""How long the old link of a node ID may take to answer before another process may have the ID."""
-
-_PROBE_SECONDS = 0.1
+if TYPE_CHECKING:
+    from aemp_gevent.link import Link
 
 _FIRST_RETRY_SECONDS = 0.2
 _LAST_RETRY_SECONDS = 5.0
 """After a failed dial the next waits this long, doubling each time: a tight loop of sends to a dead
 node must not become a tight loop of dialling."""
+
+
+class Outlet(Protocol):
+    """What carries bytes away, as far as a peer looks at it."""
+
+    @property
+    def buffered(self) -> int: ...
+    @property
+    def peer_address(self) -> str: ...
+
+
+class Lane(Protocol):
+    """What a peer sends on: a :class:`~aemp_gevent.link.Link`, or a virtual one."""
+
+    @property
+    def transport(self) -> Outlet: ...
+    @property
+    def send_framing(self) -> str: ...
+    @property
+    def incarnation(self) -> str: ...
+
+    def send(self, packet: list[Any]) -> int:
+        """Encode a packet now and queue it; return its size in bytes."""
+        ...
+
+    def send_encoded(self, data: bytes) -> None:
+        """Queue packets that are encoded in this framing already."""
 
 
 class Host(Protocol):
@@ -73,6 +84,10 @@ class Host(Protocol):
     def send_from_afar(self, node: str, packet: list[Any], *, pausing: bool) -> None:
         """Send a message from another native thread, which may block."""
 
+    def peer(self, node: str) -> Peer:
+        """Return the peer with this node ID."""
+        ...
+
     def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         """Begin to make a connection; ``attempt_failed`` tells the peer if it does not come about."""
 
@@ -81,10 +96,11 @@ class Host(Protocol):
 
     def link_up(self, peer: Peer) -> None: ...
     def link_down(self, peer: Peer, reason: Reason) -> None: ...
+    def unreachable(self, peer: Peer, why: str) -> None: ...
 
 
 class Peer:
-    """One other node. Owns all links with it once they have greeted.
+    """One other node; what is common to all kinds of them.
 
     Args:
         node: Its ID.
@@ -93,7 +109,7 @@ class Peer:
 
     def __init__(self, node: str, host: Host) -> None:
         self.node = node
-        self.link: Link | None = None
+        self.link: Lane | None = None
         """The link to send on; None while there is none."""
         self.ports = RemotePorts(self, host.scheduler)
         """What this node knows of the peer's ports."""
@@ -102,26 +118,22 @@ class Peer:
         self.high_water = host.settings.high_water_bytes
         self.room = Room()
         """Where senders wait while too much is unsent."""
+        self.riders: dict[Peer, None] = {}
+        """Peers whose virtual links go, or are to go, over the link with this one."""
         self._host = host
+        self._limit = host.settings.max_message_bytes
         self._thread = host.scheduler.thread
         self._handover = host.handover
-        self._links: list[Link] = []  # every open connection that greeted as this node
-        self._drained: set[str] = set()  # the peer's nonces of connections that ended well, with all delivered
-        self._has_spoken = False  # whether anything of the peer's was handled since the link came up
-        self._held: dict[Link, str] = {}  # links behind an "after", and the nonce they wait for
-        self._newcomer: Link | None = None  # another process with this node ID, not let in yet
         self._incarnation: str | None = None  # of the last link; None: there never was one
         self._queue: list[bytes] = []  # packets as msgpack, while there is no link
         self._queued_bytes = 0
         self._paused_bytes = 0
         self._encode = FRAMINGS["msgpack"].encoder()
         self._dialling = False
-        self._hopes: set[Link] = set()  # connections made by others that may come up, when ours failed
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._last_error = ""
         self._log = host.scheduler.log_soon
-        self._probe = ["", "time", host.node_id, "devnull"]  # the answer ends up nowhere, having been heard
 
     def __repr__(self) -> str:
         return f"<Peer {self.node} {'up' if self.link else 'down'}>"
@@ -131,7 +143,7 @@ class Peer:
         """Whether nothing happens with the peer, or is waited for."""
         return (
             self.link is None
-            and not (self._links or self._dialling or self._queue or self._newcomer)
+            and not (self._dialling or self._queue or self.riders)
             and monotonic() >= self._retry_at
             and not self.ports.are_monitored
         )
@@ -144,6 +156,11 @@ class Peer:
     @property
     def is_up(self) -> bool:
         return self.link is not None
+
+    @property
+    def can_carry(self) -> bool:
+        """Whether there is a link, and virtual links may go over it."""
+        return False
 
     # --- sending ---
 
@@ -178,13 +195,13 @@ class Peer:
             self.link.send(packet)
         else:
             self._queue_packet(packet)
-        self._check_hard_limit()
+        self.check_hard_limit()
 
     def _queue_packet(self, packet: list[Any]) -> int:
         """Queue a packet for the link to be made; return its size."""
         data = self._encode(packet)
-        if len(data) > self._host.settings.max_message_bytes:
-            raise MessageTooLargeError(len(data), self._host.settings.max_message_bytes)
+        if len(data) > self._limit:
+            raise MessageTooLargeError(len(data), self._limit)
         self._enqueue(data)
         return len(data)
 
@@ -203,6 +220,8 @@ class Peer:
         port = self.ports.get(name)
         if port.mailbox is not port:
             self._log(logging.DEBUG, "dropped, %s#%s was reported dead", self.node, name)
+        elif len(data) > self._limit:  # it was let pass by who did not know the way to this node
+            self._missed(name, MessageTooLargeError(len(data), self._limit))
         elif link is None:
             self._enqueue(data)
         elif link.send_framing == "msgpack":
@@ -214,14 +233,20 @@ class Peer:
         """Send a packet over the link if it is up, or behind what is queued for it; dial nobody."""
         if self.link is not None:
             self.link.send(packet)
-            self._check_hard_limit()
+            self.check_hard_limit()
         elif self._queue:
             self.send(packet)
 
-    def _check_hard_limit(self) -> None:
+    def check_hard_limit(self) -> None:
         """Drop the link of a peer that makes us answer, and does not read."""
-        if self.unsent - self._paused_bytes > self._host.settings.hard_limit_bytes:
+        limit = self._host.settings.hard_limit_bytes
+        if self.unsent > limit and self.unsent - self._all_paused_bytes > limit:
             self._give_up("more is unsent than the hard limit allows, and the sender cannot be paused")
+
+    @property
+    def _all_paused_bytes(self) -> int:
+        """What senders have sent that are paused, those on virtual links as well."""
+        return self._paused_bytes + sum(rider._all_paused_bytes for rider in self.riders)
 
     @property
     def unsent(self) -> int:
@@ -250,7 +275,7 @@ class Peer:
         if self.unsent <= self.high_water:
             return
         if getcurrent() is self._host.scheduler.hub:
-            self._check_hard_limit()
+            self.check_hard_limit()
             return
         self._paused_bytes += size
         try:
@@ -258,41 +283,46 @@ class Peer:
         finally:
             self._paused_bytes -= size
 
-    def has_room(self, link: Link) -> None:
+    def has_room(self, link: Lane) -> None:
         if self.unsent <= self.high_water // 2:
             self.room.open()
+            for rider in list(self.riders):
+                rider.has_room(link)
 
     # --- making a link ---
 
     def connect(self) -> None:
         """See that there is a link, soon; monitors fire if there cannot be one."""
-        if self.link is not None or self._dialling or self._hopes:
-            return
-        # Not just any link in its handshake: a stranger who claims to be this node must delay nobody.
-        if any(link.dialled for link in self._links):
+        if self.link is not None or self._is_coming:
             return
         if monotonic() < self._retry_at:
             self._unreachable(self._last_error)
-            return
-        endpoints = ids.endpoints(self.node)
-        if not endpoints:
-            self._unreachable("no known address")
-            return
-        self._dialling = True
-        self._host.dial(self, endpoints)
+        else:
+            self._dial()
+
+    @property
+    def _is_coming(self) -> bool:
+        """Whether there may be a link soon."""
+        return self._dialling
+
+    def _dial(self) -> None:
+        """Begin to make a link, or say at once that there is no way."""
+        raise NotImplementedError
 
     def attempt_failed(self, why: str) -> None:
-        """A connection we dialled did not come about."""
+        """The link that we tried to make did not come about."""
         self._dialling = False
         if self.link is None:
-            # With jitter, so that a whole network does not dial a returning node in step.
-            self._retry_at = monotonic() + self._retry_seconds * (1 + random.random() / 2)  # noqa: S311
-            self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY_SECONDS)
-            # Those that are here now may still come up; for later ones nobody waits, lest
-            # strangers who take turns keep us hoping.
-            self._hopes = set(self._links)
-            if not self._hopes:
-                self._unreachable(why)
+            self._back_off()
+            self._unreachable(why)
+
+    def _back_off(self) -> None:
+        # With jitter, so that a whole network does not dial a returning node in step.
+        self._retry_at = monotonic() + self._retry_seconds * (1 + random.random() / 2)  # noqa: S311
+        self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY_SECONDS)
+
+    def _back_off_long(self) -> None:
+        self._retry_at = monotonic() + _LAST_RETRY_SECONDS
 
     def _unreachable(self, why: str) -> None:
         """Drop what waits for a link, and tell whoever monitors anything over there."""
@@ -304,60 +334,13 @@ class Peer:
         shun = self._incarnation is not None
         self.ports.all_lost(("transport_error", self.node, why), shun=shun, was_up=False)
         self.room.open()
+        self._host.unreachable(self, why)
 
-    # --- links coming and going: the owner's part ---
+    # --- the link coming and going ---
 
-    def greeted(self, link: Link) -> None:
-        link.owner = self
-        self._dialling = self._dialling and not link.dialled
-        if self.link is not None and link.incarnation == self.link.incarnation:
-            link.close()  # rule 2
-            return
-        self._links.append(link)
-        # Other programs know none of these rules, and drop all connections that are past the
-        # greeting: one after the other.
-        if (link.greeting and link.greeting.is_ours) or not any(other.proved for other in self._links):
-            link.prove()
-
-    def _prove_next(self) -> None:
-        """A connection failed: let one go on that was held back for it."""
-        if self.link is None and self._links and not any(link.proved for link in self._links):
-            self._links[0].prove()
-
-    def came_up(self, link: Link) -> None:
-        self._host.pulse.add(link, self._probe)
-        current = self.link
-        if current is not None and link.incarnation != current.incarnation:
-            self._links.remove(link)
-            self._challenge(link, current)
-            return
-        for other in [other for other in self._links if not other.proved]:
-            self._links.remove(other)  # rule 2
-            other.close()
-        if current is None:
-            self._use(link)
-        elif self._key(link) < self._key(current):  # rule 3
-            link.send(["", "after", current.nonce])
-            self.link = link
-            self._retire(current)
-        else:
-            self._retire(link)
-
-    def _retire(self, link: Link) -> None:
-        """Send nothing more on a link; it goes when the peer has done the same."""
-        link.finish()
-        if link.has_ended:
-            self._links.remove(link)
-
-    def _key(self, link: Link) -> tuple[bytes, bytes]:
-        """Return what decides which of two links wins: the same on both sides."""
-        node, nonce = (self._host.node_id, link.nonce) if link.dialled else (self.node, link.peer_nonce)
-        return node.encode(), nonce.encode()
-
-    def _use(self, link: Link) -> None:
+    def _use(self, link: Lane) -> None:
         """The first link is up: send what waits."""
         self.link = link
-        self._hopes.clear()
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
         if link.incarnation == self._incarnation:
@@ -377,7 +360,7 @@ class Peer:
             self.ports.see_orphans_die()
         self.has_room(link)
 
-    def _send_translated(self, link: Link, data: bytes) -> None:
+    def _send_translated(self, link: Lane, data: bytes) -> None:
         """Send what was queued as msgpack in another framing; what that cannot carry is lost, and reported."""
         decoder = FRAMINGS["msgpack"].decoder(len(data) + 1)
         decoder.feed(data)
@@ -388,101 +371,15 @@ class Peer:
             try:
                 link.send(packet)
             except (UnencodableMessageError, MessageTooLargeError) as error:
-                self._log(logging.WARNING, "lost a message for %s#%s: %s", self.node, packet[0], error)
+                self._missed(packet[0], error)
                 if packet[0]:
                     lost.add(packet[0])
-                    self.ports.missed(packet[0], ("transport_error", self.node, str(error)))
 
-    def requested(self, link: Link, message: list[Any]) -> None:
-        request = message[0] if message else ""
-        if request == "after" and len(message) == 2:
-            self._wait_for(link, str(message[1]))
-        elif request == "refused":
-            self._last_error = f"it refuses us: {reprlib.repr(message[1:])}"
-            self._log(logging.ERROR, "node %s: %s", self.node, self._last_error)
-            self._retry_at = monotonic() + _LAST_RETRY_SECONDS
-            self._lose(self._last_error)
-        else:
-            self._host.request(self, message)
-
-    def begins(self, link: Link) -> bool:
-        # A second connection of one link that brings messages begins with an "after", unless the
-        # other ones brought nothing yet. So this one belongs to a former link, which the peer
-        # has lost already, and its messages may be older than those handled since.
-        if self._has_spoken:
-            return False
-        self._has_spoken = True
-        return True
-
-    def _wait_for(self, link: Link, nonce: str) -> None:
-        """Handle what follows on a link only after everything from another one (rule 4)."""
-        if nonce in self._drained:
-            self._has_spoken = True
-            return
-        former = next((other for other in self._links if other.peer_nonce == nonce), None)
-        if former is None:
-            self._lose("a connection was lost while the link moved to another one")  # rule 5
-        elif self._waits_for(former, link):
-            link.fail("it waits for itself")
-        elif not former.has_ended:
-            self._held[link] = nonce
-            link.hold()
-
-    def _waits_for(self, link: Link | None, other: Link) -> bool:
-        """Return whether a link is another one, or waits for it by way of others."""
-        while link is not None and link is not other:
-            nonce = self._held.get(link)
-            link = next((former for former in self._links if former.peer_nonce == nonce), None)
-        return link is not None
-
-    def _is_abandoned(self) -> bool:
-        """Whether the peer has shut down its side of the link, and there is no other it may have moved to."""
-        link = self.link
-        # It moves only to connections of the same process: a stranger who claims to be another
-        # one of this ID must not make us wait.
-        return (
-            link is not None
-            and link.has_ended
-            and all(
-                other.has_ended or not other.proved or other.incarnation != link.incarnation for other in self._links
-            )
-        )
-
-    def ended(self, link: Link) -> None:
-        if self._is_abandoned():
-            self._lose("the node closed the connection")
-            return
-        self._drained.add(link.peer_nonce)
-        if link.finished and link in self._links:
-            self._links.remove(link)
-        for held in [held for held, nonce in self._held.items() if nonce == link.peer_nonce]:
-            self._held.pop(held, None)
-            self._has_spoken = True
-            held.release()
-
-    def failed(self, link: Link, why: str) -> None:
-        if link.is_up and link.incarnation != self._incarnation:
-            # A newcomer, refused by now or not: it never was part of the link.
-            if link is self._newcomer:
-                self._newcomer = None
-            return
-        if link in self._links:
-            self._links.remove(link)
-        # The last: the peer had moved to this connection, and shut the one that is up for us. A
-        # reset of that one, behind its end, shows only to who writes.
-        if link.is_up or link.peer_nonce in self._held.values() or self._is_abandoned():
-            self._lose(why)  # rule 5
-            return
-        # One that was closed because there is a better one is no news.
-        level = logging.DEBUG if self.link is not None or self._links else logging.WARNING
-        self._log(level, "connection with %s at %s closed: %s", self.node, link.transport.peer_address, why)
-        self._prove_next()
-        if link.dialled:
-            self.attempt_failed(why)
-        elif link in self._hopes:
-            self._hopes.remove(link)
-            if not self._hopes:
-                self._unreachable(why)
+    def _missed(self, name: str, error: Exception) -> None:
+        """A message for a port was accepted, and cannot be sent."""
+        self._log(logging.WARNING, "lost a message for %s#%s: %s", self.node, name, error)
+        if name:
+            self.ports.missed(name, ("transport_error", self.node, str(error)))
 
     def _give_up(self, why: str) -> None:
         """End the link, or the attempt to make one."""
@@ -492,84 +389,31 @@ class Peer:
             self._unreachable(why)
 
     def _lose(self, why: str, reason: Reason | None = None) -> None:
-        """The link is lost: close everything, and tell everybody."""
+        """The link, if there is one, is lost: close everything, and tell everybody."""
         if self.link is None:
             return
         self._log(logging.INFO if reason else logging.WARNING, "link to %s lost: %s", self.node, why)
         self.link = None
-        for link in self._links:
-            link.abort()
-        self._links.clear()
-        self._hopes.clear()
-        self._held.clear()
-        self._drained.clear()
-        self._has_spoken = False
+        self._let_go()
         self.watchers.remove_all()
         reason = reason or ("transport_error", self.node, why)
         self.ports.all_lost(reason, shun=True, was_up=True)
         self._host.link_down(self, reason)
         self.room.open()
-        newcomer, self._newcomer = self._newcomer, None
-        if newcomer is not None and not newcomer.closed:
-            self._admit(newcomer)
+
+    def _let_go(self) -> None:
+        """Close what carried the link."""
 
     def said_goodbye(self) -> None:
         """The peer shuts down in order."""
         self._lose("it shuts down", ("shutdown", self.node))
 
-    # --- restart or impostor? ---
-
-    def _challenge(self, newcomer: Link, old: Link) -> None:
-        """Another process claims this node ID, and knows the secret: see whether the old one still answers."""
-        newcomer.hold()
-        if self._newcomer is not None:
-            newcomer.close()
-            return
-        self._newcomer = newcomer
-        reads = old.reads
-        old.send(self._probe)
-        # Counted in looks and not by the clock: while our own loop was blocked nobody could be heard.
-        looks = 0
-        timer: Any = self._host.scheduler.hub.loop.timer(_PROBE_SECONDS, _PROBE_SECONDS)
-
-        def look() -> None:
-            nonlocal looks
-            looks += 1
-            if self._newcomer is newcomer and not newcomer.closed and self.link is not None:
-                if old.reads != reads or self.link is not old:  # it moved to another connection, so it is alive
-                    self._refuse(newcomer)
-                elif looks * _PROBE_SECONDS >= IMPOSTOR_SECONDS:
-                    self._lose("the node was restarted")
-                else:
-                    return
-            timer.stop()
-            timer.close()
-
-        timer.start(look, update=True)
-
-    def _refuse(self, newcomer: Link) -> None:
-        self._newcomer = None
-        text = f"a node {self.node} is alive at {self.link.transport.peer_address if self.link else '?'}"
-        self._log(
-            logging.ERROR, "refused a second node with the ID %s at %s", self.node, newcomer.transport.peer_address
-        )
-        newcomer.send(["", "refused", text])
-        # Once the text has left; nothing of what it sent is ever handled.
-        newcomer.has_ended = True
-        newcomer.finish()
-
-    def _admit(self, newcomer: Link) -> None:
-        self._links.append(newcomer)
-        self._use(newcomer)
-        # Later: it runs the pump, and whoever reached the hard limit is not on the hub.
-        self._host.scheduler.hub.loop.run_callback(newcomer.release)
-
     # --- the end ---
 
     @property
     def is_waiting(self) -> bool:
-        """Whether something waits for a link."""
-        return bool(self._queue)
+        """Whether something waits for a link, here or on the way to another node."""
+        return bool(self._queue) or any(rider.is_waiting for rider in self.riders)
 
     def depart(self) -> list[Link]:
         """Tell the peer that we shut down, and send it nothing more; monitors of its ports here fire.
@@ -577,23 +421,7 @@ class Peer:
         Returns:
             Its links, which close by themselves when the peer has heard everything.
         """
-        leaving: list[Link] = []
-        for link in self._links:
-            if not link.is_up:
-                link.close()
-                continue
-            if link is self.link and link.greeting is not None and link.greeting.is_ours:
-                link.send(["", "bye"])
-            link.finish()
-            link.deafen()
-            if not link.closed:
-                leaving.append(link)
-        if self._newcomer is not None:
-            self._newcomer.close()
-        self._links.clear()
-        self._newcomer = None
         self._dialling = False
-        self._hopes.clear()
         why, reason = "this node shuts down", ("shutdown", self._host.node_id)
         if self.link is not None:
             self._lose(why, reason)
@@ -602,4 +430,4 @@ class Peer:
             self._queued_bytes = 0
             self.ports.all_lost(reason, shun=False, was_up=False)
             self.room.open()
-        return leaving
+        return []

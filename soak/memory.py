@@ -31,6 +31,7 @@ import gevent.pool
 from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
+import aemp_gevent.connections
 import aemp_gevent.peer
 from aemp_gevent import Node
 from aemp_gevent.scheduler import Runner
@@ -47,8 +48,13 @@ SETTINGS: dict[str, Any] = {
     "high_water_bytes": 32 * 1024,
 }
 
-QUICK = {"IMPOSTOR_SECONDS": 0.4, "_PROBE_SECONDS": 0.05, "_FIRST_RETRY_SECONDS": 0.05, "_LAST_RETRY_SECONDS": 0.2}
-"""Constants of :mod:`aemp_gevent.peer` that are no settings, and would make every world last ten seconds."""
+QUICK: list[tuple[Any, str, float]] = [
+    (aemp_gevent.connections, "IMPOSTOR_SECONDS", 0.4),
+    (aemp_gevent.connections, "_PROBE_SECONDS", 0.05),
+    (aemp_gevent.peer, "_FIRST_RETRY_SECONDS", 0.05),
+    (aemp_gevent.peer, "_LAST_RETRY_SECONDS", 0.2),
+]
+"""Constants that are no settings, and would make every world last ten seconds."""
 
 WITHIN = 3.0
 """Seconds until a monitor has fired: ``monitor_timeout``, a heartbeat's, and as much again; see :class:`Lag` for
@@ -423,14 +429,14 @@ def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int, at_most: 
 @contextmanager
 def quick_peers() -> Generator[None, None, None]:
     """Make peers try again sooner than a real network would like."""
-    kept = {name: getattr(aemp_gevent.peer, name) for name in QUICK}
-    for name, value in QUICK.items():
-        setattr(aemp_gevent.peer, name, value)
+    kept = [(module, name, getattr(module, name)) for module, name, _ in QUICK]
+    for module, name, value in QUICK:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        for name, value in kept.items():
-            setattr(aemp_gevent.peer, name, value)
+        for module, name, value in kept:
+            setattr(module, name, value)
 
 
 def _live_greenlets() -> list[greenlet]:
