@@ -47,7 +47,7 @@ class DirectPeer(Peer):
         host: The node this is a peer of.
     """
 
-    link: Link | None
+    link: Link | None  # pyright: ignore[reportIncompatibleVariableOverride]  # it is never set to another
 
     def __init__(self, node: str, host: Host) -> None:
         super().__init__(node, host)
@@ -114,6 +114,13 @@ class DirectPeer(Peer):
         if (link.greeting and link.greeting.is_ours) or not any(other.proved for other in self._links):
             link.prove()
 
+    def adopt(self, link: Link) -> None:
+        """Take over a link that is up, and has just begun; the peer had none."""
+        link.owner = self
+        self._links.append(link)
+        self._has_spoken = True
+        self.came_up(link)
+
     def _prove_next(self) -> None:
         """A connection failed: let one go on that was held back for it."""
         if self.link is None and self._links and not any(link.proved for link in self._links):
@@ -165,7 +172,7 @@ class DirectPeer(Peer):
         else:
             self._host.request(self, message)
 
-    def begins(self, link: Link) -> bool:
+    def begins(self, link: Link, packet: list[Any]) -> bool:
         # A second connection of one link that brings messages begins with an "after", unless the
         # other ones brought nothing yet. So this one belongs to a former link, which the peer
         # has lost already, and its messages may be older than those handled since.

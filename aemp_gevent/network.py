@@ -27,14 +27,17 @@ from aemp_gevent.flow import Handover
 from aemp_gevent.forking import Helper, keep
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
-from aemp_gevent.link import Link
+from aemp_gevent.joining import join
+from aemp_gevent.link import Link, LinkOwner
 from aemp_gevent.loopwatch import LoopWatch, watch_loop
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Reason
 from aemp_gevent.resolve import resolve_node
+from aemp_gevent.routes import Routes
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
 from aemp_gevent.transport import Transport
+from aemp_gevent.virtual import VirtualPeer
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake
@@ -70,8 +73,12 @@ class Stranger:
         self._target = target
 
     def greeted(self, link: Link) -> None:
-        self._network.strangers.discard(link)
         assert link.greeting is not None  # that is what "greeted" means
+        why = self._network.routes.check_greeting(link.greeting.node)
+        if why:
+            link.fail(why)
+            return
+        self._network.strangers.discard(link)
         peer = self._network.peer(link.greeting.node)
         if self._target is not None and self._target is not peer:
             self._target.attempt_failed(f"the node at {link.transport.peer_address} is {peer.node}")
@@ -94,7 +101,7 @@ class Stranger:
 
     def came_up(self, link: Link) -> None: ...
 
-    def begins(self, link: Link) -> bool:
+    def begins(self, link: Link, packet: list[Any]) -> bool:
         return False
 
     def requested(self, link: Link, message: list[Any]) -> None: ...
@@ -124,7 +131,7 @@ class Leaver:
 
     def came_up(self, link: Link) -> None: ...
 
-    def begins(self, link: Link) -> bool:
+    def begins(self, link: Link, packet: list[Any]) -> bool:
         return True
 
     def requested(self, link: Link, message: list[Any]) -> None: ...
@@ -157,13 +164,16 @@ class Network:
     ) -> None:
         _ = scheduler.hub  # the node is this thread's from now on
         self.node_id = node_id
+        self.master: str | None = None
+        """The ID of this node's master, if it is a slave."""
         self.scheduler = scheduler
         self.settings = settings
         self.peers: dict[str, Peer] = {}
         self._requested = requested
         self._up = up
         self._down = down
-        self._incarnation = ids.new_uniq()
+        self.incarnation = ids.new_uniq()
+        """Which process of its node this is."""
         self._sweep_at = IDLE_PEERS
         self._listeners: list[Listening] = []
         self.strangers: set[Link] = set()
@@ -172,7 +182,7 @@ class Network:
         patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None
-        self._carrier = carrier or SocketCarrier(scheduler.hub, patience)
+        self.carrier = carrier or SocketCarrier(scheduler.hub, patience)
         self._dials = _helpers()
         self._seeds = _helpers()
         self._leaving: list[Link] = []
@@ -180,6 +190,9 @@ class Network:
         self._changed = Event()
         self.handover = Handover(self)
         """How other native threads send."""
+        self.routes = Routes(self)
+        """Ways to slaves, and from this node if it is one."""
+        self._seeds_to_keep = settings.seeds
 
     # --- peers ---
 
@@ -189,7 +202,9 @@ class Network:
         if peer is None:
             if len(self.peers) >= self._sweep_at:
                 self._sweep()
-            peer = self.peers[node] = DirectPeer(node, self)
+            hop = self.routes.hop_to(node)
+            peer = DirectPeer(node, self) if hop is None else VirtualPeer(node, self, hop)
+            self.peers[node] = peer
         return peer
 
     def known_peer(self, node: str) -> Peer | None:
@@ -229,12 +244,15 @@ class Network:
     def link_up(self, peer: Peer) -> None:
         self.changed()
         self._up(peer)
+        self.routes.link_up(peer)
 
     def link_down(self, peer: Peer, reason: Reason) -> None:
         self.changed()
         self._down(peer, reason)
+        self.routes.link_down(peer, reason)
 
-    def unreachable(self, peer: Peer, why: str) -> None: ...
+    def unreachable(self, peer: Peer, why: str) -> None:
+        self.routes.unreachable(peer, why)
 
     def request(self, peer: Peer, message: list[Any]) -> None:
         self._requested(peer, message)
@@ -243,6 +261,34 @@ class Network:
         """Wake whoever waits for links to come or go."""
         changed, self._changed = self._changed, Event()
         changed.set()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this node shuts down."""
+        return self._closed
+
+    # --- being a slave ---
+
+    def join(self, name: str, masters: Sequence[str], taken_in: Callable[[str], None]) -> None:
+        """Become a slave of the first master that takes us in, and keep a link to it. Blocks.
+
+        Args:
+            name: The part of the node ID before the master's.
+            masters: Noderefs.
+            taken_in: Called on the hub with the node ID, before anything of the master's is handled.
+
+        Raises:
+            NoMasterError: None did within ``monitor_timeout``.
+        """
+
+        def adopt(link: Link, master: str) -> None:
+            self.master = master
+            taken_in(self.node_id)
+            peer = self.peer(master)
+            assert isinstance(peer, DirectPeer)  # it is our hop
+            peer.adopt(link)
+
+        self._seeds_to_keep = (join(self, name, masters, adopt),)
 
     # --- listening ---
 
@@ -254,7 +300,7 @@ class Network:
         """
         try:
             for endpoint in endpoints:
-                self._listeners.append(self._carrier.listen(endpoint, self._accepted))
+                self._listeners.append(self.carrier.listen(endpoint, self._accepted))
         except BaseException:
             self.close()
             raise
@@ -265,11 +311,11 @@ class Network:
         self._loop_watch = watch_loop(self.scheduler.hub)
         for listener in self._listeners:
             listener.start()
-        for seed in self.settings.seeds:
+        for seed in self._seeds_to_keep:
             self._seeds.spawn(self._keep_seed, seed)
 
     def _accepted(self, transport: Transport) -> None:
-        self._link(transport, None, dialled=False)
+        self.link(transport, Stranger(self, None), dialled=False)
 
     # --- dialling ---
 
@@ -284,7 +330,7 @@ class Network:
         patience = max(self.settings.monitor_timeout - self.settings.handshake_timeout, 1.0)
         try:
             # Both in the try: the connection may be gone again before we look at it.
-            self._link(self._carrier.dial(endpoints, patience), peer, dialled=True)
+            self.link(self.carrier.dial(endpoints, patience), Stranger(self, peer), dialled=True)
         except (OSError, AempError) as error:
             peer.attempt_failed(str(error))
 
@@ -309,7 +355,8 @@ class Network:
             if not set(endpoints).isdisjoint(ids.endpoints(self.node_id)):
                 self._own_seeds.add(seed)
                 return None
-            link = self._link(self._carrier.dial(endpoints, self.settings.monitor_timeout), None, dialled=True)
+            transport = self.carrier.dial(endpoints, self.settings.monitor_timeout)
+            link = self.link(transport, Stranger(self, None), dialled=True)
         except (AempError, OSError) as error:
             _log.info("seed %s cannot be reached: %s", seed, error)
             return None
@@ -319,13 +366,13 @@ class Network:
         greeting = link.greeting
         if greeting is None:
             return None
-        if greeting.node == self.node_id and greeting.uniq == self._incarnation:
+        if greeting.node == self.node_id and greeting.uniq == self.incarnation:
             self._own_seeds.add(seed)  # by another address than our noderef's
         return self.peers.get(greeting.node)
 
     # --- links ---
 
-    def _link(self, transport: Transport, target: Peer | None, *, dialled: bool) -> Link:
+    def link(self, transport: Transport, owner: LinkOwner, *, dialled: bool) -> Link:
         """Start a handshake on a connection."""
         nonce = secrets.token_urlsafe(_NONCE_BYTES)
         greeting = Greeting(
@@ -336,14 +383,14 @@ class Network:
                 ("provider", PROVIDER),
                 ("peeraddr", transport.peer_address),
                 ("mproto", "1"),
-                ("uniq", self._incarnation),
+                ("uniq", self.incarnation),
                 ("heartbeat", f"{self.settings.heartbeat_timeout:g}"),
             ),
         )
         link = Link(
             transport,
             Handshake(greeting, nonce, self.settings.secret_bytes),
-            Stranger(self, target),
+            owner,
             self.scheduler,
             prefix=self.node_id + "#",
             nonce=nonce,
@@ -354,6 +401,11 @@ class Network:
         self.strangers.add(link)
         link.start(self.settings.handshake_timeout)
         return link
+
+    def forget(self, link: Link) -> None:
+        """A connection is none of a stranger's any more."""
+        self.strangers.discard(link)
+        self.changed()
 
     # --- the end ---
 
@@ -415,8 +467,10 @@ class Network:
         if watching:
             self._stop_beating()
         for peer in self.peers.values():
+            if watching and isinstance(peer, VirtualPeer):
+                peer.abandon()
             peer.room.open()  # greenlets that are not ours go on in the child, and would wait for ever
-        self._carrier.abandon()
+        self.carrier.abandon()
         for listener in self._listeners:
             listener.abandon()
         for link in self._links:

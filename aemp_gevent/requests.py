@@ -26,7 +26,7 @@ from aemp_gevent.settings import Settings
 
 PERL_SPAWN = "AnyEvent::MP::_spawn"
 
-BETWEEN_NODES = frozenset({"mon0", "mon1", "kil0", "after", "refused", "bye"})
+BETWEEN_NODES = frozenset({"mon0", "mon1", "kil0", "after", "refused", "bye", "via", "via_up", "via_down"})
 """Requests that are about the node that sends them: they are relayed for nobody."""
 
 
@@ -51,6 +51,9 @@ class Host(Protocol):
         """Create a port of this name, and run a function in it that the peer may call."""
 
     def no_such_port(self, name: str) -> Reason: ...
+
+    def route(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
+        """Take, or pass on, a packet from or to a slave node."""
 
     def info(self) -> dict[str, Any]:
         """Return what the node tells about itself."""
@@ -135,6 +138,10 @@ class Requests:
         if peer is not None:
             peer.said_goodbye()
 
+    def _via(self, peer: Peer | None, origin: Any, destination: Any, packet: Any) -> None:
+        if peer is not None:
+            self._host.route(peer, origin, destination, packet)
+
     def _eval(self, peer: Peer | None, text: str, *reply: Any) -> None:
         settings = self._host.settings
         if peer is not None and not (settings is not None and settings.allow_eval and not settings.secure):
@@ -187,6 +194,7 @@ class Requests:
         "kil0": _kil0,
         "kil1": _kil1,
         "bye": _bye,
+        "via": _via,
         "eval": _eval,
         PERL_SPAWN: _spawn,
     }

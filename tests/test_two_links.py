@@ -22,7 +22,7 @@ import pytest
 
 import aemp_gevent.local
 import aemp_gevent.network
-from aemp_gevent.network import Network
+from aemp_gevent.network import Network, Stranger
 from aemp_gevent.node import Node
 from aemp_gevent.peer import Peer
 from aemp_gevent.scheduler import JOB, Job, Scheduler
@@ -309,7 +309,7 @@ class World:
         near.other, far.other = far, near
         self.ends += near, far
         self.accepts.append((self.sides[1 - side.number], far))
-        side.network._link(near, peer, dialled=True)
+        side.network.link(near, Stranger(side.network, peer), dialled=True)
 
     def refuse(self, number: int) -> None:
         side, peer = self.dials.pop(number)
