@@ -273,7 +273,10 @@ class World:
         self.network.refuse(*self._pair())
 
     def _delay(self) -> None:
-        self.network.delay(*self._pair(), self.dice.uniform(0.0, 0.1), self.dice.uniform(0.0, 0.1))
+        # What many send to a slave waits at its master, unpaused: a line as slow as others may be would
+        # be busy with it for longer than a death may take to be told.
+        longest = 0.02 if self._wanted else 0.1
+        self.network.delay(*self._pair(), self.dice.uniform(0.0, longest), self.dice.uniform(0.0, longest))
 
     def _crash(self) -> None:
         if len(self.members) < len(self._ids) - 3:
