@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
 
 import aemp_gevent.routes
@@ -158,8 +159,6 @@ def test_slave_believes_only_its_master(make_node: MakeNode) -> None:
     """A master of ours that is a raw peer: what it passes on is taken, but not what it wraps as its own."""
     with RawListener() as listener:
         node = Node()
-        import gevent
-
         joining = gevent.spawn(node.initialise_node, "slave/x", listener.id, secret=SECRET)
         master = listener.accept(extras=OURS).shake()
         try:
@@ -183,6 +182,26 @@ def test_slave_believes_only_its_master(make_node: MakeNode) -> None:
             node.shutdown(0.2)
 
 
+def test_slave_links_with_nobody_but_its_master(make_node: MakeNode) -> None:
+    """Also when somebody else has its master's address."""
+    with RawListener() as listener:
+        node = Node()
+        joining = gevent.spawn(node.initialise_node, "slave/x", listener.id, secret=SECRET)
+        try:
+            with listener.accept(extras=OURS).shake() as master:
+                master.send(master.packet())
+                joining.get(timeout=10)
+            sock, _address = listener.sock.accept()
+            with RawPeer(sock, "10.0.0.1:1", extras=OURS) as other:
+                assert other.greet().node == node.NODE()
+                assert other.closed()
+            with listener.accept(extras=OURS).shake():
+                wait_until(lambda: node.node_is_up(listener.id))
+            assert "10.0.0.1:1" not in node._network.peers  # type: ignore[union-attr]
+        finally:
+            node.shutdown(0.2)
+
+
 @pytest.mark.parametrize("packet", [[], [5], [None, 1], [["x"]], ["nobody"], ["", "via_up"], ["", "via_down"], ["", 5]])
 def test_bad_packet_inside_hurts_nobody(make_node: MakeNode, packet: list[Any]) -> None:
     master, public = make_node(), make_node()
@@ -203,6 +222,7 @@ def test_peer_of_another_library_is_neither_passed_on_to_nor_from(make_node: Mak
         assert "knows nothing of slave nodes" in deaths.wait()[2]
         foreign.send(via("127.0.0.1:9", real.NODE(), up("127.0.0.1:9", "word")))
         assert foreign.answers()  # and got nothing before
+        assert not master._network.routes._conversations  # type: ignore[union-attr]
 
 
 def test_node_of_another_library_carries_nothing(make_node: MakeNode) -> None:

@@ -289,6 +289,13 @@ def test_slave_that_does_not_answer_is_reported(place: Place) -> None:
     assert reason[:2] == ("transport_error", place.s1.NODE()) and "no answer" in reason[2]
 
 
+def test_unreachable_master_is_reported_at_once(network: MemoryNetwork) -> None:
+    """Not only when nobody has answered for long."""
+    here, deaths = network.node(**{**QUICK, "monitor_timeout": 60.0}), Deaths()
+    here.mon("slave/nobody@10.9.9.9:4040#x", deaths)
+    assert "10.9.9.9:4040, through which it is reached" in deaths.wait()[2]
+
+
 def test_unreachable_node_is_reported_to_a_slave(place: Place) -> None:
     deaths = Deaths()
     place.s1.mon("10.9.9.9:4040#x", deaths)
