@@ -329,6 +329,57 @@ def test_senders_to_a_slave_are_paused_at_the_first_hop(place: Place) -> None:
         sender.kill()
 
 
+@pytest.mark.slow
+def test_what_paused_senders_sent_does_not_drop_the_carrying_link(place: Place) -> None:
+    settings = {**QUICK, "heartbeat_timeout": 60.0, "high_water_bytes": 20_000, "max_message_bytes": 2 * 2**20}
+    master = place.network.node(**settings)
+    slave = place.network.node("slave/x", master.NODE(), **settings)
+    public = place.network.node(**settings)
+    far, deaths = Inbox(public), Deaths()
+    slave.mon(far, deaths)
+    slave.snd(far, "up")
+    wait_until(lambda: far.messages == [("up",)])
+    place.network.block(slave, master)
+    senders = [gevent.spawn(slave.snd, far, b"x" * 2**20) for _ in range(24)]
+    try:
+        peer = slave._network.peer(public.NODE())  # type: ignore[union-attr]
+        wait_until(lambda: peer.unsent > 23 * 2**20)
+        assert peer.unsent > slave._network.settings.hard_limit_bytes  # type: ignore[union-attr]
+        slave.kil(f"{public.NODE()}#nobody")
+        slave.kil(f"{master.NODE()}#nobody")
+        place.network.heal()
+        wait_until(lambda: len(far.messages) == 25, within=20.0)
+    finally:
+        gevent.killall(senders)
+    assert deaths.count == 0
+
+
+@pytest.mark.slow
+def test_slave_that_does_not_read_is_dropped_by_its_master_at_the_hard_limit(place: Place) -> None:
+    settings = {**QUICK, "heartbeat_timeout": 60.0, "high_water_bytes": 20_000, "max_message_bytes": 2**20}
+    master = place.network.node(**settings)
+    slave = place.network.node("slave/x", master.NODE(), **settings)
+    public = place.network.node(**settings)
+    far, deaths, others = Inbox(slave), Deaths(), Deaths()
+    public.mon(far, deaths)
+    public.mon(master.NODE(), others)
+    public.snd(far, "up")
+    wait_until(lambda: far.messages == [("up",)])
+    place.network.block(master, slave)
+
+    def send() -> None:
+        while deaths.count == 0:
+            public.snd(far, b"x" * 2**19)
+
+    sender = gevent.spawn(send)
+    try:
+        reason = deaths.wait(20.0)
+        assert reason[:2] == ("transport_error", slave.NODE()) and "hard limit" in reason[2]
+        assert others.count == 0
+    finally:
+        sender.kill()
+
+
 def test_message_too_large_for_the_way_raises_and_one_that_just_fits_arrives(place: Place) -> None:
     from aemp_gevent import MessageTooLargeError
 
