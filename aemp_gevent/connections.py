@@ -47,7 +47,7 @@ class DirectPeer(Peer):
         host: The node this is a peer of.
     """
 
-    link: Link | None  # pyright: ignore[reportIncompatibleVariableOverride]  # it is never set to another
+    link: Link | None
 
     def __init__(self, node: str, host: Host) -> None:
         super().__init__(node, host)
@@ -140,7 +140,8 @@ class DirectPeer(Peer):
             self._use(link)
         elif self._key(link) < self._key(current):  # rule 3
             link.send(["", "after", current.nonce])
-            self.link = link
+            # A lane that is a link, and never set to another.
+            self.link = link  # pyright: ignore[reportIncompatibleVariableOverride]
             self._retire(current)
         else:
             self._retire(link)

@@ -234,8 +234,8 @@ class World:
 
     def _hop(self, one: str, other: str) -> tuple[str, str]:
         """Return two nodes on the way between two, that have a connection."""
-        way = [one, ids.master_of(one), ids.master_of(other), other]
-        way = [node for node, after in zip(way, [*way[1:], None], strict=True) if node is not None and node != after]
+        doors = (one, ids.master_of(one), ids.master_of(other), other)
+        way = list(dict.fromkeys(node for node in doors if node is not None))
         if len(way) < 2:
             return one, other
         place = self.dice.randrange(len(way) - 1)

@@ -335,10 +335,11 @@ def test_what_paused_senders_sent_does_not_drop_the_carrying_link(place: Place) 
     master = place.network.node(**settings)
     slave = place.network.node("slave/x", master.NODE(), **settings)
     public = place.network.node(**settings)
-    far, deaths = Inbox(public), Deaths()
-    slave.mon(far, deaths)
-    slave.snd(far, "up")
-    wait_until(lambda: far.messages == [("up",)])
+    far, beside, deaths = Inbox(public), Inbox(place.public), Deaths()
+    for inbox in (far, beside):
+        slave.mon(inbox, deaths)
+        slave.snd(inbox, "up")
+    wait_until(lambda: far.messages == beside.messages == [("up",)])
     place.network.block(slave, master)
     senders = [gevent.spawn(slave.snd, far, b"x" * 2**20) for _ in range(24)]
     try:
@@ -346,6 +347,7 @@ def test_what_paused_senders_sent_does_not_drop_the_carrying_link(place: Place) 
         wait_until(lambda: peer.unsent > 23 * 2**20)
         assert peer.unsent > slave._network.settings.hard_limit_bytes  # type: ignore[union-attr]
         slave.kil(f"{public.NODE()}#nobody")
+        slave.kil(f"{place.public.NODE()}#nobody")
         slave.kil(f"{master.NODE()}#nobody")
         place.network.heal()
         wait_until(lambda: len(far.messages) == 25, within=20.0)
