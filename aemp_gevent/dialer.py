@@ -49,7 +49,7 @@ def _connect(endpoint: Endpoint, timeout: float, under_way: set[socket.socket]) 
     try:
         sock.settimeout(timeout)
         sock.connect(address)
-    except OSError:
+    except BaseException:  # also when the greenlet that waits is killed
         sock.close()
         raise
     finally:

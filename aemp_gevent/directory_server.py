@@ -71,7 +71,7 @@ class _Guest:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        self.is_ours = bool(peer.link and peer.link.greeting and peer.link.greeting.is_ours)
+        self.is_ours = bool(peer.greeting and peer.greeting.is_ours)
         self.is_global = False
         self.families: set[str] = set()
         """What it watches."""

@@ -13,7 +13,7 @@ Nothing here imports anything of ours. Read :mod:`aemp_gevent.ids` next.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from greenlet import GreenletExit
 
@@ -251,6 +251,19 @@ class ListenError(AempError, OSError):
             f"cannot listen on {endpoint}: {why}; is another node running there? 'binds' can name another address"
         )
         self.endpoint = endpoint
+
+
+class NoMasterError(AempError, OSError):
+    """None of a slave's masters took it in: the node is as it was, and may try again."""
+
+    def __init__(self, failures: Mapping[str, str], timeout: float) -> None:
+        each = "; ".join(f"{master}: {why}" for master, why in failures.items())
+        super().__init__(
+            f"no master took this slave in within {timeout:g} s (monitor_timeout): {each}; "
+            "are they running, reachable from here, and is their secret the same?"
+        )
+        self.failures = dict(failures)
+        """What went wrong last, by master."""
 
 
 class SpawnRefusedError(AempError):

@@ -29,7 +29,7 @@ Packet = list[Any]
 
 def speaks(peer: Peer) -> bool:
     """Return whether a peer whose link is up knows this protocol."""
-    return peer.link is not None and peer.link.greeting is not None and peer.link.greeting.extra("gproto") is not None
+    return peer.greeting is not None and peer.greeting.extra("gproto") is not None
 
 
 # --- saying ---

@@ -43,10 +43,14 @@ _ALPHABET = string.ascii_letters + string.digits
 _UNIQ_LENGTH = 10
 
 MAX_NAME = 255  # a greeting line, which holds more than the name, has 4096 bytes
+_MAX_SLAVE_ID = 2048  # it is in each greeting, which has 4096, and around each packet
 _NAMED_NODE = re.compile(r"[A-Za-z0-9_.:/-]+")
 _NODE_ID = re.compile(r"[A-Za-z0-9_.:/-]+|slave/[A-Za-z0-9_.:/-]+@[A-Za-z0-9_.:/!\[\]%-]+")
 _ENDS_IN_PORT = re.compile(r":\d+$")
 _HOST = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+_SLAVE_ID = re.compile(r"slave/[A-Za-z0-9_.:/-]+@([A-Za-z0-9_.:/!\[\]%-]+)")
 
 
 def new_uniq() -> str:
@@ -126,6 +130,52 @@ class Endpoint:
         except ValueError:
             return False
         return True
+
+
+def is_node_id(node: str) -> bool:
+    """Whether messages can be sent to a node of this ID."""
+    return bool(node) and node.isprintable() and not _fault_of(node)
+
+
+def master_of(node: str) -> str | None:
+    """Return the ID of a slave's master; None for all other nodes, and for what is no node ID."""
+    if not node.startswith(SLAVE_PREFIX):
+        return None
+    found = _SLAVE_ID.fullmatch(node)
+    return found[1].replace("!", ",") if found else None
+
+
+def slave_id(name: str, master: str) -> str:
+    """Return the ID of a slave.
+
+    Args:
+        name: See :func:`slave_name`.
+        master: The master's ID.
+
+    Raises:
+        InvalidNoderefError: The master's ID cannot be part of another.
+    """
+    node = f"{SLAVE_PREFIX}{name}@{master.replace(',', '!')}"
+    if master_of(node) != master or len(node) > _MAX_SLAVE_ID:
+        raise InvalidNoderefError(master, "a node of this ID cannot have slaves: their IDs would not be valid")
+    return node
+
+
+def slave_name(noderef: str) -> str:
+    """Return the name in ``slave/name``, and for ``slave/`` one that no other process ever had.
+
+    Raises:
+        InvalidNoderefError: The name is malformed.
+    """
+    name = noderef.removeprefix(SLAVE_PREFIX) or new_uniq()
+    if len(name) > MAX_NAME:
+        raise InvalidNoderefError(noderef[:40] + "…", f"a slave's name has at most {MAX_NAME} characters")
+    if not _NAMED_NODE.fullmatch(name):
+        why = "a slave's name consists of letters, digits and the characters _ . : / -"
+        if "@" in name:
+            why = "write 'slave/name', and give the masters as seeds: the name becomes 'slave/name@master' by itself"
+        raise InvalidNoderefError(noderef, why)
+    return name
 
 
 def parse_endpoint(component: str) -> Endpoint:

@@ -37,8 +37,11 @@ class LinkOwner(Protocol):
     def requested(self, link: Link, message: list[Any]) -> None:
         """A packet for the node port came; ``message`` is without the port name."""
 
-    def begins(self, link: Link) -> bool:
-        """The peer sends its first packet, and that is no ``after``; return whether it may be handled."""
+    def begins(self, link: Link, packet: list[Any]) -> bool:
+        """This is the first packet, and no ``after``; return whether it, and what follows, may be handled.
+
+        Who returns True may have given the link another owner, but may not hold it.
+        """
         ...
 
     def ended(self, link: Link) -> None:
@@ -235,7 +238,7 @@ class Link:
             self._has_begun = True
             if packet.__class__ is list and packet[:2] == ["", "after"]:
                 return itertools.chain((packet,), iterator)
-            if self.owner.begins(self):
+            if self.owner.begins(self, packet):
                 return itertools.chain((packet,), iterator)
             self.fail("it brings what was sent over a link that is lost")
             break

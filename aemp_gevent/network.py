@@ -21,20 +21,24 @@ from gevent.event import AsyncResult, Event
 from aemp_gevent import ids
 from aemp_gevent._version import __version__
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
+from aemp_gevent.connections import DirectPeer
 from aemp_gevent.errors import AempError
 from aemp_gevent.flow import Handover
 from aemp_gevent.forking import Helper, helpers, keep
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
-from aemp_gevent.link import Link
+from aemp_gevent.joining import join
+from aemp_gevent.link import Link, LinkOwner
 from aemp_gevent.loopwatch import LoopWatch, watch_loop
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Reason
 from aemp_gevent.resolve import own_addresses
+from aemp_gevent.routes import Routes
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.seeds import Seeds
 from aemp_gevent.settings import Settings
 from aemp_gevent.transport import Transport
+from aemp_gevent.virtual import VirtualPeer
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake
@@ -72,11 +76,16 @@ class Stranger:
         self._target = target
 
     def greeted(self, link: Link) -> None:
-        self._network.strangers.discard(link)
         assert link.greeting is not None  # that is what "greeted" means
+        why = self._network.routes.check_greeting(link.greeting.node)
+        if why:
+            link.fail(why)
+            return
+        self._network.strangers.discard(link)
         peer = self._network.peer(link.greeting.node)
         if self._target is not None and self._target is not peer:
             self._target.attempt_failed(f"the node at {link.transport.peer_address} is {peer.node}")
+        assert isinstance(peer, DirectPeer)  # as all are
         peer.greeted(link)
 
     def failed(self, link: Link, why: str) -> None:
@@ -95,7 +104,7 @@ class Stranger:
 
     def came_up(self, link: Link) -> None: ...
 
-    def begins(self, link: Link) -> bool:
+    def begins(self, link: Link, packet: list[Any]) -> bool:
         return False
 
     def requested(self, link: Link, message: list[Any]) -> None: ...
@@ -125,7 +134,7 @@ class Leaver:
 
     def came_up(self, link: Link) -> None: ...
 
-    def begins(self, link: Link) -> bool:
+    def begins(self, link: Link, packet: list[Any]) -> bool:
         return True
 
     def requested(self, link: Link, message: list[Any]) -> None: ...
@@ -158,6 +167,8 @@ class Network:
     ) -> None:
         _ = scheduler.hub  # the node is this thread's from now on
         self.node_id = node_id
+        self.master: str | None = None
+        """The ID of this node's master, if it is a slave."""
         self.scheduler = scheduler
         self.settings = settings
         self.peers: dict[str, Peer] = {}
@@ -165,6 +176,7 @@ class Network:
         self._up = up
         self._down = down
         self.incarnation = ids.new_uniq()
+        """Which process of its node this is."""
         self.find: Callable[[str, Answered], None] | None = None
         """Asks where a named node listens; never switches. None: there is nobody to ask."""
         self.seeds_changed: Callable[[], None] = _ignore
@@ -179,14 +191,17 @@ class Network:
         patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None
-        self._carrier = carrier or SocketCarrier(scheduler.hub, patience)
+        self.carrier = carrier or SocketCarrier(scheduler.hub, patience)
         self._dials = helpers()
-        self.seeds = Seeds(self)
+        self.seeds = Seeds(self, settings.seeds)
         self._leaving: list[Link] = []
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()  # all that are open, whoever has them
         self._changed = Event()
         self.handover = Handover(self)
         """How other native threads send."""
+        self.routes = Routes(self)
+        """Ways to slaves, and from this node if it is one."""
+        self._seeds_to_keep = settings.seeds
 
     # --- peers ---
 
@@ -196,7 +211,9 @@ class Network:
         if peer is None:
             if len(self.peers) >= self._sweep_at:
                 self._sweep()
-            peer = self.peers[node] = Peer(node, self)
+            hop = self.routes.hop_to(node)
+            peer = DirectPeer(node, self) if hop is None else VirtualPeer(node, self, hop)
+            self.peers[node] = peer
         return peer
 
     def known_peer(self, node: str) -> Peer | None:
@@ -236,12 +253,17 @@ class Network:
     def link_up(self, peer: Peer) -> None:
         self.changed()
         self._up(peer)
+        self.routes.link_up(peer)
         self.seeds.refresh()
 
     def link_down(self, peer: Peer, reason: Reason) -> None:
         self.changed()
         self._down(peer, reason)
         self.seeds.refresh()
+        self.routes.link_down(peer, reason)
+
+    def unreachable(self, peer: Peer, why: str) -> None:
+        self.routes.unreachable(peer, why)
 
     def request(self, peer: Peer, message: list[Any]) -> None:
         self._requested(peer, message)
@@ -273,7 +295,35 @@ class Network:
     def is_kept(self, node: str) -> bool:
         """Return whether there must always be a link to this node."""
         peer = self.peers.get(node)
-        return self.seeds.is_kept(node) or (peer is not None and self.needs(peer))
+        return self.seeds.is_kept(node) or (peer is not None and (self.needs(peer) or self.routes.needs(peer)))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this node shuts down."""
+        return self._closed
+
+    # --- being a slave ---
+
+    def join(self, name: str, masters: Sequence[str], taken_in: Callable[[str], None]) -> None:
+        """Become a slave of the first master that takes us in, and keep a link to it. Blocks.
+
+        Args:
+            name: The part of the node ID before the master's.
+            masters: Noderefs.
+            taken_in: Called on the hub with the node ID, before anything of the master's is handled.
+
+        Raises:
+            NoMasterError: None did within ``monitor_timeout``.
+        """
+
+        def adopt(link: Link, master: str) -> None:
+            self.master = master
+            taken_in(self.node_id)
+            peer = self.peer(master)
+            assert isinstance(peer, DirectPeer)  # it is our hop
+            peer.adopt(link)
+
+        self.seeds = Seeds(self, [join(self, name, masters, adopt)], is_master=True)
 
     # --- listening ---
 
@@ -285,7 +335,7 @@ class Network:
         """
         try:
             for endpoint in endpoints:
-                self._listeners.append(self._carrier.listen(endpoint, self._accepted))
+                self._listeners.append(self.carrier.listen(endpoint, self._accepted))
         except BaseException:
             self.close()
             raise
@@ -299,7 +349,7 @@ class Network:
         self.seeds.start()
 
     def _accepted(self, transport: Transport) -> None:
-        self._link(transport, None, dialled=False)
+        self.link(transport, Stranger(self, None), dialled=False)
 
     # --- dialling ---
 
@@ -317,7 +367,7 @@ class Network:
             endpoints = endpoints or self._find(peer, patience)
             # Both in the try: the connection may be gone again before we look at it.
             patience = max(deadline - monotonic(), 1.0)
-            self._link(self._carrier.dial(endpoints, patience), peer, dialled=True)
+            self.link(self.carrier.dial(endpoints, patience), Stranger(self, peer), dialled=True)
         except (OSError, AempError) as error:
             peer.attempt_failed(str(error))
 
@@ -327,7 +377,7 @@ class Network:
         Raises:
             OSError: Nobody is.
         """
-        return self._link(self._carrier.dial(endpoints, timeout), None, dialled=True)
+        return self.link(self.carrier.dial(endpoints, timeout), Stranger(self, None), dialled=True)
 
     # --- where nodes listen whose IDs do not say it ---
 
@@ -392,7 +442,7 @@ class Network:
 
     # --- links ---
 
-    def _link(self, transport: Transport, target: Peer | None, *, dialled: bool) -> Link:
+    def link(self, transport: Transport, owner: LinkOwner, *, dialled: bool) -> Link:
         """Start a handshake on a connection."""
         nonce = secrets.token_urlsafe(_NONCE_BYTES)
         greeting = Greeting(
@@ -411,7 +461,7 @@ class Network:
         link = Link(
             transport,
             Handshake(greeting, nonce, self.settings.secret_bytes),
-            Stranger(self, target),
+            owner,
             self.scheduler,
             prefix=self.node_id + "#",
             nonce=nonce,
@@ -422,6 +472,11 @@ class Network:
         self.strangers.add(link)
         link.start(self.settings.handshake_timeout)
         return link
+
+    def forget(self, link: Link) -> None:
+        """A connection is none of a stranger's any more."""
+        self.strangers.discard(link)
+        self.changed()
 
     # --- the end ---
 
@@ -483,8 +538,10 @@ class Network:
         if watching:
             self._stop_beating()
         for peer in self.peers.values():
+            if watching and isinstance(peer, VirtualPeer):
+                peer.abandon()
             peer.room.open()  # greenlets that are not ours go on in the child, and would wait for ever
-        self._carrier.abandon()
+        self.carrier.abandon()
         for listener in self._listeners:
             listener.abandon()
         for link in self._links:

@@ -16,7 +16,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from socket import gethostname
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -102,6 +102,7 @@ class Node(DirectoryNode):
         self._network: Network | None = None
         self._embedded: EmbeddedEngine | None = None  # the directory's engine, if that is told of links
         self._etcd: EtcdEngine | None = None  # the directory's engine, if that is it
+        self._joining: Network | None = None  # of a slave that has no master yet
         self._initialising = False
         self._ending = False
         self._former_id = self._id
@@ -111,14 +112,20 @@ class Node(DirectoryNode):
         """Be a fresh private node, in a forked child of the process that had this one and keeps its links."""
         if self._etcd is not None:
             self._etcd.abandon()
-        if self._network is not None:
-            self._network.abandon()
+        for network in (self._network, self._joining):
+            if network is not None:
+                network.abandon()
         super().forked()
 
     # --- becoming a networked node ---
 
     def initialise_node(self, noderef: str | None = None, *seeds: str, **settings: Any) -> None:
-        """Become a public node: listen on the endpoints of ``noderef``, and dial the seeds. Blocks until bound.
+        """Become a public node, or a slave: listen on the endpoints of ``noderef`` and dial the seeds, or attach.
+
+        A public node blocks until it is bound. A slave listens nowhere; it has one link, to its
+        master, through which others reach it: the call blocks until a master has taken it in.
+        Its ID is ``slave/name@`` and the master's. When it loses the link it makes it anew, with the
+        same master and under the same ID.
 
         Settings that are not given here come from the environment and the profile file,
         as with :meth:`configure`; but ``nodeid``, ``seeds`` and ``binds`` do not: this
@@ -127,9 +134,11 @@ class Node(DirectoryNode):
         Args:
             noderef: Where this node listens, and so its ID: ``"host:4040"``,
                 ``"127.0.0.1:0"`` (any free port), ``"4041"``, several separated by commas;
-                None or ``""`` guesses from the host's name, with port 4040.
+                None or ``""`` guesses from the host's name, with port 4040. ``"slave/name"``
+                makes a slave, ``"slave/"`` one with a name that no other process has.
             seeds: Noderefs of nodes to link to from the start; they may be unresolved,
-                and down: they are dialled in the background until they answer.
+                and down: they are dialled in the background until they answer. For a slave, the
+                masters it may have; the first that answers is it.
             settings: See :class:`~aemp_gevent.Settings`; above all ``secret``.
 
         Raises:
@@ -137,6 +146,7 @@ class Node(DirectoryNode):
             InvalidNoderefError: A component is malformed, or the name is reserved.
             ResolveError: A host name has no address.
             ListenError: An endpoint cannot be bound, for instance because it is in use.
+            NoMasterError: None of a slave's masters took it in within ``monitor_timeout``.
             AlreadyInitialisedError: The node has its identity already.
             UnknownSettingError, InvalidSettingError: A setting is wrong; the text says where it stands.
             ProfileError: The profile file cannot be used.
@@ -144,19 +154,22 @@ class Node(DirectoryNode):
         After an error the node is as it was, and the call may be repeated.
         """
         wanted = "" if noderef is None else noderef
-        if isinstance(wanted, str) and wanted.startswith(ids.SLAVE_PREFIX):
-            raise InvalidNoderefError(noderef, "slave nodes are not available in this version")
-        ids.check_noderef(wanted)
+        slave = _slave_name(wanted)
+        if slave is None:
+            ids.check_noderef(wanted)
         for name in ("nodeid", "seeds"):
             if name in settings:
                 raise InvalidSettingError(name, settings[name], "give it by position here, or use configure()")
         self._check_uninitialised("initialise_node()")
         given = {**settings, "seeds": seeds, "nodeid": wanted}
         checked = make_settings(given, only_given=("nodeid", "seeds", "binds"))
-        self._initialise(checked, lambda: resolve_node(wanted))
+        if slave is not None:
+            self._become_slave(checked, slave)
+        else:
+            self._initialise(checked, lambda: resolve_node(wanted))
 
     def configure(self, profile: str | None = None, /, **settings: Any) -> None:
-        """Become a networked node as the settings say. Blocks until bound.
+        """Become a networked node as the settings say. Blocks until bound, or taken in by a master.
 
         The same as :meth:`initialise_node`, for nodes that are set up by their operator,
         that have a name instead of a noderef, or that listen elsewhere than their noderef says
@@ -180,6 +193,10 @@ class Node(DirectoryNode):
             raise InvalidSettingError("profile", type(profile), "it is a name; settings are given as nodeid=…, seeds=…")
         checked = make_settings(settings, profile=profile)
         nodeid = ids.expand_node_id(checked.nodeid or "", gethostname(), ids.new_uniq())
+        slave = _slave_name(nodeid)
+        if slave is not None:
+            self._become_slave(checked, slave)
+            return
         try:
             name = ids.check_node_name(nodeid)
         except InvalidNoderefError:
@@ -199,23 +216,54 @@ class Node(DirectoryNode):
             node_id = resolve()
             if settings.binds is not None and any(endpoint.port == 0 for endpoint in ids.endpoints(node_id)):
                 raise InvalidNoderefError(node_id, "with 'binds', others must be told the real port, and 0 is none")
-            network = Network(
-                node_id,
-                self._scheduler,
-                settings,
-                self._requests.handle,
-                self._link_up,
-                self._link_down,
-                self._carrier,
-            )
+            network = self._make_network(node_id, settings)
             bound = network.listen(self._binds(node_id, settings))
             if settings.binds is None:
                 node_id = network.node_id = _with_real_ports(node_id, bound)
         finally:
             self._initialising = False
-        self._network = network
         former_prefix = self._prefix
+        self._network = network
         self._rename(node_id)
+        self._start(services, former_prefix)
+
+    def _become_slave(self, settings: Settings, name: str) -> None:
+        if not settings.seeds:
+            raise InvalidSettingError("seeds", (), f"a slave needs masters: initialise_node('slave/{name}', master, …)")
+        if settings.binds is not None:
+            raise InvalidSettingError("binds", settings.binds, "a slave listens nowhere")
+        self._initialising = True
+        former_prefix = self._prefix
+        network = self._joining = self._make_network(self._id, settings)
+
+        def taken_in(node_id: str) -> None:
+            self._network = network
+            self._rename(node_id)
+
+        try:
+            services = load_services(settings.services)
+            network.join(name, settings.seeds, taken_in)
+        finally:
+            self._initialising = False
+            self._joining = None
+            if self._network is not network:
+                network.close()
+        self._start(services, former_prefix)
+
+    def _make_network(self, node_id: str, settings: Settings) -> Network:
+        return Network(
+            node_id,
+            self._scheduler,
+            settings,
+            self._requests.handle,
+            self._link_up,
+            self._link_down,
+            self._carrier,
+        )
+
+    def _start(self, services: Iterable[Service], former_prefix: str) -> None:
+        network = self._network
+        assert network is not None  # we have just been initialised
         self._directory.start(self._make_engine(network), former_prefix, self._prefix)
         network.find = self._directory.find
         network.start()
@@ -433,6 +481,11 @@ class Node(DirectoryNode):
 
     # --- the node port ---
 
+    def route(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
+        """Take, or pass on, a packet from or to a slave node."""
+        if self._network is not None:
+            self._network.routes.via(peer, origin, destination, packet)
+
     def _node_request(self, msg: Message) -> None:
         self._requests.handle(None, msg)
 
@@ -503,6 +556,13 @@ class Node(DirectoryNode):
 def _call_if_wanted(callbacks: dict[Any, Any], guard: NodeGuard, callback: Handler, args: Message) -> None:
     if guard in callbacks:  # not cancelled since it was queued
         callback(*args)
+
+
+def _slave_name(noderef: object) -> str | None:
+    """Return the name of the slave that a node is to be; None if it is to be another kind of node."""
+    if isinstance(noderef, str) and noderef.startswith(ids.SLAVE_PREFIX):
+        return ids.slave_name(noderef)
+    return None
 
 
 def _with_real_ports(node_id: str, bound: list[Endpoint]) -> str:

@@ -31,7 +31,8 @@ _MASTERS = {"g_global", "g_set", "g_found", "g_reply", "g_chg1", "g_chg2"}
 DIRECTORY = frozenset(_CLIENTS | _MASTERS)
 """Requests of the directory's protocol."""
 
-BETWEEN_NODES = frozenset({"mon0", "mon1", "kil0", "after", "refused", "bye", "idle", "stay"}) | DIRECTORY
+_LINKS = {"mon0", "mon1", "kil0", "after", "refused", "bye", "idle", "stay", "via", "via_up", "via_down"}
+BETWEEN_NODES = frozenset(_LINKS) | DIRECTORY
 """Requests that are about the node that sends them: they are relayed for nobody."""
 
 
@@ -56,6 +57,9 @@ class Host(Protocol):
         """Create a port of this name, and run a function in it that the peer may call."""
 
     def no_such_port(self, name: str) -> Reason: ...
+
+    def route(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
+        """Take, or pass on, a packet from or to a slave node."""
 
     def info(self) -> dict[str, Any]:
         """Return what the node tells about itself."""
@@ -153,6 +157,10 @@ class Requests:
         if peer is not None:
             peer.said_goodbye()
 
+    def _via(self, peer: Peer | None, origin: Any, destination: Any, packet: Any) -> None:
+        if peer is not None:
+            self._host.route(peer, origin, destination, packet)
+
     def _eval(self, peer: Peer | None, text: str, *reply: Any) -> None:
         settings = self._host.settings
         if peer is not None and not (settings is not None and settings.allow_eval and not settings.secure):
@@ -209,6 +217,7 @@ class Requests:
         "kil0": _kil0,
         "kil1": _kil1,
         "bye": _bye,
+        "via": _via,
         "eval": _eval,
         PERL_SPAWN: _spawn,
         **{request: _for_directory(request) for request in DIRECTORY},

@@ -20,7 +20,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from typing import Any, Protocol
 
@@ -131,11 +131,12 @@ class Seed:
         text: As it stands in the settings.
         host: The network.
         chosen: Called when others may be chosen than before.
+        is_name: Whether it stands for whatever the name service says.
     """
 
-    def __init__(self, text: str, host: Host, chosen: Callable[[], None]) -> None:
+    def __init__(self, text: str, host: Host, chosen: Callable[[], None], *, is_name: bool) -> None:
         self.text = text
-        self.is_name = _is_name(text)
+        self.is_name = is_name
         """Whether it is a host name, and so may be many nodes."""
         self.candidates: dict[tuple[Endpoint, ...], Candidate] = {}
         self.chosen: list[str] = []
@@ -299,11 +300,13 @@ class Seeds:
 
     Args:
         host: The network.
+        texts: The seeds.
+        is_master: Whether there is one, and it is this slave's master: the same node always.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, texts: Iterable[str], *, is_master: bool = False) -> None:
         self._host = host
-        self._seeds = [Seed(text, host, self.refresh) for text in host.settings.seeds]
+        self._seeds = [Seed(text, host, self.refresh, is_name=not is_master and _is_name(text)) for text in texts]
         self._keepers: dict[str, Any] = {}  # greenlets, by the node's ID
         self._workers = helpers()
         self._told: tuple[bool, list[str]] = (False, [])

@@ -37,6 +37,9 @@ _log = logging.getLogger("aemp_gevent")
 
 def _check_nodeid(nodeid: str) -> None:
     expanded = ids.expand_node_id(nodeid, "host", "uniq")
+    if expanded.startswith(ids.SLAVE_PREFIX):
+        ids.slave_name(expanded)
+        return
     try:
         ids.check_node_name(expanded)
     except InvalidNoderefError:
@@ -65,6 +68,8 @@ class Settings:
     Attributes:
         nodeid: The node's ID: a name, or a noderef, which is then resolved. ``%n`` in it stands
             for the host's name, ``%u`` for a word that no other process has, ``%%`` for a ``%``.
+            ``slave/name``, or ``slave/`` for a name of its own, makes the node a slave: the first
+            of the seeds that answers becomes its master.
             None guesses a noderef from the host's name and interfaces; a profile asked for by
             name is called after it then: ``profile/%u``.
         binds: Where to listen, as endpoints; ``*`` (or no host at all) stands for all
@@ -73,7 +78,7 @@ class Settings:
             node ``*:0``.
         seeds: Nodes to link to from the start, and always: addresses, one node each; or host names,
             each of which stands for all addresses that it has. Of those behind one name, links are kept to
-            two.
+            two. For a slave, the nodes that may be its master, in this order.
         secret: What all nodes of a network share. There must be one.
         services: What to start with the node: dotted names of modules, which are imported, and of
             functions, each of which is run in a port of its own. A list instead of a name

@@ -31,8 +31,9 @@ import gevent.pool
 from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
+import aemp_gevent.connections
 import aemp_gevent.peer
-from aemp_gevent import Node
+from aemp_gevent import Node, NoMasterError, ids
 from aemp_gevent.scheduler import Runner
 from aemp_gevent.testing import MemoryNetwork
 from soak.checker import Event, Fired, LinkUp, Monitored, Received, Sent, Violation, check
@@ -47,8 +48,13 @@ SETTINGS: dict[str, Any] = {
     "high_water_bytes": 32 * 1024,
 }
 
-QUICK = {"IMPOSTOR_SECONDS": 0.4, "_PROBE_SECONDS": 0.05, "_FIRST_RETRY_SECONDS": 0.05, "_LAST_RETRY_SECONDS": 0.2}
-"""Constants of :mod:`aemp_gevent.peer` that are no settings, and would make every world last ten seconds."""
+QUICK: list[tuple[Any, str, float]] = [
+    (aemp_gevent.connections, "IMPOSTOR_SECONDS", 0.4),
+    (aemp_gevent.connections, "_PROBE_SECONDS", 0.05),
+    (aemp_gevent.peer, "_FIRST_RETRY_SECONDS", 0.05),
+    (aemp_gevent.peer, "_LAST_RETRY_SECONDS", 0.2),
+]
+"""Constants that are no settings, and would make every world last ten seconds."""
 
 WITHIN = 3.0
 """Seconds until a monitor has fired: ``monitor_timeout``, a heartbeat's, and as much again; see :class:`Lag` for
@@ -110,9 +116,10 @@ class World:
         seed: Of everything that chance decides.
         nodes: How many.
         seconds: How long things break.
+        slaves: How many of the nodes are slaves of others.
     """
 
-    def __init__(self, seed: int, nodes: int, seconds: float) -> None:
+    def __init__(self, seed: int, nodes: int, seconds: float, slaves: int = 0) -> None:
         self.seed = seed
         self.dice = random.Random(seed)  # no secret
         self.network = MemoryNetwork(seed, latency=0.0005, jitter=0.002, skew=0.15, split=0.05, buffer_bytes=32 * 1024)
@@ -128,7 +135,15 @@ class World:
         self.waited = 0.0
         """Seconds from the healing until everything was said and done."""
         self._ports: list[str] = []
-        self._ids = [f"10.0.0.{number}:4040" for number in range(1, nodes + 1)]
+        public = [f"10.0.0.{number}:4040" for number in range(1, nodes - slaves + 1)]
+        masters = public[: max(1, slaves // 2)]
+        behind = [ids.slave_id(f"s{number}", masters[number % len(masters)]) for number in range(slaves)]
+        # Neighbours talk to each other most: a slave is one of any kind of node.
+        self._ids = self.dice.sample([*public, *behind], nodes) if slaves else public
+        self._starting = gevent.pool.Group()
+        """Slaves that look for their master."""
+        self._wanted: set[str] = set()
+        """Slaves that are, or are to be, alive."""
         self._seconds = seconds
         self._incarnations = itertools.count(1)
         self.node_references: list[weakref.ref[Node]] = []
@@ -167,18 +182,38 @@ class World:
         """Live, heal, rest, and check."""
         try:
             with self.lag:
-                for node_id in self._ids:
+                for node_id in sorted(self._ids, key=_is_slave):
                     self._start(node_id)
+                self._starting.join()
                 self._break_things()
                 self._heal()
                 self._check()
         finally:
+            self._starting.kill()
             for member in self.members.values():
                 member.stop()
             self.network.close()
 
     def _start(self, node_id: str) -> None:
-        node = self.network.node(node_id, **SETTINGS)
+        if not _is_slave(node_id):
+            self._add(self.network.node(node_id, **SETTINGS))
+        elif node_id not in self._wanted:
+            self._wanted.add(node_id)
+            self._starting.spawn(self._start_slave, node_id)
+
+    def _start_slave(self, node_id: str) -> None:
+        name, _, _ = node_id.removeprefix(ids.SLAVE_PREFIX).partition("@")
+        master = ids.master_of(node_id)
+        assert master is not None  # it is a slave
+        try:
+            node = self.network.node(f"slave/{name}", master, **SETTINGS)
+        except NoMasterError:
+            self._wanted.discard(node_id)
+        else:
+            self._add(node)
+
+    def _add(self, node: Node) -> None:
+        node_id = node.NODE()
         self.node_references.append(weakref.ref(node))
         log = self.logs[f"{node_id}/{next(self._incarnations)}"] = []
         self.members[node_id] = Member(self, node, log, talkers=2)
@@ -212,7 +247,16 @@ class World:
         one = self.dice.choice(list(self.members.values()))
         linked = one.node.up_nodes()
         other = self.dice.choice(linked) if linked else self.dice.choice(self._ids)
-        return one.id, other
+        return self._hop(one.id, other)
+
+    def _hop(self, one: str, other: str) -> tuple[str, str]:
+        """Return two nodes on the way between two, that have a connection."""
+        doors = (one, ids.master_of(one), ids.master_of(other), other)
+        way = list(dict.fromkeys(node for node in doors if node is not None))
+        if len(way) < 2:
+            return one, other
+        place = self.dice.randrange(len(way) - 1)
+        return way[place], way[place + 1]
 
     def _cut(self) -> None:
         self.network.cut(*self._pair())
@@ -220,7 +264,7 @@ class World:
     def _cut_one(self) -> None:
         """Let two nodes dial each other at once, and cut one of the connections, again and again."""
         one = self.dice.choice(list(self.members))
-        other = self._neighbour(one)
+        one, other = self._hop(one, self._neighbour(one))
         self.network.cut(one, other)
         for _ in range(4):
             gevent.sleep(self.dice.uniform(0.002, 0.03))
@@ -234,7 +278,7 @@ class World:
     def _cut_all(self) -> None:
         one = self.dice.choice(list(self.members.values()))
         for other in one.node.up_nodes():
-            self.network.cut(one.id, other)
+            self.network.cut(*self._hop(one.id, other))
 
     def _block(self) -> None:
         self.network.block(*self._pair())
@@ -246,13 +290,17 @@ class World:
         self.network.refuse(*self._pair())
 
     def _delay(self) -> None:
-        self.network.delay(*self._pair(), self.dice.uniform(0.0, 0.1), self.dice.uniform(0.0, 0.1))
+        # What many send to a slave waits at its master, unpaused: a line as slow as others may be would
+        # be busy with it for longer than a death may take to be told.
+        longest = 0.02 if self._wanted else 0.1
+        self.network.delay(*self._pair(), self.dice.uniform(0.0, longest), self.dice.uniform(0.0, longest))
 
     def _crash(self) -> None:
         if len(self.members) < len(self._ids) - 3:
             return
         member = self.members.pop(self.dice.choice(list(self.members)))
         member.stop()
+        self._wanted.discard(member.id)
         self.network.crash(member.node, silent=self.dice.random() < 0.4)
         if self.dice.random() < 0.5:
             self._start(member.id)
@@ -266,6 +314,7 @@ class World:
 
     def _heal(self) -> None:
         self.network.heal()
+        self._starting.join()
         began = monotonic()
         self.resting = True
         # Every node hears of a next one, whatever became of their link before.
@@ -331,15 +380,19 @@ class World:
         for violation in self.violations[:10]:
             yield f"  {violation}"
         for violation in self.violations[:2]:
-            nodes = [name.partition("/")[0] for name in violation.logs]
+            nodes = [name.rpartition("/")[0] for name in violation.logs]
             for name in violation.logs:
-                others = [node for node in nodes if node != name.partition("/")[0]] or nodes
+                others = [node for node in nodes if node != name.rpartition("/")[0]] or nodes
                 yield f"  {name}, what concerns {', '.join(others)}, around the {violation.rule}:"
                 about = [event for event in self.logs[name] if any(_concerns(event, node) for node in others)]
                 before = [event for event in about if event.at <= violation.at][-END_OF_LOG:]
                 after = [event for event in about if event.at > violation.at][:END_OF_LOG]
                 for event in before + after:
                     yield f"    {event}"
+
+
+def _is_slave(node: str) -> bool:
+    return ids.master_of(node) is not None
 
 
 def _concerns(event: Event, node: str) -> bool:
@@ -382,7 +435,9 @@ class Figures:
         )
 
 
-def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int, at_most: float = float("inf")) -> Figures:
+def run(
+    seeds: list[int], *, nodes: int, seconds: float, at_once: int, at_most: float = float("inf"), slaves: int = 0
+) -> Figures:
     """Run a world for each seed, print what fails, and return the figures.
 
     Args:
@@ -391,6 +446,7 @@ def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int, at_most: 
         seconds: How long things break in each.
         at_once: How many worlds share the loop.
         at_most: Seconds after which no further world is begun.
+        slaves: How many of the nodes of each are slaves.
     """
     figures = Figures()
     references: list[weakref.ref[Node]] = []
@@ -398,7 +454,7 @@ def run(seeds: list[int], *, nodes: int, seconds: float, at_once: int, at_most: 
     early = 0
 
     def run_world(seed: int) -> World:
-        world = World(seed, nodes, seconds)
+        world = World(seed, nodes, seconds, slaves)
         try:
             with gevent.Timeout(LONGEST_WORLD_SECONDS):
                 world.run()
@@ -462,14 +518,14 @@ def wait_for_calm() -> None:
 @contextmanager
 def quick_peers() -> Generator[None, None, None]:
     """Make peers try again sooner than a real network would like."""
-    kept = {name: getattr(aemp_gevent.peer, name) for name in QUICK}
-    for name, value in QUICK.items():
-        setattr(aemp_gevent.peer, name, value)
+    kept = [(module, name, getattr(module, name)) for module, name, _ in QUICK]
+    for module, name, value in QUICK:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        for name, value in kept.items():
-            setattr(aemp_gevent.peer, name, value)
+        for module, name, value in kept:
+            setattr(module, name, value)
 
 
 def _live_greenlets() -> list[greenlet]:
@@ -495,6 +551,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m soak.memory", description=__doc__)
     parser.add_argument("--seeds", type=int, default=200, help="how many worlds (default 200)")
     parser.add_argument("--nodes", type=int, default=30, help="nodes in each (default 30)")
+    parser.add_argument("--slaves", type=int, default=0, help="how many of them are slaves of others (default 0)")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long things break in each (default 1)")
     parser.add_argument("--at-once", type=int, default=8, help="worlds that share the loop (default 8)")
     parser.add_argument("--seed", type=int, help="only the world of this seed")
@@ -504,7 +561,14 @@ def main() -> int:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO if options.verbose else logging.CRITICAL)
     seeds = [options.seed] if options.seed is not None else list(range(options.first, options.first + options.seeds))
-    figures = run(seeds, nodes=options.nodes, seconds=options.seconds, at_once=options.at_once, at_most=options.at_most)
+    figures = run(
+        seeds,
+        nodes=options.nodes,
+        seconds=options.seconds,
+        at_once=options.at_once,
+        at_most=options.at_most,
+        slaves=options.slaves,
+    )
     print(figures)
     return 0 if figures.is_good else 1
 

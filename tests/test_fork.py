@@ -490,6 +490,49 @@ note("done")
     assert "parent dials" in server.notes()
 
 
+def test_slave_forks_a_fresh_node_that_opens_no_virtual_link_of_its_parents(server):
+    program = """
+import logging
+class Handler(logging.Handler):
+    def emit(self, record):
+        note(record.getMessage())
+nowhere = socket.socket()
+nowhere.bind(("127.0.0.1", 0))
+nowhere.listen(0)
+full = [socket.socket() for _ in range(3)]
+for one in full:
+    one.setblocking(False)
+    one.connect_ex(nowhere.getsockname())
+go = be_linked("slave/parent", SERVER.partition("#")[0], monitor_timeout=4)
+assert go.wait(20)
+gevent.sleep(0)
+logging.getLogger("aemp_gevent").addHandler(Handler())
+logging.getLogger("aemp_gevent").setLevel(logging.DEBUG)
+logging.getLogger("aemp_gevent").propagate = False
+# Its master dials, longer than we wait.
+mon("127.0.0.1:%d" % nowhere.getsockname()[1], lambda *reason: note("monitor"))
+gevent.sleep(0.1)
+pid = os.fork()
+if pid == 0:
+    assert NODE().startswith("anon/")
+    if not gevent.wait(timeout=2):
+        note("something keeps the loop from its end")
+    gevent.sleep(4)
+    os._exit(0)
+wait_for_child(pid)
+note("done")
+assert go.wait(0)
+Event().wait()
+"""
+    with server.run(program):
+        server.linked()
+        server.node.snd(server.parent, "go")
+        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+        server.check_link()
+    assert server.of_child() == []
+    assert "parent monitor" in server.notes()
+
+
 def test_what_threads_had_handed_over_is_done_by_the_parent_only(server):
     program = """
 import _thread, logging

@@ -277,3 +277,36 @@ def test_any_node_name_is_good_or_refused_as_documented(text):
         assert ids.check_node_name(text) == text
     except InvalidNoderefError:
         return
+
+
+@pytest.mark.parametrize(
+    ("node", "master"),
+    [
+        pytest.param("slave/x@1.2.3.4:5", "1.2.3.4:5", id="one-endpoint"),
+        pytest.param("slave/x@1.2.3.4:5![::1]:6", "1.2.3.4:5,[::1]:6", id="several"),
+        pytest.param("slave/a/b.c:1@backend", "backend", id="named-master"),
+        pytest.param("slave/x@unix:/run/node.sock", "unix:/run/node.sock", id="unix"),
+    ],
+)
+def test_slaves_id_has_its_masters(node: str, master: str) -> None:
+    assert ids.master_of(node) == master
+    assert ids.slave_id(node.partition("/")[2].partition("@")[0], master) == node
+    assert ids.is_node_id(node)
+
+
+@pytest.mark.parametrize(
+    "node", ["1.2.3.4:5", "backend", "slave/", "slave/x", "slave/@m", "slave/x@", "slave/x@m\n", ""]
+)
+def test_others_have_no_master(node: str) -> None:
+    assert ids.master_of(node) is None
+
+
+@pytest.mark.parametrize("master", ["unix:/run/a+b", "a!b", "x" * 3000, ""])
+def test_some_nodes_cannot_have_slaves(master: str) -> None:
+    with pytest.raises(InvalidNoderefError, match="cannot have slaves"):
+        ids.slave_id("x", master)
+
+
+def test_slave_without_a_name_gets_one_of_its_own() -> None:
+    assert ids.slave_name("slave/x") == "x"
+    assert len({ids.slave_name("slave/") for _ in range(10)}) == 10

@@ -104,7 +104,7 @@ def test_unknown_setting_like_none_of_ours_is_named() -> None:
         ("nodeid", "%x"),
         ("nodeid", "100%"),
         ("nodeid", "anon/x"),
-        ("nodeid", "slave/x"),
+        ("nodeid", "slave/x@y"),
         ("nodeid", "n" * 256),
         ("nodeid", "h:99999"),
         ("seeds", "127.0.0.1:4040"),

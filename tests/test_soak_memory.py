@@ -24,6 +24,17 @@ def test_promises_are_kept_by_thirty_nodes_whatever_breaks() -> None:
 
 
 @pytest.mark.slow
+def test_promises_are_kept_through_masters() -> None:
+    figures = run(list(range(1, 9)), nodes=14, seconds=1.0, at_once=3, slaves=6)
+    print(figures)
+    assert not figures.failed
+    assert not figures.greenlets_left
+    assert figures.counts["faults"] > 20
+    assert figures.counts["Fired"] > 50
+    assert figures.counts["Received"] > 500
+
+
+@pytest.mark.slow
 def test_broken_promise_shows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(soak.memory, "REST_SECONDS", 1.5)
     hear = Talker.hear

@@ -22,7 +22,7 @@ import pytest
 
 import aemp_gevent.local
 import aemp_gevent.network
-from aemp_gevent.network import Network
+from aemp_gevent.network import Network, Stranger
 from aemp_gevent.node import Node
 from aemp_gevent.peer import Peer
 from aemp_gevent.scheduler import JOB, Job, Scheduler
@@ -331,7 +331,7 @@ class World:
         near.other, far.other = far, near
         self.ends += near, far
         self.accepts.append((self.sides[1 - side.number], far))
-        side.network._link(near, peer, dialled=True)
+        side.network.link(near, Stranger(side.network, peer), dialled=True)
 
     def refuse(self, number: int) -> None:
         side, peer = self.dials.pop(number)
@@ -564,7 +564,7 @@ def test_restarted_node_is_taken_in_when_the_old_one_is_silent(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its predecessor's downs come first, and what it sent meanwhile is handled after them."""
-    monkeypatch.setattr("aemp_gevent.peer.IMPOSTOR_SECONDS", 0.2)
+    monkeypatch.setattr("aemp_gevent.connections.IMPOSTOR_SECONDS", 0.2)
     node = make_node()
     events: list[Any] = []
     name = node.port(lambda *message: events.append(message)).partition("#")[2]
@@ -592,8 +592,8 @@ def test_old_node_is_given_its_time_although_our_own_loop_was_blocked(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For longer than it has: nobody can be heard meanwhile."""
-    monkeypatch.setattr("aemp_gevent.peer.IMPOSTOR_SECONDS", 0.3)
-    monkeypatch.setattr("aemp_gevent.peer._PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("aemp_gevent.connections.IMPOSTOR_SECONDS", 0.3)
+    monkeypatch.setattr("aemp_gevent.connections._PROBE_SECONDS", 0.05)
     node, died = make_node(), Deaths()
     with (
         RawPeer.dial(node, extras=incarnation("first")).shake() as first,

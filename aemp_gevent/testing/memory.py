@@ -120,7 +120,8 @@ class MemoryNetwork:
         """Return a new node of this network, initialised. Blocks until bound, which is at once.
 
         Args:
-            noderef: Where it listens, and so its ID. Any numeric address is as good as any
+            noderef: Where it listens, and so its ID; ``"slave/name"`` makes a slave of one of the
+                seeds: by its whole ID the faults know it from then on. Any numeric address is as good as any
                 other: ``"10.0.0.7:4040"``; port 0 takes a free one. None makes one up. For a
                 node with a name, see :meth:`carrier`.
             seeds: As in :meth:`~aemp_gevent.Node.initialise_node`.
@@ -129,6 +130,9 @@ class MemoryNetwork:
         Raises:
             AempError: As there; ``ListenError`` when a node of this ID is alive.
         """
+        settings = {"secret": "a secret in memory", **settings}
+        if noderef is not None and noderef.startswith(ids.SLAVE_PREFIX):
+            return self._slave(ids.slave_name(noderef), seeds, settings)
         if noderef is None:
             noderef = self._unused_noderef()
         endpoints = [
@@ -138,8 +142,17 @@ class MemoryNetwork:
         node_id = ",".join(map(str, endpoints))
         carrier = MemoryCarrier(self, node_id)
         node = carrier.node = Node(carrier=carrier)
-        node.initialise_node(node_id, *seeds, **{"secret": "a secret in memory", **settings})
+        node.initialise_node(node_id, *seeds, **settings)
         self._carriers[node_id] = carrier
+        return node
+
+    def _slave(self, name: str, masters: tuple[str, ...], settings: dict[str, Any]) -> Node:
+        # The faults are to know it while it asks its first master.
+        carrier = MemoryCarrier(self, ids.slave_id(name, resolve_node(masters[0])) if masters else name)
+        node = carrier.node = Node(carrier=carrier)
+        node.initialise_node(ids.SLAVE_PREFIX + name, *masters, **settings)
+        carrier.name = node.NODE()
+        self._carriers[carrier.name] = carrier
         return node
 
     def _unused_noderef(self) -> str:

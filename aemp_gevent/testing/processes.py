@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from aemp_gevent import ids
 from aemp_gevent.testing.channel import pack, unpack
 from aemp_gevent.testing.control import OUTPUT_BYTES, START_SECONDS, ControlledProcess
 from aemp_gevent.testing.errors import NodeProcessError, RemoteCodeError
@@ -105,8 +106,9 @@ class NodeProcess:
     def restart(self) -> None:
         """Kill the process if it still runs, and start another incarnation of the node: same ID, same endpoints."""
         self._running()
-        if self._noderef is not None:
-            self._noderef = self._node
+        if self._noderef is not None and self._node is not None:
+            # A slave is told its name, and gets the rest of its ID from its master.
+            self._noderef = self._node.partition("@")[0] if ids.master_of(self._node) else self._node
         if self._noderef is None or "binds" in self._settings:
             self._settings["binds"] = self._listens
         self.close()
