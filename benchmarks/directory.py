@@ -213,7 +213,7 @@ def _note(size: int, text: str) -> None:
 
 def plot(rows: list[Figures], path: Path) -> None:
     """Draw the figures as a PNG. Needs matplotlib."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
 
     figure = Figure(figsize=(10, 7.5), layout="constrained")
     charts = {
