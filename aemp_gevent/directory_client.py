@@ -333,7 +333,7 @@ class EmbeddedEngine:
         self._turn(self._handle, peer, request, args)
 
     def _handle(self, peer: Peer, request: str, args: list[Any]) -> None:
-        if peer.link is None:
+        if not peer.is_up:
             return  # it went while this waited for its turn
         for_server = self._SERVED.get(request)
         if for_server is None:

@@ -256,6 +256,9 @@ class Network:
         self.routes.link_up(peer)
         self.seeds.refresh()
 
+    def link_stays(self, peer: Peer) -> None:
+        self.routes.link_up(peer)
+
     def link_down(self, peer: Peer, reason: Reason) -> None:
         self.changed()
         self._down(peer, reason)
