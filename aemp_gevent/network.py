@@ -7,6 +7,7 @@ A connection is a *stranger* until it greets; then it is handed to the
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import logging
 import secrets
@@ -440,7 +441,7 @@ class Network:
         return [
             str(Endpoint(host, endpoint.port, endpoint.path))
             for endpoint in endpoints
-            for host in (own_addresses() if endpoint.host == ids.ANY_HOST else [endpoint.host])
+            for host in _hosts(endpoint)
         ]
 
     # --- links ---
@@ -576,6 +577,15 @@ class Network:
 
 
 def _ignore() -> None: ...
+
+
+def _hosts(endpoint: Endpoint) -> list[str]:
+    """Return the addresses where others may reach what listens on an endpoint: "any" is nobody's address."""
+    is_any = endpoint.host == ids.ANY_HOST  # that is all of IPv4, as 0.0.0.0 is
+    if not is_any and (endpoint.path or not ipaddress.ip_address(endpoint.host).is_unspecified):
+        return [endpoint.host]
+    is_v6 = ":" in endpoint.host
+    return [host for host in own_addresses() if (":" in host) == is_v6] or ["::1" if is_v6 else "127.0.0.1"]
 
 
 def _checked(addresses: object) -> tuple[Endpoint, ...]:

@@ -11,8 +11,9 @@ from typing import Any
 import gevent
 import pytest
 
+import aemp_gevent.network
 import aemp_gevent.seeds
-from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError
+from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, ListenError
 from aemp_gevent.network import PROVIDER
 from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
@@ -403,3 +404,26 @@ def test_only_names_are_asked_for(make_named: MakeNamed, directory: Directory, n
     node.mon(f"{name}#x", died)
     assert died.wait()[:2] == ("transport_error", name)
     assert directory.asked == []
+
+
+@pytest.mark.parametrize(
+    ("bind", "hosts"),
+    [
+        ("*", ["192.0.2.7"]),
+        ("0.0.0.0:0", ["192.0.2.7"]),
+        ("[::]:0", ["[2001:db8::7]"]),
+        ("127.0.0.1:0", ["127.0.0.1"]),
+    ],
+)
+def test_named_node_says_where_others_reach_it(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, bind: str, hosts: list[str]
+) -> None:
+    """Only where it listens, and nobody else can dial 0.0.0.0 or [::]: that is his own host."""
+    monkeypatch.setattr(aemp_gevent.network, "own_addresses", lambda: ["192.0.2.7", "2001:db8::7"])
+    node = make_node(None)
+    try:
+        node.configure(nodeid="backend", binds=[bind], secret=SECRET)
+    except ListenError:
+        pytest.skip("this host has no IPv6")
+    assert [address.rpartition(":")[0] for address in node._network.addresses()] == hosts
+    assert not any(address.endswith(":0") for address in node._network.addresses())
