@@ -8,8 +8,8 @@ the families it watches. When that link is lost it does all of it again with the
 nothing has to be remembered of what the former master knew; queries without an answer are
 asked again.
 
-A node becomes global, for the rest of its life, when it is one of its own seeds, or when another
-node wants it for a master; one without seeds has a directory to itself until then. If it was a client, its own
+A node that is no slave becomes global, for the rest of its life, when it is one of its own seeds, or when
+another node wants it for a master; one without seeds has a directory to itself until then. If it was a client, its own
 watches and queries stay with its master until that has told it everything.
 
 Nothing here switches, and nothing is done inside of something else: sending may end a link, whose
@@ -41,6 +41,11 @@ class Host(Protocol):
     def node_id(self) -> str: ...
     @property
     def scheduler(self) -> Scheduler: ...
+
+    @property
+    def master(self) -> str | None:
+        """The node that this one is a slave of; None: it is no slave."""
+        ...
 
     @property
     def is_seed(self) -> bool:
@@ -343,7 +348,8 @@ class EmbeddedEngine:
         # Else the peer takes this node for a global one, which it never said.
 
     def _slave(self, peer: Peer, database: Any = None, *_more: Any) -> None:
-        self._become_global().attach(peer, database)
+        if self._host.master is None:  # a slave could not have links to the other global nodes
+            self._become_global().attach(peer, database)
 
     def _global(self, peer: Peer, *_more: Any) -> None:
         self._globals.add(peer)
