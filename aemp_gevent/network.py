@@ -61,6 +61,12 @@ MAX_LOST_PEERS = 10_000
 MAX_ADDRESSES = 16
 """Addresses of a node that are tried, of those that others say it has."""
 
+SETTLE_SECONDS = 5.0
+"""After a node begins, and after other seeds are up than before, names that nobody knows are asked for once more until
+so much time has passed: others that start at the same time, or lost the same seed, are on their way to one."""
+
+_ASK_AGAIN_SECONDS = 0.3
+
 _log = logging.getLogger("aemp_gevent")
 
 
@@ -180,9 +186,10 @@ class Network:
         """Which process of its node this is."""
         self.find: Callable[[str, Answered], None] | None = None
         """Asks where a named node listens; never switches. None: there is nobody to ask."""
-        self.seeds_changed: Callable[[], None] = _ignore
+        self.tell_seeds_changed: Callable[[], None] = _ignore
         """Called when :meth:`up_seeds` is another list than before, or this node turned out to be a seed. Must
         neither switch nor raise."""
+        self._settled_at = 0.0
         self.needs: Callable[[Peer], bool] = lambda _peer: False
         """Whether the directory needs the link to a peer."""
         self._sweep_at = IDLE_PEERS
@@ -287,6 +294,11 @@ class Network:
         """Return the seeds whose links are up and kept, in an order that is the same on all nodes."""
         return self.seeds.up()
 
+    def seeds_changed(self) -> None:
+        """Other seeds are up than before, or this node turned out to be one."""
+        self._settled_at = monotonic() + SETTLE_SECONDS
+        self.tell_seeds_changed()
+
     def keep(self, node: str) -> None:
         """See that there is a link to this node, until told otherwise. Idempotent; never switches."""
         if not self._closed and node != self.node_id:
@@ -348,6 +360,7 @@ class Network:
     def start(self) -> None:
         """Accept connections, and dial the seeds."""
         self._loop_watch = watch_loop(self.scheduler.hub)
+        self._settled_at = monotonic() + SETTLE_SECONDS
         for listener in self._listeners:
             listener.start()
         self.seeds.start()
@@ -402,13 +415,19 @@ class Network:
         Raises:
             OSError: Nobody knows, or nobody answers.
         """
-        answer: AsyncResult[tuple[Endpoint, ...]] = AsyncResult()
-        self.locate(peer.node, answer.set)
-        try:
-            endpoints = answer.get(timeout=timeout)
-        except gevent.Timeout:
-            text = f"no known address: nobody could be asked within {timeout:g} s; is any of its seeds up?"
-            raise OSError(text) from None
+        deadline = monotonic() + timeout
+        while True:
+            answer: AsyncResult[tuple[Endpoint, ...]] = AsyncResult()
+            self.locate(peer.node, answer.set)
+            try:
+                endpoints = answer.get(timeout=max(deadline - monotonic(), 0.0))
+            except gevent.Timeout:
+                text = f"no known address: nobody could be asked within {timeout:g} s; is any of its seeds up?"
+                raise OSError(text) from None
+            left = min(self._settled_at, deadline) - monotonic()
+            if endpoints or left <= 0 or peer.is_up:
+                break
+            gevent.sleep(min(_ASK_AGAIN_SECONDS, left))
         peer.can_be_found = bool(endpoints)
         if not endpoints:
             raise OSError("no known address: no node of this name is known; is it running, with the same seeds?")

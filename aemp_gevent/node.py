@@ -281,7 +281,7 @@ class Node(DirectoryNode):
             self._etcd = EtcdEngine(address, network.node_id, self._scheduler, timeout, network.addresses())
             return self._etcd
         engine = self._embedded = EmbeddedEngine(network)
-        network.seeds_changed = engine.seeds_changed
+        network.tell_seeds_changed = engine.seeds_changed
         network.needs = engine.needs
         return engine
 

@@ -264,7 +264,9 @@ def directory() -> Directory:
 
 
 @pytest.fixture
-def make_named(make_node: MakeNode, directory: Directory) -> MakeNamed:
+def make_named(make_node: MakeNode, directory: Directory, monkeypatch: pytest.MonkeyPatch) -> MakeNamed:
+    monkeypatch.setattr(aemp_gevent.network, "SETTLE_SECONDS", 0.0)
+
     def make(name: str, **settings: Any) -> Node:
         node = make_node(None)
         node.configure(nodeid=name, binds=["127.0.0.1:0"], secret=SECRET, **settings)
@@ -337,6 +339,32 @@ def test_name_that_nobody_knows_fires_monitors_with_a_word_on_what_to_do(make_na
     kind, name, why = died.wait()
     assert (kind, name) == ("transport_error", "nobody")
     assert re.search("no known address.*running.*seeds", why)
+
+
+def test_name_is_asked_for_again_while_others_may_be_on_their_way_to_a_seed(
+    make_named: MakeNamed, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aemp_gevent.network, "SETTLE_SECONDS", 60.0)
+    one, two = make_named("one"), make_named("two")
+    where, died, inbox = directory.nodes.pop("two"), Deaths(), Inbox(two)
+    one.mon(inbox, died)
+    one.snd(inbox, "early")
+    wait_until(lambda: directory.asked.count("two") > 2)
+    directory.nodes["two"] = where
+    wait_until(lambda: inbox.messages == [("early",)])
+    assert died.count == 0
+    # Again, after one of the seeds was lost, and not for ever.
+    network = one._network
+    assert network is not None
+    monkeypatch.setattr(aemp_gevent.network, "SETTLE_SECONDS", 1.0)
+    network._settled_at = 0.0
+    for changes, expected in ((False, 1), (True, 2)):
+        node = f"nobody/{expected}"
+        if changes:
+            network.seeds_changed()
+        one.mon(f"{node}#x", died := Deaths())
+        assert died.wait()[2].startswith("no known address: no node of this name")
+        assert (directory.asked.count(node) > 1) == changes
 
 
 def test_nobody_to_ask_fires_monitors_in_time(make_named: MakeNamed, directory: Directory) -> None:
