@@ -190,6 +190,7 @@ class Network:
         """Called when :meth:`up_seeds` is another list than before, or this node turned out to be a seed. Must
         neither switch nor raise."""
         self._settled_at = 0.0
+        self._sought: set[Peer] = set()  # peers of which somebody is asked where they listen
         self.needs: Callable[[Peer], bool] = lambda _peer: False
         """Whether the directory needs the link to a peer."""
         self._sweep_at = IDLE_PEERS
@@ -374,6 +375,8 @@ class Network:
         if self._closed:
             peer.attempt_failed("this node was shut down")
         else:
+            if not endpoints:
+                self._sought.add(peer)
             self._dials.spawn(self._dial, peer, endpoints)
 
     def _dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
@@ -381,7 +384,12 @@ class Network:
         patience = max(self.settings.monitor_timeout - self.settings.handshake_timeout, 1.0)
         deadline = monotonic() + patience
         try:
-            endpoints = endpoints or self._find(peer, patience)
+            if not endpoints:
+                try:
+                    endpoints = self._find(peer, patience)
+                finally:
+                    self._sought.discard(peer)
+                    self.changed()
             # Both in the try: the connection may be gone again before we look at it.
             patience = max(deadline - monotonic(), 1.0)
             self.link(self.carrier.dial(endpoints, patience), Stranger(self, peer), dialled=True)
@@ -503,6 +511,17 @@ class Network:
 
     # --- the end ---
 
+    def wait_for_names(self, timeout: float) -> float:
+        """Wait until it is known, or given up, where the nodes listen that something waits for; return the time left.
+
+        That is to be asked before the directory ends. Switches, if it has to wait.
+        """
+        self.handover.take()
+        deadline = monotonic() + timeout
+        while (left := deadline - monotonic()) > 0 and any(peer.is_waiting for peer in self._sought):
+            self.wait_for_change(left)
+        return max(left, 0.0)
+
     def shut_down(self, timeout: float) -> None:
         """Accept nobody any more, tell the peers, send what is queued, and close. Switches.
 
@@ -585,6 +604,7 @@ class Network:
         self._stop_beating()
         self.seeds.stop()
         self._dials.kill(block=False)
+        self._sought.clear()
         for link in list(self.strangers):
             link.close()
         self.strangers.clear()

@@ -360,6 +360,7 @@ class Node(DirectoryNode):
         hub = self._scheduler.hub
         if getcurrent() is hub:
             raise NoPortContextError("shutdown()", "it was called on the hub, which must never wait: spawn a greenlet")
+        timeout = self._network.wait_for_names(timeout)
         self._directory.stop()
         self._network.shut_down(timeout)
         if self._etcd is not None:
