@@ -525,6 +525,9 @@ class Node(DirectoryNode):
         """Do what a peer asks of the directory, or take what it tells."""
         if self._embedded is not None:
             self._embedded.handle(peer, request, args)
+        elif self._etcd is not None and request == "g_slave":
+            text = "node %s wants to have its directory here, but this node's is in etcd: give all the same 'directory'"
+            self._scheduler.log_soon(logging.WARNING, text, peer.node)
         else:
             self._scheduler.log_soon(logging.DEBUG, "ignored %s of %s: the directory is elsewhere", request, peer.node)
 
