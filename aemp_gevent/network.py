@@ -466,9 +466,7 @@ class Network:
         """Return where this node listens: endpoints that others can dial, as far as it knows."""
         endpoints = ids.endpoints(self.node_id) or [listener.endpoint for listener in self._listeners]
         return [
-            str(Endpoint(host, endpoint.port, endpoint.path))
-            for endpoint in endpoints
-            for host in _hosts(endpoint)
+            str(Endpoint(host, endpoint.port, endpoint.path)) for endpoint in endpoints for host in _hosts(endpoint)
         ]
 
     # --- links ---

@@ -20,10 +20,10 @@ import pytest
 
 import aemp_gevent.local
 import aemp_gevent.network
+from aemp_gevent.connections import DirectPeer
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.node import Node
-from aemp_gevent.connections import DirectPeer
 from aemp_gevent.testing.memory import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
 from tests.helpers import turns, wait_until
