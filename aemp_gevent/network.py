@@ -424,14 +424,19 @@ class Network:
             OSError: Nobody knows, or nobody answers.
         """
         deadline = monotonic() + timeout
+        is_answered = False
         while True:
             answer: AsyncResult[tuple[Endpoint, ...]] = AsyncResult()
             self.locate(peer.node, answer.set)
             try:
                 endpoints = answer.get(timeout=max(deadline - monotonic(), 0.0))
             except gevent.Timeout:
+                if is_answered:
+                    endpoints = ()
+                    break
                 text = f"no known address: nobody could be asked within {timeout:g} s; is any of its seeds up?"
                 raise OSError(text) from None
+            is_answered = True
             left = min(self._settled_at, deadline) - monotonic()
             if endpoints or left <= 0 or peer.is_up:
                 break

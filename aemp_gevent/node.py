@@ -134,7 +134,9 @@ class Node(DirectoryNode):
         Args:
             noderef: Where this node listens, and so its ID: ``"host:4040"``,
                 ``"127.0.0.1:0"`` (any free port), ``"4041"``, several separated by commas;
-                None or ``""`` guesses from the host's name, with port 4040. ``"slave/name"``
+                None or ``""`` guesses from the host's name, with port 4040. ``"*:4041"`` listens on
+                that port of all (IPv4) interfaces, ``"*"`` on port 4040; the ID is as for ``"4041"`` and
+                ``""``. ``"slave/name"``
                 makes a slave, ``"slave/"`` one with a name that no other process has.
             seeds: Noderefs of nodes to link to from the start; they may be unresolved,
                 and down: they are dialled in the background until they answer. For a slave, the
@@ -154,6 +156,9 @@ class Node(DirectoryNode):
         After an error the node is as it was, and the call may be repeated.
         """
         wanted = "" if noderef is None else noderef
+        if isinstance(wanted, str) and wanted.partition(":")[0] == ids.ANY_HOST:
+            wanted = wanted.partition(":")[2]
+            settings = {"binds": [f"{ids.ANY_HOST}:{wanted or ids.DEFAULT_PORT}"], **settings}
         slave = _slave_name(wanted)
         if slave is None:
             ids.check_noderef(wanted)
