@@ -367,6 +367,17 @@ def test_name_is_asked_for_again_while_others_may_be_on_their_way_to_a_seed(
         assert (directory.asked.count(node) > 1) == changes
 
 
+def test_asking_again_ends_in_time_and_says_what_was_answered(
+    make_named: MakeNamed, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aemp_gevent.network, "SETTLE_SECONDS", 60.0)
+    node, died = make_named("one", monitor_timeout=1.2, handshake_timeout=0.2), Deaths()
+    node.mon("nobody#x", died)
+    wait_until(lambda: directory.asked.count("nobody") > 1)
+    directory.is_connected = False
+    assert died.wait()[2].startswith("no known address: no node of this name")
+
+
 def test_nobody_to_ask_fires_monitors_in_time(make_named: MakeNamed, directory: Directory) -> None:
     node, died = make_named("one", monitor_timeout=1.2, handshake_timeout=0.2), Deaths()
     directory.is_connected = False
