@@ -109,12 +109,17 @@ class DirectPeer(Peer):
         return self.link is not None or self._resting is not None
 
     @property
+    def is_resting(self) -> bool:
+        return self._resting is not None
+
+    @property
     def greeting(self) -> Greeting | None:
-        return None if self.link is None else self.link.greeting
+        link = self.link or self._resting
+        return None if link is None else link.greeting
 
     @property
     def can_carry(self) -> bool:
-        link = self.link
+        link = self.link or self._resting  # what comes is still passed on, and what is to go waits
         return (
             link is not None
             and link.greeting is not None
@@ -427,6 +432,7 @@ class DirectPeer(Peer):
         self.link, self._resting = link, None
         self._close_newer()
         self._send_queue(link)
+        self._host.link_stays(self)
         self.has_room(link)
 
     def _rest(self, link: Link) -> None:
@@ -445,7 +451,7 @@ class DirectPeer(Peer):
         for newer in list(self._links):
             if newer in self._links and not newer.proved:
                 self._prove(newer)
-        if self._queue or self.ports.are_monitored:
+        if self._queue or self.ports.are_monitored or self.riders or self._host.is_kept(self.node):
             self.connect()
         self.has_room(link)
 
@@ -502,7 +508,8 @@ class DirectPeer(Peer):
         leaving: list[Link] = []
         if self._resting is not None:
             # The peer may have shut its side, and yet reads to our end.
-            self.link, self._resting = self._resting, None  # pyright: ignore[reportIncompatibleVariableOverride]
+            self.link = self._resting  # pyright: ignore[reportIncompatibleVariableOverride]
+            self._resting = None
         for link in self._links:
             if not link.is_up:
                 link.close()

@@ -110,6 +110,9 @@ class Host(Protocol):
         ...
 
     def link_up(self, peer: Peer) -> None: ...
+    def link_stays(self, peer: Peer) -> None:
+        """A link that was about to rest goes on."""
+
     def link_down(self, peer: Peer, reason: Reason) -> None: ...
     def unreachable(self, peer: Peer, why: str) -> None: ...
 
@@ -174,6 +177,11 @@ class Peer:
     @property
     def is_up(self) -> bool:
         return self.link is not None
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether the link is about to be closed because nobody needs it, if the peer agrees: nothing is sent on it."""
+        return False
 
     @property
     def greeting(self) -> Greeting | None:

@@ -283,3 +283,22 @@ def test_both_seeds_may_die_and_come_back() -> None:
             network.node(name, *names)
         changes.wait({**changes_of_all, late: None})
         assert sorted(nodes[3].db_wait("group", lambda ports: late in ports, 30.0)) == sorted([*changes_of_all, late])
+
+
+def test_seeds_that_were_not_told_of_each_other_meet_through_their_clients() -> None:
+    with MemoryNetwork(latency=0.001) as network:
+        one, two = (network.node(f"10.9.0.{number}:4040", **QUICK) for number in (1, 2))
+        lists = [(one, two), (two, one), (one,), (two,)]
+        clients = [
+            network.node(f"10.8.0.{number}:4040", *(seed.NODE() for seed in seeds), **QUICK)
+            for number, seeds in enumerate(lists, 1)
+        ]
+        nodes = [one, two, *clients]
+        for node in nodes:
+            node.db_set("family", node.NODE())
+        everybody = sorted(node.NODE() for node in nodes)
+        for node in nodes:
+            wait_until(lambda node=node: sorted(node.db_keys("family")) == everybody, within=20)
+        # A seed that is gone is looked for by nobody who was merely told of it.
+        network.crash(two)
+        wait_until(lambda: "10.9.0.2:4040" not in one._embedded._server._merged.families["'g"], within=20)
