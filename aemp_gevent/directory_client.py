@@ -31,6 +31,7 @@ from aemp_gevent.ids import is_resolved
 from aemp_gevent.merged import Change
 from aemp_gevent.peer import Peer
 from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.settings import Settings
 
 _QUERIES: dict[Query, str] = {"family": "g_db_family", "keys": "g_db_keys", "values": "g_db_values"}
 
@@ -42,6 +43,8 @@ class Host(Protocol):
     def node_id(self) -> str: ...
     @property
     def scheduler(self) -> Scheduler: ...
+    @property
+    def settings(self) -> Settings: ...
 
     @property
     def master(self) -> str | None:
@@ -91,6 +94,10 @@ class EmbeddedEngine:
         self._globals: set[Peer] = set()  # those whose links are up
         self._introduced: set[str] = set()  # global nodes that the master was told of
         self._watched: dict[str, bool] = {}  # by family: whether the master has sent the whole
+        self._told: set[str] = set()  # families of which the observer has had the whole, from whomever
+        # While others attach to a new master, too, nothing is believed to be gone: what that master has, by family.
+        self._sparing: dict[str, Entries] = {}
+        self._grace_timer: Any = None  # gevent's watchers have no types
         self._queries: dict[str, tuple[Query, str, Callable[[Any], None]]] = {}
         self._finds: dict[str, list[Callable[[Collection[str] | None], None]]] = {}
         self._numbers = itertools.count(1)
@@ -144,6 +151,7 @@ class EmbeddedEngine:
         """End: whatever comes from now on is ignored. Idempotent."""
         self._observer = None
         self._due.clear()
+        self._end_grace()
         if self._server is not None:
             self._server.stop()
 
@@ -156,6 +164,8 @@ class EmbeddedEngine:
             self._server.publish(family, entries, deleted)
         elif self._master is not None:
             self._send_update(self._master, family, Change(entries, deleted))
+        elif deleted and family in self._told and self._observer is not None:
+            self._observer.changed(family, {}, deleted)  # what comes of the next master says of nothing that it is gone
 
     def watch(self, family: str) -> None:
         """Tell the observer of a family from now on."""
@@ -174,6 +184,8 @@ class EmbeddedEngine:
 
     def _unwatch(self, family: str) -> None:
         self._watched.pop(family, None)
+        self._told.discard(family)
+        self._sparing.pop(family, None)
         if self._home is not None:
             self._home.unwatch(family)
         elif self._master is not None:
@@ -256,6 +268,10 @@ class EmbeddedEngine:
     def _attach(self, master: Peer) -> None:
         """Have a node for a master: tell it everything."""
         self._master = master
+        self._end_grace()
+        if self._told:
+            grace = self._host.settings.heartbeat_timeout
+            self._grace_timer = self._host.scheduler.start_timer(grace, self._turn, self._believe)
         families = self._own()
         if not send_whole(master, ["", "g_slave", families], ["", "g_slave", {}]):
             for family, entries in families.items():
@@ -287,6 +303,20 @@ class EmbeddedEngine:
         if self._master is not None and nodes:
             self._introduced.update(nodes)
             self._send_update(self._master, GLOBALS, Change(dict.fromkeys(nodes), []))
+
+    def _end_grace(self) -> None:
+        timer, self._grace_timer = self._grace_timer, None
+        if timer is not None:
+            self._host.scheduler.end_timer(timer)
+        self._sparing.clear()
+
+    def _believe(self) -> None:
+        """Whoever lives has had the time to attach to the new master: what is not there is gone."""
+        spared = dict(self._sparing)
+        self._end_grace()
+        for family, entries in spared.items():
+            assert self._observer is not None  # or else nothing is done
+            self._observer.replaced(family, entries)
 
     def _own(self) -> dict[str, Entries]:
         """Return all that this node has to tell: its entries, and where it listens."""
@@ -343,6 +373,7 @@ class EmbeddedEngine:
         if server is None or self._home is not None:
             return
         self._home = server
+        self._end_grace()
         for family in self._watched:
             server.watch(family)
         queries, self._queries = self._queries, {}
@@ -408,12 +439,23 @@ class EmbeddedEngine:
         if peer is self._master and name in self._watched and self._observer is not None:
             whole = gproto.entries(entries)
             self._watched[name] = True
-            self._observer.replaced(name, whole)
+            if self._grace_timer is not None and name in self._told:
+                self._sparing[name] = whole
+                self._observer.changed(name, dict(whole), ())
+            else:
+                self._told.add(name)
+                self._observer.replaced(name, whole)
 
     def _changed(self, peer: Peer, family: Any, entries: Any = None, deleted: Any = None, *_more: Any) -> None:
         name = gproto.text(family)
         if peer is self._master and self._watched.get(name) and self._observer is not None:
-            self._observer.changed(name, gproto.entries(entries), gproto.texts(deleted))
+            changed, gone = gproto.entries(entries), gproto.texts(deleted)
+            spared = self._sparing.get(name)
+            if spared is not None:
+                spared.update(changed)
+                for key in gone:
+                    spared.pop(key, None)
+            self._observer.changed(name, changed, gone)
 
     _TABLE: ClassVar[dict[str, Callable[..., None]]] = {
         "g_slave": _slave,

@@ -37,9 +37,13 @@ if TYPE_CHECKING:
     from aemp_gevent.link import Link
 
 _FIRST_RETRY_SECONDS = 0.2
-_LAST_RETRY_SECONDS = 5.0
+_LAST_RETRY_SECONDS = 1.0
 """After a failed dial the next waits this long, doubling each time: a tight loop of sends to a dead
-node must not become a tight loop of dialling."""
+node must not become a tight loop of dialling. Not longer: meanwhile the program is told that the node
+is not there, and it may be back."""
+
+_REFUSED_RETRY_SECONDS = 5.0
+"""After the node itself said that it does not want us."""
 
 
 class Outlet(Protocol):
@@ -353,7 +357,7 @@ class Peer:
         self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY_SECONDS)
 
     def _back_off_long(self) -> None:
-        self._retry_at = monotonic() + _LAST_RETRY_SECONDS
+        self._retry_at = monotonic() + _REFUSED_RETRY_SECONDS
 
     def _unreachable(self, why: str) -> None:
         """Drop what waits for a link, and tell whoever monitors anything over there."""
