@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from aemp_gevent import ids
@@ -51,6 +52,12 @@ IMPOSTOR_SECONDS = 2.0
 """How long the old link of a node ID may take to answer before another process may have the ID."""
 
 _PROBE_SECONDS = 0.1
+
+
+def words(said: Sequence[Any]) -> str:
+    """Return what a peer said for people, as far as it is fit for a log."""
+    text = " ".join(map(str, said))
+    return text[:300].encode("ascii", "backslashreplace").decode() if text.isprintable() else reprlib.repr(text)
 
 
 class _After(NamedTuple):
@@ -245,7 +252,7 @@ class DirectPeer(Peer):
             size = message[2] if len(message) > 2 else None
             self._wait_for(link, _After(str(message[1]), size if isinstance(size, int) else None))
         elif request == "refused":
-            self._last_error = f"it refuses us: {reprlib.repr(message[1:])}"
+            self._last_error = f"it refuses us: {words(message[1:])}"
             self._log(logging.ERROR, "node %s: %s", self.node, self._last_error)
             self._back_off_long()
             self._lose(self._last_error)

@@ -340,7 +340,8 @@ class Network:
             assert isinstance(peer, DirectPeer)  # it is our hop
             peer.adopt(link)
 
-        self.seeds = Seeds(self, [join(self, name, masters, adopt)], is_master=True)
+        seed = join(self, name, masters, adopt)
+        self.seeds = Seeds(self, [seed], master=self.master or "")
 
     # --- listening ---
 

@@ -234,9 +234,11 @@ class Node(DirectoryNode):
 
     def _become_slave(self, settings: Settings, name: str) -> None:
         if not settings.seeds:
-            raise InvalidSettingError("seeds", (), f"a slave needs masters: initialise_node('slave/{name}', master, …)")
+            raise InvalidSettingError(
+                "seeds", (), f"a slave needs masters: initialise_node('slave/{name}', master, …)", ""
+            )
         if settings.binds is not None:
-            raise InvalidSettingError("binds", settings.binds, "a slave listens nowhere")
+            raise InvalidSettingError("binds", settings.binds, "a slave listens nowhere", "")
         self._initialising = True
         former_prefix = self._prefix
         network = self._joining = self._make_network(self._id, settings)
