@@ -57,7 +57,7 @@ _PROBE_SECONDS = 0.1
 def words(said: Sequence[Any]) -> str:
     """Return what a peer said for people, as far as it is fit for a log."""
     text = " ".join(map(str, said))
-    return text[:300].encode("ascii", "backslashreplace").decode() if text.isprintable() else reprlib.repr(text)
+    return text[:150].encode("ascii", "backslashreplace").decode() if text.isprintable() else reprlib.repr(text)
 
 
 class _After(NamedTuple):
