@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +32,20 @@ _blamed: weakref.WeakSet[greenlet] = weakref.WeakSet()
 
 def _left_over() -> list[greenlet]:
     return [left for left in live_greenlets() if left not in _blamed]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def native_threads_are_not_traced() -> None:
+    """Keep coverage's C tracer away from native threads on CPython 3.11.
+
+    It keeps weak references to the main greenlet of each thread. Where greenlet clears up after a
+    dead thread, their callback is a traced call inside of a pending call, and when another thread
+    dies in that moment, the interpreter's main loop goes round in the first instruction of that
+    call for ever: it looks for pending calls before it lets the tracer have it, again and again.
+    One run in fifty of a test with many threads ended there.
+    """
+    if sys.version_info[:2] == (3, 11):
+        threading.settrace(None)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True, scope="module")
