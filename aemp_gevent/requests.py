@@ -23,6 +23,7 @@ from aemp_gevent.peer import Peer
 from aemp_gevent.port import Port, Reason
 from aemp_gevent.scheduler import CallJob, Scheduler, describe
 from aemp_gevent.settings import Settings
+from aemp_gevent.wire.framing import name_of_port
 
 PERL_SPAWN = "AnyEvent::MP::_spawn"
 
@@ -104,7 +105,8 @@ class Requests:
     def _snd(self, peer: Peer | None, port: Any, *message: Any) -> None:
         self._host.reply(peer, port, message)
 
-    def _mon1(self, peer: Peer | None, name: str) -> None:
+    def _mon1(self, peer: Peer | None, name: Any) -> None:
+        name = name_of_port(name)
         if peer is None or not name:  # a node port lives as long as its link
             return
         port = self._host.find_port(name)
@@ -113,21 +115,22 @@ class Requests:
         else:
             peer.watchers.add(port, name)
 
-    def _mon0(self, peer: Peer | None, name: str) -> None:
+    def _mon0(self, peer: Peer | None, name: Any) -> None:
         if peer is not None:
-            peer.watchers.remove(name)
+            peer.watchers.remove(name_of_port(name))
 
-    def _kil0(self, peer: Peer | None, name: str, *reason: Any) -> None:
+    def _kil0(self, peer: Peer | None, name: Any, *reason: Any) -> None:
         if peer is not None:
-            peer.ports.died(name, reason)
+            peer.ports.died(name_of_port(name), reason)
 
-    def _kil1(self, peer: Peer | None, name: str, *reason: Any) -> None:
-        port = self._host.find_port(name)
+    def _kil1(self, peer: Peer | None, name: Any, *reason: Any) -> None:
+        port = self._host.find_port(name_of_port(name))
         if port is not None:
             self._host.scheduler.kill(port, reason)
 
-    def _spawn(self, peer: Peer | None, name: str, function: Any, *args: Any) -> None:
-        if not isinstance(name, str) or not name.isprintable() or not name or " " in name:
+    def _spawn(self, peer: Peer | None, name: Any, function: Any, *args: Any) -> None:
+        name = name_of_port(name)
+        if not name.isprintable() or not name:
             raise SpawnRefusedError(f"{name!r} is no port name")
         self._host.spawn_for(peer, name, function, args)
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,8 +54,20 @@ class Recording:
         for row in (VECTORS / f"{self.name}.txt").read_text().splitlines():
             parts = row.split(None, 2)
             if len(parts) == 3 and parts[1] == direction and parts[2].startswith("["):
-                found.append(json.loads(parts[2]))
+                text, is_cbor, _ = parts[2].partition("    <")
+                found.append(_as_text(ast.literal_eval(text)) if is_cbor else json.loads(text))
         return found
+
+
+def _as_text(value: Any) -> Any:
+    """Byte strings as what they mean in Perl."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, list):
+        return [_as_text(element) for element in value]
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(element) for key, element in value.items()}
+    return value
 
 
 def _load(path: Path) -> Recording:
@@ -89,12 +103,13 @@ def cut(request: pytest.FixtureRequest) -> Callable[[bytes], Iterator[bytes]]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``recording``: all of them; ``plain_recording``: those without TLS; ``json_recording``: those in JSON."""
+    """``recording``: all of them; ``plain_recording``: those without TLS; ``json_recording``, ``cbor_recording``: those in this."""
     plain = [name for name in RECORDINGS if "tls" not in name]
     for fixture, names in {
         "recording": list(RECORDINGS),
         "plain_recording": plain,
         "json_recording": [name for name in plain if "json" in name],
+        "cbor_recording": [name for name in plain if "json" not in name],
     }.items():
         if fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, [pytest.param(RECORDINGS[name], id=name) for name in names])
