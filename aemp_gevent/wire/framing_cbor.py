@@ -106,19 +106,19 @@ def _refuse(packet: list[Any] | tuple[Any, ...], cause: Exception | None = None)
 # --- where an item ends -------------------------------------------------------------
 
 # Major types, the first three bits of an item.
-_BYTES, _TEXT, _ARRAY, _MAP, _TAG, _OTHER = 2, 3, 4, 5, 6, 7
+_BYTES, _TEXT, _ARRAY, _MAP, _TAG = 2, 3, 4, 5, 6
 
 _INDEFINITE = 31  # as the length: items follow until a break
-_SIMPLE_BYTE = 24
+_BREAK = 0xFF
 
-# What is open, besides the number of items that are still to come in a list, map or tag.
-_LIST, _KEY, _VALUE, _CHUNKS_OF_BYTES, _CHUNKS_OF_TEXT = -1, -2, -3, -4, -5
-_OPENED = {_BYTES: _CHUNKS_OF_BYTES, _TEXT: _CHUNKS_OF_TEXT, _ARRAY: _LIST, _MAP: _KEY}
-_CHUNKS = {_CHUNKS_OF_BYTES: _BYTES, _CHUNKS_OF_TEXT: _TEXT}
+_UNTIL_BREAK = -1  # instead of how many items are still to come
 
 
 class _Scanner:
     """Finds the end of one item that is cut by the ends of reads.
+
+    It knows only what it must: whether chunks are strings, or a map has a value for each key, is
+    cbor2's to tell when the item is whole.
 
     Args:
         text: What there is of it.
@@ -129,7 +129,7 @@ class _Scanner:
         self.text = bytearray(text)
         self._limit = limit
         self._position = 0  # of the next header; beyond the text while a string is incomplete
-        self._open: list[int] = []
+        self._open: list[int] = []  # how many items are still to come, the innermost last
         self._is_whole = False
 
     def find_end(self) -> int:
@@ -150,66 +150,51 @@ class _Scanner:
     def _skip_header(self, size: int) -> bool:
         """Go behind one header, and behind the string it announces; False if it is cut."""
         text, position = self.text, self._position
-        major, length = text[position] >> 5, text[position] & 31
+        header = text[position]
+        major, length = header >> 5, header & 31
         position += 1
         if 24 <= length <= 27:
-            width = 1 << (length - 24)
-            if position + width > size:
+            end = position + (1 << (length - 24))
+            if end > size:
                 return False
-            value = int.from_bytes(text[position : position + width], "big")
-            position += width
-            if major == _OTHER and length == _SIMPLE_BYTE and value < 32:
-                raise FramingError(f"the peer sent what is no CBOR: simple value {value} in two bytes")
-        elif length > 27 and not (length == _INDEFINITE and (major in _OPENED or major == _OTHER)):
-            raise FramingError(f"the peer sent what is no CBOR: there is no header {text[position - 1]:#04x}")
-        else:
-            value = length
+            length, position = int.from_bytes(text[position:end], "big"), end
+        elif length == _INDEFINITE and _BYTES <= major <= _MAP:
+            length = _UNTIL_BREAK
+        elif length > 27 and header != _BREAK:
+            raise FramingError(f"the peer sent what is no CBOR: there is no header {header:#04x}")
         self._position = position
-        self._note(major, value, is_indefinite=length == _INDEFINITE)
-        return True
-
-    def _note(self, major: int, value: int, *, is_indefinite: bool) -> None:
-        """Take note of one item's beginning, or of a break."""
-        inside = self._open[-1] if self._open else 0
-        if is_indefinite and major == _OTHER:
-            if inside >= 0 or inside == _VALUE:
-                raise FramingError("the peer sent what is no CBOR: a break where an item is due")
-            self._open.pop()
-        elif inside in _CHUNKS and (major != _CHUNKS[inside] or is_indefinite):
-            raise FramingError("the peer sent what is no CBOR: a string has a chunk that is none")
-        elif is_indefinite:
-            self._enter(_OPENED[major])
-            return
+        if header == _BREAK:
+            if not self._open or self._open.pop() != _UNTIL_BREAK:
+                raise FramingError("the peer sent what is no CBOR: a break where there is nothing to end")
+        elif length == _UNTIL_BREAK:
+            self._enter(length)
+            return True
         elif major in (_BYTES, _TEXT):
-            self._position += value
-        elif major >= _ARRAY and major != _OTHER:
-            count = 1 if major == _TAG else 2 * value if major == _MAP else value
-            if self._position + count > self._limit:  # an element takes a byte at least
+            self._position += length
+        elif major in (_ARRAY, _MAP, _TAG):
+            count = 1 if major == _TAG else 2 * length if major == _MAP else length
+            if position + count > self._limit:  # an item takes a byte at least
                 raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
             if count:
                 self._enter(count)
-                return
+                return True
         self._leave()
+        return True
 
-    def _enter(self, kind: int) -> None:
+    def _enter(self, count: int) -> None:
         if len(self._open) == MAX_NESTING_RECEIVED:
             raise FramingError(f"the peer sent a message nested more than {MAX_NESTING_RECEIVED} levels deep")
-        self._open.append(kind)
+        self._open.append(count)
 
     def _leave(self) -> None:
         """An item is complete, and so may be those that it is the last of."""
         while self._open:
-            inside = self._open[-1]
-            if inside == _KEY:
-                self._open[-1] = _VALUE
-            elif inside == _VALUE:
-                self._open[-1] = _KEY
-            elif inside > 1:
-                self._open[-1] = inside - 1
-            elif inside == 1:
-                self._open.pop()
-                continue
-            return
+            left = self._open[-1]
+            if left != 1:
+                if left != _UNTIL_BREAK:
+                    self._open[-1] = left - 1
+                return
+            self._open.pop()
         self._is_whole = True
 
 

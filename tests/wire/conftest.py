@@ -103,7 +103,7 @@ def cut(request: pytest.FixtureRequest) -> Callable[[bytes], Iterator[bytes]]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``recording``: all of them; ``plain_recording``: those without TLS; ``json_recording``, ``cbor_recording``: those in this."""
+    """``recording``: all of them; ``plain_``: those without TLS; ``json_``, ``cbor_``: those in this framing."""
     plain = [name for name in RECORDINGS if "tls" not in name]
     for fixture, names in {
         "recording": list(RECORDINGS),
