@@ -82,7 +82,9 @@ class Recording:
         return found
 
     def exchange(self) -> Iterator[Sent]:
-        """Every packet of both sides, in order."""
+        """Every packet of both sides, in order; none that is behind TLS."""
+        if not self.is_readable:
+            return
         sides = {"a": self.a, "b": self.b}
         decoders = {node: FRAMINGS[side.framing].foreign_decoder(2**20) for node, side in sides.items()}
         skip = {node: len(side.stream) - len(side.packets) for node, side in sides.items()}
