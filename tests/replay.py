@@ -280,6 +280,10 @@ class StageOfB(Stage):
     def sends(self, packet: list[Any]) -> bool:
         # What the recorded node did next it did in answer to what it had heard, or a tenth of a second later.
         self.has_heard()
+        return self.perform(packet)
+
+    def perform(self, packet: list[Any]) -> bool:
+        """Make the call that sends this packet; return whether it does."""
         name, *message = packet
         if name:
             self.node.snd(f"a#{name}", *message)
