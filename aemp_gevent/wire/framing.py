@@ -36,15 +36,6 @@ from aemp_gevent.errors import FramingError
 
 from . import framing_json, framing_msgpack
 
-try:
-    from . import framing_cbor
-except ModuleNotFoundError as missing:
-    if missing.name != "cbor2":
-        raise
-    HAS_CBOR = False
-else:
-    HAS_CBOR = True
-
 # [portname, *elements]. Any: the elements are whatever the framing carries.
 Encoder = Callable[[list[Any] | tuple[Any, ...]], bytes]
 
@@ -87,34 +78,49 @@ class Framing:
     translate: Callable[[Exception], FramingError]
 
 
+def _cbor() -> list[Framing]:
+    """Return the row of CBOR, or none if cbor2 is not installed."""
+    try:
+        from . import framing_cbor  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as error:
+        if error.name != "cbor2":
+            raise
+        return []
+    return [
+        Framing(
+            name="cbor",
+            encoder=framing_cbor.make_encoder,
+            decoder=framing_cbor.CborDecoder,
+            foreign_decoder=partial(framing_cbor.CborDecoder, bytes_are_text=True),
+            errors=framing_cbor.ERRORS,
+            translate=framing_cbor.translate,
+        )
+    ]
+
+
 # Best first: the order in which a greeting offers them. A Perl node takes the first that it knows.
 FRAMINGS: dict[str, Framing] = {
-    "msgpack": Framing(
-        name="msgpack",
-        encoder=framing_msgpack.make_encoder,
-        decoder=framing_msgpack.MsgpackDecoder,
-        foreign_decoder=framing_msgpack.MsgpackDecoder,  # whoever speaks it marks its strings
-        errors=framing_msgpack.ERRORS,
-        translate=framing_msgpack.translate,
-    ),
-}
-if HAS_CBOR:
-    FRAMINGS["cbor"] = Framing(
-        name="cbor",
-        encoder=framing_cbor.make_encoder,
-        decoder=framing_cbor.CborDecoder,
-        foreign_decoder=partial(framing_cbor.CborDecoder, bytes_are_text=True),
-        errors=framing_cbor.ERRORS,
-        translate=framing_cbor.translate,
+    framing.name: framing
+    for framing in (
+        Framing(
+            name="msgpack",
+            encoder=framing_msgpack.make_encoder,
+            decoder=framing_msgpack.MsgpackDecoder,
+            foreign_decoder=framing_msgpack.MsgpackDecoder,  # whoever speaks it marks its strings
+            errors=framing_msgpack.ERRORS,
+            translate=framing_msgpack.translate,
+        ),
+        *_cbor(),
+        Framing(
+            name="json",
+            encoder=framing_json.make_encoder,
+            decoder=framing_json.JsonDecoder,
+            foreign_decoder=framing_json.JsonDecoder,
+            errors=framing_json.ERRORS,
+            translate=framing_json.translate,
+        ),
     )
-FRAMINGS["json"] = Framing(
-    name="json",
-    encoder=framing_json.make_encoder,
-    decoder=framing_json.JsonDecoder,
-    foreign_decoder=framing_json.JsonDecoder,
-    errors=framing_json.ERRORS,
-    translate=framing_json.translate,
-)
+}
 
 
 def check_packet(packet: object) -> None:

@@ -8,9 +8,12 @@ import enum
 import itertools
 import json
 import math
+import subprocess
+import sys
 import tracemalloc
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -23,6 +26,8 @@ from aemp_gevent.errors import FramingError, UnencodableMessageError
 from aemp_gevent.wire import framing_cbor, framing_json, values
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
 from aemp_gevent.wire.framing_cbor import CborDecoder
+
+ROOT = Path(__file__).parents[2]
 
 Cut = Callable[[bytes], Iterator[bytes]]
 
@@ -722,3 +727,12 @@ def test_every_row_of_the_table_has_its_own_name() -> None:
     assert [framing.name for framing in FRAMINGS.values()] == list(FRAMINGS) == ["msgpack", "cbor", "json"]
     decoder: Decoder = FRAMINGS["json"].decoder(10)
     assert list(decoder) == []
+
+
+@pytest.mark.parametrize(("without", "left"), [("cbor2", "msgpack json"), ("nothing", "msgpack cbor json")])
+def test_cbor_is_offered_if_cbor2_is_installed(without: str, left: str) -> None:
+    program = (
+        f"import sys; sys.modules['{without}'] = None; from aemp_gevent.wire.framing import FRAMINGS; print(*FRAMINGS)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=20)
+    assert (done.stdout, done.stderr) == (left + "\n", "")
