@@ -6,7 +6,9 @@ A map of the package, from the edge down; a module imports only from floors belo
 =========  =====================================================================
 edge       this file: the functions, which are bound methods of one default node
 node       ``node``, ``local``, ``calls``, ``requests``, ``spawning``,
-           ``services``: one process in the network
+           ``services``, ``directory``, ``groups``, ``directory_calls``,
+           ``directory_client``, ``directory_server``, ``gproto``, ``merged``:
+           one process in the network
 links      ``network``, ``peer``, ``flow``, ``remote``, ``link``, ``heartbeat``,
            ``loopwatch``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``,
            ``lookup``
@@ -14,7 +16,8 @@ monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``scheduler``, ``receive``, ``context``, ``attachment``,
            ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
-ground     ``errors``, ``ids``, ``matching``, ``settings``, ``profiles``, ``events``
+ground     ``errors``, ``ids``, ``matching``, ``settings``, ``profiles``, ``events``,
+           ``engine``
 =========  =====================================================================
 
 Importing this patches nothing and starts nothing.
@@ -26,13 +29,17 @@ import contextlib
 from aemp_gevent._version import __version__
 from aemp_gevent.attachment import Attachment
 from aemp_gevent.context import SELF, psub
+from aemp_gevent.directory import DirectoryEntry, DirectoryMonitor
 from aemp_gevent.errors import (
     AempError,
     AlreadyInitialisedError,
     AuthenticationError,
     DeadPortError,
+    DirectoryTimeout,
+    DirectoryUnavailable,
     FramingError,
     GreetingError,
+    InvalidEntryError,
     InvalidNoderefError,
     InvalidPortError,
     InvalidSettingError,
@@ -84,6 +91,17 @@ after = default_node.after
 attach = default_node.attach
 cal = default_node.cal
 configure = default_node.configure
+db_del = default_node.db_del
+db_family = default_node.db_family
+db_keys = default_node.db_keys
+db_mon = default_node.db_mon
+db_reg = default_node.db_reg
+db_set = default_node.db_set
+db_values = default_node.db_values
+db_wait = default_node.db_wait
+grp_get = default_node.grp_get
+grp_mon = default_node.grp_mon
+grp_reg = default_node.grp_reg
 initialise_node = default_node.initialise_node
 kil = default_node.kil
 mon = default_node.mon
@@ -115,8 +133,13 @@ __all__ = [
     "Attachment",
     "AuthenticationError",
     "DeadPortError",
+    "DirectoryEntry",
+    "DirectoryMonitor",
+    "DirectoryTimeout",
+    "DirectoryUnavailable",
     "FramingError",
     "GreetingError",
+    "InvalidEntryError",
     "InvalidNoderefError",
     "InvalidPortError",
     "InvalidSettingError",
@@ -156,9 +179,20 @@ __all__ = [
     "attach",
     "cal",
     "configure",
+    "db_del",
+    "db_family",
+    "db_keys",
+    "db_mon",
+    "db_reg",
+    "db_set",
+    "db_values",
+    "db_wait",
     "default_node",
     "get",
     "get_cond",
+    "grp_get",
+    "grp_mon",
+    "grp_reg",
     "initialise_node",
     "kil",
     "mon",

@@ -8,6 +8,8 @@ once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol
 
 from greenlet import getcurrent
@@ -42,6 +44,13 @@ class Host(Protocol):
         ...
 
     def snd(self, port: object, *msg: Any) -> None: ...
+
+
+class Guard(Protocol):
+    """What can be cancelled."""
+
+    def cancel(self) -> None:
+        """Cancel it. Idempotent."""
 
 
 def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | None) -> None:
@@ -82,22 +91,50 @@ def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | N
 
 def call_and_wait(host: Host, timeout: float | None, port: object, msg: Message) -> Message:
     """Send ``msg`` with a reply port appended, wait, and return the answer, or ``()``. See ``syncal``."""
+    ids.split_port(port)  # first, so that a bad one leaves nothing behind
+
+    def ask(reply: Port) -> Monitor:
+        guard = _end_with(host, port, reply)
+        try:
+            host.snd(port, *msg, reply.id)
+        except BaseException:
+            guard.cancel()
+            raise
+        return guard
+
+    return wait_for_answer(host, "syncal()", timeout, ask)
+
+
+def wait_for_answer(host: Host, call: str, timeout: float | None, ask: Callable[[Port], Guard | None]) -> Message:
+    """Wait for a message to a port made for it, and return it; ``()`` after the timeout, or that port's death.
+
+    Args:
+        host: The node that asks.
+        call: What the user called, for error texts.
+        timeout: Seconds; None waits for ever.
+        ask: Called with the port; it may return something to cancel afterwards.
+
+    Raises:
+        NoPortContextError: On the hub.
+        PortKilled: The port in whose context this waits was killed.
+    """
     me = current_port()
     if me is not None and me.dying is not None:  # also when kil(SELF()) came just before
         raise PortKilled(*me.dying)
     current = getcurrent()
     scheduler = host.scheduler
     if current is scheduler.hub:
-        raise NoPortContextError("syncal()", "it was called on the hub, which must never wait: spawn a greenlet")
-    ids.split_port(port)  # first, so that a bad one leaves nothing behind
+        raise NoPortContextError(call, "it was called on the hub, which must never wait: spawn a greenlet")
     reply = host.create()
     reply.runner, reply.state = current, RUNNING
-    guards = [_end_with(host, port, reply)]
+    guards: list[Guard] = []
     if me is not None and not (isinstance(current, Runner) and current.at is me):
         # Into an attached greenlet nothing is thrown: its death reaches us through the reply port.
         guards.append(_end_with(host, me.id, reply))
     try:
-        host.snd(port, *msg, reply.id)
+        guard = ask(reply)
+        if guard is not None:
+            guards.append(guard)
         return receive_for(reply, None, timeout)
     except ReceiveTimeout:
         return ()
@@ -109,6 +146,16 @@ def call_and_wait(host: Host, timeout: float | None, port: object, msg: Message)
         for guard in guards:
             guard.cancel()
         scheduler.die(reply, ())
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """Return when so many seconds from now will have passed; None is never."""
+    return None if timeout is None else monotonic() + timeout
+
+
+def left_until(deadline: float | None) -> float | None:
+    """Return the seconds until a deadline, 0 after it."""
+    return None if deadline is None else max(deadline - monotonic(), 0.0)
 
 
 def _end_with(host: Host, port: object, reply: Port) -> Monitor:

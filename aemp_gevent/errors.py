@@ -183,6 +183,14 @@ class MessageTooLargeError(UsageError, ValueError):
         self.limit = limit
 
 
+class InvalidEntryError(UsageError, ValueError):
+    """The directory has no such family or key."""
+
+    def __init__(self, what: str, name: object, why: str) -> None:
+        super().__init__(f"{name!r} cannot be the {what} of a directory entry: {why}")
+        self.name = name
+
+
 # --- what the world did -----------------------------------------------------
 
 
@@ -205,6 +213,26 @@ class LinkBusy(AempError):
         self.node = node
         self.unsent = unsent
         self.high_water = high_water
+
+
+class DirectoryUnavailable(AempError, TimeoutError):
+    """The directory gave no answer: no seed of this node can be reached, or not in time."""
+
+    def __init__(self, call: str, why: str) -> None:
+        super().__init__(
+            f"{call}: the directory did not answer {why}; is one of the seeds up? node_is_up() tells, and mon_nodes()"
+        )
+        self.call = call
+
+
+class DirectoryTimeout(AempError, TimeoutError):
+    """A family did not come to be what ``db_wait`` waited for."""
+
+    def __init__(self, family: str, timeout: float | None, entries: int | None) -> None:
+        seen = "the directory did not tell of it" if entries is None else f"it has {entries} entries now"
+        super().__init__(f"the family {family!r} was not as wanted within {timeout} s; {seen}")
+        self.family = family
+        self.timeout = timeout
 
 
 class ResolveError(AempError, OSError):

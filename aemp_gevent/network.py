@@ -166,6 +166,9 @@ class Network:
         self._listeners: list[Listening] = []
         self.strangers: set[Link] = set()
         self._own_seeds: set[str] = set()  # seeds that turned out to be this node
+        self._seed_peers: dict[str, Peer] = {}  # who answered for a seed last
+        self.seeds_changed: Callable[[], None] = lambda: None
+        """Called when a seed is up, or turned out to be this node."""
         self._closed = False
         patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
         self.pulse = Pulse(scheduler, settings)
@@ -290,9 +293,12 @@ class Network:
         while True:
             node = self._try_seed(seed)
             if seed in self._own_seeds:
+                self.seeds_changed()
                 return  # all nodes of a network may be given the same list
             if node is not None:
                 pause = _FIRST_SEED_SECONDS
+                self._seed_peers[seed] = node
+                self.seeds_changed()
                 while node.link is not None:
                     self._changed.wait()
             gevent.sleep(pause * (1 + random.random() / 2))  # noqa: S311  # jitter, no secret
@@ -319,6 +325,32 @@ class Network:
             self._own_seeds.add(seed)  # by another address than our noderef's
         return self.peers.get(greeting.node)
 
+    # --- what the directory asks ---
+
+    @property
+    def is_seed(self) -> bool:
+        """Whether this node has no seeds, or is one of them."""
+        return not self.settings.seeds or bool(self._own_seeds)
+
+    def up_peers(self) -> list[Peer]:
+        """Return all peers whose links are up."""
+        return [peer for peer in self.peers.values() if peer.is_up]
+
+    def up_seeds(self) -> list[Peer]:
+        """Return the seeds whose links are up, in the order of the settings."""
+        seeds = [self._seed_peers.get(seed) for seed in self.settings.seeds]
+        return [peer for peer in dict.fromkeys(seeds) if peer is not None and peer.is_up]
+
+    def link_to(self, node: str) -> None:
+        """See that there is a link to a node, soon; nobody is told if there cannot be one."""
+        if not self._closed:
+            self.peer(node).connect()
+
+    def addresses(self) -> list[str]:
+        """Return where this node listens: endpoints that others can dial, as far as it knows."""
+        endpoints = ids.endpoints(self.node_id) or [listener.endpoint for listener in self._listeners]
+        return [str(endpoint) for endpoint in endpoints if endpoint.host != ids.ANY_HOST]
+
     # --- links ---
 
     def _link(self, transport: Transport, target: Peer | None, *, dialled: bool) -> Link:
@@ -332,6 +364,7 @@ class Network:
                 ("provider", PROVIDER),
                 ("peeraddr", transport.peer_address),
                 ("mproto", "1"),
+                ("gproto", "1"),
                 ("uniq", self._incarnation),
                 ("heartbeat", f"{self.settings.heartbeat_timeout:g}"),
             ),

@@ -2,7 +2,8 @@
 """The node: local ports, and links to the ports of others.
 
 :class:`Node` ties the floors together: :class:`~aemp_gevent.local.LocalNode` has the
-ports, :class:`~aemp_gevent.network.Network` the links,
+ports, :class:`~aemp_gevent.directory_calls.DirectoryNode` the directory,
+:class:`~aemp_gevent.network.Network` the links,
 :class:`~aemp_gevent.requests.Requests` the node port. The package's module functions
 are the bound methods of one default ``Node``, the way the ``random`` module's are of a
 hidden ``Random``; several can live in one process.
@@ -28,6 +29,9 @@ from greenlet import getcurrent
 from aemp_gevent import ids
 from aemp_gevent.carrier import Carrier
 from aemp_gevent.context import current_port
+from aemp_gevent.directory_calls import DirectoryNode
+from aemp_gevent.directory_client import EmbeddedEngine
+from aemp_gevent.engine import Engine
 from aemp_gevent.errors import (
     AlreadyInitialisedError,
     InvalidNoderefError,
@@ -37,7 +41,7 @@ from aemp_gevent.errors import (
 )
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
 from aemp_gevent.ids import Endpoint
-from aemp_gevent.local import LocalNode, no_such_port
+from aemp_gevent.local import no_such_port
 from aemp_gevent.lookup import RESOLVE_SECONDS, NameService
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
@@ -74,7 +78,7 @@ class NodeGuard:
         self.cancel()
 
 
-class Node(LocalNode):
+class Node(DirectoryNode):
     """A process in a network of nodes. Private, that is local only, until it is initialised.
 
     Constructing one starts nothing and opens nothing.
@@ -92,6 +96,7 @@ class Node(LocalNode):
     def _begin(self) -> None:
         super()._begin()
         self._network: Network | None = None
+        self._embedded: EmbeddedEngine | None = None  # the directory's engine, if that is told of links
         self._initialising = False
         self._ending = False
         self._former_id = self._id
@@ -202,10 +207,18 @@ class Node(LocalNode):
         finally:
             self._initialising = False
         self._network = network
+        former_prefix = self._prefix
         self._rename(node_id)
+        self._directory.start(self._make_engine(network), former_prefix, self._prefix)
         network.start()
         for service in services:
             self._start_service(service)
+
+    def _make_engine(self, network: Network) -> Engine:
+        """Return the directory's engine, not started."""
+        engine = self._embedded = EmbeddedEngine(network)
+        network.seeds_changed = engine.seeds_changed
+        return engine
 
     def _start_service(self, service: Service) -> None:
         """Run a service in a port of its own, which dies of the service's exceptions."""
@@ -282,6 +295,7 @@ class Node(LocalNode):
         hub = self._scheduler.hub
         if getcurrent() is hub:
             raise NoPortContextError("shutdown()", "it was called on the hub, which must never wait: spawn a greenlet")
+        self._directory.stop()
         self._network.shut_down(timeout)
         hub.loop.run_callback(self._scheduler.end_idle_runners)
 
@@ -333,9 +347,13 @@ class Node(LocalNode):
 
     def _link_up(self, peer: Peer) -> None:
         self._scheduler.log_soon(logging.INFO, "link to %s is up", peer.node)
+        if self._embedded is not None:
+            self._embedded.link_up(peer)
         self._tell((peer.node, True), NodeUp(peer.node, self._id))
 
     def _link_down(self, peer: Peer, reason: Reason) -> None:
+        if self._embedded is not None:
+            self._embedded.link_down(peer)
         self._tell((peer.node, False, *reason), NodeDown(peer.node, self._id, reason))
 
     def _tell(self, args: Message, event: object) -> None:
@@ -423,7 +441,19 @@ class Node(LocalNode):
             "ports": sum(port.state != REMOTE for port in self._ports.values()),
             "up_nodes": self.up_nodes(),
             "discarded": self._scheduler.discarded,
+            "directory": "none" if self._embedded is None else self._embedded.role,
         }
+
+    @property
+    def _directory_seconds(self) -> float:
+        return super()._directory_seconds if self._network is None else self._network.settings.monitor_timeout
+
+    def directory_request(self, peer: Peer, request: str, args: list[Any]) -> None:
+        """Do what a peer asks of the directory, or take what it tells."""
+        if self._embedded is not None:
+            self._embedded.handle(peer, request, args)
+        else:
+            self._scheduler.log_soon(logging.DEBUG, "ignored %s of %s: the directory is elsewhere", request, peer.node)
 
     def no_such_port(self, name: str) -> Reason:
         """Return the reason that monitors of a nonexistent local port fire with."""

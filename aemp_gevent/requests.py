@@ -27,7 +27,12 @@ from aemp_gevent.wire.framing import name_of_port
 
 PERL_SPAWN = "AnyEvent::MP::_spawn"
 
-BETWEEN_NODES = frozenset({"mon0", "mon1", "kil0", "after", "refused", "bye"})
+_CLIENTS = {"g_slave", "g_upd", "g_find", "g_db_family", "g_db_keys", "g_db_values", "g_mon1", "g_mon0"}
+_MASTERS = {"g_global", "g_set", "g_found", "g_reply", "g_chg1", "g_chg2"}
+DIRECTORY = frozenset(_CLIENTS | _MASTERS)
+"""Requests of the directory's protocol."""
+
+BETWEEN_NODES = frozenset({"mon0", "mon1", "kil0", "after", "refused", "bye"}) | DIRECTORY
 """Requests that are about the node that sends them: they are relayed for nobody."""
 
 
@@ -56,6 +61,19 @@ class Host(Protocol):
     def info(self) -> dict[str, Any]:
         """Return what the node tells about itself."""
         ...
+
+    def directory_request(self, peer: Peer, request: str, args: list[Any]) -> None:
+        """Do what a peer asks of the directory, or take what it tells."""
+
+
+def _for_directory(request: str) -> Callable[..., None]:
+    """Return the row of a request of the directory's protocol."""
+
+    def row(requests: Requests, peer: Peer | None, *args: Any) -> None:
+        if peer is not None:  # this node has other ways to speak to itself
+            requests.directory(peer, request, list(args))
+
+    return row
 
 
 class Requests:
@@ -150,6 +168,10 @@ class Requests:
 
         self._host.scheduler.enqueue_job(CallJob(None, run, ()))
 
+    def directory(self, peer: Peer, request: str, args: list[Any]) -> None:
+        """Hand a request of the directory's protocol to the node."""
+        self._host.directory_request(peer, request, args)
+
     def _call(self, peer: Peer | None, name: Any, *args: Any) -> None:
         """Call the function that an unknown request names."""
 
@@ -192,6 +214,7 @@ class Requests:
         "bye": _bye,
         "eval": _eval,
         PERL_SPAWN: _spawn,
+        **{request: _for_directory(request) for request in DIRECTORY},
     }
 
 

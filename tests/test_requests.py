@@ -62,14 +62,14 @@ def test_time_answers_with_seconds(peer: RawPeer) -> None:
 
 @pytest.mark.parametrize(
     "request_name",
-    ["", "devnull", "lookup", "time", "can", "snd", "relay", "mon0", "mon1", "kil0", "kil1", "eval", SPAWN],
+    ["", "devnull", "lookup", "time", "can", "snd", "relay", "mon0", "mon1", "kil0", "kil1", "eval", SPAWN, "g_slave"],
 )
 def test_can_knows_what_is_there(peer: RawPeer, request_name: str) -> None:
     peer.send(["", "can", request_name, REPLY, "x"])
     assert peer.packet() == ["r", "x", 1]
 
 
-@pytest.mark.parametrize("request_name", ["g_slave", "os.getcwd", None, 5])
+@pytest.mark.parametrize("request_name", ["g_unknown", "os.getcwd", None, 5])
 def test_can_knows_what_is_not_there(peer: RawPeer, request_name: object) -> None:
     peer.send(["", "can", request_name, REPLY])
     assert peer.packet() == ["r", ""]

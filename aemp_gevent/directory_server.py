@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: MIT
+"""What a global node does for the others: it keeps the directory, with all other global nodes.
+
+The database has three sources: this node's own entries, those of its *clients* (nodes
+that sent ``g_slave``: this is their master), and what the other global nodes brought, which
+are their own entries and their clients'. Each goes with the link it came over. A change of
+the first two is passed on to the other global nodes, one of the third is not: every global
+node has a link to every other.
+
+**Owners.** Of several owners of a key the smallest one's value counts, so all global nodes
+have to know who owns what, to agree. AnyEvent::MP's ``g_set`` and ``g_upd`` do not
+say it. Between nodes of ours both have one argument more, the owner, and a ``g_set`` is
+about this owner only; the sender's own entries come last. A Perl node gets one ``g_set`` with
+everything merged, and what it brings counts as its own.
+
+**The mesh.** A global node repeats the entries of those it has links to in the families
+``'g`` and ``'l`` as its own, as Perl does: so every global node that meets one of them hears of
+all, and dials those it has no link to.
+
+Nothing here switches. What a peer sends is checked first, and raises TypeError, which ends
+in the log, as with all requests.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from aemp_gevent import gproto, ids
+from aemp_gevent.engine import Entries, Observer, Query
+from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.gproto import GLOBALS, NODES, Packet, send, send_change, send_whole
+from aemp_gevent.merged import Change, Merged, Source
+from aemp_gevent.peer import Peer
+from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.wire.framing import FRAMINGS
+
+MAX_ENTRIES = 100_000
+"""Entries of one client that are kept."""
+
+MAX_BYTES = 64 * 2**20
+"""Bytes of one client's entries that are kept, counted as they are sent."""
+
+GLOBAL_SHARE = 20
+"""A global node may bring as much as so many clients: it brings what all of its own have."""
+
+MAX_WATCHES = 10_000
+"""Families that one node may watch."""
+
+_MESH_SECONDS = 2.0
+"""A global node that could not be reached is dialled again after this long, and up to half of it more."""
+
+
+class Host(Protocol):
+    """The links of the node that serves."""
+
+    @property
+    def node_id(self) -> str: ...
+    @property
+    def scheduler(self) -> Scheduler: ...
+
+    def link_to(self, node: str) -> None:
+        """See that there is a link to a node, soon."""
+
+
+class _Guest:
+    """A peer that asked something of this node."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.is_ours = bool(peer.link and peer.link.greeting and peer.link.greeting.is_ours)
+        self.is_global = False
+        self.families: set[str] = set()
+        """What it watches."""
+        self.sources: dict[Source, None] = {}
+        """Whose entries came from it."""
+        self.entries = 0
+        self.bytes = 0
+        self.is_over = False
+
+
+class DirectoryServer:
+    """The directory, as one global node keeps it.
+
+    Args:
+        host: The node's links.
+        observer: The node itself, which may watch families, too.
+        synced: Called when another global node has told all it has.
+        max_entries: Of one client.
+        max_bytes: Of one client.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        observer: Observer,
+        synced: Callable[[Peer], None],
+        *,
+        max_entries: int = MAX_ENTRIES,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._host = host
+        self._observer = observer
+        self._synced = synced
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._me: Source = (host.node_id, "")
+        self._merged = Merged()
+        self._near: Merged | None = None  # without what global nodes brought; kept once Perl wants to know
+        self._guests: dict[Peer, _Guest] = {}
+        self._watchers: dict[str, dict[Peer | None, None]] = {}  # by family; None: this node
+        self._encode = FRAMINGS["msgpack"].encoder()
+        self._mesh_timer: Any = None  # gevent's watchers have no types
+
+    # --- entries ---
+
+    def publish(self, family: str, entries: Entries, deleted: Iterable[str] = ()) -> None:
+        """Change this node's own entries."""
+        self._change(self._me, family, entries, deleted)
+
+    def _change(
+        self, source: Source, family: str, entries: Entries, deleted: Iterable[str], guest: _Guest | None = None
+    ) -> None:
+        """Change the entries of a source, and tell whoever is to know."""
+        change = self._merged.news(source, family, entries, list(deleted))
+        if guest is not None:
+            change = self._within_bounds(guest, source, family, change)
+        if change.is_empty:
+            return
+        seen = self._merged.apply(source, family, change)
+        if not source[1]:
+            self._pass_on(source, family, change)
+        if seen.is_empty:
+            return
+        self._tell_watchers(family, seen)
+        if family == GLOBALS and seen.entries:
+            self._mesh_soon(0.0)
+
+    def _drop(self, source: Source) -> None:
+        for family, entries in list(self._merged.of(source).items()):
+            self._change(source, family, {}, list(entries))
+
+    def _within_bounds(self, guest: _Guest, source: Source, family: str, change: Change) -> Change:
+        """Return what of a change may be kept; an entry whose new value may not is deleted."""
+        share = GLOBAL_SHARE if guest.is_global else 1
+        has = self._merged.of(source).get(family, {})
+        if not change.is_empty:
+            guest.sources[source] = None
+        kept, deleted = dict(change.entries), list(change.deleted)
+        for key in deleted:
+            guest.entries -= 1
+            guest.bytes -= self._weight(family, key, has[key])
+        for key, value in change.entries.items():
+            old = self._weight(family, key, has[key]) if key in has else 0
+            new = self._weight(family, key, value)
+            entries, size = guest.entries + (key not in has), guest.bytes + new - old
+            if new and entries <= share * self._max_entries and size <= share * self._max_bytes:
+                guest.entries, guest.bytes = entries, size
+                continue
+            del kept[key]
+            if key in has:
+                deleted.append(key)
+                guest.entries -= 1
+                guest.bytes -= old
+            if new and not guest.is_over:
+                guest.is_over = True
+                self._log(
+                    "node %s has more directory entries than are kept for one node (%d entries, %d bytes): "
+                    "the rest is left out",
+                    guest.peer.node,
+                    share * self._max_entries,
+                    share * self._max_bytes,
+                )
+        return Change(kept, deleted)
+
+    def _weight(self, family: str, key: str, value: Any) -> int:
+        """Return how many bytes an entry has; 0 if it cannot be sent to nodes of ours."""
+        try:
+            return len(self._encode([family, key, value]))
+        except UnencodableMessageError as error:
+            self._log("the entry %.200r is left out: %s", key, error)
+            return 0
+
+    def _log(self, text: str, *args: object) -> None:
+        self._host.scheduler.log_soon(logging.WARNING, text, *args)
+
+    # --- telling ---
+
+    def _pass_on(self, source: Source, family: str, change: Change) -> None:
+        """Tell the other global nodes what this node, or a client of it, changed."""
+        guests = [guest for guest in self._guests.values() if guest.is_global]
+        seen = self._near.apply(source, family, change) if self._near is not None else Change({}, [])
+        for guest in guests:
+            if guest.is_ours:
+                self._send_update(guest.peer, family, change, source[0])
+            elif not seen.is_empty:
+                self._send_update(guest.peer, family, seen)
+
+    def _send_update(self, peer: Peer, family: str, change: Change, *owner: str) -> None:
+        def make(part: Change) -> Packet:
+            return ["", "g_upd", family, part.entries or None, part.deleted, *owner]
+
+        send_change(self._host.scheduler, peer, make, change)
+
+    def _tell_watchers(self, family: str, change: Change) -> None:
+        def make(part: Change) -> Packet:
+            return ["", "g_chg2", family, part.entries, part.deleted]
+
+        for watcher in list(self._watchers.get(family, ())):
+            if watcher is None:
+                self._observer.changed(family, change.entries, change.deleted)
+            else:
+                send_change(self._host.scheduler, watcher, make, change)
+
+    def _send_database(self, peer: Peer, families: dict[str, Entries], *owner: str) -> None:
+        if not send_whole(peer, ["", "g_set", families, *owner], ["", "g_set", {}, *owner]):
+            for family, entries in families.items():
+                self._send_update(peer, family, Change(entries, []), *owner)
+
+    # --- watching and asking ---
+
+    def watch(self, family: str) -> None:
+        """Tell the observer of a family from now on."""
+        self._watchers.setdefault(family, {})[None] = None
+        self._observer.replaced(family, dict(self._merged.families.get(family, {})))
+
+    def unwatch(self, family: str) -> None:
+        """Tell it no more."""
+        self._forget_watch(family, None)
+
+    def _forget_watch(self, family: str, watcher: Peer | None) -> None:
+        watchers = self._watchers.get(family, {})
+        watchers.pop(watcher, None)
+        if not watchers:
+            self._watchers.pop(family, None)
+
+    def answer(self, what: Query, family: str) -> Any:
+        """Return what a query asks for: a dict or a list."""
+        entries = self._merged.families.get(family, {})
+        if what == "keys":
+            return list(entries)
+        return list(entries.values()) if what == "values" else dict(entries)
+
+    def find(self, node: str) -> list[str] | None:
+        """Return where a node listens, or None."""
+        addresses = self._merged.families.get(NODES, {}).get(node)
+        if isinstance(addresses, list) and addresses and all(isinstance(address, str) for address in addresses):
+            return list(addresses)
+        return None
+
+    # --- peers ---
+
+    def _guest(self, peer: Peer) -> _Guest:
+        guest = self._guests.get(peer)
+        if guest is None:
+            guest = self._guests[peer] = _Guest(peer)
+        return guest
+
+    @property
+    def clients(self) -> int:
+        """How many nodes this one is the master of."""
+        return sum(not guest.is_global and bool(guest.sources) for guest in self._guests.values())
+
+    def knows(self, peer: Peer) -> bool:
+        """Whether the peer asked this node anything, or is global: the link is worth keeping."""
+        return peer in self._guests
+
+    def met_global(self, peer: Peer) -> None:
+        """Tell another global node, once a link, everything that this node and its clients have."""
+        guest = self._guest(peer)
+        if guest.is_global:
+            return
+        # First, so that this node's own entry for it comes with the rest.
+        self.publish(GLOBALS, {peer.node: None})
+        endpoints = [str(endpoint) for endpoint in ids.endpoints(peer.node)]
+        if endpoints:
+            self.publish(NODES, {peer.node: endpoints})
+        guest.is_global = True
+        if not guest.is_ours:
+            self._near = self._near or self._make_near()
+            self._send_database(peer, self._near.families)
+            return
+        for source in self._merged.sources():
+            if not source[1] and source != self._me:
+                self._send_database(peer, dict(self._merged.of(source)), source[0])
+        self._send_database(peer, dict(self._merged.of(self._me)), self._me[0])
+
+    def _make_near(self) -> Merged:
+        near = Merged()
+        for source in self._merged.sources():
+            if not source[1]:
+                for family, entries in self._merged.of(source).items():
+                    near.apply(source, family, Change(dict(entries), []))
+        return near
+
+    def lost(self, peer: Peer) -> None:
+        """The link to a peer is down: what came over it is gone."""
+        guest = self._guests.pop(peer, None)
+        if guest is None:
+            return
+        for family in guest.families:
+            self._forget_watch(family, peer)
+        for source in guest.sources:
+            self._drop(source)
+        if guest.is_global:
+            self.publish(GLOBALS, {}, [peer.node])
+            self.publish(NODES, {}, [peer.node])
+
+    # --- what peers ask ---
+
+    def attach(self, peer: Peer, database: Any = None) -> None:
+        """``g_slave``: be its master. Without a database it only wanted this node to be global."""
+        if database is None:
+            return
+        guest = self._guest(peer)
+        if not guest.is_global:  # such a one brings the same with g_set
+            self._replace(guest, (peer.node, ""), gproto.database(database))
+
+    def update(self, peer: Peer, family: Any, entries: Any = None, deleted: Any = None, owner: Any = None) -> None:
+        """``g_upd``: a client's entries changed, or a global node's."""
+        guest = self._guest(peer)
+        source = self._source(guest, owner)
+        name, changed = gproto.text(family), gproto.entries(entries)
+        self._change(source, name, changed, gproto.texts(deleted), guest)
+        self._mirror(guest, source, name)
+
+    def replace(self, peer: Peer, database: Any, owner: Any = None) -> None:
+        """``g_set``: here is everything that a global node has, or what it has of one owner."""
+        guest = self._guest(peer)
+        if not guest.is_global:
+            return  # it has not said so
+        source = self._source(guest, owner)
+        self._replace(guest, source, gproto.database(database))
+        self._mirror(guest, source, NODES)
+        if source[0] == peer.node:  # the last one
+            client = (peer.node, "")
+            if client in guest.sources:
+                self._drop(client)
+                del guest.sources[client]
+            self._synced(peer)
+
+    def _source(self, guest: _Guest, owner: Any) -> Source:
+        node = guest.peer.node
+        if not guest.is_global:
+            return (node, "")
+        return (node if owner is None or not guest.is_ours else gproto.text(owner), node)
+
+    def _replace(self, guest: _Guest, source: Source, database: dict[str, Entries]) -> None:
+        before = self._merged.of(source)
+        for family in [*database, *(family for family in list(before) if family not in database)]:
+            entries = database.get(family, {})
+            gone = [key for key in before.get(family, {}) if key not in entries]
+            self._change(source, family, entries, gone, guest)
+
+    def _mirror(self, guest: _Guest, source: Source, family: str) -> None:
+        """Repeat where another global node listens, so that all of them find each other."""
+        node = guest.peer.node
+        if family == NODES and source == (node, node):
+            addresses = self._merged.of(source).get(NODES, {}).get(node)
+            if addresses is not None:
+                self.publish(NODES, {node: addresses})
+
+    def peer_finds(self, peer: Peer, node: Any) -> None:
+        """``g_find``: where does a node listen."""
+        name = gproto.text(node)
+        send(peer, "g_found", name, self.find(name))
+
+    def peer_asks(self, peer: Peer, what: Query, family: Any, number: Any) -> None:
+        """``g_db_…``: a query."""
+        answer = self.answer(what, gproto.text(family))
+
+        try:
+            send(peer, "g_reply", number, answer)
+        except (MessageTooLargeError, UnencodableMessageError) as error:
+            # No answer: the protocol has none for this, and an empty one would be a lie.
+            self._log("what node %s asked of the family %.200r cannot be sent: %s", peer.node, family, error)
+
+    def peer_watches(self, peer: Peer, family: Any) -> None:
+        """``g_mon1``: tell the peer of a family, first the whole."""
+        name = gproto.text(family)
+        guest = self._guest(peer)
+        if name not in guest.families and len(guest.families) >= MAX_WATCHES:
+            raise ValueError(f"it watches {MAX_WATCHES} families already")
+        guest.families.add(name)
+        self._watchers.setdefault(name, {})[peer] = None
+        entries = self._merged.families.get(name, {})
+
+        def make(part: Change) -> Packet:
+            return ["", "g_chg2", name, part.entries, part.deleted]
+
+        if not send_whole(peer, ["", "g_chg1", name, entries or None], ["", "g_chg1", name, None]):
+            send_change(self._host.scheduler, peer, make, Change(dict(entries), []))
+
+    def peer_unwatches(self, peer: Peer, family: Any) -> None:
+        """``g_mon0``: tell it no more."""
+        name = gproto.text(family)
+        guest = self._guests.get(peer)
+        if guest is not None and name in guest.families:
+            guest.families.discard(name)
+            self._forget_watch(name, peer)
+
+    # --- the mesh ---
+
+    def _missing(self) -> list[str]:
+        """Return the global nodes that this one has no link to."""
+        linked = {guest.peer.node for guest in self._guests.values() if guest.is_global}
+        return [node for node in self._merged.families.get(GLOBALS, {}) if node not in linked and node != self._me[0]]
+
+    def _mesh_soon(self, seconds: float) -> None:
+        if self._mesh_timer is None and self._missing():
+            self._mesh_timer = self._host.scheduler.start_timer(seconds, self._mesh)
+
+    def _mesh(self) -> None:  # on the hub
+        self.stop()
+        for node in self._missing():
+            try:
+                ids.node_of(node)
+            except InvalidPortError as error:
+                self._log("a global node cannot be dialled: %s", error)
+            else:
+                self._host.link_to(node)
+        self._mesh_soon(_MESH_SECONDS * (1 + random.random() / 2))  # noqa: S311  # jitter, no secret
+
+    def stop(self) -> None:
+        """End the timer. Idempotent."""
+        timer, self._mesh_timer = self._mesh_timer, None
+        if timer is not None:
+            self._host.scheduler.end_timer(timer)

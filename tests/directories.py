@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Nodes that share a directory, whatever engine keeps it: one class for each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from aemp_gevent.node import Node
+from aemp_gevent.testing import MemoryNetwork
+
+WAIT = 20.0
+"""Seconds that anything may take before a test gives up."""
+
+QUICK = {"heartbeat_interval": 0.5, "heartbeat_timeout": 3.0}
+
+
+class World(Protocol):
+    """Where nodes share a directory."""
+
+    def node(self) -> Node:
+        """Return a new node, not initialised."""
+        ...
+
+    def join(self, node: Node) -> Node:
+        """Initialise it, connected with the directory or about to be; return it."""
+        ...
+
+    def crash(self, node: Node) -> None:
+        """End a node without goodbye."""
+
+
+class EmbeddedWorld:
+    """Two seeds that have the directory, in one simulated network."""
+
+    seeds = ("10.9.0.1:4040", "10.9.0.2:4040")
+
+    def __init__(self, network: MemoryNetwork) -> None:
+        self.network = network
+        for seed in self.seeds:
+            network.node(seed, *self.seeds, **QUICK)
+        self._count = 0
+        self._nodes: list[Node] = []
+        self._ids: dict[Node, str] = {}
+
+    def node(self) -> Node:
+        self._count += 1
+        name = f"10.8.{self._count // 200}.{self._count % 200 + 1}:4040"
+        carrier = self.network.carrier(name)
+        node = carrier.node = Node(carrier=carrier)
+        self._ids[node] = name
+        return node
+
+    def join(self, node: Node) -> Node:
+        # By turns, so that most tests have clients of both.
+        seeds = self.seeds if self._count % 2 else self.seeds[::-1]
+        node.initialise_node(self._ids[node], *seeds, secret="a secret in memory", **QUICK)
+        return node
+
+    def crash(self, node: Node) -> None:
+        self.network.crash(node)
+
+
+@contextmanager
+def embedded_world(**options: Any) -> Iterator[EmbeddedWorld]:
+    with MemoryNetwork(**options) as network:
+        yield EmbeddedWorld(network)
+
+
+WORLDS = {"embedded": embedded_world}

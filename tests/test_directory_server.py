@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: MIT
+"""A global node, packet by packet: raw peers are its clients, and other global nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from aemp_gevent import directory_server
+from aemp_gevent.node import Node
+from tests.helpers import wait_until
+from tests.networking import OUR_PROVIDER, WAIT, MakeNode, RawPeer, node_factory
+
+PERL = (("gproto", "1"), ("provider", "AE-2.02"))
+OURS = (*OUR_PROVIDER, ("gproto", "1"))
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+@pytest.fixture
+def node(make_node: MakeNode) -> Node:
+    """A node without seeds: it is global."""
+    return make_node()
+
+
+class Dial:
+    def __init__(self, node: Node, stack: ExitStack) -> None:
+        self._node = node
+        self._stack = stack
+
+    def __call__(self, name: str, extras: tuple[tuple[str, str], ...] = PERL, **options: Any) -> RawPeer:
+        peer = self._stack.enter_context(RawPeer.dial(self._node, name, extras=extras, **options).shake())
+        assert peer.packet() == ["", "g_global"]  # the first of all
+        return peer
+
+
+@pytest.fixture
+def dial(node: Node) -> Iterator[Dial]:
+    with ExitStack() as stack:
+        yield Dial(node, stack)
+
+
+def handled(*peers: RawPeer) -> None:
+    for peer in peers:
+        assert peer.answers()
+
+
+def test_node_that_speaks_no_gproto_hears_nothing_of_it(node: Node) -> None:
+    with RawPeer.dial(node, "127.0.0.1:9").shake() as peer:
+        handled(peer)
+
+
+@pytest.mark.parametrize("framing", ["json", "msgpack"])
+def test_client_is_served_as_perl_serves_its_own(node: Node, dial: Dial, framing: str) -> None:
+    """The directory's part of ``aemp202_json_find.txt``, and of the other recording."""
+    b = dial("b", framing=framing)
+    b.send(["", "g_slave"], ["", "g_slave"], ["", "g_slave", {"'l": {"b": ["127.0.0.1:44357"]}}])
+    b.send(["", "g_find", node.NODE()], ["", "g_mon1", "fam1"])
+    assert b.take(2) == [["", "g_found", node.NODE(), [node.NODE()]], ["", "g_chg1", "fam1", None]]
+    b.send(["", "g_upd", "fam1", {"key1": "value1"}], ["", "g_upd", "fam1", {"key1": [1]}])
+    assert b.take(2) == [["", "g_chg2", "fam1", {"key1": "value1"}, []], ["", "g_chg2", "fam1", {"key1": [1]}, []]]
+    b.send(["", "g_db_keys", "fam1", "b"], ["", "g_db_values", "fam1", "c"], ["", "g_db_family", "fam1", "d"])
+    assert b.take(3) == [
+        ["", "g_reply", "b", ["key1"]],
+        ["", "g_reply", "c", [[1]]],
+        ["", "g_reply", "d", {"key1": [1]}],
+    ]
+    b.send(["", "g_db_keys", "x", 1], ["", "g_db_values", "x", 2], ["", "g_db_family", "x", 3])
+    assert b.take(3) == [["", "g_reply", 1, []], ["", "g_reply", 2, []], ["", "g_reply", 3, {}]]
+    b.send(["", "g_upd", "fam1", None, ["key1"]], ["", "g_upd", "fam1", None, ["key1"]])
+    assert b.packet() == ["", "g_chg2", "fam1", {}, ["key1"]]
+    b.send(["", "g_mon0", "fam1"], ["", "g_upd", "fam1", {"key1": "value1"}], ["", "g_find", "nowhere"])
+    assert b.packet() == ["", "g_found", "nowhere", None]
+
+
+def test_client_of_the_recording_gets_the_same_answers_again(node: Node, dial: Dial, record: list[Any]) -> None:
+    b = dial("b", framing="json")
+    for sender, packet in record:
+        if sender == "b":
+            b.send(packet)
+        elif packet[1] not in {"g_global", "g_found"}:  # its first word, and where real nodes had listened
+            assert [item or None for item in skip_found(b)] == [item or None for item in packet]
+
+
+@pytest.fixture
+def record() -> list[Any]:
+    """The ``g_`` packets of ``aemp202_json_find.txt``; that file is not part of this project, its facts are."""
+    return [
+        ("b", ["", "g_slave"]),
+        ("b", ["", "g_slave"]),
+        ("b", ["", "g_slave", {"'l": {"b": ["127.0.0.1:44357"]}}]),
+        ("b", ["", "g_find", "a"]),
+        ("a", ["", "g_global"]),
+        ("a", ["", "g_found", "a", ["127.0.0.1:33457"]]),
+        ("b", ["", "g_mon1", "fam1"]),
+        ("a", ["", "g_chg1", "fam1", None]),
+        ("b", ["", "g_upd", "fam1", {"key1": "value1"}]),
+        ("a", ["", "g_chg2", "fam1", {"key1": "value1"}, []]),
+        ("b", ["", "g_upd", "fam1", {"key1": [1]}]),
+        ("a", ["", "g_chg2", "fam1", {"key1": [1]}, []]),
+        ("b", ["", "g_db_keys", "fam1", "b"]),
+        ("a", ["", "g_reply", "b", ["key1"]]),
+        ("b", ["", "g_db_values", "fam1", "c"]),
+        ("a", ["", "g_reply", "c", [[1]]]),
+        ("b", ["", "g_db_family", "fam1", "d"]),
+        ("a", ["", "g_reply", "d", {"key1": [1]}]),
+        ("b", ["", "g_upd", "fam1", None, ["key1"]]),
+        ("a", ["", "g_chg2", "fam1", {}, ["key1"]]),
+        ("b", ["", "g_mon0", "fam1"]),
+        ("b", ["", "g_upd", "grp", {"b#Jt3y4YxKul": None}]),
+        ("b", ["", "g_upd", "grp", None, ["b#Jt3y4YxKul"]]),
+        ("b", ["", "g_find", "nowhere"]),
+        ("a", ["", "g_found", "nowhere", None]),
+    ]
+
+
+def skip_found(peer: RawPeer) -> list[Any]:
+    while True:
+        packet = peer.packet()
+        if packet[1] != "g_found":
+            return packet
+
+
+def test_what_a_client_had_goes_with_its_link(node: Node, dial: Dial) -> None:
+    watcher, client, other = dial("w"), dial("b"), dial("c")
+    watcher.send(["", "g_mon1", "f"])
+    assert watcher.packet() == ["", "g_chg1", "f", None]
+    other.send(["", "g_slave", {"f": {"k": "c's"}}])
+    assert watcher.packet() == ["", "g_chg2", "f", {"k": "c's"}, []]
+    client.send(["", "g_slave", {"f": {"k": "b's", "l": 1}}])
+    assert watcher.packet() == ["", "g_chg2", "f", {"k": "b's", "l": 1}, []]
+    client.close()
+    assert watcher.packet() == ["", "g_chg2", "f", {"k": "c's"}, ["l"]]
+    assert node.db_family("f") == {"k": "c's"}
+
+
+def test_client_that_attaches_again_replaces_all_it_had(node: Node, dial: Dial) -> None:
+    watcher, client = dial("w"), dial("b")
+    client.send(["", "g_slave", {"f": {"k": 1, "l": 1}, "g": {"k": 1}}])
+    handled(client)
+    watcher.send(["", "g_mon1", "f"])
+    assert watcher.packet() == ["", "g_chg1", "f", {"k": 1, "l": 1}]
+    client.send(["", "g_slave", {"f": {"k": 1, "m": 1}}])
+    assert watcher.packet() == ["", "g_chg2", "f", {"m": 1}, ["l"]]
+    assert node.db_family("g") == {}
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        ["", "g_slave", 5],
+        ["", "g_slave", {"f": 5}],
+        ["", "g_upd"],
+        ["", "g_upd", None, {}],
+        ["", "g_upd", "f", []],
+        ["", "g_upd", "f", 5],
+        ["", "g_upd", "f", {}, 5],
+        ["", "g_upd", "f", {}, [{}]],
+        ["", "g_upd", ["f"], {}],
+        ["", "g_upd", "f", {}, [], "o", 1, 2],
+        ["", "g_set"],
+        ["", "g_find"],
+        ["", "g_find", []],
+        ["", "g_db_keys"],
+        ["", "g_db_keys", {}, 1],
+        ["", "g_mon1"],
+        ["", "g_mon1", {}],
+        ["", "g_mon0"],
+        ["", "g_reply"],
+        ["", "g_reply", []],
+        ["", "g_chg1"],
+        ["", "g_chg2", {}],
+    ],
+    ids=repr,
+)
+def test_wrong_request_ends_in_a_log_line_and_nothing_else(
+    node: Node, dial: Dial, caplog: pytest.LogCaptureFixture, packet: list[Any]
+) -> None:
+    node.db_set("f", "mine", 1)
+    peer = dial("b")
+    peer.send(packet)
+    handled(peer)
+    wait_until(lambda: f"request '{packet[1]}' of b failed" in caplog.text, within=WAIT)
+    assert node.db_family("f") == {"mine": 1}
+
+
+def test_numbers_are_taken_for_texts_as_perl_sends_them(node: Node, dial: Dial) -> None:
+    peer = dial("b")
+    peer.send(["", "g_upd", 5, {"7": 1, "8": 1}], ["", "g_upd", "5", None, [8]])
+    handled(peer)
+    assert node.db_family("5") == {"7": 1}
+
+
+def test_client_has_no_more_than_its_share(
+    node: Node, dial: Dial, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert node._embedded is not None
+    assert node._embedded._server is not None
+    node._embedded._server._max_entries = 3
+    node._embedded._server._max_bytes = 1000
+    one, other = dial("b"), dial("c")
+    one.send(["", "g_slave", {"f": {str(number): number for number in range(5)}}])
+    one.send(["", "g_upd", "f", {"0": "changed", "6": 6}])
+    other.send(["", "g_upd", "f", {"other": 1}])
+    handled(one, other)
+    assert node.db_family("f") == {"0": "changed", "1": 1, "2": 2, "other": 1}
+    one.send(["", "g_upd", "f", {"1": "x" * 2000, "7": 7}, ["2"]])
+    handled(one)
+    assert node.db_family("f") == {"0": "changed", "7": 7, "other": 1}
+    assert caplog.text.count("node b has more directory entries than are kept") == 1
+    one.send(["", "g_upd", "f", None, ["0", "7"]], ["", "g_upd", "g", {"a": 1, "b": 2, "c": 3, "d": 4}])
+    handled(one)
+    assert len(node.db_family("g")) == 3
+
+
+def test_peer_cannot_watch_without_end(
+    node: Node, dial: Dial, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory_server, "MAX_WATCHES", 2)
+    peer = dial("b")
+    peer.send(*(["", "g_mon1", name] for name in ("a", "b", "a", "c")))
+    assert [packet[2] for packet in peer.take(3)] == ["a", "b", "a"]
+    handled(peer)
+    wait_until(lambda: "it watches 2 families already" in caplog.text, within=WAIT)
+
+
+def test_watchers_are_forgotten_with_their_link(node: Node, dial: Dial) -> None:
+    peer = dial("b")
+    peer.send(["", "g_mon1", "f"])
+    assert peer.packet() == ["", "g_chg1", "f", None]
+    assert node._embedded is not None
+    server = node._embedded._server
+    assert server is not None
+    assert set(server._watchers) == {"f"}
+    peer.close()
+    wait_until(lambda: not server._watchers and not server._guests, within=WAIT)
+
+
+def test_entry_that_a_framing_cannot_carry_is_left_out(
+    node: Node, dial: Dial, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.db_set("f", "text", "x")
+    node.db_set("f", "bytes", b"x")
+    peer = dial("b", framing="json")
+    peer.send(["", "g_mon1", "f"])
+    packets = peer.take(2)
+    assert packets[0] == ["", "g_chg1", "f", None]
+    assert packets[1] == ["", "g_chg2", "f", {"text": "x"}, []]
+    node.db_set("f", "more", b"x")
+    node.db_set("f", "more", "x")
+    assert peer.packet() == ["", "g_chg2", "f", {"more": "x"}, []]
+    assert "'bytes' cannot be told to node b" in caplog.text
+
+
+def test_family_too_large_for_one_message_comes_in_parts(make_node: MakeNode) -> None:
+    node = make_node(max_message_bytes=2000)
+    expected = {f"key {number}": "x" * 300 for number in range(20)}
+    for key, value in expected.items():
+        node.db_set("f", key, value)
+    with RawPeer.dial(node, "b", extras=PERL).shake() as peer:
+        assert peer.packet() == ["", "g_global"]
+        peer.send(["", "g_mon1", "f"])
+        assert peer.packet() == ["", "g_chg1", "f", None]
+        seen: dict[str, str] = {}
+        while len(seen) < 20:
+            packet = peer.packet()
+            assert packet[:3] == ["", "g_chg2", "f"]
+            seen |= packet[3]
+        assert seen == expected
+
+
+# --- other global nodes ---
+
+
+def test_global_nodes_of_ours_name_the_owners(node: Node, dial: Dial) -> None:
+    client = dial("client")
+    client.send(["", "g_slave", {"f": {"k": "client's"}}])
+    handled(client)
+    node.db_set("f", "mine", 1)
+    other = dial("g", OURS)
+    other.send(["", "g_global"])
+    me = node.NODE()
+    assert other.take(2) == [
+        ["", "g_set", {"f": {"k": "client's"}}, "client"],
+        ["", "g_set", {"f": {"mine": 1}, "'l": {me: [me]}, "'g": {me: None, "g": None}}, me],
+    ]
+    other.send(["", "g_set", {"f": {"k": "a's", "l": 1}}, "a"], ["", "g_set", {"f": {"k": "z's", "m": 1}}, "z"])
+    other.send(["", "g_set", {"'l": {"g": ["127.0.0.1:1"]}, "'g": {"g": None}}, "g"])
+    # It is repeated, so that every global node that meets one hears of all.
+    assert other.packet() == ["", "g_upd", "'l", {"g": ["127.0.0.1:1"]}, [], me]
+    assert node.db_family("f") == {"k": "a's", "l": 1, "m": 1, "mine": 1}
+    other.send(["", "g_upd", "f", None, ["k"], "a"])
+    handled(other)
+    assert node.db_family("f")["k"] == "client's"
+    client.send(["", "g_upd", "f", {"n": 1}, ["k"]])
+    assert other.packet() == ["", "g_upd", "f", {"n": 1}, ["k"], "client"]
+    assert node.db_family("f")["k"] == "z's"
+    client.close()
+    assert other.packet() == ["", "g_upd", "f", None, ["n"], "client"]
+    other.close()
+    wait_until(lambda: node.db_family("f") == {"mine": 1}, within=WAIT)
+    assert node._embedded is not None
+    assert node._embedded._server is not None
+    assert node._embedded._server._merged.families["'g"] == {me: None}
+
+
+def test_global_perl_node_gets_everything_merged(node: Node, dial: Dial) -> None:
+    """As in ``aemp202_json_b_is_global.txt``."""
+    me = node.NODE()
+    for name in ("y", "x"):
+        client = dial(name)
+        client.send(["", "g_slave", {"f": {"k": name}}])
+        handled(client)
+    b = dial("b", framing="json")
+    b.send(["", "g_slave"], ["", "g_global"], ["", "g_slave", {"'l": {"b": ["127.0.0.1:9"]}, "'g": {"b": None}}])
+    assert b.packet() == ["", "g_set", {"f": {"k": "x"}, "'l": {me: [me]}, "'g": {me: None, "b": None}}]
+    b.send(["", "g_mon1", "'g"], ["", "g_upd", "'g", {me: None}])
+    b.send(["", "g_set", {"'g": {"b": None}, "'l": {"b": ["127.0.0.1:9"]}, "f": {"k": "b", "l": 1}}])
+    assert b.take(2) == [
+        ["", "g_chg1", "'g", {me: None, "b": None}],
+        ["", "g_upd", "'l", {"b": ["127.0.0.1:9"]}, []],
+    ]
+    assert node.db_family("f") == {"k": "b", "l": 1}  # what it brought is its own
+    client.send(["", "g_upd", "f", None, ["k"]])
+    assert b.packet() == ["", "g_upd", "f", {"k": "y"}, []]
+    b.send(["", "g_find", "b"], ["", "g_upd", "f", None, ["k", "l"]])
+    assert b.packet() == ["", "g_found", "b", ["127.0.0.1:9"]]
+    handled(b)
+    assert node.db_family("f") == {"k": "y"}
