@@ -71,6 +71,11 @@ class Recording:
         """Whether more than the greetings can be read: it is not behind TLS."""
         return "tls" not in self.name
 
+    @property
+    def is_global(self) -> bool:
+        """Whether b, too, is a global node."""
+        return self.name.endswith("b_is_global")
+
     def listed(self, direction: str) -> list[list[object]]:
         """The packets of one direction as the .txt beside the recording has them."""
         found = []
