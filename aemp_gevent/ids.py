@@ -79,8 +79,9 @@ def split_port(port: object) -> tuple[str, str]:
     if port is None or not node:
         raise InvalidPortError(port)
     is_text = isinstance(port, str)
-    # Few things but strings are meant to be ports, and most of those have blanks in their str().
-    if not text.isprintable() or node != node.strip() or (" " in text and not is_text):
+    # Text with blanks before any '#' is a mistake far more often than a node of another program, and so are
+    # objects with blanks in their str().
+    if not text.isprintable() or " " in (node if is_text else text):
         raise InvalidPortError(port, "it holds blanks or unprintable characters")
     why = _fault_of(node, is_text)
     if why:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol
 
 from aemp_gevent import spawning
 from aemp_gevent.errors import AempError, SpawnRefusedError
+from aemp_gevent.ids import MAX_NAME
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Port, Reason
@@ -148,7 +149,7 @@ class Requests:
 
     def _spawn(self, peer: Peer | None, name: Any, function: Any, *args: Any) -> None:
         name = name_of_port(name)
-        if not name.isprintable() or not name:
+        if not name.isprintable() or not 0 < len(name) <= MAX_NAME:
             raise SpawnRefusedError(f"{name!r} is no port name")
         self._host.spawn_for(peer, name, function, args)
 

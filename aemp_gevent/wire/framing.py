@@ -151,4 +151,4 @@ def name_of_port(name: object) -> str:
         return name
     if type(name) is int or (type(name) is float and math.isfinite(name)):
         return str(name) if type(name) is int else format(name, ".15g")
-    raise FramingError(f"the peer sent a port name that is no text but a {type(name).__name__}")
+    raise FramingError(f"the peer sent something whose port name is no text but a {type(name).__name__}")
