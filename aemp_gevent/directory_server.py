@@ -13,9 +13,10 @@ say it. Between nodes of ours both have one argument more, the owner, and a ``g_
 about this owner only; the sender's own entries come last. A Perl node gets one ``g_set`` with
 everything merged, and what it brings counts as its own.
 
-**The mesh.** A global node repeats the entries of those it has links to in the families
-``'g`` and ``'l`` as its own, as Perl does: so every global node that meets one of them hears of
-all, and dials those it has no link to.
+**The mesh.** A global node that meets another is told of all that this one has links to: their
+entries in the families ``'g`` and ``'l``, repeated as the teller's own, as Perl does. It dials those it has
+no link to, which are told of others in turn. Who was there before is not told of newcomers,
+as Perl would: they dial him, and with a hundred global nodes that would be a million messages.
 
 Nothing here switches. What a peer sends is checked first, and raises TypeError, which ends
 in the log, as with all requests.
@@ -76,6 +77,8 @@ class _Guest:
         """What it watches."""
         self.sources: dict[Source, None] = {}
         """Whose entries came from it."""
+        self.repeated: set[tuple[str, str]] = set()
+        """Families and keys that it was told of other global nodes."""
         self.entries = 0
         self.bytes = 0
         self.is_over = False
@@ -107,6 +110,7 @@ class DirectoryServer:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._me: Source = (host.node_id, "")
+        self._others: Source = (host.node_id, host.node_id)  # what is repeated of other global nodes
         self._merged = Merged()
         self._near: Merged | None = None  # without what global nodes brought; kept once Perl wants to know
         self._guests: dict[Peer, _Guest] = {}
@@ -130,7 +134,7 @@ class DirectoryServer:
         if change.is_empty:
             return
         seen = self._merged.apply(source, family, change)
-        if not source[1]:
+        if self._is_near(source):
             self._pass_on(source, family, change)
         if seen.is_empty:
             return
@@ -138,9 +142,13 @@ class DirectoryServer:
         if family == GLOBALS and seen.entries:
             self._mesh_soon(0.0)
 
-    def _drop(self, source: Source) -> None:
+    def _is_near(self, source: Source) -> bool:
+        """Whether entries are this node's, or its clients', or told on its own account."""
+        return not source[1] or source == self._others
+
+    def _drop(self, source: Source, guest: _Guest | None = None) -> None:
         for family, entries in list(self._merged.of(source).items()):
-            self._change(source, family, {}, list(entries))
+            self._change(source, family, {}, list(entries), guest)
 
     def _within_bounds(self, guest: _Guest, source: Source, family: str, change: Change) -> Change:
         """Return what of a change may be kept; an entry whose new value may not is deleted."""
@@ -193,7 +201,12 @@ class DirectoryServer:
         guests = [guest for guest in self._guests.values() if guest.is_global]
         seen = self._near.apply(source, family, change) if self._near is not None else Change({}, [])
         for guest in guests:
-            if guest.is_ours:
+            if guest.is_ours and source == self._others:
+                gone = [key for key in change.deleted if (family, key) in guest.repeated]
+                guest.repeated.difference_update((family, key) for key in gone)
+                if gone:
+                    self._send_update(guest.peer, family, Change({}, gone), source[0])
+            elif guest.is_ours:
                 self._send_update(guest.peer, family, change, source[0])
             elif not seen.is_empty:
                 self._send_update(guest.peer, family, seen)
@@ -272,11 +285,8 @@ class DirectoryServer:
         guest = self._guest(peer)
         if guest.is_global:
             return
-        # First, so that this node's own entry for it comes with the rest.
-        self.publish(GLOBALS, {peer.node: None})
-        endpoints = [str(endpoint) for endpoint in ids.endpoints(peer.node)]
-        if endpoints:
-            self.publish(NODES, {peer.node: endpoints})
+        # First, so that what is repeated of it comes with the rest, as Perl expects.
+        self._change(self._others, GLOBALS, {peer.node: None}, ())
         guest.is_global = True
         if not guest.is_ours:
             self._near = self._near or self._make_near()
@@ -285,12 +295,16 @@ class DirectoryServer:
         for source in self._merged.sources():
             if not source[1] and source != self._me:
                 self._send_database(peer, dict(self._merged.of(source)), source[0])
-        self._send_database(peer, dict(self._merged.of(self._me)), self._me[0])
+        own = {family: dict(entries) for family, entries in self._merged.of(self._me).items()}
+        for family, entries in self._merged.of(self._others).items():
+            guest.repeated.update((family, key) for key in entries)
+            own[family] = {**entries, **own.get(family, {})}
+        self._send_database(peer, own, self._me[0])
 
     def _make_near(self) -> Merged:
         near = Merged()
         for source in self._merged.sources():
-            if not source[1]:
+            if self._is_near(source):
                 for family, entries in self._merged.of(source).items():
                     near.apply(source, family, Change(dict(entries), []))
         return near
@@ -305,8 +319,8 @@ class DirectoryServer:
         for source in guest.sources:
             self._drop(source)
         if guest.is_global:
-            self.publish(GLOBALS, {}, [peer.node])
-            self.publish(NODES, {}, [peer.node])
+            self._change(self._others, GLOBALS, {}, [peer.node])
+            self._change(self._others, NODES, {}, [peer.node])
 
     # --- what peers ask ---
 
@@ -337,7 +351,7 @@ class DirectoryServer:
         if source[0] == peer.node:  # the last one
             client = (peer.node, "")
             if client in guest.sources:
-                self._drop(client)
+                self._drop(client, guest)
                 del guest.sources[client]
             self._synced(peer)
 
@@ -360,7 +374,7 @@ class DirectoryServer:
         if family == NODES and source == (node, node):
             addresses = self._merged.of(source).get(NODES, {}).get(node)
             if addresses is not None:
-                self.publish(NODES, {node: addresses})
+                self._change(self._others, NODES, {node: addresses}, ())
 
     def peer_finds(self, peer: Peer, node: Any) -> None:
         """``g_find``: where does a node listen."""

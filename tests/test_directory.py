@@ -302,6 +302,9 @@ def test_killed_port_stops_waiting(directory_nodes: Make) -> None:
 
 def test_attached_greenlet_stops_waiting_when_its_port_is_killed(directory_nodes: Make) -> None:
     (node,) = directory_nodes(1)
+    changes = Changes()
+    node.db_mon("family", changes)
+    changes.wait({})  # nothing else will wake it
     with node.attach() as port:
         gevent.spawn(node.kil, port, "enough")
         with pytest.raises(PortKilled):
@@ -359,12 +362,13 @@ def test_cancelled_monitor_makes_no_more_calls(directory_nodes: Make) -> None:
     assert cancelled.calls == [({}, [], [], [])]
 
 
-def test_call_that_is_due_is_not_made_after_cancel(private: Node) -> None:
+def test_call_that_is_due_is_not_made_after_cancel(private: Node, caplog: pytest.LogCaptureFixture) -> None:
     changes = Changes()
     guard = private.db_mon("family", changes)
     guard.cancel()
     turns(5)
     assert not changes.calls
+    assert not caplog.records
 
 
 def test_callbacks_run_in_the_ports_context_one_at_a_time_and_in_order(directory_nodes: Make) -> None:
@@ -432,19 +436,21 @@ def test_exception_in_a_callback_outside_any_port_is_logged_and_the_calls_go_on(
 
 
 def test_map_of_a_callback_cannot_be_changed_and_its_lists_are_its_own(private: Node) -> None:
-    changes = Changes()
+    changes, spoilt = Changes(), []
 
     def spoil(entries: Any, added: list[str], changed: list[str], deleted: list[str]) -> None:
         with pytest.raises(TypeError):
             entries["more"] = 1
         added.append("more")
         deleted.append("more")
+        spoilt.append(1)
 
     private.db_mon("family", spoil)
     private.db_mon("family", changes)
     private.db_set("family", "key", 1)
     changes.wait({"key": 1})
     assert changes.calls[-1][1:] == (["key"], [], [])
+    assert len(spoilt) == 2
 
 
 def test_monitor_that_is_far_behind_gets_one_change_for_many(private: Node) -> None:

@@ -62,7 +62,12 @@ def test_client_tells_its_master_everything_and_then_each_change(make_node: Make
         master.send(["", "g_chg2", "f", {"early": 1}, []], ["", "g_chg1", "g", {"x": 1}])
         master.send(["", "g_chg1", "f", {"a": 1}], ["", "g_chg2", "f", {"b": 1}, []], ["", "g_chg2", "f", {}, ["a"]])
         changes.wait({"b": 1})
-        assert [call[0] for call in changes.calls] == [{"a": 1}, {"a": 1, "b": 1}, {"b": 1}]
+        with RawPeer.dial(node, "stranger", extras=PERL).shake() as stranger:
+            stranger.send(["", "g_chg2", "f", {"wrong": 1}, []], ["", "g_chg1", "f", {"wrong": 1}])
+            assert stranger.answers()
+        master.send(["", "g_chg2", "f", {"c": 1}, []])
+        changes.wait({"b": 1, "c": 1})
+        assert [call[0] for call in changes.calls] == [{"a": 1}, {"a": 1, "b": 1}, {"b": 1}, {"b": 1, "c": 1}]
 
 
 def test_client_asks_its_master_and_takes_answers_from_nobody_else(make_node: MakeNode, listener: RawListener) -> None:

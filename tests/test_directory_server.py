@@ -293,8 +293,7 @@ def test_global_nodes_of_ours_name_the_owners(node: Node, dial: Dial) -> None:
     ]
     other.send(["", "g_set", {"f": {"k": "a's", "l": 1}}, "a"], ["", "g_set", {"f": {"k": "z's", "m": 1}}, "z"])
     other.send(["", "g_set", {"'l": {"g": ["127.0.0.1:1"]}, "'g": {"g": None}}, "g"])
-    # It is repeated, so that every global node that meets one hears of all.
-    assert other.packet() == ["", "g_upd", "'l", {"g": ["127.0.0.1:1"]}, [], me]
+    handled(other)
     assert node.db_family("f") == {"k": "a's", "l": 1, "m": 1, "mine": 1}
     other.send(["", "g_upd", "f", None, ["k"], "a"])
     handled(other)
@@ -309,6 +308,55 @@ def test_global_nodes_of_ours_name_the_owners(node: Node, dial: Dial) -> None:
     assert node._embedded is not None
     assert node._embedded._server is not None
     assert node._embedded._server._merged.families["'g"] == {me: None}
+
+
+def test_client_that_becomes_global_brings_its_entries_anew_and_nothing_flickers(node: Node, dial: Dial) -> None:
+    watcher, client = dial("w"), dial("b", OURS)
+    client.send(["", "g_slave", {"f": {"k": 1, "l": 1}}])
+    handled(client)
+    watcher.send(["", "g_mon1", "f"])
+    assert watcher.packet() == ["", "g_chg1", "f", {"k": 1, "l": 1}]
+    client.send(["", "g_global"], ["", "g_set", {"f": {"k": 1, "m": 1}, "'g": {"b": None}}, "b"])
+    assert watcher.take(2) == [["", "g_chg2", "f", {"m": 1}, []], ["", "g_chg2", "f", {}, ["l"]]]
+    client.send(["", "g_upd", "f", None, ["k"], "b"])
+    assert watcher.packet() == ["", "g_chg2", "f", {}, ["k"]]
+    assert node._embedded is not None
+    assert node._embedded._server is not None
+    (guest,) = [guest for guest in node._embedded._server._guests.values() if guest.peer.node == "b"]
+    assert guest.entries == 2
+
+
+def packets_until_now(peer: RawPeer) -> list[list[Any]]:
+    """Return everything that the node has told a peer."""
+    peer.send(["", "time", f"{peer.name}#pong"])
+    packets: list[list[Any]] = []
+    while True:
+        packet = peer.packet()
+        if packet[0] == "pong":
+            return packets
+        packets.append(packet)
+
+
+def test_link_that_is_lost_while_a_change_is_told_does_not_upset_the_order(make_node: MakeNode) -> None:
+    node = make_node(max_message_bytes=2**20, high_water_bytes=2**10)
+    with ExitStack() as stack:
+        slow, watcher = (stack.enter_context(RawPeer.dial(node, name, extras=PERL).shake()) for name in ("s", "w"))
+        slow.send(["", "g_slave", {"f": {"k": "x" * 900_000}}], ["", "g_mon1", "f"])
+        packets_until_now(slow)
+        watcher.send(["", "g_mon1", "f"])
+        packets_until_now(watcher)
+        seen: dict[str, Any] = {}
+        # Deleting ours shows the slow one's. It does not read: telling it so ends its link, at the hard
+        # limit, and with that its entry, while the watcher is still to be told of the first change.
+        for number in range(200):
+            node.db_set("f", "k", number)
+            node.db_del("f", "k")
+            for _, _request, _family, entries, deleted in packets_until_now(watcher):
+                seen = {key: value for key, value in {**seen, **entries}.items() if key not in deleted}
+            if "s" not in node.up_nodes():
+                break
+        assert "s" not in node.up_nodes()
+        assert seen == {}
 
 
 def test_global_perl_node_gets_everything_merged(node: Node, dial: Dial) -> None:

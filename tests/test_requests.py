@@ -394,7 +394,9 @@ def test_watchers_of_a_lost_link_are_forgotten(node: Node, peer: RawPeer) -> Non
 
 
 @pytest.mark.parametrize(
-    "words", [["mon0", "p"], ["mon1", "p"], ["kil0", "p", "x"], ["after", "x"], ["refused"], ["bye"]], ids=" ".join
+    "words",
+    [["mon0", "p"], ["mon1", "p"], ["kil0", "p", "x"], ["after", "x"], ["refused"], ["bye"], ["g_upd", "f"]],
+    ids=" ".join,
 )
 @pytest.mark.parametrize("allow_relay", [False, True])
 def test_nothing_that_is_about_a_link_is_relayed_to_another_node(

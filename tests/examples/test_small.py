@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The examples that run by themselves and end: hello, the ring, the file writer; and every ``--help``."""
+"""The examples that run by themselves and end: hello, the ring, the workers, the file writer; and every ``--help``."""
 
 from __future__ import annotations
 
 import re
 
 import pytest
+
+from tests.networking import free_address
 
 from .conftest import EXAMPLES
 
@@ -46,6 +48,15 @@ def test_an_impossible_ring_is_refused(start):
     ring = start("ring.py", "--ports", "0")
     assert ring.wait() == 2
     assert "numbers from 1 on" in ring.output
+
+
+def test_workers_are_found_by_their_group(start):
+    address = free_address()
+    start("workers.py", "serve", address)
+    start("workers.py", "serve", "127.0.0.1:0", address)
+    asking = start("workers.py", "ask", address)
+    assert asking.wait() == 0
+    assert asking.output.splitlines() == ["0 0", "1 1"]
 
 
 def test_the_file_writer_finishes_each_file_before_it_opens_the_next(start, tmp_path):
