@@ -272,6 +272,8 @@ class LocalNode:
         alias = self._prefix + name
         if not ids.split_port(alias)[1]:
             raise InvalidPortError(alias, "a registered name cannot be empty")
+        if " " in name:
+            raise InvalidPortError(alias, "it holds blanks")
         holder = self._ports.get(alias)
         if holder is not None and holder.id == alias:
             raise PortExistsError(alias)

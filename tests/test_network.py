@@ -93,7 +93,7 @@ def test_greeting_says_who_we_are(make_node: MakeNode) -> None:
         first, second = one.greet(), two.greet()
         assert first.node == node.NODE()
         assert first.auth_methods == ("hmac_sha3_512",)
-        assert first.framings[:2] == ("msgpack", "json")
+        assert first.framings == ("msgpack", "cbor", "json")
         assert first.provider == PROVIDER
         assert first.extra("mproto") == "1"
         assert first.extra("peeraddr") == "{}:{}".format(*one.sock.getsockname())
