@@ -140,7 +140,7 @@ def test_a_name_that_is_none_costs_the_link(node: Node, name: object, caplog: py
     assert "port name is no text" in caplog.text
 
 
-@pytest.mark.parametrize("node_id", ["perl", "k\xe4se/1+2", "a:node_of{Perl}", "host/x%y;z", "日本"])
+@pytest.mark.parametrize("node_id", ["perl", "k\xe4se/1+2", "a:node_of{Perl}", "host/x%y;z", "k\xc3\xa4se"])
 @pytest.mark.parametrize("name", ["p", "a port €", "#%;,"])
 def test_any_printable_node_and_port_is_a_full_member(node: Node, node_id: str, name: str) -> None:
     port, deaths = f"{node_id}#{name}", Deaths()
@@ -232,3 +232,16 @@ def test_name_of_a_node_that_is_nowhere_is_still_no_address(node: Node) -> None:
     kind, name, text = deaths.wait()
     assert (kind, name) == ("transport_error", "a+Perl+node")
     assert text.startswith("no known address")
+
+
+@pytest.mark.parametrize("framing", ["cbor", "json"])
+def test_node_id_in_utf_8_is_to_us_what_it_is_to_perl(node: Node, framing: str) -> None:
+    """Without ``use utf8`` Perl has a character for each byte, in its greeting, its port IDs and the directory."""
+    with RawPeer.dial(node, framing=framing) as peer:
+        lines = "aemp;1;käse;hmac_sha3_512;{};provider=AE-2.02".format(framing).encode(), b"nonce"
+        peer.handshake._lines = lines
+        peer.shake()
+        name = lines[0].split(b";")[2].decode("latin-1")
+        wait_until(lambda: node.up_nodes() == [name])
+        peer.send(["", "time", f"{name}#reply"])
+        assert peer.packet()[0] == "reply"
