@@ -176,6 +176,11 @@ class Peer:
         return self.link is not None
 
     @property
+    def was_met(self) -> bool:
+        """Whether there ever was a link."""
+        return self._incarnation is not None
+
+    @property
     def greeting(self) -> Greeting | None:
         """What the peer said of itself; None while there is no link of its own to it."""
         return None

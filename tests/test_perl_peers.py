@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aemp_gevent.errors import UnencodableMessageError
+from aemp_gevent.errors import InvalidPortError, UnencodableMessageError
 from aemp_gevent.node import Node
 from aemp_gevent.spawning import spawnable
 from aemp_gevent.wire.framing import FRAMINGS
@@ -140,7 +140,7 @@ def test_a_name_that_is_none_costs_the_link(node: Node, name: object, caplog: py
     assert "port name is no text" in caplog.text
 
 
-@pytest.mark.parametrize("node_id", ["perl", "k\xe4se/1+2", "a:node_of{Perl}", "host/x%y;z", "k\xc3\xa4se"])
+@pytest.mark.parametrize("node_id", ["perl", "k\xe4se/1+2", "a:node_of{Perl}", "host/x%y;z", "k\xc3\xa4se", "a b", "a,b", "perl:4040", " "])
 @pytest.mark.parametrize("name", ["p", "a port €", "#%;,"])
 def test_any_printable_node_and_port_is_a_full_member(node: Node, node_id: str, name: str) -> None:
     port, deaths = f"{node_id}#{name}", Deaths()
@@ -157,6 +157,28 @@ def test_any_printable_node_and_port_is_a_full_member(node: Node, node_id: str, 
         peer.send(["", "kil0", name, "bye"])
         assert deaths.wait() == ("bye",)
         assert node.up_nodes() == [node_id]
+        assert node.node_of(port) == node_id
+        spawned = node.spawn(node_id, "Some::init")
+        assert peer.take(2)[0][:2] == ["", "AnyEvent::MP::_spawn"]
+        assert spawned.startswith(f"{node_id}#")
+        answers: list[Any] = []
+        node.cal(port, "ask", cb=lambda *answer: answers.append(answer))
+        assert peer.packet() == ["", "mon1", name]
+        reply = peer.packet()[-1]
+        peer.send([name_of(reply), "answer"])
+        wait_until(lambda: answers == [("answer",)])
+
+
+def test_odd_node_ids_of_nodes_that_were_never_met_are_mistakes(node: Node) -> None:
+    with RawPeer.dial(node, "a b", extras=PERL, framing="json") as peer:
+        peer.greet()  # proves nothing
+        with pytest.raises(InvalidPortError):
+            node.snd("a b#p", "hello")
+        peer.sock.sendall(peer.handshake.prove())
+        wait_until(lambda: node.up_nodes() == ["a b"])
+        node.snd("a b#p", "hello")
+        with pytest.raises(InvalidPortError):
+            node.snd("a b#p\n", "hello")
 
 
 def test_names_reach_perl_functions_and_come_from_there(node: Node) -> None:
