@@ -199,6 +199,8 @@ def test_numbers_are_taken_for_texts_as_perl_sends_them(node: Node, dial: Dial) 
     peer.send(["", "g_upd", 5, {"7": 1, "8": 1}], ["", "g_upd", "5", None, [8]])
     handled(peer)
     assert node.db_family("5") == {"7": 1}
+    peer.send(["", "g_upd", 5.0, {"9": 1}, [7.0]], ["", "g_db_keys", 5.0, 1])  # as Perl prints them
+    assert peer.packet() == ["", "g_reply", 1, ["9"]]
 
 
 def test_client_has_no_more_than_its_share(

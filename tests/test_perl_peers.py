@@ -140,7 +140,9 @@ def test_a_name_that_is_none_costs_the_link(node: Node, name: object, caplog: py
     assert "port name is no text" in caplog.text
 
 
-@pytest.mark.parametrize("node_id", ["perl", "k\xe4se/1+2", "a:node_of{Perl}", "host/x%y;z", "k\xc3\xa4se", "a b", "a,b", "perl:4040", " "])
+@pytest.mark.parametrize(
+    "node_id", ["perl", "k\xe4se/1+2", "a:node_of{Perl}", "host/x%y;z", "k\xc3\xa4se", "a b", "a,b", "perl:4040", " "]
+)
 @pytest.mark.parametrize("name", ["p", "a port €", "#%;,"])
 def test_any_printable_node_and_port_is_a_full_member(node: Node, node_id: str, name: str) -> None:
     port, deaths = f"{node_id}#{name}", Deaths()
