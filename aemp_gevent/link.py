@@ -237,7 +237,8 @@ class Link:
                 self.keep_alives += 1
                 continue
             self._has_begun = True
-            if packet.__class__ is list and packet[:2] == ["", "after"]:
+            is_foreign = self.greeting is not None and self.greeting.is_of_another
+            if not is_foreign and packet.__class__ is list and packet[:2] == ["", "after"]:
                 return itertools.chain((packet,), iterator)
             if self.owner.begins(self, packet):
                 return itertools.chain((packet,), iterator)

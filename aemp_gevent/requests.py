@@ -157,8 +157,10 @@ class Requests:
             raise SpawnRefusedError(f"{name!r} is no port name")
         self._host.spawn_for(peer, name, function, args)
 
-    def _bye(self, peer: Peer | None) -> None:
-        if peer is not None:
+    def _bye(self, peer: Peer | None, *args: Any) -> None:
+        if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
+            self._call(peer, "bye", *args)  # which is the name of a function there
+        elif peer is not None:
             peer.said_goodbye()
 
     def _via(self, peer: Peer | None, origin: Any, destination: Any, packet: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from aemp_gevent import spawning
 from aemp_gevent.errors import InvalidPortError, UnencodableMessageError
 from aemp_gevent.node import Node
 from aemp_gevent.spawning import spawnable
@@ -210,6 +211,40 @@ def test_names_reach_perl_functions_and_come_from_there(node: Node) -> None:
         assert deaths.wait()[0] == "no_such_port"
 
 
+@pytest.mark.parametrize(
+    "request_of_ours",
+    [
+        ["after", "x"],
+        ["after", "x", 5],
+        ["refused", "go"],
+        ["bye"],
+        ["idle"],
+        ["stay"],
+        ["via", "a", "perl", ["", "x"]],
+    ],
+    ids=repr,
+)
+def test_what_only_nodes_of_ours_say_means_nothing(node: Node, request_of_ours: list[Any]) -> None:
+    with RawPeer.dial(node, "perl", extras=PERL, framing="json").shake() as peer:
+        peer.send(["", *request_of_ours])
+        assert peer.answers()
+        peer.send(["", *request_of_ours])
+        assert peer.answers()
+        assert node.up_nodes() == ["perl"]
+
+
+@pytest.mark.parametrize("name", ["after", "bye"])
+def test_what_only_nodes_of_ours_say_may_be_the_name_of_a_function(node: Node, name: str) -> None:
+    got: list[Any] = []
+    spawnable(name)(lambda *args: got.append(args))
+    try:
+        with RawPeer.dial(node, "perl", extras=PERL, framing="json").shake() as peer:
+            peer.send(["", name, 1, 2])
+            wait_until(lambda: got == [(1, 2)])
+    finally:
+        del spawning._spawnable[name]
+
+
 # --- connections ------------------------------------------------------------------
 
 
@@ -262,7 +297,7 @@ def test_name_of_a_node_that_is_nowhere_is_still_no_address(node: Node) -> None:
 def test_node_id_in_utf_8_is_to_us_what_it_is_to_perl(node: Node, framing: str) -> None:
     """Without ``use utf8`` Perl has a character for each byte, in its greeting, its port IDs and the directory."""
     with RawPeer.dial(node, framing=framing) as peer:
-        lines = "aemp;1;käse;hmac_sha3_512;{};provider=AE-2.02".format(framing).encode(), b"nonce"
+        lines = f"aemp;1;käse;hmac_sha3_512;{framing};provider=AE-2.02".encode(), b"nonce"
         peer.handshake._lines = lines
         peer.shake()
         name = lines[0].split(b";")[2].decode("latin-1")

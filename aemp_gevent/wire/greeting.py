@@ -125,6 +125,11 @@ class Greeting:
         """Whether this library speaks at the other end (PROTOCOL.md, section 6)."""
         return (self.provider or "").startswith(_OUR_PROVIDER)
 
+    @property
+    def is_of_another(self) -> bool:
+        """Whether the other end says that it is another program."""
+        return self.provider is not None and not self.is_ours
+
 
 def parse_greeting(line: bytes) -> Greeting:
     """Read a greeting line, given without its line end.
