@@ -232,7 +232,7 @@ def _pump(source: socket.socket, sink: socket.socket, side: Side) -> None:
 
 def _endpoint(text: str) -> Endpoint:
     try:
-        found = parse_endpoint(text)
+        found = parse_endpoint(f"127.0.0.1:{text}" if text.isdigit() else text)
     except AempError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if found.path:
@@ -245,9 +245,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="wire_dump.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("target", type=_endpoint, help="host:port of the node behind it")
+    parser.add_argument("target", type=_endpoint, help="host:port of the node behind it, or a port of this host")
     parser.add_argument(
-        "--listen", type=_endpoint, default="127.0.0.1:0", help="host:port to be dialled instead (any free port)"
+        "--listen",
+        type=_endpoint,
+        default="127.0.0.1:0",
+        help="host:port, or a port of this host, to be dialled instead (any free port)",
     )
     parser.add_argument("--connections", type=int, metavar="N", help="end after this many connections")
     options = parser.parse_args()
@@ -255,7 +258,10 @@ def main() -> None:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    dump = Dump(options.target, options.listen, say)
+    try:
+        dump = Dump(options.target, options.listen, say)
+    except OSError as error:
+        parser.error(f"cannot listen at {options.listen}: {error.strerror or error}")
     print(f"dial {dump.endpoint} instead of {options.target}", file=sys.stderr, flush=True)
     try:
         dump.serve(options.connections)

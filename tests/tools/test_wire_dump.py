@@ -185,3 +185,26 @@ def test_target_that_cannot_be_reached_is_named() -> None:
             assert near.recv(10) == b""
         assert "connection from" in line_of(child)
         assert f"cannot reach {host}:{port}" in line_of(child)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        pytest.param(["127.0.0.1:1", "--listen", "192.0.2.1:1"], "cannot listen at 192.0.2.1:1", id="not-ours"),
+        pytest.param(["host:http"], "'http' is no port number", id="no-port"),
+        pytest.param(["unix:/x"], "give host:port", id="unix"),
+    ],
+)
+def test_mistakes_are_named_in_a_line(args: list[str], text: str) -> None:
+    with process(PROGRAM, *args) as child:
+        said, _ = child.communicate(timeout=WAIT)
+    assert child.returncode == 2
+    assert text in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_port_alone_is_one_of_this_host() -> None:
+    with process(PROGRAM, "4040", "--listen", "0") as child:
+        assert re.fullmatch(r"dial 127\.0\.0\.1:\d+ instead of 127\.0\.0\.1:4040", line_of(child))
