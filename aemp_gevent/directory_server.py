@@ -234,7 +234,10 @@ class DirectoryServer:
                 send_change(self._host.scheduler, watcher, make, change)
 
     def _send_database(self, peer: Peer, families: dict[str, Entries], *owner: str) -> None:
-        if not send_whole(peer, ["", "g_set", families, *owner], ["", "g_set", {}, *owner]):
+        # A Perl node takes from this message, and no other, where the sender listens.
+        me = self._host.node_id
+        listeners = {NODES: {me: families[NODES][me]}} if me in families.get(NODES, {}) else {}
+        if not send_whole(peer, ["", "g_set", families, *owner], ["", "g_set", listeners, *owner]):
             for family, entries in families.items():
                 self._send_update(peer, family, Change(entries, []), *owner)
 

@@ -393,6 +393,18 @@ def test_global_perl_node_gets_everything_merged(node: Node, dial: Dial) -> None
     assert node.db_family("f") == {"k": "y"}
 
 
+def test_global_perl_node_always_hears_first_where_this_one_listens(node: Node, dial: Dial) -> None:
+    """It takes that from ``g_set`` only, and keeps nil if it is not in there."""
+    node.db_set("f", "k", b"what JSON cannot carry")
+    me = node.NODE()
+    b = dial("b", framing="json")
+    b.send(["", "g_global"])
+    assert b.packet() == ["", "g_set", {"'l": {me: [me]}}]
+    updates = b.take(2)
+    assert sorted(packet[2] for packet in updates) == ["'g", "'l"]
+    handled(b)
+
+
 DATABASE = {"'l": {"b": ["127.0.0.1:9"]}, "'g": {"b": None}, "f": {"k": 1}}
 
 AS_CLIENT = [["", "g_slave"], ["", "g_slave", DATABASE], ["", "g_mon1", "'g"]]
