@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from aemp_gevent import ids
@@ -54,6 +55,12 @@ _PROBE_SECONDS = 0.1
 
 _BETWEEN_OURS = ("after", "refused", "idle", "stay")
 """Requests about connections. A tuple, as a peer may send what cannot be hashed."""
+
+
+def words(said: Sequence[Any]) -> str:
+    """Return what a peer said for people, as far as it is fit for a log."""
+    text = " ".join(map(str, said))
+    return text[:150].encode("ascii", "backslashreplace").decode() if text.isprintable() else reprlib.repr(text)
 
 
 class _After(NamedTuple):
@@ -112,12 +119,17 @@ class DirectPeer(Peer):
         return self.link is not None or self._resting is not None
 
     @property
+    def is_resting(self) -> bool:
+        return self._resting is not None
+
+    @property
     def greeting(self) -> Greeting | None:
-        return None if self.link is None else self.link.greeting
+        link = self.link or self._resting
+        return None if link is None else link.greeting
 
     @property
     def can_carry(self) -> bool:
-        link = self.link
+        link = self.link or self._resting  # what comes is still passed on, and what is to go waits
         return (
             link is not None
             and link.greeting is not None
@@ -245,7 +257,7 @@ class DirectPeer(Peer):
             size = message[2] if len(message) > 2 else None
             self._wait_for(link, _After(str(message[1]), size if isinstance(size, int) else None))
         elif request == "refused":
-            self._last_error = f"it refuses us: {reprlib.repr(message[1:])}"
+            self._last_error = f"it refuses us: {words(message[1:])}"
             self._log(logging.ERROR, "node %s: %s", self.node, self._last_error)
             self._back_off_long()
             self._lose(self._last_error)
@@ -432,6 +444,7 @@ class DirectPeer(Peer):
         self.link, self._resting = link, None
         self._close_newer()
         self._send_queue(link)
+        self._host.link_stays(self)
         self.has_room(link)
 
     def _rest(self, link: Link) -> None:
@@ -450,7 +463,7 @@ class DirectPeer(Peer):
         for newer in list(self._links):
             if newer in self._links and not newer.proved:
                 self._prove(newer)
-        if self._queue or self.ports.are_monitored:
+        if self._queue or self.ports.are_monitored or self.riders or self._host.is_kept(self.node):
             self.connect()
         self.has_room(link)
 
@@ -507,7 +520,8 @@ class DirectPeer(Peer):
         leaving: list[Link] = []
         if self._resting is not None:
             # The peer may have shut its side, and yet reads to our end.
-            self.link, self._resting = self._resting, None
+            self.link = self._resting  # pyright: ignore[reportIncompatibleVariableOverride]
+            self._resting = None
         for link in self._links:
             if not link.is_up:
                 link.close()
