@@ -160,6 +160,8 @@ class Requests:
     def _bye(self, peer: Peer | None, *args: Any) -> None:
         if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
             self._call(peer, "bye", *args)  # which is the name of a function there
+        elif args:
+            raise TypeError("bye takes no arguments")
         elif peer is not None:
             peer.said_goodbye()
 
