@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from greenlet import getcurrent
 
-from aemp_gevent import ids, monitors
+from aemp_gevent import monitors
 from aemp_gevent.context import current_port
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiveTimeout
 from aemp_gevent.matching import Handler, Message
@@ -39,6 +39,10 @@ class Host(Protocol):
         """Return the living local port of this ID, if there is one."""
         ...
 
+    def split_port(self, port: object) -> tuple[str, str]:
+        """Return a port ID's node ID and port name, or raise ``InvalidPortError``."""
+        ...
+
     def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
         """Have a function called when a port dies."""
         ...
@@ -57,7 +61,7 @@ def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | N
     """Send ``msg`` with a reply port appended; call ``cb`` once with the answer, or with nothing. See ``cal``."""
     if not callable(cb):
         raise TypeError(f"cal(): cb={cb!r} cannot be called")
-    ids.split_port(port)  # first, so that a bad one leaves nothing behind
+    host.split_port(port)  # first, so that a bad one leaves nothing behind
     scheduler = host.scheduler
     context = current_port()
     reply = host.create()
@@ -91,7 +95,7 @@ def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | N
 
 def call_and_wait(host: Host, timeout: float | None, port: object, msg: Message) -> Message:
     """Send ``msg`` with a reply port appended, wait, and return the answer, or ``()``. See ``syncal``."""
-    ids.split_port(port)  # first, so that a bad one leaves nothing behind
+    host.split_port(port)  # first, so that a bad one leaves nothing behind
 
     def ask(reply: Port) -> Monitor:
         guard = _end_with(host, port, reply)

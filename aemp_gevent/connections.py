@@ -53,6 +53,9 @@ IMPOSTOR_SECONDS = 2.0
 
 _PROBE_SECONDS = 0.1
 
+_BETWEEN_OURS = ("after", "refused", "idle", "stay")
+"""Requests about connections. A tuple, as a peer may send what cannot be hashed."""
+
 
 def words(said: Sequence[Any]) -> str:
     """Return what a peer said for people, as far as it is fit for a log."""
@@ -248,7 +251,9 @@ class DirectPeer(Peer):
 
     def requested(self, link: Link, message: list[Any]) -> None:
         request = message[0] if message else ""
-        if request == "after" and len(message) >= 2:
+        if request in _BETWEEN_OURS and link.greeting is not None and link.greeting.is_of_another:
+            self._host.request(self, message)  # to others these are names of functions
+        elif request == "after" and len(message) >= 2:
             size = message[2] if len(message) > 2 else None
             self._wait_for(link, _After(str(message[1]), size if isinstance(size, int) else None))
         elif request == "refused":

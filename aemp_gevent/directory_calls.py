@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from types import EllipsisType, MappingProxyType
 from typing import Any, overload
 
-from aemp_gevent import calls, ids
+from aemp_gevent import calls
 from aemp_gevent.context import SELF, current_port, require_port
 from aemp_gevent.directory import Directory, DirectoryEntry, DirectoryMonitor, FamilyCallback, Watching, check_family
 from aemp_gevent.engine import Query
@@ -93,7 +93,7 @@ class DirectoryNode(LocalNode):
         wanted = require_port(call).id if port is SELF else port
         found = self.find(wanted)
         key = str(wanted) if found is None else found.id  # others know it by this one, whatever we call it
-        ids.split_port(key)
+        self.split_port(key)
         entry = self._directory.set(family, key, value, is_port=True)
         entry.monitor = self.monitor(wanted, lambda *_reason: entry.cancel(), None)
         return entry

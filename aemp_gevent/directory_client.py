@@ -362,8 +362,11 @@ class EmbeddedEngine:
     def _synced(self, peer: Peer) -> None:
         """Another global node has told this one all it has."""
         if peer is self._master:
-            for family in self._watched:
-                send(peer, "g_mon0", family)
+            # A Perl node forgot what this one watched when it heard that it is global, and would take
+            # it for a client again if it unwatched anything.
+            if peer.greeting is not None and peer.greeting.is_ours:
+                for family in self._watched:
+                    send(peer, "g_mon0", family)
             self._master = None
             self._move_home()
 

@@ -13,6 +13,10 @@ say it. Between nodes of ours both have one argument more, the owner, and a ``g_
 about this owner only; the sender's own entries come last. A Perl node gets one ``g_set`` with
 everything merged, and what it brings counts as its own.
 
+**Perl nodes that are both.** A Perl node that was global before it found a seed has that seed for its master
+all the same: it tells its own changes to nobody else, and counts on hearing them from its master, like
+all other global nodes. So what such a node brings is passed on as a client's is, to itself as well.
+
 **The mesh.** A global node that meets another is told of all that this one has links to: their
 entries in the families ``'g`` and ``'l``, repeated as the teller's own, as Perl does. It dials those it has
 no link to, which are told of others in turn. Who was there before is not told of newcomers,
@@ -81,6 +85,8 @@ class _Guest:
         self.peer = peer
         self.is_ours = bool(peer.greeting and peer.greeting.is_ours)
         self.is_global = False
+        self.is_attached = False
+        """Whether it is another program's, and took this node for its master, be it global or not."""
         self.families: set[str] = set()
         """What it watches."""
         self.sources: dict[Source, None] = {}
@@ -238,7 +244,10 @@ class DirectoryServer:
                 send_change(self._host.scheduler, watcher, make, change)
 
     def _send_database(self, peer: Peer, families: dict[str, Entries], *owner: str) -> None:
-        if not send_whole(peer, ["", "g_set", families, *owner], ["", "g_set", {}, *owner]):
+        # A Perl node takes from this message, and no other, where the sender listens.
+        me = self._host.node_id
+        listeners = {NODES: {me: families[NODES][me]}} if me in families.get(NODES, {}) else {}
+        if not send_whole(peer, ["", "g_set", families, *owner], ["", "g_set", listeners, *owner]):
             for family, entries in families.items():
                 self._send_update(peer, family, Change(entries, []), *owner)
 
@@ -364,11 +373,21 @@ class DirectoryServer:
         """``g_slave``: be its master. Without a database it only wanted this node to be global."""
         if database is None:
             return
-        guest = self._guest(peer)
-        if not guest.is_global:  # such a one brings the same with g_set
-            source = (peer.node, "")
-            self._replace(guest, source, gproto.database(database))
-            self._found_home(source)
+        guest, client = self._guest(peer), (peer.node, "")
+        families = gproto.database(database)
+        if guest.is_global and guest.is_ours:
+            return  # such a one brings the same with g_set
+        if not guest.is_global:
+            self._replace(guest, client, families)
+        elif not guest.is_attached:
+            # What it brought so far becomes a client's.
+            brought = (peer.node, peer.node)
+            self._add(guest, client, {family: dict(entries) for family, entries in self._merged.of(brought).items()})
+            self._drop(brought, guest)
+        guest.is_attached = not guest.is_ours
+        if guest.is_global:
+            self._add(guest, client, families)
+        self._found_home(client)
 
     def update(self, peer: Peer, family: Any, entries: Any = None, deleted: Any = None, owner: Any = None) -> None:
         """``g_upd``: a client's entries changed, or a global node's."""
@@ -385,19 +404,20 @@ class DirectoryServer:
             return  # it has not said so
         source = self._source(guest, owner)
         whole = gproto.database(database)
-        self._replace(guest, source, whole)
+        # What an attached one said before it was for its master only, so this is no more than a part.
+        (self._add if guest.is_attached else self._replace)(guest, source, whole)
         self._found_home(source)
         self._mirror(guest, source, NODES)
         if source[0] == peer.node:  # the last one
             client = (peer.node, "")
-            if client in guest.sources:
+            if client != source and client in guest.sources:
                 self._drop(client, guest)
                 del guest.sources[client]
             self._synced(peer)
 
     def _source(self, guest: _Guest, owner: Any) -> Source:
         node = guest.peer.node
-        if not guest.is_global:
+        if not guest.is_global or guest.is_attached:
             return (node, "")
         return (node if owner is None or not guest.is_ours else gproto.text(owner), node)
 
@@ -408,10 +428,14 @@ class DirectoryServer:
             gone = [key for key in before.get(family, {}) if key not in entries]
             self._change(source, family, entries, gone, guest)
 
+    def _add(self, guest: _Guest, source: Source, database: dict[str, Entries]) -> None:
+        for family, entries in database.items():
+            self._change(source, family, entries, (), guest)
+
     def _mirror(self, guest: _Guest, source: Source, family: str) -> None:
         """Repeat where another global node listens, so that all of them find each other."""
         node = guest.peer.node
-        if family == NODES and source == (node, node):
+        if family == NODES and guest.is_global and source[0] == node:
             addresses = self._merged.of(source).get(NODES, {}).get(node)
             if addresses is not None:
                 self._change(self._others, NODES, {node: addresses}, ())

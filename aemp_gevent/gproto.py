@@ -17,6 +17,7 @@ from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.merged import Change
 from aemp_gevent.peer import Peer
 from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.wire.framing import name_of_port
 
 NODES = "'l"
 """The family of nodes: their IDs, and the endpoints they listen on."""
@@ -96,7 +97,7 @@ def text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
+        return name_of_port(value)
     raise TypeError(f"a text was expected, and not a {type(value).__name__}")
 
 

@@ -70,8 +70,10 @@ def port_names(uniq: str) -> Callable[[], str]:
 def split_port(port: object) -> tuple[str, str]:
     """Return ``(node ID, port name)`` of a port ID; the name is ``""`` for a node port.
 
+    Nodes of ours have plain names, but those of other programs may have any printable ones.
+
     Args:
-        port: A port ID, or any object whose ``str()`` is one.
+        port: A port ID, or any object whose ``str()`` is one, of a node with a plain name.
 
     Raises:
         InvalidPortError: It is none, or its node part is a noderef that must be resolved first.
@@ -80,22 +82,26 @@ def split_port(port: object) -> tuple[str, str]:
     node, _, name = text.partition("#")
     if port is None or not node:
         raise InvalidPortError(port)
-    if " " in text or not text.isprintable():
+    is_text = isinstance(port, str)
+    # Text with blanks before any '#' is a mistake far more often than a node of another program, and so are
+    # objects with blanks in their str().
+    if not text.isprintable() or " " in (node if is_text else text):
         raise InvalidPortError(port, "it holds blanks or unprintable characters")
-    why = _fault_of(node)
+    why = _fault_of(node, is_text)
     if why:
         raise InvalidPortError(port, why)
     return node, name
 
 
 @functools.lru_cache(maxsize=1024)  # asked for every new port of the same few nodes, and costs 10 microseconds
-def _fault_of(node: str) -> str:
+def _fault_of(node: str, may_be_odd: bool) -> str:
     """Return why this is no node ID that messages can be sent to, or "" when it is one."""
     if is_resolved(node):
         return ""
     if "," in node or ("@" not in node and _ENDS_IN_PORT.search(node)):
         return f"{node!r} is an unresolved noderef: call resolve_node() on it first"
-    return "" if _NODE_ID.fullmatch(node) else f"{node!r} is no node ID"
+    is_odd_name = may_be_odd and not node.startswith(SLAVE_PREFIX)
+    return "" if is_odd_name or _NODE_ID.fullmatch(node) else f"{node!r} is no node ID"
 
 
 def node_of(port: object) -> str:
@@ -134,7 +140,7 @@ class Endpoint:
 
 def is_node_id(node: str) -> bool:
     """Whether messages can be sent to a node of this ID."""
-    return bool(node) and node.isprintable() and not _fault_of(node)
+    return bool(node) and node.isprintable() and " " not in node and not _fault_of(node, True)
 
 
 def master_of(node: str) -> str | None:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from aemp_gevent.errors import FramingError, MessageTooLargeError, RemoteProtocolError
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.transport import Transport
-from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet
+from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake, PeerGreeted
 
@@ -164,7 +164,8 @@ class Link:
         self.send_framing = self._handshake.send_framing or ""
         self._encode = FRAMINGS[self.send_framing].encoder()
         self._framing = FRAMINGS[self._handshake.receive_framing or ""]
-        self._decoder = self._framing.decoder(self._limit)
+        is_ours = self.greeting is not None and self.greeting.is_ours
+        self._decoder = (self._framing.decoder if is_ours else self._framing.foreign_decoder)(self._limit)
         leftover = self._handshake.leftover
         self.owner.came_up(self)
         if leftover and not self.closed:
@@ -236,7 +237,8 @@ class Link:
                 self.keep_alives += 1
                 continue
             self._has_begun = True
-            if packet.__class__ is list and packet[:2] == ["", "after"]:
+            is_foreign = self.greeting is not None and self.greeting.is_of_another
+            if not is_foreign and packet.__class__ is list and packet[:2] == ["", "after"]:
                 return itertools.chain((packet,), iterator)
             if self.owner.begins(self, packet):
                 return itertools.chain((packet,), iterator)
@@ -267,7 +269,9 @@ class Link:
                 name = packet.pop(0)
                 if name.__class__ is not str:
                     self._refuse_packet([name])
-                    break
+                    if self.closed:
+                        break
+                    name = name_of_port(name)
                 target = find(prefix + name)
                 if target is not None:
                     # Scheduler.deliver, written out: a call less per message.

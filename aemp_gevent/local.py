@@ -96,7 +96,7 @@ class LocalNode:
         Raises:
             InvalidPortError: The argument is no port ID.
         """
-        return self._id if port is None else ids.node_of(port)
+        return self._id if port is None else self.split_port(port)[0]
 
     def node_of(self, port: object) -> str:
         """Return the node part of a port ID; a node ID is returned as it is.
@@ -104,7 +104,15 @@ class LocalNode:
         Raises:
             InvalidPortError: It is no port ID.
         """
-        return ids.node_of(port)
+        return self.split_port(port)[0]
+
+    def split_port(self, port: object) -> tuple[str, str]:
+        """Return the node ID and the port name of a port ID; the name is ``""`` for a node port.
+
+        Raises:
+            InvalidPortError: It is no port ID.
+        """
+        return ids.split_port(port)
 
     def _rename(self, node_id: str) -> None:
         """Take another node ID; IDs made before keep working inside the process."""
@@ -186,7 +194,7 @@ class LocalNode:
         found = self.find(port)
         if found is not None:
             return found
-        node, name = ids.split_port(port)
+        node, name = self.split_port(port)
         if not self._is_here(node):
             raise NotLocalError(call, str(port), self._id)
         if not name:
@@ -272,6 +280,8 @@ class LocalNode:
         alias = self._prefix + name
         if not ids.split_port(alias)[1]:
             raise InvalidPortError(alias, "a registered name cannot be empty")
+        if " " in name:
+            raise InvalidPortError(alias, "it holds blanks")
         holder = self._ports.get(alias)
         if holder is not None and holder.id == alias:
             raise PortExistsError(alias)
@@ -338,12 +348,12 @@ class LocalNode:
         """
         target = self._find(port)
         if target is None:
-            node, name = ids.split_port(port)
+            node, name = self.split_port(port)
             if not self._is_here(node):
                 self._send_remote(node, name, msg, pausing=False)
                 return
         elif target.state == REMOTE:
-            node, name = ids.split_port(target.id)
+            node, name = self.split_port(target.id)
             self._send_remote(node, name, msg, pausing=False)
             return
         self.snd(port, *msg)
@@ -353,7 +363,7 @@ class LocalNode:
         if port_id is not port and port_id in self._ports:  # an object whose str() is a port ID
             self.snd(port_id, *msg)
             return
-        node, name = ids.split_port(port)
+        node, name = self.split_port(port)
         if not self._is_here(node):
             self._send_remote(node, name, msg)
         elif name:
@@ -393,7 +403,7 @@ class LocalNode:
             else:
                 scheduler.kill(target, reason)
             return
-        node, name = ids.split_port(port)
+        node, name = self.split_port(port)
         if not name:
             raise NodePortError("kil()", str(port))
         if not self._is_here(node):
@@ -440,11 +450,11 @@ class LocalNode:
         elif callable(action[0]):
             call = action[0] if len(action) == 1 else functools.partial(action[0], *action[1:])
         elif len(action) == 1:
-            if not ids.split_port(action[0])[1]:
+            if not self.split_port(action[0])[1]:
                 raise NodePortError("mon()", str(action[0]))
             call = _killer(self, action[0])
         else:
-            ids.split_port(action[0])
+            self.split_port(action[0])
             call = functools.partial(_with_reason, functools.partial(self.snd, *action))
         return self.monitor(port, call, context)
 
@@ -458,7 +468,7 @@ class LocalNode:
             else:
                 monitors.add(target, monitor)
             return monitor
-        node, name = ids.split_port(port)
+        node, name = self.split_port(port)
         if not self._is_here(node):
             return self._monitor_remote(node, name, call, context)
         monitor = Monitor(None, call, context, self._scheduler)
@@ -525,7 +535,7 @@ class LocalNode:
         self._scheduler.check_thread("after()")
         if callable(what):
             return Timer(self._scheduler, seconds, current_port(), what, msg)
-        ids.split_port(what)
+        self.split_port(what)
         return Timer(self._scheduler, seconds, current_port(), self.snd, (what, *msg))
 
     # --- asking for an answer ---
@@ -653,7 +663,7 @@ class LocalNode:
             UnencodableMessageError: An argument cannot travel to another node.
         """
         self._scheduler.check_thread("spawn()")
-        target = ids.node_of(node)
+        target = self.split_port(node)[0]
         name = self._new_name()
         if self._is_here(target):
             self._spawn_here(name, function, args, spawning.find_for_us)

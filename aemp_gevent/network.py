@@ -23,7 +23,7 @@ from aemp_gevent import ids
 from aemp_gevent._version import __version__
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
 from aemp_gevent.connections import DirectPeer
-from aemp_gevent.errors import AempError
+from aemp_gevent.errors import AempError, InvalidNoderefError
 from aemp_gevent.flow import Handover
 from aemp_gevent.forking import Helper, helpers, keep, stop_watchers_of
 from aemp_gevent.heartbeat import Pulse
@@ -639,5 +639,15 @@ def _checked(addresses: object) -> tuple[Endpoint, ...]:
     found: list[Endpoint] = []
     for address in itertools.islice(addresses, MAX_ADDRESSES):
         if isinstance(address, str) and len(address) <= ids.MAX_NAME:
-            found += [endpoint for endpoint in ids.endpoints(address) if endpoint.path or endpoint.port]
+            found += filter(None, map(_endpoint, address.split(",")))
     return tuple(found[:MAX_ADDRESSES])
+
+
+def _endpoint(address: str) -> Endpoint | None:
+    """Return an endpoint that can be dialled as it stands; however it is spelled, as Perl shortens IPv6 differently."""
+    try:
+        endpoint = ids.parse_endpoint(address)
+    except InvalidNoderefError:
+        return None
+    names_port = endpoint.port and address.endswith(f":{endpoint.port}")
+    return endpoint if endpoint.is_numeric and (endpoint.path or names_port) else None

@@ -35,6 +35,7 @@ from aemp_gevent.engine import Engine
 from aemp_gevent.errors import (
     AlreadyInitialisedError,
     InvalidNoderefError,
+    InvalidPortError,
     InvalidSettingError,
     NoPortContextError,
     SpawnRefusedError,
@@ -316,6 +317,24 @@ class Node(DirectoryNode):
         self._former_id = self._id
         super()._rename(node_id)
 
+    def split_port(self, port: object) -> tuple[str, str]:
+        """Return the node ID and the port name of a port ID; the name is ``""`` for a node port.
+
+        Nodes of other programs may have names that are taken for mistakes elsewhere, with blanks for
+        instance. Those that this node has met are understood.
+
+        Raises:
+            InvalidPortError: It is no port ID.
+        """
+        try:
+            return ids.split_port(port)
+        except InvalidPortError:
+            node, _, name = port.partition("#") if isinstance(port, str) else ("", "", "")
+            peer = self._network.peers.get(node) if self._network is not None else None
+            if peer is None or not peer.was_met or not name.isprintable():
+                raise
+            return node, name
+
     def _is_here(self, node: str) -> bool:
         return node in (self._id, self._former_id)
 
@@ -406,7 +425,7 @@ class Node(DirectoryNode):
 
     def node_is_up(self, node: object) -> bool:
         """Return whether a link to a node is up; this node always is. Takes a node ID or a port of the node."""
-        node_id = ids.node_of(node)
+        node_id = self.split_port(node)[0]
         return self._is_here(node_id) or node_id in self.up_nodes()
 
     def mon_nodes(self, callback: Handler) -> NodeGuard:
@@ -544,7 +563,7 @@ class Node(DirectoryNode):
 
     def reply(self, peer: Peer | None, port: Any, message: Message) -> None:
         """Send on somebody's behalf: to ports here, and to nodes whose link is up; dials nobody unless allowed."""
-        node, name = ids.split_port(port)
+        node, name = self.split_port(port)
         if peer is not None and not name and self._is_here(node):
             # Our own node port: still the peer's request. snd() would make it ours, which may do anything.
             self._requests.handle(peer, message)

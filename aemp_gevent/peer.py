@@ -183,6 +183,11 @@ class Peer:
         return self.link is not None
 
     @property
+    def was_met(self) -> bool:
+        """Whether there ever was a link."""
+        return self._incarnation is not None
+
+    @property
     def is_resting(self) -> bool:
         """Whether the link is about to be closed because nobody needs it, if the peer agrees: nothing is sent on it."""
         return False

@@ -18,11 +18,13 @@ from typing import Any, ClassVar, Protocol
 
 from aemp_gevent import spawning
 from aemp_gevent.errors import AempError, SpawnRefusedError
+from aemp_gevent.ids import MAX_NAME
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Port, Reason
 from aemp_gevent.scheduler import CallJob, Scheduler, describe
 from aemp_gevent.settings import Settings
+from aemp_gevent.wire.framing import name_of_port
 
 PERL_SPAWN = "AnyEvent::MP::_spawn"
 
@@ -126,7 +128,8 @@ class Requests:
     def _snd(self, peer: Peer | None, port: Any, *message: Any) -> None:
         self._host.reply(peer, port, message)
 
-    def _mon1(self, peer: Peer | None, name: str) -> None:
+    def _mon1(self, peer: Peer | None, name: Any) -> None:
+        name = name_of_port(name)
         if peer is None or not name:  # a node port lives as long as its link
             return
         port = self._host.find_port(name)
@@ -135,26 +138,31 @@ class Requests:
         else:
             peer.watchers.add(port, name)
 
-    def _mon0(self, peer: Peer | None, name: str) -> None:
+    def _mon0(self, peer: Peer | None, name: Any) -> None:
         if peer is not None:
-            peer.watchers.remove(name)
+            peer.watchers.remove(name_of_port(name))
 
-    def _kil0(self, peer: Peer | None, name: str, *reason: Any) -> None:
+    def _kil0(self, peer: Peer | None, name: Any, *reason: Any) -> None:
         if peer is not None:
-            peer.ports.died(name, reason)
+            peer.ports.died(name_of_port(name), reason)
 
-    def _kil1(self, peer: Peer | None, name: str, *reason: Any) -> None:
-        port = self._host.find_port(name)
+    def _kil1(self, peer: Peer | None, name: Any, *reason: Any) -> None:
+        port = self._host.find_port(name_of_port(name))
         if port is not None:
             self._host.scheduler.kill(port, reason)
 
-    def _spawn(self, peer: Peer | None, name: str, function: Any, *args: Any) -> None:
-        if not isinstance(name, str) or not name.isprintable() or not name or " " in name:
+    def _spawn(self, peer: Peer | None, name: Any, function: Any, *args: Any) -> None:
+        name = name_of_port(name)
+        if not name.isprintable() or not 0 < len(name) <= MAX_NAME:
             raise SpawnRefusedError(f"{name!r} is no port name")
         self._host.spawn_for(peer, name, function, args)
 
-    def _bye(self, peer: Peer | None) -> None:
-        if peer is not None:
+    def _bye(self, peer: Peer | None, *args: Any) -> None:
+        if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
+            self._call(peer, "bye", *args)  # which is the name of a function there
+        elif args:
+            raise TypeError("bye takes no arguments")
+        elif peer is not None:
             peer.said_goodbye()
 
     def _via(self, peer: Peer | None, origin: Any, destination: Any, packet: Any) -> None:

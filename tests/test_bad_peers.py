@@ -241,7 +241,7 @@ BAD_STREAMS = {
     "number": (b"\x05", "no array but a int"),
     "nil": (b"\xc0", "no array but a NoneType"),
     "text": (b"\xa5hello", "no array but a str"),
-    "name-is-number": (b"\x92\x05\x06", "port name is no text but a int"),
+    "name-is-bool": (b"\x92\xc3\x06", "port name is no text but a bool"),
     "name-is-nil": (b"\x91\xc0", "port name is no text but a NoneType"),
     "name-is-list": (b"\x92\x90\x01", "port name is no text but a list"),
     "name-is-bytes": (b"\x91\xc4\x01x", "port name is no text but a bytes"),
@@ -279,7 +279,7 @@ BAD_JSON = {
     "not-utf8": (b'["x", "\xff"]', "JSON"),
     "not-a-number": (b'["x", NaN]', "JSON"),
     "unbalanced": (b'["x"}]', "JSON"),
-    "name-is-number": (b"[5]", "port name is no text but a int"),
+    "name-is-bool": (b"[true]", "port name is no text but a bool"),
     "too-large": (b'["x", "' + b"x" * LIMIT, f"more than {LIMIT} bytes"),
     "too-deep": (b"[" * 600, "nested more than"),
 }
@@ -302,7 +302,7 @@ def test_bad_json_loses_the_link_with_one_log_line(
     "packet",
     [
         ["", "mon1"],
-        ["", "mon1", 5],
+        ["", "mon1", None],
         ["", "mon1", ["x"]],
         ["", "mon1", "a", "b"],
         ["", "mon0", {"x": 1}],

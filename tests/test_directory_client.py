@@ -153,6 +153,28 @@ def test_client_becomes_global_when_another_node_attaches_to_it(make_node: MakeN
     assert all(not call[3] for call in changes.calls), changes.calls
 
 
+def test_client_of_a_perl_node_that_becomes_global_unwatches_nothing_there(
+    make_node: MakeNode, listener: RawListener
+) -> None:
+    """Perl forgot it all when it heard ``g_global``, and would take who unwatches for a client again."""
+    node = make_node("127.0.0.1:0", listener.id)
+    changes = Changes()
+    node.db_mon("f", changes)
+    master, _ = attach(listener)
+    with master, RawPeer.dial(node, "c", extras=PERL).shake() as client:
+        assert master.packet() == ["", "g_mon1", "f"]
+        master.send(["", "g_global"], ["", "g_chg1", "f", {"k": 1}])
+        changes.wait({"k": 1})
+        client.send(["", "g_slave"])
+        assert [packet[1] for packet in master.take(2)] == ["g_global", "g_set"]
+        master.send(["", "g_set", {"f": {"k": 1}, "'l": {listener.id: [listener.id]}}])
+        wait_until(lambda: node._embedded is not None and node._embedded._master is None, within=WAIT)
+        assert master.packet()[1] == "g_upd"  # of where the master listens, repeated as Perl does
+        assert master.answers()
+        master.send(["", "g_upd", "f", {"k": 2}])
+        changes.wait({"k": 2})
+
+
 def test_node_that_is_its_own_seed_is_global(make_node: MakeNode) -> None:
     first = make_node()
     address = first.NODE()

@@ -200,6 +200,8 @@ def test_numbers_are_taken_for_texts_as_perl_sends_them(node: Node, dial: Dial) 
     peer.send(["", "g_upd", 5, {"7": 1, "8": 1}], ["", "g_upd", "5", None, [8]])
     handled(peer)
     assert node.db_family("5") == {"7": 1}
+    peer.send(["", "g_upd", 5.0, {"9": 1}, [7.0]], ["", "g_db_keys", 5.0, 1])  # as Perl prints them
+    assert peer.packet() == ["", "g_reply", 1, ["9"]]
 
 
 def test_client_has_no_more_than_its_share(
@@ -430,14 +432,80 @@ def test_global_perl_node_gets_everything_merged(node: Node, dial: Dial) -> None
     assert b.packet() == ["", "g_set", {"f": {"k": "x"}, "'l": {me: [me]}, "'g": {me: None, "b": None}}]
     b.send(["", "g_mon1", "'g"], ["", "g_upd", "'g", {me: None}])
     b.send(["", "g_set", {"'g": {"b": None}, "'l": {"b": ["127.0.0.1:9"]}, "f": {"k": "b", "l": 1}}])
-    assert b.take(2) == [
-        ["", "g_chg1", "'g", {me: None, "b": None}],
+    assert b.take(3) == [
         ["", "g_upd", "'l", {"b": ["127.0.0.1:9"]}, []],
+        ["", "g_chg1", "'g", {me: None, "b": None}],
+        ["", "g_upd", "f", {"k": "b", "l": 1}, []],
     ]
     assert node.db_family("f") == {"k": "b", "l": 1}  # what it brought is its own
+    b.send(["", "g_find", "b"], ["", "g_upd", "f", None, ["k", "l"]])
+    assert b.take(2) == [["", "g_found", "b", ["127.0.0.1:9"]], ["", "g_upd", "f", {"k": "x"}, ["l"]]]
+    assert node.db_family("f") == {"k": "x"}
     client.send(["", "g_upd", "f", None, ["k"]])
     assert b.packet() == ["", "g_upd", "f", {"k": "y"}, []]
-    b.send(["", "g_find", "b"], ["", "g_upd", "f", None, ["k", "l"]])
-    assert b.packet() == ["", "g_found", "b", ["127.0.0.1:9"]]
     handled(b)
     assert node.db_family("f") == {"k": "y"}
+
+
+def test_global_perl_node_always_hears_first_where_this_one_listens(node: Node, dial: Dial) -> None:
+    """It takes that from ``g_set`` only, and keeps nil if it is not in there."""
+    node.db_set("f", "k", b"what JSON cannot carry")
+    me = node.NODE()
+    b = dial("b", framing="json")
+    b.send(["", "g_global"])
+    assert b.packet() == ["", "g_set", {"'l": {me: [me]}}]
+    updates = b.take(2)
+    assert sorted(packet[2] for packet in updates) == ["'g", "'l"]
+    handled(b)
+
+
+DATABASE = {"'l": {"b": ["127.0.0.1:9"]}, "'g": {"b": None}, "f": {"k": 1}}
+
+AS_CLIENT = [["", "g_slave"], ["", "g_slave", DATABASE], ["", "g_mon1", "'g"]]
+AS_GLOBAL = [["", "g_global"], ["", "g_set", DATABASE]]
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        pytest.param([AS_CLIENT[0], AS_GLOBAL[0], *AS_CLIENT[1:], AS_GLOBAL[1]], id="as-recorded"),
+        pytest.param([*AS_CLIENT, *AS_GLOBAL], id="attached-first"),  # Perl's callbacks run in no certain order
+        pytest.param([*AS_GLOBAL, *AS_CLIENT], id="global-first"),
+    ],
+)
+def test_changes_of_a_global_perl_node_that_is_attached_go_to_all_global_nodes_and_itself(
+    make_node: MakeNode, node: Node, dial: Dial, beginning: list[list[Any]]
+) -> None:
+    """It sends them to its master only, and has them in its own directory only when they come back."""
+    other = make_node("127.0.0.1:0", node.NODE())
+    with RawPeer.dial(other, "c", extras=PERL).shake() as client:
+        client.send(["", "g_slave"])  # now there are two global nodes of ours
+        wait_until(lambda: other.info()["directory"] == "global", within=WAIT)
+        b, perl = dial("b", framing="json"), dial("perl")
+        perl.send(["", "g_global"], ["", "g_set", {}])
+        b.send(*beginning)
+        wait_until(lambda: other.db_family("f") == {"k": 1}, within=WAIT)
+        updates_of(b), updates_of(perl)
+        for update, view in [
+            ([{"k": 2, "l": 3}], {"k": 2, "l": 3}),
+            ([None, ["k"]], {"l": 3}),
+            ([{"l": 4}, []], {"l": 4}),
+        ]:
+            b.send(["", "g_upd", "f", *update])
+            told = [["", "g_upd", "f", update[0], [*update, []][1]]]
+            assert updates_of(b) == updates_of(perl) == told
+            wait_until(lambda view=view: other.db_family("f") == view, within=WAIT)  # type: ignore[misc]
+        # Perl, too, only ever adds what such a message brings.
+        b.send(["", "g_set", {}])
+        handled(b)
+        assert node.db_family("f") == {"l": 4}
+        b.close()
+        wait_until(lambda: other.db_family("f") == {}, within=WAIT)
+        assert updates_of(perl) == [["", "g_upd", "f", None, ["l"]]]
+    assert node.db_family("f") == {}
+
+
+def updates_of(peer: RawPeer) -> list[list[Any]]:
+    """Return what has come of the family f."""
+    peer.send(["", "snd", f"{peer.name}#all"])
+    return [packet for packet in iter(peer.packet, ["all"]) if packet[1:3] == ["g_upd", "f"]]

@@ -169,7 +169,7 @@ def test_link_that_is_given_up_is_reset(node: Node) -> None:
     """An orderly end would say that everything before it was sent, and what an ``after`` holds back may be handled."""
     with RawPeer.dial(node).shake() as peer:
         assert peer.answers()
-        peer.send([1])  # no port name
+        peer.send([None])  # no port name
         with pytest.raises(ConnectionResetError):
             while peer.sock.recv(65536):
                 pass

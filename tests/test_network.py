@@ -14,7 +14,7 @@ import pytest
 import aemp_gevent.network
 import aemp_gevent.seeds
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, ListenError
-from aemp_gevent.network import PROVIDER
+from aemp_gevent.network import PROVIDER, _checked
 from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
 from tests.networking import SECRET, Deaths, Inbox, MakeNode, RawListener, RawPeer, free_address, node_factory
@@ -94,7 +94,7 @@ def test_greeting_says_who_we_are(make_node: MakeNode) -> None:
         first, second = one.greet(), two.greet()
         assert first.node == node.NODE()
         assert first.auth_methods == ("hmac_sha3_512",)
-        assert first.framings[:2] == ("msgpack", "json")
+        assert first.framings == ("msgpack", "cbor", "json")
         assert first.provider == PROVIDER
         assert first.extra("mproto") == "1"
         assert first.extra("peeraddr") == "{}:{}".format(*one.sock.getsockname())
@@ -443,6 +443,29 @@ def test_only_names_are_asked_for(make_named: MakeNamed, directory: Directory, n
     node.mon(f"{name}#x", died)
     assert died.wait()[:2] == ("transport_error", name)
     assert directory.asked == []
+
+
+@pytest.mark.parametrize(
+    ("addresses", "endpoints"),
+    [
+        pytest.param(["10.0.0.1:4040", "127.0.0.1:1"], ["10.0.0.1:4040", "127.0.0.1:1"], id="several"),
+        pytest.param(
+            ["[2001:db8:0:1::]:1", "[2001:db8::1:0:0:0:1]:1"], ["[2001:db8:0:1::]:1", "[2001:db8:0:1::1]:1"], id="v6"
+        ),
+        pytest.param(["unix:/tmp/x"], ["unix:/tmp/x"], id="unix"),
+        pytest.param(["1.2.3.4:1,1.2.3.4:2"], ["1.2.3.4:1", "1.2.3.4:2"], id="noderef"),
+        pytest.param(
+            ["host:1", "x y", "1.2.3.4:0", "1.2.3.4:65536", "", 7, None, ["1.2.3.4:1"], "4" * 5000], [], id="bad"
+        ),
+        pytest.param([], [], id="none"),
+        pytest.param(None, [], id="unknown"),
+        pytest.param("1.2.3.4:1", [], id="text"),
+        pytest.param({"1.2.3.4:1": None}, ["1.2.3.4:1"], id="map"),
+    ],
+)
+def test_addresses_that_others_tell_are_checked(addresses: object, endpoints: list[str]) -> None:
+    """Perl shortens IPv6 addresses a little differently from Python."""
+    assert [str(endpoint) for endpoint in _checked(addresses)] == endpoints
 
 
 @pytest.mark.parametrize(

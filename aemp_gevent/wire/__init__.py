@@ -13,6 +13,7 @@ module                       what it knows
 :mod:`~.wire.handshake`      who may say what until the link is open
 :mod:`~.wire.framing`        the table of framings, what encoders and decoders are
 :mod:`~.wire.framing_msgpack` packets as msgpack
+:mod:`~.wire.framing_cbor`   packets as CBOR, if cbor2 is installed
 :mod:`~.wire.framing_json`   packets as JSON
 :mod:`~.wire.values`         which values may travel, and what is wrong with others
 ============================ ===================================================

@@ -26,8 +26,10 @@ Not here: which framing is spoken (:mod:`~.handshake`), and what packets mean.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from aemp_gevent.errors import FramingError
@@ -60,7 +62,9 @@ class Framing:
         name: As in the greeting.
         encoder: Makes a function from a packet to bytes, for one link. It raises
             :class:`~aemp_gevent.errors.UnencodableMessageError`, and stays usable.
-        decoder: Makes a decoder for one link, given ``max_message_bytes``.
+        decoder: Makes a decoder for one link with a node of ours, given ``max_message_bytes``.
+        foreign_decoder: The same for a link with another program, whose strings may have no mark
+            for text or binary, as Perl's have none: there everything is ``str``.
         errors: What iterating a decoder raises when the peer's bytes are wrong.
         translate: Turns one of these into a
             :class:`~aemp_gevent.errors.FramingError`.
@@ -69,26 +73,53 @@ class Framing:
     name: str
     encoder: Callable[[], Encoder]
     decoder: Callable[[int], Decoder]
+    foreign_decoder: Callable[[int], Decoder]
     errors: tuple[type[Exception], ...]
     translate: Callable[[Exception], FramingError]
 
 
-# Best first: the order in which a greeting offers them.
+def _cbor() -> list[Framing]:
+    """Return the row of CBOR, or none if cbor2 is not installed."""
+    try:
+        from . import framing_cbor  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as error:
+        if error.name != "cbor2":
+            raise
+        return []
+    return [
+        Framing(
+            name="cbor",
+            encoder=framing_cbor.make_encoder,
+            decoder=framing_cbor.CborDecoder,
+            foreign_decoder=partial(framing_cbor.CborDecoder, bytes_are_text=True),
+            errors=framing_cbor.ERRORS,
+            translate=framing_cbor.translate,
+        )
+    ]
+
+
+# Best first: the order in which a greeting offers them. A Perl node takes the first that it knows.
 FRAMINGS: dict[str, Framing] = {
-    "msgpack": Framing(
-        name="msgpack",
-        encoder=framing_msgpack.make_encoder,
-        decoder=framing_msgpack.MsgpackDecoder,
-        errors=framing_msgpack.ERRORS,
-        translate=framing_msgpack.translate,
-    ),
-    "json": Framing(
-        name="json",
-        encoder=framing_json.make_encoder,
-        decoder=framing_json.JsonDecoder,
-        errors=framing_json.ERRORS,
-        translate=framing_json.translate,
-    ),
+    framing.name: framing
+    for framing in (
+        Framing(
+            name="msgpack",
+            encoder=framing_msgpack.make_encoder,
+            decoder=framing_msgpack.MsgpackDecoder,
+            foreign_decoder=framing_msgpack.MsgpackDecoder,  # whoever speaks it marks its strings
+            errors=framing_msgpack.ERRORS,
+            translate=framing_msgpack.translate,
+        ),
+        *_cbor(),
+        Framing(
+            name="json",
+            encoder=framing_json.make_encoder,
+            decoder=framing_json.JsonDecoder,
+            foreign_decoder=framing_json.JsonDecoder,
+            errors=framing_json.ERRORS,
+            translate=framing_json.translate,
+        ),
+    )
 }
 
 
@@ -103,5 +134,21 @@ def check_packet(packet: object) -> None:
     """
     if type(packet) is not list:
         raise FramingError(f"the peer sent a packet that is no array but a {type(packet).__name__}")
-    if packet and type(packet[0]) is not str:
-        raise FramingError(f"the peer sent a packet whose port name is no text but a {type(packet[0]).__name__}")
+    if packet:
+        name_of_port(packet[0])
+
+
+def name_of_port(name: object) -> str:
+    """Return the port name that a peer sent, as text.
+
+    To Perl ``"7"`` and 7 are the same, and which of them goes out depends on what was done with it
+    before. So a number stands for what Perl makes of it when it prints it.
+
+    Raises:
+        FramingError: It sent something else.
+    """
+    if type(name) is str:
+        return name
+    if type(name) is int or (type(name) is float and math.isfinite(name)):
+        return str(name) if type(name) is int else format(name, ".15g")
+    raise FramingError(f"the peer sent something whose port name is no text but a {type(name).__name__}")

@@ -26,11 +26,20 @@ VERSION = "1"
 # a stranger can make us buffer before he proved anything must be small.
 MAX_LINE_BYTES = 4096
 
+_CHARSET = "utf-8"
+
+# A Perl string is a row of code points up to 255 here, each written as one byte. What Perl sends as UTF-8
+# it takes for as many characters as there are bytes, in its port IDs, too.
+_PERL_CHARSET = "latin-1"
+
 # The first five fields have a place; what follows has a name.
 _FIXED_FIELDS = 5
 
 # Greetings of our own library say "aemp_gevent-<version>".
 _OUR_PROVIDER = "aemp_gevent-"
+
+# Perl's own say "AE-<version>".
+_PERL_PROVIDER = "AE-"
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
@@ -66,7 +75,8 @@ class Greeting:
         """Build the line, without its line end.
 
         Only ever used for a greeting of ours: what a peer sent is hashed as it
-        was received, for Perl sends the keys in another order each time.
+        was received, for Perl sends the keys in another order each time. One
+        that is Perl's is built as Perl does, in a test.
         """
         fields = [
             _escape(self.protocol),
@@ -77,7 +87,8 @@ class Greeting:
         ]
         for key, value in self.extras:
             fields.append(f"{_escape(key, also='=')}={_escape(value)}" if value else _escape(key, also="="))
-        return ";".join(fields).encode("utf-8")
+        is_perls = (self.provider or "").startswith(_PERL_PROVIDER)
+        return ";".join(fields).encode(_PERL_CHARSET if is_perls else _CHARSET)
 
     def extra(self, key: str) -> str | None:
         """Return the value of a key, or None if the greeting has no such key.
@@ -114,6 +125,11 @@ class Greeting:
         """Whether this library speaks at the other end (PROTOCOL.md, section 6)."""
         return (self.provider or "").startswith(_OUR_PROVIDER)
 
+    @property
+    def is_of_another(self) -> bool:
+        """Whether the other end says that it is another program."""
+        return self.provider is not None and not self.is_ours
+
 
 def parse_greeting(line: bytes) -> Greeting:
     """Read a greeting line, given without its line end.
@@ -130,15 +146,17 @@ def parse_greeting(line: bytes) -> Greeting:
     fields = line.split(b";")
     if len(fields) < _FIXED_FIELDS:
         raise GreetingError(f"the greeting has {len(fields)} fields, and {_FIXED_FIELDS} are needed")
-    version, node = (_unescape(field) for field in fields[1:3])
+    is_perls = any(field.startswith(f"provider={_PERL_PROVIDER}".encode()) for field in fields[_FIXED_FIELDS:])
+    charset = _PERL_CHARSET if is_perls else _CHARSET
+    version, node = (_unescape(field, charset) for field in fields[1:3])
     if version != VERSION:
         raise GreetingError(f"the peer speaks version {reprlib.repr(version)} of the protocol, and we speak {VERSION}")
     _check_node(node)
     return Greeting(
         node=node,
-        auth_methods=_parse_list(fields[3]),
-        framings=_parse_list(fields[4]),
-        extras=tuple(_parse_pair(field) for field in fields[_FIXED_FIELDS:] if field),
+        auth_methods=_parse_list(fields[3], charset),
+        framings=_parse_list(fields[4], charset),
+        extras=tuple(_parse_pair(field, charset) for field in fields[_FIXED_FIELDS:] if field),
     )
 
 
@@ -161,13 +179,13 @@ def _check_node(node: str) -> None:
         raise GreetingError(f"{reprlib.repr(node)} cannot be a node ID: it has a '#' or an unprintable character")
 
 
-def _parse_list(field: bytes) -> tuple[str, ...]:
-    return tuple(_unescape(element) for element in field.split(b",") if element)
+def _parse_list(field: bytes, charset: str) -> tuple[str, ...]:
+    return tuple(_unescape(element, charset) for element in field.split(b",") if element)
 
 
-def _parse_pair(field: bytes) -> tuple[str, str]:
+def _parse_pair(field: bytes, charset: str) -> tuple[str, str]:
     key, _, value = field.partition(b"=")
-    return _unescape(key), _unescape(value)
+    return _unescape(key, charset), _unescape(value, charset)
 
 
 def _escape(text: str, also: str = "") -> str:
@@ -178,12 +196,12 @@ def _escape(text: str, also: str = "") -> str:
     return text
 
 
-def _unescape(field: bytes) -> str:
+def _unescape(field: bytes, charset: str) -> str:
     # Any %XX is read, though we and Perl write only a few: the bytes are
     # replaced before decoding, so even an escaped UTF-8 sequence comes out right.
     # A '%' without two digits after it stays what it is.
     raw = _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), field)
     try:
-        return raw.decode("utf-8")
+        return raw.decode(charset)
     except UnicodeDecodeError as error:
         raise GreetingError(f"the greeting is not UTF-8: {error}") from error

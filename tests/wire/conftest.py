@@ -3,68 +3,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-VECTORS = Path(__file__).parents[1] / "vectors"
-
-
-@dataclass(frozen=True)
-class Side:
-    """What one node of a recording sent."""
-
-    node: str
-    line: bytes
-    nonce: bytes
-    rest: bytes
-
-    @property
-    def lines(self) -> tuple[bytes, bytes]:
-        return self.line, self.nonce
-
-    @property
-    def auth_line(self) -> bytes:
-        return self.rest.split(b"\n", 1)[0]
-
-    @property
-    def packets(self) -> bytes:
-        return self.rest.split(b"\n", 1)[1]
-
-    @property
-    def stream(self) -> bytes:
-        return b"\n".join((self.line, self.nonce, self.rest))
-
-
-@dataclass(frozen=True)
-class Recording:
-    name: str
-    secret: bytes
-    a: Side
-    b: Side
-
-    def listed(self, direction: str) -> list[list[object]]:
-        """The packets of one direction as the .txt beside the recording has them."""
-        found = []
-        for row in (VECTORS / f"{self.name}.txt").read_text().splitlines():
-            parts = row.split(None, 2)
-            if len(parts) == 3 and parts[1] == direction and parts[2].startswith("["):
-                found.append(json.loads(parts[2]))
-        return found
-
-
-def _load(path: Path) -> Recording:
-    raw = json.loads(path.read_text())
-    sides = {}
-    for node, key in (("a", "a_to_b_hex"), ("b", "b_to_a_hex")):
-        sides[node] = Side(node, *bytes.fromhex(raw[key]).split(b"\n", 2))
-    return Recording(path.stem, raw["secret"].encode(), **sides)
-
-
-RECORDINGS = {path.stem: _load(path) for path in sorted(VECTORS.glob("*.json"))}
+from tests.recordings import RECORDINGS
 
 
 def whole(data: bytes) -> Iterator[bytes]:
@@ -89,12 +32,13 @@ def cut(request: pytest.FixtureRequest) -> Callable[[bytes], Iterator[bytes]]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``recording``: all of them; ``plain_recording``: those without TLS; ``json_recording``: those in JSON."""
+    """``recording``: all of them; ``plain_``: those without TLS; ``json_``, ``cbor_``: those in this framing."""
     plain = [name for name in RECORDINGS if "tls" not in name]
     for fixture, names in {
         "recording": list(RECORDINGS),
         "plain_recording": plain,
         "json_recording": [name for name in plain if "json" in name],
+        "cbor_recording": [name for name in plain if "json" not in name],
     }.items():
         if fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, [pytest.param(RECORDINGS[name], id=name) for name in names])

@@ -8,33 +8,40 @@ import enum
 import itertools
 import json
 import math
+import subprocess
+import sys
 import tracemalloc
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+import cbor2
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
-from aemp_gevent.wire import framing_json, values
-from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet
+from aemp_gevent.wire import framing_cbor, framing_json, values
+from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
+from aemp_gevent.wire.framing_cbor import CborDecoder
+
+ROOT = Path(__file__).parents[2]
 
 Cut = Callable[[bytes], Iterator[bytes]]
 
-MSGPACK, JSON = FRAMINGS["msgpack"], FRAMINGS["json"]
+MSGPACK, CBOR, JSON = FRAMINGS["msgpack"], FRAMINGS["cbor"], FRAMINGS["json"]
 LIMIT = 10_000
 
-both = pytest.mark.parametrize("framing", FRAMINGS.values(), ids=list(FRAMINGS))
+each_framing = pytest.mark.parametrize("framing", FRAMINGS.values(), ids=list(FRAMINGS))
 
 
 def read(
-    framing: Framing, pieces: Iterable[bytes | memoryview], limit: int = LIMIT
+    framing: Framing, pieces: Iterable[bytes | memoryview], limit: int = LIMIT, *, from_perl: bool = False
 ) -> tuple[list[Any], FramingError | None]:
     """Decode as a link does; what came before an error, and the error."""
-    decoder, packets = framing.decoder(limit), []
+    decoder, packets = (framing.foreign_decoder if from_perl else framing.decoder)(limit), []
     try:
         for piece in pieces:
             decoder.feed(piece)
@@ -53,7 +60,7 @@ def packer(packet: Any) -> bytes:
 # --- what goes well ---------------------------------------------------------------
 
 
-@both
+@each_framing
 @pytest.mark.parametrize(
     "packet",
     [
@@ -71,12 +78,12 @@ def test_a_packet_is_decoded_however_it_is_cut(framing: Framing, packet: list[An
     assert read(framing, cut(data * 3 + data[: len(data) // 2])) == ([packet] * 3, None)
 
 
-@both
+@each_framing
 def test_no_bytes_are_no_packets(framing: Framing) -> None:
     assert read(framing, [b"", b""]) == ([], None)
 
 
-@both
+@each_framing
 def test_bytes_fed_twice_before_a_loop_are_not_lost(framing: Framing) -> None:
     decoder = framing.decoder(LIMIT)
     data = framing.encoder()(["p", "abc"]) * 2
@@ -85,7 +92,7 @@ def test_bytes_fed_twice_before_a_loop_are_not_lost(framing: Framing) -> None:
     assert list(decoder) == [["p", "abc"]] * 2
 
 
-@both
+@each_framing
 def test_a_reused_buffer_may_be_overwritten_after_the_loop(framing: Framing) -> None:
     # As large as may be, and behind several small ones: what counts the bytes must
     # look back into a read that is overwritten by then.
@@ -117,6 +124,16 @@ Word = type("Word", (str,), {})
     [
         pytest.param(MSGPACK, ("p", (1, (2,))), ["p", [1, [2]]], id="msgpack-tuples"),
         pytest.param(JSON, ("p", (1, (2,))), ["p", [1, [2]]], id="json-tuples"),
+        pytest.param(CBOR, ("p", (1, (2,))), ["p", [1, [2]]], id="cbor-tuples"),
+        pytest.param(CBOR, ["p", b"\xff", {b"k": b""}], ["p", b"\xff", {b"k": b""}], id="cbor-bytes"),
+        pytest.param(CBOR, ["p", bytearray(b"a"), memoryview(b"b")], ["p", b"a", b"b"], id="cbor-buffers"),
+        pytest.param(CBOR, ["p", [memoryview(b"abcd")[::2]]], ["p", [b"ac"]], id="cbor-odd-memoryview"),
+        pytest.param(
+            CBOR, ["p", {1: 2, None: 3, 1.5: 4, "x": 5}], ["p", {1: 2, None: 3, 1.5: 4, "x": 5}], id="cbor-keys"
+        ),
+        pytest.param(CBOR, ["p", 2**64 - 1, -(2**64), math.inf], ["p", 2**64 - 1, -(2**64), math.inf], id="cbor-edges"),
+        pytest.param(CBOR, ["p", Point(1, 2), Colour.RED, Word("w")], ["p", [1, 2], 1, "w"], id="cbor-subclasses"),
+        pytest.param(CBOR, ["p", OrderedDict(a=Point(1, 2))], ["p", {"a": [1, 2]}], id="cbor-ordered-dict"),
         pytest.param(MSGPACK, ["p", b"\xff", {b"k": b""}], ["p", b"\xff", {b"k": b""}], id="msgpack-bytes"),
         pytest.param(MSGPACK, ["p", bytearray(b"a"), memoryview(b"b")], ["p", b"a", b"b"], id="msgpack-buffers"),
         pytest.param(
@@ -150,6 +167,58 @@ def test_recorded_json_packets_are_decoded(json_recording, direction: str, cut: 
     assert read(MSGPACK, cut(b"".join(map(MSGPACK.encoder(), packets)))) == (packets, None)
 
 
+@pytest.mark.parametrize("direction", ["a>b", "b>a"])
+def test_recorded_cbor_packets_are_decoded_as_text(cbor_recording, direction: str, cut: Cut) -> None:  # type: ignore[no-untyped-def]
+    side = cbor_recording.a if direction == "a>b" else cbor_recording.b
+    packets, error = read(CBOR, cut(side.packets), from_perl=True)
+    assert error is None
+    assert packets == cbor_recording.listed(direction)
+    assert len(packets) > 15
+    for packet in packets:
+        check_packet(packet)
+    assert read(CBOR, cut(side.packets + b"\x82\x44tail"), from_perl=True) == (packets, None)
+    # What they mean is the same in JSON, where there are no bytes.
+    assert read(JSON, cut(b"".join(map(JSON.encoder(), packets)))) == (packets, None)
+
+
+def test_byte_strings_of_a_peer_of_ours_stay_bytes_and_those_of_perl_are_text(cut: Cut) -> None:
+    packet = ["p", b"k\xe4se", "k\xe4se", [{b"\xff": {b"": [b"x"]}, "t": 1, 2: b""}]]
+    data = CBOR.encoder()(packet)
+    assert read(CBOR, cut(data)) == ([packet], None)
+    as_text = ["p", "k\xe4se", "k\xe4se", [{"\xff": {"": ["x"]}, "t": 1, 2: ""}]]
+    assert read(CBOR, cut(data), from_perl=True) == ([as_text], None)
+    # Only CBOR has byte strings that may be text.
+    assert read(MSGPACK, cut(MSGPACK.encoder()(packet)), from_perl=True) == ([packet], None)
+
+
+@pytest.mark.parametrize(
+    ("data", "packet"),
+    [
+        pytest.param("9f617001ff", ["p", 1], id="indefinite-array"),
+        pytest.param("826170bf6161016162f6ff", ["p", {"a": 1, "b": None}], id="indefinite-map"),
+        pytest.param("8261709fff", ["p", []], id="indefinite-empty-array"),
+        pytest.param("826170bfff", ["p", {}], id="indefinite-empty-map"),
+        pytest.param("8261705f416142626301ff".replace("01ff", "40ff"), ["p", b"abc"], id="chunked-bytes"),
+        pytest.param("8261707f616162c3a460ff", ["p", "a\xe4"], id="chunked-text"),
+        pytest.param("8261705fff", ["p", b""], id="no-chunks"),
+        pytest.param("836170f93c00f97c00", ["p", 1.0, math.inf], id="half-floats"),
+        pytest.param("826170fa40200000", ["p", 2.5], id="float32"),
+        pytest.param("826170f7", ["p", None], id="undefined"),
+        pytest.param("826170a1f601", ["p", {None: 1}], id="nil-as-key"),
+        pytest.param("826170c11a514b67b0", ["p", 1363896240], id="tagged-date"),
+        pytest.param("826170c249010000000000000000", ["p", b"\x01" + bytes(8)], id="tagged-bignum"),
+        pytest.param("836170d81c8101d81d00", ["p", [1], 0], id="tagged-shared"),
+        pytest.param("826170d90102820101", ["p", [1, 1]], id="tagged-set"),
+        pytest.param("826170dbffffffffffffffff01", ["p", 1], id="tag-of-64-bits"),
+        pytest.param("d9d9f7826170d9d9f701", ["p", 1], id="tagged-as-cbor"),
+        pytest.param("9b00000000000000027801701b0000000000000001", ["p", 1], id="long-headers"),
+    ],
+)
+def test_every_way_to_write_cbor_is_read(data: str, packet: list[Any], cut: Cut) -> None:
+    raw = bytes.fromhex(data)
+    assert read(CBOR, cut(raw * 3)) == ([packet] * 3, None)
+
+
 def test_white_space_between_json_texts_is_skipped(cut: Cut) -> None:
     data = b' \r\n\t["p", 1 ]\n\n[ ] ["p"]  '
     assert read(JSON, cut(data)) == ([["p", 1], [], ["p"]], None)
@@ -169,7 +238,7 @@ MYSELF: list[Any] = []
 MYSELF += [MYSELF, MYSELF]
 
 
-@both
+@each_framing
 @pytest.mark.parametrize(
     ("message", "text"),
     [
@@ -209,6 +278,12 @@ def test_what_cannot_travel_is_named_and_harms_nothing_else(framing: Framing, me
         pytest.param(MSGPACK, [{2**64: 1}], "element 0 has the key .* 64 bits", id="msgpack-long-int-key"),
         pytest.param(MSGPACK, [msgpack.ExtType(5, b"x")], "element 0 is a ExtType", id="msgpack-ext-type"),
         pytest.param(MSGPACK, [[msgpack.ExtType(5, b"x")]], "element 0, element 0 is a Ext", id="msgpack-ext-inside"),
+        pytest.param(CBOR, [2**64], "element 0 is an int of more than 64 bits", id="cbor-long-int"),
+        pytest.param(CBOR, [[-(2**64) - 1]], "element 0, element 0 is an int of more", id="cbor-negative"),
+        pytest.param(CBOR, [{2**64: 1}], "element 0 has the key .* 64 bits", id="cbor-long-int-key"),
+        pytest.param(CBOR, [cbor2.CBORTag(5, b"x")], "element 0 is a CBORTag", id="cbor-tag"),
+        pytest.param(CBOR, [[datetime.date(2026, 1, 1)]], "element 0, element 0 is a date", id="cbor-date"),
+        pytest.param(CBOR, [cbor2.undefined], "element 0 is a", id="cbor-undefined"),
         pytest.param(MSGPACK, [memoryview(b"abcd")[::2]], "was refused by msgpack", id="msgpack-odd-memoryview"),
         pytest.param(JSON, [1, b"x"], "element 1 is a bytes, which JSON cannot carry", id="json-bytes"),
         pytest.param(JSON, [{"x": [b"x"]}], "element 0, key 'x', element 0 is a bytes", id="json-bytes-inside"),
@@ -225,13 +300,13 @@ def test_what_one_framing_cannot_carry_is_named(framing: Framing, message: list[
         framing.encoder()(["p", *message])
 
 
-@both
+@each_framing
 def test_a_bad_port_name_is_named(framing: Framing) -> None:
     with pytest.raises(UnencodableMessageError, match="the port name is a set"):
         framing.encoder()([{1}])
 
 
-@both
+@each_framing
 @pytest.mark.parametrize("kind", ["list", "tuple", "dict"])
 def test_the_deepest_message_that_is_sent_is_also_received(framing: Framing, kind: str) -> None:
     packet = ["p", nested(values.MAX_NESTING - 1, kind)]
@@ -307,6 +382,55 @@ def test_wrong_json_is_refused_and_what_came_before_is_not_lost(bad: bytes, cut:
     assert isinstance(error, FramingError)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param("ff", id="break-first"),
+        pytest.param("8261", id="cut"),
+        pytest.param("81ff", id="break-in-definite-array"),
+        pytest.param("bf01ff", id="break-for-a-value"),
+        pytest.param("811c", id="reserved-length"),
+        pytest.param("81df", id="indefinite-tag"),
+        pytest.param("811f", id="indefinite-int"),
+        pytest.param("81f818", id="simple-value-in-two-bytes"),
+        pytest.param("81f8ff", id="unknown-simple-value"),
+        pytest.param("81e0", id="unassigned-simple-value"),
+        pytest.param("815f6161ff", id="text-among-bytes"),
+        pytest.param("817f4161ff", id="bytes-among-text"),
+        pytest.param("817f7f6161ffff", id="chunks-in-chunks"),
+        pytest.param("817fc16161ff", id="tagged-chunk"),
+        pytest.param("8161ff", id="not-utf-8"),
+        pytest.param("8163eda080", id="surrogate"),
+        pytest.param("81a1810101", id="list-as-key"),
+        pytest.param("81a1a001", id="map-as-key"),
+        pytest.param("81a1e001", id="simple-value-as-key"),
+        pytest.param("81a1f701", id="undefined-as-key"),
+        pytest.param("81" * 513 + "01", id="nested-513"),
+        pytest.param("c1" * 513 + "01", id="tagged-513"),
+        pytest.param("81" * 5000, id="nested-for-ever"),
+        pytest.param("9f" * 5000, id="nested-for-ever-indefinite"),
+        pytest.param("c1" * 5000, id="tagged-for-ever"),
+        pytest.param("9bffffffffffffffff", id="array-of-2-to-64"),
+        pytest.param("bbffffffffffffffff", id="map-of-2-to-64"),
+        pytest.param("7b00000000ffffffff", id="text-of-4-GiB"),
+        pytest.param("815bffffffffffffffff", id="bytes-of-2-to-64"),
+    ],
+)
+def test_wrong_cbor_is_refused_and_what_came_before_is_not_lost(bad: str, cut: Cut) -> None:
+    encode = CBOR.encoder()
+    # What follows is long enough to run an unfinished text past its end, and is no UTF-8.
+    stream = encode(["p", 1]) + encode(["p", 2]) + bytes.fromhex(bad) + b"\xff" * 600
+    packets, error = read(CBOR, cut(stream))
+    assert packets == [["p", 1], ["p", 2]]
+    assert isinstance(error, FramingError)
+
+
+def test_cbor_nested_as_deep_as_perl_sends_it_is_read(cut: Cut) -> None:
+    packets, error = read(CBOR, cut(b"\x81" * 511 + b"\x01"))
+    assert error is None
+    assert len(packets) == 1
+
+
 def test_an_escaped_pair_of_surrogates_is_one_character() -> None:
     assert read(JSON, [b'["\\ud83d\\ude00\\u00e4"]']) == ([["\U0001f600ä"]], None)
 
@@ -326,7 +450,8 @@ def test_json_nested_as_deep_as_perl_sends_it_is_read() -> None:
         pytest.param(5, id="int"),
         pytest.param(None, id="nil"),
         pytest.param([None, 1], id="name-nil"),
-        pytest.param([5, 1], id="name-int"),
+        pytest.param([True, 1], id="name-bool"),
+        pytest.param([math.nan, 1], id="name-nan"),
         pytest.param([["p"], 1], id="name-list"),
     ],
 )
@@ -335,9 +460,24 @@ def test_a_packet_that_is_no_array_with_a_name_is_refused(packet: object) -> Non
         check_packet(packet)
 
 
-@pytest.mark.parametrize("packet", [[], [""], ["p"], ["p", None]])
+@pytest.mark.parametrize("packet", [[], [""], ["p"], ["p", None], [5, 1]])
 def test_a_packet_that_is_one_passes(packet: list[Any]) -> None:
     check_packet(packet)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("5", "5", id="text"),
+        pytest.param(5, "5", id="int"),
+        pytest.param(-(2**63), "-9223372036854775808", id="negative"),
+        pytest.param(1e3, "1000", id="whole-float"),
+        pytest.param(0.1, "0.1", id="float"),
+        pytest.param(1e20, "1e+20", id="large-float"),
+    ],
+)
+def test_a_number_that_perl_sends_as_a_name_is_what_perl_prints(name: object, text: str) -> None:
+    assert name_of_port(name) == text
 
 
 # --- the limit --------------------------------------------------------------------
@@ -345,6 +485,10 @@ def test_a_packet_that_is_one_passes(packet: list[Any]) -> None:
 
 def sized(framing: Framing, size: int, *, of_ints: bool) -> bytes:
     """A packet of so many bytes: one long text, or many small elements."""
+    if framing is CBOR:
+        if of_ints:
+            return b"\x9a" + (size - 5).to_bytes(4, "big") + b"\x07" * (size - 5)
+        return b"\x81\x79" + (size - 4).to_bytes(2, "big") + b"x" * (size - 4)
     if framing is MSGPACK:
         if of_ints:
             return b"\xdd" + (size - 5).to_bytes(4, "big") + b"\x07" * (size - 5)
@@ -352,7 +496,7 @@ def sized(framing: Framing, size: int, *, of_ints: bool) -> bytes:
     return b"[" + (b" " * (size - 3) + b"7" if of_ints else b'"' + b"x" * (size - 4) + b'"') + b"]"
 
 
-@both
+@each_framing
 @pytest.mark.parametrize("of_ints", [True, False], ids=["many-elements", "one-text"])
 @pytest.mark.parametrize("ahead", [0, 1, 990, 1000, 5000])
 def test_the_limit_is_exact_however_the_stream_is_cut(framing: Framing, of_ints: bool, ahead: int, cut: Cut) -> None:
@@ -369,7 +513,7 @@ def test_the_limit_is_exact_however_the_stream_is_cut(framing: Framing, of_ints:
         assert packets == [["p"]] * (len(before) // len(small))
 
 
-@both
+@each_framing
 def test_many_small_messages_in_one_read_do_not_trip_the_limit(framing: Framing) -> None:
     data = framing.encoder()(["p", 1]) * 10_000
     packets, error = read(framing, [data], limit=20)
@@ -377,7 +521,7 @@ def test_many_small_messages_in_one_read_do_not_trip_the_limit(framing: Framing)
     assert len(packets) == 10_000
 
 
-@both
+@each_framing
 @pytest.mark.parametrize("of_ints", [True, False], ids=["many-elements", "one-text"])
 def test_an_endless_message_is_refused_as_soon_as_the_limit_is_reached(framing: Framing, of_ints: bool) -> None:
     data = sized(framing, 60_000, of_ints=of_ints)
@@ -391,6 +535,27 @@ def test_an_endless_message_is_refused_as_soon_as_the_limit_is_reached(framing: 
     assert fed <= 5000
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param("9a00002711", id="array"),
+        pytest.param("9bffffffffffffffff", id="array-of-2-to-64"),
+        pytest.param("b91389", id="map"),
+        pytest.param("8261707a00002711", id="text"),
+        pytest.param("815a00002711", id="bytes"),
+    ],
+)
+def test_cbor_that_announces_more_than_a_message_may_have_is_refused_at_its_header(header: str, cut: Cut) -> None:
+    packets, error = read(CBOR, cut(bytes.fromhex(header)))
+    assert packets == []
+    assert "more than 10000 bytes" in str(error)
+
+
+@pytest.mark.parametrize("header", ["815c", "9f9fffdc", "8281ff", "a1ff"])
+def test_cbor_with_a_header_that_cannot_be_there_is_refused_at_once(header: str, cut: Cut) -> None:
+    assert "no CBOR" in str(read(CBOR, cut(bytes.fromhex(header)))[1])
+
+
 def peak_memory(work: Callable[[], object]) -> int:
     tracemalloc.start()
     try:
@@ -400,15 +565,20 @@ def peak_memory(work: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-@both
+@each_framing
 @pytest.mark.parametrize(
     "attack",
     [
-        pytest.param({"msgpack": b"\xdd\x00\x01\x00\x00", "json": b"["}, id="headers"),
+        pytest.param({"msgpack": b"\xdd\x00\x01\x00\x00", "cbor": b"\x9a\x00\x00\xff\x00", "json": b"["}, id="headers"),
         pytest.param(
-            {"msgpack": b"\xdd\x00\x01\x00\x00" + b"\x07" * 60_000, "json": b'["' + b"\\n" * 60_000}, id="body"
+            {
+                "msgpack": b"\xdd\x00\x01\x00\x00" + b"\x07" * 60_000,
+                "cbor": b"\x9a\x00\x00\xff\x00" + b"\x07" * 60_000,
+                "json": b'["' + b"\\n" * 60_000,
+            },
+            id="body",
         ),
-        pytest.param({"msgpack": b"", "json": b"  \n "}, id="nothing"),
+        pytest.param({"msgpack": b"", "cbor": b"\x9f", "json": b"  \n "}, id="nothing"),
     ],
 )
 def test_memory_stays_bounded_whatever_a_peer_sends(framing: Framing, attack: dict[str, bytes]) -> None:
@@ -448,6 +618,42 @@ def test_json_is_scanned_once_however_it_is_cut(cut: Cut, monkeypatch: pytest.Mo
     assert sum(pattern.seen for pattern in patterns) <= len(data)
 
 
+def test_cbor_is_scanned_once_however_it_is_cut(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work is counted, not timed: each header is looked at once, and once more for each end of a read in it."""
+    calls = []
+    plain = framing_cbor._Scanner._skip_header
+    monkeypatch.setattr(
+        framing_cbor._Scanner, "_skip_header", lambda self, size: calls.append(self._position) or plain(self, size)
+    )
+    decoded = []
+    decode_one = CborDecoder._decode_one
+    monkeypatch.setattr(
+        CborDecoder, "_decode_one", lambda self, item: decoded.append(len(item)) or decode_one(self, item)
+    )
+    data = CBOR.encoder()(["p", ["x" * 50, {"k" * 300: 2**40}] * 100])
+    pieces = list(cut(data * 5))
+    packets, error = read(CBOR, pieces, limit=len(data))
+    assert (len(packets), error) == (5, None)
+    headers = 5 * (3 + 100 * 4)
+    longest = 9  # bytes of a header, each of which may come alone
+    assert len(calls) <= headers * (longest if len(pieces[0]) == 1 else 2)
+    assert len(set(calls)) * 5 <= headers + 5
+    assert sum(decoded) <= len(data) * 5
+
+
+def test_cbor_calls_its_decoder_once_for_each_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item that goes on and on is not decoded before it is whole."""
+    made = []
+    new_decode = CborDecoder._new_decode
+    monkeypatch.setattr(
+        CborDecoder, "_new_decode", lambda self, file: made.append(len(file.getvalue())) or new_decode(self, file)
+    )
+    data = CBOR.encoder()(["p", "x" * 100_000])
+    packets, error = read(CBOR, [data[start : start + 100] for start in range(0, len(data), 100)], limit=len(data))
+    assert (len(packets), error) == (1, None)
+    assert sum(made) <= len(data) + 200
+
+
 # --- properties -------------------------------------------------------------------
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -463,9 +669,18 @@ def packets_of(scalars: st.SearchStrategy[Any], keys: st.SearchStrategy[Any]) ->
     return st.builds(lambda name, rest: [name, *rest], texts, st.lists(value, max_size=4))
 
 
-STRATEGIES = {"msgpack": packets_of(msgpack_scalars, msgpack_scalars), "json": packets_of(json_scalars, texts)}
+STRATEGIES = {
+    "msgpack": packets_of(msgpack_scalars, msgpack_scalars),
+    "cbor": packets_of(msgpack_scalars, msgpack_scalars),
+    "json": packets_of(json_scalars, texts),
+}
+CBOR_BITS = [
+    *(bytes([major << 5 | length]) for major in range(8) for length in (0, 1, 2, 24, 25, 31)),
+    *(b"\x5f", b"\x7f", b"\x9f", b"\xbf", b"\xff", b"\xff", b"\x41\xff", b"\x61a", b"\xf6", b"\xf7", b"\xd9\x01\x02"),
+]
 GARBAGE = {
     "msgpack": st.binary(max_size=60),
+    "cbor": st.binary(max_size=60) | st.lists(st.sampled_from(CBOR_BITS), max_size=30).map(b"".join),
     "json": st.binary(max_size=30) | st.text('[]{}",:\\ 0un1eE.\n', max_size=60).map(str.encode),
 }
 cuts = st.lists(st.integers(0, 400), max_size=6).map(sorted)
@@ -476,7 +691,7 @@ def split(data: bytes, places: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in itertools.pairwise(edges)]
 
 
-@both
+@each_framing
 @given(data=st.data())
 def test_what_is_encoded_is_decoded_in_any_split(framing: Framing, data: st.DataObject) -> None:
     packets = data.draw(st.lists(STRATEGIES[framing.name], max_size=4))
@@ -484,7 +699,7 @@ def test_what_is_encoded_is_decoded_in_any_split(framing: Framing, data: st.Data
     assert read(framing, split(encoded, data.draw(cuts))) == (packets, None)
 
 
-@both
+@each_framing
 @given(data=st.data())
 def test_random_bytes_give_packets_or_a_framing_error_the_same_in_any_split(
     framing: Framing, data: st.DataObject
@@ -498,7 +713,7 @@ def test_random_bytes_give_packets_or_a_framing_error_the_same_in_any_split(
     assert (error is None) == (error_again is None)
 
 
-@both
+@each_framing
 @given(data=st.data())
 def test_what_was_received_can_be_sent_on(framing: Framing, data: st.DataObject) -> None:
     got, _ = read(framing, [data.draw(GARBAGE[framing.name])])
@@ -509,6 +724,15 @@ def test_what_was_received_can_be_sent_on(framing: Framing, data: st.DataObject)
 
 
 def test_every_row_of_the_table_has_its_own_name() -> None:
-    assert [framing.name for framing in FRAMINGS.values()] == list(FRAMINGS) == ["msgpack", "json"]
+    assert [framing.name for framing in FRAMINGS.values()] == list(FRAMINGS) == ["msgpack", "cbor", "json"]
     decoder: Decoder = FRAMINGS["json"].decoder(10)
     assert list(decoder) == []
+
+
+@pytest.mark.parametrize(("without", "left"), [("cbor2", "msgpack json"), ("nothing", "msgpack cbor json")])
+def test_cbor_is_offered_if_cbor2_is_installed(without: str, left: str) -> None:
+    program = (
+        f"import sys; sys.modules['{without}'] = None; from aemp_gevent.wire.framing import FRAMINGS; print(*FRAMINGS)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=20)
+    assert (done.stdout, done.stderr) == (left + "\n", "")

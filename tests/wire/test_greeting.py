@@ -36,6 +36,14 @@ def with_extras(*extras: tuple[str, str]) -> Greeting:
         pytest.param(b"aemp;1;n;hmac_sha3_512;msgpack,json;x=100%", with_extras(("x", "100%")), id="lone-percent"),
         pytest.param("aemp;1;kä;a;b".encode(), Greeting("kä", ("a",), ("b",)), id="utf-8"),
         pytest.param(b"aemp;1;k%c3%a4;a;b", Greeting("kä", ("a",), ("b",)), id="escaped-utf-8"),
+        pytest.param(
+            b"aemp;1;k\xe4;a;b;provider=AE-2.02", Greeting("kä", ("a",), ("b",), (("provider", "AE-2.02"),)), id="perl"
+        ),
+        pytest.param(
+            "aemp;1;kä;a;b;x=ä;provider=AE-2.02".encode(),
+            Greeting("k\xc3\xa4", ("a",), ("b",), (("x", "\xc3\xa4"), ("provider", "AE-2.02"))),
+            id="perl-with-utf-8",
+        ),
         pytest.param(b"aemp;1;h:1,h:2;a;b", Greeting("h:1,h:2", ("a",), ("b",)), id="comma-in-node"),
     ],
 )
@@ -83,6 +91,12 @@ def test_what_is_encoded_is_parsed_back(greeting: Greeting) -> None:
     assert b"\n" not in line
     assert b"\r" not in line
     assert parse_greeting(line) == greeting
+
+
+def test_perls_greeting_is_encoded_as_perl_does() -> None:
+    greeting = Greeting("k\xc3\xa4\xe4", ("a",), ("b",), (("provider", "AE-2.02"),))
+    assert greeting.encode() == b"aemp;1;k\xc3\xa4\xe4;a;b;provider=AE-2.02"
+    assert parse_greeting(greeting.encode()) == greeting
 
 
 @given(st.binary(max_size=80) | st.binary(max_size=80).map(b"aemp;1;".__add__))

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: MIT
+"""Packets as CBOR: Perl's favourite framing. Needs cbor2 (the extra ``cbor``).
+
+cbor2 decodes one item from a file, and has no way to stop in the middle of one. Trying
+again from the start whenever more came would be quadratic. So what a read holds
+completely, nearly all there ever is, goes to cbor2 at once; only the item that
+is cut by the end of a read is left to a scanner (:class:`_Scanner`), which walks headers,
+keeps its place from read to read, and tells where the item ends. Each byte is
+looked at no more than three times, however the stream is cut.
+
+**Strings of other programs.** A Perl string is a row of code points, with no mark for
+text or binary, and CBOR::XS sends most of them, port names and map keys among them, as byte
+strings of their Latin-1 characters. From such a peer byte strings arrive as text,
+decoded as Latin-1; ``.encode("latin-1")`` gives binary data back.
+
+Tags are dropped: what they mark arrives as it is. cbor2 would turn some into dates,
+fractions, sets, or one list in two places, none of which could be sent on.
+
+Not here: what is in a packet. Read :mod:`~.framing` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from io import BytesIO
+from typing import Any
+
+import cbor2
+
+from aemp_gevent.errors import FramingError, UnencodableMessageError
+
+from .values import Rules, lone_surrogate
+
+# CBOR::XS neither sends nor takes more. Tags count as a level, there and here.
+MAX_NESTING_RECEIVED = 512
+
+ERRORS: tuple[type[Exception], ...] = (FramingError,)
+
+# What cbor2 raises about bytes it does not like, or about an item that goes on in the next read.
+_REFUSALS = (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError, MemoryError)
+
+# How much cbor2 reads at a time, and in vain, for what lies behind the item it reads again. Measured for
+# packets of 80 bytes: 385 ns a packet with 256, 450 with 64, 850 with the default of 4096.
+_READ_SIZE = 256
+
+# What fits without a tag.
+_MIN_INT, _MAX_INT = -(2**64), 2**64 - 1
+
+
+def _objection(value: object) -> str | None:
+    if isinstance(value, int) and not _MIN_INT <= value <= _MAX_INT:
+        return "is an int of more than 64 bits, which CBOR can carry only as a tagged one"
+    return lone_surrogate(value)
+
+
+_KEYS = frozenset({type(None), bool, int, float, str, bytes})
+# As in msgpack, so that it makes no difference over which of them a message goes.
+_RULES = Rules(framing="CBOR", scalars=_KEYS | {bytearray, memoryview}, keys=_KEYS, objection=_objection)
+
+
+def _encode_int(encoder: cbor2.CBOREncoder, value: int) -> None:
+    if not _MIN_INT <= value <= _MAX_INT:
+        raise ValueError("a large int")  # cbor2 would tag it; _refuse() finds the words
+    encoder.encode_int(value)
+
+
+def _encode_memoryview(encoder: cbor2.CBOREncoder, value: memoryview) -> None:
+    # cbor2 takes it for a sequence of numbers.
+    encoder.encode_bytes(bytes(value))
+
+
+_ENCODERS: dict[type, Any] = {int: _encode_int, memoryview: _encode_memoryview}
+
+
+def make_encoder() -> Callable[[list[Any] | tuple[Any, ...]], bytes]:
+    """Return a function that turns one packet into bytes.
+
+    It raises :class:`~aemp_gevent.errors.UnencodableMessageError`, and is as good
+    as new afterwards. bytearray and memoryview arrive as bytes, tuples as lists,
+    instances of subclasses (an IntEnum, a namedtuple) as what they are derived from.
+    """
+    encode_to_bytes = cbor2.CBOREncoder(BytesIO(), encoders=_ENCODERS).encode_to_bytes
+    scalars, has_only_plain = _RULES.scalars, _RULES.has_only_plain
+
+    def encode(packet: list[Any] | tuple[Any, ...]) -> bytes:
+        for element in packet:
+            if type(element) not in scalars:
+                if not has_only_plain(packet):
+                    _refuse(packet)
+                break
+        try:
+            return encode_to_bytes(packet)
+        except (cbor2.CBOREncodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            _refuse(packet, error)
+            raise UnencodableMessageError("as a whole it", f"was refused by cbor2: {error}") from error
+
+    return encode
+
+
+def _refuse(packet: list[Any] | tuple[Any, ...], cause: Exception | None = None) -> None:
+    fault = _RULES.find_fault(packet)
+    if fault is not None:
+        raise fault from cause
+
+
+# --- where an item ends -------------------------------------------------------------
+
+# Major types, the first three bits of an item.
+_BYTES, _TEXT, _ARRAY, _MAP, _TAG = 2, 3, 4, 5, 6
+
+_INDEFINITE = 31  # as the length: items follow until a break
+_BREAK = 0xFF
+
+_UNTIL_BREAK = -1  # instead of how many items are still to come
+
+
+class _Scanner:
+    """Finds the end of one item that is cut by the ends of reads.
+
+    It knows only what it must: whether chunks are strings, or a map has a value for each key, is
+    cbor2's to tell when the item is whole.
+
+    Args:
+        text: What there is of it.
+        limit: How long it may be.
+    """
+
+    def __init__(self, text: bytes, limit: int) -> None:
+        self.text = bytearray(text)
+        self._limit = limit
+        self._position = 0  # of the next header; beyond the text while a string is incomplete
+        self._open: list[int] = []  # how many items are still to come, the innermost last
+        self._is_whole = False
+
+    def find_end(self) -> int:
+        """Return where the item ends in ``text``, which may have grown; 0 if it is incomplete.
+
+        Raises:
+            FramingError: It is malformed, or too long.
+        """
+        size = len(self.text)
+        while not self._is_whole and self._position < size and self._skip_header(size):
+            pass
+        is_complete = self._is_whole and self._position <= size
+        # One more, because what is incomplete needs at least a byte.
+        if max(self._position, size + 1 if not is_complete else 0) > self._limit:
+            raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
+        return self._position if is_complete else 0
+
+    def _skip_header(self, size: int) -> bool:
+        """Go behind one header, and behind the string it announces; False if it is cut."""
+        text, position = self.text, self._position
+        header = text[position]
+        major, length = header >> 5, header & 31
+        position += 1
+        if 24 <= length <= 27:
+            end = position + (1 << (length - 24))
+            if end > size:
+                return False
+            length, position = int.from_bytes(text[position:end], "big"), end
+        elif length == _INDEFINITE and _BYTES <= major <= _MAP:
+            length = _UNTIL_BREAK
+        elif length > 27 and header != _BREAK:
+            raise FramingError(f"the peer sent what is no CBOR: there is no header {header:#04x}")
+        self._position = position
+        if header == _BREAK:
+            if not self._open or self._open.pop() != _UNTIL_BREAK:
+                raise FramingError("the peer sent what is no CBOR: a break where there is nothing to end")
+        elif length == _UNTIL_BREAK:
+            self._enter(length)
+            return True
+        elif major in (_BYTES, _TEXT):
+            self._position += length
+        elif major in (_ARRAY, _MAP, _TAG):
+            count = 1 if major == _TAG else 2 * length if major == _MAP else length
+            if position + count > self._limit:  # an item takes a byte at least
+                raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
+            if count:
+                self._enter(count)
+                return True
+        self._leave()
+        return True
+
+    def _enter(self, count: int) -> None:
+        if len(self._open) == MAX_NESTING_RECEIVED:
+            raise FramingError(f"the peer sent a message nested more than {MAX_NESTING_RECEIVED} levels deep")
+        self._open.append(count)
+
+    def _leave(self) -> None:
+        """An item is complete, and so may be those that it is the last of."""
+        while self._open:
+            left = self._open[-1]
+            if left != 1:
+                if left != _UNTIL_BREAK:
+                    self._open[-1] = left - 1
+                return
+            self._open.pop()
+        self._is_whole = True
+
+
+# --- reading ------------------------------------------------------------------------
+
+
+class _NoTags(Mapping[int, Callable[[Any, bool], Any]]):
+    """What cbor2 asks for each tag, its own ones too."""
+
+    def __getitem__(self, tag: int) -> Callable[[Any, bool], Any]:
+        return lambda value, _immutable: value
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+_NO_TAGS = _NoTags()
+
+
+class CborDecoder:
+    """A stream of bytes, read as packets.
+
+    After each :meth:`feed` iterate to the end; what a loop that is left early has
+    not seen is lost. Iterating raises nothing but
+    :class:`~aemp_gevent.errors.FramingError`; after that the decoder is useless.
+
+    The limit is exact, however the stream is cut.
+
+    Memory: at most twice ``max_message_bytes`` and one read in bytes, besides the objects
+    decoded from them.
+
+    Args:
+        max_message_bytes: The longest message that is accepted.
+        bytes_are_text: Whether byte strings are Latin-1 text, as from Perl.
+    """
+
+    def __init__(self, max_message_bytes: int, *, bytes_are_text: bool = False) -> None:
+        self._limit = max_message_bytes
+        self._bytes_are_text = bytes_are_text
+        self._plain = _KEYS - {bytes} if bytes_are_text else _KEYS
+        self._data = b""
+        self._cut: _Scanner | None = None  # the item that goes on in the next read
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take what came next; it is copied."""
+        self._data += data
+
+    def __iter__(self) -> Iterator[Any]:
+        # Any: a packet is whatever the peer sent; see check_packet.
+        data, self._data = self._data, b""
+        if self._cut is not None:
+            self._cut.text += data
+            end = self._cut.find_end()
+            if not end:
+                return
+            text, self._cut = bytes(self._cut.text), None
+            yield self._decode_one(text[:end])
+            data = text[end:]
+        file, begin = BytesIO(data), 0
+        decode = self._new_decode(file)
+        while begin < len(data):
+            try:
+                packet = decode()
+            except _REFUSALS as error:
+                # cbor2 may see a fault before the item is complete. Whether that is one must not
+                # depend on where the stream is cut, so it is the scanner that tells.
+                self._cut = _Scanner(data[begin:], self._limit)
+                if self._cut.find_end():
+                    raise _no_cbor(error) from error
+                return
+            begin, before = file.tell(), begin
+            if begin - before > self._limit:
+                raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
+            yield self._in_our_types(packet)
+
+    def _new_decode(self, file: BytesIO) -> Callable[[], Any]:
+        return cbor2.CBORDecoder(
+            file, semantic_decoders=_NO_TAGS, max_depth=MAX_NESTING_RECEIVED, read_size=_READ_SIZE
+        ).decode
+
+    def _decode_one(self, item: bytes) -> Any:
+        try:
+            packet = self._new_decode(BytesIO(item))()
+        except _REFUSALS as error:
+            raise _no_cbor(error) from error
+        return self._in_our_types(packet)
+
+    def _in_our_types(self, packet: Any) -> Any:
+        """Replace, in place, what is not of the types that packets are made of."""
+        if type(packet) is not list:
+            return packet  # which check_packet() refuses
+        plain = self._plain
+        todo: list[Any] = [packet]
+        while todo:
+            container = todo.pop()
+            if type(container) is dict:
+                if not plain.issuperset(map(type, container)):
+                    pairs = [(self._key(key), value) for key, value in container.items()]
+                    container.clear()
+                    container.update(pairs)
+                places: Iterable[Any] = container.items()
+            else:
+                places = enumerate(container)
+            for place, value in places:
+                kind = type(value)
+                if kind in plain:
+                    continue
+                if kind is list or kind is dict:
+                    todo.append(value)
+                else:
+                    container[place] = self._scalar(value)
+        return packet
+
+    def _scalar(self, value: object) -> Any:
+        if isinstance(value, bytes):
+            return value.decode("latin-1")
+        if value is cbor2.undefined:
+            return None
+        raise FramingError(f"the peer sent what nothing of ours means: {value!r}")
+
+    def _key(self, key: object) -> Any:
+        if type(key) in self._plain:
+            return key
+        if isinstance(key, bytes):
+            return key.decode("latin-1")
+        raise FramingError(f"the peer sent a map with a key that is a {type(key).__name__}")
+
+
+def _no_cbor(error: Exception) -> FramingError:
+    return FramingError(f"the peer sent a message that is no CBOR: {error}")
+
+
+def translate(error: Exception) -> FramingError:
+    """Return our error for one that came out of iterating a decoder: it is ours already."""
+    assert isinstance(error, FramingError)
+    return error
