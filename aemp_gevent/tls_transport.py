@@ -85,10 +85,10 @@ class TlsTransport:
     def on_data(self, data: memoryview) -> None:
         """Bytes came, encrypted."""
         sink, tls = self._sink, self._tls
-        if sink is None or tls.has_ended:
+        was_up, had_ended = tls.is_up, tls.has_ended
+        if sink is None or had_ended:
             return
         self.arrived += len(data)
-        was_up = tls.is_up
         try:
             plain = tls.receive(data)
         except TlsError as error:

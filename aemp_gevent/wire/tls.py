@@ -134,11 +134,11 @@ def _context(
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.set_cipher_list(_TLS_1_2_CIPHERS)
-    context.use_privatekey(crypto.PKey.from_cryptography_key(key))  # type: ignore[arg-type]  # any kind of key
-    context.use_certificate(crypto.X509.from_cryptography(own))
+    context.use_privatekey(key)  # type: ignore[arg-type]  # OpenSSL refuses what is no key for TLS
+    context.use_certificate(own)
     context.check_privatekey()
     for certificate in chain:
-        context.add_extra_chain_cert(crypto.X509.from_cryptography(certificate))
+        context.add_extra_chain_cert(certificate)
     store = context.get_cert_store()
     assert store is not None  # a context has one
     for certificate in trusted:
@@ -195,8 +195,8 @@ class Tls:
         """The node IDs that the peer's certificate is for; None when all nodes share one certificate."""
         if self._is_shared:
             return None
-        certificate = self._connection.get_peer_certificate()
-        return () if certificate is None else _names_of(certificate.to_cryptography())
+        certificate = self._connection.get_peer_certificate(as_cryptography=True)
+        return () if certificate is None else _names_of(certificate)
 
     def start(self) -> bytes:
         """Return what is to be sent first; the server has nothing to say yet."""
@@ -328,10 +328,11 @@ _FAULTS = {
     79: "it is used as a CA's, and is none",
 }
 
-_ALERT = re.compile(r"(?:ssl/tls|sslv3|tlsv1|tlsv13) alert (.+)")
+_ALERT = re.compile(r"\S+ alert (.+)")
 
 _REASONS = {
     "wrong version number": "what the peer sends is no TLS",
+    "data length too long": "what the peer sends is no TLS",
     "packet length too long": "what the peer sends is no TLS",
     "http request": "what the peer sends is HTTP, and no TLS",
     "https proxy request": "what the peer sends is HTTP, and no TLS",
