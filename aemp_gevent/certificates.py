@@ -96,7 +96,7 @@ class _Source:
             return None
         try:
             status = self._path.stat()
-        except OSError:
+        except (OSError, ValueError):
             return ()
         return status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode
 

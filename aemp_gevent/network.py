@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import secrets
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from secrets import token_urlsafe
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from aemp_gevent import ids
 from aemp_gevent._version import __version__
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
 from aemp_gevent.connections import DirectPeer
-from aemp_gevent.errors import AempError
+from aemp_gevent.errors import AempError, InvalidSettingError
 from aemp_gevent.flow import Handover
 from aemp_gevent.forking import Helper, helpers, keep
 from aemp_gevent.heartbeat import Pulse
@@ -464,7 +464,7 @@ class Network:
 
     def link(self, transport: Transport, owner: LinkOwner, *, dialled: bool) -> Link:
         """Start a handshake on a connection."""
-        nonce = token_urlsafe(_NONCE_BYTES)
+        nonce = secrets.token_urlsafe(_NONCE_BYTES)
         greeting = Greeting(
             node=self.node_id,
             auth_methods=self._auth_methods,
@@ -479,14 +479,14 @@ class Network:
                 *((("tls", "1.0"),) if self._certificate is not None else ()),
             ),
         )
-        secrets = self.settings.secrets_bytes
+        shared = self.settings.secrets_bytes
         link = Link(
             transport,
             Handshake(
                 greeting,
                 nonce,
-                secrets[0] if secrets else None,
-                also_accepted=secrets[1:],
+                shared[0] if shared else None,
+                also_accepted=shared[1:],
                 require_tls=self.settings.require_tls,
             ),
             owner,
@@ -610,8 +610,13 @@ def _read_certificate(settings: Settings) -> Certificate | None:
 
     Raises:
         CertificateError: It cannot be used.
+        InvalidSettingError: There is none, and other settings make sense only with one.
     """
-    if settings.cert is None:
+    if not settings.cert:
+        for name in ("require_tls", "ca"):
+            value = getattr(settings, name)
+            if value:
+                raise InvalidSettingError(name, value, "it needs a certificate: set 'cert'", "the settings")
         return None
     # Imported only by those who want it: OpenSSL takes longer than all the rest.
     from aemp_gevent.certificates import Certificate  # noqa: PLC0415

@@ -210,10 +210,6 @@ def make_settings(
     settings = kind(**values)
     if not settings.secrets_bytes and not settings.cert:
         raise NoSecretError
-    for name in ("require_tls", "ca"):
-        if getattr(settings, name) and not settings.cert:
-            why = "it is of use only with a certificate: set 'cert'"
-            raise InvalidSettingError(name, getattr(settings, name), why, "the settings")
     return settings
 
 
