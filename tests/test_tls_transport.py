@@ -35,6 +35,7 @@ from tests.networking import (
     RawListener,
     RawPeer,
     node_factory,
+    process,
 )
 from tests.tls_peers import HIGHEST, LOWEST, Files, TlsPeer
 
@@ -684,6 +685,63 @@ def test_changed_bytes_open_nothing_and_are_delivered_to_nobody(
             proxy.heal()
             other.shutdown(0.1)
         assert all(message == ("x" * 3000,) for message in inbox.messages)
+
+
+# --- forks ------------------------------------------------------------------------
+
+FORKING = """
+import os, sys
+import gevent
+from aemp_gevent import *
+from aemp_gevent import default_node
+
+to, cert, end = sys.argv[1:]
+initialise_node("127.0.0.1:0", cert=cert)
+here = port()
+rcv(here, "echo", lambda back, *message: snd(back, *message))
+snd(to, "up", here)
+while not up_nodes():
+    gevent.sleep(0.01)
+for number in range(100):
+    snd(to, number, "x" * 10000)  # which has not left yet
+pid = os.fork()
+if pid == 0:
+    if end == "another node":
+        initialise_node("127.0.0.1:0", cert=cert)
+        snd(to, "child", NODE())
+        gevent.sleep(0.2)
+        shutdown()
+    elif end == "shutdown":
+        default_node.shutdown()
+    elif end == "collected":
+        import gc
+        gc.collect()
+    sys.exit(0)
+while os.waitpid(pid, os.WNOHANG)[0] == 0:
+    gevent.sleep(0.01)
+snd(to, "the child is gone")
+gevent.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("end", ["at once", "shutdown", "collected", "another node"])
+def test_forked_child_says_nothing_on_the_links_of_its_parent(make_node: MakeNode, shared: str, end: str) -> None:
+    """Not even goodbye: every byte of a copy of TLS's state would break the original's."""
+    node = make_node(secret=None, cert=shared)
+    inbox, died = Inbox(node), Deaths()
+    with process(FORKING, inbox.port, shared, end):
+        wait_until(lambda: inbox.messages, within=20)
+        parent = inbox.messages[0][1]
+        node.mon(parent, died)
+        wait_until(lambda: ("the child is gone",) in inbox.messages, within=20, show=lambda: inbox.messages[-1:])
+        node.snd(parent, "echo", inbox.port, "echoed")
+        wait_until(lambda: ("echoed",) in inbox.messages)
+        assert not died.count
+        numbers = [message[0] for message in inbox.messages if isinstance(message[0], int)]
+        assert numbers == list(range(100))
+        assert len([message for message in inbox.messages if message[0] == "child"]) == (end == "another node")
 
 
 # --- files ------------------------------------------------------------------------
