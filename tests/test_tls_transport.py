@@ -265,6 +265,24 @@ def test_another_implementation_talks(
         assert len(peer.packet()[1]) == 100_000
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_comes_in_one_read_with_the_greeting_is_counted_once(
+    make_node: MakeNode, shared: str, at_once: bool
+) -> None:
+    node = make_node(secret=None, cert=shared)
+    with TlsPeer.dial(node, cert=shared) as peer:
+        peer.greet(at_once=at_once)
+        sent = b"".join(line + b"\n" for line in peer.handshake._lines) + peer.handshake.prove()
+        peer.sock.sendall(sent[-len(sent.rsplit(b"\n", 2)[1]) - 1 :])
+        while not peer.handshake.is_open:
+            peer.handshake.receive(peer._read())
+        peer._feed(peer.handshake.leftover)
+        assert peer.answers()
+        (link,) = links_of(node)
+        packet = peer.encode(["", "time", f"{peer.name}#pong", "pong"])
+        assert link.received == len(sent) + len(packet)
+
+
 def test_secret_alone_will_do_with_a_peer_that_has_no_certificate(make_node: MakeNode, shared: str) -> None:
     node = make_node(cert=shared)  # and the secret
     with RawPeer.dial(node) as peer:

@@ -28,6 +28,11 @@ class TlsSocket:
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=not is_client)
         self.incoming.write(rest)
 
+    def begin_with(self, before: bytes) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        self.sock.sendall(before + self.outgoing.read())
+
     def shake(self) -> None:
         self._until_done(self.tls.do_handshake)
 
@@ -89,20 +94,30 @@ class TlsPeer(RawPeer):
         version: ssl.TLSVersion | None = None,
     ) -> None:
         super().__init__(sock, name)
+        self._nonce = nonce
         self.nonce = nonce + self.nonce
         greeting = Greeting(name, ("tls_sha3_512",), (framing,), (*extras, ("mproto", "1"), ("tls", "1.0")))
         self.handshake = Handshake(greeting, self.nonce, None)
         self.encode, self._decoder = _codec(framing)
         self._cert, self._ca, self._version = cert, ca or cert, version
 
-    def greet(self) -> Greeting:
-        self.sock.sendall(self.handshake.start())
+    def greet(self, *, at_once: bool = False) -> Greeting:
+        """Exchange greetings, and bring TLS up.
+
+        Args:
+            at_once: Whether to send the greeting together with the beginning of TLS; for who is the client.
+        """
+        lines = self.handshake.start()
+        if not at_once:
+            self.sock.sendall(lines)
         due: list[Any] = []
         while not due:
             due = self.handshake.receive(self._read())
         assert isinstance(due[0], TlsDue), due
-        is_client = due[0].is_client
+        is_client = self._nonce == LOWEST  # the lower one is the client's
         self.secure = TlsSocket(self.sock, self._context(is_client), self.handshake.take_rest(), is_client=is_client)
+        if at_once:
+            self.secure.begin_with(lines)
         self.secure.shake()
         self.sock: Any = self.secure
         events = self.handshake.secured(None)

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from aemp_gevent.errors import CertificateError, TlsError
 from aemp_gevent.wire import tls as wire_tls
+from aemp_gevent.wire.greeting import parse_greeting
+from aemp_gevent.wire.handshake import Handshake, TlsDue
 from aemp_gevent.wire.tls import MAX_HANDSHAKE_BYTES, Credentials, Tls
 from tests.authority import BOTH_USAGES, DAY, Identity, authority, shared_certificate
+from tests.recordings import RECORDINGS
 
 CA = authority()
 OTHER_CA = authority("another CA")
@@ -142,6 +145,26 @@ class StandardSide:
             except ssl.SSLWantReadError:
                 pass
         return self.out.read()
+
+
+@pytest.mark.parametrize("node", ["a", "b"])
+def test_two_perl_nodes_took_the_roles_that_we_take(node: str) -> None:
+    """And what Perl says first is a TLS that we can answer."""
+    recording = RECORDINGS["aemp202_tls"]
+    us, them = (recording.a, recording.b) if node == "a" else (recording.b, recording.a)
+    handshake = Handshake(parse_greeting(us.line), us.nonce.decode(), None)
+    handshake.start()
+    (due,) = handshake.receive(them.stream)
+    assert due == TlsDue(is_client=node == "a")
+    rest = handshake.take_rest()
+    kind = rest[5]  # of the first handshake message: 1 is a client's hello, 2 a server's
+    assert rest[0] == 22
+    assert kind == (2 if node == "a" else 1)
+    if node == "b":
+        ours = FUZZED.connect(is_client=False)
+        ours.start()
+        assert ours.receive(rest[:517]) == b""
+        assert ours.take()[5] == 2
 
 
 # --- streams ----------------------------------------------------------------------
