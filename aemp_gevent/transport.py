@@ -170,13 +170,13 @@ class SocketTransport:
 
     def _read_rest(self) -> None:
         """Hand on what had arrived before writing failed: the other side's last words say why it went."""
-        sink = self._sink
-        while sink is not None and self._reader.active and not self._closed:
+        while self._reader.active and not self._closed:
             try:
                 count = self._socket.recv_into(self._view)
             except OSError:
                 return
-            if not count:
+            sink = self._sink  # which may be another from one read to the next: TLS begins behind the greeting
+            if not count or sink is None:
                 return
             sink.on_data(self._view[:count])
 

@@ -24,6 +24,9 @@ from aemp_gevent.ids import parse_endpoint
 from aemp_gevent.link import Link
 from aemp_gevent.node import Node
 from aemp_gevent.testing import MemoryNetwork, Proxy
+from aemp_gevent.tls_transport import TlsTransport
+from aemp_gevent.transport import WRITE_BYTES
+from aemp_gevent.wire.tls import Credentials
 from tests.authority import DAY, Identity, authority, shared_certificate
 from tests.helpers import turns, wait_until
 from tests.networking import (
@@ -80,6 +83,13 @@ def talk(one: Node, two: Node) -> None:
     one.snd(theirs, "there")
     two.snd(ours, "back")
     wait_until(lambda: ours.messages and theirs.messages)
+
+
+def reach(one: Node, two: Node) -> None:
+    """Have a node dial another, which does not dial itself: what is between them stays there."""
+    inbox = Inbox(two)
+    one.snd(inbox, "there")
+    wait_until(lambda: inbox.messages)
 
 
 # --- two nodes --------------------------------------------------------------------
@@ -177,7 +187,7 @@ def test_record_that_comes_slowly_is_a_sign_of_life(make_node: MakeNode, shared:
         assert two._network is not None
         proxy.target = str(two._network._listeners[0].endpoint)
         one = make_node(secret=None, cert=shared, heartbeat_timeout=1.0, idle_timeout=None)
-        talk(one, two)
+        reach(one, two)
         inbox, died = Inbox(one), Deaths()
         two.mon(inbox, died)
         one.mon(two.NODE(), died)
@@ -193,7 +203,7 @@ def test_sender_is_paused_while_too_much_is_unsent(make_node: MakeNode, shared: 
         assert two._network is not None
         proxy.target = str(two._network._listeners[0].endpoint)
         one = make_node(secret=None, cert=shared, high_water_bytes=200_000)
-        talk(one, two)
+        reach(one, two)
         inbox = Inbox(two)
         proxy.blackhole()
         sent = []
@@ -213,6 +223,81 @@ def test_sender_is_paused_while_too_much_is_unsent(make_node: MakeNode, shared: 
         wait_until(lambda: len(inbox.messages) == 400)
         sender.join(5)
         assert [number for number, _ in inbox.messages] == list(range(400))
+
+
+class Inner:
+    """A connection that takes everything when it is told to."""
+
+    peer_address = "nowhere"
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.buffered = 0
+        self.written: list[bytes] = []
+        self.ended = False
+
+    def start(self, sink: Any) -> None:
+        self.sink = sink
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+        self.buffered += len(data)
+
+    def finish(self) -> None:
+        self.ended = True
+
+    def flush(self) -> bytes:
+        data = b"".join(self.written)
+        self.written.clear()
+        self.sent += self.buffered
+        self.buffered = 0
+        self.sink.on_room()
+        return data
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.rooms = 0
+        self.data = b""
+
+    def on_room(self) -> None:
+        self.rooms += 1
+
+    def on_data(self, data: memoryview) -> None:
+        self.data += data
+
+
+def test_large_message_is_encrypted_in_pieces_as_they_leave_and_small_ones_together() -> None:
+    credentials = Credentials(SHARED.pem().encode())
+    inner, heard, other = Inner(), Heard(), credentials.connect(is_client=False)
+    other.start()
+    ups: list[object] = []
+    transport = TlsTransport(inner, credentials.connect(is_client=True), gevent.get_hub(), ups.append)  # type: ignore[arg-type]
+    transport.start(heard)  # type: ignore[arg-type]
+    while not ups:
+        other.receive(inner.flush())
+        transport.on_data(memoryview(other.take()))
+    other.receive(inner.flush())
+    large = random.Random(1).randbytes(1_000_000)
+    transport.write(large)
+    for _ in range(1000):
+        transport.write(b"small")
+    transport.finish()
+    assert transport.buffered == 1_005_000
+    wait_until(lambda: inner.written)
+    got, pieces, sent = b"", 0, 0
+    while inner.written:
+        assert inner.buffered < WRITE_BYTES + 1000
+        data = inner.flush()
+        got += other.receive(data)
+        pieces += 1
+        assert transport.sent >= sent
+        sent = transport.sent
+        assert transport.sent + transport.buffered in (1_005_000, 1_005_001)  # the latter: its goodbye is to leave
+    assert got == large + b"small" * 1000
+    assert pieces <= 1_005_000 // WRITE_BYTES + 3  # records are filled, and goodbye has one of its own
+    assert (transport.sent, transport.buffered) == (1_005_000, 0)
+    assert other.has_ended and inner.ended
 
 
 def test_slave_and_master(make_node: MakeNode, shared: str) -> None:

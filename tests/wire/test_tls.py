@@ -297,14 +297,14 @@ def test_a_client_without_a_certificate_is_refused(shared: Credentials, version:
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("ciphers", "version"),
+    ("ciphers", "version", "text"),
     [
-        pytest.param("ALL:@SECLEVEL=0", ssl.TLSVersion.TLSv1_1, id="TLS-1.1"),
-        pytest.param("AES128-SHA:@SECLEVEL=0", ssl.TLSVersion.TLSv1_2, id="old-cipher"),
-        pytest.param("ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0", ssl.TLSVersion.TLSv1_2, id="cbc"),
+        pytest.param("ALL:@SECLEVEL=0", ssl.TLSVersion.TLSv1_1, "no TLS 1.2 or 1.3", id="TLS-1.1"),
+        pytest.param("AES128-SHA:@SECLEVEL=0", ssl.TLSVersion.TLSv1_2, "none of the ciphers", id="old-cipher"),
+        pytest.param("ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0", ssl.TLSVersion.TLSv1_2, "none of the ciphers", id="cbc"),
     ],
 )
-def test_what_is_out_of_date_is_refused(shared: Credentials, ciphers: str, version: ssl.TLSVersion) -> None:
+def test_what_is_out_of_date_is_refused(shared: Credentials, ciphers: str, version: ssl.TLSVersion, text: str) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -314,7 +314,7 @@ def test_what_is_out_of_date_is_refused(shared: Credentials, ciphers: str, versi
     theirs = context.wrap_bio(incoming, out)
     with pytest.raises(ssl.SSLWantReadError):
         theirs.do_handshake()
-    with pytest.raises(TlsError, match=r"speaks no TLS 1.2 or 1.3|none of the ciphers"):
+    with pytest.raises(TlsError, match=text):
         shared.connect(is_client=False).receive(out.read())
 
 
