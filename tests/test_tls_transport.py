@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -27,8 +28,8 @@ from aemp_gevent.testing import MemoryNetwork, Proxy
 from aemp_gevent.tls_transport import TlsTransport
 from aemp_gevent.transport import WRITE_BYTES
 from aemp_gevent.wire.tls import Credentials
+from tests import helpers
 from tests.authority import DAY, Identity, authority, shared_certificate
-from tests.helpers import turns, wait_until
 from tests.networking import (
     OUR_PROVIDER,
     SECRET,
@@ -41,6 +42,9 @@ from tests.networking import (
     process,
 )
 from tests.tls_peers import HIGHEST, LOWEST, Files, TlsPeer
+
+wait_until = functools.partial(helpers.wait_until, within=20.0)  # for machines with other things to do
+turns = helpers.turns
 
 SHARED = shared_certificate()
 CA = authority()
@@ -168,14 +172,14 @@ def test_link_that_nobody_needs_comes_to_rest_and_back(make_node: MakeNode, shar
 
 @pytest.mark.slow
 def test_idle_link_is_proved_alive(make_node: MakeNode, shared: str) -> None:
-    times = {"heartbeat_interval": 0.1, "heartbeat_timeout": 0.5, "idle_timeout": None}
+    times = {"heartbeat_interval": 0.1, "heartbeat_timeout": 5.0, "idle_timeout": None}
     one, two = (make_node(secret=None, cert=shared, **times) for _ in range(2))
     talk(one, two)
     died = Deaths()
     one.mon(two.NODE(), died)
     link = link_of(one, two)
     before = link.keep_alives
-    wait_until(lambda: link.keep_alives > before + 10)
+    wait_until(lambda: link.keep_alives > before + 10, within=20)
     assert not died.count
 
 
@@ -186,12 +190,12 @@ def test_record_that_comes_slowly_is_a_sign_of_life(make_node: MakeNode, shared:
         two = make_node(proxy.address, binds=["127.0.0.1:0"], secret=None, cert=shared, idle_timeout=None)
         assert two._network is not None
         proxy.target = str(two._network._listeners[0].endpoint)
-        one = make_node(secret=None, cert=shared, heartbeat_timeout=1.0, idle_timeout=None)
+        one = make_node(secret=None, cert=shared, heartbeat_timeout=2.0, idle_timeout=None)
         reach(one, two)
         inbox, died = Inbox(one), Deaths()
         two.mon(inbox, died)
         one.mon(two.NODE(), died)
-        proxy.throttle(5000, direction="out")
+        proxy.throttle(3000, direction="out")
         two.snd(inbox, "x" * 15_000)
         wait_until(lambda: inbox.messages, within=20)
         assert not died.count
@@ -650,7 +654,13 @@ def test_nothing_is_readable_on_the_wire_behind_the_greeting(make_node: MakeNode
             assert {kind for kind, _ in kinds} <= {20, 21, 22, 23}
             # TLS 1.3: of the handshake only the hellos are in the clear.
             assert [kind for kind, _ in kinds].count(22) == 1
-            for hidden in (word, "secret of", "sha3", "bye", inbox.port.partition("#")[2], "msgpack"):
+            for hidden in (
+                word,
+                "secret of",
+                "sha3_512",
+                "msgpack",
+                name_of(inbox),
+            ):  # none so short that chance makes it
                 assert hidden.encode() not in rest
         print(f"{sum(map(len, recorder.seen))} bytes, nothing of them readable")
 
