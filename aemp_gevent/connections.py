@@ -476,7 +476,7 @@ class DirectPeer(Peer):
             newcomer.close()
             return
         self._newcomer = newcomer
-        received = old.received
+        heard = old.heard
         old.send(self._probe)
         # Counted in looks and not by the clock: while our own loop was blocked nobody could be heard.
         looks = 0
@@ -486,7 +486,7 @@ class DirectPeer(Peer):
             nonlocal looks
             looks += 1
             if self._newcomer is newcomer and not newcomer.closed and self.link is not None:
-                if old.received != received or self.link is not old:  # it moved to another connection, so it is alive
+                if old.heard != heard or self.link is not old:  # it moved to another connection, so it is alive
                     self._refuse(newcomer)
                 elif looks * _PROBE_SECONDS >= IMPOSTOR_SECONDS:
                     self._lose("the node was restarted")

@@ -154,13 +154,22 @@ class ProfileError(UsageError, ValueError):
 
 
 class NoSecretError(UsageError):
-    """A networked node needs a secret, and none was configured."""
+    """A networked node needs a secret or a certificate, and neither was configured."""
 
     def __init__(self) -> None:
         super().__init__(
             "a networked node needs a secret shared by all nodes: pass secret=..., "
-            "set the environment variable AEMP_SECRET, or put it into the profile file"
+            "set the environment variable AEMP_SECRET, or put it into the profile file; "
+            "or a certificate, with cert=..."
         )
+
+
+class CertificateError(UsageError, ValueError):
+    """A certificate, its key or a CA cannot be used, or others may read the key."""
+
+    def __init__(self, where: object, why: str) -> None:
+        super().__init__(f"{where}: {why}")
+        self.where = str(where)
 
 
 class UnencodableMessageError(UsageError, TypeError):
@@ -303,7 +312,11 @@ class GreetingError(RemoteProtocolError):
 
 
 class AuthenticationError(RemoteProtocolError):
-    """The peer could not prove that it knows the secret."""
+    """The peer could not prove that it knows the secret, or that it is the node it says."""
+
+
+class TlsError(RemoteProtocolError):
+    """TLS did not come up, or broke: one side does not believe the other's certificate, or what came is no TLS."""
 
 
 class FramingError(RemoteProtocolError):

@@ -62,7 +62,7 @@ class Heartbeat:
         self._timeout = settings.heartbeat_timeout
         self._answer_timeout = settings.monitor_timeout
         self._probe = probe
-        self._received = link.received
+        self._last_heard = link.heard
         self._silent = 0.0  # seconds since the peer was heard
         self._idle = 0.0  # seconds since we said something
         self._warnings = 0  # how many for this silence
@@ -90,8 +90,8 @@ class Heartbeat:
     def _listen(self, counted: float, beat: float) -> None:
         link = self._link
         # A link that is held is not read, and one that has ended has nothing more to say.
-        if link.received != self._received or link.is_held or link.has_ended:
-            self._received = link.received
+        if link.heard != self._last_heard or link.is_held or link.has_ended:
+            self._last_heard = link.heard
             self._silent = 0.0
             self._warnings = 0
             return

@@ -14,22 +14,32 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aemp_gevent.errors import FramingError, MessageTooLargeError, RemoteProtocolError
 from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.tls_transport import TlsTransport
 from aemp_gevent.transport import Transport
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
 from aemp_gevent.wire.greeting import Greeting
-from aemp_gevent.wire.handshake import Handshake, PeerGreeted
+from aemp_gevent.wire.handshake import Event, Handshake, PeerGreeted, TlsDue
+
+if TYPE_CHECKING:
+    from aemp_gevent.wire.tls import Tls
+
+MakeTls = Callable[[bool], "Tls"]
+"""Makes one side of a TLS connection, the client's or the server's."""
 
 
 class LinkOwner(Protocol):
     """Who is told what happens to a link. Called on the hub; must neither switch nor raise."""
 
     def greeted(self, link: Link) -> None:
-        """The peer said who it is (nothing is proved): ``prove()`` or ``close()`` the link."""
+        """The peer said who it is, and TLS is up if both have it: ``prove()`` or ``close()`` the link.
+
+        Without TLS nothing is proved.
+        """
 
     def came_up(self, link: Link) -> None:
         """Both sides are authenticated: packets may flow."""
@@ -66,6 +76,7 @@ class Link:
         nonce: Our nonce in the handshake.
         dialled: Whether we made the connection.
         max_message_bytes: The largest message to send or accept.
+        make_tls: For a handshake that offers TLS.
     """
 
     def __init__(
@@ -79,6 +90,7 @@ class Link:
         nonce: str,
         dialled: bool,
         max_message_bytes: int,
+        make_tls: MakeTls | None = None,
     ) -> None:
         self.transport = transport
         self.owner = owner
@@ -94,7 +106,7 @@ class Link:
         """Whether the peer's sending side was shut down, everything before it handled."""
         self.closed = False
         self.received = 0
-        """Bytes that came, from the first of the greeting on."""
+        """Bytes that came, from the first of the greeting on; what TLS adds to them does not count."""
         self.keep_alives = 0
         """How many empty packets came: between nodes of ours, and so in msgpack, a byte each."""
         self.has_sent = False
@@ -104,6 +116,8 @@ class Link:
         self._scheduler = scheduler
         self._prefix = prefix
         self._limit = max_message_bytes
+        self._make_tls = make_tls
+        self._secure: TlsTransport | None = None
         self._encode: Any = None
         self._decoder: Decoder | None = None
         self._framing: Framing | None = None  # what the peer sends
@@ -125,6 +139,21 @@ class Link:
     def incarnation(self) -> str:
         """Which process of its node the peer is; ``""`` for peers that do not tell."""
         return (self.greeting.uniq if self.greeting else None) or ""
+
+    @property
+    def protection(self) -> str:
+        """The TLS version and cipher; ``""`` while nothing is encrypted."""
+        return self._secure.protocol if self._secure is not None else ""
+
+    @property
+    def is_identified(self) -> bool:
+        """Whether a certificate proved that the peer may have the node ID it says."""
+        return self._handshake.is_identified
+
+    @property
+    def heard(self) -> int:
+        """A number that changes with whatever comes: ``received`` tells nothing of half a TLS record."""
+        return self.received if self._secure is None else self._secure.arrived
 
     # --- handshake ---
 
@@ -150,11 +179,35 @@ class Link:
         except RemoteProtocolError as error:
             self.fail(str(error))
             return
+        self._act_on(events)
+        self._check_open()
+
+    def _act_on(self, events: Iterable[Event]) -> None:
         for event in events:
             if isinstance(event, PeerGreeted):
                 self.peer_nonce = event.nonce.decode("latin-1")
                 self.owner.greeted(self)
-        self._check_open()
+            elif isinstance(event, TlsDue):
+                self._begin_tls(is_client=event.is_client)
+
+    def _begin_tls(self, *, is_client: bool) -> None:
+        """Have everything from here on go through TLS, beginning with what came behind the greeting."""
+        assert self._make_tls is not None  # our greeting offers TLS
+        rest = self._handshake.take_rest()
+        self.received -= len(rest)
+        hub = self._scheduler.hub
+        self._secure = TlsTransport(self.transport, self._make_tls(is_client), hub, self._secured)
+        self.transport = self._secure
+        self._secure.start(self)
+        self._secure.on_data(memoryview(rest))
+
+    def _secured(self, names: tuple[str, ...] | None) -> None:
+        try:
+            events = self._handshake.secured(names)
+        except RemoteProtocolError as error:
+            self.fail(str(error))
+            return
+        self._act_on(events)
 
     def _check_open(self) -> None:
         if self.closed or self.is_up or not self._handshake.is_open:
@@ -342,7 +395,8 @@ class Link:
             self.owner.ended(self)
             self._close_if_done()
         else:
-            self.fail("the peer closed the connection during the handshake; is its secret another one?")
+            what = "secret" if self._secure is None else "secret, or its certificate,"
+            self.fail(f"the peer closed the connection during the handshake; is its {what} another one?")
 
     def on_broken(self, why: str) -> None:
         self.fail(why)

@@ -14,7 +14,7 @@ import secrets
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import AsyncResult, Event
@@ -23,7 +23,7 @@ from aemp_gevent import ids
 from aemp_gevent._version import __version__
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
 from aemp_gevent.connections import DirectPeer
-from aemp_gevent.errors import AempError, InvalidNoderefError
+from aemp_gevent.errors import AempError, InvalidNoderefError, InvalidSettingError
 from aemp_gevent.flow import Handover
 from aemp_gevent.forking import Helper, helpers, keep, stop_watchers_of
 from aemp_gevent.heartbeat import Pulse
@@ -40,9 +40,14 @@ from aemp_gevent.seeds import Seeds
 from aemp_gevent.settings import Settings
 from aemp_gevent.transport import Transport
 from aemp_gevent.virtual import VirtualPeer
+from aemp_gevent.wire import auth
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
-from aemp_gevent.wire.handshake import Handshake
+from aemp_gevent.wire.handshake import Handshake, is_name_of
+
+if TYPE_CHECKING:
+    from aemp_gevent.certificates import Certificate
+    from aemp_gevent.wire.tls import Tls
 
 Answered = Callable[[Collection[str] | None], None]
 """Who is told where a node listens; None: nobody knows."""
@@ -146,7 +151,8 @@ class Leaver:
 
     def requested(self, link: Link, message: list[Any]) -> None: ...
 
-    def has_room(self, link: Link) -> None: ...
+    def has_room(self, link: Link) -> None:
+        self._network.changed()  # whatever was the last to leave: the link may be closed now
 
 
 class Network:
@@ -201,6 +207,11 @@ class Network:
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None
         self.carrier = carrier or SocketCarrier(scheduler.hub, patience)
+        self._certificate = _read_certificate(settings)
+        self._auth_methods = (
+            *((auth.TLS_METHOD,) if self._certificate is not None else ()),
+            *((auth.HMAC_METHOD,) if settings.secrets_bytes else ()),
+        )
         self._dials = helpers()
         self.seeds = Seeds(self, settings.seeds)
         self._leaving: list[Link] = []
@@ -363,9 +374,18 @@ class Network:
         """Accept connections, and dial the seeds."""
         self._loop_watch = watch_loop(self.scheduler.hub)
         self._settled_at = monotonic() + SETTLE_SECONDS
+        self._check_own_name()
         for listener in self._listeners:
             listener.start()
         self.seeds.start()
+
+    def _check_own_name(self) -> None:
+        if self._certificate is None:
+            return
+        mine = self._certificate.current()
+        if not mine.is_shared and not any(is_name_of(name, self.node_id) for name in mine.names):
+            text = "this node is %s, and its certificate is for %s: no peer that has one will talk to it"
+            _log.error(text, self.node_id, ", ".join(mine.names) or "no node at all")
 
     def _accepted(self, transport: Transport) -> None:
         self.link(transport, Stranger(self, None), dialled=False)
@@ -482,7 +502,7 @@ class Network:
         nonce = secrets.token_urlsafe(_NONCE_BYTES)
         greeting = Greeting(
             node=self.node_id,
-            auth_methods=("hmac_sha3_512",),
+            auth_methods=self._auth_methods,
             framings=tuple(FRAMINGS),
             extras=(
                 ("provider", PROVIDER),
@@ -491,22 +511,35 @@ class Network:
                 ("gproto", "1"),
                 ("uniq", self.incarnation),
                 ("heartbeat", f"{self.settings.heartbeat_timeout:g}"),
+                *((("tls", "1.0"),) if self._certificate is not None else ()),
             ),
         )
+        shared = self.settings.secrets_bytes
         link = Link(
             transport,
-            Handshake(greeting, nonce, self.settings.secret_bytes),
+            Handshake(
+                greeting,
+                nonce,
+                shared[0] if shared else None,
+                also_accepted=shared[1:],
+                require_tls=self.settings.require_tls,
+            ),
             owner,
             self.scheduler,
             prefix=self.node_id + "#",
             nonce=nonce,
             dialled=dialled,
             max_message_bytes=self.settings.max_message_bytes,
+            make_tls=self._make_tls,
         )
         self._links.add(link)
         self.strangers.add(link)
         link.start(self.settings.handshake_timeout)
         return link
+
+    def _make_tls(self, is_client: bool) -> Tls:
+        assert self._certificate is not None  # or we would not have offered it
+        return self._certificate.current().connect(is_client=is_client)
 
     def forget(self, link: Link) -> None:
         """A connection is none of a stranger's any more."""
@@ -618,6 +651,25 @@ class Network:
         for link in self._leaving:
             link.close()
         self._leaving.clear()
+
+
+def _read_certificate(settings: Settings) -> Certificate | None:
+    """Return the node's certificate, if it has one.
+
+    Raises:
+        CertificateError: It cannot be used.
+        InvalidSettingError: There is none, and other settings make sense only with one.
+    """
+    if not settings.cert:
+        for name in ("require_tls", "ca"):
+            value = getattr(settings, name)
+            if value:
+                raise InvalidSettingError(name, value, "it needs a certificate: set 'cert'", "the settings")
+        return None
+    # Imported only by those who want it: OpenSSL takes longer than all the rest.
+    from aemp_gevent.certificates import Certificate  # noqa: PLC0415
+
+    return Certificate(settings.cert, settings.ca)
 
 
 def _ignore() -> None: ...

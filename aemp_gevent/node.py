@@ -145,7 +145,8 @@ class Node(DirectoryNode):
             settings: See :class:`~aemp_gevent.Settings`; above all ``secret``.
 
         Raises:
-            NoSecretError: There is no ``secret`` anywhere.
+            NoSecretError: There is no ``secret`` anywhere, and no ``cert``.
+            CertificateError: The certificate cannot be used.
             InvalidNoderefError: A component is malformed, or the name is reserved.
             ResolveError: A host name has no address.
             ListenError: An endpoint cannot be bound, for instance because it is in use.

@@ -48,6 +48,15 @@ def _check_nodeid(nodeid: str) -> None:
         ids.check_noderef(expanded)
 
 
+def _check_secret(secret: str | bytes | tuple[str | bytes, ...]) -> None:
+    if isinstance(secret, tuple) and not all(secret):
+        raise ValueError("one of the list is empty, and so everybody would know it")
+
+
+def _wire_secret(secret: str | bytes) -> bytes:
+    return secret.encode("utf-8", "surrogateescape") if isinstance(secret, str) else secret
+
+
 def _check_services(services: Iterable[tuple[Any, ...]]) -> None:
     if not all(service and isinstance(service[0], str) and service[0] for service in services):
         raise ValueError
@@ -79,7 +88,15 @@ class Settings:
         seeds: Nodes to link to from the start, and always: addresses, one node each; or host names,
             each of which stands for all addresses that it has. Of those behind one name, links are kept to
             two. For a slave, the nodes that may be its master, in this order.
-        secret: What all nodes of a network share. There must be one.
+        secret: What all nodes of a network share. There must be one, or a `cert`. While it is being
+            changed, a list: the first is the one to prove ourselves with, and peers may use any of them.
+            In the environment a list is written in JSON: ``["new", "old"]``.
+        cert: The certificate that the node proves itself with, and its private key: the path of a PEM
+            file of mode 0600, or PEM text. All nodes may share one that is self-signed, as in
+            AnyEvent::MP; or each has its own, which a CA of the network issued, and which names its node ID.
+            Links between nodes that have one are encrypted. The file is read anew when it has changed.
+        ca: Certificates of CAs to believe besides those in `cert`: the path of a PEM file, or PEM text.
+        require_tls: Refuse peers that offer no TLS, although they know the secret.
         services: What to start with the node: dotted names of modules, which are imported, and of
             functions, each of which is run in a port of its own. A list instead of a name
             holds the function's name and its arguments.
@@ -113,7 +130,12 @@ class Settings:
     nodeid: str | None = field(default=None, metadata={"check": _check_nodeid})
     binds: tuple[str, ...] | None = field(default=None, metadata={"check": _each(ids.parse_bind)})
     seeds: tuple[str, ...] = field(default=(), metadata={"check": _each(ids.check_noderef)})
-    secret: str | bytes | None = field(default=None, repr=False)
+    secret: str | bytes | tuple[str | bytes, ...] | None = field(
+        default=None, repr=False, metadata={"check": _check_secret}
+    )
+    cert: str | None = field(default=None, repr=False)
+    ca: str | None = None
+    require_tls: bool = False
     # Any: arguments are whatever the function takes.
     services: tuple[tuple[Any, ...], ...] = field(default=(), metadata={"check": _check_services})
     directory: DirectoryAddress = field(default=DirectoryAddress(EMBEDDED), metadata={"check": parse_directory})
@@ -131,9 +153,10 @@ class Settings:
     seed_poll_interval: float = 30.0
 
     @property
-    def secret_bytes(self) -> bytes:
-        """The secret as the wire needs it."""
-        return self.secret.encode("utf-8", "surrogateescape") if isinstance(self.secret, str) else (self.secret or b"")
+    def secrets_bytes(self) -> tuple[bytes, ...]:
+        """The secrets as the wire needs them: the one to send, and then those that are accepted, too."""
+        secrets = self.secret if isinstance(self.secret, tuple) else (self.secret,)
+        return tuple(_wire_secret(secret) for secret in secrets if secret)
 
     @property
     def hard_limit_bytes(self) -> int:
@@ -165,7 +188,7 @@ def make_settings(
         UnknownSettingError: There is no such setting; the text names the nearest one.
         InvalidSettingError: A value has the wrong type or is out of range.
         ProfileError: The profile file or the profile cannot be used.
-        NoSecretError: There is no secret.
+        NoSecretError: There is neither a secret nor a certificate.
     """
     known = _known(kind)
     secrets = [name for name, setting in known.items() if setting.is_secret]
@@ -185,7 +208,7 @@ def make_settings(
             if layer.values is given or name not in only_given:
                 values.setdefault(name, checked)
     settings = kind(**values)
-    if not settings.secret_bytes:
+    if not settings.secrets_bytes and not settings.cert:
         raise NoSecretError
     return settings
 
@@ -331,10 +354,12 @@ def _text(value: Any) -> str:
     return value
 
 
-def _text_or_bytes(value: Any) -> str | bytes:
-    if not isinstance(value, (str, bytes)):
+def _secret(value: Any) -> str | bytes | tuple[str | bytes, ...]:
+    if isinstance(value, (str, bytes)):
+        return value
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, (str, bytes)) for item in value):
         raise TypeError
-    return value
+    return tuple(value)
 
 
 def _items(value: Any) -> tuple[Any, ...]:
@@ -366,6 +391,11 @@ def _read_list(text: str) -> Any:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
+def _read_secret(text: str) -> Any:
+    # What begins like this is no secret that anybody generated, and must not become one by a missing bracket.
+    return json.loads(text) if text.startswith('["') else text
+
+
 def _read_lists(text: str) -> Any:
     return json.loads(text) if text.lstrip().startswith("[") else _read_list(text)
 
@@ -376,7 +406,9 @@ _KINDS: dict[Any, _Kind] = {
     float: _Kind("it is a number above 0", _float, float),
     str: _Kind("it is a string", _text, str),
     DirectoryAddress: _Kind("it is a string", lambda value: DirectoryAddress(_text(value)), str),
-    str | bytes: _Kind("it is a str or bytes", _text_or_bytes, str),
+    str | bytes | tuple[str | bytes, ...]: _Kind(
+        "it is a str or bytes, or a list of them (in the environment a JSON list)", _secret, _read_secret
+    ),
     tuple[str, ...]: _Kind("it is a list of strings", _texts, _read_list),
     tuple[tuple[Any, ...], ...]: _Kind(
         "it is a list of names and [name, argument, …] lists (in the environment: names, or JSON)", _lists, _read_lists

@@ -12,6 +12,7 @@ program is monkey-patched. Nothing here knows what the bytes mean.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket as std_socket
 import struct
@@ -69,8 +70,12 @@ class Transport(Protocol):
     def finish(self) -> None:
         """Shut our sending side down once everything written has left."""
 
-    def close(self) -> None:
-        """Close now; what has not left is dropped. May be called again."""
+    def close(self, last_words: bytes = b"") -> None:
+        """Close now; what has not left is dropped. May be called again.
+
+        Args:
+            last_words: Bytes that still go, if everything before them has left and the system takes them at once.
+        """
 
     def abort(self) -> None:
         """Close now with a reset, so that the other side knows that something was lost."""
@@ -165,13 +170,13 @@ class SocketTransport:
 
     def _read_rest(self) -> None:
         """Hand on what had arrived before writing failed: the other side's last words say why it went."""
-        sink = self._sink
-        while sink is not None and self._reader.active and not self._closed:
+        while self._reader.active and not self._closed:
             try:
                 count = self._socket.recv_into(self._view)
             except OSError:
                 return
-            if not count:
+            sink = self._sink  # which may be another from one read to the next: TLS begins behind the greeting
+            if not count or sink is None:
                 return
             sink.on_data(self._view[:count])
 
@@ -255,11 +260,14 @@ class SocketTransport:
         if sink is not None:
             sink.on_broken(error.strerror or str(error))
 
-    def close(self) -> None:
+    def close(self, last_words: bytes = b"") -> None:
         if self._closed:
             return
         self._closed = True
         self._sink = None
+        if last_words and not self.buffered:
+            with contextlib.suppress(OSError):
+                self._socket.send(last_words)
         self._chunks.clear()
         self._batches.clear()
         self.buffered = 0

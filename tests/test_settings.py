@@ -44,7 +44,51 @@ def test_defaults_are_those_of_the_specification() -> None:
 
 @pytest.mark.parametrize(("secret", "on_the_wire"), [("grün", "grün".encode()), (b"\xff\x00", b"\xff\x00")])
 def test_secret_is_text_or_bytes(secret: str | bytes, on_the_wire: bytes) -> None:
-    assert make_settings({"secret": secret}, {}).secret_bytes == on_the_wire
+    assert make_settings({"secret": secret}, {}).secrets_bytes == (on_the_wire,)
+
+
+@pytest.mark.parametrize(
+    ("given", "environ"),
+    [
+        pytest.param({"secret": ["new", b"old"]}, {}, id="call"),
+        pytest.param({"secret": ("new", "old")}, {}, id="tuple"),
+        pytest.param({}, {SECRET_VARIABLE: '["new", "old"]'}, id="environment"),
+    ],
+)
+def test_secrets_may_be_several_and_the_first_is_sent(given: dict[str, Any], environ: dict[str, str]) -> None:
+    assert make_settings(given, environ).secrets_bytes == (b"new", b"old")
+
+
+@pytest.mark.parametrize("text", ["[new, old]", "a,b", "{}", "[5]"])
+def test_secret_of_the_environment_that_is_no_list_is_one_word_for_word(text: str) -> None:
+    assert make_settings({}, {SECRET_VARIABLE: text}).secrets_bytes == (text.encode(),)
+
+
+@pytest.mark.parametrize(
+    ("given", "environ"),
+    [
+        pytest.param({"secret": ["hidden", ""]}, {}, id="empty"),
+        pytest.param({"secret": [b""]}, {}, id="empty-bytes"),
+        pytest.param({"secret": [["hidden"]]}, {}, id="nested"),
+        pytest.param({"secret": {"hidden": 1}}, {}, id="map"),
+        pytest.param({}, {SECRET_VARIABLE: '["hidden", "old"'}, id="no-json"),
+        pytest.param({}, {SECRET_VARIABLE: '["hidden", 5]'}, id="number"),
+    ],
+)
+def test_list_of_secrets_that_lets_everybody_in_or_makes_no_sense_is_refused(
+    given: dict[str, Any], environ: dict[str, str]
+) -> None:
+    with pytest.raises(InvalidSettingError, match="secret") as caught:
+        make_settings(given, environ)
+    assert "hidden" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_certificate_will_do_for_a_secret_and_shows_in_no_repr() -> None:
+    settings = make_settings({"cert": "hidden"}, {})
+    assert settings.secrets_bytes == ()
+    assert "hidden" not in repr(settings)
+    with pytest.raises(NoSecretError):
+        make_settings({"secret": [], "cert": ""}, {})
 
 
 def test_secret_of_the_environment_is_used_when_none_is_given() -> None:
@@ -66,7 +110,7 @@ def test_secret_never_shows_in_repr() -> None:
 
 @pytest.mark.parametrize("where", ["call", "file"])
 def test_text_of_an_invalid_secret_does_not_show_it(tmp_path: Path, where: str) -> None:
-    wrong = {"secret": ["hidden"]}
+    wrong = {"secret": ["hidden", 5]}
     with pytest.raises(InvalidSettingError, match="secret") as caught:
         make_settings(wrong if where == "call" else {}, {} if where == "call" else file_of(tmp_path, wrong))
     assert "hidden" not in "".join(traceback.format_exception(caught.value))

@@ -20,6 +20,7 @@ from typing import Any
 import gevent
 import pytest
 
+import aemp_gevent.link
 import aemp_gevent.local
 import aemp_gevent.network
 from aemp_gevent.network import Network, Stranger
@@ -27,7 +28,9 @@ from aemp_gevent.node import Node
 from aemp_gevent.peer import Peer
 from aemp_gevent.scheduler import JOB, Job, Scheduler
 from aemp_gevent.settings import make_settings
+from aemp_gevent.tls_transport import TlsTransport
 from aemp_gevent.transport import Sink
+from tests.authority import shared_certificate
 from tests.helpers import wait_until
 from tests.networking import (
     OUR_PROVIDER,
@@ -44,6 +47,7 @@ from tests.networking import (
 
 IDS = ("127.0.0.1:1001", "127.0.0.1:1002")
 MESSAGES = 3
+CERTIFICATE = shared_certificate().pem()
 
 EOF, RESET = object(), object()
 
@@ -115,8 +119,10 @@ class End:
         if not self.buffered:
             self._send_end()
 
-    def close(self) -> None:
+    def close(self, last_words: bytes = b"") -> None:
         if not self.closed:
+            if last_words and not self.buffered:
+                self._send(last_words)
             unread = any(item is not EOF for item in self.incoming)
             self._close()
             if unread and self._dice.random() < 0.5:  # what is unread had arrived, or is still under way
@@ -229,6 +235,21 @@ class End:
                 self.incoming.append(EOF)
 
 
+def carrying(transport: Any) -> End:
+    """Return the connection that a transport, which may encrypt, goes over."""
+    return transport._inner if isinstance(transport, TlsTransport) else transport
+
+
+class AtOnce:
+    """A hub that waits for no end of any turn: the schedule decides when something leaves."""
+
+    def __init__(self) -> None:
+        self.loop = self
+
+    def run_callback(self, callback: Callable[[], None]) -> None:
+        callback()
+
+
 class Side:
     """One node, and what its program does: monitor a port of the other, send to it, and note what arrives."""
 
@@ -236,7 +257,7 @@ class Side:
         self.world = world
         self.number = number
         self.node = Node()
-        settings = make_settings({"secret": "s"})
+        settings = make_settings({"cert": CERTIFICATE} if world.tls else {"secret": "s"})
         requests = self.node._requests
         self.network = Network(
             IDS[number], self.node.scheduler, settings, requests.handle, self.node._link_up, self.node._link_down
@@ -284,7 +305,8 @@ class Side:
 class World:
     """Two sides, their connections, and a schedule."""
 
-    def __init__(self, seed: int, *, seeds: int, breaks: int, sessions: int) -> None:
+    def __init__(self, seed: int, *, seeds: int, breaks: int, sessions: int, tls: bool = False) -> None:
+        self.tls = tls
         self.dice = random.Random(seed)
         self.dials: list[tuple[Side, Peer | None]] = []
         self.accepts: list[tuple[Side, End]] = []
@@ -398,7 +420,7 @@ class World:
             assert all(side.session == 0 and side.watching for side in self.sides), (
                 "a loss was reported, and nothing broke"
             )
-            ends = [side.peer.link.transport if side.peer.link else None for side in self.sides]
+            ends = [carrying(side.peer.link.transport) if side.peer.link else None for side in self.sides]
             assert ends[0] is not None, "no link"
             assert ends[1] is ends[0].other, "they send on different connections"
             assert all(side.links == [side.peer.link] for side in self.sides), "another connection is left"
@@ -415,6 +437,11 @@ class World:
 def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make nodes run inline, and links take the ends of connections in memory for sockets."""
     monkeypatch.setattr(aemp_gevent.local, "Scheduler", InlineScheduler)
+    monkeypatch.setattr(
+        aemp_gevent.link,
+        "TlsTransport",
+        lambda inner, tls, _hub, secured: TlsTransport(inner, tls, AtOnce(), secured),  # type: ignore[arg-type]
+    )
     monkeypatch.setattr(logging.getLogger("aemp_gevent"), "disabled", True)
 
 
@@ -456,6 +483,8 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: int) -> World:
         pytest.param({"seeds": 0, "breaks": 1, "sessions": 1}, 4500, id="two-connections-one-breaks"),
         pytest.param({"seeds": 1, "breaks": 1, "sessions": 1}, 1500, id="three-connections-one-breaks"),
         pytest.param({"seeds": 1, "breaks": 2, "sessions": 3}, 1500, id="monitored-anew"),
+        pytest.param({"seeds": 1, "breaks": 0, "sessions": 1, "tls": True}, 300, id="TLS"),
+        pytest.param({"seeds": 1, "breaks": 2, "sessions": 3, "tls": True}, 600, id="TLS-breaks"),
     ],
 )
 def test_messages_arrive_in_order_or_their_sender_hears_of_the_loss(

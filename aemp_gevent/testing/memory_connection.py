@@ -330,9 +330,11 @@ class End:
         if sink is not None:
             sink.on_broken(why)
 
-    def close(self) -> None:
+    def close(self, last_words: bytes = b"") -> None:
         if self.is_closed:
             return
+        if last_words and not self.buffered and len(last_words) <= self.outgoing.room:
+            self.outgoing.put(last_words)
         unread = self.incoming.has_unread
         self._forget()
         if unread:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 # Greeting line and nonce line of one side: the bytes as they were received,
 # without their line ends. Never a line built again: see Greeting.encode.
@@ -22,6 +22,9 @@ Lines = tuple[bytes, bytes]
 
 # (secret, the sender's lines, the receiver's lines) -> token
 TokenFunction = Callable[[bytes, Lines, Lines], str]
+
+TLS_METHOD = "tls_sha3_512"
+HMAC_METHOD = "hmac_sha3_512"
 
 
 def signed_text(sender_lines: Lines, receiver_lines: Lines) -> bytes:
@@ -41,9 +44,20 @@ def hmac_token(secret: bytes, sender_lines: Lines, receiver_lines: Lines) -> str
     return hmac.new(secret, signed_text(sender_lines, receiver_lines), hashlib.sha3_512).hexdigest()
 
 
-# Best first. What is not in here can neither be sent nor accepted.
+def tls_token(_secret: bytes, sender_lines: Lines, receiver_lines: Lines) -> str:
+    """Return the token of ``tls_sha3_512``, in lower-case hexadecimal.
+
+    Everybody can compute it: it proves something only inside of TLS, which both sides'
+    certificates have proved, and then that both saw the same greetings before it.
+    """
+    return hashlib.sha3_512(signed_text(sender_lines, receiver_lines)).hexdigest()
+
+
+# Best first. What is not in here can neither be sent nor accepted. Perl accepts two more, an empty
+# token inside of TLS (tls_anon) and the secret itself (cleartext); it sends neither, and they are worth nothing.
 METHODS: dict[str, TokenFunction] = {
-    "hmac_sha3_512": hmac_token,
+    TLS_METHOD: tls_token,
+    HMAC_METHOD: hmac_token,
 }
 
 
@@ -64,3 +78,11 @@ def verify(method: str, token: bytes, secret: bytes, sender_lines: Lines, receiv
     """
     expected = make_token(method, secret, sender_lines, receiver_lines).encode()
     return hmac.compare_digest(expected, token)
+
+
+def verify_any(
+    method: str, token: bytes, secrets: Collection[bytes], sender_lines: Lines, receiver_lines: Lines
+) -> bool:
+    """Tell whether a token is right for any of the secrets that are accepted; takes the same time for each."""
+    # A list, so that all are looked at: the time must not tell which one it was.
+    return any([verify(method, token, secret, sender_lines, receiver_lines) for secret in secrets])  # noqa: C419

@@ -121,6 +121,11 @@ class Greeting:
         return seconds if 0 < seconds < math.inf else None
 
     @property
+    def offers_tls(self) -> bool:
+        """Whether the speaker can, and so, if the other side can too, must go on inside of TLS."""
+        return (self.extra("tls") or "").startswith("1.")
+
+    @property
     def is_ours(self) -> bool:
         """Whether this library speaks at the other end (PROTOCOL.md, section 6)."""
         return (self.provider or "").startswith(_OUR_PROVIDER)

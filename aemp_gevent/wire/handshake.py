@@ -5,8 +5,12 @@ Both sides do the same, whoever dialled. Each sends its two greeting lines at
 once; after the peer's two it sends one auth line; it is open when its own auth
 line is sent and the peer's is verified::
 
-    FRESH -> GREETING -> NONCE -> PROVING -> PROVED ----> OPEN
-                                     \---> VERIFIED ----^
+    FRESH -> GREETING -> NONCE -------------> PROVING -> PROVED ----> OPEN
+                           \---> SECURING ----^  \---> VERIFIED ----^
+
+If both greetings offer TLS, everything behind them goes through it: whoever owns the
+connection is told by :class:`TlsDue`, and tells :meth:`Handshake.secured` once it is up. A
+peer that has not come that far has not greeted, as far as anybody else is told.
 
 The two branches are the two orders in which the auth lines may cross. We choose
 when ours is due: :meth:`Handshake.prove` is a call of its own, because whoever
@@ -18,13 +22,14 @@ Everything a peer can do wrong raises :class:`~aemp_gevent.errors.GreetingError`
 follows), and the object is useless from then on. Nothing it says before
 it is verified has any effect but the answers prescribed here.
 
-Not here: deadlines, closing, TLS, and duplicate connections. Read
-:mod:`aemp_gevent.wire.greeting` and :mod:`aemp_gevent.wire.auth` for the lines.
+Not here: deadlines, closing, TLS itself (:mod:`aemp_gevent.wire.tls`), and duplicate
+connections. Read :mod:`aemp_gevent.wire.greeting` and :mod:`aemp_gevent.wire.auth` for the lines.
 """
 
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -40,7 +45,8 @@ class State(Enum):
     FRESH = "nothing is sent yet"
     GREETING = "our lines are sent, the peer's greeting line is due"
     NONCE = "the peer's greeting line is read, its nonce is due"
-    PROVING = "both sides have greeted, neither has proved anything"
+    SECURING = "both sides have greeted, and TLS is not up"
+    PROVING = "both sides have greeted, neither has proved that it knows the secret"
     PROVED = "our auth line is sent, the peer's is due"
     VERIFIED = "the peer's auth line is verified, ours is not sent"
     OPEN = "both sides know whom they talk to"
@@ -58,10 +64,23 @@ class GreetingRead:
 
 
 @dataclass(frozen=True)
-class PeerGreeted:
-    """The peer's two lines are there, and we are willing to talk to it.
+class TlsDue:
+    """The peer's two lines are there, and what follows them, on both sides, is TLS.
 
-    Nothing is proved: anybody can claim any node ID.
+    The bytes that came behind them already are :meth:`Handshake.take_rest`'s.
+
+    Attributes:
+        is_client: Whether we are the TLS client; that has nothing to do with who dialled.
+    """
+
+    is_client: bool
+
+
+@dataclass(frozen=True)
+class PeerGreeted:
+    """The peer's two lines are there, TLS is up if there is any, and we are willing to talk to it.
+
+    Without TLS nothing is proved: anybody can claim any node ID.
     """
 
     greeting: Greeting
@@ -86,14 +105,15 @@ class Refused:
     """The peer broke the rules, or has nothing in common with us."""
 
 
-Move = Started | GreetingRead | PeerGreeted | Proved | PeerProved | Refused
-Event = PeerGreeted | PeerProved
+Move = Started | GreetingRead | TlsDue | PeerGreeted | Proved | PeerProved | Refused
+Event = TlsDue | PeerGreeted | PeerProved
 
 # Every rule that changes the state. An undefined move is a missing key.
 TRANSITIONS: dict[State, dict[type[Move], State]] = {
     State.FRESH: {Started: State.GREETING},
     State.GREETING: {GreetingRead: State.NONCE, Refused: State.FAILED},
-    State.NONCE: {PeerGreeted: State.PROVING, Refused: State.FAILED},
+    State.NONCE: {TlsDue: State.SECURING, PeerGreeted: State.PROVING, Refused: State.FAILED},
+    State.SECURING: {PeerGreeted: State.PROVING, Refused: State.FAILED},
     State.PROVING: {Proved: State.PROVED, PeerProved: State.VERIFIED, Refused: State.FAILED},
     State.PROVED: {PeerProved: State.OPEN, Refused: State.FAILED},
     # A peer may send data only once it verified *us*: here it cannot have.
@@ -106,8 +126,14 @@ TRANSITIONS: dict[State, dict[type[Move], State]] = {
 _GREETING_STATES = frozenset({State.GREETING, State.NONCE})
 _AUTH_STATES = frozenset({State.PROVING, State.PROVED})
 
-# States in which a peer can still do wrong, that is, in which we listen to it.
-_LISTENING_STATES = frozenset(state for state, moves in TRANSITIONS.items() if Refused in moves)
+# States in which a peer can still do wrong, that is, in which we listen to it; but while TLS comes up it
+# is for TLS to listen.
+_LISTENING_STATES = frozenset(state for state, moves in TRANSITIONS.items() if Refused in moves) - {State.SECURING}
+
+
+def is_name_of(name: str, node: str) -> bool:
+    """Tell whether a name in a certificate is good for a node ID: its own, or with ``*`` at the end how it begins."""
+    return node.startswith(name[:-1]) if name.endswith("*") else node == name
 
 
 class Handshake:
@@ -117,20 +143,36 @@ class Handshake:
         greeting: Ours. Its lists are what we accept: a peer has to prove itself
             by one of these methods, and both directions use one of these framings.
         nonce: Ours: random, new for each connection, without line ends.
-        secret: The secret all nodes share; None if there is none.
+        secret: The secret all nodes share, with which we prove ourselves; None if there is none.
+        also_accepted: Other secrets that peers may prove themselves with, while the secret is changed.
+        require_tls: Refuse a peer that offers no TLS.
+
+    Whether we offer TLS our greeting says.
 
     Raises:
         LocalProtocolError: These cannot be sent: a line too long or broken, or a
             secret so empty that everybody knows it.
 
     Source:
-        PROTOCOL.md, sections 1 and 3.
+        PROTOCOL.md, sections 1 to 3.
     """
 
-    def __init__(self, greeting: Greeting, nonce: str, secret: bytes | None) -> None:
+    def __init__(
+        self,
+        greeting: Greeting,
+        nonce: str,
+        secret: bytes | None,
+        *,
+        also_accepted: Iterable[bytes] = (),
+        require_tls: bool = False,
+    ) -> None:
         self._greeting = greeting
         self._lines: auth.Lines = (greeting.encode(), nonce.encode())
         self._secret = secret
+        self._secrets = (*(() if secret is None else (secret,)), *also_accepted)
+        self._require_tls = require_tls
+        self._has_tls = False
+        self._is_identified = False
         self._state = State.FRESH
         self._buffer = b""
         self._peer_lines: auth.Lines = (b"", b"")
@@ -141,7 +183,7 @@ class Handshake:
         for line in self._lines:
             if not line or b"\r" in line or b"\n" in line or len(line) >= MAX_LINE_BYTES:
                 raise LocalProtocolError("a greeting line of ours is empty, too long, or has a line end in it")
-        if secret is not None and not secret:
+        if not all(self._secrets):
             raise LocalProtocolError("an empty secret proves nothing; pass None if there is none")
 
     def __repr__(self) -> str:
@@ -163,6 +205,11 @@ class Handshake:
     def peer(self) -> Greeting | None:
         """What the peer says it is, once it has greeted; proved only when its auth line is verified."""
         return self._peer
+
+    @property
+    def is_identified(self) -> bool:
+        """Whether a certificate proved the peer's node ID, and not only that it belongs to the network."""
+        return self._is_identified
 
     @property
     def send_framing(self) -> str | None:
@@ -211,6 +258,40 @@ class Handshake:
             self._buffer = b""
             raise
 
+    def take_rest(self) -> bytes:
+        """Take what came behind the peer's greeting: it is TLS's. Called once, after :class:`TlsDue`.
+
+        Raises:
+            LocalProtocolError: TLS is not due.
+        """
+        if self._state is not State.SECURING:
+            raise LocalProtocolError(f"no TLS is due now: {self._state.value}")
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    def secured(self, names: tuple[str, ...] | None) -> list[Event]:
+        """Note that TLS is up, and return what that means. From here on :meth:`receive` takes plaintext.
+
+        Args:
+            names: The node IDs that the peer's certificate is for, as :func:`is_name_of` reads them;
+                None: all nodes share one certificate, and it tells nothing but that the peer has it.
+
+        Raises:
+            AuthenticationError: The certificate is another node's.
+            LocalProtocolError: TLS was not due.
+        """
+        if self._state is not State.SECURING:
+            raise LocalProtocolError(f"no TLS is due now: {self._state.value}")
+        greeting = self._peer
+        assert greeting is not None  # the state SECURING implies it
+        if names is not None and not any(is_name_of(name, greeting.node) for name in names):
+            self._move(Refused)
+            shown = reprlib.repr(names) if names else "no node at all"
+            raise AuthenticationError(f"the peer says that it is {greeting.node!r}, and its certificate is for {shown}")
+        self._has_tls = True
+        self._is_identified = names is not None
+        return [self._greet(greeting)]
+
     def prove(self) -> bytes:
         """Return our auth line, to be sent now.
 
@@ -221,8 +302,7 @@ class Handshake:
         """
         # Moving first checks that the call is due; nothing below can fail.
         self._move(Proved)
-        assert self._secret is not None  # _choose_method found a method, and all need it
-        token = auth.make_token(self._send_method, self._secret, self._lines, self._peer_lines)
+        token = auth.make_token(self._send_method, self._secret or b"", self._lines, self._peer_lines)
         return f"{self._send_method};{token};{self._send_framing}\n".encode()
 
     # --- reading -------------------------------------------------------------
@@ -266,7 +346,7 @@ class Handshake:
         self._peer_lines = (line, b"")
         self._move(GreetingRead)
 
-    def _read_nonce(self, nonce: bytes) -> PeerGreeted:
+    def _read_nonce(self, nonce: bytes) -> Event:
         greeting = self._peer
         assert greeting is not None  # the state NONCE implies it
         self._peer_lines = (self._peer_lines[0], nonce)
@@ -276,19 +356,35 @@ class Handshake:
             raise GreetingError(f"I refuse to talk to myself ({greeting.node!r})")
         if not nonce:
             raise GreetingError("the peer's nonce is empty")
-        self._send_method = self._choose_method(greeting)
+        tls_is_due = self._greeting.offers_tls and greeting.offers_tls
+        if self._require_tls and not tls_is_due:
+            raise GreetingError(f"{greeting.node!r} offers no TLS, and require_tls says that it must")
+        self._send_method = self._choose_method(greeting, has_tls=tls_is_due)
         self._send_framing = self._choose_framing(greeting)
-        self._move(PeerGreeted)
-        return PeerGreeted(greeting, nonce)
+        if not tls_is_due:
+            return self._greet(greeting)
+        if nonce == self._lines[1]:
+            raise GreetingError("the peer's nonce is ours, and so nobody would be the TLS client")
+        self._move(TlsDue)
+        return TlsDue(is_client=self._lines[1] < nonce)
 
-    def _choose_method(self, peer: Greeting) -> str:
-        # Every method so far needs the secret; without one we can prove nothing.
-        sendable = auth.METHODS if self._secret is not None else {}
+    def _greet(self, greeting: Greeting) -> PeerGreeted:
+        self._move(PeerGreeted)
+        return PeerGreeted(greeting, self._peer_lines[1])
+
+    def _provable(self, *, has_tls: bool) -> list[str]:
+        """Return the methods that prove something here: a token of TLS's only inside of it."""
+        needs = {auth.TLS_METHOD: has_tls, auth.HMAC_METHOD: bool(self._secrets)}
+        return [method for method in auth.METHODS if needs.get(method)]
+
+    def _choose_method(self, peer: Greeting, *, has_tls: bool) -> str:
+        sendable = self._provable(has_tls=has_tls)
         for method in peer.auth_methods:
             if method in sendable:
                 return method
         theirs = reprlib.repr(peer.auth_methods)
-        raise GreetingError(f"no common auth method: {peer.node!r} accepts {theirs}, and we can send {list(sendable)}")
+        why = "" if has_tls or not self._greeting.offers_tls else " (it offers no TLS)"
+        raise GreetingError(f"no common auth method: {peer.node!r} accepts {theirs}{why}, and we can send {sendable}")
 
     def _choose_framing(self, peer: Greeting) -> str:
         for framing in peer.framings:
@@ -304,9 +400,10 @@ class Handshake:
             raise AuthenticationError(f"the peer's auth line has {len(fields)} fields, not 3")
         method = self._accepted(fields[0], self._greeting.auth_methods, "auth method")
         framing = self._accepted(fields[2], self._greeting.framings, "framing")
-        if method not in auth.METHODS or self._secret is None:
+        if method not in self._provable(has_tls=self._has_tls):
             raise AuthenticationError(f"the peer proves itself with {method!r}, which we cannot verify")
-        if not auth.verify(method, fields[1], self._secret, self._peer_lines, self._lines):
+        secrets = self._secrets if method == auth.HMAC_METHOD else (b"",)
+        if not auth.verify_any(method, fields[1], secrets, self._peer_lines, self._lines):
             raise AuthenticationError("the peer's token is wrong: it has another secret, or somebody is in between")
         self._receive_framing = framing
         self._move(PeerProved)

@@ -2,6 +2,7 @@
 """Every Python block of the README and the docs is run, and what it prints is compared with what the page says."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 
 # Programs of several processes: a block that begins with its file name. Each has a test of its own below.
-IN_SEVERAL_PROCESSES = {"shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py"}
+IN_SEVERAL_PROCESSES = {"shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py", "encrypted.py"}
 
 
 def blocks():
@@ -89,6 +90,22 @@ def test_tutorial_counts_words_across_processes(processes, tmp_path, counters):
     nodes = [start(processes, "counter.py", cwd=tmp_path).stdout.readline().strip() for _ in range(counters)]
     book = start(processes, "book.py", *nodes, cwd=tmp_path)
     assert book.communicate(timeout=20)[0] == "18 words\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize("pem", ["shared.pem", "node.pem"])
+def test_certificates_made_as_the_page_says_encrypt_a_link(processes, tmp_path, pem):
+    page = (ROOT / "docs" / "howto" / "encrypt-links.md").read_text()
+    # The page's node has a name, and the program's an address.
+    commands = [
+        line[2:].replace("aemp:backend", "aemp:127.0.0.1:*") for line in re.findall(r"^\$ .*", page, re.MULTILINE)
+    ]
+    subprocess.run(["sh", "-ec", "\n".join(commands)], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    (tmp_path / "encrypted.py").write_text(program("encrypted.py"))
+    shouter = start(processes, "encrypted.py", pem, cwd=tmp_path).stdout.readline().strip()
+    client = start(processes, "encrypted.py", pem, shouter, cwd=tmp_path)
+    assert client.communicate(timeout=30)[0] == "HELLO\n"
 
 
 @pytest.mark.slow

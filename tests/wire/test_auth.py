@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from aemp_gevent.wire import auth
@@ -39,6 +41,25 @@ def test_a_token_cannot_be_sent_back_to_where_it_came_from() -> None:
 )
 def test_a_wrong_token_is_not_verified(token: bytes) -> None:
     assert not auth.verify("hmac_sha3_512", token, b"s", OURS, THEIRS)
+
+
+def test_every_accepted_secret_is_tried_whichever_was_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the time would tell which one it was."""
+    tried = []
+    real = auth.hmac.compare_digest
+    monkeypatch.setattr(auth.hmac, "compare_digest", lambda a, b: bool(tried.append(a)) or real(a, b))
+    for secret in (b"s", b"t", b"u"):
+        tried.clear()
+        token = auth.hmac_token(secret, OURS, THEIRS).encode()
+        assert auth.verify_any("hmac_sha3_512", token, (b"s", b"t", b"u"), OURS, THEIRS)
+        assert len(tried) == 3
+    assert not auth.verify_any("hmac_sha3_512", b"", (b"s", b"t"), OURS, THEIRS)
+    assert not auth.verify_any("hmac_sha3_512", b"", (), OURS, THEIRS)
+
+
+def test_the_token_of_tls_covers_all_lines_in_the_senders_order() -> None:
+    text = b"aemp;1;a;x;y\nnonce-a\naemp;1;b;x;y\nnonce-b\n"
+    assert auth.tls_token(b"", OURS, THEIRS) == hashlib.sha3_512(text).hexdigest()
 
 
 def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:

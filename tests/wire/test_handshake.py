@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
-from aemp_gevent.wire.handshake import TRANSITIONS, Event, Handshake, Move, PeerGreeted, PeerProved, State
+from aemp_gevent.wire.handshake import (
+    TRANSITIONS,
+    Event,
+    Handshake,
+    Move,
+    PeerGreeted,
+    PeerProved,
+    State,
+    TlsDue,
+    is_name_of,
+)
 
 Cut = Callable[[bytes], Iterator[bytes]]
 
@@ -257,6 +267,174 @@ def test_random_bytes_never_open_it_and_raise_nothing_else(data: bytes, before: 
     assert handshake.state not in (State.OPEN, State.VERIFIED)
 
 
+# --- with TLS ---------------------------------------------------------------------
+
+TLS = "tls_sha3_512"
+OURS_TLS = Greeting("a", (TLS, METHOD), ("msgpack", "json"), (("tls", "1.0"),))
+THEIRS_TLS = Greeting("b", (TLS, METHOD), ("json",), (("tls", "1.3"),))
+THEIR_TLS_GREETING = THEIRS_TLS.encode() + b"\nnonce-b\n"
+TLS_LINES = (THEIRS_TLS.encode(), b"nonce-b"), (OURS_TLS.encode(), b"nonce-a")
+
+
+def secured(greeting: Greeting = OURS_TLS, secret: bytes | None = None) -> Handshake:
+    """A handshake inside of TLS that is up, with a peer that has the shared certificate."""
+    handshake = started(greeting, secret)
+    assert handshake.receive(THEIR_TLS_GREETING) == [TlsDue(is_client=True)]
+    assert handshake.secured(None) == [PeerGreeted(THEIRS_TLS, b"nonce-b")]
+    return handshake
+
+
+def tls_line(method: str = TLS, token: str | None = None) -> bytes:
+    token = auth.tls_token(b"", *TLS_LINES) if token is None else token
+    return f"{method};{token};json\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_client"),
+    [
+        pytest.param("nonce-a", b"nonce-b", True, id="lower"),
+        pytest.param("nonce-c", b"nonce-b", False, id="higher"),
+        pytest.param("Z", b"a", True, id="as-bytes-and-not-as-words"),
+        pytest.param("aa", b"a", False, id="longer"),
+    ],
+)
+def test_the_lower_nonce_is_the_tls_client_and_nothing_else_decides(ours: str, theirs: bytes, is_client: bool) -> None:
+    handshake = Handshake(OURS_TLS, ours, None)
+    handshake.start()
+    rest = b"\x16\x03\x01 whatever\nTLS says"
+    assert handshake.receive(THEIRS_TLS.encode() + b"\n" + theirs + b"\n" + rest) == [TlsDue(is_client)]
+    assert handshake.take_rest() == rest
+    assert handshake.state is State.SECURING
+
+
+def test_equal_nonces_make_no_tls_client() -> None:
+    with pytest.raises(GreetingError, match="nobody would be the TLS client"):
+        started(OURS_TLS).receive(THEIRS_TLS.encode() + b"\nnonce-a\n")
+
+
+@pytest.mark.parametrize("secret", [None, SECRET])
+def test_inside_of_tls_both_prove_that_they_saw_the_same_greetings(secret: bytes | None) -> None:
+    handshake = secured(secret=secret)
+    assert not handshake.is_identified
+    lines = TLS_LINES[::-1]
+    assert handshake.prove() == f"{TLS};{auth.tls_token(b'', *lines)};json\n".encode()
+    assert handshake.receive(tls_line()) == [PeerProved(TLS, "json")]
+    assert handshake.is_open
+
+
+def test_inside_of_tls_the_secret_will_do_as_well() -> None:
+    handshake = secured(secret=SECRET)
+    token = auth.hmac_token(SECRET, *TLS_LINES)
+    assert handshake.receive(tls_line(METHOD, token)) == [PeerProved(METHOD, "json")]
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        pytest.param(tls_line(token=""), "token is wrong", id="empty"),
+        pytest.param(tls_line(token=auth.tls_token(b"", *TLS_LINES[::-1])), "token is wrong", id="ours-sent-back"),
+        pytest.param(tls_line("tls_anon", ""), "auth method b'tls_anon'", id="tls_anon"),
+        pytest.param(tls_line("cleartext", SECRET.hex()), "auth method b'cleartext'", id="cleartext"),
+        pytest.param(tls_line(METHOD, auth.hmac_token(b"", *TLS_LINES)), "cannot verify", id="no-secret-here"),
+    ],
+)
+def test_inside_of_tls_wrong_proofs_are_refused(line: bytes, text: str) -> None:
+    handshake = secured(Greeting("a", (TLS, METHOD), ("msgpack", "json"), (("tls", "1.0"),)))
+    with pytest.raises(AuthenticationError, match=text):
+        handshake.receive(line)
+    assert handshake.state is State.FAILED
+
+
+@pytest.mark.parametrize("tls", [(), (("tls", ""),), (("tls", "2.0"),)], ids=["none", "bare", "other"])
+def test_outside_of_tls_its_token_is_worth_nothing(tls: tuple[tuple[str, str], ...]) -> None:
+    """Everybody can compute it."""
+    theirs = Greeting("b", (TLS, METHOD), ("json",), tls)
+    handshake = started(OURS_TLS)  # with a secret
+    assert handshake.receive(theirs.encode() + b"\nnonce-b\n") == [PeerGreeted(theirs, b"nonce-b")]
+    token = auth.tls_token(b"", (theirs.encode(), b"nonce-b"), (OURS_TLS.encode(), b"nonce-a"))
+    with pytest.raises(AuthenticationError, match="cannot verify"):
+        handshake.receive(tls_line(token=token))
+
+
+def test_without_tls_on_both_sides_the_secret_is_fallen_back_to() -> None:
+    handshake = started(OURS_TLS)
+    handshake.receive(THEIR_GREETING)
+    assert handshake.prove().startswith(METHOD.encode())
+
+
+@pytest.mark.parametrize(
+    ("secret", "require", "text"),
+    [
+        pytest.param(None, False, "it offers no TLS", id="no-secret"),
+        pytest.param(SECRET, True, "require_tls", id="required"),
+    ],
+)
+def test_a_peer_without_tls_is_refused(secret: bytes | None, require: bool, text: str) -> None:
+    handshake = Handshake(OURS_TLS, "nonce-a", secret, require_tls=require)
+    handshake.start()
+    with pytest.raises(GreetingError, match=text):
+        handshake.receive(THEIR_GREETING)
+
+
+@pytest.mark.parametrize(
+    ("names", "is_good"),
+    [
+        pytest.param(("b",), True, id="its-own"),
+        pytest.param(("x", "b"), True, id="one-of-several"),
+        pytest.param(("*",), True, id="all"),
+        pytest.param((), False, id="none"),
+        pytest.param(("bb",), False, id="longer"),
+        pytest.param(("",), False, id="empty"),
+        pytest.param(("B",), False, id="case"),
+        pytest.param(("b/*",), False, id="below"),
+    ],
+)
+def test_a_certificate_has_to_name_the_node(names: tuple[str, ...], is_good: bool) -> None:
+    handshake = started(OURS_TLS, None)
+    handshake.receive(THEIR_TLS_GREETING)
+    if is_good:
+        assert handshake.secured(names) == [PeerGreeted(THEIRS_TLS, b"nonce-b")]
+        assert handshake.is_identified
+    else:
+        with pytest.raises(AuthenticationError, match="says that it is 'b', and its certificate is for"):
+            handshake.secured(names)
+        assert handshake.state is State.FAILED
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "is_one"),
+    [
+        ("worker/*", "worker/1", True),
+        ("worker/*", "worker", False),
+        ("*/1", "worker/1", False),
+        ("wor*er/1", "worker/1", False),
+        ("w?rker/1", "worker/1", False),
+        ("[::1]:4040", "[::1]:4040", True),
+        ("127.0.0.1:*", "127.0.0.1:4040", True),
+    ],
+)
+def test_a_star_means_something_at_the_end_only(name: str, node: str, is_one: bool) -> None:
+    assert is_name_of(name, node) is is_one
+
+
+# --- secrets that change ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("theirs", [SECRET, b"older", b"oldest"])
+def test_all_accepted_secrets_are_good_and_the_first_is_sent(theirs: bytes) -> None:
+    handshake = Handshake(OURS, "nonce-a", SECRET, also_accepted=(b"older", b"oldest"))
+    handshake.start()
+    assert handshake.receive(THEIR_GREETING + auth_line(secret=theirs))[1:] == [PeerProved(METHOD, "json")]
+    assert handshake.prove().split(b";")[1] == auth.hmac_token(SECRET, OUR_LINES, THEIR_LINES).encode()
+
+
+def test_a_secret_that_is_not_accepted_any_more_is_refused() -> None:
+    handshake = Handshake(OURS, "nonce-a", SECRET, also_accepted=(b"older",))
+    handshake.start()
+    with pytest.raises(AuthenticationError, match="token is wrong"):
+        handshake.receive(THEIR_GREETING + auth_line(secret=b"oldest"))
+
+
 # --- what our own code can do wrong -----------------------------------------------
 
 
@@ -275,6 +453,11 @@ def test_what_we_could_not_send_is_refused_at_once(greeting: Greeting, nonce: st
         Handshake(greeting, nonce, secret)
 
 
+def test_an_empty_secret_is_accepted_of_nobody() -> None:
+    with pytest.raises(LocalProtocolError):
+        Handshake(OURS, "n", SECRET, also_accepted=(b"",))
+
+
 def test_the_secret_shows_in_no_repr() -> None:
     handshake = started()
     events = handshake.receive(THEIR_GREETING + auth_line())
@@ -290,10 +473,13 @@ def test_the_secret_shows_in_no_repr() -> None:
 
 def in_state(state: State) -> Handshake:
     """A handshake brought into a state by what peers really do."""
-    handshake = Handshake(OURS, "nonce-a", SECRET)
+    handshake = Handshake(OURS_TLS if state is State.SECURING else OURS, "nonce-a", SECRET)
     if state is State.FRESH:
         return handshake
     handshake.start()
+    if state is State.SECURING:
+        handshake.receive(THEIR_TLS_GREETING)
+        return handshake
     if state is State.FAILED:
         with pytest.raises(GreetingError):
             handshake.receive(b"x\n")
@@ -334,9 +520,17 @@ def test_every_call_is_possible_in_its_states_only(state: State) -> None:
     possible = {
         "start": {State.FRESH},
         "prove": {State.PROVING, State.VERIFIED},
-        "receive": set(State) - {State.FRESH, State.OPEN, State.FAILED},
+        "receive": set(State) - {State.FRESH, State.SECURING, State.OPEN, State.FAILED},
+        "take_rest": {State.SECURING},
+        "secured": {State.SECURING},
     }
-    calls = {"start": Handshake.start, "prove": Handshake.prove, "receive": lambda handshake: handshake.receive(b"")}
+    calls = {
+        "start": Handshake.start,
+        "prove": Handshake.prove,
+        "receive": lambda handshake: handshake.receive(b""),
+        "take_rest": Handshake.take_rest,
+        "secured": lambda handshake: handshake.secured(None),
+    }
     for name, call in calls.items():
         handshake = in_state(state)
         if state in possible[name]:

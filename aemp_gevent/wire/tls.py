@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: MIT
+"""TLS without sockets: bytes in, plaintext and bytes out.
+
+:class:`Credentials` are what a node proves who it is with, and whom it believes; they are
+read from PEM texts once, and serve any number of connections. A :class:`Tls` is one side
+of one connection. Both sides present a certificate, and both verify the other's:
+
+- **Shared certificate**, as in AnyEvent::MP: the certificate is self-signed, and all nodes
+  have the same one and its key. It is its own CA. Who has it may call himself anything.
+- **Identities**: the certificate was issued by a CA of the network, for this node alone,
+  and names its node ID: a SAN of type URI, ``aemp:<node ID>``, or else the CN. A URI that
+  ends with ``*`` stands for all node IDs that begin like it. What a peer's certificate
+  names is for :meth:`~aemp_gevent.wire.handshake.Handshake.secured` to compare.
+
+Not here: which side is the client, and when TLS is due (:mod:`aemp_gevent.wire.handshake`);
+files (:mod:`aemp_gevent.certificates`); how plaintext is counted, cut and sent
+(:mod:`aemp_gevent.tls_transport`). The clock that certificates expire by is OpenSSL's own.
+"""
+
+from __future__ import annotations
+
+import re
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from OpenSSL import SSL, crypto
+
+from aemp_gevent.errors import CertificateError, TlsError
+
+MAX_HANDSHAKE_BYTES = 64 * 1024
+"""What a peer may send until TLS is up. A chain of four certificates with RSA keys is 8 KiB; the rest would be
+memory that a stranger makes us use."""
+
+NAME_PREFIX = "aemp:"
+"""What a URI among a certificate's alternative names begins with when it names a node ID."""
+
+# TLS 1.2 only with forward secrecy and authenticated encryption; those of TLS 1.3 all are, and OpenSSL's order is good.
+_TLS_1_2_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
+
+_RECORD_BYTES = 16 * 1024  # of plaintext; the most that a TLS record may hold
+_OVERHEAD_BYTES = 64  # of a record; 22 in TLS 1.3, and more for what else may be waiting
+
+_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+
+
+class Credentials:
+    """A key, its certificate, and the CAs whose certificates are believed.
+
+    Args:
+        pem: The private key and its certificate, in any order. Other certificates in it are
+            believed if they are self-signed, and else presented with our own.
+        ca: Certificates to believe as well.
+        where: What the texts came from, for errors.
+
+    Raises:
+        CertificateError: They cannot be used; the text never shows anything of the key.
+    """
+
+    def __init__(self, pem: bytes, ca: bytes = b"", where: str = "the certificate") -> None:
+        self._where = where
+        key = self._key(pem)
+        certificates = self._certificates(pem)
+        own = next((each for each in certificates if each.public_key() == key.public_key()), None)
+        if own is None:
+            raise CertificateError(where, "none of its certificates is that of the private key in it")
+        self._check_usage(own)
+        others = [each for each in certificates if each != own]
+        trusted = [each for each in others if _is_self_signed(each)] + self._certificates(ca)
+        self.is_shared = _is_self_signed(own)
+        """Whether our certificate is self-signed: then nobody's has to name his node ID."""
+        self.certificate = own
+        self.names = _names_of(own)
+        """The node IDs that our own certificate is for."""
+        if self.is_shared:
+            trusted.append(own)
+        if not trusted:
+            issuer = own.issuer.rfc4514_string()
+            raise CertificateError(where, f"the certificate of its issuer ({issuer}) is missing; add it, or set 'ca'")
+        chain = [each for each in others if not _is_self_signed(each)]
+        try:
+            self._context = _context(key, own, chain, trusted)
+        except (SSL.Error, crypto.Error) as error:
+            raise CertificateError(where, f"OpenSSL refuses it: {_reason(error)}") from None
+
+    def __repr__(self) -> str:
+        return f"<Credentials of {self.certificate.subject.rfc4514_string()!r} from {self._where}>"
+
+    def connect(self, *, is_client: bool) -> Tls:
+        """Return one side of a new connection."""
+        return Tls(self._context, is_client=is_client, is_shared=self.is_shared)
+
+    def _key(self, pem: bytes) -> PrivateKeyTypes:
+        blocks = [match for match in _PEM.finditer(pem) if match[1].endswith(b"PRIVATE KEY")]
+        if len(blocks) != 1:
+            raise CertificateError(self._where, f"it holds {len(blocks)} private keys in PEM form, and one is needed")
+        try:
+            return serialization.load_pem_private_key(blocks[0][0], password=None)
+        except TypeError:
+            text = "its private key is encrypted, and nobody is here to type the passphrase: see openssl pkey"
+            raise CertificateError(self._where, text) from None
+        except (ValueError, UnsupportedAlgorithm):
+            raise CertificateError(self._where, "its private key cannot be read") from None
+
+    def _certificates(self, pem: bytes) -> list[x509.Certificate]:
+        try:
+            return [
+                x509.load_pem_x509_certificate(match[0]) for match in _PEM.finditer(pem) if match[1] == b"CERTIFICATE"
+            ]
+        except ValueError:
+            raise CertificateError(self._where, "a certificate in it cannot be read") from None
+
+    def _check_usage(self, own: x509.Certificate) -> None:
+        try:
+            usage = own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        except x509.ExtensionNotFound:
+            return
+        except ValueError:
+            raise CertificateError(self._where, "an extension of the certificate cannot be read") from None
+        if not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= set(usage):
+            # Chance decides which of two nodes is the client: without this, half of the handshakes would fail.
+            text = "its extended key usage must be both serverAuth and clientAuth, or not be there at all"
+            raise CertificateError(self._where, text)
+
+
+def _context(
+    key: PrivateKeyTypes, own: x509.Certificate, chain: list[x509.Certificate], trusted: list[x509.Certificate]
+) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    # Nothing is ever resumed: every connection proves both sides anew.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    context.set_cipher_list(_TLS_1_2_CIPHERS)
+    context.use_privatekey(key)  # type: ignore[arg-type]  # OpenSSL refuses what is no key for TLS
+    context.use_certificate(own)
+    context.check_privatekey()
+    for certificate in chain:
+        context.add_extra_chain_cert(certificate)
+    store = context.get_cert_store()
+    assert store is not None  # a context has one
+    for certificate in trusted:
+        store.add_cert(crypto.X509.from_cryptography(certificate))
+    # A CA below a root that is not given may be believed, too.
+    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _note_fault)
+    return context
+
+
+def _note_fault(connection: SSL.Connection, _certificate: crypto.X509, fault: int, depth: int, is_good: int) -> bool:
+    """Keep what is wrong with the peer's certificate: OpenSSL's error says only that something is."""
+    if not is_good:
+        connection.get_app_data().append((fault, depth))
+    return bool(is_good)
+
+
+class Tls:
+    """One side of one TLS connection, fed with what comes. Made by :meth:`Credentials.connect`.
+
+    The order of use: :meth:`start`, then :meth:`receive` and :meth:`take` until :attr:`is_up`;
+    then :meth:`receive` for what comes and :meth:`encrypt` for what goes, and :meth:`finish`
+    when nothing more goes. After an error only :attr:`last_words` means anything.
+    """
+
+    def __init__(self, context: SSL.Context, *, is_client: bool, is_shared: bool) -> None:
+        self.is_client = is_client
+        self.is_up = False
+        """Whether both sides' certificates are verified, as far as this side knows."""
+        self.has_ended = False
+        """Whether the peer said that it sends nothing more."""
+        self.last_words = b""
+        """After an error: the alert to be sent to the peer."""
+        self._is_shared = is_shared
+        self._faults: list[tuple[int, int]] = []
+        self._shaken_bytes = 0
+        self._connection = SSL.Connection(context, None)
+        self._connection.set_app_data(self._faults)
+        if is_client:
+            self._connection.set_connect_state()
+        else:
+            self._connection.set_accept_state()
+
+    def __repr__(self) -> str:
+        return f"<Tls {'client' if self.is_client else 'server'}{', up' if self.is_up else ''}>"
+
+    @property
+    def protocol(self) -> str:
+        """The version and the cipher agreed on, such as ``TLSv1.3 TLS_AES_256_GCM_SHA384``."""
+        return f"{self._connection.get_protocol_version_name()} {self._connection.get_cipher_name()}"
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The node IDs that the peer's certificate is for; None when all nodes share one certificate."""
+        if self._is_shared:
+            return None
+        certificate = self._connection.get_peer_certificate(as_cryptography=True)
+        return () if certificate is None else _names_of(certificate)
+
+    def start(self) -> bytes:
+        """Return what is to be sent first; the server has nothing to say yet."""
+        self._shake()
+        return self.take()
+
+    def receive(self, data: bytes | memoryview) -> bytes:
+        """Take what the peer sent, cut however it comes, and return what is plaintext of it.
+
+        What follows the peer's end is ignored. Until TLS is up, and in the call in which it comes
+        up, :meth:`take` tells what is to be answered.
+
+        Raises:
+            TlsError: The peer is not believed, or does not believe us, or what it sends is no TLS.
+        """
+        if self.has_ended or not data:
+            return b""
+        if not self.is_up:
+            self._shaken_bytes += len(data)
+            if self._shaken_bytes > MAX_HANDSHAKE_BYTES:
+                raise TlsError(f"TLS is not up after {MAX_HANDSHAKE_BYTES} bytes")
+        self._connection.bio_write(data)
+        if not self.is_up and not self._shake():
+            return b""
+        return self._decrypt()
+
+    def _shake(self) -> bool:
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        except SSL.Error as error:
+            raise self._failed(error) from None
+        self.is_up = True
+        return True
+
+    def _decrypt(self) -> bytes:
+        pieces: list[bytes] = []
+        receive = self._connection.recv
+        try:
+            while True:
+                pieces.append(receive(_RECORD_BYTES))
+        except SSL.WantReadError:
+            pass
+        except SSL.ZeroReturnError:
+            self.has_ended = True
+        except SSL.Error as error:
+            raise self._failed(error) from None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def take(self, expected_bytes: int = 8 * 1024) -> bytes:
+        """Return everything that is to be sent and was not returned yet."""
+        pieces: list[bytes] = []
+        try:
+            while True:
+                piece = self._connection.bio_read(expected_bytes)
+                pieces.append(piece)
+                if len(piece) < expected_bytes:  # asking once more would cost an exception
+                    break
+        except SSL.WantReadError:
+            pass
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def encrypt(self, data: bytes | memoryview) -> bytes:
+        """Return plaintext as it is to be sent, in as few records as there can be."""
+        send = self._connection.send
+        with memoryview(data) as view:
+            sent = 0
+            while sent < len(view):
+                sent += send(view[sent : sent + _RECORD_BYTES])
+        return self.take(len(data) + _OVERHEAD_BYTES * (len(data) // _RECORD_BYTES + 2))
+
+    def finish(self) -> bytes:
+        """Say that nothing more will be sent; the peer may go on. Return what is to be sent for it."""
+        self._connection.shutdown()
+        return self.take()
+
+    def _failed(self, error: SSL.Error) -> TlsError:
+        self.last_words = self.take()
+        if self._faults:
+            fault, depth = self._faults[0]
+            which = "the peer's certificate" if depth == 0 else "the certificate of the CA that issued the peer's"
+            return TlsError(f"{which} is refused: {_FAULTS.get(fault, f'OpenSSL calls it X509_V_ERR {fault}')}")
+        return TlsError(_explain(_reason(error)))
+
+
+def _names_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except (x509.ExtensionNotFound, ValueError):
+        uris = []
+    found = tuple(uri[len(NAME_PREFIX) :] for uri in uris if uri.startswith(NAME_PREFIX))
+    if found:
+        return found
+    # As with host names (RFC 6125): the CN counts only where nothing better is said, and word for word.
+    common = [str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return tuple(name for name in common if not name.endswith("*"))
+
+
+def _is_self_signed(certificate: x509.Certificate) -> bool:
+    if certificate.issuer != certificate.subject:
+        return False
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+# --- what OpenSSL says, in words for whoever reads the log ------------------------------
+
+# X509_V_ERR_…: man X509_STORE_CTX_get_error.
+_FAULTS = {
+    2: "the certificate of the CA that issued it is not known here",
+    7: "its signature is wrong",
+    9: "it is not valid yet; are the clocks right?",
+    10: "it has expired; issue a new one",
+    18: "it is self-signed, and not the one that we have",
+    19: "the CA at the end of its chain is not believed here",
+    20: "the certificate of the CA that issued it is not known here",
+    21: "the certificate of the CA that issued it is not known here",
+    23: "it was revoked",
+    24: "it is used as a CA's, and is none",
+    26: "it is not made for this: its key usage must be both serverAuth and clientAuth",
+    66: "its key is too short",
+    67: "a CA's key is too short",
+    68: "it is signed with a weak hash",
+    79: "it is used as a CA's, and is none",
+}
+
+_ALERT = re.compile(r"\S+ alert (.+)")
+
+_REASONS = {
+    "wrong version number": "what the peer sends is no TLS",
+    "data length too long": "what the peer sends is no TLS",
+    "packet length too long": "what the peer sends is no TLS",
+    "http request": "what the peer sends is HTTP, and no TLS",
+    "https proxy request": "what the peer sends is HTTP, and no TLS",
+    "record layer failure": "what the peer sends is no TLS",
+    "peer did not return a certificate": "the peer has no certificate",
+    "unsupported protocol": "the peer speaks no TLS 1.2 or 1.3",
+    "no shared cipher": "the peer knows none of the ciphers that we do",
+    "decryption failed or bad record mac": "what came was changed on its way",
+    "unexpected eof while reading": "the peer ended the connection",
+}
+
+
+def _reason(error: Exception) -> str:
+    """Return OpenSSL's first reason: the others follow from it."""
+    for detail in error.args[0] if error.args and isinstance(error.args[0], list) else ():
+        if isinstance(detail, tuple) and detail[-1]:
+            return str(detail[-1])
+    return str(error) or type(error).__name__
+
+
+def _explain(reason: str) -> str:
+    alert = _ALERT.fullmatch(reason)
+    if alert:
+        return f"the peer ended TLS: {alert[1]} (its log says more)"
+    return _REASONS.get(reason, f"TLS failed: {reason}")

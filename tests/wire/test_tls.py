@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: MIT
+"""TLS without a socket: who is believed, what is said when not, and streams however they are cut."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import ssl
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aemp_gevent.errors import CertificateError, TlsError
+from aemp_gevent.wire import tls as wire_tls
+from aemp_gevent.wire.greeting import parse_greeting
+from aemp_gevent.wire.handshake import Handshake, TlsDue
+from aemp_gevent.wire.tls import MAX_HANDSHAKE_BYTES, Credentials, Tls
+from tests.authority import BOTH_USAGES, DAY, Identity, authority, shared_certificate
+from tests.recordings import RECORDINGS
+
+CA = authority()
+OTHER_CA = authority("another CA")
+SHARED = shared_certificate()
+A, B = CA.issue("aemp:a"), CA.issue("aemp:b", "aemp:worker/*", "https://elsewhere", cn="not b")
+
+Pair = tuple[Tls, Tls]
+
+
+def credentials(identity: Identity, *others: Identity) -> Credentials:
+    return Credentials(identity.pem(*others).encode())
+
+
+def pair(client: Credentials, server: Credentials) -> Pair:
+    return client.connect(is_client=True), server.connect(is_client=False)
+
+
+def shake(client: Tls, server: Tls) -> None:
+    """Carry everything that is to be sent to and fro until nothing is left."""
+    to_server = client.start()
+    server.start()
+    while to_server:
+        assert server.receive(to_server) == b""
+        to_client = server.take()
+        assert client.receive(to_client) == b""
+        to_server = client.take()
+    assert client.is_up and server.is_up
+
+
+@pytest.fixture(scope="module")
+def shared() -> Credentials:
+    return credentials(SHARED)
+
+
+@pytest.fixture(scope="module")
+def up(shared: Credentials) -> Callable[[], Pair]:
+    def make() -> Pair:
+        both = pair(shared, shared)
+        shake(*both)
+        return both
+
+    return make
+
+
+# --- what goes well ---------------------------------------------------------------
+
+
+def test_nodes_with_one_certificate_believe_each_other_and_name_nobody(shared: Credentials) -> None:
+    both = pair(shared, shared)
+    shake(*both)
+    assert shared.is_shared
+    assert [side.names for side in both] == [None, None]
+    assert {side.protocol.split()[0] for side in both} == {"TLSv1.3"}
+
+
+def test_nodes_with_certificates_of_their_own_learn_whose_the_others_is() -> None:
+    both = pair(credentials(A, CA), credentials(B, CA))
+    shake(*both)
+    assert both[0].names == ("b", "worker/*")
+    assert both[1].names == ("a",)
+
+
+def test_the_cn_counts_where_no_uri_does_and_without_a_star() -> None:
+    assert credentials(CA.issue(cn="127.0.0.1:4040"), CA).names == ("127.0.0.1:4040",)
+    assert credentials(CA.issue("https://elsewhere", cn="c"), CA).names == ("c",)
+    assert credentials(CA.issue(cn="*"), CA).names == ()
+    assert credentials(CA.issue("aemp:x", cn="c"), CA).names == ("x",)
+
+
+def test_a_ca_below_another_is_followed_or_believed_by_itself() -> None:
+    below = authority("below", CA)
+    leaf = below.issue("aemp:c")
+    shake(*pair(credentials(leaf, below, CA), credentials(A, CA)))
+    ca_only = Credentials(leaf.pem().encode(), below.certificate_text.encode())
+    shake(*pair(ca_only, Credentials(below.issue("aemp:d").pem().encode(), below.certificate_text.encode())))
+
+
+def test_key_and_certificates_may_stand_in_any_order_with_anything_between() -> None:
+    text = f"Bag Attributes\n{CA.certificate_text}\nnote\n{A.certificate_text}{A.key_text}\n\n"
+    assert Credentials(text.encode()).names == ("a",)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("is_client", [True, False])
+def test_another_tls_implementation_is_understood(
+    shared: Credentials, version: ssl.TLSVersion, is_client: bool, tmp_path: object
+) -> None:
+    """Python's own ssl module, which uses another build of OpenSSL."""
+    ours = shared.connect(is_client=is_client)
+    theirs = StandardSide(SHARED, tmp_path, is_client=not is_client, version=version)
+    theirs.feed(ours.start())
+    for _ in range(6):
+        ours.receive(theirs.shake())
+        theirs.feed(ours.take())
+    assert ours.is_up and theirs.is_up
+    assert ours.protocol.startswith(version.name.replace("_", ".").replace("v1.", "v1."))
+    theirs.feed(ours.encrypt(b"to them"))
+    assert theirs.sides.read(100) == b"to them"
+    theirs.sides.write(b"to us")
+    assert ours.receive(theirs.out.read()) == b"to us"
+
+
+class StandardSide:
+    def __init__(self, identity: Identity, tmp_path: object, *, is_client: bool, version: ssl.TLSVersion) -> None:
+        path = identity.write(tmp_path / "cert.pem")  # type: ignore[operator]
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if is_client else ssl.PROTOCOL_TLS_SERVER)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_cert_chain(path)
+        context.load_verify_locations(path)
+        context.minimum_version = context.maximum_version = version
+        self.incoming, self.out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.sides = context.wrap_bio(self.incoming, self.out, server_side=not is_client)
+        self.is_up = False
+
+    def feed(self, data: bytes) -> None:
+        self.incoming.write(data)
+
+    def shake(self) -> bytes:
+        if not self.is_up:
+            try:
+                self.sides.do_handshake()
+                self.is_up = True
+            except ssl.SSLWantReadError:
+                pass
+        return self.out.read()
+
+
+@pytest.mark.parametrize("node", ["a", "b"])
+def test_two_perl_nodes_took_the_roles_that_we_take(node: str) -> None:
+    """And what Perl says first is a TLS that we can answer."""
+    recording = RECORDINGS["aemp202_tls"]
+    us, them = (recording.a, recording.b) if node == "a" else (recording.b, recording.a)
+    handshake = Handshake(parse_greeting(us.line), us.nonce.decode(), None)
+    handshake.start()
+    (due,) = handshake.receive(them.stream)
+    assert due == TlsDue(is_client=node == "a")
+    rest = handshake.take_rest()
+    kind = rest[5]  # of the first handshake message: 1 is a client's hello, 2 a server's
+    assert rest[0] == 22
+    assert kind == (2 if node == "a" else 1)
+    if node == "b":
+        ours = FUZZED.connect(is_client=False)
+        ours.start()
+        assert ours.receive(rest[:517]) == b""
+        assert ours.take()[5] == 2
+
+
+# --- streams ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 1000, 16384, 16385, 300_000])
+@pytest.mark.parametrize("sender", [0, 1])
+def test_plaintext_arrives_whole(up: Callable[[], Pair], size: int, sender: int) -> None:
+    both = up()
+    data = random.Random(size).randbytes(size)
+    sent = both[sender].encrypt(memoryview(data))
+    assert data[:16] not in sent or size == 1
+    assert both[1 - sender].receive(sent) == data
+    records = -(-size // 16384)
+    assert len(sent) <= size + 64 * (records + 1)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.binary(max_size=20_000), max_size=6), st.integers())
+def test_any_cut_gives_the_same_plaintext(up: Callable[[], Pair], messages: list[bytes], seed: int) -> None:
+    client, server = up()
+    stream = b"".join(client.encrypt(message) for message in messages if message)
+    dice = random.Random(seed)
+    got = b""
+    while stream:
+        at = dice.randint(1, min(len(stream), 5000))
+        got += server.receive(stream[:at])
+        stream = stream[at:]
+    assert got == b"".join(messages)
+
+
+def test_each_side_ends_for_itself(up: Callable[[], Pair]) -> None:
+    client, server = up()
+    assert server.receive(client.encrypt(b"last") + client.finish()) == b"last"
+    assert server.has_ended
+    assert client.receive(server.encrypt(b"still talking")) == b"still talking"
+    assert not client.has_ended
+    client.receive(server.finish())
+    assert client.has_ended
+    assert server.receive(b"anything at all") == b""
+
+
+def test_a_changed_byte_is_noticed(up: Callable[[], Pair]) -> None:
+    client, server = up()
+    sent = bytearray(client.encrypt(b"take 100 from my account"))
+    sent[-5] ^= 1
+    with pytest.raises(TlsError, match="changed on its way"):
+        server.receive(bytes(sent))
+
+
+def test_a_record_that_comes_twice_is_noticed(up: Callable[[], Pair]) -> None:
+    client, server = up()
+    sent = client.encrypt(b"once")
+    assert server.receive(sent) == b"once"
+    with pytest.raises(TlsError):
+        server.receive(sent)
+
+
+# --- who is not believed ----------------------------------------------------------
+
+
+def fail(client: Tls, server: Tls) -> tuple[str, str]:
+    """Go on until one side refuses, tell the other, and return what both say: who refuses, and who was refused."""
+    sides = [client, server]
+    data = client.start()
+    for turn in range(10):
+        taker = sides[(turn + 1) % 2]
+        try:
+            taker.receive(data)
+            data = taker.take()
+        except TlsError as error:
+            other = sides[turn % 2]
+            assert not taker.is_up
+            with pytest.raises(TlsError) as caught:
+                other.receive(taker.last_words)
+            return str(error), str(caught.value)
+    raise AssertionError("nobody refused")
+
+
+@pytest.mark.parametrize("strange_is_client", [True, False])
+@pytest.mark.parametrize(
+    ("strange", "text"),
+    [
+        pytest.param(shared_certificate().pem(), "self-signed, and not the one that we have", id="self-signed"),
+        pytest.param(OTHER_CA.issue("aemp:b").pem(), "not known here", id="other-ca"),
+        pytest.param(OTHER_CA.issue("aemp:b").pem(OTHER_CA), "not believed here", id="other-ca-presented"),
+        pytest.param(CA.issue("aemp:b", begins=-2 * DAY, ends=-DAY).pem(), "expired", id="expired"),
+        pytest.param(CA.issue("aemp:b", begins=DAY).pem(), "not valid yet", id="not-yet"),
+        pytest.param(A.issue("aemp:b", cn="an impostor").pem(A), "is none", id="issued-by-a-node"),
+    ],
+)
+def test_a_certificate_that_is_not_believed(strange: str, text: str, strange_is_client: bool) -> None:
+    ours = credentials(A, CA)
+    # It believes us, or it would be the one to refuse.
+    theirs = Credentials(strange.encode(), CA.certificate_text.encode())
+    refuses, refused = fail(*(pair(theirs, ours) if strange_is_client else pair(ours, theirs)))
+    assert text in refuses
+    assert "the peer ended TLS: " in refused
+
+
+def test_a_certificate_for_one_role_only_is_refused_at_once() -> None:
+    """Chance decides the roles: it would work every other time."""
+    for usages in (BOTH_USAGES[:1], BOTH_USAGES[1:]):
+        with pytest.raises(CertificateError, match="both serverAuth and clientAuth"):
+            credentials(CA.issue("aemp:a", usages=usages), CA)
+    shake(*pair(credentials(CA.issue("aemp:a", usages=BOTH_USAGES), CA), credentials(B, CA)))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_without_a_certificate_is_refused(shared: Credentials, version: ssl.TLSVersion) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = version
+    incoming, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs = context.wrap_bio(incoming, out)
+    ours = shared.connect(is_client=False)
+    with pytest.raises(TlsError, match="the peer has no certificate"):
+        for _ in range(5):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                theirs.do_handshake()
+            ours.receive(out.read())
+            incoming.write(ours.take())
+    assert not ours.is_up
+    incoming.write(ours.last_words)
+    with pytest.raises(ssl.SSLError, match="(?i)alert"):
+        theirs.do_handshake()
+        theirs.read()
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("ciphers", "version", "text"),
+    [
+        pytest.param("ALL:@SECLEVEL=0", ssl.TLSVersion.TLSv1_1, "no TLS 1.2 or 1.3", id="TLS-1.1"),
+        pytest.param("AES128-SHA:@SECLEVEL=0", ssl.TLSVersion.TLSv1_2, "none of the ciphers", id="old-cipher"),
+        pytest.param("ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0", ssl.TLSVersion.TLSv1_2, "none of the ciphers", id="cbc"),
+    ],
+)
+def test_what_is_out_of_date_is_refused(shared: Credentials, ciphers: str, version: ssl.TLSVersion, text: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_ciphers(ciphers)
+    context.minimum_version = context.maximum_version = version
+    incoming, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs = context.wrap_bio(incoming, out)
+    with pytest.raises(ssl.SSLWantReadError):
+        theirs.do_handshake()
+    with pytest.raises(TlsError, match=text):
+        shared.connect(is_client=False).receive(out.read())
+
+
+# --- what strangers send ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_client", [True, False])
+@pytest.mark.parametrize(
+    ("junk", "text"),
+    [
+        pytest.param(b"GET / HTTP/1.0\r\n\r\n", "no TLS", id="http"),
+        pytest.param(b"hmac_sha3_512;00;json\n", "no TLS", id="auth-line"),
+        pytest.param(b"\x00" * 100, "no TLS", id="zeros"),
+        pytest.param(b"\x16\x03\x01\xff\xff" + b"x" * 100, "no TLS", id="too-long-record"),
+    ],
+)
+def test_junk_is_called_by_its_name(shared: Credentials, junk: bytes, text: str, is_client: bool) -> None:
+    side = shared.connect(is_client=is_client)
+    side.start()
+    with pytest.raises(TlsError, match=text):
+        side.receive(junk)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(min_size=1, max_size=300), st.booleans(), st.booleans())
+def test_random_bytes_never_bring_it_up_and_raise_nothing_else(data: bytes, is_client: bool, framed: bool) -> None:
+    side = FUZZED.connect(is_client=is_client)
+    side.start()
+    if framed:
+        data = b"\x16\x03\x03" + len(data).to_bytes(2, "big") + data
+    with contextlib.suppress(TlsError):
+        assert side.receive(data) == b""
+    assert not side.is_up
+
+
+FUZZED = Credentials(SHARED.pem().encode())
+
+
+@pytest.mark.parametrize("is_client", [True, False])
+def test_a_changed_byte_of_the_handshake_brings_nothing_up(is_client: bool) -> None:
+    dice = random.Random(1)
+    for _ in range(60):
+        client, server = pair(FUZZED, FUZZED)
+        sides = (server, client) if is_client else (client, server)  # who speaks, and who gets it changed
+        data = client.start()
+        if is_client:
+            server.receive(data)
+            data = server.take()
+        changed = bytearray(data)
+        changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
+        try:
+            sides[1].receive(bytes(changed))
+            sides[0].receive(sides[1].take())
+        except TlsError:
+            continue
+        assert not (client.is_up and server.is_up)
+
+
+def test_a_peer_cannot_go_on_shaking_for_ever(shared: Credentials) -> None:
+    side = shared.connect(is_client=False)
+    # The beginning of a client's greeting that is to be enormous, in records of one byte.
+    head = b"\x01\x00\xff\xff"
+    with pytest.raises(TlsError, match=f"not up after {MAX_HANDSHAKE_BYTES} bytes|no TLS|TLS failed"):
+        for byte in head + bytes(MAX_HANDSHAKE_BYTES):
+            side.receive(b"\x16\x03\x01\x00\x01" + bytes([byte]))
+
+
+def test_a_flood_is_refused_before_it_is_looked_at(shared: Credentials) -> None:
+    side = shared.connect(is_client=False)
+    with pytest.raises(TlsError, match="is not up after"):
+        side.receive(b"\x16" * (MAX_HANDSHAKE_BYTES + 1))
+
+
+# --- texts that cannot be used ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        pytest.param("", "0 private keys", id="empty"),
+        pytest.param(A.certificate_text, "0 private keys", id="no-key"),
+        pytest.param(A.key_text, "none of its certificates", id="no-certificate"),
+        pytest.param(A.key_text + CA.certificate_text, "none of its certificates", id="another-key"),
+        pytest.param(A.pem(CA) + B.key_text, "2 private keys", id="two-keys"),
+        pytest.param(A.pem(), "the certificate of its issuer .* is missing", id="no-ca"),
+        pytest.param(
+            A.certificate_text + A.key_text.replace("MIG", "AAA"), "private key cannot be read", id="broken-key"
+        ),
+        pytest.param(
+            A.key_text + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----", "cannot be read", id="broken"
+        ),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_refused_and_not_shown(text: str, why: str) -> None:
+    with pytest.raises(CertificateError, match=why) as caught:
+        Credentials(text.encode(), where="cert file /here")
+    assert str(caught.value).startswith("cert file /here: ")
+    shown = f"{caught.value!r} {caught.value.__context__!r}"
+    assert not any(line in shown for line in text.splitlines() if len(line) > 40)
+
+
+def test_an_encrypted_key_is_refused() -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    for form in (serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL):
+        key = A.key.private_bytes(
+            serialization.Encoding.PEM, form, serialization.BestAvailableEncryption(b"open sesame")
+        ).decode()
+        with pytest.raises(CertificateError, match="encrypted"):
+            Credentials((key + A.certificate_text + CA.certificate_text).encode())
+
+
+def test_no_repr_shows_the_key(shared: Credentials) -> None:
+    both = pair(shared, shared)
+    for thing in (shared, *both):
+        assert "PRIVATE" not in repr(thing)
+        assert SHARED.key_text.splitlines()[1] not in repr(thing)
+
+
+def test_what_it_knows_of_faults_is_what_openssl_calls_them() -> None:
+    """Numbers do not explain themselves."""
+    from OpenSSL import SSL
+
+    text = SSL._ffi.string(SSL._lib.X509_verify_cert_error_string(10)).decode()
+    assert "expired" in text
+    for number in wire_tls._FAULTS:
+        assert (
+            SSL._ffi.string(SSL._lib.X509_verify_cert_error_string(number)) != b"unknown certificate verification error"
+        )
