@@ -16,7 +16,7 @@ monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``scheduler``, ``receive``, ``context``, ``attachment``,
            ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
-ground     ``errors``, ``ids``, ``matching``, ``settings``, ``profiles``, ``events``,
+ground     ``errors``, ``ids``, ``matching``, ``settings``, ``rules``, ``profiles``, ``events``,
            ``engine``
 =========  =====================================================================
 
@@ -58,6 +58,7 @@ from aemp_gevent.errors import (
     ProtocolError,
     ReceiverBusyError,
     ReceiveTimeout,
+    RefusedError,
     RemoteProtocolError,
     ResolveError,
     SpawnRefusedError,
@@ -71,6 +72,7 @@ from aemp_gevent.matching import any_
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.node import Node, NodeGuard
 from aemp_gevent.receive import get, get_cond, receive
+from aemp_gevent.rules import PeerRule
 from aemp_gevent.settings import Settings
 from aemp_gevent.spawning import spawnable
 from aemp_gevent.timers import Timer
@@ -158,6 +160,7 @@ __all__ = [
     "NodePortError",
     "NodeUp",
     "NotLocalError",
+    "PeerRule",
     "PortDied",
     "PortExistsError",
     "PortKilled",
@@ -165,6 +168,7 @@ __all__ = [
     "ProtocolError",
     "ReceiveTimeout",
     "ReceiverBusyError",
+    "RefusedError",
     "RemoteProtocolError",
     "ResolveError",
     "Settings",

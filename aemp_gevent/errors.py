@@ -266,7 +266,11 @@ class NoMasterError(AempError, OSError):
         """What went wrong last, by master."""
 
 
-class SpawnRefusedError(AempError):
+class RefusedError(AempError):
+    """A peer asked for what it may not do here; its node logs and counts it. See the setting ``rules``."""
+
+
+class SpawnRefusedError(RefusedError):
     """There is no function of this name, or the peer may not call it."""
 
 

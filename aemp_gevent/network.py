@@ -11,6 +11,7 @@ import itertools
 import logging
 import secrets
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import Any
@@ -187,6 +188,8 @@ class Network:
         self._sweep_at = IDLE_PEERS
         self._listeners: list[Listening] = []
         self.strangers: set[Link] = set()
+        self.refusals: Counter[str] = Counter()
+        """How often others were refused something; see ``Node.refusals``."""
         self._closed = False
         patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
         self.pulse = Pulse(scheduler, settings)

@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from greenlet import getcurrent
 
+from aemp_gevent import ids
 from aemp_gevent.errors import LinkBusy, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.flow import Handover, Room
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.port import Reason
 from aemp_gevent.remote import RemotePorts, Watchers
+from aemp_gevent.rules import PeerRule, rights_of
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
 from aemp_gevent.threads import get_ident
@@ -128,8 +130,10 @@ class Peer:
         """The link to send on; None while there is none."""
         self.ports = RemotePorts(self, host.scheduler)
         """What this node knows of the peer's ports."""
-        self.watchers = Watchers(self)
+        self.watchers = Watchers(self, host.settings.max_watched_ports)
         """What the peer watches of ours."""
+        self.rights = self._rights_with(host)
+        """What it may do here."""
         self.can_be_found = False
         """Whether somebody knew where it listens, when asked for the sake of this link; needless if its ID says it."""
         self.high_water = host.settings.high_water_bytes
@@ -151,6 +155,13 @@ class Peer:
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._last_error = ""
         self._log = host.scheduler.log_soon
+
+    def _rights_with(self, host: Host, *speakers: str) -> PeerRule:
+        """Return what the peer may do, of whom its master, if it has one, and others speak."""
+        master = ids.master_of(self.node)
+        if master is not None and master != host.node_id:
+            speakers = (master, *speakers)
+        return rights_of(host.settings.rules, self.node, *speakers)
 
     def __repr__(self) -> str:
         return f"<Peer {self.node} {'up' if self.link else 'down'}>"

@@ -138,6 +138,7 @@ class VirtualPeer(Peer):
 
     def __init__(self, node: str, host: Host, hop: str) -> None:
         super().__init__(node, host)
+        self.rights = self._rights_with(host, hop)
         self._hop = hop
         self._carrier: Peer | None = None  # while there is a link, or may be one
         self._word = ""  # of ours, in the opening under way or the link that is up
