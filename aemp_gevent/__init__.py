@@ -9,7 +9,7 @@ node       ``node``, ``local``, ``calls``, ``requests``, ``spawning``,
            ``services``, ``directory``, ``groups``, ``directory_calls``,
            ``directory_client``, ``directory_server``, ``gproto``, ``merged``:
            one process in the network
-links      ``network``, ``peer``, ``flow``, ``remote``, ``link``, ``heartbeat``,
+links      ``network``, ``peer``, ``flow``, ``remote``, ``gate``, ``complaints``, ``link``, ``heartbeat``,
            ``loopwatch``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``,
            ``lookup``
 monitors   ``monitors``: deaths

@@ -21,7 +21,7 @@ from aemp_gevent.errors import FramingError, MessageTooLargeError, RemoteProtoco
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.transport import Transport
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
-from aemp_gevent.wire.greeting import Greeting
+from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting
 from aemp_gevent.wire.handshake import Handshake, PeerGreeted
 
 
@@ -93,6 +93,8 @@ class Link:
         self.has_ended = False
         """Whether the peer's sending side was shut down, everything before it handled."""
         self.closed = False
+        self.is_refused = False
+        """Whether the peer failed to prove itself, by what it said or by saying too little."""
         self.received = 0
         """Bytes that came, from the first of the greeting on."""
         self.keep_alives = 0
@@ -136,6 +138,7 @@ class Link:
         self.transport.write(self._handshake.start())
 
     def _too_slow(self, timeout: float) -> None:
+        self.is_refused = True
         self.fail(f"no handshake within {timeout} s")
 
     def prove(self) -> None:
@@ -144,10 +147,21 @@ class Link:
         self.transport.write(self._handshake.prove())
         self._check_open()
 
-    def _shake(self, data: bytes) -> None:
+    def _shake(self, data: memoryview) -> None:
+        # In pieces: who has proved nothing is not to choose how much of a read is copied.
+        for begin in range(0, len(data), MAX_LINE_BYTES):
+            self._shake_piece(bytes(data[begin : begin + MAX_LINE_BYTES]))
+            if self.closed:
+                return
+            if self.is_up:
+                self._take_behind(data[begin + MAX_LINE_BYTES :])
+                return
+
+    def _shake_piece(self, data: bytes) -> None:
         try:
             events = self._handshake.receive(data)
         except RemoteProtocolError as error:
+            self.is_refused = True
             self.fail(str(error))
             return
         for event in events:
@@ -168,14 +182,17 @@ class Link:
         self._decoder = (self._framing.decoder if is_ours else self._framing.foreign_decoder)(self._limit)
         leftover = self._handshake.leftover
         self.owner.came_up(self)
-        if leftover and not self.closed:
-            if self._held is not None:
-                # came_up() had us wait, and this came in the same read as the auth line.
-                self._hold_leftover(leftover)
-            else:
-                self._take(memoryview(leftover))
+        self._take_behind(memoryview(leftover))
 
-    def _hold_leftover(self, leftover: bytes) -> None:
+    def _take_behind(self, data: memoryview) -> None:
+        """Take what came in the same read as the auth line."""
+        if data and not self.closed:
+            if self._held is not None:
+                self._hold_leftover(data)  # came_up() had us wait, or something that came before this
+            else:
+                self._take(data)
+
+    def _hold_leftover(self, leftover: memoryview) -> None:
         decoder, framing, held = self._decoder, self._framing, self._held
         assert decoder is not None  # set a moment ago, like the others
         assert framing is not None
@@ -221,7 +238,7 @@ class Link:
             return
         decoder, framing = self._decoder, self._framing
         if decoder is None or framing is None:
-            self._shake(bytes(data))
+            self._shake(data)
             return
         decoder.feed(data)
         try:

@@ -578,7 +578,8 @@ class Node(DirectoryNode):
 
     def spawn_for(self, peer: Peer | None, name: str, function: Any, args: Message) -> None:
         """Create a port of this name for a peer, and run a function in it that the peer may call."""
-        self._spawn_here(name, function, args, lambda wanted: self._requests.find_function(peer, wanted))
+        warn = _log.warning if peer is None else peer.complaints.warn
+        self._spawn_here(name, function, args, lambda wanted: self._requests.find_function(peer, wanted), warn)
 
 
 def _call_if_wanted(callbacks: dict[Any, Any], guard: NodeGuard, callback: Handler, args: Message) -> None:

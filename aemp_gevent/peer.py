@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from greenlet import getcurrent
 
 from aemp_gevent import ids
+from aemp_gevent.complaints import Complaints
 from aemp_gevent.errors import LinkBusy, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.flow import Handover, Room
 from aemp_gevent.heartbeat import Pulse
@@ -111,6 +112,12 @@ class Host(Protocol):
         """Return whether there must always be a link to this node."""
         ...
 
+    def stranger_failed(self, link: Link, text: str, *args: object) -> None:
+        """A connection is closed on which the other side had not proved itself: count and log that."""
+
+    def forget_if_idle(self, peer: Peer) -> None:
+        """Forget a peer that may be a stranger's invention."""
+
     def link_up(self, peer: Peer) -> None: ...
     def link_down(self, peer: Peer, reason: Reason) -> None: ...
     def unreachable(self, peer: Peer, why: str) -> None: ...
@@ -155,6 +162,8 @@ class Peer:
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._last_error = ""
         self._log = host.scheduler.log_soon
+        self.complaints = Complaints(host.scheduler.log_soon, node)
+        """What is logged about it."""
 
     def _rights_with(self, host: Host, *speakers: str) -> PeerRule:
         """Return what the peer may do, of whom its master, if it has one, and others speak."""

@@ -130,9 +130,11 @@ class Requests:
             self._report(peer, request, error)
 
     def _report(self, peer: Peer | None, request: Any, error: Exception) -> None:
-        who = peer.node if peer else "this node"
-        text = describe(error)[:500]  # a peer chooses what stands in it
-        self._host.scheduler.log(logging.WARNING, "request %s of %s failed: %s", reprlib.repr(request), who, text)
+        what, why = reprlib.repr(request), describe(error)[:500]  # a peer chooses what stands in them
+        if peer is None:
+            self._host.scheduler.log(logging.WARNING, "request %s of this node failed: %s", what, why)
+        else:
+            peer.complaints.warn("request %s of %s failed: %s", what, peer.node, why)
 
     def _devnull(self, peer: Peer | None, *args: Any) -> None:
         """Take anything."""

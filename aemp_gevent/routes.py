@@ -135,8 +135,7 @@ class Routes:
     def _drop(self, peer: Peer, origin: object, destination: object, why: str) -> None:
         self.dropped += 1
         names = tuple(map(reprlib.repr, (origin, destination)))
-        text = "dropped what %s passed on, from %s to %s: %s"
-        self._host.scheduler.log_soon(logging.WARNING, text, peer.node, *names, why)
+        peer.complaints.warn("dropped what %s passed on, from %s to %s: %s", peer.node, *names, why)
 
     def _take(self, peer: Peer, origin: str, packet: list[Any]) -> None:
         host = self._host

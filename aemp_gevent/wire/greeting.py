@@ -26,6 +26,11 @@ VERSION = "1"
 # a stranger can make us buffer before he proved anything must be small.
 MAX_LINE_BYTES = 4096
 
+# Perl's greetings have a dozen fields, and lists of four. What these words become in memory is fifty
+# times as much as the line, if there are thousands of them.
+MAX_FIELDS = 64
+MAX_LIST = 64
+
 # The first five fields have a place; what follows has a name.
 _FIXED_FIELDS = 5
 
@@ -127,7 +132,9 @@ def parse_greeting(line: bytes) -> Greeting:
     word, _, _ = line.partition(b";")
     _check_protocol(word)
     # Split first, unescape second: an escaped separator is no separator.
-    fields = line.split(b";")
+    fields = line.split(b";", MAX_FIELDS)
+    if len(fields) > MAX_FIELDS:
+        raise GreetingError(f"the greeting has more than {MAX_FIELDS} fields")
     if len(fields) < _FIXED_FIELDS:
         raise GreetingError(f"the greeting has {len(fields)} fields, and {_FIXED_FIELDS} are needed")
     version, node = (_unescape(field) for field in fields[1:3])
@@ -162,7 +169,10 @@ def _check_node(node: str) -> None:
 
 
 def _parse_list(field: bytes) -> tuple[str, ...]:
-    return tuple(_unescape(element) for element in field.split(b",") if element)
+    elements = field.split(b",", MAX_LIST)
+    if len(elements) > MAX_LIST:
+        raise GreetingError(f"the greeting has a list of more than {MAX_LIST} words")
+    return tuple(_unescape(element) for element in elements if element)
 
 
 def _parse_pair(field: bytes) -> tuple[str, str]:
