@@ -89,7 +89,7 @@ def test_first_rule_that_matches_counts_and_who_speaks_for_a_node_has_a_say(node
 
 def test_without_rules_a_peer_may_do_what_the_other_settings_allow() -> None:
     assert rights_of((), "web-1") is EVERYTHING
-    assert EVERYTHING == PeerRule(peer="*", spawn=True, kill=True, directory="write", relay=True)
+    assert PeerRule(peer="*", spawn=True, kill=True, directory="write", relay=True) == EVERYTHING
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,10 @@ def test_who_may_not_spawn_calls_no_functions_and_evaluates_nothing(make_node: M
     node = make_node(rules=[{"peer": "web-*", "spawn": False}], allow_spawn=["tests.node_functions.*"], allow_eval=True)
     with raw(node) as web, raw(node, OTHER) as db:
         for peer in (web, db):
-            peer.send(["", NOTE, peer.name], ["", "eval", "__import__('tests.node_functions').node_functions.called.append(1)"])
+            peer.send(
+                ["", NOTE, peer.name],
+                ["", "eval", "__import__('tests.node_functions').node_functions.called.append(1)"],
+            )
             peer.send(["", "eval", "6 * 7", f"{peer.name}#r"])
             synced(peer) if peer is web else wait_until(lambda: packet_of(db) == ["r", "", 42])
         wait_until(lambda: node.refusals == {"spawn": 3}, show=lambda: node.refusals)

@@ -192,7 +192,13 @@ def _unescape(field: bytes) -> str:
     # Any %XX is read, though we and Perl write only a few: the bytes are
     # replaced before decoding, so even an escaped UTF-8 sequence comes out right.
     # A '%' without two digits after it stays what it is.
-    raw = _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), field)
+    # Not by sub(), which keeps all the pieces: a hundred bytes for each escape.
+    raw, position = bytearray(), 0
+    for match in _ESCAPE.finditer(field):
+        raw += field[position : match.start()]
+        raw.append(int(match[1], 16))
+        position = match.end()
+    raw += field[position:]
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
