@@ -16,8 +16,8 @@ monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``scheduler``, ``receive``, ``context``, ``attachment``,
            ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
-ground     ``errors``, ``ids``, ``matching``, ``settings``, ``rules``, ``profiles``, ``events``,
-           ``engine``
+ground     ``errors``, ``ids``, ``matching``, ``settings``, ``limits``, ``rules``,
+           ``profiles``, ``events``, ``engine``
 =========  =====================================================================
 
 Importing this patches nothing and starts nothing.

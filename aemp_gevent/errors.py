@@ -172,11 +172,12 @@ class UnencodableMessageError(UsageError, TypeError):
 
 
 class MessageTooLargeError(UsageError, ValueError):
-    """A message is larger, encoded, than ``max_message_bytes``."""
+    """A message is larger, encoded, than ``max_message_bytes``, or has more than ``max_message_elements``."""
 
-    def __init__(self, size: int, limit: int) -> None:
+    def __init__(self, size: int, limit: int, unit: str = "bytes") -> None:
+        size_text = f"{size} bytes encoded" if unit == "bytes" else f"{size} {unit}"
         super().__init__(
-            f"the message has {size} bytes encoded, and max_message_bytes is {limit}; "
+            f"the message has {size_text}, and max_message_{unit} is {limit}; "
             "send it in parts, or raise the limit on both nodes"
         )
         self.size = size

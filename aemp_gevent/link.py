@@ -17,7 +17,8 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
-from aemp_gevent.errors import FramingError, MessageTooLargeError, RemoteProtocolError
+from aemp_gevent.errors import FramingError, RemoteProtocolError
+from aemp_gevent.limits import Limits
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.transport import Transport
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
@@ -65,7 +66,7 @@ class Link:
         prefix: Our node ID and ``#``: what makes a port name a port ID.
         nonce: Our nonce in the handshake.
         dialled: Whether we made the connection.
-        max_message_bytes: The largest message to send or accept.
+        limits: The largest message to send or accept.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Link:
         prefix: str,
         nonce: str,
         dialled: bool,
-        max_message_bytes: int,
+        limits: Limits,
     ) -> None:
         self.transport = transport
         self.owner = owner
@@ -105,7 +106,8 @@ class Link:
         self._handshake = handshake
         self._scheduler = scheduler
         self._prefix = prefix
-        self._limit = max_message_bytes
+        self._limits = limits
+        self._unchecked = limits.unchecked_bytes
         self._encode: Any = None
         self._decoder: Decoder | None = None
         self._framing: Framing | None = None  # what the peer sends
@@ -179,7 +181,7 @@ class Link:
         self._encode = FRAMINGS[self.send_framing].encoder()
         self._framing = FRAMINGS[self._handshake.receive_framing or ""]
         is_ours = self.greeting is not None and self.greeting.is_ours
-        self._decoder = (self._framing.decoder if is_ours else self._framing.foreign_decoder)(self._limit)
+        self._decoder = (self._framing.decoder if is_ours else self._framing.foreign_decoder)(self._limits)
         leftover = self._handshake.leftover
         self.owner.came_up(self)
         self._take_behind(memoryview(leftover))
@@ -210,11 +212,11 @@ class Link:
 
         Raises:
             UnencodableMessageError: An element cannot travel in this link's framing.
-            MessageTooLargeError: It is larger than ``max_message_bytes``.
+            MessageTooLargeError: It is too large.
         """
         data = self._encode(packet)
-        if len(data) > self._limit:
-            raise MessageTooLargeError(len(data), self._limit)
+        if len(data) > self._unchecked:
+            self._limits.check(packet, len(data))
         self.transport.write(data)
         return len(data)
 

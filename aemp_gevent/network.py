@@ -486,7 +486,7 @@ class Network:
             prefix=self.node_id + "#",
             nonce=nonce,
             dialled=dialled,
-            max_message_bytes=self.settings.max_message_bytes,
+            limits=self.settings.limits,
         )
         self._links.add(link)
         self.strangers.add(link)

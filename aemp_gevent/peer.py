@@ -27,6 +27,7 @@ from aemp_gevent.errors import LinkBusy, MessageTooLargeError, UnencodableMessag
 from aemp_gevent.flow import Handover, Room
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
+from aemp_gevent.limits import Limits
 from aemp_gevent.port import Reason
 from aemp_gevent.remote import RemotePorts, Watchers
 from aemp_gevent.rules import PeerRule, rights_of
@@ -149,7 +150,7 @@ class Peer:
         self.riders: dict[Peer, None] = {}
         """Peers whose virtual links go, or are to go, over the link with this one."""
         self._host = host
-        self._limit = host.settings.max_message_bytes
+        self._limits = host.settings.limits
         self._thread = host.scheduler.thread
         self._handover = host.handover
         self._incarnation: str | None = None  # of the last link; None: there never was one
@@ -243,8 +244,7 @@ class Peer:
     def _queue_packet(self, packet: list[Any]) -> int:
         """Queue a packet for the link to be made; return its size."""
         data = self._encode(packet)
-        if len(data) > self._limit:
-            raise MessageTooLargeError(len(data), self._limit)
+        self._limits.check(packet, len(data))
         self._enqueue(data)
         return len(data)
 
@@ -263,8 +263,8 @@ class Peer:
         port = self.ports.get(name)
         if port.mailbox is not port:
             self._log(logging.DEBUG, "dropped, %s#%s was reported dead", self.node, name)
-        elif len(data) > self._limit:  # it was let pass by who did not know the way to this node
-            self._missed(name, MessageTooLargeError(len(data), self._limit))
+        elif len(data) > self._limits.bytes:  # it was let pass by who did not know the way to this node
+            self._missed(name, MessageTooLargeError(len(data), self._limits.bytes))
         elif link is None:
             self._enqueue(data)
         elif link.send_framing == "msgpack":
@@ -412,7 +412,7 @@ class Peer:
 
     def _send_translated(self, link: Lane, data: bytes) -> None:
         """Send what was queued as msgpack in another framing; what that cannot carry is lost, and reported."""
-        decoder = FRAMINGS["msgpack"].decoder(len(data) + 1)
+        decoder = FRAMINGS["msgpack"].decoder(Limits(len(data) + 1, len(data) + 1))
         decoder.feed(data)
         lost: set[str] = set()  # ports with a hole: nothing later may reach them before it is reported
         for packet in decoder:

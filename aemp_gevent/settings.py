@@ -27,6 +27,7 @@ from typing import Any, get_args, get_type_hints
 from aemp_gevent import ids
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, NoSecretError, UnknownSettingError
 from aemp_gevent.etcd_address import EMBEDDED, DirectoryAddress, parse_directory
+from aemp_gevent.limits import MAX_ELEMENTS, Limits
 from aemp_gevent.profiles import CONFIG_VARIABLE, PROFILE_VARIABLE, Layer, read_profile
 from aemp_gevent.rules import PeerRule, read_rule
 
@@ -98,8 +99,9 @@ class Settings:
             "relay": False}``. They mean something only where nodes prove their IDs.
         max_message_bytes: The largest message, encoded, to send or accept. A peer that sends
             more loses its link.
-        max_message_elements: The most elements that a message may have, those of lists and maps in it
-            included. An element may take 80 bytes of memory, and one byte of the message.
+        max_message_elements: The most elements that a message may have: each value in it, lists, maps and their
+            keys included. An element may take 80 bytes of memory, and one byte of the message.
+            Messages of up to 256 KiB are not counted.
         high_water_bytes: Unsent bytes on a link above which a sending greenlet is paused. The
             default is 30 ms of a 1 Gbit/s line.
         max_watched_ports: Ports of this node that one peer may monitor. Each takes some 250 bytes.
@@ -136,7 +138,7 @@ class Settings:
     secure: bool = False
     rules: tuple[PeerRule, ...] = ()
     max_message_bytes: int = 64 * 2**20
-    max_message_elements: int = 1_000_000
+    max_message_elements: int = MAX_ELEMENTS
     high_water_bytes: int = 4 * 2**20
     max_watched_ports: int = 100_000
     max_strangers: int = 64
@@ -153,6 +155,11 @@ class Settings:
     def secret_bytes(self) -> bytes:
         """The secret as the wire needs it."""
         return self.secret.encode("utf-8", "surrogateescape") if isinstance(self.secret, str) else (self.secret or b"")
+
+    @property
+    def limits(self) -> Limits:
+        """How large messages may be."""
+        return Limits(self.max_message_bytes, self.max_message_elements)
 
     @property
     def hard_limit_bytes(self) -> int:
