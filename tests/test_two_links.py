@@ -11,6 +11,7 @@ sockets, and processes.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import Counter, deque
@@ -20,6 +21,7 @@ from typing import Any
 import gevent
 import pytest
 
+import aemp_gevent.link
 import aemp_gevent.local
 import aemp_gevent.network
 from aemp_gevent.network import Network, Stranger
@@ -415,6 +417,7 @@ class World:
 def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make nodes run inline, and links take the ends of connections in memory for sockets."""
     monkeypatch.setattr(aemp_gevent.local, "Scheduler", InlineScheduler)
+    monkeypatch.setattr(aemp_gevent.link, "SLICE_SECONDS", math.inf)  # the loop has no turns here
     monkeypatch.setattr(logging.getLogger("aemp_gevent"), "disabled", True)
 
 
