@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket as std_socket
 from collections.abc import Iterator
 
+import gevent
 import pytest
 
 from aemp_gevent.link import Link
@@ -230,10 +231,9 @@ def test_requests_of_one_peer_do_not_make_another_wait(short_turns: None, node: 
         assert peer.answers()
         peer.send(*(["", "snd", inbox.port, number] for number in range(3000)))
         while seen[-1] < 3000:
-            turns(1)
+            gevent.sleep(0.0001)  # by a timer, as a turn of callbacks is none of the loop
             seen.append(len(inbox.messages))
-            assert len(seen) < 1_000_000
-    # A few of a callback's turns fit into one turn of the loop.
+            assert len(seen) < 100_000
     assert max(after - before for before, after in zip(seen, seen[1:], strict=False)) < 100
 
 
