@@ -31,6 +31,16 @@ SLICE_SECONDS = 0.0001
 it, a request 2 to 70 microseconds, and there may be 30,000 in one read."""
 
 
+_SPAWN = "AnyEvent::MP::_spawn"
+
+
+def _spawns(request: list[Any]) -> bool:
+    """Return whether a request, which was handled, spawns a port, be it for who is behind the peer."""
+    if request[:1] == ["via"] and request[-1].__class__ is list:
+        request = request[-1]
+    return _SPAWN in request[:2]
+
+
 class LinkOwner(Protocol):
     """Who is told what happens to a link. Called on the hub; must neither switch nor raise."""
 
@@ -319,8 +329,12 @@ class Link:
                         self._held.extend(iterator)
                         break
                     if perf_counter() > turn_ends:
-                        self._let_others(iterator)
-                        break
+                        if turn_ends < 0 or not _spawns(packet):
+                            self._let_others(iterator)
+                            break
+                        # One more: whoever spawns a port monitors it in the next packet, and is to hear why it
+                        # died, not that there is none, if it does so at once.
+                        turn_ends = -1.0
         finally:
             scheduler.pump()
 
