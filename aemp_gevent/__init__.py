@@ -9,15 +9,15 @@ node       ``node``, ``local``, ``calls``, ``requests``, ``spawning``,
            ``services``, ``directory``, ``groups``, ``directory_calls``,
            ``directory_client``, ``directory_server``, ``gproto``, ``merged``:
            one process in the network
-links      ``network``, ``peer``, ``flow``, ``remote``, ``link``, ``heartbeat``,
+links      ``network``, ``peer``, ``flow``, ``remote``, ``gate``, ``complaints``, ``link``, ``heartbeat``,
            ``loopwatch``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``,
            ``lookup``
 monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``scheduler``, ``receive``, ``context``, ``attachment``,
            ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
-ground     ``errors``, ``ids``, ``matching``, ``settings``, ``profiles``, ``events``,
-           ``engine``
+ground     ``errors``, ``ids``, ``matching``, ``settings``, ``limits``, ``rules``,
+           ``profiles``, ``events``, ``engine``
 =========  =====================================================================
 
 Importing this patches nothing and starts nothing.
@@ -59,6 +59,7 @@ from aemp_gevent.errors import (
     ProtocolError,
     ReceiverBusyError,
     ReceiveTimeout,
+    RefusedError,
     RemoteProtocolError,
     ResolveError,
     SpawnRefusedError,
@@ -73,6 +74,7 @@ from aemp_gevent.matching import any_
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.node import Node, NodeGuard
 from aemp_gevent.receive import get, get_cond, receive
+from aemp_gevent.rules import PeerRule
 from aemp_gevent.settings import Settings
 from aemp_gevent.spawning import spawnable
 from aemp_gevent.timers import Timer
@@ -161,6 +163,7 @@ __all__ = [
     "NodePortError",
     "NodeUp",
     "NotLocalError",
+    "PeerRule",
     "PortDied",
     "PortExistsError",
     "PortKilled",
@@ -168,6 +171,7 @@ __all__ = [
     "ProtocolError",
     "ReceiveTimeout",
     "ReceiverBusyError",
+    "RefusedError",
     "RemoteProtocolError",
     "ResolveError",
     "Settings",

@@ -18,7 +18,7 @@ from gevent.hub import Hub
 from aemp_gevent.dialer import dial
 from aemp_gevent.forking import close_quietly
 from aemp_gevent.ids import Endpoint
-from aemp_gevent.listener import Listener
+from aemp_gevent.listener import Listener, Pace
 from aemp_gevent.transport import READ_BYTES, SocketTransport, Transport
 
 _KEEPALIVE_PROBES = 3
@@ -79,16 +79,18 @@ class SocketCarrier:
         patience: Seconds after which the system may declare a connection dead by itself. No
             less than what the heartbeats allow, which judge better: they know when a
             program was merely busy.
+        accept_rate: Connections to accept in a second.
     """
 
-    def __init__(self, hub: Hub, patience: float) -> None:
+    def __init__(self, hub: Hub, patience: float, accept_rate: float = 200.0) -> None:
         self._hub = hub
         self._patience = patience
+        self._pace = Pace(accept_rate)
         self._buffer = bytearray(READ_BYTES)
         self._dialling: set[socket.socket] = set()
 
     def listen(self, endpoint: Endpoint, accepted: Callable[[Transport], None]) -> Listener:
-        return Listener(endpoint, lambda sock: accepted(self._carry(sock)))
+        return Listener(endpoint, lambda sock: accepted(self._carry(sock)), self._pace)
 
     def dial(self, endpoints: Sequence[Endpoint], timeout: float) -> SocketTransport:
         return self._carry(dial(endpoints, timeout, self._dialling))

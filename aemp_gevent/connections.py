@@ -348,9 +348,12 @@ class DirectPeer(Peer):
         if link.is_up or is_awaited or self._is_abandoned():
             self._lose(why)  # rule 5
             return
-        # One that was closed because there is a better one is no news.
-        level = logging.DEBUG if self.link is not None or self._links else logging.WARNING
-        self._log(level, "connection with %s at %s closed: %s", self.node, link.transport.peer_address, why)
+        text, address = "connection with %s at %s closed: %s", link.transport.peer_address
+        if self.link is None and not self._links:
+            self._host.stranger_failed(link, text, self.node, address, why)
+        else:
+            # One that was closed because there is a better one is no news.
+            self._log(logging.DEBUG, text, self.node, address, why)
         self._prove_next()
         if link.dialled:
             self.attempt_failed(why)
@@ -358,6 +361,8 @@ class DirectPeer(Peer):
             self._hopes.remove(link)
             if not self._hopes:
                 self._unreachable(why)
+        else:
+            self._host.forget_if_idle(self)
 
     def _lose(self, why: str, reason: Reason | None = None) -> None:
         if not self.is_up:

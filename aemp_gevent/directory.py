@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeAlias
 from aemp_gevent.context import current_port
 from aemp_gevent.engine import Engine, Entries, Observer, Query
 from aemp_gevent.errors import InvalidEntryError
+from aemp_gevent.limits import Limits
 from aemp_gevent.matching import Handler
 from aemp_gevent.merged import Change, difference, same
 from aemp_gevent.monitors import Monitor
@@ -421,7 +422,7 @@ def _copy(family: str, key: str, value: Any) -> Any:
     if len(data) > MAX_ENTRY_BYTES:
         why = f"the entry has {len(data)} bytes encoded, and may have {MAX_ENTRY_BYTES}: thousands of nodes may keep it"
         raise InvalidEntryError("value", f"<{type(value).__name__}>", why)
-    decoder = FRAMINGS["msgpack"].decoder(MAX_ENTRY_BYTES + 1)
+    decoder = FRAMINGS["msgpack"].decoder(Limits(MAX_ENTRY_BYTES + 1))
     decoder.feed(data)
     for packet in decoder:
         return packet[2]

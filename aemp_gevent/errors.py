@@ -181,11 +181,12 @@ class UnencodableMessageError(UsageError, TypeError):
 
 
 class MessageTooLargeError(UsageError, ValueError):
-    """A message is larger, encoded, than ``max_message_bytes``."""
+    """A message is larger, encoded, than ``max_message_bytes``, or has more than ``max_message_elements``."""
 
-    def __init__(self, size: int, limit: int) -> None:
+    def __init__(self, size: int, limit: int, unit: str = "bytes") -> None:
+        size_text = f"{size} bytes encoded" if unit == "bytes" else f"{size} {unit}"
         super().__init__(
-            f"the message has {size} bytes encoded, and max_message_bytes is {limit}; "
+            f"the message has {size_text}, and max_message_{unit} is {limit}; "
             "send it in parts, or raise the limit on both nodes"
         )
         self.size = size
@@ -275,7 +276,11 @@ class NoMasterError(AempError, OSError):
         """What went wrong last, by master."""
 
 
-class SpawnRefusedError(AempError):
+class RefusedError(AempError):
+    """A peer asked for what it may not do here; its node logs and counts it. See the setting ``rules``."""
+
+
+class SpawnRefusedError(RefusedError):
     """There is no function of this name, or the peer may not call it."""
 
 

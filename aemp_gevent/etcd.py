@@ -55,6 +55,7 @@ from aemp_gevent.errors import AempError
 from aemp_gevent.etcd_address import EtcdAddress
 from aemp_gevent.etcd_client import NOT_FOUND, Cluster, EtcdClient, EtcdError, EtcdLostError, Json, decoded, encoded
 from aemp_gevent.forking import Helper
+from aemp_gevent.limits import Limits
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.wire.framing_msgpack import ERRORS, MsgpackDecoder, make_encoder
 
@@ -693,7 +694,7 @@ class EtcdEngine:
         return key, owner
 
     def _value(self, path: bytes, text: bytes) -> _Value | None:
-        decoder = MsgpackDecoder(max(len(text), 1))
+        decoder = MsgpackDecoder(Limits(max(len(text), 1)))
         decoder.feed(text)
         try:
             (packet,) = decoder

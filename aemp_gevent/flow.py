@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from gevent.event import Event
 
-from aemp_gevent.errors import LinkBusy, MessageTooLargeError
+from aemp_gevent.errors import LinkBusy
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
 from aemp_gevent.threads import ThreadLocal, allocate_lock
@@ -120,7 +120,7 @@ class Handover:
         self.handed: deque[tuple[_Sender, str, str, bytes]] = deque()
         """What is still to be taken: before the node's own thread sends anything, lest that overtake it."""
         self._threads = ThreadLocal()
-        self._limit = host.settings.max_message_bytes
+        self._limits = host.settings.limits
         self._high_water = host.settings.high_water_bytes
 
     def send(self, node: str, packet: list[Any]) -> None:
@@ -131,8 +131,7 @@ class Handover:
         """
         sender = self._sender()
         data = sender.encode(packet)
-        if len(data) > self._limit:
-            raise MessageTooLargeError(len(data), self._limit)
+        self._limits.check(packet, len(data))
         sender.handed_bytes += len(data)
         self.handed.append((sender, node, packet[0], data))
         self._host.scheduler.call_on_hub(self.take)

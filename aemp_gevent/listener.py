@@ -9,6 +9,7 @@ import socket as std_socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
 import gevent
 from gevent import socket
@@ -22,7 +23,27 @@ BACKLOG = 128
 _RETRY_SECONDS = 0.2
 """How long accepting rests after an error such as "too many open files", which would repeat at once."""
 
+_BURST = 8
+"""Connections that are accepted at once: nodes that start together, behind one address even."""
+
 _log = logging.getLogger("aemp_gevent")
+
+
+class Pace:
+    """How fast connections are accepted, by all listeners of a node together.
+
+    Args:
+        rate: How many a second, in the long run.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._seconds = 1 / rate
+        self._due = 0.0  # when the next one would be, if they came at this rate exactly
+
+    def delay(self, now: float) -> float:
+        """Count one more connection, and return how many seconds to wait before the next; 0.0 is at once."""
+        self._due = max(self._due, now - (_BURST - 1) * self._seconds) + self._seconds
+        return max(0.0, self._due - now)
 
 
 class Listener:
@@ -31,13 +52,15 @@ class Listener:
     Args:
         endpoint: Where; port 0 takes a free one. The host ``*`` means all interfaces.
         accepted: Called with each connected socket, which it owns from then on.
+        pace: How fast; None: as fast as they come.
 
     Raises:
         ListenError: The endpoint cannot be bound.
     """
 
-    def __init__(self, endpoint: Endpoint, accepted: Callable[[socket.socket], None]) -> None:
+    def __init__(self, endpoint: Endpoint, accepted: Callable[[socket.socket], None], pace: Pace | None = None) -> None:
         self._accepted = accepted
+        self._pace = pace
         self._path = endpoint.path
         self._closed = False
         try:
@@ -69,6 +92,10 @@ class Listener:
             except OSError as error:  # the stranger is gone before we looked at it
                 _log.debug("a connection to %s was gone at once: %s", self.endpoint, error)
                 sock.close()
+            delay = self._pace.delay(monotonic()) if self._pace is not None else 0.0
+            if delay:
+                # A real pause, in which others are heard: those that wait are in the system's backlog.
+                gevent.sleep(delay)
 
     def abandon(self) -> None:
         """Close this process's copy of the socket, in a forked child; the parent goes on accepting."""

@@ -674,7 +674,14 @@ class LocalNode:
     def _spawn_remote(self, node: str, name: str, function: str, args: Message) -> None:
         """Spawn on another node."""
 
-    def _spawn_here(self, name: str, function: Any, args: Message, find: Callable[[Any], Handler]) -> None:
+    def _spawn_here(
+        self,
+        name: str,
+        function: Any,
+        args: Message,
+        find: Callable[[Any], Handler],
+        warn: Callable[..., None] = _log.warning,
+    ) -> None:
         """Create a port of this name and have it run its init function, in a turn of its own."""
         port = self._create(name)
 
@@ -682,7 +689,7 @@ class LocalNode:
             try:
                 found = find(function)
             except SpawnRefusedError as error:
-                _log.warning("spawn of port %s refused: %s", port.id, error)
+                warn("spawn of port %s refused: %s", port.id, error)
                 self._scheduler.kill(port, ("spawn_refused", function, str(error)))
                 return
             body = getattr(found, "aemp_body", None)

@@ -12,6 +12,7 @@ import itertools
 import logging
 import secrets
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,12 @@ from gevent.event import AsyncResult, Event
 from aemp_gevent import ids
 from aemp_gevent._version import __version__
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
+from aemp_gevent.complaints import Complaints
 from aemp_gevent.connections import DirectPeer
 from aemp_gevent.errors import AempError, InvalidNoderefError, InvalidSettingError
 from aemp_gevent.flow import Handover
 from aemp_gevent.forking import Helper, helpers, keep, stop_watchers_of
+from aemp_gevent.gate import Gate
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.joining import join
@@ -103,9 +106,7 @@ class Stranger:
     def failed(self, link: Link, why: str) -> None:
         self._network.strangers.discard(link)
         self._network.changed()
-        self._network.scheduler.log_soon(
-            logging.WARNING, "connection with %s closed: %s", link.transport.peer_address, why
-        )
+        self._network.stranger_failed(link, "connection with %s closed: %s", link.transport.peer_address, why)
         if self._target is not None:
             self._target.attempt_failed(why)
 
@@ -202,11 +203,15 @@ class Network:
         self._sweep_at = IDLE_PEERS
         self._listeners: list[Listening] = []
         self.strangers: set[Link] = set()
+        self._gate = Gate(settings.max_strangers, settings.max_strangers_per_address)
+        self._complaints = Complaints(scheduler.log_soon, "strangers")
+        self.refusals: Counter[str] = Counter()
+        """How often others were refused something; see ``Node.refusals``."""
         self._closed = False
         patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None
-        self.carrier = carrier or SocketCarrier(scheduler.hub, patience)
+        self.carrier = carrier or SocketCarrier(scheduler.hub, patience, settings.accept_rate)
         self._certificate = _read_certificate(settings)
         self._auth_methods = (
             *((auth.TLS_METHOD,) if self._certificate is not None else ()),
@@ -388,7 +393,22 @@ class Network:
             _log.error(text, self.node_id, ", ".join(mine.names) or "no node at all")
 
     def _accepted(self, transport: Transport) -> None:
-        self.link(transport, Stranger(self, None), dialled=False)
+        oldest = self._gate.admit(self.link(transport, Stranger(self, None), dialled=False))
+        if oldest is not None:
+            self.refusals["crowd"] += 1
+            oldest.fail("too many connections are in their handshakes, and it was the oldest")
+
+    def stranger_failed(self, link: Link, text: str, *args: object) -> None:
+        """A connection is closed on which the other side had not proved itself: count and log that."""
+        if link.is_refused and not link.dialled:
+            self.refusals["handshake"] += 1
+        self._complaints.warn(text, *args)
+
+    def forget_if_idle(self, peer: Peer) -> None:
+        """Forget a peer that may be a stranger's invention."""
+        if peer.is_idle and self.peers.get(peer.node) is peer:
+            peer.ports.forget_all()
+            del self.peers[peer.node]
 
     # --- dialling ---
 
@@ -529,7 +549,7 @@ class Network:
             prefix=self.node_id + "#",
             nonce=nonce,
             dialled=dialled,
-            max_message_bytes=self.settings.max_message_bytes,
+            limits=self.settings.limits,
             make_tls=self._make_tls,
         )
         self._links.add(link)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import reprlib
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -38,7 +39,7 @@ from aemp_gevent.errors import (
     InvalidPortError,
     InvalidSettingError,
     NoPortContextError,
-    SpawnRefusedError,
+    RefusedError,
 )
 from aemp_gevent.etcd_address import parse_directory
 from aemp_gevent.events import NodeDown, NodeUp, PortDied
@@ -50,7 +51,7 @@ from aemp_gevent.monitors import Monitor
 from aemp_gevent.network import PROVIDER, Network
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import DEAD, REMOTE, Port, Reason
-from aemp_gevent.requests import BETWEEN_NODES, PERL_SPAWN, Requests
+from aemp_gevent.requests import PERL_SPAWN, Requests
 from aemp_gevent.resolve import resolve_endpoint, resolve_node
 from aemp_gevent.scheduler import CallJob, Scheduler
 from aemp_gevent.services import Service, load_services
@@ -541,8 +542,18 @@ class Node(DirectoryNode):
             "ports": sum(port.state != REMOTE for port in self._ports.values()),
             "up_nodes": self.up_nodes(),
             "discarded": self._scheduler.discarded,
+            "refusals": self.refusals,
             "directory": "etcd" if self._etcd else "none" if self._embedded is None else self._embedded.role,
         }
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """How often peers were refused something, by what it was; what never was is not there.
+
+        Of peers: ``spawn`` (and whatever else runs code), ``kill``, ``directory``, ``relay``, ``monitor``.
+        Of strangers: ``handshake`` (it failed), ``crowd`` (dropped, because there were too many).
+        """
+        return dict(self._network.refusals) if self._network is not None else {}
 
     @property
     def _directory_seconds(self) -> float:
@@ -569,8 +580,8 @@ class Node(DirectoryNode):
             # Our own node port: still the peer's request. snd() would make it ours, which may do anything.
             self._requests.handle(peer, message)
             return
-        if peer is not None and not name and message and message[0] in BETWEEN_NODES:
-            raise SpawnRefusedError(f"{message[0]!r} is not relayed: it would be taken for what this node itself says")
+        if peer is not None and not self._is_here(node) and node != peer.node:
+            self._check_relay(peer, name, message)
         relay = peer is None or (self.settings is not None and self.settings.allow_relay)
         if self._is_here(node) or relay:
             self.snd(port, *message)
@@ -579,9 +590,27 @@ class Node(DirectoryNode):
         if other is not None and not other.ports.is_closed(name):
             other.send_if_connected([name, *message])
 
+    def _check_relay(self, peer: Peer, name: str, message: Message) -> None:
+        """Refuse to pass on what a peer may not send to a third node this way."""
+        if not peer.rights.relay:
+            self.count_refusal("relay")
+            raise RefusedError(f"the rules let {peer.node} relay nothing")
+        # By whoever brings it a node port judges what may be done: whether something is about its link, and
+        # who may spawn or kill. Nor are questions relayed: their answers could be such requests.
+        if not name and message and message[0] not in ("", "devnull"):
+            self.count_refusal("relay")
+            text = f"{reprlib.repr(message[0])} is not relayed: it would be taken for what this node itself says"
+            raise RefusedError(text)
+
+    def count_refusal(self, what: str) -> None:
+        """Count that a peer was refused something."""
+        if self._network is not None:
+            self._network.refusals[what] += 1
+
     def spawn_for(self, peer: Peer | None, name: str, function: Any, args: Message) -> None:
         """Create a port of this name for a peer, and run a function in it that the peer may call."""
-        self._spawn_here(name, function, args, lambda wanted: self._requests.find_function(peer, wanted))
+        warn = _log.warning if peer is None else peer.complaints.warn
+        self._spawn_here(name, function, args, lambda wanted: self._requests.find_function(peer, wanted), warn)
 
 
 def _call_if_wanted(callbacks: dict[Any, Any], guard: NodeGuard, callback: Handler, args: Message) -> None:

@@ -21,12 +21,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from greenlet import getcurrent
 
+from aemp_gevent import ids
+from aemp_gevent.complaints import Complaints
 from aemp_gevent.errors import LinkBusy, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.flow import Handover, Room
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
+from aemp_gevent.limits import Limits
 from aemp_gevent.port import Reason
 from aemp_gevent.remote import RemotePorts, Watchers
+from aemp_gevent.rules import PeerRule, rights_of
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
 from aemp_gevent.threads import get_ident
@@ -113,6 +117,12 @@ class Host(Protocol):
         """Return whether there must always be a link to this node."""
         ...
 
+    def stranger_failed(self, link: Link, text: str, *args: object) -> None:
+        """A connection is closed on which the other side had not proved itself: count and log that."""
+
+    def forget_if_idle(self, peer: Peer) -> None:
+        """Forget a peer that may be a stranger's invention."""
+
     def link_up(self, peer: Peer) -> None: ...
     def link_stays(self, peer: Peer) -> None:
         """A link that was about to rest goes on."""
@@ -135,8 +145,10 @@ class Peer:
         """The link to send on; None while there is none."""
         self.ports = RemotePorts(self, host.scheduler)
         """What this node knows of the peer's ports."""
-        self.watchers = Watchers(self)
+        self.watchers = Watchers(self, host.settings.max_watched_ports)
         """What the peer watches of ours."""
+        self.rights = self._rights_with(host)
+        """What it may do here."""
         self.can_be_found = False
         """Whether somebody knew where it listens, when asked for the sake of this link; needless if its ID says it."""
         self.high_water = host.settings.high_water_bytes
@@ -145,7 +157,7 @@ class Peer:
         self.riders: dict[Peer, None] = {}
         """Peers whose virtual links go, or are to go, over the link with this one."""
         self._host = host
-        self._limit = host.settings.max_message_bytes
+        self._limits = host.settings.limits
         self._thread = host.scheduler.thread
         self._handover = host.handover
         self._incarnation: str | None = None  # of the last link; None: there never was one
@@ -158,6 +170,15 @@ class Peer:
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._last_error = ""
         self._log = host.scheduler.log_soon
+        self.complaints = Complaints(host.scheduler.log_soon, node)
+        """What is logged about it."""
+
+    def _rights_with(self, host: Host, *speakers: str) -> PeerRule:
+        """Return what the peer may do, of whom its master, if it has one, and others speak."""
+        master = ids.master_of(self.node)
+        if master is not None and master != host.node_id:
+            speakers = (master, *speakers)
+        return rights_of(host.settings.rules, self.node, *speakers)
 
     def __repr__(self) -> str:
         return f"<Peer {self.node} {'up' if self.link else 'down'}>"
@@ -240,8 +261,7 @@ class Peer:
     def _queue_packet(self, packet: list[Any]) -> int:
         """Queue a packet for the link to be made; return its size."""
         data = self._encode(packet)
-        if len(data) > self._limit:
-            raise MessageTooLargeError(len(data), self._limit)
+        self._limits.check(packet, len(data))
         self._enqueue(data)
         return len(data)
 
@@ -260,8 +280,8 @@ class Peer:
         port = self.ports.get(name)
         if port.mailbox is not port:
             self._log(logging.DEBUG, "dropped, %s#%s was reported dead", self.node, name)
-        elif len(data) > self._limit:  # it was let pass by who did not know the way to this node
-            self._missed(name, MessageTooLargeError(len(data), self._limit))
+        elif len(data) > self._limits.bytes:  # it was let pass by who did not know the way to this node
+            self._missed(name, MessageTooLargeError(len(data), self._limits.bytes))
         elif link is None:
             self._enqueue(data)
         elif link.send_framing == "msgpack":
@@ -409,7 +429,7 @@ class Peer:
 
     def _send_translated(self, link: Lane, data: bytes) -> None:
         """Send what was queued as msgpack in another framing; what that cannot carry is lost, and reported."""
-        decoder = FRAMINGS["msgpack"].decoder(len(data) + 1)
+        decoder = FRAMINGS["msgpack"].decoder(Limits(len(data) + 1, len(data) + 1))
         decoder.feed(data)
         lost: set[str] = set()  # ports with a hole: nothing later may reach them before it is reported
         for packet in decoder:

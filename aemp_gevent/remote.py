@@ -375,11 +375,17 @@ class Watchers:
 
     Args:
         peer: Who watches.
+        limit: How many it may watch.
     """
 
-    def __init__(self, peer: Sender) -> None:
+    def __init__(self, peer: Sender, limit: int) -> None:
         self._peer = peer
+        self._limit = limit
         self._watchers: dict[str, Watcher] = {}
+
+    def may_add(self, name: str) -> bool:
+        """Return whether the peer may watch this one, too."""
+        return len(self._watchers) < self._limit or name in self._watchers
 
     def add(self, port: Port, name: str) -> None:
         """Watch a port for the peer from now on."""

@@ -14,15 +14,15 @@ import logging
 import reprlib
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NoReturn, Protocol
 
-from aemp_gevent import spawning
-from aemp_gevent.errors import AempError, SpawnRefusedError
+from aemp_gevent import monitors, spawning
+from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError
 from aemp_gevent.ids import MAX_NAME
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Port, Reason
-from aemp_gevent.scheduler import CallJob, Scheduler, describe
+from aemp_gevent.scheduler import CallJob, Job, Scheduler, describe
 from aemp_gevent.settings import Settings
 from aemp_gevent.wire.framing import name_of_port
 
@@ -33,9 +33,17 @@ _MASTERS = {"g_global", "g_set", "g_found", "g_reply", "g_chg1", "g_chg2"}
 DIRECTORY = frozenset(_CLIENTS | _MASTERS)
 """Requests of the directory's protocol."""
 
-_LINKS = {"mon0", "mon1", "kil0", "after", "refused", "bye", "idle", "stay", "via", "via_up", "via_down"}
-BETWEEN_NODES = frozenset(_LINKS) | DIRECTORY
-"""Requests that are about the node that sends them: they are relayed for nobody."""
+_READS: dict[str, Callable[[], Any]] = {
+    "g_db_family": dict,
+    "g_db_keys": list,
+    "g_db_values": list,
+    "g_find": lambda: None,
+    "g_mon1": lambda: None,
+}
+"""What reads the directory, and the answers to those who may not: to them it is empty."""
+
+_WRITES = {"g_slave", "g_upd", "g_set", "g_global"}
+"""What writes to it. Not ``g_global`` itself; but who says that is about to write the whole of it."""
 
 
 class Host(Protocol):
@@ -69,6 +77,22 @@ class Host(Protocol):
 
     def directory_request(self, peer: Peer, request: str, args: list[Any]) -> None:
         """Do what a peer asks of the directory, or take what it tells."""
+
+    def count_refusal(self, what: str) -> None:
+        """Count that a peer was refused something."""
+
+
+class _Offspring(Job):
+    """Stands with a port that a peer spawned, as a monitor that nobody hears of: that peer may kill it."""
+
+    __slots__ = ("parent",)
+
+    def __init__(self, parent: str) -> None:
+        super().__init__(None)
+        self.parent = parent
+
+    def died(self, reason: Reason) -> bool:
+        return False
 
 
 def _for_directory(request: str) -> Callable[..., None]:
@@ -106,9 +130,11 @@ class Requests:
             self._report(peer, request, error)
 
     def _report(self, peer: Peer | None, request: Any, error: Exception) -> None:
-        who = peer.node if peer else "this node"
-        text = describe(error)[:500]  # a peer chooses what stands in it
-        self._host.scheduler.log(logging.WARNING, "request %s of %s failed: %s", reprlib.repr(request), who, text)
+        what, why = reprlib.repr(request), describe(error)[:500]  # a peer chooses what stands in them
+        if peer is None:
+            self._host.scheduler.log(logging.WARNING, "request %s of this node failed: %s", what, why)
+        else:
+            peer.complaints.warn("request %s of %s failed: %s", what, peer.node, why)
 
     def _devnull(self, peer: Peer | None, *args: Any) -> None:
         """Take anything."""
@@ -135,8 +161,12 @@ class Requests:
         port = self._host.find_port(name)
         if port is None:
             peer.watchers.port_died(name, self._host.no_such_port(name))
-        else:
+        elif peer.watchers.may_add(name):
             peer.watchers.add(port, name)
+        else:
+            text = f"{peer.node} monitors as many ports here as it may"
+            peer.watchers.port_died(name, ("monitor_refused", name, text))
+            self._refuse("monitor", text)
 
     def _mon0(self, peer: Peer | None, name: Any) -> None:
         if peer is not None:
@@ -148,14 +178,21 @@ class Requests:
 
     def _kil1(self, peer: Peer | None, name: Any, *reason: Any) -> None:
         port = self._host.find_port(name_of_port(name))
-        if port is not None:
-            self._host.scheduler.kill(port, reason)
+        if port is None:
+            return
+        if peer is not None and not peer.rights.kill and not _is_parent(peer, port):
+            self._refuse("kill", f"the rules let {peer.node} kill nothing here")
+        self._host.scheduler.kill(port, reason)
 
     def _spawn(self, peer: Peer | None, name: Any, function: Any, *args: Any) -> None:
         name = name_of_port(name)
         if not name.isprintable() or not 0 < len(name) <= MAX_NAME:
             raise SpawnRefusedError(f"{name!r} is no port name")
         self._host.spawn_for(peer, name, function, args)
+        if peer is not None and not peer.rights.kill:
+            port = self._host.find_port(name)
+            if port is not None:
+                monitors.add(port, _Offspring(peer.node))
 
     def _bye(self, peer: Peer | None, *args: Any) -> None:
         if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
@@ -172,7 +209,9 @@ class Requests:
     def _eval(self, peer: Peer | None, text: str, *reply: Any) -> None:
         settings = self._host.settings
         if peer is not None and not (settings is not None and settings.allow_eval and not settings.secure):
-            raise SpawnRefusedError("eval is off here: set allow_eval=True on this node to allow it")
+            self._refuse("spawn", "eval is off here: set allow_eval=True on this node to allow it")
+        if peer is not None and not peer.rights.spawn:
+            self._refuse("spawn", f"the rules let {peer.node} run nothing here")
 
         def run() -> None:
             error, results = _evaluate(text)
@@ -182,8 +221,32 @@ class Requests:
         self._host.scheduler.enqueue_job(CallJob(None, run, ()))
 
     def directory(self, peer: Peer, request: str, args: list[Any]) -> None:
-        """Hand a request of the directory's protocol to the node."""
-        self._host.directory_request(peer, request, args)
+        """Hand a request of the directory's protocol to the node, if the peer may make it."""
+        if request in _READS and not peer.rights.may_read:
+            self._answer_emptily(peer, request, args)
+        elif request not in _WRITES or peer.rights.may_write:
+            self._host.directory_request(peer, request, args)
+            return
+        elif request == "g_slave" and peer.rights.may_read:
+            # It wants a master, and gets one: whoever may read must have somebody to ask.
+            self._host.directory_request(peer, request, [])
+        self._refuse("directory", f"the rules say {peer.rights.directory!r} for {peer.node} in the directory")
+
+    @staticmethod
+    def _answer_emptily(peer: Peer, request: str, args: list[Any]) -> None:
+        """Answer as if there were nothing: who asks waits, and the protocol has no word for a refusal."""
+        nothing = _READS[request]()
+        if request in ("g_find", "g_mon1"):
+            (name,) = args[:1]
+            peer.send_if_connected(["", "g_found" if request == "g_find" else "g_chg1", name, nothing])
+        else:
+            _family, number = args[:2]
+            peer.send_if_connected(["", "g_reply", number, nothing])
+
+    def _refuse(self, what: str, text: str) -> NoReturn:
+        """Refuse a peer something: it is counted here, and logged where the request ends."""
+        self._host.count_refusal(what)
+        raise (SpawnRefusedError if what == "spawn" else RefusedError)(text)
 
     def _call(self, peer: Peer | None, name: Any, *args: Any) -> None:
         """Call the function that an unknown request names."""
@@ -208,8 +271,13 @@ class Requests:
             return spawning.find_for_us(name)
         settings = self._host.settings
         if settings is None or settings.secure:
-            raise SpawnRefusedError("this node is secure, and runs nothing for others")
-        return spawning.find_for_peer(name, settings.allow_spawn)
+            self._refuse("spawn", "this node is secure, and runs nothing for others")
+        if not peer.rights.spawn:
+            self._refuse("spawn", f"the rules let {peer.node} run nothing here")
+        try:
+            return spawning.find_for_peer(name, settings.allow_spawn)
+        except SpawnRefusedError as error:
+            self._refuse("spawn", str(error))
 
     _TABLE: ClassVar[dict[str, Callable[..., None]]] = {
         "": _devnull,
@@ -230,6 +298,13 @@ class Requests:
         PERL_SPAWN: _spawn,
         **{request: _for_directory(request) for request in DIRECTORY},
     }
+
+
+def _is_parent(peer: Peer, port: Port) -> bool:
+    """Return whether a peer that may not kill spawned this port."""
+    standing = port.monitors
+    marks = standing if isinstance(standing, dict) else (standing,)
+    return any(isinstance(mark, _Offspring) and mark.parent == peer.node for mark in marks)
 
 
 def _evaluate(text: str) -> tuple[str, Message]:

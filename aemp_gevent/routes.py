@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -29,7 +30,9 @@ from aemp_gevent import ids
 from aemp_gevent.errors import AempError
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Reason
+from aemp_gevent.rules import rights_of
 from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.settings import Settings
 from aemp_gevent.virtual import MAX_RIDERS, VirtualPeer, closing, is_closing, is_opening
 
 MAX_CONVERSATIONS = 100_000
@@ -55,6 +58,10 @@ class Host(Protocol):
     def is_closed(self) -> bool: ...
     @property
     def scheduler(self) -> Scheduler: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def refusals(self) -> Counter[str]: ...
     def peer(self, node: str) -> Peer: ...
     def known_peer(self, node: str) -> Peer | None: ...
     def request(self, peer: Peer, message: list[Any]) -> None: ...
@@ -128,8 +135,7 @@ class Routes:
     def _drop(self, peer: Peer, origin: object, destination: object, why: str) -> None:
         self.dropped += 1
         names = tuple(map(reprlib.repr, (origin, destination)))
-        text = "dropped what %s passed on, from %s to %s: %s"
-        self._host.scheduler.log_soon(logging.WARNING, text, peer.node, *names, why)
+        peer.complaints.warn("dropped what %s passed on, from %s to %s: %s", peer.node, *names, why)
 
     def _take(self, peer: Peer, origin: str, packet: list[Any]) -> None:
         host = self._host
@@ -206,7 +212,11 @@ class Routes:
         pair = (origin, destination)
         begun = self._conversations.get(peer.node, ())
         hop = self._host.peer(door)
-        if pair not in begun and len(begun) >= 2 * MAX_CONVERSATIONS:
+        refused = next((node for node in pair if not self._may_relay(node)), None)
+        if refused is not None:
+            self._host.refusals["relay"] += 1
+            why = f"the rules of {self._host.node_id} let {refused} relay nothing"
+        elif pair not in begun and len(begun) >= 2 * MAX_CONVERSATIONS:
             why = f"{peer.node} has more conversations than its neighbour keeps"
         elif hop.is_up and not hop.is_resting:
             if hop.can_carry:
@@ -224,6 +234,12 @@ class Routes:
         else:
             why = "its master dials for too many at once"
         self._tell(peer, destination, origin, _error(destination, why))
+
+    def _may_relay(self, node: str) -> bool:
+        """Return whether the rules let a node, and its master if it has one, use this one as a relay."""
+        master = ids.master_of(node)
+        speakers = [master] if master is not None and not self._is_ours(node) else []
+        return rights_of(self._host.settings.rules, node, *speakers).relay
 
     def _may_wait(self, door: str, pair: Pair) -> bool:
         waiting = self._waiting

@@ -27,7 +27,9 @@ from typing import Any, get_args, get_type_hints
 from aemp_gevent import ids
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, NoSecretError, UnknownSettingError
 from aemp_gevent.etcd_address import EMBEDDED, DirectoryAddress, parse_directory
+from aemp_gevent.limits import MAX_ELEMENTS, Limits
 from aemp_gevent.profiles import CONFIG_VARIABLE, PROFILE_VARIABLE, Layer, read_profile
+from aemp_gevent.rules import PeerRule, read_rule
 
 PREFIX = "AEMP_"
 SECRET_VARIABLE = "AEMP_SECRET"  # noqa: S105  # the name, not the secret
@@ -109,10 +111,23 @@ class Settings:
         allow_relay: Whether ``snd`` requests of peers may make this node dial others.
         secure: Refuse spawns, function requests and ``eval`` of all peers, whatever else
             allows them.
+        rules: What peers may do here, by node ID; the first rule that matches counts, and what it does not
+            mention is allowed: ``{"peer": "web-*", "spawn": False, "kill": False, "directory": "read",
+            "relay": False}``. They mean something only where nodes prove their IDs.
         max_message_bytes: The largest message, encoded, to send or accept. A peer that sends
             more loses its link.
+        max_message_elements: The most elements that a message may have: each value in it, lists, maps and their
+            keys included. An element may take 80 bytes of memory, and one byte of the message.
+            Messages of up to 256 KiB are not counted.
         high_water_bytes: Unsent bytes on a link above which a sending greenlet is paused. The
             default is 30 ms of a 1 Gbit/s line.
+        max_watched_ports: Ports of this node that one peer may monitor. Each takes some 250 bytes.
+        max_strangers: Connections made by others that may be in their handshakes at once. One more, and the
+            oldest is dropped. 64 of them have at most 4 MiB.
+        max_strangers_per_address: The same for one address (for IPv6: one network of 64 bits). Raise it
+            where many nodes start at once behind one address.
+        accept_rate: Connections accepted in a second, beyond the first few. The default leaves room for
+            everything else: 200 handshakes take a tenth of a second.
         handshake_timeout: From a connection's start to both sides being authenticated.
         heartbeat_interval: An idle link is proved alive to the peer this often, or three times
             within the peer's own ``heartbeat_timeout`` if that is more often.
@@ -143,8 +158,14 @@ class Settings:
     allow_eval: bool = False
     allow_relay: bool = False
     secure: bool = False
+    rules: tuple[PeerRule, ...] = ()
     max_message_bytes: int = 64 * 2**20
+    max_message_elements: int = MAX_ELEMENTS
     high_water_bytes: int = 4 * 2**20
+    max_watched_ports: int = 100_000
+    max_strangers: int = 64
+    max_strangers_per_address: int = 8
+    accept_rate: float = 200.0
     handshake_timeout: float = 10.0
     heartbeat_interval: float = 5.0
     heartbeat_timeout: float = 15.0
@@ -157,6 +178,11 @@ class Settings:
         """The secrets as the wire needs them: the one to send, and then those that are accepted, too."""
         secrets = self.secret if isinstance(self.secret, tuple) else (self.secret,)
         return tuple(_wire_secret(secret) for secret in secrets if secret)
+
+    @property
+    def limits(self) -> Limits:
+        """How large messages may be."""
+        return Limits(self.max_message_bytes, self.max_message_elements)
 
     @property
     def hard_limit_bytes(self) -> int:
@@ -378,6 +404,12 @@ def _lists(value: Any) -> tuple[tuple[Any, ...], ...]:
     return tuple((item,) if isinstance(item, str) else _items(item) for item in _items(value))
 
 
+def _rules(value: Any) -> tuple[PeerRule, ...]:
+    if isinstance(value, Mapping):
+        raise TypeError("it is a list of rules: write [{…}]")
+    return tuple(map(read_rule, _items(value)))
+
+
 def _read_bool(text: str) -> bool:
     word = text.strip().lower()
     if word in {"1", "true", "yes", "on"}:
@@ -400,6 +432,10 @@ def _read_lists(text: str) -> Any:
     return json.loads(text) if text.lstrip().startswith("[") else _read_list(text)
 
 
+def _read_json(text: str) -> Any:
+    return json.loads(text)
+
+
 _KINDS: dict[Any, _Kind] = {
     bool: _Kind("it is True or False (in the environment also 1 or 0, yes or no, on or off)", _bool, _read_bool),
     int: _Kind("it is a whole number above 0", _int, int),
@@ -412,5 +448,8 @@ _KINDS: dict[Any, _Kind] = {
     tuple[str, ...]: _Kind("it is a list of strings", _texts, _read_list),
     tuple[tuple[Any, ...], ...]: _Kind(
         "it is a list of names and [name, argument, …] lists (in the environment: names, or JSON)", _lists, _read_lists
+    ),
+    tuple[PeerRule, ...]: _Kind(
+        "it is a list of rules like {'peer': 'web-*', 'spawn': False} (in the environment as JSON)", _rules, _read_json
     ),
 }

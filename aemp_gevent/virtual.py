@@ -29,7 +29,7 @@ import logging
 from typing import Any
 
 from aemp_gevent import ids
-from aemp_gevent.errors import MessageTooLargeError
+from aemp_gevent.limits import Limits
 from aemp_gevent.peer import Host, Outlet, Peer
 from aemp_gevent.port import Reason
 from aemp_gevent.wire.framing import FRAMINGS
@@ -39,6 +39,9 @@ DOWN = "via_down"
 
 MAX_WORD = 100
 """Characters in what an opening says: ours have ten."""
+
+_WRAPPING_ELEMENTS = 5
+"""The array around a packet, and what stands before the packet in it."""
 
 MAX_RIDERS = 10_000
 """Virtual links over one link that others may open here: a few KiB each."""
@@ -87,19 +90,19 @@ class VirtualLink:
         origin: This node's ID.
         destination: The other end's.
         incarnation: Of the other end.
-        limit: Bytes that a packet may have with everything around it.
+        limits: What a packet may have with everything around it.
     """
 
     send_framing = "msgpack"
 
-    def __init__(self, carrier: Peer, origin: str, destination: str, incarnation: str, limit: int) -> None:
+    def __init__(self, carrier: Peer, origin: str, destination: str, incarnation: str, limits: Limits) -> None:
         self.incarnation = incarnation
         self._carrier = carrier
         self._encode = FRAMINGS["msgpack"].encoder()
         # An array of five, the last of which is the packet: it is encoded once, wherever it goes.
         self._wrapping = self._encode(["", "via", origin, destination, None])[:-1]
-        self.limit = limit - len(self._wrapping)
-        """Bytes that a packet may have."""
+        self._limits = limits.less(len(self._wrapping), _WRAPPING_ELEMENTS)
+        self._unchecked = self._limits.unchecked_bytes
 
     @property
     def transport(self) -> Outlet:
@@ -115,8 +118,8 @@ class VirtualLink:
             UnencodableMessageError, MessageTooLargeError: Nothing was sent.
         """
         data = self._encode(packet)
-        if len(data) > self.limit:
-            raise MessageTooLargeError(len(data), self.limit)
+        if len(data) > self._unchecked:
+            self._limits.check(packet, len(data))
         self.send_encoded(data)
         return len(data)
 
@@ -138,12 +141,13 @@ class VirtualPeer(Peer):
 
     def __init__(self, node: str, host: Host, hop: str) -> None:
         super().__init__(node, host)
+        self.rights = self._rights_with(host, hop)
         self._hop = hop
         self._carrier: Peer | None = None  # while there is a link, or may be one
         self._word = ""  # of ours, in the opening under way or the link that is up
         self._heard = ""  # the other's
         self._timer: Any = None  # gevent's watchers have no types
-        self._limit -= len(self._wrapped(None))
+        self._limits = self._limits.less(len(self._wrapped(None)), _WRAPPING_ELEMENTS)
 
     def _wrapped(self, packet: list[Any] | None) -> bytes:
         return self._encode(["", "via", self._host.node_id, self.node, packet])
@@ -210,8 +214,8 @@ class VirtualPeer(Peer):
         if echo == self._word and self.link is None and self._carrier is not None:
             self._dialling = False
             self._stop_timer()
-            limit = self._host.settings.max_message_bytes
-            self._use(VirtualLink(self._carrier, self._host.node_id, self.node, uniq, limit))
+            limits = self._host.settings.limits
+            self._use(VirtualLink(self._carrier, self._host.node_id, self.node, uniq, limits))
 
     # --- the link going ---
 

@@ -76,3 +76,17 @@ def node() -> Iterator[LocalNode]:
     if context is not None:
         getcurrent().aemp_port = None  # type: ignore[attr-defined]
     assert context is None, "the test left the context of a port behind"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell what the hostile peers did: their tests record figures."""
+    lines = [
+        f"{report.nodeid.rpartition('::')[2]}: {text}"
+        for report in terminalreporter.getreports("passed")
+        for name, text in report.user_properties
+        if name == "hostile"
+    ]
+    if lines:
+        terminalreporter.section("what hostile peers came to")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -17,6 +17,7 @@ import gevent
 from gevent import socket
 from gevent.event import AsyncResult
 
+from aemp_gevent.limits import Limits
 from aemp_gevent.node import Node
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
@@ -100,7 +101,7 @@ class RawPeer:
         )
         self.handshake = Handshake(greeting, self.nonce, secret.encode())
         self.encode = FRAMINGS[framing].encoder()
-        self._decoder = FRAMINGS[framing].decoder(2**26)
+        self._decoder = FRAMINGS[framing].decoder(Limits(2**26))
         self._packets: list[Any] = []
 
     @classmethod

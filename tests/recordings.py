@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aemp_gevent.limits import Limits
 from aemp_gevent.wire.framing import FRAMINGS
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -91,7 +92,7 @@ class Recording:
         if not self.is_readable:
             return
         sides = {"a": self.a, "b": self.b}
-        decoders = {node: FRAMINGS[side.framing].foreign_decoder(2**20) for node, side in sides.items()}
+        decoders = {node: FRAMINGS[side.framing].foreign_decoder(Limits(2**20)) for node, side in sides.items()}
         skip = {node: len(side.stream) - len(side.packets) for node, side in sides.items()}
         raw = {"a": b"", "b": b""}
         for node, data in self.chunks:

@@ -25,6 +25,7 @@ from gevent import socket
 
 from aemp_gevent import SELF
 from aemp_gevent.engine import Query
+from aemp_gevent.limits import Limits
 from aemp_gevent.node import Node
 from aemp_gevent.requests import PERL_SPAWN
 from aemp_gevent.spawning import spawnable
@@ -190,7 +191,7 @@ class ReplayPeer:
         method, their_token, chosen = self._line().split(b";")
         assert method == b"hmac_sha3_512"
         assert auth.verify("hmac_sha3_512", their_token, secret, self.greeting, self.side.lines)
-        self._decoder = FRAMINGS[chosen.decode()].foreign_decoder(2**20)
+        self._decoder = FRAMINGS[chosen.decode()].foreign_decoder(Limits(2**20))
         self._feed(self._buffer)
         return chosen.decode()
 

@@ -16,7 +16,7 @@ from tests.helpers import wait_until
 from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, node_factory
 
 LIMIT = 20_000
-HANDSHAKE_TIMEOUT = 0.15
+HANDSHAKE_TIMEOUT = 0.4
 
 
 class PingPong:

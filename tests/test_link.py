@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
+import socket as std_socket
 from collections.abc import Iterator
 
+import gevent
 import pytest
 
 from aemp_gevent.link import Link
@@ -201,3 +204,99 @@ def test_connections_that_wait_for_themselves_lose_the_link(node: Node, whom: st
         assert "waits for itself" in died.wait()[2]
         assert first.closed()
         assert second.closed()
+
+
+# --- requests take turns ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each request have a turn of its own."""
+    monkeypatch.setattr("aemp_gevent.link.SLICE_SECONDS", 0.0)
+
+
+def asked(inbox: Inbox, number: int) -> list[list[object]]:
+    """Return a request that sends a number to an inbox, and a message with the next."""
+    return [["", "snd", inbox.port, number], [name_of(inbox), number + 1]]
+
+
+def many(inbox: Inbox, count: int, begin: int = 0) -> list[list[object]]:
+    return [packet for number in range(begin, begin + count, 2) for packet in asked(inbox, number)]
+
+
+def test_requests_of_one_peer_do_not_make_another_wait(short_turns: None, node: Node) -> None:
+    """However many come in one read."""
+    inbox = Inbox(node)
+    seen = [0]
+    with RawPeer.dial(node).shake() as peer:
+        assert peer.answers()
+        peer.send(*(["", "snd", inbox.port, number] for number in range(3000)))
+        while seen[-1] < 3000:
+            gevent.sleep(0.0001)  # by a timer, as a turn of callbacks is none of the loop
+            seen.append(len(inbox.messages))
+            assert len(seen) < 100_000
+    assert max(after - before for before, after in itertools.pairwise(seen)) < 100
+
+
+def test_order_holds_although_requests_wait_for_their_turns(short_turns: None, node: Node) -> None:
+    """Among requests and messages, over several reads, and with the end of the connection behind them."""
+    inbox = Inbox(node)
+    with RawPeer.dial(node).shake() as peer:
+        peer.send(*many(inbox, 1000))
+        peer.send(*many(inbox, 1000, 1000))
+        peer.sock.shutdown(std_socket.SHUT_WR)
+        wait_until(lambda: len(inbox.messages) == 2000, within=20, show=lambda: len(inbox.messages))
+        assert inbox.messages == [(number,) for number in range(2000)]
+        wait_until(lambda: not node.up_nodes())
+
+
+def test_order_holds_when_requests_come_in_the_same_read_as_the_auth_line(short_turns: None, node: Node) -> None:
+    inbox = Inbox(node)
+    with RawPeer.dial(node) as peer:
+        peer.greet()
+        while peer.handshake.state.name != "VERIFIED":
+            peer.handshake.receive(peer._read())
+        data = b"".join(map(peer.encode, many(inbox, 1000)))
+        assert len(data) > 3 * 4096
+        peer.sock.sendall(peer.handshake.prove() + data)
+        wait_until(lambda: len(inbox.messages) == 1000, within=20, show=lambda: len(inbox.messages))
+    assert inbox.messages == [(number,) for number in range(1000)]
+
+
+def test_what_an_after_held_back_takes_turns_too(short_turns: None, node: Node) -> None:
+    inbox = Inbox(node)
+    first, second = two_connections(node)
+    with first, second:
+        second.send(["", "after", first.nonce], *many(inbox, 1000, 1000))
+        first.send(*many(inbox, 1000))
+        wait_until(lambda: len(inbox.messages) == 1000, within=20, show=lambda: len(inbox.messages))
+        turns(50)
+        assert len(inbox.messages) == 1000
+        first.sock.shutdown(std_socket.SHUT_WR)
+        wait_until(lambda: len(inbox.messages) > 1000, within=20)
+        assert len(inbox.messages) < 2000, "all in one turn"
+        second.send(*many(inbox, 1000, 2000))
+        wait_until(lambda: len(inbox.messages) == 3000, within=20, show=lambda: len(inbox.messages))
+    assert inbox.messages == [(number,) for number in range(3000)]
+
+
+@pytest.mark.parametrize("end", ["shutdown", "reset", "garbage"])
+def test_link_that_ends_while_requests_wait_for_their_turns(short_turns: None, node: Node, end: str) -> None:
+    inbox = Inbox(node)
+    with RawPeer.dial(node).shake() as peer:
+        peer.send(*(["", "snd", inbox.port, number] for number in range(5000)))
+        wait_until(lambda: inbox.messages)
+        assert len(inbox.messages) < 5000, "nothing waits"
+        if end == "shutdown":
+            node.shutdown(0.5)
+        elif end == "reset":
+            assert node._network is not None
+            node._network.peer(peer.name)._lose("by the test")
+        else:
+            peer.sock.sendall(b"\xc1")
+            wait_until(lambda: not node.up_nodes(), within=20)
+        count = len(inbox.messages)
+        turns(20)
+        assert len(inbox.messages) == count
+        assert inbox.messages == [(number,) for number in range(count)]
+        assert peer.closed()

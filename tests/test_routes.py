@@ -79,6 +79,7 @@ def test_what_is_not_echoed_is_not_heard(make_node: MakeNode) -> None:
         slave.send(via(me, public.NODE(), up(me, "other word")), via(me, public.NODE(), [name, "of no link"]))
         assert deaths.wait()[0] == "transport_error"
         slave.send(via(me, public.NODE(), up(me, "other word", "guessed")), via(me, public.NODE(), [name, "of none"]))
+        assert slave.packet()[4][:3] == ["", "via_up", public.NODE()]
         assert slave.answers()
     assert inbox.messages == [("in time",)]
 

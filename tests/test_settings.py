@@ -8,7 +8,7 @@ import math
 import re
 import runpy
 import traceback
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from aemp_gevent.errors import InvalidSettingError, NoSecretError, ProfileError, UnknownSettingError
 from aemp_gevent.etcd_address import DirectoryAddress
+from aemp_gevent.rules import PeerRule
 from aemp_gevent.settings import SECRET_VARIABLE, Settings, make_settings, variable_of
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 
 def file_of(tmp_path: Path, content: object) -> dict[str, str]:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content, default=asdict))
     path.chmod(0o600)
     return {"AEMP_CONFIG": str(path)}
 
@@ -227,6 +228,7 @@ def test_lists_may_be_any_iterable() -> None:
         ("AEMP_HIGH_WATER_BYTES", "1024", "high_water_bytes", 1024),
         ("AEMP_HANDSHAKE_TIMEOUT", "1.5", "handshake_timeout", 1.5),
         ("AEMP_MONITOR_TIMEOUT", "15", "monitor_timeout", 15.0),
+        ("AEMP_RULES", '[{"peer": "web-*", "spawn": false}]', "rules", (PeerRule(peer="web-*", spawn=False),)),
     ],
 )
 def test_variable_is_read(variable: str, text: str, name: str, value: object) -> None:
@@ -240,7 +242,7 @@ SAMPLES[DirectoryAddress] = "etcd://host"
 @pytest.mark.parametrize("name", [setting.name for setting in fields(Settings)])
 def test_every_setting_has_a_variable_and_a_profile_key(tmp_path: Path, name: str) -> None:
     default = getattr(Settings(), name)
-    text = SAMPLES[type(default)]
+    text = '[{"peer": "x", "kill": false}]' if name == "rules" else SAMPLES[type(default)]
     environ = {SECRET_VARIABLE: "s", variable_of(name): text}
     from_environment = getattr(make_settings({}, environ), name)
     assert from_environment != default
@@ -258,6 +260,8 @@ def test_every_setting_has_a_variable_and_a_profile_key(tmp_path: Path, name: st
         ("AEMP_HANDSHAKE_TIMEOUT", "none"),
         ("AEMP_MONITOR_TIMEOUT", "soon"),
         ("AEMP_SEEDS", "a:b:c"),
+        ("AEMP_RULES", "web-*"),
+        ("AEMP_RULES", '{"peer": "web-*"}'),
         ("AEMP_BINDS", "1:2:3"),
         ("AEMP_NODEID", "a b"),
         ("AEMP_SERVICES", '["shop"'),

@@ -11,6 +11,7 @@ sockets, and processes.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import Counter, deque
@@ -442,6 +443,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
         "TlsTransport",
         lambda inner, tls, _hub, secured: TlsTransport(inner, tls, AtOnce(), secured),  # type: ignore[arg-type]
     )
+    monkeypatch.setattr(aemp_gevent.link, "SLICE_SECONDS", math.inf)  # the loop has no turns here
     monkeypatch.setattr(logging.getLogger("aemp_gevent"), "disabled", True)
 
 

@@ -26,6 +26,7 @@ from gevent import socket
 
 from aemp_gevent.errors import AempError, FramingError, GreetingError
 from aemp_gevent.ids import Endpoint, parse_endpoint
+from aemp_gevent.limits import Limits
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
 
@@ -113,7 +114,7 @@ class Side:
         if found is None:
             return self._give_up(f"framing {_printable(framing)} is none that can be decoded here")
         is_ours = self.greeting is not None and self.greeting.is_ours
-        decoder = (found.decoder if is_ours else found.foreign_decoder)(_MAX_MESSAGE_BYTES)
+        decoder = (found.decoder if is_ours else found.foreign_decoder)(Limits(_MAX_MESSAGE_BYTES))
         self._read = lambda data: self._read_packets(found, decoder, data)
         return left
 

@@ -16,6 +16,7 @@ module                       what it knows
 :mod:`~.wire.framing_msgpack` packets as msgpack
 :mod:`~.wire.framing_cbor`   packets as CBOR, if cbor2 is installed
 :mod:`~.wire.framing_json`   packets as JSON
+:mod:`~.wire.counting`       how many elements are in messages that come
 :mod:`~.wire.values`         which values may travel, and what is wrong with others
 ============================ ===================================================
 

@@ -6,7 +6,7 @@ After the handshake each direction is a stream of arrays, ``[portname, element,
 adding one is adding a row::
 
     encode = FRAMINGS["json"].encoder()
-    decoder = FRAMINGS["json"].decoder(max_message_bytes)
+    decoder = FRAMINGS["json"].decoder(Limits(max_message_bytes))
 
     decoder.feed(data)
     try:
@@ -33,6 +33,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from aemp_gevent.errors import FramingError
+from aemp_gevent.limits import Limits
 
 from . import framing_json, framing_msgpack
 
@@ -62,7 +63,7 @@ class Framing:
         name: As in the greeting.
         encoder: Makes a function from a packet to bytes, for one link. It raises
             :class:`~aemp_gevent.errors.UnencodableMessageError`, and stays usable.
-        decoder: Makes a decoder for one link with a node of ours, given ``max_message_bytes``.
+        decoder: Makes a decoder for one link with a node of ours, given how large messages may be.
         foreign_decoder: The same for a link with another program, whose strings may have no mark
             for text or binary, as Perl's have none: there everything is ``str``.
         errors: What iterating a decoder raises when the peer's bytes are wrong.
@@ -72,8 +73,8 @@ class Framing:
 
     name: str
     encoder: Callable[[], Encoder]
-    decoder: Callable[[int], Decoder]
-    foreign_decoder: Callable[[int], Decoder]
+    decoder: Callable[[Limits], Decoder]
+    foreign_decoder: Callable[[Limits], Decoder]
     errors: tuple[type[Exception], ...]
     translate: Callable[[Exception], FramingError]
 

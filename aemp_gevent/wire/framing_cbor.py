@@ -28,7 +28,9 @@ from typing import Any
 import cbor2
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
+from aemp_gevent.limits import UNCOUNTED_BYTES, Limits
 
+from .counting import too_many
 from .values import Rules, lone_surrogate
 
 # CBOR::XS neither sends nor takes more. Tags count as a level, there and here.
@@ -122,12 +124,14 @@ class _Scanner:
 
     Args:
         text: What there is of it.
-        limit: How long it may be.
+        limits: How large it may be.
     """
 
-    def __init__(self, text: bytes, limit: int) -> None:
+    def __init__(self, text: bytes, limits: Limits) -> None:
         self.text = bytearray(text)
-        self._limit = limit
+        self._limit = limits.bytes
+        self._elements = limits.elements
+        self._count = 0
         self._position = 0  # of the next header; beyond the text while a string is incomplete
         self._open: list[int] = []  # how many items are still to come, the innermost last
         self._is_whole = False
@@ -140,7 +144,8 @@ class _Scanner:
         """
         size = len(self.text)
         while not self._is_whole and self._position < size and self._skip_header(size):
-            pass
+            if self._count > self._elements and self._position > UNCOUNTED_BYTES:
+                raise too_many(self._elements)
         is_complete = self._is_whole and self._position <= size
         # One more, because what is incomplete needs at least a byte.
         if max(self._position, size + 1 if not is_complete else 0) > self._limit:
@@ -163,6 +168,7 @@ class _Scanner:
         elif length > 27 and header != _BREAK:
             raise FramingError(f"the peer sent what is no CBOR: there is no header {header:#04x}")
         self._position = position
+        self._count += major != _TAG and header != _BREAK
         if header == _BREAK:
             if not self._open or self._open.pop() != _UNTIL_BREAK:
                 raise FramingError("the peer sent what is no CBOR: a break where there is nothing to end")
@@ -230,12 +236,13 @@ class CborDecoder:
     decoded from them.
 
     Args:
-        max_message_bytes: The longest message that is accepted.
+        limits: The largest message that is accepted.
         bytes_are_text: Whether byte strings are Latin-1 text, as from Perl.
     """
 
-    def __init__(self, max_message_bytes: int, *, bytes_are_text: bool = False) -> None:
-        self._limit = max_message_bytes
+    def __init__(self, limits: Limits, *, bytes_are_text: bool = False) -> None:
+        self._limits = limits
+        self._limit = limits.bytes
         self._bytes_are_text = bytes_are_text
         self._plain = _KEYS - {bytes} if bytes_are_text else _KEYS
         self._data = b""
@@ -264,13 +271,15 @@ class CborDecoder:
             except _REFUSALS as error:
                 # cbor2 may see a fault before the item is complete. Whether that is one must not
                 # depend on where the stream is cut, so it is the scanner that tells.
-                self._cut = _Scanner(data[begin:], self._limit)
+                self._cut = _Scanner(data[begin:], self._limits)
                 if self._cut.find_end():
                     raise _no_cbor(error) from error
                 return
             begin, before = file.tell(), begin
             if begin - before > self._limit:
                 raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
+            if begin - before > self._limits.counted_bytes:
+                _Scanner(data[before:begin], self._limits).find_end()
             yield self._in_our_types(packet)
 
     def _new_decode(self, file: BytesIO) -> Callable[[], Any]:

@@ -24,7 +24,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
+from aemp_gevent.limits import Limits
 
+from .counting import count_json
 from .values import Rules, lone_surrogate
 
 # JSON::XS neither sends nor takes more, so no Perl node loses its link by this.
@@ -117,8 +119,9 @@ class JsonDecoder:
     decoded from them.
     """
 
-    def __init__(self, max_message_bytes: int) -> None:
-        self._limit = max_message_bytes
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._limit = limits.bytes
         self._data = b""
         # The unfinished text: what earlier reads had of it, and how far it is.
         self._text = bytearray()
@@ -201,6 +204,8 @@ class JsonDecoder:
 
     def _take(self) -> list[Any]:
         raw, self._text = self._text, bytearray()
+        if len(raw) > self._limits.counted_bytes:
+            count_json(raw, self._limits.elements)
         try:
             text = raw.decode("utf-8")
             packet: list[Any] = _DECODER.decode(text)

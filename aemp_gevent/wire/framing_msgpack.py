@@ -34,7 +34,9 @@ from typing import Any, NoReturn
 import msgpack
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
+from aemp_gevent.limits import UNCOUNTED_BYTES, Limits
 
+from .counting import MsgpackCounter
 from .values import Rules, lone_surrogate
 
 # What an Unpacker raises about bytes it does not like. ValueError is most of it
@@ -120,8 +122,10 @@ def _refuse_extension(code: int, _data: bytes) -> NoReturn:
     raise ValueError(f"extension type {code} (no framing of ours has any)")
 
 
-def _new_unpacker(max_message_bytes: int) -> Any:
+def _new_unpacker(limits: Limits) -> Any:
     # Any: msgpack ships no types.
+    max_message_bytes = limits.bytes
+    most = min(max_message_bytes, limits.counted_bytes)
     return msgpack.Unpacker(
         raw=False,
         # Keys may be any scalar; the default lets only str and bytes through.
@@ -134,8 +138,8 @@ def _new_unpacker(max_message_bytes: int) -> Any:
         # only when they are complete; it is the decoder's own count that stops them.
         max_str_len=max_message_bytes,
         max_bin_len=max_message_bytes,
-        max_array_len=max_message_bytes,
-        max_map_len=max_message_bytes // 2,
+        max_array_len=most,
+        max_map_len=most // 2,
         # A message's beginning and the piece that completes it; never reached,
         # because the decoder below feeds no more than this.
         max_buffer_size=2 * max_message_bytes,
@@ -157,20 +161,25 @@ class MsgpackDecoder:
     it could not parse yet, and a list can grow for ever without counting.
 
     Memory: at most twice ``max_message_bytes`` and one read in bytes, besides the
-    objects decoded from them (a byte can be an empty list, which takes 56), and what
+    objects decoded from them (:mod:`aemp_gevent.limits`), what of them is kept to be counted, and what
     the Unpacker sets aside for lists that were only announced: up to 80 KB for each of
     1024 levels.
     """
 
-    def __init__(self, max_message_bytes: int) -> None:
-        self._limit = max_message_bytes
-        self._unpacker = _new_unpacker(max_message_bytes)
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._limit = limits.bytes
+        self._piece = min(limits.bytes, UNCOUNTED_BYTES)
+        self._counted = limits.counted_bytes
+        self._counter: MsgpackCounter | None = None  # of the unfinished message, once it is long
+        self._unpacker = _new_unpacker(limits)
         self._data: bytes | memoryview = b""
         self._fed = 0
         # Where in the stream the unfinished message began, or a packet boundary
-        # before that; then _since holds the bytes from there to the end of that read.
+        # before that; and the bytes from there on, unless they are counted already.
         self._begin = 0
-        self._since = b""
+        self._is_exact = True
+        self._since = bytearray()
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take what came next. The buffer may be reused after the next iteration."""
@@ -185,9 +194,9 @@ class MsgpackDecoder:
         # one packet: then all this is latency.
         data, self._data = self._data, b""
         unpacker, limit = self._unpacker, self._limit
-        # In pieces no larger than the limit, so that a message above it never is
+        # In pieces no larger than the limits, so that a message above them never is
         # within one piece, and all counting is done at the seams.
-        for piece in (data,) if len(data) <= limit else _cut(data, limit):
+        for piece in (data,) if len(data) <= self._piece else _cut(data, self._piece):
             unpacker.feed(piece)
             before = self._fed
             self._fed = fed = before + len(piece)
@@ -198,29 +207,55 @@ class MsgpackDecoder:
                 end = unpacker.tell()
                 if end - self._begin > limit:
                     self._check_size(end)
-                self._begin, self._since = end, b""
+                if end - self._begin > self._counted:
+                    self._count(piece[: end - before], end)
+                self._begin, self._is_exact = end, True
+                if self._since or self._counter is not None:
+                    self._since, self._counter = bytearray(), None
                 yield (first,)
                 if end < fed:
-                    self._since = bytes(piece[end - before :])
+                    self._since += piece[end - before :]
+                    self._is_exact = False
                     yield unpacker
+            elif self._counter is not None or fed - self._begin > self._counted:
+                self._count(piece, fed)
+            else:
+                self._since += piece
             if fed - self._begin >= limit:
                 # One more, because a message that has come this far is not complete.
                 self._check_size(fed + 1)
 
     def _check_size(self, needed: int) -> None:
         """Refuse the message that ends at ``needed`` in the stream, or later."""
-        if needed - self._begin > self._limit and self._since:
+        if needed - self._begin > self._limit and not self._is_exact:
             self._find_begin()
         if needed - self._begin > self._limit:
             raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
 
+    def _count(self, piece: bytes | memoryview, end: int) -> None:
+        """Count the elements of a message that may be a long one, up to ``end`` in the stream.
+
+        Raises:
+            FramingError: There are too many.
+        """
+        if self._counter is not None:
+            self._counter.feed(piece)
+            return
+        if not self._is_exact:
+            self._find_begin()
+        self._since += piece
+        if end - self._begin > self._counted:
+            self._counter = MsgpackCounter(self._limits.elements)
+            self._counter.feed(self._since)
+            self._since = bytearray()
+
     def _find_begin(self) -> None:
         """Find out where exactly the unfinished message began.
 
-        Rare: only when it could be too large. Parses the read it began in a second
+        Rare: only when it could be too large. Parses what came since it began a second
         time, which is cheaper than asking for each packet where it ended.
         """
-        unpacker = _new_unpacker(self._limit)
+        unpacker = _new_unpacker(self._limits)
         unpacker.feed(self._since)
         done = 0
         try:
@@ -229,7 +264,8 @@ class MsgpackDecoder:
                 done = unpacker.tell()
         except msgpack.OutOfData:
             self._begin += done
-            self._since = b""
+            del self._since[:done]
+            self._is_exact = True
 
 
 def _cut(data: bytes | memoryview, size: int) -> Iterator[bytes | memoryview]:

@@ -31,6 +31,10 @@ _CHARSET = "utf-8"
 # A Perl string is a row of code points up to 255 here, each written as one byte. What Perl sends as UTF-8
 # it takes for as many characters as there are bytes, in its port IDs, too.
 _PERL_CHARSET = "latin-1"
+# Perl's greetings have a dozen fields, and lists of four. What these words become in memory is fifty
+# times as much as the line, if there are thousands of them.
+MAX_FIELDS = 64
+MAX_LIST = 64
 
 # The first five fields have a place; what follows has a name.
 _FIXED_FIELDS = 5
@@ -148,7 +152,9 @@ def parse_greeting(line: bytes) -> Greeting:
     word, _, _ = line.partition(b";")
     _check_protocol(word)
     # Split first, unescape second: an escaped separator is no separator.
-    fields = line.split(b";")
+    fields = line.split(b";", MAX_FIELDS)
+    if len(fields) > MAX_FIELDS:
+        raise GreetingError(f"the greeting has more than {MAX_FIELDS} fields")
     if len(fields) < _FIXED_FIELDS:
         raise GreetingError(f"the greeting has {len(fields)} fields, and {_FIXED_FIELDS} are needed")
     is_perls = any(field.startswith(f"provider={_PERL_PROVIDER}".encode()) for field in fields[_FIXED_FIELDS:])
@@ -185,7 +191,10 @@ def _check_node(node: str) -> None:
 
 
 def _parse_list(field: bytes, charset: str) -> tuple[str, ...]:
-    return tuple(_unescape(element, charset) for element in field.split(b",") if element)
+    elements = field.split(b",", MAX_LIST)
+    if len(elements) > MAX_LIST:
+        raise GreetingError(f"the greeting has a list of more than {MAX_LIST} words")
+    return tuple(_unescape(element, charset) for element in elements if element)
 
 
 def _parse_pair(field: bytes, charset: str) -> tuple[str, str]:
@@ -205,7 +214,13 @@ def _unescape(field: bytes, charset: str) -> str:
     # Any %XX is read, though we and Perl write only a few: the bytes are
     # replaced before decoding, so even an escaped UTF-8 sequence comes out right.
     # A '%' without two digits after it stays what it is.
-    raw = _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), field)
+    # Not by sub(), which keeps all the pieces: a hundred bytes for each escape.
+    raw, position = bytearray(), 0
+    for match in _ESCAPE.finditer(field):
+        raw += field[position : match.start()]
+        raw.append(int(match[1], 16))
+        position = match.end()
+    raw += field[position:]
     try:
         return raw.decode(charset)
     except UnicodeDecodeError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from aemp_gevent.errors import UnencodableMessageError
+from aemp_gevent.limits import Limits
 from aemp_gevent.wire.framing import FRAMINGS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "framings.md").read_text()
@@ -39,7 +40,7 @@ def value_of(literal: str) -> Any:
 
 
 def read(framing: str, data: bytes, *, from_perl: bool) -> Any:
-    decoder = (FRAMINGS[framing].foreign_decoder if from_perl else FRAMINGS[framing].decoder)(10**6)
+    decoder = (FRAMINGS[framing].foreign_decoder if from_perl else FRAMINGS[framing].decoder)(Limits(10**6))
     decoder.feed(data)
     ((_, value),) = decoder
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import runpy
 
-from aemp_gevent.requests import BETWEEN_NODES, DIRECTORY, Requests
+from aemp_gevent.requests import DIRECTORY, Requests
 from aemp_gevent.wire.handshake import TRANSITIONS, Refused, State
 from tests.networking import ROOT
 
@@ -15,7 +15,8 @@ DIAGRAM = runpy.run_path(str(ROOT / "docs" / "handshake_diagram.py"))
 
 def test_page_has_a_row_for_every_request():
     rows = "\n".join(line.split("|")[1] for line in PAGE.splitlines() if line.startswith("|"))
-    for request in {*Requests._TABLE, *BETWEEN_NODES, *DIRECTORY}:
+    of_links = {"after", "refused", "idle", "stay", "via_up", "via_down"}
+    for request in {*Requests._TABLE, *of_links, *DIRECTORY}:
         wanted = f"`{request}`" if request else '`""`'
         assert wanted in rows or f'"{request}"' in rows, request
 

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
+from aemp_gevent.limits import Limits
 from aemp_gevent.wire import framing_cbor, framing_json, values
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
 from aemp_gevent.wire.framing_cbor import CborDecoder
@@ -41,7 +42,7 @@ def read(
     framing: Framing, pieces: Iterable[bytes | memoryview], limit: int = LIMIT, *, from_perl: bool = False
 ) -> tuple[list[Any], FramingError | None]:
     """Decode as a link does; what came before an error, and the error."""
-    decoder, packets = (framing.foreign_decoder if from_perl else framing.decoder)(limit), []
+    decoder, packets = (framing.foreign_decoder if from_perl else framing.decoder)(Limits(limit)), []
     try:
         for piece in pieces:
             decoder.feed(piece)
@@ -85,7 +86,7 @@ def test_no_bytes_are_no_packets(framing: Framing) -> None:
 
 @each_framing
 def test_bytes_fed_twice_before_a_loop_are_not_lost(framing: Framing) -> None:
-    decoder = framing.decoder(LIMIT)
+    decoder = framing.decoder(Limits(LIMIT))
     data = framing.encoder()(["p", "abc"]) * 2
     decoder.feed(memoryview(data)[:5])
     decoder.feed(memoryview(data)[5:])
@@ -525,7 +526,7 @@ def test_many_small_messages_in_one_read_do_not_trip_the_limit(framing: Framing)
 @pytest.mark.parametrize("of_ints", [True, False], ids=["many-elements", "one-text"])
 def test_an_endless_message_is_refused_as_soon_as_the_limit_is_reached(framing: Framing, of_ints: bool) -> None:
     data = sized(framing, 60_000, of_ints=of_ints)
-    decoder = framing.decoder(5000)
+    decoder = framing.decoder(Limits(5000))
     fed = 0
     with pytest.raises(framing.errors):
         for start in range(0, len(data), 100):
@@ -725,7 +726,7 @@ def test_what_was_received_can_be_sent_on(framing: Framing, data: st.DataObject)
 
 def test_every_row_of_the_table_has_its_own_name() -> None:
     assert [framing.name for framing in FRAMINGS.values()] == list(FRAMINGS) == ["msgpack", "cbor", "json"]
-    decoder: Decoder = FRAMINGS["json"].decoder(10)
+    decoder: Decoder = FRAMINGS["json"].decoder(Limits(10))
     assert list(decoder) == []
 
 

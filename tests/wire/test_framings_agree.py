@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemp_gevent.errors import UnencodableMessageError
+from aemp_gevent.limits import Limits
 from aemp_gevent.wire.framing import FRAMINGS
 
 INTS = {"msgpack": (-(2**63), 2**64 - 1), "cbor": (-(2**64), 2**64 - 1), "json": (-(10**4000), 10**4000)}
@@ -73,7 +74,7 @@ values = st.recursive(
 
 def arrival(framing: str, packet: list[Any], *, from_perl: bool) -> list[Any]:
     made = FRAMINGS[framing]
-    decoder = (made.foreign_decoder if from_perl else made.decoder)(10**6)
+    decoder = (made.foreign_decoder if from_perl else made.decoder)(Limits(10**6))
     decoder.feed(made.encoder()(packet))
     (received,) = decoder
     return received

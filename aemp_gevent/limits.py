@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""How large a message may be: its bytes, and the elements that they become.
+
+Bytes alone are no bound for memory. An empty list is one byte of msgpack and 56 of memory, with
+8 more where it stands; a map of one pair three bytes, and 230: what 64 MiB become may be 5 GiB. So the
+*elements* are counted as well: every value in a message, lists, maps and their keys
+included.
+
+Most messages need no count, as no message has more elements than bytes. Those that are longer than
+the bound are counted by their sender, who hears of it, and by their receiver, who trusts nobody:
+while they come, in what is cut by the end of a read.
+
+How it counts what comes is :mod:`aemp_gevent.wire.counting`'s. Nesting needs no bound of
+ours: the decoders refuse what is deeper than some hundred levels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from aemp_gevent.errors import MessageTooLargeError
+
+MAX_ELEMENTS = 1_000_000
+"""Some 80 MB at worst, and 8 MB of floats."""
+
+UNCOUNTED_BYTES = 256 * 1024
+"""A read: what comes in one is decoded at once, and not counted."""
+
+
+class Limits(NamedTuple):
+    """What a message may have, with everything around it."""
+
+    bytes: int
+    elements: int = MAX_ELEMENTS
+
+    @property
+    def unchecked_bytes(self) -> int:
+        """How long a message may be that needs no check at all."""
+        return min(self.bytes, self.counted_bytes)
+
+    @property
+    def counted_bytes(self) -> int:
+        """How long one is at least whose elements are counted, less one."""
+        return max(self.elements, UNCOUNTED_BYTES)
+
+    def check(self, packet: list[Any], size: int) -> None:
+        """Look at a packet that is to be sent, and has ``size`` bytes.
+
+        Raises:
+            MessageTooLargeError: It is too large.
+        """
+        if size > self.bytes:
+            raise MessageTooLargeError(size, self.bytes)
+        if size > self.counted_bytes:
+            elements = count_elements(packet)
+            if elements > self.elements:
+                raise MessageTooLargeError(elements, self.elements, "elements")
+
+    def less(self, size: int, elements: int) -> Limits:
+        """Return the limits of what is sent inside of something else."""
+        return Limits(self.bytes - size, self.elements - elements)
+
+
+def count_elements(packet: list[Any] | tuple[Any, ...]) -> int:
+    """Return how many elements there are in a packet, itself included."""
+    count = 1
+    todo: list[Any] = [packet]
+    while todo:
+        container = todo.pop()
+        count += len(container)
+        if isinstance(container, dict):
+            count += len(container)
+            container = container.values()
+        todo += [element for element in container if isinstance(element, (list, tuple, dict))]
+    return count
