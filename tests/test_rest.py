@@ -20,10 +20,10 @@ import pytest
 
 import aemp_gevent.local
 import aemp_gevent.network
+from aemp_gevent.connections import DirectPeer
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.node import Node
-from aemp_gevent.peer import Peer
 from aemp_gevent.testing.memory import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
 from tests.helpers import turns, wait_until
@@ -32,7 +32,7 @@ from tests.test_two_links import IDS, InlineScheduler, Nonces, Side, World
 
 MESSAGES = 8
 WISHES = 4
-STAY = Peer._stay
+STAY = DirectPeer._stay
 
 
 class RestingSide(Side):
@@ -141,11 +141,11 @@ class RestingWorld(World):
 def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld:
     world = RestingWorld(seed, breaks=breaks)
 
-    def note_stay(peer: Peer, link: Any) -> None:
+    def note_stay(peer: DirectPeer, link: Any) -> None:
         world.refused += 1
         STAY(peer, link)
 
-    monkeypatch.setattr(Peer, "_stay", note_stay)
+    monkeypatch.setattr(DirectPeer, "_stay", note_stay)
     monkeypatch.setattr(aemp_gevent.network, "secrets", Nonces(world.dice))
     try:
         world.run()
