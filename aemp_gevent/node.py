@@ -26,7 +26,7 @@ import gevent
 import zope.event
 from greenlet import getcurrent
 
-from aemp_gevent import ids
+from aemp_gevent import ids, serving
 from aemp_gevent.carrier import Carrier
 from aemp_gevent.context import current_port
 from aemp_gevent.directory_calls import DirectoryNode
@@ -37,10 +37,11 @@ from aemp_gevent.errors import (
     InvalidNoderefError,
     InvalidSettingError,
     NoPortContextError,
+    PortDied,
     SpawnRefusedError,
 )
 from aemp_gevent.etcd_address import parse_directory
-from aemp_gevent.events import NodeDown, NodeUp, PortDied
+from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.local import no_such_port
 from aemp_gevent.lookup import RESOLVE_SECONDS, NameService
@@ -473,6 +474,18 @@ class Node(DirectoryNode):
         remote.monitor(monitor)
         return monitor
 
+    def _ask_remote(
+        self, node: str, name: str, message: Message, reply: str, left: float | None, chain: tuple[str, ...]
+    ) -> None:
+        peer = self._peer(node)
+        if peer is None:
+            super()._ask_remote(node, name, message, reply, left, chain)
+        elif name:
+            until = {} if left is None else {"left": left}
+            peer.ports.get(name).call({"reply": reply, "chain": list(chain), **until}, message)
+        else:
+            peer.post(["", *message, reply])
+
     def _spawn_remote(self, node: str, name: str, function: str, args: Message) -> None:
         peer = self._peer(node)
         if peer is not None:
@@ -526,6 +539,12 @@ class Node(DirectoryNode):
             self._embedded.handle(peer, request, args)
         else:
             self._scheduler.log_soon(logging.DEBUG, "ignored %s of %s: the directory is elsewhere", request, peer.node)
+
+    def take_call(self, peer: Peer | None, header: Any, name: str, message: Message) -> None:
+        """Give a call to the port of this name; whoever monitors one that is not there hears of that."""
+        port = self.find_port(name)
+        if port is not None:
+            serving.take(self, port, message, serving.read_header(header, None if peer is None else peer.node))
 
     def no_such_port(self, name: str) -> Reason:
         """Return the reason that monitors of a nonexistent local port fire with."""

@@ -26,7 +26,7 @@ from aemp_gevent.flow import Handover, Room
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.port import Reason
-from aemp_gevent.remote import RemotePorts, Watchers
+from aemp_gevent.remote import RemotePorts, Watchers, as_message
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
 from aemp_gevent.threads import get_ident
@@ -179,6 +179,11 @@ class Peer:
     def greeting(self) -> Greeting | None:
         """What the peer said of itself; None while there is no link of its own to it."""
         return None
+
+    @property
+    def understands_calls(self) -> bool:
+        """Whether it takes ``call`` requests: it is of this library, as far as is known."""
+        return self.greeting is None or self.greeting.is_ours
 
     @property
     def can_carry(self) -> bool:
@@ -384,7 +389,7 @@ class Peer:
         """Send what waited for a link."""
         queue, self._queue = self._queue, []
         self._clear_queue()
-        if link.send_framing == "msgpack":
+        if link.send_framing == "msgpack" and self.understands_calls:
             for data in queue:
                 link.send_encoded(data)
         else:
@@ -395,7 +400,7 @@ class Peer:
         decoder = FRAMINGS["msgpack"].decoder(len(data) + 1)
         decoder.feed(data)
         lost: set[str] = set()  # ports with a hole: nothing later may reach them before it is reported
-        for packet in decoder:
+        for packet in decoder if self.understands_calls else map(as_message, decoder):
             if packet[0] in lost:
                 continue
             try:

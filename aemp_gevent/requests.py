@@ -60,6 +60,9 @@ class Host(Protocol):
 
     def no_such_port(self, name: str) -> Reason: ...
 
+    def take_call(self, peer: Peer | None, header: Any, name: str, message: Message) -> None:
+        """Give a call to a port."""
+
     def route(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
         """Take, or pass on, a packet from or to a slave node."""
 
@@ -151,6 +154,9 @@ class Requests:
         if port is not None:
             self._host.scheduler.kill(port, reason)
 
+    def _take_call(self, peer: Peer | None, header: Any, name: Any, tag: Any, *args: Any) -> None:
+        self._host.take_call(peer, header, name_of_port(name), (tag, *args))
+
     def _spawn(self, peer: Peer | None, name: Any, function: Any, *args: Any) -> None:
         name = name_of_port(name)
         if not name.isprintable() or not 0 < len(name) <= MAX_NAME:
@@ -222,6 +228,7 @@ class Requests:
         "kil1": _kil1,
         "bye": _bye,
         "via": _via,
+        "call": _take_call,
         "eval": _eval,
         PERL_SPAWN: _spawn,
         **{request: _for_directory(request) for request in DIRECTORY},
