@@ -55,7 +55,6 @@ class Host(calls.Host, Protocol):
 
 def call(host: Host, port: object, message: Message, timeout: float | None) -> Any:
     """Send a call, wait, and return the answer. See ``call``."""
-    ids.split_port(port)  # first, so that a bad one leaves nothing behind
     if timeout is not None and timeout <= 0:
         raise CallTimeout(str(port), message[0], timeout)
     holder = _blocked_port()
@@ -92,7 +91,7 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
 
 def call_async(host: Host, port: object, message: Message, timeout: float | None) -> AsyncResult[Any]:
     """Send a call, and return what will hold the answer. See ``call_async``."""
-    ids.split_port(port)
+    ids.split_port(port)  # first, so that a bad one leaves nothing behind
     scheduler = host.scheduler
     result: AsyncResult[Any] = AsyncResult()
     died: list[Reason] = []

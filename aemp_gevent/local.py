@@ -663,22 +663,19 @@ class LocalNode:
         return self.rcv(port, *(element for pair in pairs for element in pair))
 
     def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
-        """Send a call: a message, and what goes along."""
+        """Send a call, a message and what goes along, to a port that the caller monitors."""
         target = self._find(port)
-        if target is not None and target.state != REMOTE:
+        if target is None:
+            node, name = ids.split_port(port)
+            if not name and self._is_here(node):
+                self._node_request((*message, reply))
+            # Otherwise nobody can be reached, which the monitor tells.
+        elif target.state == REMOTE:
+            remote: Any = target  # what stands in the table for a port of another node
+            remote.call(message, reply, left, chain)
+        else:
             until = None if left is None else monotonic() + left
             serving.take(self, target, message, serving.ReplyPort(reply, until, chain))
-            return
-        node, name = ids.split_port(port if target is None else target.id)
-        if not self._is_here(node):
-            self._ask_remote(node, name, message, reply, left, chain)
-        elif not name:
-            self._node_request((*message, reply))
-
-    def _ask_remote(
-        self, node: str, name: str, message: Message, reply: str, left: float | None, chain: tuple[str, ...]
-    ) -> None:
-        """Send a call to a port of another node."""
 
     def _discard(self, *message: Any) -> None:
         """Take a message that no handler matched; who waits for an answer to it is told."""

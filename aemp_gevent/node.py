@@ -474,18 +474,6 @@ class Node(DirectoryNode):
         remote.monitor(monitor)
         return monitor
 
-    def _ask_remote(
-        self, node: str, name: str, message: Message, reply: str, left: float | None, chain: tuple[str, ...]
-    ) -> None:
-        peer = self._peer(node)
-        if peer is None:
-            super()._ask_remote(node, name, message, reply, left, chain)
-        elif name:
-            until = {} if left is None else {"left": left}
-            peer.ports.get(name).call({"reply": reply, "chain": list(chain), **until}, message)
-        else:
-            peer.post(["", *message, reply])
-
     def _spawn_remote(self, node: str, name: str, function: str, args: Message) -> None:
         peer = self._peer(node)
         if peer is not None:

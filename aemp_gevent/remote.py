@@ -147,14 +147,17 @@ class RemotePort(Watch):
             self._peer.check_room()
             self._peer.send([self.name, *message])
 
-    def call(self, header: dict[str, Any], message: Message) -> None:
+    def call(self, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
         """Send a call: a message with a reply port appended, and more for those who understand it."""
         if self.mailbox is not self:
             self.mailbox.append(message)  # nothing gets there
-        elif self._peer.understands_calls:
-            self._peer.post(["", CALL, header, self.name, *message])
+        elif not self.name or not self._peer.understands_calls:
+            self._peer.post([self.name, *message, reply])
         else:
-            self._peer.post([self.name, *message, header["reply"]])
+            header: dict[str, Any] = {"reply": reply, "chain": chain}
+            if left is not None:
+                header["left"] = left
+            self._peer.post(["", CALL, header, self.name, *message])
 
     def monitor(self, monitor: Job) -> None:
         """Add a monitor; while there is one a shunned port gets messages, and once the link is up it is none."""

@@ -90,8 +90,8 @@ def read_header(header: Any, caller: str | None) -> ReplyPort:
         ValueError, TypeError, KeyError: It is no such map; the text is for the log.
     """
     reply, left, chain = header["reply"], header.get("left"), header.get("chain", ())
-    node, name = ids.split_port(reply)
-    if not name or node != (node if caller is None else caller):
+    node, _, name = reply.partition("#")
+    if not name or (caller is not None and node != caller):
         raise ValueError(f"{reply!r} is no port of the node that calls")
     if left is not None and not left >= 0:  # nor is NaN
         raise ValueError(f"{left!r} is no number of seconds")
