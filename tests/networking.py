@@ -18,6 +18,7 @@ from gevent import socket
 from gevent.event import AsyncResult
 
 from aemp_gevent.node import Node
+from aemp_gevent.port import REMOTE
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake, PeerGreeted
@@ -63,6 +64,26 @@ class Inbox:
 
     def __str__(self) -> str:
         return self.port
+
+
+def tables(*nodes: Node) -> list[Any]:
+    """Return how much nodes know: ports, whom they watch, who watches them, what waits in a call, timers."""
+    found: list[Any] = []
+    for node in nodes:
+        ports = {port for port in node._ports.values() if port.state != REMOTE}
+        found.append(
+            (
+                len(ports),
+                sum(port.monitors is not None for port in node._ports.values()),
+                sorted(
+                    (peer.node, len(peer.watchers._watchers))
+                    for peer in (node._network.peers.values() if node._network else ())
+                ),
+                dict(node.waiting),
+                len(node._scheduler._timers),
+            )
+        )
+    return found
 
 
 class Deaths:

@@ -25,11 +25,10 @@ from aemp_gevent.errors import (
     WrongThread,
 )
 from aemp_gevent.node import Node
-from aemp_gevent.port import REMOTE
 from aemp_gevent.receive import receive
 from aemp_gevent.serving import ReplyPort
 from tests.helpers import on_hub, turns, wait_until
-from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer, node_factory
+from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer, node_factory, tables
 
 PERL = (("provider", "AE-2.02"),)
 
@@ -59,26 +58,6 @@ def caller(nodes: tuple[Node, Node]) -> Node:
 @pytest.fixture
 def server(nodes: tuple[Node, Node]) -> Node:
     return nodes[1]
-
-
-def tables(*nodes: Node) -> list[Any]:
-    """Return how much a node knows: ports, whom it watches, who watches it, what waits, timers."""
-    found: list[Any] = []
-    for node in nodes:
-        ports = {port for port in node._ports.values() if port.state != REMOTE}
-        found.append(
-            (
-                len(ports),
-                sum(port.monitors is not None for port in node._ports.values()),
-                sorted(
-                    (peer.node, len(peer.watchers._watchers))
-                    for peer in (node._network.peers.values() if node._network else ())
-                ),
-                dict(node.waiting),
-                len(node._scheduler._timers),
-            )
-        )
-    return found
 
 
 def shouter(server: Node) -> str:
