@@ -502,7 +502,7 @@ class DirectPeer(Peer):
         leaving: list[Link] = []
         if self._resting is not None:
             # The peer may have shut its side, and yet reads to our end.
-            self.link, self._resting = self._resting, None
+            self.link, self._resting = self._resting, None  # pyright: ignore[reportIncompatibleVariableOverride]
         for link in self._links:
             if not link.is_up:
                 link.close()

@@ -15,7 +15,7 @@ import itertools
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -144,7 +144,7 @@ class World:
 
 
 @contextmanager
-def counting(world: World) -> Iterator[None]:
+def counting(world: World) -> Generator[None, None, None]:
     """Count the packets that links carry."""
     send, send_encoded = Link.send, Link.send_encoded
 
@@ -213,7 +213,7 @@ def _note(size: int, text: str) -> None:
 
 def plot(rows: list[Figures], path: Path) -> None:
     """Draw the figures as a PNG. Needs matplotlib."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
 
     figure = Figure(figsize=(10, 7.5), layout="constrained")
     charts = {

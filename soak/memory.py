@@ -28,15 +28,13 @@ from typing import Any
 
 import gevent
 import gevent.pool
-from gevent.hub import Hub
-from greenlet import getcurrent, greenlet
 
 import aemp_gevent.connections
 import aemp_gevent.peer
 from aemp_gevent import Node, NoMasterError, ids
-from aemp_gevent.scheduler import Runner
 from aemp_gevent.testing import MemoryNetwork
 from soak.checker import Event, Fired, LinkUp, Monitored, Received, Sent, Violation, check
+from soak.leftovers import live_greenlets
 from soak.talker import Member, Talker
 
 SETTINGS: dict[str, Any] = {
@@ -487,7 +485,7 @@ def run(
         if figures.seeds == len(seeds) // 4:
             early = _resident_bytes()
 
-    before = {id(left) for left in _live_greenlets()}
+    before = {id(left) for left in live_greenlets()}
     with quick_peers():
         pool = gevent.pool.Pool(at_once)
         for greenlet_ in [pool.spawn(one, seed) for seed in seeds]:
@@ -495,7 +493,7 @@ def run(
         deadline = monotonic() + 3.0
         while monotonic() < deadline:
             gc.collect()
-            figures.greenlets_left = sum(id(left) not in before for left in _live_greenlets())
+            figures.greenlets_left = sum(id(left) not in before for left in live_greenlets())
             figures.nodes_left = sum(reference() is not None for reference in references)
             if figures.is_good:
                 break
@@ -526,20 +524,6 @@ def quick_peers() -> Generator[None, None, None]:
     finally:
         for module, name, value in kept:
             setattr(module, name, value)
-
-
-def _live_greenlets() -> list[greenlet]:
-    """Return every greenlet that stands somewhere, but for this one, the hub and the idle runners."""
-    return [
-        thing
-        for thing in gc.get_objects()
-        if isinstance(thing, greenlet)
-        and thing.gr_frame is not None
-        and thing is not getcurrent()
-        and thing.parent is not None
-        and not isinstance(thing, Hub)
-        and not (isinstance(thing, Runner) and thing.idle)
-    ]
 
 
 def _resident_bytes() -> int:

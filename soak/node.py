@@ -16,13 +16,11 @@ from time import monotonic
 from typing import Any
 
 import gevent
-from gevent.hub import Hub
-from greenlet import getcurrent, greenlet
 
 import aemp_gevent as mp
-from aemp_gevent.scheduler import Runner
 from soak import checker
 from soak.checker import Event
+from soak.leftovers import live_greenlets
 from soak.talker import Member
 
 _FORGET_AFTER = 40
@@ -174,11 +172,4 @@ def _ports() -> int:
 def _greenlets() -> int:
     """Return how many greenlets stand somewhere, but for this one, the hub and idle runners."""
     gc.collect()
-    return sum(
-        isinstance(thing, greenlet)
-        and thing.gr_frame is not None
-        and thing is not getcurrent()
-        and not isinstance(thing, Hub)
-        and not (isinstance(thing, Runner) and thing.idle)
-        for thing in gc.get_objects()
-    )
+    return len(live_greenlets())

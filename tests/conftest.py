@@ -13,7 +13,8 @@ import pytest
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent.local import LocalNode
-from tests.helpers import live_greenlets, wait_until
+from soak.leftovers import live_greenlets
+from tests.helpers import wait_until
 from tests.settling import fresh_node
 
 pytest_plugins = ["aemp_gevent.testing.fixtures"]

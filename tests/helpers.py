@@ -3,15 +3,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
 import gevent
-from gevent.hub import Hub
-from greenlet import getcurrent, greenlet
 
-from aemp_gevent.scheduler import Runner
 from aemp_gevent.testing.waiting import wait_until
 
 
@@ -33,17 +29,3 @@ def on_hub(function: Callable[[], Any]) -> None:
 
     gevent.get_hub().loop.run_callback(call)
     wait_until(lambda: done)
-
-
-def live_greenlets() -> list[greenlet]:
-    """Return every greenlet that stands somewhere, but for this one, the hubs and the idle runners."""
-    return [
-        thing
-        for thing in gc.get_objects()
-        if isinstance(thing, greenlet)
-        and thing.gr_frame is not None
-        and thing is not getcurrent()
-        and thing.parent is not None  # the main greenlet of a native thread: gevent's pool has some
-        and not isinstance(thing, Hub)
-        and not (isinstance(thing, Runner) and thing.idle)
-    ]

@@ -90,7 +90,7 @@ class Deaths:
     """A monitor's action that keeps the reason, and can be waited for."""
 
     def __init__(self) -> None:
-        self._result: AsyncResult = AsyncResult()
+        self._result: AsyncResult[tuple[Any, ...]] = AsyncResult()
         self.count = 0
 
     def __call__(self, *reason: Any) -> None:
@@ -98,7 +98,8 @@ class Deaths:
         self._result.set(reason)
 
     def wait(self, seconds: float = WAIT) -> tuple[Any, ...]:
-        result: tuple[Any, ...] = self._result.get(timeout=seconds)
+        result = self._result.get(timeout=seconds)
+        assert result is not None
         return result
 
 
