@@ -152,7 +152,8 @@ class Node(DirectoryNode):
             UnknownSettingError, InvalidSettingError: A setting is wrong; the text says where it stands.
             ProfileError: The profile file cannot be used.
 
-        After an error the node is as it was, and the call may be repeated.
+        After an error the node is as it was, and the call may be repeated. A ``gevent.Timeout`` or a kill
+        that strikes in the moment after a master took the node in finds a slave: ``NODE()`` tells.
         """
         wanted = "" if noderef is None else noderef
         slave = _slave_name(wanted)
@@ -249,7 +250,8 @@ class Node(DirectoryNode):
             self._joining = None
             if self._network is not network:
                 network.close()
-        self._start(services, former_prefix)
+            else:  # also if a foreign Timeout strikes now: others know us by our new ID, and there is no way back
+                self._start(services, former_prefix)
 
     def _make_network(self, node_id: str, settings: Settings) -> Network:
         return Network(

@@ -23,7 +23,7 @@ from aemp_gevent.node import Node
 from aemp_gevent.receive import get, receive
 from aemp_gevent.spawning import spawnable
 from tests.helpers import turns, wait_until
-from tests.networking import WAIT, MakeNode, node_factory, tables
+from tests.networking import SECRET, WAIT, MakeNode, node_factory, tables
 
 DESCRIPTORS = Path("/proc/self/fd")
 SEEDS = range(12)
@@ -250,7 +250,7 @@ def test_an_interrupted_initialise_leaves_the_node_as_it_was(make_node, interrup
         former = node.NODE()
 
         def initialise() -> None:
-            node.initialise_node(noderef, master.NODE(), secret="a secret of the tests")  # noqa: B023
+            node.initialise_node(noderef, master.NODE(), secret=SECRET)  # noqa: B023
 
         for victim in every_interruption(seed, interrupt, initialise):
             interrupted += victim.was_interrupted
@@ -268,6 +268,28 @@ def test_an_interrupted_initialise_leaves_the_node_as_it_was(make_node, interrup
         wait_until(lambda: not master.up_nodes(), within=WAIT, show=master.up_nodes)
     assert interrupted >= len(SEEDS)
     wait_until(lambda: descriptors() <= before, within=WAIT, show=descriptors)
+
+
+def test_a_slave_that_is_interrupted_just_when_it_was_taken_in_is_a_whole_one(make_node, interrupt):
+    master = make_node()
+    node = make_node(None)
+    former = node.NODE()
+    node.db_set("family", "key", 1)
+
+    class WhenTakenIn(Victim):
+        def _tick(self) -> None:
+            self.left = int(node.NODE() == former)
+            super()._tick()
+
+    def initialise() -> None:
+        node.initialise_node("slave/", master.NODE(), secret=SECRET)
+
+    with WhenTakenIn(initialise, 1, 0, interrupt) as victim:
+        victim.join(timeout=WAIT)
+    assert victim.was_interrupted
+    assert node.NODE() != former
+    assert master.db_wait("family", len, WAIT) == {"key": 1}
+    assert master.call(node.NODE(), "time", timeout=WAIT)
 
 
 @pytest.mark.slow
