@@ -70,6 +70,7 @@ class LocalNode:
         self._scheduler = Scheduler()
         self._scheduler.on_unmonitored_death = self._unmonitored_death
         self._scheduler.default = self._discard
+        self._scheduler.node = self
         self._ports = self._scheduler.ports
         self._new_name = ids.port_names(ids.new_uniq())
         self._id = ids.ANON_PREFIX + ids.new_uniq()
@@ -680,6 +681,9 @@ class LocalNode:
     def _discard(self, *message: Any) -> None:
         """Take a message that no handler matched; who waits for an answer to it is told."""
         self._scheduler.discard(*message)
+        port = current_port()
+        if port is not None and port.dying is not None:
+            return  # its death says more
         if isinstance(message[-1] if message else None, serving.ReplyPort):
             self.kil(message[-1], serving.FAILED, f"no handler for {message[0]!r}")
 

@@ -26,7 +26,7 @@ import gevent
 import zope.event
 from greenlet import getcurrent
 
-from aemp_gevent import ids, serving
+from aemp_gevent import ids, serving, spawning
 from aemp_gevent.carrier import Carrier
 from aemp_gevent.context import current_port
 from aemp_gevent.directory_calls import DirectoryNode
@@ -234,6 +234,7 @@ class Node(DirectoryNode):
             raise InvalidSettingError("seeds", (), f"a slave needs masters: initialise_node('slave/{name}', master, …)")
         if settings.binds is not None:
             raise InvalidSettingError("binds", settings.binds, "a slave listens nowhere")
+        services = load_services(settings.services)
         self._initialising = True
         former_prefix = self._prefix
         network = self._joining = self._make_network(self._id, settings)
@@ -243,7 +244,6 @@ class Node(DirectoryNode):
             self._rename(node_id)
 
         try:
-            services = load_services(settings.services)
             network.join(name, settings.seeds, taken_in)
         finally:
             self._initialising = False
@@ -529,6 +529,17 @@ class Node(DirectoryNode):
             self._embedded.handle(peer, request, args)
         else:
             self._scheduler.log_soon(logging.DEBUG, "ignored %s of %s: the directory is elsewhere", request, peer.node)
+
+    def function_for_peers(self, name: object) -> Handler:
+        """Return the function of this name if peers may have it run here.
+
+        Raises:
+            SpawnRefusedError: They may not, or there is none.
+        """
+        settings = self.settings
+        if settings is None or settings.secure:
+            raise SpawnRefusedError("this node is secure, and runs nothing for others")
+        return spawning.find_for_peer(name, settings.allow_spawn)
 
     def take_call(self, peer: Peer | None, header: Any, name: str, message: Message) -> None:
         """Give a call to the port of this name; whoever monitors one that is not there hears of that."""

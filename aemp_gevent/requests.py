@@ -60,6 +60,10 @@ class Host(Protocol):
 
     def no_such_port(self, name: str) -> Reason: ...
 
+    def function_for_peers(self, name: object) -> Handler:
+        """Return the function of this name if peers may have it run here."""
+        ...
+
     def take_call(self, peer: Peer | None, header: Any, name: str, message: Message) -> None:
         """Give a call to a port."""
 
@@ -208,10 +212,7 @@ class Requests:
         """
         if peer is None:
             return spawning.find_for_us(name)
-        settings = self._host.settings
-        if settings is None or settings.secure:
-            raise SpawnRefusedError("this node is secure, and runs nothing for others")
-        return spawning.find_for_peer(name, settings.allow_spawn)
+        return self._host.function_for_peers(name)
 
     _TABLE: ClassVar[dict[str, Callable[..., None]]] = {
         "": _devnull,

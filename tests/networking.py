@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import signal
@@ -84,6 +85,15 @@ def tables(*nodes: Node) -> list[Any]:
             )
         )
     return found
+
+
+def settled_tables(*nodes: Node) -> list[Any]:
+    """Return the same when everything that the nodes have sent each other has arrived."""
+    for node, other in itertools.permutations(set(nodes), 2):
+        assert node.syncal(WAIT, other.NODE(), "time")
+    for _ in range(3):
+        gevent.sleep(0)
+    return tables(*nodes)
 
 
 class Deaths:

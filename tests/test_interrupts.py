@@ -23,7 +23,7 @@ from aemp_gevent.node import Node
 from aemp_gevent.receive import get, receive
 from aemp_gevent.spawning import spawnable
 from tests.helpers import turns, wait_until
-from tests.networking import SECRET, WAIT, MakeNode, node_factory, tables
+from tests.networking import SECRET, WAIT, MakeNode, node_factory, settled_tables, tables
 
 DESCRIPTORS = Path("/proc/self/fd")
 SEEDS = range(12)
@@ -115,13 +115,6 @@ class World:
         self.entry = self.node.db_set("family", "key", 1)
         self.node.db_wait("family", len, WAIT)
 
-    def settled(self) -> list[Any]:
-        """Return what the nodes know when everything sent so far has arrived."""
-        for node, other in ((self.node, self.other), (self.other, self.node)):
-            assert node.syncal(WAIT, other.NODE(), "time")
-        turns(3)
-        return tables(self.node, self.other)
-
     @staticmethod
     def serve(node: Node) -> str:
         port = node.port()
@@ -171,7 +164,7 @@ class World:
         assert self.other.db_family("family", timeout=WAIT)["key"] == 1
 
 
-CALLS = [name for name in vars(World) if not name.startswith("_") and name not in ("serve", "settled")]
+CALLS = [name for name in vars(World) if not name.startswith("_") and name != "serve"]
 
 
 @pytest.mark.slow
@@ -183,7 +176,7 @@ def test_interrupted_calls_leave_nothing_behind(make_node, interrupt, call):
     if call.startswith("db_"):
         world.node.db_del("family", "other")
     nodes = (world.node, world.other)
-    settled = world.settled()
+    settled = settled_tables(*nodes)
     interrupted = 0
     for seed in SEEDS:
         for victim in every_interruption(seed, interrupt, make):
@@ -210,7 +203,7 @@ def test_kills_of_the_port_that_calls_leave_nothing_behind(make_node):
             told.append(me)
             work()
 
-    settled = world.settled()
+    settled = settled_tables(*nodes)
     for seed in range(60):
         rng = random.Random(seed)
         told = [world.node.port_async(work)]
