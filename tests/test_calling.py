@@ -239,9 +239,9 @@ def test_a_tag_without_a_handler_is_told_at_once(ask, server):
         ask(shouter(server), "nothing", timeout=None)
 
 
-def test_a_spawn_that_was_refused_is_told_and_not_that_nothing_answers(ask, server):
+def test_a_spawn_that_was_refused_is_told_and_not_that_nothing_answers(ask, caller, server):
     with pytest.raises(PortDied) as raised:
-        ask(server.spawn(server.NODE(), "no.such.function"), "x", timeout=None)
+        ask(caller.spawn(server.NODE(), "no.such.function"), "x", timeout=None)
     assert raised.value.reason[0] == "spawn_refused"
 
 

@@ -116,7 +116,8 @@ class PortQueue(_Queue):
 
     def _put(self, item: Any) -> None:
         if isinstance(item, _Returned):
-            self.queue.appendleft(item.item)
+            items: Any = self.queue  # the stubs do not say what it is
+            items.appendleft(item.item)
         else:
             super()._put(item)  # type: ignore[misc]  # the stubs do not say what subclasses may use
 
