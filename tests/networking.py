@@ -72,10 +72,11 @@ def tables(*nodes: Node) -> list[Any]:
     found: list[Any] = []
     for node in nodes:
         ports = {port for port in node._ports.values() if port.state != REMOTE}
+        watched = [port for port in node._ports.values() if port.monitors]
         found.append(
             (
                 len(ports),
-                sum(port.monitors is not None for port in node._ports.values()),
+                sum(len(port.monitors) if isinstance(port.monitors, dict) else 1 for port in watched),
                 sorted(
                     (peer.node, len(peer.watchers._watchers))
                     for peer in (node._network.peers.values() if node._network else ())

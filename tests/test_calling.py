@@ -541,6 +541,25 @@ def test_a_caller_that_waits_for_somebody_else_by_now_is_in_no_circle(make_node)
     assert results == ["here"]
 
 
+def test_what_a_port_asks_without_waiting_is_in_no_circle(make_node):
+    """First waits for second, third for first; but second waits for nobody, and its answer frees them all."""
+    node = make_node()
+    first, second, third = (node.port() for _ in range(3))
+    node.serve(first, x=lambda: "here")
+    node.serve(third, work=lambda: node.call(first, "x", timeout=WAIT))
+    results: list[Any] = []
+
+    @node.serve(second, "work")
+    def work() -> None:
+        results.append(node.call_async(third, "work", timeout=WAIT))
+        wait_until(lambda: node.find(third) in node.waiting)
+
+    node.rcv(first, "start", lambda: node.call(second, "work", timeout=WAIT))
+    node.snd(first, "start")
+    wait_until(lambda: results)
+    assert results[0].get(timeout=WAIT) == "here"
+
+
 # --- on the wire --------------------------------------------------------------------
 
 
@@ -638,3 +657,22 @@ def test_a_call_to_a_port_reported_dead_reaches_nobody_before_it_is_known_to_liv
             assert packets[1][3:] == ["p", "y"]
         with pytest.raises(PortDied):
             again.get(timeout=WAIT)
+
+
+def test_a_call_while_a_loss_is_being_told_is_lost_as_well(make_node):
+    """No holes: nothing may get there before everybody who monitors the port has heard."""
+    node = make_node()
+    results: list[Any] = []
+    with RawListener() as listener:
+        port = f"{listener.id}#p"
+        node.mon(port, lambda *_: results.append(node.call_async(port, "too early", timeout=None)))
+        with listener.accept(extras=OUR_PROVIDER).shake() as peer:
+            assert peer.packet() == ["", "mon1", "p"]
+        wait_until(lambda: results)
+        with pytest.raises(PortDied):
+            results[0].get(timeout=WAIT)
+        node.mon(port, print)
+        node.snd(port, "hello")
+        with listener.accept(extras=OUR_PROVIDER).shake() as peer:
+            assert peer.take(2) == [["", "mon1", "p"], ["p", "hello"]]
+            node.shutdown(0)

@@ -139,6 +139,16 @@ def test_an_item_for_a_getter_that_gave_up_stays_and_in_its_place(nodes):
     assert [queue.get_nowait(), queue.get_nowait()] == [1, 2]
 
 
+def test_an_item_that_was_under_way_when_its_getter_gave_up_is_the_next_again(nodes):
+    queue, remote = both(nodes, None, [1, 2, 3])
+    reply = nodes[1].port()
+    nodes[1].snd(queue.port, "get", reply)
+    wait_until(lambda: queue.qsize() == 2)
+    nodes[1].kil(reply, "gave up")
+    wait_until(lambda: queue.qsize() == 3)
+    assert [remote.get() for _ in range(3)] == [1, 2, 3]
+
+
 @pytest.mark.slow
 def test_no_item_is_lost_or_doubled_however_getters_give_up(nodes):
     """Getters are killed and timed out at any time, while items come."""
