@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from aemp_gevent import ids
@@ -51,6 +52,12 @@ IMPOSTOR_SECONDS = 2.0
 """How long the old link of a node ID may take to answer before another process may have the ID."""
 
 _PROBE_SECONDS = 0.1
+
+
+def words(said: Sequence[Any]) -> str:
+    """Return what a peer said for people, as far as it is fit for a log."""
+    text = " ".join(map(str, said))
+    return text[:150].encode("ascii", "backslashreplace").decode() if text.isprintable() else reprlib.repr(text)
 
 
 class _After(NamedTuple):
@@ -109,12 +116,17 @@ class DirectPeer(Peer):
         return self.link is not None or self._resting is not None
 
     @property
+    def is_resting(self) -> bool:
+        return self._resting is not None
+
+    @property
     def greeting(self) -> Greeting | None:
-        return None if self.link is None else self.link.greeting
+        link = self.link or self._resting
+        return None if link is None else link.greeting
 
     @property
     def can_carry(self) -> bool:
-        link = self.link
+        link = self.link or self._resting  # what comes is still passed on, and what is to go waits
         return (
             link is not None
             and link.greeting is not None
@@ -240,7 +252,7 @@ class DirectPeer(Peer):
             size = message[2] if len(message) > 2 else None
             self._wait_for(link, _After(str(message[1]), size if isinstance(size, int) else None))
         elif request == "refused":
-            self._last_error = f"it refuses us: {reprlib.repr(message[1:])}"
+            self._last_error = f"it refuses us: {words(message[1:])}"
             self._log(logging.ERROR, "node %s: %s", self.node, self._last_error)
             self._back_off_long()
             self._lose(self._last_error)
@@ -427,6 +439,7 @@ class DirectPeer(Peer):
         self.link, self._resting = link, None
         self._close_newer()
         self._send_queue(link)
+        self._host.link_stays(self)
         self.has_room(link)
 
     def _rest(self, link: Link) -> None:
@@ -445,7 +458,7 @@ class DirectPeer(Peer):
         for newer in list(self._links):
             if newer in self._links and not newer.proved:
                 self._prove(newer)
-        if self._queue or self.ports.are_monitored:
+        if self._queue or self.ports.are_monitored or self.riders or self._host.is_kept(self.node):
             self.connect()
         self.has_room(link)
 
@@ -502,7 +515,8 @@ class DirectPeer(Peer):
         leaving: list[Link] = []
         if self._resting is not None:
             # The peer may have shut its side, and yet reads to our end.
-            self.link, self._resting = self._resting, None  # pyright: ignore[reportIncompatibleVariableOverride]
+            self.link = self._resting  # pyright: ignore[reportIncompatibleVariableOverride]
+            self._resting = None
         for link in self._links:
             if not link.is_up:
                 link.close()

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias
 
 from aemp_gevent.context import current_port
 from aemp_gevent.engine import Engine, Entries, Observer, Query
-from aemp_gevent.errors import InvalidEntryError, MessageTooLargeError
+from aemp_gevent.errors import InvalidEntryError
 from aemp_gevent.matching import Handler
 from aemp_gevent.merged import Change, difference, same
 from aemp_gevent.monitors import Monitor
@@ -415,11 +415,12 @@ def _copy(family: str, key: str, value: Any) -> Any:
     """Return a value as others will get it, tuples being lists; what the caller does to his later does no harm.
 
     Raises:
-        UnencodableMessageError, MessageTooLargeError: It cannot travel.
+        UnencodableMessageError, InvalidEntryError: It cannot travel, or is too large.
     """
     data = FRAMINGS["msgpack"].encoder()([family, key, value])
     if len(data) > MAX_ENTRY_BYTES:
-        raise MessageTooLargeError(len(data), MAX_ENTRY_BYTES)
+        why = f"the entry has {len(data)} bytes encoded, and may have {MAX_ENTRY_BYTES}: thousands of nodes may keep it"
+        raise InvalidEntryError("value", f"<{type(value).__name__}>", why)
     decoder = FRAMINGS["msgpack"].decoder(MAX_ENTRY_BYTES + 1)
     decoder.feed(data)
     for packet in decoder:

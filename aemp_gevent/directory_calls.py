@@ -55,7 +55,7 @@ class DirectoryNode(LocalNode):
 
         Raises:
             InvalidEntryError: It is no family, or one of the library's own, or no key.
-            UnencodableMessageError, MessageTooLargeError: The value cannot travel.
+            UnencodableMessageError: The value cannot travel.
         """
         self._scheduler.check_thread("db_set()")
         return self._directory.set(family, key, value)
@@ -84,7 +84,7 @@ class DirectoryNode(LocalNode):
         Raises:
             NoPortContextError: There is no such context.
             InvalidPortError: It is no port ID.
-            InvalidEntryError, UnencodableMessageError, MessageTooLargeError: As in :meth:`db_set`.
+            InvalidEntryError, UnencodableMessageError: As in :meth:`db_set`.
         """
         self._scheduler.check_thread("db_reg()")
         return self._register("db_reg()", family, port, value)

@@ -8,8 +8,8 @@ the families it watches. When that link is lost it does all of it again with the
 nothing has to be remembered of what the former master knew; queries without an answer are
 asked again.
 
-A node becomes global, for the rest of its life, when it is one of its own seeds, or when another
-node wants it for a master; one without seeds has a directory to itself until then. If it was a client, its own
+A node that is no slave becomes global, for the rest of its life, when it is one of its own seeds, or when
+another node wants it for a master; one without seeds has a directory to itself until then. If it was a client, its own
 watches and queries stay with its master until that has told it everything.
 
 Nothing here switches, and nothing is done inside of something else: sending may end a link, whose
@@ -27,9 +27,11 @@ from aemp_gevent import gproto
 from aemp_gevent.directory_server import DirectoryServer
 from aemp_gevent.engine import Entries, Observer, Query
 from aemp_gevent.gproto import GLOBALS, NODES, Packet, send, send_change, send_whole, speaks
+from aemp_gevent.ids import is_resolved
 from aemp_gevent.merged import Change
 from aemp_gevent.peer import Peer
 from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.settings import Settings
 
 _QUERIES: dict[Query, str] = {"family": "g_db_family", "keys": "g_db_keys", "values": "g_db_values"}
 
@@ -41,6 +43,13 @@ class Host(Protocol):
     def node_id(self) -> str: ...
     @property
     def scheduler(self) -> Scheduler: ...
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def master(self) -> str | None:
+        """The node that this one is a slave of; None: it is no slave."""
+        ...
 
     @property
     def is_seed(self) -> bool:
@@ -83,7 +92,12 @@ class EmbeddedEngine:
         self._home: DirectoryServer | None = None  # the server, once it answers this node's own requests, too
         self._master: Peer | None = None
         self._globals: set[Peer] = set()  # those whose links are up
+        self._introduced: set[str] = set()  # global nodes that the master was told of
         self._watched: dict[str, bool] = {}  # by family: whether the master has sent the whole
+        self._told: set[str] = set()  # families of which the observer has had the whole, from whomever
+        # While others attach to a new master, too, nothing is believed to be gone: what that master has, by family.
+        self._sparing: dict[str, Entries] = {}
+        self._grace_timer: Any = None  # gevent's watchers have no types
         self._queries: dict[str, tuple[Query, str, Callable[[Any], None]]] = {}
         self._finds: dict[str, list[Callable[[Collection[str] | None], None]]] = {}
         self._numbers = itertools.count(1)
@@ -137,6 +151,7 @@ class EmbeddedEngine:
         """End: whatever comes from now on is ignored. Idempotent."""
         self._observer = None
         self._due.clear()
+        self._end_grace()
         if self._server is not None:
             self._server.stop()
 
@@ -149,6 +164,8 @@ class EmbeddedEngine:
             self._server.publish(family, entries, deleted)
         elif self._master is not None:
             self._send_update(self._master, family, Change(entries, deleted))
+        elif deleted and family in self._told and self._observer is not None:
+            self._observer.changed(family, {}, deleted)  # what comes of the next master says of nothing that it is gone
 
     def watch(self, family: str) -> None:
         """Tell the observer of a family from now on."""
@@ -167,6 +184,8 @@ class EmbeddedEngine:
 
     def _unwatch(self, family: str) -> None:
         self._watched.pop(family, None)
+        self._told.discard(family)
+        self._sparing.pop(family, None)
         if self._home is not None:
             self._home.unwatch(family)
         elif self._master is not None:
@@ -217,6 +236,9 @@ class EmbeddedEngine:
         self._globals.discard(peer)
         if self._server is not None:
             self._server.lost(peer)
+        if peer.node in self._introduced and self._master is not None:
+            self._introduced.discard(peer.node)
+            self._send_update(self._master, GLOBALS, Change({}, [peer.node]))
         if peer is self._master:
             self._master = None
             self._seek()
@@ -224,6 +246,7 @@ class EmbeddedEngine:
     def seeds_changed(self) -> None:
         """The node knows more of its seeds: one is up, or is itself."""
         self._turn(self._seek)
+        self._turn(self._introduce)
 
     # --- being a client ---
 
@@ -245,6 +268,10 @@ class EmbeddedEngine:
     def _attach(self, master: Peer) -> None:
         """Have a node for a master: tell it everything."""
         self._master = master
+        self._end_grace()
+        if self._told:
+            grace = self._host.settings.heartbeat_timeout
+            self._grace_timer = self._host.scheduler.start_timer(grace, self._turn, self._believe)
         families = self._own()
         if not send_whole(master, ["", "g_slave", families], ["", "g_slave", {}]):
             for family, entries in families.items():
@@ -256,6 +283,40 @@ class EmbeddedEngine:
             send(master, _QUERIES[what], family, number)
         for node in self._finds:
             send(master, "g_find", node)
+        self._introduced.clear()
+        self._introduce()
+
+    def _introduce(self) -> None:
+        """See that the master hears of the other seeds that are global: they need not have been told of each other."""
+        if self._other_seeds():
+            self._query("keys", GLOBALS, self._heard_of_globals)
+
+    def _other_seeds(self) -> list[str]:
+        """Return the global seeds that a client's master may not know, and can dial: a name would tell it nothing."""
+        if self._master is None or self._server is not None:
+            return []
+        others = [peer for peer in self._host.up_seeds() if peer in self._globals and peer is not self._master]
+        return [peer.node for peer in others if is_resolved(peer.node)]
+
+    def _heard_of_globals(self, known: Collection[str]) -> None:
+        nodes = [node for node in self._other_seeds() if node not in known]
+        if self._master is not None and nodes:
+            self._introduced.update(nodes)
+            self._send_update(self._master, GLOBALS, Change(dict.fromkeys(nodes), []))
+
+    def _end_grace(self) -> None:
+        timer, self._grace_timer = self._grace_timer, None
+        if timer is not None:
+            self._host.scheduler.end_timer(timer)
+        self._sparing.clear()
+
+    def _believe(self) -> None:
+        """Whoever lives has had the time to attach to the new master: what is not there is gone."""
+        spared = dict(self._sparing)
+        self._end_grace()
+        for family, entries in spared.items():
+            assert self._observer is not None  # or else nothing is done
+            self._observer.replaced(family, entries)
 
     def _own(self) -> dict[str, Entries]:
         """Return all that this node has to tell: its entries, and where it listens."""
@@ -312,6 +373,7 @@ class EmbeddedEngine:
         if server is None or self._home is not None:
             return
         self._home = server
+        self._end_grace()
         for family in self._watched:
             server.watch(family)
         queries, self._queries = self._queries, {}
@@ -333,7 +395,7 @@ class EmbeddedEngine:
         self._turn(self._handle, peer, request, args)
 
     def _handle(self, peer: Peer, request: str, args: list[Any]) -> None:
-        if peer.link is None:
+        if not peer.is_up:
             return  # it went while this waited for its turn
         for_server = self._SERVED.get(request)
         if for_server is None:
@@ -343,12 +405,14 @@ class EmbeddedEngine:
         # Else the peer takes this node for a global one, which it never said.
 
     def _slave(self, peer: Peer, database: Any = None, *_more: Any) -> None:
-        self._become_global().attach(peer, database)
+        if self._host.master is None:  # a slave could not have links to the other global nodes
+            self._become_global().attach(peer, database)
 
     def _global(self, peer: Peer, *_more: Any) -> None:
         self._globals.add(peer)
         if self._server is not None and self._is_global:
             self._server.met_global(peer)
+        self._introduce()
 
     def _reply(self, peer: Peer, number: Any, answer: Any, *_more: Any) -> None:
         asked = self._queries.get(gproto.text(number))
@@ -375,12 +439,23 @@ class EmbeddedEngine:
         if peer is self._master and name in self._watched and self._observer is not None:
             whole = gproto.entries(entries)
             self._watched[name] = True
-            self._observer.replaced(name, whole)
+            if self._grace_timer is not None and name in self._told:
+                self._sparing[name] = whole
+                self._observer.changed(name, dict(whole), ())
+            else:
+                self._told.add(name)
+                self._observer.replaced(name, whole)
 
     def _changed(self, peer: Peer, family: Any, entries: Any = None, deleted: Any = None, *_more: Any) -> None:
         name = gproto.text(family)
         if peer is self._master and self._watched.get(name) and self._observer is not None:
-            self._observer.changed(name, gproto.entries(entries), gproto.texts(deleted))
+            changed, gone = gproto.entries(entries), gproto.texts(deleted)
+            spared = self._sparing.get(name)
+            if spared is not None:
+                spared.update(changed)
+                for key in gone:
+                    spared.pop(key, None)
+            self._observer.changed(name, changed, gone)
 
     _TABLE: ClassVar[dict[str, Callable[..., None]]] = {
         "g_slave": _slave,

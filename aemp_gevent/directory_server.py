@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -36,6 +37,7 @@ from aemp_gevent.gproto import GLOBALS, NODES, Packet, send, send_change, send_w
 from aemp_gevent.merged import Change, Merged, Source
 from aemp_gevent.peer import Peer
 from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.settings import Settings
 from aemp_gevent.wire.framing import FRAMINGS
 
 MAX_ENTRIES = 100_000
@@ -61,6 +63,8 @@ class Host(Protocol):
     def node_id(self) -> str: ...
     @property
     def scheduler(self) -> Scheduler: ...
+    @property
+    def settings(self) -> Settings: ...
 
     def link_to(self, node: str) -> None:
         """See that there is a link to a node, soon."""
@@ -117,6 +121,8 @@ class DirectoryServer:
         self._watchers: dict[str, dict[Peer | None, None]] = {}  # by family; None: this node
         self._encode = FRAMINGS["msgpack"].encoder()
         self._mesh_timer: Any = None  # gevent's watchers have no types
+        # What a lost global node told of others, who may be alive, and about to attach to another one; and until when.
+        self._orphaned: dict[Source, object] = {}
 
     # --- entries ---
 
@@ -316,11 +322,44 @@ class DirectoryServer:
             return
         for family in guest.families:
             self._forget_watch(family, peer)
+        known = Counter(source[0] for source in self._merged.sources())  # those that others know, too, need no grace
+        orphaned = [
+            source for source in guest.sources if guest.is_global and source[0] != peer.node and known[source[0]] == 1
+        ]
         for source in guest.sources:
-            self._drop(source)
+            if source not in orphaned:
+                self._drop(source)
+        if orphaned:
+            term = object()
+            self._orphaned.update(dict.fromkeys(orphaned, term))
+            grace = self._host.settings.heartbeat_timeout
+            self._host.scheduler.start_timer(grace, self._end_term, orphaned, term)
         if guest.is_global:
             self._change(self._others, GLOBALS, {}, [peer.node])
             self._change(self._others, NODES, {}, [peer.node])
+
+    def _end_term(self, sources: list[Source], term: object) -> None:  # on the hub
+        for source in sources:
+            if self._orphaned.get(source) is term:
+                self._forget_orphan(source)
+
+    def _forget_orphan(self, source: Source) -> None:
+        del self._orphaned[source]
+        self._drop(source)
+
+    def _found_home(self, source: Source) -> None:
+        """An owner has told somebody all it has: what others knew of it is out of date."""
+        for orphan in [orphan for orphan in self._orphaned if orphan[0] == source[0] and orphan != source]:
+            self._forget_orphan(orphan)
+
+    def _adopt(self, guest: _Guest, source: Source) -> None:
+        """A global node is back, and tells again of others: that is no news."""
+        if self._orphaned.pop(source, None) is None:
+            return
+        guest.sources[source] = None
+        for family, entries in self._merged.of(source).items():
+            guest.entries += len(entries)
+            guest.bytes += sum(self._weight(family, key, value) for key, value in entries.items())
 
     # --- what peers ask ---
 
@@ -330,13 +369,16 @@ class DirectoryServer:
             return
         guest = self._guest(peer)
         if not guest.is_global:  # such a one brings the same with g_set
-            self._replace(guest, (peer.node, ""), gproto.database(database))
+            source = (peer.node, "")
+            self._replace(guest, source, gproto.database(database))
+            self._found_home(source)
 
     def update(self, peer: Peer, family: Any, entries: Any = None, deleted: Any = None, owner: Any = None) -> None:
         """``g_upd``: a client's entries changed, or a global node's."""
         guest = self._guest(peer)
         source = self._source(guest, owner)
         name, changed = gproto.text(family), gproto.entries(entries)
+        self._adopt(guest, source)
         self._change(source, name, changed, gproto.texts(deleted), guest)
         self._mirror(guest, source, name)
 
@@ -346,7 +388,10 @@ class DirectoryServer:
         if not guest.is_global:
             return  # it has not said so
         source = self._source(guest, owner)
-        self._replace(guest, source, gproto.database(database))
+        whole = gproto.database(database)
+        self._adopt(guest, source)
+        self._replace(guest, source, whole)
+        self._found_home(source)
         self._mirror(guest, source, NODES)
         if source[0] == peer.node:  # the last one
             client = (peer.node, "")

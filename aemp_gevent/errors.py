@@ -135,13 +135,13 @@ class WrongThread(UsageError):
 
 
 class InvalidSettingError(UsageError, ValueError):
-    """A setting exists, but cannot have this value."""
+    """A setting exists, but cannot have this value. The text says where it stands, if that is known."""
 
     def __init__(self, name: str, value: object, why: str, where: str = "the call") -> None:
         shown = repr(value)
         if len(shown) > _MAX_SHOWN:
             shown = shown[:_MAX_SHOWN] + "…"
-        super().__init__(f"{where}: setting {name!r} cannot be {shown}: {why}")
+        super().__init__(f"{where + ': ' if where else ''}setting {name!r} cannot be {shown}: {why}")
         self.name = name
 
 

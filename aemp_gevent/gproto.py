@@ -37,7 +37,7 @@ def speaks(peer: Peer) -> bool:
 
 def send(peer: Peer, *request: Any) -> None:
     """Send a request if the link is up; what is lost with a link is said anew over the next one."""
-    if peer.link is not None:
+    if peer.is_up:
         peer.send(["", *request])
 
 
@@ -53,7 +53,7 @@ def send_change(scheduler: Scheduler, peer: Peer, make: Callable[[Change], Packe
         change: What to send.
     """
     try:
-        if peer.link is not None:
+        if peer.is_up:
             peer.send(make(change))
         return
     except (MessageTooLargeError, UnencodableMessageError) as error:
@@ -73,12 +73,12 @@ def send_whole(peer: Peer, whole: Packet, empty: Packet) -> bool:
     Returns:
         Whether everything was sent; if not, changes are to bring it.
     """
-    if peer.link is None:
+    if not peer.is_up:
         return True
     try:
         peer.send(whole)
     except (MessageTooLargeError, UnencodableMessageError):
-        if peer.link is not None:
+        if peer.is_up:
             peer.send(empty)
         return False
     return True

@@ -132,9 +132,9 @@ class Heartbeat:
         link = self._link
         if link.has_sent:
             link.has_sent = self._has_beaten = False
-            self._idle = 0.0
-            return
-        self._idle += elapsed
+            self._idle = elapsed  # it may have left right after the last beat
+        else:
+            self._idle += elapsed
         # What is still to leave is a sign of life itself once it moves, and can be overtaken by none.
         due = self.interval is not None and self._idle + beat > self.interval
         if due and not link.finished and not link.closed and not link.transport.buffered:

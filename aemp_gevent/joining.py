@@ -20,6 +20,7 @@ from gevent.event import AsyncResult
 
 from aemp_gevent import ids
 from aemp_gevent.carrier import Carrier
+from aemp_gevent.connections import words
 from aemp_gevent.errors import AempError, NoMasterError
 from aemp_gevent.link import Link, LinkOwner
 from aemp_gevent.lookup import NameService
@@ -92,7 +93,7 @@ class Candidate:
 
     def begins(self, link: Link, packet: list[Any]) -> bool:
         if packet[:2] == ["", "refused"]:
-            link.fail(f"it refuses us: {reprlib.repr(packet[2:])}")
+            link.fail(f"it refuses us: {words(packet[2:])}")
             return False
         self._host.forget(link)
         self._taken_in(link, self._master)

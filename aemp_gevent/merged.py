@@ -10,6 +10,7 @@ Pure data: nothing here knows nodes, links or time.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -56,7 +57,7 @@ class Merged:
         self.families: dict[str, Entries] = {}
         """What readers see; no family is empty. For reading only."""
         self._sources: dict[Source, dict[str, Entries]] = {}
-        self._holders: dict[str, dict[str, tuple[Source, ...]]] = {}  # who has an entry, the smallest first
+        self._holders: dict[str, dict[str, list[Source]]] = {}  # who has an entry, the smallest first
 
     def of(self, source: Source) -> Mapping[str, Entries]:
         """Return the entries of one source, by family. For reading only."""
@@ -89,19 +90,20 @@ class Merged:
         view = self.families.setdefault(family, {})
         for key in change.deleted:
             del has[key]
-            rest = tuple(other for other in holders[key] if other != source)
+            rest = holders[key]
+            del rest[bisect_left(rest, source)]
             if not rest:
                 del holders[key], view[key]
                 seen.deleted.append(key)
                 continue
-            holders[key] = rest
             self._show(seen, view, family, key, rest[0])
         for key, value in change.entries.items():
             has[key] = value
-            others = holders.get(key, ())
-            if source not in others:
-                holders[key] = tuple(sorted((*others, source))) if others else (source,)
-            self._show(seen, view, family, key, holders[key][0])
+            held = holders.setdefault(key, [])
+            place = bisect_left(held, source)
+            if held[place : place + 1] != [source]:
+                held.insert(place, source)
+            self._show(seen, view, family, key, held[0])
         if not has:
             del database[family]
         if not database:

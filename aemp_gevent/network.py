@@ -7,6 +7,7 @@ A connection is a *stranger* until it greets; then it is handed to the
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import logging
 import secrets
@@ -59,6 +60,12 @@ MAX_LOST_PEERS = 10_000
 
 MAX_ADDRESSES = 16
 """Addresses of a node that are tried, of those that others say it has."""
+
+SETTLE_SECONDS = 5.0
+"""After a node begins, and after other seeds are up than before, names that nobody knows are asked for once more until
+so much time has passed: others that start at the same time, or lost the same seed, are on their way to one."""
+
+_ASK_AGAIN_SECONDS = 0.3
 
 _log = logging.getLogger("aemp_gevent")
 
@@ -179,9 +186,11 @@ class Network:
         """Which process of its node this is."""
         self.find: Callable[[str, Answered], None] | None = None
         """Asks where a named node listens; never switches. None: there is nobody to ask."""
-        self.seeds_changed: Callable[[], None] = _ignore
+        self.tell_seeds_changed: Callable[[], None] = _ignore
         """Called when :meth:`up_seeds` is another list than before, or this node turned out to be a seed. Must
         neither switch nor raise."""
+        self._settled_at = 0.0
+        self._sought: set[Peer] = set()  # peers of which somebody is asked where they listen
         self.needs: Callable[[Peer], bool] = lambda _peer: False
         """Whether the directory needs the link to a peer."""
         self._sweep_at = IDLE_PEERS
@@ -256,6 +265,9 @@ class Network:
         self.routes.link_up(peer)
         self.seeds.refresh()
 
+    def link_stays(self, peer: Peer) -> None:
+        self.routes.link_up(peer)
+
     def link_down(self, peer: Peer, reason: Reason) -> None:
         self.changed()
         self._down(peer, reason)
@@ -282,6 +294,11 @@ class Network:
     def up_seeds(self) -> list[Peer]:
         """Return the seeds whose links are up and kept, in an order that is the same on all nodes."""
         return self.seeds.up()
+
+    def seeds_changed(self) -> None:
+        """Other seeds are up than before, or this node turned out to be one."""
+        self._settled_at = monotonic() + SETTLE_SECONDS
+        self.tell_seeds_changed()
 
     def keep(self, node: str) -> None:
         """See that there is a link to this node, until told otherwise. Idempotent; never switches."""
@@ -323,7 +340,8 @@ class Network:
             assert isinstance(peer, DirectPeer)  # it is our hop
             peer.adopt(link)
 
-        self.seeds = Seeds(self, [join(self, name, masters, adopt)], is_master=True)
+        seed = join(self, name, masters, adopt)
+        self.seeds = Seeds(self, [seed], master=self.master or "")
 
     # --- listening ---
 
@@ -344,6 +362,7 @@ class Network:
     def start(self) -> None:
         """Accept connections, and dial the seeds."""
         self._loop_watch = watch_loop(self.scheduler.hub)
+        self._settled_at = monotonic() + SETTLE_SECONDS
         for listener in self._listeners:
             listener.start()
         self.seeds.start()
@@ -357,6 +376,8 @@ class Network:
         if self._closed:
             peer.attempt_failed("this node was shut down")
         else:
+            if not endpoints:
+                self._sought.add(peer)
             self._dials.spawn(self._dial, peer, endpoints)
 
     def _dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
@@ -364,7 +385,12 @@ class Network:
         patience = max(self.settings.monitor_timeout - self.settings.handshake_timeout, 1.0)
         deadline = monotonic() + patience
         try:
-            endpoints = endpoints or self._find(peer, patience)
+            if not endpoints:
+                try:
+                    endpoints = self._find(peer, patience)
+                finally:
+                    self._sought.discard(peer)
+                    self.changed()
             # Both in the try: the connection may be gone again before we look at it.
             patience = max(deadline - monotonic(), 1.0)
             self.link(self.carrier.dial(endpoints, patience), Stranger(self, peer), dialled=True)
@@ -398,13 +424,24 @@ class Network:
         Raises:
             OSError: Nobody knows, or nobody answers.
         """
-        answer: AsyncResult[tuple[Endpoint, ...]] = AsyncResult()
-        self.locate(peer.node, answer.set)
-        try:
-            endpoints = answer.get(timeout=timeout)
-        except gevent.Timeout:
-            text = f"no known address: nobody could be asked within {timeout:g} s; is any of its seeds up?"
-            raise OSError(text) from None
+        deadline = monotonic() + timeout
+        is_answered = False
+        while True:
+            answer: AsyncResult[tuple[Endpoint, ...]] = AsyncResult()
+            self.locate(peer.node, answer.set)
+            try:
+                endpoints = answer.get(timeout=max(deadline - monotonic(), 0.0))
+            except gevent.Timeout:
+                if is_answered:
+                    endpoints = ()
+                    break
+                text = f"no known address: nobody could be asked within {timeout:g} s; is any of its seeds up?"
+                raise OSError(text) from None
+            is_answered = True
+            left = min(self._settled_at, deadline) - monotonic()
+            if endpoints or left <= 0 or peer.is_up:
+                break
+            gevent.sleep(min(_ASK_AGAIN_SECONDS, left))
         peer.can_be_found = bool(endpoints)
         if not endpoints:
             raise OSError("no known address: no node of this name is known; is it running, with the same seeds?")
@@ -435,9 +472,7 @@ class Network:
         """Return where this node listens: endpoints that others can dial, as far as it knows."""
         endpoints = ids.endpoints(self.node_id) or [listener.endpoint for listener in self._listeners]
         return [
-            str(Endpoint(host, endpoint.port, endpoint.path))
-            for endpoint in endpoints
-            for host in (own_addresses() if endpoint.host == ids.ANY_HOST else [endpoint.host])
+            str(Endpoint(host, endpoint.port, endpoint.path)) for endpoint in endpoints for host in _hosts(endpoint)
         ]
 
     # --- links ---
@@ -479,6 +514,17 @@ class Network:
         self.changed()
 
     # --- the end ---
+
+    def wait_for_names(self, timeout: float) -> float:
+        """Wait until it is known, or given up, where the nodes listen that something waits for; return the time left.
+
+        That is to be asked before the directory ends. Switches, if it has to wait.
+        """
+        self.handover.take()
+        deadline = monotonic() + timeout
+        while (left := deadline - monotonic()) > 0 and any(peer.is_waiting for peer in self._sought):
+            self.wait_for_change(left)
+        return max(left, 0.0)
 
     def shut_down(self, timeout: float) -> None:
         """Accept nobody any more, tell the peers, send what is queued, and close. Switches.
@@ -562,6 +608,7 @@ class Network:
         self._stop_beating()
         self.seeds.stop()
         self._dials.kill(block=False)
+        self._sought.clear()
         for link in list(self.strangers):
             link.close()
         self.strangers.clear()
@@ -573,6 +620,15 @@ class Network:
 
 
 def _ignore() -> None: ...
+
+
+def _hosts(endpoint: Endpoint) -> list[str]:
+    """Return the addresses where others may reach what listens on an endpoint: "any" is nobody's address."""
+    is_any = endpoint.host == ids.ANY_HOST  # that is all of IPv4, as 0.0.0.0 is
+    if not is_any and (endpoint.path or not ipaddress.ip_address(endpoint.host).is_unspecified):
+        return [endpoint.host]
+    is_v6 = ":" in endpoint.host
+    return [host for host in own_addresses() if (":" in host) == is_v6] or ["::1" if is_v6 else "127.0.0.1"]
 
 
 def _checked(addresses: object) -> tuple[Endpoint, ...]:

@@ -135,7 +135,9 @@ class Node(DirectoryNode):
         Args:
             noderef: Where this node listens, and so its ID: ``"host:4040"``,
                 ``"127.0.0.1:0"`` (any free port), ``"4041"``, several separated by commas;
-                None or ``""`` guesses from the host's name, with port 4040. ``"slave/name"``
+                None or ``""`` guesses from the host's name, with port 4040. ``"*:4041"`` listens on
+                that port of all (IPv4) interfaces, ``"*"`` on port 4040; the ID is as for ``"4041"`` and
+                ``""``. ``"slave/name"``
                 makes a slave, ``"slave/"`` one with a name that no other process has.
             seeds: Noderefs of nodes to link to from the start; they may be unresolved,
                 and down: they are dialled in the background until they answer. For a slave, the
@@ -156,6 +158,9 @@ class Node(DirectoryNode):
         that strikes in the moment after a master took the node in finds a slave: ``NODE()`` tells.
         """
         wanted = "" if noderef is None else noderef
+        if isinstance(wanted, str) and wanted.partition(":")[0] == ids.ANY_HOST:
+            wanted = wanted.partition(":")[2]
+            settings = {"binds": [f"{ids.ANY_HOST}:{wanted or ids.DEFAULT_PORT}"], **settings}
         slave = _slave_name(wanted)
         if slave is None:
             ids.check_noderef(wanted)
@@ -231,9 +236,11 @@ class Node(DirectoryNode):
 
     def _become_slave(self, settings: Settings, name: str) -> None:
         if not settings.seeds:
-            raise InvalidSettingError("seeds", (), f"a slave needs masters: initialise_node('slave/{name}', master, …)")
+            raise InvalidSettingError(
+                "seeds", (), f"a slave needs masters: initialise_node('slave/{name}', master, …)", ""
+            )
         if settings.binds is not None:
-            raise InvalidSettingError("binds", settings.binds, "a slave listens nowhere")
+            raise InvalidSettingError("binds", settings.binds, "a slave listens nowhere", "")
         services = load_services(settings.services)
         self._initialising = True
         former_prefix = self._prefix
@@ -284,7 +291,7 @@ class Node(DirectoryNode):
             self._etcd = EtcdEngine(address, network.node_id, self._scheduler, timeout, network.addresses())
             return self._etcd
         engine = self._embedded = EmbeddedEngine(network)
-        network.seeds_changed = engine.seeds_changed
+        network.tell_seeds_changed = engine.seeds_changed
         network.needs = engine.needs
         return engine
 
@@ -363,6 +370,7 @@ class Node(DirectoryNode):
         hub = self._scheduler.hub
         if getcurrent() is hub:
             raise NoPortContextError("shutdown()", "it was called on the hub, which must never wait: spawn a greenlet")
+        timeout = self._network.wait_for_names(timeout)
         self._directory.stop()
         self._network.shut_down(timeout)
         if self._etcd is not None:
@@ -527,6 +535,9 @@ class Node(DirectoryNode):
         """Do what a peer asks of the directory, or take what it tells."""
         if self._embedded is not None:
             self._embedded.handle(peer, request, args)
+        elif self._etcd is not None and request == "g_slave":
+            text = "node %s wants to have its directory here, but this node's is in etcd: give all the same 'directory'"
+            self._scheduler.log_soon(logging.WARNING, text, peer.node)
         else:
             self._scheduler.log_soon(logging.DEBUG, "ignored %s of %s: the directory is elsewhere", request, peer.node)
 

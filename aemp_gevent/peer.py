@@ -37,9 +37,13 @@ if TYPE_CHECKING:
     from aemp_gevent.link import Link
 
 _FIRST_RETRY_SECONDS = 0.2
-_LAST_RETRY_SECONDS = 5.0
+_LAST_RETRY_SECONDS = 1.0
 """After a failed dial the next waits this long, doubling each time: a tight loop of sends to a dead
-node must not become a tight loop of dialling."""
+node must not become a tight loop of dialling. Not longer: meanwhile the program is told that the node
+is not there, and it may be back."""
+
+_REFUSED_RETRY_SECONDS = 5.0
+"""After the node itself said that it does not want us."""
 
 
 class Outlet(Protocol):
@@ -110,6 +114,9 @@ class Host(Protocol):
         ...
 
     def link_up(self, peer: Peer) -> None: ...
+    def link_stays(self, peer: Peer) -> None:
+        """A link that was about to rest goes on."""
+
     def link_down(self, peer: Peer, reason: Reason) -> None: ...
     def unreachable(self, peer: Peer, why: str) -> None: ...
 
@@ -174,6 +181,11 @@ class Peer:
     @property
     def is_up(self) -> bool:
         return self.link is not None
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether the link is about to be closed because nobody needs it, if the peer agrees: nothing is sent on it."""
+        return False
 
     @property
     def greeting(self) -> Greeting | None:
@@ -350,7 +362,7 @@ class Peer:
         self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY_SECONDS)
 
     def _back_off_long(self) -> None:
-        self._retry_at = monotonic() + _LAST_RETRY_SECONDS
+        self._retry_at = monotonic() + _REFUSED_RETRY_SECONDS
 
     def _unreachable(self, why: str) -> None:
         """Drop what waits for a link, and tell whoever monitors anything over there."""

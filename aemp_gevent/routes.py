@@ -208,7 +208,7 @@ class Routes:
         hop = self._host.peer(door)
         if pair not in begun and len(begun) >= 2 * MAX_CONVERSATIONS:
             why = f"{peer.node} has more conversations than its neighbour keeps"
-        elif hop.is_up:
+        elif hop.is_up and not hop.is_resting:
             if hop.can_carry:
                 for side in (peer.node, door):
                     self._conversations.setdefault(side, set()).update((pair, (destination, origin)))
@@ -252,7 +252,7 @@ class Routes:
     # --- doors ---
 
     def link_up(self, peer: Peer) -> None:
-        """A link is up: open what waits for it."""
+        """A link is up, or goes on after all: open what waits for it."""
         for rider in _virtual(peer.riders):
             rider.carrier_up()
         for (origin, destination), packet in self._waiting.pop(peer.node, {}).items():

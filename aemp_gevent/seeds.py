@@ -132,10 +132,12 @@ class Seed:
         host: The network.
         chosen: Called when others may be chosen than before.
         is_name: Whether it stands for whatever the name service says.
+        node: Who it is, if that is known.
     """
 
-    def __init__(self, text: str, host: Host, chosen: Callable[[], None], *, is_name: bool) -> None:
+    def __init__(self, text: str, host: Host, chosen: Callable[[], None], *, is_name: bool, node: str = "") -> None:
         self.text = text
+        self._node = node
         self.is_name = is_name
         """Whether it is a host name, and so may be many nodes."""
         self.candidates: dict[tuple[Endpoint, ...], Candidate] = {}
@@ -194,6 +196,7 @@ class Seed:
         for endpoints in found:
             candidate = self.candidates.setdefault(endpoints, Candidate(now))
             candidate.seen = now
+            candidate.node = candidate.node or self._node
             candidate.is_own = candidate.is_own or not set(endpoints).isdisjoint(own)
 
     def _interval(self) -> float:
@@ -301,12 +304,14 @@ class Seeds:
     Args:
         host: The network.
         texts: The seeds.
-        is_master: Whether there is one, and it is this slave's master: the same node always.
+        master: The node that this one is a slave of; then there is one seed, and it is that node always.
     """
 
-    def __init__(self, host: Host, texts: Iterable[str], *, is_master: bool = False) -> None:
+    def __init__(self, host: Host, texts: Iterable[str], *, master: str = "") -> None:
         self._host = host
-        self._seeds = [Seed(text, host, self.refresh, is_name=not is_master and _is_name(text)) for text in texts]
+        self._seeds = [
+            Seed(text, host, self.refresh, is_name=not master and _is_name(text), node=master) for text in texts
+        ]
         self._keepers: dict[str, Any] = {}  # greenlets, by the node's ID
         self._workers = helpers()
         self._told: tuple[bool, list[str]] = (False, [])

@@ -40,14 +40,14 @@ def load_services(wanted: Iterable[tuple[Any, ...]]) -> list[Service]:
         try:
             function = _load(name)
         except SpawnRefusedError as error:
-            raise InvalidSettingError("services", name, str(error)) from error
+            raise InvalidSettingError("services", name, str(error), "") from error
         except Exception as error:  # whatever a module's text may raise
             why = f"importing it failed: {type(error).__name__}: {error}"
-            raise InvalidSettingError("services", name, why) from error
+            raise InvalidSettingError("services", name, why, "") from error
         if function is not None:
             services.append(Service(name, function, tuple(args)))
         elif args:
-            raise InvalidSettingError("services", name, "a module is imported, and takes no arguments")
+            raise InvalidSettingError("services", name, "a module is imported, and takes no arguments", "")
     return services
 
 

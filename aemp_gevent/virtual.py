@@ -185,8 +185,8 @@ class VirtualPeer(Peer):
 
     def carrier_up(self) -> None:
         """The link that may carry this one is up."""
-        if self._carrier is None or not self._dialling:
-            return
+        if self._carrier is None or not self._dialling or self._carrier.is_resting:
+            return  # if it is about to rest, it goes on or is made anew for us, and we hear of it
         if not self._carrier.can_carry:
             self.attempt_failed(f"it is reached through {self._hop}, which knows nothing of slave nodes")
         elif not self._word:
@@ -229,6 +229,8 @@ class VirtualPeer(Peer):
     def carrier_lost(self, reason: Reason) -> None:
         """The link that carries this one is lost, or was never made."""
         here = self._host.node_id
+        if reason[:1] == ("idle",) and self.link is None:
+            return  # nothing went over it, or it would not rest; what is to go has it made anew
         if reason == ("shutdown", here):
             self._lose("this node shuts down", reason)
         elif reason[:1] == ("shutdown",):

@@ -109,9 +109,7 @@ class Deaths:
         self._result.set(reason)
 
     def wait(self, seconds: float = WAIT) -> tuple[Any, ...]:
-        result = self._result.get(timeout=seconds)
-        assert result is not None
-        return result
+        return self._result.get(timeout=seconds) or ()
 
 
 class RawPeer:

@@ -94,7 +94,7 @@ def test_client_asks_its_master_and_takes_answers_from_nobody_else(make_node: Ma
 
 
 def test_client_does_it_all_again_when_its_master_was_lost(make_node: MakeNode, listener: RawListener) -> None:
-    node = make_node("127.0.0.1:0", listener.id)
+    node = make_node("127.0.0.1:0", listener.id, heartbeat_timeout=1.0)
     node.db_set("f", "k", 1)
     changes = Changes()
     node.db_mon("f", changes)
@@ -114,8 +114,12 @@ def test_client_does_it_all_again_when_its_master_was_lost(make_node: MakeNode, 
         assert requests[0] == ["", "g_mon1", "f"]
         assert [requests[1][1], requests[2]] == ["g_db_family", ["", "g_find", "n"]]
         again.send(["", "g_chg1", "f", {"b": 1, "c": 1}], ["", "g_reply", requests[1][3], {"b": 1}])
-        changes.wait({"b": 1, "c": 1})
-        assert changes.calls[-1][1:] == (["c"], [], ["a"])
+        changes.wait({"a": 1, "b": 1, "c": 1})
+        assert changes.calls[-1][1:] == (["c"], [], [])
+        again.send(["", "g_chg2", "f", {"d": 1}, ["b"]])
+        changes.wait({"a": 1, "c": 1, "d": 1})
+        changes.wait({"c": 1, "d": 1})  # a's owner has had its time
+        assert changes.calls[-1][1:] == ([], [], ["a"])
         assert asking.get(timeout=WAIT) == {"b": 1}
 
 
@@ -282,4 +286,25 @@ def test_both_seeds_may_die_and_come_back() -> None:
         for name in names:
             network.node(name, *names)
         changes.wait({**changes_of_all, late: None})
-        assert sorted(nodes[3].db_wait("group", lambda ports: late in ports, 30.0)) == sorted([*changes_of_all, late])
+        everybody = sorted([*changes_of_all, late])
+        assert sorted(nodes[3].db_wait("group", lambda ports: len(ports) == 6, 30.0)) == everybody
+        assert not any(deleted for *_, deleted in changes.calls), "a port that lives was said to be gone"
+
+
+def test_seeds_that_were_not_told_of_each_other_meet_through_their_clients() -> None:
+    with MemoryNetwork(latency=0.001) as network:
+        one, two = (network.node(f"10.9.0.{number}:4040", **QUICK) for number in (1, 2))
+        lists = [(one, two), (two, one), (one,), (two,)]
+        clients = [
+            network.node(f"10.8.0.{number}:4040", *(seed.NODE() for seed in seeds), **QUICK)
+            for number, seeds in enumerate(lists, 1)
+        ]
+        nodes = [one, two, *clients]
+        for node in nodes:
+            node.db_set("family", node.NODE())
+        everybody = sorted(node.NODE() for node in nodes)
+        for node in nodes:
+            wait_until(lambda node=node: sorted(node.db_keys("family")) == everybody, within=20)
+        # A seed that is gone is looked for by nobody who was merely told of it.
+        network.crash(two)
+        wait_until(lambda: "10.9.0.2:4040" not in one._embedded._server._merged.families["'g"], within=20)

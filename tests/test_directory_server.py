@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -284,7 +285,14 @@ def test_family_too_large_for_one_message_comes_in_parts(make_node: MakeNode) ->
 # --- other global nodes ---
 
 
+def shorten_grace(node: Node, seconds: float) -> None:
+    """Let a node wait no longer for the clients of a lost global node; heartbeats are as they were."""
+    assert node._network is not None
+    node._network.settings = dataclasses.replace(node._network.settings, heartbeat_timeout=seconds)
+
+
 def test_global_nodes_of_ours_name_the_owners(node: Node, dial: Dial) -> None:
+    shorten_grace(node, 0.2)
     client = dial("client")
     client.send(["", "g_slave", {"f": {"k": "client's"}}])
     handled(client)
@@ -313,6 +321,52 @@ def test_global_nodes_of_ours_name_the_owners(node: Node, dial: Dial) -> None:
     assert node._embedded is not None
     assert node._embedded._server is not None
     assert node._embedded._server._merged.families["'g"] == {me: None}
+
+
+def become_global(peer: RawPeer) -> None:
+    peer.send(["", "g_global"])
+    while peer.packet()[:2] != ["", "g_set"]:
+        pass
+
+
+def test_what_a_lost_global_node_told_of_others_is_kept_until_they_had_the_time_to_go_elsewhere(
+    node: Node, dial: Dial
+) -> None:
+    watcher, other = dial("w"), dial("g", OURS)
+    watcher.send(["", "g_mon1", "f"])
+    assert watcher.packet() == ["", "g_chg1", "f", None]
+    become_global(other)
+    other.send(["", "g_set", {"f": {"k": 1}}, "a"], ["", "g_set", {"f": {"own": 1}, "'g": {"g": None}}, "g"])
+    assert watcher.take(2) == [["", "g_chg2", "f", {"k": 1}, []], ["", "g_chg2", "f", {"own": 1}, []]]
+    other.close()
+    assert watcher.packet() == ["", "g_chg2", "f", {}, ["own"]], "it was lost itself"
+    # It returns, and tells the same of another one, and more: only that is news.
+    again = dial("g", OURS)
+    become_global(again)
+    again.send(["", "g_set", {"f": {"k": 1, "l": 1}}, "a"], ["", "g_set", {"'g": {"g": None}}, "g"])
+    assert watcher.packet() == ["", "g_chg2", "f", {"l": 1}, []]
+    again.close()
+    # The other one comes here, and has less by now.
+    late = dial("a")
+    late.send(["", "g_slave", {"f": {"k": 1}}])
+    assert watcher.packet() == ["", "g_chg2", "f", {}, ["l"]]
+    late.close()
+    assert watcher.packet() == ["", "g_chg2", "f", {}, ["k"]]
+
+
+def test_who_goes_nowhere_is_forgotten_in_the_end(node: Node, dial: Dial) -> None:
+    shorten_grace(node, 0.2)
+    watcher, other = dial("w"), dial("g", OURS)
+    become_global(other)
+    other.send(["", "g_set", {"f": {"k": 1}}, "a"], ["", "g_set", {"'g": {"g": None}}, "g"])
+    handled(other)
+    watcher.send(["", "g_mon1", "f"])
+    assert watcher.packet() == ["", "g_chg1", "f", {"k": 1}]
+    other.close()
+    assert watcher.packet() == ["", "g_chg2", "f", {}, ["k"]]
+    assert node._embedded is not None
+    assert node._embedded._server is not None
+    assert not node._embedded._server._orphaned
 
 
 def test_client_that_becomes_global_brings_its_entries_anew_and_nothing_flickers(node: Node, dial: Dial) -> None:

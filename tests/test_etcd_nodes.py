@@ -12,7 +12,7 @@ from aemp_gevent.testing import NodeProcess
 from benchmarks.etcd_outage import How, run
 from tests.etcd_server import EtcdServer, needs_etcd
 from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, node_factory
+from tests.networking import SECRET, WAIT, Inbox, MakeNode, node_factory
 
 pytestmark = [needs_etcd, pytest.mark.slow]
 
@@ -50,6 +50,32 @@ def test_nodes_without_seeds_share_a_directory(make_node: MakeNode, directory: s
     assert not [key for key in server.keys(directory.removeprefix(f"etcd://{server.endpoint}")) if "/db/f/" in key]
     b.db_wait("f", lambda entries: not entries, WAIT)
     wait_until(lambda: b.grp_get("group") is None, within=WAIT)
+
+
+def test_node_that_looks_for_the_directory_elsewhere_is_told_of(
+    make_node: MakeNode, directory: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    master = make_node(directory=directory)
+    slave = make_node("slave/one", master.NODE())
+    wait_until(lambda: f"node {slave.NODE()} wants to have its directory here" in caplog.text, within=WAIT)
+
+
+def test_slaves_share_it_and_named_nodes_are_found(make_node: MakeNode, directory: str) -> None:
+    settings = {"directory": directory, "heartbeat_timeout": 2.0}
+    master, named = make_node(**settings), make_node(None)
+    named.configure(nodeid="backend", binds=["127.0.0.1:0"], secret=SECRET, **settings)
+    slave = make_node("slave/one", master.NODE(), **settings)
+    nodes = [master, named, slave]
+    inboxes = [Inbox(node) for node in nodes]
+    for node, inbox in zip(nodes, inboxes, strict=True):
+        node.grp_reg("group", inbox.port)
+        node.grp_get("group")
+    for node in nodes:
+        wait_until(lambda node=node: sorted(node.grp_get("group") or ()) == sorted(map(str, inboxes)), within=WAIT)
+        for inbox in inboxes:
+            node.snd(inbox, node.NODE())
+    for inbox in inboxes:
+        wait_until(lambda inbox=inbox: len(inbox.messages) == 3, within=WAIT)
 
 
 def test_entries_of_a_killed_node_go(make_node: MakeNode, directory: str) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import gevent
 import pytest
 
+import aemp_gevent.network
 import aemp_gevent.seeds
-from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError
+from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, ListenError
 from aemp_gevent.network import PROVIDER
 from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
@@ -263,7 +264,9 @@ def directory() -> Directory:
 
 
 @pytest.fixture
-def make_named(make_node: MakeNode, directory: Directory) -> MakeNamed:
+def make_named(make_node: MakeNode, directory: Directory, monkeypatch: pytest.MonkeyPatch) -> MakeNamed:
+    monkeypatch.setattr(aemp_gevent.network, "SETTLE_SECONDS", 0.0)
+
     def make(name: str, **settings: Any) -> Node:
         node = make_node(None)
         node.configure(nodeid=name, binds=["127.0.0.1:0"], secret=SECRET, **settings)
@@ -338,6 +341,43 @@ def test_name_that_nobody_knows_fires_monitors_with_a_word_on_what_to_do(make_na
     assert re.search("no known address.*running.*seeds", why)
 
 
+def test_name_is_asked_for_again_while_others_may_be_on_their_way_to_a_seed(
+    make_named: MakeNamed, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aemp_gevent.network, "SETTLE_SECONDS", 60.0)
+    one, two = make_named("one"), make_named("two")
+    where, died, inbox = directory.nodes.pop("two"), Deaths(), Inbox(two)
+    one.mon(inbox, died)
+    one.snd(inbox, "early")
+    wait_until(lambda: directory.asked.count("two") > 2)
+    directory.nodes["two"] = where
+    wait_until(lambda: inbox.messages == [("early",)])
+    assert died.count == 0
+    # Again, after one of the seeds was lost, and not for ever.
+    network = one._network
+    assert network is not None
+    monkeypatch.setattr(aemp_gevent.network, "SETTLE_SECONDS", 1.0)
+    network._settled_at = 0.0
+    for changes, expected in ((False, 1), (True, 2)):
+        node = f"nobody/{expected}"
+        if changes:
+            network.seeds_changed()
+        one.mon(f"{node}#x", died := Deaths())
+        assert died.wait()[2].startswith("no known address: no node of this name")
+        assert (directory.asked.count(node) > 1) == changes
+
+
+def test_asking_again_ends_in_time_and_says_what_was_answered(
+    make_named: MakeNamed, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aemp_gevent.network, "SETTLE_SECONDS", 60.0)
+    node, died = make_named("one", monitor_timeout=1.2, handshake_timeout=0.2), Deaths()
+    node.mon("nobody#x", died)
+    wait_until(lambda: directory.asked.count("nobody") > 1)
+    directory.is_connected = False
+    assert died.wait()[2].startswith("no known address: no node of this name")
+
+
 def test_nobody_to_ask_fires_monitors_in_time(make_named: MakeNamed, directory: Directory) -> None:
     node, died = make_named("one", monitor_timeout=1.2, handshake_timeout=0.2), Deaths()
     directory.is_connected = False
@@ -403,3 +443,26 @@ def test_only_names_are_asked_for(make_named: MakeNamed, directory: Directory, n
     node.mon(f"{name}#x", died)
     assert died.wait()[:2] == ("transport_error", name)
     assert directory.asked == []
+
+
+@pytest.mark.parametrize(
+    ("bind", "hosts"),
+    [
+        ("*", ["192.0.2.7"]),
+        ("0.0.0.0:0", ["192.0.2.7"]),
+        ("[::]:0", ["[2001:db8::7]"]),
+        ("127.0.0.1:0", ["127.0.0.1"]),
+    ],
+)
+def test_named_node_says_where_others_reach_it(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, bind: str, hosts: list[str]
+) -> None:
+    """Only where it listens, and nobody else can dial 0.0.0.0 or [::]: that is his own host."""
+    monkeypatch.setattr(aemp_gevent.network, "own_addresses", lambda: ["192.0.2.7", "2001:db8::7"])
+    node = make_node(None)
+    try:
+        node.configure(nodeid="backend", binds=[bind], secret=SECRET)
+    except ListenError:
+        pytest.skip("this host has no IPv6")
+    assert [address.rpartition(":")[0] for address in node._network.addresses()] == hosts
+    assert not any(address.endswith(":0") for address in node._network.addresses())

@@ -30,7 +30,7 @@ from aemp_gevent.errors import (
 )
 from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
-from tests.networking import SECRET, Deaths, Inbox, MakeNode, free_address, line_of, node_factory, process
+from tests.networking import SECRET, Deaths, Inbox, MakeNode, RawPeer, free_address, line_of, node_factory, process
 from tests.settling import PortLike
 
 
@@ -67,6 +67,16 @@ def test_no_noderef_means_this_host(monkeypatch: pytest.MonkeyPatch, noderef: st
         node = make(None)
         node.initialise_node(noderef, secret=SECRET)
         assert node.NODE() == f"127.0.0.1:{aemp_gevent.resolve.ids.DEFAULT_PORT}"
+
+
+@pytest.mark.parametrize("with_port", [True, False])
+def test_star_listens_on_all_interfaces(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, with_port: bool) -> None:
+    port = free_address().partition(":")[2]
+    monkeypatch.setattr(aemp_gevent.resolve.ids, "DEFAULT_PORT", int(port))
+    node = make_node(f"*:{port}" if with_port else "*")
+    assert node.NODE() == aemp_gevent.resolve.resolve_node(port)
+    with RawPeer.dial(f"127.0.0.1:{port}") as peer:  # which its ID does not say
+        assert peer.greet().node == node.NODE()
 
 
 def test_node_of_several_endpoints_is_reached_through_each(make_node: MakeNode) -> None:

@@ -526,3 +526,58 @@ def test_processes_let_their_link_rest_and_make_it_again() -> None:
             wait_until(lambda: one.run("len(got)") == number + 1, within=20)  # noqa: B023
             wait_until(lambda: one.run("mp.up_nodes()") == two.run("mp.up_nodes()") == [], within=20)
         assert one.run("got") == [(0,), (1,), (2,)]
+
+
+# --- what comes to mind while a link comes to rest ---
+
+
+def say_idle(here: Node, there: Node, *, agrees: bool) -> None:
+    """Ask for rest; the other side agrees if it has nothing to say by then."""
+    peer, other = here._network.peer(there.NODE()), there._network.peer(here.NODE())
+    other._host.pulse._hearts[other.link].quiet = 1e9 if agrees else 0.0
+    assert peer._can_rest(peer.link)
+    peer._say_idle(peer.link)
+
+
+@pytest.mark.parametrize("agrees", [False, True])
+@pytest.mark.parametrize("asks", ["master", "public"])
+@pytest.mark.parametrize("sends", ["slave", "public"])
+def test_virtual_link_is_made_over_a_link_that_comes_to_rest(
+    network: MemoryNetwork, sends: str, asks: str, agrees: bool
+) -> None:
+    master, public = network.node(), network.node()
+    slave = network.node("slave/one", master.NODE())
+    nodes = {"master": master, "public": public, "slave": slave}
+    hello, inbox = Inbox(master), Inbox(nodes["public" if sends == "slave" else "slave"])
+    public.snd(hello)
+    wait_until(lambda: hello.messages and public.up_nodes() and master.NODE() in slave.up_nodes())
+    network.delay(master, public, 0.02)
+    say_idle(nodes[asks], nodes["public" if asks == "master" else "master"], agrees=agrees)
+    died = Deaths()
+    nodes[sends].mon(inbox, died)
+    nodes[sends].snd(inbox, "in time")
+    wait_until(lambda: inbox.messages == [("in time",)] or died.count)
+    assert died.count == 0
+
+
+def test_directory_is_told_over_a_link_that_comes_to_rest(network: MemoryNetwork) -> None:
+    seeds = ("10.9.0.1:4040", "10.9.0.2:4040")
+    settings = {"heartbeat_interval": 0.5, "heartbeat_timeout": 5.0}
+    both = [network.node(seed, *seeds, **settings) for seed in seeds]
+    node = network.node(None, *seeds, **settings)
+    assert node is not None
+    node.db_set("family", "key", "value")
+    for seed in both:
+        wait_until(lambda seed=seed: seed.db_family("family") == {"key": "value"})
+    former = next(seed for seed in both if seed.NODE() == node._embedded._master.node)
+    other = next(seed for seed in both if seed is not former)
+    wait_until(lambda: node.NODE() in other.up_nodes())
+    network.delay(other, node, 0.05)
+    say_idle(other, node, agrees=False)
+    former.shutdown(0.0)
+    wait_until(lambda: node._embedded._master is not None and node._embedded._master.node == other.NODE())
+    assert other._network.peer(node.NODE()).is_resting  # or else this shows nothing
+    wait_until(lambda: other.db_family("family") == {"key": "value"})
+    seen: list[Any] = []
+    node.db_mon("family", lambda entries, *_changes: seen.append(dict(entries)))
+    wait_until(lambda: seen == [{"key": "value"}])

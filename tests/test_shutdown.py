@@ -57,6 +57,25 @@ def test_shutdown_tells_monitors_at_once(make_node: MakeNode) -> None:
     assert one.up_nodes() == two.up_nodes() == []
 
 
+def test_last_words_to_a_node_that_is_to_be_found_first_arrive(make_node: MakeNode) -> None:
+    seed, backend, client = make_node(), make_node(None), make_node(None)
+    inbox = Inbox(backend)
+    backend.configure(nodeid="backend", seeds=[seed.NODE()], binds=["127.0.0.1:0"], secret=SECRET)
+    backend.reg(inbox.port, "inbox")
+    client.configure(nodeid="client", seeds=[seed.NODE()], binds=["127.0.0.1:0"], secret=SECRET)
+    client.snd("backend#inbox", "last words")
+    client.shutdown(10.0)
+    wait_until(lambda: inbox.messages == [("last words",)])
+
+
+def test_shutdown_does_not_wait_longer_than_it_may_for_a_name(make_node: MakeNode) -> None:
+    node = make_node("127.0.0.1:0", "127.0.0.1:1")  # where no seed is
+    node.snd("nobody#inbox", "in vain")
+    began = monotonic()
+    node.shutdown(0.3)
+    assert 0.2 < monotonic() - began < 5
+
+
 def test_shutdown_sends_what_is_queued(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     inbox = Inbox(two)

@@ -520,3 +520,21 @@ def test_slaves_as_processes(make_node: MakeNode) -> None:
             return inbox.messages[-1][0] == "again"
 
         wait_until(answers, within=20.0)
+
+
+def test_slave_never_keeps_the_directory(network: MemoryNetwork) -> None:
+    """It cannot have links to the other global nodes, and would see but a part."""
+    seeds = ("10.9.0.1:4040", "10.9.0.2:4040")
+    master, other = (network.node(seed, *seeds, **QUICK) for seed in seeds)
+    slave = network.node("slave/one", master.NODE(), **QUICK)
+    wait_until(lambda: slave.info()["directory"] == f"client of {master.NODE()}")
+    inbox = Inbox(slave)
+    for node in (master, other):
+        node.snd(slave.NODE(), "g_slave", {"family": {"key": "forged"}})
+        node.snd(inbox)
+    wait_until(lambda: len(inbox.messages) == 2)
+    assert slave.info()["directory"] == f"client of {master.NODE()}"
+    other.db_set("family", "key", "value")
+    slave.db_set("family", "mine", 1)
+    for node in (master, other, slave):
+        wait_until(lambda node=node: node.db_family("family") == {"key": "value", "mine": 1})
