@@ -56,6 +56,10 @@ _MESH_SECONDS = 2.0
 """A global node that could not be reached is dialled again after this long, and up to half of it more."""
 
 
+_LOST = "\uffff"
+"""Before the node in a source that was lost: so it comes after all others of the same owner, whose news count."""
+
+
 class Host(Protocol):
     """The links of the node that serves."""
 
@@ -323,12 +327,14 @@ class DirectoryServer:
         for family in guest.families:
             self._forget_watch(family, peer)
         known = Counter(source[0] for source in self._merged.sources())  # those that others know, too, need no grace
-        orphaned = [
-            source for source in guest.sources if guest.is_global and source[0] != peer.node and known[source[0]] == 1
-        ]
+        orphaned: list[Source] = []
         for source in guest.sources:
-            if source not in orphaned:
-                self._drop(source)
+            if guest.is_global and source[0] != peer.node and known[source[0]] == 1:
+                orphan = (source[0], _LOST + source[1])
+                for family, entries in self._merged.of(source).items():
+                    self._change(orphan, family, dict(entries), ())
+                orphaned.append(orphan)
+            self._drop(source)
         if orphaned:
             term = object()
             self._orphaned.update(dict.fromkeys(orphaned, term))
@@ -352,15 +358,6 @@ class DirectoryServer:
         for orphan in [orphan for orphan in self._orphaned if orphan[0] == source[0] and orphan != source]:
             self._forget_orphan(orphan)
 
-    def _adopt(self, guest: _Guest, source: Source) -> None:
-        """A global node is back, and tells again of others: that is no news."""
-        if self._orphaned.pop(source, None) is None:
-            return
-        guest.sources[source] = None
-        for family, entries in self._merged.of(source).items():
-            guest.entries += len(entries)
-            guest.bytes += sum(self._weight(family, key, value) for key, value in entries.items())
-
     # --- what peers ask ---
 
     def attach(self, peer: Peer, database: Any = None) -> None:
@@ -378,7 +375,6 @@ class DirectoryServer:
         guest = self._guest(peer)
         source = self._source(guest, owner)
         name, changed = gproto.text(family), gproto.entries(entries)
-        self._adopt(guest, source)
         self._change(source, name, changed, gproto.texts(deleted), guest)
         self._mirror(guest, source, name)
 
@@ -389,7 +385,6 @@ class DirectoryServer:
             return  # it has not said so
         source = self._source(guest, owner)
         whole = gproto.database(database)
-        self._adopt(guest, source)
         self._replace(guest, source, whole)
         self._found_home(source)
         self._mirror(guest, source, NODES)

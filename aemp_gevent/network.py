@@ -25,7 +25,7 @@ from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
 from aemp_gevent.connections import DirectPeer
 from aemp_gevent.errors import AempError
 from aemp_gevent.flow import Handover
-from aemp_gevent.forking import Helper, helpers, keep
+from aemp_gevent.forking import Helper, helpers, keep, stop_watchers_of
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.joining import join
@@ -583,6 +583,7 @@ class Network:
         watching = not self.scheduler.is_foreign
         if watching:
             self._stop_beating()
+            stop_watchers_of(workers)  # seeds are waited for with long timers
         for peer in self.peers.values():
             if watching and isinstance(peer, VirtualPeer):
                 peer.abandon()
