@@ -5,7 +5,7 @@ A map of the package, from the edge down; a module imports only from floors belo
 
 =========  =====================================================================
 edge       this file: the functions, which are bound methods of one default node
-node       ``node``, ``local``, ``calls``, ``requests``, ``spawning``,
+node       ``node``, ``local``, ``calls``, ``calling``, ``serving``, ``requests``, ``spawning``,
            ``services``, ``directory``, ``groups``, ``directory_calls``,
            ``directory_client``, ``directory_server``, ``gproto``, ``merged``:
            one process in the network
@@ -34,6 +34,8 @@ from aemp_gevent.errors import (
     AempError,
     AlreadyInitialisedError,
     AuthenticationError,
+    CallCycle,
+    CallTimeout,
     CertificateError,
     DeadPortError,
     DirectoryTimeout,
@@ -53,6 +55,7 @@ from aemp_gevent.errors import (
     NoPortContextError,
     NoSecretError,
     NotLocalError,
+    PortDied,
     PortExistsError,
     PortKilled,
     ProfileError,
@@ -60,6 +63,7 @@ from aemp_gevent.errors import (
     ReceiverBusyError,
     ReceiveTimeout,
     RefusedError,
+    RemoteError,
     RemoteProtocolError,
     ResolveError,
     SpawnRefusedError,
@@ -69,12 +73,13 @@ from aemp_gevent.errors import (
     UsageError,
     WrongThread,
 )
-from aemp_gevent.events import NodeDown, NodeUp, PortDied
+from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.matching import any_
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.node import Node, NodeGuard
 from aemp_gevent.receive import get, get_cond, receive
 from aemp_gevent.rules import PeerRule
+from aemp_gevent.serving import time_left
 from aemp_gevent.settings import Settings
 from aemp_gevent.spawning import spawnable
 from aemp_gevent.timers import Timer
@@ -95,6 +100,8 @@ actor = default_node.actor
 after = default_node.after
 attach = default_node.attach
 cal = default_node.cal
+call = default_node.call
+call_async = default_node.call_async
 configure = default_node.configure
 db_del = default_node.db_del
 db_family = default_node.db_family
@@ -122,6 +129,7 @@ rcv = default_node.rcv
 rcv_async = default_node.rcv_async
 reg = default_node.reg
 resolve_node = default_node.resolve_node
+serve = default_node.serve
 shutdown = default_node.shutdown
 shutdown_on_signal = default_node.shutdown_on_signal
 snd = default_node.snd
@@ -137,6 +145,8 @@ __all__ = [
     "AlreadyInitialisedError",
     "Attachment",
     "AuthenticationError",
+    "CallCycle",
+    "CallTimeout",
     "CertificateError",
     "DeadPortError",
     "DirectoryEntry",
@@ -172,6 +182,7 @@ __all__ = [
     "ReceiveTimeout",
     "ReceiverBusyError",
     "RefusedError",
+    "RemoteError",
     "RemoteProtocolError",
     "ResolveError",
     "Settings",
@@ -188,6 +199,8 @@ __all__ = [
     "any_",
     "attach",
     "cal",
+    "call",
+    "call_async",
     "configure",
     "db_del",
     "db_family",
@@ -220,6 +233,7 @@ __all__ = [
     "receive",
     "reg",
     "resolve_node",
+    "serve",
     "shutdown",
     "shutdown_on_signal",
     "snd",
@@ -227,5 +241,6 @@ __all__ = [
     "spawn",
     "spawnable",
     "syncal",
+    "time_left",
     "up_nodes",
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Asking a port and getting an answer: ``cal`` and its blocking form ``syncal``.
+"""Asking a port and getting an answer: ``cal`` and its blocking form ``syncal``, as AnyEvent::MP has them.
 
 Both send a message with the ID of a port made for the answer appended, and watch the
 port they ask: an answer, its death and the timeout are one race, which somebody wins
@@ -19,9 +19,9 @@ from aemp_gevent.context import current_port
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiveTimeout
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import KillMonitor, Monitor
-from aemp_gevent.port import DEAD, RUNNING, Port
+from aemp_gevent.port import RUNNING, Port, Reason
 from aemp_gevent.receive import receive_for
-from aemp_gevent.scheduler import CallJob, Runner, Scheduler
+from aemp_gevent.scheduler import CallJob, Job, Runner, Scheduler
 from aemp_gevent.timers import Timer
 
 
@@ -55,6 +55,26 @@ class Guard(Protocol):
 
     def cancel(self) -> None:
         """Cancel it. Idempotent."""
+
+
+class Unanswered(Exception):
+    """The reply port was killed. Never leaves the library."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Nobody(Job):
+    """A monitor that does nothing: a reply port's abnormal death is no event that nobody heard of."""
+
+    __slots__ = ()
+
+    def died(self, reason: Reason) -> bool:
+        return False
+
+
+_NOBODY = _Nobody(None)
 
 
 def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | None) -> None:
@@ -122,6 +142,29 @@ def wait_for_answer(host: Host, call: str, timeout: float | None, ask: Callable[
         NoPortContextError: On the hub.
         PortKilled: The port in whose context this waits was killed.
     """
+    try:
+        return receive_answer(host, call, timeout, ask)
+    except (ReceiveTimeout, Unanswered):
+        return ()
+
+
+def receive_answer(
+    host: Host, call: str, timeout: float | None, ask: Callable[[Port], Guard | None], not_taken: Reason = ()
+) -> Message:
+    """Do the same, but say what went wrong.
+
+    Args:
+        host: As in :func:`wait_for_answer`.
+        call: The same.
+        timeout: The same.
+        ask: The same.
+        not_taken: What the port dies of, for those who monitor it, if no message was taken.
+
+    Raises:
+        ReceiveTimeout: No message came in time.
+        Unanswered: The port that was made for the message was killed.
+        NoPortContextError, PortKilled: As in :func:`wait_for_answer`.
+    """
     me = current_port()
     if me is not None and me.dying is not None:  # also when kil(SELF()) came just before
         raise PortKilled(*me.dying)
@@ -130,8 +173,9 @@ def wait_for_answer(host: Host, call: str, timeout: float | None, ask: Callable[
     if current is scheduler.hub:
         raise NoPortContextError(call, "it was called on the hub, which must never wait: spawn a greenlet")
     reply = host.create()
-    reply.runner, reply.state = current, RUNNING
+    reply.runner, reply.state, reply.monitors = current, RUNNING, _NOBODY
     guards: list[Guard] = []
+    is_taken = False
     if me is not None and not (isinstance(current, Runner) and current.at is me):
         # Into an attached greenlet nothing is thrown: its death reaches us through the reply port.
         guards.append(_end_with(host, me.id, reply))
@@ -139,17 +183,17 @@ def wait_for_answer(host: Host, call: str, timeout: float | None, ask: Callable[
         guard = ask(reply)
         if guard is not None:
             guards.append(guard)
-        return receive_for(reply, None, timeout)
-    except ReceiveTimeout:
-        return ()
+        message = receive_for(reply, None, timeout)
+        is_taken = True
+        return message
     except PortKilled:
-        if me is not None and me.state == DEAD:
-            raise
-        return ()
+        if reply.dying is None or (me is not None and me.dying is not None):
+            raise  # it is this code that was killed
+        raise Unanswered(reply.dying) from None
     finally:
         for guard in guards:
             guard.cancel()
-        scheduler.die(reply, ())
+        scheduler.die(reply, () if is_taken else not_taken)
 
 
 def deadline_of(timeout: float | None) -> float | None:

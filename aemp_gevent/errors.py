@@ -201,7 +201,62 @@ class InvalidEntryError(UsageError, ValueError):
         self.name = name
 
 
+class CallCycle(UsageError):
+    """Ports wait for each other's answers in a circle: none would ever come. One of them has to ``snd`` instead."""
+
+    def __init__(self, ports: Iterable[str]) -> None:
+        self.ports = tuple(ports)
+        """Who waits for whom: the first for the second, the last for the first."""
+        circle = " -> ".join((*self.ports, *self.ports[:1]))
+        super().__init__(
+            f"these ports wait for each other's answers: {circle}; let one of them use call_async() or snd(), "
+            "or make its call in a port or greenlet of its own"
+        )
+
+
 # --- what the world did -----------------------------------------------------
+
+
+class PortDied(AempError):
+    """A port died, or messages to it were lost: no answer will come.
+
+    Raised where somebody waits for the port, as in ``call``; and told to subscribers of
+    ``zope.event`` when a port of this node died abnormally and nobody monitored it.
+    """
+
+    def __init__(self, port: str, reason: tuple[object, ...]) -> None:
+        super().__init__(f"port {port} died: {reason!r}" if reason else f"port {port} died normally")
+        self.port = port
+        self.reason = reason
+        """As monitors get it: ``()`` is a normal death."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PortDied) and (self.port, self.reason) == (other.port, other.reason)
+
+    def __hash__(self) -> int:
+        return hash(self.port)
+
+
+class CallTimeout(AempError, TimeoutError):
+    """The port that was called gave no answer in time. It may have done what it was asked all the same."""
+
+    def __init__(self, port: str, tag: object, timeout: float | None) -> None:
+        super().__init__(f"{port} did not answer {tag!r} within {timeout} s; it may still do what it was asked")
+        self.port = port
+        self.tag = tag
+        self.timeout = timeout
+
+
+class RemoteError(AempError):
+    """The code that served a call raised. The port it ran in lives on."""
+
+    def __init__(self, port: str, error: str, traceback: str = "") -> None:
+        super().__init__(f"{port} answered with an error: {error}" + (f"\n\n{traceback}" if traceback else ""))
+        self.port = port
+        self.error = error
+        """What it raised: the exception's class and text."""
+        self.traceback = traceback
+        """Where, as text; empty if the port's code said no more than the error."""
 
 
 class ReceiveTimeout(AempError, TimeoutError):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What subscribers of ``zope.event`` hear from us.
 
-Each event is a frozen dataclass. Subscribers run in a runner greenlet, outside any
+Each event is a frozen dataclass, but for :class:`~aemp_gevent.errors.PortDied`, which is
+raised, too, where somebody waits for the port. Subscribers run in a runner greenlet, outside any
 port, one after the other and in the order things happened; they may block.
 """
 
@@ -29,11 +30,3 @@ class NodeDown:
     by: str
     reason: tuple[Any, ...]
     """As monitors get it: ``("transport_error", node, text)``."""
-
-
-@dataclass(frozen=True, slots=True)
-class PortDied:
-    """A port of this node died abnormally, and nobody monitored it."""
-
-    port: str
-    reason: tuple[Any, ...]

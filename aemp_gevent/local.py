@@ -13,12 +13,14 @@ import functools
 import logging
 from collections.abc import Callable
 from contextvars import Context
+from time import monotonic
 from typing import Any, ParamSpec, TypeVar, overload
 
 from gevent import Greenlet
+from gevent.event import AsyncResult
 from greenlet import getcurrent
 
-from aemp_gevent import calls, forking, ids, monitors, spawning
+from aemp_gevent import calling, calls, forking, ids, monitors, serving, spawning
 from aemp_gevent.attachment import Attachment
 from aemp_gevent.context import current_port, require_port, run_in
 from aemp_gevent.errors import (
@@ -67,11 +69,15 @@ class LocalNode:
         """Be a node that has no port yet, with an ID that no other ever had."""
         self._scheduler = Scheduler()
         self._scheduler.on_unmonitored_death = self._unmonitored_death
+        self._scheduler.default = self._discard
+        self._scheduler.node = self
         self._ports = self._scheduler.ports
         self._new_name = ids.port_names(ids.new_uniq())
         self._id = ids.ANON_PREFIX + ids.new_uniq()
         self._prefix = self._id + "#"
         self._dropped_aloud = False
+        self.waiting: dict[Port, str] = {}
+        """The ports that are blocked in a call, and whom they called."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"
@@ -575,6 +581,123 @@ class LocalNode:
         """
         self._scheduler.check_thread("syncal()")
         return calls.call_and_wait(self, timeout, port, msg)
+
+    def call(self, port: object, tag: Any, *args: Any, timeout: float | None = 30) -> Any:
+        """Send a request, wait for the answer, and return it: the everyday call.
+
+        For any greenlet but the hub, with or without a port. The port gets ``(tag, *args,
+        reply)``: whatever answers ``cal`` and ``syncal`` answers this, and so do functions given
+        to :meth:`serve`. Calls and messages of one greenlet to one port arrive in order. An
+        answer that comes late is discarded.
+
+        Args:
+            port: Whom to ask.
+            tag: What for.
+            args: With what.
+            timeout: Seconds to wait; None waits until the port dies. It travels along: servers
+                see it as :func:`time_left`.
+
+        Returns:
+            The answer: what the served function returned, or the reply's element; None for an
+            empty reply, a tuple of several elements.
+
+        Raises:
+            CallTimeout: No answer came in time.
+            PortDied: The port died, does not exist, or messages to it were lost; at once.
+            RemoteError: The code that served the call raised, or the port has no handler for the tag.
+            CallCycle: The port waits, itself or by way of others, for an answer of the port in
+                whose context this runs.
+            PortKilled: The port in whose context this runs was killed.
+            NoPortContextError: On the hub, which must never wait: see :meth:`call_async`.
+            InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
+        """
+        self._scheduler.check_thread("call()")
+        return calling.call(self, port, (tag, *args), timeout)
+
+    def call_async(self, port: object, tag: Any, *args: Any, timeout: float | None = 30) -> AsyncResult[Any]:
+        """Send a request as :meth:`call` does, and return at once what will hold the answer.
+
+        Args:
+            port: Whom to ask.
+            tag: What for.
+            args: With what.
+            timeout: Seconds until the result is a ``CallTimeout``; None: only the port's death ends it.
+
+        Returns:
+            A ``gevent.event.AsyncResult``: ``get()`` returns the answer, or raises what
+            :meth:`call` would have; ``gevent.wait`` takes any number of them.
+
+        Raises:
+            InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
+        """
+        self._scheduler.check_thread("call_async()")
+        return calling.call_async(self, port, (tag, *args), timeout)
+
+    @overload
+    def serve(self, port: object, what: str, /) -> Callable[[Handler], Handler]: ...
+    @overload
+    def serve(self, port: object, /, *what: Any, **tags: Handler | None) -> Any: ...
+    def serve(self, port: object, /, *what: Any, **tags: Handler | None) -> Any:
+        """Answer calls with functions of a local port, and return the port.
+
+        ``serve(port, "tag", function, "tag2", function2, …)`` or ``serve(port, tag=function)``
+            ``function(*args)`` is called for each ``call(port, tag, *args)``; its return value
+            is the answer. What it raises is raised in the caller, as ``RemoteError``, and this
+            port lives on. None removes it.
+        ``@serve(port, "tag")``
+            The same as a decorator, which returns the function.
+
+        Like handlers of :meth:`rcv`, which these are, functions may block; those who call
+        wait in line meanwhile, and a call whose caller gave up before its turn is skipped.
+        ``cal`` and ``syncal`` are answered, too, also those of Perl nodes; for them an
+        exception is as no answer, and it is logged here.
+
+        Raises:
+            NotLocalError: The port lives on another node.
+            DeadPortError: It died.
+            TypeError: The arguments have none of these forms.
+        """
+        self._scheduler.check_thread("serve()")
+        if len(what) == 1 and not tags and isinstance(what[0], str):
+
+            def decorator(function: Handler) -> Handler:
+                self.serve(port, what[0], function)
+                return function
+
+            return decorator
+        default, registrations = parse_registrations(what, tags)
+        if default is not None or not all(isinstance(tag, str) for tag, _ in registrations):
+            raise TypeError("serve() takes tags (str), each with a function; for patterns and defaults there is rcv()")
+        pairs = [(tag, function and serving.server(self, tag, function)) for tag, function in registrations]
+        return self.rcv(port, *(element for pair in pairs for element in pair))
+
+    def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
+        """Send a call, a message and what goes along, to a port that the caller monitors."""
+        target = self._find(port)
+        if target is None:
+            node, name = ids.split_port(port)
+            if not name and self._is_here(node):
+                self._node_request((*message, reply))
+            # Otherwise nobody can be reached, which the monitor tells.
+        elif target.state == REMOTE:
+            remote: Any = target  # what stands in the table for a port of another node
+            remote.call(message, reply, left, chain)
+        else:
+            until = None if left is None else monotonic() + left
+            serving.take(self, target, message, serving.ReplyPort(reply, until, chain))
+
+    def _discard(self, *message: Any) -> None:
+        """Take a message that no handler matched; who waits for an answer to it is told."""
+        self._scheduler.discard(*message)
+        port = current_port()
+        if port is not None and port.dying is not None:
+            return  # its death says more
+        if isinstance(message[-1] if message else None, serving.ReplyPort):
+            self.kil(message[-1], serving.FAILED, f"no handler for {message[0]!r}")
+
+    def names_of(self, port: Port) -> tuple[str, ...]:
+        """Return the IDs by which others may know a local port."""
+        return (port.id, *self._scheduler.aliases.get(port, ()))
 
     # --- greenlets ---
 

@@ -27,7 +27,7 @@ import gevent
 import zope.event
 from greenlet import getcurrent
 
-from aemp_gevent import ids
+from aemp_gevent import ids, serving, spawning
 from aemp_gevent.carrier import Carrier
 from aemp_gevent.context import current_port
 from aemp_gevent.directory_calls import DirectoryNode
@@ -39,10 +39,12 @@ from aemp_gevent.errors import (
     InvalidPortError,
     InvalidSettingError,
     NoPortContextError,
+    PortDied,
     RefusedError,
+    SpawnRefusedError,
 )
 from aemp_gevent.etcd_address import parse_directory
-from aemp_gevent.events import NodeDown, NodeUp, PortDied
+from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.local import no_such_port
 from aemp_gevent.lookup import RESOLVE_SECONDS, NameService
@@ -156,7 +158,8 @@ class Node(DirectoryNode):
             UnknownSettingError, InvalidSettingError: A setting is wrong; the text says where it stands.
             ProfileError: The profile file cannot be used.
 
-        After an error the node is as it was, and the call may be repeated.
+        After an error the node is as it was, and the call may be repeated. A ``gevent.Timeout`` or a kill
+        that strikes in the moment after a master took the node in finds a slave: ``NODE()`` tells.
         """
         wanted = "" if noderef is None else noderef
         if isinstance(wanted, str) and wanted.partition(":")[0] == ids.ANY_HOST:
@@ -242,6 +245,7 @@ class Node(DirectoryNode):
             )
         if settings.binds is not None:
             raise InvalidSettingError("binds", settings.binds, "a slave listens nowhere", "")
+        services = load_services(settings.services)
         self._initialising = True
         former_prefix = self._prefix
         network = self._joining = self._make_network(self._id, settings)
@@ -251,14 +255,14 @@ class Node(DirectoryNode):
             self._rename(node_id)
 
         try:
-            services = load_services(settings.services)
             network.join(name, settings.seeds, taken_in)
         finally:
             self._initialising = False
             self._joining = None
             if self._network is not network:
                 network.close()
-        self._start(services, former_prefix)
+            else:  # also if a foreign Timeout strikes now: others know us by our new ID, and there is no way back
+                self._start(services, former_prefix)
 
     def _make_network(self, node_id: str, settings: Settings) -> Network:
         return Network(
@@ -568,6 +572,23 @@ class Node(DirectoryNode):
             self._scheduler.log_soon(logging.WARNING, text, peer.node)
         else:
             self._scheduler.log_soon(logging.DEBUG, "ignored %s of %s: the directory is elsewhere", request, peer.node)
+
+    def function_for_peers(self, name: object) -> Handler:
+        """Return the function of this name if peers may have it run here.
+
+        Raises:
+            SpawnRefusedError: They may not, or there is none.
+        """
+        settings = self.settings
+        if settings is None or settings.secure:
+            raise SpawnRefusedError("this node is secure, and runs nothing for others")
+        return spawning.find_for_peer(name, settings.allow_spawn)
+
+    def take_call(self, peer: Peer | None, header: Any, name: str, message: Message) -> None:
+        """Give a call to the port of this name; whoever monitors one that is not there hears of that."""
+        port = self.find_port(name)
+        if port is not None:
+            serving.take(self, port, message, serving.read_header(header, None if peer is None else peer.node))
 
     def no_such_port(self, name: str) -> Reason:
         """Return the reason that monitors of a nonexistent local port fire with."""

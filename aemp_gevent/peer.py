@@ -29,7 +29,7 @@ from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.limits import Limits
 from aemp_gevent.port import Reason
-from aemp_gevent.remote import RemotePorts, Watchers
+from aemp_gevent.remote import RemotePorts, Watchers, as_message
 from aemp_gevent.rules import PeerRule, rights_of
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
@@ -217,6 +217,11 @@ class Peer:
     def greeting(self) -> Greeting | None:
         """What the peer said of itself; None while there is no link of its own to it."""
         return None
+
+    @property
+    def understands_calls(self) -> bool:
+        """Whether it takes ``call`` requests: it is of this library, as far as is known."""
+        return self.greeting is None or self.greeting.is_ours
 
     @property
     def can_carry(self) -> bool:
@@ -421,7 +426,7 @@ class Peer:
         """Send what waited for a link."""
         queue, self._queue = self._queue, []
         self._clear_queue()
-        if link.send_framing == "msgpack":
+        if link.send_framing == "msgpack" and self.understands_calls:
             for data in queue:
                 link.send_encoded(data)
         else:
@@ -432,7 +437,7 @@ class Peer:
         decoder = FRAMINGS["msgpack"].decoder(Limits(len(data) + 1, len(data) + 1))
         decoder.feed(data)
         lost: set[str] = set()  # ports with a hole: nothing later may reach them before it is reported
-        for packet in decoder:
+        for packet in decoder if self.understands_calls else map(as_message, decoder):
             if packet[0] in lost:
                 continue
             try:

@@ -30,6 +30,9 @@ MAX_REMOTE_PORTS = 10_000
 MAX_SHUNNED_PORTS = 10_000
 """Past this the whole node is shunned, port by port until monitored anew, instead of remembering which."""
 
+CALL = "call"
+"""The request that calls are sent as, ``["", "call", header, portname, tag, …]``, to those who understand it."""
+
 # Short, and survives a repr() that raises: where deaths are reported nothing may.
 _REPR = reprlib.Repr()
 _REPR.maxother = _REPR.maxstring = 200
@@ -38,6 +41,14 @@ _REPR.maxother = _REPR.maxstring = 200
 def in_words(reason: Reason) -> Reason:
     """Return a reason that can travel in place of one that cannot: short texts of its elements."""
     return tuple(_REPR.repr(element).encode("ascii", "backslashreplace").decode() for element in reason[:10])
+
+
+def as_message(packet: list[Any]) -> list[Any]:
+    """Return a call as the message that other programs understand; other packets as they are."""
+    if packet[:2] == ["", CALL]:
+        _name, _request, header, name, *message = packet
+        return [name, *message, header["reply"]]
+    return packet
 
 
 class Sender(Protocol):
@@ -61,6 +72,11 @@ class Sender(Protocol):
     @property
     def is_up(self) -> bool:
         """Whether there is a link."""
+        ...
+
+    @property
+    def understands_calls(self) -> bool:
+        """Whether it takes ``call`` requests; as long as nobody knows, yes."""
         ...
 
     def connect(self) -> None:
@@ -130,6 +146,18 @@ class RemotePort(Watch):
         if self.mailbox is self:  # not shunned
             self._peer.check_room()
             self._peer.send([self.name, *message])
+
+    def call(self, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
+        """Send a call: a message with a reply port appended, and more for those who understand it."""
+        if self.mailbox is not self:
+            self.mailbox.append(message)  # nothing gets there
+        elif not self.name or not self._peer.understands_calls:
+            self._peer.post([self.name, *message, reply])
+        else:
+            header: dict[str, Any] = {"reply": reply, "chain": chain}
+            if left is not None:
+                header["left"] = left
+            self._peer.post(["", CALL, header, self.name, *message])
 
     def monitor(self, monitor: Job) -> None:
         """Add a monitor; while there is one a shunned port gets messages, and once the link is up it is none."""

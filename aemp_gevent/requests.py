@@ -68,6 +68,13 @@ class Host(Protocol):
 
     def no_such_port(self, name: str) -> Reason: ...
 
+    def function_for_peers(self, name: object) -> Handler:
+        """Return the function of this name if peers may have it run here."""
+        ...
+
+    def take_call(self, peer: Peer | None, header: Any, name: str, message: Message) -> None:
+        """Give a call to a port."""
+
     def route(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
         """Take, or pass on, a packet from or to a slave node."""
 
@@ -184,6 +191,9 @@ class Requests:
             self._refuse("kill", f"the rules let {peer.node} kill nothing here")
         self._host.scheduler.kill(port, reason)
 
+    def _take_call(self, peer: Peer | None, header: Any, name: Any, tag: Any, *args: Any) -> None:
+        self._host.take_call(peer, header, name_of_port(name), (tag, *args))
+
     def _spawn(self, peer: Peer | None, name: Any, function: Any, *args: Any) -> None:
         name = name_of_port(name)
         if not name.isprintable() or not 0 < len(name) <= MAX_NAME:
@@ -269,13 +279,10 @@ class Requests:
         """
         if peer is None:
             return spawning.find_for_us(name)
-        settings = self._host.settings
-        if settings is None or settings.secure:
-            self._refuse("spawn", "this node is secure, and runs nothing for others")
         if not peer.rights.spawn:
             self._refuse("spawn", f"the rules let {peer.node} run nothing here")
         try:
-            return spawning.find_for_peer(name, settings.allow_spawn)
+            return self._host.function_for_peers(name)
         except SpawnRefusedError as error:
             self._refuse("spawn", str(error))
 
@@ -294,6 +301,7 @@ class Requests:
         "kil1": _kil1,
         "bye": _bye,
         "via": _via,
+        "call": _take_call,
         "eval": _eval,
         PERL_SPAWN: _spawn,
         **{request: _for_directory(request) for request in DIRECTORY},

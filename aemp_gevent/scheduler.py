@@ -170,6 +170,8 @@ class Scheduler:
         """Messages that found no handler."""
         self.default: Callable[..., None] = self.discard
         """The default handler of every port that was given none: one bound method, not 64 bytes for each port."""
+        self.node: Any = None
+        """The node whose ports these are, for code that is spawned on it and wants to know; nothing here does."""
         self.on_unmonitored_death: Callable[[str, Reason], None] = _ignore
         """Called when a port dies of something and nobody monitored it. Must not switch."""
         self._pool: list[Runner] = []

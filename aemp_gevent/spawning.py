@@ -51,6 +51,22 @@ def spawnable(what: Any, /) -> Any:
     return what
 
 
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name by which other nodes would find a function: its mark's, or else its dotted one.
+
+    Raises:
+        SpawnRefusedError: It has none, as it stands inside another function, or is a method or a lambda.
+    """
+    marks = [name for name, marked in _spawnable.items() if marked is function and not name.startswith("__main__.")]
+    if marks:
+        return marks[0]
+    name = getattr(function, "__qualname__", "<")
+    if "<" in name or getattr(function, "__self__", None) is not None:
+        raise SpawnRefusedError(f"{function!r} has no name on other nodes: give a function of a module, or a name")
+    module = _main_module_name() if function.__module__ == "__main__" else function.__module__
+    return f"{module}.{name}"
+
+
 def _main_module_name() -> str:
     """Return the name under which other programs would import this one's main module."""
     main = sys.modules["__main__"]

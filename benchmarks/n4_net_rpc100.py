@@ -16,22 +16,25 @@ from benchmarks.measure import Figure, clock, figure, settle
 from benchmarks.peer import peer
 
 N = 50_000
-COMPARISONS = (("syncal", "greenlets"), ("snd + receive", "greenlets"))
+COMPARISONS = tuple((ours, "greenlets") for ours in ("syncal", "call", "call, served", "snd + receive"))
 UNIT = "requests/s"
 CALLERS = 100
 
 
 def serve_ours(variant: str) -> str:
-    """Answer "add" with the number plus one; ``syncal`` and our own requests both put the reply port last."""
-    from aemp_gevent import NODE, rcv, snd
+    """Answer "add" with the number plus one; ``syncal``, ``call`` and our own requests all put the reply port last."""
+    from aemp_gevent import NODE, rcv, serve, snd
 
-    rcv(publish(), "add", lambda number, reply: snd(reply, number + 1))
+    if variant == "call, served":
+        serve(publish(), "add", lambda number: number + 1)
+    else:
+        rcv(publish(), "add", lambda number, reply: snd(reply, number + 1))
     return NODE()
 
 
 def ours(n: int, variant: str = "syncal") -> Figure:
-    """100 ``port_async`` ports, each in a ``syncal`` or a bare ``snd`` and ``receive``."""
-    from aemp_gevent import SELF, attach, port_async, receive, snd, syncal
+    """100 ``port_async`` ports, each in a ``syncal``, a ``call``, or a bare ``snd`` and ``receive``."""
+    from aemp_gevent import SELF, attach, call, port_async, receive, snd, syncal
 
     def caller(server: str, main: str) -> None:
         me = SELF()
@@ -39,6 +42,8 @@ def ours(n: int, variant: str = "syncal") -> Figure:
         for number in range(n // CALLERS):
             if variant == "syncal":
                 reply = syncal(30, server, "add", number)
+            elif variant.startswith("call"):
+                reply = (call(server, "add", number),)
             else:
                 snd(server, "add", number, me)
                 reply = receive()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import signal
@@ -19,6 +20,7 @@ from gevent.event import AsyncResult
 
 from aemp_gevent.limits import Limits
 from aemp_gevent.node import Node
+from aemp_gevent.port import REMOTE
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake, PeerGreeted
@@ -64,6 +66,36 @@ class Inbox:
 
     def __str__(self) -> str:
         return self.port
+
+
+def tables(*nodes: Node) -> list[Any]:
+    """Return how much nodes know: ports, whom they watch, who watches them, what waits in a call, timers."""
+    found: list[Any] = []
+    for node in nodes:
+        ports = {port for port in node._ports.values() if port.state != REMOTE}
+        watched = [port for port in node._ports.values() if port.monitors]
+        found.append(
+            (
+                len(ports),
+                sum(len(port.monitors) if isinstance(port.monitors, dict) else 1 for port in watched),
+                sorted(
+                    (peer.node, len(peer.watchers._watchers))
+                    for peer in (node._network.peers.values() if node._network else ())
+                ),
+                dict(node.waiting),
+                len(node._scheduler._timers),
+            )
+        )
+    return found
+
+
+def settled_tables(*nodes: Node) -> list[Any]:
+    """Return the same when everything that the nodes have sent each other has arrived."""
+    for node, other in itertools.permutations(set(nodes), 2):
+        assert node.syncal(WAIT, other.NODE(), "time")
+    for _ in range(3):
+        gevent.sleep(0)
+    return tables(*nodes)
 
 
 class Deaths:

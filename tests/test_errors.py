@@ -46,6 +46,8 @@ OURS = [
         pytest.param(errors.ListenError("a:1", "in use"), "'binds' can name another", id="ListenError"),
         pytest.param(errors.WrongThread("port()"), "use snd() or kil()", id="WrongThread"),
         pytest.param(errors.LinkBusy("b", 9, 8), "try again later", id="LinkBusy"),
+        pytest.param(errors.CallCycle(["a#1", "b#2"]), "use call_async() or snd()", id="CallCycle"),
+        pytest.param(errors.CallTimeout("a#p", "x", 2), "it may still do what it was asked", id="CallTimeout"),
     ],
 )
 def test_the_text_says_what_to_do(error, remedy):
@@ -68,6 +70,13 @@ def test_the_text_says_what_to_do(error, remedy):
         pytest.param(errors.WrongThread("port()"), "port()", id="WrongThread"),
         pytest.param(errors.LinkBusy("b", 9, 8), "b has 9 unsent bytes", id="LinkBusy"),
         pytest.param(errors.UnknownSettingError("zzz", ["secret"]), "'zzz'", id="UnknownSettingError"),
+        pytest.param(errors.CallCycle(["a#1", "b#2"]), "a#1 -> b#2 -> a#1", id="CallCycle"),
+        pytest.param(errors.CallTimeout("a#p", "x", 2), "a#p did not answer 'x' within 2 s", id="CallTimeout"),
+        pytest.param(errors.PortDied("a#p", ("why",)), "port a#p died: ('why',)", id="PortDied"),
+        pytest.param(errors.PortDied("a#p", ()), "port a#p died normally", id="PortDied-normally"),
+        pytest.param(
+            errors.RemoteError("a#p", "E: x", "trace"), "a#p answered with an error: E: x\n\ntrace", id="RemoteError"
+        ),
     ],
 )
 def test_the_text_holds_the_facts(error, fact):
@@ -84,6 +93,7 @@ def test_the_text_holds_the_facts(error, fact):
         pytest.param(errors.UnencodableMessageError, TypeError, id="UnencodableMessageError"),
         pytest.param(errors.MessageTooLargeError, ValueError, id="MessageTooLargeError"),
         pytest.param(errors.ReceiveTimeout, TimeoutError, id="ReceiveTimeout"),
+        pytest.param(errors.CallTimeout, TimeoutError, id="CallTimeout"),
         pytest.param(errors.ResolveError, OSError, id="ResolveError"),
         pytest.param(errors.ListenError, OSError, id="ListenError"),
         pytest.param(errors.PortKilled, GreenletExit, id="PortKilled"),
@@ -125,3 +135,18 @@ def test_errors_keep_their_facts_for_programs():
     assert errors.WrongThread("x()").call == "x()"
     busy = errors.LinkBusy("b", 9, 8)
     assert (busy.node, busy.unsent, busy.high_water) == ("b", 9, 8)
+    died = errors.PortDied("a#p", ("why", 1))
+    assert (died.port, died.reason) == ("a#p", ("why", 1))
+    assert errors.CallCycle(["a", "b"]).ports == ("a", "b")
+    late = errors.CallTimeout("a#p", "x", 2)
+    assert (late.port, late.tag, late.timeout) == ("a#p", "x", 2)
+    remote = errors.RemoteError("a#p", "E: x", "trace")
+    assert (remote.port, remote.error, remote.traceback) == ("a#p", "E: x", "trace")
+
+
+def test_deaths_are_equal_that_say_the_same():
+    died = errors.PortDied("a#p", ("why", [1]))
+    assert died == errors.PortDied("a#p", ("why", [1]))
+    assert hash(died) == hash(errors.PortDied("a#p", ("why", [1])))
+    assert died != errors.PortDied("a#p", ())
+    assert died != ("a#p", ("why", [1]))

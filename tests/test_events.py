@@ -11,8 +11,8 @@ import pytest
 import zope.event
 
 from aemp_gevent.context import SELF
-from aemp_gevent.errors import PortKilled
-from aemp_gevent.events import NodeDown, NodeUp, PortDied
+from aemp_gevent.errors import PortDied, PortKilled
+from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.receive import receive
 from tests.helpers import turns, wait_until
 from tests.networking import Deaths, Inbox, MakeNode, RawPeer, node_factory

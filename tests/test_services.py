@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import zope.event
 
-from aemp_gevent.errors import InvalidSettingError
-from aemp_gevent.events import PortDied
+from aemp_gevent.errors import InvalidSettingError, PortDied
 from aemp_gevent.services import load_services
 from tests import node_functions
 from tests.helpers import wait_until

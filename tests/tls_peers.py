@@ -10,6 +10,7 @@ from typing import Any
 
 from gevent import socket
 
+from aemp_gevent.limits import Limits
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake, PeerGreeted, TlsDue
 from tests.authority import Identity
@@ -140,7 +141,7 @@ class TlsPeer(RawPeer):
 def _codec(framing: str) -> tuple[Any, Any]:
     from aemp_gevent.wire.framing import FRAMINGS
 
-    return FRAMINGS[framing].encoder(), FRAMINGS[framing].decoder(2**26)
+    return FRAMINGS[framing].encoder(), FRAMINGS[framing].decoder(Limits(2**26))
 
 
 class Files:

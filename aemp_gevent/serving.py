@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""The side of a ``call`` that answers: what arrives with one, and handlers whose return value is the answer.
+
+A call reaches its port as a message like any other, with the ID of a reply port
+appended, as ``cal`` and Perl's AnyEvent::MP send it: every handler that answers those
+answers calls. What a call has beside that, until when somebody waits for the answer, and
+which ports do, travels with the reply port's ID, which is a :class:`ReplyPort` here.
+
+An answer is a message to the reply port. What is no answer (an exception, a circle of
+calls) is its death: the caller's side, :mod:`aemp_gevent.calling`, hears the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any, Protocol
+
+from greenlet import getcurrent
+
+from aemp_gevent import ids
+from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.matching import Handler, Message
+from aemp_gevent.port import Port
+from aemp_gevent.scheduler import Scheduler, describe
+
+FAILED = "call_failed"
+"""First element of the reason that a reply port dies of when the code that served the call raised."""
+CYCLE = "call_cycle"
+"""The same for ports that wait for each other; they follow."""
+
+MAX_TRACEBACK = 10_000
+"""Characters of a traceback that travel, the last ones: the first frames are the library's."""
+
+_log = logging.getLogger("aemp_gevent")
+
+
+class ReplyPort(str):
+    """The port that wants the answer to a call, as the call's handler gets it: a port ID that knows a bit more."""
+
+    __slots__ = ("chain", "deadline")
+
+    deadline: float | None
+    """When the caller gives up, on this process's monotonic clock; None: never."""
+    chain: tuple[str, ...]
+    """The ports that wait for the answer; the last one is the caller."""
+
+    def __new__(cls, port: str, deadline: float | None, chain: Sequence[str]) -> ReplyPort:
+        self = super().__new__(cls, port)
+        self.deadline = deadline
+        self.chain = tuple(chain)
+        return self
+
+
+class Host(Protocol):
+    """The node that serves."""
+
+    @property
+    def scheduler(self) -> Scheduler: ...
+
+    @property
+    def waiting(self) -> dict[Port, str]:
+        """The ports that are blocked in a call, and whom they called."""
+        ...
+
+    def snd(self, port: object, *msg: Any) -> None: ...
+    def kil(self, port: object, *reason: Any) -> None: ...
+
+
+def take(host: Host, port: Port, message: Message, reply: ReplyPort) -> None:
+    """Give a call to the port that it is for, unless that waits for one of those who wait for the answer."""
+    called = host.waiting.get(port)
+    if called is not None and called in reply.chain:
+        circle = (*reply.chain[reply.chain.index(called) :], port.id)
+        host.kil(reply, CYCLE, *dict.fromkeys(circle))
+        return
+    host.scheduler.deliver(port, (*message, reply))
+
+
+def read_header(header: Any, caller: str | None) -> ReplyPort:
+    """Read what came with another node's call.
+
+    Args:
+        header: As it came: a map with ``reply``, ``left`` (seconds, or absent), and ``chain``.
+        caller: The node that it came from; None: this one.
+
+    Raises:
+        ValueError, TypeError, KeyError: It is no such map; the text is for the log.
+    """
+    reply, left, chain = header["reply"], header.get("left"), header.get("chain", ())
+    node, _, name = reply.partition("#")
+    if not name or (caller is not None and node != caller):
+        raise ValueError(f"{reply!r} is no port of the node that calls")
+    if left is not None and not left >= 0:  # nor is NaN
+        raise ValueError(f"{left!r} is no number of seconds")
+    return ReplyPort(reply, None if left is None else monotonic() + left, [str(port) for port in chain])
+
+
+def call_being_served() -> ReplyPort | None:
+    """Return the reply port of the call that this greenlet serves."""
+    return getattr(getcurrent(), "aemp_call", None)
+
+
+def time_left(reply: str | None = None) -> float | None:
+    """Return the seconds for which somebody still waits for the answer to a call; 0 when nobody does any more.
+
+    Args:
+        reply: The reply port that a handler, or ``receive``, got with the call. None: that of the
+            call which the running handler serves (see ``serve``).
+
+    Returns:
+        Seconds; None when that is not known, or the caller waits for ever. Perl callers, and
+        those that use ``cal`` and ``syncal``, do not tell.
+    """
+    call = call_being_served() if reply is None else reply
+    if not isinstance(call, ReplyPort) or call.deadline is None:
+        return None
+    return max(call.deadline - monotonic(), 0.0)
+
+
+def server(host: Host, tag: object, function: Handler) -> Handler:
+    """Return a handler that calls ``function``, and answers with what it returns or raises."""
+
+    def serve(*rest: Any) -> None:
+        reply = rest[-1] if rest else None
+        if not isinstance(reply, ReplyPort) and not _is_port(reply):
+            text = "dropped a message %r that is no call: its last element is no reply port; use call(), or rcv() here"
+            _log.warning(text, tag)
+            return
+        if isinstance(reply, ReplyPort) and reply.deadline is not None and monotonic() >= reply.deadline:
+            _log.debug("skipped a call of %r: nobody waits for the answer any more", tag)
+            return
+        greenlet = getcurrent()
+        before = getattr(greenlet, "aemp_call", None)
+        greenlet.aemp_call = reply  # type: ignore[attr-defined]  # any greenlet can carry it
+        try:
+            host.snd(reply, function(*rest[:-1]))
+            return
+        # Not BaseException: a kill or a foreign Timeout is not the caller's business. The port dies of it,
+        # and that the caller hears.
+        except Exception as error:  # noqa: BLE001
+            failure = error
+        finally:
+            greenlet.aemp_call = before  # type: ignore[attr-defined]
+        if not isinstance(reply, ReplyPort):  # cal and syncal do not tell their callers
+            _log.error("exception in the server of %r", tag, exc_info=failure)
+        fail(host, reply, failure)
+
+    return serve
+
+
+def fail(host: Host, reply: object, error: BaseException) -> None:
+    """Let a caller know of an exception. Never raises."""
+    text = describe(error)
+    trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
+    for words in ((text, trace), (text[:200].encode("ascii", "backslashreplace").decode(), ""), ()):
+        try:
+            host.kil(reply, FAILED, *words)
+        except (UnencodableMessageError, MessageTooLargeError):
+            continue
+        return
+
+
+def _is_port(thing: object) -> bool:
+    try:
+        return isinstance(thing, str) and bool(ids.split_port(thing)[1])
+    except InvalidPortError:
+        return False

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: MIT
+"""A node that prices orders."""
+
+import gevent
+
+import aemp_gevent.toolkit  # noqa: F401  # has what pools run here
+from aemp_gevent import NODE, attach, initialise_node, receive, spawnable
+
+PRICES = {"pen": 2, "ink": 5, "paper": 3}
+
+
+@spawnable
+def price(order):
+    customer, items = order
+    gevent.sleep(0.01)  # asks somebody else for the prices
+    return customer, sum(PRICES[item] * count for item, count in items.items())
+
+
+if __name__ == "__main__":
+    initialise_node("127.0.0.1:0", secret="pen and ink")
+    print(NODE(), flush=True)
+    with attach():
+        receive()

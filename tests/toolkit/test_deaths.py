@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""Deaths that gevent waits for, together with everything else that it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from aemp_gevent.node import Node
+from aemp_gevent.toolkit import death_of
+from tests.helpers import turns, wait_until
+from tests.networking import WAIT, MakeNode, node_factory, settled_tables, tables
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+@pytest.fixture(params=["here", "there"])
+def nodes(request: pytest.FixtureRequest, make_node: MakeNode) -> tuple[Node, Node]:
+    owner = make_node()
+    return owner, owner if request.param == "here" else make_node()
+
+
+def test_gevent_waits_for_the_first_of_deaths_events_and_greenlets(nodes):
+    owner, watcher = nodes
+    ports = [owner.port() for _ in range(3)]
+    deaths = [death_of(port, node=watcher) for port in ports]
+    settled_tables(*nodes)
+    things = [*deaths, Event(), gevent.spawn(gevent.sleep, 0)]
+    assert gevent.wait(things, timeout=WAIT, count=1) == [things[-1]]
+    owner.kil(ports[1], "because", 1)
+    first = next(gevent.iwait(deaths, timeout=WAIT))
+    assert (first.port, first.get()) == (ports[1], ("because", 1))
+    owner.kil(ports[0])
+    owner.kil(ports[2])
+    assert len(gevent.wait(deaths, timeout=WAIT)) == 3
+    assert deaths[0].get() == ()
+
+
+def test_one_of_a_port_that_never_was_is_set(nodes):
+    owner, watcher = nodes
+    assert death_of(f"{owner.NODE()}#nobody", node=watcher).get(timeout=WAIT)[0] == "no_such_port"
+
+
+def test_one_of_a_node_is_the_loss_of_its_link(make_node):
+    owner, watcher = make_node(), make_node()
+    death = death_of(owner.NODE(), node=watcher)
+    wait_until(lambda: watcher.node_is_up(owner.NODE()))
+    owner.shutdown()
+    assert death.get(timeout=WAIT) == ("shutdown", owner.NODE())
+
+
+def test_cancelled_it_is_never_set_and_leaves_nothing(nodes):
+    owner, watcher = nodes
+    port = owner.port()
+    before = settled_tables(*nodes)
+    with death_of(port, node=watcher) as death:
+        pass
+    wait_until(lambda: tables(*nodes) == before)
+    owner.kil(port)
+    turns(5)
+    assert not death.ready()

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Semaphores with a port: whoever dies while holding one has released it, and none is ever lost."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from gevent.lock import Semaphore
+
+from aemp_gevent.context import SELF
+from aemp_gevent.errors import PortDied
+from aemp_gevent.node import Node
+from aemp_gevent.receive import receive
+from aemp_gevent.toolkit import PortSemaphore, RemoteSemaphore
+from tests.helpers import wait_until
+from tests.networking import WAIT, MakeNode, node_factory, settled_tables, tables
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+@pytest.fixture(params=["here", "there"])
+def nodes(request: pytest.FixtureRequest, make_node: MakeNode) -> tuple[Node, Node]:
+    owner = make_node()
+    return owner, owner if request.param == "here" else make_node()
+
+
+@pytest.fixture
+def semaphore(nodes: tuple[Node, Node]) -> PortSemaphore:
+    return PortSemaphore(2, node=nodes[0])
+
+
+@pytest.fixture
+def remote(nodes: tuple[Node, Node], semaphore: PortSemaphore) -> RemoteSemaphore:
+    return RemoteSemaphore(semaphore, node=nodes[1])
+
+
+def test_it_is_a_semaphore_of_gevents_for_all_together(semaphore, remote):
+    assert isinstance(semaphore, Semaphore)
+    assert str(semaphore) == str(remote) == semaphore.port
+    with remote:
+        assert (remote.counter, remote.locked()) == (1, False)
+        semaphore.acquire()
+        assert remote.locked()
+        assert remote.acquire(blocking=False) is False
+        assert remote.acquire(timeout=0.02) is False
+        semaphore.release()
+        assert remote.acquire(timeout=WAIT) is True
+        remote.release()
+    wait_until(lambda: semaphore.counter == 2)
+    with pytest.raises(ValueError, match="is not held"):
+        remote.release()
+
+
+def test_acquire_waits_for_a_release_wherever_it_is_made(semaphore, remote):
+    for release in (semaphore.release, remote.release):
+        held = [semaphore.acquire() if release == semaphore.release else remote.acquire() for _ in range(2)]
+        waiter = gevent.spawn(remote.acquire, timeout=WAIT)
+        wait_until(semaphore.linkcount)
+        release()
+        assert waiter.get(timeout=WAIT) is True
+        for _ in held[1:]:
+            release()
+        remote.release()
+        wait_until(lambda: semaphore.counter == 2)
+
+
+@pytest.mark.parametrize("end", ["return", "kill", "error"])
+def test_the_death_of_the_port_that_holds_it_releases_it(nodes, semaphore, remote, end, caplog):
+    held = []
+
+    def holder() -> None:
+        remote.acquire()
+        remote.acquire()
+        held.append(SELF())
+        receive("go")
+        if end == "error":
+            raise ValueError
+
+    port = nodes[1].port_async(holder)
+    wait_until(lambda: held)
+    assert semaphore.counter == 0
+    if end == "kill":
+        nodes[1].kil(port)
+    else:
+        nodes[1].snd(port, "go")
+    wait_until(lambda: semaphore.counter == 2)
+    with pytest.raises(ValueError, match="released by a death"):
+        remote.release()
+
+
+@pytest.mark.slow
+def test_the_end_of_the_process_that_holds_it_releases_it(make_node, node_process):
+    from aemp_gevent.testing import SECRET
+
+    node = make_node(secret=SECRET)
+    semaphore = PortSemaphore(1, node=node)
+    holder = node_process()
+    holder.run(
+        f"""
+        from aemp_gevent.toolkit import RemoteSemaphore
+        assert RemoteSemaphore({semaphore.port!r}).acquire(timeout=10)
+        """
+    )
+    assert semaphore.counter == 0
+    holder.kill()
+    assert semaphore.acquire(timeout=WAIT)
+
+
+def test_who_waits_hears_of_its_end(nodes, semaphore, remote):
+    remote.acquire()
+    remote.acquire()
+    waiter = gevent.spawn(remote.acquire)
+    wait_until(semaphore.linkcount)
+    semaphore.close()
+    with pytest.raises(PortDied):
+        waiter.get(timeout=WAIT)
+    for _ in range(2):
+        remote.release()
+
+
+@pytest.mark.slow
+def test_none_is_lost_however_those_who_acquire_give_up(nodes, semaphore, remote):
+    rng = random.Random(7)
+    assert remote.counter == 2
+    before = settled_tables(*nodes)
+    inside = most = 0
+
+    def work(seconds: float) -> None:
+        nonlocal inside, most
+        mine = RemoteSemaphore(semaphore, node=nodes[1])
+        if mine.acquire(timeout=seconds):
+            try:
+                inside += 1
+                most = max(most, inside)
+                gevent.sleep(rng.choice((0, 0.001)))
+            finally:
+                inside -= 1
+                mine.release()
+
+    workers = []
+    for _ in range(300):
+        workers.append(gevent.spawn(work, rng.choice((0.0005, 0.001, 0.002, 0.1))))
+        gevent.sleep(rng.choice((0, 0, 0.0005)))
+        gevent.kill(rng.choice(workers[-20:]))
+    gevent.joinall(workers, timeout=WAIT)
+    wait_until(lambda: semaphore.counter == 2, show=lambda: semaphore.counter)
+    wait_until(lambda: tables(*nodes) == before, show=lambda: (tables(*nodes), before))
+    assert most <= 2
