@@ -140,7 +140,7 @@ class Endpoint:
 
 def is_node_id(node: str) -> bool:
     """Whether messages can be sent to a node of this ID."""
-    return bool(node) and node.isprintable() and not _fault_of(node)
+    return bool(node) and node.isprintable() and " " not in node and not _fault_of(node, True)
 
 
 def master_of(node: str) -> str | None:
