@@ -14,6 +14,7 @@ import gevent
 from gevent import socket
 
 from aemp_gevent.errors import ListenError
+from aemp_gevent.folders import new_socket_in
 from aemp_gevent.forking import Helper, close_quietly, keep
 from aemp_gevent.ids import ANY_HOST, Endpoint
 
@@ -29,7 +30,8 @@ class Listener:
     """Accepts connections on one endpoint.
 
     Args:
-        endpoint: Where; port 0 takes a free one. The host ``*`` means all interfaces.
+        endpoint: Where; port 0 takes a free one, and a folder a new Unix socket in it. The host ``*`` means
+            all interfaces.
         accepted: Called with each connected socket, which it owns from then on.
 
     Raises:
@@ -38,14 +40,15 @@ class Listener:
 
     def __init__(self, endpoint: Endpoint, accepted: Callable[[socket.socket], None]) -> None:
         self._accepted = accepted
-        self._path = endpoint.path
         self._closed = False
         try:
+            if endpoint.is_folder:
+                endpoint = Endpoint("", 0, new_socket_in(endpoint.path))
             self._socket = _bind(endpoint)
         except OSError as error:
             raise ListenError(str(endpoint), error.strerror or error) from error
         self.endpoint = endpoint
-        """The endpoint, with the real port."""
+        """The endpoint, with the real port or path."""
         if not endpoint.path:
             self.endpoint = Endpoint(endpoint.host, self._socket.getsockname()[1])
         self._greenlet: Helper | None = None
@@ -87,9 +90,9 @@ class Listener:
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
         self._socket.close()
-        if self._path:
+        if self.endpoint.path:
             with contextlib.suppress(FileNotFoundError):
-                Path(self._path).unlink()
+                Path(self.endpoint.path).unlink()
 
 
 def _bind(endpoint: Endpoint) -> socket.socket:
