@@ -26,7 +26,7 @@ import gevent
 import zope.event
 from greenlet import getcurrent
 
-from aemp_gevent import ids
+from aemp_gevent import calls, ids
 from aemp_gevent.carrier import Carrier
 from aemp_gevent.context import current_port
 from aemp_gevent.directory_calls import DirectoryNode
@@ -389,6 +389,30 @@ class Node(DirectoryNode):
         sys.exit(128 + number)
 
     # --- who is there ---
+
+    def wait_for_seeds(self, timeout: float = 5.0) -> bool:
+        """Wait for links to the seeds, and until this node and they know of each other what is in the directory.
+
+        A node need not: it waits for what it wants to know, and others are told of it as soon as they can be.
+        A web server's worker should, before it takes requests. Called again, it waits until the seeds know what was
+        registered here before. Seeds that do not answer when they are dialled are not waited for. Switches.
+
+        Args:
+            timeout: Seconds for all of it.
+
+        Returns:
+            Whether that came about in time; False for a node that is not initialised.
+        """
+        self._scheduler.check_thread("wait_for_seeds()")
+        network = self._network
+        if network is None:
+            return False
+        deadline = calls.deadline_of(timeout)
+        if not network.wait_for_seeds(timeout):
+            return False
+        # Both sides told what they have when the link came up, and answers are behind that.
+        seeds = [peer.node for peer in network.up_seeds()]
+        return all(self.syncal(calls.left_until(deadline), seed, "time") for seed in seeds)
 
     def up_nodes(self) -> list[str]:
         """Return the IDs of all nodes to which a link is up, this node not among them."""

@@ -187,6 +187,14 @@ class Seed:
             before += candidate.failures < _DEAD_FAILURES or self._is_up(candidate.node)
         return False
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether there are as many links as there can be, as far as has been tried."""
+        if not self.candidates or len(self.chosen) >= self._wanted:
+            return bool(self.candidates)
+        first = [candidate for candidate in self._in_order() if not candidate.is_own][: self._wanted]
+        return all(candidate.node in self.chosen or candidate.failures for candidate in first)
+
     # --- where it may be ---
 
     def _ask(self) -> None:
@@ -358,7 +366,13 @@ class Seeds:
         news = (self.are_own, [peer.node for peer in self.up()])
         if news != self._told:
             self._told = news
+            self._host.changed()  # for those who wait for seeds
             self._host.seeds_changed()
+
+    @property
+    def are_settled(self) -> bool:
+        """Whether there are links to the seeds, to all for which that can be."""
+        return all(seed.is_settled for seed in self._seeds)
 
     @property
     def are_own(self) -> bool:

@@ -27,20 +27,22 @@ import gevent
 from aemp_gevent import default_node
 from aemp_gevent.contrib.hosts import join_host
 
-# Not on_drain: a configuration has no use for it.
+# Not on_join and on_drain: those are for the application.
 __all__ = ["post_worker_init", "worker_exit"]
 
 _LOOK_SECONDS = 0.5
 """gunicorn itself looks once a second whether a worker is to end; no hook says it."""
 
-_drains: list[Callable[[], object]] = []  # of the process, as the worker is
-
+_joins: list[Callable[[], object]] = []  # of the process, as the worker is
+_drains: list[Callable[[], object]] = []
 
 # Any, for gunicorn's own objects: it has no types.
 
 
 def post_worker_init(worker: Any) -> None:
-    """Make a worker a node: gunicorn calls this in the worker, when the application is loaded. Blocks until bound.
+    """Make a worker a node: gunicorn calls this in the worker, when the application is loaded.
+
+    Blocks until it is linked to the other workers, and what the functions of :func:`on_join` did is known there.
 
     Raises:
         RuntimeError: It is not one of gunicorn's gevent workers.
@@ -51,6 +53,9 @@ def post_worker_init(worker: Any) -> None:
         raise RuntimeError(text + ": start gunicorn with --worker-class gevent")
     join_host(_name_of(worker.cfg))
     worker.log.info("Joined as node %s", default_node.NODE())
+    for function in _joins:
+        function()
+    default_node.wait_for_seeds()
     gevent.spawn(_watch, worker)
 
 
@@ -59,12 +64,23 @@ def worker_exit(server: object, worker: object) -> None:
     default_node.shutdown()
 
 
+def on_join(function: Callable[[], object]) -> Callable[[], object]:
+    """Have a function called in each worker when it is a node, before it takes requests. A decorator.
+
+    For ports that each worker has, and what they enter into the directory. With ``--preload`` the application is
+    imported in the master, whose ports no worker has; the function may be registered there. Under other
+    servers nobody calls it.
+    """
+    _joins.append(function)
+    return function
+
+
 def on_drain(function: Callable[[], object]) -> Callable[[], object]:
     """Have a function called when this worker was told to end, while its last requests are served. A decorator.
 
     Streams that never end by themselves should end then. Otherwise gunicorn waits ``graceful_timeout``
-    for them, and kills the worker. The function runs in a greenlet of its own; it may be
-    registered before gunicorn forks. Under other servers nobody calls it.
+    for them, and kills the worker. The function runs in a greenlet of its own. Under other servers nobody
+    calls it.
     """
     _drains.append(function)
     return function

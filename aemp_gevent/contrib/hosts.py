@@ -31,7 +31,10 @@ _REFRESH_SECONDS = 3600.0
 def join_host(
     name: str, *seeds: str, folder: str | os.PathLike[str] | None = None, node: Node | None = None, **settings: Any
 ) -> None:
-    """Become a node among those of the same name, user and host: other programs, and other workers. Blocks until bound.
+    """Become a node among those of the same name, user and host: other programs, and other workers.
+
+    Blocks until this node is linked to those that are there (or 5 seconds, if one is not quite alive), and knows what
+    they have in the directory.
 
     To be called by each process that serves, after it was forked, in the native thread that runs its loop.
     The nodes find each other by themselves, whichever of them come and go; their groups and
@@ -77,6 +80,7 @@ def join_host(
     settings["seeds"] = [sockets, *wanted.seeds]
     settings["binds"] = [sockets, *_other_binds(wanted)]
     joined.configure(**settings)
+    joined.wait_for_seeds()
     if keeps_secret:
         _keep_secret(joined, private / f"{name}.secret", settings["secret"])
 
