@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flask import Flask, Response, request
 
-from aemp_gevent import attach, grp_mon, grp_reg, mon, port, rcv, receive, snd
+from aemp_gevent import NODE, attach, grp_mon, grp_reg, mon, port, rcv, receive, snd
 from aemp_gevent.contrib.gunicorn import on_drain, on_join
 
 PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def events() -> Response:
 def _events() -> Iterator[str]:
     with attach() as tab:
         snd(_Worker.room.port, "enter", tab)
-        yield "retry: 500\n\n"
+        yield f"retry: 500\nevent: node\ndata: {NODE()}\n\n"
         while True:
             messages = [receive(timeout=ALIVE_SECONDS, default=("quiet",))]
             while len(messages) < AT_ONCE and (more := receive(timeout=0, default=None)):
