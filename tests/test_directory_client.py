@@ -15,7 +15,7 @@ from aemp_gevent.node import Node
 from aemp_gevent.testing import MemoryNetwork
 from tests.directories import QUICK
 from tests.helpers import turns, wait_until
-from tests.networking import WAIT, MakeNode, RawListener, RawPeer, node_factory
+from tests.networking import WAIT, MakeNode, RawListener, RawPeer, free_address, node_factory
 from tests.test_directory import Changes
 
 PERL = (("gproto", "1"), ("provider", "AE-2.02"))
@@ -283,3 +283,15 @@ def test_both_seeds_may_die_and_come_back() -> None:
             network.node(name, *names)
         changes.wait({**changes_of_all, late: None})
         assert sorted(nodes[3].db_wait("group", lambda ports: late in ports, 30.0)) == sorted([*changes_of_all, late])
+
+
+def test_seed_of_a_global_node_becomes_global_although_it_has_no_seeds_itself(make_node: MakeNode) -> None:
+    without = make_node("127.0.0.1:0")
+    without.db_set("f", "k", 1)
+    assert role(without) == "alone"
+    address = free_address()
+    other = make_node(address, address, without.NODE())
+    wait_until(lambda: role(without) == role(other) == "global", within=WAIT)
+    other.db_set("f", "l", 2)
+    for node in (without, other):
+        node.db_wait("f", lambda entries: set(entries) == {"k", "l"}, timeout=WAIT)
