@@ -200,7 +200,7 @@ class Sender:
 
     Attributes:
         said: By name, how many numbers were accepted.
-        cut: The names under which something may have been lost with its worker.
+        cut: The names under which something was said of which nobody knows, as its worker died, whether it was accepted.
     """
 
     def __init__(self, address: str, name: str) -> None:
@@ -241,8 +241,8 @@ def wrong(stream: Stream, senders: list[Sender]) -> dict[str, str]:
     for sender in senders:
         for name in {*sender.said, *sender.cut}:
             numbers = heard.pop(name, [])
-            # What a killed worker had accepted last may have died with it, and what it had not may have got through.
-            is_whole = len(numbers) == sender.said[name] or name in sender.cut
+            # What was said to a worker that was killed before it answered may have got through.
+            is_whole = len(numbers) - sender.said[name] in ({0, 1} if name in sender.cut else {0})
             if numbers != list(range(len(numbers))) or not is_whole:
                 found[name] = f"{len(numbers)} of {sender.said[name]}: {numbers[:5]} … {numbers[-5:]}"
     return {**found, **{name: "nobody said it" for name in heard}}

@@ -14,13 +14,16 @@ from pathlib import Path
 
 from flask import Flask, Response, request
 
-from aemp_gevent import NODE, attach, grp_mon, grp_reg, mon, port, rcv, receive, snd
+from aemp_gevent import NODE, attach, grp_mon, grp_reg, mon, port, rcv, receive, snd, syncal
 from aemp_gevent.contrib.gunicorn import on_drain, on_join
 
 PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
 ALIVE_SECONDS = 15
 """A browser that went away is noticed when something is written to it."""
+
+PATIENCE_SECONDS = 5
+"""A worker that has been stopped, not killed, holds up nobody for longer."""
 
 AT_ONCE = 100
 """Messages that are written together, if so many wait."""
@@ -36,7 +39,7 @@ class Room:
         self._rooms: set[str] = {self.port}
         self._tabs: set[str] = set()
         rcv(self.port, "enter", self._enter)
-        rcv(self.port, "said", lambda *line: self._tell("said", *line))
+        rcv(self.port, "said", self._said)
         rcv(self.port, "close", lambda: self._tell("close"))
         grp_reg("rooms", self.port)
         grp_mon("rooms", self._meet)
@@ -51,13 +54,18 @@ class Room:
         self._tabs.add(tab)
         mon(tab, lambda *_reason: self._tabs.discard(tab))
 
+    def _said(self, name: str, text: str, reply: str) -> None:
+        self._tell("said", name, text)
+        snd(reply)
+
     def _tell(self, *message: str) -> None:
         for tab in self._tabs:
             snd(tab, *message)
 
-    def say(self, *line: str) -> None:
-        for room in list(self._rooms):  # snd() may pause, and rooms come and go meanwhile
-            snd(room, "said", *line)
+    def say(self, name: str, text: str) -> None:
+        """Say something in all rooms. Waits until all have it: the next request may be another worker's to serve."""
+        for room in list(self._rooms):  # rooms come and go meanwhile
+            syncal(PATIENCE_SECONDS, room, "said", name, text)
 
 
 class _Worker:
