@@ -172,15 +172,16 @@ class Stream:
     def _read(self) -> None:
         rest = b""
         try:
-            answer = self._connection.ask("GET", "/events")
-            while data := answer.read1(2**16):
-                *events, rest = (rest + data).split(b"\n\n")
-                for event in events:
-                    self._take(event.decode())
+            with self._connection.ask("GET", "/events") as answer:
+                while data := answer.read1(2**16):
+                    *events, rest = (rest + data).split(b"\n\n")
+                    for event in events:
+                        self._take(event.decode())
         except (OSError, HTTPException):
             pass  # the worker was killed
         finally:
             self.ended = True
+            self._connection.close()
 
     def _take(self, event: str) -> None:
         fields = dict(line.split(": ", 1) for line in event.splitlines() if not line.startswith(":"))
@@ -192,7 +193,6 @@ class Stream:
     def close(self) -> None:
         """Go away."""
         self._reader.kill()
-        self._connection.close()
 
 
 class Sender:

@@ -1,10 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""A fresh node for a test, and the rule that a test leaves no greenlet behind."""
+"""A fresh node for a test, and the rule that a test leaves no greenlet behind.
+
+With ``AEMP_TEST_PATCH=1`` the whole suite runs as its users' programs do: monkey-patched, before anything of ours
+is imported.
+"""
 
 from __future__ import annotations
 
-import gc
 import os
+
+PATCHED = os.environ.get("AEMP_TEST_PATCH", "0") not in {"", "0"}
+
+if PATCHED:
+    from gevent import monkey
+
+    monkey.patch_all()
+
+import gc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path

@@ -52,10 +52,10 @@ def post_worker_init(worker: Any) -> None:
         text = f"a node needs a loop that runs beside the requests, and {type(worker).__name__} has none"
         raise RuntimeError(text + ": start gunicorn with --worker-class gevent")
     join_host(_name_of(worker.cfg))
-    worker.log.info("Joined as node %s", default_node.NODE())
     for function in _joins:
         function()
     default_node.wait_for_seeds()
+    worker.log.info("Joined as node %s", default_node.NODE())
     gevent.spawn(_watch, worker)
 
 

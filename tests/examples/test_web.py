@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -55,14 +56,16 @@ def hear(streams: list[Stream], senders: list[Sender]) -> None:
 
 
 def tabs_at_all(stack: ExitStack, server: Gunicorn) -> list[Stream]:
-    """Open a few streams, until each worker serves two."""
+    """Open streams, until each worker serves two."""
     streams: list[Stream] = []
-    for _ in range(20):
-        streams += stack.enter_context(tabs(server.address, 6))
-        served = [stream.node for stream in streams]
-        if all(served.count(node) >= 2 for node in server.workers.values()):
-            return streams
-    raise AssertionError(f"not all workers take connections: {served}")
+
+    def served() -> bool:
+        streams.extend(stack.enter_context(tabs(server.address, 6)))
+        nodes = [stream.node for stream in streams]
+        return all(nodes.count(node) >= 2 for node in server.workers.values())
+
+    wait_until(served, within=PATIENCE, show=lambda: Counter(stream.node for stream in streams))
+    return streams
 
 
 def sockets(scratch: Path) -> list[str]:
@@ -142,7 +145,7 @@ def test_workers_that_end_after_some_requests_are_replaced_and_nothing_is_lost(
         sender.say(20)
     assert not sender.cut, "requests were lost"
     server.wait_for_workers()
-    streams = tabs_at_all(stack, server)
+    streams = stack.enter_context(tabs(server.address, 6))
     expected = [["later.1", str(number)] for number in range(5)]
     Sender(server.address, "later").say(5)
     for stream in streams:  # one may belong to a worker that has had enough
