@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import dns.resolver
 import gevent
 import zope.event
+from gevent.hub import Hub
 from greenlet import getcurrent
 
 from aemp_gevent import calls, ids
@@ -57,6 +58,8 @@ from aemp_gevent.settings import Settings, make_settings
 
 if TYPE_CHECKING:
     from aemp_gevent.etcd import EtcdEngine
+
+_ON_THE_HUB = "it was called on the hub, which must never wait: spawn a greenlet"
 
 _log = logging.getLogger("aemp_gevent")
 
@@ -204,8 +207,13 @@ class Node(DirectoryNode):
         else:
             self._initialise(checked, lambda: name)
 
-    def _check_uninitialised(self, call: str) -> None:
+    def _check_may_wait(self, call: str) -> None:
         self._scheduler.check_thread(call)
+        if isinstance(getcurrent(), Hub):
+            raise NoPortContextError(call, _ON_THE_HUB)
+
+    def _check_uninitialised(self, call: str) -> None:
+        self._check_may_wait(call)
         if self._network is not None or self._initialising:
             raise AlreadyInitialisedError(self._id)
 
@@ -340,7 +348,10 @@ class Node(DirectoryNode):
         Raises:
             InvalidNoderefError: A component is malformed; the text names it.
             ResolveError: A host name has no address; the text names the component.
+            NoPortContextError: On the hub, which must never wait.
         """
+        if isinstance(getcurrent(), Hub):  # any thread's
+            raise NoPortContextError("resolve_node()", _ON_THE_HUB)
         return resolve_node(noderef, NameService(timeout, resolver))
 
     def shutdown(self, timeout: float = 5.0) -> None:
@@ -357,14 +368,12 @@ class Node(DirectoryNode):
         self._scheduler.check_thread("shutdown()")
         if self._network is None:
             return
-        hub = self._scheduler.hub
-        if getcurrent() is hub:
-            raise NoPortContextError("shutdown()", "it was called on the hub, which must never wait: spawn a greenlet")
+        self._check_may_wait("shutdown()")
         self._directory.stop()
         self._network.shut_down(timeout)
         if self._etcd is not None:
             self._etcd.stopped.wait(timeout)
-        hub.loop.run_callback(self._scheduler.end_idle_runners)
+        self._scheduler.hub.loop.run_callback(self._scheduler.end_idle_runners)
 
     def shutdown_on_signal(self, *signals: int, timeout: float = 5.0) -> None:
         """On a signal call :meth:`shutdown`, and then end the program by ``SystemExit(128 + signal)``.
@@ -403,7 +412,7 @@ class Node(DirectoryNode):
         Returns:
             Whether that came about in time; False for a node that is not initialised.
         """
-        self._scheduler.check_thread("wait_for_seeds()")
+        self._check_may_wait("wait_for_seeds()")
         network = self._network
         if network is None:
             return False

@@ -245,7 +245,7 @@ def wrong(stream: Stream, senders: list[Sender]) -> dict[str, str]:
             is_whole = len(numbers) - sender.said[name] in ({0, 1} if name in sender.cut else {0})
             if numbers != list(range(len(numbers))) or not is_whole:
                 found[name] = f"{len(numbers)} of {sender.said[name]}: {numbers[:5]} … {numbers[-5:]}"
-    return {**found, **{name: "nobody said it" for name in heard}}
+    return {**found, **dict.fromkeys(heard, "nobody said it")}
 
 
 @contextlib.contextmanager

@@ -1,22 +1,16 @@
 # SPDX-License-Identifier: MIT
 """A fresh node for a test, and the rule that a test leaves no greenlet behind.
 
-With ``AEMP_TEST_PATCH=1`` the whole suite runs as its users' programs do: monkey-patched, before anything of ours
-is imported.
+With ``AEMP_TEST_PATCH=1`` the whole suite runs monkey-patched: see ``native.py``.
 """
 
 from __future__ import annotations
 
-import os
-
-PATCHED = os.environ.get("AEMP_TEST_PATCH", "0") not in {"", "0"}
-
-if PATCHED:
-    from gevent import monkey
-
-    monkey.patch_all()
+# First: it may patch.
+import tests.native  # noqa: F401  # isort: skip
 
 import gc
+import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path

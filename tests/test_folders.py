@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import stat
@@ -69,7 +68,7 @@ def test_new_socket_gets_a_path_that_sorts_by_age_in_a_folder_that_is_its_owners
     paths = [new_socket_in(folder) for _ in range(4)]
     assert paths == sorted(paths)
     assert len(set(paths)) == 4
-    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+    assert stat.S_IMODE(Path(folder).stat().st_mode) == 0o700
 
 
 def test_those_who_live_are_found_oldest_first_and_what_the_dead_left_is_removed(folder: str) -> None:
@@ -82,7 +81,7 @@ def test_those_who_live_are_found_oldest_first_and_what_the_dead_left_is_removed
     try:
         # Who is bound already, but does not listen yet, must not be taken for dead.
         assert sockets_in(folder) == [Endpoint("", 0, path) for path in sorted([first, unready, last])]
-        assert files(folder) == sorted([*(os.path.basename(path) for path in (first, unready, last)), "note", "inner"])
+        assert files(folder) == sorted([*(Path(path).name for path in (first, unready, last)), "note", "inner"])
     finally:
         for sock in sockets:
             sock.close()

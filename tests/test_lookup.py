@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from aemp_gevent.errors import ResolveError
 from aemp_gevent.lookup import NameService
 from aemp_gevent.node import Node
 from aemp_gevent.resolve import resolve_node
+from tests.native import threading
 from tests.networking import line_of, process
 
 SERVER = Path(__file__).parent / "dns_server.py"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The web examples behind a real gunicorn, with real clients; workers are killed, replaced and told to end meanwhile."""
+"""The web examples behind a real gunicorn, with real clients; workers are killed, replaced and told to end."""
 
 from __future__ import annotations
 
@@ -135,9 +135,7 @@ def test_hangup_replaces_all_workers_and_nothing_that_was_accepted_is_lost(stack
     hear(streams, senders)
 
 
-def test_workers_that_end_after_some_requests_are_replaced_and_nothing_is_lost(
-    stack: ExitStack, scratch: Path
-) -> None:
+def test_workers_that_end_after_some_requests_are_replaced_and_nothing_is_lost(stack: ExitStack, scratch: Path) -> None:
     server = stack.enter_context(Gunicorn(CHAT, scratch, "--max-requests", "60", "--max-requests-jitter", "20"))
     first = server.joined
     sender = Sender(server.address, "s")
