@@ -20,14 +20,14 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from time import monotonic
 from typing import Any
 from urllib.parse import urlencode
 
-import gevent.pool
+import gevent
 from gevent import socket
 
 from aemp_gevent.testing import wait_until
@@ -200,7 +200,7 @@ class Sender:
 
     Attributes:
         said: By name, how many numbers were accepted.
-        cut: The names under which something was said of which nobody knows, as its worker died, whether it was accepted.
+        cut: The names under which something was said whose worker died, so that nobody knows whether it was accepted.
     """
 
     def __init__(self, address: str, name: str) -> None:
@@ -232,7 +232,7 @@ class Sender:
             connection.close()
 
 
-def wrong(stream: Stream, senders: list[Sender]) -> dict[str, str]:
+def faults(stream: Stream, senders: list[Sender]) -> dict[str, str]:
     """Return what a stream that was open all the time lacks, or has in another order, by the sender's name."""
     heard: defaultdict[str, list[int]] = defaultdict(list)
     for name, text in stream.lines:
@@ -249,7 +249,7 @@ def wrong(stream: Stream, senders: list[Sender]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def tabs(address: str, count: int) -> Iterator[list[Stream]]:
+def tabs(address: str, count: int) -> Generator[list[Stream], None, None]:
     """Give streams, all of them open."""
     streams = [Stream(address) for _ in range(count)]
     try:
@@ -270,21 +270,24 @@ def chat(clients: int, messages: int, workers: int) -> str:
     Raises:
         AssertionError: Some do not; the text says what they lack.
     """
-    with _scratch() as scratch, Gunicorn(EXAMPLES / "flask_chat", scratch, "--preload", workers=workers) as server:
-        with tabs(server.address, clients) as streams:
-            senders = [Sender(server.address, f"sender{number}") for number in range(SENDERS)]
-            began = monotonic()
-            gevent.joinall([gevent.spawn(sender.say, messages // SENDERS) for sender in senders], raise_error=True)
-            said = monotonic() - began
-            total = sum(sender.said.total() for sender in senders)
-            wait_until(
-                lambda: all(len(stream.lines) >= total for stream in streams),
-                within=10 * PATIENCE,
-                show=lambda: [wrong(stream, senders) for stream in streams if wrong(stream, senders)][:3],
-            )
-            heard = monotonic() - began
-            assert not (faults := [wrong(stream, senders) for stream in streams if wrong(stream, senders)]), faults[:3]
-            spread = Counter(stream.node for stream in streams)
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(_scratch())
+        server = stack.enter_context(Gunicorn(EXAMPLES / "flask_chat", scratch, "--preload", workers=workers))
+        streams = stack.enter_context(tabs(server.address, clients))
+        senders = [Sender(server.address, f"sender{number}") for number in range(SENDERS)]
+        began = monotonic()
+        gevent.joinall([gevent.spawn(sender.say, messages // SENDERS) for sender in senders], raise_error=True)
+        said = monotonic() - began
+        total = sum(sender.said.total() for sender in senders)
+        wait_until(
+            lambda: all(len(stream.lines) >= total for stream in streams),
+            within=10 * PATIENCE,
+            show=lambda: [len(stream.lines) for stream in streams],
+        )
+        heard = monotonic() - began
+        found = [faults(stream, senders) for stream in streams if faults(stream, senders)]
+        assert not found, found[:3]
+        spread = Counter(stream.node for stream in streams)
     return (
         f"{clients} streams over {workers} workers ({sorted(spread.values())}) heard {total} messages in order; "
         f"said in {said:.1f} s, heard by all after {heard:.1f} s"
@@ -378,7 +381,7 @@ def _grown(pid: int) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
+def _scratch() -> Generator[Path, None, None]:
     with tempfile.TemporaryDirectory(prefix="aw") as folder:
         yield Path(folder)
 
@@ -396,7 +399,8 @@ def main() -> None:
     for command in (chatting, working):
         command.add_argument("--workers", type=int, default=3)
     args = vars(parser.parse_args())
-    print({"chat": chat, "jobs": jobs}[args.pop("what")](**args))
+    load: Callable[..., str] = {"chat": chat, "jobs": jobs}[args.pop("what")]
+    print(load(**args))
 
 
 if __name__ == "__main__":

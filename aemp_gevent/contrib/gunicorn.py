@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Hooks by which each of gunicorn's gevent workers becomes a node. In ``gunicorn.conf.py``::
+"""Hooks by which each of gunicorn's gevent workers becomes a node.
+
+One line in ``gunicorn.conf.py`` is enough::
 
     from aemp_gevent.contrib.gunicorn import *
 
@@ -59,7 +61,7 @@ def post_worker_init(worker: Any) -> None:
     gevent.spawn(_watch, worker)
 
 
-def worker_exit(server: object, worker: object) -> None:
+def worker_exit(server: object, worker: object) -> None:  # noqa: ARG001  # gunicorn counts its hooks' arguments
     """Say goodbye to the other nodes: gunicorn calls this in a worker that ends, when its requests are done."""
     default_node.shutdown()
 
@@ -94,7 +96,7 @@ def _watch(worker: Any) -> None:
 
 
 def _name_of(cfg: Any) -> str:
-    """Return a name that the workers of this gunicorn have, and no others: of the same application at the same address."""
+    """Return a name that all workers have of the same application at the same address, and no others."""
     given = cfg.settings["proc_name"].value
     if given:
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", given).lstrip(".")[:40] or "gunicorn"

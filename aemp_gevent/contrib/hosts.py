@@ -106,9 +106,7 @@ def _private_folder(folder: str | os.PathLike[str] | None) -> Path:
     except OSError as error:
         raise InvalidSettingError("folder", str(path), f"it cannot be used ({error.strerror}); give another") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        why = (
-            "it has to be a folder of this user's own, and closed to all others: mode 0700; make it so, or give another"
-        )
+        why = "it has to be a folder of this user's own, closed to all others (mode 0700); make it so, or give another"
         raise InvalidSettingError("folder", str(path), why)
     return path
 

@@ -76,27 +76,32 @@ class _Worker:
 
 @on_join
 def open_room() -> None:
+    """Have a room in this worker."""
     _Worker.room = Room()
 
 
 @on_drain
 def close_room() -> None:
+    """End all streams of this worker."""
     snd(_Worker.room.port, "close")  # browsers come back by themselves, and meet another worker
 
 
 @app.get("/")
 def page() -> str:
+    """Return the page, which does the rest."""
     return PAGE
 
 
 @app.post("/say")
 def say() -> tuple[str, int]:
+    """Say something; answered when all tabs are about to be told."""
     _Worker.room.say(request.form["name"], request.form["text"])
     return "", 204
 
 
 @app.get("/events")
 def events() -> Response:
+    """Stream what is said, for as long as the browser is there."""
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return Response(_events(), mimetype="text/event-stream", headers=headers)
 

@@ -64,21 +64,25 @@ class _Worker:
 
 @on_join
 def open_counter() -> None:
+    """Begin to count the visitors of this worker."""
     _Worker.counter = Counter()
 
 
 @on_drain
 def close_counter() -> None:
+    """End all streams of this worker."""
     _Worker.counter.close()  # browsers come back by themselves, and meet another worker
 
 
 @app.get("/")
 def page() -> str:
+    """Return the page."""
     return PAGE
 
 
 @app.get("/events")
 def events() -> Response:
+    """Stream the number of visitors, for as long as the browser is there."""
     return Response(_events(), mimetype="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 

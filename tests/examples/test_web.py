@@ -21,7 +21,7 @@ import gevent
 import pytest
 
 from aemp_gevent.testing import wait_until
-from soak.web import EXAMPLES, PATIENCE, Backend, Gunicorn, Sender, Stream, tabs, wrong
+from soak.web import EXAMPLES, PATIENCE, Backend, Gunicorn, Sender, Stream, faults, tabs
 
 pytest.importorskip("flask")
 pytest.importorskip("gunicorn")
@@ -49,9 +49,9 @@ def stack() -> Iterator[ExitStack]:
 def hear(streams: list[Stream], senders: list[Sender]) -> None:
     """Wait until all streams have all that was said for sure, and check that nothing else came, or in another order."""
     wait_until(
-        lambda: not any(wrong(stream, senders) for stream in streams),
+        lambda: not any(faults(stream, senders) for stream in streams),
         within=PATIENCE,
-        show=lambda: [wrong(stream, senders) for stream in streams if wrong(stream, senders)][:2],
+        show=lambda: [faults(stream, senders) for stream in streams if faults(stream, senders)][:2],
     )
 
 
