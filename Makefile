@@ -21,11 +21,11 @@ ARGS ?=
 # Two pips in one venv at once break it.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint types bench docs format clean
+.PHONY: help venv demo test test-patched lint types bench docs format clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
-	@sed -n 's/^\([a-z][a-z]*\):.*## \(.*\)/  \1:\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F: '{ printf "%-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1:\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F: '{ printf "%-14s %s\n", $$1, $$2 }'
 
 venv: $(STAMPS)/dev ## set up .venv with everything a developer needs
 
@@ -35,6 +35,13 @@ demo: $(STAMPS)/run ## watch four processes talk and die; INPUT=file counts the 
 test: $(STAMPS)/test ## run the tests with coverage; ARGS='-k name' is handed to pytest
 	@$(PY) -m coverage erase
 	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --cov= $(ARGS)
+
+# What is most different there: the loop, forks, threads, waiting, and real processes.
+PATCHED_TESTS := $(foreach name,fork folders heartbeat local lookup network node patching receive scheduler shutdown \
+	threads,tests/test_$(name).py) tests/contrib
+
+test-patched: $(STAMPS)/test ## run a part of the tests monkey-patched; ARGS=tests runs all of them so
+	@AEMP_TEST_PATCH=1 $(PY) -m pytest $(or $(ARGS),$(PATCHED_TESTS))
 
 lint: $(STAMPS)/lint ## check style, format, types and floors
 	$(PY) -m ruff check

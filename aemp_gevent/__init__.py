@@ -4,14 +4,15 @@
 A map of the package, from the edge down; a module imports only from floors below:
 
 =========  =====================================================================
-edge       this file: the functions, which are bound methods of one default node
+edge       this file: the functions, which are bound methods of one default node;
+           ``contrib``: nodes in web servers; ``toolkit``: gevent's queues, pools and events over ports
 node       ``node``, ``local``, ``calls``, ``calling``, ``serving``, ``requests``, ``spawning``,
            ``services``, ``directory``, ``groups``, ``directory_calls``,
            ``directory_client``, ``directory_server``, ``gproto``, ``merged``:
            one process in the network
 links      ``network``, ``peer``, ``flow``, ``remote``, ``gate``, ``complaints``, ``link``, ``heartbeat``,
            ``loopwatch``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``,
-           ``lookup``
+           ``folders``, ``lookup``
 monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``scheduler``, ``receive``, ``context``, ``attachment``,
            ``timers``, ``threads``, ``forking``: running code
@@ -40,6 +41,7 @@ from aemp_gevent.errors import (
     DeadPortError,
     DirectoryTimeout,
     DirectoryUnavailable,
+    EndlessWaitError,
     FramingError,
     GreetingError,
     InvalidEntryError,
@@ -153,6 +155,7 @@ __all__ = [
     "DirectoryMonitor",
     "DirectoryTimeout",
     "DirectoryUnavailable",
+    "EndlessWaitError",
     "FramingError",
     "GreetingError",
     "InvalidEntryError",

@@ -9,8 +9,8 @@ nothing has to be remembered of what the former master knew; queries without an 
 asked again.
 
 A node that is no slave becomes global, for the rest of its life, when it is one of its own seeds, or when
-another node wants it for a master; one without seeds has a directory to itself until then. If it was a client, its own
-watches and queries stay with its master until that has told it everything.
+another node has it for a seed, or for a master; one without seeds has a directory to itself until then. If it was a
+client, its own watches and queries stay with its master until that has told it everything.
 
 Nothing here switches, and nothing is done inside of something else: sending may end a link, whose
 end changes entries, and everybody must hear of these changes behind those that came before.
@@ -254,6 +254,9 @@ class EmbeddedEngine:
         """Find a master, or be one."""
         if self._host.is_seed:
             self._become_global()
+            for peer in self._host.up_seeds():
+                if peer not in self._globals and speaks(peer):
+                    send(peer, "g_slave")  # not to be its client: it shall be global, too, if it is not yet
         elif not self._host.has_seeds:
             self._make_server()  # for this node, until somebody else wants it
         if self._master is not None:

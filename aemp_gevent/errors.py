@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
+from gevent.exceptions import LoopExit
 from greenlet import GreenletExit
 
 _MAX_SHOWN = 120
@@ -123,13 +124,25 @@ class UnknownSettingError(UsageError, TypeError):
         self.name = name
 
 
+class EndlessWaitError(UsageError, LoopExit):
+    """What the main greenlet waits for can never come; gevent's ``LoopExit``, in other words."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this wait could never end: gevent's loop has nothing left that could send a message, no timer, no socket "
+            "and no other greenlet; give a timeout, initialise the node first, so that it listens, or see why whoever "
+            "was to send has ended"
+        )
+
+
 class WrongThread(UsageError):
     """The call was made in another native thread than the one the node belongs to."""
 
-    def __init__(self, call: str) -> None:
+    def __init__(self, call: str, *, is_patched: bool = False) -> None:
+        hint = "; threads that were started before monkey.patch_all() stay native: patch in the program's first lines"
         super().__init__(
             f"{call} works only in the native thread that the node belongs to, which is the one that initialised it "
-            "or made its first port; use snd() or kil(), which may be called from any thread"
+            "or made its first port; use snd() or kil(), which may be called from any thread" + hint * is_patched
         )
         self.call = call
 

@@ -11,6 +11,9 @@ Grammar::
     noderef   = endpoint *( "," endpoint )
     endpoint  = "host:port" | "[v6]:port" | "unix:/path" | shorter, unresolved forms
 
+A path with a slash at its end is a folder, in which any socket may be
+(:mod:`aemp_gevent.folders`), as 0 is any port.
+
 IDs are plain strings: they print, hash, travel and compare for free.
 """
 
@@ -125,6 +128,11 @@ class Endpoint:
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of Unix sockets."""
+        return self.path.endswith("/")
 
     @property
     def is_numeric(self) -> bool:

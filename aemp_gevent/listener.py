@@ -15,6 +15,7 @@ import gevent
 from gevent import socket
 
 from aemp_gevent.errors import ListenError
+from aemp_gevent.folders import new_socket_in
 from aemp_gevent.forking import Helper, close_quietly, keep
 from aemp_gevent.ids import ANY_HOST, Endpoint
 
@@ -50,7 +51,8 @@ class Listener:
     """Accepts connections on one endpoint.
 
     Args:
-        endpoint: Where; port 0 takes a free one. The host ``*`` means all interfaces.
+        endpoint: Where; port 0 takes a free one, and a folder a new Unix socket in it. The host ``*`` means
+            all interfaces.
         accepted: Called with each connected socket, which it owns from then on.
         pace: How fast; None: as fast as they come.
 
@@ -61,14 +63,15 @@ class Listener:
     def __init__(self, endpoint: Endpoint, accepted: Callable[[socket.socket], None], pace: Pace | None = None) -> None:
         self._accepted = accepted
         self._pace = pace
-        self._path = endpoint.path
         self._closed = False
         try:
+            if endpoint.is_folder:
+                endpoint = Endpoint("", 0, new_socket_in(endpoint.path))
             self._socket = _bind(endpoint)
         except OSError as error:
             raise ListenError(str(endpoint), error.strerror or error) from error
         self.endpoint = endpoint
-        """The endpoint, with the real port."""
+        """The endpoint, with the real port or path."""
         if not endpoint.path:
             self.endpoint = Endpoint(endpoint.host, self._socket.getsockname()[1])
         self._greenlet: Helper | None = None
@@ -114,9 +117,9 @@ class Listener:
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
         self._socket.close()
-        if self._path:
+        if self.endpoint.path:
             with contextlib.suppress(FileNotFoundError):
-                Path(self._path).unlink()
+                Path(self.endpoint.path).unlink()
 
 
 def _bind(endpoint: Endpoint) -> socket.socket:

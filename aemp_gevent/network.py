@@ -316,6 +316,16 @@ class Network:
         self._settled_at = monotonic() + SETTLE_SECONDS
         self.tell_seeds_changed()
 
+    def wait_for_seeds(self, timeout: float) -> bool:
+        """Wait until each seed is linked to, or did not answer; return whether that came in time. Switches."""
+        deadline = monotonic() + timeout
+        while not self.seeds.are_settled:
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            self.wait_for_change(left)
+        return True
+
     def keep(self, node: str) -> None:
         """See that there is a link to this node, until told otherwise. Idempotent; never switches."""
         if not self._closed and node != self.node_id:

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 import dns.resolver
 import gevent
 import zope.event
+from gevent.hub import Hub
 from greenlet import getcurrent
 
-from aemp_gevent import ids, serving, spawning
+from aemp_gevent import calls, ids, serving, spawning
 from aemp_gevent.carrier import Carrier
 from aemp_gevent.context import current_port
 from aemp_gevent.directory_calls import DirectoryNode
@@ -61,6 +62,8 @@ from aemp_gevent.settings import Settings, make_settings
 
 if TYPE_CHECKING:
     from aemp_gevent.etcd import EtcdEngine
+
+_ON_THE_HUB = "it was called on the hub, which must never wait: spawn a greenlet"
 
 _log = logging.getLogger("aemp_gevent")
 
@@ -215,8 +218,13 @@ class Node(DirectoryNode):
         else:
             self._initialise(checked, lambda: name)
 
-    def _check_uninitialised(self, call: str) -> None:
+    def _check_may_wait(self, call: str) -> None:
         self._scheduler.check_thread(call)
+        if isinstance(getcurrent(), Hub):
+            raise NoPortContextError(call, _ON_THE_HUB)
+
+    def _check_uninitialised(self, call: str) -> None:
+        self._check_may_wait(call)
         if self._network is not None or self._initialising:
             raise AlreadyInitialisedError(self._id)
 
@@ -372,7 +380,10 @@ class Node(DirectoryNode):
         Raises:
             InvalidNoderefError: A component is malformed; the text names it.
             ResolveError: A host name has no address; the text names the component.
+            NoPortContextError: On the hub, which must never wait.
         """
+        if isinstance(getcurrent(), Hub):  # any thread's
+            raise NoPortContextError("resolve_node()", _ON_THE_HUB)
         return resolve_node(noderef, NameService(timeout, resolver))
 
     def shutdown(self, timeout: float = 5.0) -> None:
@@ -389,15 +400,13 @@ class Node(DirectoryNode):
         self._scheduler.check_thread("shutdown()")
         if self._network is None:
             return
-        hub = self._scheduler.hub
-        if getcurrent() is hub:
-            raise NoPortContextError("shutdown()", "it was called on the hub, which must never wait: spawn a greenlet")
+        self._check_may_wait("shutdown()")
         timeout = self._network.wait_for_names(timeout)
         self._directory.stop()
         self._network.shut_down(timeout)
         if self._etcd is not None:
             self._etcd.stopped.wait(timeout)
-        hub.loop.run_callback(self._scheduler.end_idle_runners)
+        self._scheduler.hub.loop.run_callback(self._scheduler.end_idle_runners)
 
     def shutdown_on_signal(self, *signals: int, timeout: float = 5.0) -> None:
         """On a signal call :meth:`shutdown`, and then end the program by ``SystemExit(128 + signal)``.
@@ -422,6 +431,30 @@ class Node(DirectoryNode):
         sys.exit(128 + number)
 
     # --- who is there ---
+
+    def wait_for_seeds(self, timeout: float = 5.0) -> bool:
+        """Wait for links to the seeds, and until this node and they know of each other what is in the directory.
+
+        A node need not: it waits for what it wants to know, and others are told of it as soon as they can be.
+        A web server's worker should, before it takes requests. Called again, it waits until the seeds know what was
+        registered here before. Seeds that do not answer when they are dialled are not waited for. Switches.
+
+        Args:
+            timeout: Seconds for all of it.
+
+        Returns:
+            Whether that came about in time; False for a node that is not initialised.
+        """
+        self._check_may_wait("wait_for_seeds()")
+        network = self._network
+        if network is None:
+            return False
+        deadline = calls.deadline_of(timeout)
+        if not network.wait_for_seeds(timeout):
+            return False
+        # Both sides told what they have when the link came up, and answers are behind that.
+        seeds = [peer.node for peer in network.up_seeds()]
+        return all(self.syncal(calls.left_until(deadline), seed, "time") for seed in seeds)
 
     def up_nodes(self) -> list[str]:
         """Return the IDs of all nodes to which a link is up, this node not among them."""

@@ -13,6 +13,7 @@ import socket as std_socket
 
 from aemp_gevent import ids
 from aemp_gevent.errors import ResolveError
+from aemp_gevent.folders import sockets_in
 from aemp_gevent.ids import Endpoint, parse_endpoint
 from aemp_gevent.lookup import Names, NameService
 
@@ -87,15 +88,18 @@ def resolve_all(name: str, names: Names | None = None) -> list[Endpoint]:
 
     Args:
         name: ``host:port``: that port of all its addresses. ``host``: all that its SRV record
-            names; if it has none, port 4040 of all its addresses.
+            names; if it has none, port 4040 of all its addresses. A folder: all Unix sockets in it.
         names: Who is asked; None: the system, for at most 15 seconds in all.
 
     Raises:
         InvalidNoderefError: It is malformed.
         ResolveError: There is no address.
+        OSError: The folder cannot be read.
     """
     asked = names or NameService()
     endpoint = parse_endpoint(name)
+    if endpoint.is_folder:
+        return sockets_in(endpoint.path)
     services = [(endpoint.host, endpoint.port)]
     if ":" not in name:
         try:

@@ -61,11 +61,13 @@ from time import perf_counter
 from typing import Any
 
 import gevent
+from gevent import monkey
+from gevent.exceptions import LoopExit
 from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent import forking
-from aemp_gevent.errors import PortKilled, WrongThread
+from aemp_gevent.errors import EndlessWaitError, PortKilled, WrongThread
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Port, Reason
 from aemp_gevent.threads import Doorbell, doorbell_of, get_ident
@@ -214,7 +216,7 @@ class Scheduler:
             WrongThread: It is; the text names ``call``.
         """
         if get_ident() != self.thread and self.thread:
-            raise WrongThread(call)
+            raise WrongThread(call, is_patched=monkey.is_module_patched("threading"))
 
     def call_on_hub(self, call: Callable[..., object], *args: Any) -> None:
         """Have ``call(*args)`` made on the hub soon, whichever native thread this is; each thread's calls in order."""
@@ -542,11 +544,13 @@ class Scheduler:
                         _switch(next_greenlet)
                 else:
                     self._give_way()
-        except BaseException:
+        except BaseException as error:
             # A foreign Timeout, which came before us to a port that was killed: it leaves
             # receive, and may block elsewhere.
             if port.dying is not None:
                 self.doom(port)
+            if isinstance(error, LoopExit):
+                raise EndlessWaitError from error
             raise
         finally:
             port.waiter = None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Seeds: nodes to link to from the start, and for as long as this node lives.
 
-A seed is written in one of two ways:
+A seed is written in one of three ways:
 
 - A *noderef* of numbers is one node. There is always to be a link to it.
 - A *host name* stands for whatever the name service says: all addresses of ``host:4040``;
@@ -10,6 +10,8 @@ A seed is written in one of two ways:
   and go. It is asked again and again. What it says only ever adds candidates: a link that
   works is never given up because an address is gone. And as it may name a thousand
   nodes, links are kept to few of them, chosen in an order that is the same everywhere.
+- A *folder* of Unix sockets (:mod:`aemp_gevent.folders`) is a name, too, of which everybody
+  knows at once, and for sure, who is behind it. So it is looked into more often, and who is not there is gone.
 
 A seed is dialled by its address, so which node it is is known only from its greeting; it
 may be this node itself. Who dials, and what is a link, is :mod:`aemp_gevent.network`'s.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import random
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
@@ -38,6 +41,10 @@ from aemp_gevent.settings import Settings
 LINKS_A_NAME = 2
 """Links that are kept to the nodes behind one host name: one to use, and one in reserve."""
 
+LINKS_A_FOLDER = 8
+"""Links that are kept to the nodes in a folder. They cost little, and whoever is among the first so many loses
+nothing of what the others know when one of these dies: each is global, and has no master."""
+
 MAX_CANDIDATES = 1000
 """Addresses of one host name that are looked at; the first of them in their order."""
 
@@ -50,6 +57,9 @@ _HEDGE_SECONDS = 1.0
 
 _DEAD_FAILURES = 3
 """A candidate that did not answer so often in a row counts as none when a node asks whether it is a seed itself."""
+
+_FOLDER_SECONDS = 1.0
+"""How often a folder is looked into: that takes 10 microseconds for each node in it."""
 
 _FORGET_SECONDS = 300.0
 """A candidate that is in the name service no more, and silent for so long, is forgotten."""
@@ -69,6 +79,10 @@ class Host(Protocol):
     @property
     def peers(self) -> Mapping[str, Peer]: ...
     def peer(self, node: str) -> Peer: ...
+
+    def addresses(self) -> list[str]:
+        """Return where this node listens."""
+        ...
 
     def dial_address(self, endpoints: tuple[Endpoint, ...], timeout: float) -> Link:
         """Connect with whoever is there. Blocks until connected; the handshake is still to come.
@@ -131,7 +145,7 @@ class Seed:
         text: As it stands in the settings.
         host: The network.
         chosen: Called when others may be chosen than before.
-        is_name: Whether it stands for whatever the name service says.
+        is_name: Whether it stands for whatever the name service, or a folder, says.
         node: Who it is, if that is known.
     """
 
@@ -139,7 +153,8 @@ class Seed:
         self.text = text
         self._node = node
         self.is_name = is_name
-        """Whether it is a host name, and so may be many nodes."""
+        """Whether it is a host name or a folder, and so may be many nodes."""
+        self._is_folder = is_name and ids.parse_endpoint(text).is_folder
         self.candidates: dict[tuple[Endpoint, ...], Candidate] = {}
         self.chosen: list[str] = []
         """The nodes to which links are kept, and are up."""
@@ -148,12 +163,13 @@ class Seed:
         self._tries = helpers()
         self._ask_at = 0.0
         self._pause = _Pause()
-        self._wanted = LINKS_A_NAME if self.is_name else 1
+        self._wanted = LINKS_A_FOLDER if self._is_folder else LINKS_A_NAME if self.is_name else 1
 
     def run(self) -> None:
         """Keep links for as long as the node lives, unless the seed is this node. Blocks."""
         while True:
-            if monotonic() >= self._ask_at:
+            # Those who lost a node that is gone from a folder need not wait to see who has come next.
+            if monotonic() >= self._ask_at or (self._is_folder and not all(map(self._is_up, self.chosen))):
                 self._ask()
             if not self.is_name and self.is_own:
                 self._tell_chosen()
@@ -173,6 +189,14 @@ class Seed:
             before += candidate.failures < _DEAD_FAILURES or self._is_up(candidate.node)
         return False
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether there are as many links as there can be, as far as has been tried."""
+        if not self.candidates or len(self.chosen) >= self._wanted:
+            return bool(self.candidates)
+        first = [candidate for candidate in self._in_order() if not candidate.is_own][: self._wanted]
+        return all(candidate.node in self.chosen or candidate.failures for candidate in first)
+
     # --- where it may be ---
 
     def _ask(self) -> None:
@@ -190,8 +214,8 @@ class Seed:
             return
         self._pause.reset()
         self._ask_at = now + self._interval()
-        own = ids.endpoints(self._host.node_id)
-        if not self.is_name:
+        own = {endpoint for address in self._host.addresses() for endpoint in ids.endpoints(address)}
+        if not self.is_name or self._is_folder:
             self.candidates = {where: old for where, old in self.candidates.items() if where in found}
         for endpoints in found:
             candidate = self.candidates.setdefault(endpoints, Candidate(now))
@@ -202,6 +226,8 @@ class Seed:
     def _interval(self) -> float:
         """Return how long to wait before asking once more; not all nodes ask in step."""
         seconds = self._host.settings.seed_poll_interval
+        if self._is_folder:
+            seconds = min(seconds, _FOLDER_SECONDS)
         return seconds * (1 - random.random() / 4)  # noqa: S311
 
     def _forget(self) -> None:
@@ -345,7 +371,13 @@ class Seeds:
         news = (self.are_own, [peer.node for peer in self.up()])
         if news != self._told:
             self._told = news
+            self._host.changed()  # for those who wait for seeds
             self._host.seeds_changed()
+
+    @property
+    def are_settled(self) -> bool:
+        """Whether there are links to the seeds, to all for which that can be."""
+        return all(seed.is_settled for seed in self._seeds)
 
     @property
     def are_own(self) -> bool:
@@ -393,17 +425,18 @@ def is_up(host: Host, node: str) -> bool:
 
 
 def _is_name(seed: str) -> bool:
-    """Return whether a seed is a single host name."""
+    """Return whether a seed is a single host name, or a folder."""
     if not seed or "," in seed or seed.isdigit():
         return False
-    return not ids.parse_endpoint(seed).is_numeric
+    endpoint = ids.parse_endpoint(seed)
+    return endpoint.is_folder or not endpoint.is_numeric
 
 
 def _order(endpoints: tuple[Endpoint, ...]) -> tuple[Any, ...]:
-    """Return what candidates are sorted by, the same on all nodes: IPv4 before IPv6, and numbers."""
+    """Return what candidates are sorted by, the same on all nodes: IPv4 before IPv6, and numbers; paths by age."""
     return tuple(
         (":" in endpoint.host, ipaddress.ip_address(endpoint.host).packed, endpoint.port)
         if endpoint.host
-        else (True, b"", 0)
+        else (True, os.fsencode(endpoint.path), 0)
         for endpoint in endpoints
     )

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""A fresh node for a test, and the rule that a test leaves no greenlet behind."""
+"""A fresh node for a test, and the rule that a test leaves no greenlet behind.
+
+With ``AEMP_TEST_PATCH=1`` the whole suite runs monkey-patched: see ``native.py``.
+"""
 
 from __future__ import annotations
+
+# First: it may patch.
+from tests.native import PATCHED  # isort: skip
 
 import gc
 import os
@@ -28,6 +34,11 @@ WIRE = Path(__file__).parent / "wire"
 
 _blamed: weakref.WeakSet[greenlet] = weakref.WeakSet()
 """Greenlets that a test was told off for already: the tests after it are innocent."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if PATCHED and config.getoption("numprocesses", None):
+        raise pytest.UsageError("pytest-xdist has threads and no gevent: with AEMP_TEST_PATCH=1, run without it")
 
 
 def _left_over() -> list[greenlet]:

@@ -7,12 +7,13 @@ import dis
 import functools
 import itertools
 import sys
-import threading
 from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
 import greenlet
+
+from tests.native import threading
 
 TRACED = ("scheduler.py", "receive.py", "port.py", "local.py", "monitors.py", "matching.py")
 

@@ -24,6 +24,7 @@ from aemp_gevent.port import REMOTE
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake, PeerGreeted
+from tests.native import read_line
 
 SECRET = "a secret of the tests"
 ROOT = Path(__file__).parent.parent
@@ -288,7 +289,6 @@ def process(program: str, *args: str) -> Iterator[subprocess.Popen[str]]:
 
 def line_of(child: subprocess.Popen[str]) -> str:
     """Return the next line a process prints, while everybody here goes on."""
-    assert child.stdout is not None
-    line: str = gevent.get_hub().threadpool.apply(child.stdout.readline)
+    line = read_line(child)
     assert line, "the process ended"
     return line.rstrip("\n")

@@ -15,7 +15,7 @@ from aemp_gevent.node import Node
 from aemp_gevent.testing import MemoryNetwork
 from tests.directories import QUICK
 from tests.helpers import turns, wait_until
-from tests.networking import WAIT, MakeNode, RawListener, RawPeer, node_factory
+from tests.networking import WAIT, MakeNode, RawListener, RawPeer, free_address, node_factory
 from tests.test_directory import Changes
 
 PERL = (("gproto", "1"), ("provider", "AE-2.02"))
@@ -311,6 +311,18 @@ def test_both_seeds_may_die_and_come_back() -> None:
         everybody = sorted([*changes_of_all, late])
         assert sorted(nodes[3].db_wait("group", lambda ports: len(ports) == 6, 30.0)) == everybody
         assert not any(deleted for *_, deleted in changes.calls), "a port that lives was said to be gone"
+
+
+def test_seed_of_a_global_node_becomes_global_although_it_has_no_seeds_itself(make_node: MakeNode) -> None:
+    without = make_node("127.0.0.1:0")
+    without.db_set("f", "k", 1)
+    assert role(without) == "alone"
+    address = free_address()
+    other = make_node(address, address, without.NODE())
+    wait_until(lambda: role(without) == role(other) == "global", within=WAIT)
+    other.db_set("f", "l", 2)
+    for node in (without, other):
+        node.db_wait("f", lambda entries: set(entries) == {"k", "l"}, timeout=WAIT)
 
 
 def test_seeds_that_were_not_told_of_each_other_meet_through_their_clients() -> None:

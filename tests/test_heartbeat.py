@@ -6,8 +6,6 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -20,6 +18,7 @@ from aemp_gevent import loopwatch
 from aemp_gevent.loopwatch import watch_loop
 from aemp_gevent.node import Node
 from tests.helpers import wait_until
+from tests.native import sleep, threading
 from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory
 
 QUICK = {"heartbeat_interval": 0.06, "heartbeat_timeout": 0.3, "monitor_timeout": 0.4}
@@ -216,7 +215,7 @@ def test_blocked_loop_costs_no_peer_its_link_and_is_named(
     node = make_node(**QUICK)
     with RawPeer.dial(node, extras=ours()).shake() as peer:
         died = watched(node, peer)
-        time.sleep(1.5)  # the loop, not this greenlet: five times heartbeat_timeout
+        sleep(1.5)  # the loop, not this greenlet: five times heartbeat_timeout
         for _ in range(5):
             peer.send([])
             gevent.sleep(0.06)
@@ -224,7 +223,7 @@ def test_blocked_loop_costs_no_peer_its_link_and_is_named(
         wait_until(lambda: "was blocked" in caplog.text)
     (record,) = [record for record in caplog.records if "was blocked" in record.getMessage()]
     assert record.levelno == logging.WARNING
-    assert "time.sleep(1.5)" in record.getMessage(), "what blocked it is not named"
+    assert "sleep(1.5)" in record.getMessage(), "what blocked it is not named"
     assert f"{__name__.rpartition('.')[2]}.py" in record.getMessage()
 
 

@@ -12,7 +12,6 @@ import itertools
 import logging
 import random
 import sys
-import threading
 import weakref
 from collections import deque
 from importlib import import_module
@@ -27,13 +26,14 @@ from gevent import get_hub
 from gevent.exceptions import LoopExit
 
 from aemp_gevent.context import SELF, psub
-from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiverBusyError, ReceiveTimeout
-from aemp_gevent.local import LocalNode
+from aemp_gevent.errors import EndlessWaitError, NoPortContextError, PortKilled, ReceiverBusyError, ReceiveTimeout
+from aemp_gevent.node import Node
 from aemp_gevent.port import DEAD, IDLE, QUEUED, RUNNING
 from aemp_gevent.receive import get, receive
 from aemp_gevent.scheduler import CREDIT, MAX_IDLE_RUNNERS, SLICE, Runner, describe
 from tests.helpers import on_hub, turns, wait_until
 from tests.injecting import Injector
+from tests.native import threading
 from tests.settling import settle
 
 # By name: in the package's surface, "port" and "receive" are functions.
@@ -1193,12 +1193,22 @@ def test_twenty_thousand_linked_ports_die_together(node):
     assert node._ports == {}
 
 
-def test_waiting_for_what_can_never_come_is_told_by_gevent():
+@pytest.mark.parametrize(
+    "wait",
+    [
+        pytest.param(lambda node: receive(), id="receive"),
+        pytest.param(lambda node: get("tag"), id="get"),
+        pytest.param(lambda node: node.syncal(None, node.port()), id="syncal"),
+        pytest.param(lambda node: node.db_wait("f", len), id="db_wait"),
+    ],
+)
+def test_waiting_for_what_can_never_come_is_told_in_words(wait):
     def in_a_thread_of_its_own():  # whose hub has nothing else to wait for
-        with LocalNode().attach():
+        node = Node()
+        with node.attach():
             try:
-                receive()
-            except LoopExit as error:
+                wait(node)
+            except LoopExit as error:  # as gevent's
                 seen.append(error)
         get_hub().destroy(destroy_loop=True)
 
@@ -1207,6 +1217,8 @@ def test_waiting_for_what_can_never_come_is_told_by_gevent():
     thread.start()
     thread.join(5)
     assert len(seen) == 1
+    assert isinstance(seen[0], EndlessWaitError)
+    assert "give a timeout" in str(seen[0])
 
 
 def test_receive_on_the_hub_is_refused(node, log):

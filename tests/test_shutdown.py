@@ -9,7 +9,6 @@ import logging
 import signal
 import subprocess
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -22,6 +21,7 @@ from gevent.event import Event
 from aemp_gevent.errors import AlreadyInitialisedError, NoPortContextError
 from aemp_gevent.node import Node
 from tests.helpers import on_hub, turns, wait_until
+from tests.native import threading
 from tests.networking import (
     OUR_PROVIDER,
     ROOT,

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from aemp_gevent import InvalidNoderefError, InvalidSettingError, Node, NoMaster
 from aemp_gevent.testing import MemoryNetwork, NodeProcess
 from tests import node_functions
 from tests.helpers import wait_until
+from tests.native import threading
 from tests.networking import SECRET, Deaths, Inbox, MakeNode, RawListener, free_address, node_factory
 
 QUICK: dict[str, Any] = {

@@ -8,7 +8,6 @@ import functools
 import itertools
 import logging
 import sys
-import threading
 from collections.abc import Callable
 from time import perf_counter
 
@@ -26,6 +25,7 @@ from aemp_gevent.remote import RemotePorts
 from aemp_gevent.threads import Doorbell, doorbell_of, get_ident
 from tests.helpers import on_hub, turns, wait_until
 from tests.injecting import Injector, StoppedThread
+from tests.native import threading
 from tests.networking import WAIT, Deaths, Inbox, RawListener, RawPeer, line_of, node_factory, process
 from tests.settling import settle
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,6 +32,7 @@ from aemp_gevent.tls_transport import TlsTransport
 from aemp_gevent.transport import Sink
 from tests.authority import shared_certificate
 from tests.helpers import wait_until
+from tests.native import sleep
 from tests.networking import (
     OUR_PROVIDER,
     SECRET,
@@ -634,7 +634,7 @@ def test_old_node_is_given_its_time_although_our_own_loop_was_blocked(
         assert first.packet() == ["", "mon1", "p"]
         second.shake()
         assert first.packet()[:2] == ["", "time"]
-        time.sleep(0.35)  # the whole loop
+        sleep(0.35)  # the whole loop
         gevent.sleep(0.01)  # timers that are due come first
         first.send(["devnull"])
         assert second.packet()[:2] == ["", "refused"]

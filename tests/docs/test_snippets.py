@@ -5,9 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+
+from aemp_gevent.testing import wait_until
+from soak.web import Gunicorn
+from tests.networking import free_address
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -15,7 +21,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 
 # Programs of several processes: a block that begins with its file name. Each has a test of its own below.
-IN_SEVERAL_PROCESSES = {"shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py", "encrypted.py"}
+IN_SEVERAL_PROCESSES = {
+    *("shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py", "encrypted.py", "app.py", "hello.py")
+}
 
 
 def blocks():
@@ -124,3 +132,49 @@ def test_tutorial_says_so_when_a_node_does_not_exist(processes, tmp_path):
     book = start(processes, "book.py", "127.0.0.1:1", cwd=tmp_path)
     page = (ROOT / "docs" / "tutorial" / "index.md").read_text()
     assert book.communicate(timeout=20)[0] in page
+
+
+@pytest.fixture
+def scratch(monkeypatch):
+    """Where processes of a host meet; its path must be short, as sockets are in it."""
+    with tempfile.TemporaryDirectory() as path:
+        monkeypatch.setenv("TMPDIR", path)
+        yield Path(path)
+
+
+@pytest.mark.slow
+def test_pywsgi_servers_know_of_each_other_and_end_in_order(processes, scratch):
+    (scratch / "hello.py").write_text(program("hello.py"))
+    ports = [free_address().rpartition(":")[2] for _ in range(2)]
+    servers = [start(processes, "hello.py", port, cwd=scratch) for port in ports]
+
+    def answers():
+        found = []
+        for port in ports:
+            try:
+                with urlopen(f"http://127.0.0.1:{port}", timeout=10) as answer:
+                    found.append(answer.read())
+            except OSError:  # it does not listen yet
+                found.append(None)
+        return found
+
+    wait_until(lambda: answers() == [b"2 of us\n"] * 2, within=20, show=answers)
+    servers[0].terminate()
+    assert servers[0].wait(20) == 0
+    ports.pop(0)
+    wait_until(lambda: answers() == [b"1 of us\n"], within=20, show=answers)
+
+
+@pytest.mark.slow
+def test_gunicorns_workers_know_of_each_other(scratch):
+    pytest.importorskip("gunicorn")
+    (scratch / "app.py").write_text(program("app.py"))
+    line = "from aemp_gevent.contrib.gunicorn import *"
+    assert any(source.strip() == line for page, _, source, _ in blocks() if page.name == "gunicorn-workers.md")
+    (scratch / "gunicorn.conf.py").write_text(line)
+    with Gunicorn(scratch, scratch, "--preload") as server:
+        for _ in range(10):
+            connection = server.connect()
+            connection.request("GET", "/")
+            assert connection.getresponse().read().decode().splitlines() == sorted(server.workers.values())
+            connection.close()

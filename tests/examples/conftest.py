@@ -46,7 +46,7 @@ class Program:
         assert self._popen.stdout is not None
         data = b"start"
         while data:
-            data = os.read(self._popen.stdout.fileno(), 65536)
+            data = self._popen.stdout.read1(65536)
             with self._changed:
                 self._output += data
                 self._ended = not data

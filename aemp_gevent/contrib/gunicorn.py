@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Hooks by which each of gunicorn's gevent workers becomes a node.
+
+One line in ``gunicorn.conf.py`` is enough::
+
+    from aemp_gevent.contrib.gunicorn import *
+
+The workers of one gunicorn find each other, also those that replace others: after a crash, after
+``max_requests``, and after SIGHUP and SIGUSR2. What is gunicorn's ``proc_name`` (``-n``), if one is given, is
+the name for :func:`~aemp_gevent.contrib.join_host`, by which other programs can
+join. Everything else is a setting, from the environment or the profile file: above all
+``AEMP_SEEDS`` and ``AEMP_SECRET``, for other hosts.
+
+A configuration with hooks of these names of its own imports this module, and calls the ones here in them.
+
+gunicorn's master is no node. ``post_fork`` would be too early: gunicorn's gevent workers patch the
+standard library and make a new hub after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from aemp_gevent import default_node
+from aemp_gevent.contrib.hosts import join_host
+
+# Not on_join and on_drain: those are for the application.
+__all__ = ["post_worker_init", "worker_exit"]
+
+_LOOK_SECONDS = 0.5
+"""gunicorn itself looks once a second whether a worker is to end; no hook says it."""
+
+_joins: list[Callable[[], object]] = []  # of the process, as the worker is
+_drains: list[Callable[[], object]] = []
+
+# Any, for gunicorn's own objects: it has no types.
+
+
+def post_worker_init(worker: Any) -> None:
+    """Make a worker a node: gunicorn calls this in the worker, when the application is loaded.
+
+    Blocks until it is linked to the other workers, and what the functions of :func:`on_join` did is known there.
+
+    Raises:
+        RuntimeError: It is not one of gunicorn's gevent workers.
+        AempError: The same as :func:`~aemp_gevent.contrib.join_host`.
+    """
+    if not any(base.__name__ == "GeventWorker" for base in type(worker).__mro__):
+        text = f"a node needs a loop that runs beside the requests, and {type(worker).__name__} has none"
+        raise RuntimeError(text + ": start gunicorn with --worker-class gevent")
+    join_host(_name_of(worker.cfg))
+    for function in _joins:
+        function()
+    default_node.wait_for_seeds()
+    worker.log.info("Joined as node %s", default_node.NODE())
+    gevent.spawn(_watch, worker)
+
+
+def worker_exit(server: object, worker: object) -> None:  # noqa: ARG001  # gunicorn counts its hooks' arguments
+    """Say goodbye to the other nodes: gunicorn calls this in a worker that ends, when its requests are done."""
+    default_node.shutdown()
+
+
+def on_join(function: Callable[[], object]) -> Callable[[], object]:
+    """Have a function called in each worker when it is a node, before it takes requests. A decorator.
+
+    For ports that each worker has, and what they enter into the directory. With ``--preload`` the application is
+    imported in the master, whose ports no worker has; the function may be registered there. Under other
+    servers nobody calls it.
+    """
+    _joins.append(function)
+    return function
+
+
+def on_drain(function: Callable[[], object]) -> Callable[[], object]:
+    """Have a function called when this worker was told to end, while its last requests are served. A decorator.
+
+    Streams that never end by themselves should end then. Otherwise gunicorn waits ``graceful_timeout``
+    for them, and kills the worker. The function runs in a greenlet of its own. Under other servers nobody
+    calls it.
+    """
+    _drains.append(function)
+    return function
+
+
+def _watch(worker: Any) -> None:
+    while worker.alive:
+        gevent.sleep(_LOOK_SECONDS)
+    for function in _drains:
+        gevent.spawn(function)
+
+
+def _name_of(cfg: Any) -> str:
+    """Return a name that all workers have of the same application at the same address, and no others."""
+    given = cfg.settings["proc_name"].value
+    if given:
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", given).lstrip(".")[:40] or "gunicorn"
+    facts = "\0".join([cfg.chdir, cfg.default_proc_name, *sorted(map(str, cfg.bind))])
+    return "gunicorn-" + hashlib.blake2b(facts.encode(), digest_size=5).hexdigest()

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""Folders of Unix sockets, in which the nodes of one host find each other.
+
+``unix:/run/chat/``, with a slash at its end, is a folder. Bound, it stands for a new socket in
+it, as port 0 stands for a free port. As a seed it stands for all nodes that live there, as a host
+name does for all its addresses: the oldest first, so that newcomers change nothing for those
+who are there.
+
+Who dies without closing its socket leaves a file that nobody listens on. Whoever looks
+into the folder finds that out without disturbing the living, and removes it. So what is found there
+is always those who live, and there is no server that could be down, and no list that could be wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket as std_socket
+import stat
+import sys
+from pathlib import Path
+from time import time
+
+from aemp_gevent import ids
+from aemp_gevent.ids import Endpoint
+
+MAX_PATH_BYTES = 107 if sys.platform == "linux" else 103
+"""What fits into the system's ``sun_path``, and the zero behind it."""
+
+_PRIVATE = 0o700
+
+
+def new_socket_in(folder: str) -> str:
+    """Return the path for a socket in a folder, which is made, for its owner alone, if it is not there.
+
+    No other process ever gets the same path; paths sort by the time they were made.
+
+    Raises:
+        OSError: The folder cannot be made, or the path is too long for a socket.
+    """
+    # 2**44 ms is the year 2527.
+    path = f"{folder}{int(time() * 1000):011x}-{ids.new_uniq()}"
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        surplus = len(os.fsencode(path)) - MAX_PATH_BYTES
+        why = f"the path of a Unix socket has at most {MAX_PATH_BYTES} bytes: choose a folder that is {surplus} shorter"
+        raise OSError(errno.ENAMETOOLONG, why)
+    with contextlib.suppress(FileExistsError):
+        Path(folder).mkdir(mode=_PRIVATE)
+    return path
+
+
+def sockets_in(folder: str) -> list[Endpoint]:
+    """Return where the nodes in a folder listen, the oldest first; remove what the dead left. Does not wait.
+
+    Raises:
+        OSError: There is no such folder, or it may not be read.
+    """
+    found: list[Endpoint] = []
+    for path in sorted(os.listdir(folder)):  # noqa: PTH208  # plain strings: this is done every second
+        endpoint = Endpoint("", 0, folder + path)
+        if _is_alive(endpoint.path):
+            found.append(endpoint)
+    return found
+
+
+def _is_alive(path: str) -> bool:
+    """Whether somebody listens on a socket; if nobody does, and never will again, remove it."""
+    # Not by connecting: those who live would see a stranger come and go every second. A datagram
+    # socket is refused either way: as one of the wrong type if the other is there, bound to it but perhaps not
+    # listening yet, and as one that nobody has.
+    with std_socket.socket(std_socket.AF_UNIX, std_socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            if error.errno == errno.EPROTOTYPE:
+                return True
+            if error.errno == errno.ECONNREFUSED:
+                with contextlib.suppress(OSError):
+                    # Another file refuses, too. Paths are never used twice, so nobody else's can be removed.
+                    if stat.S_ISSOCK(os.lstat(path).st_mode):
+                        os.unlink(path)  # noqa: PTH108
+    return False

@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: MIT
+"""The web examples behind a real gunicorn, with real clients; workers are killed, replaced and told to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.request import Request, urlopen
+
+import gevent
+import pytest
+
+from aemp_gevent.testing import wait_until
+from soak.web import EXAMPLES, PATIENCE, Backend, Gunicorn, Sender, Stream, faults, tabs
+
+pytest.importorskip("flask")
+pytest.importorskip("gunicorn")
+
+pytestmark = pytest.mark.slow
+
+CHAT = EXAMPLES / "flask_chat"
+COUNTER = EXAMPLES / "live_counter"
+JOBS = EXAMPLES / "job_backend"
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder whose path is short enough for sockets."""
+    with TemporaryDirectory() as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def hear(streams: list[Stream], senders: list[Sender]) -> None:
+    """Wait until all streams have all that was said for sure, and check that nothing else came, or in another order."""
+    wait_until(
+        lambda: not any(faults(stream, senders) for stream in streams),
+        within=PATIENCE,
+        show=lambda: [faults(stream, senders) for stream in streams if faults(stream, senders)][:2],
+    )
+
+
+def tabs_at_all(stack: ExitStack, server: Gunicorn) -> list[Stream]:
+    """Open streams, until each worker serves two."""
+    streams: list[Stream] = []
+
+    def served() -> bool:
+        streams.extend(stack.enter_context(tabs(server.address, 6)))
+        nodes = [stream.node for stream in streams]
+        return all(nodes.count(node) >= 2 for node in server.workers.values())
+
+    wait_until(served, within=PATIENCE, show=lambda: Counter(stream.node for stream in streams))
+    return streams
+
+
+def sockets(scratch: Path) -> list[str]:
+    return [path.name for path in scratch.glob("aemp-*/*/*")]
+
+
+# --- the chat ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [["--preload"], []], ids=["preloaded", "loaded-by-each"])
+def test_what_is_said_in_one_tab_all_tabs_show_whoever_serves_them(
+    stack: ExitStack, scratch: Path, options: list[str]
+) -> None:
+    server = stack.enter_context(Gunicorn(CHAT, scratch, *options))
+    streams = tabs_at_all(stack, server)
+    senders = [Sender(server.address, name) for name in ("anna", "ben", "cleo")]
+    gevent.joinall([gevent.spawn(sender.say, 100) for sender in senders], raise_error=True)
+    hear(streams, senders)
+    assert not any(sender.cut for sender in senders)
+    assert sum(len(stream.lines) for stream in streams) == 300 * len(streams)
+
+
+def test_only_the_clients_of_a_killed_worker_notice_and_another_takes_its_place(
+    stack: ExitStack, scratch: Path
+) -> None:
+    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload"))
+    streams = tabs_at_all(stack, server)
+    senders = [Sender(server.address, f"s{number}") for number in range(6)]
+    talking = [gevent.spawn(sender.say, 400) for sender in senders]
+    # The oldest, which the others found when they came; and in the middle of it all.
+    victim, node = min(server.workers.items())
+    wait_until(lambda: all(len(stream.lines) > 100 for stream in streams), within=PATIENCE)
+    os.kill(victim, signal.SIGKILL)
+    gevent.joinall(talking, raise_error=True)
+
+    wait_until(lambda: all(stream.ended for stream in streams if stream.node == node), within=PATIENCE)
+    survivors = [stream for stream in streams if stream.node != node]
+    assert not any(stream.ended for stream in survivors)
+    hear(survivors, senders)
+
+    server.wait_for_workers(victim)
+    streams = tabs_at_all(stack, server)
+    senders = [Sender(server.address, "later")]
+    senders[0].say(10)
+    hear(streams, senders)
+    assert len(sockets(scratch)) == 3
+
+
+def test_hangup_replaces_all_workers_and_nothing_that_was_accepted_is_lost(stack: ExitStack, scratch: Path) -> None:
+    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload"))
+    old = server.workers
+    streams = tabs_at_all(stack, server)
+    senders = [Sender(server.address, f"s{number}") for number in range(3)]
+    for sender in senders:
+        sender.say(50)
+    server.signal(signal.SIGHUP)
+    server.wait_for_workers(*old)
+    wait_until(lambda: all(stream.ended for stream in streams), within=PATIENCE)
+    hear(streams, senders)
+    assert "graceful timeout" not in server.log
+    assert "Traceback" not in server.log
+    assert len(sockets(scratch)) == 3, "the old workers left something behind"
+
+    streams = tabs_at_all(stack, server)
+    senders = [Sender(server.address, "later")]
+    senders[0].say(10)
+    hear(streams, senders)
+
+
+def test_workers_that_end_after_some_requests_are_replaced_and_nothing_is_lost(stack: ExitStack, scratch: Path) -> None:
+    server = stack.enter_context(Gunicorn(CHAT, scratch, "--max-requests", "60", "--max-requests-jitter", "20"))
+    first = server.joined
+    sender = Sender(server.address, "s")
+    while len(server.joined) < len(first) + 3:
+        sender.say(20)
+    assert not sender.cut, "requests were lost"
+    server.wait_for_workers()
+    streams = stack.enter_context(tabs(server.address, 6))
+    expected = [["later.1", str(number)] for number in range(5)]
+    Sender(server.address, "later").say(5)
+    for stream in streams:  # one may belong to a worker that has had enough
+        wait_until(lambda: stream.ended or stream.lines[-5:] == expected, within=PATIENCE, show=lambda: stream.lines)  # noqa: B023
+    assert not all(stream.ended for stream in streams)
+
+
+def test_end_comes_when_the_requests_are_done_and_with_a_goodbye(stack: ExitStack, scratch: Path) -> None:
+    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload"))
+    streams = tabs_at_all(stack, server)
+    senders = [Sender(server.address, "s")]
+    senders[0].say(50)
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    hear(streams, senders)
+    assert all(stream.ended for stream in streams)
+    assert "graceful timeout" not in server.log
+    assert "Traceback" not in server.log
+    assert sockets(scratch) == [], "somebody did not say goodbye"
+
+
+# --- in a browser --------------------------------------------------------------------------
+
+
+class Browser:
+    """A headless one, remote controlled (the WebDriver protocol)."""
+
+    def __init__(self, scratch: Path) -> None:
+        address = free_address()
+        self._base = f"http://{address}"
+        self._log = (scratch / "browser").open("wb")
+        port = address.rpartition(":")[2]
+        command = ["chromedriver", f"--port={port}"]
+        self._driver = subprocess.Popen(command, stdout=self._log, stderr=self._log, start_new_session=True)
+        try:
+            wait_until(self._is_ready, within=PATIENCE)
+            # As root, which tests in containers are, it refuses its sandbox.
+            arguments = ["--headless", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={scratch}/profile"]
+            wanted = {"browserName": "chrome", "goog:chromeOptions": {"args": arguments}}
+            answer = self._call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+        except BaseException:
+            self.close()
+            raise
+        self._base += f"/session/{answer['sessionId']}"
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(self._call("GET", "/status")["ready"])
+        except OSError:
+            return False
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = Request(self._base + path, data, {"Content-Type": "application/json"}, method=method)
+
+        def ask() -> Any:
+            with urlopen(request, timeout=PATIENCE) as answer:
+                return json.load(answer)["value"]
+
+        return gevent.get_hub().threadpool.apply(ask)
+
+    def open(self, url: str) -> str:
+        """Open a page in another tab, and return the tab."""
+        tab: str = self._call("POST", "/window/new", {"type": "tab"})["handle"]
+        self._call("POST", "/window", {"handle": tab})
+        self._call("POST", "/url", {"url": url})
+        return tab
+
+    def run(self, tab: str, script: str) -> Any:
+        """Return what a script returns in a tab."""
+        self._call("POST", "/window", {"handle": tab})
+        return self._call("POST", "/execute/sync", {"script": script, "args": []})
+
+    def type(self, tab: str, field: str, text: str) -> None:
+        """Type into a field, as a person would."""
+        self._call("POST", "/window", {"handle": tab})
+        found = self._call("POST", "/element", {"using": "css selector", "value": f"#{field}"})
+        (element,) = found.values()
+        self._call("POST", f"/element/{element}/value", {"text": text})
+
+    def close(self) -> None:
+        os.killpg(self._driver.pid, signal.SIGKILL)
+        self._driver.wait()
+        self._log.close()
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+@pytest.fixture
+def browser(scratch: Path) -> Iterator[Browser]:
+    if not shutil.which("chromedriver"):
+        pytest.skip("there is no chromedriver")
+    browser = Browser(scratch)
+    yield browser
+    browser.close()
+
+
+def test_what_is_typed_in_one_browser_tab_appears_in_the_others(
+    stack: ExitStack, scratch: Path, browser: Browser
+) -> None:
+    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload", address=free_address()))
+    url = f"http://{server.address}/"
+
+    def node_of(tab: str) -> str:
+        before, _, node = browser.run(tab, "return document.getElementById('state').textContent").rpartition(" to ")
+        return node if before == "connected" else ""
+
+    nodes: dict[str, str] = {}  # tabs, by the worker that serves them
+    while len(nodes) < 2:
+        tab = browser.open(url)
+        nodes[wait_until(lambda: node_of(tab), within=PATIENCE)] = tab  # noqa: B023
+        assert browser.run(tab, "return document.querySelectorAll('#lines li').length") == 0
+    speaker, listener = nodes.values()
+    browser.type(speaker, "text", "hello, Grüße ☃ <b>\n")
+
+    def lines(tab: str) -> list[str]:
+        script = "return [...document.querySelectorAll('#lines li')].map(line => line.textContent)"
+        found: list[str] = browser.run(tab, script)
+        return found
+
+    for tab in (speaker, listener):
+        wait_until(lambda: lines(tab) == ["anna: hello, Grüße ☃ <b>"], within=PATIENCE, show=lambda: lines(tab))  # noqa: B023
+
+    # The browser comes back by itself, to another worker.
+    (node,) = (node for node, tab in nodes.items() if tab == listener)
+    os.kill(next(pid for pid, each in server.workers.items() if each == node), signal.SIGKILL)
+    wait_until(lambda: node_of(listener) not in {"", node}, within=PATIENCE)
+    browser.type(speaker, "text", "again\n")
+    wait_until(lambda: lines(listener)[1:] == ["anna: again"], within=PATIENCE, show=lambda: lines(listener))
+
+
+# --- the counter ---------------------------------------------------------------------------
+
+
+def test_everybody_sees_how_many_are_there_also_when_a_worker_is_killed(stack: ExitStack, scratch: Path) -> None:
+    server = stack.enter_context(Gunicorn(COUNTER, scratch, "--preload"))
+    streams = [Stream(server.address) for _ in range(12)]
+    stack.callback(lambda: [stream.close() for stream in streams])
+
+    def shown(expected: int) -> None:
+        there = [stream for stream in streams if not stream.ended]
+        wait_until(
+            lambda: all(stream.lines[-1:] == [expected] for stream in there),
+            within=PATIENCE,
+            show=lambda: [stream.lines[-3:] for stream in there],
+        )
+
+    shown(12)
+    streams[0].close()
+    # gunicorn sees that somebody went away when it writes to him: a newcomer is news.
+    streams.append(Stream(server.address))
+    wait_until(lambda: streams[-1].lines[-1:] == [12], within=PATIENCE, show=lambda: streams[-1].lines)
+    shown(12)
+    victim = min(server.workers)
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: any(stream.ended for stream in streams[1:]), within=PATIENCE)
+    server.wait_for_workers(victim)
+    left = sum(not stream.ended for stream in streams)
+    assert 0 < left < 12
+    shown(left)
+
+
+# --- the jobs ------------------------------------------------------------------------------
+
+
+def ask(server: Gunicorn, path: str) -> tuple[int, Any]:
+    connection = server.connect()
+    try:
+        answer = connection.ask("GET", path)  # type: ignore[attr-defined]
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def test_jobs_are_done_by_backends_and_what_takes_too_long_is_said_so(stack: ExitStack, scratch: Path) -> None:
+    server = stack.enter_context(Gunicorn(JOBS, scratch, "--preload"))
+    assert ask(server, "/factors/12") == (503, {"error": "no backend is there"})
+    backends = [stack.enter_context(Backend(server)) for _ in range(2)]
+    seen: set[int] = set()
+
+    def both_seen() -> bool:
+        status, answer = ask(server, "/factors/1001")
+        assert (status, answer["factors"]) == (200, [7, 11, 13])
+        seen.add(answer["backend"])
+        return seen == {backend.pid for backend in backends}
+
+    wait_until(both_seen, within=PATIENCE)
+    assert ask(server, f"/factors/{10**12 + 1}")[0] == 400
+    assert ask(server, "/factors/12?seconds=9") == (503, {"error": "no answer within 2 s"})
+
+
+def test_job_whose_backend_is_killed_is_given_to_another(stack: ExitStack, scratch: Path) -> None:
+    server = stack.enter_context(Gunicorn(JOBS, scratch, "--preload"))
+    victim = stack.enter_context(Backend(server))
+    asked = [gevent.spawn(ask, server, "/factors/1001?seconds=0.7") for _ in range(5)]
+    gevent.wait(asked, timeout=0.2)  # until they are under way; it matters for nothing else
+    other = stack.enter_context(Backend(server))
+    victim.kill()
+    answers = [greenlet.get(timeout=PATIENCE) for greenlet in asked]
+    assert {status for status, _ in answers} <= {200, 503}
+    good = [answer for status, answer in answers if status == 200]
+    assert {answer["backend"] for answer in good if answer["tries"] > 1} <= {other.pid}
+
+
+def test_request_under_way_is_answered_before_the_workers_end(stack: ExitStack, scratch: Path) -> None:
+    server = stack.enter_context(Gunicorn(JOBS, scratch, "--preload"))
+    stack.enter_context(Backend(server))
+    wait_until(lambda: ask(server, "/factors/12")[0] == 200, within=PATIENCE)
+    asked = gevent.spawn(ask, server, "/factors/1001?seconds=1")
+    assert not asked.ready()
+    gevent.wait([asked], timeout=0.3)
+    server.signal(signal.SIGTERM)
+    status, answer = asked.get(timeout=PATIENCE)
+    assert (status, answer["factors"]) == (200, [7, 11, 13])
+    assert server.wait() == 0

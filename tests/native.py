@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""Native threads, and sleep that blocks, for tests of just these; whether the suite runs monkey-patched or not.
+
+With ``AEMP_TEST_PATCH=1`` it does, as its users' programs do. Importing this is what patches, so it comes before
+anything that could notice.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from importlib.util import find_spec, module_from_spec
+from time import sleep as sleep  # noqa: PLC0414  # for others, before it is patched
+
+import gevent
+from gevent import monkey
+
+PATCHED = os.environ.get("AEMP_TEST_PATCH", "0") not in {"", "0"}
+
+if PATCHED:
+    # A second threading, made of what there is now: gevent keeps the originals of single functions only.
+    _spec = find_spec("threading")
+    assert _spec is not None
+    assert _spec.loader is not None
+    threading = module_from_spec(_spec)
+    _spec.loader.exec_module(threading)
+    monkey.patch_all()
+
+
+def read_line(child: subprocess.Popen[str]) -> str:
+    """Return the next line that a process prints, while everybody here goes on; ``""`` at the end."""
+    assert child.stdout is not None
+    readline = child.stdout.readline
+    line: str = readline() if PATCHED else gevent.get_hub().threadpool.apply(readline)
+    return line
