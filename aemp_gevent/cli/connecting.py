@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
@@ -115,7 +115,7 @@ def node_options(command: Callable[..., R]) -> Callable[..., R]:
 
 
 @contextmanager
-def connected(options: NodeOptions) -> Iterator[Node]:
+def connected(options: NodeOptions) -> Generator[Node, None, None]:
     """Make the default node one of the network, linked to at least one other; shut it down in the end.
 
     Raises:
