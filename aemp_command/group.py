@@ -27,14 +27,14 @@ class Commands(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # The group's own options are flags, so the first other word is the command.
         first = next((arg for arg in args if not arg.startswith("-")), "")
-        self.chain = first in SECTIONS[SET_UP]
+        self.chain = _full_name(first) in SECTIONS[SET_UP]
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(SECTIONS[SET_UP] if self.chain else COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entry = COMMANDS.get(cmd_name)
+        entry = COMMANDS.get(_full_name(cmd_name))
         if entry is None:
             return None
         module, _, name = entry.where.partition(":")
@@ -45,7 +45,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
+        name = _full_name(args[0])
         if name not in COMMANDS:
             known = SECTIONS[SET_UP] if self.chain else COMMANDS
             nearest = difflib.get_close_matches(name, known, n=1)
@@ -61,8 +61,10 @@ class Commands(click.Group):
                 with formatter.section(section):
                     formatter.write_dl([(name, entry.line) for name, entry in entries.items()])
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        super().format_options(ctx, formatter)
+
+def _full_name(word: str) -> str:
+    """Return the command's name that a word means: as with AnyEvent::MP, ``setbinds`` may be written ``binds``."""
+    return f"set{word}" if word not in COMMANDS and f"set{word}" in COMMANDS else word
 
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -80,6 +82,14 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
 def aemp() -> None:
     """Set up, run, ask and watch nodes: processes that send messages to each other's ports."""
+
+
+@aemp.result_callback()
+@click.pass_context
+def _finish(ctx: click.Context, _results: object) -> None:
+    """Write what all words of a chain together have changed."""
+    if aemp.chain:
+        import_module("aemp_gevent.cli.setting_up").finish(ctx)
 
 
 def run_command(args: Sequence[str] | None = None) -> int:

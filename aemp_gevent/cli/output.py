@@ -66,13 +66,16 @@ def print_table(
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        is_number = all(isinstance(row.get(column), (int, float)) for row in rows)
+        is_number = all(type(row.get(column)) in (int, float) for row in rows)
         table.add_column(column.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         # Text: what others chose as names is no markup of ours.
         cells = [Text(_cell(row.get(column))) for column in columns]
         table.add_row(*cells, style=style(row) if style else None)
-    console().print(table)
+    printer = console()
+    with printer.capture() as captured:
+        printer.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def _cell(value: object) -> str:
