@@ -123,7 +123,7 @@ WRONG = [
     (["delprofile", "pp"], "there is no profile 'pp'; did you mean 'p'?"),
     (["gensecret", "run"], "'run' cannot follow a set-up command: run it for itself"),
     (["setcert", "nowhere.pem"], "nowhere.pem: No such file or directory"),
-    (["gensecret", "--days", "3"], "No such option '--days'"),
+    (["gensecret", "--days", "3"], "there is no option '--days'"),
 ]
 
 
