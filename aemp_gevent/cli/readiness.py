@@ -75,10 +75,15 @@ class ReadyFile:
 
     Args:
         path: Where; a file that is there already is removed.
+
+    Raises:
+        click.ClickException: There can be no such file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        if not os.access(path.parent, os.W_OK):
+            raise click.ClickException(f"{path}: there is no folder where it could be written")
         self.remove()
 
     def write(self, node_id: str) -> None:
