@@ -294,6 +294,7 @@ def test_sighup_starts_and_ends_services_and_takes_the_new_secret(
     echo, leaving = only(node, "echo"), only(node, "leaving")
     reasons: list[tuple[Any, ...]] = []
     node.mon(leaving, lambda *reason: reasons.append(reason))
+    assert node.syncal(PATIENCE, running.id, "time"), "and so it is monitored"
     services = '["shop.echo", ["shop.echo", "coming"]]'
     aemp(home, "setsecret", "another", "profile", "p", "setservices", services, "set", "monitor_timeout", "7")
     running.send(signal.SIGHUP)
@@ -345,6 +346,7 @@ def test_what_was_begun_is_finished_and_nobody_finds_it_any_more(
     wait_until((home / "begun").exists, within=PATIENCE)
     reasons: list[tuple[Any, ...]] = []
     node.mon(slow, lambda *reason: reasons.append(reason))
+    assert node.syncal(PATIENCE, running.id, "time"), "and so it is monitored"
     running.send(number)
     wait_until(lambda: members(node, "slow") == [], within=PATIENCE)
     assert not reasons, "it is still there, only nobody is sent to it"
