@@ -12,6 +12,7 @@ Who may look is :mod:`aemp_gevent.rules`', what the log tells :mod:`aemp_gevent.
 from __future__ import annotations
 
 import heapq
+import itertools
 import os
 import platform
 import sysconfig
@@ -39,6 +40,9 @@ MAX_ENTRIES = 1000
 
 MAX_AT_ONCE = 16
 """Answers that are being made; who asks for one more is refused."""
+
+PARTS = ("links", "ports", "families")
+"""What is told only if it is asked for."""
 
 _SLICE = 1000
 """Ports looked at in a row, which takes 0.3 ms."""
@@ -69,6 +73,11 @@ class Host(Protocol):
         """What it is for the directory."""
         ...
 
+    @property
+    def own_families(self) -> dict[str, int]:
+        """How many entries of its own it has in each family of the directory."""
+        ...
+
     def NODE(self) -> str: ...
 
 
@@ -88,8 +97,8 @@ class Inspection:
 
         Args:
             peer: Who asks; None for this node itself.
-            what: Parts besides the node as a whole, ``"links"`` and ``"ports"``: a list, or a map from
-                these to how many entries there may be.
+            what: Parts besides the node as a whole, ``"links"``, ``"ports"`` and ``"families"``: a list, or
+                a map from these to how many entries there may be.
             answered: Called with a map. One with ``error`` says why there is no other.
         """
         try:
@@ -116,6 +125,10 @@ class Inspection:
                 found["links"] = self._links(limits["links"])
             if "ports" in limits:
                 found["ports"] = [self._port(port) for port in census.foremost()]
+            if "families" in limits:
+                may_read = peer is None or peer.rights.may_read
+                families = self._host.own_families if may_read else {}
+                found["families"] = dict(itertools.islice(families.items(), limits["families"]))
         finally:
             self._at_once -= 1
         answered(found)
@@ -295,11 +308,11 @@ def _limits(what: object) -> dict[str, int]:
         wanted = dict.fromkeys(map(str, what), MAX_ENTRIES)
     else:
         raise ValueError(  # noqa: TRY004  # a peer gave it
-            "say what to tell as a list of 'links' and 'ports', or a map from these to numbers"
+            f"say what to tell as a list of {PARTS}, or a map from these to numbers"
         )
     for part, limit in wanted.items():
-        if part not in ("links", "ports"):
-            raise ValueError(f"there are 'links' and 'ports' to look at, and not {str(part)[:50]!r}")
+        if part not in PARTS:
+            raise ValueError(f"there are {PARTS} to look at, and not {str(part)[:50]!r}")
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
             raise ValueError(f"how many {part} to tell of is a number, and not {str(limit)[:50]!r}")
     return {str(part): min(limit, MAX_ENTRIES) for part, limit in wanted.items()}

@@ -597,6 +597,11 @@ class Node(DirectoryNode):
         return "etcd" if self._etcd else "none" if self._embedded is None else self._embedded.role
 
     @property
+    def own_families(self) -> dict[str, int]:
+        """How many entries of its own this node has in each family of the directory. Not for users."""
+        return {family: len(entries) for family, entries in self._directory.own.items()}
+
+    @property
     def network(self) -> Network | None:
         """The node's links; None while it is private. Not for users."""
         return self._network

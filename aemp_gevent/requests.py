@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, Protocol
 
 from aemp_gevent import monitors, spawning
-from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError
+from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError, UnencodableMessageError
 from aemp_gevent.ids import MAX_NAME
 from aemp_gevent.inspection import Inspection
 from aemp_gevent.logcatcher import LogCatcher
@@ -260,8 +260,12 @@ class Requests:
 
         def run() -> None:
             error, results = _evaluate(text)
-            if reply:
+            if not reply:
+                return
+            try:
                 self._host.reply(peer, reply[0], (*reply[1:], error, *results))
+            except UnencodableMessageError as cannot:
+                self._host.reply(peer, reply[0], (*reply[1:], f"the result cannot travel: {cannot}"))
 
         self._host.scheduler.enqueue_job(CallJob(None, run, ()))
 

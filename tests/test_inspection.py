@@ -183,6 +183,19 @@ def test_look_at_many_ports_lets_others_run(make_node: MakeNode) -> None:
     counting.kill()
 
 
+def test_families_are_told_to_who_may_read_the_directory(make_node: MakeNode) -> None:
+    rule = {"peer": PEER, "directory": "none"}
+    one, two = make_node(rules=[rule]), make_node()
+    one.db_set("colours", "red", 1)
+    one.db_set("colours", "blue", 1)
+    one.grp_reg("workers", one.port())
+    assert look(two, one, ["families"])["families"] == {"colours": 2, "workers": 1}
+    assert look(two, one, {"families": 1})["families"] == {"colours": 2}
+    with RawPeer.dial(one, PEER).shake() as peer:
+        peer.send(["", "inspect", ["families"], REPLY])
+        assert peer.packet()[1]["families"] == {}
+
+
 # --- links -------------------------------------------------------------------------------------
 
 
