@@ -100,7 +100,7 @@ def ports(options: NodeOptions, node_name: str | None, limit: int, timeout: floa
         rows = [row for table in tables for row in table["ports"]]
         left_out = sum(table["port_count"] for table in tables) - len(rows)
         print_table(
-            rows if as_json else map(_port_row, rows),
+            rows if as_json else map(port_row, rows),
             _PORT_COLUMNS,
             as_json=as_json,
             empty="There are no ports.",
@@ -110,7 +110,8 @@ def ports(options: NodeOptions, node_name: str | None, limit: int, timeout: floa
             click.echo(f"aemp: {left_out} more ports are not listed", err=True)
 
 
-def _port_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def port_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a port as a table shows it: what is a list there as text, and where its code is."""
     where = row["at"] or row["handler"] or " ".join(row["tags"])
     if row["calls"]:
         where = f"calls {row['calls']}, {where}"

@@ -15,7 +15,7 @@ import click
 
 from aemp_gevent.cli.asking import Seen, Walk, known_nodes, timeout_option
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.looking import duration
+from aemp_gevent.cli.looking import duration, port_row
 from aemp_gevent.cli.output import console, json_option, print_json
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ _COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
         ("state", "state"),
         ("messages", "messages"),
         ("monitors", "monitors"),
-        ("at", "where"),
+        ("where", "where"),
     ),
 }
 
@@ -81,7 +81,6 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "cpu_rate": lambda value: f"{value * 100:.0f}",
     "memory": lambda value: f"{value / 2**20:,.0f}",
     "seconds": duration,
-    "names": " ".join,
 }
 
 
@@ -107,7 +106,8 @@ def top(options: NodeOptions, interval: float, view: str, once: bool, timeout: f
     --once.
     """
     with connected(options) as node:
-        sampler = Sampler(node, timeout)
+        # Who does not answer must not keep the others from being shown.
+        sampler = Sampler(node, min(timeout, max(interval, 1.0)))
         if once or as_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
             _look_once(sampler, interval, view, as_json=as_json)
         else:
@@ -168,7 +168,7 @@ class Sampler:
         former = {row["node"]: row for row in before.get("links", [])}
         links = [_link_row(seen.node, row, former.get(row["node"]), passed) for row in seen.links]
         sample.links += links
-        sample.ports += figures["ports"]
+        sample.ports += map(port_row, figures["ports"])
         sample.nodes.append(
             {
                 "node": seen.node,
@@ -301,18 +301,21 @@ class _Screen:
         # No refreshing thread: this program is one loop.
         with _keys() as descriptor, Live(console=out, screen=True, auto_refresh=False) as live:
             reader = gevent.spawn(self._read_keys, descriptor, pressed)
+            looking: Any = None  # a greenlet
             try:
                 while not self._is_over:
-                    sampled = gevent.spawn(self._sampler.take)
+                    looking = gevent.spawn(self._sampler.take)
+                    is_looking = True
                     due = time.monotonic() + self._interval
                     while not self._is_over:
                         pressed.clear()
                         live.update(self._draw(out.size.height), refresh=True)
                         left = due - time.monotonic()
-                        if sampled is not None:
-                            gevent.wait([sampled, pressed], count=1)
-                            if sampled.ready():
-                                self._sample, sampled = sampled.get(), None
+                        if is_looking:
+                            waited: list[Any] = [looking, pressed]
+                            gevent.wait(waited, count=1)
+                            if looking.ready():
+                                self._sample, is_looking = looking.get(), False
                         elif left <= 0:
                             break
                         else:
@@ -320,7 +323,7 @@ class _Screen:
             except KeyboardInterrupt:
                 pass  # as good as q
             finally:
-                reader.kill()
+                gevent.killall([greenlet for greenlet in (reader, looking) if greenlet is not None])
 
     def _read_keys(self, descriptor: int, pressed: Any) -> None:
         from gevent.socket import wait_read  # noqa: PLC0415
