@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from aemp_command.examples import EXAMPLES
 from aemp_command.table import COMMANDS, SECTIONS, SET_UP
 
 WRONG_INPUT = 2
@@ -40,6 +41,7 @@ class Commands(click.Group):
         module, _, name = entry.where.partition(":")
         command: click.Command = getattr(import_module(f"aemp_gevent.cli.{module}"), name)
         command.short_help = entry.line
+        _add_examples(command, _full_name(cmd_name))
         return command
 
     def resolve_command(
@@ -60,6 +62,16 @@ class Commands(click.Group):
             if entries:
                 with formatter.section(section):
                     formatter.write_dl([(name, entry.line) for name, entry in entries.items()])
+
+
+def _add_examples(command: click.Command, path: str) -> None:
+    """Let the help of a command, and of those below it, end with examples."""
+    if path in EXAMPLES:
+        # \b: click is not to fill these lines.
+        command.epilog = "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[path])])
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            _add_examples(below, f"{path} {name}")
 
 
 def _full_name(word: str) -> str:
@@ -111,7 +123,14 @@ def run_command(args: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: Exception, code: int) -> int:
-    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    if isinstance(error, click.NoSuchOption):
+        # Said as that of a command; how click says it differs from version to version.
+        nearest = error.possibilities
+        text = f"there is no option {error.option_name!r}; " + (
+            f"did you mean {nearest[0]!r}?" if nearest else "--help lists them"
+        )
+    else:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "aemp"
     click.echo(f"{path}: {' '.join(text.split())}", err=True)

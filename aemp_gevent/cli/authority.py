@@ -43,7 +43,7 @@ _days = click.IntRange(1, 36500)
 
 
 @click.command()
-@click.option("--days", type=_days, default=SHARED_DAYS, show_default=True, help="How long it is good.")
+@click.option("--days", type=_days, metavar="DAYS", default=SHARED_DAYS, show_default=True, help="How long it is good.")
 @changes
 def gencert(file: ProfileFile, days: int) -> None:
     """Generate a certificate, signed by itself, for all nodes of a network to share.
@@ -78,7 +78,7 @@ def _folder(given: Path | None) -> Path:
 
 @click.command()
 @click.option("--name", default="aemp: CA of a network", show_default=True, help="What to call it.")
-@click.option("--days", type=_days, default=CA_DAYS, show_default=True, help="How long it is good.")
+@click.option("--days", type=_days, metavar="DAYS", default=CA_DAYS, show_default=True, help="How long it is good.")
 def init(folder: Path | None, name: str, days: int) -> None:
     """Make a CA: a key, and its certificate.
 
@@ -119,7 +119,7 @@ def init(folder: Path | None, name: str, days: int) -> None:
 @click.command()
 @click.argument("node", metavar="NODE")
 @click.option("--also", metavar="NODE", multiple=True, help="Another node ID that it is good for; may be repeated.")
-@click.option("--days", type=_days, default=NODE_DAYS, show_default=True, help="How long it is good.")
+@click.option("--days", type=_days, metavar="DAYS", default=NODE_DAYS, show_default=True, help="How long it is good.")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file; otherwise NODE.pem.")
 @click.option("--renew", is_flag=True, help="Replace the file if it exists.")
 def issue(folder: Path | None, node: str, also: tuple[str, ...], days: int, out: Path | None, renew: bool) -> None:

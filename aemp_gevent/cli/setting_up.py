@@ -57,6 +57,8 @@ def finish(ctx: click.Context) -> None:
         click.echo(f"wrote {file.path}")
         if file.was_exposed:
             click.echo("aemp: others could read the secret in it until now: better make a new one", err=True)
+    elif file.was_asked_to_change:
+        click.echo("nothing to change")
 
 
 def set_value(file: ProfileFile, name: str, value: Any) -> None:
