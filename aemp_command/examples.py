@@ -43,5 +43,22 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "aemp run --nodeid 127.0.0.1:4041 --seed 127.0.0.1:4040 --service shop.orders.serve",
         "aemp run server --health-port 8080 --drain 20",
     ),
+    # Talk
+    "snd": ("aemp snd backend#orders note 'three pieces'",),
+    "cal": ("aemp cal backend#orders price 3", """aemp cal backend#orders add '["nuts", 5]' --json"""),
+    "mon": ("aemp mon backend#orders --timeout 1 || echo it lives",),
+    "spawn": ("aemp spawn backend shop.count nuts 12",),
+    "eval": ("aemp eval 127.0.0.1:4040 6*7",),
+    "shell": ("aemp shell", "aemp shell 127.0.0.1:4040"),
+    # Look
+    "nodes": ("aemp nodes", "aemp nodes --json"),
+    "ports": ("aemp ports", "aemp ports backend --limit 10"),
+    "groups": ("aemp groups", "aemp groups workers", "aemp groups workers --watch"),
+    "trace": ("aemp trace", "aemp trace backend --dot", "aemp trace --svg network.svg"),
+    "top": ("aemp top", "aemp top --once --view links"),
+    "ping": ("aemp ping backend -c 3 -i 0.2",),
+    "bench": ("aemp bench backend --seconds 1 --size 1000",),
+    "log": ("aemp log", "aemp log backend --level debug"),
+    "dump": ("aemp dump 127.0.0.1:4040 --listen 127.0.0.1:5050",),
 }
 """Command lines by command; what is below a group is named with it."""

@@ -63,8 +63,25 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Run": {
         "run": Entry("running:run", "Run a node with its services."),
     },
-    "Talk": {},
-    "Look": {},
+    "Talk": {
+        "snd": Entry("talking:snd", "Send a message to a port."),
+        "cal": Entry("talking:cal", "Send a request to a port, and print the answer."),
+        "mon": Entry("talking:mon", "Wait for a port to die, and print the reason."),
+        "spawn": Entry("talking:spawn", "Run a function in a new port of a node."),
+        "eval": Entry("talking:eval_", "Have a node evaluate Python."),
+        "shell": Entry("prompt:shell", "A Python prompt, as a port of the network."),
+    },
+    "Look": {
+        "nodes": Entry("looking:nodes", "List the nodes."),
+        "ports": Entry("looking:ports", "List the ports of a node, or of all."),
+        "groups": Entry("looking:groups", "List the directory's families, or what is in one."),
+        "trace": Entry("tracing:trace", "Walk the links from node to node, and draw them."),
+        "top": Entry("watching:top", "Watch nodes, links and ports, live."),
+        "ping": Entry("measuring:ping", "Measure round trips to a node."),
+        "bench": Entry("measuring:bench", "Measure how many messages a second a node takes."),
+        "log": Entry("listening:log", "Follow the logs of all nodes."),
+        "dump": Entry("dumping:dump", "Show what two nodes say to each other."),
+    },
 }
 
 COMMANDS: dict[str, Entry] = {name: entry for section in SECTIONS.values() for name, entry in section.items()}

@@ -113,7 +113,7 @@ class Settings:
             allows them.
         rules: What peers may do here, by node ID; the first rule that matches counts, and what it does not
             mention is allowed: ``{"peer": "web-*", "spawn": False, "kill": False, "directory": "read",
-            "relay": False}``. They mean something only where nodes prove their IDs.
+            "relay": False, "inspect": False}``. They mean something only where nodes prove their IDs.
         max_message_bytes: The largest message, encoded, to send or accept. A peer that sends
             more loses its link.
         max_message_elements: The most elements that a message may have: each value in it, lists, maps and their

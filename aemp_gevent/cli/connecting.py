@@ -163,6 +163,7 @@ def connected(options: NodeOptions) -> Generator[Node, None, None]:
     from aemp_gevent.settings import make_settings  # noqa: PLC0415
 
     log_to_stderr()
+    _let_ctrl_c_end()
     ours = options.settings.given()
     given: dict[str, Any] = {"nodeid": NODE_NAME, **ours, "binds": (), "services": ()}
     if "seeds" not in given:
@@ -178,6 +179,14 @@ def connected(options: NodeOptions) -> Generator[Node, None, None]:
         yield node
     finally:
         node.shutdown()
+
+
+def _let_ctrl_c_end() -> None:
+    """Have a Ctrl-C that strikes the hub just raise in the main greenlet: gevent would print it besides."""
+    import gevent  # noqa: PLC0415
+
+    hub: Any = gevent.get_hub()  # its stubs do not say what it leaves out
+    hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
 
 
 def _seeds(settings: Settings) -> tuple[str, ...]:

@@ -36,6 +36,11 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False, default=repr))
 
 
+def print_json_line(value: object) -> None:
+    """Print a value as one line of JSON, for who reads them as they come."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=repr))
+
+
 def print_table(
     rows: Iterable[Mapping[str, Any]],
     columns: Sequence[str],
