@@ -119,10 +119,10 @@ def start(home: Path) -> Generator[Start, None, None]:
     """Run a node; it is killed in the end."""
     with contextlib.ExitStack() as stack:
 
-        def run(*args: str, **variables: str) -> Running:
+        def run(*args: str, command: tuple[str, ...] = AEMP, **variables: str) -> Running:
             log = home / "log"
             process = subprocess.Popen(
-                [*AEMP, "run", *args],
+                [*command, "run", *args],
                 env=environment(home, AEMP_SECRET=variables.pop("AEMP_SECRET", SECRET), **variables),
                 stdout=subprocess.PIPE,
                 stderr=stack.enter_context(log.open("w")),
