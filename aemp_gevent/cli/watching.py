@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -296,6 +297,7 @@ class _Screen:
         from gevent.event import Event  # noqa: PLC0415
         from rich.live import Live  # noqa: PLC0415
 
+        logging.getLogger("aemp_gevent").setLevel(logging.CRITICAL)  # it would write into the screen
         pressed = Event()
         out = console()
         # No refreshing thread: this program is one loop.
