@@ -17,6 +17,7 @@ import click
 
 from aemp_command.group import aemp
 from aemp_command.table import SECTIONS
+from aemp_gevent.cli.connecting import NodeOptions, node_options
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "reference" / "cli.md"
@@ -79,6 +80,24 @@ def about() -> dict[str, list[str]]:
     return found
 
 
+@click.command()
+@node_options
+def _node(options: NodeOptions) -> None:
+    """Only for its options."""
+
+
+NODE_OPTIONS = [parameter for parameter in _node.params if isinstance(parameter, click.Option)]
+
+NODE_TITLE = "Options of a node"
+AS_A_NODE = (
+    "Commands that talk to the network are nodes of it as long as they run, called aemp/ and something. Their settings "
+    "are those of a profile and of the environment, as any node's are; but they listen nowhere, and start no services. "
+    "They link to the profile's seeds or, if it has none, to the node that the profile describes. All of them have "
+    "these options:"
+)
+POINTER = f"And those under {NODE_TITLE}."
+
+
 class Described(NamedTuple):
     """A command, as both pages have it.
 
@@ -87,6 +106,7 @@ class Described(NamedTuple):
         usage: The whole line.
         text: Paragraphs.
         options: Each with what it does.
+        is_node: Whether it is a node of the network, and has the options of all that are.
         examples: Command lines.
     """
 
@@ -94,6 +114,7 @@ class Described(NamedTuple):
     usage: str
     text: list[str]
     options: list[tuple[str, str]]
+    is_node: bool
     examples: list[str]
 
 
@@ -103,11 +124,23 @@ def described(command: click.Command, name: str) -> Iterator[Described]:
         for below, each in command.commands.items():
             yield from described(each, f"{name} {below}")
         return
-    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    options = _options(command)
     usage = " ".join(["aemp", name, *(["[OPTIONS]"] if options else []), *map(_argument, _arguments(command))])
+    is_node = {option.name for option in NODE_OPTIONS} <= {option.name for option in options}
+    if is_node:
+        named = {option.name for option in NODE_OPTIONS}
+        options = [option for option in options if option.name not in named]
     examples = [line.strip() for line in (command.epilog or "").splitlines()[2:]]
     text = [re.sub(r"\s+", " ", paragraph) for paragraph in inspect.cleandoc(command.help or "").split("\n\n")]
-    yield Described(name, usage, text, [(_option(option), _meaning(option)) for option in options], examples)
+    yield Described(name, usage, text, _explained(options), is_node, examples)
+
+
+def _explained(options: list[click.Option]) -> list[tuple[str, str]]:
+    return [(_option(option), _meaning(option)) for option in options]
+
+
+def _options(command: click.Command) -> list[click.Option]:
+    return [parameter for parameter in command.params if isinstance(parameter, click.Option)]
 
 
 def _arguments(command: click.Command) -> list[click.Argument]:
@@ -167,11 +200,17 @@ def page() -> str:
             lines += [f"### {each.name}", "", "```text", each.usage, "```", ""]
             for paragraph in each.text:
                 lines += [_escaped(paragraph), ""]
-            for option, meaning in each.options:
-                lines += [f"`{option}`", f": {_escaped(meaning)}", ""]
+            lines += _definitions(each.options)
+            if each.is_node:
+                lines += [POINTER.replace(NODE_TITLE, f"[{NODE_TITLE}](#{NODE_TITLE.lower().replace(' ', '-')})"), ""]
             if each.examples:
                 lines += ["```console", *(f"$ {line}" for line in each.examples), "```", ""]
+    lines += [f"## {NODE_TITLE}", "", AS_A_NODE, "", *_definitions(_explained(NODE_OPTIONS))]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _definitions(options: list[tuple[str, str]]) -> list[str]:
+    return [line for option, meaning in options for line in (f"`{option}`", f": {_escaped(meaning)}", "")]
 
 
 def _escaped(text: str) -> str:
@@ -205,13 +244,19 @@ def manual() -> str:
             lines += [f".SS {_roff(each.usage)}"]
             for paragraph in each.text:
                 lines += [".PP", _roff(paragraph)]
-            for option, meaning in each.options:
-                lines += [".TP", f"\\fB{_roff(option)}\\fR", _roff(meaning)]
+            lines += _tagged(each.options)
+            if each.is_node:
+                lines += [".PP", _roff(POINTER)]
             if each.examples:
                 lines += [".PP", "Examples:", ".PP", ".RS 4", ".nf", *map(_roff, each.examples), ".fi", ".RE"]
+    lines += [*_section(NODE_TITLE.upper(), [_roff(AS_A_NODE)]), *_tagged(_explained(NODE_OPTIONS))]
     for title, paragraphs in general.items():
         lines += _section(title.upper(), paragraphs)
     return "\n".join(lines) + "\n"
+
+
+def _tagged(options: list[tuple[str, str]]) -> list[str]:
+    return [line for option, meaning in options for line in (".TP", f"\\fB{_roff(option)}\\fR", _roff(meaning))]
 
 
 def _section(title: str, paragraphs: list[str]) -> list[str]:

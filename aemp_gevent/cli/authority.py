@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from aemp_command.group import Group
 from aemp_gevent.cli.private_files import write_private
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.cli.setting_up import changes, set_value
@@ -59,7 +60,7 @@ def gencert(file: ProfileFile, days: int) -> None:
     set_value(file, "cert", pem.decode())
 
 
-@click.group(invoke_without_command=False)
+@click.group(cls=Group)
 def ca() -> None:
     """Be the authority that gives each node a certificate of its own, which proves its node ID."""
 

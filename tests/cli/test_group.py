@@ -20,11 +20,12 @@ from tests.cli.helpers import aemp as run_aemp
 START_SECONDS = 0.25
 
 
-def fresh(home: Path, program: str, *args: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python program in a process of its own."""
+def fresh(home: Path, program: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program in a process of its own, whose imports nobody measures."""
+    env = {name: value for name, value in environment(home).items() if not name.startswith("COVERAGE_")}
     return subprocess.run(
         [sys.executable, "-c", program, *args],
-        env=environment(home, **variables),
+        env=env,
         capture_output=True,
         text=True,
         timeout=60,
@@ -56,7 +57,8 @@ def test_help_lists_all_commands_by_section(command: Command) -> None:
 
 
 def test_without_a_command_it_shows_the_help(command: Command) -> None:
-    assert "Set up, run, ask and watch nodes" in command(code=2).err.replace("\n", " ")
+    assert command().out == command("--help").out
+    assert command("ca").out == command("ca", "--help").out
 
 
 @pytest.mark.slow
