@@ -46,7 +46,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     # Talk
     "snd": ("aemp snd backend#orders note 'three pieces'",),
     "cal": ("aemp cal backend#orders price 3", """aemp cal backend#orders add '["nuts", 5]' --json"""),
-    "mon": ("aemp mon backend#orders --timeout 1 || echo it lives",),
+    "mon": (
+        "aemp mon backend#orders",
+        "aemp mon backend#orders --timeout 60 --json",
+    ),
     "spawn": ("aemp spawn backend shop.count nuts 12",),
     "eval": ("aemp eval 127.0.0.1:4040 6*7",),
     "shell": ("aemp shell", "aemp shell 127.0.0.1:4040"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,7 +168,7 @@ def connected(options: NodeOptions) -> Generator[Node, None, None]:
     from aemp_gevent.settings import make_settings  # noqa: PLC0415
 
     log_to_stderr()
-    _let_ctrl_c_end()
+    _take_signals(node)
     ours = options.settings.given()
     given: dict[str, Any] = {"nodeid": NODE_NAME, **ours, "binds": (), "services": ()}
     if "seeds" not in given:
@@ -185,12 +186,15 @@ def connected(options: NodeOptions) -> Generator[Node, None, None]:
         node.shutdown()
 
 
-def _let_ctrl_c_end() -> None:
-    """Have a Ctrl-C that strikes the hub just raise in the main greenlet: gevent would print it besides."""
+def _take_signals(node: Node) -> None:
+    """Take leave of the network on SIGTERM, too, and print nothing of a Ctrl-C."""
     import gevent  # noqa: PLC0415
 
+    # That strikes the hub, which raises it in the main greenlet, and would print it besides.
     hub: Any = gevent.get_hub()  # its stubs do not say what it leaves out
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
+    if threading.current_thread() is threading.main_thread():
+        node.shutdown_on_signal(timeout=1.0)
 
 
 def _seeds(settings: Settings) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,8 @@ class _Stream:
         """Listen to these nodes, or to all; never returns. Switches."""
         import gevent  # noqa: PLC0415
 
+        # That a link is lost is said below, and not twice.
+        logging.getLogger("aemp_gevent").setLevel(logging.ERROR)
         try:
             # Slaves, and who is known by a link only, are not in the directory.
             for name in wanted or walk(self._node, ANSWER_SECONDS):

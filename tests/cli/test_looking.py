@@ -21,6 +21,7 @@ from aemp_gevent.cli.measuring import statistics_of
 from aemp_gevent.cli.tracing import draw_dot, draw_svg, edges_of
 from tests.cli.helpers import AEMP
 from tests.cli.networks import PATIENCE, Network
+from tests.cli.screens import terminal
 from tests.helpers import wait_until
 
 slow = pytest.mark.slow
@@ -302,12 +303,16 @@ def test_logs_of_all_nodes_come_in_one_stream(network: Network) -> None:
         seen_in(out, " backend INFO aemp_gevent: link to aemp/")
         assert "DEBUG" not in out.read_text()
         with network.node("late", "--bind", "127.0.0.1:0"):
-            seen_in(out, " late INFO aemp_gevent: ")
+
+            def late_is_told() -> bool:
+                network.aemp("ping", "late", "-c", "1")  # it logs that there is a link
+                return " late INFO aemp_gevent: " in out.read_text()
+
+            wait_until(late_is_told, within=PATIENCE, show=out.read_text)
         seen_in(err, "aemp: late is gone: ")
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
-        assert "Traceback" not in err.read_text()
-        assert err.read_text().count("\n") == 1
+        assert [line.partition(": the")[0] for line in err.read_text().split("\n") if line] == ["aemp: late is gone"]
 
 
 @slow
@@ -335,6 +340,28 @@ def test_log_says_who_refuses_and_who_is_back(network: Network) -> None:
             seen_in(err, "aemp: other is back")
         process.send_signal(signal.SIGINT)
         process.wait(PATIENCE)
+
+
+# --- the end ---------------------------------------------------------------------------------------
+
+
+@slow
+def test_command_that_is_terminated_takes_leave(network: Network) -> None:
+    log = network.home / f"{network.hub}.log"
+    before = log.read_text().count(" lost: ")
+    with following(network, "groups", "workers", "--watch") as (process, out, _err):
+        seen_in(out, "+ backend#")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+    network.aemp("ping", network.hub, "-c", "1")
+    assert log.read_text().count(" lost: ") == before, log.read_text()
+
+
+@slow
+def test_bench_shows_its_progress_on_a_terminal(network: Network) -> None:
+    with terminal(network, "bench", "backend", "--seconds", "1") as screen:
+        screen.child.expect(r"sending")
+        screen.child.expect(r" messages of 100 bytes in ")
 
 
 # --- small things ----------------------------------------------------------------------------------

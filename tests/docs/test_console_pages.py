@@ -26,7 +26,7 @@ from tests.helpers import wait_until
 from tests.networking import free_address
 
 HOWTO = ROOT / "docs" / "howto"
-PAGES = ["set-nodes-up.md", "run-in-production.md"]
+PAGES = ["set-nodes-up.md", "run-in-production.md", "look-into-a-network.md"]
 
 PATIENCE = 60.0
 SHOWN_HOME = "/home/you"
