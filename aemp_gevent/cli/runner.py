@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import click
@@ -25,8 +26,10 @@ from aemp_gevent.settings import make_settings
 
 SHUTDOWN_SECONDS = 5.0
 
-JOIN_SECONDS = 10.0
-"""How long a node waits to know what its seeds know, before it is ready all the same."""
+JOIN_SECONDS = 5.0
+"""How long a node waits for a seed, and to know what it knows, before it is ready all the same: it may be the first."""
+
+_LOOK_SECONDS = 0.1
 
 _log = logging.getLogger("aemp_gevent")
 
@@ -96,10 +99,24 @@ class Runner:
         self._supervisor.become(services)
 
     def _join(self) -> None:
-        if not default_node.wait_for_seeds(JOIN_SECONDS):
-            _log.warning("the seeds have not told what they know within %g s", JOIN_SECONDS)
+        deadline = monotonic() + JOIN_SECONDS
+        knows = default_node.wait_for_seeds(JOIN_SECONDS)
+        # Seeds that do not answer are not waited for: they may be down. Or they are being started, as this node is.
+        while self._is_alone and monotonic() < deadline:
+            gevent.sleep(_LOOK_SECONDS)
+            knows = default_node.wait_for_seeds(max(deadline - monotonic(), 0.0))
+        if self._is_alone:
+            _log.warning("none of the seeds has answered within %g s: going on without", JOIN_SECONDS)
+        elif not knows:
+            _log.warning("the seeds have not told what they know within %g s: going on without", JOIN_SECONDS)
         self._has_joined = True
         self._changed()
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether there ought to be links to seeds, and is none."""
+        settings = default_node.settings
+        return bool(settings and settings.seeds) and default_node.info()["directory"] == "alone"
 
     def _changed(self) -> None:
         """Tell how the node is now."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """``aemp run``: a node with its services, as a supervisor such as systemd or Kubernetes wants it.
 
-The node is ready when it is linked to those of its seeds that answer, and its services run.
+The node is ready when it is linked to its seeds, if any answers, and its services run.
 SIGHUP reads the settings anew, SIGTERM and SIGINT end it in order: not ready any more, out of the
 directory, what was begun is done, peers are told, exit code 0. A second signal ends it at once.
 """

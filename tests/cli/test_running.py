@@ -20,7 +20,7 @@ from aemp_gevent import AempError
 from aemp_gevent.node import Node
 from tests.cli.helpers import AEMP, ROOT, aemp, environment
 from tests.helpers import wait_until
-from tests.networking import SECRET, MakeNode, line_of, node_factory
+from tests.networking import SECRET, MakeNode, free_address, line_of, node_factory
 
 pytestmark = pytest.mark.slow
 
@@ -241,6 +241,28 @@ def test_ready_file_is_there_while_it_is_ready(start: Start, home: Path) -> None
     wait_until(lambda: ready.exists() and ready.read_text() == running.id + "\n", within=PATIENCE)
     assert running.end() == 0
     assert not ready.exists()
+
+
+def test_node_is_ready_when_it_is_linked_to_a_seed_that_starts_as_it_does(
+    start: Start, home: Path, make_node: MakeNode
+) -> None:
+    address = free_address()
+    running = start("--nodeid", "127.0.0.1:0", "--seed", address, "--ready-file", "ready", "--service", "shop.echo")
+    running.logs("is up")
+    assert not (home / "ready").exists()
+    seed = make_node(address)
+    wait_until((home / "ready").exists, within=PATIENCE, show=lambda: running.log)
+    assert "going on without" not in running.log
+    assert seed.up_nodes() == [running.id]
+    assert members(seed, "echo"), "and what it has is known there"
+    assert running.end() == 0
+
+
+def test_first_node_of_a_network_does_not_wait_for_ever(start: Start, home: Path) -> None:
+    running = start("--nodeid", "127.0.0.1:0", "--seed", free_address(), "--ready-file", "ready")
+    running.logs("none of the seeds has answered within 5 s: going on without")
+    wait_until((home / "ready").exists, within=PATIENCE, show=lambda: running.log)
+    assert running.end() == 0
 
 
 def test_probes_tell_how_it_is(start: Start, home: Path) -> None:
