@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from aemp_gevent.cli.completing import profile_names
+
 if TYPE_CHECKING:
     from aemp_gevent.node import Node
     from aemp_gevent.settings import Settings
@@ -148,7 +150,9 @@ def node_options(command: Callable[..., R]) -> Callable[..., R]:
         show_default=True,
         help="How long to wait for a link to the network.",
     )
-    profile = click.option("-p", "--profile", metavar="NAME", help="Take the settings of this profile.")
+    profile = click.option(
+        "-p", "--profile", metavar="NAME", shell_complete=profile_names, help="Take the settings of this profile."
+    )
     return profile(setting_options(waiting(with_node)))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from aemp_gevent import settings
+from aemp_gevent.cli.completing import profile_names
 from aemp_gevent.cli.output import json_option, print_json, print_table
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.cli.setting_up import changes
@@ -32,7 +33,7 @@ class LastWord(click.Command):
 
 
 @click.command(cls=LastWord)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=profile_names)
 @_secrets_option
 @json_option
 @changes
@@ -56,7 +57,7 @@ def showprofile(file: ProfileFile, name: str | None, show_secrets: bool, as_json
 
 
 @click.command(cls=LastWord)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=profile_names)
 @click.option("--all", "everything", is_flag=True, help="Show also what has its default.")
 @_secrets_option
 @json_option

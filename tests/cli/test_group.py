@@ -151,7 +151,7 @@ def completed(home: Path, *words: str) -> list[str]:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
 
 @pytest.mark.slow
@@ -159,4 +159,9 @@ def test_shells_can_complete_commands_and_options(home: Path) -> None:
     assert completed(home, "gense") == ["gensecret"]
     assert completed(home, "run", "--he") == ["--health-port", "--help"]
     assert completed(home, "gensecret", "setb") == ["setbinds"]
+    assert completed(home, "profile", "w") == []
+    (home / "config.json").write_text('{"profiles": {"web": {}, "worker": {}, "hub": {}}}')
+    assert completed(home, "profile", "w") == ["web", "worker"]
+    assert completed(home, "run", "h") == ["hub"]
+    assert completed(home, "set", "monitor") == ["monitor_timeout"]
     assert "_AEMP_COMPLETE=bash_complete" in run_aemp(home, env={"_AEMP_COMPLETE": "bash_source"}).stdout

@@ -119,12 +119,15 @@ def start(home: Path) -> Generator[Start, None, None]:
     """Run a node; it is killed in the end."""
     with contextlib.ExitStack() as stack:
 
-        def run(*args: str, **variables: str) -> Running:
+        def run(
+            *args: str, command: tuple[str, ...] = AEMP, stdin: Any = subprocess.DEVNULL, **variables: str
+        ) -> Running:
             log = home / "log"
             process = subprocess.Popen(
-                [*AEMP, "run", *args],
+                [*command, "run", *args],
                 env=environment(home, AEMP_SECRET=variables.pop("AEMP_SECRET", SECRET), **variables),
                 stdout=subprocess.PIPE,
+                stdin=stdin,
                 stderr=stack.enter_context(log.open("w")),
                 text=True,
             )
@@ -346,6 +349,16 @@ def test_reloading_that_fails_changes_nothing(start: Start, home: Path, make_nod
     newcomer = make_node("127.0.0.1:0", running.id, secret="another")
     assert ask(newcomer, only(newcomer, "echo"), "echo", "hello") == "hello"
     assert running.end() == 0
+
+
+def test_sighup_of_a_terminal_that_is_gone_ends_it(start: Start) -> None:
+    ours, theirs = os.openpty()
+    running = start("--nodeid", "127.0.0.1:0", stdin=theirs)
+    os.close(theirs)
+    running.send(signal.SIGHUP)
+    running.logs("INFO reloaded")
+    os.close(ours)
+    assert running.end(signal.SIGHUP) == 0
 
 
 # --- SIGTERM -------------------------------------------------------------------------------
