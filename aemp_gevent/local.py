@@ -76,8 +76,8 @@ class LocalNode:
         self._id = ids.ANON_PREFIX + ids.new_uniq()
         self._prefix = self._id + "#"
         self._dropped_aloud = False
-        self.waiting: dict[Port, str] = {}
-        """The ports that are blocked in a call, and whom they called."""
+        self.waiting: dict[Port, serving.Wait] = {}
+        """The ports that are blocked in a call."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"

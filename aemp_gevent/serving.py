@@ -16,7 +16,7 @@ import logging
 import traceback
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from greenlet import getcurrent
 
@@ -54,6 +54,18 @@ class ReplyPort(str):
         return self
 
 
+class Wait(NamedTuple):
+    """What a port is blocked in: a call."""
+
+    called: str
+    reply: Port
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the answer is there, or none will come, and the caller has only not looked yet."""
+        return bool(self.reply.inbox) or self.reply.dying is not None
+
+
 class Host(Protocol):
     """The node that serves."""
 
@@ -61,8 +73,8 @@ class Host(Protocol):
     def scheduler(self) -> Scheduler: ...
 
     @property
-    def waiting(self) -> dict[Port, str]:
-        """The ports that are blocked in a call, and whom they called."""
+    def waiting(self) -> dict[Port, Wait]:
+        """The ports that are blocked in a call."""
         ...
 
     def snd(self, port: object, *msg: Any) -> None: ...
@@ -71,9 +83,9 @@ class Host(Protocol):
 
 def take(host: Host, port: Port, message: Message, reply: ReplyPort) -> None:
     """Give a call to the port that it is for, unless that waits for one of those who wait for the answer."""
-    called = host.waiting.get(port)
-    if called is not None and called in reply.chain:
-        circle = (*reply.chain[reply.chain.index(called) :], port.id)
+    wait = host.waiting.get(port)
+    if wait is not None and wait.called in reply.chain and not wait.is_over:
+        circle = (*reply.chain[reply.chain.index(wait.called) :], port.id)
         host.kil(reply, CYCLE, *dict.fromkeys(circle))
         return
     host.scheduler.deliver(port, (*message, reply))
