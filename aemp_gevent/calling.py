@@ -24,12 +24,12 @@ from typing import Any, Protocol
 from gevent.event import AsyncResult
 from greenlet import getcurrent
 
-from aemp_gevent import calls, ids
+from aemp_gevent import calls
 from aemp_gevent.context import current_port
 from aemp_gevent.errors import CallCycle, CallTimeout, PortDied, ReceiveTimeout, RemoteError
 from aemp_gevent.matching import Message
 from aemp_gevent.monitors import Monitor
-from aemp_gevent.port import RUNNING, Port, Reason
+from aemp_gevent.port import RUNNING, Port, Reason, ReplyPort
 from aemp_gevent.scheduler import Runner
 from aemp_gevent.serving import CYCLE, FAILED, Wait, call_being_served, time_left
 from aemp_gevent.timers import Timer
@@ -92,12 +92,12 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
 
 def call_async(host: Host, port: object, message: Message, timeout: float | None) -> AsyncResult[Any]:
     """Send a call, and return what will hold the answer. See ``call_async``."""
-    ids.split_port(port)  # first, so that a bad one leaves nothing behind
+    host.split_port(port)  # first, so that a bad one leaves nothing behind
     scheduler = host.scheduler
     result: AsyncResult[Any] = AsyncResult()
     died: list[Reason] = []
     timer: Timer | None = None
-    reply = host.create()
+    reply = host.create(ReplyPort)
 
     def answered(*answer: Any) -> bool:
         forget()

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, Protocol
 
 from greenlet import getcurrent
 
-from aemp_gevent import ids
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import Port
@@ -75,6 +74,10 @@ class Host(Protocol):
     @property
     def waiting(self) -> dict[Port, Wait]:
         """The ports that are blocked in a call."""
+        ...
+
+    def split_port(self, port: object) -> tuple[str, str]:
+        """Return a port ID's node ID and port name, or raise ``InvalidPortError``."""
         ...
 
     def snd(self, port: object, *msg: Any) -> None: ...
@@ -137,7 +140,7 @@ def server(host: Host, tag: object, function: Handler) -> Handler:
 
     def serve(*rest: Any) -> None:
         reply = rest[-1] if rest else None
-        if not isinstance(reply, ReplyPort) and not _is_port(reply):
+        if not isinstance(reply, ReplyPort) and not _is_port(host, reply):
             text = "dropped a message %r that is no call: its last element is no reply port; use call(), or rcv() here"
             _log.warning(text, tag)
             return
@@ -175,8 +178,8 @@ def fail(host: Host, reply: object, error: BaseException) -> None:
         return
 
 
-def _is_port(thing: object) -> bool:
+def _is_port(host: Host, thing: object) -> bool:
     try:
-        return isinstance(thing, str) and bool(ids.split_port(thing)[1])
+        return isinstance(thing, str) and bool(host.split_port(thing)[1])
     except InvalidPortError:
         return False
