@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -362,3 +363,28 @@ def test_request_under_way_is_answered_before_the_workers_end(stack: ExitStack, 
     status, answer = asked.get(timeout=PATIENCE)
     assert (status, answer["factors"]) == (200, [7, 11, 13])
     assert server.wait() == 0
+
+
+def test_everything_that_the_one_command_starts_ends_with_it(stack: ExitStack, scratch: Path) -> None:
+    server = Gunicorn(JOBS, scratch)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environ = {**server.environ, "GUNICORN_CMD_ARGS": f"--bind unix:{server.address}", "PATH": path}
+    with (scratch / "log").open("wb") as log:
+        command = subprocess.Popen([JOBS / "start.sh"], env=environ, stdout=log, stderr=log, start_new_session=True)
+    stack.callback(command.wait)
+    stack.callback(end_group, command.pid)
+    wait_until(lambda: server.log.count("backend jobs/") == 2, within=PATIENCE, show=lambda: server.log)
+    server.wait_for_workers()
+    assert ask(server, "/factors/12")[0] == 200
+    command.terminate()
+    wait_until(lambda: command.poll() is not None, within=PATIENCE)
+    wait_until(lambda: not end_group(command.pid, 0), within=PATIENCE, show=lambda: server.log)
+
+
+def end_group(group: int, number: int = signal.SIGKILL) -> bool:
+    """Send a signal to all processes of a group; return whether there were any."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
