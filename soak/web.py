@@ -387,7 +387,7 @@ def jobs(seconds: float, clients: int, workers: int) -> str:
             wait_until(lambda: not _connections(server.address), within=PATIENCE)
 
         load(max(seconds / 3, 3.0))
-        before = {pid: _grown(pid) for pid in server.workers}
+        before = {pid: _grown(pid) for pid in (*server.workers, backends[1].pid)}
         warmed_up = answers.copy()
         load(seconds)
         after = {pid: _grown(pid) for pid in before}
@@ -400,7 +400,9 @@ def jobs(seconds: float, clients: int, workers: int) -> str:
     memory = {pid: after[pid][1] - before[pid][1] for pid in before}
     descriptors = {pid: after[pid][0] - before[pid][0] for pid in before}
     grown = f"descriptors {sorted(descriptors.values())}, memory {sorted(memory.values())} KiB"
-    return f"{asked.total()} requests in {seconds:g} s: {dict(asked)}; grown in {workers} workers: {grown}"
+    return (
+        f"{asked.total()} requests in {seconds:g} s: {dict(asked)}; grown in {workers} workers and a backend: {grown}"
+    )
 
 
 class Backend:
@@ -408,25 +410,32 @@ class Backend:
 
     def __init__(self, server: Gunicorn) -> None:
         self._environ = server.environ
+        self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0
 
     def __enter__(self) -> Backend:
-        command = [sys.executable, "backend.py"]
-        self._process = subprocess.Popen(
-            command, cwd=EXAMPLES / "job_backend", env=self._environ, stdout=subprocess.PIPE
-        )
-        self.pid = self._process.pid
-        assert self._process.stdout is not None
-        gevent.get_hub().threadpool.apply(self._process.stdout.readline)  # it says when it is ready
+        # Not a pipe: who waits for one blocks the loop, or has a thread do it.
+        with tempfile.TemporaryFile() as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "backend.py"], cwd=EXAMPLES / "job_backend", env=self._environ, stdout=said
+            )
+            self.pid = self._process.pid
+            try:
+                wait_until(lambda: os.pread(said.fileno(), 100, 0).endswith(b"\n"), within=PATIENCE)
+            except BaseException:
+                self.__exit__()
+                raise
         return self
 
     def kill(self) -> None:
         """End it at once."""
-        self._process.kill()
+        if self._process is not None:
+            self._process.kill()
 
     def __exit__(self, *exc_info: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
 
 def _is_alive(pid: int) -> bool:

@@ -16,13 +16,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.request import Request, urlopen
 
 import gevent
 import pytest
 
 from aemp_gevent.testing import wait_until
-from soak.web import EXAMPLES, PATIENCE, Backend, Gunicorn, Sender, Stream, faults, tabs
+from soak.web import EXAMPLES, PATIENCE, Backend, Connection, Gunicorn, Sender, Stream, faults, tabs
 
 pytest.importorskip("flask")
 pytest.importorskip("gunicorn")
@@ -173,8 +172,8 @@ class Browser:
     """A headless one, remote controlled (the WebDriver protocol)."""
 
     def __init__(self, scratch: Path) -> None:
-        address = free_address()
-        self._base = f"http://{address}"
+        self._address = address = free_address()
+        self._session = ""
         self._log = (scratch / "browser").open("wb")
         port = address.rpartition(":")[2]
         command = ["chromedriver", f"--port={port}"]
@@ -188,7 +187,7 @@ class Browser:
         except BaseException:
             self.close()
             raise
-        self._base += f"/session/{answer['sessionId']}"
+        self._session = f"/session/{answer['sessionId']}"
 
     def _is_ready(self) -> bool:
         try:
@@ -197,14 +196,12 @@ class Browser:
             return False
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = Request(self._base + path, data, {"Content-Type": "application/json"}, method=method)
-
-        def ask() -> Any:
-            with urlopen(request, timeout=PATIENCE) as answer:
-                return json.load(answer)["value"]
-
-        return gevent.get_hub().threadpool.apply(ask)
+        connection = Connection(self._address)
+        try:
+            connection.request(method, self._session + path, None if body is None else json.dumps(body))
+            return json.loads(connection.getresponse().read())["value"]
+        finally:
+            connection.close()
 
     def open(self, url: str) -> str:
         """Open a page in another tab, and return the tab."""
