@@ -17,9 +17,9 @@ when ours is due: :meth:`Handshake.prove` is a call of its own, because whoever
 owns the connection looks at the peer's node ID first, and may hold the line back
 or hang up (two links at once: :mod:`aemp_gevent.peer`).
 
-Everything a peer can do wrong raises :class:`~aemp_gevent.errors.GreetingError`
-(its first two lines) or :class:`~aemp_gevent.errors.AuthenticationError` (what
-follows), and the object is useless from then on. Nothing it says before
+Everything a peer can do wrong raises :class:`~aemp_gevent.errors.GreetingError` (its first two
+lines), :class:`~aemp_gevent.errors.TlsError` (they offer no TLS where it is needed)
+or :class:`~aemp_gevent.errors.AuthenticationError` (what follows), and the object is useless from then on. Nothing it says before
 it is verified has any effect but the answers prescribed here.
 
 Not here: deadlines, closing, TLS itself (:mod:`aemp_gevent.wire.tls`), and duplicate
@@ -33,7 +33,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError
+from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError, TlsError
 
 from . import auth
 from .greeting import MAX_LINE_BYTES, Greeting, parse_greeting
@@ -244,6 +244,7 @@ class Handshake:
 
         Raises:
             GreetingError: The peer's greeting is broken, or we refuse it.
+            TlsError: It offers no TLS, and without there is no way.
             AuthenticationError: The peer has not proved itself.
             LocalProtocolError: The handshake has not started, is open, or has failed.
         """
@@ -358,7 +359,7 @@ class Handshake:
             raise GreetingError("the peer's nonce is empty")
         tls_is_due = self._greeting.offers_tls and greeting.offers_tls
         if self._require_tls and not tls_is_due:
-            raise GreetingError(f"{greeting.node!r} offers no TLS, and require_tls says that it must")
+            raise TlsError(f"{greeting.node!r} offers no TLS, and require_tls says that it must")
         self._send_method = self._choose_method(greeting, has_tls=tls_is_due)
         self._send_framing = self._choose_framing(greeting)
         if not tls_is_due:
@@ -383,8 +384,9 @@ class Handshake:
             if method in sendable:
                 return method
         theirs = reprlib.repr(peer.auth_methods)
-        why = "" if has_tls or not self._greeting.offers_tls else " (it offers no TLS)"
-        raise GreetingError(f"no common auth method: {peer.node!r} accepts {theirs}{why}, and we can send {sendable}")
+        if self._greeting.offers_tls and not has_tls:
+            raise TlsError(f"{peer.node!r} offers no TLS, and accepts {theirs}, of which we could send {sendable}")
+        raise GreetingError(f"no common auth method: {peer.node!r} accepts {theirs}, and we can send {sendable}")
 
     def _choose_framing(self, peer: Greeting) -> str:
         for framing in peer.framings:
