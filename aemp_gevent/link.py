@@ -192,7 +192,6 @@ class Link:
     def _too_slow(self, timeout: float) -> None:
         self.refuse("tls" if self._is_securing else "handshake", f"no handshake within {timeout} s")
 
-
     def prove(self) -> None:
         """Send our auth line."""
         self.proved = True
