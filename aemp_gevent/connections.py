@@ -349,8 +349,8 @@ class DirectPeer(Peer):
             self._lose(why)  # rule 5
             return
         text, address = "connection with %s at %s closed: %s", link.transport.peer_address
-        if self.link is None and not self._links:
-            self._host.stranger_failed(link, text, self.node, address, why)
+        if link.is_refused or (self.link is None and not self._links):
+            self._host.stranger_failed(text, self.node, address, why)
         else:
             # One that was closed because there is a better one is no news.
             self._log(logging.DEBUG, text, self.node, address, why)

@@ -19,7 +19,7 @@ end changes entries, and everybody must hear of these changes behind those that 
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar, Protocol
 
@@ -45,6 +45,8 @@ class Host(Protocol):
     def scheduler(self) -> Scheduler: ...
     @property
     def settings(self) -> Settings: ...
+    @property
+    def refusals(self) -> Counter[str]: ...
 
     @property
     def master(self) -> str | None:

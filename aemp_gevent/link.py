@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aemp_gevent.errors import FramingError, RemoteProtocolError
+from aemp_gevent.errors import FramingError, RemoteProtocolError, TlsError
 from aemp_gevent.limits import Limits
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.tls_transport import TlsTransport
@@ -93,6 +94,7 @@ class Link:
         dialled: Whether we made the connection.
         limits: The largest message to send or accept.
         make_tls: For a handshake that offers TLS.
+        refusals: Where is counted what peers are refused; None: for this link alone.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Link:
         dialled: bool,
         limits: Limits,
         make_tls: MakeTls | None = None,
+        refusals: Counter[str] | None = None,
     ) -> None:
         self.transport = transport
         self.owner = owner
@@ -122,7 +125,7 @@ class Link:
         """Whether the peer's sending side was shut down, everything before it handled."""
         self.closed = False
         self.is_refused = False
-        """Whether the peer failed to prove itself, by what it said or by saying too little."""
+        """Whether it failed because of what the peer said, or did not say in time."""
         self.received = 0
         """Bytes that came, from the first of the greeting on; what TLS adds to them does not count."""
         self.keep_alives = 0
@@ -136,6 +139,7 @@ class Link:
         self._limits = limits
         self._unchecked = limits.unchecked_bytes
         self._make_tls = make_tls
+        self._refusals: Counter[str] = Counter() if refusals is None else refusals
         self._secure: TlsTransport | None = None
         self._encode: Any = None
         self._decoder: Decoder | None = None
@@ -186,8 +190,7 @@ class Link:
         self.transport.write(self._handshake.start())
 
     def _too_slow(self, timeout: float) -> None:
-        self.is_refused = True
-        self.fail(f"no handshake within {timeout} s")
+        self.refuse("tls" if self._is_securing else "handshake", f"no handshake within {timeout} s")
 
     def prove(self) -> None:
         """Send our auth line."""
@@ -209,8 +212,7 @@ class Link:
         try:
             events = self._handshake.receive(data)
         except RemoteProtocolError as error:
-            self.is_refused = True
-            self.fail(str(error))
+            self.refuse("tls" if isinstance(error, TlsError) else "handshake", error)
             return
         self._act_on(events)
         self._check_open()
@@ -238,7 +240,7 @@ class Link:
         try:
             events = self._handshake.secured(names)
         except RemoteProtocolError as error:
-            self.fail(str(error))
+            self.refuse("tls", error)
             return
         self._act_on(events)
 
@@ -271,7 +273,7 @@ class Link:
         try:
             packets = list(decoder)
         except framing.errors as error:
-            self.fail(str(framing.translate(error)))
+            self.refuse("message", framing.translate(error))
             return
         if self._held is not None:
             self._held += packets
@@ -319,7 +321,7 @@ class Link:
         try:
             self._handle(decoder if self._has_begun else self._begin(decoder))
         except framing.errors as error:
-            self.fail(str(framing.translate(error)))
+            self.refuse("message", framing.translate(error))
 
     def _begin(self, packets: Iterable[Any]) -> Iterable[Any]:
         """Let the owner decide about the first packet, which tells whether the peer sent on another link before."""
@@ -433,7 +435,7 @@ class Link:
         try:
             check_packet(packet)
         except FramingError as error:
-            self.fail(str(error))
+            self.refuse("message", error)
 
     @property
     def is_held(self) -> bool:
@@ -481,7 +483,10 @@ class Link:
             self.fail(f"the peer closed the connection during the handshake; is its {what} another one?")
 
     def on_broken(self, why: str) -> None:
-        self.fail(why)
+        if self._is_securing:
+            self.refuse("tls", why)  # by this side or the other: before and behind that it may have been the network
+        else:
+            self.fail(why)
 
     def on_room(self) -> None:
         self.has_sent = True
@@ -497,6 +502,17 @@ class Link:
     def _close_if_done(self) -> None:
         if self.finished and self.has_ended and not self.transport.buffered:
             self.close()
+
+    @property
+    def _is_securing(self) -> bool:
+        return self._secure is not None and not self.is_up
+
+    def refuse(self, what: str, why: object) -> None:
+        """Fail because of what the peer said, or did not say, and count that as ``what``. Idempotent."""
+        if not self.closed:
+            self.is_refused = True
+            self._refusals[what] += 1
+            self.fail(str(why))
 
     def fail(self, why: str) -> None:
         """Close the connection because of ``why``, and tell the owner. Idempotent."""

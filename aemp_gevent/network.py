@@ -94,7 +94,7 @@ class Stranger:
         assert link.greeting is not None  # that is what "greeted" means
         why = self._network.routes.check_greeting(link.greeting.node)
         if why:
-            link.fail(why)
+            link.refuse("handshake", why)
             return
         self._network.strangers.discard(link)
         peer = self._network.peer(link.greeting.node)
@@ -106,7 +106,7 @@ class Stranger:
     def failed(self, link: Link, why: str) -> None:
         self._network.strangers.discard(link)
         self._network.changed()
-        self._network.stranger_failed(link, "connection with %s closed: %s", link.transport.peer_address, why)
+        self._network.stranger_failed("connection with %s closed: %s", link.transport.peer_address, why)
         if self._target is not None:
             self._target.attempt_failed(why)
 
@@ -408,10 +408,8 @@ class Network:
             self.refusals["crowd"] += 1
             oldest.fail("too many connections are in their handshakes, and it was the oldest")
 
-    def stranger_failed(self, link: Link, text: str, *args: object) -> None:
-        """A connection is closed on which the other side had not proved itself: count and log that."""
-        if link.is_refused and not link.dialled:
-            self.refusals["handshake"] += 1
+    def stranger_failed(self, text: str, *args: object) -> None:
+        """A connection is closed on which the other side had not proved itself: log that."""
         self._complaints.warn(text, *args)
 
     def forget_if_idle(self, peer: Peer) -> None:
@@ -561,6 +559,7 @@ class Network:
             dialled=dialled,
             limits=self.settings.limits,
             make_tls=self._make_tls,
+            refusals=self.refusals,
         )
         self._links.add(link)
         self.strangers.add(link)

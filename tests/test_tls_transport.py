@@ -428,6 +428,7 @@ def test_stranger_with_a_certificate_is_refused_with_a_reason(
         peer.shake()
     refused(caplog, "closed: ", text)
     assert node.up_nodes() == []
+    assert node.refusals == {"tls": 1}
     assert not node._network.peers if node._network else False
 
 
@@ -439,6 +440,7 @@ def test_client_without_a_certificate_is_refused_with_a_reason(
         peer.shake()
     refused(caplog, "the peer has no certificate")
     assert node.up_nodes() == []
+    assert node.refusals == {"tls": 1}
 
 
 @pytest.mark.parametrize("settings", [{"require_tls": True}, {"secret": None}], ids=["require_tls", "no-secret"])
@@ -450,6 +452,7 @@ def test_peer_that_offers_no_tls_is_refused_with_a_reason(
         peer.shake()
     refused(caplog, "offers no TLS")
     assert node.up_nodes() == []
+    assert node.refusals == {"tls": 1}
 
 
 def test_somebody_between_two_nodes_cannot_take_tls_out(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError
+from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError, TlsError
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
 from aemp_gevent.wire.handshake import (
@@ -365,14 +365,14 @@ def test_without_tls_on_both_sides_the_secret_is_fallen_back_to() -> None:
 @pytest.mark.parametrize(
     ("secret", "require", "text"),
     [
-        pytest.param(None, False, "it offers no TLS", id="no-secret"),
+        pytest.param(None, False, "offers no TLS", id="no-secret"),
         pytest.param(SECRET, True, "require_tls", id="required"),
     ],
 )
 def test_a_peer_without_tls_is_refused(secret: bytes | None, require: bool, text: str) -> None:
     handshake = Handshake(OURS_TLS, "nonce-a", secret, require_tls=require)
     handshake.start()
-    with pytest.raises(GreetingError, match=text):
+    with pytest.raises(TlsError, match=text):
         handshake.receive(THEIR_GREETING)
 
 
