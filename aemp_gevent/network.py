@@ -208,6 +208,7 @@ class Network:
         self.refusals: Counter[str] = Counter()
         """How often others were refused something; see ``Node.refusals``."""
         self._closed = False
+        self.started = monotonic()
         patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None
@@ -368,6 +369,11 @@ class Network:
 
         seed = join(self, name, masters, adopt)
         self.seeds = Seeds(self, [seed], master=self.master or "")
+
+    @property
+    def loop_watch(self) -> LoopWatch | None:
+        """What watches the event loop; None before :meth:`start`, and after the end."""
+        return self._loop_watch
 
     # --- listening ---
 

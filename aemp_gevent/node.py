@@ -47,7 +47,9 @@ from aemp_gevent.errors import (
 from aemp_gevent.etcd_address import parse_directory
 from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.ids import Endpoint
+from aemp_gevent.inspection import Inspection
 from aemp_gevent.local import no_such_port
+from aemp_gevent.logcatcher import LogCatcher
 from aemp_gevent.lookup import RESOLVE_SECONDS, NameService
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
@@ -103,6 +105,8 @@ class Node(DirectoryNode):
         super().__init__()
         self._carrier = carrier
         self._requests = Requests(self)
+        self.inspection = Inspection(self)
+        """What looks into this node for others."""
 
     def _begin(self) -> None:
         super()._begin()
@@ -114,9 +118,12 @@ class Node(DirectoryNode):
         self._ending = False
         self._former_id = self._id
         self._node_callbacks: dict[NodeGuard, tuple[Handler, Port | None]] = {}
+        self.log_catcher = LogCatcher(self)
+        """Who listens to this node's log."""
 
     def forked(self) -> None:
         """Be a fresh private node, in a forked child of the process that had this one and keeps its links."""
+        self.log_catcher.abandon()
         if self._etcd is not None:
             self._etcd.abandon()
         for network in (self._network, self._joining):
@@ -402,6 +409,7 @@ class Node(DirectoryNode):
             return
         self._check_may_wait("shutdown()")
         timeout = self._network.wait_for_names(timeout)
+        self.log_catcher.stop()
         self._directory.stop()
         self._network.shut_down(timeout)
         if self._etcd is not None:
@@ -580,15 +588,30 @@ class Node(DirectoryNode):
             "up_nodes": self.up_nodes(),
             "discarded": self._scheduler.discarded,
             "refusals": self.refusals,
-            "directory": "etcd" if self._etcd else "none" if self._embedded is None else self._embedded.role,
+            "directory": self.directory_role,
         }
+
+    @property
+    def directory_role(self) -> str:
+        """What this node is for the directory: ``"global"``, ``"client of …"``, ``"alone"``, ``"etcd"``, ``"none"``."""
+        return "etcd" if self._etcd else "none" if self._embedded is None else self._embedded.role
+
+    @property
+    def own_families(self) -> dict[str, int]:
+        """How many entries of its own this node has in each family of the directory. Not for users."""
+        return {family: len(entries) for family, entries in self._directory.own.items()}
+
+    @property
+    def network(self) -> Network | None:
+        """The node's links; None while it is private. Not for users."""
+        return self._network
 
     @property
     def refusals(self) -> dict[str, int]:
         """How often peers were refused something, by what it was; what never was is not there.
 
         Of peers: ``spawn`` (and whatever else runs code), ``kill``, ``directory`` (by rule, or too
-        many entries), ``relay``, ``monitor`` (by number), ``message`` (one that is too large, or none,
+        many entries), ``relay``, ``inspect``, ``monitor`` (by number), ``message`` (one that is too large, or none,
         which ends the link). Of strangers, whoever dialled: ``handshake`` (it failed, or took too long), ``tls``
         (the same, while TLS came up or because there is none; the certificate may be ours that the
         other side refuses), ``crowd`` (dropped, because there were too many).

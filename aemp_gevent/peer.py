@@ -69,6 +69,15 @@ class Lane(Protocol):
     @property
     def incarnation(self) -> str: ...
 
+    @property
+    def sent_packets(self) -> int:
+        """Heartbeats apart, like the next."""
+        ...
+
+    received_packets: int
+    up_since: float
+    """On the monotonic clock."""
+
     def send(self, packet: list[Any]) -> int:
         """Encode a packet now and queue it; return its size in bytes."""
         ...
@@ -202,6 +211,11 @@ class Peer:
     @property
     def is_up(self) -> bool:
         return self.link is not None
+
+    @property
+    def last_error(self) -> str:
+        """Why it could not be reached the last time; ``""``: it always could."""
+        return self._last_error
 
     @property
     def was_met(self) -> bool:
