@@ -111,7 +111,14 @@ def run_command(args: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: Exception, code: int) -> int:
-    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    if isinstance(error, click.NoSuchOption):
+        # Said as that of a command; how click says it differs from version to version.
+        nearest = error.possibilities
+        text = f"there is no option {error.option_name!r}; " + (
+            f"did you mean {nearest[0]!r}?" if nearest else "--help lists them"
+        )
+    else:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "aemp"
     click.echo(f"{path}: {' '.join(text.split())}", err=True)

@@ -189,6 +189,10 @@ class Peer:
             speakers = (master, *speakers)
         return rights_of(host.settings.rules, self.node, *speakers)
 
+    def review_rights(self) -> None:
+        """Look at the rules anew, which may be others than when this peer was met."""
+        self.rights = self._rights_with(self._host)
+
     def __repr__(self) -> str:
         return f"<Peer {self.node} {'up' if self.link else 'down'}>"
 

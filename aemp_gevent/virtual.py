@@ -147,13 +147,16 @@ class VirtualPeer(Peer):
 
     def __init__(self, node: str, host: Host, hop: str) -> None:
         super().__init__(node, host)
-        self.rights = self._rights_with(host, hop)
         self._hop = hop
+        self.review_rights()
         self._carrier: Peer | None = None  # while there is a link, or may be one
         self._word = ""  # of ours, in the opening under way or the link that is up
         self._heard = ""  # the other's
         self._timer: Any = None  # gevent's watchers have no types
         self._limits = self._limits.less(len(self._wrapped(None)), _WRAPPING_ELEMENTS)
+
+    def review_rights(self) -> None:
+        self.rights = self._rights_with(self._host, self._hop)
 
     def _wrapped(self, packet: list[Any] | None) -> bytes:
         return self._encode(["", "via", self._host.node_id, self.node, packet])

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from aemp_gevent.node import Node
     from aemp_gevent.settings import Settings
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 NODE_NAME = "aemp/%n/%u"
@@ -30,8 +29,93 @@ NODE_NAME = "aemp/%n/%u"
 
 CONNECT_SECONDS = 5.0
 
+_STDIN = "-"
+
 _HOME = "127.0.0.1:4040"
 """Who is asked where nobody has said anything: a node of this host, on the usual port."""
+
+
+class SettingOptions:
+    """The settings that the command line gives.
+
+    Args:
+        nodeid, seeds, secret, cert, ca: As they were given, or not.
+        secret_file: Where the secret is to be read; "-" is the standard input.
+    """
+
+    def __init__(
+        self,
+        nodeid: str | None,
+        seeds: tuple[str, ...],
+        secret: str | None,
+        secret_file: str | None,
+        cert: str | None,
+        ca: str | None,
+    ) -> None:
+        if secret is not None and secret_file is not None:
+            raise click.UsageError("--secret and --secret-file say the same: give one")
+        self._given = {
+            "nodeid": nodeid,
+            "seeds": [part for seed in seeds for part in seed.split(",") if part] or None,
+            "secret": secret,
+            "cert": cert,
+            "ca": ca,
+        }
+        self._secret_file = secret_file
+        if secret_file == _STDIN:
+            self._given["secret"] = _secret_in(sys.stdin.readline(), "the standard input")
+            self._secret_file = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the settings that were given, by name; the secret's file is read anew each time."""
+        given = {name: value for name, value in self._given.items() if value is not None}
+        if self._secret_file is not None:
+            try:
+                text = Path(self._secret_file).read_text()
+            except (OSError, UnicodeError) as error:
+                why = getattr(error, "strerror", None) or "it is no text"
+                raise click.ClickException(f"--secret-file {self._secret_file}: {why}") from error
+            given["secret"] = _secret_in(text, self._secret_file)
+        return given
+
+
+def _secret_in(text: str, where: str) -> str:
+    secret = text.strip()
+    if not secret:
+        raise click.UsageError(f"there is no secret in {where}")
+    return secret
+
+
+def setting_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command the options that stand for settings of a node; it gets them as ``options``."""
+
+    @functools.wraps(command)
+    def with_options(
+        *args: Any,
+        nodeid: str | None,
+        seeds: tuple[str, ...],
+        secret: str | None,
+        secret_file: str | None,
+        cert: str | None,
+        ca: str | None,
+        **others: Any,
+    ) -> R:
+        options = SettingOptions(nodeid, seeds, secret, secret_file, cert, ca)
+        return command(*args, options=options, **others)
+
+    decorated: Callable[..., R] = with_options
+    for option in reversed(
+        [
+            click.option("--nodeid", metavar="ID", help="The node's ID."),
+            click.option("--seed", "seeds", metavar="NODEREF", multiple=True, help="A node to link to; repeatable."),
+            click.option("--secret", metavar="TEXT", help="The network's secret; who may list processes can read it."),
+            click.option("--secret-file", metavar="FILE", help="The file with the secret; - is the standard input."),
+            click.option("--cert", metavar="FILE", help="The node's certificate and key."),
+            click.option("--ca", metavar="FILE", help="Certificates of further CAs to believe."),
+        ]
+    ):
+        decorated = option(decorated)
+    return decorated
 
 
 class NodeOptions(NamedTuple):
@@ -39,69 +123,21 @@ class NodeOptions(NamedTuple):
 
     Attributes:
         profile: The profile; None: the usual one.
-        given: Settings by name, only those that were given.
+        settings: The settings that were given.
         timeout: Seconds to wait for a link.
     """
 
     profile: str | None
-    given: dict[str, Any]
+    settings: SettingOptions
     timeout: float
-
-
-def setting_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Give a command the options that stand for a profile and for settings of a node."""
-    options = [
-        click.option("-p", "--profile", metavar="NAME", help="Take the settings of this profile."),
-        click.option("--nodeid", metavar="ID", help="The node's ID."),
-        click.option("--seed", "seeds", metavar="NODEREF", multiple=True, help="A node to link to; may be repeated."),
-        click.option("--secret", metavar="TEXT", help="The network's secret (who lists processes can read it)."),
-        click.option("--secret-file", metavar="FILE", type=click.File(), help="A file with the secret; - is stdin."),
-        click.option("--cert", metavar="FILE", help="The node's certificate and key."),
-        click.option("--ca", metavar="FILE", help="Certificates of further CAs to believe."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def given_settings(
-    nodeid: str | None, seeds: tuple[str, ...], secret: str | None, secret_file: Any, cert: str | None, ca: str | None
-) -> dict[str, Any]:
-    """Return the settings that options gave, by name."""
-    if secret_file is not None:
-        if secret is not None:
-            raise click.UsageError("--secret and --secret-file say the same: give one")
-        secret = secret_file.read().strip()
-        if not secret:
-            raise click.UsageError(f"there is no secret in {secret_file.name}")
-    given = {
-        "nodeid": nodeid,
-        "seeds": [part for seed in seeds for part in seed.split(",") if part] or None,
-        "secret": secret,
-        "cert": cert and str(Path(cert)),
-        "ca": ca and str(Path(ca)),
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def node_options(command: Callable[..., R]) -> Callable[..., R]:
     """Give a command the options of its node; it gets them as ``options``, for :func:`connected`."""
 
     @functools.wraps(command)
-    def with_options(
-        *args: Any,
-        profile: str | None,
-        nodeid: str | None,
-        seeds: tuple[str, ...],
-        secret: str | None,
-        secret_file: Any,
-        cert: str | None,
-        ca: str | None,
-        connect_timeout: float,
-        **others: Any,
-    ) -> R:
-        given = given_settings(nodeid, seeds, secret, secret_file, cert, ca)
-        return command(*args, options=NodeOptions(profile, given, connect_timeout), **others)
+    def with_node(*args: Any, profile: str | None, options: SettingOptions, connect_timeout: float, **others: Any) -> R:
+        return command(*args, options=NodeOptions(profile, options, connect_timeout), **others)
 
     waiting = click.option(
         "--connect-timeout",
@@ -111,7 +147,8 @@ def node_options(command: Callable[..., R]) -> Callable[..., R]:
         show_default=True,
         help="How long to wait for a link to the network.",
     )
-    return setting_options(waiting(with_options))
+    profile = click.option("-p", "--profile", metavar="NAME", help="Take the settings of this profile.")
+    return profile(setting_options(waiting(with_node)))
 
 
 @contextmanager
@@ -126,10 +163,11 @@ def connected(options: NodeOptions) -> Generator[Node, None, None]:
     from aemp_gevent.settings import make_settings  # noqa: PLC0415
 
     log_to_stderr()
-    given: dict[str, Any] = {"nodeid": NODE_NAME, **options.given, "binds": (), "services": ()}
+    ours = options.settings.given()
+    given: dict[str, Any] = {"nodeid": NODE_NAME, **ours, "binds": (), "services": ()}
     if "seeds" not in given:
         # Without our own name and place: what is asked is who the profile's node is.
-        wanted = {name: value for name, value in options.given.items() if name != "nodeid"}
+        wanted = {name: value for name, value in ours.items() if name != "nodeid"}
         given["seeds"] = _seeds(make_settings(wanted, profile=options.profile))
     node.configure(options.profile, **given)
     try:

@@ -211,8 +211,6 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ProfileError(path, f"it is no JSON: {why}") from None
     profiles = content.get(_PROFILES, {}) if isinstance(content, dict) else None
     if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):
-        raise ProfileError(
-            path, "it is not what AnyEvent::MP writes: an object of settings, with profiles in 'profile'"
-        )
+        raise ProfileError(path, "AnyEvent::MP writes an object of settings, with profiles by name in 'profile'")
     assert isinstance(content, dict)
     return content
