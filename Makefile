@@ -36,9 +36,10 @@ test: $(STAMPS)/test ## run the tests with coverage; ARGS='-k name' is handed to
 	@$(PY) -m coverage erase
 	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --cov= $(ARGS)
 
-# What is most different there: the loop, forks, threads, waiting, and real processes.
-PATCHED_TESTS := $(foreach name,fork folders heartbeat local lookup network node patching receive scheduler shutdown \
-	threads,tests/test_$(name).py) tests/contrib
+# What is most different there: the loop, threads, waiting, and what is gevent's own. Not forks and patching, whose tests
+# run programs that patch themselves, or not, in either way.
+PATCHED_TESTS := $(foreach name,calling folders heartbeat local lookup network node receive shutdown threads,\
+	tests/test_$(name).py) tests/toolkit tests/contrib
 
 test-patched: $(STAMPS)/test ## run a part of the tests monkey-patched; ARGS=tests runs all of them so
 	@AEMP_TEST_PATCH=1 $(PY) -m pytest $(or $(ARGS),$(PATCHED_TESTS))

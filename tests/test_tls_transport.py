@@ -30,6 +30,7 @@ from aemp_gevent.transport import WRITE_BYTES
 from aemp_gevent.wire.tls import Credentials
 from tests import helpers
 from tests.authority import DAY, Identity, authority, shared_certificate
+from tests.native import aside
 from tests.networking import (
     OUR_PROVIDER,
     SECRET,
@@ -581,8 +582,7 @@ def s_client(address: str, *options: str) -> str:
         done = subprocess.run(command, input="GET / HTTP/1.0\r\n\r\n", capture_output=True, text=True, timeout=30)
         return done.stdout + done.stderr
 
-    said: str = gevent.get_hub().threadpool.apply(run)
-    return said
+    return aside(run)
 
 
 MODES = {

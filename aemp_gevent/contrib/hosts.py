@@ -80,9 +80,9 @@ def join_host(
     settings["seeds"] = [sockets, *wanted.seeds]
     settings["binds"] = [sockets, *_other_binds(wanted)]
     joined.configure(**settings)
-    joined.wait_for_seeds()
     if keeps_secret:
         _keep_secret(joined, private / f"{name}.secret", settings["secret"])
+    joined.wait_for_seeds()
 
 
 def _other_binds(wanted: Settings) -> tuple[str, ...]:
