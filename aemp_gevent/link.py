@@ -38,6 +38,8 @@ SLICE_SECONDS = 0.0001
 """How long requests of one peer are handled before others have their turn. A loop's turn costs a tenth of
 it, a request 2 to 70 microseconds, and there may be 30,000 in one read."""
 
+JOBS_AT_ONCE = 8
+"""How many jobs, such as functions to call, a peer's requests may queue before others have their turn."""
 
 _SPAWN = "AnyEvent::MP::_spawn"
 
@@ -351,7 +353,7 @@ class Link:
         # We run the pump ourselves, at once: asking the loop for it would cost a
         # callback a burst, and a loop iteration of latency.
         scheduler.pumped = True
-        turn_ends = 0.0
+        turn_ends, most_jobs = 0.0, 0
         try:
             iterator: Iterator[Any] = iter(packets)
             for packet in iterator:
@@ -376,7 +378,9 @@ class Link:
                 elif name:
                     scheduler.log_soon(logging.DEBUG, "dropped, there is no port %s%s: %r", prefix, name, packet)
                 else:
-                    turn_ends = turn_ends or perf_counter() + SLICE_SECONDS
+                    if not turn_ends:
+                        turn_ends = perf_counter() + SLICE_SECONDS
+                        most_jobs = len(scheduler.runq) + JOBS_AT_ONCE
                     self.owner.requested(self, packet)
                     if self.closed:
                         break
@@ -384,7 +388,7 @@ class Link:
                         # What came behind it in the same read waits as well.
                         self._held.extend(iterator)
                         break
-                    if perf_counter() > turn_ends:
+                    if perf_counter() > turn_ends or len(scheduler.runq) > most_jobs:
                         if turn_ends < 0 or not _spawns(packet):
                             self._let_others(iterator)
                             break
