@@ -202,12 +202,17 @@ class Link:
 
     def _shake(self, data: memoryview) -> None:
         # In pieces: who has proved nothing is not to choose how much of a read is copied.
+        was_secure = self._secure is not None
         for begin in range(0, len(data), MAX_LINE_BYTES):
+            rest = data[begin + MAX_LINE_BYTES :]
             self._shake_piece(bytes(data[begin : begin + MAX_LINE_BYTES]))
             if self.closed:
                 return
             if self.is_up:
-                self._take_behind(data[begin + MAX_LINE_BYTES :])
+                self._take_behind(rest)
+                return
+            if self._secure is not None and not was_secure:
+                self._begin_with(rest)
                 return
 
     def _shake_piece(self, data: bytes) -> None:
@@ -231,12 +236,18 @@ class Link:
         """Have everything from here on go through TLS, beginning with what came behind the greeting."""
         assert self._make_tls is not None  # our greeting offers TLS
         rest = self._handshake.take_rest()
-        self.received -= len(rest)
         hub = self._scheduler.hub
         self._secure = TlsTransport(self.transport, self._make_tls(is_client), hub, self._secured)
         self.transport = self._secure
         self._secure.start(self)
-        self._secure.on_data(memoryview(rest))
+        self._begin_with(memoryview(rest))
+
+    def _begin_with(self, data: memoryview) -> None:
+        """Take what came in one read with the greeting, and is TLS's."""
+        assert self._secure is not None  # it has just begun
+        self.received -= len(data)
+        if not self.closed:
+            self._secure.on_data(data)
 
     def _secured(self, names: tuple[str, ...] | None) -> None:
         try:

@@ -16,10 +16,13 @@ from gevent import socket
 
 from aemp_gevent.complaints import MAX_LINES
 from aemp_gevent.wire import auth
+from tests.authority import shared_certificate
 from tests.helpers import wait_until
-from tests.hostile.victim import Told, Victim, victim
+from tests.hostile.victim import Told, Victim, rss, victim
 from tests.networking import OUR_PROVIDER, SECRET, MakeNode, RawListener, RawPeer, node_factory
 from tests.test_bad_peers import reset
+from tests.tls_peers import HIGHEST, LOWEST
+from tests.wire.test_tls import hello
 
 KIB = 1024
 ALLOWED = 128 * KIB
@@ -271,6 +274,41 @@ def test_strangers_of_many_addresses_are_bounded_in_total(make_node: MakeNode, t
         for sock in socks:
             sock.close()
         tally(connections=200, at_once=after.waiting, peak=after.peak - before.allocated)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(rss() == 0, reason="the system does not say how much memory a process has")
+@pytest.mark.parametrize("role", [LOWEST, HIGHEST], ids=["stranger-is-client", "stranger-is-server"])
+@pytest.mark.parametrize("size", [0, 100, 24_000], ids=str)
+def test_no_stranger_has_us_allocate_much_for_tls(
+    make_node: MakeNode, tmp_path: Path, tally: Tally, role: str, size: int
+) -> None:
+    """What OpenSSL takes, only the system tells: the average of many who stay in the middle of their handshakes."""
+    many = 60
+    options = {"max_strangers_per_address": many, "accept_rate": 2000, "handshake_timeout": 60}
+    node = make_node()
+    with victim(node, tmp_path / "log", cert=shared_certificate().pem(), **options) as target:
+
+        def begin() -> socket.socket:
+            sock = dial(target)
+            send(sock, b"aemp;1;127.0.0.1:9;tls_sha3_512;msgpack;tls=1.0\n" + role.encode() + b"nonce\n")
+            heard(sock)
+            if size:
+                send(sock, hello(60_000, size, b"\x01" if role == LOWEST else b"\x02"))
+            return sock
+
+        with begin(), begin():
+            wait_until(lambda: target.tell().waiting == 2)
+        before = target.collect()
+        socks = [begin() for _ in range(many)]
+        wait_until(lambda: target.tell().waiting == many or target.tell().refusals, show=target.tell)
+        during = target.tell()
+        each = (during.rss - before.rss) // many
+        assert each < ALLOWED
+        for sock in socks:
+            sock.close()
+        wait_until(lambda: target.tell().waiting == 0)
+        tally(connections=many, bytes_of_each=size, kib_for_each=each // KIB)
 
 
 @pytest.mark.slow
