@@ -48,7 +48,7 @@ def test_every_refusal_that_is_counted_is_in_the_table() -> None:
 )
 def test_settings_are_in_the_table_with_their_defaults(name: str, text: str) -> None:
     default = {setting.name: setting.default for setting in fields(Settings)}[name]
-    number = float(text.split()[0].replace(",", "")) * (2**20 if text.endswith("MiB") else 1)
+    number = float(text.split(maxsplit=1)[0].replace(",", "")) * (2**20 if text.endswith("MiB") else 1)
     assert default == number
     row = next(value for key, value in LIMITS.items() if f"`{name}`" in key)
     assert text in row
