@@ -20,7 +20,8 @@ or hang up (two links at once: :mod:`aemp_gevent.peer`).
 Everything a peer can do wrong raises :class:`~aemp_gevent.errors.GreetingError` (its
 first two lines), :class:`~aemp_gevent.errors.TlsError` (they offer no TLS where it is
 needed) or :class:`~aemp_gevent.errors.AuthenticationError` (what follows), and the
-object is useless from then on. Nothing it says before it is verified has any effect but the answers prescribed here.
+object is useless from then on. Nothing it says before it is verified has any effect but
+the answers prescribed here.
 
 Not here: deadlines, closing, TLS itself (:mod:`aemp_gevent.wire.tls`), and duplicate
 connections. Read :mod:`aemp_gevent.wire.greeting` and :mod:`aemp_gevent.wire.auth` for the lines.
