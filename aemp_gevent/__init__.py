@@ -8,8 +8,8 @@ edge       this file: the functions, which are bound methods of one default node
            ``contrib``: nodes in web servers; ``toolkit``: gevent's queues, pools and events over ports
 node       ``node``, ``local``, ``calls``, ``calling``, ``serving``, ``requests``, ``spawning``,
            ``services``, ``directory``, ``groups``, ``directory_calls``,
-           ``directory_client``, ``directory_server``, ``gproto``, ``merged``:
-           one process in the network
+           ``directory_client``, ``directory_server``, ``gproto``, ``merged``,
+           ``inspection``, ``logcatcher``: one process in the network
 links      ``network``, ``peer``, ``flow``, ``remote``, ``gate``, ``complaints``, ``link``, ``heartbeat``,
            ``loopwatch``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``,
            ``folders``, ``lookup``

@@ -292,6 +292,11 @@ class Directory:
         if self._guards.get((guard.family, guard.key)) is guard:
             self.delete(guard.family, [guard.key])
 
+    def withdraw_all(self) -> None:
+        """Delete all entries of this node."""
+        for family, entries in list(self._own.items()):
+            self.delete(family, list(entries))
+
     # --- asking ---
 
     def query(self, what: Query, family: str, answered: Callable[[Any], None]) -> None:

@@ -16,6 +16,7 @@ from aemp_gevent.context import SELF, current_port, require_port
 from aemp_gevent.directory import Directory, DirectoryEntry, DirectoryMonitor, FamilyCallback, Watching, check_family
 from aemp_gevent.engine import Query
 from aemp_gevent.errors import DirectoryTimeout, DirectoryUnavailable
+from aemp_gevent.gproto import NODES
 from aemp_gevent.groups import GroupCallback, Groups
 from aemp_gevent.local import LocalNode
 from aemp_gevent.merged import Change
@@ -174,7 +175,19 @@ class DirectoryNode(LocalNode):
                 what, family, lambda answer: self._scheduler.enqueue_job(CallJob(context, function, (answer,)))
             )
             return None
-        seconds = self._directory_seconds if isinstance(timeout, EllipsisType) else timeout
+        return self._wait_for(what, family, self._directory_seconds if isinstance(timeout, EllipsisType) else timeout)
+
+    def known_nodes(self, timeout: float | None) -> list[str]:
+        """Return the IDs of the nodes that are in the directory; slaves are not. Switches. For the ``aemp`` command.
+
+        Raises:
+            DirectoryUnavailable: No answer in time.
+        """
+        found: list[str] = self._wait_for("keys", NODES, timeout)
+        return found
+
+    def _wait_for(self, what: Query, family: str, seconds: float | None) -> Any:
+        call = f"db_{what}()"
 
         def ask(reply: Port) -> calls.Guard:
             ended = _Ended(self._directory, lambda: self._scheduler.deliver(reply, (_OVER,)))

@@ -243,6 +243,7 @@ class EmbeddedEngine:
             self._send_update(self._master, GLOBALS, Change({}, [peer.node]))
         if peer is self._master:
             self._master = None
+            self._end_grace()  # what was not told it yet may be told the next one
             self._seek()
 
     def seeds_changed(self) -> None:

@@ -49,6 +49,11 @@ class Handlers:
         self._tags: dict[str, Handler] = {}
         self._patterns: list[tuple[Matcher, Handler]] = []
 
+    @property
+    def tags(self) -> list[str]:
+        """The tags there are handlers for."""
+        return list(self._tags)
+
     def set_tag(self, tag: str, handler: Handler | None) -> None:
         """Make ``handler`` the one for a tag, in place of any other; None removes it."""
         if handler is None:

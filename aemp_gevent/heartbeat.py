@@ -139,7 +139,7 @@ class Heartbeat:
         due = self.interval is not None and self._idle + beat > self.interval
         if due and not link.finished and not link.closed and not link.transport.buffered:
             self._has_beaten = True
-            link.send([])
+            link.beat()
 
 
 class Pulse:

@@ -16,7 +16,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aemp_gevent.errors import FramingError, RemoteProtocolError, TlsError
@@ -130,11 +130,16 @@ class Link:
         """Whether it failed because of what the peer said, or did not say in time."""
         self.received = 0
         """Bytes that came, from the first of the greeting on; what TLS adds to them does not count."""
+        self.received_packets = 0
+        """Packets that came, heartbeats apart."""
+        self.up_since = 0.0
+        """When the link came up, on the monotonic clock."""
         self.keep_alives = 0
         """How many empty packets came: between nodes of ours, and so in msgpack, a byte each."""
         self.has_sent = False
         """Whether anything left; whoever wants to know clears it first."""
         self.send_framing = ""
+        self._other_writes = 0  # to the transport, of what is no packet
         self._handshake = handshake
         self._scheduler = scheduler
         self._prefix = prefix
@@ -173,6 +178,16 @@ class Link:
         return self._secure.protocol if self._secure is not None else ""
 
     @property
+    def auth_method(self) -> str:
+        """How we proved ourselves."""
+        return self._handshake.send_method
+
+    @property
+    def receive_framing(self) -> str:
+        """What the peer sends in; ``""`` before the link is up."""
+        return self._framing.name if self._framing is not None else ""
+
+    @property
     def is_identified(self) -> bool:
         """Whether a certificate proved that the peer may have the node ID it says."""
         return self._handshake.is_identified
@@ -189,6 +204,7 @@ class Link:
         self._timer = self._scheduler.hub.loop.timer(timeout)
         self._timer.start(self._too_slow, timeout, update=True)
         self.transport.start(self)
+        self._other_writes = 1
         self.transport.write(self._handshake.start())
 
     def _too_slow(self, timeout: float) -> None:
@@ -197,6 +213,7 @@ class Link:
     def prove(self) -> None:
         """Send our auth line."""
         self.proved = True
+        self._other_writes += 1
         self.transport.write(self._handshake.prove())
         self._check_open()
 
@@ -239,6 +256,7 @@ class Link:
         hub = self._scheduler.hub
         self._secure = TlsTransport(self.transport, self._make_tls(is_client), hub, self._secured)
         self.transport = self._secure
+        self._other_writes = 0
         self._secure.start(self)
         self._begin_with(memoryview(rest))
 
@@ -262,6 +280,7 @@ class Link:
             return
         self._stop_timer()
         self.is_up = True
+        self.up_since = monotonic()
         self.send_framing = self._handshake.send_framing or ""
         self._encode = FRAMINGS[self.send_framing].encoder()
         self._framing = FRAMINGS[self._handshake.receive_framing or ""]
@@ -307,6 +326,19 @@ class Link:
             self._limits.check(packet, len(data))
         self.transport.write(data)
         return len(data)
+
+    def beat(self) -> None:
+        """Send a heartbeat."""
+        self._other_writes += 1
+        self.transport.write(self._encode([]))
+
+    @property
+    def sent_packets(self) -> int:
+        """Packets that were handed to the system, heartbeats apart.
+
+        The transport counts them, a batch at a time: to count here would cost a tenth of :meth:`send`.
+        """
+        return max(self.transport.sent_writes - self._other_writes, 0)
 
     @property
     def written(self) -> int:
@@ -365,6 +397,7 @@ class Link:
         # callback a burst, and a loop iteration of latency.
         scheduler.pumped = True
         turn_ends, most_jobs = 0.0, 0
+        count = 0
         try:
             iterator: Iterator[Any] = iter(packets)
             for packet in iterator:
@@ -374,6 +407,7 @@ class Link:
                 if not packet:
                     self.keep_alives += 1
                     continue
+                count += 1
                 name = packet.pop(0)
                 if name.__class__ is not str:
                     self._refuse_packet([name])
@@ -407,6 +441,7 @@ class Link:
                         # died, not that there is none, if it does so at once.
                         turn_ends = -1.0
         finally:
+            self.received_packets += count
             scheduler.pump()
 
     def _let_others(self, packets: Iterator[Any]) -> None:

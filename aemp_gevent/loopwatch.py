@@ -27,6 +27,9 @@ BLOCKED_SECONDS = 1.0
 
 _BEAT_SECONDS = 0.25
 
+_WORST_BEATS = 120
+"""Beats that the worst delay is taken of, twice at most: 30 to 60 seconds."""
+
 _log = logging.getLogger("aemp_gevent")
 
 _watches: dict[Hub, LoopWatch] = {}
@@ -43,6 +46,10 @@ class LoopWatch:
         self._thread_id = get_ident()
         self._last_beat = monotonic()
         self._stack: str | None = None
+        self.lag = 0.0
+        """Seconds by which the last beat was late: how long whatever is ready waits for its turn."""
+        self._worst = (0.0, 0.0)  # of the beats counted now, and of the same number before
+        self._beats = 0
         loop: Any = hub.loop  # gevent's watchers have no types
         self._timer = loop.timer(_BEAT_SECONDS, _BEAT_SECONDS, ref=False)
         self._timer.start(self._beat)
@@ -66,9 +73,18 @@ class LoopWatch:
             if _watches.get(self._hub) is self:
                 del _watches[self._hub]
 
+    @property
+    def worst_lag(self) -> float:
+        """The worst of the last half minute, or a little more."""
+        return max(self._worst)
+
     def _beat(self) -> None:  # on the hub
         now = monotonic()
         blocked, self._last_beat = now - self._last_beat - _BEAT_SECONDS, now
+        self.lag = max(blocked, 0.0)
+        self._beats = (self._beats + 1) % _WORST_BEATS
+        worst, before = self._worst
+        self._worst = (max(worst, self.lag), before) if self._beats else (self.lag, worst)
         stack, self._stack = self._stack, None
         if blocked > BLOCKED_SECONDS:
             # In a greenlet: log handlers may block.

@@ -14,6 +14,7 @@ import secrets
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,11 @@ MAX_LOST_PEERS = 10_000
 
 MAX_ADDRESSES = 16
 """Addresses of a node that are tried, of those that others say it has."""
+
+RELOADABLE = frozenset(
+    {"secret", "require_tls", "allow_spawn", "allow_eval", "allow_relay", "secure", "rules", "services"}
+)
+"""Settings that are looked at each time they are needed. Services are started and ended by whoever reloads."""
 
 SETTLE_SECONDS = 5.0
 """After a node begins, and after other seeds are up than before, names that nobody knows are asked for once more until
@@ -208,6 +214,7 @@ class Network:
         self.refusals: Counter[str] = Counter()
         """How often others were refused something; see ``Node.refusals``."""
         self._closed = False
+        self.started = monotonic()
         patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None
@@ -305,6 +312,24 @@ class Network:
         """Wait until a link came or went, or the time is over. Switches."""
         self._changed.wait(timeout)
 
+    # --- other settings ---
+
+    def reload(self, settings: Settings) -> list[str]:
+        """Take over what may be another while the node is up; return the names of the settings that may not.
+
+        New connections know the new secret, and requests are judged by the new rules, at once.
+        """
+        changed = [
+            each.name for each in fields(settings) if getattr(settings, each.name) != getattr(self.settings, each.name)
+        ]
+        possible = {name for name in changed if name in RELOADABLE}
+        if bool(settings.secrets_bytes) != bool(self.settings.secrets_bytes):
+            possible.discard("secret")  # our greetings say by which methods peers may prove themselves
+        self.settings = replace(self.settings, **{name: getattr(settings, name) for name in possible})
+        for peer in self.peers.values():
+            peer.review_rights()
+        return [name for name in changed if name not in possible]
+
     # --- links that are always to be there ---
 
     def up_seeds(self) -> list[Peer]:
@@ -368,6 +393,11 @@ class Network:
 
         seed = join(self, name, masters, adopt)
         self.seeds = Seeds(self, [seed], master=self.master or "")
+
+    @property
+    def loop_watch(self) -> LoopWatch | None:
+        """What watches the event loop; None before :meth:`start`, and after the end."""
+        return self._loop_watch
 
     # --- listening ---
 

@@ -19,6 +19,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from socket import gethostname
+from time import monotonic
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -43,17 +44,20 @@ from aemp_gevent.errors import (
     PortDied,
     RefusedError,
     SpawnRefusedError,
+    UsageError,
 )
 from aemp_gevent.etcd_address import parse_directory
 from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.ids import Endpoint
+from aemp_gevent.inspection import Inspection
 from aemp_gevent.local import no_such_port
+from aemp_gevent.logcatcher import LogCatcher
 from aemp_gevent.lookup import RESOLVE_SECONDS, NameService
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.network import PROVIDER, Network
 from aemp_gevent.peer import Peer
-from aemp_gevent.port import DEAD, REMOTE, Port, Reason
+from aemp_gevent.port import DEAD, QUEUED, REMOTE, RUNNING, Port, Reason
 from aemp_gevent.requests import PERL_SPAWN, Requests
 from aemp_gevent.resolve import resolve_endpoint, resolve_node
 from aemp_gevent.scheduler import CallJob, Scheduler
@@ -64,6 +68,11 @@ if TYPE_CHECKING:
     from aemp_gevent.etcd import EtcdEngine
 
 _ON_THE_HUB = "it was called on the hub, which must never wait: spawn a greenlet"
+
+_QUIET_SECONDS = 0.5
+"""So long nothing comes to a node that is drained: what was on its way from others has arrived."""
+
+_LOOK_SECONDS = 0.05
 
 _log = logging.getLogger("aemp_gevent")
 
@@ -103,6 +112,8 @@ class Node(DirectoryNode):
         super().__init__()
         self._carrier = carrier
         self._requests = Requests(self)
+        self.inspection = Inspection(self)
+        """What looks into this node for others."""
 
     def _begin(self) -> None:
         super()._begin()
@@ -114,9 +125,12 @@ class Node(DirectoryNode):
         self._ending = False
         self._former_id = self._id
         self._node_callbacks: dict[NodeGuard, tuple[Handler, Port | None]] = {}
+        self.log_catcher = LogCatcher(self)
+        """Who listens to this node's log."""
 
     def forked(self) -> None:
         """Be a fresh private node, in a forked child of the process that had this one and keeps its links."""
+        self.log_catcher.abandon()
         if self._etcd is not None:
             self._etcd.abandon()
         for network in (self._network, self._joining):
@@ -290,7 +304,7 @@ class Node(DirectoryNode):
         network.find = self._directory.find
         network.start()
         for service in services:
-            self._start_service(service)
+            self.start_service(service)
 
     def _make_engine(self, network: Network) -> Engine:
         """Return the directory's engine, not started."""
@@ -307,8 +321,16 @@ class Node(DirectoryNode):
         network.needs = engine.needs
         return engine
 
-    def _start_service(self, service: Service) -> None:
-        """Run a service in a port of its own, which dies of the service's exceptions."""
+    def start_service(self, service: Service, ended: Callable[..., None] | None = None) -> str:
+        """Run a service in a port of its own, which dies of the service's exceptions. Never switches.
+
+        Args:
+            service: From :func:`~aemp_gevent.services.load_services`.
+            ended: Called with the reason when the port died.
+
+        Returns:
+            The port's ID.
+        """
         name = self._new_name()
         self._spawn_here(name, service.name, service.args, lambda _name: service.function)
         port = self._prefix + name
@@ -317,8 +339,11 @@ class Node(DirectoryNode):
             if reason:
                 _log.error("the service %s, port %s, died: %s", service.name, port, reason)
                 self._unmonitored_death(port, reason)  # for those who subscribed to such deaths
+            if ended is not None:
+                ended(*reason)
 
         self.monitor(port, died, None)
+        return port
 
     @staticmethod
     def _binds(node_id: str, settings: Settings) -> list[Endpoint]:
@@ -386,6 +411,61 @@ class Node(DirectoryNode):
             raise NoPortContextError("resolve_node()", _ON_THE_HUB)
         return resolve_node(noderef, NameService(timeout, resolver))
 
+    def reload(self, profile: str | None = None, /, **settings: Any) -> list[str]:
+        """Read the settings anew, as :meth:`configure` did, and take over those that may change while the node is up.
+
+        These are ``secret`` and ``require_tls``, which hold for new connections, and ``allow_spawn``, ``allow_eval``,
+        ``allow_relay``, ``secure`` and ``rules``, which hold at once. Services are neither started nor ended.
+        (The files that ``cert`` and ``ca`` name are read anew by themselves.)
+
+        Args:
+            profile: As for ``configure``.
+            settings: As for ``configure``.
+
+        Returns:
+            The names of settings that are others than the node's, and need a restart.
+
+        Raises:
+            AempError: The same as for ``configure``; the node goes on as it was.
+        """
+        network = self._network
+        if network is None:
+            raise UsageError("reload() is for a node that is initialised: call configure()")
+        return network.reload(make_settings(settings, profile=profile))
+
+    def drain(self, timeout: float = 10.0) -> bool:
+        """Take this node's entries out of the directory, and wait until its ports have done their work. Switches.
+
+        Whoever looks for ports in groups and families finds those of other nodes from then on. To be called before
+        :meth:`shutdown`, so that what was sent to ports here until then is done and not lost. The work is done when no
+        port is in a handler, and no message has waited for one, for half a second.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Returns:
+            Whether that came about in time.
+        """
+        self._check_may_wait("drain()")
+        self._directory.withdraw_all()
+        deadline = calls.deadline_of(timeout)
+        quiet_since = monotonic()
+        while True:
+            now = monotonic()
+            if self._is_busy:
+                quiet_since = now
+            if now - quiet_since >= _QUIET_SECONDS:
+                return True
+            left = calls.left_until(deadline)
+            if left is not None and left <= 0:
+                return False
+            gevent.sleep(_LOOK_SECONDS)
+
+    @property
+    def _is_busy(self) -> bool:
+        current = current_port()
+        return any(port.state in (QUEUED, RUNNING) and port is not current for port in list(self._ports.values()))
+
     def shutdown(self, timeout: float = 5.0) -> None:
         """Tell the peers, send what is queued within ``timeout`` seconds, and close all links. Switches.
 
@@ -402,6 +482,7 @@ class Node(DirectoryNode):
             return
         self._check_may_wait("shutdown()")
         timeout = self._network.wait_for_names(timeout)
+        self.log_catcher.stop()
         self._directory.stop()
         self._network.shut_down(timeout)
         if self._etcd is not None:
@@ -580,15 +661,30 @@ class Node(DirectoryNode):
             "up_nodes": self.up_nodes(),
             "discarded": self._scheduler.discarded,
             "refusals": self.refusals,
-            "directory": "etcd" if self._etcd else "none" if self._embedded is None else self._embedded.role,
+            "directory": self.directory_role,
         }
+
+    @property
+    def directory_role(self) -> str:
+        """What this node is for the directory: ``"global"``, ``"client of …"``, ``"alone"``, ``"etcd"``, ``"none"``."""
+        return "etcd" if self._etcd else "none" if self._embedded is None else self._embedded.role
+
+    @property
+    def own_families(self) -> dict[str, int]:
+        """How many entries of its own this node has in each family of the directory. Not for users."""
+        return {family: len(entries) for family, entries in self._directory.own.items()}
+
+    @property
+    def network(self) -> Network | None:
+        """The node's links; None while it is private. Not for users."""
+        return self._network
 
     @property
     def refusals(self) -> dict[str, int]:
         """How often peers were refused something, by what it was; what never was is not there.
 
         Of peers: ``spawn`` (and whatever else runs code), ``kill``, ``directory`` (by rule, or too
-        many entries), ``relay``, ``monitor`` (by number), ``message`` (one that is too large, or none,
+        many entries), ``relay``, ``inspect``, ``monitor`` (by number), ``message`` (one that is too large, or none,
         which ends the link). Of strangers, whoever dialled: ``handshake`` (it failed, or took too long), ``tls``
         (the same, while TLS came up or because there is none; the certificate may be ours that the
         other side refuses), ``crowd`` (dropped, because there were too many).

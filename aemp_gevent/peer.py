@@ -69,6 +69,15 @@ class Lane(Protocol):
     @property
     def incarnation(self) -> str: ...
 
+    @property
+    def sent_packets(self) -> int:
+        """Heartbeats apart, like the next."""
+        ...
+
+    received_packets: int
+    up_since: float
+    """On the monotonic clock."""
+
     def send(self, packet: list[Any]) -> int:
         """Encode a packet now and queue it; return its size in bytes."""
         ...
@@ -180,6 +189,10 @@ class Peer:
             speakers = (master, *speakers)
         return rights_of(host.settings.rules, self.node, *speakers)
 
+    def review_rights(self) -> None:
+        """Look at the rules anew, which may be others than when this peer was met."""
+        self.rights = self._rights_with(self._host)
+
     def __repr__(self) -> str:
         return f"<Peer {self.node} {'up' if self.link else 'down'}>"
 
@@ -202,6 +215,11 @@ class Peer:
     @property
     def is_up(self) -> bool:
         return self.link is not None
+
+    @property
+    def last_error(self) -> str:
+        """Why it could not be reached the last time; ``""``: it always could."""
+        return self._last_error
 
     @property
     def was_met(self) -> bool:

@@ -32,8 +32,11 @@ PROFILE_VARIABLE = "AEMP_PROFILE"
 
 DEFAULT_PROFILE = "default"
 
-_PROFILES = "profiles"
-_PARENT = "parent"
+PROFILES = "profiles"
+"""The key of the object that holds the profiles by name."""
+
+PARENT = "parent"
+"""A profile's key for the profile whose settings it takes over."""
 
 _log = logging.getLogger("aemp_gevent")
 
@@ -64,6 +67,12 @@ def default_path(environ: Mapping[str, str]) -> Path | None:
     return Path(base, "aemp", "config.json")
 
 
+def profile_path(environ: Mapping[str, str]) -> Path | None:
+    """Return where the profile file is, or would be; None without a home."""
+    given = environ.get(CONFIG_VARIABLE)
+    return Path(given) if given else default_path(environ)
+
+
 def read_profile(name: str | None, environ: Mapping[str, str], secrets: Collection[str]) -> list[Layer]:
     """Return the settings of a profile: its own, its parents', and those for all profiles.
 
@@ -77,16 +86,25 @@ def read_profile(name: str | None, environ: Mapping[str, str], secrets: Collecti
         ProfileError: The file cannot be read, is malformed, or others may read the secrets
             in it; or there is no such profile or parent, or a profile is its own ancestor.
     """
-    wanted = name if name is not None else environ.get(PROFILE_VARIABLE) or None
     path, content = _read(environ, secrets)
-    profiles = content.pop(_PROFILES, {})
+    return layers_of(name, path, content, environ)
+
+
+def layers_of(name: str | None, path: object, content: Mapping[str, Any], environ: Mapping[str, str]) -> list[Layer]:
+    """Return the settings of a profile, as :func:`read_profile` does, of a file that is read already.
+
+    Raises:
+        ProfileError: There is no such profile or parent, or a profile is its own ancestor.
+    """
+    wanted = name if name is not None else environ.get(PROFILE_VARIABLE) or None
+    profiles = content.get(PROFILES, {})
     if not isinstance(profiles, dict):
-        raise ProfileError(path, f"{_PROFILES!r} is an object of profiles by name")
+        raise ProfileError(path, f"{PROFILES!r} is an object of profiles by name")
     chosen = wanted
     if wanted is None:
         chosen = next((default for default in (gethostname(), DEFAULT_PROFILE) if default in profiles), None)
     layers = list(_inherited(chosen, profiles, path)) if chosen is not None else []
-    layers.append(Layer(f"profile file {path}", content))
+    layers.append(Layer(f"profile file {path}", {key: value for key, value in content.items() if key != PROFILES}))
     if wanted is not None:
         # As in AnyEvent::MP. Several processes may run the same profile.
         nodeid = wanted.replace("%", "%%") + "/%u"
@@ -107,8 +125,8 @@ def _inherited(name: str, profiles: Mapping[str, Any], path: object) -> Iterator
         if not isinstance(profile, dict):
             raise ProfileError(path, f"profile {name!r} is an object of settings")
         seen.append(name)
-        parent = profile.get(_PARENT)
-        values = {key: value for key, value in profile.items() if key != _PARENT}
+        parent = profile.get(PARENT)
+        values = {key: value for key, value in profile.items() if key != PARENT}
         yield Layer(f"profile {name!r} of {path}", values)
         if parent is None:
             return
@@ -122,7 +140,7 @@ def _inherited(name: str, profiles: Mapping[str, Any], path: object) -> Iterator
 def _read(environ: Mapping[str, str], secrets: Collection[str]) -> tuple[object, dict[str, Any]]:
     """Return the file's path, and what is in it."""
     given = environ.get(CONFIG_VARIABLE)
-    path = Path(given) if given else default_path(environ)
+    path = profile_path(environ)
     if path is None:
         return "(none: HOME is not set)", {}
     try:
@@ -136,20 +154,25 @@ def _read(environ: Mapping[str, str], secrets: Collection[str]) -> tuple[object,
             # HOME is somebody else's in many a daemon, which need not have a file at all.
             _log.warning("profile file %s cannot be read, and is ignored: %s", path, error.strerror or error)
         return path, {}
-    content = _parse(path, text)
-    if os.name == "posix" and mode & 0o077 and _holds(content, secrets):
+    content = parse(path, text)
+    if os.name == "posix" and mode & 0o077 and holds(content, secrets):
         raise ProfileError(
             path, f"it holds a secret, and others may read it (mode {mode:04o}): chmod 600 {shlex.quote(str(path))}"
         )
     return path, content
 
 
-def _holds(content: Mapping[str, Any], keys: Collection[str]) -> bool:
-    """Whether any of the keys is anywhere in the file, also in profiles that are not asked for."""
-    return any(key in keys or (isinstance(value, dict) and _holds(value, keys)) for key, value in content.items())
+def holds(content: Mapping[str, Any], keys: Collection[str]) -> bool:
+    """Return whether any of the keys is anywhere in the file, also in profiles that are not asked for."""
+    return any(key in keys or (isinstance(value, dict) and holds(value, keys)) for key, value in content.items())
 
 
-def _parse(path: Path, text: bytes) -> dict[str, Any]:
+def parse(path: object, text: bytes) -> dict[str, Any]:
+    """Return what a profile file says.
+
+    Raises:
+        ProfileError: It is no JSON object.
+    """
     if not text.strip():
         return {}  # AEMP_CONFIG=/dev/null: no settings from a file
 

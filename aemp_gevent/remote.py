@@ -428,6 +428,11 @@ class Watchers:
             monitors.remove(watcher.port, watcher)
 
     @property
+    def count(self) -> int:
+        """How many it watches."""
+        return len(self._watchers)
+
+    @property
     def are_any(self) -> bool:
         """Whether it watches any."""
         return bool(self._watchers)

@@ -17,8 +17,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, Protocol
 
 from aemp_gevent import monitors, spawning
-from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError
+from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError, UnencodableMessageError
 from aemp_gevent.ids import MAX_NAME
+from aemp_gevent.inspection import Inspection
+from aemp_gevent.logcatcher import LogCatcher
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Port, Reason
@@ -80,6 +82,16 @@ class Host(Protocol):
 
     def info(self) -> dict[str, Any]:
         """Return what the node tells about itself."""
+        ...
+
+    @property
+    def inspection(self) -> Inspection:
+        """What looks into the node."""
+        ...
+
+    @property
+    def log_catcher(self) -> LogCatcher:
+        """Who listens to its log."""
         ...
 
     def directory_request(self, peer: Peer, request: str, args: list[Any]) -> None:
@@ -153,7 +165,30 @@ class Requests:
         self._host.reply(peer, port, (*reply, time.time()))
 
     def _info(self, peer: Peer | None, port: Any, *reply: Any) -> None:
+        self._check_may_inspect(peer, port, reply)
         self._host.reply(peer, port, (*reply, self._host.info()))
+
+    def _inspect(self, peer: Peer | None, what: Any, port: Any, *reply: Any) -> None:
+        self._check_may_inspect(peer, port, reply)
+
+        def answered(found: dict[str, Any]) -> None:
+            try:
+                self._host.reply(peer, port, (*reply, found))
+            except AempError as error:  # too large for this node's settings, say
+                self._report(peer, "inspect", error)
+
+        self._host.inspection.ask(peer, what, answered)
+
+    def _log(self, peer: Peer | None, level: Any, port: Any, *reply: Any) -> None:
+        self._check_may_inspect(peer, port, reply)
+        self._host.log_catcher.ask(peer, level, port, reply)
+
+    def _check_may_inspect(self, peer: Peer | None, port: Any, reply: Message) -> None:
+        """Answer a peer that may not look into this node that it may not: who asks waits."""
+        if peer is not None and not peer.rights.inspect:
+            text = f"the rules let {peer.node} look at nothing here"
+            self._host.reply(peer, port, (*reply, self._host.inspection.refusal(text)))
+            self._refuse("inspect", text)
 
     def _can(self, peer: Peer | None, request: str, port: Any, *reply: Any) -> None:
         self._host.reply(peer, port, (*reply, 1 if request in self._TABLE else ""))
@@ -187,12 +222,16 @@ class Requests:
         port = self._host.find_port(name_of_port(name))
         if port is None:
             return
-        if peer is not None and not peer.rights.kill and not _is_parent(peer, port):
+        if peer is not None and not peer.rights.kill and not (port.is_for_answer or _is_parent(peer, port)):
             self._refuse("kill", f"the rules let {peer.node} kill nothing here")
         self._host.scheduler.kill(port, reason)
 
-    def _take_call(self, peer: Peer | None, header: Any, name: Any, tag: Any, *args: Any) -> None:
-        self._host.take_call(peer, header, name_of_port(name), (tag, *args))
+    def _take_call(self, peer: Peer | None, *args: Any) -> None:
+        if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
+            self._call(peer, "call", *args)  # which is the name of a function there
+        else:
+            header, name, tag, *rest = args
+            self._host.take_call(peer, header, name_of_port(name), (tag, *rest))
 
     def _spawn(self, peer: Peer | None, name: Any, function: Any, *args: Any) -> None:
         name = name_of_port(name)
@@ -225,8 +264,12 @@ class Requests:
 
         def run() -> None:
             error, results = _evaluate(text)
-            if reply:
+            if not reply:
+                return
+            try:
                 self._host.reply(peer, reply[0], (*reply[1:], error, *results))
+            except UnencodableMessageError as cannot:
+                self._host.reply(peer, reply[0], (*reply[1:], f"the result cannot travel: {cannot}"))
 
         self._host.scheduler.enqueue_job(CallJob(None, run, ()))
 
@@ -292,6 +335,8 @@ class Requests:
         "lookup": _lookup,
         "time": _time,
         "info": _info,
+        "inspect": _inspect,
+        "log": _log,
         "can": _can,
         "snd": _snd,
         "relay": _snd,

@@ -38,11 +38,14 @@ class PeerRule:
             case differ. A ``[`` of an IPv6 address is written ``[[]``.
         spawn: Whether they may run code here: spawn ports, call functions, and ``eval``. Only
             what is allowed to everybody: ``@spawnable``, ``allow_spawn``, ``allow_eval``.
-        kill: Whether they may kill ports here, besides those that they spawned themselves.
+        kill: Whether they may kill ports here, besides those that they spawned themselves, and those for
+            the answers to questions: that is how these are refused.
         directory: ``"write"``: read the directory, and have entries in it. ``"read"``: their
             entries are left out, where they listen among them. ``"none"``: to them it is empty.
         relay: Whether anything is passed on from them to other nodes: by ``snd`` requests, by answers
             that another node is to get, and between slaves and the rest of the network.
+        inspect: Whether they may look into this node: its links, its ports and their IDs, its log.
+            Without it they are told who it is, and nothing else.
 
     Raises:
         ValueError, TypeError: A value is none; the text names its key.
@@ -53,11 +56,12 @@ class PeerRule:
     kill: bool = True
     directory: Access = "write"
     relay: bool = True
+    inspect: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.peer, str) or not self.peer:
             raise TypeError(f"'peer' is a shell pattern for node IDs, and not {self.peer!r}")
-        for name in ("spawn", "kill", "relay"):
+        for name in ("spawn", "kill", "relay", "inspect"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name!r} of the rule for {self.peer!r} is True or False, not {getattr(self, name)!r}")
         if self.directory not in _LEVELS:
@@ -117,5 +121,6 @@ def rights_of(rules: Iterable[PeerRule], *nodes: str) -> PeerRule:
             kill=rule.kill and rights.kill,
             directory=min(rule.directory, rights.directory, key=_LEVELS.index),
             relay=rule.relay and rights.relay,
+            inspect=rule.inspect and rights.inspect,
         )
     return rights

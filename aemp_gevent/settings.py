@@ -113,7 +113,7 @@ class Settings:
             allows them.
         rules: What peers may do here, by node ID; the first rule that matches counts, and what it does not
             mention is allowed: ``{"peer": "web-*", "spawn": False, "kill": False, "directory": "read",
-            "relay": False}``. They mean something only where nodes prove their IDs.
+            "relay": False, "inspect": False}``. They mean something only where nodes prove their IDs.
         max_message_bytes: The largest message, encoded, to send or accept. A peer that sends
             more loses its link.
         max_message_elements: The most elements that a message may have: each value in it, lists, maps and their
@@ -220,26 +220,89 @@ def make_settings(
         NoSecretError: There is neither a secret nor a certificate.
     """
     known = _known(kind)
-    secrets = [name for name, setting in known.items() if setting.is_secret]
-    layers = [
-        Layer("the call", given),
-        *_environment(environ, known),
-        *read_profile(profile, environ, secrets),
-    ]
-    values: dict[str, Any] = {}  # Any: of as many types as there are settings
-    for layer in layers:
+    layers = [Layer("the call", given), *_environment(environ, known)]
+    layers += read_profile(profile, environ, [name for name, setting in known.items() if setting.is_secret])
+    settings = kind(**{name: value for name, (value, _where) in _collect(layers, known, only_given).items()})
+    if not settings.secrets_bytes and not settings.cert:
+        raise NoSecretError
+    return settings
+
+
+def _collect(
+    layers: Iterable[Layer], known: Mapping[str, _Setting], only_given: Collection[str] = ()
+) -> dict[str, tuple[Any, str]]:
+    """Return each setting that somebody said anything of: the checked value, and where it stands."""
+    found: dict[str, tuple[Any, str]] = {}  # Any: of as many types as there are settings
+    for index, layer in enumerate(layers):
         for name, value in layer.values.items():
             if name not in known:
                 raise UnknownSettingError(name, known, layer.where)
             if value is None and known[name].default is None:
                 continue
             checked = known[name].checked(value, layer.where)  # even if a layer before hides it
-            if layer.values is given or name not in only_given:
-                values.setdefault(name, checked)
-    settings = kind(**values)
-    if not settings.secrets_bytes and not settings.cert:
-        raise NoSecretError
-    return settings
+            if index == 0 or name not in only_given:  # the first layer is the call
+                found.setdefault(name, (checked, layer.where))
+    return found
+
+
+def effective(layers: Iterable[Layer], environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    """Return what a node would be told that takes the environment before these layers.
+
+    Returns:
+        For each setting its value and where it stands; ``""`` is the default.
+
+    Raises:
+        UnknownSettingError, InvalidSettingError: One is wrong, hidden by another or not.
+    """
+    known = _known(Settings)
+    found = _collect([*_environment(environ, known), *layers], known)
+    return {name: found.get(name, (setting.default, "")) for name, setting in known.items()}
+
+
+def setting_names() -> list[str]:
+    """Return the names of all settings."""
+    return list(_known(Settings))
+
+
+def secret_names() -> list[str]:
+    """Return the settings that must not be shown."""
+    return [name for name, setting in _known(Settings).items() if setting.is_secret]
+
+
+def check_name(name: str, where: str) -> None:
+    """Raise if there is no such setting.
+
+    Raises:
+        UnknownSettingError: There is none; the text names the nearest one.
+    """
+    _named(name, where)
+
+
+def check_setting(name: str, value: object, where: str) -> None:
+    """Raise if a setting cannot have this value.
+
+    Raises:
+        UnknownSettingError: There is no such setting.
+        InvalidSettingError: It cannot.
+    """
+    _named(name, where).checked(value, where)
+
+
+def read_setting(name: str, text: str, where: str) -> Any:  # of as many types as there are settings
+    """Return what a text means for a setting, as if it stood in the environment; not checked yet.
+
+    Raises:
+        UnknownSettingError: There is no such setting.
+        InvalidSettingError: It means nothing.
+    """
+    return _named(name, where).read(text, where)
+
+
+def _named(name: str, where: str) -> _Setting:
+    known = _known(Settings)
+    if name not in known:
+        raise UnknownSettingError(name, known, where)
+    return known[name]
 
 
 def variable_of(name: str) -> str:

@@ -42,6 +42,7 @@ class TlsTransport:
     def __init__(self, inner: Transport, tls: Tls, hub: Hub, secured: Callable[[tuple[str, ...] | None], None]) -> None:
         self.buffered = 0
         self.sent = inner.sent + inner.buffered
+        self.sent_writes = 0
         self.arrived = 0
         """Bytes that came, encrypted."""
         self._inner = inner
@@ -63,6 +64,10 @@ class TlsTransport:
     @property
     def peer_address(self) -> str:
         return self._inner.peer_address
+
+    @property
+    def round_trip(self) -> float | None:
+        return self._inner.round_trip
 
     @property
     def protocol(self) -> str:
@@ -169,12 +174,13 @@ class TlsTransport:
         first = chunks.popleft()
         if len(first) > WRITE_BYTES:
             view = memoryview(first)
-            chunks.appendleft(view[WRITE_BYTES:])
+            chunks.appendleft(view[WRITE_BYTES:])  # which counts as the one write
             return view[:WRITE_BYTES]
         batch, size = [first], len(first)
         while chunks and size + len(chunks[0]) <= WRITE_BYTES:
             batch.append(chunks.popleft())
             size += len(batch[-1])
+        self.sent_writes += len(batch)
         return b"".join(batch) if len(batch) > 1 else first
 
     def on_room(self) -> None:

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import socket as std_socket
 import struct
+import sys
 from collections import deque
 from typing import Any, Protocol
 
@@ -33,6 +34,10 @@ a call for each message; larger batches save no more, and touch new memory each 
 by itself is not copied."""
 
 _READ, _WRITE = 1, 2  # libev's and libuv's event masks
+
+_TCP_INFO: int | None = getattr(std_socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_RTT_AT = 68
+"""Where ``tcpi_rtt``, in microseconds, stands in Linux's ``struct tcp_info``."""
 
 _NOT_NOW = (BlockingIOError, InterruptedError)
 
@@ -60,6 +65,8 @@ class Transport(Protocol):
     """Bytes written and not yet handed to the system."""
     sent: int
     """Bytes handed to the system."""
+    sent_writes: int
+    """How many of the calls of :meth:`write` these were, as far as they are begun."""
 
     def start(self, sink: Sink) -> None:
         """Begin to read."""
@@ -98,6 +105,11 @@ class Transport(Protocol):
         """Where the other side is, as an endpoint, for logs and greetings."""
         ...
 
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds to the other side's system and back, as this one's estimates it; None: it does not say."""
+        ...
+
 
 class SocketTransport:
     """A transport over a connected stream socket, which it owns from now on.
@@ -111,6 +123,7 @@ class SocketTransport:
     def __init__(self, sock: socket.socket, hub: Hub, buffer: bytearray) -> None:
         self.buffered = 0
         self.sent = 0
+        self.sent_writes = 0
         self._socket = sock
         self._hub = hub
         self._view = memoryview(buffer)
@@ -137,6 +150,17 @@ class SocketTransport:
     @property
     def peer_address(self) -> str:
         return self._peer_address
+
+    @property
+    def round_trip(self) -> float | None:
+        if _TCP_INFO is None or self._closed or self._socket.family == getattr(std_socket, "AF_UNIX", None):
+            return None
+        try:
+            told = self._socket.getsockopt(std_socket.IPPROTO_TCP, _TCP_INFO, _RTT_AT + 4)
+        except OSError:
+            return None
+        microseconds: int = struct.unpack_from("=I", told, _RTT_AT)[0]
+        return microseconds / 1e6 or None
 
     # --- reading, on the hub ---
 
@@ -234,9 +258,11 @@ class SocketTransport:
 
     def _next_batch(self) -> list[bytes]:
         if self._batches:
-            return self._batches.popleft()
-        batch, self._chunks = self._chunks, []
-        self._batch_bytes = 0
+            batch = self._batches.popleft()
+        else:
+            batch, self._chunks = self._chunks, []
+            self._batch_bytes = 0
+        self.sent_writes += len(batch)
         return batch
 
     def finish(self) -> None:

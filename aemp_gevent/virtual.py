@@ -26,6 +26,7 @@ nobody needs to say it. Nothing here switches but :meth:`Peer.pause`.
 from __future__ import annotations
 
 import logging
+from time import monotonic
 from typing import Any
 
 from aemp_gevent import ids
@@ -97,6 +98,10 @@ class VirtualLink:
 
     def __init__(self, carrier: Peer, origin: str, destination: str, incarnation: str, limits: Limits) -> None:
         self.incarnation = incarnation
+        self.up_since = monotonic()
+        """When the link came up, on the monotonic clock."""
+        self.sent_packets = 0
+        self.received_packets = 0
         self._carrier = carrier
         self._encode = FRAMINGS["msgpack"].encoder()
         # An array of five, the last of which is the packet: it is encoded once, wherever it goes.
@@ -128,6 +133,7 @@ class VirtualLink:
         link = self._carrier.link
         if link is not None:
             link.send_encoded(self._wrapping + data)
+            self.sent_packets += 1
 
 
 class VirtualPeer(Peer):
@@ -141,13 +147,16 @@ class VirtualPeer(Peer):
 
     def __init__(self, node: str, host: Host, hop: str) -> None:
         super().__init__(node, host)
-        self.rights = self._rights_with(host, hop)
         self._hop = hop
+        self.review_rights()
         self._carrier: Peer | None = None  # while there is a link, or may be one
         self._word = ""  # of ours, in the opening under way or the link that is up
         self._heard = ""  # the other's
         self._timer: Any = None  # gevent's watchers have no types
         self._limits = self._limits.less(len(self._wrapped(None)), _WRAPPING_ELEMENTS)
+
+    def review_rights(self) -> None:
+        self.rights = self._rights_with(self._host, self._hop)
 
     def _wrapped(self, packet: list[Any] | None) -> bytes:
         return self._encode(["", "via", self._host.node_id, self.node, packet])
@@ -161,6 +170,11 @@ class VirtualPeer(Peer):
             super().check_hard_limit()
 
     # --- opening ---
+
+    @property
+    def hop(self) -> str:
+        """The ID of the node that carries the link."""
+        return self._hop
 
     @property
     def is_riding(self) -> bool:
@@ -277,4 +291,6 @@ class VirtualPeer(Peer):
         """Return whether what comes belongs to the link; what a former one left under way does not."""
         if self.link is None:
             self._log(logging.DEBUG, "dropped, the link of %s to which it belongs is lost", self.node)
-        return self.link is not None
+            return False
+        self.link.received_packets += 1
+        return True

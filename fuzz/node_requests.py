@@ -63,6 +63,8 @@ class Wire:
     def __init__(self, name: str) -> None:
         self.buffered = 0
         self.sent = 0
+        self.sent_writes = 0
+        self.round_trip: float | None = None
         self.out = bytearray()
         """What the node sent."""
         self.sink: Sink | None = None
@@ -80,6 +82,7 @@ class Wire:
 
     def write(self, data: bytes) -> None:
         self.sent += len(data)
+        self.sent_writes += 1
         self.out += data
 
     def take(self) -> bytes:

@@ -350,6 +350,13 @@ def test_eval_of_what_is_no_code_answers_with_the_error(make_node: MakeNode, tex
         assert error
 
 
+def test_eval_of_what_cannot_travel_says_so(make_node: MakeNode) -> None:
+    with RawPeer.dial(make_node(allow_eval=True), PEER).shake() as peer:
+        peer.send(["", "eval", "object()", REPLY])
+        name, error = peer.packet()
+        assert error.startswith("the result cannot travel: ")
+
+
 # --- our own node port ---------------------------------------------------------------------------
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from aemp_gevent import Node, PeerRule
+from aemp_gevent import Node, PeerRule, RemoteError
 from aemp_gevent.rules import EVERYTHING, read_rule, rights_of
 from tests import node_functions
 from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory
+from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawPeer, node_factory
 
 SPAWN = "AnyEvent::MP::_spawn"
 ECHO = "tests.node_functions.echo"
@@ -194,6 +194,26 @@ def test_a_child_that_has_only_its_parent_for_a_monitor_can_be_killed_by_it(make
         web.send(["", SPAWN, "child", ECHO, f"{WEB}#r"], ["", "kil1", "child"])
         synced(web)
         wait_until(lambda: f"{node.NODE()}#child" not in node.scheduler.ports)
+    assert node.refusals == {}
+
+
+@pytest.mark.parametrize("how", ["call", "call_async", "cal", "syncal"])
+def test_who_may_not_kill_may_say_that_what_it_was_asked_for_failed(make_node: MakeNode, how: str) -> None:
+    """By the death of the reply port, which is there for nothing else."""
+    node = make_node(rules=[{"peer": "*", "kill": False}])
+    server = make_node()
+    port = server.port()
+    server.serve(port, fail=lambda: "nine".index("x"))
+    answers: list[Any] = []
+    if how == "cal":
+        node.cal(port, "fail", cb=lambda *answer: answers.append(answer), timeout=WAIT)
+        wait_until(lambda: answers)
+        assert answers == [()]
+    elif how == "syncal":
+        assert node.syncal(None, port, "fail") == ()
+    else:
+        with pytest.raises(RemoteError, match="ValueError: substring not found"):
+            node.call(port, "fail") if how == "call" else node.call_async(port, "fail").get()
     assert node.refusals == {}
 
 

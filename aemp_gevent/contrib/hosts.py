@@ -137,4 +137,10 @@ def _keep_secret(node: Node, path: Path, secret: str) -> None:
     with contextlib.suppress(OSError):
         _write_first(path, secret)
         os.utime(path)
-    node.after(_REFRESH_SECONDS, _keep_secret, node, path, secret)
+
+    def again() -> None:
+        node.scheduler.end_timer(timer)
+        _keep_secret(node, path, secret)
+
+    timer = node.scheduler.start_timer(_REFRESH_SECONDS, again)
+    timer.ref = False  # the loop of a program that has shut down need not go on for this

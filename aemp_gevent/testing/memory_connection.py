@@ -196,6 +196,7 @@ class End:
         self.node = home.name
         self.buffered = 0
         self.sent = 0
+        self.sent_writes = 0
         self.is_closed = False
         self._lines = lines
         self._peer_address = peer_address
@@ -213,6 +214,10 @@ class End:
     @property
     def peer_address(self) -> str:
         return self._peer_address
+
+    @property
+    def round_trip(self) -> float | None:
+        return None  # what lines do is drawn anew for each piece
 
     # --- reading ---
 
@@ -294,6 +299,8 @@ class End:
             if len(data) > room:
                 self._unsent.appendleft(data[room:])
                 data = data[:room]
+            else:
+                self.sent_writes += 1
             room -= len(data)
             taken.append(data)
         if not taken:

@@ -220,6 +220,11 @@ class Handshake:
         return self._is_identified
 
     @property
+    def send_method(self) -> str:
+        """How we prove ourselves; ``""`` before the peer has greeted."""
+        return self._send_method
+
+    @property
     def send_framing(self) -> str | None:
         """The framing we shall send: the first of the peer's that we know; None before it has greeted."""
         return self._send_framing

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""The group of all commands: finds one, runs it, and says in one line what went wrong."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from aemp_command.table import COMMANDS, SECTIONS, SET_UP
+
+WRONG_INPUT = 2
+FAILED = 1
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """All commands, each imported when it is asked for.
+
+    Words of the section *Set up* may follow one another; each takes as many arguments as it needs.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # The group's own options are flags, so the first other word is the command.
+        first = next((arg for arg in args if not arg.startswith("-")), "")
+        self.chain = _full_name(first) in SECTIONS[SET_UP]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(SECTIONS[SET_UP] if self.chain else COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(_full_name(cmd_name))
+        if entry is None:
+            return None
+        module, _, name = entry.where.partition(":")
+        command: click.Command = getattr(import_module(f"aemp_gevent.cli.{module}"), name)
+        command.short_help = entry.line
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = _full_name(args[0])
+        if name not in COMMANDS:
+            known = SECTIONS[SET_UP] if self.chain else COMMANDS
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else "'aemp --help' lists them"
+            ctx.fail(f"there is no command {name!r}; {hint}")
+        if self.chain and name not in SECTIONS[SET_UP]:
+            ctx.fail(f"{name!r} cannot follow a set-up command: run it for itself")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, entries in SECTIONS.items():
+            if entries:
+                with formatter.section(section):
+                    formatter.write_dl([(name, entry.line) for name, entry in entries.items()])
+
+
+def _full_name(word: str) -> str:
+    """Return the command's name that a word means: as with AnyEvent::MP, ``setbinds`` may be written ``binds``."""
+    return f"set{word}" if word not in COMMANDS and f"set{word}" in COMMANDS else word
+
+
+def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"aemp {import_module('aemp_gevent._version').__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Commands,
+    name="aemp",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="'aemp COMMAND --help' says more of a command.",
+)
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
+def aemp() -> None:
+    """Set up, run, ask and watch nodes: processes that send messages to each other's ports."""
+
+
+@aemp.result_callback()
+@click.pass_context
+def _finish(ctx: click.Context, _results: object) -> None:
+    """Write what all words of a chain together have changed."""
+    if aemp.chain:
+        import_module("aemp_gevent.cli.setting_up").finish(ctx)
+
+
+def run_command(args: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments (None: the program's) ask for, and return its exit code."""
+    try:
+        result: Any = aemp.main(args, prog_name="aemp", standalone_mode=False)
+    except click.ClickException as error:
+        return _complain(error, WRONG_INPUT if isinstance(error, click.UsageError) else error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as error:
+        # Not imported here: it takes long, and who has not done so cannot have raised one.
+        errors = sys.modules.get("aemp_gevent.errors")
+        if errors is None or not isinstance(error, errors.AempError):
+            raise
+        return _complain(error, WRONG_INPUT if isinstance(error, errors.UsageError) else FAILED)
+    # The exit code of who called Context.exit(); what a command returns otherwise is nothing to us.
+    return result if isinstance(result, int) else 0
+
+
+def _complain(error: Exception, code: int) -> int:
+    if isinstance(error, click.NoSuchOption):
+        # Said as that of a command; how click says it differs from version to version.
+        nearest = error.possibilities
+        text = f"there is no option {error.option_name!r}; " + (
+            f"did you mean {nearest[0]!r}?" if nearest else "--help lists them"
+        )
+    else:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "aemp"
+    click.echo(f"{path}: {' '.join(text.split())}", err=True)
+    return code

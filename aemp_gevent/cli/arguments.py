@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""What users write to mean a value: JSON where it looks like JSON, else text."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import click
+
+_LITERAL = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|true|false|null")
+
+
+def parse_value(text: str) -> Any:  # whatever JSON can say
+    """Return the value that a text means.
+
+    Numbers, ``true``, ``false``, ``null`` and everything that begins with ``[``, ``{`` or
+    ``"`` are JSON; all else is text as it stands.
+
+    Raises:
+        ValueError: It begins like JSON, and is none.
+    """
+    if text.startswith(("[", "{", '"')):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            wanted = f"it begins like JSON, and is none ({error}); to mean the text, write {json.dumps(text)}"
+            raise ValueError(wanted) from None
+    return json.loads(text) if _LITERAL.fullmatch(text) else text
+
+
+def value(text: str) -> Any:  # as above
+    """Return what a text means: the ``type`` of such a parameter; see :func:`parse_value`."""
+    try:
+        return parse_value(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None

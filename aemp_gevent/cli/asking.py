@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""Asking nodes what they are: whom users mean, one node's answer, and the walk from node to node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from aemp_gevent.node import Node
+
+ANSWER_SECONDS = 5.0
+
+_AT_ONCE = 50
+"""Nodes that are asked at a time: each may cost a connection to be made."""
+
+_OURS = "aemp_gevent-"
+
+COMMAND_PREFIX = "aemp/"
+"""What the node IDs of commands begin with: they come and go, and are shown to nobody."""
+
+timeout_option = click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=ANSWER_SECONDS,
+    show_default=True,
+    help="How long to wait for an answer.",
+)
+
+
+def node_id(node: Node, text: str) -> str:
+    """Return the ID of the node that a user means: an ID as it is, or an address such as ``localhost:4040``.
+
+    Raises:
+        UsageError, ResolveError: It is none.
+    """
+    from aemp_gevent import ids  # noqa: PLC0415
+    from aemp_gevent.errors import InvalidNoderefError  # noqa: PLC0415
+
+    if "#" in text:
+        raise click.UsageError(f"{text} is a port's ID: give a node's, which is {text.partition('#')[0]}")
+    if ids.is_resolved(text) or text.startswith(ids.SLAVE_PREFIX):
+        return text
+    try:
+        return ids.check_node_name(text)
+    except InvalidNoderefError:
+        return node.resolve_node(text)
+
+
+def port_id(node: Node, text: str) -> str:
+    """Return the ID of the port that a user means: behind ``#`` its name, before that a node as for :func:`node_id`."""
+    place, sign, name = text.partition("#")
+    return node_id(node, place) + sign + name
+
+
+def ask(node: Node, other: str, *request: Any, timeout: float) -> Any:  # whatever the other node answers
+    """Return a node's answer to a node request.
+
+    Raises:
+        click.ClickException: There is none.
+    """
+    from aemp_gevent.errors import CallTimeout, PortDied  # noqa: PLC0415
+
+    try:
+        return node.call(other, *request, timeout=timeout)
+    except CallTimeout:
+        if not node.node_is_up(other):
+            raise click.ClickException(f"there is no node {other}, or no way to it; see 'aemp nodes'") from None
+        raise click.ClickException(
+            f"{other} did not answer within {timeout:g} s; is it busy, or of another program? try a longer --timeout"
+        ) from None
+    except PortDied as error:
+        raise unreachable(other, error.reason) from None
+
+
+def unreachable(other: str, reason: tuple[Any, ...]) -> click.ClickException:
+    """Return the error which says that there is no link to a node, or no port."""
+    if reason[:1] == ("no_such_port",):
+        return click.ClickException(f"there is no port {other}; see 'aemp ports {other.partition('#')[0]}'")
+    why = " ".join(map(str, reason[1:])).replace(other, "", 1).strip() or "it is gone"
+    return click.ClickException(f"{other} cannot be reached: {why}")
+
+
+def look(node: Node, other: str, what: object = (), *, timeout: float) -> dict[str, Any]:
+    """Return what a node tells of itself: see the page *Looking into a node*.
+
+    Raises:
+        click.ClickException: It tells nothing.
+    """
+    found = ask(node, other, "inspect", list(what) if isinstance(what, tuple) else what, timeout=timeout)
+    if not isinstance(found, dict):
+        raise click.ClickException(f"{other} gave an answer that is none: {found!r}")
+    if "error" in found:
+        raise click.ClickException(f"{other} tells nothing: {found['error']}")
+    return found
+
+
+@dataclass
+class Seen:
+    """A node that was met on a walk.
+
+    Attributes:
+        node: Its ID.
+        parent: By whom it was met first; None: by us.
+        provider: Its program, as far as is known.
+        figures: What it told of itself; None: nothing.
+        error: Why not.
+    """
+
+    node: str
+    parent: str | None = None
+    provider: str = ""
+    figures: dict[str, Any] | None = None
+    error: str = ""
+
+    @property
+    def links(self) -> list[dict[str, Any]]:
+        """Its links that are up, commands' nodes apart."""
+        rows = self.figures.get("links", []) if self.figures else []
+        return [row for row in rows if row["state"] == "up" and not row["node"].startswith(COMMAND_PREFIX)]
+
+
+@dataclass
+class Walk:
+    """A walk over the links, from node to node.
+
+    Args:
+        node: Ours.
+        timeout: Seconds for each answer.
+        what: What to ask for, besides links.
+        heard: Called after each answer.
+    """
+
+    node: Node
+    timeout: float
+    what: dict[str, int] = field(default_factory=dict)
+    heard: Callable[[Seen], object] = lambda _seen: None
+
+    def go(self, start: Iterable[str]) -> dict[str, Seen]:
+        """Ask these nodes, and whom they know, and so on; return all, in the order of meeting. Switches."""
+        from gevent.pool import Pool  # noqa: PLC0415
+
+        pool = Pool(_AT_ONCE)
+        met = {name: Seen(name) for name in start}
+        due = list(met.values())
+        while due:
+            pool.map(self._visit, due)
+            fresh: list[Seen] = []
+            for seen in due:
+                for row in seen.links:
+                    if row["node"] not in met:
+                        found = met[row["node"]] = Seen(row["node"], seen.node, row.get("provider", ""))
+                        fresh.append(found)
+            due = fresh
+        return met
+
+    def _visit(self, seen: Seen) -> None:
+        if seen.provider and not seen.provider.startswith(_OURS):
+            seen.error = f"of another program: {seen.provider}"
+        else:
+            try:
+                seen.figures = look(self.node, seen.node, {"links": 1000, **self.what}, timeout=self.timeout)
+                seen.provider = seen.figures["provider"]
+            except click.ClickException as error:
+                seen.error = error.format_message().removeprefix(f"{seen.node} ")
+        self.heard(seen)
+
+
+def known_nodes(node: Node, timeout: float) -> list[str]:
+    """Return the nodes to begin a walk with: those linked to, and those in the directory. Switches."""
+    from aemp_gevent.errors import DirectoryUnavailable  # noqa: PLC0415
+
+    known = dict.fromkeys(node.up_nodes())
+    try:
+        known |= dict.fromkeys(node.known_nodes(timeout))
+    except DirectoryUnavailable as error:
+        click.echo(f"aemp: the directory does not answer, so nodes may be missing: {error}", err=True)
+    return [name for name in known if name != node.NODE() and not name.startswith(COMMAND_PREFIX)]
+
+
+def walk(node: Node, timeout: float, what: dict[str, int] | None = None) -> dict[str, Seen]:
+    """Meet all nodes of the network that can be met. Switches."""
+    return Walk(node, timeout, what or {}).go(known_nodes(node, timeout))

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""Being a node of the network while a command runs.
+
+The node's settings are those of the profile and the environment, as those of any other,
+but its name is its own, it listens nowhere, and starts no services. Its seeds are the
+profile's; of a profile that has none, the node that the profile describes.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from aemp_gevent.node import Node
+    from aemp_gevent.settings import Settings
+
+R = TypeVar("R")
+
+NODE_NAME = "aemp/%n/%u"
+"""As AnyEvent::MP's ``aemp`` calls its nodes."""
+
+CONNECT_SECONDS = 5.0
+
+_STDIN = "-"
+
+_HOME = "127.0.0.1:4040"
+"""Who is asked where nobody has said anything: a node of this host, on the usual port."""
+
+
+class SettingOptions:
+    """The settings that the command line gives.
+
+    Args:
+        nodeid, seeds, secret, cert, ca: As they were given, or not.
+        secret_file: Where the secret is to be read; "-" is the standard input.
+    """
+
+    def __init__(
+        self,
+        nodeid: str | None,
+        seeds: tuple[str, ...],
+        secret: str | None,
+        secret_file: str | None,
+        cert: str | None,
+        ca: str | None,
+    ) -> None:
+        if secret is not None and secret_file is not None:
+            raise click.UsageError("--secret and --secret-file say the same: give one")
+        self._given = {
+            "nodeid": nodeid,
+            "seeds": [part for seed in seeds for part in seed.split(",") if part] or None,
+            "secret": secret,
+            "cert": cert,
+            "ca": ca,
+        }
+        self._secret_file = secret_file
+        if secret_file == _STDIN:
+            self._given["secret"] = _secret_in(sys.stdin.readline(), "the standard input")
+            self._secret_file = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the settings that were given, by name; the secret's file is read anew each time."""
+        given = {name: value for name, value in self._given.items() if value is not None}
+        if self._secret_file is not None:
+            try:
+                text = Path(self._secret_file).read_text()
+            except (OSError, UnicodeError) as error:
+                why = getattr(error, "strerror", None) or "it is no text"
+                raise click.ClickException(f"--secret-file {self._secret_file}: {why}") from error
+            given["secret"] = _secret_in(text, self._secret_file)
+        return given
+
+
+def _secret_in(text: str, where: str) -> str:
+    secret = text.strip()
+    if not secret:
+        raise click.UsageError(f"there is no secret in {where}")
+    return secret
+
+
+def setting_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command the options that stand for settings of a node; it gets them as ``options``."""
+
+    @functools.wraps(command)
+    def with_options(
+        *args: Any,
+        nodeid: str | None,
+        seeds: tuple[str, ...],
+        secret: str | None,
+        secret_file: str | None,
+        cert: str | None,
+        ca: str | None,
+        **others: Any,
+    ) -> R:
+        options = SettingOptions(nodeid, seeds, secret, secret_file, cert, ca)
+        return command(*args, options=options, **others)
+
+    decorated: Callable[..., R] = with_options
+    for option in reversed(
+        [
+            click.option("--nodeid", metavar="ID", help="The node's ID."),
+            click.option("--seed", "seeds", metavar="NODEREF", multiple=True, help="A node to link to; repeatable."),
+            click.option("--secret", metavar="TEXT", help="The network's secret; who may list processes can read it."),
+            click.option("--secret-file", metavar="FILE", help="The file with the secret; - is the standard input."),
+            click.option("--cert", metavar="FILE", help="The node's certificate and key."),
+            click.option("--ca", metavar="FILE", help="Certificates of further CAs to believe."),
+        ]
+    ):
+        decorated = option(decorated)
+    return decorated
+
+
+class NodeOptions(NamedTuple):
+    """What the command line says of the node that a command is to be.
+
+    Attributes:
+        profile: The profile; None: the usual one.
+        settings: The settings that were given.
+        timeout: Seconds to wait for a link.
+    """
+
+    profile: str | None
+    settings: SettingOptions
+    timeout: float
+
+
+def node_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command the options of its node; it gets them as ``options``, for :func:`connected`."""
+
+    @functools.wraps(command)
+    def with_node(*args: Any, profile: str | None, options: SettingOptions, connect_timeout: float, **others: Any) -> R:
+        return command(*args, options=NodeOptions(profile, options, connect_timeout), **others)
+
+    waiting = click.option(
+        "--connect-timeout",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0, min_open=True),
+        default=CONNECT_SECONDS,
+        show_default=True,
+        help="How long to wait for a link to the network.",
+    )
+    profile = click.option("-p", "--profile", metavar="NAME", help="Take the settings of this profile.")
+    return profile(setting_options(waiting(with_node)))
+
+
+@contextmanager
+def connected(options: NodeOptions) -> Generator[Node, None, None]:
+    """Make the default node one of the network, linked to at least one other; shut it down in the end.
+
+    Raises:
+        AempError: A setting is wrong, or there is no secret.
+        click.ClickException: Nobody answered.
+    """
+    from aemp_gevent import default_node as node  # noqa: PLC0415
+    from aemp_gevent.settings import make_settings  # noqa: PLC0415
+
+    log_to_stderr()
+    ours = options.settings.given()
+    given: dict[str, Any] = {"nodeid": NODE_NAME, **ours, "binds": (), "services": ()}
+    if "seeds" not in given:
+        # Without our own name and place: what is asked is who the profile's node is.
+        wanted = {name: value for name, value in ours.items() if name != "nodeid"}
+        given["seeds"] = _seeds(make_settings(wanted, profile=options.profile))
+    node.configure(options.profile, **given)
+    try:
+        node.wait_for_seeds(options.timeout)
+        if not node.up_nodes():
+            seeds = ", ".join(given["seeds"])
+            raise click.ClickException(f"no link to the network: {seeds} did not answer, or refused us")
+        yield node
+    finally:
+        node.shutdown()
+
+
+def _seeds(settings: Settings) -> tuple[str, ...]:
+    """Return whom to ask: the seeds, or else the node itself that the settings describe."""
+    from aemp_gevent import ids  # noqa: PLC0415
+
+    if settings.seeds:
+        return settings.seeds
+    if settings.nodeid and ids.is_resolved(settings.nodeid):
+        return (settings.nodeid,)
+    ports = [bind.port for bind in map(ids.parse_bind, settings.binds or ()) if bind.port]
+    return (f"127.0.0.1:{ports[0]}",) if ports else (_HOME,)
+
+
+def log_to_stderr(level: int = logging.WARNING) -> None:
+    """Show what the node logs, one line each, where errors go."""
+    logging.basicConfig(stream=sys.stderr, level=level, format="aemp: %(message)s")

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""``aemp log``: what all nodes log, in one stream."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aemp_gevent.cli.asking import COMMAND_PREFIX, known_nodes, node_id, walk
+from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
+from aemp_gevent.cli.output import console, json_option, print_json_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from aemp_gevent.node import Node
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+_STYLES = {"DEBUG": "dim", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
+
+_LOOK_AGAIN_SECONDS = 1.0
+"""How often it is looked for nodes that came, or came back."""
+
+
+@click.command()
+@click.argument("node_names", metavar="[NODE]...", nargs=-1)
+@click.option("--level", type=click.Choice(LEVELS), default="info", show_default=True, help="From which level on.")
+@json_option
+@node_options
+def log(options: NodeOptions, node_names: tuple[str, ...], level: str, as_json: bool) -> None:
+    """Follow the logs of all nodes, or of those that are named, in one stream, until Ctrl-C.
+
+    Of what the library logs everything from the level on is shown. Of other loggers it is what the program itself
+    lets through: Python's usual level is warning.
+    """
+    with connected(options) as node:
+        wanted = [node_id(node, name) for name in node_names]
+        _Stream(node, level, as_json=as_json).follow(wanted)
+
+
+class _Stream:
+    """The stream.
+
+    Args:
+        node: Ours.
+        level: From which level on.
+        as_json: Whether to print JSON.
+    """
+
+    def __init__(self, node: Node, level: str, *, as_json: bool) -> None:
+        self._node = node
+        self._level = level
+        self._as_json = as_json
+        self._ports: dict[str, str] = {}  # what listens to whom
+        self._told: dict[str, str] = {}  # the last complaint about whom
+        self._console: Console = console()
+
+    def follow(self, wanted: list[str]) -> None:
+        """Listen to these nodes, or to all; never returns. Switches."""
+        import gevent  # noqa: PLC0415
+
+        with self._node.mon_nodes(self._link_changed):
+            # Slaves, and who is known by a link only, are not in the directory.
+            for name in wanted or walk(self._node, 5.0):
+                self._listen(name)
+            while True:
+                gevent.sleep(_LOOK_AGAIN_SECONDS)
+                for name in wanted or [*known_nodes(self._node, 5.0), *self._told]:
+                    self._listen(name)
+
+    def _listen(self, name: str) -> None:
+        if name in self._ports or name.startswith(COMMAND_PREFIX):
+            return
+        port = self._ports[name] = self._node.port(lambda told: self._heard(name, told))
+        self._node.snd(name, "log", self._level, port)
+        self._node.mon(name, lambda *reason: self._lost(name, reason))
+
+    def _link_changed(self, name: str, is_up: bool, *reason: Any) -> None:
+        if is_up and name in self._told:
+            self._listen(name)
+
+    def _lost(self, name: str, reason: tuple[Any, ...]) -> None:
+        port = self._ports.pop(name, None)
+        if port is not None:
+            self._node.kil(port)
+        self._complain(name, "is gone: " + (" ".join(map(str, reason[2:])) or "it shut down"))
+
+    def _complain(self, name: str, text: str) -> None:
+        if self._told.get(name) != text:
+            self._told[name] = text
+            click.echo(f"aemp: {name} {text}", err=True)
+
+    def _heard(self, name: str, told: Any) -> None:
+        if not isinstance(told, dict):
+            return
+        if "text" in told:
+            self._print(told)
+        elif "error" in told:
+            self._complain(name, f"tells nothing of its log: {told['error']}")
+        elif self._told.pop(name, None) is not None:
+            click.echo(f"aemp: {name} is back", err=True)
+
+    def _print(self, record: dict[str, Any]) -> None:
+        if self._as_json:
+            print_json_line(record)
+            return
+        from rich.text import Text  # noqa: PLC0415
+
+        seconds = record["time"]
+        clock = time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}"
+        left_out = f" ({record['left_out']} records before this one were left out)" if record.get("left_out") else ""
+        line = Text(f"{clock} ", style="dim")
+        line.append(f"{record['node']} ", style="cyan not dim")
+        line.append(f"{record['level']} {record['name']}: ", style="not dim")
+        text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in record["text"])
+        line.append(text.replace("\n", "\n    ") + left_out, style=f"not dim {_STYLES.get(record['level'], '')}")
+        self._console.print(line, soft_wrap=True)

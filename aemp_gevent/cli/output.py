@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""Tables for people, JSON for scripts.
+
+Colours only on a terminal, and never where ``NO_COLOR`` is set: ``rich`` sees to both.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PIPE_COLUMNS = 10_000
+"""Where nobody looks at the width, no line is broken."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+"""Gives a command the parameter ``as_json``."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where to print what is to look well."""
+    from rich.console import Console  # noqa: PLC0415
+
+    stream: TextIO = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _PIPE_COLUMNS)
+
+
+def print_json(value: object) -> None:
+    """Print a value as one JSON document; what JSON cannot say, such as bytes, as its ``repr``."""
+    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False, default=repr))
+
+
+def print_json_line(value: object) -> None:
+    """Print a value as one line of JSON, for who reads them as they come."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=repr))
+
+
+def print_table(
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool = False,
+    empty: str = "",
+    style: Callable[[Mapping[str, Any]], str] | None = None,
+) -> None:
+    """Print rows as a table, or as a JSON list of objects.
+
+    Args:
+        rows: Values by column; in JSON all of them are shown, in the table those that `columns` name.
+        columns: The table's columns, whose titles they are.
+        as_json: Whether to print JSON.
+        empty: What to say instead of a table that has no row.
+        style: A row's style, as ``rich`` names it.
+    """
+    rows = list(rows)
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        if empty:
+            click.echo(empty)
+        return
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        is_number = all(type(row.get(column)) in (int, float) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        # Text: what others chose as names is no markup of ours.
+        cells = [Text(_cell(row.get(column))) for column in columns]
+        table.add_row(*cells, style=style(row) if style else None)
+    printer = console()
+    with printer.capture() as captured:
+        printer.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""``aemp import-perl``: the configuration of AnyEvent::MP, as its own ``aemp`` writes it.
+
+A JSON object: settings for all profiles, and ``profile``, an object of profiles. Names and
+meanings are mostly the same here; what is not the same, or makes no sense for Python, is
+told, and not taken over silently.
+
+Source:
+    AnyEvent::MP 2.01, ``AnyEvent::MP::Config`` and the manual of ``aemp``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from aemp_gevent import settings
+from aemp_gevent.cli.output import json_option, print_json, print_table
+from aemp_gevent.cli.profile_file import ProfileFile
+from aemp_gevent.cli.setting_up import finish, profile_file
+from aemp_gevent.errors import AempError, ProfileError
+from aemp_gevent.ids import ANON_PREFIX
+from aemp_gevent.profiles import PARENT
+from aemp_gevent.wire.tls import Credentials
+
+_VARIABLE = "PERL_ANYEVENT_MP_RC"
+_FILE = ".perl-anyevent-mp"
+
+_PROFILES = "profile"
+
+
+class Refused(Exception):
+    """A setting of Perl's has no counterpart: the text says why."""
+
+
+class _Taken(NamedTuple):
+    """What becomes of a setting.
+
+    Attributes:
+        value: What it is here.
+        remark: What is to be said about that.
+    """
+
+    value: Any
+    remark: str = ""
+
+
+# --- each setting ------------------------------------------------------------------------
+
+
+def _same(value: Any) -> _Taken:
+    return _Taken(value)
+
+
+def _nodeid(value: Any) -> _Taken:
+    text = str(value)
+    if text.startswith(ANON_PREFIX):
+        raise Refused("nodes of a profile without one are called after it, each with a word of its own")
+    if text.endswith("/"):
+        return _Taken(text + "%u", "%u stands for the random word that Perl puts there")
+    return _Taken(text)
+
+
+def _endpoints(value: Any) -> _Taken:
+    items = value if isinstance(value, list) else str(value).split(",")
+    return _Taken([f"{item[:-2]}:0" if str(item).endswith(":*") else str(item) for item in items])
+
+
+def _cert(value: Any) -> _Taken:
+    Credentials(str(value).encode())
+    return _Taken(str(value))
+
+
+def _seconds(value: Any) -> _Taken:
+    try:
+        return _Taken(float(value))
+    except (TypeError, ValueError):
+        raise Refused(f"it is no number: {value!r}") from None
+
+
+def _secure(value: Any) -> _Taken:
+    if value in (None, "", "0", 0, False):
+        return _Taken(False)
+    remark = (
+        "" if value in ("1", 1, True) else "Perl asks a function, which nobody can be asked here: 'rules' may say it"
+    )
+    return _Taken(True, remark)
+
+
+def _services(value: Any) -> _Taken:
+    items: list[Any] = value if isinstance(value, list) else str(value).split(",")
+    kept = [item for item in items if "::" not in str(item[0] if isinstance(item, list) and item else item)]
+    perl = [item for item in items if item not in kept]
+    if not kept and perl:
+        raise Refused(f"Perl code, which does not run here: {', '.join(map(_service, perl))}")
+    return _Taken(kept, f"without Perl code: {', '.join(map(_service, perl))}" if perl else "")
+
+
+def _service(item: Any) -> str:
+    return json.dumps(item) if isinstance(item, list) else str(item)
+
+
+def _without(why: str) -> Callable[[Any], _Taken]:
+    def refuse(_value: Any) -> _Taken:
+        raise Refused(why)
+
+    return refuse
+
+
+_SETTINGS: dict[str, Callable[[Any], _Taken]] = {
+    "nodeid": _nodeid,
+    "secret": _same,
+    "cert": _cert,
+    "seeds": _endpoints,
+    "binds": _endpoints,
+    "services": _services,
+    "monitor_timeout": _seconds,
+    "secure": _secure,
+    PARENT: _same,
+    "connect_interval": _without("nodes here choose the time between two attempts themselves"),
+    "framing_format": _without("nodes here offer all framings that they know"),
+    "auth_offer": _without("with a certificate it is TLS, with a secret HMAC; require_tls makes it TLS alone"),
+    "auth_accept": _without("with a certificate it is TLS, with a secret HMAC; require_tls makes it TLS alone"),
+    "autocork": _without("nodes here always send what is queued in one go"),
+    "nodelay": _without("connections here always have it"),
+}
+
+_ABOUT_THE_FILE = {"version", "dirty", _PROFILES}
+
+
+# --- the command -------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
+@click.option("--overwrite", is_flag=True, help="Replace what is set here already.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@json_option
+@click.pass_context
+def import_perl(ctx: click.Context, file: Path | None, overwrite: bool, dry_run: bool, as_json: bool) -> None:
+    """Take over the configuration of AnyEvent::MP: secret, certificate, profiles, parents, seeds and binds.
+
+    FILE is otherwise what PERL_ANYEVENT_MP_RC names, or ~/.perl-anyevent-mp. It is only read. What has no
+    counterpart here is told, and left out; so is what is set differently here already.
+    """
+    path = file or Path(os.environ.get(_VARIABLE) or Path.home() / _FILE)
+    source = _read(path)
+    target = profile_file(ctx)
+    target.is_rehearsal = dry_run
+    rows = _take_all(target, source, overwrite)
+    target.notes.clear()  # the table says more
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, ("profile", "setting", "what"), empty=f"{path} says nothing")
+    if not dry_run:
+        if as_json:
+            target.commit()
+        else:
+            finish(ctx)
+
+
+def _take_all(target: ProfileFile, source: Mapping[str, Any], overwrite: bool) -> list[dict[str, Any]]:
+    sections: list[tuple[str | None, Any]] = [(None, source), *dict(source.get(_PROFILES, {})).items()]
+    rows: list[dict[str, Any]] = []
+    for name, values in sections:
+        target.profile = name
+        section = target.section()
+        if not values:
+            rows.append({"profile": name, "setting": "", "taken": True, "what": "taken, and says nothing itself"})
+        for key, value in values.items():
+            if name is None and key in _ABOUT_THE_FILE:
+                continue
+            is_taken, what = _take(section, key, value, overwrite)
+            rows.append({"profile": name, "setting": key, "taken": is_taken, "what": what})
+    return rows
+
+
+def _take(section: dict[str, Any], key: str, value: Any, overwrite: bool) -> tuple[bool, str]:
+    """Take a setting over; return whether that was possible, and what became of it, in words."""
+    convert = _SETTINGS.get(key, _without("there is no such setting here"))
+    try:
+        taken = convert(value)
+        if key == PARENT and not isinstance(taken.value, str):
+            raise Refused("it is no name of a profile")
+        if key != PARENT:
+            settings.check_setting(key, taken.value, "")
+    except (Refused, AempError) as error:
+        return False, f"left out: {error}"
+    shown = "" if key in settings.secret_names() else f": {json.dumps(taken.value, ensure_ascii=False)}"
+    if key in section and section[key] != taken.value and not overwrite:
+        return False, "left out: it is set differently here; --overwrite replaces that"
+    section[key] = taken.value
+    return True, f"taken{shown}" + (f" ({taken.remark})" if taken.remark else "")
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror or error}") from error
+    try:
+        content: Any = json.loads(text)
+    except ValueError as error:
+        why = f"{error}; AnyEvent::MP itself writes plain JSON: take comments and commas before a bracket out"
+        raise ProfileError(path, f"it is no JSON: {why}") from None
+    profiles = content.get(_PROFILES, {}) if isinstance(content, dict) else None
+    if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):
+        raise ProfileError(path, "AnyEvent::MP writes an object of settings, with profiles by name in 'profile'")
+    assert isinstance(content, dict)
+    return content

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""The profile file, while commands change it: all of a command line's changes, or none.
+
+Whoever changes it holds a lock from reading to writing, so that of two who do so at the
+same time neither loses the other's change. The new text is written beside the old, and
+then takes its place: whoever reads meanwhile, or is killed in the middle, finds the one
+or the other, whole. The one before remains as ``config.json~``, as with AnyEvent::MP.
+What the file may say, :mod:`aemp_gevent.profiles` and :mod:`aemp_gevent.settings` know.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aemp_gevent import settings
+from aemp_gevent.cli.private_files import OURS_ALONE, write_private
+from aemp_gevent.errors import AempError, ProfileError
+from aemp_gevent.profiles import PARENT, PROFILES, holds, layers_of, parse, profile_path
+
+
+class ProfileFile:
+    """The profile file of this user, to be read and changed.
+
+    Args:
+        environ: The environment variables, which say where it is.
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        path = profile_path(environ)
+        if path is None:
+            raise click.ClickException("there is no place for the profile file: set HOME or AEMP_CONFIG")
+        self.path = path
+        self.profile: str | None = None
+        """The profile that is being changed; None: what is for all profiles."""
+        self.is_rehearsal = False
+        """Whether nothing is to be written in the end."""
+        self.notes: list[str] = []
+        """What was changed, in words, to be told when it is written."""
+        self._content: dict[str, Any] | None = None
+        self._original: dict[str, Any] = {}
+        self._text: bytes | None = None
+        self._status: os.stat_result | None = None
+        self._lock: int | None = None
+
+    # --- reading ---
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the file says, with the changes made so far.
+
+        Raises:
+            ProfileError: It cannot be read, or is malformed.
+        """
+        if self._content is None:
+            self._read()
+        assert self._content is not None
+        return self._content
+
+    @property
+    def profiles(self) -> dict[str, dict[str, Any]]:
+        """The profiles by name."""
+        found: Any = self.content.get(PROFILES, {})
+        if not isinstance(found, dict) or not all(isinstance(profile, dict) for profile in found.values()):
+            raise ProfileError(self.path, f"{PROFILES!r} is an object of profiles by name, each an object of settings")
+        return found
+
+    def existing(self, name: str) -> dict[str, Any]:
+        """Return what a profile itself says.
+
+        Raises:
+            click.UsageError: There is no such profile.
+        """
+        if name not in self.profiles:
+            nearest = difflib.get_close_matches(name, self.profiles, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are: {', '.join(self.profiles) or 'none'}"
+            raise click.UsageError(f"there is no profile {name!r}; {hint}")
+        return self.profiles[name]
+
+    @property
+    def was_exposed(self) -> bool:
+        """Whether others may read a secret in it, as it was found."""
+        mode = stat.S_IMODE(self._status.st_mode) if self._status is not None else 0
+        return bool(mode & 0o077) and holds(self._original, settings.secret_names())
+
+    def _read(self) -> None:
+        try:
+            with self.path.open("rb") as file:
+                self._status = os.fstat(file.fileno())
+                self._text = file.read()
+        except FileNotFoundError:
+            self._status, self._text = None, None
+        except OSError as error:
+            raise ProfileError(self.path, error.strerror or str(error)) from error
+        self._content = parse(self.path, self._text or b"")
+        self._original = copy.deepcopy(self._content)
+
+    # --- changing ---
+
+    def section(self) -> dict[str, Any]:
+        """Return the settings that are being changed: the profile's, or those for all. Locks the file."""
+        if self._lock is None and not self.is_rehearsal:
+            self._take_lock()
+            self._read()  # somebody else may have written it since we looked
+        if self.profile is None:
+            return self.content
+        if self.profile not in self.profiles:
+            self.content.setdefault(PROFILES, {})[self.profile] = {}
+            self.notes.append(f"{self.profile!r} is a new profile")
+        return self.profiles[self.profile]
+
+    def note(self, text: str) -> None:
+        """Tell of a change of the section when it is written."""
+        self.notes.append(f"{self.profile}: {text}" if self.profile is not None else text)
+
+    def _take_lock(self) -> None:
+        path = self._target
+        if path.exists() and not path.is_file():
+            raise ProfileError(self.path, "it is no file, and so nothing can be written to it")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # It stays there: whoever removed it would take it from under somebody who waits for it.
+            lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, OURS_ALONE)
+        except OSError as error:
+            raise ProfileError(self.path, f"it cannot be changed: {error.strerror or error}") from error
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        self._lock = lock
+
+    @property
+    def _target(self) -> Path:
+        """The file itself, if the path is a link to it."""
+        return Path(os.path.realpath(self.path))
+
+    def commit(self) -> bool:
+        """Check what was changed, and write it; return whether anything was.
+
+        Raises:
+            click.UsageError: Nodes could not use it, because of what was changed.
+            ProfileError: It cannot be written.
+        """
+        if self._lock is None or self.content == self._original:
+            return False
+        before = set(_problems(self.path, self._original))
+        for problem in _problems(self.path, self.content):
+            if problem not in before:  # or nobody could mend one after the other
+                raise click.UsageError(problem)
+        text = json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
+        path = self._target
+        try:
+            if self._text is not None:
+                write_private(path.with_name(path.name + "~"), self._text, self._status)
+            write_private(path, text.encode("utf-8", "surrogateescape"), self._status)
+        except OSError as error:
+            raise ProfileError(self.path, f"it cannot be written: {error.strerror or error}") from error
+        return True
+
+    def close(self) -> None:
+        """Let others have the file. Idempotent."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _problems(path: Path, content: Mapping[str, Any]) -> list[str]:
+    """Return everything in a profile file that a node would refuse."""
+    found: list[str] = []
+    profiles = content.get(PROFILES, {})
+    named = profiles if isinstance(profiles, dict) else {}
+    sections: list[tuple[str, Any]] = [(f"profile file {path}", {k: v for k, v in content.items() if k != PROFILES})]
+    for name, profile in named.items():
+        values = {key: value for key, value in profile.items() if key != PARENT} if isinstance(profile, dict) else {}
+        sections.append((f"profile {name!r} of {path}", values))
+        try:
+            layers_of(name, path, content, {})
+        except AempError as error:
+            found.append(str(error))
+    for where, values in sections:
+        for key, value in values.items():
+            try:
+                settings.check_setting(key, value, where)
+            except AempError as error:
+                found.append(str(error))
+    return found

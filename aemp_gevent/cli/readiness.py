@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""Telling whoever started a node how it is: systemd, a file, or HTTP for Kubernetes.
+
+All three say the same: *ready* is a node that others may rely on. It is not while it
+starts, while a service waits to be started again, and from the moment it is told to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import gevent
+from gevent.pywsgi import WSGIServer
+
+
+class ServiceManager:
+    """systemd's notification protocol: datagrams of lines to the socket that ``NOTIFY_SOCKET`` names.
+
+    Without that variable nothing is said to anybody.
+
+    Args:
+        environ: The environment variables.
+
+    Source:
+        sd_notify(3) and sd_watchdog_enabled(3).
+    """
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._address = environ.get("NOTIFY_SOCKET", "")
+        self._watchdog: gevent.Greenlet[..., None] | None = None
+        wanted_by = environ.get("WATCHDOG_PID")
+        usec = environ.get("WATCHDOG_USEC", "")
+        is_ours = wanted_by is None or wanted_by == str(os.getpid())
+        self.watchdog_seconds = int(usec) / 1e6 if usec.isdecimal() and is_ours else 0.0
+        """How often it wants to hear that we live, or else kills us; 0: never."""
+
+    def tell(self, *lines: str) -> None:
+        """Say something, such as ``READY=1``. Whether anybody hears it is not known."""
+        if not self._address.startswith(("/", "@")):
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+            to.sendto("\n".join(lines).encode(), address)
+
+    def reloading(self) -> None:
+        """Say that the configuration is being read anew; ``READY=1`` says that it is done."""
+        self.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def start_watchdog(self) -> None:
+        """Say often enough that we live, from this loop: when it is blocked, nothing is said."""
+        if self.watchdog_seconds:
+            self._watchdog = gevent.spawn(self._live, self.watchdog_seconds / 2)
+
+    def _live(self, seconds: float) -> None:
+        while True:
+            self.tell("WATCHDOG=1")
+            gevent.sleep(seconds)
+
+    def stop(self) -> None:
+        """Say nothing more of living. Idempotent."""
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog = None
+
+
+class ReadyFile:
+    """A file that exists while the node is ready, and holds its ID.
+
+    Args:
+        path: Where; a file that is there already is removed.
+
+    Raises:
+        click.ClickException: There can be no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        if not os.access(path.parent, os.W_OK):
+            raise click.ClickException(f"{path}: there is no folder where it could be written")
+        self.remove()
+
+    def write(self, node_id: str) -> None:
+        """Make it, whole at once."""
+        new = self._path.with_name(f".{self._path.name}.new")
+        try:
+            new.write_text(node_id + "\n")
+            new.replace(self._path)
+        except OSError as error:
+            raise click.ClickException(f"{self._path}: {error.strerror or error}") from error
+
+    def remove(self) -> None:
+        """Remove it. Idempotent."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise click.ClickException(f"{self._path}: {error.strerror or error}") from error
+
+
+class HealthPort:
+    """HTTP for probes: ``/livez`` answers 200 while the loop runs, ``/readyz`` while the node is ready, else 503.
+
+    Args:
+        address: ``port``, or ``host:port``; without a host it listens on all IPv4 interfaces.
+        readiness: Says what it answers.
+    """
+
+    def __init__(self, address: str, readiness: Readiness) -> None:
+        host, _, port = address.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not port.isdecimal() or not int(port) < 2**16:
+            raise click.UsageError(f"--health-port is PORT or HOST:PORT, and not {address!r}")
+        self._readiness = readiness
+        # Probes come often, and may come from anybody: nothing is logged, and few are served at once.
+        self._server = WSGIServer((host, int(port)), self._answer, log=None, error_log=None, spawn=32)
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises:
+            click.ClickException: It cannot.
+        """
+        try:
+            self._server.start()
+        except OSError as error:
+            text = f"the health port {self._server.address[1]} cannot be listened on: {error.strerror or error}"
+            raise click.ClickException(text) from error
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._server.server_port or 0
+
+    def stop(self) -> None:
+        """Listen no more. Idempotent."""
+        self._server.stop(timeout=1)
+
+    def _answer(self, environ: Mapping[str, Any], start_response: Any) -> list[bytes]:
+        why = self._readiness.why_not
+        path = environ["PATH_INFO"]
+        if path not in ("/livez", "/readyz"):
+            status, text = "404 Not Found", "ask for /livez or /readyz"
+        elif path == "/readyz" and why:
+            status, text = "503 Service Unavailable", why
+        else:
+            status, text = "200 OK", "ready" if path == "/readyz" else "alive"
+        start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")])
+        return [f"{text}\n".encode()]
+
+
+class Readiness:
+    """Whether a node is ready, told everywhere where it is to be told.
+
+    Args:
+        manager: systemd, perhaps.
+        file: A file to be there while it is ready.
+    """
+
+    def __init__(self, manager: ServiceManager, file: ReadyFile | None) -> None:
+        self._manager = manager
+        self._file = file
+        self._node_id = ""
+        self.why_not = "starting"
+        """Why it is not ready; empty when it is."""
+
+    def now(self, why_not: str, node_id: str) -> None:
+        """Tell how it is, if that is new."""
+        if why_not == self.why_not:
+            return
+        self.why_not, self._node_id = why_not, node_id
+        if self._file is not None:
+            if why_not:
+                self._file.remove()
+            else:
+                self._file.write(node_id)
+        if why_not:
+            self._manager.tell(f"STATUS={node_id}: {why_not}")
+        else:
+            self._manager.tell("READY=1", f"STATUS={node_id} is ready")
+
+    def repeat(self) -> None:
+        """Tell systemd that reloading is done."""
+        self._manager.tell("READY=1", f"STATUS={self._node_id}: {self.why_not or 'ready'}")

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+"""A node from its start to its end, with all that happens to it between: what ``aemp run`` does."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+import gevent
+from gevent.event import AsyncResult
+from gevent.lock import RLock
+
+from aemp_gevent import default_node
+from aemp_gevent.cli.readiness import HealthPort, Readiness, ReadyFile, ServiceManager
+from aemp_gevent.cli.supervising import Supervisor
+from aemp_gevent.errors import AempError
+from aemp_gevent.services import load_services
+from aemp_gevent.settings import make_settings
+
+SHUTDOWN_SECONDS = 5.0
+
+JOIN_SECONDS = 10.0
+"""How long a node waits to know what its seeds know, before it is ready all the same."""
+
+_log = logging.getLogger("aemp_gevent")
+
+
+class Runner:
+    """The default node and its services.
+
+    Args:
+        profile: The profile.
+        given: Returns the settings that the command line gives, anew each time: some are files.
+        drain_seconds: How long to finish what was begun.
+    """
+
+    def __init__(self, profile: str | None, given: Callable[[], dict[str, Any]], drain_seconds: float) -> None:
+        self._profile = profile
+        self._given = given
+        self._drain_seconds = drain_seconds
+        self._manager = ServiceManager()
+        self._readiness: Readiness | None = None
+        self._supervisor = Supervisor(default_node, self._changed)
+        self._told_to_end: AsyncResult[int] = AsyncResult()
+        self._has_joined = False
+        self._is_ending = False
+        self._reloading = RLock()
+        self._has_terminal = os.isatty(0)
+
+    def watch_signals(self, ending: Iterable[int], reloading: int) -> None:
+        """End in order on some signals, and read the settings anew on another."""
+        for number in ending:
+            gevent.signal_handler(number, self._end, number)
+        gevent.signal_handler(reloading, self._reload)
+
+    def run(self, health_port: str | None, ready_file: Path | None) -> None:
+        """Run the node until it is told to end. Blocks.
+
+        Raises:
+            AempError: It cannot be started.
+            click.ClickException: Its readiness cannot be told as wanted.
+        """
+        readiness = self._readiness = Readiness(self._manager, ReadyFile(ready_file) if ready_file else None)
+        health = HealthPort(health_port, readiness) if health_port is not None else None
+        if health is not None:
+            health.start()
+            _log.info("probes are answered on port %d", health.port)
+        try:
+            self._manager.start_watchdog()
+            self._start()
+            joining = gevent.spawn(self._join)
+            number = self._told_to_end.get()
+            _log.info("signal %d: ending", number)
+            joining.kill()
+            self._finish()
+        finally:
+            self._manager.stop()
+            with contextlib.suppress(click.ClickException):
+                readiness.now("ended", default_node.NODE())
+            if health is not None:
+                health.stop()
+
+    def _start(self) -> None:
+        given = self._given()
+        # Before anything is bound: what cannot be imported keeps the node from starting.
+        services = load_services(make_settings(given, profile=self._profile).services)
+        default_node.configure(self._profile, **{**given, "services": ()})
+        click.echo(default_node.NODE())
+        _log.info("node %s is up", default_node.NODE())
+        self._supervisor.become(services)
+
+    def _join(self) -> None:
+        if not default_node.wait_for_seeds(JOIN_SECONDS):
+            _log.warning("the seeds have not told what they know within %g s", JOIN_SECONDS)
+        self._has_joined = True
+        self._changed()
+
+    def _changed(self) -> None:
+        """Tell how the node is now."""
+        if self._readiness is None:
+            return
+        down = self._supervisor.down
+        if self._is_ending:
+            why = "ending"
+        elif down:
+            why = f"crashed, and to be started again: {', '.join(down)}"
+        else:
+            why = "" if self._has_joined else "joining the network"
+        try:
+            self._readiness.now(why, default_node.NODE())
+        except click.ClickException as error:
+            _log.error("%s", error)
+
+    # --- SIGHUP ---
+
+    def _reload(self) -> None:
+        if self._has_terminal and not os.isatty(0):
+            self._end(signal.SIGHUP)  # that is what it means here: the terminal is gone
+            return
+        with self._reloading:
+            if self._is_ending or default_node.settings is None:
+                return
+            self._manager.reloading()
+            try:
+                given = self._given()
+                services = load_services(make_settings(given, profile=self._profile).services)
+                fixed = default_node.reload(self._profile, **{**given, "services": ()})
+            except (AempError, click.ClickException) as error:
+                _log.error("reloading failed, and everything goes on as before: %s", error)
+            else:
+                self._supervisor.become(services)
+                if fixed:
+                    _log.warning("only a restart changes these settings: %s", ", ".join(fixed))
+                _log.info("reloaded")
+            assert self._readiness is not None  # it was set before a signal could come to anything
+            self._readiness.repeat()
+
+    # --- SIGTERM ---
+
+    def _end(self, number: int) -> None:
+        if self._told_to_end.ready():
+            _log.warning("signal %d once more: not waiting any longer", number)
+            os._exit(128 + number)
+        self._told_to_end.set(number)
+
+    def _finish(self) -> None:
+        self._is_ending = True
+        self._manager.tell("STOPPING=1")
+        self._supervisor.let_be()
+        self._changed()
+        if self._drain_seconds and not default_node.drain(self._drain_seconds):
+            _log.warning("some ports were still at work after %g s", self._drain_seconds)
+        default_node.shutdown(SHUTDOWN_SECONDS)
+        _log.info("ended")

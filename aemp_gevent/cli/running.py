@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""``aemp run``: a node with its services, as a supervisor such as systemd or Kubernetes wants it.
+
+The node is ready when it is linked to those of its seeds that answer, and its services run.
+SIGHUP reads the settings anew, SIGTERM and SIGINT end it in order: not ready any more, out of the
+directory, what was begun is done, peers are told, exit code 0. A second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aemp_gevent.cli.connecting import SettingOptions, setting_options
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+DRAIN_SECONDS = 10.0
+
+
+@click.command()
+@click.argument("profile", required=False)
+@setting_options
+@click.option("--bind", "binds", metavar="HOST:PORT", multiple=True, help="Where to listen; may be repeated.")
+@click.option(
+    "--service", "services", metavar="NAME", multiple=True, help="A module, or function, to start; may be repeated."
+)
+@click.option("--set", "others", metavar="NAME=VALUE", multiple=True, help="Any other setting; may be repeated.")
+@click.option("--health-port", metavar="[HOST:]PORT", help="Answer HTTP probes: /livez and /readyz.")
+@click.option(
+    "--ready-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A file that exists while the node is ready.",
+)
+@click.option(
+    "--drain",
+    "drain_seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=DRAIN_SECONDS,
+    show_default=True,
+    help="When told to end: how long to go on with what was begun.",
+)
+@click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="What to log.")
+def run(
+    profile: str | None,
+    options: SettingOptions,
+    binds: tuple[str, ...],
+    services: tuple[str, ...],
+    others: tuple[str, ...],
+    health_port: str | None,
+    ready_file: Path | None,
+    drain_seconds: float,
+    log_level: str,
+) -> None:
+    """Run a node with its services, until it is told to end.
+
+    The settings are those of PROFILE, of the environment, and of the options, which go first. Modules are found as
+    Python finds them, and in the current folder. The first line on the standard output is the node's ID; what is
+    logged goes to the standard error output.
+
+    A service that crashes is started again after 1, 2, 4, … 60 seconds. SIGHUP reads the settings anew and starts and
+    ends services accordingly. SIGTERM, or Ctrl-C, drains the node: it leaves the directory, finishes what it has
+    begun, says goodbye to its peers, and ends with exit code 0.
+    """
+    logging.basicConfig(stream=sys.stderr, level=log_level.upper(), format=_log_format())
+    if os.getcwd() not in sys.path:  # noqa: PTH109  # as the import system compares it
+        sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    # Imported only when it runs: gevent's loop takes long.
+    from aemp_gevent.cli.runner import Runner  # noqa: PLC0415
+
+    extra: dict[str, Any] = {}
+    if binds:
+        extra["binds"] = [part for bind in binds for part in bind.split(",") if part]
+    if services:
+        extra["services"] = [service_of(text) for text in services]
+    extra.update(setting_of(text) for text in others)
+    runner = Runner(profile, lambda: {**options.given(), **extra}, drain_seconds)
+    runner.watch_signals((signal.SIGTERM, signal.SIGINT), signal.SIGHUP)
+    runner.run(health_port, ready_file)
+
+
+def service_of(text: str) -> Any:
+    """Return a service as the settings have it: a name, or a list of a name and arguments, in JSON."""
+    from aemp_gevent.cli.arguments import value  # noqa: PLC0415
+
+    return value(text) if text.startswith("[") else text
+
+
+def setting_of(text: str) -> tuple[str, Any]:
+    """Return the name and the value that ``NAME=VALUE`` means."""
+    from aemp_gevent.settings import read_setting  # noqa: PLC0415
+
+    name, equals, rest = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--set wants NAME=VALUE, and not {text!r}")
+    return name, read_setting(name, rest, "--set")
+
+
+def _log_format() -> str:
+    """Return the format of a log line; systemd's journal has the time already."""
+    return "%(levelname)s %(message)s" if "JOURNAL_STREAM" in os.environ else "%(asctime)s %(levelname)s %(message)s"

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: MIT
+"""The words that change the profile file, as AnyEvent::MP's ``aemp`` has them.
+
+They may stand one after the other, and each takes as many arguments as it needs. They
+change what is for all profiles, or, after ``profile NAME``, that profile. All of them
+are checked before anything is written.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Callable
+from functools import update_wrapper
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
+
+import click
+
+from aemp_gevent import settings
+from aemp_gevent.cli.arguments import parse_value
+from aemp_gevent.cli.profile_file import ProfileFile
+from aemp_gevent.profiles import PARENT, PROFILES
+
+P = ParamSpec("P")
+
+_WHERE = "the command line"
+
+
+def profile_file(ctx: click.Context) -> ProfileFile:
+    """Return the profile file that all words of this command line work on."""
+    root = ctx.find_root()
+    file: Any = root.obj
+    if file is None:
+        file = root.obj = ProfileFile()
+        root.call_on_close(file.close)
+    assert isinstance(file, ProfileFile)
+    return file
+
+
+def changes(function: Callable[Concatenate[ProfileFile, P], None]) -> Callable[P, None]:
+    """Give a command's function the profile file as its first argument."""
+
+    def with_file(*args: P.args, **kwargs: P.kwargs) -> None:
+        function(profile_file(click.get_current_context()), *args, **kwargs)
+
+    return update_wrapper(with_file, function)
+
+
+def finish(ctx: click.Context) -> None:
+    """Write what the words have changed, and say so."""
+    file = profile_file(ctx)
+    if file.commit():
+        for note in file.notes:
+            click.echo(note)
+        click.echo(f"wrote {file.path}")
+        if file.was_exposed:
+            click.echo("aemp: others could read the secret in it until now: better make a new one", err=True)
+
+
+def set_value(file: ProfileFile, name: str, value: Any) -> None:
+    """Set a setting, once it is checked."""
+    settings.check_setting(name, value, _WHERE)
+    file.section()[name] = value
+    file.note(f"{name} is set" if name in settings.secret_names() else f"{name} = {json.dumps(value)}")
+
+
+def _delete(file: ProfileFile, name: str) -> None:
+    if file.section().pop(name, None) is not None:
+        file.note(f"no {name} of its own" if file.profile is not None else f"no {name}")
+
+
+def _items(text: str) -> list[Any]:
+    """Return the items of a list: JSON, or separated by commas."""
+    if text.startswith("["):
+        try:
+            value = parse_value(text)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        return list(value)
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _own_list(file: ProfileFile, name: str) -> list[Any]:
+    value = file.section().get(name)
+    return list(value) if isinstance(value, list) else []
+
+
+def _add(file: ProfileFile, name: str, item: Any, *, repeated: bool = False) -> None:
+    items = [other for other in _own_list(file, name) if repeated or other != item]
+    set_value(file, name, [*items, item])
+
+
+def _remove(file: ProfileFile, name: str, item: Any) -> None:
+    items = _own_list(file, name)
+    if item not in items:
+        where = f"profile {file.profile!r}" if file.profile is not None else "what is for all profiles"
+        there = ", ".join(map(str, items)) or "none"
+        raise click.UsageError(f"{where} has no {item!r} among its {name}; there are: {there}")
+    items.remove(item)
+    set_value(file, name, items)
+
+
+# --- node ID, secret, certificate --------------------------------------------------------
+
+
+@click.command()
+@click.argument("nodeid")
+@changes
+def setnodeid(file: ProfileFile, nodeid: str) -> None:
+    """Say what the node is called: a name, or a noderef, where it listens.
+
+    %n in it stands for the host's name, %u for a word that no other process has.
+    """
+    set_value(file, "nodeid", nodeid)
+
+
+@click.command()
+@changes
+def delnodeid(file: ProfileFile) -> None:
+    """Forget the node ID: it is inherited, or guessed."""
+    _delete(file, "nodeid")
+
+
+@click.command()
+@changes
+def gensecret(file: ProfileFile) -> None:
+    """Generate a secret. All nodes of a network need the same one."""
+    set_value(file, "secret", secrets.token_urlsafe(32))
+
+
+@click.command()
+@click.argument("secret")
+@changes
+def setsecret(file: ProfileFile, secret: str) -> None:
+    """Set the secret that all nodes of the network share.
+
+    Whoever may list processes sees what stands on a command line: "-" reads the secret from the standard input.
+    While it is being changed, a JSON list: '["new", "old"]'.
+    """
+    text = sys.stdin.readline().strip() if secret == "-" else secret  # noqa: S105  # no secret, a place
+    if not text:
+        raise click.UsageError("an empty secret is none")
+    set_value(file, "secret", settings.read_setting("secret", text, _WHERE))
+
+
+@click.command()
+@changes
+def delsecret(file: ProfileFile) -> None:
+    """Forget the secret: it is inherited, or there is none."""
+    _delete(file, "secret")
+
+
+@click.command()
+@click.argument("file_name", metavar="FILE")
+@changes
+def setcert(file: ProfileFile, file_name: str) -> None:
+    """Name the file with the certificate of the node and its key, in PEM, of mode 0600.
+
+    It is read by the node, and read anew when it has changed.
+    """
+    # Imported only by who wants it: OpenSSL takes long.
+    from aemp_gevent.certificates import Certificate  # noqa: PLC0415
+
+    path = str(Path(file_name).expanduser().absolute())
+    Certificate(path)
+    set_value(file, "cert", path)
+
+
+@click.command()
+@changes
+def delcert(file: ProfileFile) -> None:
+    """Forget the certificate: it is inherited, or there is none."""
+    _delete(file, "cert")
+
+
+# --- seeds -------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("noderef")
+@changes
+def addseed(file: ProfileFile, noderef: str) -> None:
+    """Add a seed: a node to link to from the start."""
+    _add(file, "seeds", noderef)
+
+
+@click.command()
+@click.argument("noderef")
+@changes
+def delseed(file: ProfileFile, noderef: str) -> None:
+    """Take a seed away."""
+    _remove(file, "seeds", noderef)
+
+
+@click.command()
+@click.argument("noderefs")
+@changes
+def setseeds(file: ProfileFile, noderefs: str) -> None:
+    """Set all seeds, separated by commas; '' means none."""
+    set_value(file, "seeds", _items(noderefs))
+
+
+@click.command()
+@changes
+def delseeds(file: ProfileFile) -> None:
+    """Forget the seeds: they are inherited, or there are none."""
+    _delete(file, "seeds")
+
+
+# --- binds -------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("endpoint")
+@changes
+def addbind(file: ProfileFile, endpoint: str) -> None:
+    """Add a place to listen at: host:port; '*' is all interfaces, port 0 any free one."""
+    _add(file, "binds", endpoint)
+
+
+@click.command()
+@click.argument("endpoint")
+@changes
+def delbind(file: ProfileFile, endpoint: str) -> None:
+    """Take a place to listen at away."""
+    _remove(file, "binds", endpoint)
+
+
+@click.command()
+@click.argument("endpoints")
+@changes
+def setbinds(file: ProfileFile, endpoints: str) -> None:
+    """Set all places to listen at, separated by commas; '' means nowhere."""
+    set_value(file, "binds", _items(endpoints))
+
+
+@click.command()
+@changes
+def delbinds(file: ProfileFile) -> None:
+    """Forget where to listen: it is inherited, or follows from the node ID."""
+    _delete(file, "binds")
+
+
+# --- services ----------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("service")
+@changes
+def addservice(file: ProfileFile, service: str) -> None:
+    """Add a service: a module to import, or a function to run in a port of its own.
+
+    With arguments it is a JSON list: '["shop.workers.work", 4]'. Added twice, it is started twice.
+    """
+    _add(file, "services", _service(service), repeated=True)
+
+
+@click.command()
+@click.argument("service")
+@changes
+def delservice(file: ProfileFile, service: str) -> None:
+    """Take a service away, once."""
+    _remove(file, "services", _service(service))
+
+
+@click.command()
+@click.argument("services")
+@changes
+def setservices(file: ProfileFile, services: str) -> None:
+    """Set all services, separated by commas, or as a JSON list; '' means none."""
+    set_value(file, "services", _items(services))
+
+
+@click.command()
+@changes
+def delservices(file: ProfileFile) -> None:
+    """Forget the services: they are inherited, or there are none."""
+    _delete(file, "services")
+
+
+def _service(text: str) -> Any:
+    return _items(text) if text.startswith("[") else text
+
+
+# --- any other setting -------------------------------------------------------------------
+
+
+@click.command("set")
+@click.argument("name")
+@click.argument("value")
+@changes
+def set_(file: ProfileFile, name: str, value: str) -> None:
+    """Set any setting; its value is written as in the environment.
+
+    The page on settings lists them all, with their units and defaults.
+    """
+    set_value(file, name, _plain(settings.read_setting(name, value, _WHERE)))
+
+
+@click.command("del")
+@click.argument("name")
+@changes
+def del_(file: ProfileFile, name: str) -> None:
+    """Forget any setting: it is inherited, or has its default."""
+    settings.check_name(name, _WHERE)
+    _delete(file, name)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+# --- profiles ----------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("name")
+@changes
+def profile(file: ProfileFile, name: str) -> None:
+    """Apply what follows to a profile, which is made if there is none of this name."""
+    file.profile = name
+    file.section()
+
+
+@click.command()
+@click.argument("name")
+@changes
+def setparent(file: ProfileFile, name: str) -> None:
+    """Let a profile take from another what it does not say itself."""
+    if file.profile is None:
+        raise click.UsageError("it is profiles that have parents: put 'profile NAME' before it")
+    file.section()[PARENT] = name
+    file.note(f"parent = {name}")
+
+
+@click.command()
+@changes
+def delparent(file: ProfileFile) -> None:
+    """Let a profile inherit only what is for all profiles."""
+    _delete(file, PARENT)
+
+
+@click.command()
+@click.argument("name")
+@changes
+def delprofile(file: ProfileFile, name: str) -> None:
+    """Delete a profile."""
+    file.section()
+    file.existing(name)
+    del file.content[PROFILES][name]
+    file.notes.append(f"profile {name!r} is deleted")

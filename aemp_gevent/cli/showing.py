@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""``aemp showconfig`` and ``aemp showprofile``: what is set, and where."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from aemp_gevent import settings
+from aemp_gevent.cli.output import json_option, print_json, print_table
+from aemp_gevent.cli.profile_file import ProfileFile
+from aemp_gevent.cli.setting_up import changes
+from aemp_gevent.profiles import PROFILES, layers_of
+
+HIDDEN = "(hidden)"
+
+_secrets_option = click.option("--show-secrets", is_flag=True, help="Show the secret and the key, too.")
+
+
+class LastWord(click.Command):
+    """A word whose options may stand behind its argument."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        return super().make_context(info_name, args, parent, **{**extra, "allow_interspersed_args": True})
+
+
+@click.command(cls=LastWord)
+@click.argument("name", required=False)
+@_secrets_option
+@json_option
+@changes
+def showprofile(file: ProfileFile, name: str | None, show_secrets: bool, as_json: bool) -> None:
+    """Show what a profile itself says, and nothing that it inherits.
+
+    Without a NAME: what is for all profiles, and which profiles there are.
+    """
+    if name is None:
+        values = {key: value for key, value in file.content.items() if key != PROFILES}
+    else:
+        values = file.existing(name)
+    shown = _hidden(values, show_secrets)
+    if as_json:
+        print_json(shown)
+        return
+    rows = [{"setting": key, "value": value} for key, value in shown.items()]
+    print_table(rows, ("setting", "value"), empty="nothing is set")
+    if name is None and file.profiles:
+        click.echo(f"profiles: {', '.join(file.profiles)}")
+
+
+@click.command(cls=LastWord)
+@click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="Show also what has its default.")
+@_secrets_option
+@json_option
+@changes
+def showconfig(file: ProfileFile, name: str | None, everything: bool, show_secrets: bool, as_json: bool) -> None:
+    """Show the settings that a node would get, and where each stands.
+
+    They are those of the profile NAME, or, without one, of the profile that a node takes which is told none.
+    What the environment says goes before the profile.
+    """
+    if name is not None:
+        file.existing(name)
+    layers = layers_of(name, file.path, file.content, os.environ)
+    found = settings.effective(layers, os.environ)
+    values = _hidden({key: value for key, (value, _where) in found.items()}, show_secrets)
+    rows = [
+        {"setting": key, "value": values[key], "from": where or "default"}
+        for key, (_value, where) in found.items()
+        if where or everything
+    ]
+    if as_json:
+        print_json({row["setting"]: {"value": row["value"], "from": row["from"]} for row in rows})
+        return
+    print_table(rows, ("setting", "value", "from"), empty="nothing is set: 'aemp gensecret' is a good beginning")
+
+
+def _hidden(values: Mapping[str, Any], show_secrets: bool) -> dict[str, Any]:
+    secret = () if show_secrets else settings.secret_names()
+    return {key: HIDDEN if key in secret and value is not None else value for key, value in values.items()}

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: MIT
+"""``aemp top``: nodes, links and ports on a full screen, again and again."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aemp_gevent.cli.asking import Seen, Walk, known_nodes, timeout_option
+from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
+from aemp_gevent.cli.looking import duration, port_row
+from aemp_gevent.cli.output import console, json_option, print_json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from aemp_gevent.node import Node
+
+VIEWS = ("nodes", "links", "ports")
+
+_PORTS = 20
+"""Of each node, those with most messages."""
+
+_LOOK_AROUND_SECONDS = 10.0
+"""How often the directory is asked for nodes that nobody is linked to."""
+
+Row = dict[str, Any]
+
+_COLUMNS: dict[str, tuple[tuple[str, str], ...]] = {
+    "nodes": (
+        ("node", "node"),
+        ("links", "links"),
+        ("in_rate", "in/s"),
+        ("out_rate", "out/s"),
+        ("unsent", "unsent"),
+        ("ports", "ports"),
+        ("messages", "mailboxes"),
+        ("deepest", "deepest"),
+        ("lag", "lag ms"),
+        ("cpu_rate", "cpu %"),
+        ("memory", "mem MB"),
+        ("seconds", "up"),
+    ),
+    "links": (
+        ("node", "node"),
+        ("peer", "linked to"),
+        ("in_rate", "in/s"),
+        ("out_rate", "out/s"),
+        ("in_bytes_rate", "in B/s"),
+        ("out_bytes_rate", "out B/s"),
+        ("unsent", "unsent"),
+        ("round_trip", "rtt ms"),
+        ("seconds", "up"),
+    ),
+    "ports": (
+        ("port", "port"),
+        ("names", "names"),
+        ("kind", "kind"),
+        ("state", "state"),
+        ("messages", "messages"),
+        ("monitors", "monitors"),
+        ("where", "where"),
+    ),
+}
+
+_FORMATS: dict[str, Callable[[Any], str]] = {
+    "in_rate": lambda value: f"{value:,.0f}",
+    "out_rate": lambda value: f"{value:,.0f}",
+    "in_bytes_rate": lambda value: f"{value:,.0f}",
+    "out_bytes_rate": lambda value: f"{value:,.0f}",
+    "unsent": lambda value: f"{value:,}",
+    "lag": lambda value: f"{value * 1000:.1f}",
+    "round_trip": lambda value: f"{value * 1000:.2f}",
+    "cpu_rate": lambda value: f"{value * 100:.0f}",
+    "memory": lambda value: f"{value / 2**20:,.0f}",
+    "seconds": duration,
+}
+
+
+@click.command()
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0.1),
+    default=2.0,
+    show_default=True,
+    help="Time between two looks.",
+)
+@click.option("--view", type=click.Choice(VIEWS), default="nodes", show_default=True, help="What to begin with.")
+@click.option("--once", is_flag=True, help="Print one table, of one interval, and end.")
+@timeout_option
+@json_option
+@node_options
+def top(options: NodeOptions, interval: float, view: str, once: bool, timeout: float, as_json: bool) -> None:
+    """Watch nodes, links and ports, live.
+
+    The keys n, l and p show nodes, links or ports, q ends it. Rates are messages a second, of all links of a node,
+    heartbeats and this command's own apart. Without a terminal, or with --json, it prints one look and ends, as with
+    --once.
+    """
+    with connected(options) as node:
+        # Who does not answer must not keep the others from being shown.
+        sampler = Sampler(node, min(timeout, max(interval, 1.0)))
+        if once or as_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
+            _look_once(sampler, interval, view, as_json=as_json)
+        else:
+            _Screen(sampler, interval, view).show()
+
+
+@dataclass
+class Sample:
+    """One look at all nodes.
+
+    Attributes:
+        nodes: A row for each, those that told nothing with an ``error``.
+        links: A row for each end of a link.
+        ports: A row for each of the foremost ports.
+    """
+
+    nodes: list[Row] = field(default_factory=list)
+    links: list[Row] = field(default_factory=list)
+    ports: list[Row] = field(default_factory=list)
+
+
+class Sampler:
+    """Looks at all nodes, and at what has changed since the last time.
+
+    Args:
+        node: Ours.
+        timeout: Seconds that an answer may take.
+    """
+
+    def __init__(self, node: Node, timeout: float) -> None:
+        self._node = node
+        self._timeout = timeout
+        self._known: dict[str, None] = {}
+        self._look_around_at = 0.0
+        self._before: dict[str, dict[str, Any]] = {}
+
+    def take(self) -> Sample:
+        """Look. Switches."""
+        if time.monotonic() >= self._look_around_at:
+            self._look_around_at = time.monotonic() + _LOOK_AROUND_SECONDS
+            self._known = dict.fromkeys(known_nodes(self._node, self._timeout))
+        met = Walk(self._node, self._timeout, {"ports": _PORTS}).go(self._known)
+        self._known |= dict.fromkeys(met)
+        sample = Sample()
+        for seen in met.values():
+            self._add(sample, seen)
+        sample.ports.sort(key=lambda row: (-row["messages"], row["state"] != "blocked"))
+        self._before = {name: seen.figures for name, seen in met.items() if seen.figures}
+        return sample
+
+    def _add(self, sample: Sample, seen: Seen) -> None:
+        figures = seen.figures
+        if figures is None:
+            sample.nodes.append({"node": seen.node, "error": seen.error})
+            return
+        before = self._before.get(seen.node, {})
+        passed = figures["time"] - before.get("time", figures["time"])
+        former = {row["node"]: row for row in before.get("links", [])}
+        links = [_link_row(seen.node, row, former.get(row["node"]), passed) for row in seen.links]
+        sample.links += links
+        sample.ports += map(port_row, figures["ports"])
+        sample.nodes.append(
+            {
+                "node": seen.node,
+                "error": "",
+                "roles": figures["roles"],
+                "links": len(links),
+                "in_rate": _sum(links, "in_rate"),
+                "out_rate": _sum(links, "out_rate"),
+                # Of all links: what waits for this command's node waits, too.
+                "unsent": sum(row["unsent"] for row in figures["links"] if row["via"] is None),
+                "ports": figures["port_count"],
+                "messages": figures["messages"],
+                "deepest": figures["deepest"],
+                "blocked": figures["blocked"],
+                "lag": figures["lag"],
+                "worst_lag": figures["worst_lag"],
+                "cpu_rate": (figures["cpu"] - before["cpu"]) / passed if passed > 0 else None,
+                "memory": figures["memory"],
+                "seconds": figures["seconds"],
+            }
+        )
+
+
+def _link_row(node: str, row: Row, before: Row | None, passed: float) -> Row:
+    found: Row = {
+        "node": node,
+        "peer": row["node"],
+        "unsent": row["unsent"],
+        "round_trip": row.get("round_trip"),
+        "seconds": row["seconds"],
+    }
+    for name, key in (
+        ("in_rate", "packets_in"),
+        ("out_rate", "packets_out"),
+        ("in_bytes_rate", "bytes_in"),
+        ("out_bytes_rate", "bytes_out"),
+    ):
+        found[name] = rate(row.get(key), None if before is None else before.get(key), passed)
+    return found
+
+
+def rate(now: int | None, before: int | None, passed: float) -> float | None:
+    """Return how much there was a second; None: not known yet. What is less than before has begun anew."""
+    if now is None or before is None or passed <= 0:
+        return None
+    return (now - before if now >= before else now) / passed
+
+
+def _sum(rows: Sequence[Row], name: str) -> float | None:
+    known = [row[name] for row in rows if row[name] is not None]
+    return sum(known) if known or not rows else None
+
+
+# --- showing -----------------------------------------------------------------------------------
+
+
+def _look_once(sampler: Sampler, interval: float, view: str, *, as_json: bool) -> None:
+    import gevent  # noqa: PLC0415
+
+    sampler.take()
+    gevent.sleep(interval)
+    sample = sampler.take()
+    if as_json:
+        print_json(vars(sample))
+    else:
+        console().print(draw(sample, view))
+
+
+def draw(sample: Sample, view: str, height: int | None = None) -> RenderableType:
+    """Return a table of one view, with no more rows than have room."""
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    rows: list[Row] = getattr(sample, view)
+    if view == "links":
+        rows = sorted(rows, key=lambda row: -((row["in_rate"] or 0) + (row["out_rate"] or 0)))
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=height is not None)
+    columns = _COLUMNS[view]
+    for number, (name, title) in enumerate(columns):
+        is_number = any(isinstance(row.get(name), (int, float)) for row in rows)
+        table.add_column(title, justify="right" if is_number else "left", no_wrap=True, overflow="ellipsis")
+        if not number:
+            table.columns[0].ratio = 1 if height is not None else None
+    shown = rows if height is None else rows[: max(height - 1, 0)]
+    for row in shown:
+        if row.get("error"):
+            table.add_row(Text(f"{row['node']}: {row['error']}"), style="red")
+        else:
+            table.add_row(*(Text(_cell(name, row.get(name))) for name, _ in columns), style=_style(view, row))
+    return table
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    text = _FORMATS[name](value) if name in _FORMATS else str(value)
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _style(view: str, row: Mapping[str, Any]) -> str:
+    if view == "nodes":
+        return "yellow" if (row["worst_lag"] or 0) > 0.5 or (row["blocked"] and row["messages"]) else ""
+    return "yellow" if view == "ports" and row["state"] == "blocked" and row["messages"] else ""
+
+
+class _Screen:
+    """The full screen.
+
+    Args:
+        sampler: What looks.
+        interval: Seconds between two looks.
+        view: What to show first.
+    """
+
+    def __init__(self, sampler: Sampler, interval: float, view: str) -> None:
+        self._sampler = sampler
+        self._interval = interval
+        self._view = view
+        self._sample = Sample()
+        self._is_over = False
+
+    def show(self) -> None:
+        """Show it until somebody has had enough. Switches."""
+        import gevent  # noqa: PLC0415
+        from gevent.event import Event  # noqa: PLC0415
+        from rich.live import Live  # noqa: PLC0415
+
+        pressed = Event()
+        out = console()
+        # No refreshing thread: this program is one loop.
+        with _keys() as descriptor, Live(console=out, screen=True, auto_refresh=False) as live:
+            reader = gevent.spawn(self._read_keys, descriptor, pressed)
+            looking: Any = None  # a greenlet
+            try:
+                while not self._is_over:
+                    looking = gevent.spawn(self._sampler.take)
+                    is_looking = True
+                    due = time.monotonic() + self._interval
+                    while not self._is_over:
+                        pressed.clear()
+                        live.update(self._draw(out.size.height), refresh=True)
+                        left = due - time.monotonic()
+                        if is_looking:
+                            waited: list[Any] = [looking, pressed]
+                            gevent.wait(waited, count=1)
+                            if looking.ready():
+                                self._sample, is_looking = looking.get(), False
+                        elif left <= 0:
+                            break
+                        else:
+                            pressed.wait(left)
+            except KeyboardInterrupt:
+                pass  # as good as q
+            finally:
+                gevent.killall([greenlet for greenlet in (reader, looking) if greenlet is not None])
+
+    def _read_keys(self, descriptor: int, pressed: Any) -> None:
+        from gevent.socket import wait_read  # noqa: PLC0415
+
+        while not self._is_over:
+            wait_read(descriptor)
+            keys = os.read(descriptor, 100).decode(errors="replace").lower()
+            for key in keys:
+                if key in ("q", "\x1b", "\x03") and (key != "\x1b" or len(keys) == 1):
+                    self._is_over = True
+                self._view = next((view for view in VIEWS if view.startswith(key)), self._view)
+            self._is_over = self._is_over or not keys  # the terminal is gone
+            pressed.set()
+
+    def _draw(self, height: int) -> RenderableType:
+        from rich.console import Group  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        nodes = [row for row in self._sample.nodes if not row["error"]]
+        total = _sum(nodes, "in_rate")
+        head = Text(f"aemp top  {time.strftime('%H:%M:%S')}  ", style="bold")
+        head.append(f"{len(self._sample.nodes)} nodes, {sum(row['ports'] for row in nodes)} ports", style="not bold")
+        if total is not None:
+            head.append(f", {total:,.0f} messages/s", style="not bold")
+        foot = Text("  ".join(f"[{view[0]}] {view}" for view in VIEWS) + "  [q] quit", style="dim")
+        body: RenderableType = (
+            Text("looking…") if not self._sample.nodes else draw(self._sample, self._view, height - 3)
+        )
+        return Group(head, foot, body)
+
+
+@contextmanager
+def _keys() -> Generator[int, None, None]:
+    """Have keys arrive as they are pressed, and unseen; yield where."""
+    import termios  # noqa: PLC0415
+    import tty  # noqa: PLC0415
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor)
+        yield descriptor
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""A home of one's own for each test: no settings, and no profile file but the one that the test makes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.helpers import Command
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, where ``config.json`` is the profile file."""
+    for name in [name for name in os.environ if name.startswith("AEMP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AEMP_CONFIG", str(tmp_path / "config.json"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def command(home: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command in this process."""
+    return Command(home, capsys)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""Values on the command line, tables and JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from aemp_gevent.cli.arguments import parse_value
+from aemp_gevent.cli.output import print_json, print_table
+
+ROWS = [{"node": "one", "ports": 3, "more": [1]}, {"node": "[red]two[/red]\x1b[1m", "ports": 12, "more": None}]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("hello", "hello"),
+        ("", ""),
+        ("12", 12),
+        ("-1.5e3", -1500.0),
+        ("007", "007"),
+        ("1.", "1."),
+        ("-", "-"),
+        ("true", True),
+        ("null", None),
+        ("True", "True"),
+        ("NaN", "NaN"),
+        ('"12"', "12"),
+        ("[1, null]", [1, None]),
+        ('{"a": {}}', {"a": {}}),
+        ("127.0.0.1:4040#port", "127.0.0.1:4040#port"),
+    ],
+)
+def test_text_means(text: str, value: Any) -> None:
+    found = parse_value(text)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("text", ["[1", '{"a"}', '"open'])
+def test_broken_json_is_no_text(text: str) -> None:
+    with pytest.raises(ValueError, match="to mean the text, write"):
+        parse_value(text)
+
+
+def test_rows_become_a_table_without_colours_or_tricks(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(ROWS, ("node", "ports"))
+    assert capsys.readouterr().out == (
+        "node                   ports\n"
+        "one                        3\n"
+        "[red]two[/red]\\x1b[1m     12\n"
+    )  # fmt: skip
+
+
+def test_rows_become_json_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(ROWS, ("node",), as_json=True)
+    assert json.loads(capsys.readouterr().out) == ROWS
+
+
+def test_nothing_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([], ("node",), empty="no nodes")
+    assert capsys.readouterr().out == "no nodes\n"
+    print_table([], ("node",), as_json=True, empty="no nodes")
+    assert capsys.readouterr().out == "[]\n"
+
+
+def test_what_json_cannot_say_is_shown_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"b": b"\x00"})
+    assert json.loads(capsys.readouterr().out) == {"b": "b'\\x00'"}
+
+
+def test_colours_on_a_terminal_only_and_not_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    from aemp_gevent.cli import output
+
+    for variables, expected in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)):
+        with monkeypatch.context() as patch:
+            for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+                patch.delenv(name, raising=False)
+            patch.setenv("TERM", "xterm-256color")
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            patch.setattr("sys.stdout.isatty", lambda: True)
+            printer = output.console()
+            with printer.capture() as captured:
+                printer.print("text", style="red")
+            assert ("\x1b[31m" in captured.get()) is expected, variables

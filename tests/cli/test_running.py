@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: MIT
+"""``aemp run`` as supervisors see it: a process that starts, is ready, reloads, drains and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from gevent import socket
+
+from aemp_gevent import AempError
+from aemp_gevent.node import Node
+from tests.cli.helpers import AEMP, aemp, environment
+from tests.helpers import wait_until
+from tests.networking import SECRET, MakeNode, line_of, node_factory
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 30.0
+
+SHOP = """
+import os, gevent
+from aemp_gevent import *
+
+def echo(group="echo"):
+    grp_reg(group)
+    serve(SELF(), echo=lambda text: text, where=lambda: SELF())
+
+def slow():
+    grp_reg("slow")
+    def work(text):
+        with open("begun", "w"):
+            pass
+        gevent.sleep(1)
+        return text
+    serve(SELF(), work=work)
+
+def busy():
+    grp_reg("busy")
+    serve(SELF(), work=lambda: gevent.sleep(1000))
+
+def fragile(times):
+    with open("starts", "a") as file:
+        file.write("x")
+    if os.stat("starts").st_size <= times:
+        raise RuntimeError("on purpose")
+    grp_reg("fragile")
+
+def short():
+    kil(SELF())
+"""
+
+
+@pytest.fixture(autouse=True)
+def shop(home: Path) -> None:
+    (home / "shop.py").write_text(SHOP)
+    (home / "config.json").write_text("{}")
+
+
+@pytest.fixture
+def make_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeNode]:
+    monkeypatch.setenv("AEMP_CONFIG", os.devnull)  # theirs, not ours
+    with node_factory() as make:
+        yield make
+
+
+class Running:
+    """A node that ``aemp run`` runs.
+
+    Attributes:
+        id: Its ID.
+        process: The process.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self.process = process
+        self._log = log
+        self.id = line_of(process)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def logs(self, text: str) -> str:
+        """Wait until it has logged a text; return the line."""
+        wait_until(lambda: text in self.log, within=PATIENCE, show=lambda: self.log)
+        return next(line for line in self.log.splitlines() if text in line)
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """End it, and return its exit code."""
+        self.send(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        wait_until(lambda: self.process.poll() is not None, within=PATIENCE, show=lambda: self.log)
+        return self.process.returncode
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(home: Path) -> Generator[Start, None, None]:
+    """Run a node; it is killed in the end."""
+    with contextlib.ExitStack() as stack:
+
+        def run(*args: str, **variables: str) -> Running:
+            log = home / "log"
+            process = subprocess.Popen(
+                [*AEMP, "run", *args],
+                env=environment(home, AEMP_SECRET=variables.pop("AEMP_SECRET", SECRET), **variables),
+                stdout=subprocess.PIPE,
+                stderr=stack.enter_context(log.open("w")),
+                text=True,
+            )
+            stack.callback(process.communicate)
+            stack.callback(process.kill)
+            return Running(process, log)
+
+        yield run
+
+
+def ask(node: Node, port: str, *message: Any) -> Any:
+    return node.call(port, *message, timeout=PATIENCE)
+
+
+def members(node: Node, group: str) -> list[str]:
+    with contextlib.suppress(AempError):
+        return sorted(node.db_keys(group, timeout=PATIENCE))
+    return []
+
+
+def only(node: Node, group: str) -> str:
+    """Wait for a group to have one member, and return it."""
+    (member,) = wait_until(lambda: members(node, group), within=PATIENCE)
+    return member
+
+
+def http(address: tuple[str, int], path: str) -> tuple[int, str]:
+    """Ask a health port; return status and text."""
+    with socket.create_connection(address, PATIENCE) as to:
+        to.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: to.recv(4096), b"")).decode()
+    head, _, body = answer.partition("\r\n\r\n")
+    return int(head.split()[1]), body.strip()
+
+
+# --- starting ------------------------------------------------------------------------------
+
+
+def test_node_runs_its_services_and_others_can_ask_them(start: Start, make_node: MakeNode) -> None:
+    running = start("--nodeid", "127.0.0.1:0", "--service", "shop.echo", "--service", '["shop.echo", "other"]')
+    node = make_node("127.0.0.1:0", running.id)
+    assert ask(node, only(node, "echo"), "echo", "hello") == "hello"
+    assert only(node, "other").startswith(running.id + "#")
+    assert running.end() == 0
+
+
+def test_profile_and_options_say_what_it_is(start: Start, home: Path, make_node: MakeNode) -> None:
+    aemp(home, "setsecret", SECRET, "profile", "shop", "setservices", "shop.echo", "setbinds", "127.0.0.1:0")
+    seed = make_node("127.0.0.1:0")
+    running = start(
+        "shop", "--nodeid", "backend/%u", "--seed", seed.NODE(), "--set", "monitor_timeout=7", AEMP_SECRET=""
+    )
+    assert running.id.startswith("backend/")
+    assert only(seed, "echo").startswith(running.id + "#")
+    assert running.end() == 0
+
+
+WRONG = [
+    (["--service", "shop.ecko"], 2, "setting 'services' cannot be 'shop.ecko'"),
+    (["--service", "[1"], 2, "it begins like JSON"),
+    (["--nodeid", "a b"], 2, "setting 'nodeid' cannot be 'a b'"),
+    (["--bind", "*:x"], 2, "setting 'binds' cannot be"),
+    (["--set", "x"], 2, "--set wants NAME=VALUE"),
+    (["--set", "monitor_timeot=3"], 2, "did you mean 'monitor_timeout'?"),
+    (["nix"], 2, "no profile 'nix'"),
+    (["--secret", "a", "--secret-file", "b"], 2, "say the same"),
+    (["--secret-file", "nowhere"], 1, "--secret-file nowhere: No such file or directory"),
+    (["--health-port", "x"], 2, "--health-port is PORT or HOST:PORT"),
+    (["--log-level", "loud"], 2, "'loud' is not one of"),
+    (["--ready-file", "nowhere/ready"], 1, "nowhere/ready"),
+]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "why"), WRONG, ids=lambda value: " ".join(value) if type(value) is list else ""
+)
+def test_what_cannot_run_says_so_in_one_line(home: Path, args: list[str], code: int, why: str) -> None:
+    done = aemp(home, "run", "--nodeid", "127.0.0.1:0", *args, check=False, env={"AEMP_SECRET": SECRET})
+    complaint = done.stderr.splitlines()[-1]
+    assert (done.returncode, done.stdout) == (code, "")
+    assert complaint.startswith("aemp")
+    assert why in complaint
+
+
+def test_place_that_is_taken_is_told(home: Path, make_node: MakeNode) -> None:
+    node = make_node("127.0.0.1:0")
+    done = aemp(home, "run", "--nodeid", node.NODE(), check=False, env={"AEMP_SECRET": SECRET})
+    assert done.returncode == 1
+    assert f"cannot listen on {node.NODE()}" in done.stderr
+
+
+# --- ready ---------------------------------------------------------------------------------
+
+
+def test_ready_file_is_there_while_it_is_ready(start: Start, home: Path) -> None:
+    ready = home / "ready"
+    ready.write_text("of a process that was killed")
+    running = start("--nodeid", "127.0.0.1:0", "--ready-file", "ready")
+    wait_until(lambda: ready.exists() and ready.read_text() == running.id + "\n", within=PATIENCE)
+    assert running.end() == 0
+    assert not ready.exists()
+
+
+def test_probes_tell_how_it_is(start: Start, home: Path) -> None:
+    args = ("--service", '["shop.fragile", 1]', "--health-port", "127.0.0.1:0")
+    running = start("--nodeid", "127.0.0.1:0", *args)
+    address = ("127.0.0.1", int(running.logs("probes are answered on port").split()[-1]))
+    running.logs("is started again in 1 s")
+    assert http(address, "/readyz") == (503, "crashed, and to be started again: shop.fragile")
+    assert http(address, "/livez") == (200, "alive")
+    assert http(address, "/")[0] == 404
+    wait_until(lambda: http(address, "/readyz") == (200, "ready"), within=PATIENCE)
+    assert running.end() == 0
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_systemd_is_told_of_everything(start: Start, home: Path, kind: str) -> None:
+    name = str(home / "notify") if kind == "path" else f"@aemp-{home}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(name.replace("@", "\0", 1) if kind == "abstract" else name)
+        notify.settimeout(PATIENCE)
+
+        def heard(text: str) -> str:
+            while text not in (found := notify.recv(4096).decode()):
+                pass
+            return found
+
+        running = start("--nodeid", "127.0.0.1:0", NOTIFY_SOCKET=name, WATCHDOG_USEC="200000")
+        assert heard("READY=1").splitlines() == ["READY=1", f"STATUS={running.id} is ready"]
+        heard("WATCHDOG=1")
+        heard("WATCHDOG=1")
+        running.send(signal.SIGHUP)
+        reloading = heard("RELOADING=1").splitlines()
+        assert reloading[1].startswith("MONOTONIC_USEC=")
+        heard("READY=1")
+        running.send(signal.SIGTERM)
+        heard("STOPPING=1")
+        assert running.wait() == 0
+
+
+# --- crashing ------------------------------------------------------------------------------
+
+
+def test_crashed_service_is_started_again_and_the_others_go_on(start: Start, make_node: MakeNode) -> None:
+    running = start("--nodeid", "127.0.0.1:0", "--service", '["shop.fragile", 2]', "--service", "shop.echo")
+    node = make_node("127.0.0.1:0", running.id)
+    echo = only(node, "echo")
+    running.logs("the service shop.fragile is started again in 2 s")
+    assert only(node, "fragile")
+    assert only(node, "echo") == echo
+    assert "again in 1 s" in running.log
+    assert running.end() == 0
+
+
+def test_service_that_ends_by_itself_is_not_started_again(start: Start) -> None:
+    running = start("--nodeid", "127.0.0.1:0", "--service", "shop.short")
+    running.logs("the service shop.short has ended")
+    assert "again" not in running.log
+    assert running.end() == 0
+
+
+# --- SIGHUP --------------------------------------------------------------------------------
+
+
+def test_sighup_starts_and_ends_services_and_takes_the_new_secret(
+    start: Start, home: Path, make_node: MakeNode
+) -> None:
+    aemp(home, "setsecret", SECRET, "profile", "p", "setnodeid", "127.0.0.1:0")
+    aemp(home, "profile", "p", "setservices", '["shop.echo", ["shop.echo", "leaving"]]')
+    running = start("p", AEMP_SECRET="")
+    node = make_node("127.0.0.1:0", running.id)
+    echo, leaving = only(node, "echo"), only(node, "leaving")
+    reasons: list[tuple[Any, ...]] = []
+    node.mon(leaving, lambda *reason: reasons.append(reason))
+    services = '["shop.echo", ["shop.echo", "coming"]]'
+    aemp(home, "setsecret", "another", "profile", "p", "setservices", services, "set", "monitor_timeout", "7")
+    running.send(signal.SIGHUP)
+    running.logs("reloaded")
+    running.logs("only a restart changes these settings: monitor_timeout")
+    assert only(node, "coming")
+    wait_until(lambda: reasons == [()], within=PATIENCE, show=lambda: reasons)
+    assert members(node, "leaving") == []
+    assert only(node, "echo") == echo, "the service that was there already is left alone"
+    newcomer = make_node("127.0.0.1:0", running.id, secret="another")
+    assert ask(newcomer, echo, "echo", "hello") == "hello"
+    assert running.end() == 0
+
+
+def test_reloading_that_fails_changes_nothing(start: Start, home: Path, make_node: MakeNode) -> None:
+    secret = home / "secret"
+    secret.write_text(SECRET + "\n")
+    args = ("--nodeid", "127.0.0.1:0", "--secret-file", "secret", "--service", "shop.echo")
+    running = start(*args, AEMP_SECRET="")
+    secret.unlink()
+    running.send(signal.SIGHUP)
+    running.logs("reloading failed, and everything goes on as before: --secret-file secret: No such file")
+    (home / "config.json").write_text("{")
+    secret.write_text("another")
+    running.send(signal.SIGHUP)
+    running.logs("it is no JSON")
+    node = make_node("127.0.0.1:0", running.id)
+    assert ask(node, only(node, "echo"), "echo", "hello") == "hello"
+    (home / "config.json").write_text("{}")
+    running.send(signal.SIGHUP)
+    running.logs("INFO reloaded")
+    newcomer = make_node("127.0.0.1:0", running.id, secret="another")
+    assert ask(newcomer, only(newcomer, "echo"), "echo", "hello") == "hello"
+    assert running.end() == 0
+
+
+# --- SIGTERM -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_begun_is_finished_and_nobody_finds_it_any_more(
+    start: Start, home: Path, make_node: MakeNode, number: int
+) -> None:
+    running = start("--nodeid", "127.0.0.1:0", "--service", "shop.slow")
+    node = make_node("127.0.0.1:0", running.id)
+    slow = only(node, "slow")
+    first = gevent.spawn(ask, node, slow, "work", "one")
+    second = gevent.spawn(ask, node, slow, "work", "two")
+    wait_until((home / "begun").exists, within=PATIENCE)
+    reasons: list[tuple[Any, ...]] = []
+    node.mon(slow, lambda *reason: reasons.append(reason))
+    running.send(number)
+    wait_until(lambda: members(node, "slow") == [], within=PATIENCE)
+    assert not reasons, "it is still there, only nobody is sent to it"
+    assert (first.get(timeout=PATIENCE), second.get(timeout=PATIENCE)) == ("one", "two")
+    assert running.wait() == 0
+    wait_until(lambda: reasons, within=PATIENCE)
+    assert reasons == [("shutdown", running.id)]
+
+
+def test_who_does_not_finish_is_not_waited_for_longer_than_is_said(start: Start, make_node: MakeNode) -> None:
+    running = start("--nodeid", "127.0.0.1:0", "--service", "shop.busy", "--drain", "0.2")
+    node = make_node("127.0.0.1:0", running.id)
+    node.snd(only(node, "busy"), "work")
+    node.call_async(only(node, "busy"), "work", timeout=None)
+    gevent.sleep(0)
+    assert node.syncal(PATIENCE, running.id, "time"), "and so what was sent before has arrived"
+    assert running.end() == 0
+    running.logs("some ports were still at work after 0.2 s")
+
+
+def test_second_signal_ends_it_at_once(start: Start, make_node: MakeNode) -> None:
+    running = start("--nodeid", "127.0.0.1:0", "--service", "shop.busy", "--drain", "1000")
+    node = make_node("127.0.0.1:0", running.id)
+    waiting = gevent.spawn(node.call, only(node, "busy"), "work", timeout=None)
+    assert node.syncal(PATIENCE, running.id, "time")
+    running.send(signal.SIGTERM)
+    running.logs("signal 15: ending")
+    running.send(signal.SIGTERM)
+    assert running.wait() == 128 + signal.SIGTERM
+    waiting.kill()

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Services that crash are started again after longer and longer waits, and others are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+
+import gevent
+import pytest
+
+from aemp_gevent import SELF
+from aemp_gevent.cli import supervising
+from aemp_gevent.cli.supervising import Supervisor
+from aemp_gevent.node import Node
+from aemp_gevent.services import Service
+from tests.helpers import wait_until
+from tests.networking import MakeNode, node_factory
+
+SECOND = 0.02
+
+
+@pytest.fixture(autouse=True)
+def short_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all take a fiftieth of the time."""
+    monkeypatch.setattr(supervising, "FIRST_DELAY", supervising.FIRST_DELAY * SECOND)
+    monkeypatch.setattr(supervising, "MAX_DELAY", 8 * SECOND)
+    monkeypatch.setattr(supervising, "LONG_LIFE", 30 * SECOND)
+
+
+@pytest.fixture
+def private() -> Iterator[Node]:
+    with node_factory() as make:
+        yield _private(make)
+
+
+def _private(make: MakeNode) -> Node:
+    return make(None)
+
+
+def test_waits_double_up_to_the_longest(private: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    later = gevent.spawn_later
+    monkeypatch.setattr(supervising.gevent, "spawn_later", lambda s, f: (delays.append(s), later(0, f))[1])
+
+    def crash() -> None:
+        raise RuntimeError("on purpose")
+
+    supervisor = Supervisor(private, lambda: None)
+    supervisor.become([Service("crash", crash, ())])
+    wait_until(lambda: len(delays) >= 6)
+    supervisor.become([])
+    assert [round(delay / SECOND) for delay in delays[:6]] == [1, 2, 4, 8, 8, 8]
+
+
+def test_who_lived_long_begins_anew(private: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float] = []
+    later = gevent.spawn_later
+    monkeypatch.setattr(supervising.gevent, "spawn_later", lambda s, f: (delays.append(s), later(0, f))[1])
+    now = [monotonic()]
+    monkeypatch.setattr(supervising, "monotonic", lambda: now[0])
+    started: list[str] = []
+
+    def work() -> None:
+        started.append(str(SELF()))
+
+    supervisor = Supervisor(private, lambda: None)
+    supervisor.become([Service("work", work, ())])
+    for number, life in enumerate((0, 0, 2 * supervising.LONG_LIFE, 0)):
+        wait_until(lambda number=number: len(started) == number + 1)
+        now[0] += life
+        private.kil(started[-1], "on purpose")
+    wait_until(lambda: len(started) == 5)
+    supervisor.become([])
+    assert [round(delay / SECOND) for delay in delays] == [1, 2, 1, 2]
+
+
+def test_becoming_leaves_alone_what_is_wanted_still(private: Node) -> None:
+    started: list[tuple[str, tuple[object, ...]]] = []
+
+    def work(*args: object) -> None:
+        started.append((str(SELF()), args))
+
+    def service(*args: object) -> Service:
+        return Service("work", work, args)
+
+    supervisor = Supervisor(private, lambda: None)
+    supervisor.become([service({"a": []}), service(1), service(1)])
+    wait_until(lambda: len(started) == 3)
+    first, one, other = (port for port, _args in started)
+    supervisor.become([service(1), service({"a": []}), service(2)])
+    wait_until(lambda: len(started) == 4)
+    assert started[3][1] == (2,)
+    wait_until(lambda: not (private.find(one) and private.find(other)))
+    assert private.find(first)
+    assert private.find(one) or private.find(other), "one of two that are the same"
+    supervisor.become([])
+    wait_until(lambda: not any(private.find(port) for port, _args in started))
+    assert supervisor.down == []
+
+
+def test_who_waits_to_be_started_again_is_down_and_can_be_stopped(private: Node) -> None:
+    changes: list[list[str]] = []
+    started: list[int] = []
+
+    def crash() -> None:
+        started.append(1)
+        raise RuntimeError("on purpose")
+
+    supervisor = Supervisor(private, lambda: changes.append(supervisor.down))
+    supervisor.become([Service("crash", crash, ())])
+    wait_until(lambda: ["crash"] in changes)
+    supervisor.let_be()
+    count = len(started)
+    gevent.sleep(20 * SECOND)  # nothing is to happen
+    assert len(started) == count
+    supervisor.become([Service("crash", crash, ())])
+    assert len(started) == count, "it is over"

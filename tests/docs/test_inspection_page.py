@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""The page about looking into nodes says everything that nodes tell, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from aemp_gevent.logcatcher import _KEYS
+from tests.networking import node_factory
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "inspection.md").read_text()
+
+
+def keys_of_tables() -> list[set[str]]:
+    found: list[set[str]] = []
+    for line in PAGE.splitlines():
+        if line.startswith("| key |"):
+            found.append(set())
+        elif line.startswith("| `"):
+            found[-1].update(re.findall(r"`(\w+)`", line.split("|")[1]))
+    return found
+
+
+def test_page_has_every_key() -> None:
+    node_keys, link_keys, port_keys, record_keys = keys_of_tables()
+    with node_factory() as make:
+        one, two = make(), make()
+        one.port()
+        assert two.syncal(10, one.NODE(), "time")
+        found = two.call(one.NODE(), "inspect", ["links", "ports", "families"])
+    assert node_keys == {*found, "error"}
+    assert link_keys == set(found["links"][0])
+    assert port_keys == set(found["ports"][0])
+    assert record_keys == {*_KEYS, "left_out"}

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""Reading the settings anew while the node is up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from aemp_gevent.errors import InvalidSettingError, UsageError
+from tests.helpers import wait_until
+from tests.networking import SECRET, WAIT, Deaths, MakeNode, node_factory
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+def test_new_secret_is_for_new_links_and_those_that_are_up_stay(make_node: MakeNode) -> None:
+    node = make_node("127.0.0.1:0")
+    friend = make_node("127.0.0.1:0", node.NODE())
+    wait_until(lambda: node.up_nodes() == [friend.NODE()])
+    assert node.reload(nodeid="127.0.0.1:0", seeds=[], secret=["another", SECRET]) == []
+    newcomer = make_node("127.0.0.1:0", node.NODE(), secret="another")
+    wait_until(lambda: newcomer.up_nodes() == [node.NODE()], within=WAIT)
+    node.reload(nodeid="127.0.0.1:0", seeds=[], secret="third")
+    late = make_node("127.0.0.1:0", node.NODE(), secret="another")
+    assert late.wait_for_seeds(WAIT)
+    assert late.up_nodes() == []
+    assert sorted(node.up_nodes()) == sorted([friend.NODE(), newcomer.NODE()])
+
+
+def test_new_rules_hold_for_peers_that_are_there(make_node: MakeNode) -> None:
+    node = make_node("127.0.0.1:0")
+    friend = make_node("127.0.0.1:0", node.NODE())
+    one, two = node.port(), node.port()
+    died, lived = Deaths(), Deaths()
+    friend.mon(one, died)
+    friend.mon(two, lived)
+    friend.kil(one, "first")
+    assert died.wait() == ("first",)
+    given = {"nodeid": "127.0.0.1:0", "seeds": [], "secret": SECRET}
+    assert node.reload(**given, rules=[{"peer": "*", "kill": False}]) == []
+    friend.kil(two, "second")
+    wait_until(lambda: node.refusals.get("kill") == 1, within=WAIT)
+    node.reload(**given)
+    friend.kil(two, "third")
+    assert lived.wait() == ("third",)
+
+
+def test_slaves_are_judged_anew_with_their_masters(make_node: MakeNode) -> None:
+    node = make_node("127.0.0.1:0")
+    master = make_node("127.0.0.1:0", node.NODE())
+    slave = make_node("slave/s", master.NODE())
+    port = node.port()
+    assert slave.syncal(WAIT, node.NODE(), "time")
+    node.reload(nodeid="127.0.0.1:0", seeds=[], secret=SECRET, rules=[{"peer": master.NODE(), "kill": False}])
+    slave.kil(port, "by way of my master")
+    wait_until(lambda: node.refusals.get("kill") == 1, within=WAIT)
+
+
+def test_what_needs_a_restart_is_named_and_stays(make_node: MakeNode) -> None:
+    node = make_node("127.0.0.1:0")
+    fixed = node.reload(
+        nodeid="elsewhere", seeds=["127.0.0.1:9"], secret=SECRET, monitor_timeout=3, secure=True, services=["x"]
+    )
+    assert fixed == ["nodeid", "seeds", "monitor_timeout"]
+    assert node.settings is not None
+    assert (node.settings.monitor_timeout, node.settings.secure, node.settings.seeds) == (30.0, True, ())
+
+
+def test_error_leaves_everything_as_it_was(make_node: MakeNode) -> None:
+    node = make_node("127.0.0.1:0")
+    before = node.settings
+    with pytest.raises(InvalidSettingError, match="monitor_timeout"):
+        node.reload(secret="another", monitor_timeout="x")
+    assert node.settings is before
+
+
+def test_node_that_is_not_initialised_has_nothing_to_reload(make_node: MakeNode) -> None:
+    with pytest.raises(UsageError, match="initialised"):
+        make_node(None).reload(secret=SECRET)
