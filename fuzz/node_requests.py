@@ -224,7 +224,13 @@ class Victim:
         self._node = Node(carrier=self._door)
         fence = {"peer": FENCED, "spawn": False, "kill": False, "directory": "none", "relay": False}
         self._node.configure(
-            nodeid=VICTIM, secret=SECRET, cert=_CERTIFICATE, rules=[fence], allow_spawn=["os.nothing"], max_message_bytes=10_000, seeds=[]
+            nodeid=VICTIM,
+            secret=SECRET,
+            cert=_CERTIFICATE,
+            rules=[fence],
+            allow_spawn=["os.nothing"],
+            max_message_bytes=10_000,
+            seeds=[],
         )
         self._witness = Caller(self._door, WITNESS, "msgpack")
         self._left = FRESH_EVERY
