@@ -222,7 +222,8 @@ class Victim:
     def _begin(self) -> None:
         self._door = Door()
         self._node = Node(carrier=self._door)
-        fence = {"peer": FENCED, "spawn": False, "kill": False, "directory": "none", "relay": False}
+        nothing = dict.fromkeys(("spawn", "kill", "relay", "inspect"), False)
+        fence = {"peer": FENCED, **nothing, "directory": "none"}
         self._node.configure(
             nodeid=VICTIM,
             secret=SECRET,

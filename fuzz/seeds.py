@@ -79,6 +79,8 @@ ASKED: list[list[Any]] = [
     ["eval", "1 + 1", f"{FREE}#r"],
     ["eval", "__import__('sys').modules['fuzz.node_requests'].forbidden()"],
     ["devnull", 1],
+    ["inspect", "links", f"{FREE}#r"],
+    ["log", "DEBUG", f"{WITNESS}#r"],
     ["bye"],
     ["idle"],
     ["stay"],
