@@ -38,6 +38,8 @@ SLICE_SECONDS = 0.0001
 """How long requests of one peer are handled before others have their turn. A loop's turn costs a tenth of
 it, a request 2 to 70 microseconds, and there may be 30,000 in one read."""
 
+JOBS_AT_ONCE = 8
+"""How many jobs, such as functions to call, a peer's requests may queue before others have their turn."""
 
 _SPAWN = "AnyEvent::MP::_spawn"
 
@@ -217,12 +219,17 @@ class Link:
 
     def _shake(self, data: memoryview) -> None:
         # In pieces: who has proved nothing is not to choose how much of a read is copied.
+        was_secure = self._secure is not None
         for begin in range(0, len(data), MAX_LINE_BYTES):
+            rest = data[begin + MAX_LINE_BYTES :]
             self._shake_piece(bytes(data[begin : begin + MAX_LINE_BYTES]))
             if self.closed:
                 return
             if self.is_up:
-                self._take_behind(data[begin + MAX_LINE_BYTES :])
+                self._take_behind(rest)
+                return
+            if self._secure is not None and not was_secure:
+                self._begin_with(rest)
                 return
 
     def _shake_piece(self, data: bytes) -> None:
@@ -246,13 +253,19 @@ class Link:
         """Have everything from here on go through TLS, beginning with what came behind the greeting."""
         assert self._make_tls is not None  # our greeting offers TLS
         rest = self._handshake.take_rest()
-        self.received -= len(rest)
         hub = self._scheduler.hub
         self._secure = TlsTransport(self.transport, self._make_tls(is_client), hub, self._secured)
         self.transport = self._secure
         self._other_writes = 0
         self._secure.start(self)
-        self._secure.on_data(memoryview(rest))
+        self._begin_with(memoryview(rest))
+
+    def _begin_with(self, data: memoryview) -> None:
+        """Take what came in one read with the greeting, and is TLS's."""
+        assert self._secure is not None  # it has just begun
+        self.received -= len(data)
+        if not self.closed:
+            self._secure.on_data(data)
 
     def _secured(self, names: tuple[str, ...] | None) -> None:
         try:
@@ -383,7 +396,7 @@ class Link:
         # We run the pump ourselves, at once: asking the loop for it would cost a
         # callback a burst, and a loop iteration of latency.
         scheduler.pumped = True
-        turn_ends = 0.0
+        turn_ends, most_jobs = 0.0, 0
         count = 0
         try:
             iterator: Iterator[Any] = iter(packets)
@@ -410,7 +423,9 @@ class Link:
                 elif name:
                     scheduler.log_soon(logging.DEBUG, "dropped, there is no port %s%s: %r", prefix, name, packet)
                 else:
-                    turn_ends = turn_ends or perf_counter() + SLICE_SECONDS
+                    if not turn_ends:
+                        turn_ends = perf_counter() + SLICE_SECONDS
+                        most_jobs = len(scheduler.runq) + JOBS_AT_ONCE
                     self.owner.requested(self, packet)
                     if self.closed:
                         break
@@ -418,7 +433,7 @@ class Link:
                         # What came behind it in the same read waits as well.
                         self._held.extend(iterator)
                         break
-                    if perf_counter() > turn_ends:
+                    if perf_counter() > turn_ends or len(scheduler.runq) > most_jobs:
                         if turn_ends < 0 or not _spawns(packet):
                             self._let_others(iterator)
                             break

@@ -3,8 +3,8 @@
 
 All in one process and without a socket: what a peer says is handed to the link, as its
 transport would. One of the hostile peers may do what everybody may, the other is *fenced* in by a
-rule that allows nothing. Neither may run code. The third has a link that stays, and is answered
-whatever the others do.
+rule that allows nothing. Neither may run code. A stranger may come instead, who knows no secret. The third
+has a link that stays, and is answered whatever the others do.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from aemp_gevent.transport import Sink, Transport
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake
+from tests.authority import shared_certificate
 
 SECRET = "what all of them know"
 VICTIM, FREE, FENCED, WITNESS = "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4"
@@ -41,6 +42,8 @@ _LOG_LINE = 3000
 
 _ASKED_OF_US = {"", "devnull", "info", "mon1", "mon0", "kil0", "time", "via", "idle", "stay", "refused", "bye", "after"}
 """Requests that the node may make of the witness: its own, or harmless."""
+
+_CERTIFICATE = shared_certificate().pem()
 
 _calls: list[tuple[Any, ...]] = []
 
@@ -139,6 +142,13 @@ class Door:
         self.accepted = accepted
         return self
 
+    def come_in(self, name: str) -> Wire:
+        """Return a new connection with the node."""
+        assert self.accepted is not None
+        wire = Wire(name)
+        self.accepted(wire)
+        return wire
+
     def dial(self, endpoints: Sequence[Endpoint], timeout: float) -> Transport:
         raise OSError("nobody is there")
 
@@ -157,9 +167,7 @@ class Caller:
     """
 
     def __init__(self, door: Door, name: str, framing: str) -> None:
-        self.wire = Wire(name)
-        assert door.accepted is not None
-        door.accepted(self.wire)
+        self.wire = door.come_in(name)
         extras = (("provider", "aemp_gevent-0"), ("uniq", "once"), ("mproto", "1"), ("gproto", "1"))
         mine = Greeting(name, ("hmac_sha3_512",), (framing,), extras)
         shake = Handshake(mine, f"nonce of {name}", SECRET.encode())
@@ -214,9 +222,16 @@ class Victim:
     def _begin(self) -> None:
         self._door = Door()
         self._node = Node(carrier=self._door)
-        fence = {"peer": FENCED, "spawn": False, "kill": False, "directory": "none", "relay": False}
+        nothing = dict.fromkeys(("spawn", "kill", "relay", "inspect"), False)
+        fence = {"peer": FENCED, **nothing, "directory": "none"}
         self._node.configure(
-            nodeid=VICTIM, secret=SECRET, rules=[fence], allow_spawn=["os.nothing"], max_message_bytes=10_000, seeds=[]
+            nodeid=VICTIM,
+            secret=SECRET,
+            cert=_CERTIFICATE,
+            rules=[fence],
+            allow_spawn=["os.nothing"],
+            max_message_bytes=10_000,
+            seeds=[],
         )
         self._witness = Caller(self._door, WITNESS, "msgpack")
         self._left = FRESH_EVERY
@@ -231,7 +246,8 @@ class Victim:
         """Have the node hear what a peer says, and look what it does.
 
         Args:
-            data: The first byte: 1: the fenced peer says it, 2: in msgpack and not in JSON. The rest is the stream.
+            data: The first byte: 1: the fenced peer says it, 2: in msgpack and not in JSON, 4: a stranger does,
+                from the first byte of the connection on. The rest is the stream.
 
         Raises:
             Broken: It did what it must not.
@@ -258,11 +274,15 @@ class Victim:
         self._log.propagate = False
         self._log.setLevel(logging.DEBUG)
         try:
-            caller = Caller(self._door, FENCED if is_fenced else FREE, "msgpack" if bits & 2 else "json")
-            caller.wire.say(data[1:])
-            self._settle(caller.wire)
-            caller.wire.hang_up()
-            self._settle(caller.wire)
+            if bits & 4:
+                wire = self._door.come_in("a stranger")
+            else:
+                name = FENCED if is_fenced else FREE
+                wire = Caller(self._door, name, "msgpack" if bits & 2 else "json").wire
+            wire.say(data[1:])
+            self._settle(wire)
+            wire.hang_up()
+            self._settle(wire)
         finally:
             hub.handle_error = old  # type: ignore[method-assign]
             self._log.removeHandler(self._ears)

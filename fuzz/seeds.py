@@ -79,6 +79,8 @@ ASKED: list[list[Any]] = [
     ["eval", "1 + 1", f"{FREE}#r"],
     ["eval", "__import__('sys').modules['fuzz.node_requests'].forbidden()"],
     ["devnull", 1],
+    ["inspect", "links", f"{FREE}#r"],
+    ["log", "DEBUG", f"{WITNESS}#r"],
     ["bye"],
     ["idle"],
     ["stay"],
@@ -138,6 +140,14 @@ def seeds() -> dict[str, dict[str, bytes]]:
         packet = FRAMINGS[framing].encoder()(["", *request])
         name = "".join(letter if letter.isalnum() else "-" for letter in str(request[0]))
         made["requests"][f"{number:02}-{name}"] = bytes([flag | (number % 2)]) + packet
+    offer = b"\x04aemp;1;127.0.0.1:5;tls_sha3_512;msgpack;tls=1.0\n"
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)
+    made["requests"] |= {
+        "stranger-client": offer + b"!nonce\n" + hello,
+        "stranger-server": offer + b"~nonce\n" + hello,
+        "stranger-long": offer + b"!nonce\n" + b"\x16\x03\x01\x40\x00\x01\x00\xff\x00" + bytes(10_000),
+        "stranger-proof": offer.replace(b";tls=1.0", b"").replace(b"tls", b"hmac") + b"n\n" + _PROOF + b"\x90",
+    }
     made["requests"]["all"] = b"\x02" + b"".join(
         FRAMINGS["msgpack"].encoder()(["", *request])
         for request in ASKED

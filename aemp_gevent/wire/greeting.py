@@ -140,6 +140,12 @@ class Greeting:
         return self.provider is not None and not self.is_ours
 
 
+def is_greeting_so_far(data: bytes) -> bool:
+    """Return whether a greeting line may begin like this."""
+    word = PROTOCOL.encode()
+    return data.startswith(word[: len(data)])
+
+
 def parse_greeting(line: bytes) -> Greeting:
     """Read a greeting line, given without its line end.
 

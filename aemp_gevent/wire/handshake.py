@@ -20,7 +20,8 @@ or hang up (two links at once: :mod:`aemp_gevent.peer`).
 Everything a peer can do wrong raises :class:`~aemp_gevent.errors.GreetingError` (its
 first two lines), :class:`~aemp_gevent.errors.TlsError` (they offer no TLS where it is
 needed) or :class:`~aemp_gevent.errors.AuthenticationError` (what follows), and the
-object is useless from then on. Nothing it says before it is verified has any effect but the answers prescribed here.
+object is useless from then on. Nothing it says before it is verified has any effect but
+the answers prescribed here.
 
 Not here: deadlines, closing, TLS itself (:mod:`aemp_gevent.wire.tls`), and duplicate
 connections. Read :mod:`aemp_gevent.wire.greeting` and :mod:`aemp_gevent.wire.auth` for the lines.
@@ -36,7 +37,7 @@ from enum import Enum
 from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError, TlsError
 
 from . import auth
-from .greeting import MAX_LINE_BYTES, Greeting, parse_greeting
+from .greeting import MAX_LINE_BYTES, Greeting, is_greeting_so_far, parse_greeting
 
 
 class State(Enum):
@@ -352,6 +353,9 @@ class Handshake:
             if len(self._buffer) >= MAX_LINE_BYTES:
                 fault = GreetingError if self._state in _GREETING_STATES else AuthenticationError
                 raise fault(f"the peer sent a line of more than {MAX_LINE_BYTES} bytes")
+            if self._state is State.GREETING and not is_greeting_so_far(self._buffer):
+                # TLS, say: there may never be an end of the line, and nobody is to wait for it.
+                raise GreetingError(f"the peer does not speak aemp: it begins with {reprlib.repr(self._buffer)}")
             return None
         line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
         return line[:-1] if line.endswith(b"\r") else line

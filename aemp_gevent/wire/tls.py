@@ -30,9 +30,13 @@ from OpenSSL import SSL, crypto
 
 from aemp_gevent.errors import CertificateError, TlsError
 
-MAX_HANDSHAKE_BYTES = 64 * 1024
+MAX_HANDSHAKE_BYTES = 24 * 1024
 """What a peer may send until TLS is up. A chain of four certificates with RSA keys is 8 KiB; the rest would be
-memory that a stranger makes us use."""
+memory that a stranger makes us use: OpenSSL takes some 50 KiB for a connection, and keeps a
+message until all of it is there."""
+
+_PIECE_BYTES = 4 * 1024
+"""How much of that OpenSSL is given at once: its buffer grows to whatever is in it, and never shrinks."""
 
 NAME_PREFIX = "aemp:"
 """What a URI among a certificate's alternative names begins with when it names a node ID."""
@@ -215,23 +219,30 @@ class Tls:
         if self.has_ended or not data:
             return b""
         if not self.is_up:
-            self._shaken_bytes += len(data)
+            data = self._shake_with(data)
+        if data:
+            self._connection.bio_write(data)
+        return self._decrypt() if self.is_up else b""
+
+    def _shake_with(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Take what belongs to the handshake, and return what is left; a part of that may be taken already."""
+        while data and not self.is_up:
+            piece, data = data[:_PIECE_BYTES], data[_PIECE_BYTES:]
+            self._shaken_bytes += len(piece)
             if self._shaken_bytes > MAX_HANDSHAKE_BYTES:
                 raise TlsError(f"TLS is not up after {MAX_HANDSHAKE_BYTES} bytes")
-        self._connection.bio_write(data)
-        if not self.is_up and not self._shake():
-            return b""
-        return self._decrypt()
+            self._connection.bio_write(piece)
+            self._shake()
+        return data
 
-    def _shake(self) -> bool:
+    def _shake(self) -> None:
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
-            return False
+            return
         except SSL.Error as error:
             raise self._failed(error) from None
         self.is_up = True
-        return True
 
     def _decrypt(self) -> bytes:
         pieces: list[bytes] = []

@@ -238,6 +238,20 @@ def test_a_peer_that_does_wrong_is_refused_however_it_is_cut(
         handshake.prove()
 
 
+@pytest.mark.parametrize("data", [b"\x16\x03\x01", b"G", b"aeMp", b"aemp"[:3] + b"\x00", b"\xff" * 100], ids=repr)
+def test_what_does_not_begin_like_a_greeting_is_refused_before_its_line_ends(data: bytes) -> None:
+    handshake = started()
+    with pytest.raises(GreetingError, match="does not speak aemp"):
+        handshake.receive(data)
+
+
+@pytest.mark.parametrize("size", range(5))
+def test_beginning_of_a_greeting_is_waited_for(size: int) -> None:
+    handshake = started()
+    assert handshake.receive(THEIR_GREETING[:size]) == []
+    assert handshake.receive(THEIR_GREETING[size:])
+
+
 def test_our_own_token_sent_back_is_refused() -> None:
     handshake = started()
     handshake.receive(THEIR_GREETING)

@@ -382,10 +382,20 @@ def test_a_peer_cannot_go_on_shaking_for_ever(shared: Credentials) -> None:
             side.receive(b"\x16\x03\x01\x00\x01" + bytes([byte]))
 
 
-def test_a_flood_is_refused_before_it_is_looked_at(shared: Credentials) -> None:
+def hello(announced: int, size: int, kind: bytes = b"\x01") -> bytes:
+    """Return the beginning of a first message, the client's or (2) the server's, in records as large as they may be."""
+    body = kind + announced.to_bytes(3, "big") + bytes(size - 4)
+    pieces = [body[begin : begin + 16384] for begin in range(0, size, 16384)]
+    return b"".join(b"\x16\x03\x01" + len(piece).to_bytes(2, "big") + piece for piece in pieces)
+
+
+@pytest.mark.parametrize("cut", [1000, 10**6])
+def test_a_message_that_does_not_end_is_refused(shared: Credentials, cut: int) -> None:
     side = shared.connect(is_client=False)
+    data = hello(130_000, MAX_HANDSHAKE_BYTES + 1)
     with pytest.raises(TlsError, match="is not up after"):
-        side.receive(b"\x16" * (MAX_HANDSHAKE_BYTES + 1))
+        for begin in range(0, len(data), cut):
+            side.receive(data[begin : begin + cut])
 
 
 # --- texts that cannot be used ----------------------------------------------------
