@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from aemp_gevent.complaints import MAX_LINES
 from aemp_gevent.node import Node
 from tests.helpers import wait_until
 from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, node_factory
@@ -289,6 +290,19 @@ def test_bad_packet_loses_the_link_with_one_log_line(
     assert "127.0.0.1:9" in line
     assert victim.refusals == {"message": 1}
     assert inbox.messages in ([("before",)], []), "or the decoder refused the whole read"
+
+
+@pytest.mark.slow
+def test_peer_that_loses_its_link_again_and_again_does_not_fill_the_log(
+    victim: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    for _ in range(MAX_LINES + 20):
+        with RawPeer.dial(victim).shake() as peer:
+            peer.sock.sendall(b"\xc1")
+            assert peer.closed()
+    wait_until(lambda: victim.refusals == {"message": MAX_LINES + 20}, show=lambda: victim.refusals)
+    assert len(log_lines(caplog)) == MAX_LINES + 1
 
 
 BAD_JSON = {

@@ -424,6 +424,16 @@ def test_slave_node_applies_its_masters_rule_to_what_comes_through_it(make_node:
     assert deaths.wait()[:2] == ("spawn_refused", NOTE)
 
 
+@pytest.mark.parametrize("rule", ["slave/*", "10.0.0.9:1", "{master}"])
+def test_between_slaves_the_rules_for_both_masters_count(make_node: MakeNode, rule: str) -> None:
+    """What comes from another master's slave has gone through the hands of both."""
+    master = make_node()
+    name = rule.format(master=master.NODE())
+    slave = make_node("slave/s", master.NODE(), rules=[{"peer": name, "spawn": False}])
+    assert slave._network is not None
+    assert not slave._network.peer("slave/x@10.0.0.9:1").rights.spawn
+
+
 @pytest.mark.parametrize("rule", ["slave/*", "127.0.0.1:9"])
 def test_virtual_link_of_who_may_not_relay_is_refused_and_both_ends_told(make_node: MakeNode, rule: str) -> None:
     """Whether it is the slave or the other end."""
