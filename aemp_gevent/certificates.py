@@ -20,6 +20,9 @@ from aemp_gevent.wire.tls import Credentials
 
 _WARN_BEFORE = timedelta(days=14)
 
+_LONGEST_PATH = 255
+"""Of those that are shown in errors. A file with an elliptic key and its certificate is 1,100 characters of base64."""
+
 _Stamp = tuple[object, ...]
 
 _log = logging.getLogger("aemp_gevent")
@@ -88,7 +91,9 @@ class _Source:
         self._text = value.encode() if not value or "-----BEGIN" in value else None
         self._path = Path(value)
         self._is_secret = is_secret
-        self.where = f"setting {name!r}" if self._text is not None else f"{name} file {self._path}"
+        # A key whose first line was lost, or that is in base64 once more, is no path to be shown.
+        self._may_be_path = self._text is None and value.isprintable() and len(value) <= _LONGEST_PATH
+        self.where = f"{name} file {self._path}" if self._may_be_path else f"setting {name!r}"
 
     def stamp(self) -> _Stamp | None:
         """Return something that is another when the file is."""
@@ -113,7 +118,10 @@ class _Source:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                 text = file.read()
         except (OSError, ValueError) as error:
-            raise CertificateError(self.where, getattr(error, "strerror", None) or str(error)) from None
+            why = getattr(error, "strerror", None) or str(error)
+            if not self._may_be_path:
+                why = f"it is neither the path of a file nor text in PEM form ({why})"
+            raise CertificateError(self.where, why) from None
         if self._is_secret and os.name == "posix" and mode & 0o077:
             why = f"it holds a private key, and others may read it (mode {mode:04o})"
             raise CertificateError(self.where, f"{why}: chmod 600 {shlex.quote(str(self._path))}")
