@@ -238,6 +238,7 @@ class Link:
         try:
             events = self._handshake.secured(names)
         except RemoteProtocolError as error:
+            self.is_refused = True
             self.fail(str(error))
             return
         self._act_on(events)
@@ -481,6 +482,11 @@ class Link:
             self.fail(f"the peer closed the connection during the handshake; is its {what} another one?")
 
     def on_broken(self, why: str) -> None:
+        if self._secure is not None and not self.is_up:
+            if self._secure.has_failed:
+                self.is_refused = True
+            elif self.protection:
+                why += "; or it did not let us in, and its log says why"
         self.fail(why)
 
     def on_room(self) -> None:

@@ -44,6 +44,8 @@ class TlsTransport:
         self.sent = inner.sent + inner.buffered
         self.arrived = 0
         """Bytes that came, encrypted."""
+        self.has_failed = False
+        """Whether TLS itself ended it: one side does not believe the other, or what came was no TLS."""
         self._inner = inner
         self._tls = tls
         self._hub = hub
@@ -74,7 +76,10 @@ class TlsTransport:
     def start(self, sink: Sink) -> None:
         self._sink = sink
         self._inner.start(self)
-        self._send_now(self._tls.start())
+        try:
+            self._send_now(self._tls.start())
+        except TlsError as error:
+            self._fail(error)
 
     def pause(self) -> None:
         self._inner.pause()
@@ -92,7 +97,7 @@ class TlsTransport:
         try:
             plain = tls.receive(data)
         except TlsError as error:
-            sink.on_broken(str(error))
+            self._fail(error)
             return
         if not was_up:
             self._send_now(tls.take())
@@ -109,6 +114,10 @@ class TlsTransport:
     def _hand_on(self, plain: bytes) -> None:
         if self._sink is not None:
             self._sink.on_data(memoryview(plain))
+
+    def _fail(self, error: TlsError) -> None:
+        self.has_failed = True
+        self.on_broken(str(error))
 
     def on_end(self) -> None:
         """The other side's end, which TLS has announced if nobody forged it."""
