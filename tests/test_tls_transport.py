@@ -156,6 +156,27 @@ def test_nodes_that_dial_each_other_at_once_lose_nothing(make_node: MakeNode, sh
         two.shutdown()
 
 
+@pytest.mark.parametrize("says", [pytest.param(b"", id="closes"), pytest.param(b"GET / HTTP/1.0\r\n", id="is-refused")])
+def test_spare_connection_that_is_closed_while_tls_comes_up_is_no_news(
+    make_node: MakeNode, shared: str, caplog: pytest.LogCaptureFixture, says: bytes
+) -> None:
+    """A node that dialled and was dialled closes one before we know it as its own; but who does wrong is news."""
+    caplog.set_level(logging.DEBUG)
+    node = make_node(secret=None, cert=shared)
+    with TlsPeer.dial(node, cert=shared) as peer, TlsPeer.dial(node, cert=shared) as spare:
+        peer.shake()
+        assert peer.answers()
+        spare.sock.sendall(spare.handshake.start() + says)
+        while not spare.handshake.receive(spare._read()):
+            pass
+        spare.sock.shutdown(1)
+        refused(caplog, "closed: ")
+        (level,) = {record.levelno for record in caplog.records if "closed: " in record.getMessage()}
+        assert level == (logging.WARNING if says else logging.DEBUG)
+        assert node.refusals == ({"handshake": 1} if says else {})
+        assert peer.answers()
+
+
 def test_goodbye_is_heard(make_node: MakeNode, shared: str) -> None:
     one, two = (make_node(secret=None, cert=shared) for _ in range(2))
     talk(one, two)
@@ -952,6 +973,20 @@ def replace(path: str, identity: Identity, *others: Identity) -> None:
     """Put another certificate in place, as whoever renews them does."""
     new = identity.write(Path(path + ".new"), *others)
     Path(new).rename(path)
+
+
+def test_new_certificate_of_another_node_is_told_of(
+    make_node: MakeNode, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = files.write(CA.issue(ANYWHERE), CA)
+    node = make_node(secret=None, cert=path)
+    other = make_node(secret=None, cert=files.write(CA.issue(ANYWHERE), CA))
+    replace(path, CA.issue("aemp:backend"), CA)
+    died = Deaths()
+    other.mon(f"{node.NODE()}#x", died)
+    refused(caplog, f"this node is {node.NODE()}, and its certificate is for backend")
+    died.wait()
+    refused(caplog, "certificate is for ('backend',)")
 
 
 def test_new_certificate_in_the_file_is_used_for_the_next_connection(make_node: MakeNode, files: Files) -> None:
