@@ -14,6 +14,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from gevent import socket
 
+from aemp_gevent import certificates
+from aemp_gevent.certificates import Certificate
 from aemp_gevent.errors import CertificateError, InvalidSettingError, TlsError
 from aemp_gevent.ids import parse_endpoint
 from aemp_gevent.link import Link
@@ -967,6 +970,19 @@ def test_what_cannot_be_used_is_refused_and_the_node_stays_private(
 def test_certificate_that_expires_soon_is_told_of(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
     make_node(secret=None, cert=shared_certificate(ends=DAY).pem())
     refused(caplog, "the certificate expires on")
+
+
+def test_certificate_that_has_become_old_is_told_of_once_a_day(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node may run for longer than its certificate is good for."""
+    certificate = Certificate(shared_certificate(ends=30 * DAY).pem())
+    begin = datetime.now(timezone.utc)
+    for hours in range(0, 32 * 24, 6):
+        monkeypatch.setattr(certificates, "_now", lambda: begin + timedelta(hours=hours))  # noqa: B023
+        certificate.current()
+    said = [record.getMessage().split(": ", 1)[1][: len("the certificate expires")] for record in caplog.records]
+    assert said == ["the certificate expires"] * 14 + ["the certificate expired"] * 2
 
 
 def replace(path: str, identity: Identity, *others: Identity) -> None:
