@@ -167,6 +167,11 @@ class Link:
         return self._secure.protocol if self._secure is not None else ""
 
     @property
+    def was_cut(self) -> bool:
+        """Whether the connection ended while TLS was coming up, or up, and nobody had done wrong."""
+        return self._secure is not None and self._secure.was_cut
+
+    @property
     def is_identified(self) -> bool:
         """Whether a certificate proved that the peer may have the node ID it says."""
         return self._handshake.is_identified

@@ -115,12 +115,12 @@ class Stranger:
             self._target.attempt_failed(why)
 
     def _is_spare(self, link: Link) -> bool:
-        """Return whether it did nothing wrong, and was closed while TLS came up, by who says that he has another.
+        """Return whether it was closed while TLS came up by who says that he has another, and had done nothing wrong.
 
         As when two nodes dial each other, and the other one had seen both connections.
         """
         peer = self._network.known_peer(link.greeting.node) if link.greeting is not None else None
-        return not link.is_refused and isinstance(peer, DirectPeer) and peer.has_links
+        return link.was_cut and isinstance(peer, DirectPeer) and peer.has_links
 
     def has_room(self, link: Link) -> None:
         """Our greeting has left."""

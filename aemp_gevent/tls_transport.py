@@ -46,6 +46,8 @@ class TlsTransport:
         """Bytes that came, encrypted."""
         self.has_failed = False
         """Whether TLS itself ended it: one side does not believe the other, or what came was no TLS."""
+        self.was_cut = False
+        """Whether the connection ended, and TLS had not."""
         self._inner = inner
         self._tls = tls
         self._hub = hub
@@ -117,20 +119,21 @@ class TlsTransport:
 
     def _fail(self, error: TlsError) -> None:
         self.has_failed = True
-        self.on_broken(str(error))
+        if self._sink is not None:
+            self._sink.on_broken(str(error))
 
     def on_end(self) -> None:
         """The other side's end, which TLS has announced if nobody forged it."""
-        if self._sink is not None and not self._tls.has_ended:
-            why = (
+        if not self._tls.has_ended:
+            self.on_broken(
                 "the connection ended without TLS's close_notify: it was cut off, or the peer was killed"
                 if self._tls.is_up
                 else "the peer closed the connection while TLS came up; does it believe our certificate?"
             )
-            self._sink.on_broken(why)
 
     def on_broken(self, why: str) -> None:
         """The connection is gone."""
+        self.was_cut = True
         if self._sink is not None:
             self._sink.on_broken(why)
 

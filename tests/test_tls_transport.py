@@ -180,6 +180,22 @@ def test_spare_connection_that_is_closed_while_tls_comes_up_is_no_news(
         assert peer.answers()
 
 
+def test_who_is_dropped_from_a_crowd_hides_behind_no_name(
+    make_node: MakeNode, shared: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = make_node(secret=None, cert=shared, max_strangers_per_address=1)
+    with TlsPeer.dial(node, cert=shared) as peer:
+        peer.shake()
+        assert peer.answers()
+        with TlsPeer.dial(node, cert=shared) as spare:
+            spare.sock.sendall(spare.handshake.start())
+            while not spare.handshake.receive(spare._read()):
+                pass
+            with TlsPeer.dial(node, cert=shared):
+                refused(caplog, "closed: too many connections")
+    assert node.refusals == {"crowd": 1}
+
+
 def test_goodbye_is_heard(make_node: MakeNode, shared: str) -> None:
     one, two = (make_node(secret=None, cert=shared) for _ in range(2))
     talk(one, two)
