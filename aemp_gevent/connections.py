@@ -115,6 +115,11 @@ class DirectPeer(Peer):
         return super().is_quiet and not (self._links or self._newcomer)
 
     @property
+    def has_links(self) -> bool:
+        """Whether there are connections that greeted as this node, be they up or not."""
+        return self.is_up or bool(self._links)
+
+    @property
     def is_up(self) -> bool:
         return self.link is not None or self._resting is not None
 

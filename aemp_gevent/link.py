@@ -188,6 +188,11 @@ class Link:
         return self._framing.name if self._framing is not None else ""
 
     @property
+    def was_cut(self) -> bool:
+        """Whether the connection ended while TLS was coming up, or up, and nobody had done wrong."""
+        return self._secure is not None and self._secure.was_cut
+
+    @property
     def is_identified(self) -> bool:
         """Whether a certificate proved that the peer may have the node ID it says."""
         return self._handshake.is_identified
@@ -533,10 +538,13 @@ class Link:
             self.fail(f"the peer closed the connection during the handshake; is its {what} another one?")
 
     def on_broken(self, why: str) -> None:
-        if self._is_securing:
-            self.refuse("tls", why)  # by this side or the other: before and behind that it may have been the network
-        else:
-            self.fail(why)
+        if self._secure is not None and not self.is_up:
+            if self._secure.has_failed:
+                self.refuse("tls", why)
+                return
+            if self.protection:
+                why += "; or it did not let us in, and its log says why"
+        self.fail(why)
 
     def on_room(self) -> None:
         self.has_sent = True
