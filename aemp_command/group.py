@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from aemp_command.examples import EXAMPLES
 from aemp_command.table import COMMANDS, SECTIONS, SET_UP
 
 WRONG_INPUT = 2
@@ -18,7 +19,20 @@ FAILED = 1
 INTERRUPTED = 130
 
 
-class Commands(click.Group):
+class Group(click.Group):
+    """Commands by name; of one that is misspelt the nearest is told, whatever click's version."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None:
+            nearest = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"'{ctx.command_path} --help' lists them"
+            ctx.fail(f"there is no command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+class Commands(Group):
     """All commands, each imported when it is asked for.
 
     Words of the section *Set up* may follow one another; each takes as many arguments as it needs.
@@ -40,18 +54,14 @@ class Commands(click.Group):
         module, _, name = entry.where.partition(":")
         command: click.Command = getattr(import_module(f"aemp_gevent.cli.{module}"), name)
         command.short_help = entry.line
+        _add_examples(command, _full_name(cmd_name))
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = _full_name(args[0])
-        if name not in COMMANDS:
-            known = SECTIONS[SET_UP] if self.chain else COMMANDS
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else "'aemp --help' lists them"
-            ctx.fail(f"there is no command {name!r}; {hint}")
-        if self.chain and name not in SECTIONS[SET_UP]:
+        if self.chain and name in COMMANDS and name not in SECTIONS[SET_UP]:
             ctx.fail(f"{name!r} cannot follow a set-up command: run it for itself")
         return super().resolve_command(ctx, args)
 
@@ -60,6 +70,16 @@ class Commands(click.Group):
             if entries:
                 with formatter.section(section):
                     formatter.write_dl([(name, entry.line) for name, entry in entries.items()])
+
+
+def _add_examples(command: click.Command, path: str) -> None:
+    """Let the help of a command, and of those below it, end with examples."""
+    if path in EXAMPLES:
+        # \b: click is not to fill these lines.
+        command.epilog = "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[path])])
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            _add_examples(below, f"{path} {name}")
 
 
 def _full_name(word: str) -> str:
@@ -94,9 +114,13 @@ def _finish(ctx: click.Context, _results: object) -> None:
 
 def run_command(args: Sequence[str] | None = None) -> int:
     """Run the command that the arguments (None: the program's) ask for, and return its exit code."""
+    words = list(sys.argv[1:] if args is None else args)
     try:
-        result: Any = aemp.main(args, prog_name="aemp", standalone_mode=False)
+        result: Any = aemp.main(words or ["--help"], prog_name="aemp", standalone_mode=False)
     except click.ClickException as error:
+        if error.__class__.__name__ == "NoArgsIsHelpError":  # which click has from 8.2 on
+            click.echo(error.format_message())
+            return 0
         return _complain(error, WRONG_INPUT if isinstance(error, click.UsageError) else error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED

@@ -5,7 +5,8 @@ A map of the package, from the edge down; a module imports only from floors belo
 
 =========  =====================================================================
 edge       this file: the functions, which are bound methods of one default node;
-           ``contrib``: nodes in web servers; ``toolkit``: gevent's queues, pools and events over ports
+           ``contrib``: nodes in web servers; ``toolkit``: gevent's queues, pools and events over ports;
+           ``cli``: what the command ``aemp`` does
 node       ``node``, ``local``, ``calls``, ``calling``, ``serving``, ``requests``, ``spawning``,
            ``services``, ``directory``, ``groups``, ``directory_calls``,
            ``directory_client``, ``directory_server``, ``gproto``, ``merged``,

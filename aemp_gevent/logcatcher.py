@@ -216,6 +216,11 @@ class LogCatcher:
 
     def _tell(self, port: str, listener: _Listener, told: dict[str, Any]) -> None:
         peer = listener.peer
+        if peer is not None and not peer.rights.inspect:  # any more: rules may change
+            self._forget(port)
+            answer = {"node": self._host.NODE(), "error": f"the rules let {peer.node} look at nothing here any more"}
+            self._host.reply(peer, port, (*listener.reply, answer))
+            return
         if peer is not None and peer.unsent > peer.high_water:
             listener.left_out += 1
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -168,6 +169,19 @@ def test_forked_child_tells_nobody(make_node: MakeNode) -> None:
     PROGRAM.warning("of the child")
     assert two.syncal(10, one.NODE(), "time")
     assert listener.got == []
+
+
+def test_who_may_look_no_more_is_told_so_and_hears_no_more(make_node: MakeNode) -> None:
+    one, two = make_node(), make_node()
+    listener = Listener(two, one, "warning", "tag")
+    network = one._network
+    assert network is not None
+    peer = network.peers[two.NODE()]
+    peer.rights = replace(peer.rights, inspect=False)
+    PROGRAM.warning("one")
+    heard(listener)
+    assert listener.got == [{"node": one.NODE(), "error": f"the rules let {two.NODE()} look at nothing here any more"}]
+    assert one.log_catcher.listeners == 0
 
 
 # --- no echo, no flood -----------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from aemp_gevent.errors import InvalidSettingError, UsageError
+from tests.authority import shared_certificate
 from tests.helpers import wait_until
 from tests.networking import SECRET, WAIT, Deaths, MakeNode, node_factory
 
@@ -69,6 +70,14 @@ def test_what_needs_a_restart_is_named_and_stays(make_node: MakeNode) -> None:
     assert fixed == ["nodeid", "seeds", "monitor_timeout"]
     assert node.settings is not None
     assert (node.settings.monitor_timeout, node.settings.secure, node.settings.seeds) == (30.0, True, ())
+
+
+def test_whether_there_is_a_secret_at_all_cannot_change(make_node: MakeNode) -> None:
+    given = {"nodeid": "127.0.0.1:0", "seeds": [], "cert": shared_certificate().pem()}
+    node = make_node("127.0.0.1:0", secret=SECRET, cert=given["cert"])
+    assert node.reload(**given) == ["secret"], "greetings say by which methods peers may prove themselves"
+    assert node.settings is not None
+    assert node.settings.secret == SECRET
 
 
 def test_error_leaves_everything_as_it_was(make_node: MakeNode) -> None:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from aemp_command.group import Group
 from aemp_gevent.cli.private_files import write_private
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.cli.setting_up import changes, set_value
@@ -43,7 +44,7 @@ _days = click.IntRange(1, 36500)
 
 
 @click.command()
-@click.option("--days", type=_days, default=SHARED_DAYS, show_default=True, help="How long it is good.")
+@click.option("--days", type=_days, metavar="DAYS", default=SHARED_DAYS, show_default=True, help="How long it is good.")
 @changes
 def gencert(file: ProfileFile, days: int) -> None:
     """Generate a certificate, signed by itself, for all nodes of a network to share.
@@ -59,7 +60,7 @@ def gencert(file: ProfileFile, days: int) -> None:
     set_value(file, "cert", pem.decode())
 
 
-@click.group(invoke_without_command=False)
+@click.group(cls=Group)
 def ca() -> None:
     """Be the authority that gives each node a certificate of its own, which proves its node ID."""
 
@@ -78,7 +79,7 @@ def _folder(given: Path | None) -> Path:
 
 @click.command()
 @click.option("--name", default="aemp: CA of a network", show_default=True, help="What to call it.")
-@click.option("--days", type=_days, default=CA_DAYS, show_default=True, help="How long it is good.")
+@click.option("--days", type=_days, metavar="DAYS", default=CA_DAYS, show_default=True, help="How long it is good.")
 def init(folder: Path | None, name: str, days: int) -> None:
     """Make a CA: a key, and its certificate.
 
@@ -119,7 +120,7 @@ def init(folder: Path | None, name: str, days: int) -> None:
 @click.command()
 @click.argument("node", metavar="NODE")
 @click.option("--also", metavar="NODE", multiple=True, help="Another node ID that it is good for; may be repeated.")
-@click.option("--days", type=_days, default=NODE_DAYS, show_default=True, help="How long it is good.")
+@click.option("--days", type=_days, metavar="DAYS", default=NODE_DAYS, show_default=True, help="How long it is good.")
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file; otherwise NODE.pem.")
 @click.option("--renew", is_flag=True, help="Replace the file if it exists.")
 def issue(folder: Path | None, node: str, also: tuple[str, ...], days: int, out: Path | None, renew: bool) -> None:

@@ -11,12 +11,15 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+
+from aemp_gevent.cli.completing import profile_names
 
 if TYPE_CHECKING:
     from aemp_gevent.node import Node
@@ -147,7 +150,9 @@ def node_options(command: Callable[..., R]) -> Callable[..., R]:
         show_default=True,
         help="How long to wait for a link to the network.",
     )
-    profile = click.option("-p", "--profile", metavar="NAME", help="Take the settings of this profile.")
+    profile = click.option(
+        "-p", "--profile", metavar="NAME", shell_complete=profile_names, help="Take the settings of this profile."
+    )
     return profile(setting_options(waiting(with_node)))
 
 
@@ -163,6 +168,7 @@ def connected(options: NodeOptions) -> Generator[Node, None, None]:
     from aemp_gevent.settings import make_settings  # noqa: PLC0415
 
     log_to_stderr()
+    _take_signals(node)
     ours = options.settings.given()
     given: dict[str, Any] = {"nodeid": NODE_NAME, **ours, "binds": (), "services": ()}
     if "seeds" not in given:
@@ -178,6 +184,17 @@ def connected(options: NodeOptions) -> Generator[Node, None, None]:
         yield node
     finally:
         node.shutdown()
+
+
+def _take_signals(node: Node) -> None:
+    """Take leave of the network on SIGTERM, too, and print nothing of a Ctrl-C."""
+    import gevent  # noqa: PLC0415
+
+    # That strikes the hub, which raises it in the main greenlet, and would print it besides.
+    hub: Any = gevent.get_hub()  # its stubs do not say what it leaves out
+    hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
+    if threading.current_thread() is threading.main_thread():
+        node.shutdown_on_signal(timeout=1.0)
 
 
 def _seeds(settings: Settings) -> tuple[str, ...]:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aemp_gevent.cli.asking import COMMAND_PREFIX, known_nodes, node_id, walk
+from aemp_gevent.cli.asking import ANSWER_SECONDS, COMMAND_PREFIX, known_nodes, node_id, walk
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import console, json_option, print_json_line
 
@@ -57,19 +58,24 @@ class _Stream:
         self._ports: dict[str, str] = {}  # what listens to whom
         self._told: dict[str, str] = {}  # the last complaint about whom
         self._console: Console = console()
+        self._is_over = False
 
     def follow(self, wanted: list[str]) -> None:
         """Listen to these nodes, or to all; never returns. Switches."""
         import gevent  # noqa: PLC0415
 
-        with self._node.mon_nodes(self._link_changed):
+        # That a link is lost is said below, and not twice.
+        logging.getLogger("aemp_gevent").setLevel(logging.ERROR)
+        try:
             # Slaves, and who is known by a link only, are not in the directory.
-            for name in wanted or walk(self._node, 5.0):
+            for name in wanted or walk(self._node, ANSWER_SECONDS):
                 self._listen(name)
             while True:
                 gevent.sleep(_LOOK_AGAIN_SECONDS)
-                for name in wanted or [*known_nodes(self._node, 5.0), *self._told]:
+                for name in wanted or [*known_nodes(self._node, ANSWER_SECONDS), *self._told]:
                     self._listen(name)
+        finally:
+            self._is_over = True
 
     def _listen(self, name: str) -> None:
         if name in self._ports or name.startswith(COMMAND_PREFIX):
@@ -78,11 +84,9 @@ class _Stream:
         self._node.snd(name, "log", self._level, port)
         self._node.mon(name, lambda *reason: self._lost(name, reason))
 
-    def _link_changed(self, name: str, is_up: bool, *reason: Any) -> None:
-        if is_up and name in self._told:
-            self._listen(name)
-
     def _lost(self, name: str, reason: tuple[Any, ...]) -> None:
+        if self._is_over:
+            return
         port = self._ports.pop(name, None)
         if port is not None:
             self._node.kil(port)

@@ -118,6 +118,11 @@ class ProfileFile:
             self.notes.append(f"{self.profile!r} is a new profile")
         return self.profiles[self.profile]
 
+    @property
+    def was_asked_to_change(self) -> bool:
+        """Whether anybody has asked for the settings in order to change them."""
+        return self._lock is not None
+
     def note(self, text: str) -> None:
         """Tell of a change of the section when it is written."""
         self.notes.append(f"{self.profile}: {text}" if self.profile is not None else text)

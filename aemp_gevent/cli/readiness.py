@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,13 @@ from typing import Any
 
 import click
 import gevent
-from gevent.pywsgi import WSGIServer
+from gevent import socket
+from gevent.server import StreamServer
+
+_PROBE_SECONDS = 2.0
+_MAX_PROBES = 32
+_MAX_HEAD_BYTES = 8 * 1024
+"""More than kubelet, curl and load balancers send."""
 
 
 class ServiceManager:
@@ -106,6 +111,8 @@ class ReadyFile:
 class HealthPort:
     """HTTP for probes: ``/livez`` answers 200 while the loop runs, ``/readyz`` while the node is ready, else 503.
 
+    Anybody may connect: each connection is one short question, and is closed after two seconds.
+
     Args:
         address: ``port``, or ``host:port``; without a host it listens on all IPv4 interfaces.
         readiness: Says what it answers.
@@ -116,9 +123,9 @@ class HealthPort:
         host = host.removeprefix("[").removesuffix("]")
         if not port.isdecimal() or not int(port) < 2**16:
             raise click.UsageError(f"--health-port is PORT or HOST:PORT, and not {address!r}")
+        self._address = (host, int(port))
         self._readiness = readiness
-        # Probes come often, and may come from anybody: nothing is logged, and few are served at once.
-        self._server = WSGIServer((host, int(port)), self._answer, log=None, error_log=None, spawn=32)
+        self._server: StreamServer | None = None
 
     def start(self) -> None:
         """Listen.
@@ -126,32 +133,59 @@ class HealthPort:
         Raises:
             click.ClickException: It cannot.
         """
+        listener = socket.socket(socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET)
         try:
-            self._server.start()
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(self._address)
+            listener.listen()
         except OSError as error:
-            text = f"the health port {self._server.address[1]} cannot be listened on: {error.strerror or error}"
+            listener.close()
+            text = f"the health port {self._address[1]} cannot be listened on: {error.strerror or error}"
             raise click.ClickException(text) from error
+        self._server = StreamServer(listener, self._serve, spawn=_MAX_PROBES)
+        self._server.start()
 
     @property
     def port(self) -> int:
-        """Where it listens."""
-        return self._server.server_port or 0
+        """Where it listens; 0 before it does."""
+        return (self._server.server_port or 0) if self._server is not None else 0
 
     def stop(self) -> None:
         """Listen no more. Idempotent."""
-        self._server.stop(timeout=1)
+        if self._server is not None:
+            self._server.stop(timeout=1)
 
-    def _answer(self, environ: Mapping[str, Any], start_response: Any) -> list[bytes]:
+    def _serve(self, connection: Any, _address: object) -> None:  # gevent's socket
+        with contextlib.suppress(OSError, gevent.Timeout), gevent.Timeout(_PROBE_SECONDS):
+            head = b""
+            while b"\r\n\r\n" not in head and len(head) < _MAX_HEAD_BYTES:
+                received = connection.recv(_MAX_HEAD_BYTES)
+                if not received:
+                    return
+                head += received
+            connection.sendall(self._answer(head.split(b" ", 2)))
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(_MAX_HEAD_BYTES):  # or what was not read would reset the connection
+                pass
+
+    def _answer(self, words: list[bytes]) -> bytes:
+        path = words[1].partition(b"?")[0] if len(words) > 1 else b""
         why = self._readiness.why_not
-        path = environ["PATH_INFO"]
-        if path not in ("/livez", "/readyz"):
+        if path not in {b"/livez", b"/readyz"}:
             status, text = "404 Not Found", "ask for /livez or /readyz"
-        elif path == "/readyz" and why:
+        elif path == b"/readyz" and why:
             status, text = "503 Service Unavailable", why
         else:
-            status, text = "200 OK", "ready" if path == "/readyz" else "alive"
-        start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")])
-        return [f"{text}\n".encode()]
+            status, text = "200 OK", "ready" if path == b"/readyz" else "alive"
+        body = f"{text}\n".encode()
+        head = [
+            f"HTTP/1.1 {status}",
+            "Content-Type: text/plain; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            "Cache-Control: no-store",
+            "Connection: close",
+        ]
+        return "\r\n".join([*head, "", ""]).encode() + (b"" if words[0] == b"HEAD" else body)
 
 
 class Readiness:

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from aemp_gevent.cli.completing import profile_names
 from aemp_gevent.cli.connecting import SettingOptions, setting_options
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -25,7 +26,7 @@ DRAIN_SECONDS = 10.0
 
 
 @click.command()
-@click.argument("profile", required=False)
+@click.argument("profile", required=False, shell_complete=profile_names)
 @setting_options
 @click.option("--bind", "binds", metavar="HOST:PORT", multiple=True, help="Where to listen; may be repeated.")
 @click.option(

@@ -20,6 +20,7 @@ import click
 
 from aemp_gevent import settings
 from aemp_gevent.cli.arguments import parse_value
+from aemp_gevent.cli.completing import profile_names, setting_names
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.profiles import PARENT, PROFILES
 
@@ -57,6 +58,8 @@ def finish(ctx: click.Context) -> None:
         click.echo(f"wrote {file.path}")
         if file.was_exposed:
             click.echo("aemp: others could read the secret in it until now: better make a new one", err=True)
+    elif file.was_asked_to_change:
+        click.echo("nothing to change")
 
 
 def set_value(file: ProfileFile, name: str, value: Any) -> None:
@@ -288,7 +291,7 @@ def _service(text: str) -> Any:
 
 
 @click.command("set")
-@click.argument("name")
+@click.argument("name", shell_complete=setting_names)
 @click.argument("value")
 @changes
 def set_(file: ProfileFile, name: str, value: str) -> None:
@@ -300,7 +303,7 @@ def set_(file: ProfileFile, name: str, value: str) -> None:
 
 
 @click.command("del")
-@click.argument("name")
+@click.argument("name", shell_complete=setting_names)
 @changes
 def del_(file: ProfileFile, name: str) -> None:
     """Forget any setting: it is inherited, or has its default."""
@@ -316,7 +319,7 @@ def _plain(value: Any) -> Any:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=profile_names)
 @changes
 def profile(file: ProfileFile, name: str) -> None:
     """Apply what follows to a profile, which is made if there is none of this name."""
@@ -325,7 +328,7 @@ def profile(file: ProfileFile, name: str) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=profile_names)
 @changes
 def setparent(file: ProfileFile, name: str) -> None:
     """Let a profile take from another what it does not say itself."""
@@ -343,7 +346,7 @@ def delparent(file: ProfileFile) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=profile_names)
 @changes
 def delprofile(file: ProfileFile, name: str) -> None:
     """Delete a profile."""

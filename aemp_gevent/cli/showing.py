@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from aemp_gevent import settings
+from aemp_gevent.cli.completing import profile_names
 from aemp_gevent.cli.output import json_option, print_json, print_table
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.cli.setting_up import changes
 from aemp_gevent.profiles import PROFILES, layers_of
+from aemp_gevent.rules import PeerRule
 
 HIDDEN = "(hidden)"
 
@@ -30,7 +33,7 @@ class LastWord(click.Command):
 
 
 @click.command(cls=LastWord)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=profile_names)
 @_secrets_option
 @json_option
 @changes
@@ -54,7 +57,7 @@ def showprofile(file: ProfileFile, name: str | None, show_secrets: bool, as_json
 
 
 @click.command(cls=LastWord)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=profile_names)
 @click.option("--all", "everything", is_flag=True, help="Show also what has its default.")
 @_secrets_option
 @json_option
@@ -69,7 +72,7 @@ def showconfig(file: ProfileFile, name: str | None, everything: bool, show_secre
         file.existing(name)
     layers = layers_of(name, file.path, file.content, os.environ)
     found = settings.effective(layers, os.environ)
-    values = _hidden({key: value for key, (value, _where) in found.items()}, show_secrets)
+    values = _hidden({key: _as_written(value) for key, (value, _where) in found.items()}, show_secrets)
     rows = [
         {"setting": key, "value": values[key], "from": where or "default"}
         for key, (_value, where) in found.items()
@@ -79,6 +82,13 @@ def showconfig(file: ProfileFile, name: str | None, everything: bool, show_secre
         print_json({row["setting"]: {"value": row["value"], "from": row["from"]} for row in rows})
         return
     print_table(rows, ("setting", "value", "from"), empty="nothing is set: 'aemp gensecret' is a good beginning")
+
+
+def _as_written(value: Any) -> Any:
+    """Return a setting as it would stand in the file, not as a node has it."""
+    if isinstance(value, tuple):
+        return [_as_written(item[0] if isinstance(item, tuple) and len(item) == 1 else item) for item in value]
+    return asdict(value) if isinstance(value, PeerRule) else value
 
 
 def _hidden(values: Mapping[str, Any], show_secrets: bool) -> dict[str, Any]:

@@ -121,7 +121,9 @@ def eval_(options: NodeOptions, node_name: str, code: str, timeout: float, as_js
     with connected(options) as node:
         other = node_id(node, node_name)
         check_may_eval(node, other, timeout)
-        _print_value(evaluate(node, other, code, timeout), as_json=as_json)
+        found = evaluate(node, other, code, timeout)
+        if found is not None or as_json:
+            _print_value(found, as_json=as_json)
 
 
 def check_may_eval(node: Node, other: str, timeout: float) -> None:
@@ -173,7 +175,8 @@ def spawn(options: NodeOptions, node_name: str, function: str, args: tuple[Any, 
             reason = died[0]
             if reason[0] in _LOST[:-1]:
                 raise unreachable(other, reason)
-            raise click.ClickException(f"{function} did not start on {other}: {' '.join(map(_text, reason[2:]))}")
+            why = reason[2:] if reason[0] == "spawn_refused" else reason[1:]  # which names the function, too
+            raise click.ClickException(f"{function} did not start on {other}: {' '.join(map(_text, why))}")
         click.echo(port)
 
 

@@ -145,6 +145,9 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
+_HALO = 'stroke="white" stroke-width="4" paint-order="stroke"'
+"""What keeps a text readable that a line runs through."""
+
 _ROW_HEIGHT, _BOX_HEIGHT, _CHARACTER, _GAP, _EDGE = 110, 46, 7.3, 36, 20
 
 
@@ -177,7 +180,7 @@ def draw_svg(met: Mapping[str, Seen], edges: Iterable[Edge]) -> str:
 
 def _svg_edge(edge: Edge, one: tuple[float, float], other: tuple[float, float]) -> str:
     (x1, y1), (x2, y2) = one, other
-    # Neighbours in a row are joined by an arc above: a straight line would run through the boxes between them.
+    # Nodes of one row are joined by an arc below: a straight line would run through the boxes between them.
     rise = min(30 + math.fabs(x2 - x1) / 12, _ROW_HEIGHT - 20) if y1 == y2 else 0
     middle_x, middle_y = (x1 + x2) / 2, (y1 + y2) / 2 + rise * 2
     dash = ' stroke-dasharray="4 4"' if edge.via else ""
@@ -186,7 +189,7 @@ def _svg_edge(edge: Edge, one: tuple[float, float], other: tuple[float, float]) 
     place = f'x="{middle_x:.0f}" y="{middle_y - rise - 3:.0f}"'
     return (
         f'{path} fill="none" stroke="#678" stroke-width="1.5"{dash}/>'
-        f'<text {place} text-anchor="middle" fill="#678" font-size="10">{label}</text>'
+        f'<text {place} text-anchor="middle" fill="#678" font-size="10" {_HALO}>{label}</text>'
     )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -274,6 +275,21 @@ def _style(view: str, row: Mapping[str, Any]) -> str:
     return "yellow" if view == "ports" and row["state"] == "blocked" and row["messages"] else ""
 
 
+def draw_screen(sample: Sample, view: str, height: int, clock: str) -> RenderableType:
+    """Return the whole screen: a summary, the keys, and the table."""
+    from rich.console import Group  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    nodes = [row for row in sample.nodes if not row["error"]]
+    total = _sum(nodes, "in_rate")
+    head = Text(f"aemp top  {clock}  ", style="bold")
+    head.append(f"{len(sample.nodes)} nodes, {sum(row['ports'] for row in nodes)} ports", style="not bold")
+    if total is not None:
+        head.append(f", {total:,.0f} messages/s", style="not bold")
+    keys = Text("  ".join(f"[{name[0]}] {name}" for name in VIEWS) + "  [q] quit", style="dim")
+    return Group(head, keys, draw(sample, view, height - 3) if sample.nodes else Text("looking…"))
+
+
 class _Screen:
     """The full screen.
 
@@ -296,6 +312,7 @@ class _Screen:
         from gevent.event import Event  # noqa: PLC0415
         from rich.live import Live  # noqa: PLC0415
 
+        logging.getLogger("aemp_gevent").setLevel(logging.CRITICAL)  # it would write into the screen
         pressed = Event()
         out = console()
         # No refreshing thread: this program is one loop.
@@ -309,7 +326,8 @@ class _Screen:
                     due = time.monotonic() + self._interval
                     while not self._is_over:
                         pressed.clear()
-                        live.update(self._draw(out.size.height), refresh=True)
+                        screen = draw_screen(self._sample, self._view, out.size.height, time.strftime("%H:%M:%S"))
+                        live.update(screen, refresh=True)
                         left = due - time.monotonic()
                         if is_looking:
                             waited: list[Any] = [looking, pressed]
@@ -337,22 +355,6 @@ class _Screen:
                 self._view = next((view for view in VIEWS if view.startswith(key)), self._view)
             self._is_over = self._is_over or not keys  # the terminal is gone
             pressed.set()
-
-    def _draw(self, height: int) -> RenderableType:
-        from rich.console import Group  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
-
-        nodes = [row for row in self._sample.nodes if not row["error"]]
-        total = _sum(nodes, "in_rate")
-        head = Text(f"aemp top  {time.strftime('%H:%M:%S')}  ", style="bold")
-        head.append(f"{len(self._sample.nodes)} nodes, {sum(row['ports'] for row in nodes)} ports", style="not bold")
-        if total is not None:
-            head.append(f", {total:,.0f} messages/s", style="not bold")
-        foot = Text("  ".join(f"[{view[0]}] {view}" for view in VIEWS) + "  [q] quit", style="dim")
-        body: RenderableType = (
-            Text("looking…") if not self._sample.nodes else draw(self._sample, self._view, height - 3)
-        )
-        return Group(head, foot, body)
 
 
 @contextmanager

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.helpers import Command
+from tests.cli.networks import Network, running_network
 
 
 @pytest.fixture
@@ -26,3 +28,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def command(home: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run a command in this process."""
     return Command(home, capsys)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """Three nodes that run, for all tests of a module."""
+    with running_network(tmp_path_factory.mktemp("network")) as running:
+        yield running

@@ -111,7 +111,7 @@ def test_shared_certificate_lets_in_who_has_it(command: Command, home: Path, mak
 
 
 WRONG = [
-    (["ca", "issu", "x"], "Did you mean 'issue'?"),
+    (["ca", "issu", "x"], "aemp ca: there is no command 'issu'; did you mean 'issue'?"),
     (["ca", "issue"], "Missing argument 'NODE'"),
     (["ca", "issue", "a b"], "'a b' cannot stand in a certificate"),
     (["ca", "issue", "käse"], "cannot stand in a certificate"),

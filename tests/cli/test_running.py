@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gevent import socket
 
 from aemp_gevent import AempError
 from aemp_gevent.node import Node
-from tests.cli.helpers import AEMP, aemp, environment
+from tests.cli.helpers import AEMP, ROOT, aemp, environment
 from tests.helpers import wait_until
 from tests.networking import SECRET, MakeNode, line_of, node_factory
 
@@ -55,6 +56,10 @@ def fragile(times):
 
 def short():
     kil(SELF())
+
+def patched():
+    import socket, gevent.socket
+    grp_reg(f"patched-{socket.socket is gevent.socket.socket}")
 """
 
 
@@ -114,12 +119,15 @@ def start(home: Path) -> Generator[Start, None, None]:
     """Run a node; it is killed in the end."""
     with contextlib.ExitStack() as stack:
 
-        def run(*args: str, **variables: str) -> Running:
+        def run(
+            *args: str, command: tuple[str, ...] = AEMP, stdin: Any = subprocess.DEVNULL, **variables: str
+        ) -> Running:
             log = home / "log"
             process = subprocess.Popen(
-                [*AEMP, "run", *args],
+                [*command, "run", *args],
                 env=environment(home, AEMP_SECRET=variables.pop("AEMP_SECRET", SECRET), **variables),
                 stdout=subprocess.PIPE,
+                stdin=stdin,
                 stderr=stack.enter_context(log.open("w")),
                 text=True,
             )
@@ -174,6 +182,18 @@ def test_profile_and_options_say_what_it_is(start: Start, home: Path, make_node:
     )
     assert running.id.startswith("backend/")
     assert only(seed, "echo").startswith(running.id + "#")
+    assert running.end() == 0
+
+
+def test_services_that_need_a_patched_library_can_have_it(start: Start, make_node: MakeNode) -> None:
+    """As the how-to says."""
+    page = (ROOT / "docs" / "howto" / "run-in-production.md").read_text()
+    module = "python -m gevent.monkey --module aemp_gevent.cli run orders"
+    assert f"`{module}`" in page.replace("\n", " ")
+    command = (sys.executable, *module.split()[1:-2])
+    running = start("--nodeid", "127.0.0.1:0", "--service", "shop.patched", command=command)
+    node = make_node("127.0.0.1:0", running.id)
+    assert only(node, "patched-True")
     assert running.end() == 0
 
 
@@ -294,6 +314,7 @@ def test_sighup_starts_and_ends_services_and_takes_the_new_secret(
     echo, leaving = only(node, "echo"), only(node, "leaving")
     reasons: list[tuple[Any, ...]] = []
     node.mon(leaving, lambda *reason: reasons.append(reason))
+    assert node.syncal(PATIENCE, running.id, "time"), "and so it is monitored"
     services = '["shop.echo", ["shop.echo", "coming"]]'
     aemp(home, "setsecret", "another", "profile", "p", "setservices", services, "set", "monitor_timeout", "7")
     running.send(signal.SIGHUP)
@@ -330,6 +351,16 @@ def test_reloading_that_fails_changes_nothing(start: Start, home: Path, make_nod
     assert running.end() == 0
 
 
+def test_sighup_of_a_terminal_that_is_gone_ends_it(start: Start) -> None:
+    ours, theirs = os.openpty()
+    running = start("--nodeid", "127.0.0.1:0", stdin=theirs)
+    os.close(theirs)
+    running.send(signal.SIGHUP)
+    running.logs("INFO reloaded")
+    os.close(ours)
+    assert running.end(signal.SIGHUP) == 0
+
+
 # --- SIGTERM -------------------------------------------------------------------------------
 
 
@@ -345,6 +376,7 @@ def test_what_was_begun_is_finished_and_nobody_finds_it_any_more(
     wait_until((home / "begun").exists, within=PATIENCE)
     reasons: list[tuple[Any, ...]] = []
     node.mon(slow, lambda *reason: reasons.append(reason))
+    assert node.syncal(PATIENCE, running.id, "time"), "and so it is monitored"
     running.send(number)
     wait_until(lambda: members(node, "slow") == [], within=PATIENCE)
     assert not reasons, "it is still there, only nobody is sent to it"

@@ -161,7 +161,7 @@ def test_what_is_wrong_already_can_be_mended_step_by_step(command: Command, home
 def test_changing_nothing_writes_nothing(command: Command, home: Path) -> None:
     command("setnodeid", "x")
     before = (home / "config.json").stat().st_ino
-    assert command("setnodeid", "x", "delseeds").out == ""
+    assert command("setnodeid", "x", "delseeds").out == "nothing to change\n"
     assert (home / "config.json").stat().st_ino == before
 
 

@@ -87,6 +87,16 @@ def test_showing_makes_no_files(command: Command, home: Path) -> None:
     assert [path.name for path in home.iterdir()] == ["config.json"]
 
 
+def test_values_are_shown_as_they_would_be_written(command: Command, config: Path) -> None:
+    written = {"services": ["a", ["b", 1]], "secret": ["x", "y"], "rules": [{"peer": "w*", "kill": False}]}
+    config.write_text(json.dumps(written))
+    shown = json.loads(command("showconfig", "--json", "--show-secrets").out)
+    assert shown["services"]["value"] == written["services"]
+    assert shown["secret"]["value"] == written["secret"]
+    (rule,) = shown["rules"]["value"]
+    assert (rule["peer"], rule["kill"], rule["spawn"]) == ("w*", False, True)
+
+
 def test_wrong_setting_is_told_with_its_place(command: Command, config: Path) -> None:
     config.write_text('{"monitor_timeout": "x"}')
     assert f"profile file {config}: setting 'monitor_timeout' cannot be 'x'" in command.refused("showconfig")

@@ -22,7 +22,8 @@ _BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DO
 
 # Programs of several processes: a block that begins with its file name. Each has a test of its own below.
 IN_SEVERAL_PROCESSES = {
-    *("shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py", "encrypted.py", "app.py", "hello.py")
+    *("shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py", "encrypted.py", "app.py", "hello.py"),
+    "shop.py",  # see test_console_pages.py
 }
 
 

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""A command that talks to the network is a node of it: linked to whom the profile says, and gone when it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from aemp_gevent.cli.connecting import SettingOptions
+from tests.cli.helpers import environment
+from tests.helpers import wait_until
+from tests.networking import SECRET, MakeNode, free_address, node_factory
+
+PROGRAM = """
+import click
+from aemp_command import group
+from aemp_gevent.cli.connecting import connected, node_options
+
+@click.command()
+@node_options
+def show(options):
+    with connected(options) as node:
+        print(node.NODE(), *node.up_nodes())
+
+group.aemp.add_command(show)
+group.Commands.get_command = lambda *args: show
+group.Commands.resolve_command = lambda self, ctx, args: ("show", show, args[1:])
+import sys
+sys.exit(group.run_command(["show", *sys.argv[1:]]))
+"""
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+def show(home: Path, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Be linked, print the own ID and those of the nodes that are linked to, while nodes in this process go on."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *args],
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: process.poll() is not None, within=60)
+    finally:
+        process.kill()
+        out, err = process.communicate()
+    assert not check or process.returncode == 0, err
+    return subprocess.CompletedProcess([], process.returncode, out, err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("said", ["seeds", "nodeid", "binds", "option"])
+def test_it_finds_the_network_by_what_the_profile_says(
+    tmp_path: Path, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    node = make_node("127.0.0.1:0")
+    address = node.NODE()
+    profile: dict[str, Any] = {
+        "seeds": {"seeds": [address], "nodeid": "backend"},
+        "nodeid": {"nodeid": address},
+        "binds": {"nodeid": "backend", "binds": [f"*:{address.partition(':')[2]}"]},
+        "option": {"seeds": [free_address()]},
+    }[said]
+    content = {"secret": SECRET, "services": ["no.such.service"], "profiles": {"p": profile}}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "config.json").chmod(0o600)
+    done = show(tmp_path, "-p", "p", *(["--seed", address] if said == "option" else []))
+    own, *up = done.stdout.split()
+    assert own.startswith("aemp/")
+    assert up == [address]
+    wait_until(lambda: not node.up_nodes(), within=10)
+
+
+@pytest.mark.slow
+def test_it_says_so_when_nobody_answers(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    nobody = free_address()
+    done = show(tmp_path, "--secret", "x", "--seed", nobody, "--connect-timeout", "1", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == f"aemp: no link to the network: {nobody} did not answer, or refused us"
+
+
+@pytest.mark.slow
+def test_it_says_so_when_the_secret_is_another(tmp_path: Path, make_node: MakeNode) -> None:
+    node = make_node("127.0.0.1:0")
+    (tmp_path / "config.json").write_text("{}")
+    done = show(tmp_path, "--secret", "wrong", "--seed", node.NODE(), check=False)
+    assert done.returncode == 1
+    assert "another secret" in done.stderr
+
+
+def options(**given: Any) -> SettingOptions:
+    names = ("nodeid", "secret", "secret_file", "cert", "ca")
+    return SettingOptions(**{"seeds": (), **dict.fromkeys(names), **given})
+
+
+def test_only_what_was_given_is_given() -> None:
+    assert options().given() == {}
+    assert options(seeds=("a", "b,c")).given() == {"seeds": ["a", "b", "c"]}
+    assert options(nodeid="x", secret="s").given() == {"nodeid": "x", "secret": "s"}
+
+
+def test_secrets_file_is_read_each_time_and_the_standard_input_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("one\n")
+    found = options(secret_file=str(file))
+    assert found.given() == {"secret": "one"}
+    file.write_text("two")
+    assert found.given() == {"secret": "two"}
+    file.write_text(" \n")
+    with pytest.raises(click.UsageError, match="there is no secret in"):
+        found.given()
+    file.write_bytes(b"\xff")
+    with pytest.raises(click.ClickException, match="it is no text"):
+        found.given()
+    monkeypatch.setattr("sys.stdin", io.StringIO("three\n"))
+    found = options(secret_file="-")
+    assert (found.given(), found.given()) == ({"secret": "three"}, {"secret": "three"})
