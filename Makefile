@@ -21,7 +21,7 @@ ARGS ?=
 # Two pips in one venv at once break it.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-patched lint types bench docs format clean
+.PHONY: help venv demo test test-patched lint types fuzz bench docs format clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -36,9 +36,10 @@ test: $(STAMPS)/test ## run the tests with coverage; ARGS='-k name' is handed to
 	@$(PY) -m coverage erase
 	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --cov= $(ARGS)
 
-# What is most different there: the loop, forks, threads, waiting, and real processes.
-PATCHED_TESTS := $(foreach name,fork folders heartbeat local lookup network node patching receive scheduler shutdown \
-	threads,tests/test_$(name).py) tests/contrib
+# What is most different there: the loop, threads, waiting, and what is gevent's own. Not forks and patching, whose tests
+# run programs that patch themselves, or not, in either way.
+PATCHED_TESTS := $(foreach name,calling folders heartbeat local lookup network node receive shutdown threads,\
+	tests/test_$(name).py) tests/toolkit tests/contrib
 
 test-patched: $(STAMPS)/test ## run a part of the tests monkey-patched; ARGS=tests runs all of them so
 	@AEMP_TEST_PATCH=1 $(PY) -m pytest $(or $(ARGS),$(PATCHED_TESTS))
@@ -56,6 +57,9 @@ types: $(STAMPS)/lint ## check the types, with mypy and with pyright
 soak: $(STAMPS)/run ## break real processes and simulated networks for a while; SECONDS=300 SEED=n
 	@$(PY) -m soak --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED))
 
+fuzz: $(STAMPS)/fuzz ## try what hostile peers may send for a while; SECONDS=600 SEED=n
+	@$(PY) -m fuzz --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+
 bench: $(STAMPS)/run ## measure, each figure beside the ceiling of bare gevent; ARGS goes to the runner
 	@$(PY) -m benchmarks $(ARGS)
 
@@ -68,9 +72,9 @@ format: $(STAMPS)/lint ## let ruff format, and repair what it can
 	@$(PY) -m ruff format
 
 clean: ## remove all that make has made, .venv too
-	rm -rf $(VENV) build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis \
+	rm -rf $(VENV) .fuzz build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache .tox
-	find aemp_gevent benchmarks docs examples soak tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find aemp_gevent benchmarks docs examples fuzz soak tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- setting up -----------------------------------------------------------------
 
@@ -101,6 +105,11 @@ $(STAMPS)/run: $(METADATA) | $(PY)
 
 $(STAMPS)/test: $(METADATA) | $(PY)
 	$(call install,[test])
+
+# Where atheris has no wheel (it is for Linux, and some Pythons), chance alone has to do.
+$(STAMPS)/fuzz: $(STAMPS)/test
+	@$(PIP) install --only-binary atheris --editable '.[test,fuzz]' || echo "atheris cannot be installed here: doing without"
+	@touch $@
 
 # The type checkers read the tests too.
 $(STAMPS)/lint: $(METADATA) | $(PY)

@@ -9,8 +9,9 @@ and notice ports that wait for each other.
 
 **Circles.** A port that is blocked in a call knows whom it called. When a call reaches it
 whose chain of waiting ports holds the one it called, each waits for the next, and none
-of them would ever go on: the call that closed the circle fails. Both facts are certain when
-they are compared; nothing is guessed from how long something takes.
+of them would ever go on: the call that closed the circle fails. Nothing is guessed from how long
+something takes; only that somebody further up a chain was killed, or interrupted, is not known to
+those who go on for it.
 
 **Reply ports** live as long as the call. One that dies without an answer having been taken
 dies abnormally, so that a server that monitors it learns whether its answer was taken.
@@ -23,14 +24,14 @@ from typing import Any, Protocol
 from gevent.event import AsyncResult
 from greenlet import getcurrent
 
-from aemp_gevent import calls, ids
+from aemp_gevent import calls
 from aemp_gevent.context import current_port
 from aemp_gevent.errors import CallCycle, CallTimeout, PortDied, ReceiveTimeout, RemoteError
 from aemp_gevent.matching import Message
 from aemp_gevent.monitors import Monitor
-from aemp_gevent.port import RUNNING, Port, Reason
+from aemp_gevent.port import RUNNING, Port, Reason, ReplyPort
 from aemp_gevent.scheduler import Runner
-from aemp_gevent.serving import CYCLE, FAILED, call_being_served
+from aemp_gevent.serving import CYCLE, FAILED, Wait, call_being_served, time_left
 from aemp_gevent.timers import Timer
 
 NOT_TAKEN = ("call_ended",)
@@ -41,8 +42,8 @@ class Host(calls.Host, Protocol):
     """The node that calls."""
 
     @property
-    def waiting(self) -> dict[Port, str]:
-        """The ports that are blocked in a call, and whom they called."""
+    def waiting(self) -> dict[Port, Wait]:
+        """The ports that are blocked in a call."""
         ...
 
     def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
@@ -67,6 +68,9 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
                 host.scheduler.kill(reply, NOT_TAKEN)
 
         guard = host.monitor(port, gone, None)
+        if holder is not None:
+            target = host.find(port)
+            host.waiting[holder] = Wait(str(port) if target is None else target.id, reply)
         try:
             host.ask(port, message, reply.id, timeout, _chain(host, holder))
         except BaseException:
@@ -74,9 +78,6 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
             raise
         return guard
 
-    if holder is not None:
-        target = host.find(port)
-        host.waiting[holder] = str(port) if target is None else target.id
     try:
         answer = calls.receive_answer(host, "call()", timeout, ask, NOT_TAKEN)
     except ReceiveTimeout:
@@ -91,12 +92,12 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
 
 def call_async(host: Host, port: object, message: Message, timeout: float | None) -> AsyncResult[Any]:
     """Send a call, and return what will hold the answer. See ``call_async``."""
-    ids.split_port(port)  # first, so that a bad one leaves nothing behind
+    host.split_port(port)  # first, so that a bad one leaves nothing behind
     scheduler = host.scheduler
     result: AsyncResult[Any] = AsyncResult()
     died: list[Reason] = []
     timer: Timer | None = None
-    reply = host.create()
+    reply = host.create(ReplyPort)
 
     def answered(*answer: Any) -> bool:
         forget()
@@ -164,5 +165,6 @@ def _chain(host: Host, holder: Port | None) -> tuple[str, ...]:
     """Return who waits for what this greenlet does: the callers of the call that it serves, and itself."""
     if holder is None:
         return ()
-    served = call_being_served()
-    return (*getattr(served, "chain", ()), *host.names_of(holder))
+    # Nobody waits any more for a call whose time is over.
+    callers = () if time_left() == 0 else getattr(call_being_served(), "chain", ())
+    return (*callers, *host.names_of(holder))

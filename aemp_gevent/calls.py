@@ -19,7 +19,7 @@ from aemp_gevent.context import current_port
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiveTimeout
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import KillMonitor, Monitor
-from aemp_gevent.port import RUNNING, Port, Reason
+from aemp_gevent.port import RUNNING, Port, Reason, ReplyPort
 from aemp_gevent.receive import receive_for
 from aemp_gevent.scheduler import CallJob, Job, Runner, Scheduler
 from aemp_gevent.timers import Timer
@@ -31,7 +31,7 @@ class Host(Protocol):
     @property
     def scheduler(self) -> Scheduler: ...
 
-    def create(self) -> Port:
+    def create(self, kind: type[Port]) -> Port:
         """Create a port without handlers."""
         ...
 
@@ -84,7 +84,7 @@ def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | N
     host.split_port(port)  # first, so that a bad one leaves nothing behind
     scheduler = host.scheduler
     context = current_port()
-    reply = host.create()
+    reply = host.create(ReplyPort)
     timer: Timer | None = None
 
     def answered(*answer: Any) -> bool:
@@ -172,7 +172,7 @@ def receive_answer(
     scheduler = host.scheduler
     if current is scheduler.hub:
         raise NoPortContextError(call, "it was called on the hub, which must never wait: spawn a greenlet")
-    reply = host.create()
+    reply = host.create(ReplyPort)
     reply.runner, reply.state, reply.monitors = current, RUNNING, _NOBODY
     guards: list[Guard] = []
     is_taken = False

@@ -19,6 +19,10 @@ from aemp_gevent.errors import CertificateError
 from aemp_gevent.wire.tls import Credentials
 
 _WARN_BEFORE = timedelta(days=14)
+_WARN_AGAIN = timedelta(days=1)
+
+_LONGEST_PATH = 255
+"""Of those that are shown in errors. A file with an elliptic key and its certificate is 1,100 characters of base64."""
 
 _Stamp = tuple[object, ...]
 
@@ -41,6 +45,8 @@ class Certificate:
         self._ca = _Source("ca", ca or "", is_secret=False)
         self._stamp = self._look()
         self._credentials = self._load()
+        self._warned: tuple[Credentials, datetime] | None = None
+        self._warn_in_time()
 
     def __repr__(self) -> str:
         return f"<Certificate {self._credentials!r}>"
@@ -56,6 +62,7 @@ class Certificate:
                 _log.error("the new certificate cannot be used, going on with the old one: %s", error)
             else:
                 _log.info("read the new certificate: %r", self._credentials)
+        self._warn_in_time()
         return self._credentials
 
     def _look(self) -> _Stamp:
@@ -63,16 +70,28 @@ class Certificate:
 
     def _load(self) -> Credentials:
         credentials = Credentials(self._cert.read(), self._ca.read(), self._cert.where)
-        now = datetime.now(timezone.utc)
+        now = _now()
         begin, end = credentials.certificate.not_valid_before_utc, credentials.certificate.not_valid_after_utc
         if now >= end:
             raise CertificateError(self._cert.where, f"the certificate expired on {end:%Y-%m-%d %H:%M} UTC")
         if now < begin:
             text = f"the certificate is valid only from {begin:%Y-%m-%d %H:%M} UTC on; is the clock right?"
             raise CertificateError(self._cert.where, text)
-        if end - now < _WARN_BEFORE:
-            _log.warning("%s: the certificate expires on %s UTC", self._cert.where, f"{end:%Y-%m-%d %H:%M}")
         return credentials
+
+    def _warn_in_time(self) -> None:
+        now, end = _now(), self._credentials.certificate.not_valid_after_utc
+        if end - now >= _WARN_BEFORE:
+            return
+        which, when = self._warned or (None, now)
+        if which is not self._credentials or now - when >= _WARN_AGAIN:
+            self._warned = self._credentials, now
+            said = "expired" if now >= end else "expires"
+            _log.warning("%s: the certificate %s on %s UTC", self._cert.where, said, f"{end:%Y-%m-%d %H:%M}")
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 class _Source:
@@ -88,7 +107,9 @@ class _Source:
         self._text = value.encode() if not value or "-----BEGIN" in value else None
         self._path = Path(value)
         self._is_secret = is_secret
-        self.where = f"setting {name!r}" if self._text is not None else f"{name} file {self._path}"
+        # A key whose first line was lost, or that is in base64 once more, is no path to be shown.
+        self._may_be_path = self._text is None and value.isprintable() and len(value) <= _LONGEST_PATH
+        self.where = f"{name} file {self._path}" if self._may_be_path else f"setting {name!r}"
 
     def stamp(self) -> _Stamp | None:
         """Return something that is another when the file is."""
@@ -113,7 +134,10 @@ class _Source:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                 text = file.read()
         except (OSError, ValueError) as error:
-            raise CertificateError(self.where, getattr(error, "strerror", None) or str(error)) from None
+            why = getattr(error, "strerror", None) or str(error)
+            if not self._may_be_path:
+                why = f"it is neither the path of a file nor text in PEM form ({why})"
+            raise CertificateError(self.where, why) from None
         if self._is_secret and os.name == "posix" and mode & 0o077:
             why = f"it holds a private key, and others may read it (mode {mode:04o})"
             raise CertificateError(self.where, f"{why}: chmod 600 {shlex.quote(str(self._path))}")

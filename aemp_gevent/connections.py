@@ -115,6 +115,11 @@ class DirectPeer(Peer):
         return super().is_quiet and not (self._links or self._newcomer)
 
     @property
+    def has_links(self) -> bool:
+        """Whether there are connections that greeted as this node, be they up or not."""
+        return self.is_up or bool(self._links)
+
+    @property
     def is_up(self) -> bool:
         return self.link is not None or self._resting is not None
 
@@ -349,8 +354,8 @@ class DirectPeer(Peer):
             self._lose(why)  # rule 5
             return
         text, address = "connection with %s at %s closed: %s", link.transport.peer_address
-        if self.link is None and not self._links:
-            self._host.stranger_failed(link, text, self.node, address, why)
+        if link.is_refused or (self.link is None and not self._links):
+            self._host.stranger_failed(text, self.node, address, why)
         else:
             # One that was closed because there is a better one is no news.
             self._log(logging.DEBUG, text, self.node, address, why)

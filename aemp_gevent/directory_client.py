@@ -19,7 +19,7 @@ end changes entries, and everybody must hear of these changes behind those that 
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar, Protocol
 
@@ -45,6 +45,8 @@ class Host(Protocol):
     def scheduler(self) -> Scheduler: ...
     @property
     def settings(self) -> Settings: ...
+    @property
+    def refusals(self) -> Counter[str]: ...
 
     @property
     def master(self) -> str | None:
@@ -241,6 +243,7 @@ class EmbeddedEngine:
             self._send_update(self._master, GLOBALS, Change({}, [peer.node]))
         if peer is self._master:
             self._master = None
+            self._end_grace()  # what was not told it yet may be told the next one
             self._seek()
 
     def seeds_changed(self) -> None:

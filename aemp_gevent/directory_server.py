@@ -44,9 +44,6 @@ from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
 from aemp_gevent.wire.framing import FRAMINGS
 
-MAX_ENTRIES = 100_000
-"""Entries of one client that are kept."""
-
 MAX_BYTES = 64 * 2**20
 """Bytes of one client's entries that are kept, counted as they are sent."""
 
@@ -73,6 +70,8 @@ class Host(Protocol):
     def scheduler(self) -> Scheduler: ...
     @property
     def settings(self) -> Settings: ...
+    @property
+    def refusals(self) -> Counter[str]: ...
 
     def link_to(self, node: str) -> None:
         """See that there is a link to a node, soon."""
@@ -105,8 +104,7 @@ class DirectoryServer:
         host: The node's links.
         observer: The node itself, which may watch families, too.
         synced: Called when another global node has told all it has.
-        max_entries: Of one client.
-        max_bytes: Of one client.
+        max_bytes: Of one client's entries.
     """
 
     def __init__(
@@ -115,13 +113,12 @@ class DirectoryServer:
         observer: Observer,
         synced: Callable[[Peer], None],
         *,
-        max_entries: int = MAX_ENTRIES,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._host = host
         self._observer = observer
         self._synced = synced
-        self._max_entries = max_entries
+        self._max_entries = host.settings.max_directory_entries
         self._max_bytes = max_bytes
         self._me: Source = (host.node_id, "")
         self._others: Source = (host.node_id, host.node_id)  # what is repeated of other global nodes
@@ -188,7 +185,10 @@ class DirectoryServer:
                 deleted.append(key)
                 guest.entries -= 1
                 guest.bytes -= old
-            if new and not guest.is_over:
+            if not new:
+                continue
+            self._host.refusals["directory"] += 1
+            if not guest.is_over:
                 guest.is_over = True
                 self._log(
                     "node %s has more directory entries than are kept for one node (%d entries, %d bytes): "
@@ -460,6 +460,7 @@ class DirectoryServer:
         name = gproto.text(family)
         guest = self._guest(peer)
         if name not in guest.families and len(guest.families) >= MAX_WATCHES:
+            self._host.refusals["directory"] += 1
             raise ValueError(f"it watches {MAX_WATCHES} families already")
         guest.families.add(name)
         self._watchers.setdefault(name, {})[peer] = None

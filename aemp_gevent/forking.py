@@ -57,12 +57,25 @@ def keep(*things: object) -> None:
     _kept.extend(things)
 
 
+def _reinit() -> None:
+    """Tell gevent of the fork; does not wait.
+
+    Left alone, it would end the pools of its pool's threads, that is wait for their threads, which only the
+    parent has: for ever, and in the children of ``subprocess`` before they run their program.
+    """
+    pool = getattr(gevent.get_hub(), "_threadpool", None)  # the property would make one
+    for worker in list(getattr(pool, "_worker_greenlets", ())):
+        keep(getattr(worker, "_hub_of_worker", None))
+        worker._hub_of_worker = None
+    gevent.reinit()
+
+
 def _in_child() -> None:
     nodes: list[Forkable] = list(_nodes)
     if any(node.is_here for node in nodes):
         # gevent's os.fork does the same, again and without harm; the plain one does not, and a child that
         # resolves a host name first thing would wait forever for the threads that only the parent has.
-        gevent.reinit()
+        _reinit()
     for node in nodes:
         try:
             node.forked()

@@ -33,6 +33,7 @@ from aemp_gevent.network import PROVIDER, Network
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import IDLE, NOWHERE, QUEUED, REMOTE, Port
 from aemp_gevent.scheduler import CallJob, Runner, Scheduler
+from aemp_gevent.serving import Wait
 from aemp_gevent.virtual import VirtualPeer
 
 MAX_ENTRIES = 1000
@@ -64,7 +65,7 @@ class Host(Protocol):
         ...
 
     @property
-    def waiting(self) -> Mapping[Port, str]:
+    def waiting(self) -> Mapping[Port, Wait]:
         """The ports that are blocked in a call, and whom they called."""
         ...
 
@@ -222,7 +223,7 @@ class Inspection:
             "monitors": _count(port.monitors),
             "handler": "" if default == scheduler.default else _name_of(default),
             "tags": [] if port.handlers is None else [tag[:_MAX_TEXT] for tag in port.handlers.tags[:20]],
-            "calls": self._host.waiting.get(port),
+            "calls": None if (wait := self._host.waiting.get(port)) is None else wait.called,
             "at": _where(port),
         }
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aemp_gevent.errors import FramingError, RemoteProtocolError
+from aemp_gevent.errors import FramingError, RemoteProtocolError, TlsError
 from aemp_gevent.limits import Limits
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.tls_transport import TlsTransport
@@ -37,6 +38,8 @@ SLICE_SECONDS = 0.0001
 """How long requests of one peer are handled before others have their turn. A loop's turn costs a tenth of
 it, a request 2 to 70 microseconds, and there may be 30,000 in one read."""
 
+JOBS_AT_ONCE = 8
+"""How many jobs, such as functions to call, a peer's requests may queue before others have their turn."""
 
 _SPAWN = "AnyEvent::MP::_spawn"
 
@@ -93,6 +96,7 @@ class Link:
         dialled: Whether we made the connection.
         limits: The largest message to send or accept.
         make_tls: For a handshake that offers TLS.
+        refusals: Where is counted what peers are refused; None: for this link alone.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class Link:
         dialled: bool,
         limits: Limits,
         make_tls: MakeTls | None = None,
+        refusals: Counter[str] | None = None,
     ) -> None:
         self.transport = transport
         self.owner = owner
@@ -122,7 +127,7 @@ class Link:
         """Whether the peer's sending side was shut down, everything before it handled."""
         self.closed = False
         self.is_refused = False
-        """Whether the peer failed to prove itself, by what it said or by saying too little."""
+        """Whether it failed because of what the peer said, or did not say in time."""
         self.received = 0
         """Bytes that came, from the first of the greeting on; what TLS adds to them does not count."""
         self.received_packets = 0
@@ -141,6 +146,7 @@ class Link:
         self._limits = limits
         self._unchecked = limits.unchecked_bytes
         self._make_tls = make_tls
+        self._refusals: Counter[str] = Counter() if refusals is None else refusals
         self._secure: TlsTransport | None = None
         self._encode: Any = None
         self._decoder: Decoder | None = None
@@ -182,6 +188,11 @@ class Link:
         return self._framing.name if self._framing is not None else ""
 
     @property
+    def was_cut(self) -> bool:
+        """Whether the connection ended while TLS was coming up, or up, and nobody had done wrong."""
+        return self._secure is not None and self._secure.was_cut
+
+    @property
     def is_identified(self) -> bool:
         """Whether a certificate proved that the peer may have the node ID it says."""
         return self._handshake.is_identified
@@ -202,8 +213,7 @@ class Link:
         self.transport.write(self._handshake.start())
 
     def _too_slow(self, timeout: float) -> None:
-        self.is_refused = True
-        self.fail(f"no handshake within {timeout} s")
+        self.refuse("tls" if self._is_securing else "handshake", f"no handshake within {timeout} s")
 
     def prove(self) -> None:
         """Send our auth line."""
@@ -214,20 +224,24 @@ class Link:
 
     def _shake(self, data: memoryview) -> None:
         # In pieces: who has proved nothing is not to choose how much of a read is copied.
+        was_secure = self._secure is not None
         for begin in range(0, len(data), MAX_LINE_BYTES):
+            rest = data[begin + MAX_LINE_BYTES :]
             self._shake_piece(bytes(data[begin : begin + MAX_LINE_BYTES]))
             if self.closed:
                 return
             if self.is_up:
-                self._take_behind(data[begin + MAX_LINE_BYTES :])
+                self._take_behind(rest)
+                return
+            if self._secure is not None and not was_secure:
+                self._begin_with(rest)
                 return
 
     def _shake_piece(self, data: bytes) -> None:
         try:
             events = self._handshake.receive(data)
         except RemoteProtocolError as error:
-            self.is_refused = True
-            self.fail(str(error))
+            self.refuse("tls" if isinstance(error, TlsError) else "handshake", error)
             return
         self._act_on(events)
         self._check_open()
@@ -244,19 +258,25 @@ class Link:
         """Have everything from here on go through TLS, beginning with what came behind the greeting."""
         assert self._make_tls is not None  # our greeting offers TLS
         rest = self._handshake.take_rest()
-        self.received -= len(rest)
         hub = self._scheduler.hub
         self._secure = TlsTransport(self.transport, self._make_tls(is_client), hub, self._secured)
         self.transport = self._secure
         self._other_writes = 0
         self._secure.start(self)
-        self._secure.on_data(memoryview(rest))
+        self._begin_with(memoryview(rest))
+
+    def _begin_with(self, data: memoryview) -> None:
+        """Take what came in one read with the greeting, and is TLS's."""
+        assert self._secure is not None  # it has just begun
+        self.received -= len(data)
+        if not self.closed:
+            self._secure.on_data(data)
 
     def _secured(self, names: tuple[str, ...] | None) -> None:
         try:
             events = self._handshake.secured(names)
         except RemoteProtocolError as error:
-            self.fail(str(error))
+            self.refuse("tls", error)
             return
         self._act_on(events)
 
@@ -290,7 +310,7 @@ class Link:
         try:
             packets = list(decoder)
         except framing.errors as error:
-            self.fail(str(framing.translate(error)))
+            self.refuse("message", framing.translate(error))
             return
         if self._held is not None:
             self._held += packets
@@ -351,7 +371,7 @@ class Link:
         try:
             self._handle(decoder if self._has_begun else self._begin(decoder))
         except framing.errors as error:
-            self.fail(str(framing.translate(error)))
+            self.refuse("message", framing.translate(error))
 
     def _begin(self, packets: Iterable[Any]) -> Iterable[Any]:
         """Let the owner decide about the first packet, which tells whether the peer sent on another link before."""
@@ -381,7 +401,7 @@ class Link:
         # We run the pump ourselves, at once: asking the loop for it would cost a
         # callback a burst, and a loop iteration of latency.
         scheduler.pumped = True
-        turn_ends = 0.0
+        turn_ends, most_jobs = 0.0, 0
         count = 0
         try:
             iterator: Iterator[Any] = iter(packets)
@@ -408,7 +428,9 @@ class Link:
                 elif name:
                     scheduler.log_soon(logging.DEBUG, "dropped, there is no port %s%s: %r", prefix, name, packet)
                 else:
-                    turn_ends = turn_ends or perf_counter() + SLICE_SECONDS
+                    if not turn_ends:
+                        turn_ends = perf_counter() + SLICE_SECONDS
+                        most_jobs = len(scheduler.runq) + JOBS_AT_ONCE
                     self.owner.requested(self, packet)
                     if self.closed:
                         break
@@ -416,7 +438,7 @@ class Link:
                         # What came behind it in the same read waits as well.
                         self._held.extend(iterator)
                         break
-                    if perf_counter() > turn_ends:
+                    if perf_counter() > turn_ends or len(scheduler.runq) > most_jobs:
                         if turn_ends < 0 or not _spawns(packet):
                             self._let_others(iterator)
                             break
@@ -468,7 +490,7 @@ class Link:
         try:
             check_packet(packet)
         except FramingError as error:
-            self.fail(str(error))
+            self.refuse("message", error)
 
     @property
     def is_held(self) -> bool:
@@ -516,6 +538,12 @@ class Link:
             self.fail(f"the peer closed the connection during the handshake; is its {what} another one?")
 
     def on_broken(self, why: str) -> None:
+        if self._secure is not None and not self.is_up:
+            if self._secure.has_failed:
+                self.refuse("tls", why)
+                return
+            if self.protection:
+                why += "; or it did not let us in, and its log says why"
         self.fail(why)
 
     def on_room(self) -> None:
@@ -532,6 +560,17 @@ class Link:
     def _close_if_done(self) -> None:
         if self.finished and self.has_ended and not self.transport.buffered:
             self.close()
+
+    @property
+    def _is_securing(self) -> bool:
+        return self._secure is not None and not self.is_up
+
+    def refuse(self, what: str, why: object) -> None:
+        """Fail because of what the peer said, or did not say, and count that as ``what``. Idempotent."""
+        if not self.closed:
+            self.is_refused = True
+            self._refusals[what] += 1
+            self.fail(str(why))
 
     def fail(self, why: str) -> None:
         """Close the connection because of ``why``, and tell the owner. Idempotent."""

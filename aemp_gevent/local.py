@@ -76,8 +76,8 @@ class LocalNode:
         self._id = ids.ANON_PREFIX + ids.new_uniq()
         self._prefix = self._id + "#"
         self._dropped_aloud = False
-        self.waiting: dict[Port, str] = {}
-        """The ports that are blocked in a call, and whom they called."""
+        self.waiting: dict[Port, serving.Wait] = {}
+        """The ports that are blocked in a call."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"
@@ -163,9 +163,9 @@ class LocalNode:
         """What runs this node's ports."""
         return self._scheduler
 
-    def create(self) -> Port:
+    def create(self, kind: type[Port] = Port) -> Port:
         """Create a port without handlers."""
-        return self._create(self._new_name())
+        return self._create(self._new_name(), kind=kind)
 
     def _create(
         self,
@@ -173,6 +173,7 @@ class LocalNode:
         callback: Handler | None = None,
         limit: int | None = None,
         context: Context | None = None,
+        kind: type[Port] = Port,
     ) -> Port:
         port_id = self._prefix + name
         scheduler = self._scheduler
@@ -182,7 +183,7 @@ class LocalNode:
             raise PortExistsError(port_id)
         default = scheduler.default if callback is None else callback
         port = (
-            Port(port_id, scheduler, default) if context is None else ContextPort(port_id, scheduler, default, context)
+            kind(port_id, scheduler, default) if context is None else ContextPort(port_id, scheduler, default, context)
         )
         if limit is not None:
             port.inbox = port.mailbox = BoundedMailbox(port, limit, lambda: scheduler.overflow(port, limit))
@@ -675,7 +676,7 @@ class LocalNode:
         """Send a call, a message and what goes along, to a port that the caller monitors."""
         target = self._find(port)
         if target is None:
-            node, name = ids.split_port(port)
+            node, name = self.split_port(port)
             if not name and self._is_here(node):
                 self._node_request((*message, reply))
             # Otherwise nobody can be reached, which the monitor tells.

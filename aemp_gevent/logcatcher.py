@@ -126,7 +126,12 @@ class LogCatcher:
                 answer["level"] = logging.getLevelName(self._listen(peer, level_of(level), port, reply))
         except ValueError as error:
             answer["error"] = str(error)
-        self._host.reply(peer, port, (*reply, answer))
+        try:
+            self._host.reply(peer, port, (*reply, answer))
+        except AempError as error:  # it is no port, or one of a node that may not be told anything by us
+            if peer is None:
+                raise
+            peer.complaints.warn("what %s asked of the log cannot be answered: %.300s", peer.node, error)
 
     def _listen(self, peer: Peer | None, level: int, port: str, reply: Message) -> int:
         node = self._host.node_of(port)

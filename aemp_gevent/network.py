@@ -51,7 +51,7 @@ from aemp_gevent.wire.handshake import Handshake, is_name_of
 
 if TYPE_CHECKING:
     from aemp_gevent.certificates import Certificate
-    from aemp_gevent.wire.tls import Tls
+    from aemp_gevent.wire.tls import Credentials, Tls
 
 Answered = Callable[[Collection[str] | None], None]
 """Who is told where a node listens; None: nobody knows."""
@@ -100,7 +100,7 @@ class Stranger:
         assert link.greeting is not None  # that is what "greeted" means
         why = self._network.routes.check_greeting(link.greeting.node)
         if why:
-            link.fail(why)
+            link.refuse("handshake", why)
             return
         self._network.strangers.discard(link)
         peer = self._network.peer(link.greeting.node)
@@ -112,9 +112,21 @@ class Stranger:
     def failed(self, link: Link, why: str) -> None:
         self._network.strangers.discard(link)
         self._network.changed()
-        self._network.stranger_failed(link, "connection with %s closed: %s", link.transport.peer_address, why)
+        text, address = "connection with %s closed: %s", link.transport.peer_address
+        if self._is_spare(link):
+            self._network.scheduler.log_soon(logging.DEBUG, text, address, why)
+        else:
+            self._network.stranger_failed(text, address, why)
         if self._target is not None:
             self._target.attempt_failed(why)
+
+    def _is_spare(self, link: Link) -> bool:
+        """Return whether it was closed while TLS came up by who says that he has another, and had done nothing wrong.
+
+        As when two nodes dial each other, and the other one had seen both connections.
+        """
+        peer = self._network.known_peer(link.greeting.node) if link.greeting is not None else None
+        return link.was_cut and isinstance(peer, DirectPeer) and peer.has_links
 
     def has_room(self, link: Link) -> None:
         """Our greeting has left."""
@@ -220,6 +232,7 @@ class Network:
         self._loop_watch: LoopWatch | None = None
         self.carrier = carrier or SocketCarrier(scheduler.hub, patience, settings.accept_rate)
         self._certificate = _read_certificate(settings)
+        self._checked: Credentials | None = None  # of which it is known whether they are this node's; None: not yet
         self._auth_methods = (
             *((auth.TLS_METHOD,) if self._certificate is not None else ()),
             *((auth.HMAC_METHOD,) if settings.secrets_bytes else ()),
@@ -425,9 +438,11 @@ class Network:
         self.seeds.start()
 
     def _check_own_name(self) -> None:
-        if self._certificate is None:
-            return
-        mine = self._certificate.current()
+        if self._certificate is not None:
+            self._check_names(self._certificate.current())
+
+    def _check_names(self, mine: Credentials) -> None:
+        self._checked = mine
         if not mine.is_shared and not any(is_name_of(name, self.node_id) for name in mine.names):
             text = "this node is %s, and its certificate is for %s: no peer that has one will talk to it"
             _log.error(text, self.node_id, ", ".join(mine.names) or "no node at all")
@@ -438,10 +453,8 @@ class Network:
             self.refusals["crowd"] += 1
             oldest.fail("too many connections are in their handshakes, and it was the oldest")
 
-    def stranger_failed(self, link: Link, text: str, *args: object) -> None:
-        """A connection is closed on which the other side had not proved itself: count and log that."""
-        if link.is_refused and not link.dialled:
-            self.refusals["handshake"] += 1
+    def stranger_failed(self, text: str, *args: object) -> None:
+        """A connection is closed on which the other side had not proved itself: log that."""
         self._complaints.warn(text, *args)
 
     def forget_if_idle(self, peer: Peer) -> None:
@@ -591,6 +604,7 @@ class Network:
             dialled=dialled,
             limits=self.settings.limits,
             make_tls=self._make_tls,
+            refusals=self.refusals,
         )
         self._links.add(link)
         self.strangers.add(link)
@@ -599,7 +613,10 @@ class Network:
 
     def _make_tls(self, is_client: bool) -> Tls:
         assert self._certificate is not None  # or we would not have offered it
-        return self._certificate.current().connect(is_client=is_client)
+        mine = self._certificate.current()
+        if self._checked not in (None, mine):
+            self._check_names(mine)
+        return mine.connect(is_client=is_client)
 
     def forget(self, link: Link) -> None:
         """A connection is none of a stranger's any more."""

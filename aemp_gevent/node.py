@@ -683,9 +683,11 @@ class Node(DirectoryNode):
     def refusals(self) -> dict[str, int]:
         """How often peers were refused something, by what it was; what never was is not there.
 
-        Of peers: ``spawn`` (and whatever else runs code), ``kill``, ``directory``, ``relay``, ``inspect``,
-        ``monitor``.
-        Of strangers: ``handshake`` (it failed), ``crowd`` (dropped, because there were too many).
+        Of peers: ``spawn`` (and whatever else runs code), ``kill``, ``directory`` (by rule, or too
+        many entries), ``relay``, ``inspect``, ``monitor`` (by number), ``message`` (one that is too large, or none,
+        which ends the link). Of strangers, whoever dialled: ``handshake`` (it failed, or took too long), ``tls``
+        (the same, while TLS came up or because there is none; the certificate may be ours that the
+        other side refuses), ``crowd`` (dropped, because there were too many).
         """
         return dict(self._network.refusals) if self._network is not None else {}
 

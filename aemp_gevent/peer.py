@@ -126,8 +126,8 @@ class Host(Protocol):
         """Return whether there must always be a link to this node."""
         ...
 
-    def stranger_failed(self, link: Link, text: str, *args: object) -> None:
-        """A connection is closed on which the other side had not proved itself: count and log that."""
+    def stranger_failed(self, text: str, *args: object) -> None:
+        """A connection is closed on which the other side had not proved itself: log that."""
 
     def forget_if_idle(self, peer: Peer) -> None:
         """Forget a peer that may be a stranger's invention."""
@@ -482,7 +482,11 @@ class Peer:
         """The link, if there is one, is lost: close everything, and tell everybody."""
         if not self.is_up:
             return
-        self._log(logging.INFO if reason else logging.WARNING, "link to %s lost: %s", self.node, why)
+        text = "link to %s lost: %s"
+        if reason is None:
+            self.complaints.warn(text, self.node, why)
+        else:
+            self._log(logging.INFO, text, self.node, why)
         self.link = None
         self._clear_queue()
         self._let_go()

@@ -56,6 +56,9 @@ class Port:
     context: Context | None = None
     """The context its handlers run in; None: an empty one. See :class:`ContextPort`."""
 
+    is_for_answer = False
+    """Whether it was made for the answer to a question, and whoever was asked may refuse by killing it."""
+
     __slots__ = (
         "default",
         "dying",
@@ -131,6 +134,14 @@ class ContextPort(Port):
     def __init__(self, port_id: str, scheduler: Scheduler, default: Handler, context: Context) -> None:
         super().__init__(port_id, scheduler, default)
         self.context = context
+
+
+class ReplyPort(Port):
+    """A port that was made for an answer, and lives as long as somebody waits for that."""
+
+    is_for_answer = True
+
+    __slots__ = ()
 
 
 class BoundedMailbox(deque[Message]):

@@ -222,12 +222,16 @@ class Requests:
         port = self._host.find_port(name_of_port(name))
         if port is None:
             return
-        if peer is not None and not peer.rights.kill and not _is_parent(peer, port):
+        if peer is not None and not peer.rights.kill and not (port.is_for_answer or _is_parent(peer, port)):
             self._refuse("kill", f"the rules let {peer.node} kill nothing here")
         self._host.scheduler.kill(port, reason)
 
-    def _take_call(self, peer: Peer | None, header: Any, name: Any, tag: Any, *args: Any) -> None:
-        self._host.take_call(peer, header, name_of_port(name), (tag, *args))
+    def _take_call(self, peer: Peer | None, *args: Any) -> None:
+        if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
+            self._call(peer, "call", *args)  # which is the name of a function there
+        else:
+            header, name, tag, *rest = args
+            self._host.take_call(peer, header, name_of_port(name), (tag, *rest))
 
     def _spawn(self, peer: Peer | None, name: Any, function: Any, *args: Any) -> None:
         name = name_of_port(name)

@@ -38,7 +38,8 @@ class PeerRule:
             case differ. A ``[`` of an IPv6 address is written ``[[]``.
         spawn: Whether they may run code here: spawn ports, call functions, and ``eval``. Only
             what is allowed to everybody: ``@spawnable``, ``allow_spawn``, ``allow_eval``.
-        kill: Whether they may kill ports here, besides those that they spawned themselves.
+        kill: Whether they may kill ports here, besides those that they spawned themselves, and those for
+            the answers to questions: that is how these are refused.
         directory: ``"write"``: read the directory, and have entries in it. ``"read"``: their
             entries are left out, where they listen among them. ``"none"``: to them it is empty.
         relay: Whether anything is passed on from them to other nodes: by ``snd`` requests, by answers

@@ -16,11 +16,10 @@ import logging
 import traceback
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from greenlet import getcurrent
 
-from aemp_gevent import ids
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import Port
@@ -54,6 +53,18 @@ class ReplyPort(str):
         return self
 
 
+class Wait(NamedTuple):
+    """What a port is blocked in: a call."""
+
+    called: str
+    reply: Port
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the answer is there, or none will come, and the caller has only not looked yet."""
+        return bool(self.reply.inbox) or self.reply.dying is not None
+
+
 class Host(Protocol):
     """The node that serves."""
 
@@ -61,8 +72,12 @@ class Host(Protocol):
     def scheduler(self) -> Scheduler: ...
 
     @property
-    def waiting(self) -> dict[Port, str]:
-        """The ports that are blocked in a call, and whom they called."""
+    def waiting(self) -> dict[Port, Wait]:
+        """The ports that are blocked in a call."""
+        ...
+
+    def split_port(self, port: object) -> tuple[str, str]:
+        """Return a port ID's node ID and port name, or raise ``InvalidPortError``."""
         ...
 
     def snd(self, port: object, *msg: Any) -> None: ...
@@ -71,9 +86,9 @@ class Host(Protocol):
 
 def take(host: Host, port: Port, message: Message, reply: ReplyPort) -> None:
     """Give a call to the port that it is for, unless that waits for one of those who wait for the answer."""
-    called = host.waiting.get(port)
-    if called is not None and called in reply.chain:
-        circle = (*reply.chain[reply.chain.index(called) :], port.id)
+    wait = host.waiting.get(port)
+    if wait is not None and wait.called in reply.chain and not wait.is_over:
+        circle = (*reply.chain[reply.chain.index(wait.called) :], port.id)
         host.kil(reply, CYCLE, *dict.fromkeys(circle))
         return
     host.scheduler.deliver(port, (*message, reply))
@@ -125,7 +140,7 @@ def server(host: Host, tag: object, function: Handler) -> Handler:
 
     def serve(*rest: Any) -> None:
         reply = rest[-1] if rest else None
-        if not isinstance(reply, ReplyPort) and not _is_port(reply):
+        if not isinstance(reply, ReplyPort) and not _is_port(host, reply):
             text = "dropped a message %r that is no call: its last element is no reply port; use call(), or rcv() here"
             _log.warning(text, tag)
             return
@@ -163,8 +178,8 @@ def fail(host: Host, reply: object, error: BaseException) -> None:
         return
 
 
-def _is_port(thing: object) -> bool:
+def _is_port(host: Host, thing: object) -> bool:
     try:
-        return isinstance(thing, str) and bool(ids.split_port(thing)[1])
+        return isinstance(thing, str) and bool(host.split_port(thing)[1])
     except InvalidPortError:
         return False

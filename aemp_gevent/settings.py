@@ -122,8 +122,10 @@ class Settings:
         high_water_bytes: Unsent bytes on a link above which a sending greenlet is paused. The
             default is 30 ms of a 1 Gbit/s line.
         max_watched_ports: Ports of this node that one peer may monitor. Each takes some 250 bytes.
+        max_directory_entries: Entries of the directory that are kept of one node; of one that is global, twenty times
+            as many. A small one takes some 350 bytes; what is more is left out.
         max_strangers: Connections made by others that may be in their handshakes at once. One more, and the
-            oldest is dropped. 64 of them have at most 4 MiB.
+            oldest is dropped. 64 of them have at most 8 MiB, as with TLS each takes up to 128 KiB.
         max_strangers_per_address: The same for one address (for IPv6: one network of 64 bits). Raise it
             where many nodes start at once behind one address.
         accept_rate: Connections accepted in a second, beyond the first few. The default leaves room for
@@ -163,6 +165,7 @@ class Settings:
     max_message_elements: int = MAX_ELEMENTS
     high_water_bytes: int = 4 * 2**20
     max_watched_ports: int = 100_000
+    max_directory_entries: int = 100_000
     max_strangers: int = 64
     max_strangers_per_address: int = 8
     accept_rate: float = 200.0

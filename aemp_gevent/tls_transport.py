@@ -45,6 +45,10 @@ class TlsTransport:
         self.sent_writes = 0
         self.arrived = 0
         """Bytes that came, encrypted."""
+        self.has_failed = False
+        """Whether TLS itself ended it: one side does not believe the other, or what came was no TLS."""
+        self.was_cut = False
+        """Whether the connection ended, and TLS had not."""
         self._inner = inner
         self._tls = tls
         self._hub = hub
@@ -79,7 +83,10 @@ class TlsTransport:
     def start(self, sink: Sink) -> None:
         self._sink = sink
         self._inner.start(self)
-        self._send_now(self._tls.start())
+        try:
+            self._send_now(self._tls.start())
+        except TlsError as error:
+            self._fail(error)
 
     def pause(self) -> None:
         self._inner.pause()
@@ -97,7 +104,7 @@ class TlsTransport:
         try:
             plain = tls.receive(data)
         except TlsError as error:
-            sink.on_broken(str(error))
+            self._fail(error)
             return
         if not was_up:
             self._send_now(tls.take())
@@ -115,18 +122,23 @@ class TlsTransport:
         if self._sink is not None:
             self._sink.on_data(memoryview(plain))
 
+    def _fail(self, error: TlsError) -> None:
+        self.has_failed = True
+        if self._sink is not None:
+            self._sink.on_broken(str(error))
+
     def on_end(self) -> None:
         """The other side's end, which TLS has announced if nobody forged it."""
-        if self._sink is not None and not self._tls.has_ended:
-            why = (
+        if not self._tls.has_ended:
+            self.on_broken(
                 "the connection ended without TLS's close_notify: it was cut off, or the peer was killed"
                 if self._tls.is_up
                 else "the peer closed the connection while TLS came up; does it believe our certificate?"
             )
-            self._sink.on_broken(why)
 
     def on_broken(self, why: str) -> None:
         """The connection is gone."""
+        self.was_cut = True
         if self._sink is not None:
             self._sink.on_broken(why)
 

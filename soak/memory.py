@@ -312,6 +312,9 @@ class World:
 
     def _heal(self) -> None:
         self.network.heal()
+        for node_id in self._ids:  # nobody can talk to the slaves of a master that is dead
+            if node_id not in self.members and any(ids.master_of(slave) == node_id for slave in self._wanted):
+                self._start(node_id)
         self._starting.join()
         began = monotonic()
         self.resting = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The web examples under load, behind a real gunicorn: ``python -m soak.web chat`` or ``python -m soak.web jobs``.
+"""The web examples under load, behind a real gunicorn: ``python -m soak.web chat``, ``restarts`` or ``jobs``.
 
 The chat: many streams of events over all workers, and a few clients that talk. Every stream must
 have every message, in the order in which its sender sent them. The jobs: requests for some time, some of
@@ -232,11 +232,17 @@ class Sender:
             connection.close()
 
 
-def faults(stream: Stream, senders: list[Sender]) -> dict[str, str]:
-    """Return what a stream that was open all the time lacks, or has in another order, by the sender's name."""
+def heard_by(stream: Stream) -> defaultdict[str, list[int]]:
+    """Return the numbers that came to a stream, by the sender's name."""
     heard: defaultdict[str, list[int]] = defaultdict(list)
     for name, text in stream.lines:
         heard[name].append(int(text))
+    return heard
+
+
+def faults(stream: Stream, senders: list[Sender]) -> dict[str, str]:
+    """Return what a stream that was open all the time lacks, or has in another order, by the sender's name."""
+    heard = heard_by(stream)
     found: dict[str, str] = {}
     for sender in senders:
         for name in {*sender.said, *sender.cut}:
@@ -294,6 +300,59 @@ def chat(clients: int, messages: int, workers: int) -> str:
     )
 
 
+def restarts(clients: int, messages: int, workers: int) -> str:
+    """Kill a worker, replace all of them, and end them, each while people talk; return what was seen.
+
+    Raises:
+        AssertionError: Somebody noticed who should not have, or lacks something, or a worker did not end in order.
+    """
+    told: list[str] = []
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(_scratch())
+        server = stack.enter_context(Gunicorn(EXAMPLES / "flask_chat", scratch, "--preload", workers=workers))
+        for what in ("kill -9 of a worker", "SIGHUP", "SIGTERM"):
+            streams = stack.enter_context(tabs(server.address, clients))
+            senders = [Sender(server.address, f"{what} {number}") for number in range(SENDERS)]
+            talking = [gevent.spawn(sender.say, messages // SENDERS) for sender in senders]
+            wait_until(
+                lambda: all(len(stream.lines) > messages // 4 for stream in streams),  # noqa: B023
+                within=10 * PATIENCE,
+                show=lambda: [len(stream.lines) for stream in streams],  # noqa: B023
+            )
+            former, (victim, node) = server.workers, max(server.workers.items())
+            if what == "SIGHUP":
+                server.signal(signal.SIGHUP)
+                server.wait_for_workers(*former)
+                node = ""
+            elif what == "SIGTERM":
+                server.signal(signal.SIGTERM)
+                assert server.wait() == 0
+                node = ""
+            else:
+                os.kill(victim, signal.SIGKILL)
+            gevent.joinall(talking, raise_error=True)
+            concerned = [stream for stream in streams if node in ("", stream.node)]
+            others = [stream for stream in streams if stream not in concerned]
+            wait_until(lambda: all(stream.ended for stream in concerned), within=PATIENCE)  # noqa: B023
+            wait_until(lambda: not any(faults(stream, senders) for stream in others), within=PATIENCE)  # noqa: B023
+            assert not any(stream.ended for stream in others), "somebody noticed whose worker lived"
+            for stream in concerned:  # it has the beginning of it all, without a hole
+                for numbers in heard_by(stream).values():
+                    assert numbers == list(range(len(numbers))), numbers
+            total = sum(sender.said.total() for sender in senders)
+            told.append(
+                f"{what} after {len(concerned[0].lines)} messages: {len(concerned)} streams ended, none of them with "
+                f"a hole; {len(others)} others heard all of {total} in order"
+            )
+            if what != "SIGTERM":
+                server.wait_for_workers(victim)
+        assert "graceful timeout" not in server.log, server.log
+        assert "Traceback" not in server.log, server.log
+        left = [path.name for path in scratch.glob("aemp-*/*/*")]
+        assert not left, f"left behind: {left}"
+    return "\n".join(told)
+
+
 DOCUMENTED = {200, 502, 503}
 
 
@@ -324,20 +383,26 @@ def jobs(seconds: float, clients: int, workers: int) -> str:
                 backends[0].kill()
                 backends[0] = stack.enter_context(Backend(server))
             gevent.joinall(asking, raise_error=True)
+            # Or the clients' connections would be counted, of which each worker has as many as chance gives it.
+            wait_until(lambda: not _connections(server.address), within=PATIENCE)
 
         load(max(seconds / 3, 3.0))
-        before = {pid: _grown(pid) for pid in server.workers}
+        before = {pid: _grown(pid) for pid in (*server.workers, backends[1].pid)}
         warmed_up = answers.copy()
         load(seconds)
         after = {pid: _grown(pid) for pid in before}
     undocumented = set(answers) - DOCUMENTED
     assert not undocumented, answers
-    for pid, (descriptors, kilobytes) in before.items():
-        assert after[pid][0] <= descriptors + 3, f"descriptors: {before} -> {after}"
+    for pid, (count, kilobytes) in before.items():
+        assert after[pid][0] <= count + 1, f"descriptors: {before} -> {after}"
         assert after[pid][1] <= kilobytes * 1.1 + 2048, f"memory, KiB: {before} -> {after}"
     asked = answers - warmed_up
     memory = {pid: after[pid][1] - before[pid][1] for pid in before}
-    return f"{asked.total()} requests in {seconds:g} s: {dict(asked)}; memory {sorted(memory.values())} KiB"
+    descriptors = {pid: after[pid][0] - before[pid][0] for pid in before}
+    grown = f"descriptors {sorted(descriptors.values())}, memory {sorted(memory.values())} KiB"
+    return (
+        f"{asked.total()} requests in {seconds:g} s: {dict(asked)}; grown in {workers} workers and a backend: {grown}"
+    )
 
 
 class Backend:
@@ -345,25 +410,32 @@ class Backend:
 
     def __init__(self, server: Gunicorn) -> None:
         self._environ = server.environ
+        self._process: subprocess.Popen[bytes] | None = None
         self.pid = 0
 
     def __enter__(self) -> Backend:
-        command = [sys.executable, "backend.py"]
-        self._process = subprocess.Popen(
-            command, cwd=EXAMPLES / "job_backend", env=self._environ, stdout=subprocess.PIPE
-        )
-        self.pid = self._process.pid
-        assert self._process.stdout is not None
-        gevent.get_hub().threadpool.apply(self._process.stdout.readline)  # it says when it is ready
+        # Not a pipe: who waits for one blocks the loop, or has a thread do it.
+        with tempfile.TemporaryFile() as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "backend.py"], cwd=EXAMPLES / "job_backend", env=self._environ, stdout=said
+            )
+            self.pid = self._process.pid
+            try:
+                wait_until(lambda: os.pread(said.fileno(), 100, 0).endswith(b"\n"), within=PATIENCE)
+            except BaseException:
+                self.__exit__()
+                raise
         return self
 
     def kill(self) -> None:
         """End it at once."""
-        self._process.kill()
+        if self._process is not None:
+            self._process.kill()
 
     def __exit__(self, *exc_info: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
 
 def _is_alive(pid: int) -> bool:
@@ -371,6 +443,12 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def _connections(address: str) -> int:
+    """Return how many connections a Unix socket that listens has accepted, and not closed yet."""
+    rows = map(str.split, Path("/proc/net/unix").read_text().splitlines())
+    return sum(row[-1] == address and row[5] == "03" for row in rows)
 
 
 def _grown(pid: int) -> tuple[int, int]:
@@ -396,10 +474,13 @@ def main() -> None:
     working = commands.add_parser("jobs")
     working.add_argument("--seconds", type=float, default=30.0)
     working.add_argument("--clients", type=int, default=10)
-    for command in (chatting, working):
+    restarting = commands.add_parser("restarts")
+    restarting.add_argument("--clients", type=int, default=200)
+    restarting.add_argument("--messages", type=int, default=2_000)
+    for command in (chatting, working, restarting):
         command.add_argument("--workers", type=int, default=3)
     args = vars(parser.parse_args())
-    load: Callable[..., str] = {"chat": chat, "jobs": jobs}[args.pop("what")]
+    load: Callable[..., str] = {"chat": chat, "jobs": jobs, "restarts": restarts}[args.pop("what")]
     print(load(**args))
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -48,9 +49,9 @@ class Identity:
         return _make(cn or "a node", self, uris, **options)  # type: ignore[arg-type]
 
 
-def authority(name: str = "a CA of the tests", issuer: Identity | None = None) -> Identity:
+def authority(name: str = "a CA of the tests", issuer: Identity | None = None, uris: Iterable[str] = ()) -> Identity:
     """Return a CA."""
-    return _make(name, issuer, (), is_ca=True)
+    return _make(name, issuer, uris, is_ca=True)
 
 
 def shared_certificate(name: str = "shared by all nodes", **options: object) -> Identity:
@@ -67,8 +68,10 @@ def _make(
     begins: timedelta = -DAY,
     ends: timedelta = 365 * DAY,
     usages: tuple[x509.ObjectIdentifier, ...] | None = None,
+    extension: x509.ExtensionType | None = None,
+    key: Any = None,  # one of many classes
 ) -> Identity:
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn)])
     now = datetime.now(timezone.utc)
     builder = (
@@ -86,4 +89,6 @@ def _make(
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     if usages is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+    if extension is not None:
+        builder = builder.add_extension(extension, critical=False)
     return Identity(key, builder.sign(issuer.key if issuer else key, hashes.SHA256()))

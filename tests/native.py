@@ -10,11 +10,15 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+from collections.abc import Callable
 from importlib.util import find_spec, module_from_spec
 from time import sleep as sleep  # noqa: PLC0414  # for others, before it is patched
+from typing import Any, TypeVar
 
 import gevent
 from gevent import monkey
+
+T = TypeVar("T")
 
 PATCHED = os.environ.get("AEMP_TEST_PATCH", "0") not in {"", "0"}
 
@@ -28,9 +32,15 @@ if PATCHED:
     monkey.patch_all()
 
 
+def aside(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that blocks, of files and processes, while everybody here goes on."""
+    if PATCHED:  # then it lets them, and works in no other thread
+        return function(*args)
+    result: T = gevent.get_hub().threadpool.apply(function, args)
+    return result
+
+
 def read_line(child: subprocess.Popen[str]) -> str:
     """Return the next line that a process prints, while everybody here goes on; ``""`` at the end."""
     assert child.stdout is not None
-    readline = child.stdout.readline
-    line: str = readline() if PATCHED else gevent.get_hub().threadpool.apply(readline)
-    return line
+    return aside(child.stdout.readline)

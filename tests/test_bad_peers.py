@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from aemp_gevent.complaints import MAX_LINES
 from aemp_gevent.node import Node
 from tests.helpers import wait_until
 from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, node_factory
@@ -145,6 +146,7 @@ def test_stranger_loses_his_connection_with_one_log_line(
     (line,) = wait_until(lambda: log_lines(caplog))
     assert says in line
     assert "127.0.0.1" in line, "it must say who it was"
+    assert victim.refusals == ({} if "closed the connection" in line or "reset" in line else {"handshake": 1})
     game.goes_on()
     assert len(log_lines(caplog)) == 1, log_lines(caplog)
     assert changes == []
@@ -165,6 +167,23 @@ def test_wrong_secret_is_refused_with_one_log_line(
     assert "another secret, or" in line
     assert "another secret" not in line.replace("it has another secret, or", "")
     assert inbox.messages == []
+
+
+def test_stranger_who_claims_the_id_of_a_node_that_is_up_is_told_of_and_counted_as_any_other(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or who guesses secrets would have to know no more than one name to do it unseen."""
+    node, other = make_node(), make_node()
+    inbox = Inbox(other)
+    node.snd(inbox, "hello")
+    wait_until(lambda: inbox.messages)
+    for number in range(1, 4):
+        with RawPeer.dial(node, other.NODE(), secret="wrong") as peer:
+            peer.greet()
+            peer.sock.sendall(peer.handshake.prove())
+            assert peer.closed()
+        wait_until(lambda: node.refusals == {"handshake": number}, show=lambda: node.refusals)  # noqa: B023
+    assert sum("token is wrong" in line for line in log_lines(caplog)) == 3
 
 
 def test_stranger_who_claims_a_nodes_id_and_stalls_delays_nobody(make_node: MakeNode) -> None:
@@ -269,7 +288,21 @@ def test_bad_packet_loses_the_link_with_one_log_line(
     (line,) = log_lines(caplog)
     assert says in line
     assert "127.0.0.1:9" in line
+    assert victim.refusals == {"message": 1}
     assert inbox.messages in ([("before",)], []), "or the decoder refused the whole read"
+
+
+@pytest.mark.slow
+def test_peer_that_loses_its_link_again_and_again_does_not_fill_the_log(
+    victim: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    for _ in range(MAX_LINES + 20):
+        with RawPeer.dial(victim).shake() as peer:
+            peer.sock.sendall(b"\xc1")
+            assert peer.closed()
+    wait_until(lambda: victim.refusals == {"message": MAX_LINES + 20}, show=lambda: victim.refusals)
+    assert len(log_lines(caplog)) == MAX_LINES + 1
 
 
 BAD_JSON = {

@@ -520,12 +520,14 @@ def test_a_caller_that_waits_for_somebody_else_by_now_is_in_no_circle(make_node)
     """It gave the call up that the chain tells of, and is blocked in another."""
     node = make_node()
     first, second, third = (node.port() for _ in range(3))
+    first_port = node.find(first)
+    assert first_port is not None
     node.serve(first, x=lambda: "here")
     results: list[Any] = []
 
     @node.serve(second, "work")
     def work() -> None:
-        wait_until(lambda: node.waiting.get(node.find(first)) == third)
+        wait_until(lambda: first_port in node.waiting and node.waiting[first_port].called == third)
         results.append(node.call(first, "x", timeout=WAIT))
 
     node.rcv(third, "hold", lambda reply: node.after(0.2, reply, "held"))
@@ -539,6 +541,54 @@ def test_a_caller_that_waits_for_somebody_else_by_now_is_in_no_circle(make_node)
     node.snd(first, "start")
     wait_until(lambda: results)
     assert results == ["here"]
+
+
+def test_who_has_an_answer_that_it_has_not_looked_at_is_in_no_circle(nodes):
+    """The one that was called answers, and asks back in the same breath: its answer is there before its call."""
+    caller, server = nodes
+    results: list[Any] = []
+
+    @caller.port_async
+    def first() -> None:
+        results.append(caller.call(second, "work", timeout=WAIT))
+        _tag, reply = receive("x", timeout=WAIT)
+        caller.snd(reply, "here")
+
+    second = server.port()
+
+    @server.rcv(second, "work")
+    def work(reply: str) -> None:
+        server.snd(reply, "done")
+        results.append(server.call(first, "x", timeout=WAIT))
+
+    wait_until(lambda: len(results) == 2)
+    assert results == ["done", "here"]
+
+
+def test_who_gave_up_whoever_asks_on_its_behalf_is_in_no_circle(make_node):
+    """First gave up what second does still; then third waits for first, and second asks third."""
+    node = make_node()
+    first, second, third = (node.port() for _ in range(3))
+    node.serve(first, y=lambda: "y")
+    node.serve(third, x=lambda: "x")
+    results: list[Any] = []
+
+    @node.rcv(first, "start")
+    def start() -> None:
+        with pytest.raises(CallTimeout):
+            node.call(second, "work", timeout=0.02)
+        node.snd(third, "go")
+        wait_until(lambda: node.find(second) in node.waiting or results)
+
+    @node.serve(second, "work")
+    def work() -> None:
+        wait_until(lambda: node.find(third) in node.waiting)
+        results.append(node.call(third, "x", timeout=WAIT))
+
+    node.rcv(third, "go", lambda: results.append(node.call(first, "y", timeout=WAIT)))
+    node.snd(first, "start")
+    wait_until(lambda: len(results) == 2)
+    assert results == ["y", "x"]
 
 
 def test_what_a_port_asks_without_waiting_is_in_no_circle(make_node):

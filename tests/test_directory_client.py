@@ -9,6 +9,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from aemp_gevent.errors import DirectoryUnavailable
 from aemp_gevent.node import Node
@@ -200,6 +201,29 @@ def test_global_nodes_find_each_other_and_keep_links(make_node: MakeNode) -> Non
         network.crash(first)
         leaves[0].db_set("f", "k", 2)
         wait_until(lambda: leaves[2].db_family("f") == {"k": 2}, within=WAIT)
+
+
+def test_master_that_is_lost_soon_is_not_believed_that_entries_are_gone() -> None:
+    quicker = {"heartbeat_interval": 0.2, "heartbeat_timeout": 1.0}
+    with MemoryNetwork() as network:
+        seed = "10.0.0.1:4040"
+        network.node(seed, **quicker)
+        watcher, other = network.node(None, seed, **quicker), network.node(None, seed, **quicker)
+        changes = Changes()
+        watcher.db_mon("f", changes)
+        other.db_set("f", "k", 1)
+        changes.wait({"k": 1})
+        network.crash(other)  # and with it the seed: nobody else can know
+        network.crash(seed)
+        again = network.node(seed, **quicker)
+        wait_until(lambda: role(watcher) == f"client of {seed}", within=WAIT)
+        assert watcher.db_family("f", timeout=WAIT) == {}
+        network.crash(again)
+        wait_until(lambda: role(watcher) == "alone", within=WAIT)
+        assert not Event().wait(1.5 * quicker["heartbeat_timeout"])
+        assert changes.last == {"k": 1}, "a master that did not live long enough was believed"
+        network.node(seed, **quicker)
+        changes.wait({})
 
 
 def test_nobody_hears_from_the_directory_of_a_node_that_shut_down(make_node: MakeNode) -> None:

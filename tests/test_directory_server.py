@@ -224,6 +224,7 @@ def test_client_has_no_more_than_its_share(
     one.send(["", "g_upd", "f", None, ["0", "7"]], ["", "g_upd", "g", {"a": 1, "b": 2, "c": 3, "d": 4}])
     handled(one)
     assert len(node.db_family("g")) == 3
+    assert node.refusals == {"directory": 5}
 
 
 def test_peer_cannot_watch_without_end(
@@ -235,6 +236,7 @@ def test_peer_cannot_watch_without_end(
     assert [packet[2] for packet in peer.take(3)] == ["a", "b", "a"]
     handled(peer)
     wait_until(lambda: "it watches 2 families already" in caplog.text, within=WAIT)
+    assert node.refusals == {"directory": 1}
 
 
 def test_watchers_are_forgotten_with_their_link(node: Node, dial: Dial) -> None:

@@ -13,11 +13,12 @@ import os
 import weakref
 from pathlib import Path
 
+import gevent
 import pytest
 
 from aemp_gevent import Node, ids
 from tests.helpers import wait_until
-from tests.networking import SECRET, Deaths, line_of, node_factory, process
+from tests.networking import SECRET, WAIT, Deaths, line_of, node_factory, process
 
 pytestmark = [
     pytest.mark.slow,
@@ -941,6 +942,31 @@ note("done")
     with server.run(program):
         wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
     assert server.of_child() == ["child initialised"]
+
+
+@pytest.mark.parametrize("fork", ["subprocess", "os.fork"])
+def test_a_fork_does_not_wait_for_what_threads_of_the_parents_have_begun(fork):
+    """In a patched program a function that the thread pool runs has a hub of its own, with a pool of its own."""
+    program = f"""
+from gevent import monkey; monkey.patch_all()
+import os, socket, subprocess, sys
+import gevent
+from aemp_gevent import port, resolve_node
+def look_up():
+    return socket.getaddrinfo("localhost", 80)
+port()
+for _ in range(5):
+    gevent.get_hub().threadpool.apply(look_up)
+if {fork!r} == "subprocess":
+    subprocess.run([sys.executable, "-c", "print('it ran')"])
+elif os.fork() == 0:
+    port()
+    print("it ran" if gevent.get_hub().threadpool.apply(look_up) else "", flush=True)
+    os._exit(0)
+gevent.sleep(20)
+"""
+    with process(program) as parent, gevent.Timeout(WAIT):
+        assert line_of(parent) == "it ran"
 
 
 def test_a_program_that_runs_another_one_goes_on_undisturbed(server):

@@ -22,6 +22,16 @@ from aemp_gevent.errors import PortDied, PortKilled
 from aemp_gevent.node import Node
 from aemp_gevent.receive import get, receive
 from aemp_gevent.spawning import spawnable
+from aemp_gevent.toolkit import (
+    PortEvent,
+    PortQueue,
+    PortSemaphore,
+    RemoteEvent,
+    RemotePool,
+    RemoteQueue,
+    RemoteSemaphore,
+    death_of,
+)
 from tests.helpers import turns, wait_until
 from tests.networking import SECRET, WAIT, MakeNode, node_factory, settled_tables, tables
 
@@ -109,11 +119,14 @@ class World:
 
     def __init__(self, make_node: MakeNode) -> None:
         self.node = make_node()
-        self.other = make_node("127.0.0.1:0", self.node.NODE())
+        self.other = make_node("127.0.0.1:0", self.node.NODE(), allow_spawn=["math.*"])
         self.here, self.there = (self.serve(node) for node in (self.node, self.other))
         self.node.call(self.there, "add", 1, 2)
         self.entry = self.node.db_set("family", "key", 1)
         self.node.db_wait("family", len, WAIT)
+        self.queue = PortQueue(2, node=self.node)
+        self.semaphore = PortSemaphore(1, node=self.node)
+        self.event = PortEvent(node=self.node)
 
     @staticmethod
     def serve(node: Node) -> str:
@@ -162,6 +175,46 @@ class World:
 
     def db_family(self) -> None:
         assert self.other.db_family("family", timeout=WAIT)["key"] == 1
+
+    def wait_for_seeds(self) -> None:
+        assert self.other.wait_for_seeds(WAIT)
+
+    def resolve_node(self) -> None:
+        assert self.node.resolve_node("localhost:1").endswith(":1")
+
+    def queue_get(self) -> None:
+        while not self.queue.empty():  # what came for those who were interrupted
+            self.queue.get()
+        self.node.after(0.001, self.queue.put, "item")
+        assert RemoteQueue(self.queue, node=self.other).get(timeout=WAIT) == "item"
+
+    def queue_put(self) -> None:
+        while not self.queue.full():
+            self.queue.put("item")
+        self.node.after(0.001, self.queue.get)
+        RemoteQueue(self.queue, node=self.other).put("another", timeout=WAIT)
+
+    def semaphore_acquire(self) -> None:
+        wait_until(lambda: self.semaphore.counter == 1, within=WAIT)  # nobody who was interrupted holds it
+        self.semaphore.acquire()
+        self.node.after(0.001, self.semaphore.release)
+        with RemoteSemaphore(self.semaphore, node=self.other):
+            assert self.semaphore.counter == 0
+
+    def event_wait(self) -> None:
+        self.event.clear()
+        self.node.after(0.001, self.event.set)
+        assert RemoteEvent(self.event, node=self.other).wait(WAIT)
+
+    def pool(self) -> None:
+        with RemotePool([self.other.NODE(), self.node.NODE()], node=self.node) as pool:
+            assert pool.map("math.sqrt", [1, 4, 9]) == [1, 2, 3]
+
+    def wait_for_deaths(self) -> None:
+        port = self.other.port()
+        self.other.after(0.001, self.other.kil, port, "over")
+        with death_of(port, node=self.node) as death:
+            assert gevent.wait([death], timeout=WAIT) == [death]
 
 
 CALLS = [name for name in vars(World) if not name.startswith("_") and name != "serve"]

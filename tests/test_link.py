@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 import socket as std_socket
 from collections.abc import Iterator
 
 import gevent
 import pytest
 
-from aemp_gevent.link import Link
+from aemp_gevent.link import JOBS_AT_ONCE, Link
 from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
 from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory, two_connections
@@ -236,6 +237,20 @@ def test_requests_of_one_peer_do_not_make_another_wait(short_turns: None, node: 
             seen.append(len(inbox.messages))
             assert len(seen) < 100_000
     assert max(after - before for before, after in itertools.pairwise(seen)) < 100
+
+
+def test_requests_that_queue_jobs_take_turns_by_their_number(
+    monkeypatch: pytest.MonkeyPatch, make_node: MakeNode
+) -> None:
+    """To queue one takes less time than to run it, and whoever comes next stands behind all of them."""
+    monkeypatch.setattr("aemp_gevent.link.SLICE_SECONDS", math.inf)
+    node = make_node(allow_spawn=["tests.node_functions.note"])
+    waiting: list[int] = []
+    monkeypatch.setattr("tests.node_functions.note", lambda: waiting.append(len(node.scheduler.runq)))
+    with RawPeer.dial(node).shake() as peer:
+        peer.send(*(["", "tests.node_functions.note"] for _ in range(1000)))
+        wait_until(lambda: len(waiting) == 1000, within=20, show=lambda: len(waiting))
+    assert max(waiting) <= 2 * JOBS_AT_ONCE
 
 
 def test_order_holds_although_requests_wait_for_their_turns(short_turns: None, node: Node) -> None:

@@ -170,6 +170,14 @@ def test_any_printable_node_and_port_is_a_full_member(node: Node, node_id: str, 
         reply = peer.packet()[-1]
         peer.send([name_of(reply), "answer"])
         wait_until(lambda: answers == [("answer",)])
+        answer = node.call_async(port, "ask")
+        assert peer.packet() == ["", "mon0", name]  # of the answer before
+        assert peer.packet() == ["", "mon1", name]
+        peer.send([name_of(peer.packet()[-1]), "another"])
+        assert answer.get(timeout=WAIT) == "another"
+        server = node.serve(node.port(), ask=lambda: "ours")
+        peer.send([name_of(server), "ask", f"{node_id}#reply"])
+        assert peer.take(2) == [["", "mon0", name], ["reply", "ours"]]
 
 
 def test_odd_node_ids_of_nodes_that_were_never_met_are_mistakes(node: Node) -> None:
@@ -221,6 +229,8 @@ def test_names_reach_perl_functions_and_come_from_there(node: Node) -> None:
         ["idle"],
         ["stay"],
         ["via", "a", "perl", ["", "x"]],
+        ["call", {"reply": "perl#r"}, "p", "tag"],
+        ["call"],
     ],
     ids=repr,
 )
@@ -233,7 +243,7 @@ def test_what_only_nodes_of_ours_say_means_nothing(node: Node, request_of_ours: 
         assert node.up_nodes() == ["perl"]
 
 
-@pytest.mark.parametrize("name", ["after", "bye"])
+@pytest.mark.parametrize("name", ["after", "bye", "call"])
 def test_what_only_nodes_of_ours_say_may_be_the_name_of_a_function(node: Node, name: str) -> None:
     got: list[Any] = []
     spawnable(name)(lambda *args: got.append(args))

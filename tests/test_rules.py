@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from aemp_gevent import Node, PeerRule
+from aemp_gevent import Node, PeerRule, RemoteError
 from aemp_gevent.rules import EVERYTHING, read_rule, rights_of
 from tests import node_functions
 from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory
+from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawPeer, node_factory
 
 SPAWN = "AnyEvent::MP::_spawn"
 ECHO = "tests.node_functions.echo"
@@ -194,6 +194,26 @@ def test_a_child_that_has_only_its_parent_for_a_monitor_can_be_killed_by_it(make
         web.send(["", SPAWN, "child", ECHO, f"{WEB}#r"], ["", "kil1", "child"])
         synced(web)
         wait_until(lambda: f"{node.NODE()}#child" not in node.scheduler.ports)
+    assert node.refusals == {}
+
+
+@pytest.mark.parametrize("how", ["call", "call_async", "cal", "syncal"])
+def test_who_may_not_kill_may_say_that_what_it_was_asked_for_failed(make_node: MakeNode, how: str) -> None:
+    """By the death of the reply port, which is there for nothing else."""
+    node = make_node(rules=[{"peer": "*", "kill": False}])
+    server = make_node()
+    port = server.port()
+    server.serve(port, fail=lambda: "nine".index("x"))
+    answers: list[Any] = []
+    if how == "cal":
+        node.cal(port, "fail", cb=lambda *answer: answers.append(answer), timeout=WAIT)
+        wait_until(lambda: answers)
+        assert answers == [()]
+    elif how == "syncal":
+        assert node.syncal(None, port, "fail") == ()
+    else:
+        with pytest.raises(RemoteError, match="ValueError: substring not found"):
+            node.call(port, "fail") if how == "call" else node.call_async(port, "fail").get()
     assert node.refusals == {}
 
 
@@ -402,6 +422,16 @@ def test_slave_node_applies_its_masters_rule_to_what_comes_through_it(make_node:
     deaths = Deaths()
     public.mon(public.spawn(slave.NODE(), NOTE), deaths)
     assert deaths.wait()[:2] == ("spawn_refused", NOTE)
+
+
+@pytest.mark.parametrize("rule", ["slave/*", "10.0.0.9:1", "{master}"])
+def test_between_slaves_the_rules_for_both_masters_count(make_node: MakeNode, rule: str) -> None:
+    """What comes from another master's slave has gone through the hands of both."""
+    master = make_node()
+    name = rule.format(master=master.NODE())
+    slave = make_node("slave/s", master.NODE(), rules=[{"peer": name, "spawn": False}])
+    assert slave._network is not None
+    assert not slave._network.peer("slave/x@10.0.0.9:1").rights.spawn
 
 
 @pytest.mark.parametrize("rule", ["slave/*", "127.0.0.1:9"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import logging
@@ -13,23 +14,28 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
+from cryptography.hazmat.primitives import serialization
 from gevent import socket
 
-from aemp_gevent.errors import CertificateError, InvalidSettingError
+from aemp_gevent import certificates
+from aemp_gevent.certificates import Certificate
+from aemp_gevent.errors import CertificateError, InvalidSettingError, TlsError
 from aemp_gevent.ids import parse_endpoint
 from aemp_gevent.link import Link
 from aemp_gevent.node import Node
 from aemp_gevent.testing import MemoryNetwork, Proxy
 from aemp_gevent.tls_transport import TlsTransport
 from aemp_gevent.transport import WRITE_BYTES
-from aemp_gevent.wire.tls import Credentials
+from aemp_gevent.wire.tls import Credentials, Tls
 from tests import helpers
 from tests.authority import DAY, Identity, authority, shared_certificate
+from tests.native import aside
 from tests.networking import (
     OUR_PROVIDER,
     SECRET,
@@ -152,6 +158,43 @@ def test_nodes_that_dial_each_other_at_once_lose_nothing(make_node: MakeNode, sh
         assert not lost.count
         one.shutdown()
         two.shutdown()
+
+
+@pytest.mark.parametrize("says", [pytest.param(b"", id="closes"), pytest.param(b"GET / HTTP/1.0\r\n", id="is-refused")])
+def test_spare_connection_that_is_closed_while_tls_comes_up_is_no_news(
+    make_node: MakeNode, shared: str, caplog: pytest.LogCaptureFixture, says: bytes
+) -> None:
+    """A node that dialled and was dialled closes one before we know it as its own; but who does wrong is news."""
+    caplog.set_level(logging.DEBUG)
+    node = make_node(secret=None, cert=shared)
+    with TlsPeer.dial(node, cert=shared) as peer, TlsPeer.dial(node, cert=shared) as spare:
+        peer.shake()
+        assert peer.answers()
+        spare.sock.sendall(spare.handshake.start() + says)
+        while not spare.handshake.receive(spare._read()):
+            pass
+        spare.sock.shutdown(1)
+        refused(caplog, "closed: ")
+        (level,) = {record.levelno for record in caplog.records if "closed: " in record.getMessage()}
+        assert level == (logging.WARNING if says else logging.DEBUG)
+        assert node.refusals == ({"tls": 1} if says else {})
+        assert peer.answers()
+
+
+def test_who_is_dropped_from_a_crowd_hides_behind_no_name(
+    make_node: MakeNode, shared: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = make_node(secret=None, cert=shared, max_strangers_per_address=1)
+    with TlsPeer.dial(node, cert=shared) as peer:
+        peer.shake()
+        assert peer.answers()
+        with TlsPeer.dial(node, cert=shared) as spare:
+            spare.sock.sendall(spare.handshake.start())
+            while not spare.handshake.receive(spare._read()):
+                pass
+            with TlsPeer.dial(node, cert=shared):
+                refused(caplog, "closed: too many connections")
+    assert node.refusals == {"crowd": 1}
 
 
 def test_goodbye_is_heard(make_node: MakeNode, shared: str) -> None:
@@ -427,7 +470,9 @@ def test_stranger_with_a_certificate_is_refused_with_a_reason(
     ):
         peer.shake()
     refused(caplog, "closed: ", text)
+    assert node.refusals == {"tls": 1}
     assert node.up_nodes() == []
+    assert node.refusals == {"tls": 1}
     assert not node._network.peers if node._network else False
 
 
@@ -438,7 +483,9 @@ def test_client_without_a_certificate_is_refused_with_a_reason(
     with TlsPeer.dial(node, cert=None) as peer, pytest.raises((EOFError, OSError)):
         peer.shake()
     refused(caplog, "the peer has no certificate")
+    assert node.refusals == {"tls": 1}
     assert node.up_nodes() == []
+    assert node.refusals == {"tls": 1}
 
 
 @pytest.mark.parametrize("settings", [{"require_tls": True}, {"secret": None}], ids=["require_tls", "no-secret"])
@@ -449,7 +496,9 @@ def test_peer_that_offers_no_tls_is_refused_with_a_reason(
     with RawPeer.dial(node) as peer, pytest.raises((EOFError, OSError, Exception)):
         peer.shake()
     refused(caplog, "offers no TLS")
+    assert node.refusals == {"tls": 1}
     assert node.up_nodes() == []
+    assert node.refusals == {"tls": 1}
 
 
 def test_somebody_between_two_nodes_cannot_take_tls_out(
@@ -545,6 +594,31 @@ def test_our_log_tells_when_the_peer_does_not_believe_us(
     assert re.search(r"the peer ended TLS: .*unknown ca|not known here", reason[2]), reason
 
 
+def test_log_of_who_has_another_nodes_certificate_says_where_to_look(make_node: MakeNode, files: Files) -> None:
+    """TLS believes it, and has come up on his side, or not yet: chance decides who is the client."""
+    good = make_node(secret=None, cert=files.write(CA.issue(ANYWHERE), CA))
+    bad = make_node(secret=None, cert=files.write(CA.issue("aemp:backend"), CA))
+    died = Deaths()
+    bad.mon(f"{good.NODE()}#x", died)
+    assert re.search("it did not let us in, and its log says why|does it believe our certificate", died.wait()[2])
+
+
+def test_tls_that_cannot_begin_closes_the_connection(
+    make_node: MakeNode, shared: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some settings of OpenSSL leave a client nothing to offer."""
+    one, two = (make_node(secret=None, cert=shared) for _ in range(2))
+
+    def cannot(_self: Tls) -> bytes:
+        raise TlsError("no protocols available")
+
+    monkeypatch.setattr(Tls, "start", cannot)
+    died = Deaths()
+    one.mon(f"{two.NODE()}#x", died)
+    assert died.wait()[0] == "transport_error"
+    refused(caplog, "closed: no protocols available")
+
+
 def test_certificate_of_another_node_is_noticed_at_the_start(
     make_node: MakeNode, files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -578,8 +652,7 @@ def s_client(address: str, *options: str) -> str:
         done = subprocess.run(command, input="GET / HTTP/1.0\r\n\r\n", capture_output=True, text=True, timeout=30)
         return done.stdout + done.stderr
 
-    said: str = gevent.get_hub().threadpool.apply(run)
-    return said
+    return aside(run)
 
 
 MODES = {
@@ -868,6 +941,26 @@ def test_key_that_others_may_read_is_refused(make_node: MakeNode, shared: str, m
         make_node(secret=None, cert=shared)
 
 
+def lost_its_first_line() -> str:
+    return SHARED.pem().partition("\n")[2].replace("-----BEGIN CERTIFICATE-----", "")
+
+
+@pytest.mark.parametrize("setting", ["cert", "ca"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(lost_its_first_line(), id="no-first-line"),
+        pytest.param(base64.b64encode(SHARED.pem().encode()).decode(), id="base64-once-more"),
+        pytest.param(SHARED.key_text.partition("\n")[2].encode().hex(), id="hexadecimal"),
+    ],
+)
+def test_key_that_looks_like_no_pem_text_is_not_shown_as_a_path(setting: str, text: str) -> None:
+    settings: dict[str, Any] = {"cert": SHARED.pem(), setting: text}
+    with pytest.raises(CertificateError, match="neither the path of a file nor text in PEM form") as caught:
+        Node().initialise_node("127.0.0.1:0", secret=None, **settings)
+    assert text[10:40] not in f"{caught.value} {caught.value!r}"
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
@@ -898,10 +991,37 @@ def test_certificate_that_expires_soon_is_told_of(make_node: MakeNode, caplog: p
     refused(caplog, "the certificate expires on")
 
 
+def test_certificate_that_has_become_old_is_told_of_once_a_day(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node may run for longer than its certificate is good for."""
+    certificate = Certificate(shared_certificate(ends=30 * DAY).pem())
+    begin = datetime.now(timezone.utc)
+    for hours in range(0, 32 * 24, 6):
+        monkeypatch.setattr(certificates, "_now", lambda: begin + timedelta(hours=hours))  # noqa: B023
+        certificate.current()
+    said = [record.getMessage().split(": ", 1)[1][: len("the certificate expires")] for record in caplog.records]
+    assert said == ["the certificate expires"] * 14 + ["the certificate expired"] * 2
+
+
 def replace(path: str, identity: Identity, *others: Identity) -> None:
     """Put another certificate in place, as whoever renews them does."""
     new = identity.write(Path(path + ".new"), *others)
     Path(new).rename(path)
+
+
+def test_new_certificate_of_another_node_is_told_of(
+    make_node: MakeNode, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = files.write(CA.issue(ANYWHERE), CA)
+    node = make_node(secret=None, cert=path)
+    other = make_node(secret=None, cert=files.write(CA.issue(ANYWHERE), CA))
+    replace(path, CA.issue("aemp:backend"), CA)
+    died = Deaths()
+    other.mon(f"{node.NODE()}#x", died)
+    refused(caplog, f"this node is {node.NODE()}, and its certificate is for backend")
+    died.wait()
+    refused(caplog, "certificate is for ('backend',)")
 
 
 def test_new_certificate_in_the_file_is_used_for_the_next_connection(make_node: MakeNode, files: Files) -> None:
@@ -918,13 +1038,21 @@ def test_new_certificate_in_the_file_is_used_for_the_next_connection(make_node: 
     assert died.wait()[0] == "transport_error"
 
 
+def unreadable() -> str:
+    """Return a certificate and its key, whose issuer turns out to be none when it is asked for."""
+    data = bytearray(SHARED.certificate.public_bytes(serialization.Encoding.DER))
+    data[data.index(b"shared by all nodes")] = 0xFF  # which is no UTF-8
+    return SHARED.key_text + ssl.DER_cert_to_PEM_cert(bytes(data))
+
+
+@pytest.mark.parametrize("broken", [pytest.param("broken", id="no-pem"), pytest.param(unreadable(), id="unreadable")])
 def test_new_certificate_that_cannot_be_used_is_told_of_once_and_the_old_one_goes_on(
-    make_node: MakeNode, shared: str, caplog: pytest.LogCaptureFixture
+    make_node: MakeNode, shared: str, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
     node = make_node(secret=None, cert=shared)
     others = [make_node(secret=None, cert=SHARED.pem()) for _ in range(3)]
     talk(node, others[0])
-    Path(shared).write_text("broken")
+    Path(shared).write_text(broken)
     for other in others[1:]:
         talk(node, other)
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]

@@ -68,13 +68,22 @@ def ask(node: Node, other: str, *request: Any, timeout: float) -> Any:  # whatev
     try:
         return node.call(other, *request, timeout=timeout)
     except CallTimeout:
-        if not node.node_is_up(other):
-            raise click.ClickException(f"there is no node {other}, or no way to it; see 'aemp nodes'") from None
+        check_is_linked(node, other)
         raise click.ClickException(
             f"{other} did not answer within {timeout:g} s; is it busy, or of another program? try a longer --timeout"
         ) from None
     except PortDied as error:
         raise unreachable(other, error.reason) from None
+
+
+def check_is_linked(node: Node, other: str) -> None:
+    """Say so if there is no link to a node, after it has not answered.
+
+    Raises:
+        click.ClickException: There is none.
+    """
+    if not node.node_is_up(other):
+        raise click.ClickException(f"there is no node {other}, or no way to it; see 'aemp nodes'") from None
 
 
 def unreachable(other: str, reason: tuple[Any, ...]) -> click.ClickException:

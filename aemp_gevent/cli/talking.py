@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aemp_gevent.cli.arguments import value
-from aemp_gevent.cli.asking import ask, look, node_id, port_id, timeout_option, unreachable
+from aemp_gevent.cli.asking import ask, check_is_linked, look, node_id, port_id, timeout_option, unreachable
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import json_option, print_json
 
@@ -70,6 +70,7 @@ def cal(options: NodeOptions, port: str, message: tuple[Any, ...], timeout: floa
         except RemoteError as error:
             raise click.ClickException(f"{target} answered with an error: {error.error}") from None
         except CallTimeout:
+            check_is_linked(node, node.node_of(target))
             raise click.ClickException(
                 f"no answer from {target} within {timeout:g} s; it may still do what it was asked"
             ) from None

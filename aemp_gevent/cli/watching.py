@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -319,6 +320,8 @@ class _Screen:
         with _keys() as descriptor, Live(console=out, screen=True, auto_refresh=False) as live:
             reader = gevent.spawn(self._read_keys, descriptor, pressed)
             looking: Any = None  # a greenlet
+            # Not as an exception, which would strike whatever runs just then.
+            gevent.signal_handler(signal.SIGINT, self._end, pressed)
             try:
                 while not self._is_over:
                     looking = gevent.spawn(self._sampler.take)
@@ -338,10 +341,12 @@ class _Screen:
                             break
                         else:
                             pressed.wait(left)
-            except KeyboardInterrupt:
-                pass  # as good as q
             finally:
                 gevent.killall([greenlet for greenlet in (reader, looking) if greenlet is not None])
+
+    def _end(self, pressed: Any) -> None:
+        self._is_over = True
+        pressed.set()
 
     def _read_keys(self, descriptor: int, pressed: Any) -> None:
         from gevent.socket import wait_read  # noqa: PLC0415

@@ -176,12 +176,15 @@ class Dump:
         self.endpoint = Endpoint(host, port)
 
     def serve(self, connections: int | None = None) -> None:
-        """Carry so many connections, and return when they have ended; None: for ever."""
+        """Carry so many connections, and return when they have ended; None: for ever. To be called once."""
         served: list[gevent.Greenlet[..., None]] = []
-        while connections is None or len(served) < connections:
-            client, _ = self._listener.accept()
-            served.append(gevent.spawn(self._carry, client, self._count))
-            self._count += 1
+        try:
+            while connections is None or len(served) < connections:
+                client, _ = self._listener.accept()
+                served.append(gevent.spawn(self._carry, client, self._count))
+                self._count += 1
+        finally:
+            self._listener.close()
         gevent.joinall(served)
 
     def _carry(self, client: socket.socket, number: int) -> None:

@@ -80,9 +80,9 @@ def join_host(
     settings["seeds"] = [sockets, *wanted.seeds]
     settings["binds"] = [sockets, *_other_binds(wanted)]
     joined.configure(**settings)
-    joined.wait_for_seeds()
     if keeps_secret:
         _keep_secret(joined, private / f"{name}.secret", settings["secret"])
+    joined.wait_for_seeds()
 
 
 def _other_binds(wanted: Settings) -> tuple[str, ...]:
@@ -137,4 +137,10 @@ def _keep_secret(node: Node, path: Path, secret: str) -> None:
     with contextlib.suppress(OSError):
         _write_first(path, secret)
         os.utime(path)
-    node.after(_REFRESH_SECONDS, _keep_secret, node, path, secret)
+
+    def again() -> None:
+        node.scheduler.end_timer(timer)
+        _keep_secret(node, path, secret)
+
+    timer = node.scheduler.start_timer(_REFRESH_SECONDS, again)
+    timer.ref = False  # the loop of a program that has shut down need not go on for this

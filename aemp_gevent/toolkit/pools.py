@@ -108,6 +108,7 @@ class RemotePool(Pool):
         while True:
             worker = self._take(tried)
             is_well = False
+            is_used = worker.port is not None
             try:
                 if worker.port is None:
                     worker.port = self.node.spawn(worker.node, WORKER, self.port)
@@ -118,6 +119,8 @@ class RemotePool(Pool):
                 is_well = True
                 raise
             except PortDied as error:
+                if is_used and error.reason[:1] == ("no_such_port",):
+                    continue  # it had died before it got this
                 if error.reason[:1] == ("spawn_refused",) or len(tried) >= self._retries:
                     raise
                 tried.append(worker.node)

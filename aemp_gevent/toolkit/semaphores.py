@@ -9,7 +9,7 @@ that was given up just when it was granted is released the same way.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from gevent.lock import Semaphore
 
@@ -63,6 +63,15 @@ class PortSemaphore(Semaphore):
             self._acquire_for(lease, reply)
 
 
+class _Lease(NamedTuple):
+    """One acquisition."""
+
+    port: str
+    holder: str | None
+    """The port in whose context it was made."""
+    guard: Monitor | None
+
+
 class RemoteSemaphore:
     """A semaphore of another node, or of this one, to be used as if it were a ``gevent.lock.Semaphore``.
 
@@ -77,7 +86,7 @@ class RemoteSemaphore:
     def __init__(self, port: object, *, node: LocalNode = default_node) -> None:
         self.port = str(port)
         self.node = node
-        self._leases: list[tuple[str, Monitor | None]] = []
+        self._leases: list[_Lease] = []
 
     def __str__(self) -> str:
         return self.port
@@ -111,25 +120,28 @@ class RemoteSemaphore:
             return False
         holder = SELF()
         guard = None if holder is None else self.node.mon(holder, self._drop, lease)
-        self._leases.append((lease, guard))
+        self._leases.append(_Lease(lease, holder, guard))
         return True
 
     def _drop(self, lease: str, *_reason: Any) -> None:
-        self._leases = [held for held in self._leases if held[0] != lease]
+        self._leases = [held for held in self._leases if held.port != lease]
         self.node.kil(lease)
 
     def release(self) -> None:
-        """Release it. Does not wait.
+        """Release what was acquired last, in this port's context if anything was. Does not wait.
 
         Raises:
             ValueError: It is not held by way of this object.
         """
         if not self._leases:
             raise ValueError(f"release(): {self.port} is not held by way of this object, or was released by a death")
-        lease, guard = self._leases.pop()
-        if guard is not None:
-            guard.cancel()
-        self.node.kil(lease)
+        holder = SELF()
+        mine = [held for held in self._leases if held.holder == holder]
+        lease = (mine or self._leases)[-1]
+        self._leases.remove(lease)
+        if lease.guard is not None:
+            lease.guard.cancel()
+        self.node.kil(lease.port)
 
     @property
     def counter(self) -> int:

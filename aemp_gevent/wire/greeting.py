@@ -140,6 +140,12 @@ class Greeting:
         return self.provider is not None and not self.is_ours
 
 
+def is_greeting_so_far(data: bytes) -> bool:
+    """Return whether a greeting line may begin like this."""
+    word = PROTOCOL.encode()
+    return data.startswith(word[: len(data)])
+
+
 def parse_greeting(line: bytes) -> Greeting:
     """Read a greeting line, given without its line end.
 
@@ -157,8 +163,7 @@ def parse_greeting(line: bytes) -> Greeting:
         raise GreetingError(f"the greeting has more than {MAX_FIELDS} fields")
     if len(fields) < _FIXED_FIELDS:
         raise GreetingError(f"the greeting has {len(fields)} fields, and {_FIXED_FIELDS} are needed")
-    is_perls = any(field.startswith(f"provider={_PERL_PROVIDER}".encode()) for field in fields[_FIXED_FIELDS:])
-    charset = _PERL_CHARSET if is_perls else _CHARSET
+    charset = _charset_of(fields[_FIXED_FIELDS:])
     version, node = (_unescape(field, charset) for field in fields[1:3])
     if version != VERSION:
         raise GreetingError(f"the peer speaks version {reprlib.repr(version)} of the protocol, and we speak {VERSION}")
@@ -169,6 +174,16 @@ def parse_greeting(line: bytes) -> Greeting:
         framings=_parse_list(fields[4], charset),
         extras=tuple(_parse_pair(field, charset) for field in fields[_FIXED_FIELDS:] if field),
     )
+
+
+def _charset_of(fields: list[bytes]) -> str:
+    """Return how a greeting with these pairs is written; of several providers the last counts, as everywhere."""
+    provider = ""
+    for field in fields:
+        key, value = _parse_pair(field, _PERL_CHARSET)  # in which any byte is a character
+        if key == "provider":
+            provider = value
+    return _PERL_CHARSET if provider.startswith(_PERL_PROVIDER) else _CHARSET
 
 
 def _check_protocol(word: bytes) -> None:

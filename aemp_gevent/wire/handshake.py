@@ -17,10 +17,11 @@ when ours is due: :meth:`Handshake.prove` is a call of its own, because whoever
 owns the connection looks at the peer's node ID first, and may hold the line back
 or hang up (two links at once: :mod:`aemp_gevent.peer`).
 
-Everything a peer can do wrong raises :class:`~aemp_gevent.errors.GreetingError`
-(its first two lines) or :class:`~aemp_gevent.errors.AuthenticationError` (what
-follows), and the object is useless from then on. Nothing it says before
-it is verified has any effect but the answers prescribed here.
+Everything a peer can do wrong raises :class:`~aemp_gevent.errors.GreetingError` (its
+first two lines), :class:`~aemp_gevent.errors.TlsError` (they offer no TLS where it is
+needed) or :class:`~aemp_gevent.errors.AuthenticationError` (what follows), and the
+object is useless from then on. Nothing it says before it is verified has any effect but
+the answers prescribed here.
 
 Not here: deadlines, closing, TLS itself (:mod:`aemp_gevent.wire.tls`), and duplicate
 connections. Read :mod:`aemp_gevent.wire.greeting` and :mod:`aemp_gevent.wire.auth` for the lines.
@@ -33,10 +34,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError
+from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError, TlsError
 
 from . import auth
-from .greeting import MAX_LINE_BYTES, Greeting, parse_greeting
+from .greeting import MAX_LINE_BYTES, Greeting, is_greeting_so_far, parse_greeting
 
 
 class State(Enum):
@@ -130,10 +131,17 @@ _AUTH_STATES = frozenset({State.PROVING, State.PROVED})
 # is for TLS to listen.
 _LISTENING_STATES = frozenset(state for state, moves in TRANSITIONS.items() if Refused in moves) - {State.SECURING}
 
+_SHOWN = 200  # characters: most node IDs have fewer than 30
+
 
 def is_name_of(name: str, node: str) -> bool:
     """Tell whether a name in a certificate is good for a node ID: its own, or with ``*`` at the end how it begins."""
     return node.startswith(name[:-1]) if name.endswith("*") else node == name
+
+
+def _shown(node: str) -> str:
+    """Return a node ID that a stranger made up for the log, where a line of 4096 bytes would be his to fill."""
+    return f"{node!r:.{_SHOWN}}"
 
 
 class Handshake:
@@ -249,6 +257,7 @@ class Handshake:
 
         Raises:
             GreetingError: The peer's greeting is broken, or we refuse it.
+            TlsError: It offers no TLS, and without there is no way.
             AuthenticationError: The peer has not proved itself.
             LocalProtocolError: The handshake has not started, is open, or has failed.
         """
@@ -292,7 +301,9 @@ class Handshake:
         if names is not None and not any(is_name_of(name, greeting.node) for name in names):
             self._move(Refused)
             shown = reprlib.repr(names) if names else "no node at all"
-            raise AuthenticationError(f"the peer says that it is {greeting.node!r}, and its certificate is for {shown}")
+            raise AuthenticationError(
+                f"the peer says that it is {_shown(greeting.node)}, and its certificate is for {shown}"
+            )
         self._has_tls = True
         self._is_identified = names is not None
         return [self._greet(greeting)]
@@ -342,6 +353,9 @@ class Handshake:
             if len(self._buffer) >= MAX_LINE_BYTES:
                 fault = GreetingError if self._state in _GREETING_STATES else AuthenticationError
                 raise fault(f"the peer sent a line of more than {MAX_LINE_BYTES} bytes")
+            if self._state is State.GREETING and not is_greeting_so_far(self._buffer):
+                # TLS, say: there may never be an end of the line, and nobody is to wait for it.
+                raise GreetingError(f"the peer does not speak aemp: it begins with {reprlib.repr(self._buffer)}")
             return None
         line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
         return line[:-1] if line.endswith(b"\r") else line
@@ -363,7 +377,7 @@ class Handshake:
             raise GreetingError("the peer's nonce is empty")
         tls_is_due = self._greeting.offers_tls and greeting.offers_tls
         if self._require_tls and not tls_is_due:
-            raise GreetingError(f"{greeting.node!r} offers no TLS, and require_tls says that it must")
+            raise TlsError(f"{_shown(greeting.node)} offers no TLS, and require_tls says that it must")
         self._send_method = self._choose_method(greeting, has_tls=tls_is_due)
         self._send_framing = self._choose_framing(greeting)
         if not tls_is_due:
@@ -387,16 +401,17 @@ class Handshake:
         for method in peer.auth_methods:
             if method in sendable:
                 return method
-        theirs = reprlib.repr(peer.auth_methods)
-        why = "" if has_tls or not self._greeting.offers_tls else " (it offers no TLS)"
-        raise GreetingError(f"no common auth method: {peer.node!r} accepts {theirs}{why}, and we can send {sendable}")
+        node, theirs = _shown(peer.node), reprlib.repr(peer.auth_methods)
+        if self._greeting.offers_tls and not has_tls:
+            raise TlsError(f"{node} offers no TLS, and accepts {theirs}, of which we could send {sendable}")
+        raise GreetingError(f"no common auth method: {node} accepts {theirs}, and we can send {sendable}")
 
     def _choose_framing(self, peer: Greeting) -> str:
         for framing in peer.framings:
             if framing in self._greeting.framings:
                 return framing
         theirs, ours = reprlib.repr(peer.framings), self._greeting.framings
-        raise GreetingError(f"no common framing: {peer.node!r} understands {theirs}, and we {ours}")
+        raise GreetingError(f"no common framing: {_shown(peer.node)} understands {theirs}, and we {ours}")
 
     def _read_proof(self, line: bytes) -> PeerProved:
         # The line never shows up in an error: with 'cleartext' it is the secret.

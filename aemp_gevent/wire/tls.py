@@ -5,8 +5,8 @@
 read from PEM texts once, and serve any number of connections. A :class:`Tls` is one side
 of one connection. Both sides present a certificate, and both verify the other's:
 
-- **Shared certificate**, as in AnyEvent::MP: the certificate is self-signed, and all nodes
-  have the same one and its key. It is its own CA. Who has it may call himself anything.
+- **Shared certificate**, as in AnyEvent::MP: the certificate is self-signed and names no node ID, and
+  all nodes have the same one and its key. It is its own CA. Who has it may call himself anything.
 - **Identities**: the certificate was issued by a CA of the network, for this node alone,
   and names its node ID: a SAN of type URI, ``aemp:<node ID>``, or else the CN. A URI that
   ends with ``*`` stands for all node IDs that begin like it. What a peer's certificate
@@ -30,9 +30,17 @@ from OpenSSL import SSL, crypto
 
 from aemp_gevent.errors import CertificateError, TlsError
 
-MAX_HANDSHAKE_BYTES = 64 * 1024
-"""What a peer may send until TLS is up. A chain of four certificates with RSA keys is 8 KiB; the rest would be
-memory that a stranger makes us use."""
+MAX_HANDSHAKE_BYTES = 24 * 1024
+"""What a peer may send until TLS is up. A chain of four certificates with RSA keys of 4096 bits is 8 KiB; the rest
+would be memory that a stranger makes us use: a connection has some 100 KiB with it, most of which is OpenSSL's
+own, which keeps a message until all of it is there."""
+
+_PIECE_BYTES = 4 * 1024
+"""How much of that OpenSSL is given at once: its buffer grows to whatever is in it, and never shrinks."""
+
+MAX_ANSWER_BYTES = 16 * 1024
+"""What a peer may have us answer between two things that we say ourselves: 600 changes of keys. Who needs one
+has sent 300 GiB before it."""
 
 NAME_PREFIX = "aemp:"
 """What a URI among a certificate's alternative names begins with when it names a node ID."""
@@ -42,6 +50,9 @@ _TLS_1_2_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 
 _RECORD_BYTES = 16 * 1024  # of plaintext; the most that a TLS record may hold
 _OVERHEAD_BYTES = 64  # of a record; 22 in TLS 1.3, and more for what else may be waiting
+
+# What cryptography raises for certificates that OpenSSL believed.
+_UNREADABLE = (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
 
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
@@ -69,12 +80,14 @@ class Credentials:
         self._check_usage(own)
         others = [each for each in certificates if each != own]
         trusted = [each for each in others if _is_self_signed(each)] + self._certificates(ca)
-        self.is_shared = _is_self_signed(own)
-        """Whether our certificate is self-signed: then nobody's has to name his node ID."""
+        is_self_signed = _is_self_signed(own)
+        # Whoever writes node IDs into certificates means something by it.
+        self.is_shared = is_self_signed and not _uris_of(own)
+        """Whether our certificate is one that all nodes share: then nobody's has to name his node ID."""
         self.certificate = own
         self.names = _names_of(own)
         """The node IDs that our own certificate is for."""
-        if self.is_shared:
+        if is_self_signed:
             trusted.append(own)
         if not trusted:
             issuer = own.issuer.rfc4514_string()
@@ -82,7 +95,7 @@ class Credentials:
         chain = [each for each in others if not _is_self_signed(each)]
         try:
             self._context = _context(key, own, chain, trusted)
-        except (SSL.Error, crypto.Error) as error:
+        except (SSL.Error, crypto.Error, TypeError) as error:
             raise CertificateError(where, f"OpenSSL refuses it: {_reason(error)}") from None
 
     def __repr__(self) -> str:
@@ -105,19 +118,25 @@ class Credentials:
             raise CertificateError(self._where, "its private key cannot be read") from None
 
     def _certificates(self, pem: bytes) -> list[x509.Certificate]:
-        try:
-            return [
-                x509.load_pem_x509_certificate(match[0]) for match in _PEM.finditer(pem) if match[1] == b"CERTIFICATE"
-            ]
-        except ValueError:
-            raise CertificateError(self._where, "a certificate in it cannot be read") from None
+        found: list[x509.Certificate] = []
+        for match in _PEM.finditer(pem):
+            if match[1] == b"CERTIFICATE":
+                try:
+                    certificate = x509.load_pem_x509_certificate(match[0])
+                    # They are parsed when they are asked for, and here is where an error is expected.
+                    _ = certificate.subject, certificate.issuer, certificate.public_key()
+                    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+                except (*_UNREADABLE, UnsupportedAlgorithm):
+                    raise CertificateError(self._where, "a certificate in it cannot be read") from None
+                found.append(certificate)
+        return found
 
     def _check_usage(self, own: x509.Certificate) -> None:
         try:
             usage = own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         except x509.ExtensionNotFound:
             return
-        except ValueError:
+        except _UNREADABLE:
             raise CertificateError(self._where, "an extension of the certificate cannot be read") from None
         if not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= set(usage):
             # Chance decides which of two nodes is the client: without this, half of the handshakes would fail.
@@ -175,6 +194,8 @@ class Tls:
         self._is_shared = is_shared
         self._faults: list[tuple[int, int]] = []
         self._shaken_bytes = 0
+        self._overhead = 0  # bytes that came, and were no plaintext, since the last look at what we answer
+        self._answers = b""  # which was not asked for yet
         self._connection = SSL.Connection(context, None)
         self._connection.set_app_data(self._faults)
         if is_client:
@@ -195,8 +216,11 @@ class Tls:
         """The node IDs that the peer's certificate is for; None when all nodes share one certificate."""
         if self._is_shared:
             return None
-        certificate = self._connection.get_peer_certificate(as_cryptography=True)
-        return () if certificate is None else _names_of(certificate)
+        try:
+            certificate = self._connection.get_peer_certificate(as_cryptography=True)
+            return () if certificate is None else _names_of(certificate)
+        except _UNREADABLE:
+            return ()
 
     def start(self) -> bytes:
         """Return what is to be sent first; the server has nothing to say yet."""
@@ -215,23 +239,36 @@ class Tls:
         if self.has_ended or not data:
             return b""
         if not self.is_up:
-            self._shaken_bytes += len(data)
+            data = self._shake_with(data)
+            if not self.is_up:
+                return b""
+        if data:
+            self._connection.bio_write(data)
+        plain = self._decrypt()
+        self._overhead += len(data) - len(plain)
+        if self._overhead > MAX_ANSWER_BYTES:  # no answer is longer than what it answers
+            self._check_answers()
+        return plain
+
+    def _shake_with(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Take what belongs to the handshake, and return what is left; a part of that may be taken already."""
+        while data and not self.is_up:
+            piece, data = data[:_PIECE_BYTES], data[_PIECE_BYTES:]
+            self._shaken_bytes += len(piece)
             if self._shaken_bytes > MAX_HANDSHAKE_BYTES:
                 raise TlsError(f"TLS is not up after {MAX_HANDSHAKE_BYTES} bytes")
-        self._connection.bio_write(data)
-        if not self.is_up and not self._shake():
-            return b""
-        return self._decrypt()
+            self._connection.bio_write(piece)
+            self._shake()
+        return data
 
-    def _shake(self) -> bool:
+    def _shake(self) -> None:
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
-            return False
+            return
         except SSL.Error as error:
             raise self._failed(error) from None
         self.is_up = True
-        return True
 
     def _decrypt(self) -> bytes:
         pieces: list[bytes] = []
@@ -247,9 +284,23 @@ class Tls:
             raise self._failed(error) from None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def _check_answers(self) -> None:
+        """See that a peer who has us answer (new keys, in TLS 1.3) does not have us keep it all.
+
+        It leaves with the next thing that we say, which may be long in coming where nothing is read.
+
+        Raises:
+            TlsError: It has.
+        """
+        self._overhead = 0
+        self._answers = self.take()
+        if len(self._answers) > MAX_ANSWER_BYTES:
+            raise TlsError("the peer changes keys without end")
+
     def take(self, expected_bytes: int = 8 * 1024) -> bytes:
         """Return everything that is to be sent and was not returned yet."""
-        pieces: list[bytes] = []
+        pieces: list[bytes] = [self._answers] if self._answers else []
+        self._answers = b""
         try:
             while True:
                 piece = self._connection.bio_read(expected_bytes)
@@ -284,17 +335,26 @@ class Tls:
 
 
 def _names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (x509.ExtensionNotFound, ValueError):
-        uris = []
-    found = tuple(uri[len(NAME_PREFIX) :] for uri in uris if uri.startswith(NAME_PREFIX))
-    if found:
-        return found
+    uris = _uris_of(certificate)
+    if uris is None:
+        return ()  # what cannot be read may say that it is for somebody else
+    if uris:
+        return uris
     # As with host names (RFC 6125): the CN counts only where nothing better is said, and word for word.
     common = [str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     return tuple(name for name in common if not name.endswith("*"))
+
+
+def _uris_of(certificate: x509.Certificate) -> tuple[str, ...] | None:
+    """Return the node IDs in a certificate's URIs; None if they cannot be read."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    except _UNREADABLE:
+        return None
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    return tuple(uri[len(NAME_PREFIX) :] for uri in uris if uri.startswith(NAME_PREFIX))
 
 
 def _is_self_signed(certificate: x509.Certificate) -> bool:
@@ -342,6 +402,7 @@ _REASONS = {
     "no shared cipher": "the peer knows none of the ciphers that we do",
     "decryption failed or bad record mac": "what came was changed on its way",
     "unexpected eof while reading": "the peer ended the connection",
+    "ZeroReturnError": "the peer ended TLS before it was up",
 }
 
 

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: MIT
 # Two backends and three web workers; all end together.
 cd "$(dirname "$0")" || exit
-trap 'kill $(jobs -p) 2>/dev/null' EXIT
-trap 'exit 143' TERM INT
-python backend.py &
-python backend.py &
-gunicorn --preload -k gevent -w 3 app:app &
+started=
+# Not "jobs -p", which some shells leave empty in a trap.
+trap 'kill $started 2>/dev/null; wait' EXIT
+trap 'exit 143' TERM INT HUP
+python backend.py & started="$started $!"
+python backend.py & started="$started $!"
+gunicorn --preload -k gevent -w 3 app:app & started="$started $!"
 wait $!

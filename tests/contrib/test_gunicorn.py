@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gevent import monkey
 
-from aemp_gevent.contrib import gunicorn
+from aemp_gevent.contrib import gunicorn, join_host
 from aemp_gevent.contrib.gunicorn import _name_of
+from tests.networking import line_of, node_factory, process
 
 
 def config(proc_name: str | None = None, **facts: Any) -> Any:
@@ -55,3 +59,41 @@ def test_other_kinds_of_workers_are_told_what_to_do() -> None:
 
     with pytest.raises(RuntimeError, match="SyncWorker has none: start gunicorn with --worker-class gevent"):
         gunicorn.post_worker_init(SyncWorker())
+
+
+WORKER = """
+import logging, sys, tempfile
+from types import SimpleNamespace
+import gevent
+tempfile.tempdir = sys.argv[1]
+from aemp_gevent import *
+from aemp_gevent.contrib import gunicorn
+class GeventWorker:
+    alive, log = True, logging
+    cfg = SimpleNamespace(settings={"proc_name": SimpleNamespace(value="app")})
+@gunicorn.on_join
+def register():
+    print("joins", flush=True)
+    sys.stdin.readline()
+    grp_reg("members", port())
+gunicorn.post_worker_init(GeventWorker())
+print("serves", flush=True)
+gevent.wait()
+"""
+
+
+@pytest.mark.slow
+def test_worker_serves_nobody_before_the_others_know_what_it_registered() -> None:
+    with tempfile.TemporaryDirectory() as folder, node_factory() as make_node:
+        node = make_node(None)
+        join_host("app", folder=f"{folder}/aemp-{os.geteuid()}", node=node)
+        with process(WORKER, folder) as worker:
+            assert worker.stdin is not None
+            assert line_of(worker) == "joins"
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+            # This node hears nothing as long as its loop stands still.
+            readable = monkey.get_original("select", "select")([worker.stdout], [], [], 1.0)[0]
+            assert not readable, "it serves already"
+            assert line_of(worker) == "serves"
+            assert len(node.db_keys("members")) == 1

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 import aemp_gevent.contrib.hosts
-from aemp_gevent import AlreadyInitialisedError, InvalidSettingError, Node, NoSecretError
+from aemp_gevent import AlreadyInitialisedError, InvalidSettingError, Node, NoSecretError, PortDied, RemoteError
 from aemp_gevent.contrib import join_host
+from aemp_gevent.tls_transport import TlsTransport
+from tests.authority import authority
 from tests.helpers import wait_until
 from tests.networking import SECRET, WAIT, MakeNode, line_of, node_factory, process
 
@@ -104,6 +106,40 @@ def test_secret_is_made_up_once_and_kept(join: Join, folder: Path, monkeypatch: 
     assert mode(file) == 0o600
     assert [path.name for path in sorted(folder.iterdir())] == ["app", "app.secret"]
     assert join().up_nodes()
+
+
+def test_loop_of_a_program_that_has_shut_down_comes_to_its_end(folder: Path) -> None:
+    program = """
+import sys
+import gevent
+from aemp_gevent import shutdown
+from aemp_gevent.contrib import join_host
+join_host("app", folder=sys.argv[1])
+shutdown()
+print(gevent.wait(timeout=10))
+"""
+    with process(program, str(folder)) as child:
+        assert line_of(child) == "True"
+
+
+def test_certificates_and_rules_count_on_a_host_as_between_hosts(join: Join, folder: Path) -> None:
+    ca = authority()
+    cert = ca.issue("aemp:app/*").pem(ca)
+    rules = [{"peer": "app/*", "spawn": False, "directory": "read"}]
+    first, second = join(cert=cert, require_tls=True), join(cert=cert, require_tls=True, rules=rules)
+    assert [path.name for path in folder.iterdir()] == ["app"], "a secret was made up that nobody needs"
+    port = second.serve(second.port(), double=lambda n: 2 * n)
+    assert first.call(port, "double", 4, timeout=WAIT) == 8
+    (peer,) = first._network.peers.values()  # type: ignore[union-attr]
+    assert isinstance(peer.link.transport, TlsTransport)  # type: ignore[union-attr]
+    with pytest.raises(PortDied, match="spawn_refused"):
+        first.call(first.spawn(second.NODE(), "os.getpid"), "x", timeout=WAIT)
+    with pytest.raises(RemoteError, match="no handler"):
+        second.call(first.port(), "x", timeout=WAIT)
+
+    impostor = join(cert=ca.issue("aemp:web/*").pem(ca), nodeid="app/impostor")
+    assert impostor.up_nodes() == []
+    assert {*first.up_nodes(), *second.up_nodes()} == {first.NODE(), second.NODE()}
 
 
 def test_secret_that_is_given_counts_and_is_written_nowhere(join: Join, folder: Path) -> None:

@@ -9,19 +9,19 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.request import Request, urlopen
 
 import gevent
 import pytest
 
 from aemp_gevent.testing import wait_until
-from soak.web import EXAMPLES, PATIENCE, Backend, Gunicorn, Sender, Stream, faults, tabs
+from soak.web import EXAMPLES, PATIENCE, Backend, Connection, Gunicorn, Sender, Stream, faults, tabs
 
 pytest.importorskip("flask")
 pytest.importorskip("gunicorn")
@@ -172,8 +172,8 @@ class Browser:
     """A headless one, remote controlled (the WebDriver protocol)."""
 
     def __init__(self, scratch: Path) -> None:
-        address = free_address()
-        self._base = f"http://{address}"
+        self._address = address = free_address()
+        self._session = ""
         self._log = (scratch / "browser").open("wb")
         port = address.rpartition(":")[2]
         command = ["chromedriver", f"--port={port}"]
@@ -187,7 +187,7 @@ class Browser:
         except BaseException:
             self.close()
             raise
-        self._base += f"/session/{answer['sessionId']}"
+        self._session = f"/session/{answer['sessionId']}"
 
     def _is_ready(self) -> bool:
         try:
@@ -196,14 +196,12 @@ class Browser:
             return False
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = Request(self._base + path, data, {"Content-Type": "application/json"}, method=method)
-
-        def ask() -> Any:
-            with urlopen(request, timeout=PATIENCE) as answer:
-                return json.load(answer)["value"]
-
-        return gevent.get_hub().threadpool.apply(ask)
+        connection = Connection(self._address)
+        try:
+            connection.request(method, self._session + path, None if body is None else json.dumps(body))
+            return json.loads(connection.getresponse().read())["value"]
+        finally:
+            connection.close()
 
     def open(self, url: str) -> str:
         """Open a page in another tab, and return the tab."""
@@ -362,3 +360,28 @@ def test_request_under_way_is_answered_before_the_workers_end(stack: ExitStack, 
     status, answer = asked.get(timeout=PATIENCE)
     assert (status, answer["factors"]) == (200, [7, 11, 13])
     assert server.wait() == 0
+
+
+def test_everything_that_the_one_command_starts_ends_with_it(stack: ExitStack, scratch: Path) -> None:
+    server = Gunicorn(JOBS, scratch)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environ = {**server.environ, "GUNICORN_CMD_ARGS": f"--bind unix:{server.address}", "PATH": path}
+    with (scratch / "log").open("wb") as log:
+        command = subprocess.Popen([JOBS / "start.sh"], env=environ, stdout=log, stderr=log, start_new_session=True)
+    stack.callback(command.wait)
+    stack.callback(end_group, command.pid)
+    wait_until(lambda: server.log.count("backend jobs/") == 2, within=PATIENCE, show=lambda: server.log)
+    server.wait_for_workers()
+    assert ask(server, "/factors/12")[0] == 200
+    command.terminate()
+    wait_until(lambda: command.poll() is not None, within=PATIENCE)
+    wait_until(lambda: not end_group(command.pid, 0), within=PATIENCE, show=lambda: server.log)
+
+
+def end_group(group: int, number: int = signal.SIGKILL) -> bool:
+    """Send a signal to all processes of a group; return whether there were any."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -185,6 +186,7 @@ def giants(victim: str, seconds: float, size: int) -> dict[str, int]:
 def attack() -> None:
     """Do as the arguments say: the victim, what, for how many seconds, and how many packets a second (JSON)."""
     victim, what, seconds, rate = json.loads(sys.argv[1])
+    os.nice(10)  # as if it were on another host: its work is not to be the victim's
     print("ready", flush=True)
     if what in STRANGERS:
         told = strangers(victim, seconds, STRANGERS[what])

@@ -16,10 +16,13 @@ from gevent import socket
 
 from aemp_gevent.complaints import MAX_LINES
 from aemp_gevent.wire import auth
+from tests.authority import shared_certificate
 from tests.helpers import wait_until
-from tests.hostile.victim import Told, Victim, victim
+from tests.hostile.victim import Told, Victim, rss, victim
 from tests.networking import OUR_PROVIDER, SECRET, MakeNode, RawListener, RawPeer, node_factory
 from tests.test_bad_peers import reset
+from tests.tls_peers import HIGHEST, LOWEST
+from tests.wire.test_tls import hello
 
 KIB = 1024
 ALLOWED = 128 * KIB
@@ -158,7 +161,10 @@ def test_no_stranger_has_us_allocate_much_or_remember_him(make_node: MakeNode, t
         assert max(taken.values()) < ALLOWED, taken
         begin = target.collect()
         for name in SAYINGS:
-            attack(name)
+            # Without asking in between: the victim remembers who asks.
+            with dial(target) as sock:
+                send(sock, said(name, target))
+                read_to_end(sock)
         end = target.collect()
         assert end.allocated - begin.allocated < 16 * KIB
         assert (end.links, end.peers, end.descriptors) == (begin.links, begin.peers, begin.descriptors)
@@ -274,6 +280,41 @@ def test_strangers_of_many_addresses_are_bounded_in_total(make_node: MakeNode, t
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(rss() == 0, reason="the system does not say how much memory a process has")
+@pytest.mark.parametrize("role", [LOWEST, HIGHEST], ids=["stranger-is-client", "stranger-is-server"])
+@pytest.mark.parametrize("size", [0, 100, 24_000], ids=str)
+def test_no_stranger_has_us_allocate_much_for_tls(
+    make_node: MakeNode, tmp_path: Path, tally: Tally, role: str, size: int
+) -> None:
+    """What OpenSSL takes, only the system tells: the average of many who stay in the middle of their handshakes."""
+    many = 60
+    options = {"max_strangers_per_address": many, "accept_rate": 2000, "handshake_timeout": 60}
+    node = make_node()
+    with victim(node, tmp_path / "log", cert=shared_certificate().pem(), **options) as target:
+
+        def begin() -> socket.socket:
+            sock = dial(target)
+            send(sock, b"aemp;1;127.0.0.1:9;tls_sha3_512;msgpack;tls=1.0\n" + role.encode() + b"nonce\n")
+            heard(sock)
+            if size:
+                send(sock, hello(60_000, size, b"\x01" if role == LOWEST else b"\x02"))
+            return sock
+
+        with begin(), begin():
+            wait_until(lambda: target.tell().waiting == 2)
+        before = target.collect()
+        socks = [begin() for _ in range(many)]
+        wait_until(lambda: target.tell().waiting == many or target.tell().refusals, show=target.tell)
+        during = target.tell()
+        each = (during.rss - before.rss) // many
+        assert each < ALLOWED
+        for sock in socks:
+            sock.close()
+        wait_until(lambda: target.tell().waiting == 0)
+        tally(connections=many, bytes_of_each=size, kib_for_each=each // KIB)
+
+
+@pytest.mark.slow
 def test_connections_are_accepted_no_faster_than_they_may(make_node: MakeNode, tmp_path: Path) -> None:
     """What is beyond waits in the system's backlog, and comes in later."""
     with victim(make_node(), tmp_path / "log", accept_rate=20) as target:
@@ -370,7 +411,7 @@ def test_node_that_dials_whoever_passes_everything_back_to_it_talks_to_itself(
         back = socket.create_connection((host, int(port)))
         with sock, back:
             pipes = [gevent.spawn(pipe, sock, back), gevent.spawn(pipe, back, sock)]
-            wait_until(lambda: node.refusals == {"handshake": 1}, within=10, show=lambda: node.refusals)
+            wait_until(lambda: node.refusals.get("handshake"), within=10, show=lambda: node.refusals)
             gevent.killall(pipes)
     assert node.up_nodes() == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import json
+import resource
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -48,8 +49,9 @@ def be_one() -> None:
                 "waiting": len(waiting),
                 "links": sum(not link.closed for link in network._links),
                 "peers": len(network.peers),
-                "ports": len(node.scheduler.ports),
+                "ports": node.info()["ports"],
                 "descriptors": len(list(Path("/dev/fd").iterdir())),
+                "rss": rss(),
                 **more,
             },
         )
@@ -74,6 +76,15 @@ def be_one() -> None:
         gevent.sleep(3600)
 
 
+def rss() -> int:
+    """Return how many bytes of this process are in memory."""
+    try:
+        pages = Path("/proc/self/statm").read_text().split()[1]
+    except OSError:  # not on Linux
+        return 0
+    return int(pages) * resource.getpagesize()
+
+
 @dataclass
 class Told:
     """What the victim tells; sizes in bytes."""
@@ -87,7 +98,10 @@ class Told:
     """Connections that are open."""
     peers: int
     ports: int
+    """Of its own, those that peers spawned among them."""
     descriptors: int
+    rss: int
+    """What the system says that the process has in memory; 0 where it does not say it."""
 
 
 class Victim:

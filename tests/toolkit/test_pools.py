@@ -17,7 +17,7 @@ from aemp_gevent.errors import CallTimeout, PortDied, RemoteError, SpawnRefusedE
 from aemp_gevent.node import Node
 from aemp_gevent.spawning import spawnable
 from aemp_gevent.testing import SECRET, NodeProcess
-from aemp_gevent.toolkit import RemotePool
+from aemp_gevent.toolkit import RemotePool, death_of
 from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode, node_factory, settled_tables, tables
 
@@ -191,6 +191,29 @@ def test_the_death_of_a_worker_is_raised_or_made_up_for(make_pool, nodes, tmp_pa
         assert pool.apply(suicide, (path,)) == "done"
 
 
+def test_a_worker_that_died_between_runs_is_no_run_that_failed(make_pool, node, nodes):
+    """Nothing was done twice, or lost: also those that must not run twice are run."""
+    pool = make_pool(nodes[:1], workers=3, retries=0)
+    assert pool.map(functions.square, range(6)) == [n * n for n in range(6)]
+    for worker in pool._workers:
+        with death_of(worker.port, node=node) as death:
+            node.kil(worker.port, "between")
+            assert death.get(timeout=WAIT) == ("between",)
+    assert pool.map(functions.square, range(6)) == [n * n for n in range(6)]
+
+
+@pytest.mark.slow
+def test_a_node_that_was_restarted_between_runs_costs_no_run(make_pool, node, node_process):
+    (only,) = processes(node_process, 1)
+    pool = make_pool([only.node], workers=3, retries=0)
+    assert pool.map(functions.square, range(6)) == [n * n for n in range(6)]
+    only.kill()
+    wait_until(lambda: not node.up_nodes(), within=WAIT)
+    only.restart()
+    only.run(f"import aemp_gevent.toolkit, {F}")
+    assert pool.map(functions.square, range(6)) == [n * n for n in range(6)]
+
+
 @pytest.mark.slow
 def test_the_work_of_a_node_that_is_killed_is_done_elsewhere(make_pool, node_process):
     first, second = processes(node_process, 2)
@@ -244,7 +267,7 @@ def test_workers_end_with_the_process_that_wanted_them(node_process):
     before = worker.run("len(mp.default_node._ports)")
     master.run(
         f"""
-        from aemp_gevent.toolkit import RemotePool
+        from aemp_gevent.toolkit import RemotePool, death_of
         pool = RemotePool([{worker.node!r}], workers=3)
         list(pool.map("{F}.square", range(9)))
         """

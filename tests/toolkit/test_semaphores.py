@@ -95,6 +95,33 @@ def test_the_death_of_the_port_that_holds_it_releases_it(nodes, semaphore, remot
         remote.release()
 
 
+def test_who_releases_it_releases_what_it_acquired_itself(nodes, semaphore, remote):
+    """Several ports share the object: what each holds is released by its own death still."""
+    node = nodes[1]
+
+    def holder(wait: str) -> None:
+        remote.acquire()
+        told.append(SELF())
+        receive(wait)
+        remote.release()
+        told.append(SELF())
+        receive("end")
+
+    told: list[str | None] = []
+    first = node.port_async(holder, "release")
+    wait_until(lambda: told == [first])
+    second = node.port_async(holder, "never")
+    wait_until(lambda: told == [first, second])
+    node.snd(first, "release")
+    wait_until(lambda: told == [first, second, first])
+    wait_until(lambda: semaphore.counter == 1)
+    node.kil(second)
+    wait_until(lambda: semaphore.counter == 2)
+    with pytest.raises(ValueError, match="is not held"):
+        remote.release()
+    node.kil(first)
+
+
 @pytest.mark.slow
 def test_the_end_of_the_process_that_holds_it_releases_it(make_node, node_process):
     from aemp_gevent.testing import SECRET

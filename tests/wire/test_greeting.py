@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemp_gevent.errors import GreetingError
-from aemp_gevent.wire.greeting import Greeting, parse_greeting
+from aemp_gevent.wire.greeting import MAX_FIELDS, MAX_LIST, Greeting, parse_greeting
 
 PLAIN = Greeting("n", ("hmac_sha3_512",), ("msgpack", "json"))
 
@@ -151,3 +151,34 @@ def test_the_wire_imports_no_network_clock_or_randomness() -> None:
     assert {module.name: forbidden.findall(module.read_text()) for module in modules} == {
         module.name: [] for module in modules
     }
+
+
+FIELDS = b"aemp;1;n;m;f"
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        pytest.param(FIELDS + b";a" * (MAX_FIELDS - 5), "", id="as-many-fields-as-may-be"),
+        pytest.param(FIELDS + b";a" * (MAX_FIELDS - 4), "more than 64 fields", id="one-more"),
+        pytest.param(FIELDS + b";" * (MAX_FIELDS - 4), "more than 64 fields", id="one-more-that-is-empty"),
+        pytest.param(b"aemp;1;n;" + b",".join([b"m"] * MAX_LIST) + b";f", "", id="as-many-words-as-may-be"),
+        pytest.param(b"aemp;1;n;" + b"m," * MAX_LIST + b";f", "more than 64 words", id="one-method-more"),
+        pytest.param(b"aemp;1;n;m;" + b"f," * MAX_LIST, "more than 64 words", id="one-framing-more"),
+    ],
+)
+def test_a_line_has_no_more_pieces_than_it_may(line: bytes, text: str) -> None:
+    """Each of them is an object, and a byte of the line."""
+    if not text:
+        parse_greeting(line)
+        return
+    with pytest.raises(GreetingError, match=text):
+        parse_greeting(line)
+
+
+def test_of_several_providers_the_last_says_how_the_line_is_written() -> None:
+    line = b"aemp;1;n\xe4;m;f;provider=AE-2.02"
+    assert parse_greeting(line).node == "n\xe4"
+    assert parse_greeting(b"aemp;1;n;m;f;provider=x;provider=AE-2.02;k=\xe4").extra("k") == "\xe4"
+    with pytest.raises(GreetingError, match="not UTF-8"):
+        parse_greeting(line + b";provider=aemp_gevent-0")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError
+from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError, TlsError
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
 from aemp_gevent.wire.handshake import (
@@ -238,6 +238,20 @@ def test_a_peer_that_does_wrong_is_refused_however_it_is_cut(
         handshake.prove()
 
 
+@pytest.mark.parametrize("data", [b"\x16\x03\x01", b"G", b"aeMp", b"aemp"[:3] + b"\x00", b"\xff" * 100], ids=repr)
+def test_what_does_not_begin_like_a_greeting_is_refused_before_its_line_ends(data: bytes) -> None:
+    handshake = started()
+    with pytest.raises(GreetingError, match="does not speak aemp"):
+        handshake.receive(data)
+
+
+@pytest.mark.parametrize("size", range(5))
+def test_beginning_of_a_greeting_is_waited_for(size: int) -> None:
+    handshake = started()
+    assert handshake.receive(THEIR_GREETING[:size]) == []
+    assert handshake.receive(THEIR_GREETING[size:])
+
+
 def test_our_own_token_sent_back_is_refused() -> None:
     handshake = started()
     handshake.receive(THEIR_GREETING)
@@ -365,14 +379,14 @@ def test_without_tls_on_both_sides_the_secret_is_fallen_back_to() -> None:
 @pytest.mark.parametrize(
     ("secret", "require", "text"),
     [
-        pytest.param(None, False, "it offers no TLS", id="no-secret"),
+        pytest.param(None, False, "offers no TLS", id="no-secret"),
         pytest.param(SECRET, True, "require_tls", id="required"),
     ],
 )
 def test_a_peer_without_tls_is_refused(secret: bytes | None, require: bool, text: str) -> None:
     handshake = Handshake(OURS_TLS, "nonce-a", secret, require_tls=require)
     handshake.start()
-    with pytest.raises(GreetingError, match=text):
+    with pytest.raises(TlsError, match=text):
         handshake.receive(THEIR_GREETING)
 
 

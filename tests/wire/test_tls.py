@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import random
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import x25519
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,9 +21,10 @@ from aemp_gevent.errors import CertificateError, TlsError
 from aemp_gevent.wire import tls as wire_tls
 from aemp_gevent.wire.greeting import parse_greeting
 from aemp_gevent.wire.handshake import Handshake, TlsDue
-from aemp_gevent.wire.tls import MAX_HANDSHAKE_BYTES, Credentials, Tls
+from aemp_gevent.wire.tls import MAX_ANSWER_BYTES, MAX_HANDSHAKE_BYTES, Credentials, Tls
 from tests.authority import BOTH_USAGES, DAY, Identity, authority, shared_certificate
 from tests.recordings import RECORDINGS
+from tests.tls_records import DATA, HandWritten
 
 CA = authority()
 OTHER_CA = authority("another CA")
@@ -86,6 +92,41 @@ def test_the_cn_counts_where_no_uri_does_and_without_a_star() -> None:
     assert credentials(CA.issue("https://elsewhere", cn="c"), CA).names == ("c",)
     assert credentials(CA.issue(cn="*"), CA).names == ()
     assert credentials(CA.issue("aemp:x", cn="c"), CA).names == ("x",)
+
+
+def test_a_self_signed_certificate_that_names_a_node_is_not_shared() -> None:
+    """Nodes may do without a CA: each has a certificate that it signed itself, and a list of the others'."""
+    one, two = (authority(name, uris=(f"aemp:{name}",)) for name in "ab")
+    both = pair(
+        *(Credentials(mine.pem().encode(), other.certificate_text.encode()) for mine, other in ((one, two), (two, one)))
+    )
+    shake(*both)
+    assert [side.names for side in both] == [("b",), ("a",)]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"\x30\x04\xa3\x02\x30\x00", id="an-address-that-cryptography-does-not-know"),
+        pytest.param(b"\x30\x03\x86\x01\xff", id="not-ascii"),
+    ],
+)
+def test_a_certificate_whose_names_cannot_be_read_names_nobody(raw: bytes, tmp_path: Path) -> None:
+    """Not even by its CN: what cannot be read might say that it is for somebody else."""
+    extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), raw)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.load_cert_chain(CA.issue(cn="b", extension=extension).write(tmp_path / "b.pem"))
+    incoming, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs, ours = context.wrap_bio(incoming, out), credentials(A, CA).connect(is_client=False)
+    with contextlib.suppress(TlsError):  # some OpenSSL refuses it itself
+        while not ours.is_up:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                theirs.do_handshake()
+            ours.receive(out.read())
+            incoming.write(ours.take())
+    assert ours.names == ()
 
 
 def test_a_ca_below_another_is_followed_or_believed_by_itself() -> None:
@@ -221,6 +262,25 @@ def test_a_record_that_comes_twice_is_noticed(up: Callable[[], Pair]) -> None:
     assert server.receive(sent) == b"once"
     with pytest.raises(TlsError):
         server.receive(sent)
+
+
+def test_a_key_may_be_changed_now_and_then(shared: Credentials, tmp_path: Path) -> None:
+    ours = shared.connect(is_client=False)
+    theirs = HandWritten(ours, SHARED, tmp_path)
+    for number in range(3 * MAX_ANSWER_BYTES // 27):  # the size of an answer
+        word = b"%d" % number
+        assert ours.receive(theirs.change_key() + theirs.record(DATA, word)) == word
+        theirs.incoming.write(ours.encrypt(word))  # behind the answer
+        assert theirs.client.read(100) == word
+
+
+def test_a_peer_that_has_us_answer_without_end_is_refused(shared: Credentials, tmp_path: Path) -> None:
+    """As long as we say nothing, because it reads nothing, the answers would be kept."""
+    ours = shared.connect(is_client=False)
+    theirs = HandWritten(ours, SHARED, tmp_path)
+    with pytest.raises(TlsError, match="changes keys without end"):
+        for _ in range(3 * MAX_ANSWER_BYTES // 27):
+            assert ours.receive(theirs.change_key() + theirs.record(DATA, b"x" * 1000))
 
 
 # --- who is not believed ----------------------------------------------------------
@@ -382,10 +442,62 @@ def test_a_peer_cannot_go_on_shaking_for_ever(shared: Credentials) -> None:
             side.receive(b"\x16\x03\x01\x00\x01" + bytes([byte]))
 
 
-def test_a_flood_is_refused_before_it_is_looked_at(shared: Credentials) -> None:
+def hello(announced: int, size: int, kind: bytes = b"\x01") -> bytes:
+    """Return the beginning of a first message, the client's or (2) the server's, in records as large as they may be."""
+    body = kind + announced.to_bytes(3, "big") + bytes(size - 4)
+    pieces = [body[begin : begin + 16384] for begin in range(0, size, 16384)]
+    return b"".join(b"\x16\x03\x01" + len(piece).to_bytes(2, "big") + piece for piece in pieces)
+
+
+class Allocated(ctypes.Structure):
+    """What glibc tells: its figures, of which two are wanted."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in ("1", "2", "3", "4", "mapped", "6", "7", "used", "9", "10")]
+
+
+def allocated() -> int:
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = Allocated
+    told = libc.mallinfo2()
+    return int(told.used + told.mapped)
+
+
+def handshake_record(data: bytes) -> bytes:
+    return b"\x16\x03\x01" + len(data).to_bytes(2, "big") + data
+
+
+LARGE_HELLO = b"\x01" + (131_000).to_bytes(3, "big") + bytes(16_000)
+
+
+@pytest.mark.parametrize("cut", [1000, 10**6])
+def test_a_message_that_does_not_end_is_refused(shared: Credentials, cut: int) -> None:
     side = shared.connect(is_client=False)
+    data = hello(130_000, MAX_HANDSHAKE_BYTES + 1)
     with pytest.raises(TlsError, match="is not up after"):
-        side.receive(b"\x16" * (MAX_HANDSHAKE_BYTES + 1))
+        for begin in range(0, len(data), cut):
+            side.receive(data[begin : begin + cut])
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="this system does not tell")
+@pytest.mark.parametrize("is_client", [True, False])
+@pytest.mark.parametrize(
+    "saying",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(handshake_record(LARGE_HELLO) + handshake_record(bytes(16_000)) * 7, id="a-long-hello"),
+        pytest.param(handshake_record(LARGE_HELLO) + b"\x16\x03\x01\x40\x00" + bytes(8_000), id="half-a-record"),
+    ],
+)
+def test_nothing_that_a_stranger_says_has_much_allocated(shared: Credentials, saying: bytes, is_client: bool) -> None:
+    """OpenSSL's memory, which Python does not count."""
+    before, count, sides = allocated(), 20, []
+    for _ in range(count):
+        side = shared.connect(is_client=is_client)
+        side.start()
+        with contextlib.suppress(TlsError):
+            side.receive(saying)
+        sides.append(side)
+    assert 16 * 1024 < (allocated() - before) / count < 120 * 1024  # what is left of 128 KiB is the link's
 
 
 # --- texts that cannot be used ----------------------------------------------------
@@ -416,9 +528,37 @@ def test_a_text_that_cannot_be_used_is_refused_and_not_shown(text: str, why: str
     assert not any(line in shown for line in text.splitlines() if len(line) > 40)
 
 
-def test_an_encrypted_key_is_refused() -> None:
-    from cryptography.hazmat.primitives import serialization
+def altered(text: str, dice: random.Random) -> str:
+    """Change a byte of what is in a PEM text."""
+    kind = text.split("-----")[1][len("BEGIN ") :]
+    data = bytearray(ssl.PEM_cert_to_DER_cert(text.replace(kind, "CERTIFICATE")))
+    data[dice.randrange(len(data))] = dice.randrange(256)
+    return ssl.DER_cert_to_PEM_cert(bytes(data)).replace("CERTIFICATE", kind)
 
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@pytest.mark.parametrize("which", range(3))
+def test_texts_with_changed_bytes_raise_nothing_else(which: int) -> None:
+    """Or a node would fall over a new certificate, which it reads in the middle of something."""
+    dice, texts = random.Random(which), [A.key_text, A.certificate_text, CA.certificate_text]
+    refused = 0
+    for _ in range(300):
+        changed = [altered(text, dice) if number == which else text for number, text in enumerate(texts)]
+        try:
+            repr(Credentials("".join(changed).encode()))
+        except CertificateError:
+            refused += 1
+    assert refused > 30
+
+
+def test_a_key_that_is_none_for_tls_is_refused() -> None:
+    key = x25519.X25519PrivateKey.generate()
+    certificate = CA.issue("aemp:a", key=key)
+    with pytest.raises(CertificateError, match="OpenSSL refuses it"):
+        credentials(certificate, CA)
+
+
+def test_an_encrypted_key_is_refused() -> None:
     for form in (serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL):
         key = A.key.private_bytes(
             serialization.Encoding.PEM, form, serialization.BestAvailableEncryption(b"open sesame")

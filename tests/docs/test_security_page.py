@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""The page *Security* names every refusal that is counted, and the limits as they are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+import pytest
+
+from aemp_gevent import complaints, directory, directory_server, link, network, virtual
+from aemp_gevent.settings import Settings
+from aemp_gevent.wire import framing_cbor, framing_json, greeting, tls
+from tests.networking import ROOT
+
+PAGE = (ROOT / "docs" / "explanation" / "security.md").read_text()
+LIMITS = dict(
+    re.findall(
+        r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \|$", PAGE.partition("## Limits")[2].partition("\n## ")[0], re.MULTILINE
+    )
+)
+
+
+def test_every_refusal_that_is_counted_is_in_the_table() -> None:
+    counted: set[str] = set()
+    for path in (ROOT / "aemp_gevent").rglob("*.py"):
+        counted.update(re.findall(r"(?:refuse|count_refusal|refusals)[(\[]\"(\w+)\"", path.read_text()))
+    table = PAGE.partition("### What is counted")[2].partition("\n## ")[0]
+    listed = {
+        word for row in re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)
+    }
+    assert counted == listed
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("handshake_timeout", "10 s"),
+        ("max_strangers", "64"),
+        ("max_strangers_per_address", "8"),
+        ("accept_rate", "200 a second"),
+        ("max_message_bytes", "64 MiB"),
+        ("max_message_elements", "1,000,000"),
+        ("max_watched_ports", "100,000"),
+        ("max_directory_entries", "100,000"),
+        ("high_water_bytes", "4 MiB"),
+    ],
+)
+def test_settings_are_in_the_table_with_their_defaults(name: str, text: str) -> None:
+    default = {setting.name: setting.default for setting in fields(Settings)}[name]
+    number = float(text.split(maxsplit=1)[0].replace(",", "")) * (2**20 if text.endswith("MiB") else 1)
+    assert default == number
+    row = next(value for key, value in LIMITS.items() if f"`{name}`" in key)
+    assert text in row
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "number"),
+    [
+        ("lines of the handshake", "4096 bytes", greeting.MAX_LINE_BYTES == 4096),
+        ("lines of the handshake", "64 fields", greeting.MAX_FIELDS == 64),
+        ("bytes until TLS is up", "24 KiB", tls.MAX_HANDSHAKE_BYTES == 24 * 1024),
+        ("levels of nesting", "512", framing_json.MAX_NESTING_RECEIVED == framing_cbor.MAX_NESTING_RECEIVED == 512),
+        ("families watched", "10,000", directory_server.MAX_WATCHES == 10_000),
+        ("an entry of the directory", "1 MiB", directory.MAX_ENTRY_BYTES == 2**20),
+        ("`max_directory_entries`", "64 MiB", directory_server.MAX_BYTES == 64 * 2**20),
+        ("virtual links over one link", "10,000", virtual.MAX_RIDERS == 10_000),
+        ("requests of one peer handled in a row", "0.1 ms", link.SLICE_SECONDS == 0.0001),
+        ("requests of one peer handled in a row", "8 jobs", link.JOBS_AT_ONCE == 8),
+        ("nodes remembered without a link", "1,000 beyond", network.IDLE_PEERS == 1000),
+        ("nodes remembered without a link", "10,000 with", network.MAX_LOST_PEERS == 10_000),
+        ("warnings in the log", "100 a minute", complaints.MAX_LINES == 100),
+    ],
+)
+def test_other_limits_are_in_the_table_as_they_are(row: str, text: str, number: bool) -> None:
+    assert text in LIMITS[row]
+    assert number
