@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from importlib.util import module_from_spec, spec_from_file_location
@@ -15,6 +16,7 @@ import pytest
 from aemp_command.group import aemp
 from aemp_command.table import COMMANDS
 from tests.cli.helpers import ROOT
+from tests.docs.test_console_pages import PAGES
 
 DOCS = ROOT / "docs"
 
@@ -54,6 +56,44 @@ def test_they_have_all_commands_options_and_arguments(writer: ModuleType) -> Non
                         section += common
                     assert all(option in section and option in manual for option in parameter.opts), full
                     assert parameter.help is not None
+
+
+LINES = sorted(
+    {
+        (str(page.relative_to(DOCS)), line)
+        for page in DOCS.rglob("*.md")
+        if page.name not in PAGES  # which are typed, mistakes and all
+        for line in re.findall(r"^(?:\$ |  )(aemp [^\n]+)$|`(aemp [a-z][^`…]*)`", page.read_text(), re.MULTILINE)
+        for line in line
+        if line
+    }
+)
+
+
+@pytest.mark.parametrize(("page", "line"), LINES)
+def test_whatever_a_page_has_typed_is_a_command_line(page: str, line: str) -> None:
+    line = re.split(r" [<>|&]| 2>", line)[0].replace("COMMAND ", "")
+    words = shlex.split(line)[1:]
+    root = aemp.make_context("aemp", words, help_option_names=["--help"])
+    left = (
+        [*root.protected_args, *root.args] if not hasattr(root, "_protected_args") else root._protected_args + root.args
+    )
+    parent, group = root, aemp
+    while left:
+        name, command, left = group.resolve_command(parent, left)
+        assert name is not None
+        if line.count(" ") == 1 or left == ["--help"]:
+            return  # the command's name alone, in the middle of a text
+        if isinstance(command, click.Group):
+            parent, group = click.Context(command, parent=root, info_name=name), command
+            continue
+        chained = {"allow_extra_args": True, "allow_interspersed_args": False} if aemp.chain else {}
+        context = command.make_context(name, left, parent=parent, resilient_parsing=False, **chained)
+        left = context.args
+
+
+def test_pages_have_commands() -> None:
+    assert len(LINES) > 50
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
