@@ -74,7 +74,7 @@ format: $(STAMPS)/lint ## let ruff format, and repair what it can
 clean: ## remove all that make has made, .venv too
 	rm -rf $(VENV) .fuzz build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache .tox
-	find aemp_gevent benchmarks docs examples fuzz soak tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find aemp_command aemp_gevent benchmarks docs examples fuzz soak tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # --- setting up -----------------------------------------------------------------
 
