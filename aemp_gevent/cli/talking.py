@@ -187,7 +187,8 @@ def _print_value(answer: Any, *, as_json: bool) -> None:
         print_json(answer)
     else:
         text = _text(answer)
-        click.echo(printable(text, "\n\t") if sys.stdout.isatty() else text)
+        # Into a pipe as it stands: click would take colours out of it.
+        click.echo(printable(text, "\n\t") if sys.stdout.isatty() else text, color=True)
 
 
 def _text(answer: Any) -> str:

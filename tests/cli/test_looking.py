@@ -388,25 +388,21 @@ class Liar:
 
 
 WHOLE = {
-    **dict.fromkeys(
-        [
-            "provider",
-            "time",
-            "seconds",
-            "link_count",
-            "port_count",
-            "messages",
-            "deepest",
-            "blocked",
-            "lag",
-            "worst_lag",
-        ]
-    ),
     "node": "x",
+    "provider": "",
+    "time": 0,
+    "seconds": 0,
     "roles": [],
-    "rights": {},
+    "link_count": 0,
+    "port_count": 0,
+    "messages": 0,
+    "deepest": 0,
+    "blocked": 0,
+    "lag": 0,
+    "worst_lag": 0,
     "memory": 1,
     "cpu": 1,
+    "rights": {},
 }
 
 
