@@ -145,5 +145,7 @@ def _complain(error: Exception, code: int) -> int:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "aemp"
-    click.echo(f"{path}: {' '.join(text.split())}", err=True)
+    # Part of it may be what another node said: that is nothing for a terminal to obey.
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    click.echo(f"{path}: {line}", err=True)
     return code

@@ -19,6 +19,14 @@ _AT_ONCE = 50
 
 _OURS = "aemp_gevent-"
 
+_FIGURES = frozenset(
+    {"node", "provider", "time", "seconds", "roles", "link_count", "port_count", "messages", "deepest", "blocked"}
+    | {"lag", "worst_lag", "memory", "cpu", "rights"}
+)
+_LINK = frozenset({"node", "state", "via", "unsent"})
+_PORT = frozenset({"port", "names", "kind", "state", "messages", "monitors", "handler", "tags", "calls", "at"})
+"""What an answer has at least."""
+
 COMMAND_PREFIX = "aemp/"
 """What the node IDs of commands begin with: they come and go, and are shown to nobody."""
 
@@ -101,11 +109,19 @@ def look(node: Node, other: str, what: object = (), *, timeout: float) -> dict[s
         click.ClickException: It tells nothing.
     """
     found = ask(node, other, "inspect", list(what) if isinstance(what, tuple) else what, timeout=timeout)
-    if not isinstance(found, dict):
-        raise click.ClickException(f"{other} gave an answer that is none: {found!r}")
-    if "error" in found:
+    if isinstance(found, dict) and "error" in found:
         raise click.ClickException(f"{other} tells nothing: {found['error']}")
-    return found
+    if not _is_whole(found):
+        raise click.ClickException(f"{other} tells something else than it is asked: is it of another version?")
+    return dict(found)
+
+
+def _is_whole(found: object) -> bool:
+    """Return whether an answer has what this version's nodes tell."""
+    if not isinstance(found, dict) or not found.keys() >= _FIGURES:
+        return False
+    rows = [(row, _LINK) for row in found.get("links", ())] + [(row, _PORT) for row in found.get("ports", ())]
+    return all(isinstance(row, dict) and row.keys() >= keys for row, keys in rows)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import click
 
 from aemp_gevent.cli.asking import ANSWER_SECONDS, COMMAND_PREFIX, known_nodes, node_id, walk
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.output import console, json_option, print_json_line
+from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,7 +95,7 @@ class _Stream:
     def _complain(self, name: str, text: str) -> None:
         if self._told.get(name) != text:
             self._told[name] = text
-            click.echo(f"aemp: {name} {text}", err=True)
+            complain(f"{name} {text}")
 
     def _heard(self, name: str, told: Any) -> None:
         if not isinstance(told, dict):
@@ -105,7 +105,7 @@ class _Stream:
         elif "error" in told:
             self._complain(name, f"tells nothing of its log: {told['error']}")
         elif self._told.pop(name, None) is not None:
-            click.echo(f"aemp: {name} is back", err=True)
+            complain(f"{name} is back")
 
     def _print(self, record: dict[str, Any]) -> None:
         if self._as_json:
@@ -117,8 +117,10 @@ class _Stream:
         clock = time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}"
         left_out = f" ({record['left_out']} records before this one were left out)" if record.get("left_out") else ""
         line = Text(f"{clock} ", style="dim")
-        line.append(f"{record['node']} ", style="cyan not dim")
-        line.append(f"{record['level']} {record['name']}: ", style="not dim")
-        text = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in record["text"])
-        line.append(text.replace("\n", "\n    ") + left_out, style=f"not dim {_STYLES.get(record['level'], '')}")
+        line.append(printable(f"{record['node']} "), style="cyan not dim")
+        line.append(printable(f"{record['level']} {record['name']}: "), style="not dim")
+        line.append(
+            printable(record["text"], "\n").replace("\n", "\n    ") + left_out,
+            style=f"not dim {_STYLES.get(record['level'], '')}",
+        )
         self._console.print(line, soft_wrap=True)

@@ -12,7 +12,7 @@ import click
 
 from aemp_gevent.cli.asking import Seen, look, node_id, timeout_option, walk
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.output import json_option, print_json_line, print_table
+from aemp_gevent.cli.output import complain, json_option, print_json_line, print_table, printable
 
 if TYPE_CHECKING:
     from aemp_gevent.node import Node
@@ -95,7 +95,7 @@ def ports(options: NodeOptions, node_name: str | None, limit: int, timeout: floa
             met = walk(node, timeout, {"ports": limit})
             for seen in met.values():
                 if seen.error:
-                    click.echo(f"aemp: {seen.node} {seen.error}", err=True)
+                    complain(f"{seen.node} {seen.error}")
             tables = [seen.figures for seen in met.values() if seen.figures]
         rows = [row for table in tables for row in table["ports"]]
         left_out = sum(table["port_count"] for table in tables) - len(rows)
@@ -107,7 +107,7 @@ def ports(options: NodeOptions, node_name: str | None, limit: int, timeout: floa
             style=lambda row: "yellow" if row["state"] == "blocked" and row["messages"] else "",
         )
         if left_out > 0:
-            click.echo(f"aemp: {left_out} more ports are not listed", err=True)
+            complain(f"{left_out} more ports are not listed")
 
 
 def port_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _list_families(node: Node, timeout: float, *, as_json: bool) -> None:
     owners: Counter[str] = Counter()
     for seen in met.values():
         if seen.error:
-            click.echo(f"aemp: {seen.node} {seen.error}", err=True)
+            complain(f"{seen.node} {seen.error}")
         for name, count in (seen.figures or {}).get("families", {}).items():
             entries[name] += count
             owners[name] += 1
@@ -168,7 +168,7 @@ def _watch(node: Node, family: str, *, as_json: bool) -> None:
                     print_json_line(entry)
                 else:
                     shown = "" if entry["value"] is None else f" {entry['value']!r}"
-                    click.echo(f"{sign} {key}{shown}")
+                    click.echo(printable(f"{sign} {key}{shown}"))
 
     with node.db_mon(family, told):
         gevent.wait()

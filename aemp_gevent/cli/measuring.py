@@ -13,7 +13,7 @@ import click
 
 from aemp_gevent.cli.asking import ask, node_id, timeout_option, unreachable
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.output import json_option, print_json
+from aemp_gevent.cli.output import json_option, print_json, printable
 
 
 @click.command()
@@ -63,7 +63,7 @@ def ping(
                     seconds.append(time.perf_counter() - began)
                     said = f"time={seconds[-1] * 1000:.3f} ms"
                 if not as_json:
-                    click.echo(f"{other}: seq={sent} {said}")
+                    click.echo(printable(f"{other}: seq={sent} {said}"))
         except KeyboardInterrupt:
             pass  # the usual end
         found = statistics_of(sent, seconds)

@@ -87,4 +87,19 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    return printable(text)
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return a text of somebody else's without what would do something to a terminal.
+
+    Args:
+        text: The text.
+        keep: Characters to leave alone all the same, line ends for instance.
+    """
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+def complain(text: str) -> None:
+    """Say something on the standard error output, in a line, and go on."""
+    click.echo(f"aemp: {printable(text)}", err=True)

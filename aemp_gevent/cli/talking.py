@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +12,7 @@ import click
 from aemp_gevent.cli.arguments import value
 from aemp_gevent.cli.asking import ask, check_is_linked, look, node_id, port_id, timeout_option, unreachable
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.output import json_option, print_json
+from aemp_gevent.cli.output import json_option, print_json, printable
 
 if TYPE_CHECKING:
     from aemp_gevent.node import Node
@@ -104,7 +105,7 @@ def mon(options: NodeOptions, port: str, timeout: float | None, as_json: bool) -
         if as_json:
             print_json(list(reason))
         else:
-            click.echo(" ".join(map(_text, reason)) or "normal")
+            click.echo(printable(" ".join(map(_text, reason))) or "normal")
         click.get_current_context().exit(1 if reason else 0)
 
 
@@ -185,7 +186,9 @@ def _print_value(answer: Any, *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        click.echo(_text(answer))
+        text = _text(answer)
+        # Into a pipe as it stands: click would take colours out of it.
+        click.echo(printable(text, "\n\t") if sys.stdout.isatty() else text, color=True)
 
 
 def _text(answer: Any) -> str:

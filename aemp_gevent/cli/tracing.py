@@ -13,7 +13,7 @@ import click
 
 from aemp_gevent.cli.asking import Seen, Walk, known_nodes, node_id, timeout_option
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.output import console, json_option, print_json
+from aemp_gevent.cli.output import console, json_option, print_json, printable
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -105,7 +105,7 @@ def draw_tree(met: Mapping[str, Seen], edges: Iterable[Edge]) -> Tree:
     by_nodes = {edge.nodes: edge for edge in edges}
 
     def label(seen: Seen) -> Text:
-        text = Text(seen.node, style="bold" if seen.figures else "red")
+        text = Text(printable(seen.node), style="bold" if seen.figures else "red")
         edge = by_nodes.get(frozenset((seen.node, seen.parent or "")))
         notes = [" ".join(seen.figures["roles"])] if seen.figures else [seen.error]
         if edge is not None:
@@ -114,7 +114,7 @@ def draw_tree(met: Mapping[str, Seen], edges: Iterable[Edge]) -> Tree:
         others = [other for other in others if met[other].parent != seen.node]
         if others:
             notes.append("also linked to " + ", ".join(others))
-        return text.append("  " + ", ".join(filter(None, notes)), style="not bold dim")
+        return text.append(printable("  " + ", ".join(filter(None, notes))), style="not bold dim")
 
     trees: dict[str, Tree] = {}
     for seen in met.values():

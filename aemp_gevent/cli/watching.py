@@ -18,7 +18,7 @@ import click
 from aemp_gevent.cli.asking import Seen, Walk, known_nodes, timeout_option
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.looking import duration, port_row
-from aemp_gevent.cli.output import console, json_option, print_json
+from aemp_gevent.cli.output import console, json_option, print_json, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -257,7 +257,7 @@ def draw(sample: Sample, view: str, height: int | None = None) -> RenderableType
     shown = rows if height is None else rows[: max(height - 1, 0)]
     for row in shown:
         if row.get("error"):
-            table.add_row(Text(f"{row['node']}: {row['error']}"), style="red")
+            table.add_row(Text(printable(f"{row['node']}: {row['error']}")), style="red")
         else:
             table.add_row(*(Text(_cell(name, row.get(name))) for name, _ in columns), style=_style(view, row))
     return table
@@ -266,8 +266,7 @@ def draw(sample: Sample, view: str, height: int | None = None) -> RenderableType
 def _cell(name: str, value: object) -> str:
     if value is None:
         return ""
-    text = _FORMATS[name](value) if name in _FORMATS else str(value)
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(_FORMATS[name](value) if name in _FORMATS else str(value))
 
 
 def _style(view: str, row: Mapping[str, Any]) -> str:

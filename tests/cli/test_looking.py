@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from aemp_gevent.cli.asking import Seen
+from aemp_gevent.cli.asking import Seen, look
 from aemp_gevent.cli.looking import duration
 from aemp_gevent.cli.measuring import statistics_of
 from aemp_gevent.cli.tracing import draw_dot, draw_svg, edges_of
@@ -374,3 +375,60 @@ def test_bench_shows_its_progress_on_a_terminal(network: Network) -> None:
 )
 def test_durations_are_told_by_their_two_largest_units(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+
+
+class Liar:
+    """A node that answers what it is told to."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def call(self, _node: str, *_request: object, timeout: float) -> object:
+        return self.answer
+
+
+WHOLE = {
+    "node": "x",
+    "provider": "",
+    "time": 0,
+    "seconds": 0,
+    "roles": [],
+    "link_count": 0,
+    "port_count": 0,
+    "messages": 0,
+    "deepest": 0,
+    "blocked": 0,
+    "lag": 0,
+    "worst_lag": 0,
+    "memory": 1,
+    "cpu": 1,
+    "rights": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        pytest.param({"error": "not you\x1b[2J"}, "x tells nothing: not you", id="error"),
+        pytest.param(5, "another version", id="no-map"),
+        pytest.param({"node": "x"}, "another version", id="little"),
+        pytest.param({**WHOLE, "links": [{"node": "y"}]}, "another version", id="half-a-link"),
+        pytest.param({**WHOLE, "ports": [5]}, "another version", id="no-port"),
+    ],
+)
+def test_answer_that_is_none_is_an_error_in_words(answer: object, says: str) -> None:
+    with pytest.raises(click.ClickException, match=says):
+        look(Liar(answer), "x", timeout=1)  # type: ignore[arg-type]
+
+
+def test_answer_that_is_whole_is_taken() -> None:
+    assert look(Liar(WHOLE), "x", timeout=1) == WHOLE  # type: ignore[arg-type]
+
+
+@slow
+def test_what_others_say_does_nothing_to_the_terminal(network: Network) -> None:
+    said = network.refused("eval", network.hub, "raise ValueError('\\x1b[2J')")
+    assert said == rf"aemp: {network.hub}: ValueError: \x1b[2J"
+    with terminal(network, "cal", "backend#orders", "add", '"\\u001b[2J"') as screen:
+        screen.child.expect_exact(r"\x1b[2J")
+    assert network.aemp("cal", "backend#orders", "add", '"\\u001b[2J"').stdout == "\x1b[2J\n"
