@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -65,11 +65,18 @@ def test_without_a_command_it_shows_the_help(command: Command) -> None:
 def test_help_starts_in_a_quarter_of_a_second(home: Path) -> None:
     program = "from aemp_command import main; main()"
     seconds = []
-    for _ in range(9):
-        begin = time.perf_counter()
+    for _ in range(5):
+        begin = cpu_seconds()
         assert fresh(home, program, "--help").stdout.startswith("Usage: aemp")
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < START_SECONDS, seconds  # the best: others work on this machine, too
+        seconds.append(cpu_seconds() - begin)
+    # Of the processor, of which others on this machine have their share; and of the best run.
+    assert min(seconds) < START_SECONDS, seconds
+
+
+def cpu_seconds() -> float:
+    """Return how long processes that have ended have run."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def test_help_imports_nothing_that_takes_long(home: Path) -> None:
