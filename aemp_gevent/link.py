@@ -364,8 +364,10 @@ class Link:
         if self._is_deaf:
             return
         decoder, framing = self._decoder, self._framing
-        if decoder is None or framing is None:
+        if framing is None:
             self._shake(data)
+            return
+        if decoder is None:  # it is closed
             return
         decoder.feed(data)
         try:
@@ -583,14 +585,12 @@ class Link:
 
     def close(self) -> None:
         """Close in silence; nobody is told. Idempotent."""
-        self._stop_timers()
-        self.closed = True
+        self._end()
         self.transport.close()
 
     def abort(self) -> None:
         """Close with a reset, which tells the peer that something was lost; nobody here is told."""
-        self._stop_timers()
-        self.closed = True
+        self._end()
         self.transport.abort()
 
     def abandon(self, *, watching: bool) -> None:
@@ -599,6 +599,13 @@ class Link:
             self._stop_timers()
         self.closed = True
         self.transport.abandon(watching=watching)
+
+    def _end(self) -> None:
+        self._stop_timers()
+        self.closed = True
+        # It may have half a message of 64 MiB, and the link, which others know that it knows, lives until
+        # the garbage collector comes by.
+        self._decoder = None
 
     def _stop_timers(self) -> None:
         self._stop_timer()

@@ -28,7 +28,6 @@ from aemp_gevent.engine import Query
 from aemp_gevent.limits import Limits
 from aemp_gevent.node import Node
 from aemp_gevent.requests import PERL_SPAWN
-from aemp_gevent.spawning import spawnable
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.framing import FRAMINGS
 from tests.helpers import wait_until
@@ -272,8 +271,6 @@ class StageOfA(Stage):
 
     def __init__(self, node: Node, recording: Recording) -> None:
         super().__init__(node)
-        global _stage
-        _stage = self
         echo = node._create(recording.echo.partition("#")[2]).id
         node.db_reg("echo", echo)
         node.rcv(echo, "echo", lambda *message: node.snd(message[-1], *message[:-1]))
@@ -283,21 +280,17 @@ class StageOfA(Stage):
         # The echo port's own entry goes when it dies; whether the directory or its watchers hear of it first is open.
         return super().is_compared(packet) and packet[1:3] != ["g_upd", "echo"]
 
+    def echo_init(self, client: str | None = None, watcher: str | None = None, *args: Any) -> None:
+        """Be what peers know as main::echo_init."""
+        node, me = self.node, SELF()
 
-_stage: StageOfA
+        def die(text: str) -> None:
+            raise RuntimeError(text)
 
-
-@spawnable("main::echo_init")
-def _echo_init(client: str | None = None, watcher: str | None = None, *args: Any) -> None:
-    node, me = _stage.node, SELF()
-
-    def die(text: str) -> None:
-        raise RuntimeError(text)
-
-    node.rcv(me, "die", die)
-    if client is not None:
-        node.mon(client, lambda *reason: node.snd(watcher, "client_died", client, *reason))
-        node.snd(client, "spawned", me, *args)
+        node.rcv(me, "die", die)
+        if client is not None:
+            node.mon(client, lambda *reason: node.snd(watcher, "client_died", client, *reason))
+            node.snd(client, "spawned", me, *args)
 
 
 class StageOfB(Stage):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import socket as std_socket
@@ -13,6 +14,7 @@ import pytest
 
 from aemp_gevent.link import JOBS_AT_ONCE, Link
 from aemp_gevent.node import Node
+from aemp_gevent.wire.framing_msgpack import MsgpackDecoder
 from tests.helpers import turns, wait_until
 from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory, two_connections
 
@@ -44,6 +46,28 @@ def test_packets_arrive_byte_by_byte_with_keep_alives_between(node: Node, framin
             turns(1)
         wait_until(lambda: len(inbox.messages) == 3)
     assert inbox.messages == [(1,), ("two", [3]), ()]
+
+
+def test_closed_link_keeps_nothing_of_what_came(node: Node) -> None:
+    """Without the garbage collector's help: a peer could have us keep a message more each time it dials."""
+
+    def decoders() -> int:
+        return sum(isinstance(found, MsgpackDecoder) for found in gc.get_objects())
+
+    peers = []
+    gc.collect()
+    gc.disable()
+    try:
+        before = decoders()
+        for number in range(3):
+            with RawPeer.dial(node, f"127.0.0.1:{number + 1}").shake() as peer:
+                peers.append(peer)
+                assert peer.answers()
+                peer.sock.sendall(peer.encode(["name", bytes(100_000)])[:-1])
+            wait_until(lambda: not node.up_nodes())
+        assert decoders() - before == len(peers)  # their own, and none of the node's
+    finally:
+        gc.enable()
 
 
 def test_handshake_byte_by_byte_and_packets_in_one_piece_with_its_end(node: Node) -> None:
