@@ -167,7 +167,7 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("breaks", "runs"), [pytest.param(0, 600, id="whole"), pytest.param(1, 400, id="a-connection-breaks")]
+    ("breaks", "runs"), [pytest.param(0, 300, id="whole"), pytest.param(1, 300, id="a-connection-breaks")]
 )
 def test_links_come_to_rest_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, breaks: int, runs: int) -> None:
     """A seed that failed is printed, with the steps of its run."""

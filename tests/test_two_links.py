@@ -481,8 +481,8 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: int) -> World:
     ("options", "runs"),
     [
         pytest.param({"seeds": 0, "breaks": 0, "sessions": 1}, 1500, id="two-connections"),
-        pytest.param({"seeds": 1, "breaks": 0, "sessions": 1}, 1500, id="three-connections"),
-        pytest.param({"seeds": 0, "breaks": 1, "sessions": 1}, 4500, id="two-connections-one-breaks"),
+        pytest.param({"seeds": 1, "breaks": 0, "sessions": 1}, 1000, id="three-connections"),
+        pytest.param({"seeds": 0, "breaks": 1, "sessions": 1}, 3000, id="two-connections-one-breaks"),
         pytest.param({"seeds": 1, "breaks": 1, "sessions": 1}, 1500, id="three-connections-one-breaks"),
         pytest.param({"seeds": 1, "breaks": 2, "sessions": 3}, 1500, id="monitored-anew"),
         pytest.param({"seeds": 1, "breaks": 0, "sessions": 1, "tls": True}, 300, id="TLS"),

@@ -241,9 +241,9 @@ def attack(examples: int, phases: Collection[Phase] = tuple(Phase)) -> None:
 @pytest.mark.slow
 def test_nobody_in_between_gets_in_or_takes_tls_out(record_property: Any) -> None:
     told.clear()
-    attack(800)
+    attack(400)
     # Or it would prove nothing: honest nodes do get through to each other, too.
-    assert told["let in"] > 50 and told["proofs refused"] > 100 and told["tls up"] > 20, told
+    assert told["let in"] > 20 and told["proofs refused"] > 50 and told["tls up"] > 10, told
     record_property("hostile", ", ".join(f"{name} {count}" for name, count in sorted(told.items())))
 
 
