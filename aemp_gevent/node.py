@@ -533,9 +533,10 @@ class Node(DirectoryNode):
         deadline = calls.deadline_of(timeout)
         if not network.wait_for_seeds(timeout):
             return False
-        # Both sides told what they have when the link came up, and answers are behind that.
+        # A seed said what it is when the link came up, and its first answer is behind that: by then it has been sent
+        # what is here. Its second answer is behind its hearing of it.
         seeds = [peer.node for peer in network.up_seeds()]
-        return all(self.syncal(calls.left_until(deadline), seed, "time") for seed in seeds)
+        return all(self.syncal(calls.left_until(deadline), seed, "time") for _ in range(2) for seed in seeds)
 
     def up_nodes(self) -> list[str]:
         """Return the IDs of all nodes to which a link is up, this node not among them."""

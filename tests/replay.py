@@ -13,17 +13,19 @@ turned into the call that made it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import gevent
 from gevent import socket
 
-from aemp_gevent import SELF
+from aemp_gevent import SELF, spawning
 from aemp_gevent.engine import Query
 from aemp_gevent.limits import Limits
 from aemp_gevent.node import Node
@@ -279,6 +281,12 @@ class StageOfA(Stage):
     def is_compared(self, packet: list[Any]) -> bool:
         # The echo port's own entry goes when it dies; whether the directory or its watchers hear of it first is open.
         return super().is_compared(packet) and packet[1:3] != ["g_upd", "echo"]
+
+    @contextlib.contextmanager
+    def marked(self) -> Iterator[None]:
+        """Let peers spawn it. Not @spawnable: what is marked stays so, and other tests find it."""
+        with mock.patch.dict(spawning._spawnable, {"main::echo_init": self.echo_init}):
+            yield
 
     def echo_init(self, client: str | None = None, watcher: str | None = None, *args: Any) -> None:
         """Be what peers know as main::echo_init."""

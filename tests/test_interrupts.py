@@ -183,15 +183,18 @@ class World:
         assert self.node.resolve_node("localhost:1").endswith(":1")
 
     def queue_get(self) -> None:
-        while not self.queue.empty():  # what came for those who were interrupted
-            self.queue.get()
+        self._take_all()  # what came for those who were interrupted
         self.node.after(0.001, self.queue.put, "item")
         assert RemoteQueue(self.queue, node=self.other).get(timeout=WAIT) == "item"
+
+    def _take_all(self) -> None:
+        while not self.queue.empty():
+            self.queue.get()
 
     def queue_put(self) -> None:
         while not self.queue.full():
             self.queue.put("item")
-        self.node.after(0.001, self.queue.get)
+        self.node.after(0.001, self._take_all)  # a put that was interrupted may take one of the places
         RemoteQueue(self.queue, node=self.other).put("another", timeout=WAIT)
 
     def semaphore_acquire(self) -> None:

@@ -7,12 +7,10 @@ import contextlib
 import random
 from collections.abc import Iterator
 from typing import Any
-from unittest import mock
 
 import pytest
 from gevent import socket
 
-from aemp_gevent import spawning
 from aemp_gevent.node import Node
 from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode, RawPeer, free_address, node_factory
@@ -58,8 +56,7 @@ def replay(make_node: MakeNode, recording: Recording, role: str, seed: int) -> I
         if role == "a":
             node.configure(nodeid="a", binds=["127.0.0.1:0"], secret=secret)
             answering = StageOfA(node, recording)
-            # Not @spawnable: what is marked stays so, and other tests find it.
-            stack.enter_context(mock.patch.dict(spawning._spawnable, {"main::echo_init": answering.echo_init}))
+            stack.enter_context(answering.marked())
             stage: Stage = answering
             for name, addresses in found_elsewhere(recording).items():
                 extras = (("provider", "AE-2.02"), ("gproto", "1"))

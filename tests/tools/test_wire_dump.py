@@ -74,11 +74,12 @@ def test_what_our_nodes_say_has_the_vocabulary_of_the_recordings(make_node: Make
         b.configure(nodeid="b", binds=[], secret=SECRET, seeds=[address])
         answering, asking = StageOfA(a, recording), StageOfB(b, recording)
         wait_until(lambda: a.node_is_up("b") and b.node_is_up("a"), within=WAIT)
-        for sent in recording.exchange():
-            if sent.sender == "b":
-                asking.perform(sent.packet)
-                # The answers are compared elsewhere. What matters here is that it was handled before what follows.
-                assert b.syncal(10, a.NODE(), "time")
+        with answering.marked():
+            for sent in recording.exchange():
+                if sent.sender == "b":
+                    asking.perform(sent.packet)
+                    # The answers are compared elsewhere. What matters here is that it was handled before what follows.
+                    assert b.syncal(10, a.NODE(), "time")
         # Our nodes watch what they spawn to its end; so the recorded mon0 of such a port is not sent.
         other = a.port()
         b.mon(other, lambda *reason: None).cancel()
