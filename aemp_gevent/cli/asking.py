@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aemp_gevent.cli.arguments import Seconds
+
 if TYPE_CHECKING:
     from aemp_gevent.node import Node
 
@@ -33,7 +35,7 @@ COMMAND_PREFIX = "aemp/"
 timeout_option = click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     default=ANSWER_SECONDS,
     show_default=True,
     help="How long to wait for an answer.",
@@ -49,6 +51,8 @@ def node_id(node: Node, text: str) -> str:
     from aemp_gevent import ids  # noqa: PLC0415
     from aemp_gevent.errors import InvalidNoderefError  # noqa: PLC0415
 
+    if not text:
+        raise click.UsageError("the node's name is missing")
     if "#" in text:
         raise click.UsageError(f"{text} is a port's ID: give a node's, which is {text.partition('#')[0]}")
     if ids.is_resolved(text) or text.startswith(ids.SLAVE_PREFIX):
@@ -62,6 +66,8 @@ def node_id(node: Node, text: str) -> str:
 def port_id(node: Node, text: str) -> str:
     """Return the ID of the port that a user means: behind ``#`` its name, before that a node as for :func:`node_id`."""
     place, sign, name = text.partition("#")
+    if not place:
+        raise click.UsageError(f"the node's name is missing in {text!r}")
     return node_id(node, place) + sign + name
 
 

@@ -330,7 +330,7 @@ def _run_ipython(options: NodeOptions) -> None:
     def wait_for_keys(context: Any) -> None:
         select([context.fileno()], [], [])  # gevent's: the loop goes on
 
-    with connected(options) as node, node.attach() as port:
+    with connected(options, runs_code=True) as node, node.attach() as port:
         names = names_for(node, port)
         hooks.register("aemp", wait_for_keys)
         prompt = embedding.InteractiveShellEmbed(banner1=_welcome(node, port) + "\n", user_ns=names)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aemp_gevent.cli.arguments import value
+from aemp_gevent.cli.arguments import Seconds, value
 from aemp_gevent.cli.asking import ask, check_is_linked, look, node_id, port_id, timeout_option, unreachable
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import json_option, print_json, printable
@@ -80,7 +80,7 @@ def cal(options: NodeOptions, port: str, message: tuple[Any, ...], timeout: floa
 
 @click.command()
 @click.argument("port")
-@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0), help="Give up after this long, and fail.")
+@click.option("--timeout", metavar="SECONDS", type=Seconds(min=0), help="Give up after this long, and fail.")
 @json_option
 @node_options
 def mon(options: NodeOptions, port: str, timeout: float | None, as_json: bool) -> None:
