@@ -11,7 +11,7 @@ import click
 
 from aemp_gevent.cli.asking import ANSWER_SECONDS, COMMAND_PREFIX, known_nodes, node_id, walk
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable
+from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable, told_by_callback
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +101,8 @@ class _Stream:
         if not isinstance(told, dict):
             return
         if "text" in told:
-            self._print(told)
+            with told_by_callback():
+                self._print(told)
         elif "error" in told:
             self._complain(name, f"tells nothing of its log: {told['error']}")
         elif self._told.pop(name, None) is not None:

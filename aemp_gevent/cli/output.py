@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -98,6 +99,18 @@ def printable(text: str, keep: str = "") -> str:
         keep: Characters to leave alone all the same, line ends for instance.
     """
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+@contextmanager
+def told_by_callback() -> Generator[None, None, None]:
+    """In a callback: if what it prints cannot be printed, the command ends, and not the callback alone."""
+    try:
+        yield
+    except (OSError, SystemExit) as error:  # rich makes the one of the other
+        import gevent  # noqa: PLC0415
+
+        hub: Any = gevent.get_hub()  # its stubs leave this out
+        hub.handle_system_error(type(error), error)
 
 
 def complain(text: str) -> None:

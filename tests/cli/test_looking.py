@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import signal
 import subprocess
 import xml.etree.ElementTree as ET
@@ -357,6 +358,38 @@ def test_command_that_is_terminated_takes_leave(network: Network) -> None:
         assert process.wait(PATIENCE) == 128 + signal.SIGTERM
     network.aemp("ping", network.hub, "-c", "1")
     assert log.read_text().count("WARNING link to aemp/") == before, log.read_text()
+
+
+@slow
+@pytest.mark.parametrize(
+    "args", [("groups", "workers", "--watch"), ("log", "--json", "--level", "debug"), ("ping", "backend", "-i", "0")]
+)
+def test_command_ends_when_nobody_reads_any_more(network: Network, args: tuple[str, ...]) -> None:
+    with subprocess.Popen(
+        [*AEMP, *args], env=network.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+
+            def have_something_told() -> None:
+                port = network.aemp("spawn", "backend", "shop.work").stdout.strip()
+                network.aemp("snd", port, "end")
+
+            def has_told() -> bool:
+                have_something_told()
+                return bool(select.select([process.stdout], [], [], 0)[0])
+
+            def has_ended() -> bool:
+                have_something_told()
+                return process.poll() is not None
+
+            wait_until(has_told, within=PATIENCE)
+            process.stdout.close()
+            wait_until(has_ended, within=PATIENCE)
+            assert (process.returncode, process.stderr.read()) == (1, "")
+        finally:
+            process.kill()
 
 
 @slow
