@@ -200,7 +200,7 @@ def _link_row(node: str, row: Row, before: Row | None, passed: float) -> Row:
         "peer": row["node"],
         "unsent": row["unsent"],
         "round_trip": row.get("round_trip"),
-        "seconds": row["seconds"],
+        "seconds": row.get("seconds"),
     }
     for name, key in (
         ("in_rate", "packets_in"),

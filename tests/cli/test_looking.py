@@ -18,6 +18,7 @@ import click
 import pytest
 
 from aemp_gevent.cli.asking import Seen, look
+from aemp_gevent.cli.listening import _Stream
 from aemp_gevent.cli.looking import duration
 from aemp_gevent.cli.measuring import statistics_of
 from aemp_gevent.cli.tracing import draw_dot, draw_svg, edges_of
@@ -435,8 +436,38 @@ WHOLE = {
     "worst_lag": 0,
     "memory": 1,
     "cpu": 1,
-    "rights": {},
+    "rights": {"eval": False},
 }
+LINK = {"node": "y", "state": "up", "via": None, "unsent": 0, "seconds": 1.0}
+RECORD = {"time": 0, "node": "x", "level": "INFO", "name": "some", "text": "something"}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param({"time": "now"}, id="time"),
+        pytest.param({"time": float("inf")}, id="endless"),
+        pytest.param({"level": None}, id="level"),
+        pytest.param({"text": 5}, id="text"),
+        pytest.param({"left_out": "\x1b[2J"}, id="left_out"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_record_that_is_none_is_left_out(
+    capsys: pytest.CaptureFixture[str], record: dict[str, Any], as_json: bool
+) -> None:
+    stream = _Stream(Liar(None), "info", as_json=as_json)  # type: ignore[arg-type]
+    stream._heard("x", {**RECORD, **record})
+    stream._heard("x", RECORD)
+    printed = capsys.readouterr()
+    assert printed.out.count("\n") == 1
+    assert "something" in printed.out
+    assert printed.err == "aemp: x tells something of its log that is none: is it of another version?\n"
+
+
+def test_records_are_of_who_told_them(capsys: pytest.CaptureFixture[str]) -> None:
+    _Stream(Liar(None), "info", as_json=True)._heard("y", RECORD)  # type: ignore[arg-type]
+    assert json.loads(capsys.readouterr().out) == {**RECORD, "node": "y"}
 
 
 @pytest.mark.parametrize(
@@ -447,6 +478,12 @@ WHOLE = {
         pytest.param({"node": "x"}, "another version", id="little"),
         pytest.param({**WHOLE, "links": [{"node": "y"}]}, "another version", id="half-a-link"),
         pytest.param({**WHOLE, "ports": [5]}, "another version", id="no-port"),
+        pytest.param({**WHOLE, "ports": 5}, "another version", id="no-ports"),
+        pytest.param({**WHOLE, "roles": 5}, "another version", id="no-roles"),
+        pytest.param({**WHOLE, "roles": [5]}, "another version", id="no-role"),
+        pytest.param({**WHOLE, "lag": "late"}, "another version", id="no-number"),
+        pytest.param({**WHOLE, "rights": {}}, "another version", id="no-rights"),
+        pytest.param({**WHOLE, "links": [{**LINK, "node": None}]}, "another version", id="nobodys-link"),
     ],
 )
 def test_answer_that_is_none_is_an_error_in_words(answer: object, says: str) -> None:
