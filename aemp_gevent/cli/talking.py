@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 from aemp_gevent.cli.arguments import Seconds, value
 from aemp_gevent.cli.asking import ask, check_is_linked, look, node_id, port_id, timeout_option, unreachable
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.output import json_option, print_json, printable
+from aemp_gevent.cli.output import json_option, json_text, print_json, printable
 
 if TYPE_CHECKING:
     from aemp_gevent.node import Node
@@ -192,4 +191,4 @@ def _print_value(answer: Any, *, as_json: bool) -> None:
 
 
 def _text(answer: Any) -> str:
-    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=repr)
+    return answer.encode("utf-8", "backslashreplace").decode() if isinstance(answer, str) else json_text(answer)
