@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -24,16 +24,16 @@ _OURS = "aemp_gevent-"
 _NUMBER, _TEXT, _LIST = (int, float), str, (list, tuple)
 _PERHAPS_NUMBER, _PERHAPS_TEXT = (int, float, type(None)), (str, type(None))
 
-_Kinds = dict[str, type | tuple[type, ...]]
-_FIGURES: _Kinds = {
+Kinds = dict[str, type | tuple[type, ...]]
+_FIGURES: Kinds = {
     **dict.fromkeys(("node", "provider"), _TEXT),
     **dict.fromkeys(("time", "link_count", "port_count", "messages", "deepest", "blocked", "cpu"), _NUMBER),
     **dict.fromkeys(("seconds", "lag", "worst_lag", "memory"), _PERHAPS_NUMBER),
     "roles": _LIST,
     "rights": dict,
 }
-_LINK: _Kinds = {"node": _TEXT, "state": _TEXT, "via": _PERHAPS_TEXT, "unsent": _NUMBER}
-_PORT: _Kinds = {
+_LINK: Kinds = {"node": _TEXT, "state": _TEXT, "via": _PERHAPS_TEXT, "unsent": _NUMBER}
+_PORT: Kinds = {
     **dict.fromkeys(("port", "kind", "state", "handler", "at"), _TEXT),
     **dict.fromkeys(("messages", "monitors"), _NUMBER),
     **dict.fromkeys(("names", "tags"), _LIST),
@@ -147,7 +147,7 @@ def _is_whole(found: object) -> bool:
     return all(isinstance(text, str) for each in texts for text in each)
 
 
-def has_kinds(found: object, kinds: Mapping[str, type | tuple[type, ...]]) -> TypeGuard[dict[str, Any]]:
+def has_kinds(found: object, kinds: Kinds) -> TypeGuard[dict[str, Any]]:
     """Return whether something that another node has told is a map with these values, of these types."""
     return isinstance(found, dict) and all(
         name in found and isinstance(found[name], kind) for name, kind in kinds.items()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aemp_gevent.cli.asking import ANSWER_SECONDS, COMMAND_PREFIX, has_kinds, known_nodes, node_id, walk
+from aemp_gevent.cli.asking import ANSWER_SECONDS, COMMAND_PREFIX, Kinds, has_kinds, known_nodes, node_id, walk
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable, told_by_callback
 
@@ -42,7 +42,7 @@ def log(options: NodeOptions, node_names: tuple[str, ...], level: str, as_json: 
         _Stream(node, level, as_json=as_json).follow(wanted)
 
 
-_RECORD = {"time": (int, float), "level": str, "name": str, "text": str}
+_RECORD: Kinds = {"time": (int, float), "level": str, "name": str, "text": str}
 
 _LAST_SECOND = 1e11
 """Of the clock: it can be shown until then."""
