@@ -100,6 +100,7 @@ def mon(options: NodeOptions, port: str, timeout: float | None, as_json: bool) -
         try:
             reason = died.get(timeout=timeout) or ()
         except Timeout:
+            check_is_linked(node, node.node_of(target))
             raise click.ClickException(f"{target} still lives after {timeout:g} s") from None
         if as_json:
             print_json(list(reason))

@@ -232,6 +232,14 @@ def test_names_of_others_break_no_drawing() -> None:
     assert sum("stroke-dasharray" in path.attrib for path in root.iter()) == 1
 
 
+def test_what_is_no_character_is_escaped_in_drawings() -> None:
+    met = {"\x1b[2J": Seen("\x1b[2J", None, figures={"roles": ["\x00"], "links": []})}
+    assert '  "\\\\x1b[2J";' in draw_dot(met, []).splitlines()
+    root = ET.fromstring(draw_svg(met, []))
+    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == ["\\x1b[2J", "\\x00"]
+
+
 # --- ping and bench ------------------------------------------------------------------------------
 
 

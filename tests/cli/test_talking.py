@@ -169,6 +169,11 @@ def test_mon_gives_up(network: Network) -> None:
     )
 
 
+def test_mon_does_not_say_that_lives_what_it_cannot_reach(network: Network) -> None:
+    said = network.refused("mon", "nowhere#x", "--timeout", "0.2")
+    assert said.startswith("aemp: there is no node nowhere, or no way to it")
+
+
 def test_mon_of_nobody_fails_at_once(network: Network) -> None:
     done = network.aemp("mon", "backend#nobody", code=1)
     assert done.stdout.startswith("no_such_port ")
