@@ -195,9 +195,10 @@ def _svg_edge(edge: Edge, one: tuple[float, float], other: tuple[float, float]) 
 
 def _svg_box(seen: Seen, x: float, y: float, width: float) -> str:
     stroke, note = ("#246", " ".join(seen.figures["roles"])) if seen.figures else ("#c22", "tells nothing")
+    name, note = html.escape(printable(seen.node)), html.escape(printable(note))
     box = f'x="{x - width / 2:.0f}" y="{y - _BOX_HEIGHT / 2:.0f}" width="{width:.0f}" height="{_BOX_HEIGHT}"'
     return (
         f'<rect {box} rx="8" fill="#eef4fa" stroke="{stroke}"/>'
-        f'<text x="{x:.0f}" y="{y - 3:.0f}" text-anchor="middle">{html.escape(printable(seen.node))}</text>'
-        f'<text x="{x:.0f}" y="{y + 13:.0f}" text-anchor="middle" fill="#678" font-size="10">{html.escape(printable(note))}</text>'
+        f'<text x="{x:.0f}" y="{y - 3:.0f}" text-anchor="middle">{name}</text>'
+        f'<text x="{x:.0f}" y="{y + 13:.0f}" text-anchor="middle" fill="#678" font-size="10">{note}</text>'
     )
