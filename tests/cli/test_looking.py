@@ -369,7 +369,7 @@ def test_command_that_is_terminated_takes_leave(network: Network) -> None:
 
 @slow
 @pytest.mark.parametrize(
-    "args", [("groups", "workers", "--watch"), ("log", "--json", "--level", "debug"), ("ping", "backend", "-i", "0")]
+    "args", [("groups", "workers", "--watch"), ("log", "--json", "--level", "debug"), ("ping", "backend", "-i", "0.2")]
 )
 def test_command_ends_when_nobody_reads_any_more(network: Network, args: tuple[str, ...]) -> None:
     with subprocess.Popen(
@@ -394,7 +394,9 @@ def test_command_ends_when_nobody_reads_any_more(network: Network, args: tuple[s
             wait_until(has_told, within=PATIENCE)
             process.stdout.close()
             wait_until(has_ended, within=PATIENCE)
-            assert (process.returncode, process.stderr.read()) == (1, "")
+            said = process.stderr.read()
+            assert process.returncode == 1
+            assert "BrokenPipeError" not in said, said  # that its loop was late it may say
         finally:
             process.kill()
 
