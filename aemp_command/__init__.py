@@ -6,6 +6,7 @@ command may that only shows its help: the commands are in :mod:`aemp_gevent.cli`
 imported when one of them runs. :mod:`aemp_command.table` says which there are.
 """
 
+import os
 import sys
 from importlib.util import find_spec
 
@@ -15,6 +16,7 @@ _NEEDED = ("click", "rich")
 
 def main() -> None:
     """Run the command that ``sys.argv`` asks for, and end the program with its exit code."""
+    _open_what_is_closed()
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         sys.exit(_MISSING.format(" and ".join(_NEEDED)))
@@ -22,3 +24,10 @@ def main() -> None:
     from aemp_command.group import run_command  # noqa: PLC0415
 
     sys.exit(run_command())
+
+
+def _open_what_is_closed() -> None:
+    """Let there be standard files: a program that is started without them has None, and its sockets their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  # for as long as the program runs

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -84,7 +85,7 @@ def _add_examples(command: click.Command, path: str) -> None:
 
 def _full_name(word: str) -> str:
     """Return the command's name that a word means: as with AnyEvent::MP, ``setbinds`` may be written ``binds``."""
-    return f"set{word}" if word not in COMMANDS and f"set{word}" in COMMANDS else word
+    return f"set{word}" if word and word not in COMMANDS and f"set{word}" in COMMANDS else word
 
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -121,15 +122,20 @@ def run_command(args: Sequence[str] | None = None) -> int:
         if error.__class__.__name__ == "NoArgsIsHelpError":  # which click has from 8.2 on
             click.echo(error.format_message())
             return 0
-        return _complain(error, WRONG_INPUT if isinstance(error, click.UsageError) else error.exit_code)
+        is_wrong = isinstance(error, (click.UsageError, click.FileError))
+        return _complain(error, WRONG_INPUT if is_wrong else error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as error:
         # Not imported here: it takes long, and who has not done so cannot have raised one.
         errors = sys.modules.get("aemp_gevent.errors")
-        if errors is None or not isinstance(error, errors.AempError):
+        if errors is not None and isinstance(error, errors.AempError):
+            return _complain(error, WRONG_INPUT if isinstance(error, errors.UsageError) else FAILED)
+        if not isinstance(error, OSError):
             raise
-        return _complain(error, WRONG_INPUT if isinstance(error, errors.UsageError) else FAILED)
+        # It is not to be tried once more when the program ends to print what could not be.
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        return _complain(click.ClickException(error.strerror or str(error)), FAILED)
     # The exit code of who called Context.exit(); what a command returns otherwise is nothing to us.
     return result if isinstance(result, int) else 0
 

@@ -172,7 +172,8 @@ class NoSecretError(UsageError):
     def __init__(self) -> None:
         super().__init__(
             "a networked node needs a secret shared by all nodes: pass secret=..., "
-            "set the environment variable AEMP_SECRET, or put it into the profile file; "
+            "set the environment variable AEMP_SECRET, or put it into the profile file "
+            "('aemp gensecret' makes one, 'aemp setsecret' takes that of the others); "
             "or a certificate, with cert=..."
         )
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -28,6 +29,18 @@ def parse_value(text: str) -> Any:  # whatever JSON can say
             wanted = f"it begins like JSON, and is none ({error}); to mean the text, write {json.dumps(text)}"
             raise ValueError(wanted) from None
     return json.loads(text) if _LITERAL.fullmatch(text) else text
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds, as the ``type`` of a parameter; ``nan`` and ``inf``, numbers to Python, are none."""
+
+    name = "number of seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
 
 
 def value(text: str) -> Any:  # as above

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
+
+from aemp_gevent.cli.arguments import Seconds
 
 if TYPE_CHECKING:
     from aemp_gevent.node import Node
@@ -19,13 +21,25 @@ _AT_ONCE = 50
 
 _OURS = "aemp_gevent-"
 
-_FIGURES = frozenset(
-    {"node", "provider", "time", "seconds", "roles", "link_count", "port_count", "messages", "deepest", "blocked"}
-    | {"lag", "worst_lag", "memory", "cpu", "rights"}
-)
-_LINK = frozenset({"node", "state", "via", "unsent"})
-_PORT = frozenset({"port", "names", "kind", "state", "messages", "monitors", "handler", "tags", "calls", "at"})
-"""What an answer has at least."""
+_NUMBER, _TEXT, _LIST = (int, float), str, (list, tuple)
+_PERHAPS_NUMBER, _PERHAPS_TEXT = (int, float, type(None)), (str, type(None))
+
+Kinds = dict[str, type | tuple[type, ...]]
+_FIGURES: Kinds = {
+    **dict.fromkeys(("node", "provider"), _TEXT),
+    **dict.fromkeys(("time", "link_count", "port_count", "messages", "deepest", "blocked", "cpu"), _NUMBER),
+    **dict.fromkeys(("seconds", "lag", "worst_lag", "memory"), _PERHAPS_NUMBER),
+    "roles": _LIST,
+    "rights": dict,
+}
+_LINK: Kinds = {"node": _TEXT, "state": _TEXT, "via": _PERHAPS_TEXT, "unsent": _NUMBER}
+_PORT: Kinds = {
+    **dict.fromkeys(("port", "kind", "state", "handler", "at"), _TEXT),
+    **dict.fromkeys(("messages", "monitors"), _NUMBER),
+    **dict.fromkeys(("names", "tags"), _LIST),
+    "calls": _PERHAPS_TEXT,
+}
+"""What an answer has at least, and of what kind it is."""
 
 COMMAND_PREFIX = "aemp/"
 """What the node IDs of commands begin with: they come and go, and are shown to nobody."""
@@ -33,7 +47,7 @@ COMMAND_PREFIX = "aemp/"
 timeout_option = click.option(
     "--timeout",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     default=ANSWER_SECONDS,
     show_default=True,
     help="How long to wait for an answer.",
@@ -49,6 +63,8 @@ def node_id(node: Node, text: str) -> str:
     from aemp_gevent import ids  # noqa: PLC0415
     from aemp_gevent.errors import InvalidNoderefError  # noqa: PLC0415
 
+    if not text:
+        raise click.UsageError("the node's name is missing")
     if "#" in text:
         raise click.UsageError(f"{text} is a port's ID: give a node's, which is {text.partition('#')[0]}")
     if ids.is_resolved(text) or text.startswith(ids.SLAVE_PREFIX):
@@ -62,6 +78,8 @@ def node_id(node: Node, text: str) -> str:
 def port_id(node: Node, text: str) -> str:
     """Return the ID of the port that a user means: behind ``#`` its name, before that a node as for :func:`node_id`."""
     place, sign, name = text.partition("#")
+    if not place:
+        raise click.UsageError(f"the node's name is missing in {text!r}")
     return node_id(node, place) + sign + name
 
 
@@ -118,10 +136,22 @@ def look(node: Node, other: str, what: object = (), *, timeout: float) -> dict[s
 
 def _is_whole(found: object) -> bool:
     """Return whether an answer has what this version's nodes tell."""
-    if not isinstance(found, dict) or not found.keys() >= _FIGURES:
+    if not has_kinds(found, _FIGURES) or "eval" not in found["rights"]:
         return False
-    rows = [(row, _LINK) for row in found.get("links", ())] + [(row, _PORT) for row in found.get("ports", ())]
-    return all(isinstance(row, dict) and row.keys() >= keys for row, keys in rows)
+    links, ports = found.get("links", ()), found.get("ports", ())
+    if not (isinstance(links, _LIST) and isinstance(ports, _LIST)):
+        return False
+    if not all(has_kinds(row, _LINK) for row in links) or not all(has_kinds(row, _PORT) for row in ports):
+        return False
+    texts = [found["roles"], *(row[key] for row in ports for key in ("names", "tags"))]
+    return all(isinstance(text, str) for each in texts for text in each)
+
+
+def has_kinds(found: object, kinds: Kinds) -> TypeGuard[dict[str, Any]]:
+    """Return whether something that another node has told is a map with these values, of these types."""
+    return isinstance(found, dict) and all(
+        name in found and isinstance(found[name], kind) for name, kind in kinds.items()
+    )
 
 
 @dataclass

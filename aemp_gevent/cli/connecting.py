@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import signal
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.completing import profile_names
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class SettingOptions:
                 text = Path(self._secret_file).read_text()
             except (OSError, UnicodeError) as error:
                 why = getattr(error, "strerror", None) or "it is no text"
-                raise click.ClickException(f"--secret-file {self._secret_file}: {why}") from error
+                raise click.UsageError(f"--secret-file {self._secret_file}: {why}") from error
             given["secret"] = _secret_in(text, self._secret_file)
         return given
 
@@ -145,7 +147,7 @@ def node_options(command: Callable[..., R]) -> Callable[..., R]:
     waiting = click.option(
         "--connect-timeout",
         metavar="SECONDS",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Seconds(min=0, min_open=True),
         default=CONNECT_SECONDS,
         show_default=True,
         help="How long to wait for a link to the network.",
@@ -157,8 +159,12 @@ def node_options(command: Callable[..., R]) -> Callable[..., R]:
 
 
 @contextmanager
-def connected(options: NodeOptions) -> Generator[Node, None, None]:
+def connected(options: NodeOptions, *, runs_code: bool = False) -> Generator[Node, None, None]:
     """Make the default node one of the network, linked to at least one other; shut it down in the end.
+
+    Args:
+        options: What the command line says of it.
+        runs_code: Whether the user's code is run meanwhile, which Ctrl-C is to strike wherever it is.
 
     Raises:
         AempError: A setting is wrong, or there is no secret.
@@ -168,7 +174,7 @@ def connected(options: NodeOptions) -> Generator[Node, None, None]:
     from aemp_gevent.settings import make_settings  # noqa: PLC0415
 
     log_to_stderr()
-    _take_signals(node)
+    _take_signals(node, runs_code=runs_code)
     ours = options.settings.given()
     given: dict[str, Any] = {"nodeid": NODE_NAME, **ours, "binds": (), "services": ()}
     if "seeds" not in given:
@@ -186,15 +192,23 @@ def connected(options: NodeOptions) -> Generator[Node, None, None]:
         node.shutdown()
 
 
-def _take_signals(node: Node) -> None:
+def _take_signals(node: Node, *, runs_code: bool) -> None:
     """Take leave of the network on SIGTERM, too, and print nothing of a Ctrl-C."""
     import gevent  # noqa: PLC0415
 
-    # That strikes the hub, which raises it in the main greenlet, and would print it besides.
+    # That is raised in the hub, which raises it in the main greenlet, and would print it besides.
     hub: Any = gevent.get_hub()  # its stubs do not say what it leaves out
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
-    if threading.current_thread() is threading.main_thread():
-        node.shutdown_on_signal(timeout=1.0)
+    if threading.current_thread() is not threading.main_thread():
+        return
+    node.shutdown_on_signal()  # which takes as long as an end otherwise may
+    if not runs_code and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Python's would raise it in whatever runs just then: a callback, which dies of it, or a link.
+        gevent.signal_handler(signal.SIGINT, _interrupt)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def _seeds(settings: Settings) -> tuple[str, ...]:

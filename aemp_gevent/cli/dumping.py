@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aemp_gevent.cli.output import told_by_callback
+
 if TYPE_CHECKING:
     from aemp_gevent.ids import Endpoint
 
@@ -47,8 +49,12 @@ def dump(target: Endpoint, listen: Endpoint, connections: int | None) -> None:
     """
     from aemp_gevent.cli.wire_dump import Dump  # noqa: PLC0415
 
+    def say(line: str) -> None:
+        with told_by_callback():
+            click.echo(line)
+
     try:
-        proxy = Dump(target, listen, click.echo)
+        proxy = Dump(target, listen, say)
     except OSError as error:
         raise click.UsageError(f"cannot listen at {listen}: {error.strerror or error}") from None
     click.echo(f"dial {proxy.endpoint} instead of {target}", err=True)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aemp_gevent.cli.asking import ANSWER_SECONDS, COMMAND_PREFIX, known_nodes, node_id, walk
+from aemp_gevent.cli.asking import ANSWER_SECONDS, COMMAND_PREFIX, Kinds, has_kinds, known_nodes, node_id, walk
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable
+from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable, told_by_callback
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +40,21 @@ def log(options: NodeOptions, node_names: tuple[str, ...], level: str, as_json: 
     with connected(options) as node:
         wanted = [node_id(node, name) for name in node_names]
         _Stream(node, level, as_json=as_json).follow(wanted)
+
+
+_RECORD: Kinds = {"time": (int, float), "level": str, "name": str, "text": str}
+
+_LAST_SECOND = 1e11
+"""Of the clock: it can be shown until then."""
+
+
+def _is_record(told: dict[str, Any]) -> bool:
+    """Return whether this is a record as nodes of this version tell of them."""
+    return (
+        has_kinds(told, _RECORD)
+        and 0 <= told["time"] < _LAST_SECOND
+        and isinstance(told.get("left_out", 0), (int, type(None)))
+    )
 
 
 class _Stream:
@@ -101,7 +116,11 @@ class _Stream:
         if not isinstance(told, dict):
             return
         if "text" in told:
-            self._print(told)
+            if not _is_record(told):
+                self._complain(name, "tells something of its log that is none: is it of another version?")
+                return
+            with told_by_callback():
+                self._print({**told, "node": name})  # whatever else it calls itself
         elif "error" in told:
             self._complain(name, f"tells nothing of its log: {told['error']}")
         elif self._told.pop(name, None) is not None:

@@ -12,7 +12,7 @@ import click
 
 from aemp_gevent.cli.asking import Seen, look, node_id, timeout_option, walk
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.output import complain, json_option, print_json_line, print_table, printable
+from aemp_gevent.cli.output import complain, json_option, print_json_line, print_table, printable, told_by_callback
 
 if TYPE_CHECKING:
     from aemp_gevent.node import Node
@@ -164,11 +164,12 @@ def _watch(node: Node, family: str, *, as_json: bool) -> None:
         for sign, keys in (("+", added), ("~", changed), ("-", deleted)):
             for key in sorted(keys):
                 entry = {"time": time.time(), "change": sign, "key": key, "value": entries.get(key)}
-                if as_json:
-                    print_json_line(entry)
-                else:
-                    shown = "" if entry["value"] is None else f" {entry['value']!r}"
-                    click.echo(printable(f"{sign} {key}{shown}"))
+                shown = "" if entry["value"] is None else f" {entry['value']!r}"
+                with told_by_callback():
+                    if as_json:
+                        print_json_line(entry)
+                    else:
+                        click.echo(printable(f"{sign} {key}{shown}"))
 
     with node.db_mon(family, told):
         gevent.wait()

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.asking import ask, node_id, timeout_option, unreachable
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import json_option, print_json, printable
@@ -23,7 +24,7 @@ from aemp_gevent.cli.output import json_option, print_json, printable
     "-i",
     "--interval",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=1.0,
     show_default=True,
     help="Time between two.",
@@ -98,7 +99,7 @@ def _summary(other: str, found: dict[str, Any]) -> str:
 @click.argument("node_name", metavar="NODE")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0.1, max=60),
+    type=Seconds(min=0.1, max=60),
     default=3.0,
     show_default=True,
     help="How long to send.",

@@ -7,8 +7,10 @@ Colours only on a terminal, and never where ``NO_COLOR`` is set: ``rich`` sees t
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -33,12 +35,30 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_json(value: object) -> None:
     """Print a value as one JSON document; what JSON cannot say, such as bytes, as its ``repr``."""
-    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False, default=repr))
+    click.echo(json_text(value, indent=2 if sys.stdout.isatty() else None))
 
 
 def print_json_line(value: object) -> None:
     """Print a value as one line of JSON, for who reads them as they come."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=repr))
+    click.echo(json_text(value))
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    """Return a value as JSON, whatever it is: what JSON cannot say, keys and numbers too, is said as its ``repr``."""
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=repr)
+    except (TypeError, ValueError):
+        text = json.dumps(_sayable(value), indent=indent, ensure_ascii=False, default=repr)
+    # Half of a surrogate pair is no UTF-8; escaped it is JSON.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _sayable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else repr(key): _sayable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_sayable(item) for item in value]
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(
@@ -86,8 +106,7 @@ def print_table(
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
-    return printable(text)
+    return printable(value if isinstance(value, str) else json_text(value))
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -98,6 +117,18 @@ def printable(text: str, keep: str = "") -> str:
         keep: Characters to leave alone all the same, line ends for instance.
     """
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+@contextmanager
+def told_by_callback() -> Generator[None, None, None]:
+    """In a callback: if what it prints cannot be printed, the command ends, and not the callback alone."""
+    try:
+        yield
+    except (OSError, SystemExit) as error:  # rich makes the one of the other
+        import gevent  # noqa: PLC0415
+
+        hub: Any = gevent.get_hub()  # its stubs leave this out
+        hub.handle_system_error(type(error), error)
 
 
 def complain(text: str) -> None:

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 0.3
 """After a Ctrl-C, for code that waits; then code that computes is interrupted as well."""
 
+_ATTEMPTS = 5
+_GOES_ON = "aemp: it goes on until the call returns: gevent.sleep can be interrupted, time.sleep cannot"
+"""What is said after so many: code in C that is not gevent's hears nothing."""
+
 _HISTORY_LINES = 1000
 
 _REMOTE_SECONDS = 3600.0
@@ -171,7 +175,11 @@ class _Place(threading.Thread):
 
     def _interrupt(self, done: _Done) -> None:
         self.node.scheduler.call_on_hub(self._throw)
+        attempts = 0
         while not done.wait(_PATIENCE_SECONDS):
+            attempts += 1
+            if attempts == _ATTEMPTS:
+                click.echo(_GOES_ON, err=True)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self.ident or 0), ctypes.py_object(KeyboardInterrupt)
             )
@@ -330,7 +338,7 @@ def _run_ipython(options: NodeOptions) -> None:
     def wait_for_keys(context: Any) -> None:
         select([context.fileno()], [], [])  # gevent's: the loop goes on
 
-    with connected(options) as node, node.attach() as port:
+    with connected(options, runs_code=True) as node, node.attach() as port:
         names = names_for(node, port)
         hooks.register("aemp", wait_for_keys)
         prompt = embedding.InteractiveShellEmbed(banner1=_welcome(node, port) + "\n", user_ns=names)

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.completing import profile_names
 from aemp_gevent.cli.connecting import SettingOptions, setting_options
 
@@ -44,7 +45,7 @@ DRAIN_SECONDS = 10.0
     "--drain",
     "drain_seconds",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=DRAIN_SECONDS,
     show_default=True,
     help="When told to end: how long to go on with what was begun.",

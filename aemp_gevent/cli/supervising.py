@@ -56,12 +56,16 @@ class Supervised:
 
     def stop(self) -> None:
         """End it, and do not start it again. Never switches."""
+        self.let_be()
+        if self._port is not None:
+            self._node.kil(self._port)
+
+    def let_be(self) -> None:
+        """Do not start it again, whatever becomes of it. Never switches."""
         self._is_over = True
         if self._restart is not None:
             self._restart.kill(block=False)
             self._restart = None
-        if self._port is not None:
-            self._node.kil(self._port)
 
     def _ended(self, *reason: Any) -> None:
         self._port = None
@@ -127,8 +131,7 @@ class Supervisor:
         """Start nothing again from now on: the node is about to end."""
         self._is_over = True
         for each in self._running:
-            if not each.is_up:
-                each.stop()
+            each.let_be()
 
 
 def _key(service: Service) -> str:

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aemp_gevent.cli.arguments import value
+from aemp_gevent.cli.arguments import Seconds, value
 from aemp_gevent.cli.asking import ask, check_is_linked, look, node_id, port_id, timeout_option, unreachable
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.output import json_option, print_json, printable
+from aemp_gevent.cli.output import json_option, json_text, print_json, printable
 
 if TYPE_CHECKING:
     from aemp_gevent.node import Node
@@ -80,7 +79,7 @@ def cal(options: NodeOptions, port: str, message: tuple[Any, ...], timeout: floa
 
 @click.command()
 @click.argument("port")
-@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(min=0), help="Give up after this long, and fail.")
+@click.option("--timeout", metavar="SECONDS", type=Seconds(min=0), help="Give up after this long, and fail.")
 @json_option
 @node_options
 def mon(options: NodeOptions, port: str, timeout: float | None, as_json: bool) -> None:
@@ -101,6 +100,7 @@ def mon(options: NodeOptions, port: str, timeout: float | None, as_json: bool) -
         try:
             reason = died.get(timeout=timeout) or ()
         except Timeout:
+            check_is_linked(node, node.node_of(target))
             raise click.ClickException(f"{target} still lives after {timeout:g} s") from None
         if as_json:
             print_json(list(reason))
@@ -192,4 +192,4 @@ def _print_value(answer: Any, *, as_json: bool) -> None:
 
 
 def _text(answer: Any) -> str:
-    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=repr)
+    return answer.encode("utf-8", "backslashreplace").decode() if isinstance(answer, str) else json_text(answer)

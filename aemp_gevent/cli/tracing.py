@@ -141,7 +141,7 @@ def draw_dot(met: Mapping[str, Seen], edges: Iterable[Edge]) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = printable(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
@@ -158,7 +158,7 @@ def draw_svg(met: Mapping[str, Seen], edges: Iterable[Edge]) -> str:
     for seen in met.values():
         depth[seen.node] = 0 if seen.parent is None else depth[seen.parent] + 1
         rows.setdefault(depth[seen.node], []).append(seen)
-    widths = {name: max(len(name) * _CHARACTER + 24, 90.0) for name in met}
+    widths = {name: max(len(printable(name)) * _CHARACTER + 24, 90.0) for name in met}
     row_widths = [sum(widths[seen.node] for seen in row) + _GAP * (len(row) - 1) for row in rows.values()]
     width = max(row_widths) + 2 * _EDGE
     height = _ROW_HEIGHT * (len(rows) - 1) + _BOX_HEIGHT + 2 * _EDGE
@@ -195,9 +195,10 @@ def _svg_edge(edge: Edge, one: tuple[float, float], other: tuple[float, float]) 
 
 def _svg_box(seen: Seen, x: float, y: float, width: float) -> str:
     stroke, note = ("#246", " ".join(seen.figures["roles"])) if seen.figures else ("#c22", "tells nothing")
+    name, note = html.escape(printable(seen.node)), html.escape(printable(note))
     box = f'x="{x - width / 2:.0f}" y="{y - _BOX_HEIGHT / 2:.0f}" width="{width:.0f}" height="{_BOX_HEIGHT}"'
     return (
         f'<rect {box} rx="8" fill="#eef4fa" stroke="{stroke}"/>'
-        f'<text x="{x:.0f}" y="{y - 3:.0f}" text-anchor="middle">{html.escape(seen.node)}</text>'
-        f'<text x="{x:.0f}" y="{y + 13:.0f}" text-anchor="middle" fill="#678" font-size="10">{html.escape(note)}</text>'
+        f'<text x="{x:.0f}" y="{y - 3:.0f}" text-anchor="middle">{name}</text>'
+        f'<text x="{x:.0f}" y="{y + 13:.0f}" text-anchor="middle" fill="#678" font-size="10">{note}</text>'
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.asking import Seen, Walk, known_nodes, timeout_option
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.looking import duration, port_row
@@ -90,7 +90,7 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
 @click.option(
     "--interval",
     metavar="SECONDS",
-    type=click.FloatRange(min=0.1),
+    type=Seconds(min=0.1),
     default=2.0,
     show_default=True,
     help="Time between two looks.",
@@ -200,7 +200,7 @@ def _link_row(node: str, row: Row, before: Row | None, passed: float) -> Row:
         "peer": row["node"],
         "unsent": row["unsent"],
         "round_trip": row.get("round_trip"),
-        "seconds": row["seconds"],
+        "seconds": row.get("seconds"),
     }
     for name, key in (
         ("in_rate", "packets_in"),
@@ -319,8 +319,6 @@ class _Screen:
         with _keys() as descriptor, Live(console=out, screen=True, auto_refresh=False) as live:
             reader = gevent.spawn(self._read_keys, descriptor, pressed)
             looking: Any = None  # a greenlet
-            # Not as an exception, which would strike whatever runs just then.
-            gevent.signal_handler(signal.SIGINT, self._end, pressed)
             try:
                 while not self._is_over:
                     looking = gevent.spawn(self._sampler.take)
@@ -340,12 +338,10 @@ class _Screen:
                             break
                         else:
                             pressed.wait(left)
+            except KeyboardInterrupt:
+                pass  # the usual end
             finally:
                 gevent.killall([greenlet for greenlet in (reader, looking) if greenlet is not None])
-
-    def _end(self, pressed: Any) -> None:
-        self._is_over = True
-        pressed.set()
 
     def _read_keys(self, descriptor: int, pressed: Any) -> None:
         from gevent.socket import wait_read  # noqa: PLC0415

@@ -40,6 +40,11 @@ def count(what, number):
     reg(f"{what}-{number}")
 
 @spawnable
+def work():
+    grp_reg("workers")
+    rcv(SELF(), "end", lambda: kil(SELF()))
+
+@spawnable
 def fail():
     raise ValueError("of no use")
 """

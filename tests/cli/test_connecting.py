@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,10 +46,10 @@ def make_node() -> Iterator[MakeNode]:
         yield make
 
 
-def show(home: Path, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def show(home: Path, *args: str, check: bool = True, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
     """Be linked, print the own ID and those of the nodes that are linked to, while nodes in this process go on."""
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *args],
+        [sys.executable, "-c", program, *args],
         env=environment(home),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -84,6 +85,22 @@ def test_it_finds_the_network_by_what_the_profile_says(
     assert own.startswith("aemp/")
     assert up == [address]
     wait_until(lambda: not node.up_nodes(), within=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_signal_ends_it_whatever_runs_just_then(tmp_path: Path, make_node: MakeNode, number: int) -> None:
+    """Raised in a callback, it would kill a port, or be logged, and the command would go on."""
+    seed = make_node("127.0.0.1:0")
+    (tmp_path / "config.json").write_text("{}")
+    waiting = f"""
+        import gevent, os
+        node.snd(node.port(lambda: os.kill(os.getpid(), {int(number)})))
+        gevent.sleep(60)
+"""
+    program = PROGRAM.replace("print(node.NODE(), *node.up_nodes())", waiting.strip())
+    done = show(tmp_path, "--seed", seed.NODE(), "--secret", SECRET, check=False, program=program)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (128 + number, "", "")
 
 
 @pytest.mark.slow

@@ -113,6 +113,11 @@ WRONG = [
     (["--hepl"], "aemp: there is no option '--hepl'; did you mean '--help'?"),
     (["run", "--nodeit", "x"], "aemp run: there is no option '--nodeit'; did you mean '--nodeid'?"),
     (["run", "--xyzzy"], "aemp run: there is no option '--xyzzy'; --help lists them"),
+    ([""], "aemp: there is no command ''; 'aemp --help' lists them"),
+    (["ping", "x", "--timeout", "nan"], "aemp ping: Invalid value for '--timeout': nan is no number of seconds."),
+    (["ping", "x", "-i", "inf"], "aemp ping: Invalid value for '-i' / '--interval': inf is no number of seconds."),
+    (["top", "--interval", "x"], "aemp top: Invalid value for '--interval': 'x' is not a valid number of seconds."),
+    (["nodes", "--secret-file", "none"], "aemp nodes: --secret-file none: No such file or directory"),
     (["showconfig", "--jso"], "aemp showconfig: there is no option '--jso'; did you mean '--json'?"),
     (["setnodeid", "x", "gensecert"], "aemp: there is no command 'gensecert'; did you mean 'gensecret'?"),
 ]
@@ -140,6 +145,29 @@ def test_errors_of_nodes_are_one_line_with_the_right_exit_code(
     wrong = ValueError("a mistake of ours")
     with pytest.raises(ValueError, match="a mistake of ours"):
         run_command(["run"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("args", [("showconfig",), ("showconfig", "--json"), ("--help",)], ids=" ".join)
+def test_output_that_has_no_room_is_an_error_in_a_line(home: Path, args: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123  # a device
+        done = subprocess.run(
+            [*AEMP, *args], env=environment(home), stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (1, "aemp: No space left on device\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("args", [("showconfig",), ("showconfig", "--json"), ("gensecret",)], ids=" ".join)
+def test_output_that_nobody_wants_is_no_error(home: Path, args: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&-', "sh", *AEMP, *args],
+        env=environment(home),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_version(command: Command) -> None:

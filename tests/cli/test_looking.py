@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import signal
 import subprocess
 import xml.etree.ElementTree as ET
@@ -17,6 +18,7 @@ import click
 import pytest
 
 from aemp_gevent.cli.asking import Seen, look
+from aemp_gevent.cli.listening import _Stream
 from aemp_gevent.cli.looking import duration
 from aemp_gevent.cli.measuring import statistics_of
 from aemp_gevent.cli.tracing import draw_dot, draw_svg, edges_of
@@ -230,6 +232,14 @@ def test_names_of_others_break_no_drawing() -> None:
     assert sum("stroke-dasharray" in path.attrib for path in root.iter()) == 1
 
 
+def test_what_is_no_character_is_escaped_in_drawings() -> None:
+    met = {"\x1b[2J": Seen("\x1b[2J", None, figures={"roles": ["\x00"], "links": []})}
+    assert '  "\\\\x1b[2J";' in draw_dot(met, []).splitlines()
+    root = ET.fromstring(draw_svg(met, []))
+    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == ["\\x1b[2J", "\\x00"]
+
+
 # --- ping and bench ------------------------------------------------------------------------------
 
 
@@ -350,13 +360,45 @@ def test_log_says_who_refuses_and_who_is_back(network: Network) -> None:
 @slow
 def test_command_that_is_terminated_takes_leave(network: Network) -> None:
     log = network.home / f"{network.hub}.log"
-    before = log.read_text().count("WARNING link to aemp/")
-    with following(network, "groups", "workers", "--watch") as (process, out, _err):
+    with following(network, "groups", "workers", "--watch", "--nodeid", "aemp/leaver") as (process, out, _err):
         seen_in(out, "+ backend#")
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 128 + signal.SIGTERM
-    network.aemp("ping", network.hub, "-c", "1")
-    assert log.read_text().count("WARNING link to aemp/") == before, log.read_text()
+    seen_in(log, "INFO link to aemp/leaver lost: it shuts down")
+
+
+@slow
+@pytest.mark.parametrize(
+    "args", [("groups", "workers", "--watch"), ("log", "--json", "--level", "debug"), ("ping", "backend", "-i", "0.2")]
+)
+def test_command_ends_when_nobody_reads_any_more(network: Network, args: tuple[str, ...]) -> None:
+    with subprocess.Popen(
+        [*AEMP, *args], env=network.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+
+            def have_something_told() -> None:
+                port = network.aemp("spawn", "backend", "shop.work").stdout.strip()
+                network.aemp("snd", port, "end")
+
+            def has_told() -> bool:
+                have_something_told()
+                return bool(select.select([process.stdout], [], [], 0)[0])
+
+            def has_ended() -> bool:
+                have_something_told()
+                return process.poll() is not None
+
+            wait_until(has_told, within=PATIENCE)
+            process.stdout.close()
+            wait_until(has_ended, within=PATIENCE)
+            said = process.stderr.read()
+            assert process.returncode == 1
+            assert "BrokenPipeError" not in said, said  # that its loop was late it may say
+        finally:
+            process.kill()
 
 
 @slow
@@ -402,8 +444,38 @@ WHOLE = {
     "worst_lag": 0,
     "memory": 1,
     "cpu": 1,
-    "rights": {},
+    "rights": {"eval": False},
 }
+LINK = {"node": "y", "state": "up", "via": None, "unsent": 0, "seconds": 1.0}
+RECORD = {"time": 0, "node": "x", "level": "INFO", "name": "some", "text": "something"}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param({"time": "now"}, id="time"),
+        pytest.param({"time": float("inf")}, id="endless"),
+        pytest.param({"level": None}, id="level"),
+        pytest.param({"text": 5}, id="text"),
+        pytest.param({"left_out": "\x1b[2J"}, id="left_out"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_record_that_is_none_is_left_out(
+    capsys: pytest.CaptureFixture[str], record: dict[str, Any], as_json: bool
+) -> None:
+    stream = _Stream(Liar(None), "info", as_json=as_json)  # type: ignore[arg-type]
+    stream._heard("x", {**RECORD, **record})
+    stream._heard("x", RECORD)
+    printed = capsys.readouterr()
+    assert printed.out.count("\n") == 1
+    assert "something" in printed.out
+    assert printed.err == "aemp: x tells something of its log that is none: is it of another version?\n"
+
+
+def test_records_are_of_who_told_them(capsys: pytest.CaptureFixture[str]) -> None:
+    _Stream(Liar(None), "info", as_json=True)._heard("y", RECORD)  # type: ignore[arg-type]
+    assert json.loads(capsys.readouterr().out) == {**RECORD, "node": "y"}
 
 
 @pytest.mark.parametrize(
@@ -414,6 +486,12 @@ WHOLE = {
         pytest.param({"node": "x"}, "another version", id="little"),
         pytest.param({**WHOLE, "links": [{"node": "y"}]}, "another version", id="half-a-link"),
         pytest.param({**WHOLE, "ports": [5]}, "another version", id="no-port"),
+        pytest.param({**WHOLE, "ports": 5}, "another version", id="no-ports"),
+        pytest.param({**WHOLE, "roles": 5}, "another version", id="no-roles"),
+        pytest.param({**WHOLE, "roles": [5]}, "another version", id="no-role"),
+        pytest.param({**WHOLE, "lag": "late"}, "another version", id="no-number"),
+        pytest.param({**WHOLE, "rights": {}}, "another version", id="no-rights"),
+        pytest.param({**WHOLE, "links": [{**LINK, "node": None}]}, "another version", id="nobodys-link"),
     ],
 )
 def test_answer_that_is_none_is_an_error_in_words(answer: object, says: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aemp_gevent.cli.arguments import parse_value
-from aemp_gevent.cli.output import print_json, print_table
+from aemp_gevent.cli.output import print_json, print_json_line, print_table
 
 ROWS = [{"node": "one", "ports": 3, "more": [1]}, {"node": "[red]two[/red]\x1b[1m", "ports": 12, "more": None}]
 
@@ -69,6 +69,28 @@ def test_nothing_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_json_cannot_say_is_shown_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"b": b"\x00"})
     assert json.loads(capsys.readouterr().out) == {"b": "b'\\x00'"}
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        pytest.param({b"key": 1, (2,): {3: 4}}, {"b'key'": 1, "(2,)": {"3": 4}}, id="keys"),
+        pytest.param([float("nan"), -float("inf"), 0.5], ["nan", "-inf", 0.5], id="no numbers"),
+        pytest.param(["\udc80", "ü"], ["\udc80", "ü"], id="half characters"),
+    ],
+)
+def test_json_is_json_whatever_another_node_says(
+    capsys: pytest.CaptureFixture[str], value: object, read: object
+) -> None:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    print_json(value)
+    print_json_line(value)
+    print_table([{"column": value}], ("column",))
+    *lines, _title, cell = capsys.readouterr().out.splitlines()
+    assert [json.loads(line, parse_constant=refuse) for line in lines] == [read, read]
+    assert cell
 
 
 def test_colours_on_a_terminal_only_and_not_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:

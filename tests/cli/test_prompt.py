@@ -90,6 +90,16 @@ def test_ctrl_c_interrupts_what_runs(shell: pexpect.spawn, code: str) -> None:
     say(shell, "call('backend#orders', 'price', 1)", r"5\r\n")
 
 
+def test_ctrl_c_that_cannot_interrupt_says_so(shell: pexpect.spawn) -> None:
+    shell.sendline("print('be' + 'gun'); import time; time.sleep(8)")
+    shell.expect_exact("begun\r\n")
+    shell.expect(pexpect.TIMEOUT, timeout=0.3)  # it is inside
+    shell.sendintr()
+    shell.expect_exact("it goes on until the call returns: gevent.sleep can be interrupted, time.sleep cannot")
+    shell.expect_exact("KeyboardInterrupt")
+    shell.expect_exact(PROMPT)
+
+
 def test_ctrl_c_at_the_prompt_drops_the_line_and_ctrl_d_ends(shell: pexpect.spawn, network: Network) -> None:
     shell.send("half a li")
     shell.expect_exact("half a li")

@@ -207,7 +207,7 @@ WRONG = [
     (["--set", "monitor_timeot=3"], 2, "did you mean 'monitor_timeout'?"),
     (["nix"], 2, "no profile 'nix'"),
     (["--secret", "a", "--secret-file", "b"], 2, "say the same"),
-    (["--secret-file", "nowhere"], 1, "--secret-file nowhere: No such file or directory"),
+    (["--secret-file", "nowhere"], 2, "--secret-file nowhere: No such file or directory"),
     (["--health-port", "x"], 2, "--health-port is PORT or HOST:PORT"),
     (["--log-level", "loud"], 2, "'loud' is not one of"),
     (["--ready-file", "nowhere/ready"], 1, "nowhere/ready"),

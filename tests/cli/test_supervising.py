@@ -8,6 +8,7 @@ from time import monotonic
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from aemp_gevent import SELF
 from aemp_gevent.cli import supervising
@@ -116,3 +117,23 @@ def test_who_waits_to_be_started_again_is_down_and_can_be_stopped(private: Node)
     assert len(started) == count
     supervisor.become([Service("crash", crash, ())])
     assert len(started) == count, "it is over"
+
+
+def test_who_crashes_at_the_end_is_not_started_again(private: Node, caplog: pytest.LogCaptureFixture) -> None:
+    go = Event()
+    started: list[int] = []
+
+    def crash() -> None:
+        started.append(1)
+        go.wait()
+        raise RuntimeError("on purpose")
+
+    supervisor = Supervisor(private, lambda: None)
+    supervisor.become([Service("crash", crash, ())])
+    wait_until(lambda: started)
+    supervisor.let_be()
+    go.set()
+    wait_until(lambda: "on purpose" in caplog.text)
+    gevent.sleep(5 * SECOND)  # nothing is to happen
+    assert len(started) == 1
+    assert "started again" not in caplog.text

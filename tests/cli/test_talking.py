@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -82,6 +83,9 @@ def test_cal_gives_up_after_the_timeout(network: Network) -> None:
     ("args", "says"),
     [
         (["cal", "backend#orders"], "aemp cal: "),
+        (["snd", "#orders", "x"], "aemp snd: the node's name is missing in '#orders'"),
+        (["ping", ""], "aemp ping: the node's name is missing"),
+        (["trace", "--svg", "/nowhere/x.svg"], "aemp: Could not open file '/nowhere/x.svg'"),
         (["snd"], "aemp snd: "),
         (["snd", "backend#orders", "[1"], "begins like JSON"),
         (["cal", "backend#orders", "x", "--timeout", "0"], "--timeout"),
@@ -109,9 +113,10 @@ def mon(network: Network, *args: str) -> subprocess.Popen[str]:
     )
 
 
-def is_watched(network: Network, port: str) -> bool:
+def monitors_of(network: Network, name: str) -> int:
     rows = json.loads(network.aemp("ports", "victim", "--json").stdout)
-    return any(port in row["names"] and row["monitors"] >= 2 for row in rows)  # the service's own is one
+    (count,) = (row["monitors"] for row in rows if name in row["names"])
+    return int(count)
 
 
 @pytest.mark.parametrize(
@@ -126,10 +131,12 @@ def is_watched(network: Network, port: str) -> bool:
 def test_mon_waits_and_tells_how_it_died(
     network: Network, reason: list[str], args: list[str], shown: str, code: int
 ) -> None:
-    victim = network.node("victim", "--bind", "127.0.0.1:0", "--service", "shop.orders")
-    with victim, mon(network, "victim#orders", *args) as waiting:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(network.node("victim", "--bind", "127.0.0.1:0", "--service", "shop.orders"))
+        before = monitors_of(network, "orders")  # its group has one, and who starts it again another
+        waiting = stack.enter_context(mon(network, "victim#orders", *args))
         try:
-            wait_until(lambda: is_watched(network, "orders"), within=30)
+            wait_until(lambda: monitors_of(network, "orders") > before, within=30)
             assert waiting.poll() is None
             network.aemp("snd", "victim#orders", "end", *reason)
             out, err = waiting.communicate(timeout=30)
@@ -160,6 +167,11 @@ def test_mon_gives_up(network: Network) -> None:
     assert (
         network.refused("mon", "backend#orders", "--timeout", "0.2") == "aemp: backend#orders still lives after 0.2 s"
     )
+
+
+def test_mon_does_not_say_that_lives_what_it_cannot_reach(network: Network) -> None:
+    said = network.refused("mon", "nowhere#x", "--timeout", "0.2")
+    assert said.startswith("aemp: there is no node nowhere, or no way to it")
 
 
 def test_mon_of_nobody_fails_at_once(network: Network) -> None:
