@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 
@@ -16,6 +17,13 @@ from tests.helpers import wait_until
 pytestmark = pytest.mark.slow
 
 PROMPT = ">>> "
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start processes without coverage's tracer: with it, an interrupt of what cannot be interrupted ends elsewhere."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -90,7 +98,7 @@ def test_ctrl_c_interrupts_what_runs(shell: pexpect.spawn, code: str) -> None:
     say(shell, "call('backend#orders', 'price', 1)", r"5\r\n")
 
 
-def test_ctrl_c_that_cannot_interrupt_says_so(shell: pexpect.spawn) -> None:
+def test_ctrl_c_that_cannot_interrupt_says_so(unmeasured: None, shell: pexpect.spawn) -> None:
     shell.sendline("import time; print('be' + 'gun'); time.sleep(10)")
     shell.expect_exact("begun\r\n")
     shell.expect(pexpect.TIMEOUT, timeout=1.5)  # it is inside: before that it could be interrupted
