@@ -8,8 +8,7 @@ from gevent.event import Event
 from aemp_gevent import CallTimeout, default_node
 from aemp_gevent.local import LocalNode
 from aemp_gevent.toolkit.lodgers import House, Lodger
-
-QUICK_SECONDS = 30
+from aemp_gevent.toolkit.remotes import QUICK_SECONDS, Remote
 
 
 class PortEvent(Event):
@@ -50,7 +49,7 @@ class PortEvent(Event):
             lodger.wait(self.wait)
 
 
-class RemoteEvent:
+class RemoteEvent(Remote):
     """An event of another node, to be used as if it were a ``gevent.event.Event`` of this one.
 
     Every method waits for an answer, and raises ``PortDied`` when the event is gone, or its node.
@@ -59,13 +58,6 @@ class RemoteEvent:
         port: Of the :class:`PortEvent`.
         node: This node.
     """
-
-    def __init__(self, port: object, *, node: LocalNode = default_node) -> None:
-        self.port = str(port)
-        self.node = node
-
-    def __str__(self) -> str:
-        return self.port
 
     def set(self) -> None:
         """Set it; whoever waits goes on."""

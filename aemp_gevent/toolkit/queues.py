@@ -13,14 +13,12 @@ from aemp_gevent.local import LocalNode
 from aemp_gevent.port import Reason
 from aemp_gevent.serving import fail
 from aemp_gevent.toolkit.lodgers import House, Lodger
+from aemp_gevent.toolkit.remotes import QUICK_SECONDS, Remote
 
 if TYPE_CHECKING:
     _Queue = JoinableQueue[Any]
 else:  # Older gevents' cannot be subscripted; the one with join() is the only one in newer ones.
     _Queue = JoinableQueue
-
-QUICK_SECONDS = 30
-"""How long calls may take that never wait for anything."""
 
 
 class PortQueue(_Queue):
@@ -129,7 +127,7 @@ class _Returned:
         self.item = item
 
 
-class RemoteQueue:
+class RemoteQueue(Remote):
     """A queue of another node, to be used as if it were a ``gevent.queue.Queue`` of this one.
 
     Every method waits for an answer, and raises ``PortDied`` when the queue is gone, or its node.
@@ -138,13 +136,6 @@ class RemoteQueue:
         port: Of the :class:`PortQueue`.
         node: This node.
     """
-
-    def __init__(self, port: object, *, node: LocalNode = default_node) -> None:
-        self.port = str(port)
-        self.node = node
-
-    def __str__(self) -> str:
-        return self.port
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Put an item in; wait while the queue is full.

@@ -17,8 +17,7 @@ from aemp_gevent import SELF, CallTimeout, default_node
 from aemp_gevent.local import LocalNode
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.toolkit.lodgers import House, Lodger
-
-QUICK_SECONDS = 30
+from aemp_gevent.toolkit.remotes import QUICK_SECONDS, Remote
 
 
 class PortSemaphore(Semaphore):
@@ -72,7 +71,7 @@ class _Lease(NamedTuple):
     guard: Monitor | None
 
 
-class RemoteSemaphore:
+class RemoteSemaphore(Remote):
     """A semaphore of another node, or of this one, to be used as if it were a ``gevent.lock.Semaphore``.
 
     What a port acquired is released when that port dies, if it was not before; what was
@@ -84,12 +83,8 @@ class RemoteSemaphore:
     """
 
     def __init__(self, port: object, *, node: LocalNode = default_node) -> None:
-        self.port = str(port)
-        self.node = node
+        super().__init__(port, node=node)
         self._leases: list[_Lease] = []
-
-    def __str__(self) -> str:
-        return self.port
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """Acquire it; wait while others hold it.
