@@ -18,7 +18,7 @@ monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``scheduler``, ``receive``, ``context``, ``attachment``,
            ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
-ground     ``errors``, ``ids``, ``matching``, ``settings``, ``limits``, ``rules``,
+ground     ``errors``, ``ids``, ``callbacks``, ``matching``, ``settings``, ``limits``, ``rules``,
            ``profiles``, ``events``, ``engine``
 =========  =====================================================================
 
@@ -30,6 +30,7 @@ import contextlib
 
 from aemp_gevent._version import __version__
 from aemp_gevent.attachment import Attachment
+from aemp_gevent.callbacks import DONE
 from aemp_gevent.context import SELF, psub
 from aemp_gevent.directory import DirectoryEntry, DirectoryMonitor
 from aemp_gevent.errors import (
@@ -142,6 +143,7 @@ syncal = default_node.syncal
 up_nodes = default_node.up_nodes
 
 __all__ = [
+    "DONE",
     "NODE",
     "SELF",
     "AempError",

@@ -25,6 +25,7 @@ from gevent.event import AsyncResult
 from greenlet import getcurrent
 
 from aemp_gevent import calls
+from aemp_gevent.callbacks import DONE
 from aemp_gevent.context import current_port
 from aemp_gevent.errors import CallCycle, CallTimeout, PortDied, ReceiveTimeout, RemoteError
 from aemp_gevent.matching import Message
@@ -99,10 +100,10 @@ def call_async(host: Host, port: object, message: Message, timeout: float | None
     timer: Timer | None = None
     reply = host.create(ReplyPort)
 
-    def answered(*answer: Any) -> bool:
+    def answered(*answer: Any) -> object:
         forget()
         result.set(value_of(answer))
-        return True
+        return DONE
 
     def unanswered(*reason: Any) -> None:
         forget()

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from greenlet import getcurrent
 
 from aemp_gevent import monitors
+from aemp_gevent.callbacks import DONE, check_callable
 from aemp_gevent.context import current_port
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiveTimeout
 from aemp_gevent.matching import Handler, Message
@@ -79,21 +80,20 @@ _NOBODY = _Nobody(None)
 
 def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | None) -> None:
     """Send ``msg`` with a reply port appended; call ``cb`` once with the answer, or with nothing. See ``cal``."""
-    if not callable(cb):
-        raise TypeError(f"cal(): cb={cb!r} cannot be called")
+    check_callable("cal(), cb", cb)
     host.split_port(port)  # first, so that a bad one leaves nothing behind
     scheduler = host.scheduler
     context = current_port()
     reply = host.create(ReplyPort)
     timer: Timer | None = None
 
-    def answered(*answer: Any) -> bool:
+    def answered(*answer: Any) -> object:
         killed.cancel()
         guard.cancel()
         if timer is not None:
             timer.cancel()
         scheduler.enqueue_job(CallJob(context, cb, answer))
-        return True
+        return DONE
 
     def gone(*_reason: Any) -> None:
         if reply.dying is None:

@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from greenlet import getcurrent
 
+from aemp_gevent.callbacks import check_callable
 from aemp_gevent.errors import NoPortContextError, PortKilled
 from aemp_gevent.port import DEAD, Port
 
@@ -91,11 +92,13 @@ def psub(function: Callable[P, T]) -> Callable[P, T | None]:
 
     Raises:
         NoPortContextError: ``SELF()`` is None here.
+        TypeError: The function could not run when called: see ``port``.
 
     Source:
         AnyEvent::MP, ``psub``.
     """
     port = require_port("psub()")
+    check_callable("psub()", function)
 
     @functools.wraps(function)
     def closure(*args: P.args, **kwargs: P.kwargs) -> T | None:

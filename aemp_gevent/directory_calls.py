@@ -12,6 +12,7 @@ from types import EllipsisType, MappingProxyType
 from typing import Any, overload
 
 from aemp_gevent import calls
+from aemp_gevent.callbacks import check_callable
 from aemp_gevent.context import SELF, current_port, require_port
 from aemp_gevent.directory import Directory, DirectoryEntry, DirectoryMonitor, FamilyCallback, Watching, check_family
 from aemp_gevent.engine import Query
@@ -168,8 +169,7 @@ class DirectoryNode(LocalNode):
         self._scheduler.check_thread(call)
         check_family(family)
         if cb is not None:
-            if not callable(cb):
-                raise TypeError(f"{call}: cb={cb!r} cannot be called")
+            check_callable(f"{call}, cb", cb)
             context, function = current_port(), cb
             self._directory.query(
                 what, family, lambda answer: self._scheduler.enqueue_job(CallJob(context, function, (answer,)))
@@ -228,8 +228,7 @@ class DirectoryNode(LocalNode):
             InvalidEntryError: It is no family.
         """
         self._scheduler.check_thread("db_mon()")
-        if not callable(cb):
-            raise TypeError(f"db_mon(): {cb!r} cannot be called")
+        check_callable("db_mon()", cb)
         check_family(family)
         monitor = DirectoryMonitor(self._directory, family, cb)
         self._directory.watch(monitor)
@@ -252,6 +251,7 @@ class DirectoryNode(LocalNode):
             InvalidEntryError, NoPortContextError, PortKilled: As in :meth:`db_family`.
         """
         self._scheduler.check_thread("db_wait()")
+        check_callable("db_wait()", predicate)
         check_family(family)
         waiting = _Waiting(self._directory, family)
         deadline = calls.deadline_of(timeout)
@@ -305,8 +305,7 @@ class DirectoryNode(LocalNode):
         members in ``added``. Never switches.
         """
         self._scheduler.check_thread("grp_mon()")
-        if not callable(cb):
-            raise TypeError(f"grp_mon(): {cb!r} cannot be called")
+        check_callable("grp_mon()", cb)
         check_family(group)
         return self._groups.monitor(group, cb)
 

@@ -3,20 +3,61 @@
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import CodeType
 from typing import Any, TypeAlias
 
+from aemp_gevent.callbacks import DONE, check_callable, is_python_function
 from aemp_gevent.matching import Handler, Matcher, Message, match_elements
 
 # What a handler is registered for: a tag, or the elements of a list pattern.
 Registration: TypeAlias = "tuple[str | list[Any], Handler | None]"
 
 
+_log = logging.getLogger("aemp_gevent")
+
+_told_of_true: weakref.WeakSet[CodeType] = weakref.WeakSet()
+"""Code of the functions that were reported to have ended themselves by True."""
+
+
+def is_done(handler: Handler, value: object) -> bool:
+    """Return whether a handler's return value, which is not None, says that its work is done.
+
+    ``DONE`` says so. True says so only from a Python function: methods of gevent and of
+    extension modules return True to report success.
+    """
+    if value is DONE:
+        return True
+    if value is not True or not is_python_function(handler):
+        return False
+    code = _code_of(handler)
+    if code not in _told_of_true:
+        _told_of_true.add(code)
+        where = f"{code.co_filename}:{code.co_firstlineno}"
+        text = "handler %s (%s) returned True, which removes it; write `return DONE` if that is meant, else return None"
+        _log.info(text, code.co_name, where)
+    return True
+
+
+def _code_of(handler: Any) -> CodeType:
+    while isinstance(handler, partial):
+        handler = handler.func
+    code: CodeType = handler.__code__
+    return code
+
+
 def parse_registrations(
-    what: tuple[Any, ...], tags: Mapping[str, Handler | None]
+    what: tuple[Any, ...], tags: Mapping[str, Handler | None], call: str = "rcv()"
 ) -> tuple[Handler | None, list[Registration]]:
     """Read the arguments of ``rcv`` after the port: the new default handler, if any, and the others.
+
+    Args:
+        what: Those given by position.
+        tags: Those given by name.
+        call: What the user called, for error texts.
 
     Raises:
         TypeError: They have none of the forms that ``rcv`` takes; the text says which one is wrong.
@@ -26,17 +67,18 @@ def parse_registrations(
     if len(pairs) % 2:
         default = pairs.pop(0) if callable(pairs[0]) else pairs.pop()
         if not callable(default):
-            raise TypeError(f"rcv(): {default!r} stands without a handler; give tag, handler pairs")
+            raise TypeError(f"{call}: {default!r} stands without a handler; give tag, handler pairs")
+        check_callable(call, default)
     found: list[Registration] = []
     for match, handler in [*zip(pairs[::2], pairs[1::2], strict=True), *tags.items()]:
-        if handler is not None and not callable(handler):
-            raise TypeError(f"rcv(): the handler of {match!r} is {handler!r}, which cannot be called")
+        if handler is not None:
+            check_callable(f"{call}, the handler of {match!r}", handler)
         if isinstance(match, str):
             found.append((match, handler))
         elif isinstance(match, (list, tuple)) and handler is not None:
             found.append((list(match), handler))
         else:
-            raise TypeError(f"rcv(): {match!r} is no tag (str) and no pattern (list) with a handler")
+            raise TypeError(f"{call}: {match!r} is no tag (str) and no pattern (list) with a handler")
     return default, found
 
 
@@ -93,7 +135,8 @@ class Handlers:
             handler = self._tags.get(tag)
             if handler is None:
                 return False
-            if handler(*message[1:]) is True and self._tags.get(tag) is handler:
+            value = handler(*message[1:])
+            if value is not None and is_done(handler, value) and self._tags.get(tag) is handler:
                 del self._tags[tag]
             return True
         calls = self.find(message)
@@ -102,11 +145,15 @@ class Handlers:
         return bool(calls)
 
     def _call_tag(self, tag: str, handler: Handler, rest: Message) -> None:
-        # A handler that returns True is done, unless it put another in its place meanwhile.
-        if handler(*rest) is True and self._tags.get(tag) is handler:
+        value = handler(*rest)
+        # A handler that is done is removed, unless it put another in its place meanwhile.
+        if value is not None and is_done(handler, value) and self._tags.get(tag) is handler:
             del self._tags[tag]
 
     def _call_pattern(self, entry: tuple[Matcher, Handler], message: Message) -> None:
         # An earlier handler of this very message may have removed the pattern.
-        if entry in self._patterns and entry[1](*message) is True and entry in self._patterns:
+        if entry not in self._patterns:
+            return
+        value = entry[1](*message)
+        if value is not None and is_done(entry[1], value) and entry in self._patterns:
             self._patterns.remove(entry)

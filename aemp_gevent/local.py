@@ -22,6 +22,7 @@ from greenlet import getcurrent
 
 from aemp_gevent import calling, calls, forking, ids, monitors, serving, spawning
 from aemp_gevent.attachment import Attachment
+from aemp_gevent.callbacks import check_callable
 from aemp_gevent.context import current_port, require_port, run_in
 from aemp_gevent.errors import (
     DeadPortError,
@@ -142,18 +143,22 @@ class LocalNode:
         """Create a port and return its ID. Never switches.
 
         Args:
-            callback: Called with ``*msg`` for every message (a *miniport*); returning True
-                (that very object) destroys the port. None: no handlers yet, messages
+            callback: Called with ``*msg`` for every message (a *miniport*); returning ``DONE``
+                destroys the port, and so does True from a Python function. None: no handlers yet, messages
                 without a handler are discarded and logged at debug level.
             limit: The port is killed with ``("mailbox_overflow", limit)`` when more
                 messages than this wait in its mailbox; None: no limit.
             context: The ``contextvars.Context`` its handlers run in; None: an empty one.
+
+        Raises:
+            TypeError: The callback cannot be called, or calling it would not run its body: it is a generator
+                function or an ``async def``. Every call that takes a function refuses these.
         """
         # Here and where else a call more would be felt the thread is looked at first.
         if get_ident() != self._scheduler.thread:
             self._scheduler.check_thread("port()")
-        if callback is not None and not callable(callback):
-            raise TypeError(f"port(): {callback!r} cannot be called; give a function, and reg() for a name")
+        if callback is not None:
+            check_callable("port()", callback)
         if context is not None and not isinstance(context, Context):
             raise TypeError(f"port(): {context!r} is no contextvars.Context")
         return self._create(self._new_name(), callback, limit, context).id
@@ -233,7 +238,7 @@ class LocalNode:
         """Set handlers of a local port, and return the port.
 
         ``rcv(port, cb)``
-            ``cb(*msg)`` gets what nothing else matched; returning True destroys the port.
+            ``cb(*msg)`` gets what nothing else matched; returning ``DONE`` destroys the port.
         ``rcv(port, "tag", cb, "tag2", cb2, …)`` or ``rcv(port, tag=cb)``
             ``cb(*rest)`` gets messages with this first element. One handler a tag: a new
             one replaces it, None removes it.
@@ -244,9 +249,10 @@ class LocalNode:
             compiled regex (searched in strings), another callable (a predicate), or a
             value to be equal to. Patterns add up.
 
-        A handler that returns True (that very object) is done, and removed. A message
-        goes to its tag's handler first, then to every pattern that matches, in the order
-        they were registered.
+        A handler that returns ``DONE`` is removed. True means the same if a Python function
+        returns it; the return value of anything else, such as a method of gevent, is ignored.
+        A message goes to its tag's handler first, then to every pattern that matches, in the
+        order they were registered.
 
         Raises:
             NotLocalError: The port lives on another node.
@@ -258,6 +264,7 @@ class LocalNode:
 
             def decorator(handler: Handler) -> Handler:
                 self._scheduler.check_thread("rcv()")
+                check_callable(f"rcv(), the handler of {what[0]!r}", handler)
                 _handlers(target).set_tag(what[0], handler)
                 return handler
 
@@ -455,6 +462,7 @@ class LocalNode:
         if not action:
             call = _killer(self, require_port("mon(port)").id)
         elif callable(action[0]):
+            check_callable("mon()", action[0])
             call = action[0] if len(action) == 1 else functools.partial(action[0], *action[1:])
         elif len(action) == 1:
             if not self.split_port(action[0])[1]:
@@ -512,6 +520,7 @@ class LocalNode:
         Raises:
             NotLocalError, DeadPortError: It is no living port of this node.
         """
+        check_callable("peval()", function)
         return run_in(self._local("peval()", port), function, *args, **kwargs)
 
     def peval_async(self, port: object, function: Callable[..., Any], *args: Any) -> Greenlet[..., Any]:
@@ -522,6 +531,7 @@ class LocalNode:
         Raises:
             NotLocalError, DeadPortError: It is no living port of this node.
         """
+        check_callable("peval_async()", function)
         target = self._local("peval_async()", port)
         return self._scheduler.start_greenlet(run_in, target, function, *args)
 
@@ -541,6 +551,7 @@ class LocalNode:
         """
         self._scheduler.check_thread("after()")
         if callable(what):
+            check_callable("after()", what)
             return Timer(self._scheduler, seconds, current_port(), what, msg)
         self.split_port(what)
         return Timer(self._scheduler, seconds, current_port(), self.snd, (what, *msg))
@@ -666,7 +677,7 @@ class LocalNode:
                 return function
 
             return decorator
-        default, registrations = parse_registrations(what, tags)
+        default, registrations = parse_registrations(what, tags, "serve()")
         if default is not None or not all(isinstance(tag, str) for tag, _ in registrations):
             raise TypeError("serve() takes tags (str), each with a function; for patterns and defaults there is rcv()")
         pairs = [(tag, function and serving.server(self, tag, function)) for tag, function in registrations]
@@ -710,6 +721,7 @@ class LocalNode:
         starts in a later turn, never before this returned.
         """
         self._scheduler.check_thread("port_async()")
+        check_callable("port_async()", function)
         port = self.create()
         port.main = (function, args, True)
         self._scheduler.enqueue(port)
@@ -725,6 +737,7 @@ class LocalNode:
             NotLocalError, DeadPortError: It is no living port of this node.
             ReceiverBusyError: It has a greenlet of its own already.
         """
+        check_callable("rcv_async()", function)
         target = self._local("rcv_async()", port)
         if target.main is not None:
             raise ReceiverBusyError(target.id, "it has a greenlet of its own already")
@@ -741,6 +754,7 @@ class LocalNode:
         A decorator: ``@actor`` above ``def f(…)`` makes ``f(…)`` mean
         ``port_async(f, …)``. Spawning it runs its body on the spawned port.
         """
+        check_callable("actor()", function)
 
         @functools.wraps(function)
         def start(*args: P.args, **kwargs: P.kwargs) -> str:
@@ -816,6 +830,7 @@ class LocalNode:
                 warn("spawn of port %s refused: %s", port.id, error)
                 self._scheduler.kill(port, ("spawn_refused", function, str(error)))
                 return
+            check_callable("spawn()", found)
             body = getattr(found, "aemp_body", None)
             if body is None:
                 found(*args)

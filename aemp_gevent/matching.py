@@ -12,9 +12,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
+from aemp_gevent.callbacks import check_callable
+
 # Any: messages hold whatever their senders put in.
 Message: TypeAlias = "tuple[Any, ...]"
-# Handlers take what senders put in a message, and what they return is ignored unless it is True.
+# Handlers take what senders put in a message; what they return is ignored unless it is DONE, or True.
 Handler: TypeAlias = Callable[..., Any]
 Matcher: TypeAlias = Callable[[Message], Any]
 Pattern: TypeAlias = "str | list[Any] | type | Callable[..., Any]"
@@ -41,6 +43,7 @@ def _element_test(wanted: Any) -> Callable[[Any], Any]:
         kind = type(wanted.pattern)  # str; or bytes, for a pattern made of bytes
         return lambda element: isinstance(element, kind) and wanted.search(element)
     if callable(wanted):
+        check_callable("a pattern's predicate", wanted)
         return wanted  # type: ignore[no-any-return]  # a user's predicate: its result is tested for truth only
     return lambda element: element == wanted
 
@@ -64,6 +67,7 @@ def _matcher(pattern: Pattern) -> Matcher:
     if isinstance(pattern, type):
         return match_elements([pattern])
     if callable(pattern):
+        check_callable("a pattern's predicate", pattern)
         return lambda message: pattern(*message)
     raise TypeError(
         f"{pattern!r} is no pattern: give a tag (str), a list of elements, a type, or a predicate called with *msg"

@@ -30,6 +30,7 @@ from gevent.hub import Hub
 from greenlet import getcurrent
 
 from aemp_gevent import calls, ids, serving, spawning
+from aemp_gevent.callbacks import check_callable
 from aemp_gevent.carrier import Carrier
 from aemp_gevent.context import current_port
 from aemp_gevent.directory_calls import DirectoryNode
@@ -556,6 +557,7 @@ class Node(DirectoryNode):
         told: ask :meth:`up_nodes`. Returns a guard: ``.cancel()``, or a context manager.
         """
         self._scheduler.check_thread("mon_nodes()")
+        check_callable("mon_nodes()", callback)
         guard = NodeGuard(self._node_callbacks, self._scheduler)
         self._node_callbacks[guard] = (callback, current_port())
         return guard

@@ -68,6 +68,7 @@ from greenlet import getcurrent, greenlet
 
 from aemp_gevent import forking
 from aemp_gevent.errors import EndlessWaitError, PortKilled, WrongThread
+from aemp_gevent.handlers import is_done
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Port, Reason
 from aemp_gevent.threads import Doorbell, doorbell_of, get_ident
@@ -429,8 +430,10 @@ class Scheduler:
                     while inbox:
                         message = inbox.popleft()
                         handlers = port.handlers
-                        if (handlers is None or not handlers.serve(message)) and port.default(*message) is True:
-                            self.die(port, port.dying or ())
+                        if handlers is None or not handlers.serve(message):
+                            value = port.default(*message)
+                            if value is not None and is_done(port.default, value):
+                                self.die(port, port.dying or ())
                         left -= 1
                         if not left:
                             break
@@ -449,7 +452,7 @@ class Scheduler:
                     elif port.main is not None:  # its handler gave it a body
                         self.enqueue(port)
             # What the frame of an idle runner holds would live on with it.
-            port = inbox = message = handlers = failure = waiter = None
+            port = inbox = message = handlers = value = failure = waiter = None
             runner.at = runner.aemp_port = runner.gr_context = None
             if runq and not self.pumped:
                 self.ask()

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from aemp_gevent.callbacks import check_callable
 from aemp_gevent.errors import InvalidSettingError, SpawnRefusedError
 from aemp_gevent.spawning import find_for_us
 
@@ -45,6 +46,10 @@ def load_services(wanted: Iterable[tuple[Any, ...]]) -> list[Service]:
             why = f"importing it failed: {type(error).__name__}: {error}"
             raise InvalidSettingError("services", name, why, "") from error
         if function is not None:
+            try:
+                check_callable("a service", function)
+            except TypeError as error:
+                raise InvalidSettingError("services", name, str(error), "") from None
             services.append(Service(name, function, tuple(args)))
         elif args:
             raise InvalidSettingError("services", name, "a module is imported, and takes no arguments", "")

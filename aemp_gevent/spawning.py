@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from aemp_gevent.callbacks import check_callable
 from aemp_gevent.errors import SpawnRefusedError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,10 +42,12 @@ def spawnable(what: Any, /) -> Any:
     if isinstance(what, str):
 
         def mark(function: F) -> F:
+            check_callable("spawnable()", function)
             _spawnable[what] = function
             return function
 
         return mark
+    check_callable("spawnable()", what)
     _spawnable[f"{what.__module__}.{what.__qualname__}"] = what
     if what.__module__ == "__main__":
         _spawnable[f"{_main_module_name()}.{what.__qualname__}"] = what
@@ -57,6 +60,7 @@ def name_of(function: Callable[..., Any]) -> str:
     Raises:
         SpawnRefusedError: It has none, as it stands inside another function, or is a method or a lambda.
     """
+    check_callable("a function to be run on other nodes", function)
     marks = [name for name, marked in _spawnable.items() if marked is function and not name.startswith("__main__.")]
     if marks:
         return marks[0]

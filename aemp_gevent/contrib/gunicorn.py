@@ -27,6 +27,7 @@ from typing import Any
 import gevent
 
 from aemp_gevent import default_node
+from aemp_gevent.callbacks import check_callable
 from aemp_gevent.contrib.hosts import join_host
 
 # Not on_join and on_drain: those are for the application.
@@ -73,6 +74,7 @@ def on_join(function: Callable[[], object]) -> Callable[[], object]:
     imported in the master, whose ports no worker has; the function may be registered there. Under other
     servers nobody calls it.
     """
+    check_callable("on_join()", function)
     _joins.append(function)
     return function
 
@@ -84,6 +86,7 @@ def on_drain(function: Callable[[], object]) -> Callable[[], object]:
     for them, and kills the worker. The function runs in a greenlet of its own. Under other servers nobody
     calls it.
     """
+    check_callable("on_drain()", function)
     _drains.append(function)
     return function
 
