@@ -56,9 +56,19 @@ _HOST = re.compile(r"[A-Za-z0-9_.-]+")
 _SLAVE_ID = re.compile(r"slave/[A-Za-z0-9_.:/-]+@([A-Za-z0-9_.:/!\[\]%-]+)")
 
 
+# Digits, small and capital letters, all three: so no word of a language, nor most other names that people give, is
+# taken for a random one.
+_UNIQ = r"(?=\w{0,9}[0-9])(?=\w{0,9}[a-z])(?=\w{0,9}[A-Z])[A-Za-z0-9]{10}"
+_OWN_UNIQ = re.compile(_UNIQ)
+_UNIQUE_NAME = re.compile(_UNIQ + "[0-9a-f]+")
+
+
 def new_uniq() -> str:
     """Return a random word that no process ever got before (59 bits from the operating system)."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(_UNIQ_LENGTH))
+    while True:
+        word = "".join(secrets.choice(_ALPHABET) for _ in range(_UNIQ_LENGTH))
+        if _OWN_UNIQ.fullmatch(word):
+            return word
 
 
 def port_names(uniq: str) -> Callable[[], str]:
@@ -68,6 +78,14 @@ def port_names(uniq: str) -> Callable[[], str]:
     """
     names: Iterator[str] = map(f"{uniq}%x".__mod__, itertools.count())
     return names.__next__
+
+
+def is_unique_name(name: str) -> bool:
+    """Return whether a port name was made by :func:`port_names`, so that no other port will ever have it.
+
+    All other names were given by somebody: another port may have them tomorrow.
+    """
+    return _UNIQUE_NAME.fullmatch(name) is not None
 
 
 def split_port(port: object) -> tuple[str, str]:

@@ -169,7 +169,7 @@ class Peer:
         self._limits = host.settings.limits
         self._thread = host.scheduler.thread
         self._handover = host.handover
-        self._incarnation: str | None = None  # of the last link; None: there never was one
+        self._incarnation: str | None = None  # of the last link; "": it tells none; None: there never was one
         self._queue: list[bytes] = []  # packets as msgpack, while there is no link
         self._queued_bytes = 0
         self._paused_bytes = 0
@@ -302,7 +302,7 @@ class Peer:
         link = self.link
         port = self.ports.get(name)
         if port.mailbox is not port:
-            self._log(logging.DEBUG, "dropped, %s#%s was reported dead", self.node, name)
+            port.mailbox.append(())  # nothing gets there
         elif len(data) > self._limits.bytes:  # it was let pass by who did not know the way to this node
             self._missed(name, MessageTooLargeError(len(data), self._limits.bytes))
         elif link is None:
@@ -413,8 +413,7 @@ class Peer:
         self._log(logging.INFO, "node %s cannot be reached: %s", self.node, why)
         self._clear_queue()
         # A port that was reported dead must not be alive again for having been monitored in vain.
-        shun = self._incarnation is not None
-        self.ports.all_lost(("transport_error", self.node, why), shun=shun, was_up=False)
+        self.ports.all_lost(("transport_error", self.node, why), shun=bool(self._incarnation), was_up=False)
         self.room.open()
         self._host.unreachable(self, why)
 
@@ -492,7 +491,7 @@ class Peer:
         self._let_go()
         self.watchers.remove_all()
         reason = reason or ("transport_error", self.node, why)
-        self.ports.all_lost(reason, shun=True, was_up=True)
+        self.ports.all_lost(reason, shun=bool(self._incarnation), was_up=True)
         self._host.link_down(self, reason)
         self.room.open()
 

@@ -6,8 +6,11 @@ A :class:`RemotePort` stands for a port of the peer in this node's tables; a
 peer, and whether there is a link, is :mod:`aemp_gevent.peer`'s concern.
 
 **Dead stays dead.** A monitored port of a link that was lost is *shunned*: messages to
-it are dropped, until it is monitored anew, or its node is another incarnation. If this
-node had spawned it, it is an *orphan*, and killed when the link comes back.
+it are dropped until it is monitored again, or its node is another incarnation. That is for names that only one port
+ever has: a name that somebody gave is the address of whoever holds it, and can be reached again as soon as
+the loss was reported. So can all ports of a node that does not say which incarnation it is, such as a Perl
+node: nobody could tell the port that was lost from its successor. If this
+node had spawned the port, it is an *orphan*, and killed when the link comes back.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from aemp_gevent import monitors
+from aemp_gevent import ids, monitors
 from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.matching import Message
 from aemp_gevent.monitors import Watch
@@ -95,15 +98,24 @@ class _Parent(Job):
 _PARENT = _Parent(None)
 
 
-class _Dropped:
-    """The mailbox of shunned ports."""
+class _Closed:
+    """The mailbox of a port that gets nothing at the moment; a new one for each loss."""
 
-    def __init__(self, node: str, scheduler: Scheduler) -> None:
-        self._node = node
+    __slots__ = ("_dropped", "_log", "_port")
+
+    def __init__(self, port: RemotePort, scheduler: Scheduler) -> None:
+        self._port = port
         self._log = scheduler.log_soon
+        self._dropped = 0
 
     def append(self, message: Message) -> None:
-        self._log(logging.DEBUG, "dropped, the port of %s was reported dead; monitor it anew: %r", self._node, message)
+        """Drop a message; the first one is worth a warning."""
+        self._dropped += 1
+        if self._port.loss is not None:
+            text = "dropped message %d to %s: messages to it were lost, and its monitors are yet to hear that"
+        else:
+            text = "dropped message %d to %s: it was reported dead when the link was lost; monitor it again to reach it"
+        self._log(logging.WARNING if self._dropped == 1 else logging.DEBUG, text, self._dropped, self._port.id)
 
 
 class RemotePort(Watch):
@@ -133,6 +145,11 @@ class RemotePort(Watch):
         self.late: Sequence[Job] = ()
         """Monitors that came meanwhile: they will hear the same."""
 
+    @property
+    def can_be_shunned(self) -> bool:
+        """Whether no other port will ever have its name."""
+        return ids.is_unique_name(self.name)
+
     def append(self, message: Message) -> None:
         """Send a message; the mailbox's part in ``snd``."""
         self._peer.post([self.name, *message])
@@ -143,7 +160,9 @@ class RemotePort(Watch):
         Raises:
             LinkBusy: Too much is unsent; nothing was sent.
         """
-        if self.mailbox is self:  # not shunned
+        if self.mailbox is not self:
+            self.mailbox.append(message)  # nothing gets there
+        else:
             self._peer.check_room()
             self._peer.send([self.name, *message])
 
@@ -215,7 +234,6 @@ class RemotePorts:
         self.scheduler = scheduler
         self._ports: dict[str, RemotePort] = {}
         self._sweep_at = MAX_REMOTE_PORTS
-        self._dropped = _Dropped(peer.node, scheduler)
         self._are_shunned = False  # all that were not monitored anew
         self._orphans: dict[RemotePort, None] = {}  # in the order they were spawned
 
@@ -231,7 +249,7 @@ class RemotePorts:
                 # Where most are needed, looking at all of them for each new one would be quadratic.
                 self._sweep_at = max(MAX_REMOTE_PORTS, 2 * len(self._ports))
             port = self._ports[name] = RemotePort(self._peer, self, name)
-            port.is_shunned = self._are_shunned and bool(name)
+            port.is_shunned = self._are_shunned and port.can_be_shunned
             self.settle(port)
             self.scheduler.ports[port.id] = port  # type: ignore[assignment]  # see RemotePort
         return port
@@ -240,7 +258,7 @@ class RemotePorts:
         """One of them died: tell who monitors it."""
         port = self._ports.get(name)
         if port is not None and name:
-            port.is_shunned = self._are_shunned
+            port.is_shunned = self._are_shunned and port.can_be_shunned
             port.is_spawned = False
             self._tell(reason, [port])
 
@@ -259,20 +277,21 @@ class RemotePorts:
 
         Args:
             reason: Why.
-            shun: Whether they may be alive, and must not hear of us before they are monitored anew; else
-                only until the loss was reported.
+            shun: Whether they may be alive, and must not hear of us before they are monitored again, if their
+                names are theirs alone; else only until the loss was reported.
             was_up: Whether what was sent to them may have arrived.
         """
         monitored = [port for port in self._all() if port.monitors is not None]
         for port in monitored:
-            # What was to be spawned, but never was, is nobody to shun.
-            if shun and port.name and (was_up or not port.is_spawned):
-                port.is_shunned = True
-                if port.is_spawned:
+            if port.is_spawned:
+                if was_up:  # else it never was
+                    port.is_shunned = True
                     self._orphans[port] = None
-            port.is_spawned = False
+                port.is_spawned = False
+            elif shun and port.can_be_shunned:
+                port.is_shunned = True
         self._tell(reason, monitored)
-        if sum(port.is_shunned for port in self._all()) > MAX_SHUNNED_PORTS:
+        if shun and sum(port.is_shunned for port in self._all()) > MAX_SHUNNED_PORTS:
             self._shun_all()
         self._forget_idle()
 
@@ -304,7 +323,10 @@ class RemotePorts:
         """Let messages to a port go, or drop them."""
         is_shunned = port.is_shunned and port.monitors is None
         is_closed = port.name and (is_shunned or port.loss is not None)
-        port.mailbox = self._dropped if is_closed else port
+        if not is_closed:
+            port.mailbox = port
+        elif port.mailbox is port:
+            port.mailbox = _Closed(port, self.scheduler)
 
     def _shun_all(self) -> None:
         if not self._are_shunned:
@@ -312,7 +334,7 @@ class RemotePorts:
             text = "more than %d ports of %s were reported dead: all its ports are shunned until monitored anew"
             self.scheduler.log_soon(logging.WARNING, text, MAX_SHUNNED_PORTS, self._peer.node)
         for port in self._all():
-            if port.name and port.monitors is None:
+            if port.monitors is None and port.can_be_shunned:
                 port.is_shunned = True
                 self.settle(port)
 
@@ -350,7 +372,7 @@ class RemotePorts:
 
     def _is_idle(self, port: RemotePort) -> bool:
         """Return whether forgetting it changes nothing."""
-        is_usual = port.is_shunned == (self._are_shunned and bool(port.name)) and port.loss is None
+        is_usual = port.is_shunned == (self._are_shunned and port.can_be_shunned) and port.loss is None
         return is_usual and port.monitors is None and port not in self._orphans
 
     @property

@@ -33,6 +33,9 @@ WAIT = 10.0
 
 OUR_PROVIDER = (("provider", "aemp_gevent-0"),)
 
+UNIQUE = "aB3dE6gH9k1f"
+"""The name of a port as a node of ours makes it, which no other port will ever have."""
+
 MakeNode = Callable[..., Node]
 
 

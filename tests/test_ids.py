@@ -25,6 +25,19 @@ def test_uniqs_are_short_alphanumeric_and_all_different():
     assert set("".join(words)) <= set(string.ascii_letters + string.digits)
 
 
+@pytest.mark.parametrize(
+    "name", ["echo", "distributed", "coordinated", "1234567890ab", "ABCDEFGHIJ0", "aB3dE6gH9k", "a.3dE6gH9kf", ""]
+)
+def test_given_names_are_not_taken_for_unique_ones(name: str) -> None:
+    assert not ids.is_unique_name(name)
+
+
+def test_names_made_here_are_unique_ones() -> None:
+    for _ in range(300):
+        new = ids.port_names(ids.new_uniq())
+        assert all(ids.is_unique_name(new()) for _ in range(20))
+
+
 def test_port_names_never_repeat_and_carry_their_uniq():
     new_name = ids.port_names("uniq")
     names = [new_name() for _ in range(5000)]

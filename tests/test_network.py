@@ -17,7 +17,7 @@ from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, ListenE
 from aemp_gevent.network import PROVIDER, _checked
 from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
-from tests.networking import SECRET, Deaths, Inbox, MakeNode, RawListener, RawPeer, free_address, node_factory
+from tests.networking import SECRET, UNIQUE, Deaths, Inbox, MakeNode, RawListener, RawPeer, free_address, node_factory
 
 
 @pytest.fixture
@@ -133,9 +133,9 @@ def test_memory_of_nodes_that_are_gone_is_bounded(
     network._sweep_at = 5
     for number in range(60):
         died = Deaths()
-        with RawPeer.dial(node, f"worker/{number}").shake() as worker:
-            node.mon(f"worker/{number}#p", died)
-            assert worker.packet() == ["", "mon1", "p"]
+        with RawPeer.dial(node, f"worker/{number}", extras=(("uniq", "one"),)).shake() as worker:
+            node.mon(f"worker/{number}#{UNIQUE}", died)
+            assert worker.packet() == ["", "mon1", UNIQUE]
         died.wait()
     assert len(network.peers) < 40
     assert "worker/59" in network.peers

@@ -19,6 +19,7 @@ from aemp_gevent.node import Node
 from tests.helpers import on_hub, turns, wait_until
 from tests.networking import (
     OUR_PROVIDER,
+    UNIQUE,
     WAIT,
     Deaths,
     Inbox,
@@ -30,6 +31,9 @@ from tests.networking import (
 )
 
 PEER = "127.0.0.1:9"
+SAME = (*OUR_PROVIDER, ("uniq", "one process"))
+OTHER = (*OUR_PROVIDER, ("uniq", "another process"))
+PERL = (("provider", "AE-2.02"),)
 
 
 @pytest.fixture
@@ -159,21 +163,21 @@ def test_dead_stays_dead_until_it_is_monitored_anew(make_node: MakeNode) -> None
     node = make_node()
     died, again = Deaths(), Deaths()
     with RawListener() as listener:
-        port, other = f"{listener.id}#p", f"{listener.id}#other"
+        port, other = f"{listener.id}#{UNIQUE}", f"{listener.id}#other"
         node.mon(port, died)
-        with listener.accept().shake() as peer:
-            assert peer.packet() == ["", "mon1", "p"]
+        with listener.accept(extras=SAME).shake() as peer:
+            assert peer.packet() == ["", "mon1", UNIQUE]
         died.wait()
         for number in range(3):  # it does not even dial for it
             node.snd(port, "shunned", number)
         assert node.up_nodes() == []
         node.snd(other, "not shunned")
-        with listener.accept().shake() as peer:
+        with listener.accept(extras=SAME).shake() as peer:
             assert peer.packet() == ["other", "not shunned"]
             node.snd(port, "shunned")
             node.mon(port, again)
             node.snd(port, "alive")
-            assert peer.take(2) == [["", "mon1", "p"], ["p", "alive"]]
+            assert peer.take(2) == [["", "mon1", UNIQUE], [UNIQUE, "alive"]]
     again.wait()
 
 
@@ -556,10 +560,10 @@ def test_monitor_in_vain_does_not_bring_the_dead_to_life(make_node: MakeNode) ->
     """Its node cannot be reached at first, and then comes back as the same process."""
     node, died, again = make_node(), Deaths(), Deaths()
     with RawListener() as listener:
-        node_id, port = listener.id, f"{listener.id}#p"
+        node_id, port = listener.id, f"{listener.id}#{UNIQUE}"
         node.mon(port, died)
         with listener.accept(extras=incarnation("same")).shake() as peer:
-            assert peer.packet() == ["", "mon1", "p"]
+            assert peer.packet() == ["", "mon1", UNIQUE]
         died.wait()
     node.mon(port, again)
     assert again.wait()[0] == "transport_error"
@@ -570,7 +574,7 @@ def test_monitor_in_vain_does_not_bring_the_dead_to_life(make_node: MakeNode) ->
         assert peer.packet() == ["q", "not shunned"]
         node.mon(port, print).cancel()
         node.snd(port, "monitored anew")
-        assert peer.take(3) == [["", "mon1", "p"], ["", "mon0", "p"], ["p", "monitored anew"]]
+        assert peer.take(3) == [["", "mon1", UNIQUE], ["", "mon0", UNIQUE], [UNIQUE, "monitored anew"]]
 
 
 def test_nothing_follows_a_message_that_json_could_not_carry(make_node: MakeNode) -> None:
@@ -718,9 +722,6 @@ def incarnation(name: str) -> tuple[tuple[str, str], ...]:
 
 # --- dead stays dead ------------------------------------------------------------------------
 
-SAME = (*OUR_PROVIDER, ("uniq", "one process"))
-OTHER = (*OUR_PROVIDER, ("uniq", "another process"))
-
 
 def spawned(node: Node, peer: RawPeer) -> str:
     """Spawn a port at the peer, which notes it, and return its name."""
@@ -839,8 +840,8 @@ def test_past_the_bound_the_whole_node_is_shunned_port_by_port(
     with RawPeer.dial(node, extras=SAME).shake() as peer:
         deaths = [Deaths() for _ in range(101)]
         for number, died in enumerate(deaths):
-            node.mon(f"{PEER}#{number}", died)
-        node.snd(f"{PEER}#never-monitored", "hello")
+            node.mon(f"{PEER}#{UNIQUE}{number}", died)
+        node.snd(f"{PEER}#{UNIQUE}abc", "hello")
         peer.take(102)
     for died in deaths:
         died.wait()
@@ -848,29 +849,90 @@ def test_past_the_bound_the_whole_node_is_shunned_port_by_port(
     ports = node._network.peers[PEER].ports  # type: ignore[union-attr]
     assert len(ports._ports) <= 1, "each is remembered"
     with RawPeer.dial(node, extras=SAME).shake() as peer:
-        for name in ("7", "never-monitored", "unheard-of"):
-            node.snd(f"{PEER}#{name}", "to the dead")
-        with node.mon(f"{PEER}#8", print):
-            node.snd(f"{PEER}#8", "alive")
-            assert peer.take(2) == [["", "mon1", "8"], ["8", "alive"]]
-        assert peer.packet() == ["", "mon0", "8"]
+        for name in ("7", "abc", "def"):
+            node.snd(f"{PEER}#{UNIQUE}{name}", "to the dead")
+        with node.mon(f"{PEER}#{UNIQUE}8", print):
+            node.snd(f"{PEER}#{UNIQUE}8", "alive")
+            assert peer.take(2) == [["", "mon1", f"{UNIQUE}8"], [f"{UNIQUE}8", "alive"]]
+        assert peer.packet() == ["", "mon0", f"{UNIQUE}8"]
         ports._forget_idle()
-        node.snd(f"{PEER}#8", "still alive")
-        assert peer.packet() == ["8", "still alive"]
+        node.snd(f"{PEER}#{UNIQUE}8", "still alive")
+        assert peer.packet() == [f"{UNIQUE}8", "still alive"]
     wait_until(lambda: not node.up_nodes())
     with RawPeer.dial(node, extras=OTHER).shake() as peer:
-        node.snd(f"{PEER}#7", "alive")
-        assert peer.packet() == ["7", "alive"]
+        node.snd(f"{PEER}#{UNIQUE}7", "alive")
+        assert peer.packet() == [f"{UNIQUE}7", "alive"]
 
 
-def test_dropped_message_is_logged(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+def test_dropped_messages_are_logged_once_for_each_port_and_loss(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
-    node, died = make_node(), Deaths()
-    with RawPeer.dial(node, extras=SAME).shake():
-        node.mon(f"{PEER}#p", died)
-    died.wait()
-    node.snd(f"{PEER}#p", "lost words")
-    wait_until(lambda: "lost words" in caplog.text)
+    node = make_node()
+    ports = f"{PEER}#{UNIQUE}1", f"{PEER}#{UNIQUE}2"
+    for loss in (1, 2):
+        deaths = Deaths(), Deaths()
+        with RawPeer.dial(node, extras=SAME).shake() as peer:
+            wait_until(node.up_nodes)
+            for port, died in zip(ports, deaths, strict=True):
+                node.mon(port, died)
+            peer.take(2)
+        for died in deaths:
+            died.wait()
+        for number in range(3):
+            for port in ports:
+                node.snd(port, "card number", number)
+                node.snd_nowait(port, "card number", number)
+        node.snd(port, "marker")
+        dropped = f"dropped message 7 to {ports[1]}"
+        wait_until(lambda: sum(dropped in text for text in caplog.messages) == loss)  # noqa: B023  # run at once
+        warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING" and "dropped" in r.getMessage()]
+        assert len(warned) == 2 * loss
+        for port in ports:
+            assert sum(port in text and "monitor it again" in text for text in warned) == loss
+    assert "card number" not in caplog.text
+
+
+@pytest.mark.parametrize("extras", [SAME, OTHER, PERL, ()], ids=["same", "restarted", "perl", "another-program"])
+def test_port_with_a_given_name_is_reached_again_once_its_loss_was_reported(
+    make_node: MakeNode, extras: tuple[tuple[str, str], ...]
+) -> None:
+    """A name is the address of whoever holds it; nobody was told that it will never answer again."""
+    node = make_node()
+    first = SAME if extras == OTHER else extras
+    for name in ("echo", "distributed", "10", "Some::Service.1"):
+        with RawListener() as listener:
+            port, died = f"{listener.id}#{name}", Deaths()
+            node.mon(port, died)
+            with listener.accept(extras=first).shake() as peer:
+                assert peer.packet() == ["", "mon1", name]
+            assert died.wait()[0] == "transport_error"
+            node.snd(port, "hello")  # and has it dialled
+            with listener.accept(extras=extras).shake() as peer:
+                assert peer.packet() == [name, "hello"]
+
+
+@pytest.mark.parametrize("extras", [PERL, ()], ids=["perl", "another-program"])
+def test_peer_that_tells_no_incarnation_is_not_shunned(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, extras: tuple[tuple[str, str], ...]
+) -> None:
+    """Not even ports with names like ours, however many: but those that this node spawned are killed first."""
+    monkeypatch.setattr(aemp_gevent.remote, "MAX_SHUNNED_PORTS", 3)
+    node = make_node()
+    deaths = [Deaths() for _ in range(5)]
+    with RawPeer.dial(node, extras=extras).shake() as peer:
+        for number, died in enumerate(deaths):
+            node.mon(f"{PEER}#{UNIQUE}{number}", died)
+        peer.take(5)
+        orphan = spawned(node, peer)
+    for died in deaths:
+        died.wait()
+    with RawPeer.dial(node, extras=extras).shake() as peer:
+        assert [packet[:3] for packet in peer.take(2)] == [["", "kil1", orphan], ["", "mon1", orphan]]
+        node.snd(f"{PEER}#{orphan}", "to the dead")
+        for number in range(5):
+            node.snd(f"{PEER}#{UNIQUE}{number}", "hello")
+            assert peer.packet() == [f"{UNIQUE}{number}", "hello"]
 
 
 @pytest.mark.parametrize("how", ["unreachable", "JSON"])
@@ -949,7 +1011,7 @@ def linked_anew(node: Node, monkeypatch: pytest.MonkeyPatch) -> RawPeer:
     deaths = [Deaths() for _ in range(5)]
     with RawPeer.dial(node, extras=SAME).shake() as peer:
         for number, died in enumerate(deaths):
-            node.mon(f"{PEER}#{number}", died)
+            node.mon(f"{PEER}#{UNIQUE}{number}", died)
         peer.take(5)
     for died in deaths:
         died.wait()
@@ -963,7 +1025,7 @@ def test_port_spawned_on_a_wholly_shunned_node_is_reached(make_node: MakeNode, m
     with linked_anew(node, monkeypatch) as peer:
         name = spawned(node, peer)
         node.snd(f"{PEER}#{name}", "hello")
-        node.snd(f"{PEER}#other", "to the dead")
+        node.snd(f"{PEER}#{UNIQUE}", "to the dead")
         assert peer.packet() == [name, "hello"]
         assert peer.answers()
 
@@ -975,7 +1037,7 @@ def test_ports_monitored_for_a_moment_are_forgotten_on_a_wholly_shunned_node(
     node = make_node()
     with linked_anew(node, monkeypatch) as peer:
         for number in range(200):
-            node.mon(f"{PEER}#moment{number}", print).cancel()
+            node.mon(f"{PEER}#{UNIQUE}f{number}", print).cancel()
         assert len(node._network.peers[PEER].ports._ports) < 60  # type: ignore[union-attr]
         peer.take(400)
 
@@ -987,10 +1049,10 @@ def test_monitor_that_was_cancelled_before_the_link_is_up_opens_no_port(
     monkeypatch.setattr(aemp_gevent.peer, "_FIRST_RETRY_SECONDS", 0.02)
     node, died = make_node(), Deaths()
     with RawListener() as listener:
-        port, other = f"{listener.id}#p", f"{listener.id}#other"
+        port, other = f"{listener.id}#{UNIQUE}", f"{listener.id}#other"
         node.mon(port, died)
         with listener.accept(extras=SAME).shake() as peer:
-            assert peer.packet() == ["", "mon1", "p"]
+            assert peer.packet() == ["", "mon1", UNIQUE]
         died.wait()
         if how == "in vain":
             listener.close()
@@ -1003,7 +1065,7 @@ def test_monitor_that_was_cancelled_before_the_link_is_up_opens_no_port(
             again = listener.accept(extras=SAME)
         with again.shake():
             if how != "in vain":
-                assert again.take(2) == [["", "mon1", "p"], ["", "mon0", "p"]]
+                assert again.take(2) == [["", "mon1", UNIQUE], ["", "mon0", UNIQUE]]
             node.snd(port, "to the dead")
             node.snd(other, "alive")
             assert again.packet() == ["other", "alive"]
@@ -1044,11 +1106,11 @@ def test_port_is_watched_anew_after_a_message_that_json_could_not_carry(make_nod
 def test_replies_do_not_reach_a_port_that_was_reported_dead(make_node: MakeNode) -> None:
     node, died = make_node(), Deaths()
     with RawPeer.dial(node, extras=SAME).shake() as peer:
-        node.mon(f"{PEER}#p", died)
-        assert peer.packet() == ["", "mon1", "p"]
+        node.mon(f"{PEER}#{UNIQUE}", died)
+        assert peer.packet() == ["", "mon1", UNIQUE]
     died.wait()
     with RawPeer.dial(node, extras=SAME).shake() as peer:
-        for reply_to in ("p", "q"):
+        for reply_to in (UNIQUE, "q"):
             peer.send(["", "time", f"{PEER}#{reply_to}", "now"])
         assert peer.packet()[:2] == ["q", "now"]
 

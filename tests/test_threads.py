@@ -26,7 +26,7 @@ from aemp_gevent.threads import Doorbell, doorbell_of, get_ident
 from tests.helpers import on_hub, turns, wait_until
 from tests.injecting import Injector, StoppedThread
 from tests.native import threading
-from tests.networking import WAIT, Deaths, Inbox, RawListener, RawPeer, line_of, node_factory, process
+from tests.networking import UNIQUE, WAIT, Deaths, Inbox, RawListener, RawPeer, line_of, node_factory, process
 from tests.settling import settle
 
 
@@ -459,9 +459,9 @@ def test_a_port_reported_dead_gets_nothing_that_was_handed_over_before_that(make
         peer = RawPeer.dial(a, listener.id, extras=same).shake()
         wait_until(a.up_nodes)
         deaths = Deaths()
-        port = f"{peer.name}#p"
+        port = f"{peer.name}#{UNIQUE}"
         a.mon(port, deaths)
-        assert peer.packet() == ["", "mon1", "p"]
+        assert peer.packet() == ["", "mon1", UNIQUE]
 
         def lose():
             thread = threading.Thread(target=a.snd, args=(port, "lost"))

@@ -36,6 +36,7 @@ from tests.native import sleep
 from tests.networking import (
     OUR_PROVIDER,
     SECRET,
+    UNIQUE,
     Deaths,
     Inbox,
     MakeNode,
@@ -647,17 +648,17 @@ def test_new_incarnation_is_believed_to_be_alive(make_node: MakeNode) -> None:
     """What was believed dead of the old process is forgotten."""
     node, died = make_node(), Deaths()
     with RawPeer.dial(node, extras=incarnation("first")).shake() as first:
-        node.mon("127.0.0.1:9#p", died)
-        assert first.packet() == ["", "mon1", "p"]
+        node.mon(f"127.0.0.1:9#{UNIQUE}", died)
+        assert first.packet() == ["", "mon1", UNIQUE]
     assert died.wait()[0] == "transport_error"
     with RawPeer.dial(node, extras=incarnation("first")).shake() as same:
-        node.snd("127.0.0.1:9#p", "shunned")
+        node.snd(f"127.0.0.1:9#{UNIQUE}", "shunned")
         node.snd("127.0.0.1:9#q", "not shunned")
         assert same.packet() == ["q", "not shunned"]
     wait_until(lambda: not node.up_nodes())
     with RawPeer.dial(node, extras=incarnation("second")).shake() as other:
-        node.snd("127.0.0.1:9#p", "alive")
-        assert other.packet() == ["p", "alive"]
+        node.snd(f"127.0.0.1:9#{UNIQUE}", "alive")
+        assert other.packet() == [UNIQUE, "alive"]
 
 
 PROCESS = """
