@@ -94,6 +94,15 @@ def test_json_has_no_bytes_and_the_sender_is_told_where_they_are(node: Node) -> 
         assert peer.packet() == ["p", "tag", {"x": ["y"]}]
 
 
+@pytest.mark.parametrize("value", [-(2**63) - 1, -(2**64), {-(2**63) - 1: 0}], ids=repr)
+def test_ints_that_perl_would_take_for_others_are_refused(node: Node, value: object) -> None:
+    with RawPeer.dial(node, "perl", extras=PERL, framing="cbor").shake() as peer:
+        with pytest.raises(UnencodableMessageError, match=r"element 1, key 'x', element 0 (is|has the key) .* 64 bits"):
+            node.snd("perl#p", "tag", {"x": [value]})
+        node.snd("perl#p", -(2**63), 2**64 - 1)
+        assert peer.packet() == ["p", -(2**63), 2**64 - 1]
+
+
 def test_each_direction_has_its_own_framing(node: Node) -> None:
     """Each side sends in the first framing of the other's list that it has."""
     inbox = Inbox(node)

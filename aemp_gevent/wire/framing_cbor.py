@@ -45,13 +45,14 @@ _REFUSALS = (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError, Recurs
 # packets of 80 bytes: 385 ns a packet with 256, 450 with 64, 850 with the default of 4096.
 _READ_SIZE = 256
 
-# What fits without a tag.
-_MIN_INT, _MAX_INT = -(2**64), 2**64 - 1
+# CBOR itself goes down to -2**64. But Perl has no such number, and CBOR::XS takes it for another one without a
+# word: -2**63 - 1 arrives as 2**63 - 1. So what cannot go over msgpack cannot go over CBOR.
+_MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
 
 
 def _objection(value: object) -> str | None:
     if isinstance(value, int) and not _MIN_INT <= value <= _MAX_INT:
-        return "is an int of more than 64 bits, which CBOR can carry only as a tagged one"
+        return "is an int of more than 64 bits, which CBOR cannot carry to every program"
     return lone_surrogate(value)
 
 
@@ -62,7 +63,7 @@ _RULES = Rules(framing="CBOR", scalars=_KEYS | {bytearray, memoryview}, keys=_KE
 
 def _encode_int(encoder: cbor2.CBOREncoder, value: int) -> None:
     if not _MIN_INT <= value <= _MAX_INT:
-        raise ValueError("a large int")  # cbor2 would tag it; _refuse() finds the words
+        raise ValueError("a large int")  # _refuse() finds the words
     encoder.encode_int(value)
 
 

@@ -14,7 +14,7 @@ from aemp_gevent.errors import UnencodableMessageError
 from aemp_gevent.limits import Limits
 from aemp_gevent.wire.framing import FRAMINGS
 
-INTS = {"msgpack": (-(2**63), 2**64 - 1), "cbor": (-(2**64), 2**64 - 1), "json": (-(10**4000), 10**4000)}
+INTS = {"msgpack": (-(2**63), 2**64 - 1), "cbor": (-(2**63), 2**64 - 1), "json": (-(10**4000), 10**4000)}
 
 
 class RefusedError(Exception):
