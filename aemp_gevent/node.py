@@ -719,6 +719,23 @@ class Node(DirectoryNode):
             raise SpawnRefusedError("this node is secure, and runs nothing for others")
         return spawning.find_for_peer(name, settings.allow_spawn)
 
+    def function_for(self, caller: str | None, name: object) -> Handler:
+        """Return the function of this name if the node whose call is served may have it run here.
+
+        Args:
+            caller: That node's ID; None: it is not known, and may run nothing.
+            name: As it came.
+
+        Raises:
+            SpawnRefusedError: It may not, or there is none.
+        """
+        if caller == self._id:  # and no former one, which a peer might take
+            return self._requests.find_function(None, name)
+        peer = self._network.known_peer(caller) if self._network is not None and caller is not None else None
+        if peer is None:
+            raise SpawnRefusedError("functions are run only for calls, which say whose they are: use call()")
+        return self._requests.find_function(peer, name)
+
     def take_call(self, peer: Peer | None, header: Any, name: str, message: Message) -> None:
         """Give a call to the port of this name; whoever monitors one that is not there hears of that."""
         port = self.find_port(name)

@@ -118,6 +118,16 @@ def call_being_served() -> ReplyPort | None:
     return getattr(getcurrent(), "aemp_call", None)
 
 
+def caller_of_call() -> str | None:
+    """Return the ID of the node whose call this greenlet serves; None: none, or one that does not prove whose it is.
+
+    The node port has checked that a peer's call has a reply port of that peer. What came as a usual message,
+    with a reply port at its end, may name any.
+    """
+    call = call_being_served()
+    return call.partition("#")[0] if isinstance(call, ReplyPort) else None
+
+
 def time_left(reply: str | None = None) -> float | None:
     """Return the seconds for which somebody still waits for the answer to a call; 0 when nobody does any more.
 

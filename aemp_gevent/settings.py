@@ -106,7 +106,8 @@ class Settings:
             ``etcd://host:2379,host2:2379/prefix`` is etcd v3, ``etcds://`` the same over TLS. All
             nodes of a network say the same. The form in full is in the how-to about etcd.
         allow_spawn: Shell patterns for the dotted names of functions that peers may spawn and
-            call besides ``@spawnable`` ones; modules that match are imported on demand.
+            call besides ``@spawnable`` ones; modules that match are imported on demand. A pattern covers the
+            functions that a module defines, and nothing that it imports.
         allow_eval: Whether peers may run any code here with the ``eval`` request.
         allow_relay: Whether ``snd`` requests of peers may make this node dial others.
         secure: Refuse spawns, function requests and ``eval`` of all peers, whatever else

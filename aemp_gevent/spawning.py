@@ -4,6 +4,12 @@
 A peer may run only what somebody here allowed: functions marked ``@spawnable``, and
 names that an ``allow_spawn`` pattern of the settings covers; only for the latter is a
 module imported on demand. This node itself may spawn anything.
+
+**What a pattern covers** are the functions that a module *defines*, under their own names. A
+module is full of other things: modules that it imports, functions of theirs, classes, instances,
+and what hangs on all of these. So a name from a peer is never followed from attribute to
+attribute: it is a module's name and one name in that module's namespace, and what stands there
+must say itself that it was defined there. Whatever else is to be run is marked.
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, TypeVar, overload
 
 from aemp_gevent.callbacks import check_callable
@@ -38,20 +45,31 @@ def spawnable(what: Any, /) -> Any:
     instance the name under which Perl nodes know it). A function of the program's main
     module goes by the name under which others would import it, ``program.function``,
     as well as by ``__main__.function``.
+
+    No pattern of ``allow_spawn`` covers the static functions of a class: mark those.
+
+    Raises:
+        TypeError: It is a builtin, such as ``os.system``.
     """
     if isinstance(what, str):
 
         def mark(function: F) -> F:
-            check_callable("spawnable()", function)
+            _check_markable(function)
             _spawnable[what] = function
             return function
 
         return mark
-    check_callable("spawnable()", what)
+    _check_markable(what)
     _spawnable[f"{what.__module__}.{what.__qualname__}"] = what
     if what.__module__ == "__main__":
         _spawnable[f"{_main_module_name()}.{what.__qualname__}"] = what
     return what
+
+
+def _check_markable(function: object) -> None:
+    check_callable("spawnable()", function)
+    if isinstance(function, BuiltinFunctionType):
+        raise TypeError(f"{function!r} is a builtin, which other nodes must not call: mark a function that calls it")
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -116,12 +134,37 @@ def find_for_us(name: str) -> Callable[..., Any]:
     return marked if marked is not None else _import(name)
 
 
+def _defined_function(name: str) -> Callable[..., Any] | None:
+    """Return the function of a dotted name, importing its module, if that module defines it under this name."""
+    module_name, _, attribute = name.rpartition(".")
+    packages = [] if module_name == "__main__" else module_name.split(".")
+    if not all(map(_is_plain, (*packages, attribute))):
+        return None
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # as in _import()
+        return None
+    found = vars(module).get(attribute)  # not getattr(), which a module can answer with code of its own
+    # An exact type: proxies, mocks and partials can claim any __module__.
+    if type(found) is not FunctionType or (found.__module__, found.__qualname__) != (module_name, attribute):
+        return None
+    return found
+
+
+def _is_plain(word: str) -> bool:
+    """Return whether a part of a dotted name is an identifier without a meaning to Python itself, as dunders have."""
+    return word.isidentifier() and not (word.startswith("__") and word.endswith("__"))
+
+
 def find_for_peer(name: object, allowed: Sequence[str]) -> Callable[..., Any]:
     """Return the function of this name if a peer may call it.
 
     Args:
         name: What the peer sent.
-        allowed: ``allow_spawn``: shell patterns for dotted names, such as ``"shop.*"``.
+        allowed: ``allow_spawn``: shell patterns for dotted names, such as ``"shop.*"``. They cover functions
+            that a module defines, and nothing that it imports.
 
     Raises:
         SpawnRefusedError: It may not, or there is none; the text does not tell which modules exist.
@@ -131,8 +174,10 @@ def find_for_peer(name: object, allowed: Sequence[str]) -> Callable[..., Any]:
         if marked is not None:
             return marked
         if any(fnmatchcase(name, pattern) for pattern in allowed):
-            return _import(name)
+            found = _defined_function(name)
+            if found is not None:
+                return found
     raise SpawnRefusedError(
-        f"{reprlib.repr(name)} is not allowed here: mark it @spawnable, or cover it with allow_spawn "
-        "(the name of a script's function is FILE.function)"
+        f"{reprlib.repr(name)} is not allowed here: mark it @spawnable, or cover it with allow_spawn, which is for "
+        "functions that a module defines (the name of a script's function is FILE.function)"
     )

@@ -8,6 +8,7 @@ which answers, links and deaths may arrive: how many is drawn from a seed.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,6 +112,11 @@ def nothing() -> None:
     """Be spawned."""
 
 
+def root(number: int) -> float:
+    """Be called by a pool."""
+    return math.sqrt(number)
+
+
 class World:
     """Two nodes with a link, and a server on each.
 
@@ -119,7 +125,7 @@ class World:
 
     def __init__(self, make_node: MakeNode) -> None:
         self.node = make_node()
-        self.other = make_node("127.0.0.1:0", self.node.NODE(), allow_spawn=["math.*"])
+        self.other = make_node("127.0.0.1:0", self.node.NODE(), allow_spawn=[f"{__name__}.*"])
         self.here, self.there = (self.serve(node) for node in (self.node, self.other))
         self.node.call(self.there, "add", 1, 2)
         self.entry = self.node.db_set("family", "key", 1)
@@ -211,7 +217,7 @@ class World:
 
     def pool(self) -> None:
         with RemotePool([self.other.NODE(), self.node.NODE()], node=self.node) as pool:
-            assert pool.map("math.sqrt", [1, 4, 9]) == [1, 2, 3]
+            assert pool.map(f"{__name__}.root", [1, 4, 9]) == [1, 2, 3]
 
     def wait_for_deaths(self) -> None:
         port = self.other.port()

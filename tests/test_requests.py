@@ -444,7 +444,8 @@ def test_module_of_a_requested_function_is_not_imported_on_the_hub(
     """An import takes its time, and may block."""
     name = "imported_for_a_request"
     (tmp_path / f"{name}.py").write_text(
-        "import gevent\ncalled = []\non_hub = gevent.getcurrent() is gevent.get_hub()\nf = called.append\n"
+        "import gevent\ncalled = []\non_hub = gevent.getcurrent() is gevent.get_hub()\n"
+        "def f(number):\n    called.append(number)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     node = make_node(allow_spawn=[f"{name}.*"])

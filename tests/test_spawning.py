@@ -10,12 +10,15 @@ from uuid import uuid4
 import gevent
 import pytest
 from gevent.event import Event
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aemp_gevent import spawning
 from aemp_gevent.context import SELF
 from aemp_gevent.errors import InvalidPortError, NoPortContextError, PortExistsError, SpawnRefusedError
 from aemp_gevent.receive import receive
 from aemp_gevent.spawning import find_for_peer, find_for_us, spawnable
+from tests import trap_module
 from tests.helpers import wait_until
 from tests.settling import PortLike, settle
 
@@ -189,6 +192,102 @@ def test_a_peer_cannot_have_a_module_imported_that_nothing_covers(tmp_path, monk
     with pytest.raises(SpawnRefusedError):
         find_for_peer("never_import_me.f", ["other.*"])
     assert "never_import_me" not in sys.modules
+
+
+TRAPS = trap_module.__name__
+COVERED = {f"{TRAPS}.{name}" for name in trap_module.COVERED}
+
+
+@pytest.mark.parametrize("name", sorted(COVERED))
+def test_a_pattern_covers_the_functions_that_a_module_defines(name):
+    assert find_for_peer(name, [f"{TRAPS}.*"]) is vars(trap_module)[name.rpartition(".")[2]]
+
+
+@pytest.mark.parametrize("attribute", sorted(set(dir(trap_module)) - set(trap_module.COVERED) - {"twice"}))
+def test_a_pattern_covers_nothing_else_of_a_module(attribute):
+    with pytest.raises(SpawnRefusedError):
+        find_for_peer(f"{TRAPS}.{attribute}", [f"{TRAPS}.*"])
+
+
+@given(st.data())
+def test_no_path_of_attributes_leads_out_of_a_covered_module(data):
+    found, words = trap_module, [TRAPS]
+    for _ in range(data.draw(st.integers(1, 5), "steps")):
+        words.append(data.draw(st.sampled_from(sorted({*dir(found), "system", "__globals__", "__class__"})), "step"))
+        try:
+            found = getattr(found, words[-1])
+        except Exception:  # noqa: BLE001  # anything may be in the way
+            break
+    name = ".".join(words)
+    try:
+        function = find_for_peer(name, ["*"])
+    except SpawnRefusedError:
+        assert name not in COVERED
+    else:
+        assert function.__module__ == TRAPS
+        assert f"{TRAPS}.{function.__qualname__}" == name
+
+
+def test_another_name_of_a_covered_module_reaches_nothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "shop.modules", trap_module)
+    with pytest.raises(SpawnRefusedError):
+        find_for_peer("shop.modules.worker", ["shop.*"])
+
+
+@pytest.mark.parametrize("module", ["__main__", "__init__"])
+def test_a_peer_cannot_run_a_package_once_more(module, tmp_path, monkeypatch):
+    (tmp_path / "run_me_once").mkdir()
+    (tmp_path / "run_me_once" / "__init__.py").touch()
+    (tmp_path / "run_me_once" / f"{module}.py").write_text("def f(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SpawnRefusedError):
+        find_for_peer(f"run_me_once.{module}.f", ["run_me_once.*"])
+    assert f"run_me_once.{module}" not in sys.modules
+
+
+def test_a_function_of_the_main_module_can_be_covered(monkeypatch):
+    main = types.ModuleType("__main__")
+    exec("def frob(): ...", vars(main))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert find_for_peer("__main__.frob", ["__main__.*"]) is main.frob
+    with pytest.raises(SpawnRefusedError):
+        find_for_peer("__main__.__builtins__", ["__main__.*"])
+
+
+def test_what_a_marked_function_is_called_elsewhere_is_refused(marks):
+    """A mark is for the names that it gives, and not for those under which other modules import the function."""
+    spawnable(trap_module.worker)
+    spawnable("Shop::worker")(trap_module.worker)
+    assert find_for_peer("Shop::worker", ()) is trap_module.worker
+    for name in (f"{TRAPS}.alias", "Shop::worker.__globals__", f"{TRAPS}.worker.__call__"):
+        with pytest.raises(SpawnRefusedError):
+            find_for_peer(name, [f"{TRAPS}.*", "Shop::*"])
+
+
+@pytest.mark.parametrize("mark", [spawnable, spawnable("Shop::system")], ids=["its-name", "another-name"])
+def test_a_builtin_cannot_be_marked(mark, marks):
+    with pytest.raises(TypeError, match="is a builtin, which other nodes must not call: mark a function that calls it"):
+        mark(trap_module.system)
+    assert marks == {}
+
+
+@pytest.mark.parametrize("is_below", [True, False], ids=["below", "above"])
+def test_a_static_function_can_be_marked(is_below, marks):
+    class Shop:
+        if is_below:
+
+            @staticmethod
+            @spawnable("Shop.open")
+            def open():
+                return "open"
+        else:
+
+            @spawnable("Shop.open")
+            @staticmethod
+            def open():
+                return "open"
+
+    assert find_for_peer("Shop.open", ())() == Shop.open() == "open"
 
 
 # --- spawning on this node ----------------------------------------------------

@@ -18,6 +18,7 @@ from gevent.pool import Pool
 from aemp_gevent import PortDied, RemoteError, default_node, ids, spawnable, spawning
 from aemp_gevent.context import require_port
 from aemp_gevent.local import LocalNode
+from aemp_gevent.serving import caller_of_call
 
 WORKER = "aemp_gevent.toolkit.pool_worker"
 
@@ -164,10 +165,9 @@ def pool_worker(pool: str) -> None:
     me = port.id
     node.mon_guard(me, node.mon(pool, lambda *_reason: node.kil(me)))
 
-    is_ours = ids.node_of(pool) == node.NODE()
-
     def apply(name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        find = spawning.find_for_us if is_ours else node.function_for_peers
-        return find(name)(*args, **kwargs)
+        # By who calls, and not by whose pool it is: that is what the peer says who spawned the worker, and whoever
+        # knows a worker's ID can call it.
+        return node.function_for(caller_of_call(), name)(*args, **kwargs)
 
     node.serve(me, apply=apply)

@@ -62,11 +62,51 @@ def pool(make_pool: Callable[..., RemotePool], nodes: list[str]) -> RemotePool:
     return make_pool(nodes, workers=2)
 
 
+def worker_of(make_node: MakeNode, node: Node, **settings: Any) -> tuple[Node, str]:
+    """Return another node, and a port on it that is a worker of a pool that it says is its own."""
+    there = make_node("127.0.0.1:0", secret=SECRET, **settings)
+    lie = there.port()
+    worker = there.spawn(there.NODE(), "aemp_gevent.toolkit.pool_worker", lie)
+    node.call(worker, "apply", "Some::Name", [1], {}, timeout=WAIT)
+    return there, worker
+
+
 def processes(node_process: Callable[..., NodeProcess], count: int) -> list[NodeProcess]:
     started = [node_process() for _ in range(count)]
     for process in started:
         process.run(f"import aemp_gevent.toolkit, {F}")
     return started
+
+
+# --- who may have what run ----------------------------------------------------------
+
+
+def test_a_peer_that_calls_a_worker_of_another_nodes_pool_runs_only_what_it_may(make_node, node):
+    """Whoever spawns a worker says whose pool it is for, and anybody may know a worker's ID."""
+    _there, worker = worker_of(make_node, node)
+    for name in (f"{F}.forbidden", "os.getpid"):
+        with pytest.raises(RemoteError, match="is not allowed here"):
+            node.call(worker, "apply", name, [], {}, timeout=WAIT)
+
+
+def test_a_peer_that_may_spawn_nothing_has_no_worker_run_anything(make_node, node):
+    there, worker = worker_of(make_node, node)
+    there.reload(secret=SECRET, rules=[{"peer": "*", "spawn": False}])
+    with pytest.raises(RemoteError, match="run nothing here"):
+        node.call(worker, "apply", "Some::Name", [1], {}, timeout=WAIT)
+    assert there.refusals["spawn"] == 1
+    assert there.call(worker, "apply", "Some::Name", [1], {}, timeout=WAIT) == 2, "this node itself may"
+
+
+def test_a_message_that_only_looks_like_a_call_has_nothing_run(make_node, node):
+    """It may name any port for the answer, one of the worker's own node for instance."""
+    there, worker = worker_of(make_node, node)
+    answers: list[Any] = []
+    reply = there.port(lambda *message: answers.append(message))
+    there.mon(reply, lambda *reason: answers.append(reason))
+    node.snd(worker, "apply", "os.getpid", [], {}, reply)
+    wait_until(lambda: answers, within=WAIT)
+    assert "use call()" in answers[0][1]
 
 
 # --- gevent's interface -------------------------------------------------------------
