@@ -20,6 +20,7 @@ may be this node itself. Who dials, and what is a link, is :mod:`aemp_gevent.net
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import logging
 import os
 import random
@@ -120,9 +121,17 @@ class _Pause:
 
 
 class Candidate:
-    """One place where a seed may be."""
+    """One place where a seed may be.
 
-    def __init__(self, now: float) -> None:
+    Args:
+        endpoints: Where to dial it.
+        now: On the monotonic clock.
+    """
+
+    def __init__(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
+        self.endpoints = endpoints
+        self.order = _order(endpoints)
+        """What candidates are sorted by; computed once, because it parses addresses."""
         self.node = ""
         """Who answered there last; ``""``: nobody yet."""
         self.is_own = False
@@ -156,6 +165,8 @@ class Seed:
         """Whether it is a host name or a folder, and so may be many nodes."""
         self._is_folder = is_name and ids.parse_endpoint(text).is_folder
         self.candidates: dict[tuple[Endpoint, ...], Candidate] = {}
+        """By where they are, and in their order, which is the same on all nodes."""
+        self._dialled: dict[Candidate, None] = {}  # those that are being dialled
         self.chosen: list[str] = []
         """The nodes to which links are kept, and are up."""
         self._host = host
@@ -171,20 +182,20 @@ class Seed:
             # Those who lost a node that is gone from a folder need not wait to see who has come next.
             if monotonic() >= self._ask_at or (self._is_folder and not all(map(self._is_up, self.chosen))):
                 self._ask()
+                self._forget()
             if not self.is_name and self.is_own:
                 self._tell_chosen()
                 return  # all nodes of a network may be given the same list
             self._choose()
             self._tell_chosen()
-            self._forget()
             self._host.wait_for_change(max(0.001, self._try_more() - monotonic()))
 
     @property
     def is_own(self) -> bool:
         """Whether this node itself is the seed, or, behind a name, one of the first that live."""
         before = 0
-        for candidate in self._in_order():
-            if candidate.is_own:
+        for candidate in self.candidates.values():
+            if candidate.is_own or before >= self._wanted:
                 return before < self._wanted
             before += candidate.failures < _DEAD_FAILURES or self._is_up(candidate.node)
         return False
@@ -194,7 +205,8 @@ class Seed:
         """Whether there are as many links as there can be, as far as has been tried."""
         if not self.candidates or len(self.chosen) >= self._wanted:
             return bool(self.candidates)
-        first = [candidate for candidate in self._in_order() if not candidate.is_own][: self._wanted]
+        others = (candidate for candidate in self.candidates.values() if not candidate.is_own)
+        first = itertools.islice(others, self._wanted)
         return all(candidate.node in self.chosen or candidate.failures for candidate in first)
 
     # --- where it may be ---
@@ -203,9 +215,9 @@ class Seed:
         """See where the seed may be; when nobody can tell, all is as it was."""
         now = monotonic()
         try:
+            found: list[tuple[Endpoint, ...]]
             if self.is_name:
-                everywhere: list[tuple[Endpoint, ...]] = [(endpoint,) for endpoint in resolve_all(self.text)]
-                found = sorted(everywhere, key=_order)[:MAX_CANDIDATES]
+                found = [(endpoint,) for endpoint in resolve_all(self.text)]
             else:
                 found = [ids.endpoints(resolve_node(self.text))]
         except (AempError, OSError) as error:
@@ -214,14 +226,20 @@ class Seed:
             return
         self._pause.reset()
         self._ask_at = now + self._interval()
+        self._take(found, now)
+
+    def _take(self, found: Iterable[tuple[Endpoint, ...]], now: float) -> None:
+        """Keep the candidates that were found, in their order; only those that are new cost more than a look-up."""
         own = {endpoint for address in self._host.addresses() for endpoint in ids.endpoints(address)}
-        if not self.is_name or self._is_folder:
-            self.candidates = {where: old for where, old in self.candidates.items() if where in found}
-        for endpoints in found:
-            candidate = self.candidates.setdefault(endpoints, Candidate(now))
+        known = self.candidates
+        every = {where: known.get(where) or Candidate(where, now) for where in found}
+        named = dict(sorted(every.items(), key=_order_of)[:MAX_CANDIDATES])
+        for candidate in named.values():
             candidate.seen = now
             candidate.node = candidate.node or self._node
-            candidate.is_own = candidate.is_own or not set(endpoints).isdisjoint(own)
+            candidate.is_own = candidate.is_own or not own.isdisjoint(candidate.endpoints)
+        is_whole = not self.is_name or self._is_folder
+        self.candidates = named if is_whole else dict(sorted({**known, **named}.items(), key=_order_of))
 
     def _interval(self) -> float:
         """Return how long to wait before asking once more; not all nodes ask in step."""
@@ -243,11 +261,12 @@ class Seed:
     def _choose(self) -> None:
         """Keep to the nodes that are up; take others in the order of their addresses where some are missing."""
         lost = [node for node in self.chosen if not self._is_up(node)]
-        self.chosen = [node for node in self.chosen if node not in lost]
+        if lost:
+            self.chosen = [node for node in self.chosen if node not in lost]
+            for candidate in self.candidates.values():
+                if candidate.node in lost:  # and all others have lost it, too: not in step
+                    candidate.due = monotonic() + candidate.pause.next()
         for candidate in self.candidates.values():
-            if candidate.node in lost:  # and all others have lost it, too: not in step
-                candidate.due = monotonic() + candidate.pause.next()
-        for candidate in self._in_order():
             if len(self.chosen) >= self._wanted:
                 break
             if candidate.node not in self.chosen and self._is_up(candidate.node):
@@ -256,9 +275,6 @@ class Seed:
     def _is_up(self, node: str) -> bool:
         return is_up(self._host, node)
 
-    def _in_order(self) -> list[Candidate]:
-        return [self.candidates[endpoints] for endpoints in sorted(self.candidates, key=_order)]
-
     def _try_more(self) -> float:
         """Dial as many candidates as nodes are missing; return when to look again."""
         now = monotonic()
@@ -266,35 +282,34 @@ class Seed:
         missing = self._wanted - len(self.chosen)
         if missing <= 0:
             return look_at
-        fresh = [
-            candidate.tried + _HEDGE_SECONDS
-            for candidate in self.candidates.values()
-            if candidate.is_tried and now - candidate.tried < _HEDGE_SECONDS
-        ]
+        fresh = [each.tried + _HEDGE_SECONDS for each in self._dialled if now - each.tried < _HEDGE_SECONDS]
         missing -= len(fresh)
         look_at = min([look_at, *fresh])
-        for endpoints in sorted(self.candidates, key=_order):
-            candidate = self.candidates[endpoints]
+        for candidate in self.candidates.values():
+            if missing <= 0:
+                break  # there is another look when one of these has answered, or has taken too long
             if candidate.is_own or candidate.is_tried or self._is_up(candidate.node):
                 continue
             if candidate.due > now:
                 look_at = min(look_at, candidate.due)
-            elif missing > 0:
-                missing -= 1
-                candidate.is_tried = True
-                candidate.tried = now
-                look_at = min(look_at, now + _HEDGE_SECONDS)
-                self._tries.spawn(self._try, endpoints, candidate)
+                continue
+            missing -= 1
+            candidate.is_tried = True
+            candidate.tried = now
+            self._dialled[candidate] = None
+            look_at = min(look_at, now + _HEDGE_SECONDS)
+            self._tries.spawn(self._try, candidate)
         return look_at
 
-    def _try(self, endpoints: tuple[Endpoint, ...], candidate: Candidate) -> None:
+    def _try(self, candidate: Candidate) -> None:
         """Dial a candidate, and wait for the outcome: which node it is is known from its greeting."""
         settings = self._host.settings
         patience = settings.handshake_timeout if self.is_name else settings.monitor_timeout
         try:
-            link = self._host.dial_address(endpoints, patience)
+            link = self._host.dial_address(candidate.endpoints, patience)
         except (AempError, OSError) as error:
-            _log.info("seed %s cannot be reached at %s: %s", self.text, ",".join(map(str, endpoints)), error)
+            where = ",".join(map(str, candidate.endpoints))
+            _log.info("seed %s cannot be reached at %s: %s", self.text, where, error)
         else:
             while not (link.is_up or link.closed):
                 # With a timeout, because a link that turns out to be a second one closes in silence.
@@ -305,6 +320,7 @@ class Seed:
                 # By another address than our noderef's.
                 candidate.is_own = greeting.node == self._host.node_id and greeting.uniq == self._host.incarnation
         candidate.is_tried = False
+        del self._dialled[candidate]
         candidate.failures += 1
         if candidate.node and self._is_up(candidate.node):
             candidate.failures = 0
@@ -440,3 +456,7 @@ def _order(endpoints: tuple[Endpoint, ...]) -> tuple[Any, ...]:
         else (True, os.fsencode(endpoint.path), 0)
         for endpoint in endpoints
     )
+
+
+def _order_of(item: tuple[tuple[Endpoint, ...], Candidate]) -> tuple[Any, ...]:
+    return item[1].order

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import dns.resolver
@@ -22,7 +24,8 @@ from aemp_gevent.lookup import NameService
 from aemp_gevent.network import Network
 from aemp_gevent.node import Node
 from aemp_gevent.resolve import resolve_all
-from aemp_gevent.seeds import LINKS_A_NAME
+from aemp_gevent.seeds import LINKS_A_NAME, Seed
+from aemp_gevent.settings import Settings
 from aemp_gevent.testing.memory import MemoryNetwork
 from tests.helpers import turns, wait_until
 from tests.networking import MakeNode, line_of, node_factory, process
@@ -247,6 +250,77 @@ def test_only_so_many_addresses_are_looked_at(network: MemoryNetwork, names: Nam
     node = network.node(None, NAME, **QUICK)
     wait_until(lambda: names.asked > 2)
     assert len(links(node).seeds._seeds[0].candidates) == aemp_gevent.seeds.MAX_CANDIDATES
+
+
+class Counts:
+    """How often candidates were parsed and compared, and how often it was asked whether a node is up."""
+
+    def __init__(self) -> None:
+        self.parsed = self.compared = self.looked_up = 0
+
+
+class CrowdedHost:
+    """A network in which the first so many nodes behind the name are up; see :class:`aemp_gevent.seeds.Host`."""
+
+    def __init__(self, counts: Counts) -> None:
+        self.node_id, self.incarnation, self.settings = "10.9.9.9:4040", "i", Settings(secret="s")
+        self.up: set[str] = set()
+        self.peers = self
+        self._counts = counts
+
+    def get(self, node: str) -> Any:
+        self._counts.looked_up += 1
+        return SimpleNamespace(is_up=node in self.up)
+
+    def addresses(self) -> list[str]:
+        return [self.node_id]
+
+
+@pytest.mark.parametrize("count", [30, 900])
+def test_look_at_the_seeds_costs_the_same_however_many_there_are(
+    names: Names, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    counts, order = Counts(), aemp_gevent.seeds._order
+
+    class Compared(tuple[Any, ...]):
+        __slots__ = ()
+
+        def __lt__(self, other: Any) -> bool:
+            counts.compared += 1
+            return super().__lt__(other)
+
+    def counted(endpoints: tuple[Endpoint, ...]) -> tuple[Any, ...]:
+        counts.parsed += 1
+        return Compared(order(endpoints))
+
+    monkeypatch.setattr(aemp_gevent.seeds, "_order", counted)
+    host: Any = CrowdedHost(counts)
+    seed = Seed(NAME, host, lambda: None, is_name=True)
+    addresses = [f"10.0.{number // 200}.{number % 200}:4040" for number in range(count)]
+    names.set(*random.Random(1).sample(addresses, count))
+    seed._ask()
+    assert [str(endpoint) for (endpoint,) in seed.candidates] == addresses
+    assert counts.parsed == count
+    for address, candidate in zip(addresses, seed.candidates.values(), strict=True):
+        candidate.node = address
+    host.up = set(addresses)
+    counts.__init__()  # type: ignore[misc]
+    looks = 100
+    for number in range(looks):  # one node goes, and another one comes
+        host.up.discard(addresses[number % 5])
+        host.up.add(addresses[(number + 3) % 5])
+        seed._choose()
+        seed._try_more()
+        assert len(seed.chosen) == LINKS_A_NAME
+        assert seed.is_settled
+        assert not seed.is_own
+    assert (counts.parsed, counts.compared) == (0, 0)
+    assert counts.looked_up < 20 * looks
+    seed._ask()  # nothing new
+    names.set(*names.addresses, "10.0.0.100:4041")
+    seed._ask()
+    assert counts.parsed == 1
+    assert len(seed.candidates) == count + 1
 
 
 # --- all seeds -----------------------------------------------------------------------------
