@@ -15,7 +15,7 @@ links      ``network``, ``peer``, ``flow``, ``remote``, ``gate``, ``complaints``
            ``loopwatch``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``,
            ``folders``, ``lookup``
 monitors   ``monitors``: deaths
-ports      ``port``, ``handlers``, ``scheduler``, ``receive``, ``context``, ``attachment``,
+ports      ``port``, ``handlers``, ``copying``, ``scheduler``, ``receive``, ``context``, ``attachment``,
            ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
 ground     ``errors``, ``ids``, ``callbacks``, ``matching``, ``settings``, ``limits``, ``rules``,
@@ -115,9 +115,11 @@ db_reg = default_node.db_reg
 db_set = default_node.db_set
 db_values = default_node.db_values
 db_wait = default_node.db_wait
+flush = default_node.flush
 grp_get = default_node.grp_get
 grp_mon = default_node.grp_mon
 grp_reg = default_node.grp_reg
+grp_snd = default_node.grp_snd
 initialise_node = default_node.initialise_node
 kil = default_node.kil
 mon = default_node.mon
@@ -217,11 +219,13 @@ __all__ = [
     "db_values",
     "db_wait",
     "default_node",
+    "flush",
     "get",
     "get_cond",
     "grp_get",
     "grp_mon",
     "grp_reg",
+    "grp_snd",
     "initialise_node",
     "kil",
     "mon",

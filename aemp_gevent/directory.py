@@ -17,15 +17,15 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
 from aemp_gevent.context import current_port
+from aemp_gevent.copying import copy_as_sent
 from aemp_gevent.engine import Engine, Entries, Observer, Query
-from aemp_gevent.errors import InvalidEntryError
+from aemp_gevent.errors import InvalidEntryError, MessageTooLargeError
 from aemp_gevent.limits import Limits
 from aemp_gevent.matching import Handler
 from aemp_gevent.merged import Change, difference, same
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.port import DEAD, Port
 from aemp_gevent.scheduler import CallJob, Scheduler
-from aemp_gevent.wire.framing import FRAMINGS
 
 MAX_ENTRY_BYTES = 2**20
 """The largest entry, encoded: thousands of nodes may keep a copy."""
@@ -423,12 +423,9 @@ def _copy(family: str, key: str, value: Any) -> Any:
     Raises:
         UnencodableMessageError, InvalidEntryError: It cannot travel, or is too large.
     """
-    data = FRAMINGS["msgpack"].encoder()([family, key, value])
-    if len(data) > MAX_ENTRY_BYTES:
-        why = f"the entry has {len(data)} bytes encoded, and may have {MAX_ENTRY_BYTES}: thousands of nodes may keep it"
-        raise InvalidEntryError("value", f"<{type(value).__name__}>", why)
-    decoder = FRAMINGS["msgpack"].decoder(Limits(MAX_ENTRY_BYTES + 1))
-    decoder.feed(data)
-    for packet in decoder:
-        return packet[2]
-    raise AssertionError("unreachable")
+    try:
+        copied: list[Any] = copy_as_sent([family, key, value], Limits(MAX_ENTRY_BYTES))
+    except MessageTooLargeError as error:
+        why = f"the entry has {error.size} {error.unit}, and may have {error.limit}: thousands of nodes may keep it"
+        raise InvalidEntryError("value", f"<{type(value).__name__}>", why) from None
+    return copied[2]

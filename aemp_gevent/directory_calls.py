@@ -14,6 +14,7 @@ from typing import Any, overload
 from aemp_gevent import calls
 from aemp_gevent.callbacks import check_callable
 from aemp_gevent.context import SELF, current_port, require_port
+from aemp_gevent.copying import copy_as_sent
 from aemp_gevent.directory import Directory, DirectoryEntry, DirectoryMonitor, FamilyCallback, Watching, check_family
 from aemp_gevent.engine import Query
 from aemp_gevent.errors import DirectoryTimeout, DirectoryUnavailable
@@ -290,13 +291,45 @@ class DirectoryNode(LocalNode):
 
         The copy is kept from the first call on, which knows nothing yet unless somebody here
         monitors the group: to wait for members, use :meth:`db_wait`, as in
-        ``db_wait(group, len)``.
+        ``db_wait(group, len)``; to send to all of them, :meth:`grp_snd`.
 
         Raises:
             InvalidEntryError: The group's name is no family.
         """
         self._scheduler.check_thread("grp_get()")
         return self._groups.get(group)
+
+    def grp_snd(self, group: str, *msg: Any, timeout: float | EllipsisType | None = ...) -> list[str]:
+        """Send a message to every port of a group, waiting until the group is known; return the ports' IDs.
+
+        The first call on a node waits for the directory, and keeps a copy of the group from then on; later ones
+        do not wait. An empty list means that the group has no ports at the moment: to wait for some, call
+        ``db_wait(group, len)`` first. Sends as :meth:`snd` does.
+
+        Args:
+            group: The group's name.
+            msg: What to send.
+            timeout: Seconds to wait for the group; None waits forever. Not given: the setting ``monitor_timeout``.
+
+        Raises:
+            DirectoryTimeout: The group did not become known in time; nothing was sent.
+            DirectoryUnavailable: The node was shut down; nothing was sent.
+            UnencodableMessageError, MessageTooLargeError: The message cannot travel, and a port of the group is on
+                another node; nothing was sent.
+            InvalidEntryError, NoPortContextError, PortKilled: As in :meth:`db_wait`.
+        """
+        self._scheduler.check_thread("grp_snd()")
+        self._groups.get(group)
+        known = self._directory.copy(group)
+        if known is None:
+            seconds = self._directory_seconds if isinstance(timeout, EllipsisType) else timeout
+            known = self.db_wait(group, lambda _ports: True, seconds)
+        members = list(known)
+        if not all(self._is_here(self.split_port(member)[0]) for member in members):
+            copy_as_sent(["", *msg], self._limits)  # so that not only some of them get it
+        for member in members:
+            self.snd(member, *msg)
+        return members
 
     def grp_mon(self, group: str, cb: GroupCallback) -> DirectoryMonitor:
         """Call ``cb(ports, added, deleted)`` with all members of a group, and again when some came or went.

@@ -205,6 +205,7 @@ class MessageTooLargeError(UsageError, ValueError):
         )
         self.size = size
         self.limit = limit
+        self.unit = unit
 
 
 class InvalidEntryError(UsageError, ValueError):

@@ -37,6 +37,7 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
 )
 from aemp_gevent.handlers import Handlers, parse_registrations
+from aemp_gevent.limits import Limits
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.port import (
@@ -50,6 +51,7 @@ from aemp_gevent.port import (
 )
 from aemp_gevent.remote import in_words
 from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.settings import Settings
 from aemp_gevent.threads import get_ident
 from aemp_gevent.timers import Timer
 
@@ -57,6 +59,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logging.getLogger("aemp_gevent")
+
+_DEFAULT_LIMITS = Limits(Settings.max_message_bytes, Settings.max_message_elements)
 
 
 class LocalNode:
@@ -229,6 +233,11 @@ class LocalNode:
 
     def _is_here(self, node: str) -> bool:
         return node == self._id
+
+    @property
+    def _limits(self) -> Limits:
+        """How large messages may be."""
+        return _DEFAULT_LIMITS
 
     @overload
     def rcv(self, port: object, what: str, /) -> Callable[[Handler], Handler]: ...

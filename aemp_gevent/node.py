@@ -51,6 +51,7 @@ from aemp_gevent.etcd_address import parse_directory
 from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.inspection import Inspection
+from aemp_gevent.limits import Limits
 from aemp_gevent.local import no_such_port
 from aemp_gevent.logcatcher import LogCatcher
 from aemp_gevent.lookup import RESOLVE_SECONDS, NameService
@@ -539,6 +540,36 @@ class Node(DirectoryNode):
         seeds = [peer.node for peer in network.up_seeds()]
         return all(self.syncal(calls.left_until(deadline), seed, "time") for _ in range(2) for seed in seeds)
 
+    def flush(self, timeout: float | None = 5.0) -> bool:
+        """Wait until everything that this node has sent so far has arrived at the other nodes. Switches.
+
+        Each node to which there is a link, or one is being made, is asked the time: its answer comes after it has put
+        all earlier messages into its ports' mailboxes. Whether handlers have run by then is not known.
+
+        Args:
+            timeout: Seconds for all nodes together; None waits until each has answered or its link is lost.
+
+        Returns:
+            Whether all answered in time; True if there was nobody to ask.
+
+        Raises:
+            WrongThread: Another native thread than the node's called this.
+            NoPortContextError: On the hub, which must never wait.
+        """
+        self._check_may_wait("flush()")
+        if self._network is None:
+            return True
+        asked = [
+            self._scheduler.start_greenlet(self.syncal, timeout, peer.node, "time")
+            for peer in list(self._network.peers.values())
+            if peer.is_up or peer.is_waiting
+        ]
+        try:
+            gevent.joinall(asked, timeout)
+        finally:
+            gevent.killall(asked, block=False)
+        return all(greenlet.value for greenlet in asked)
+
     def up_nodes(self) -> list[str]:
         """Return the IDs of all nodes to which a link is up, this node not among them."""
         # A list, in one step: other native threads may ask, too.
@@ -638,6 +669,10 @@ class Node(DirectoryNode):
 
     def _node_request(self, msg: Message) -> None:
         self._requests.handle(None, msg)
+
+    @property
+    def _limits(self) -> Limits:
+        return super()._limits if self._network is None else self._network.settings.limits
 
     @property
     def settings(self) -> Settings | None:

@@ -22,9 +22,10 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
 )
 from aemp_gevent.node import Node
+from aemp_gevent.testing import MemoryNetwork
 from tests.directories import PARAMETERS, WAIT, WORLDS, World
 from tests.helpers import on_hub, turns, wait_until
-from tests.networking import Deaths
+from tests.networking import Deaths, Inbox
 
 Make = Callable[[int], "list[Node]"]
 
@@ -555,3 +556,48 @@ def test_group_has_its_ports_until_they_die(directory_nodes: Make) -> None:
         ([second], [], [first]),
         ([], [], [second]),
     ]
+
+
+def test_grp_snd_waits_for_the_group_and_reaches_every_port_of_it(directory_nodes: Make) -> None:
+    one, other = directory_nodes(2)
+    inboxes = {one: [Inbox(one), Inbox(one)], other: [Inbox(other)]}
+    ports = sorted(str(inbox) for node in inboxes for inbox in inboxes[node])
+    for node, own in inboxes.items():
+        for inbox in own:
+            node.grp_reg("group", inbox)
+    one.db_wait("group", lambda found: len(found) == 3, timeout=WAIT)
+    # The other node has not asked for the group yet: grp_get() would know nothing.
+    wait_until(lambda: sorted(other.grp_snd("group", "tag", 1)) == ports, within=WAIT)
+    for inbox in (*inboxes[one], *inboxes[other]):
+        wait_until(lambda inbox=inbox: ("tag", 1) in inbox.messages, within=WAIT)
+    assert other.grp_snd("a group without ports", 1) == []
+
+
+def test_grp_snd_sends_nothing_as_long_as_the_directory_does_not_answer() -> None:
+    with MemoryNetwork() as network:
+        node = network.node("10.0.0.1:4040", "10.0.0.2:4040")  # a seed that is not there
+        inbox = Inbox(node)
+        node.grp_reg("group", inbox)
+        with pytest.raises(DirectoryTimeout, match="'group'"):
+            node.grp_snd("group", 1, timeout=0.01)
+        assert inbox.messages == []
+
+
+def test_grp_snd_sends_to_nobody_what_cannot_travel_to_all(directory_nodes: Make) -> None:
+    one, other = directory_nodes(2)
+    inboxes = [Inbox(one), Inbox(other)]
+    one.grp_reg("group", inboxes[0])
+    other.grp_reg("group", inboxes[1])
+    one.db_wait("group", lambda found: len(found) == 2, timeout=WAIT)
+    with pytest.raises(UnencodableMessageError):
+        one.grp_snd("group", object())
+    one.grp_snd("group", "after")
+    for inbox in inboxes:
+        wait_until(lambda inbox=inbox: inbox.messages == [("after",)], within=WAIT, show=lambda: inboxes)
+
+
+def test_grp_snd_in_one_process_takes_any_object(private: Node) -> None:
+    inbox, thing = Inbox(private), object()
+    private.grp_reg("group", inbox)
+    assert private.grp_snd("group", thing) == [str(inbox)]
+    wait_until(lambda: inbox.messages == [(thing,)])
