@@ -8,18 +8,18 @@ from typing import Any
 from gevent import Greenlet
 from greenlet import GreenletExit, getcurrent
 
-from aemp_gevent.context import current_port
-from aemp_gevent.port import RUNNING, STARTED, Port, Reason
+from aemp_gevent.context import current_port, give_back
+from aemp_gevent.port import RUNNING, STARTED, AttachedPort, Reason
 from aemp_gevent.scheduler import describe
 
 
 class Attachment:
     """A port given to a running greenlet by ``attach``; a context manager. ``str()`` is the port ID."""
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: AttachedPort) -> None:
         self._port = port
         self._greenlet = getcurrent()
-        self._before = current_port()
+        port.before = current_port()
         port.main = STARTED
         port.runner = self._greenlet
         port.state = RUNNING
@@ -44,22 +44,29 @@ class Attachment:
         return self._port.id
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
-        self.detach(error)
+        scheduler = self._port.scheduler
+        if scheduler.is_foreign:  # the garbage collector ran there, and closed a generator that held the block
+            scheduler.call_on_hub(self.detach, error)
+        else:
+            self.detach(error)
 
     def detach(self, error: BaseException | None = None) -> None:
-        """Let the port die, normally or of an exception, and give the greenlet its former context back."""
+        """Let the port die, normally or of an exception, and give the greenlet its former context back.
+
+        Any greenlet of this thread may call it. If the greenlet that attached waits for
+        the port's messages, it gets ``PortKilled`` there.
+        """
         port = self._port
         port.scheduler.check_thread("detach()")
-        if getcurrent() is not self._greenlet:
-            # From outside: the greenlet may wait in receive, which a kill wakes. The context
-            # stays, so that its next blocking call finds the dead port.
-            port.scheduler.kill(port, _reason_of(error))
-            return
+        port.is_left = True
         if isinstance(self._greenlet, Greenlet):
             self._greenlet.unlink(self._ended)
-        if current_port() is port:
-            self._greenlet.aemp_port = self._before  # type: ignore[attr-defined]
-        self._die(_reason_of(error))
+        if getattr(self._greenlet, "aemp_port", None) is port:
+            give_back(self._greenlet, port.before)
+        if getcurrent() is self._greenlet:
+            self._die(_reason_of(error))
+        else:  # which may wait in receive: a kill wakes it
+            port.scheduler.kill(port, _reason_of(error))
 
     def _die(self, reason: Reason) -> None:
         port = self._port
@@ -68,4 +75,6 @@ class Attachment:
 
 def _reason_of(error: BaseException | None) -> Reason:
     """Return the reason of a death by what ended the code: nothing, or something raised."""
-    return () if error is None else ("die", describe(error))
+    if error is None or isinstance(error, GeneratorExit):  # which is how a generator is closed
+        return ()
+    return ("die", describe(error))

@@ -13,11 +13,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 from aemp_gevent.callbacks import check_callable
 from aemp_gevent.errors import NoPortContextError, PortKilled
-from aemp_gevent.port import DEAD, Port
+from aemp_gevent.port import DEAD, AttachedPort, Port
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,9 +60,17 @@ def port_context(port: Port | None) -> Generator[None, None, None]:
     try:
         yield
     finally:
-        if before is not None and before.scheduler.is_abandoned:
-            before = None  # it forked, and this is the child
-        current.aemp_port = before  # type: ignore[attr-defined]
+        give_back(current, before)
+
+
+def give_back(current: greenlet, before: Port | None) -> None:
+    """Set a greenlet's context back to what it was, or to the one around it if that is over meanwhile."""
+    # A generator may hold an attach block, and another greenlet may close it, at any time.
+    while isinstance(before, AttachedPort) and before.is_left:
+        before = before.before
+    if before is not None and before.scheduler.is_abandoned:
+        before = None  # it forked, and this is the child
+    current.aemp_port = before  # type: ignore[attr-defined]  # any greenlet can carry it
 
 
 def run_in(port: Port, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:

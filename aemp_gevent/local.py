@@ -44,6 +44,7 @@ from aemp_gevent.port import (
     IDLE,
     QUEUED,
     REMOTE,
+    AttachedPort,
     BoundedMailbox,
     ContextPort,
     Port,
@@ -777,7 +778,8 @@ class LocalNode:
 
         For greenlets that are not ours: a script's main greenlet, a WSGI handler, a pool's
         worker. ``with attach() as port:`` gives the port's ID; leaving the block is a
-        normal death, an exception that leaves it an abnormal one. Without ``with`` the
+        normal death, also when another greenlet closes the generator that holds it; an
+        exception that leaves it is an abnormal one. Without ``with`` the
         port lives until ``detach()`` or the greenlet's end. Nothing is thrown into such a
         greenlet when its port is killed: its next blocking call of ours raises
         ``PortKilled``. Initialise the node first: the ID that this returns before that
@@ -789,7 +791,9 @@ class LocalNode:
         self._scheduler.check_thread("attach()")
         if getcurrent() is self._scheduler.hub:
             raise NoPortContextError("attach()", "it was called on the hub, which must never wait: spawn a greenlet")
-        return Attachment(self.create())
+        port = self._create(self._new_name(), kind=AttachedPort)
+        assert isinstance(port, AttachedPort)
+        return Attachment(port)
 
     # --- spawning ---
 

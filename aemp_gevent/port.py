@@ -144,6 +144,19 @@ class ReplyPort(Port):
     __slots__ = ()
 
 
+class AttachedPort(Port):
+    """A port that ``attach`` gave to a running greenlet."""
+
+    __slots__ = ("before", "is_left")
+
+    def __init__(self, port_id: str, scheduler: Scheduler, default: Handler) -> None:
+        super().__init__(port_id, scheduler, default)
+        self.is_left = False
+        """Whether the block is over: no greenlet gets this context back."""
+        self.before: Port | None = None
+        """The context that the greenlet had, and gets back."""
+
+
 class BoundedMailbox(deque[Message]):
     """A mailbox that calls ``overflow`` instead of growing past ``limit`` messages.
 

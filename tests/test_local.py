@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import itertools
 import logging
 import re
 import weakref
@@ -32,6 +34,7 @@ from aemp_gevent.local import LocalNode
 from aemp_gevent.matching import any_
 from aemp_gevent.receive import receive
 from tests.helpers import on_hub, wait_until
+from tests.native import threading
 from tests.settling import PortLike, settle, wait_for_timers
 
 
@@ -1737,6 +1740,95 @@ def test_detaching_may_be_done_by_hand(node):
     settle(node)
     assert deaths == [()]
     assert SELF() is None
+
+
+def streamed(node, told):
+    """Be a response that is a generator with a port."""
+    with node.attach() as port:
+        told.append(deaths_of(node, port))
+        yield port
+
+
+def closed_here(box):
+    box.pop().close()
+
+
+def closed_elsewhere(box):
+    gevent.spawn(box.pop().close).join()
+
+
+def dropped_elsewhere(box):
+    gevent.spawn(lambda: (box.clear(), gc.collect())).join()
+
+
+def collected_in_a_thread(box):
+    thread = threading.Thread(target=box.clear)
+    thread.start()
+    thread.join()
+
+
+ENDS = [closed_here, closed_elsewhere, dropped_elsewhere, collected_in_a_thread]
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+def test_a_block_in_a_generator_may_be_left_by_any_greenlet(node, end):
+    """The one that entered it goes on as if it had been closed there; for the port it is a normal death."""
+    deaths: list[Log] = []
+
+    def request():
+        answering = node.port()
+        node.serve(answering, hi=lambda: "hi")
+        box = [streamed(node, deaths)]
+        port = next(box[0])
+        assert SELF() == port
+        end(box)
+        wait_until(lambda: port not in node._ports)
+        assert SELF() is None
+        assert node.call(answering, "hi", timeout=5) == "hi"
+        with node.attach() as again:
+            node.snd(again, "x")
+            assert receive(timeout=5) == ("x",)
+        node.kil(answering)
+
+    gevent.spawn(request).get()
+    settle(node)
+    assert deaths == [[()]]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+def test_blocks_in_generators_may_be_left_in_any_order(node, end, order):
+    """What is given back is never a block that is over: neither by one left later, nor by a borrowed context."""
+    deaths: list[Log] = []
+
+    def request():
+        boxes = [[streamed(node, deaths)] for _ in range(3)]
+        ports = [next(box[0]) for box in boxes]
+        for count, index in enumerate(order):
+            other = node.port()
+            node.peval(other, end, boxes[index])
+            node.kil(other)
+            wait_until(lambda index=index: ports[index] not in node._ports)
+            left = [port for which, port in enumerate(ports) if which not in order[: count + 1]]
+            assert SELF() == (left[-1] if left else None)
+
+    gevent.spawn(request).get()
+    settle(node)
+    assert deaths == [[()], [()], [()]]
+
+
+def test_an_exception_in_another_greenlet_that_leaves_the_block_is_an_abnormal_death(node):
+    deaths: list[Log] = []
+
+    def request():
+        generator = streamed(node, deaths)
+        next(generator)
+        gevent.spawn(pytest.raises, LookupError, generator.throw, LookupError("mine")).get()
+        assert SELF() is None
+
+    gevent.spawn(request).get()
+    settle(node)
+    assert deaths == [[("die", "LookupError: mine")]]
 
 
 def test_attaching_the_hub_is_refused_with_the_remedy(node):
