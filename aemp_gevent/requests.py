@@ -30,6 +30,9 @@ from aemp_gevent.wire.framing import name_of_port
 
 PERL_SPAWN = "AnyEvent::MP::_spawn"
 
+PERL_UP_NODES = "AnyEvent::MP::Kernel::up_nodes"
+"""What Perl's ``aemp trace`` has each node evaluate (AnyEvent::MP 2.02). Nothing is run here to answer it."""
+
 _CLIENTS = {"g_slave", "g_upd", "g_find", "g_db_family", "g_db_keys", "g_db_values", "g_mon1", "g_mon0"}
 _MASTERS = {"g_global", "g_set", "g_found", "g_reply", "g_chg1", "g_chg2"}
 DIRECTORY = frozenset(_CLIENTS | _MASTERS)
@@ -82,6 +85,10 @@ class Host(Protocol):
 
     def info(self) -> dict[str, Any]:
         """Return what the node tells about itself."""
+        ...
+
+    def up_nodes(self) -> list[str]:
+        """Return the nodes to which a link is up."""
         ...
 
     @property
@@ -183,11 +190,13 @@ class Requests:
         self._check_may_inspect(peer, port, reply)
         self._host.log_catcher.ask(peer, level, port, reply)
 
-    def _check_may_inspect(self, peer: Peer | None, port: Any, reply: Message) -> None:
+    def _check_may_inspect(
+        self, peer: Peer | None, port: Any, reply: Message, *, in_words: Callable[[str], Any] | None = None
+    ) -> None:
         """Answer a peer that may not look into this node that it may not: who asks waits."""
         if peer is not None and not peer.rights.inspect:
             text = f"the rules let {peer.node} look at nothing here"
-            self._host.reply(peer, port, (*reply, self._host.inspection.refusal(text)))
+            self._host.reply(peer, port, (*reply, (in_words or self._host.inspection.refusal)(text)))
             self._refuse("inspect", text)
 
     def _can(self, peer: Peer | None, request: str, port: Any, *reply: Any) -> None:
@@ -256,6 +265,9 @@ class Requests:
             self._host.route(peer, origin, destination, packet)
 
     def _eval(self, peer: Peer | None, text: str, *reply: Any) -> None:
+        if text == PERL_UP_NODES and reply:
+            self._tell_up_nodes(peer, *reply)
+            return
         settings = self._host.settings
         if peer is not None and not (settings is not None and settings.allow_eval and not settings.secure):
             self._refuse("spawn", "eval is off here: set allow_eval=True on this node to allow it")
@@ -272,6 +284,11 @@ class Requests:
                 self._host.reply(peer, reply[0], (*reply[1:], f"the result cannot travel: {cannot}"))
 
         self._host.scheduler.enqueue_job(CallJob(None, run, ()))
+
+    def _tell_up_nodes(self, peer: Peer | None, port: Any, *reply: Any) -> None:
+        """Answer which links are up, in the form of an evaluation's results, to a peer that may look into this node."""
+        self._check_may_inspect(peer, port, reply, in_words=str)
+        self._host.reply(peer, port, (*reply, "", *self._host.up_nodes()))
 
     def directory(self, peer: Peer, request: str, args: list[Any]) -> None:
         """Hand a request of the directory's protocol to the node, if the peer may make it."""

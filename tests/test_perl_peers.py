@@ -264,6 +264,25 @@ def test_what_only_nodes_of_ours_say_may_be_the_name_of_a_function(node: Node, n
         del spawning._spawnable[name]
 
 
+def test_aemp_trace_of_perl_is_answered_without_running_anything(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has each node evaluate one fixed text (AnyEvent::MP 2.02, ``bin/aemp``)."""
+    node = make_node(secure=True, rules=[{"peer": "blind", "inspect": False}])
+    request = ["", "eval", "AnyEvent::MP::Kernel::up_nodes", "aemp/host/x#reply", node.NODE()]
+    with RawPeer.dial(node, "aemp/host/x", extras=PERL, framing="json").shake() as peer:
+        peer.send(request)
+        assert peer.packet() == ["reply", node.NODE(), "", "aemp/host/x"]
+        peer.send(request[:3])  # which nobody is to hear of
+        assert peer.answers()
+        assert "eval is off here" in caplog.text
+        with RawPeer.dial(node, "blind", extras=PERL, framing="json").shake() as blind:
+            blind.send([*request[:3], "blind#reply"])
+            assert blind.packet() == ["reply", "the rules let blind look at nothing here"]
+            peer.send(request)
+            assert peer.packet() == ["reply", node.NODE(), "", "aemp/host/x", "blind"]
+
+
 # --- connections ------------------------------------------------------------------
 
 
