@@ -18,8 +18,8 @@ monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``copying``, ``scheduler``, ``receive``, ``context``, ``attachment``,
            ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
-ground     ``errors``, ``ids``, ``callbacks``, ``matching``, ``settings``, ``limits``, ``rules``,
-           ``profiles``, ``events``, ``engine``
+ground     ``errors``, ``ids``, ``callbacks``, ``matching``, ``settings``, ``limits``, ``quantities``,
+           ``rules``, ``profiles``, ``events``, ``engine``
 =========  =====================================================================
 
 Importing this patches nothing and starts nothing.

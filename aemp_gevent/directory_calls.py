@@ -23,6 +23,7 @@ from aemp_gevent.groups import GroupCallback, Groups
 from aemp_gevent.local import LocalNode
 from aemp_gevent.merged import Change
 from aemp_gevent.port import Port
+from aemp_gevent.quantities import Seconds, to_seconds
 from aemp_gevent.scheduler import CallJob
 from aemp_gevent.settings import Settings
 
@@ -105,7 +106,7 @@ class DirectoryNode(LocalNode):
 
     @overload
     def db_family(
-        self, family: str, cb: None = None, *, timeout: float | EllipsisType | None = ...
+        self, family: str, cb: None = None, *, timeout: Seconds | EllipsisType | None = ...
     ) -> dict[str, Any]: ...
     @overload
     def db_family(self, family: str, cb: Callable[[dict[str, Any]], object]) -> None: ...
@@ -114,7 +115,7 @@ class DirectoryNode(LocalNode):
         family: str,
         cb: Callable[[dict[str, Any]], object] | None = None,
         *,
-        timeout: float | EllipsisType | None = ...,
+        timeout: Seconds | EllipsisType | None = ...,
     ) -> dict[str, Any] | None:
         """Return the entries of a family, values by key; empty if there are none. Switches, unless ``cb`` is given.
 
@@ -134,7 +135,7 @@ class DirectoryNode(LocalNode):
         return answer
 
     @overload
-    def db_keys(self, family: str, cb: None = None, *, timeout: float | EllipsisType | None = ...) -> list[str]: ...
+    def db_keys(self, family: str, cb: None = None, *, timeout: Seconds | EllipsisType | None = ...) -> list[str]: ...
     @overload
     def db_keys(self, family: str, cb: Callable[[list[str]], object]) -> None: ...
     def db_keys(
@@ -142,14 +143,14 @@ class DirectoryNode(LocalNode):
         family: str,
         cb: Callable[[list[str]], object] | None = None,
         *,
-        timeout: float | EllipsisType | None = ...,
+        timeout: Seconds | EllipsisType | None = ...,
     ) -> list[str] | None:
         """Return the keys of a family, in any order. As :meth:`db_family` otherwise."""
         answer: list[str] | None = self._read("keys", family, cb, timeout)
         return answer
 
     @overload
-    def db_values(self, family: str, cb: None = None, *, timeout: float | EllipsisType | None = ...) -> list[Any]: ...
+    def db_values(self, family: str, cb: None = None, *, timeout: Seconds | EllipsisType | None = ...) -> list[Any]: ...
     @overload
     def db_values(self, family: str, cb: Callable[[list[Any]], object]) -> None: ...
     def db_values(
@@ -157,18 +158,19 @@ class DirectoryNode(LocalNode):
         family: str,
         cb: Callable[[list[Any]], object] | None = None,
         *,
-        timeout: float | EllipsisType | None = ...,
+        timeout: Seconds | EllipsisType | None = ...,
     ) -> list[Any] | None:
         """Return the values of a family, in any order. As :meth:`db_family` otherwise."""
         answer: list[Any] | None = self._read("values", family, cb, timeout)
         return answer
 
     def _read(
-        self, what: Query, family: str, cb: Callable[[Any], object] | None, timeout: float | EllipsisType | None
+        self, what: Query, family: str, cb: Callable[[Any], object] | None, timeout: Seconds | EllipsisType | None
     ) -> Any:
         call = f"db_{what}()"
         self._scheduler.check_thread(call)
         check_family(family)
+        seconds = self._directory_seconds if isinstance(timeout, EllipsisType) else to_seconds(timeout, call)
         if cb is not None:
             check_callable(f"{call}, cb", cb)
             context, function = current_port(), cb
@@ -176,7 +178,7 @@ class DirectoryNode(LocalNode):
                 what, family, lambda answer: self._scheduler.enqueue_job(CallJob(context, function, (answer,)))
             )
             return None
-        return self._wait_for(what, family, self._directory_seconds if isinstance(timeout, EllipsisType) else timeout)
+        return self._wait_for(what, family, seconds)
 
     def known_nodes(self, timeout: float | None) -> list[str]:
         """Return the IDs of the nodes that are in the directory; slaves are not. Switches. For the ``aemp`` command.
@@ -236,7 +238,7 @@ class DirectoryNode(LocalNode):
         return monitor
 
     def db_wait(
-        self, family: str, predicate: Callable[[Mapping[str, Any]], Any], timeout: float | None = None
+        self, family: str, predicate: Callable[[Mapping[str, Any]], Any], timeout: Seconds | None = None
     ) -> dict[str, Any]:
         """Wait until a family is as wanted, and return it, values by key. Switches, unless it is so already.
 
@@ -254,8 +256,10 @@ class DirectoryNode(LocalNode):
         self._scheduler.check_thread("db_wait()")
         check_callable("db_wait()", predicate)
         check_family(family)
+        check_callable("db_wait()", predicate)
+        seconds = to_seconds(timeout, "db_wait()")
         waiting = _Waiting(self._directory, family)
-        deadline = calls.deadline_of(timeout)
+        deadline = calls.deadline_of(seconds)
         self._directory.watch(waiting)
         try:
             while not self._directory.is_over:
@@ -271,7 +275,7 @@ class DirectoryNode(LocalNode):
 
                 if not calls.wait_for_answer(self, "db_wait()", left, ask):
                     copy = self._directory.copy(family)
-                    raise DirectoryTimeout(family, timeout, None if copy is None else len(copy))
+                    raise DirectoryTimeout(family, seconds, None if copy is None else len(copy))
         finally:
             waiting.cancel()
         raise DirectoryUnavailable("db_wait()", "because this node was shut down")
@@ -299,7 +303,7 @@ class DirectoryNode(LocalNode):
         self._scheduler.check_thread("grp_get()")
         return self._groups.get(group)
 
-    def grp_snd(self, group: str, *msg: Any, timeout: float | EllipsisType | None = ...) -> list[str]:
+    def grp_snd(self, group: str, *msg: Any, timeout: Seconds | EllipsisType | None = ...) -> list[str]:
         """Send a message to every port of a group, waiting until the group is known; return the ports' IDs.
 
         The first call on a node waits for the directory, and keeps a copy of the group from then on; later ones
@@ -319,10 +323,10 @@ class DirectoryNode(LocalNode):
             InvalidEntryError, NoPortContextError, PortKilled: As in :meth:`db_wait`.
         """
         self._scheduler.check_thread("grp_snd()")
+        seconds = self._directory_seconds if isinstance(timeout, EllipsisType) else to_seconds(timeout, "grp_snd()")
         self._groups.get(group)
         known = self._directory.copy(group)
         if known is None:
-            seconds = self._directory_seconds if isinstance(timeout, EllipsisType) else timeout
             known = self.db_wait(group, lambda _ports: True, seconds)
         members = list(known)
         if not all(self._is_here(self.split_port(member)[0]) for member in members):

@@ -27,6 +27,7 @@ import secrets
 import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Number
 
 from aemp_gevent.errors import InvalidNoderefError, InvalidPortError
 
@@ -101,9 +102,11 @@ def split_port(port: object) -> tuple[str, str]:
     """
     text = str(port)
     node, _, name = text.partition("#")
+    is_text = isinstance(port, str)
     if port is None or not node:
         raise InvalidPortError(port)
-    is_text = isinstance(port, str)
+    if isinstance(port, Number):  # 5 would name a node "5" otherwise
+        raise InvalidPortError(port, "it is a number")
     # Text with blanks before any '#' is a mistake far more often than a node of another program, and so are
     # objects with blanks in their str().
     if not text.isprintable() or " " in (node if is_text else text):

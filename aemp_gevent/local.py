@@ -50,6 +50,7 @@ from aemp_gevent.port import (
     Port,
     Reason,
 )
+from aemp_gevent.quantities import Seconds, to_count, to_seconds
 from aemp_gevent.remote import in_words
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
@@ -166,6 +167,8 @@ class LocalNode:
             check_callable("port()", callback)
         if context is not None and not isinstance(context, Context):
             raise TypeError(f"port(): {context!r} is no contextvars.Context")
+        if limit is not None:
+            limit = to_count(limit, "port()", "limit")
         return self._create(self._new_name(), callback, limit, context).id
 
     @property
@@ -545,7 +548,7 @@ class LocalNode:
         target = self._local("peval_async()", port)
         return self._scheduler.start_greenlet(run_in, target, function, *args)
 
-    def after(self, seconds: float | None, what: Any, *msg: Any) -> Timer:
+    def after(self, seconds: Seconds | None, what: Any, *msg: Any) -> Timer:
         """Call ``what()``, or send ``msg`` to the port ``what``, in a while, in this port's context.
 
         Args:
@@ -560,6 +563,7 @@ class LocalNode:
             InvalidPortError: ``what`` is neither a function nor a port ID.
         """
         self._scheduler.check_thread("after()")
+        seconds = to_seconds(seconds, "after()", "seconds")
         if callable(what):
             check_callable("after()", what)
             return Timer(self._scheduler, seconds, current_port(), what, msg)
@@ -568,7 +572,7 @@ class LocalNode:
 
     # --- asking for an answer ---
 
-    def cal(self, port: object, *msg: Any, cb: Handler, timeout: float | None = None) -> None:
+    def cal(self, port: object, *msg: Any, cb: Handler, timeout: Seconds | None = None) -> None:
         """Send a message with a one-shot reply port appended; call ``cb`` once with the answer. Never switches.
 
         Args:
@@ -581,9 +585,10 @@ class LocalNode:
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("cal()")
-        calls.call(self, port, msg, cb, timeout)
+        check_callable("cal()", cb)
+        calls.call(self, port, msg, cb, to_seconds(timeout, "cal()"))
 
-    def syncal(self, timeout: float | None, port: object, *msg: Any) -> Message:
+    def syncal(self, timeout: Seconds | None, port: object, *msg: Any) -> Message:
         """Send a message with a reply port appended and wait for the answer.
 
         The blocking form of :meth:`cal`; for any greenlet but the hub. Late answers are
@@ -602,9 +607,9 @@ class LocalNode:
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("syncal()")
-        return calls.call_and_wait(self, timeout, port, msg)
+        return calls.call_and_wait(self, to_seconds(timeout, "syncal()"), port, msg)
 
-    def call(self, port: object, tag: Any, *args: Any, timeout: float | None = 30) -> Any:
+    def call(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> Any:
         """Send a request, wait for the answer, and return it: the everyday call.
 
         For any greenlet but the hub, with or without a port. The port gets ``(tag, *args,
@@ -634,9 +639,9 @@ class LocalNode:
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("call()")
-        return calling.call(self, port, (tag, *args), timeout)
+        return calling.call(self, port, (tag, *args), to_seconds(timeout, "call()"))
 
-    def call_async(self, port: object, tag: Any, *args: Any, timeout: float | None = 30) -> AsyncResult[Any]:
+    def call_async(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> AsyncResult[Any]:
         """Send a request as :meth:`call` does, and return at once what will hold the answer.
 
         Args:
@@ -653,7 +658,7 @@ class LocalNode:
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("call_async()")
-        return calling.call_async(self, port, (tag, *args), timeout)
+        return calling.call_async(self, port, (tag, *args), to_seconds(timeout, "call_async()"))
 
     @overload
     def serve(self, port: object, what: str, /) -> Callable[[Handler], Handler]: ...

@@ -60,6 +60,7 @@ from aemp_gevent.monitors import Monitor
 from aemp_gevent.network import PROVIDER, Network
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import DEAD, QUEUED, REMOTE, RUNNING, Port, Reason
+from aemp_gevent.quantities import Seconds, to_limited_seconds, to_seconds
 from aemp_gevent.requests import PERL_SPAWN, Requests
 from aemp_gevent.resolve import resolve_endpoint, resolve_node
 from aemp_gevent.scheduler import CallJob, Scheduler
@@ -380,7 +381,7 @@ class Node(DirectoryNode):
         return node in (self._id, self._former_id)
 
     def resolve_node(
-        self, noderef: str, *, timeout: float = RESOLVE_SECONDS, resolver: dns.resolver.Resolver | None = None
+        self, noderef: str, *, timeout: Seconds | None = RESOLVE_SECONDS, resolver: dns.resolver.Resolver | None = None
     ) -> str:
         """Return a noderef with every endpoint resolved to numbers; order kept, duplicates dropped. May switch.
 
@@ -411,7 +412,7 @@ class Node(DirectoryNode):
         """
         if isinstance(getcurrent(), Hub):  # any thread's
             raise NoPortContextError("resolve_node()", _ON_THE_HUB)
-        return resolve_node(noderef, NameService(timeout, resolver))
+        return resolve_node(noderef, NameService(to_limited_seconds(timeout, "resolve_node()"), resolver))
 
     def reload(self, profile: str | None = None, /, **settings: Any) -> list[str]:
         """Read the settings anew, as :meth:`configure` did, and take over those that may change while the node is up.
@@ -435,7 +436,7 @@ class Node(DirectoryNode):
             raise UsageError("reload() is for a node that is initialised: call configure()")
         return network.reload(make_settings(settings, profile=profile))
 
-    def drain(self, timeout: float = 10.0) -> bool:
+    def drain(self, timeout: Seconds | None = 10.0) -> bool:
         """Take this node's entries out of the directory, and wait until its ports have done their work. Switches.
 
         Whoever looks for ports in groups and families finds those of other nodes from then on. To be called before
@@ -449,8 +450,8 @@ class Node(DirectoryNode):
             Whether that came about in time.
         """
         self._check_may_wait("drain()")
+        deadline = calls.deadline_of(to_seconds(timeout, "drain()"))
         self._directory.withdraw_all()
-        deadline = calls.deadline_of(timeout)
         quiet_since = monotonic()
         while True:
             now = monotonic()
@@ -468,7 +469,7 @@ class Node(DirectoryNode):
         current = current_port()
         return any(port.state in (QUEUED, RUNNING) and port is not current for port in list(self._ports.values()))
 
-    def shutdown(self, timeout: float = 5.0) -> None:
+    def shutdown(self, timeout: Seconds | None = 5.0) -> None:
         """Tell the peers, send what is queued within ``timeout`` seconds, and close all links. Switches.
 
         Monitors that peers have of ports here fire with ``("shutdown", node)`` as soon as they
@@ -480,18 +481,19 @@ class Node(DirectoryNode):
             timeout: Seconds; peers that have not taken everything by then are logged.
         """
         self._scheduler.check_thread("shutdown()")
+        seconds = to_limited_seconds(timeout, "shutdown()")
         if self._network is None:
             return
         self._check_may_wait("shutdown()")
-        timeout = self._network.wait_for_names(timeout)
+        seconds = self._network.wait_for_names(seconds)
         self.log_catcher.stop()
         self._directory.stop()
-        self._network.shut_down(timeout)
+        self._network.shut_down(seconds)
         if self._etcd is not None:
-            self._etcd.stopped.wait(timeout)
+            self._etcd.stopped.wait(seconds)
         self._scheduler.hub.loop.run_callback(self._scheduler.end_idle_runners)
 
-    def shutdown_on_signal(self, *signals: int, timeout: float = 5.0) -> None:
+    def shutdown_on_signal(self, *signals: int, timeout: Seconds | None = 5.0) -> None:
         """On a signal call :meth:`shutdown`, and then end the program by ``SystemExit(128 + signal)``.
 
         That is raised in the main greenlet, so that its ``finally`` blocks run. Another signal
@@ -502,8 +504,9 @@ class Node(DirectoryNode):
             timeout: Seconds that the shutdown may take.
         """
         self._scheduler.check_thread("shutdown_on_signal()")
+        seconds = to_limited_seconds(timeout, "shutdown_on_signal()")
         for number in signals or (signal.SIGTERM,):
-            gevent.signal_handler(number, self._end_program, number, timeout)
+            gevent.signal_handler(number, self._end_program, number, seconds)
 
     def _end_program(self, number: int, timeout: float) -> None:
         ending, self._ending = self._ending, True
@@ -515,7 +518,7 @@ class Node(DirectoryNode):
 
     # --- who is there ---
 
-    def wait_for_seeds(self, timeout: float = 5.0) -> bool:
+    def wait_for_seeds(self, timeout: Seconds | None = 5.0) -> bool:
         """Wait for links to the seeds, and until this node and they know of each other what is in the directory.
 
         A node need not: it waits for what it wants to know, and others are told of it as soon as they can be.
@@ -529,18 +532,19 @@ class Node(DirectoryNode):
             Whether that came about in time; False for a node that is not initialised.
         """
         self._check_may_wait("wait_for_seeds()")
+        seconds = to_limited_seconds(timeout, "wait_for_seeds()")
         network = self._network
         if network is None:
             return False
-        deadline = calls.deadline_of(timeout)
-        if not network.wait_for_seeds(timeout):
+        deadline = calls.deadline_of(seconds)
+        if not network.wait_for_seeds(seconds):
             return False
         # A seed said what it is when the link came up, and its first answer is behind that: by then it has been sent
         # what is here. Its second answer is behind its hearing of it.
         seeds = [peer.node for peer in network.up_seeds()]
         return all(self.syncal(calls.left_until(deadline), seed, "time") for _ in range(2) for seed in seeds)
 
-    def flush(self, timeout: float | None = 5.0) -> bool:
+    def flush(self, timeout: Seconds | None = 5.0) -> bool:
         """Wait until everything that this node has sent so far has arrived at the other nodes. Switches.
 
         Each node to which there is a link, or one is being made, is asked the time: its answer comes after it has put
@@ -557,15 +561,16 @@ class Node(DirectoryNode):
             NoPortContextError: On the hub, which must never wait.
         """
         self._check_may_wait("flush()")
+        seconds = to_seconds(timeout, "flush()")
         if self._network is None:
             return True
         asked = [
-            self._scheduler.start_greenlet(self.syncal, timeout, peer.node, "time")
+            self._scheduler.start_greenlet(self.syncal, seconds, peer.node, "time")
             for peer in list(self._network.peers.values())
             if peer.is_up or peer.is_waiting
         ]
         try:
-            gevent.joinall(asked, timeout)
+            gevent.joinall(asked, seconds)
         finally:
             gevent.killall(asked, block=False)
         return all(greenlet.value for greenlet in asked)

@@ -17,6 +17,7 @@ from aemp_gevent.errors import PortKilled, ReceiverBusyError, ReceiveTimeout
 from aemp_gevent.handlers import Handlers
 from aemp_gevent.matching import Matcher, Message, Pattern, match_any_of
 from aemp_gevent.port import DEAD, INSIDE, RUNNING, STARTED, Port
+from aemp_gevent.quantities import Seconds, to_seconds
 
 _RAISE: Final = object()
 
@@ -39,7 +40,7 @@ class Deadline:
             port.scheduler.enqueue(port)
 
 
-def receive(*patterns: Pattern, timeout: float | None = None, default: Any = _RAISE) -> Any:
+def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _RAISE) -> Any:
     """Return the first queued message that matches any pattern, as a tuple; wait for one if none does.
 
     Messages that do not match stay queued, in order. On a port with a greenlet of its
@@ -82,15 +83,16 @@ def receive(*patterns: Pattern, timeout: float | None = None, default: Any = _RA
                     continue
                 return inbox.popleft()
             scheduler.wait(port, current, 0)
+    limit = to_seconds(timeout, "receive()")
     try:
-        return receive_for(port or require_port("receive()"), match_any_of(patterns), timeout)
+        return receive_for(port or require_port("receive()"), match_any_of(patterns), limit)
     except ReceiveTimeout:
         if default is _RAISE:
             raise
         return default
 
 
-def get(tag: str, timeout: float | None = None) -> Message:
+def get(tag: str, timeout: Seconds | None = None) -> Message:
     """Wait for the first message with this tag, and return it without the tag.
 
     Otherwise like :func:`receive`, with the same errors.
@@ -98,10 +100,10 @@ def get(tag: str, timeout: float | None = None) -> Message:
     Source:
         Coro::MP, ``get``.
     """
-    return receive_for(require_port("get()"), match_any_of((tag,)), timeout)[1:]
+    return receive_for(require_port("get()"), match_any_of((tag,)), to_seconds(timeout, "get()"))[1:]
 
 
-def get_cond(predicate: Callable[..., Any], timeout: float | None = None) -> Message:
+def get_cond(predicate: Callable[..., Any], timeout: Seconds | None = None) -> Message:
     """Wait for the first message for which ``predicate(*msg)`` is true, and return all of it.
 
     Otherwise like :func:`receive`, with the same errors.
@@ -109,7 +111,7 @@ def get_cond(predicate: Callable[..., Any], timeout: float | None = None) -> Mes
     Source:
         Coro::MP, ``get_cond``.
     """
-    return receive_for(require_port("get_cond()"), match_any_of((predicate,)), timeout)
+    return receive_for(require_port("get_cond()"), match_any_of((predicate,)), to_seconds(timeout, "get_cond()"))
 
 
 def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> Message:

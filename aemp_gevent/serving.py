@@ -23,6 +23,7 @@ from greenlet import getcurrent
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import Port
+from aemp_gevent.quantities import to_seconds
 from aemp_gevent.scheduler import Scheduler, describe
 
 FAILED = "call_failed"
@@ -110,6 +111,7 @@ def read_header(header: Any, caller: str | None) -> ReplyPort:
         raise ValueError(f"{reply!r} is no port of the node that calls")
     if left is not None and not left >= 0:  # nor is NaN
         raise ValueError(f"{left!r} is no number of seconds")
+    left = to_seconds(left, "call()", "left")  # JSON and CBOR have integers of any size
     return ReplyPort(reply, None if left is None else monotonic() + left, [str(port) for port in chain])
 
 

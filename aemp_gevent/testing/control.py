@@ -114,7 +114,7 @@ class ControlledProcess:
         """Wait for its end and return its exit status."""
         # Not Popen.wait(), which in an unpatched program stops everybody.
         try:
-            wait_until(lambda: self.status() is not None, within=float("inf") if timeout is None else timeout)
+            wait_until(lambda: self.status() is not None, within=timeout)
         except NotInTimeError as error:
             text = f"process {self.pid} still runs after {error.waited:.1f} s{self._tail()}"
             raise NodeProcessTimeout(text) from None

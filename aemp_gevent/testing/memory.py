@@ -77,7 +77,7 @@ class MemoryNetwork:
         split: float = 0.0,
         buffer_bytes: int = 256 * 1024,
     ) -> None:
-        if min(latency, jitter, skew) < 0:
+        if not all(value >= 0 for value in (latency, jitter, skew)):  # nor is NaN
             raise ValueError("latency, jitter and skew are seconds, 0 or more")
         if not 0 <= split <= 1:
             raise ValueError("split is a probability, from 0 to 1")
@@ -192,7 +192,7 @@ class MemoryNetwork:
         Raises:
             ValueError: A number is below 0.
         """
-        if min(seconds, jitter, dial) < 0:
+        if not all(value >= 0 for value in (seconds, jitter, dial)):  # nor is NaN
             raise ValueError("a delay's seconds are 0 or more")
         pair = frozenset((self._name(one), self._name(other)))
         self._delays[pair] = (seconds, jitter, dial)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aemp_gevent import ids
+from aemp_gevent.quantities import Seconds, to_seconds
 from aemp_gevent.testing.channel import pack, unpack
 from aemp_gevent.testing.control import OUTPUT_BYTES, START_SECONDS, ControlledProcess
 from aemp_gevent.testing.errors import NodeProcessError, RemoteCodeError
@@ -143,17 +144,17 @@ class NodeProcess:
         """Let it go on after :meth:`stop` (``SIGCONT``)."""
         self._alive().send_signal(signal.SIGCONT)
 
-    def wait(self, timeout: float | None = 10.0) -> int:
+    def wait(self, timeout: Seconds | None = 10.0) -> int:
         """Wait until it ended by itself, and return its exit status; negative: the signal that killed it.
 
         Raises:
             NodeProcessTimeout: It still runs after ``timeout`` seconds.
         """
-        return self._running().wait(timeout)
+        return self._running().wait(to_seconds(timeout, "wait()"))
 
     # --- running code there ---
 
-    def run(self, code: str, *, timeout: float | None = 10.0, **names: Any) -> Any:
+    def run(self, code: str, *, timeout: Seconds | None = 10.0, **names: Any) -> Any:
         """Execute Python source in the process, and return the value of its last line, if that is an expression.
 
         It runs in a greenlet of its own, outside any port. ``mp`` is :mod:`aemp_gevent`,
@@ -171,8 +172,9 @@ class NodeProcess:
             NodeProcessTimeout: It did not end in time, and goes on.
             NodeProcessError: The process has ended.
         """
+        seconds = to_seconds(timeout, "run()")
         process = self._alive()
-        reply = process.ask(textwrap.dedent(code), _packed(names), timeout)
+        reply = process.ask(textwrap.dedent(code), _packed(names), seconds)
         succeeded, *rest = reply
         if not succeeded:
             kind, text, traceback = rest

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import gevent
 
+from aemp_gevent.quantities import Seconds, to_limited_seconds
+
 T = TypeVar("T")
 
 _EAGER_SECONDS = 0.005
@@ -27,17 +29,18 @@ class NotInTimeError(AssertionError):
         self.waited = waited
 
 
-def wait_until(condition: Callable[[], T], *, within: float = 5.0, show: Callable[[], Any] | None = None) -> T:
+def wait_until(condition: Callable[[], T], *, within: Seconds | None = 5.0, show: Callable[[], Any] | None = None) -> T:
     """Give way until ``condition()`` is true, and return that. Switches, unless it is true already.
 
     Args:
         condition: Looked at again and again; cheap, and without effects. What it raises passes through.
-        within: Seconds. It is looked at once more after they have passed.
+        within: Seconds; None: no limit. It is looked at once more after they have passed.
         show: What to tell when it never came true, instead of the condition's last value.
 
     Raises:
         NotInTimeError: An ``AssertionError``: it tells how long was waited, and what was seen.
     """
+    seconds = to_limited_seconds(within, "wait_until()", "within")
     begin = monotonic()
     looks = 0
     while True:
@@ -46,7 +49,7 @@ def wait_until(condition: Callable[[], T], *, within: float = 5.0, show: Callabl
         looks += 1
         if seen:
             return seen
-        if now >= begin + within:
+        if now >= begin + seconds:
             shown = reprlib.repr(seen) if show is None else str(show())
             raise NotInTimeError(monotonic() - begin, looks, shown)
         gevent.sleep(0 if now < begin + _EAGER_SECONDS else _PAUSE_SECONDS)
