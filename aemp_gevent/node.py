@@ -786,13 +786,18 @@ class Node(DirectoryNode):
         """Return the reason that monitors of a nonexistent local port fire with."""
         return no_such_port(self._prefix + name)
 
+    def is_node_port(self, port: object) -> bool:
+        """Return whether this is the ID of this node's own node port."""
+        return isinstance(port, str) and self._is_here(port.removesuffix("#"))
+
     def reply(self, peer: Peer | None, port: Any, message: Message) -> None:
         """Send on somebody's behalf: to ports here, and to nodes whose link is up; dials nobody unless allowed."""
         node, name = self.split_port(port)
         if peer is not None and not name and self._is_here(node):
-            # Our own node port: still the peer's request. snd() would make it ours, which may do anything.
-            self._requests.handle(peer, message)
-            return
+            # snd() would make it a request of this node, which may do anything; as the peer's it could have an answer
+            # that is a request, and so on.
+            self.count_refusal("relay")
+            raise RefusedError("an answer cannot be a request to the node that gives it")
         if peer is not None and not self._is_here(node) and node != peer.node:
             self._check_relay(peer, name, message)
         relay = peer is None or (self.settings is not None and self.settings.allow_relay)

@@ -51,6 +51,13 @@ _WRITES = {"g_slave", "g_upd", "g_set", "g_global"}
 """What writes to it. Not ``g_global`` itself; but who says that is about to write the whole of it."""
 
 
+_RELAYS = ("snd", "relay")
+
+MAX_DETOURS = 4
+"""How often one request may tell this node to send a message to its own node port. One is of use, behind a relay; a
+message of 64 MiB has room for a million, each of which would look at all that follow."""
+
+
 class Host(Protocol):
     """What requests need of the node they are addressed to."""
 
@@ -64,6 +71,10 @@ class Host(Protocol):
 
     def registered(self, name: str) -> str | None:
         """Return the ID of the port registered under a name."""
+
+    def is_node_port(self, port: object) -> bool:
+        """Return whether this is the ID of this node's own node port."""
+        ...
 
     def reply(self, peer: Peer | None, port: Any, message: Message) -> None:
         """Send on a peer's behalf: to our ports, and over links that are up."""
@@ -144,9 +155,11 @@ class Requests:
             peer: Who asks; None for this node itself.
             message: The request's name and its arguments.
         """
-        request, *args = message or ("",)
-        method = self._TABLE.get(request) if isinstance(request, str) else None
+        request: Any = "snd"  # for what is wrong with detours
         try:
+            begin = self._end_of_detours(message)
+            request, *args = (message[begin:] if begin else message) or ("",)
+            method = self._TABLE.get(request) if isinstance(request, str) else None
             if method is not None:
                 method(self, peer, *args)
             else:
@@ -154,6 +167,18 @@ class Requests:
         # Exception: the arguments are the peer's, and any call of them may fail anyhow.
         except Exception as error:  # noqa: BLE001
             self._report(peer, request, error)
+
+    def _end_of_detours(self, message: Message | list[Any]) -> int:
+        """Return where the request begins that is to be done, behind those to send it to this very node port.
+
+        Nothing else hands a request on to this node port: answers are refused there (``Host.reply``).
+        """
+        begin = 0
+        while len(message) > begin + 1 and message[begin] in _RELAYS and self._host.is_node_port(message[begin + 1]):
+            begin += 2
+            if begin > 2 * MAX_DETOURS:
+                self._refuse("relay", f"it is sent on to this node's own node port more than {MAX_DETOURS} times")
+        return begin
 
     def _report(self, peer: Peer | None, request: Any, error: Exception) -> None:
         what, why = reprlib.repr(request), describe(error)[:500]  # a peer chooses what stands in them

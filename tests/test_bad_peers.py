@@ -13,6 +13,8 @@ import pytest
 
 from aemp_gevent.complaints import MAX_LINES
 from aemp_gevent.node import Node
+from aemp_gevent.peer import Peer
+from aemp_gevent.requests import MAX_DETOURS, Requests
 from tests.helpers import wait_until
 from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, node_factory
 
@@ -428,7 +430,48 @@ def test_peer_whose_answers_are_not_read_cannot_reach_our_node_port_as_us(victim
     assert done == []
 
 
-def test_relay_to_ourselves_a_thousand_times_over_is_survived(victim: Node) -> None:
+@pytest.mark.parametrize("relay", ["snd", "relay"])
+def test_a_request_is_sent_to_our_own_node_port_only_a_few_times(victim: Node, relay: str) -> None:
+    name, reply = victim.NODE(), "127.0.0.1:9#r"
     with RawPeer.dial(victim).shake() as peer:
-        peer.send(["", *["snd", victim.NODE()] * 800, "devnull"])
+        peer.send(["", *[relay, name] * MAX_DETOURS, "can", "devnull", reply, MAX_DETOURS])
+        assert peer.packet() == ["r", MAX_DETOURS, 1]
+        peer.send(["", *[relay, f"{name}#"] * (MAX_DETOURS + 1), "can", "devnull", reply])
         assert peer.answers()
+    assert victim.refusals == {"relay": 1}
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        pytest.param(lambda me: ["snd", me], id="snd"),
+        pytest.param(lambda me: ["relay", f"{me}#"], id="relay"),
+        pytest.param(lambda me: ["time", me], id="time"),
+        pytest.param(lambda me: ["lookup", "x", me], id="lookup"),
+        pytest.param(lambda me: ["can", "x", me], id="can"),
+        pytest.param(lambda me: ["info", me], id="info"),
+        pytest.param(lambda me: ["inspect", [], me], id="inspect"),
+        pytest.param(lambda me: ["log", "error", me], id="log"),
+        pytest.param(lambda me: ["eval", "1", me], id="eval"),
+        pytest.param(lambda me: ["call", {"reply": f"{me}#r"}, "", "snd", me], id="call"),
+    ],
+)
+def test_no_request_makes_us_handle_many(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, request_of: Callable[[str], list[Any]]
+) -> None:
+    """Each of them would look at all that follow, which takes quadratic time, and memory."""
+    handled: list[object] = []
+    handle = Requests.handle
+
+    def counting(requests: Requests, peer: Peer | None, message: Any) -> None:
+        handled.append(message)
+        handle(requests, peer, message)
+
+    monkeypatch.setattr(Requests, "handle", counting)
+    victim = make_node(allow_eval=True)
+    with RawPeer.dial(victim, extras=OUR_PROVIDER).shake() as peer:
+        peer.send(["", *request_of(victim.NODE()) * 1000, "devnull"])
+        assert peer.answers()
+        peer.send(["", "eval", "1", "127.0.0.1:9#r"])  # behind the jobs that others of them are
+        assert peer.packet()[0] == "r"
+    assert len(handled) == 3

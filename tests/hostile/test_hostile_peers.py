@@ -43,6 +43,7 @@ REFUSED = {
     "spawn": "spawn",
     "function": "spawn",
     "eval": "spawn",
+    "relay-to-itself": "relay",
     "giants": "message",
     "half-handshakes": "crowd",
     "tls-junk": "handshake",
