@@ -195,6 +195,41 @@ class Stream:
         self._reader.kill()
 
 
+class Returner:
+    """A tab whose browser comes back a tenth of a second after a stream ended.
+
+    Attributes:
+        streams: How many streams began.
+        cut: How many of them ended in the middle.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.streams = 0
+        self.cut = 0
+        self._address = address
+        self._reader = gevent.spawn(self._read)
+
+    def _read(self) -> None:
+        while True:
+            connection = Connection(self._address)
+            try:
+                with connection.ask("GET", "/events") as answer:
+                    self.streams += 1
+                    try:
+                        answer.read()
+                    except (OSError, HTTPException):
+                        self.cut += 1
+            except (OSError, HTTPException):
+                pass  # nobody listens just now
+            finally:
+                connection.close()
+            gevent.sleep(0.1)
+
+    def close(self) -> None:
+        """Go away."""
+        self._reader.kill()
+
+
 class Sender:
     """Says numbers into the chat, one after the other; after a lost connection under another name.
 

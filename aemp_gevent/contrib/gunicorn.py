@@ -20,7 +20,10 @@ standard library and make a new hub after it.
 from __future__ import annotations
 
 import hashlib
+import inspect
+import logging
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,14 +33,26 @@ from aemp_gevent import default_node
 from aemp_gevent.callbacks import check_callable
 from aemp_gevent.contrib.hosts import join_host
 
-# Not on_join and on_drain: those are for the application.
+# Not on_join, on_drain and is_draining: those are for the application.
 __all__ = ["post_worker_init", "worker_exit"]
 
-_LOOK_SECONDS = 0.5
-"""gunicorn itself looks once a second whether a worker is to end; no hook says it."""
+_LOOK_SECONDS = 0.1
+"""How often to look whether the worker is to end; gunicorn has no hook for that."""
+
+_CLOSE_SECONDS = 3.0
+"""How long to wait for the listening sockets to be closed: gunicorn needs a second at most."""
 
 _joins: list[Callable[[], object]] = []  # of the process, as the worker is
 _drains: list[Callable[[], object]] = []
+
+
+class _Process:
+    is_draining = False
+    was_warned = False
+
+
+_log = logging.getLogger("aemp_gevent")
+
 
 # Any, for gunicorn's own objects: it has no types.
 
@@ -75,25 +90,58 @@ def on_join(function: Callable[[], object]) -> Callable[[], object]:
     servers nobody calls it.
     """
     check_callable("on_join()", function)
+    _warn_without_hooks("on_join")
     _joins.append(function)
     return function
 
 
 def on_drain(function: Callable[[], object]) -> Callable[[], object]:
-    """Have a function called when this worker was told to end, while its last requests are served. A decorator.
+    """Have a function called when this worker is to end and accepts no more connections. A decorator.
 
-    Streams that never end by themselves should end then. Otherwise gunicorn waits ``graceful_timeout``
-    for them, and kills the worker. The function runs in a greenlet of its own. Under other servers nobody
-    calls it.
+    Its last requests are still being served. Streams that never end by themselves should end now: gunicorn
+    waits ``graceful_timeout`` seconds for them, then cuts them off. What such a client opens next is served by
+    another worker; over a connection that this worker accepted before, a stream may still begin, so ask
+    :func:`is_draining` there. The function runs in a greenlet of its own. Under other servers nobody calls it.
     """
-    check_callable("on_drain()", function)
+    _warn_without_hooks("on_drain")
     _drains.append(function)
     return function
+
+
+def is_draining() -> bool:
+    """Return whether this worker accepts no more connections, and only finishes the requests that it has.
+
+    A stream that begins now should end at once, and have its client come back. True before the functions of
+    :func:`on_drain` are called; always False under other servers.
+    """
+    return _Process.is_draining
+
+
+def _warn_without_hooks(call: str) -> None:
+    """Log once that gunicorn is importing the application and its configuration lacks our hooks."""
+    frame = inspect.currentframe()
+    while frame is not None and not _Process.was_warned:
+        cfg = getattr(frame.f_locals.get("self"), "cfg", None)
+        hook = getattr(cfg, "post_worker_init", None)
+        # One of the user's own may call ours.
+        if getattr(hook, "__module__", None) == "gunicorn.config":
+            _Process.was_warned = True
+            _log.warning(
+                "%s: gunicorn will not make its workers nodes, and will not call these functions; "
+                "add the line 'from aemp_gevent.contrib.gunicorn import *' to gunicorn.conf.py",
+                call,
+            )
+        frame = frame.f_back
 
 
 def _watch(worker: Any) -> None:
     while worker.alive:
         gevent.sleep(_LOOK_SECONDS)
+    # Clients that come back at once must not land here again.
+    patience = time.monotonic() + _CLOSE_SECONDS
+    while time.monotonic() < patience and any(socket.fileno() != -1 for socket in worker.sockets):
+        gevent.sleep(_LOOK_SECONDS)
+    _Process.is_draining = True
     for function in _drains:
         gevent.spawn(function)
 

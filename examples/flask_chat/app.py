@@ -15,7 +15,7 @@ from pathlib import Path
 from flask import Flask, Response, request
 
 from aemp_gevent import NODE, attach, grp_mon, grp_reg, mon, port, rcv, receive, snd, syncal
-from aemp_gevent.contrib.gunicorn import on_drain, on_join
+from aemp_gevent.contrib.gunicorn import is_draining, on_drain, on_join
 
 PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
@@ -53,6 +53,8 @@ class Room:
     def _enter(self, tab: str) -> None:
         self._tabs.add(tab)
         mon(tab, lambda *_reason: self._tabs.discard(tab))
+        if is_draining():  # it came over a connection that this worker had accepted before
+            snd(tab, "close")
 
     def _said(self, name: str, text: str, reply: str) -> None:
         self._tell("said", name, text)

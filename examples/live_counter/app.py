@@ -13,7 +13,7 @@ from typing import Any
 from flask import Flask, Response
 
 from aemp_gevent import NODE, attach, db_mon, db_set, receive, snd
-from aemp_gevent.contrib.gunicorn import on_drain, on_join
+from aemp_gevent.contrib.gunicorn import is_draining, on_drain, on_join
 
 FAMILY = "visitors"
 ALIVE_SECONDS = 15
@@ -48,6 +48,8 @@ class Counter:
 
     def enter(self, tab: str) -> None:
         self._tabs.add(tab)
+        if is_draining():  # it came over a connection that this worker had accepted before
+            snd(tab, "close")
         db_set(FAMILY, NODE(), len(self._tabs))
 
     def leave(self, tab: str) -> None:

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import pytest
 from gevent import monkey
 
 from aemp_gevent.contrib import gunicorn, join_host
 from aemp_gevent.contrib.gunicorn import _name_of
+from tests.helpers import wait_until
 from tests.networking import line_of, node_factory, process
 
 
@@ -97,3 +101,77 @@ def test_worker_serves_nobody_before_the_others_know_what_it_registered() -> Non
             assert not readable, "it serves already"
             assert line_of(worker) == "serves"
             assert len(node.db_keys("members")) == 1
+
+
+def test_drain_begins_when_the_worker_accepts_no_more_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise clients that come back at once land on the same worker, after its streams were told to end."""
+    monkeypatch.setattr(gunicorn, "_drains", [])
+    monkeypatch.setattr(gunicorn._Process, "is_draining", False)
+    monkeypatch.setattr(gunicorn, "_LOOK_SECONDS", 0.001)
+    seen: list[tuple[bool, int]] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        worker = SimpleNamespace(alive=True, sockets=[listening])
+        gunicorn.on_drain(lambda: seen.append((gunicorn.is_draining(), listening.fileno())))
+        watching = gevent.spawn(gunicorn._watch, worker)
+        gevent.sleep(0.01)
+        worker.alive = False
+        gevent.sleep(0.01)
+        assert not seen
+        assert not gunicorn.is_draining()
+    watching.join()
+    wait_until(lambda: seen)
+    assert seen == [(True, -1)]
+
+
+def test_drain_begins_after_a_while_whatever_the_worker_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gunicorn._Process, "is_draining", False)
+    monkeypatch.setattr(gunicorn, "_CLOSE_SECONDS", 0.02)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        gunicorn._watch(SimpleNamespace(alive=False, sockets=[listening]))
+        assert gunicorn.is_draining()
+
+
+def load(hook: Callable[..., object]) -> None:
+    """Import an application as gunicorn does: in a method of what has the configuration."""
+    config = pytest.importorskip("gunicorn.config").Config()
+    config.set("post_worker_init", hook)
+
+    class Application:
+        cfg = config
+
+        def wsgi(self) -> None:
+            gunicorn.on_join(list)
+            gunicorn.on_drain(list)
+
+    Application().wsgi()
+
+
+@pytest.fixture
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gunicorn, "_joins", [])
+    monkeypatch.setattr(gunicorn, "_drains", [])
+    monkeypatch.setattr(gunicorn._Process, "was_warned", False)
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_configuration_without_the_hooks_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    load(pytest.importorskip("gunicorn.config").PostWorkerInit.default)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "add the line 'from aemp_gevent.contrib.gunicorn import *' to gunicorn.conf.py" in record.getMessage()
+
+
+@pytest.mark.usefixtures("fresh_process")
+@pytest.mark.parametrize(
+    "hook",
+    [
+        pytest.param(gunicorn.post_worker_init, id="ours"),
+        pytest.param(lambda worker: gunicorn.post_worker_init(worker), id="calls-ours"),  # noqa: PLW0108
+    ],
+)
+def test_configuration_with_the_hooks_is_not_warned_of(
+    caplog: pytest.LogCaptureFixture, hook: Callable[..., object]
+) -> None:
+    load(hook)
+    gunicorn.on_join(list)  # nor is a program that no gunicorn runs
+    assert not caplog.records

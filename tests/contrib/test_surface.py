@@ -14,7 +14,7 @@ from aemp_gevent.contrib import gunicorn
 
 PUBLIC = [
     *(getattr(contrib, name) for name in contrib.__all__),
-    *(getattr(gunicorn, name) for name in [*gunicorn.__all__, "on_join", "on_drain"]),
+    *(getattr(gunicorn, name) for name in [*gunicorn.__all__, "on_join", "on_drain", "is_draining"]),
 ]
 
 
