@@ -62,6 +62,7 @@ class DirectoryNode(LocalNode):
             UnencodableMessageError: The value cannot travel.
         """
         self._scheduler.check_thread("db_set()")
+        self._check_open("db_set()")
         return self._directory.set(family, key, value)
 
     def db_del(self, family: str, *keys: str) -> None:
@@ -91,6 +92,7 @@ class DirectoryNode(LocalNode):
             InvalidEntryError, UnencodableMessageError: As in :meth:`db_set`.
         """
         self._scheduler.check_thread("db_reg()")
+        self._check_open("db_reg()")
         return self._register("db_reg()", family, port, value)
 
     def _register(self, call: str, family: str, port: object, value: Any) -> DirectoryEntry:
@@ -231,6 +233,7 @@ class DirectoryNode(LocalNode):
             InvalidEntryError: It is no family.
         """
         self._scheduler.check_thread("db_mon()")
+        self._check_open("db_mon()")
         check_callable("db_mon()", cb)
         check_family(family)
         monitor = DirectoryMonitor(self._directory, family, cb)
@@ -288,6 +291,7 @@ class DirectoryNode(LocalNode):
         The same as :meth:`db_reg` without a value, with the same errors.
         """
         self._scheduler.check_thread("grp_reg()")
+        self._check_open("grp_reg()")
         return self._register("grp_reg()", group, port, None)
 
     def grp_get(self, group: str) -> list[str] | None:
@@ -301,6 +305,7 @@ class DirectoryNode(LocalNode):
             InvalidEntryError: The group's name is no family.
         """
         self._scheduler.check_thread("grp_get()")
+        self._check_open("grp_get()")
         return self._groups.get(group)
 
     def grp_snd(self, group: str, *msg: Any, timeout: Seconds | EllipsisType | None = ...) -> list[str]:
@@ -323,6 +328,7 @@ class DirectoryNode(LocalNode):
             InvalidEntryError, NoPortContextError, PortKilled: As in :meth:`db_wait`.
         """
         self._scheduler.check_thread("grp_snd()")
+        self._check_open("grp_snd()")
         seconds = self._directory_seconds if isinstance(timeout, EllipsisType) else to_seconds(timeout, "grp_snd()")
         self._groups.get(group)
         known = self._directory.copy(group)
@@ -342,6 +348,7 @@ class DirectoryNode(LocalNode):
         members in ``added``. Never switches.
         """
         self._scheduler.check_thread("grp_mon()")
+        self._check_open("grp_mon()")
         check_callable("grp_mon()", cb)
         check_family(group)
         return self._groups.monitor(group, cb)

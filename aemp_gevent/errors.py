@@ -114,6 +114,15 @@ class AlreadyInitialisedError(UsageError):
         )
 
 
+class NodeShutDownError(UsageError):
+    """The node was shut down, and the call could have no effect any more."""
+
+    def __init__(self, call: str, node: str) -> None:
+        super().__init__(
+            f"{call}: the node {node} was shut down; call shutdown() last, or make another Node() for what comes after"
+        )
+
+
 class UnknownSettingError(UsageError, TypeError):
     """A setting of this name does not exist."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Callable
 from contextvars import Context
 from time import monotonic
@@ -24,11 +25,13 @@ from aemp_gevent import calling, calls, forking, ids, monitors, serving, spawnin
 from aemp_gevent.attachment import Attachment
 from aemp_gevent.callbacks import check_callable
 from aemp_gevent.context import current_port, require_port, run_in
+from aemp_gevent.copying import copy_as_sent
 from aemp_gevent.errors import (
     DeadPortError,
     InvalidPortError,
     MessageTooLargeError,
     NodePortError,
+    NodeShutDownError,
     NoPortContextError,
     NotLocalError,
     PortExistsError,
@@ -52,8 +55,8 @@ from aemp_gevent.port import (
 )
 from aemp_gevent.quantities import Seconds, to_count, to_seconds
 from aemp_gevent.remote import in_words
-from aemp_gevent.scheduler import Scheduler
-from aemp_gevent.settings import Settings
+from aemp_gevent.scheduler import Runner, Scheduler
+from aemp_gevent.settings import Settings, read_setting, variable_of
 from aemp_gevent.threads import get_ident
 from aemp_gevent.timers import Timer
 
@@ -79,6 +82,10 @@ class LocalNode:
         self._scheduler.default = self._discard
         self._scheduler.node = self
         self._ports = self._scheduler.ports
+        self._direct: dict[str, Port] = {}
+        """Where :meth:`snd` looks first: the table of ports, or nothing while every message must be looked at."""
+        self._is_strict = False
+        self._is_over = False
         self._new_name = ids.port_names(ids.new_uniq())
         self._id = ids.ANON_PREFIX + ids.new_uniq()
         self._prefix = self._id + "#"
@@ -100,6 +107,50 @@ class LocalNode:
         """Be a fresh private node, in a forked child of the process that had this one."""
         self._scheduler.abandon()
         self._begin()
+
+    # --- what is looked at on each call ---
+
+    def _open_ports(self) -> None:
+        """Decide how messages to the ports here are sent: this comes before the first port, and when a setting does."""
+        self._is_strict = self._wants_strict()
+        self._direct = {} if self._is_strict or self._is_over else self._ports
+
+    def _wants_strict(self) -> bool:
+        variable = variable_of("strict")
+        text = os.environ.get(variable)
+        return bool(text and read_setting("strict", text, f"environment variable {variable}"))
+
+    def _close_ports(self) -> None:
+        """Refuse calls that need a node, from now on: it was shut down."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._direct = {}
+        new_name = self._new_name
+
+        def no_name() -> str:
+            self._check_open("creating a port")
+            return new_name()
+
+        # Every port that is made takes a name first, so that nothing else need look.
+        self._new_name = no_name
+
+    def _check_open(self, call: str) -> None:
+        """Refuse a call after the node was shut down, unless code of a port makes it, which may end in order.
+
+        Raises:
+            NodeShutDownError: The text names ``call``.
+        """
+        if self._is_over and not isinstance(getcurrent(), Runner):
+            raise NodeShutDownError(call, self._id)
+
+    def _as_sent(self, message: Message) -> Message:
+        """Return a message to a port of this node as another node would get it, if this node is strict.
+
+        Raises:
+            UnencodableMessageError, MessageTooLargeError: It could not travel.
+        """
+        return tuple(copy_as_sent(["", *message], self._limits)[1:]) if self._is_strict else message
 
     # --- identity ---
 
@@ -192,6 +243,8 @@ class LocalNode:
         scheduler = self._scheduler
         if not self._ports:
             _ = scheduler.hub  # the node belongs to the thread that makes its first port, whoever sends first
+            if self._direct is not self._ports:
+                self._open_ports()
         if port_id in self._ports:
             raise PortExistsError(port_id)
         default = scheduler.default if callback is None else callback
@@ -344,16 +397,17 @@ class LocalNode:
 
         Raises:
             InvalidPortError: It is no port ID.
-            UnencodableMessageError: An element cannot travel to another node.
+            UnencodableMessageError: An element cannot travel to another node. A strict node looks at all messages.
             MessageTooLargeError: It is larger than ``max_message_bytes``.
+            NodeShutDownError: The node was shut down, and no code of a port sends this.
         """
         # The hot path: one look-up with the whole ID, then Scheduler.deliver and
         # Scheduler.enqueue written out, as two calls more would cost a quarter. Each of the next
         # steps is one for all native threads: the scheduler's docstring says what that takes.
         try:
-            target = self._ports[port]  # type: ignore[index]  # any object may miss
+            target = self._direct[port]  # type: ignore[index]  # any object may miss
         except (KeyError, TypeError):
-            self._send_elsewhere(str(port), port, msg)
+            self._send_elsewhere(port, msg)
             return
         target.mailbox.append(msg)
         if not target.state:
@@ -373,6 +427,7 @@ class LocalNode:
             LinkBusy: More bytes wait to be sent to that node than ``high_water_bytes``.
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
+        self._check_open("snd_nowait()")
         target = self._find(port)
         if target is None:
             node, name = self.split_port(port)
@@ -385,16 +440,21 @@ class LocalNode:
             return
         self.snd(port, *msg)
 
-    def _send_elsewhere(self, port_id: str, port: object, msg: Message) -> None:
-        """Send to what is not a living local port given by its ID as a string."""
-        if port_id is not port and port_id in self._ports:  # an object whose str() is a port ID
-            self.snd(port_id, *msg)
+    def _send_elsewhere(self, port: object, msg: Message) -> None:
+        """Send to what :meth:`snd` did not find: an object whose str() is a port ID, a port that is not there, a node.
+
+        Or to any port, while every message must be looked at.
+        """
+        self._check_open("snd()")
+        target = self._find(port)
+        if target is not None:
+            self._scheduler.deliver(target, msg if target.state == REMOTE else self._as_sent(msg))
             return
         node, name = self.split_port(port)
         if not self._is_here(node):
             self._send_remote(node, name, msg)
         elif name:
-            self._scheduler.log(logging.DEBUG, "dropped, there is no port %s: %r", port_id, msg)
+            self._scheduler.log(logging.DEBUG, "dropped, there is no port %s: %r", port, self._as_sent(msg))
         elif self._scheduler.is_foreign:
             self._scheduler.call_on_hub(self._node_request, msg)
         else:
@@ -425,6 +485,8 @@ class LocalNode:
         target = self.find(port)
         if target is not None:
             scheduler = self._scheduler
+            if self._is_strict:
+                reason = self._as_sent(reason)
             if get_ident() != scheduler.thread and scheduler.is_foreign:
                 scheduler.kill_from_afar(target, reason)
             else:
@@ -711,7 +773,7 @@ class LocalNode:
             remote.call(message, reply, left, chain)
         else:
             until = None if left is None else monotonic() + left
-            serving.take(self, target, message, serving.ReplyPort(reply, until, chain))
+            serving.take(self, target, self._as_sent(message), serving.ReplyPort(reply, until, chain))
 
     def _discard(self, *message: Any) -> None:
         """Take a message that no handler matched; who waits for an answer to it is told."""
@@ -822,7 +884,7 @@ class LocalNode:
         target = self.split_port(node)[0]
         name = self._new_name()
         if self._is_here(target):
-            self._spawn_here(name, function, args, spawning.find_for_us)
+            self._spawn_here(name, function, self._as_sent(args), spawning.find_for_us)
             return self._prefix + name
         self._spawn_remote(target, name, function, args)
         return f"{target}#{name}"

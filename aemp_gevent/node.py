@@ -303,6 +303,7 @@ class Node(DirectoryNode):
     def _start(self, services: Iterable[Service], former_prefix: str) -> None:
         network = self._network
         assert network is not None  # we have just been initialised
+        self._open_ports()
         self._directory.start(self._make_engine(network), former_prefix, self._prefix)
         network.find = self._directory.find
         network.start()
@@ -474,7 +475,8 @@ class Node(DirectoryNode):
 
         Monitors that peers have of ports here fire with ``("shutdown", node)`` as soon as they
         have heard everything that was sent before, and so do those that this node has of
-        theirs. The node keeps its ports and its ID; it cannot be initialised again.
+        theirs. The node keeps its ports and its ID; it cannot be initialised again. Handlers and actors may
+        go on sending to each other; ``snd``, ``port`` and the like raise ``NodeShutDownError`` everywhere else.
         A program that ends does this with its default node by itself.
 
         Args:
@@ -488,9 +490,12 @@ class Node(DirectoryNode):
         seconds = self._network.wait_for_names(seconds)
         self.log_catcher.stop()
         self._directory.stop()
-        self._network.shut_down(seconds)
-        if self._etcd is not None:
-            self._etcd.stopped.wait(seconds)
+        try:
+            self._network.shut_down(seconds)
+            if self._etcd is not None:
+                self._etcd.stopped.wait(seconds)
+        finally:
+            self._close_ports()
         self._scheduler.hub.loop.run_callback(self._scheduler.end_idle_runners)
 
     def shutdown_on_signal(self, *signals: int, timeout: Seconds | None = 5.0) -> None:
@@ -674,6 +679,9 @@ class Node(DirectoryNode):
 
     def _node_request(self, msg: Message) -> None:
         self._requests.handle(None, msg)
+
+    def _wants_strict(self) -> bool:
+        return super()._wants_strict() if self._network is None else self._network.settings.strict
 
     @property
     def _limits(self) -> Limits:

@@ -115,6 +115,9 @@ class Settings:
         rules: What peers may do here, by node ID; the first rule that matches counts, and what it does not
             mention is allowed: ``{"peer": "web-*", "spawn": False, "kill": False, "directory": "read",
             "relay": False, "inspect": False}``. They mean something only where nodes prove their IDs.
+        strict: Check and copy messages between ports of this node as if they went to another one: what
+            cannot travel raises, a tuple arrives as a list, and later changes by the sender are not seen.
+            Slower, and meant for tests; ``AEMP_STRICT=1`` works before the node is initialised, too.
         max_message_bytes: The largest message, encoded, to send or accept. A peer that sends
             more loses its link.
         max_message_elements: The most elements that a message may have: each value in it, lists, maps and their
@@ -162,6 +165,7 @@ class Settings:
     allow_relay: bool = False
     secure: bool = False
     rules: tuple[PeerRule, ...] = ()
+    strict: bool = False
     max_message_bytes: int = 64 * 2**20
     max_message_elements: int = MAX_ELEMENTS
     high_water_bytes: int = 4 * 2**20

@@ -78,7 +78,8 @@ def name_of(function: Callable[..., Any]) -> str:
     Raises:
         SpawnRefusedError: It has none, as it stands inside another function, or is a method or a lambda.
     """
-    check_callable("a function to be run on other nodes", function)
+    if callable(function):  # else it has no name either
+        check_callable("a function to be run on other nodes", function)
     marks = [name for name, marked in _spawnable.items() if marked is function and not name.startswith("__main__.")]
     if marks:
         return marks[0]

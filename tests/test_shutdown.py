@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import logging
@@ -18,7 +19,7 @@ import pytest
 from gevent import socket
 from gevent.event import Event
 
-from aemp_gevent.errors import AlreadyInitialisedError, NoPortContextError
+from aemp_gevent.errors import AlreadyInitialisedError, NodeShutDownError, NoPortContextError
 from aemp_gevent.node import Node
 from tests.helpers import on_hub, turns, wait_until
 from tests.native import threading
@@ -118,9 +119,10 @@ def test_node_that_shut_down_keeps_its_ports_and_dials_nobody(make_node: MakeNod
     ours, theirs, died = Inbox(one), Inbox(two), Deaths()
     one.shutdown()
     one.shutdown()
-    one.snd(ours, 1)
     one.mon(theirs, died)
-    one.snd(theirs, 2)
+    # Not here: what has no effect raises outside of ports.
+    one.after(0, one.snd, ours, 1)
+    one.after(0, one.snd, theirs, 2)
     assert died.wait() == ("transport_error", two.NODE(), "this node was shut down")
     wait_until(lambda: ours.messages)
     assert theirs.messages == []
@@ -249,9 +251,17 @@ def test_dial_cut_short_by_the_shutdown_leaves_nobody_waiting(make_node: MakeNod
         def send() -> None:
             for _ in range(3):
                 node.snd(port, bytes(800))
+            sent.set()
 
-        gevent.spawn(send).get(timeout=5)
-        thread = threading.Thread(target=send, daemon=True)
+        sent = Event()
+        node.after(0, send)  # not here: outside of ports it raises
+        assert sent.wait(5)
+
+        def send_in_vain() -> None:
+            with contextlib.suppress(NodeShutDownError):
+                send()
+
+        thread = threading.Thread(target=send_in_vain, daemon=True)
         thread.start()
         wait_until(lambda: not thread.is_alive())
 
@@ -470,3 +480,60 @@ def test_second_signal_ends_a_program_at_once(make_node: MakeNode, monkeypatch: 
 def accepts(node: str) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", int(node.rpartition(":")[2]))) == 0
+
+
+AFTER_SHUTDOWN = {
+    "snd": lambda node, port: node.snd(port, 1),
+    "snd, far": lambda node, port: node.snd("127.0.0.1:9#port", 1),
+    "snd_nowait": lambda node, port: node.snd_nowait(port, 1),
+    "port": lambda node, port: node.port(),
+    "port_async": lambda node, port: node.port_async(print),
+    "attach": lambda node, port: node.attach(),
+    "call": lambda node, port: node.call(port, "tag"),
+    "call_async": lambda node, port: node.call_async("127.0.0.1:9#port", "tag"),
+    "cal": lambda node, port: node.cal(port, "tag", cb=print),
+    "syncal": lambda node, port: node.syncal(1, port, "tag"),
+    "spawn": lambda node, port: node.spawn("127.0.0.1:9", "module.function"),
+    "db_set": lambda node, port: node.db_set("family", "key"),
+    "db_reg": lambda node, port: node.db_reg("family", port),
+    "db_mon": lambda node, port: node.db_mon("family", print),
+    "grp_reg": lambda node, port: node.grp_reg("group", port),
+    "grp_get": lambda node, port: node.grp_get("group"),
+    "grp_mon": lambda node, port: node.grp_mon("group", print),
+    "grp_snd": lambda node, port: node.grp_snd("group", 1),
+}
+
+
+@pytest.mark.parametrize("call", AFTER_SHUTDOWN.values(), ids=AFTER_SHUTDOWN)
+def test_what_has_no_effect_after_the_shutdown_raises(make_node: MakeNode, call: Callable[[Node, str], object]) -> None:
+    node = make_node()
+    inbox = Inbox(node)
+    node.shutdown()
+    node.shutdown()  # once more is no mistake
+    with pytest.raises(NodeShutDownError, match=f"the node {node.NODE()} was shut down"):
+        call(node, inbox.port)
+    turns(2)
+    assert inbox.messages == []
+
+
+def test_ports_may_finish_their_work_after_the_shutdown(make_node: MakeNode) -> None:
+    node = make_node()
+    inbox, begin = Inbox(node), Event()
+
+    def finish() -> None:
+        begin.wait()
+        node.snd(node.port(lambda *message: node.snd(inbox, *message)), "by way of another")
+        node.snd("127.0.0.1:9#port", "nobody is told that this is lost, and nobody waits for it")
+
+    node.port_async(finish)
+    node.shutdown()
+    begin.set()
+    wait_until(lambda: inbox.messages == [("by way of another",)])
+
+
+def test_a_private_node_that_is_shut_down_goes_on() -> None:
+    node = Node()
+    node.shutdown()
+    inbox = Inbox(node)
+    node.snd(inbox, 1)
+    wait_until(lambda: inbox.messages == [(1,)])
