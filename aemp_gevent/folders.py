@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Folders of Unix sockets, in which the nodes of one host find each other.
+"""Unix sockets' files, and folders of them, in which the nodes of one host find each other.
 
 ``unix:/run/chat/``, with a slash at its end, is a folder. Bound, it stands for a new socket in
 it, as port 0 stands for a free port. As a seed it stands for all nodes that live there, as a host
 name does for all its addresses: the oldest first, so that newcomers change nothing for those
 who are there.
 
-Who dies without closing its socket leaves a file that nobody listens on. Whoever looks
+A process that dies without closing its socket leaves a file that nobody listens on. Whoever looks
 into the folder finds that out without disturbing the living, and removes it. So what is found there
 is always those who live, and there is no server that could be down, and no list that could be wrong.
+In the same way a node takes over the path of one that died.
+
+A path may be used again, so files are removed under a lock of their folder: between the look and the removal the
+file of a dead process could become a living one's, if another process removed it first.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import os
 import socket as std_socket
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from time import time
 
@@ -45,9 +50,18 @@ def new_socket_in(folder: str) -> str:
         surplus = len(os.fsencode(path)) - MAX_PATH_BYTES
         why = f"the path of a Unix socket has at most {MAX_PATH_BYTES} bytes: choose a folder that is {surplus} shorter"
         raise OSError(errno.ENAMETOOLONG, why)
+    make_folder(folder)
+    return path
+
+
+def make_folder(folder: str) -> None:
+    """Make a folder for its owner alone, if it is not there.
+
+    Raises:
+        OSError: It cannot be made.
+    """
     with contextlib.suppress(FileExistsError):
         Path(folder).mkdir(mode=_PRIVATE)
-    return path
 
 
 def sockets_in(folder: str) -> list[Endpoint]:
@@ -64,8 +78,60 @@ def sockets_in(folder: str) -> list[Endpoint]:
     return found
 
 
+def remove_dead(path: str) -> None:
+    """Remove the file of a socket that nobody has any more; leave everything else as it is."""
+    with contextlib.suppress(OSError), _locked(path):
+        # Another file refuses, too.
+        if _probe(path) == errno.ECONNREFUSED and stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)  # noqa: PTH108
+
+
+def file_of(path: str) -> tuple[int, int] | None:
+    """Return which file a path names; None if there is none. No other has the same while it is kept open."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def remove_own(path: str, own: tuple[int, int] | None) -> None:
+    """Remove a socket's file, unless its path has become another one's."""
+    with contextlib.suppress(OSError), _locked(path):
+        if own is not None and file_of(path) == own:
+            os.unlink(path)  # noqa: PTH108
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Be the only one of all processes that removes files from the folder of a path. Blocks for microseconds.
+
+    Raises:
+        OSError: There is no such folder.
+    """
+    import fcntl  # noqa: PLC0415  # Windows has none, and no Unix sockets
+
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def _is_alive(path: str) -> bool:
     """Whether somebody listens on a socket; if nobody does, and never will again, remove it."""
+    found = _probe(path)
+    if found == errno.ECONNREFUSED:
+        remove_dead(path)
+    return found == errno.EPROTOTYPE
+
+
+def _probe(path: str) -> int:
+    """Return the error number of a connection that cannot be made.
+
+    EPROTOTYPE: somebody has the socket; ECONNREFUSED: nobody has it.
+    """
     # Not by connecting: those who live would see a stranger come and go every second. A datagram
     # socket is refused either way: as one of the wrong type if the other is there, bound to it but perhaps not
     # listening yet, and as one that nobody has.
@@ -73,11 +139,5 @@ def _is_alive(path: str) -> bool:
         try:
             probe.connect(path)
         except OSError as error:
-            if error.errno == errno.EPROTOTYPE:
-                return True
-            if error.errno == errno.ECONNREFUSED:
-                with contextlib.suppress(OSError):
-                    # Another file refuses, too. Paths are never used twice, so nobody else's can be removed.
-                    if stat.S_ISSOCK(os.lstat(path).st_mode):
-                        os.unlink(path)  # noqa: PTH108
-    return False
+            return error.errno or errno.EINVAL  # none: the path is too long for a socket
+    return 0

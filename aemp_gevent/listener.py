@@ -3,19 +3,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import os
 import socket as std_socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic
 
 import gevent
 from gevent import socket
 
 from aemp_gevent.errors import ListenError
-from aemp_gevent.folders import new_socket_in
+from aemp_gevent.folders import file_of, make_folder, new_socket_in, remove_dead, remove_own
 from aemp_gevent.forking import Helper, close_quietly, keep
 from aemp_gevent.ids import ANY_HOST, Endpoint
 
@@ -26,6 +25,9 @@ _RETRY_SECONDS = 0.2
 
 _BURST = 8
 """Connections that are accepted at once: nodes that start together, behind one address even."""
+
+_KEEP_SECONDS = 60.0
+"""How often the file of a Unix socket is touched, and made again if it was removed."""
 
 _log = logging.getLogger("aemp_gevent")
 
@@ -74,10 +76,41 @@ class Listener:
         """The endpoint, with the real port or path."""
         if not endpoint.path:
             self.endpoint = Endpoint(endpoint.host, self._socket.getsockname()[1])
+        self._file = file_of(self.endpoint.path) if self.endpoint.path else None
         self._greenlet: Helper | None = None
+        self._keeper: Helper | None = None
 
     def start(self) -> None:
         """Begin to accept."""
+        self._greenlet = Helper.spawn(self._accept)
+        if self.endpoint.path:
+            self._keeper = Helper.spawn(self._keep_file)
+
+    def _keep_file(self) -> None:
+        """Keep the socket's file from those who remove old files, and make it again if somebody has removed it."""
+        while not self._closed:
+            self._look_after_file()
+            gevent.sleep(_KEEP_SECONDS, ref=False)  # the loop of a program that has ended need not go on for this
+
+    def _look_after_file(self) -> None:
+        path = self.endpoint.path
+        found = file_of(path)
+        try:
+            if found == self._file:
+                os.utime(path)
+            elif found is None:
+                self._listen_again()
+                _log.warning("the socket %s had been removed: made it again", path)
+        except OSError as error:
+            _log.warning("the socket %s was removed, and cannot be made again: %s", path, error)
+
+    def _listen_again(self) -> None:
+        make_folder(os.path.dirname(self.endpoint.path))  # noqa: PTH120
+        former, self._socket = self._socket, _bind(self.endpoint)
+        self._file = file_of(self.endpoint.path)
+        if self._greenlet is not None:
+            self._greenlet.kill(block=False)
+        former.close()
         self._greenlet = Helper.spawn(self._accept)
 
     def _accept(self) -> None:
@@ -102,9 +135,9 @@ class Listener:
 
     def abandon(self) -> None:
         """Close this process's copy of the socket, in a forked child; the parent goes on accepting."""
-        if self._greenlet is not None:
-            self._greenlet.stopped = True
-            keep(self._greenlet)
+        for helper in self._helpers:
+            helper.stopped = True
+            keep(helper)
         if not self._closed:
             self._closed = True
             close_quietly(self._socket)
@@ -114,12 +147,15 @@ class Listener:
         if self._closed:
             return  # a successor may have the path meanwhile
         self._closed = True
-        if self._greenlet is not None:
-            self._greenlet.kill(block=False)
-        self._socket.close()
+        for helper in self._helpers:
+            helper.kill(block=False)
         if self.endpoint.path:
-            with contextlib.suppress(FileNotFoundError):
-                Path(self.endpoint.path).unlink()
+            remove_own(self.endpoint.path, self._file)
+        self._socket.close()
+
+    @property
+    def _helpers(self) -> list[Helper]:
+        return [helper for helper in (self._greenlet, self._keeper) if helper is not None]
 
 
 def _bind(endpoint: Endpoint) -> socket.socket:
@@ -135,6 +171,8 @@ def _bind(endpoint: Endpoint) -> socket.socket:
             sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_REUSEADDR, 1)
         address = (host, endpoint.port)
     try:
+        if endpoint.path:
+            remove_dead(endpoint.path)
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError:

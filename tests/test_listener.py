@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gevent import socket
 
+import aemp_gevent.folders
 import aemp_gevent.listener
 from aemp_gevent.errors import ListenError
 from aemp_gevent.ids import Endpoint
@@ -72,6 +76,105 @@ def test_unix_socket_file_goes_with_its_listener(tmp_path: Path) -> None:
     listener.close()
     assert not path.exists()
     listener.close()
+
+
+def has_listener(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def left_behind(path: Path) -> None:
+    """Leave a socket's file as a killed process does."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(str(path))
+    sock.listen(1)
+    sock.close()
+
+
+def test_file_that_a_dead_process_left_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    left_behind(path)
+    listener = Listener(Endpoint("", 0, str(path)), print)
+    assert has_listener(path)
+    listener.close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("what", ["a living one's", "one that does not listen yet", "a file", "a datagram socket"])
+def test_file_that_somebody_needs_is_never_taken_over(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "s"
+    if what == "a file":
+        path.write_text("of somebody else's")
+    else:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM if "datagram" in what else socket.SOCK_STREAM)
+        sock.bind(str(path))
+        if what == "a living one's":
+            sock.listen(1)
+    before = path.stat()
+    with pytest.raises(ListenError, match="Address already in use"):
+        Listener(Endpoint("", 0, str(path)), print)
+    assert path.stat().st_ino == before.st_ino
+    if what != "a file":
+        sock.close()
+
+
+def test_path_is_not_taken_twice_by_processes_that_start_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at a dead one's file and its removal another process takes it over."""
+    path = tmp_path / "s"
+    left_behind(path)
+    others: list[Listener] = []
+    locked = aemp_gevent.folders._locked
+
+    def later(folder: str) -> Any:
+        monkeypatch.setattr(aemp_gevent.folders, "_locked", locked)
+        others.append(Listener(Endpoint("", 0, str(path)), print))
+        return locked(folder)
+
+    monkeypatch.setattr(aemp_gevent.folders, "_locked", later)
+    with pytest.raises(ListenError, match="Address already in use"):
+        Listener(Endpoint("", 0, str(path)), print)
+    assert has_listener(path)
+    others[0].close()
+
+
+def test_listener_leaves_the_file_of_a_successor(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    first = Listener(Endpoint("", 0, str(path)), print)
+    path.unlink()
+    second = Listener(Endpoint("", 0, str(path)), print)
+    first._look_after_file()
+    first.close()
+    assert has_listener(path)
+    second.close()
+
+
+def test_files_are_kept_from_who_removes_old_ones_and_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(aemp_gevent.listener, "_KEEP_SECONDS", 0.001)
+    path = tmp_path / "folder" / "s"
+    path.parent.mkdir()
+    accepted: list[socket.socket] = []
+    listener = Listener(Endpoint("", 0, str(path)), accepted.append)
+    listener.start()
+    os.utime(path, (0, 0))
+    wait_until(lambda: path.stat().st_mtime > 0)
+    for number in (1, 2):
+        shutil.rmtree(path.parent)
+        wait_until(path.exists)
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(path))
+        wait_until(lambda: len(accepted) == number)  # noqa: B023  # run at once
+        client.close()
+        assert caplog.text.count("had been removed: made it again") == number
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    listener.close()
+    for sock in accepted:
+        sock.close()
+    turns(5)
+    assert list(path.parent.iterdir()) == []
 
 
 def test_error_while_accepting_is_logged_and_accepting_goes_on(

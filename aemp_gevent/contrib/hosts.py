@@ -9,23 +9,37 @@ start, and nobody who must be first or may not die.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import secrets
 import stat
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from time import time
+from typing import TYPE_CHECKING, Any
 
 from aemp_gevent import default_node
 from aemp_gevent.errors import InvalidSettingError, NoSecretError
 from aemp_gevent.node import Node
 from aemp_gevent.settings import Settings, make_settings
 
+if TYPE_CHECKING:
+    from aemp_gevent.network import Network
+
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,39}")
 
 _REFRESH_SECONDS = 3600.0
 """Systems remove files from /tmp that nobody has touched for days."""
+
+_LOOK_SECONDS = 2.0
+"""How often the secret's file is looked at."""
+
+_FORMER_SECRETS = 8
+"""So many are accepted beside the one in the file."""
+
+_log = logging.getLogger("aemp_gevent")
 
 
 def join_host(
@@ -81,7 +95,7 @@ def join_host(
     settings["binds"] = [sockets, *_other_binds(wanted)]
     joined.configure(**settings)
     if keeps_secret:
-        _keep_secret(joined, private / f"{name}.secret", settings["secret"])
+        _Keeper(joined, private / f"{name}.secret", settings["secret"]).look()
     joined.wait_for_seeds()
 
 
@@ -113,15 +127,14 @@ def _private_folder(folder: str | os.PathLike[str] | None) -> Path:
 
 def _shared_secret(path: Path) -> str:
     """Return what stands in a file; whoever comes first writes it."""
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        _write_first(path, secrets.token_urlsafe(32))
-        return path.read_text()
+    _write_first(path, secrets.token_urlsafe(32))
+    return path.read_text()
 
 
 def _write_first(path: Path, text: str) -> None:
     """Write a file, whole or not at all, unless there is one."""
+    if path.exists():
+        return
     descriptor, scratch = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(descriptor, "w") as file:
@@ -132,15 +145,56 @@ def _write_first(path: Path, text: str) -> None:
         Path(scratch).unlink()
 
 
-def _keep_secret(node: Node, path: Path, secret: str) -> None:
-    """See that those who come later find the same secret."""
-    with contextlib.suppress(OSError):
-        _write_first(path, secret)
-        os.utime(path)
+class _Keeper:
+    """Sees that all nodes of a name share what the secret's file holds, whatever happens to the file.
 
-    def again() -> None:
-        node.scheduler.end_timer(timer)
-        _keep_secret(node, path, secret)
+    If it is gone, it is written again. If it holds another secret, somebody came while it was gone: all
+    take that over, and accept the former ones as well, until the others have done so, too.
 
-    timer = node.scheduler.start_timer(_REFRESH_SECONDS, again)
-    timer.ref = False  # the loop of a program that has shut down need not go on for this
+    Args:
+        node: Ours.
+        path: The file.
+        secret: What it held when this node started.
+    """
+
+    def __init__(self, node: Node, path: Path, secret: str) -> None:
+        self._node = node
+        self._path = path
+        self._secrets = (secret,)
+        self._complaint = ""
+
+    def look(self) -> None:
+        """Look at the file, now and every few seconds until the node shuts down."""
+        network = self._node.network
+        if network is None or network.is_closed:
+            return
+        try:
+            self._take_over(network, self._read())
+            self._complaint = ""
+        except (OSError, UnicodeError, InvalidSettingError) as error:
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                _log.warning("cannot keep the secret's file %s: %s", self._path, error)
+        scheduler = self._node.scheduler
+
+        def again() -> None:
+            scheduler.end_timer(timer)
+            self.look()
+
+        timer = scheduler.start_timer(_LOOK_SECONDS, again)
+        timer.ref = False  # the loop of a program that has shut down need not go on for this
+
+    def _read(self) -> str:
+        # Each time: in /tmp another user may have made a folder of this name since ours was removed.
+        _private_folder(self._path.parent)
+        _write_first(self._path, self._secrets[0])
+        if time() - self._path.stat().st_mtime > _REFRESH_SECONDS:
+            os.utime(self._path)
+        return self._path.read_text()
+
+    def _take_over(self, network: Network, secret: str) -> None:
+        if secret and secret != self._secrets[0]:
+            former = [known for known in self._secrets if known != secret]
+            self._secrets = (secret, *former[:_FORMER_SECRETS])
+            network.reload(replace(network.settings, secret=self._secrets))
+            _log.warning("the secret's file %s had been removed: this node took over the new secret", self._path)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import pytest
 
 import aemp_gevent.contrib.hosts
+import aemp_gevent.seeds
 from aemp_gevent import AlreadyInitialisedError, InvalidSettingError, Node, NoSecretError, PortDied, RemoteError
 from aemp_gevent.contrib import join_host
 from aemp_gevent.tls_transport import TlsTransport
 from tests.authority import authority
-from tests.helpers import wait_until
+from tests.helpers import turns, wait_until
 from tests.networking import SECRET, WAIT, MakeNode, line_of, node_factory, process
 
 Join = Callable[..., Node]
@@ -90,7 +92,7 @@ def test_nothing_is_open_to_others(join: Join, folder: Path) -> None:
 
 
 def test_secret_is_made_up_once_and_kept(join: Join, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aemp_gevent.contrib.hosts, "_REFRESH_SECONDS", 0.01)
+    monkeypatch.setattr(aemp_gevent.contrib.hosts, "_LOOK_SECONDS", 0.01)
     first, second = join(), join()
     file = folder / "app.secret"
     secret = file.read_text()
@@ -106,6 +108,44 @@ def test_secret_is_made_up_once_and_kept(join: Join, folder: Path, monkeypatch: 
     assert mode(file) == 0o600
     assert [path.name for path in sorted(folder.iterdir())] == ["app", "app.secret"]
     assert join().up_nodes()
+
+
+@pytest.mark.parametrize("what", ["the secret", "the folder"])
+def test_those_who_came_before_and_after_the_secret_was_removed_meet_again(
+    join: Join, folder: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    nodes = [join(), join()]
+    file = folder / "app.secret"
+    former = file.read_text()
+    if what == "the secret":
+        file.unlink()
+    else:
+        shutil.rmtree(folder)
+    monkeypatch.setattr(aemp_gevent.seeds, "_LAST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(aemp_gevent.contrib.hosts, "_LOOK_SECONDS", 0.01)
+    nodes += [join()]  # before the others look at the file again
+    assert file.read_text() != former
+    for node in nodes[:2]:  # as in two seconds
+        aemp_gevent.contrib.hosts._Keeper(node, file, former).look()
+    for node in nodes:
+        wait_until(lambda: len(node.up_nodes()) == 2, within=WAIT)  # noqa: B023  # run at once
+    assert len({node.settings.secrets_bytes[0] for node in nodes if node.settings}) == 1
+
+
+def test_secret_of_somebody_else_is_not_taken_over(
+    join: Join, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who may write there may be another user, who made the folder after ours was removed."""
+    monkeypatch.setattr(aemp_gevent.contrib.hosts, "_LOOK_SECONDS", 0.001)
+    node = join()
+    secret = (folder / "app.secret").read_text()
+    folder.chmod(0o777)
+    (folder / "app.secret").write_text("of another user")
+    wait_until(lambda: "cannot keep the secret's file" in caplog.text)
+    turns(50)
+    assert caplog.text.count("cannot keep the secret's file") == 1
+    assert node.settings is not None
+    assert node.settings.secret == secret
 
 
 def test_loop_of_a_program_that_has_shut_down_comes_to_its_end(folder: Path) -> None:
