@@ -160,7 +160,7 @@ class _Keeper:
     def __init__(self, node: Node, path: Path, secret: str) -> None:
         self._node = node
         self._path = path
-        self._secrets = (secret,)
+        self._secrets: tuple[str, ...] = (secret,)
         self._complaint = ""
 
     def look(self) -> None:
