@@ -19,7 +19,7 @@ ports      ``port``, ``handlers``, ``copying``, ``scheduler``, ``receive``, ``co
            ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
 ground     ``errors``, ``ids``, ``callbacks``, ``matching``, ``settings``, ``limits``, ``quantities``,
-           ``rules``, ``profiles``, ``events``, ``engine``
+           ``rules``, ``profiles``, ``events``, ``engine``, ``logs``, ``quoting``
 =========  =====================================================================
 
 Importing this patches nothing and starts nothing.

@@ -13,6 +13,8 @@ import inspect
 from types import CodeType, FunctionType, MethodType
 from typing import Any, Final
 
+from aemp_gevent.quoting import quoted
+
 
 class _Done:
     """The type of :data:`DONE`."""
@@ -45,7 +47,7 @@ def check_callable(call: str, function: Any) -> None:
     code = getattr(function, "__code__", None)
     if code is None:
         if not callable(function):
-            raise TypeError(f"{call}: {function!r} cannot be called; give a function")
+            raise TypeError(f"{call}: {quoted(function)} cannot be called; give a function")
         if isinstance(function, functools.partial):
             check_callable(call, function.func)
             return
@@ -53,7 +55,7 @@ def check_callable(call: str, function: Any) -> None:
         code = None if isinstance(function, type) else getattr(type(function).__call__, "__code__", None)
     if isinstance(code, CodeType) and code.co_flags & _NEVER_RUNS:
         kind = "a generator function" if code.co_flags & inspect.CO_GENERATOR else "declared with async def"
-        text = f"{call}: {function!r} is {kind}, and calling it would not run its body"
+        text = f"{call}: {quoted(function)} is {kind}, and calling it would not run its body"
         raise TypeError(text + "; give a plain function, which may block")
 
 

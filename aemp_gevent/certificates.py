@@ -8,7 +8,6 @@ knows, which is the file to read next.
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import stat
@@ -16,6 +15,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from aemp_gevent.errors import CertificateError
+from aemp_gevent.logs import Log
+from aemp_gevent.quoting import quoted
 from aemp_gevent.wire.tls import Credentials
 
 _WARN_BEFORE = timedelta(days=14)
@@ -26,7 +27,7 @@ _LONGEST_PATH = 255
 
 _Stamp = tuple[object, ...]
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 class Certificate:
@@ -49,7 +50,7 @@ class Certificate:
         self._warn_in_time()
 
     def __repr__(self) -> str:
-        return f"<Certificate {self._credentials!r}>"
+        return f"<Certificate {quoted(self._credentials)}>"
 
     def current(self) -> Credentials:
         """Return it, read anew if a file has changed. Does not raise: a new one that cannot be used is logged."""
@@ -61,7 +62,7 @@ class Certificate:
             except CertificateError as error:
                 _log.error("the new certificate cannot be used, going on with the old one: %s", error)
             else:
-                _log.info("read the new certificate: %r", self._credentials)
+                _log.info("read the new certificate: %s", self._credentials)
         self._warn_in_time()
         return self._credentials
 
@@ -109,7 +110,7 @@ class _Source:
         self._is_secret = is_secret
         # A key whose first line was lost, or that is in base64 once more, is no path to be shown.
         self._may_be_path = self._text is None and value.isprintable() and len(value) <= _LONGEST_PATH
-        self.where = f"{name} file {self._path}" if self._may_be_path else f"setting {name!r}"
+        self.where = f"{name} file {self._path}" if self._may_be_path else f"setting {quoted(name)}"
 
     def stamp(self) -> _Stamp | None:
         """Return something that is another when the file is."""

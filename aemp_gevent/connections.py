@@ -37,8 +37,6 @@ here switches.
 from __future__ import annotations
 
 import logging
-import reprlib
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from aemp_gevent import ids
@@ -46,6 +44,7 @@ from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
 from aemp_gevent.peer import Host, Lane, Peer
 from aemp_gevent.port import Reason
+from aemp_gevent.quoting import worded
 from aemp_gevent.wire.greeting import Greeting
 
 IMPOSTOR_SECONDS = 2.0
@@ -55,12 +54,6 @@ _PROBE_SECONDS = 0.1
 
 _BETWEEN_OURS = ("after", "refused", "idle", "stay")
 """Requests about connections. A tuple, as a peer may send what cannot be hashed."""
-
-
-def words(said: Sequence[Any]) -> str:
-    """Return what a peer said for people, as far as it is fit for a log."""
-    text = " ".join(map(str, said))
-    return text[:150].encode("ascii", "backslashreplace").decode() if text.isprintable() else reprlib.repr(text)
 
 
 class _After(NamedTuple):
@@ -260,9 +253,10 @@ class DirectPeer(Peer):
             self._host.request(self, message)  # to others these are names of functions
         elif request == "after" and len(message) >= 2:
             size = message[2] if len(message) > 2 else None
-            self._wait_for(link, _After(str(message[1]), size if isinstance(size, int) else None))
+            nonce = message[1] if isinstance(message[1], str) else ""
+            self._wait_for(link, _After(nonce, size if isinstance(size, int) else None))
         elif request == "refused":
-            self._last_error = f"it refuses us: {words(message[1:])}"
+            self._last_error = f"it refuses us: {' '.join(map(worded, message[1:3]))}"
             self._log(logging.ERROR, "node %s: %s", self.node, self._last_error)
             self._back_off_long()
             self._lose(self._last_error)

@@ -7,7 +7,7 @@ and the rest report what the world did. Classes build their own text from facts,
 so that every place that raises one says the same thing. Exceptions never log;
 whoever handles one does, once.
 
-Nothing here imports anything of ours. Read :mod:`aemp_gevent.ids` next.
+Nothing here imports anything of ours but how to quote. Read :mod:`aemp_gevent.ids` next.
 """
 
 from __future__ import annotations
@@ -18,12 +18,32 @@ from collections.abc import Iterable, Mapping
 from gevent.exceptions import LoopExit
 from greenlet import GreenletExit
 
-_MAX_SHOWN = 120
-"""Characters of a wrong value that are worth showing."""
+from aemp_gevent.quoting import escaped, quoted
+
+_MAX_TEXT = 4000
+"""Characters of an error's text."""
+
+_MAX_REASON = 1000
+"""Characters of a reason that it shows."""
+
+_MAX_TRACEBACK = 10_000
+"""Characters of a traceback of another process that its text shows."""
 
 
 class AempError(Exception):
-    """The root of every error of this library."""
+    """The root of every error of this library.
+
+    Its text is one line that is fit for logs and terminals, whatever it was made of.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(escaped(arg, _MAX_TEXT) if isinstance(arg, str) else arg for arg in args))
+
+
+def _with_traceback(text: str, traceback: str) -> str:
+    """Return an error's text with a traceback of another process below it: its lines are marked as such."""
+    lines = escaped(traceback.strip(), _MAX_TRACEBACK, "\n").split("\n") if traceback else []
+    return text + "".join(f"\n  | {line}" for line in lines)
 
 
 # --- the calling code must change -------------------------------------------
@@ -38,7 +58,7 @@ class InvalidPortError(UsageError, ValueError):
 
     def __init__(self, port: object, why: str = "it has no node part") -> None:
         super().__init__(
-            f"{port!r} is not a port ID ({why}); a port ID is 'nodeid#portname', "
+            f"{quoted(port)} is not a port ID ({why}); a port ID is 'nodeid#portname', "
             "as returned by port(), spawn() and SELF(), or a node ID for the node port"
         )
         self.port = port
@@ -49,7 +69,7 @@ class InvalidNoderefError(UsageError, ValueError):
 
     def __init__(self, component: object, why: str) -> None:
         super().__init__(
-            f"{component!r} cannot be (part of) a noderef: {why}; write 'host:port', "
+            f"{quoted(component)} cannot be (part of) a noderef: {why}; write 'host:port', "
             "'[ipv6]:port', a bare port number or a host name, comma-separated"
         )
         self.component = component
@@ -60,7 +80,7 @@ class NotLocalError(UsageError):
 
     def __init__(self, call: str, port: str, node: str) -> None:
         super().__init__(
-            f"{call} works only on ports of this node ({node}), and {port!r} lives elsewhere; "
+            f"{call} works only on ports of this node ({node}), and {quoted(port)} lives elsewhere; "
             "send it a message, or spawn a function there that makes the call"
         )
         self.port = port
@@ -70,7 +90,7 @@ class DeadPortError(UsageError):
     """The call needs a living port, and this one died (or never existed)."""
 
     def __init__(self, call: str, port: str) -> None:
-        super().__init__(f"{call}: there is no port {port!r} (it died, or never existed); create one with port()")
+        super().__init__(f"{call}: there is no port {quoted(port)} (it died, or never existed); create one with port()")
         self.port = port
 
 
@@ -87,21 +107,21 @@ class ReceiverBusyError(UsageError):
     """Another greenlet is the one that receives for this port."""
 
     def __init__(self, port: str, why: str) -> None:
-        super().__init__(f"receive for {port!r} is not possible here: {why}; one greenlet receives for one port")
+        super().__init__(f"receive for {quoted(port)} is not possible here: {why}; one greenlet receives for one port")
 
 
 class NodePortError(UsageError):
     """The call is not possible for the node port (its ID is the node ID)."""
 
     def __init__(self, call: str, port: str) -> None:
-        super().__init__(f"{call}: {port!r} is a node port, which lives as long as its node; name a port of it")
+        super().__init__(f"{call}: {quoted(port)} is a node port, which lives as long as its node; name a port of it")
 
 
 class PortExistsError(UsageError):
     """A port of this name exists already on this node."""
 
     def __init__(self, port: str) -> None:
-        super().__init__(f"a port {port!r} exists already; port IDs are never used twice")
+        super().__init__(f"a port {quoted(port)} exists already; port IDs are never used twice")
 
 
 class AlreadyInitialisedError(UsageError):
@@ -109,7 +129,7 @@ class AlreadyInitialisedError(UsageError):
 
     def __init__(self, node: str) -> None:
         super().__init__(
-            f"this node is initialised already, as {node!r}; initialise a process once, "
+            f"this node is initialised already, as {quoted(node)}; initialise a process once, "
             "or make another Node() for another identity"
         )
 
@@ -128,8 +148,8 @@ class UnknownSettingError(UsageError, TypeError):
 
     def __init__(self, name: str, known: Iterable[str], where: str = "the call") -> None:
         nearest = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        super().__init__(f"{where}: there is no setting {name!r}{hint}")
+        hint = f"; did you mean {quoted(nearest[0])}?" if nearest else ""
+        super().__init__(f"{where}: there is no setting {quoted(name)}{hint}")
         self.name = name
 
 
@@ -160,10 +180,7 @@ class InvalidSettingError(UsageError, ValueError):
     """A setting exists, but cannot have this value. The text says where it stands, if that is known."""
 
     def __init__(self, name: str, value: object, why: str, where: str = "the call") -> None:
-        shown = repr(value)
-        if len(shown) > _MAX_SHOWN:
-            shown = shown[:_MAX_SHOWN] + "…"
-        super().__init__(f"{where + ': ' if where else ''}setting {name!r} cannot be {shown}: {why}")
+        super().__init__(f"{where + ': ' if where else ''}setting {quoted(name)} cannot be {quoted(value)}: {why}")
         self.name = name
 
 
@@ -221,7 +238,7 @@ class InvalidEntryError(UsageError, ValueError):
     """The directory has no such family or key."""
 
     def __init__(self, what: str, name: object, why: str) -> None:
-        super().__init__(f"{name!r} cannot be the {what} of a directory entry: {why}")
+        super().__init__(f"{quoted(name)} cannot be the {what} of a directory entry: {why}")
         self.name = name
 
 
@@ -249,7 +266,7 @@ class PortDied(AempError):
     """
 
     def __init__(self, port: str, reason: tuple[object, ...]) -> None:
-        super().__init__(f"port {port} died: {reason!r}" if reason else f"port {port} died normally")
+        super().__init__(f"port {port} died: {quoted(reason, _MAX_REASON)}" if reason else f"port {port} died normally")
         self.port = port
         self.reason = reason
         """As monitors get it: ``()`` is a normal death."""
@@ -265,7 +282,7 @@ class CallTimeout(AempError, TimeoutError):
     """The port that was called gave no answer in time. It may have done what it was asked all the same."""
 
     def __init__(self, port: str, tag: object, timeout: float | None) -> None:
-        super().__init__(f"{port} did not answer {tag!r} within {timeout} s; it may still do what it was asked")
+        super().__init__(f"{port} did not answer {quoted(tag)} within {timeout} s; it may still do what it was asked")
         self.port = port
         self.tag = tag
         self.timeout = timeout
@@ -275,12 +292,15 @@ class RemoteError(AempError):
     """The code that served a call raised. The port it ran in lives on."""
 
     def __init__(self, port: str, error: str, traceback: str = "") -> None:
-        super().__init__(f"{port} answered with an error: {error}" + (f"\n\n{traceback}" if traceback else ""))
+        super().__init__(f"{port} answered with an error: {error}")
         self.port = port
         self.error = error
         """What it raised: the exception's class and text."""
         self.traceback = traceback
         """Where, as text; empty if the port's code said no more than the error."""
+
+    def __str__(self) -> str:
+        return _with_traceback(self.args[0], self.traceback)
 
 
 class ReceiveTimeout(AempError, TimeoutError):
@@ -319,7 +339,7 @@ class DirectoryTimeout(AempError, TimeoutError):
 
     def __init__(self, family: str, timeout: float | None, entries: int | None) -> None:
         seen = "the directory did not tell of it" if entries is None else f"it has {entries} entries now"
-        super().__init__(f"the family {family!r} was not as wanted within {timeout} s; {seen}")
+        super().__init__(f"the family {quoted(family)} was not as wanted within {timeout} s; {seen}")
         self.family = family
         self.timeout = timeout
 
@@ -328,7 +348,7 @@ class ResolveError(AempError, OSError):
     """A host name of a noderef could not be resolved."""
 
     def __init__(self, component: str, why: object) -> None:
-        super().__init__(f"cannot resolve {component!r}: {why}")
+        super().__init__(f"cannot resolve {quoted(component)}: {why}")
         self.component = component
 
 

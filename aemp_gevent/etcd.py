@@ -56,6 +56,8 @@ from aemp_gevent.etcd_address import EtcdAddress
 from aemp_gevent.etcd_client import NOT_FOUND, Cluster, EtcdClient, EtcdError, EtcdLostError, Json, decoded, encoded
 from aemp_gevent.forking import Helper
 from aemp_gevent.limits import Limits
+from aemp_gevent.logs import Log
+from aemp_gevent.quoting import quoted
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.wire.framing_msgpack import ERRORS, MsgpackDecoder, make_encoder
 
@@ -81,7 +83,7 @@ _MAX_VALUE_BYTES = 2**20 + 1024
 _MAX_QUEUED = 10_000
 """Changes that wait for etcd; if there are more, the whole is put instead, which skips what was only for a while."""
 
-_log = logging.getLogger("aemp_gevent.etcd")
+_log = Log("aemp_gevent.etcd")
 
 
 _Value = tuple[bytes, Any]
@@ -420,7 +422,7 @@ class EtcdEngine:
         else:
             self._end_session()
             if any("kvs" in response.get("response_range", {}) for response in answer.get("responses", ())):
-                raise EtcdError(f"another process writes as the owner {self._node!r}; node IDs must be unique")
+                raise EtcdError(f"another process writes as the owner {quoted(self._node)}; node IDs must be unique")
 
     def _wrote_all(self) -> None:
         if self._is_sure and not self._changes:
@@ -466,7 +468,7 @@ class EtcdEngine:
                 try:
                     yield from self._puts(family, {key: value})
                 except AempError as error:
-                    self._scheduler.log_soon(logging.ERROR, "entry %r of %r is left out: %s", key, family, error)
+                    self._scheduler.log_soon(logging.ERROR, "entry %s of %s is left out: %s", key, family, error)
 
     def _puts(self, family: str, entries: Entries) -> Iterator[_Change]:
         for key, value in entries.items():
@@ -474,7 +476,7 @@ class EtcdEngine:
             if len(text) > _MAX_VALUE_BYTES:
                 self._scheduler.log_soon(
                     logging.ERROR,
-                    "the own entry %r of %r has %d bytes, and is left out: etcd takes %d",
+                    "the own entry %s of %s has %d bytes, and is left out: etcd takes %d",
                     *(key, family, len(text), _MAX_VALUE_BYTES),
                 )
             else:
@@ -524,7 +526,9 @@ class EtcdEngine:
             if int(answer.get("compact_revision", 0)):
                 raise _Reopen  # what we would have to know is gone
             self._cluster.token = None
-            raise EtcdError(f"watching family {name!r} was refused: {answer.get('cancel_reason', 'etcd says no more')}")
+            raise EtcdError(
+                f"watching family {quoted(name)} was refused: {answer.get('cancel_reason', 'etcd says no more')}"
+            )
         if family is None or family.revision is None or answer.get("created"):
             return
         if "events" not in answer:  # a notice, of how far there is nothing
@@ -708,7 +712,7 @@ class EtcdEngine:
         now = monotonic()
         if now - self._skipped_at > _LOG_SECONDS:
             self._skipped_at = now
-            _log.warning("etcd has %r, which is skipped: %s (others like it are not told for a while)", path, why)
+            _log.warning("etcd has %s, which is skipped: %s (others like it are not told for a while)", path, why)
 
 
 class _Trouble:

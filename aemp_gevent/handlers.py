@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,13 +10,15 @@ from types import CodeType
 from typing import Any, TypeAlias
 
 from aemp_gevent.callbacks import DONE, check_callable, is_python_function
+from aemp_gevent.logs import Log
 from aemp_gevent.matching import Handler, Matcher, Message, match_elements
+from aemp_gevent.quoting import quoted
 
 # What a handler is registered for: a tag, or the elements of a list pattern.
 Registration: TypeAlias = "tuple[str | list[Any], Handler | None]"
 
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 _told_of_true: weakref.WeakSet[CodeType] = weakref.WeakSet()
 """Code of the functions that were reported to have ended themselves by True."""
@@ -67,18 +68,18 @@ def parse_registrations(
     if len(pairs) % 2:
         default = pairs.pop(0) if callable(pairs[0]) else pairs.pop()
         if not callable(default):
-            raise TypeError(f"{call}: {default!r} stands without a handler; give tag, handler pairs")
+            raise TypeError(f"{call}: {quoted(default)} stands without a handler; give tag, handler pairs")
         check_callable(call, default)
     found: list[Registration] = []
     for match, handler in [*zip(pairs[::2], pairs[1::2], strict=True), *tags.items()]:
         if handler is not None:
-            check_callable(f"{call}, the handler of {match!r}", handler)
+            check_callable(f"{call}, the handler of {quoted(match)}", handler)
         if isinstance(match, str):
             found.append((match, handler))
         elif isinstance(match, (list, tuple)) and handler is not None:
             found.append((list(match), handler))
         else:
-            raise TypeError(f"{call}: {match!r} is no tag (str) and no pattern (list) with a handler")
+            raise TypeError(f"{call}: {quoted(match)} is no tag (str) and no pattern (list) with a handler")
     return default, found
 
 

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from numbers import Number
 
 from aemp_gevent.errors import InvalidNoderefError, InvalidPortError
+from aemp_gevent.quoting import quoted
 
 DEFAULT_PORT = 4040
 """The port that an endpoint without one means, as in AnyEvent::MP."""
@@ -123,9 +124,9 @@ def _fault_of(node: str, may_be_odd: bool) -> str:
     if is_resolved(node):
         return ""
     if "," in node or ("@" not in node and _ENDS_IN_PORT.search(node)):
-        return f"{node!r} is an unresolved noderef: call resolve_node() on it first"
+        return f"{quoted(node)} is an unresolved noderef: call resolve_node() on it first"
     is_odd_name = may_be_odd and not node.startswith(SLAVE_PREFIX)
-    return "" if is_odd_name or _NODE_ID.fullmatch(node) else f"{node!r} is no node ID"
+    return "" if is_odd_name or _NODE_ID.fullmatch(node) else f"{quoted(node)} is no node ID"
 
 
 def node_of(port: object) -> str:
@@ -244,10 +245,10 @@ def parse_endpoint(component: str) -> Endpoint:
         elif ":" in number:
             raise InvalidNoderefError(component, "an IPv6 address needs brackets")
         if not _HOST.fullmatch(host):
-            raise InvalidNoderefError(component, f"{host!r} is no host name")
+            raise InvalidNoderefError(component, f"{quoted(host)} is no host name")
     # The length first: int() refuses thousands of digits with a ValueError of its own.
     if not (number.isascii() and number.isdigit() and len(number) <= 5 and int(number) <= 0xFFFF):
-        raise InvalidNoderefError(component, f"{number!r} is no port number (0 to 65535)")
+        raise InvalidNoderefError(component, f"{quoted(number)} is no port number (0 to 65535)")
     return Endpoint(host, int(number))
 
 

@@ -32,6 +32,7 @@ from aemp_gevent.link import Link
 from aemp_gevent.network import PROVIDER, Network
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import IDLE, NOWHERE, QUEUED, REMOTE, Port
+from aemp_gevent.quoting import quoted
 from aemp_gevent.scheduler import CallJob, Runner, Scheduler
 from aemp_gevent.serving import Wait
 from aemp_gevent.virtual import VirtualPeer
@@ -313,9 +314,9 @@ def _limits(what: object) -> dict[str, int]:
         )
     for part, limit in wanted.items():
         if part not in PARTS:
-            raise ValueError(f"there are {PARTS} to look at, and not {str(part)[:50]!r}")
+            raise ValueError(f"there are {PARTS} to look at, and not {quoted(part, 50)}")
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-            raise ValueError(f"how many {part} to tell of is a number, and not {str(limit)[:50]!r}")
+            raise ValueError(f"how many {part} to tell of is a number, and not {quoted(limit, 50)}")
     return {str(part): min(limit, MAX_ENTRIES) for part, limit in wanted.items()}
 
 

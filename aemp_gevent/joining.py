@@ -10,7 +10,6 @@ sends first is either that it refuses, or shows that it does not.
 from __future__ import annotations
 
 import random
-import reprlib
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
@@ -20,10 +19,10 @@ from gevent.event import AsyncResult
 
 from aemp_gevent import ids
 from aemp_gevent.carrier import Carrier
-from aemp_gevent.connections import words
 from aemp_gevent.errors import AempError, NoMasterError
 from aemp_gevent.link import Link, LinkOwner
 from aemp_gevent.lookup import NameService
+from aemp_gevent.quoting import quoted, worded
 from aemp_gevent.resolve import resolve_node
 from aemp_gevent.settings import Settings
 from aemp_gevent.transport import Transport
@@ -85,7 +84,7 @@ class Candidate:
             link.close()
             self._say(greeting.node)
         else:
-            link.fail(f"{reprlib.repr(greeting.node)} can be no master")
+            link.fail(f"{quoted(greeting.node)} can be no master")
 
     def came_up(self, link: Link) -> None:
         here = self._host.node_id
@@ -93,7 +92,7 @@ class Candidate:
 
     def begins(self, link: Link, packet: list[Any]) -> bool:
         if packet[:2] == ["", "refused"]:
-            link.fail(f"it refuses us: {words(packet[2:])}")
+            link.fail(f"it refuses us: {' '.join(map(worded, packet[2:4]))}")
             return False
         self._host.forget(link)
         self._taken_in(link, self._master)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aemp_gevent.errors import FramingError, RemoteProtocolError, TlsError
 from aemp_gevent.limits import Limits
+from aemp_gevent.logs import Brief
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.tls_transport import TlsTransport
 from aemp_gevent.transport import Transport
@@ -428,7 +429,7 @@ class Link:
                     if not target.state:
                         scheduler.enqueue(target)
                 elif name:
-                    scheduler.log_soon(logging.DEBUG, "dropped, there is no port %s%s: %r", prefix, name, packet)
+                    scheduler.log_soon(logging.DEBUG, "dropped, there is no port %s%s: %s", prefix, name, Brief(packet))
                 else:
                     if not turn_ends:
                         turn_ends = perf_counter() + SLICE_SECONDS

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket as std_socket
 import sys
@@ -17,6 +16,7 @@ from aemp_gevent.errors import ListenError
 from aemp_gevent.folders import file_of, make_folder, new_socket_in, remove_dead, remove_own
 from aemp_gevent.forking import Helper, close_quietly, keep
 from aemp_gevent.ids import ANY_HOST, Endpoint
+from aemp_gevent.logs import Log
 
 BACKLOG = 128
 
@@ -29,7 +29,7 @@ _BURST = 8
 _KEEP_SECONDS = 60.0
 """How often the file of a Unix socket is touched, and made again if it was removed."""
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 class Pace:

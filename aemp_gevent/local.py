@@ -41,6 +41,7 @@ from aemp_gevent.errors import (
 )
 from aemp_gevent.handlers import Handlers, parse_registrations
 from aemp_gevent.limits import Limits
+from aemp_gevent.logs import Brief, Log
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.port import (
@@ -54,6 +55,7 @@ from aemp_gevent.port import (
     Reason,
 )
 from aemp_gevent.quantities import Seconds, to_count, to_seconds
+from aemp_gevent.quoting import quoted
 from aemp_gevent.remote import in_words
 from aemp_gevent.scheduler import Runner, Scheduler
 from aemp_gevent.settings import Settings, read_setting, variable_of
@@ -63,7 +65,7 @@ from aemp_gevent.timers import Timer
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 _DEFAULT_LIMITS = Limits(Settings.max_message_bytes, Settings.max_message_elements)
 
@@ -217,7 +219,7 @@ class LocalNode:
         if callback is not None:
             check_callable("port()", callback)
         if context is not None and not isinstance(context, Context):
-            raise TypeError(f"port(): {context!r} is no contextvars.Context")
+            raise TypeError(f"port(): {quoted(context)} is no contextvars.Context")
         if limit is not None:
             limit = to_count(limit, "port()", "limit")
         return self._create(self._new_name(), callback, limit, context).id
@@ -330,7 +332,7 @@ class LocalNode:
 
             def decorator(handler: Handler) -> Handler:
                 self._scheduler.check_thread("rcv()")
-                check_callable(f"rcv(), the handler of {what[0]!r}", handler)
+                check_callable(f"rcv(), the handler of {quoted(what[0])}", handler)
                 _handlers(target).set_tag(what[0], handler)
                 return handler
 
@@ -454,7 +456,7 @@ class LocalNode:
         if not self._is_here(node):
             self._send_remote(node, name, msg)
         elif name:
-            self._scheduler.log(logging.DEBUG, "dropped, there is no port %s: %r", port, self._as_sent(msg))
+            self._scheduler.log(logging.DEBUG, "dropped, there is no port %s: %s", port, Brief(self._as_sent(msg)))
         elif self._scheduler.is_foreign:
             self._scheduler.call_on_hub(self._node_request, msg)
         else:
@@ -465,7 +467,7 @@ class LocalNode:
         # Once aloud: it is nearly always a call of initialise_node() that was forgotten.
         level, self._dropped_aloud = logging.DEBUG if self._dropped_aloud else logging.WARNING, True
         self._scheduler.log(
-            level, "dropped, this node is private, call initialise_node() first: %r for %s#%s", msg, node, name
+            level, "dropped, this node is private, call initialise_node() first: %s for %s#%s", Brief(msg), node, name
         )
 
     def _node_request(self, msg: Message) -> None:
@@ -782,7 +784,7 @@ class LocalNode:
         if port is not None and port.dying is not None:
             return  # its death says more
         if isinstance(message[-1] if message else None, serving.ReplyPort):
-            self.kil(message[-1], serving.FAILED, f"no handler for {message[0]!r}")
+            self.kil(message[-1], serving.FAILED, f"no handler for {quoted(message[0])}")
 
     def names_of(self, port: Port) -> tuple[str, ...]:
         """Return the IDs by which others may know a local port."""
@@ -958,5 +960,5 @@ def _close_all(objects: tuple[Any, ...]) -> None:
         if callable(close):
             try:
                 close()
-            except Exception:  # noqa: BLE001  # the others are to be closed all the same
-                _log.exception("mon_guard: closing %r failed", thing)
+            except Exception as error:  # noqa: BLE001  # the others are to be closed all the same
+                _log.error("mon_guard: closing %s failed", quoted(thing), exc_info=error)

@@ -24,17 +24,18 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import deque
-from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Protocol
 
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent.errors import AempError
+from aemp_gevent.logs import LOGGERS
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Port
+from aemp_gevent.quoting import quoted
 from aemp_gevent.scheduler import CallJob, Scheduler
 
 MAX_LISTENERS = 16
@@ -49,9 +50,6 @@ MAX_WAITING = 2000
 MAX_TEXT = 8000
 """Characters of a record's text, its traceback included; the last ones of that say most."""
 
-LOGGERS = ("aemp_gevent", "aemp_gevent.etcd")
-"""This library's loggers."""
-
 _LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -59,9 +57,6 @@ _LEVELS = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
-
-_KEYS = frozenset({"node", "time", "level", "name", "text"})
-"""What a record says when it travels."""
 
 
 class Host(Protocol):
@@ -131,7 +126,7 @@ class LogCatcher:
         except AempError as error:  # it is no port, or one of a node that may not be told anything by us
             if peer is None:
                 raise
-            peer.complaints.warn("what %s asked of the log cannot be answered: %.300s", peer.node, error)
+            peer.complaints.warn("what %s asked of the log cannot be answered: %s", peer.node, error)
 
     def _listen(self, peer: Peer | None, level: int, port: str, reply: Message) -> int:
         node = self._host.node_of(port)
@@ -175,7 +170,7 @@ class LogCatcher:
 
     def take(self, record: logging.LogRecord) -> None:
         """Catch a record, in whatever native thread or greenlet it was made. Neither switches nor raises."""
-        if self._teller is getcurrent() or _is_echo(record):
+        if self._teller is getcurrent() or getattr(record, "is_echo", False):
             return
         now = monotonic()
         if now - self._second >= 1.0:
@@ -241,7 +236,7 @@ def level_of(level: object) -> int:
     """
     number = _LEVELS.get(level.lower()) if isinstance(level, str) else level
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= logging.CRITICAL:
-        raise ValueError(f"{str(level)[:50]!r} is no level: {', '.join(_LEVELS)}")
+        raise ValueError(f"{quoted(level, 50)} is no level: {', '.join(_LEVELS)}")
     return number
 
 
@@ -251,22 +246,10 @@ def _text_of(record: logging.LogRecord) -> str:
         if record.exc_info and record.exc_info[1] is not None:
             text += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
     except Exception as error:  # noqa: BLE001  # of the arguments' own code
-        text = f"{record.msg!r} (it cannot be formatted: {type(error).__name__})"
+        text = f"{quoted(record.msg)} (it cannot be formatted: {type(error).__name__})"
     if len(text) > MAX_TEXT:
         text = f"{text[: MAX_TEXT // 2]}\n[…]\n{text[-MAX_TEXT // 2 :]}"
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _is_echo(record: logging.LogRecord) -> bool:
-    """Return whether a record is about one that was told."""
-    args = record.args if isinstance(record.args, tuple) else (record.args,)
-    return any(map(_holds_record, args))
-
-
-def _holds_record(value: object, depth: int = 3) -> bool:
-    if isinstance(value, Mapping):
-        return value.keys() >= _KEYS
-    return depth > 0 and isinstance(value, (list, tuple)) and any(_holds_record(item, depth - 1) for item in value)
 
 
 # --- the process's loggers ------------------------------------------------------------------

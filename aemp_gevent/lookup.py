@@ -13,7 +13,6 @@ and not help: it waits with ``selectors``.)
 
 from __future__ import annotations
 
-import logging
 import socket as std_socket
 from collections.abc import Callable
 from time import monotonic
@@ -23,6 +22,8 @@ import dns.exception
 import dns.resolver
 import gevent
 from gevent import monkey, socket
+
+from aemp_gevent.logs import Log
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ SRV_SECONDS = 5.0
 
 _NO_RECORD = (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer, dns.resolver.NoResolverConfiguration)
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 class Names(Protocol):

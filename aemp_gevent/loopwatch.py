@@ -9,7 +9,6 @@ loop's thread, and the loop logs it once it is free again.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import traceback
@@ -20,6 +19,7 @@ import gevent
 from gevent import monkey
 from gevent.hub import Hub
 
+from aemp_gevent.logs import Lines, Log
 from aemp_gevent.threads import allocate_lock, get_ident
 
 BLOCKED_SECONDS = 1.0
@@ -30,7 +30,7 @@ _BEAT_SECONDS = 0.25
 _WORST_BEATS = 120
 """Beats that the worst delay is taken of, twice at most: 30 to 60 seconds."""
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 _watches: dict[Hub, LoopWatch] = {}
 
@@ -102,7 +102,7 @@ class LoopWatch:
 
 
 def _report(seconds: float, stack: str | None) -> None:
-    where = f"in:\n{stack}" if stack else "and nobody saw in what: perhaps the whole process was stopped"
+    where = Lines(f"in:\n{stack}") if stack else "and nobody saw in what: perhaps the whole process was stopped"
     _log.warning("the event loop was blocked for %.1f s, %s", seconds, where)
 
 

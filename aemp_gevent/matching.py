@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from aemp_gevent.callbacks import check_callable
+from aemp_gevent.quoting import quoted
 
 # Any: messages hold whatever their senders put in.
 Message: TypeAlias = "tuple[Any, ...]"
@@ -70,7 +71,8 @@ def _matcher(pattern: Pattern) -> Matcher:
         check_callable("a pattern's predicate", pattern)
         return lambda message: pattern(*message)
     raise TypeError(
-        f"{pattern!r} is no pattern: give a tag (str), a list of elements, a type, or a predicate called with *msg"
+        f"{quoted(pattern)} is not a pattern: "
+        "give a tag (str), a list of elements, a type, or a predicate called with *msg"
     )
 
 

@@ -34,6 +34,7 @@ from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.joining import join
 from aemp_gevent.link import Link, LinkOwner
+from aemp_gevent.logs import Log
 from aemp_gevent.loopwatch import LoopWatch, watch_loop
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Reason
@@ -81,7 +82,7 @@ so much time has passed: others that start at the same time, or lost the same se
 
 _ASK_AGAIN_SECONDS = 0.3
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 class Stranger:

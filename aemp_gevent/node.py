@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import reprlib
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -54,6 +53,7 @@ from aemp_gevent.inspection import Inspection
 from aemp_gevent.limits import Limits
 from aemp_gevent.local import no_such_port
 from aemp_gevent.logcatcher import LogCatcher
+from aemp_gevent.logs import Log
 from aemp_gevent.lookup import RESOLVE_SECONDS, NameService
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
@@ -61,6 +61,7 @@ from aemp_gevent.network import PROVIDER, Network
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import DEAD, QUEUED, REMOTE, RUNNING, Port, Reason
 from aemp_gevent.quantities import Seconds, to_limited_seconds, to_seconds
+from aemp_gevent.quoting import quoted
 from aemp_gevent.requests import PERL_SPAWN, Requests
 from aemp_gevent.resolve import resolve_endpoint, resolve_node
 from aemp_gevent.scheduler import CallJob, Scheduler
@@ -77,7 +78,7 @@ _QUIET_SECONDS = 0.5
 
 _LOOK_SECONDS = 0.05
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 class NodeGuard:
@@ -825,7 +826,7 @@ class Node(DirectoryNode):
         # who may spawn or kill. Nor are questions relayed: their answers could be such requests.
         if not name and message and message[0] not in ("", "devnull"):
             self.count_refusal("relay")
-            text = f"{reprlib.repr(message[0])} is not relayed: it would be taken for what this node itself says"
+            text = f"{quoted(message[0])} is not relayed: it would be taken for what this node itself says"
             raise RefusedError(text)
 
     def count_refusal(self, what: str) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import logging
 import os
 import shlex
 import stat
@@ -26,6 +25,8 @@ from socket import gethostname
 from typing import Any, NoReturn
 
 from aemp_gevent.errors import ProfileError
+from aemp_gevent.logs import Log
+from aemp_gevent.quoting import quoted
 
 CONFIG_VARIABLE = "AEMP_CONFIG"
 PROFILE_VARIABLE = "AEMP_PROFILE"
@@ -38,7 +39,7 @@ PROFILES = "profiles"
 PARENT = "parent"
 """A profile's key for the profile whose settings it takes over."""
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def layers_of(name: str | None, path: object, content: Mapping[str, Any], enviro
     wanted = name if name is not None else environ.get(PROFILE_VARIABLE) or None
     profiles = content.get(PROFILES, {})
     if not isinstance(profiles, dict):
-        raise ProfileError(path, f"{PROFILES!r} is an object of profiles by name")
+        raise ProfileError(path, f"{quoted(PROFILES)} is an object of profiles by name")
     chosen = wanted
     if wanted is None:
         chosen = next((default for default in (gethostname(), DEFAULT_PROFILE) if default in profiles), None)
@@ -108,7 +109,7 @@ def layers_of(name: str | None, path: object, content: Mapping[str, Any], enviro
     if wanted is not None:
         # As in AnyEvent::MP. Several processes may run the same profile.
         nodeid = wanted.replace("%", "%%") + "/%u"
-        layers.append(Layer(f"profile {wanted!r} of {path}, which sets no node ID", {"nodeid": nodeid}))
+        layers.append(Layer(f"profile {quoted(wanted)} of {path}, which sets no node ID", {"nodeid": nodeid}))
     return layers
 
 
@@ -118,20 +119,24 @@ def _inherited(name: str, profiles: Mapping[str, Any], path: object) -> Iterator
     while True:
         profile = profiles.get(name)
         if profile is None:
-            what = f"the parent of profile {seen[-1]!r} is {name!r}, which is none" if seen else f"no profile {name!r}"
+            what = (
+                f"the parent of profile {quoted(seen[-1])} is {quoted(name)}, which is none"
+                if seen
+                else f"no profile {quoted(name)}"
+            )
             nearest = difflib.get_close_matches(name, profiles, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are: {', '.join(profiles) or 'none'}"
+            hint = f"did you mean {quoted(nearest[0])}?" if nearest else f"there are: {', '.join(profiles) or 'none'}"
             raise ProfileError(path, f"{what}; {hint}")
         if not isinstance(profile, dict):
-            raise ProfileError(path, f"profile {name!r} is an object of settings")
+            raise ProfileError(path, f"profile {quoted(name)} is an object of settings")
         seen.append(name)
         parent = profile.get(PARENT)
         values = {key: value for key, value in profile.items() if key != PARENT}
-        yield Layer(f"profile {name!r} of {path}", values)
+        yield Layer(f"profile {quoted(name)} of {path}", values)
         if parent is None:
             return
         if not isinstance(parent, str):
-            raise ProfileError(path, f"the parent of {name!r} is the name of a profile")
+            raise ProfileError(path, f"the parent of {quoted(name)} is the name of a profile")
         if parent in seen:
             raise ProfileError(path, "profiles inherit in a circle: " + " -> ".join([*seen, parent]))
         name = parent
@@ -180,7 +185,7 @@ def parse(path: object, text: bytes) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) < len(pairs):
             twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
-            raise ProfileError(path, f"{twice!r} stands in it twice")
+            raise ProfileError(path, f"{quoted(twice)} stands in it twice")
         return made
 
     def refuse(constant: str) -> NoReturn:

@@ -17,13 +17,13 @@ from typing import Any, SupportsIndex, TypeAlias
 
 from gevent import Timeout
 
+from aemp_gevent.quoting import quoted
+
 Seconds: TypeAlias = "float | timedelta | Real | Decimal | Timeout"
 """What a call takes as a time; None, where it is allowed, is forever."""
 
 FOREVER_SECONDS = 2**31
 """68 years: a wait this long, or longer, needs no timer."""
-
-_MAX_SHOWN = 120
 
 
 def to_seconds(value: Seconds | None, call: str, name: str = "timeout") -> float | None:
@@ -52,11 +52,13 @@ def to_seconds(value: Seconds | None, call: str, name: str = "timeout") -> float
         return to_seconds(given.seconds, call, name)
     elif kind is bool or _has_unit(given) or not isinstance(given, (Real, Decimal)):
         wanted = "a number of seconds, a timedelta, or None for no limit"
-        raise TypeError(f"{call}: {name} must be {wanted}, not {show(given)} ({kind.__name__})")
+        raise TypeError(f"{call}: {name} must be {wanted}, not {quoted(given)} ({kind.__name__})")
     else:
         number = _to_number(given)
     if isnan(number):
-        raise ValueError(f"{call}: {name} is {show(given)}, which is not a number; give seconds, or None for no limit")
+        raise ValueError(
+            f"{call}: {name} is {quoted(given)}, which is not a number; give seconds, or None for no limit"
+        )
     return max(number, 0.0) if number < FOREVER_SECONDS else None
 
 
@@ -88,19 +90,10 @@ def to_count(value: SupportsIndex, call: str, name: str, *, least: int = 1) -> i
     except TypeError:
         count = None
     if count is None or isinstance(value, bool):
-        raise TypeError(f"{call}: {name} must be an integer, not {show(value)} ({type(value).__name__})")
+        raise TypeError(f"{call}: {name} must be an integer, not {quoted(value)} ({type(value).__name__})")
     if count < least:
-        raise ValueError(f"{call}: {name} must be at least {least}, not {show(value)}")
+        raise ValueError(f"{call}: {name} must be at least {least}, not {quoted(value)}")
     return count
-
-
-def show(value: object) -> str:
-    """Return what an error text says of a wrong value; never fails, and is never long."""
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001  # the value's own __repr__, or an integer of too many digits
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
 
 
 def _to_number(value: Any) -> float:  # of any kind

@@ -16,7 +16,6 @@ node had spawned the port, it is an *orphan*, and killed when the link comes bac
 from __future__ import annotations
 
 import logging
-import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -25,6 +24,7 @@ from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.matching import Message
 from aemp_gevent.monitors import Watch
 from aemp_gevent.port import REMOTE, Port, Reason
+from aemp_gevent.quoting import worded
 from aemp_gevent.scheduler import CallJob, Job, Scheduler
 
 MAX_REMOTE_PORTS = 10_000
@@ -36,14 +36,16 @@ MAX_SHUNNED_PORTS = 10_000
 CALL = "call"
 """The request that calls are sent as, ``["", "call", header, portname, tag, …]``, to those who understand it."""
 
-# Short, and survives a repr() that raises: where deaths are reported nothing may.
-_REPR = reprlib.Repr()
-_REPR.maxother = _REPR.maxstring = 200
+MAX_WORDS = 10
+"""Elements of a reason that are told when it cannot travel as it is."""
 
 
 def in_words(reason: Reason) -> Reason:
-    """Return a reason that can travel in place of one that cannot: short texts of its elements."""
-    return tuple(_REPR.repr(element).encode("ascii", "backslashreplace").decode() for element in reason[:10])
+    """Return a reason that can travel in place of one that cannot: its texts, cut, and its other elements as text.
+
+    Never raises: deaths are reported with it.
+    """
+    return tuple(worded(element) for element in reason[:MAX_WORDS])
 
 
 def as_message(packet: list[Any]) -> list[Any]:

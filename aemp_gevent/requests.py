@@ -11,7 +11,6 @@ Nothing here switches, and what runs code of the user's is queued as a job.
 from __future__ import annotations
 
 import logging
-import reprlib
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, Protocol
@@ -24,6 +23,7 @@ from aemp_gevent.logcatcher import LogCatcher
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Port, Reason
+from aemp_gevent.quoting import quoted
 from aemp_gevent.scheduler import CallJob, Job, Scheduler, describe
 from aemp_gevent.settings import Settings
 from aemp_gevent.wire.framing import name_of_port
@@ -181,11 +181,12 @@ class Requests:
         return begin
 
     def _report(self, peer: Peer | None, request: Any, error: Exception) -> None:
-        what, why = reprlib.repr(request), describe(error)[:500]  # a peer chooses what stands in them
         if peer is None:
-            self._host.scheduler.log(logging.WARNING, "request %s of this node failed: %s", what, why)
+            self._host.scheduler.log(
+                logging.WARNING, "request %s of this node failed: %s", quoted(request), describe(error)
+            )
         else:
-            peer.complaints.warn("request %s of %s failed: %s", what, peer.node, why)
+            peer.complaints.warn("request %s of %s failed: %s", quoted(request), peer.node, describe(error))
 
     def _devnull(self, peer: Peer | None, *args: Any) -> None:
         """Take anything."""
@@ -270,7 +271,7 @@ class Requests:
     def _spawn(self, peer: Peer | None, name: Any, function: Any, *args: Any) -> None:
         name = name_of_port(name)
         if not name.isprintable() or not 0 < len(name) <= MAX_NAME:
-            raise SpawnRefusedError(f"{name!r} is no port name")
+            raise SpawnRefusedError(f"{quoted(name)} is no port name")
         self._host.spawn_for(peer, name, function, args)
         if peer is not None and not peer.rights.kill:
             port = self._host.find_port(name)
@@ -325,7 +326,7 @@ class Requests:
         elif request == "g_slave" and peer.rights.may_read:
             # It wants a master, and gets one: whoever may read must have somebody to ask.
             self._host.directory_request(peer, request, [])
-        self._refuse("directory", f"the rules say {peer.rights.directory!r} for {peer.node} in the directory")
+        self._refuse("directory", f"the rules say {quoted(peer.rights.directory)} for {peer.node} in the directory")
 
     @staticmethod
     def _answer_emptily(peer: Peer, request: str, args: list[Any]) -> None:

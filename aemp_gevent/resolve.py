@@ -8,19 +8,20 @@ what each form of a component means.
 from __future__ import annotations
 
 import ipaddress
-import logging
 import socket as std_socket
 
 from aemp_gevent import ids
 from aemp_gevent.errors import ResolveError
 from aemp_gevent.folders import sockets_in
 from aemp_gevent.ids import Endpoint, parse_endpoint
+from aemp_gevent.logs import Log
 from aemp_gevent.lookup import Names, NameService
+from aemp_gevent.quoting import quoted
 
 # Addresses for documentation, which nobody has: the way to them is the way to the rest of the world.
 _ELSEWHERE = ((std_socket.AF_INET, "192.0.2.1"), (std_socket.AF_INET6, "2001:db8::1"))
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 def resolve_node(noderef: str, names: Names | None = None) -> str:
@@ -157,7 +158,9 @@ def _this_host(port: int, names: Names) -> Endpoint:
     routable = list(filter(_is_routable, addresses)) or _interface_addresses()
     if routable:
         return Endpoint(min(routable, key=lambda address: ":" in address), port)
-    _log.warning("this host's name %r has no routable address: only nodes on this host will reach this one", name)
+    _log.warning(
+        "this host's name %s has no routable address: only nodes on this host will reach this one", quoted(name)
+    )
     loopback = [address for address in addresses if ipaddress.ip_address(address).is_loopback]
     return Endpoint(loopback[0] if loopback else "127.0.0.1", port)
 

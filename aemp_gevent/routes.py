@@ -21,15 +21,16 @@ conversations of each link, and the openings that wait for one, are bounded.
 from __future__ import annotations
 
 import logging
-import reprlib
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 from aemp_gevent import ids
 from aemp_gevent.errors import AempError
+from aemp_gevent.logs import Brief
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Reason
+from aemp_gevent.quoting import quoted, worded
 from aemp_gevent.rules import rights_of
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
@@ -97,7 +98,7 @@ class Routes:
     def check_greeting(self, node: str) -> str:
         """Return why no link with a node of this ID can be, or ``""``."""
         if node.startswith(ids.SLAVE_PREFIX) and not self._is_ours(node):
-            return f"it greets as {reprlib.repr(node)}, a slave of another node"
+            return f"it greets as {quoted(node)}, a slave of another node"
         if self._host.master not in (None, node):
             return "a slave has one link, to its master"
         return ""
@@ -134,8 +135,7 @@ class Routes:
 
     def _drop(self, peer: Peer, origin: object, destination: object, why: str) -> None:
         self.dropped += 1
-        names = tuple(map(reprlib.repr, (origin, destination)))
-        peer.complaints.warn("dropped what %s passed on, from %s to %s: %s", peer.node, *names, why)
+        peer.complaints.warn("dropped what %s passed on, from %s to %s: %s", peer.node, origin, destination, why)
 
     def _take(self, peer: Peer, origin: str, packet: list[Any]) -> None:
         host = self._host
@@ -178,7 +178,7 @@ class Routes:
             if not target.state:
                 scheduler.enqueue(target)
         elif name:
-            scheduler.log_soon(logging.DEBUG, "dropped, there is no port %s here: %r", name, packet)
+            scheduler.log_soon(logging.DEBUG, "dropped, there is no port %s here: %s", name, Brief(packet))
         else:
             self._host.request(peer, packet)
 
@@ -290,7 +290,7 @@ class Routes:
             if gone == peer.node and reason[:1] == ("shutdown",):
                 self._tell(hop, gone, other, ("shutdown", gone))
             else:
-                self._tell(hop, gone, other, _error(gone, str(reason[-1]) if reason else "its link is lost"))
+                self._tell(hop, gone, other, _error(gone, reason[-1] if reason else "its link is lost"))
 
     def unreachable(self, peer: Peer, why: str) -> None:
         """A link that was wanted could not be made."""
@@ -306,5 +306,5 @@ def _virtual(riders: Iterable[Peer]) -> list[VirtualPeer]:
     return [rider for rider in riders if isinstance(rider, VirtualPeer)]
 
 
-def _error(node: str, why: str) -> Reason:
-    return ("transport_error", node, why[:500].encode("ascii", "backslashreplace").decode())
+def _error(node: str, why: object) -> Reason:
+    return ("transport_error", node, worded(why, 500))

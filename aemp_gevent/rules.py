@@ -24,6 +24,8 @@ from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Literal, cast
 
+from aemp_gevent.quoting import quoted
+
 Access = Literal["none", "read", "write"]
 
 _LEVELS: tuple[Access, ...] = ("none", "read", "write")
@@ -60,12 +62,17 @@ class PeerRule:
 
     def __post_init__(self) -> None:
         if not isinstance(self.peer, str) or not self.peer:
-            raise TypeError(f"'peer' is a shell pattern for node IDs, and not {self.peer!r}")
+            raise TypeError(f"'peer' is a shell pattern for node IDs, and not {quoted(self.peer)}")
         for name in ("spawn", "kill", "relay", "inspect"):
             if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name!r} of the rule for {self.peer!r} is True or False, not {getattr(self, name)!r}")
+                raise TypeError(
+                    f"{quoted(name)} of the rule for {quoted(self.peer)} is True or False, "
+                    f"not {quoted(getattr(self, name))}"
+                )
         if self.directory not in _LEVELS:
-            raise ValueError(f"'directory' of the rule for {self.peer!r} is one of {_LEVELS}, not {self.directory!r}")
+            raise ValueError(
+                f"'directory' of the rule for {quoted(self.peer)} is one of {_LEVELS}, not {quoted(self.directory)}"
+            )
 
     @property
     def may_read(self) -> bool:
@@ -91,16 +98,16 @@ def read_rule(rule: object) -> PeerRule:
     if isinstance(rule, PeerRule):
         return rule
     if not isinstance(rule, Mapping):
-        raise TypeError(f"a rule is a mapping like {{'peer': 'web-*', 'spawn': False}}, and not {rule!r}")
+        raise TypeError(f"a rule is a mapping like {{'peer': 'web-*', 'spawn': False}}, and not {quoted(rule)}")
     given = cast("Mapping[str, object]", rule)
     known = [described.name for described in fields(PeerRule)]
     for name in given:
         if name not in known:
             nearest = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; it has {known}"
-            raise ValueError(f"a rule has no key {name!r}{hint}")
+            hint = f"; did you mean {quoted(nearest[0])}?" if nearest else f"; it has {known}"
+            raise ValueError(f"a rule has no key {quoted(name)}{hint}")
     if "peer" not in given:
-        raise ValueError(f"the rule {rule!r} has no 'peer'; write 'peer': '*' for all")
+        raise ValueError(f"the rule {quoted(rule)} has no 'peer'; write 'peer': '*' for all")
     return PeerRule(**given)  # type: ignore[arg-type]  # which it checks itself
 
 

@@ -69,6 +69,7 @@ from greenlet import getcurrent, greenlet
 from aemp_gevent import forking
 from aemp_gevent.errors import EndlessWaitError, PortKilled, WrongThread
 from aemp_gevent.handlers import is_done
+from aemp_gevent.logs import Brief, Log
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Port, Reason
 from aemp_gevent.threads import Doorbell, doorbell_of, get_ident
@@ -87,7 +88,7 @@ a few hundred ready sockets takes."""
 MAX_IDLE_RUNNERS = 64
 """Idle runners kept for reuse, 4 KiB each. Blocked ones are never capped: that would be a deadlock."""
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 class Runner(greenlet):
@@ -479,7 +480,7 @@ class Scheduler:
             if isinstance(stray, (SystemExit, KeyboardInterrupt)):  # Ctrl-C, just now
                 self.hub.handle_error(None, type(stray), stray, stray.__traceback__)
                 return
-            _log.warning("%r reached an idle runner: a handler that had ended left it behind", stray)
+            _log.warning("%s reached an idle runner: a handler that had ended left it behind", stray)
 
     def _run_main(self, port: Port) -> None:
         """Run what stands in ``port.main``: the body of a port with its own greenlet, or an init function."""
@@ -673,7 +674,7 @@ class Scheduler:
 
     def log_soon(self, level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
         """Log in a turn of its own, for code that must not switch: log handlers may."""
-        if not _log.isEnabledFor(level):
+        if not _log.is_enabled_for(level):
             return
         job = CallJob(None, partial(_log.log, level, text, *args, exc_info=exc_info), ())
         if self.is_foreign:
@@ -712,7 +713,7 @@ class Scheduler:
     def discard(self, *message: Any) -> None:
         """Take a message that no handler matched: count it, and log it at debug level."""
         self.discarded += 1
-        self.log(logging.DEBUG, "discarded, no handler matches: %r", message)
+        self.log(logging.DEBUG, "discarded, no handler matches: %s", Brief(message))
 
 
 def describe(error: BaseException) -> str:

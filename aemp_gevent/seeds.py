@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-import logging
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -35,6 +34,7 @@ from aemp_gevent.errors import AempError
 from aemp_gevent.forking import Helper, helpers
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
+from aemp_gevent.logs import Log
 from aemp_gevent.peer import Peer
 from aemp_gevent.resolve import resolve_all, resolve_node
 from aemp_gevent.settings import Settings
@@ -65,7 +65,7 @@ _FOLDER_SECONDS = 1.0
 _FORGET_SECONDS = 300.0
 """A candidate that is in the name service no more, and silent for so long, is forgotten."""
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 class Host(Protocol):

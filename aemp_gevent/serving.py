@@ -12,7 +12,6 @@ calls) is its death: the caller's side, :mod:`aemp_gevent.calling`, hears the re
 
 from __future__ import annotations
 
-import logging
 import traceback
 from collections.abc import Sequence
 from time import monotonic
@@ -21,9 +20,11 @@ from typing import Any, NamedTuple, Protocol
 from greenlet import getcurrent
 
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.logs import Log
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import Port
 from aemp_gevent.quantities import to_seconds
+from aemp_gevent.quoting import escaped, quoted
 from aemp_gevent.scheduler import Scheduler, describe
 
 FAILED = "call_failed"
@@ -34,7 +35,7 @@ CYCLE = "call_cycle"
 MAX_TRACEBACK = 10_000
 """Characters of a traceback that travel, the last ones: the first frames are the library's."""
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 class ReplyPort(str):
@@ -108,9 +109,9 @@ def read_header(header: Any, caller: str | None) -> ReplyPort:
     reply, left, chain = header["reply"], header.get("left"), header.get("chain", ())
     node, _, name = reply.partition("#")
     if not name or (caller is not None and node != caller):
-        raise ValueError(f"{reply!r} is no port of the node that calls")
+        raise ValueError(f"{quoted(reply)} is no port of the node that calls")
     if left is not None and not left >= 0:  # nor is NaN
-        raise ValueError(f"{left!r} is no number of seconds")
+        raise ValueError(f"{quoted(left)} is no number of seconds")
     left = to_seconds(left, "call()", "left")  # JSON and CBOR have integers of any size
     return ReplyPort(reply, None if left is None else monotonic() + left, [str(port) for port in chain])
 
@@ -153,11 +154,11 @@ def server(host: Host, tag: object, function: Handler) -> Handler:
     def serve(*rest: Any) -> None:
         reply = rest[-1] if rest else None
         if not isinstance(reply, ReplyPort) and not _is_port(host, reply):
-            text = "dropped a message %r that is no call: its last element is no reply port; use call(), or rcv() here"
+            text = "dropped a message %s that is no call: its last element is no reply port; use call(), or rcv() here"
             _log.warning(text, tag)
             return
         if isinstance(reply, ReplyPort) and reply.deadline is not None and monotonic() >= reply.deadline:
-            _log.debug("skipped a call of %r: nobody waits for the answer any more", tag)
+            _log.debug("skipped a call of %s: nobody waits for the answer any more", tag)
             return
         greenlet = getcurrent()
         before = getattr(greenlet, "aemp_call", None)
@@ -172,7 +173,7 @@ def server(host: Host, tag: object, function: Handler) -> Handler:
         finally:
             greenlet.aemp_call = before  # type: ignore[attr-defined]
         if not isinstance(reply, ReplyPort):  # cal and syncal do not tell their callers
-            _log.error("exception in the server of %r", tag, exc_info=failure)
+            _log.error("exception in the server of %s", tag, exc_info=failure)
         fail(host, reply, failure)
 
     return serve
@@ -182,7 +183,7 @@ def fail(host: Host, reply: object, error: BaseException) -> None:
     """Let a caller know of an exception. Never raises."""
     text = describe(error)
     trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-    for words in ((text, trace), (text[:200].encode("ascii", "backslashreplace").decode(), ""), ()):
+    for words in ((text, trace), (escaped(text), ""), ()):
         try:
             host.kil(reply, FAILED, *words)
         except (UnencodableMessageError, MessageTooLargeError):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import difflib
 import functools
 import json
-import logging
 import math
 import operator
 import os
@@ -28,13 +27,14 @@ from aemp_gevent import ids
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, NoSecretError, UnknownSettingError
 from aemp_gevent.etcd_address import EMBEDDED, DirectoryAddress, parse_directory
 from aemp_gevent.limits import MAX_ELEMENTS, Limits
+from aemp_gevent.logs import Log
 from aemp_gevent.profiles import CONFIG_VARIABLE, PROFILE_VARIABLE, Layer, read_profile
 from aemp_gevent.rules import PeerRule, read_rule
 
 PREFIX = "AEMP_"
 SECRET_VARIABLE = "AEMP_SECRET"  # noqa: S105  # the name, not the secret
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 def _check_nodeid(nodeid: str) -> None:

@@ -15,7 +15,6 @@ must say itself that it was defined there. Whatever else is to be run is marked.
 from __future__ import annotations
 
 import importlib
-import reprlib
 import sys
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -25,6 +24,7 @@ from typing import Any, TypeVar, overload
 
 from aemp_gevent.callbacks import check_callable
 from aemp_gevent.errors import SpawnRefusedError
+from aemp_gevent.quoting import quoted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,7 +69,9 @@ def spawnable(what: Any, /) -> Any:
 def _check_markable(function: object) -> None:
     check_callable("spawnable()", function)
     if isinstance(function, BuiltinFunctionType):
-        raise TypeError(f"{function!r} is a builtin, which other nodes must not call: mark a function that calls it")
+        raise TypeError(
+            f"{quoted(function)} is a builtin, which other nodes must not call: mark a function that calls it"
+        )
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -85,7 +87,9 @@ def name_of(function: Callable[..., Any]) -> str:
         return marks[0]
     name = getattr(function, "__qualname__", "<")
     if "<" in name or getattr(function, "__self__", None) is not None:
-        raise SpawnRefusedError(f"{function!r} has no name on other nodes: give a function of a module, or a name")
+        raise SpawnRefusedError(
+            f"{quoted(function)} has no name on other nodes: give a function of a module, or a name"
+        )
     module = _main_module_name() if function.__module__ == "__main__" else function.__module__
     return f"{module}.{name}"
 
@@ -117,10 +121,10 @@ def _import(name: str) -> Callable[..., Any]:
             else:
                 if callable(found):
                     return found  # type: ignore[no-any-return]
-                raise SpawnRefusedError(f"{name!r} is no function")
+                raise SpawnRefusedError(f"{quoted(name)} is no function")
         module_name, _, attribute = module_name.rpartition(".")
         attributes.insert(0, attribute)
-    raise SpawnRefusedError(f"there is no function {name!r}: give its full name, 'package.module.function'")
+    raise SpawnRefusedError(f"there is no function {quoted(name)}: give its full name, 'package.module.function'")
 
 
 def find_for_us(name: str) -> Callable[..., Any]:
@@ -130,7 +134,7 @@ def find_for_us(name: str) -> Callable[..., Any]:
         SpawnRefusedError: There is none. What an import raises passes through.
     """
     if not isinstance(name, str):
-        raise SpawnRefusedError(f"{name!r} is no function's name: give its full name, 'package.module.function'")
+        raise SpawnRefusedError(f"{quoted(name)} is no function's name: give its full name, 'package.module.function'")
     marked = _spawnable.get(name)
     return marked if marked is not None else _import(name)
 
@@ -179,6 +183,6 @@ def find_for_peer(name: object, allowed: Sequence[str]) -> Callable[..., Any]:
             if found is not None:
                 return found
     raise SpawnRefusedError(
-        f"{reprlib.repr(name)} is not allowed here: mark it @spawnable, or cover it with allow_spawn, which is for "
+        f"{quoted(name)} is not allowed here: mark it @spawnable, or cover it with allow_spawn, which is for "
         "functions that a module defines (the name of a script's function is FILE.function)"
     )

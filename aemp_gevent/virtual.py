@@ -33,6 +33,7 @@ from aemp_gevent import ids
 from aemp_gevent.limits import Limits
 from aemp_gevent.peer import Host, Outlet, Peer
 from aemp_gevent.port import Reason
+from aemp_gevent.quoting import worded
 from aemp_gevent.wire.framing import FRAMINGS
 
 UP = "via_up"
@@ -235,7 +236,7 @@ class VirtualPeer(Peer):
 
     def closed(self, reason: Reason) -> None:
         """Somebody on the way says that there is no link, or no more."""
-        why = str(reason[-1])[:500] if reason else "it is gone"
+        why = worded(reason[-1], 500) if reason else "it is gone"
         if self.link is None:
             if self._dialling:
                 self.attempt_failed(why)
@@ -254,7 +255,9 @@ class VirtualPeer(Peer):
         elif reason[:1] == ("shutdown",):
             self.closed(("transport_error", self.node, f"{self._hop}, through which it is reached, shuts down"))
         else:
-            self.closed(("transport_error", self.node, f"{self._hop}, through which it is reached: {reason[-1]}"))
+            self.closed(
+                ("transport_error", self.node, f"{self._hop}, through which it is reached: {worded(reason[-1])}")
+            )
 
     def attempt_failed(self, why: str) -> None:
         self._let_go()

@@ -75,7 +75,7 @@ def test_the_text_says_what_to_do(error, remedy):
         pytest.param(errors.PortDied("a#p", ("why",)), "port a#p died: ('why',)", id="PortDied"),
         pytest.param(errors.PortDied("a#p", ()), "port a#p died normally", id="PortDied-normally"),
         pytest.param(
-            errors.RemoteError("a#p", "E: x", "trace"), "a#p answered with an error: E: x\n\ntrace", id="RemoteError"
+            errors.RemoteError("a#p", "E: x", "trace"), "a#p answered with an error: E: x\n  | trace", id="RemoteError"
         ),
     ],
 )

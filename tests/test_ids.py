@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from aemp_gevent import ids
 from aemp_gevent.errors import InvalidNoderefError, InvalidPortError
 from aemp_gevent.ids import Endpoint
+from aemp_gevent.quoting import quoted
 from tests.settling import PortLike
 
 # --- unique names -------------------------------------------------------------
@@ -106,7 +107,7 @@ def test_what_is_no_port_id_is_refused_with_the_remedy(call, port, why):
     with pytest.raises(InvalidPortError, match=why) as caught:
         call(port)
     assert caught.value.port is port
-    assert repr(port) in str(caught.value)
+    assert quoted(port) in str(caught.value)
     assert "as returned by port(), spawn() and SELF()" in str(caught.value)
 
 

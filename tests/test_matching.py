@@ -76,7 +76,7 @@ def test_receive_patterns_match_alone_and_among_others(pattern, message, wanted,
 @pytest.mark.parametrize("others", [(), ("tag",)])
 def test_what_is_no_pattern_is_refused_with_the_remedy(pattern, others):
     with pytest.raises(
-        TypeError, match=r"is no pattern: give a tag \(str\), a list of elements, a type, or a predicate"
+        TypeError, match=r"is not a pattern: give a tag \(str\), a list of elements, a type, or a predicate"
     ):
         match_any_of((*others, pattern))
 

@@ -140,7 +140,7 @@ def test_every_call_refuses_what_is_not_a_time_before_it_does_anything(make, val
             with pytest.raises(error) as refused:
                 call(node, value)
             assert str(refused.value).startswith(f"{name}: ")
-            shown = "<Unprintable>" if isinstance(value, Unprintable) else repr(getattr(value, "seconds", value))
+            shown = "<Unprintable object" if isinstance(value, Unprintable) else repr(getattr(value, "seconds", value))
             assert shown in str(refused.value)
             after = (dict(node._ports), set(node._scheduler._timers), list(node._scheduler.runq), node.up_nodes())
             assert after == before, name

@@ -115,9 +115,9 @@ def test_a_truthy_result_of_a_predicate_is_enough(node, me):
 
 
 def test_what_is_no_pattern_is_refused(me):
-    with pytest.raises(TypeError, match="is no pattern"):
+    with pytest.raises(TypeError, match="is not a pattern"):
         receive(42)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="is no pattern"):
+    with pytest.raises(TypeError, match="is not a pattern"):
         receive("tag", None)  # type: ignore[arg-type]
 
 

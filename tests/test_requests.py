@@ -216,7 +216,7 @@ def test_reason_that_cannot_travel_reaches_the_watcher_all_the_same(node: Node, 
     node.kil(f"{node.NODE()}#{name}", "odd", Odd(), *range(100))
     request, verb, port, *reason = peer.packet()
     assert (request, verb, port) == ("", "kil0", name)
-    assert reason[0] == "'odd'"
+    assert reason[0] == "odd"
     assert reason[1].startswith("<odd><odd>")
     assert len(reason[1]) <= 200
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import click
 
 from aemp_gevent.cli.arguments import Seconds
+from aemp_gevent.quoting import quoted
 
 if TYPE_CHECKING:
     from aemp_gevent.node import Node
@@ -79,7 +80,7 @@ def port_id(node: Node, text: str) -> str:
     """Return the ID of the port that a user means: behind ``#`` its name, before that a node as for :func:`node_id`."""
     place, sign, name = text.partition("#")
     if not place:
-        raise click.UsageError(f"the node's name is missing in {text!r}")
+        raise click.UsageError(f"the node's name is missing in {quoted(text)}")
     return node_id(node, place) + sign + name
 
 

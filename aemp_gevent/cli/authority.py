@@ -25,6 +25,7 @@ from aemp_gevent.cli.private_files import write_private
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.cli.setting_up import changes, set_value
 from aemp_gevent.errors import CertificateError
+from aemp_gevent.quoting import quoted
 from aemp_gevent.wire.tls import NAME_PREFIX, Credentials
 
 SHARED_DAYS = 3650
@@ -205,9 +206,9 @@ def _check_renewal(path: Path, names: Sequence[str]) -> None:
 
 def _check_name(name: str) -> None:
     if not name.isascii() or not name.isprintable() or " " in name:
-        raise click.UsageError(f"{name!r} cannot stand in a certificate: a name there is ASCII, without blanks")
+        raise click.UsageError(f"{quoted(name)} cannot stand in a certificate: a name there is ASCII, without blanks")
     if "*" in name[:-1]:
-        raise click.UsageError(f"{name!r}: a * means something at the end only")
+        raise click.UsageError(f"{quoted(name)}: a * means something at the end only")
     if not name:
         raise click.UsageError("a certificate needs the ID of a node")
 

@@ -13,6 +13,7 @@ import click
 from aemp_gevent.cli.asking import Seen, look, node_id, timeout_option, walk
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import complain, json_option, print_json_line, print_table, printable, told_by_callback
+from aemp_gevent.quoting import quoted
 
 if TYPE_CHECKING:
     from aemp_gevent.node import Node
@@ -140,7 +141,7 @@ def groups(options: NodeOptions, family: str | None, watch: bool, timeout: float
         else:
             entries = node.db_family(family, timeout=timeout)
             rows = [{"key": key, "value": entries[key]} for key in sorted(entries)]
-            print_table(rows, ("key", "value"), as_json=as_json, empty=f"The family {family!r} is empty.")
+            print_table(rows, ("key", "value"), as_json=as_json, empty=f"The family {quoted(family)} is empty.")
 
 
 def _list_families(node: Node, timeout: float, *, as_json: bool) -> None:
@@ -164,7 +165,7 @@ def _watch(node: Node, family: str, *, as_json: bool) -> None:
         for sign, keys in (("+", added), ("~", changed), ("-", deleted)):
             for key in sorted(keys):
                 entry = {"time": time.time(), "change": sign, "key": key, "value": entries.get(key)}
-                shown = "" if entry["value"] is None else f" {entry['value']!r}"
+                shown = "" if entry["value"] is None else f" {quoted(entry['value'])}"
                 with told_by_callback():
                     if as_json:
                         print_json_line(entry)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from aemp_gevent.quoting import escaped
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -49,8 +51,14 @@ def json_text(value: object, indent: int | None = None) -> str:
         text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=repr)
     except (TypeError, ValueError):
         text = json.dumps(_sayable(value), indent=indent, ensure_ascii=False, default=repr)
-    # Half of a surrogate pair is no UTF-8; escaped it is JSON.
-    return text.encode("utf-8", "backslashreplace").decode()
+    # Unprintable characters stand in texts only, line ends between them, and have escapes in JSON. Half of a
+    # surrogate pair could not even be written.
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else _json_escape(c) for c in text)
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def _sayable(value: Any) -> Any:
@@ -110,13 +118,8 @@ def _cell(value: object) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return a text of somebody else's without what would do something to a terminal.
-
-    Args:
-        text: The text.
-        keep: Characters to leave alone all the same, line ends for instance.
-    """
-    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+    """Return the whole of somebody's text without what would do something to a terminal; see ``escaped``."""
+    return escaped(text, None, keep)
 
 
 @contextmanager

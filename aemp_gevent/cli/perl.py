@@ -26,6 +26,7 @@ from aemp_gevent.cli.setting_up import finish, profile_file
 from aemp_gevent.errors import AempError, ProfileError
 from aemp_gevent.ids import ANON_PREFIX
 from aemp_gevent.profiles import PARENT
+from aemp_gevent.quoting import quoted
 from aemp_gevent.wire.tls import Credentials
 
 _VARIABLE = "PERL_ANYEVENT_MP_RC"
@@ -80,7 +81,7 @@ def _seconds(value: Any) -> _Taken:
     try:
         return _Taken(float(value))
     except (TypeError, ValueError):
-        raise Refused(f"it is no number: {value!r}") from None
+        raise Refused(f"it is no number: {quoted(value)}") from None
 
 
 def _secure(value: Any) -> _Taken:

@@ -26,6 +26,7 @@ from aemp_gevent import settings
 from aemp_gevent.cli.private_files import OURS_ALONE, write_private
 from aemp_gevent.errors import AempError, ProfileError
 from aemp_gevent.profiles import PARENT, PROFILES, holds, layers_of, parse, profile_path
+from aemp_gevent.quoting import quoted
 
 
 class ProfileFile:
@@ -71,7 +72,9 @@ class ProfileFile:
         """The profiles by name."""
         found: Any = self.content.get(PROFILES, {})
         if not isinstance(found, dict) or not all(isinstance(profile, dict) for profile in found.values()):
-            raise ProfileError(self.path, f"{PROFILES!r} is an object of profiles by name, each an object of settings")
+            raise ProfileError(
+                self.path, f"{quoted(PROFILES)} is an object of profiles by name, each an object of settings"
+            )
         return found
 
     def existing(self, name: str) -> dict[str, Any]:
@@ -82,8 +85,10 @@ class ProfileFile:
         """
         if name not in self.profiles:
             nearest = difflib.get_close_matches(name, self.profiles, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are: {', '.join(self.profiles) or 'none'}"
-            raise click.UsageError(f"there is no profile {name!r}; {hint}")
+            hint = (
+                f"did you mean {quoted(nearest[0])}?" if nearest else f"there are: {', '.join(self.profiles) or 'none'}"
+            )
+            raise click.UsageError(f"there is no profile {quoted(name)}; {hint}")
         return self.profiles[name]
 
     @property
@@ -115,7 +120,7 @@ class ProfileFile:
             return self.content
         if self.profile not in self.profiles:
             self.content.setdefault(PROFILES, {})[self.profile] = {}
-            self.notes.append(f"{self.profile!r} is a new profile")
+            self.notes.append(f"{quoted(self.profile)} is a new profile")
         return self.profiles[self.profile]
 
     @property
@@ -183,7 +188,7 @@ def _problems(path: Path, content: Mapping[str, Any]) -> list[str]:
     sections: list[tuple[str, Any]] = [(f"profile file {path}", {k: v for k, v in content.items() if k != PROFILES})]
     for name, profile in named.items():
         values = {key: value for key, value in profile.items() if key != PARENT} if isinstance(profile, dict) else {}
-        sections.append((f"profile {name!r} of {path}", values))
+        sections.append((f"profile {quoted(name)} of {path}", values))
         try:
             layers_of(name, path, content, {})
         except AempError as error:

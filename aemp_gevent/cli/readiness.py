@@ -19,6 +19,8 @@ import gevent
 from gevent import socket
 from gevent.server import StreamServer
 
+from aemp_gevent.quoting import quoted
+
 _PROBE_SECONDS = 2.0
 _MAX_PROBES = 32
 _MAX_HEAD_BYTES = 8 * 1024
@@ -122,7 +124,7 @@ class HealthPort:
         host, _, port = address.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not port.isdecimal() or not int(port) < 2**16:
-            raise click.UsageError(f"--health-port is PORT or HOST:PORT, and not {address!r}")
+            raise click.UsageError(f"--health-port is PORT or HOST:PORT, and not {quoted(address)}")
         self._address = (host, int(port))
         self._readiness = readiness
         self._server: StreamServer | None = None

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ from aemp_gevent import default_node
 from aemp_gevent.cli.readiness import HealthPort, Readiness, ReadyFile, ServiceManager
 from aemp_gevent.cli.supervising import Supervisor
 from aemp_gevent.errors import AempError
+from aemp_gevent.logs import Log
 from aemp_gevent.services import load_services
 from aemp_gevent.settings import make_settings
 
@@ -31,7 +31,7 @@ JOIN_SECONDS = 5.0
 
 _LOOK_SECONDS = 0.1
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 class Runner:

@@ -20,6 +20,7 @@ import click
 from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.completing import profile_names
 from aemp_gevent.cli.connecting import SettingOptions, setting_options
+from aemp_gevent.quoting import quoted
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -102,7 +103,7 @@ def setting_of(text: str) -> tuple[str, Any]:
 
     name, equals, rest = text.partition("=")
     if not equals:
-        raise click.UsageError(f"--set wants NAME=VALUE, and not {text!r}")
+        raise click.UsageError(f"--set wants NAME=VALUE, and not {quoted(text)}")
     return name, read_setting(name, rest, "--set")
 
 

@@ -23,6 +23,7 @@ from aemp_gevent.cli.arguments import parse_value
 from aemp_gevent.cli.completing import profile_names, setting_names
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.profiles import PARENT, PROFILES
+from aemp_gevent.quoting import quoted
 
 P = ParamSpec("P")
 
@@ -98,9 +99,9 @@ def _add(file: ProfileFile, name: str, item: Any, *, repeated: bool = False) -> 
 def _remove(file: ProfileFile, name: str, item: Any) -> None:
     items = _own_list(file, name)
     if item not in items:
-        where = f"profile {file.profile!r}" if file.profile is not None else "what is for all profiles"
+        where = f"profile {quoted(file.profile)}" if file.profile is not None else "what is for all profiles"
         there = ", ".join(map(str, items)) or "none"
-        raise click.UsageError(f"{where} has no {item!r} among its {name}; there are: {there}")
+        raise click.UsageError(f"{where} has no {quoted(item)} among its {name}; there are: {there}")
     items.remove(item)
     set_value(file, name, items)
 
@@ -353,4 +354,4 @@ def delprofile(file: ProfileFile, name: str) -> None:
     file.section()
     file.existing(name)
     del file.content[PROFILES][name]
-    file.notes.append(f"profile {name!r} is deleted")
+    file.notes.append(f"profile {quoted(name)} is deleted")

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
 import gevent
 
+from aemp_gevent.logs import Log
 from aemp_gevent.node import Node
 from aemp_gevent.services import Service
 
@@ -21,7 +21,7 @@ MAX_DELAY = 60.0
 LONG_LIFE = 60.0
 """A service that lived for so many seconds has recovered: its next crash is a first one again."""
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 class Supervised:

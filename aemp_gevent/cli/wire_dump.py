@@ -18,6 +18,7 @@ from gevent import socket
 from aemp_gevent.errors import FramingError, GreetingError
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.limits import Limits
+from aemp_gevent.quoting import quoted
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
 
@@ -147,9 +148,9 @@ def _printable(line: bytes) -> str:
 
 def _describe(packet: Any) -> str:
     if not isinstance(packet, list):
-        return f"(no packet) {packet!r}"
+        return f"(no packet) {quoted(packet)}"
     if packet in ([], [""]):
-        return f"{packet!r} (keep-alive)"
+        return f"{quoted(packet)} (keep-alive)"
     return repr(packet)
 
 

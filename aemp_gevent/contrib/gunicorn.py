@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import logging
 import re
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ import gevent
 from aemp_gevent import default_node
 from aemp_gevent.callbacks import check_callable
 from aemp_gevent.contrib.hosts import join_host
+from aemp_gevent.logs import Log
 
 # Not on_join, on_drain and is_draining: those are for the application.
 __all__ = ["post_worker_init", "worker_exit"]
@@ -51,7 +51,7 @@ class _Process:
     was_warned = False
 
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 # Any, for gunicorn's own objects: it has no types.

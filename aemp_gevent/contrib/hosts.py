@@ -9,7 +9,6 @@ start, and nobody who must be first or may not die.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import secrets
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from aemp_gevent import default_node
 from aemp_gevent.errors import InvalidSettingError, NoSecretError
+from aemp_gevent.logs import Log
 from aemp_gevent.node import Node
 from aemp_gevent.settings import Settings, make_settings
 
@@ -39,7 +39,7 @@ _LOOK_SECONDS = 2.0
 _FORMER_SECRETS = 8
 """So many are accepted beside the one in the file."""
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 def join_host(

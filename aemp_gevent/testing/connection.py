@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 import socket as std_socket
 import struct
@@ -17,13 +16,14 @@ from gevent.pool import Group
 
 from aemp_gevent.errors import GreetingError
 from aemp_gevent.ids import Endpoint
+from aemp_gevent.logs import Log
 from aemp_gevent.testing.flow import READ_BYTES, End, Flow
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, parse_greeting
 
 DIAL_SECONDS = 5.0
 """How long a proxy tries to reach its target."""
 
-_log = logging.getLogger("aemp_gevent.testing")
+_log = Log("aemp_gevent.testing")
 
 
 class Connection:
@@ -150,7 +150,7 @@ class Connection:
         try:
             self._dial()
         except OSError as error:
-            _log.warning("%r cannot reach its target %s: %s", self, self._endpoint or "(it has none)", error)
+            _log.warning("%s cannot reach its target %s: %s", self, self._endpoint or "(it has none)", error)
             self.ask_to_end(End.RESET)
             return
         for sock in self._sockets:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from aemp_gevent.quoting import quoted
 from aemp_gevent.testing.processes import NodeProcess
 from aemp_gevent.testing.proxy import Proxy
 
@@ -46,7 +47,7 @@ def fault_seed(request: pytest.FixtureRequest) -> int:
         try:
             given = int(text) if text else None
         except ValueError:
-            raise pytest.UsageError(f"{SEED_VARIABLE} is a whole number, not {text!r}") from None
+            raise pytest.UsageError(f"{SEED_VARIABLE} is a whole number, not {quoted(text)}") from None
     seed = secrets.randbits(32) if given is None else int(given)
     print(f"{SEED_VARIABLE}={seed}")  # noqa: T201  # for whoever reads the failure
     return seed

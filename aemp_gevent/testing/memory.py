@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
@@ -24,15 +23,17 @@ from gevent.hub import Hub
 from aemp_gevent import ids
 from aemp_gevent.errors import ListenError
 from aemp_gevent.ids import ANY_HOST, Endpoint
+from aemp_gevent.logs import Log
 from aemp_gevent.node import Node
 from aemp_gevent.port import REMOTE
+from aemp_gevent.quoting import quoted
 from aemp_gevent.resolve import resolve_node
 from aemp_gevent.testing.memory_connection import End, connect
 from aemp_gevent.transport import Transport
 
 _FIRST_FREE_PORT = 40000
 
-_log = logging.getLogger("aemp_gevent")
+_log = Log()
 
 
 class MemoryNetwork:
@@ -109,7 +110,7 @@ class MemoryNetwork:
         self._timer_is_due_at = 0.0
         self._is_ticking = False
         self._closed = False
-        _log.info("%r", self)
+        _log.info("%s", self)
 
     def __repr__(self) -> str:
         return f"<MemoryNetwork seed={self.seed}, {len(self._carriers)} nodes>"
@@ -196,7 +197,7 @@ class MemoryNetwork:
             raise ValueError("a delay's seconds are 0 or more")
         pair = frozenset((self._name(one), self._name(other)))
         self._delays[pair] = (seconds, jitter, dial)
-        _log.info("%r: delay %s by %g s", self, sorted(pair), seconds)
+        _log.info("%s: delay %s by %g s", self, sorted(pair), seconds)
 
     def cut(self, one: Node | str, other: Node | str, count: int | None = None) -> int:
         """Reset connections between two nodes; what is under way is lost, and both hear of it at once.
@@ -219,7 +220,7 @@ class MemoryNetwork:
         for near, far in connections:
             near.cut()
             far.cut()
-        _log.info("%r: cut %d connections of %s and %s", self, len(connections), here, there)
+        _log.info("%s: cut %d connections of %s and %s", self, len(connections), here, there)
         return len(connections)
 
     def block(self, source: Node | str, target: Node | str) -> None:
@@ -229,7 +230,7 @@ class MemoryNetwork:
         when the line works again, unless its sender has given up. Dials need both ways.
         """
         self._blocked.add((self._name(source), self._name(target)))
-        _log.info("%r: block %s to %s", self, self._name(source), self._name(target))
+        _log.info("%s: block %s to %s", self, self._name(source), self._name(target))
 
     def partition(self, *groups: Iterable[Node | str]) -> None:
         """Let nothing through between nodes of different groups, without anybody being told.
@@ -240,12 +241,12 @@ class MemoryNetwork:
         """
         self._sides = {self._name(node): side for side, group in enumerate(groups, 1) for node in group}
         self._wake()
-        _log.info("%r: partition %s", self, [[self._name(node) for node in group] for group in groups])
+        _log.info("%s: partition %s", self, [[self._name(node) for node in group] for group in groups])
 
     def refuse(self, source: Node | str, target: Node | str) -> None:
         """Refuse all connections that one node tries to make to another; those that exist are left alone."""
         self._refused.add((self._name(source), self._name(target)))
-        _log.info("%r: refuse %s to %s", self, self._name(source), self._name(target))
+        _log.info("%s: refuse %s to %s", self, self._name(source), self._name(target))
 
     def heal(self) -> None:
         """End all delays, blocks, refusals, and the partition. What is lost stays lost, and who crashed stays down."""
@@ -254,7 +255,7 @@ class MemoryNetwork:
         self._refused.clear()
         self._sides.clear()
         self._wake()
-        _log.info("%r: heal", self)
+        _log.info("%s: heal", self)
 
     def crash(self, node: Node | str, *, silent: bool = False) -> None:
         """End a node without goodbye, as if its process had been killed. Switches.
@@ -276,8 +277,8 @@ class MemoryNetwork:
         name = self._name(node)
         carrier = self._carriers.get(name)
         if carrier is None or carrier.is_dead:
-            raise LookupError(f"{self!r} has no living node {name}")
-        _log.info("%r: crash %s%s", self, name, " in silence" if silent else "")
+            raise LookupError(f"{quoted(self)} has no living node {name}")
+        _log.info("%s: crash %s%s", self, name, " in silence" if silent else "")
         if silent:
             self._down.add(name)
         carrier.die(silent=silent)

@@ -17,6 +17,7 @@ from typing import Any
 
 from aemp_gevent import ids
 from aemp_gevent.quantities import Seconds, to_seconds
+from aemp_gevent.quoting import quoted
 from aemp_gevent.testing.channel import pack, unpack
 from aemp_gevent.testing.control import OUTPUT_BYTES, START_SECONDS, ControlledProcess
 from aemp_gevent.testing.errors import NodeProcessError, RemoteCodeError
@@ -83,7 +84,7 @@ class NodeProcess:
             NodeProcessError: The process did not get so far, or runs already.
         """
         if self._process is not None:
-            raise NodeProcessError(f"{self!r} runs already; restart() ends it first")
+            raise NodeProcessError(f"{quoted(self)} runs already; restart() ends it first")
         self._process = ControlledProcess(self._python, self._patched, self._env)
         try:
             self._node, self._listens = self.run(
@@ -182,7 +183,7 @@ class NodeProcess:
         try:
             return unpack(rest[0])
         except Exception as error:  # whatever the value's own code raises
-            raise NodeProcessError(f"the value of {code!r} cannot be read here: {error}") from error
+            raise NodeProcessError(f"the value of {quoted(code)} cannot be read here: {error}") from error
 
     def post(self, code: str, **names: Any) -> None:
         """Execute Python source in the process as :meth:`run` does, and do not wait. Errors go to its output."""
@@ -194,7 +195,7 @@ class NodeProcess:
     def node(self) -> str:
         """The node's ID. The same after :meth:`restart`."""
         if self._node is None:
-            raise NodeProcessError(f"{self!r}: use it as a context manager, or call start()")
+            raise NodeProcessError(f"{quoted(self)}: use it as a context manager, or call start()")
         return self._node
 
     @property
@@ -237,7 +238,7 @@ class NodeProcess:
 
     def _running(self) -> ControlledProcess:
         if self._process is None:
-            raise NodeProcessError(f"{self!r}: use it as a context manager, or call start()")
+            raise NodeProcessError(f"{quoted(self)}: use it as a context manager, or call start()")
         return self._process
 
     def _alive(self) -> ControlledProcess:

@@ -9,7 +9,6 @@ dials: that tells which node it is, and faults can be for some nodes only.
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import random
 import secrets
@@ -24,6 +23,8 @@ from gevent import socket
 from aemp_gevent.errors import ListenError, UsageError
 from aemp_gevent.ids import Endpoint, parse_endpoint
 from aemp_gevent.listener import BACKLOG
+from aemp_gevent.logs import Log
+from aemp_gevent.quoting import quoted
 from aemp_gevent.testing.connection import Connection, reset
 from aemp_gevent.testing.faults import Faults, Places, boundaries, corruption, corruptions
 from aemp_gevent.testing.flow import End
@@ -40,7 +41,7 @@ _RETRY_SECONDS = 0.2
 
 _DIRECTIONS: dict[str, tuple[str, ...]] = {"in": ("in",), "out": ("out",), "both": ("in", "out")}
 
-_log = logging.getLogger("aemp_gevent.testing")
+_log = Log("aemp_gevent.testing")
 
 
 class ProxyError(UsageError, ValueError):
@@ -111,7 +112,7 @@ class Proxy:
         self._served: dict[gevent.Greenlet[[], None], Connection] = {}
 
     def __repr__(self) -> str:
-        return f"<Proxy {self._listen} to {self.target or 'nowhere yet'}, seed={self.seed!r}>"
+        return f"<Proxy {self._listen} to {self.target or 'nowhere yet'}, seed={quoted(self.seed)}>"
 
     # --- life ---
 
@@ -125,7 +126,7 @@ class Proxy:
             self._socket = _bind(self._listen)
             self._listen = replace(self._listen, port=self._socket.getsockname()[1])
             self._acceptor = gevent.spawn(self._accept)
-            _log.info("%r is started", self)
+            _log.info("%s is started", self)
         return self
 
     def __enter__(self) -> Proxy:
@@ -149,7 +150,7 @@ class Proxy:
     def address(self) -> str:
         """Where it listens, as an endpoint: what nodes are to dial instead of the target."""
         if self._socket is None:
-            raise ProxyError(f"{self!r} does not listen yet: use it as a context manager, or call start()")
+            raise ProxyError(f"{quoted(self)} does not listen yet: use it as a context manager, or call start()")
         return str(self._listen)
 
     @property
@@ -175,8 +176,8 @@ class Proxy:
 
         At most 1 MiB is under way, so a delay limits the throughput to 1 MiB a delay.
         """
-        _check(_is_number(seconds) and seconds >= 0, f"seconds is a number from 0, not {seconds!r}")
-        _check(_is_number(jitter) and jitter >= 0, f"jitter is a number of seconds from 0, not {jitter!r}")
+        _check(_is_number(seconds) and seconds >= 0, f"seconds is a number from 0, not {quoted(seconds)}")
+        _check(_is_number(jitter) and jitter >= 0, f"jitter is a number of seconds from 0, not {quoted(jitter)}")
         self._tell_seed_if(jitter > 0)
         self._lay("delay", direction, nodes, lambda _passed, _dice: {"delay": seconds, "jitter": jitter})
 
@@ -184,7 +185,8 @@ class Proxy:
         """Let no more than this pass, in each connection and direction. Infinity: no limit."""
         _check(
             _is_number(bytes_per_second) and bytes_per_second > 0,
-            f"bytes_per_second is a number above 0, not {bytes_per_second!r}; for nothing at all there is blackhole()",
+            f"bytes_per_second is a number above 0, not {quoted(bytes_per_second)}; "
+            "for nothing at all there is blackhole()",
         )
         self._lay("throttle", direction, nodes, lambda _passed, _dice: {"bytes_per_second": bytes_per_second})
 
@@ -194,7 +196,7 @@ class Proxy:
         A reader in this process sees each, unless it is slower than they come; for one in
         another process the system may join them again.
         """
-        _check(_is_count(max_bytes) and max_bytes > 0, f"max_bytes is a whole number from 1, not {max_bytes!r}")
+        _check(_is_count(max_bytes) and max_bytes > 0, f"max_bytes is a whole number from 1, not {quoted(max_bytes)}")
         self._tell_seed_if(max_bytes > 1)
         self._lay(
             "split", direction, nodes, lambda passed, dice: {"pieces": Places(boundaries(dice, passed, max_bytes))}
@@ -215,11 +217,13 @@ class Proxy:
         _check((probability is None) != (at is None), "give either a probability or at=")
         if probability is not None:
             chance = probability  # for the lambda: as it is now
-            _check(_is_number(chance) and 0 < chance <= 1, f"a probability is above 0 and up to 1, not {chance!r}")
+            _check(
+                _is_number(chance) and 0 < chance <= 1, f"a probability is above 0 and up to 1, not {quoted(chance)}"
+            )
             self._lay_corruption(direction, nodes, lambda passed, dice: corruptions(dice, passed, chance))
         if at is not None:
             after = at
-            _check(_is_count(after), f"at is a whole number of bytes from 0, not {after!r}")
+            _check(_is_count(after), f"at is a whole number of bytes from 0, not {quoted(after)}")
             self._lay_corruption(direction, nodes, lambda passed, dice: corruption(dice, passed + after))
         self._tell_seed_if(True)
 
@@ -283,7 +287,7 @@ class Proxy:
         # What to set in Faults, from the bytes that passed and a source of chance.
         values: Callable[[int, random.Random], dict[str, Any]],
     ) -> None:
-        _check(direction in _DIRECTIONS, f"direction is 'in', 'out' or 'both', not {direction!r}")
+        _check(direction in _DIRECTIONS, f"direction is 'in', 'out' or 'both', not {quoted(direction)}")
 
         def lay(connection: Connection) -> None:
             for name in _DIRECTIONS[direction]:
@@ -311,14 +315,14 @@ class Proxy:
                     rule.lay(connection)
         else:
             more = after
-            _check(_is_count(more), f"after is a whole number of bytes from 0, not {more!r}")
+            _check(_is_count(more), f"after is a whole number of bytes from 0, not {quoted(more)}")
             self._lay(how.name, direction, nodes, lambda passed, _dice: {place: passed + more})
 
     def _tell_seed_if(self, is_random: bool) -> None:
         """Say once how to repeat what chance decides; at a level that shows with a failing test."""
         if is_random and self._seed_is_news:
             self._seed_is_news = False
-            _log.warning("faults of %r are random; give it this seed to have the same again", self)
+            _log.warning("faults of %s are random; give it this seed to have the same again", self)
 
     # --- connections ---
 
@@ -337,7 +341,7 @@ class Proxy:
             except OSError as error:
                 if error.errno in (errno.EAGAIN, errno.EBADF):  # nobody waits; closed
                     break
-                _log.warning("%r cannot accept: %s", self, error)
+                _log.warning("%s cannot accept: %s", self, error)
                 return False
             if any(key[0] == "refuse" and rule.nodes is None for key, rule in self._rules.items()):
                 reset(client)

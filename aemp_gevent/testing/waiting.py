@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import gevent
 
 from aemp_gevent.quantities import Seconds, to_limited_seconds
+from aemp_gevent.quoting import quoted
 
 T = TypeVar("T")
 
@@ -50,6 +50,6 @@ def wait_until(condition: Callable[[], T], *, within: Seconds | None = 5.0, show
         if seen:
             return seen
         if now >= begin + seconds:
-            shown = reprlib.repr(seen) if show is None else str(show())
+            shown = quoted(seen) if show is None else str(show())
             raise NotInTimeError(monotonic() - begin, looks, shown)
         gevent.sleep(0 if now < begin + _EAGER_SECONDS else _PAUSE_SECONDS)

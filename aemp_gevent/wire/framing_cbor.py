@@ -29,6 +29,7 @@ import cbor2
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
 from aemp_gevent.limits import UNCOUNTED_BYTES, Limits
+from aemp_gevent.quoting import quoted
 
 from .counting import too_many
 from .values import Rules, lone_surrogate
@@ -326,7 +327,7 @@ class CborDecoder:
             return value.decode("latin-1")
         if value is cbor2.undefined:
             return None
-        raise FramingError(f"the peer sent what nothing of ours means: {value!r}")
+        raise FramingError(f"the peer sent what nothing of ours means: {quoted(value)}")
 
     def _key(self, key: object) -> Any:
         if type(key) in self._plain:

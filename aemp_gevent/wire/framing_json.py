@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
 from aemp_gevent.limits import Limits
+from aemp_gevent.quoting import quoted
 
 from .counting import count_json
 from .values import Rules, lone_surrogate
@@ -152,7 +153,9 @@ class JsonDecoder:
         assert match is not None  # it matches the empty string too
         begin = match.end()
         if data[begin : begin + 1] not in (b"", b"["):
-            raise FramingError(f"the peer sent what is no JSON array: it begins with {data[begin : begin + 16]!r}")
+            raise FramingError(
+                f"the peer sent what is no JSON array: it begins with {quoted(data[begin : begin + 16])}"
+            )
         return begin
 
     def _find_end(self, data: bytes, position: int) -> int:

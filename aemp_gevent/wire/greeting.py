@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 from dataclasses import dataclass
 
 from aemp_gevent.errors import GreetingError
+from aemp_gevent.quoting import quoted
 
 PROTOCOL = "aemp"
 VERSION = "1"
@@ -166,7 +166,7 @@ def parse_greeting(line: bytes) -> Greeting:
     charset = _charset_of(fields[_FIXED_FIELDS:])
     version, node = (_unescape(field, charset) for field in fields[1:3])
     if version != VERSION:
-        raise GreetingError(f"the peer speaks version {reprlib.repr(version)} of the protocol, and we speak {VERSION}")
+        raise GreetingError(f"the peer speaks version {quoted(version)} of the protocol, and we speak {VERSION}")
     _check_node(node)
     return Greeting(
         node=node,
@@ -192,8 +192,8 @@ def _check_protocol(word: bytes) -> None:
     if word.startswith(b"aemp-"):
         # Perl uses aemp-dataconn: a plain stream between two nodes that share
         # the listener. Not a mistake of the peer, so the text should not read like one.
-        raise GreetingError(f"the peer asks for another protocol on this listener, {reprlib.repr(word)}")
-    raise GreetingError(f"the peer does not speak aemp: its first word is {reprlib.repr(word)}")
+        raise GreetingError(f"the peer asks for another protocol on this listener, {quoted(word)}")
+    raise GreetingError(f"the peer does not speak aemp: its first word is {quoted(word)}")
 
 
 def _check_node(node: str) -> None:
@@ -202,7 +202,7 @@ def _check_node(node: str) -> None:
     # A '#' would make every port ID of this node ambiguous ('a#b#port'), and a
     # line end would forge log lines.
     if "#" in node or not node.isprintable():
-        raise GreetingError(f"{reprlib.repr(node)} cannot be a node ID: it has a '#' or an unprintable character")
+        raise GreetingError(f"{quoted(node)} cannot be a node ID: it has a '#' or an unprintable character")
 
 
 def _parse_list(field: bytes, charset: str) -> tuple[str, ...]:

@@ -29,12 +29,12 @@ connections. Read :mod:`aemp_gevent.wire.greeting` and :mod:`aemp_gevent.wire.au
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError, TlsError
+from aemp_gevent.quoting import quoted
 
 from . import auth
 from .greeting import MAX_LINE_BYTES, Greeting, is_greeting_so_far, parse_greeting
@@ -141,7 +141,7 @@ def is_name_of(name: str, node: str) -> bool:
 
 def _shown(node: str) -> str:
     """Return a node ID that a stranger made up for the log, where a line of 4096 bytes would be his to fill."""
-    return f"{node!r:.{_SHOWN}}"
+    return quoted(node, _SHOWN)
 
 
 class Handshake:
@@ -197,7 +197,7 @@ class Handshake:
     def __repr__(self) -> str:
         # Written by hand: a generated one would print the secret.
         peer = self._peer.node if self._peer else None
-        return f"<{type(self).__name__} {self._greeting.node!r} with {peer!r}: {self._state.name}>"
+        return f"<{type(self).__name__} {quoted(self._greeting.node)} with {quoted(peer)}: {self._state.name}>"
 
     @property
     def state(self) -> State:
@@ -300,7 +300,7 @@ class Handshake:
         assert greeting is not None  # the state SECURING implies it
         if names is not None and not any(is_name_of(name, greeting.node) for name in names):
             self._move(Refused)
-            shown = reprlib.repr(names) if names else "no node at all"
+            shown = quoted(names) if names else "no node at all"
             raise AuthenticationError(
                 f"the peer says that it is {_shown(greeting.node)}, and its certificate is for {shown}"
             )
@@ -355,7 +355,7 @@ class Handshake:
                 raise fault(f"the peer sent a line of more than {MAX_LINE_BYTES} bytes")
             if self._state is State.GREETING and not is_greeting_so_far(self._buffer):
                 # TLS, say: there may never be an end of the line, and nobody is to wait for it.
-                raise GreetingError(f"the peer does not speak aemp: it begins with {reprlib.repr(self._buffer)}")
+                raise GreetingError(f"the peer does not speak aemp: it begins with {quoted(self._buffer)}")
             return None
         line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
         return line[:-1] if line.endswith(b"\r") else line
@@ -372,7 +372,7 @@ class Handshake:
         if self._peer_lines == self._lines:
             raise GreetingError("the peer sends our own lines back: an echo attack")
         if greeting.node == self._greeting.node:
-            raise GreetingError(f"I refuse to talk to myself ({greeting.node!r})")
+            raise GreetingError(f"I refuse to talk to myself ({quoted(greeting.node)})")
         if not nonce:
             raise GreetingError("the peer's nonce is empty")
         tls_is_due = self._greeting.offers_tls and greeting.offers_tls
@@ -401,7 +401,7 @@ class Handshake:
         for method in peer.auth_methods:
             if method in sendable:
                 return method
-        node, theirs = _shown(peer.node), reprlib.repr(peer.auth_methods)
+        node, theirs = _shown(peer.node), quoted(peer.auth_methods)
         if self._greeting.offers_tls and not has_tls:
             raise TlsError(f"{node} offers no TLS, and accepts {theirs}, of which we could send {sendable}")
         raise GreetingError(f"no common auth method: {node} accepts {theirs}, and we can send {sendable}")
@@ -410,7 +410,7 @@ class Handshake:
         for framing in peer.framings:
             if framing in self._greeting.framings:
                 return framing
-        theirs, ours = reprlib.repr(peer.framings), self._greeting.framings
+        theirs, ours = quoted(peer.framings), self._greeting.framings
         raise GreetingError(f"no common framing: {_shown(peer.node)} understands {theirs}, and we {ours}")
 
     def _read_proof(self, line: bytes) -> PeerProved:
@@ -421,7 +421,7 @@ class Handshake:
         method = self._accepted(fields[0], self._greeting.auth_methods, "auth method")
         framing = self._accepted(fields[2], self._greeting.framings, "framing")
         if method not in self._provable(has_tls=self._has_tls):
-            raise AuthenticationError(f"the peer proves itself with {method!r}, which we cannot verify")
+            raise AuthenticationError(f"the peer proves itself with {quoted(method)}, which we cannot verify")
         secrets = self._secrets if method == auth.HMAC_METHOD else (b"",)
         if not auth.verify_any(method, fields[1], secrets, self._peer_lines, self._lines):
             raise AuthenticationError("the peer's token is wrong: it has another secret, or somebody is in between")
@@ -433,4 +433,4 @@ class Handshake:
         for choice in accepted:
             if choice.encode() == word:
                 return choice
-        raise AuthenticationError(f"the peer chose the {what} {reprlib.repr(word)}, and we accept only {accepted}")
+        raise AuthenticationError(f"the peer chose the {what} {quoted(word)}, and we accept only {accepted}")

@@ -29,6 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
 
 from aemp_gevent.errors import CertificateError, TlsError
+from aemp_gevent.quoting import quoted
 
 MAX_HANDSHAKE_BYTES = 24 * 1024
 """What a peer may send until TLS is up. A chain of four certificates with RSA keys of 4096 bits is 8 KiB; the rest
@@ -99,7 +100,7 @@ class Credentials:
             raise CertificateError(where, f"OpenSSL refuses it: {_reason(error)}") from None
 
     def __repr__(self) -> str:
-        return f"<Credentials of {self.certificate.subject.rfc4514_string()!r} from {self._where}>"
+        return f"<Credentials of {quoted(self.certificate.subject.rfc4514_string())} from {self._where}>"
 
     def connect(self, *, is_client: bool) -> Tls:
         """Return one side of a new connection."""

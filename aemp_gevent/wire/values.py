@@ -17,12 +17,12 @@ Not here: how values become bytes (:mod:`~.framing_msgpack`,
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from aemp_gevent.errors import UnencodableMessageError
+from aemp_gevent.quoting import quoted
 
 # The packet itself is the first level. msgpack's Packer stops at 511, JSON::XS
 # and CBOR::XS at 512; half of that leaves room for a packet inside of another
@@ -120,9 +120,9 @@ class Rules:
     def _wrong_with_key(self, key: object) -> str | None:
         if not isinstance(key, tuple(self.keys)) or isinstance(key, self.forbidden):
             kind = type(key).__qualname__
-            return f"has the key {reprlib.repr(key)}, a {kind}, which {self.framing} cannot carry as a key"
+            return f"has the key {quoted(key)}, a {kind}, which {self.framing} cannot carry as a key"
         objection = self.objection(key)
-        return None if objection is None else f"has the key {reprlib.repr(key)}, which {objection}"
+        return None if objection is None else f"has the key {quoted(key)}, which {objection}"
 
 
 def lone_surrogate(value: object) -> str | None:
@@ -142,7 +142,7 @@ def _is_container(value: object) -> bool:
 def _elements(value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict):
         for key, element in value.items():
-            yield f"key {reprlib.repr(key)}", element
+            yield f"key {quoted(key)}", element
     elif isinstance(value, (list, tuple)):
         for number, element in enumerate(value):
             yield f"element {number}", element

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from aemp_gevent.logcatcher import _KEYS
+from aemp_gevent.logs import RECORD_KEYS
 from tests.networking import node_factory
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "inspection.md").read_text()
@@ -32,4 +32,4 @@ def test_page_has_every_key() -> None:
     assert node_keys == {*found, "error"}
     assert link_keys == set(found["links"][0])
     assert port_keys == set(found["ports"][0])
-    assert record_keys == {*_KEYS, "left_out"}
+    assert record_keys == {*RECORD_KEYS, "left_out"}

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""Text of others in logs, on terminals and in error texts: short, on one line, and harmless.
+
+What a peer, or a caller, chose may be 60 MB long, hold line ends that begin a log line of its own, escapes that a
+terminal obeys, or marks that turn the reading direction around. Whatever shows such a text shows what
+:func:`escaped` returns. Nothing else in the package calls ``repr``, or formats with ``!r`` or ``%r``: those write
+the whole value before anybody could cut it. A test looks for both.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+LIMIT = 120
+"""Characters of a value that are worth showing, unless the caller knows better."""
+
+_DEPTH = 6
+"""Containers inside containers that are shown."""
+
+_PLAIN_BITS = 256
+"""Integers beyond this are shown by their size: writing one in decimal takes quadratic time."""
+
+
+def escaped(text: str, limit: int | None = LIMIT, keep: str = "") -> str:
+    r"""Return a text with everything that is not printable written as an escape such as ``\n``, and cut.
+
+    Args:
+        text: The text.
+        limit: The most characters to return, a ``…`` for what was cut included; None: all of it.
+        keep: Characters to leave alone all the same, such as line ends.
+    """
+    shown = text if limit is None else text[: limit + 1]
+    if not shown.isprintable():
+        # isprintable() is Unicode's word for it: neither controls, nor surrogates, nor marks of direction.
+        shown = "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in shown)
+    return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def quoted(value: object, limit: int = LIMIT) -> str:
+    """Return a value about as ``repr`` would write it, escaped and cut. Never raises.
+
+    Takes time only for what is shown.
+
+    Args:
+        value: Any object. An unknown class's own ``__repr__`` is called, and may fail.
+        limit: The most characters to return.
+    """
+    text = ""
+    for piece in _pieces(value, limit, _DEPTH):
+        text += piece
+        if len(text) > limit:
+            break
+    return escaped(text, limit)
+
+
+def worded(value: object, limit: int = LIMIT) -> str:
+    """Return what somebody said, for a sentence: a text escaped but without quotes, anything else quoted."""
+    return escaped(value, limit) if isinstance(value, str) else quoted(value, limit)
+
+
+def _pieces(value: Any, limit: int, depth: int) -> Iterator[str]:
+    """Yield the beginning of a value's ``repr``, in pieces; at least ``limit`` characters, if it has as many."""
+    write = _WRITERS.get(type(value).__repr__)
+    try:
+        if write is None:
+            yield repr(value)
+        elif depth:
+            yield from write(value, limit, depth - 1)
+        else:
+            yield "…"
+    except Exception:  # noqa: BLE001  # of the value's own code; where deaths are reported nothing may raise
+        yield f"<{type(value).__name__} object, whose repr() fails>"
+
+
+def _text(value: Any, limit: int, _depth: int) -> Iterator[str]:
+    yield repr(value[: limit + 1])
+
+
+def _binary(value: Any, limit: int, _depth: int) -> Iterator[str]:
+    yield repr(bytes(value[: limit + 1]))
+
+
+def _number(value: Any, _limit: int, _depth: int) -> Iterator[str]:
+    bits = value.bit_length()
+    yield repr(value) if bits <= _PLAIN_BITS else f"<an integer of {bits} bits>"
+
+
+def _several(opening: str, closing: str) -> Callable[[Any, int, int], Iterator[str]]:
+    def write(value: Any, limit: int, depth: int) -> Iterator[str]:
+        yield opening
+        # Somebody may add to it while this is written: a copy of what can be shown is made in one step.
+        for number, item in enumerate(list(islice(value, limit))):
+            if number:
+                yield ", "
+            yield from _pieces(item, limit, depth)
+        yield ",)" if closing == ")" and len(value) == 1 else closing
+
+    return write
+
+
+def _map(value: Any, limit: int, depth: int) -> Iterator[str]:
+    yield "{"
+    for number, (key, item) in enumerate(list(islice(value.items(), limit))):
+        if number:
+            yield ", "
+        yield from _pieces(key, limit, depth)
+        yield ": "
+        yield from _pieces(item, limit, depth)
+    yield "}"
+
+
+_WRITERS: dict[Any, Callable[[Any, int, int], Iterable[str]]] = {
+    str.__repr__: _text,
+    bytes.__repr__: _binary,
+    bytearray.__repr__: _binary,
+    int.__repr__: _number,
+    list.__repr__: _several("[", "]"),
+    tuple.__repr__: _several("(", ")"),
+    set.__repr__: _several("set({", "})"),
+    frozenset.__repr__: _several("frozenset({", "})"),
+    deque.__repr__: _several("deque([", "])"),
+    dict.__repr__: _map,
+}
+"""By a class's ``__repr__``, so that subclasses with one of their own are asked, and others are not."""

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""What reaches the log is cut and escaped there, whoever sends it."""
+
+from __future__ import annotations
+
+import ast
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import aemp_gevent
+from aemp_gevent.logs import MAX_VALUE, Brief, Lines, Log
+from aemp_gevent.requests import Requests
+from tests.networking import OUR_PROVIDER, MakeNode, RawPeer, node_factory
+
+EVIL = "bye\nCRITICAL forged line \x1b[31m\u202e"
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        pytest.param("plain", "plain", id="text"),
+        pytest.param(EVIL, r"bye\nCRITICAL forged line \x1b[31m\u202e", id="hostile-text"),
+        pytest.param(b"\n", r"b'\n'", id="bytes"),
+        pytest.param(["\n", 1], r"['\n', 1]", id="list"),
+        pytest.param(ValueError(EVIL), r"bye\nCRITICAL forged line \x1b[31m\u202e", id="exception"),
+        pytest.param("x" * 1000, "x" * (MAX_VALUE - 1) + "…", id="long"),
+        pytest.param(Lines("a\n  b\x1b"), "a\n  b\\x1b", id="lines-of-ours"),
+        pytest.param(Brief(("tag", "secret", 2)), "a message 'tag' with 2 more elements", id="message"),
+        pytest.param(Brief(("4" * 50,)), "a message <str>", id="message-without-tag"),
+        pytest.param(Brief(({"card": "4111"},)), "a message <dict>", id="message-of-data"),
+        pytest.param(Brief(()), "a message ''", id="empty-message"),
+    ],
+)
+def test_values_are_cut_and_escaped(caplog: pytest.LogCaptureFixture, value: object, shown: str) -> None:
+    Log().warning("said %s %d %g", value, 7, 0.5)
+    assert caplog.messages == [f"said {shown} 7 0.5"]
+
+
+def test_value_whose_text_fails_is_logged_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    class Awful:
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+        def __repr__(self) -> str:
+            return "<awful>"
+
+    Log().warning("said %s", Awful())
+    assert caplog.messages == ["said <awful>"]
+
+
+def test_records_name_the_code_that_logged(caplog: pytest.LogCaptureFixture) -> None:
+    Log().warning("here")
+    Log().log(logging.WARNING, "and here")
+    assert [record.filename for record in caplog.records] == ["test_logs.py"] * 2
+
+
+def hostile_packets() -> Iterator[list[Any]]:
+    for name in (*Requests._TABLE, EVIL, [EVIL]):
+        for count in range(1, 6):
+            yield ["", name, *[EVIL] * count]
+            yield ["", name, *[[EVIL]] * count]
+            yield ["", name, *[{EVIL: EVIL}] * count]
+    yield [EVIL, 1]
+    yield [EVIL, EVIL]
+
+
+def test_no_peer_begins_a_line_of_its_own_or_speaks_to_a_terminal(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aemp_gevent.complaints.MAX_LINES", 10_000)
+    caplog.set_level(logging.DEBUG, "aemp_gevent")
+    node = make_node(allow_spawn=["tests.*"])
+    with RawPeer.dial(node, extras=(*OUR_PROVIDER, ("uniq", "once"))).shake() as peer:
+        for packet in hostile_packets():
+            peer.send(packet)
+        peer.send(["", "time", "127.0.0.1:9#done"])
+        while peer.packet()[0] != "done":
+            pass
+    assert len(caplog.messages) > 50
+    assert [text for text in caplog.messages if not text.isprintable()] == []
+
+
+def test_reason_of_a_lost_route_cannot_forge_a_line(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "aemp_gevent")
+    node = make_node()
+    me = f"slave/x@{node.NODE()}"
+    with RawPeer.dial(node, me, extras=(*OUR_PROVIDER, ("uniq", "once"))).shake() as slave:
+        slave.send(["", "via", me, node.NODE(), ["", "via_down", me, "transport_error", "x", EVIL]])
+        slave.send(["", "refused", EVIL])
+        assert slave.closed()
+    assert any("forged line" in text for text in caplog.messages)
+    assert [text for text in caplog.messages if not text.isprintable()] == []
+
+
+# --- there is no other way --------------------------------------------------------------------
+
+PACKAGE = Path(aemp_gevent.__file__).parent
+
+HANDLES_LOGGERS = {"logs.py", "logcatcher.py", "cli/watching.py", "cli/listening.py"}
+"""They set levels, or catch what was logged."""
+
+
+def test_every_logger_of_the_package_escapes() -> None:
+    """A new module that makes a logger of its own would pass what peers say to it as it is."""
+    for source in PACKAGE.rglob("*.py"):
+        calls = [
+            node
+            for node in ast.walk(ast.parse(source.read_text()))
+            if isinstance(node, ast.Attribute) and node.attr in ("getLogger", "LoggerAdapter")
+        ]
+        name = str(source.relative_to(PACKAGE))
+        assert not calls or name in HANDLES_LOGGERS, f"{name}: make a logs.Log instead"
