@@ -28,7 +28,7 @@ from aemp_gevent import calls
 from aemp_gevent.callbacks import DONE
 from aemp_gevent.context import current_port
 from aemp_gevent.errors import CallCycle, CallTimeout, PortDied, ReceiveTimeout, RemoteError
-from aemp_gevent.matching import Message
+from aemp_gevent.matching import Message, tag_of
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.port import RUNNING, Port, Reason, ReplyPort
 from aemp_gevent.scheduler import Runner
@@ -107,7 +107,7 @@ def call_async(host: Host, port: object, message: Message, timeout: float | None
 
     def unanswered(*reason: Any) -> None:
         forget()
-        late = reason == NOT_TAKEN and not died
+        late = len(reason) == 1 and tag_of(reason) == NOT_TAKEN[0] and not died
         error = CallTimeout(str(port), message[0], timeout) if late else _failure(str(port), reason, died)
         result.set_exception(error)
 
@@ -147,9 +147,9 @@ def _failure(port: str, reason: Reason, died: list[Reason]) -> Exception:
     """Return the error that says why a reply port got no answer: what it died of."""
     if died:
         return PortDied(port, died[0])
-    if reason[:1] == (CYCLE,):
+    if tag_of(reason) == CYCLE:
         return CallCycle(map(str, reason[1:]))
-    if reason[:1] == (FAILED,):
+    if tag_of(reason) == FAILED:
         return RemoteError(port, *map(str, reason[1:3] or ("an error that could not travel",)))
     # A handler of AnyEvent::MP's kind refused with kil(reply, …).
     return RemoteError(port, " ".join(map(str, reason)) or "it killed the reply port")

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from aemp_gevent.callbacks import DONE, check_callable, is_python_function
 from aemp_gevent.logs import Log
-from aemp_gevent.matching import Handler, Matcher, Message, match_elements
+from aemp_gevent.matching import Handler, Matcher, Message, match_elements, tag_of
 from aemp_gevent.quoting import quoted
 
 # What a handler is registered for: a tag, or the elements of a list pattern.
@@ -119,20 +119,23 @@ class Handlers:
     def find(self, message: Message) -> list[Callable[[], None]]:
         """Return the calls that this message is due: its tag's handler first, then every pattern that matches."""
         calls: list[Callable[[], None]] = []
-        if message:
-            tag = message[0]
-            handler = self._tags.get(tag) if isinstance(tag, str) else None
-            if handler is not None:
-                calls.append(partial(self._call_tag, tag, handler, message[1:]))
+        tag = tag_of(message)
+        handler = None if tag is None else self._tags.get(tag)
+        if tag is not None and handler is not None:
+            calls.append(partial(self._call_tag, tag, handler, message[1:]))
         calls += [partial(self._call_pattern, entry, message) for entry in self._patterns if entry[0](message)]
         return calls
 
     def serve(self, message: Message) -> bool:
         """Call whoever is due this message; return whether there was anybody."""
         if not self._patterns:  # the usual case: at most one call, so no list of calls
-            if not message or not isinstance(message[0], str):
+            if not message:
                 return False
             tag = message[0]
+            if type(tag) is not str:  # saves a call, nearly always
+                tag = tag_of(message)
+                if tag is None:
+                    return False
             handler = self._tags.get(tag)
             if handler is None:
                 return False

@@ -315,7 +315,8 @@ class LocalNode:
         ``rcv(port, [p0, p1, …], cb)``
             ``cb(*msg)`` when the first elements match. An element is ``any_``, a type, a
             compiled regex (searched in strings), another callable (a predicate), or a
-            value to be equal to. Patterns add up.
+            value to be equal to. Patterns add up. What cannot be compared (an array, an
+            element whose ``__eq__`` raises) is not equal; what a predicate raises kills the port.
 
         A handler that returns ``DONE`` is removed. True means the same if a Python function
         returns it; the return value of anything else, such as a method of gevent, is ignored.
@@ -783,7 +784,7 @@ class LocalNode:
         port = current_port()
         if port is not None and port.dying is not None:
             return  # its death says more
-        if isinstance(message[-1] if message else None, serving.ReplyPort):
+        if message and issubclass(type(message[-1]), serving.ReplyPort):  # not isinstance: proxies may raise there
             self.kil(message[-1], serving.FAILED, f"no handler for {quoted(message[0])}")
 
     def names_of(self, port: Port) -> tuple[str, ...]:

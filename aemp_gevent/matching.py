@@ -39,14 +39,42 @@ any_: Final = _Any()
 def _element_test(wanted: Any) -> Callable[[Any], Any]:
     """Return the test for one element of a list pattern."""
     if isinstance(wanted, type):
-        return lambda element: isinstance(element, wanted)
+        isinstance(None, wanted)  # raises here for types that cannot be asked, such as most protocols
+
+        def is_instance(element: Any) -> bool:
+            try:
+                return isinstance(element, wanted)
+            except Exception:  # noqa: BLE001  # a proxy that cannot tell its class
+                return False
+
+        return is_instance
     if isinstance(wanted, re.Pattern):
         kind = type(wanted.pattern)  # str; or bytes, for a pattern made of bytes
-        return lambda element: isinstance(element, kind) and wanted.search(element)
+        return lambda element: issubclass(type(element), kind) and wanted.search(element)
     if callable(wanted):
         check_callable("a pattern's predicate", wanted)
         return wanted  # type: ignore[no-any-return]  # a user's predicate: its result is tested for truth only
-    return lambda element: element == wanted
+
+    def is_equal(element: Any) -> bool:
+        try:
+            return bool(element == wanted)
+        except Exception:  # noqa: BLE001  # its own __eq__; or an array, which is neither true nor false
+            return False
+
+    return is_equal
+
+
+def tag_of(message: Message) -> str | None:
+    """Return a message's tag, its first element, as a plain ``str``; None if that is not a string.
+
+    Of a subclass of ``str`` the text counts, not how it compares or hashes.
+    """
+    if not message:
+        return None
+    tag = message[0]
+    if type(tag) is str:
+        return tag
+    return str.__str__(tag) if issubclass(type(tag), str) else None  # not isinstance: proxies may raise there
 
 
 def match_elements(pattern: Sequence[Any]) -> Matcher:
@@ -62,7 +90,15 @@ def match_elements(pattern: Sequence[Any]) -> Matcher:
 
 def _matcher(pattern: Pattern) -> Matcher:
     if isinstance(pattern, str):
-        return lambda message: bool(message) and message[0] == pattern
+        wanted = str.__str__(pattern)
+
+        def has_tag(message: Message) -> bool:
+            if not message:
+                return False
+            tag = message[0]
+            return (tag if type(tag) is str else tag_of(message)) == wanted  # saves a call, nearly always
+
+        return has_tag
     if isinstance(pattern, (list, tuple)):
         return match_elements(pattern)
     if isinstance(pattern, type):
@@ -87,6 +123,7 @@ def match_any_of(patterns: Sequence[Pattern]) -> Matcher | None:
     if len(patterns) == 1:
         return _matcher(patterns[0])
     if all(isinstance(pattern, str) for pattern in patterns):
-        return lambda message: bool(message) and message[0] in patterns
+        tags = frozenset(map(str.__str__, patterns))
+        return lambda message: tag_of(message) in tags
     matchers = [_matcher(pattern) for pattern in patterns]
     return lambda message: any(matches(message) for matches in matchers)

@@ -51,6 +51,7 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
     Args:
         patterns: Each a tag (str), a list of elements as in ``rcv``, a type (of the
             first element), or a predicate called with ``*msg``. None given: any message.
+            What a predicate raises is raised here; an element that cannot be compared does not match.
         timeout: Seconds to wait; None waits forever, 0 polls.
         default: Returned instead of raising ``ReceiveTimeout``.
 

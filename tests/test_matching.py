@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import enum
 import re
+from collections.abc import Mapping
+from typing import Protocol
 
 import pytest
 from hypothesis import given
@@ -47,6 +50,90 @@ def test_list_patterns_match_the_first_elements(pattern, message, wanted):
     only = match_any_of([pattern])
     assert only is not None
     assert bool(only(message)) is wanted
+
+
+class Array:
+    """Behaves as numpy's arrays do: comparing gives an array, which is neither true nor false."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return Array()
+
+    def __bool__(self):
+        raise ValueError("The truth value of an array with more than one element is ambiguous")
+
+
+class Grudge(str):
+    """A string that neither hashes nor compares."""
+
+    __slots__ = ()
+
+    def __eq__(self, other):
+        raise RuntimeError("no comparison")
+
+    def __hash__(self):
+        raise RuntimeError("no hash")
+
+
+class Proxy:
+    """Behaves as werkzeug's proxies do outside of a request: nothing can be asked, not even its class."""
+
+    __slots__ = ()  # so that it is not found when the objects of the process are looked through
+
+    @property
+    def __class__(self):
+        raise RuntimeError("working outside of a request")
+
+    def __eq__(self, other):
+        raise RuntimeError("working outside of a request")
+
+    __hash__ = None
+
+
+class Colour(str, enum.Enum):
+    RED = "red"
+
+
+ODD = [Array, Grudge, Proxy]  # instances would not survive what pytest asks of parameters
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        pytest.param(["a", 5], id="value"),
+        pytest.param(["a", "text"], id="text"),
+        pytest.param(["a", [1]], id="list"),
+        pytest.param(["a", dict], id="type"),
+        pytest.param(["a", Mapping, Mapping], id="abstract-type"),
+        pytest.param(["a", re.compile("^x$")], id="regex"),
+    ],
+)
+def test_odd_equality_in_a_message_does_not_match_and_does_not_raise(pattern, odd):
+    assert not match_elements(pattern)(("a", odd(), odd()))
+    assert not match_elements(pattern[1:])((odd(),))
+
+
+@pytest.mark.parametrize("patterns", [("a",), ("a", "b"), (int,), ([5],), ("a", [5])], ids=repr)
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_equality_as_a_tag_does_not_match_and_does_not_raise(patterns, odd):
+    assert not match_any_of(patterns)((odd(), 1))
+
+
+@pytest.mark.parametrize("tag", [lambda: Colour.RED, lambda: Grudge("red")], ids=["enum", "grudge"])
+@pytest.mark.parametrize("patterns", [("red",), ("red", "b"), (Colour.RED,)], ids=repr)
+def test_of_a_subclass_of_str_the_text_is_the_tag(patterns, tag):
+    assert match_any_of(patterns)((tag(),))
+
+
+def test_a_type_that_cannot_be_asked_is_refused_when_it_is_given():
+    with pytest.raises(TypeError):
+        match_any_of([Unaskable])
+
+
+class Unaskable(Protocol):
+    """Not checkable at run time."""
 
 
 @pytest.mark.parametrize(

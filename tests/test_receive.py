@@ -12,7 +12,7 @@ import gevent.event
 import pytest
 
 from aemp_gevent.context import SELF
-from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiverBusyError, ReceiveTimeout
+from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiverBusyError, ReceiveTimeout, RemoteError
 from aemp_gevent.matching import any_
 from aemp_gevent.receive import get, get_cond, receive
 from tests.helpers import turns, wait_until
@@ -73,6 +73,46 @@ def test_the_first_message_that_matches_is_taken_and_the_others_stay_in_order(no
     left = list(QUEUED)
     left.remove(wanted)
     assert rest() == left
+
+
+class Array:
+    """Behaves as numpy's arrays do: comparing gives an array, which is neither true nor false."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return Array()
+
+    def __bool__(self):
+        raise ValueError("The truth value of an array with more than one element is ambiguous")
+
+
+def test_arrays_in_messages_make_neither_receive_nor_handlers_raise(node, me, log):
+    odd = Array()
+    node.snd(me, odd)
+    node.snd(me, "tag", odd)
+    node.snd(me, "tag", 1)
+    assert receive(["tag", 1], timeout=0) == ("tag", 1)
+    assert receive("tag", timeout=0)[1] is odd
+    assert receive("tag", timeout=0, default=None) is None
+    assert receive(timeout=0)[0] is odd
+    died = []
+    port = node.rcv(node.port(), ["move", 5], lambda *message: log.append(message), move=log.append)
+    node.mon(port, lambda *reason: died.append(reason))
+    for message in (("move", odd), (odd,), ("move", 5)):
+        node.snd(port, *message)
+    turns(2)
+    assert not died
+    assert log[0] is odd
+    assert log[1:] == [5, ("move", 5)]
+
+
+def test_a_call_that_is_refused_with_an_array_fails_and_does_not_hang(node):
+    refusing = node.port(lambda *message: node.kil(message[-1], Array()))
+    with pytest.raises(RemoteError):
+        node.call(refusing, "tag", timeout=5)
+    with pytest.raises(RemoteError):
+        node.call_async(refusing, "tag").get(timeout=5)
 
 
 def test_what_comes_later_is_waited_for_and_what_does_not_match_is_left(node, me):

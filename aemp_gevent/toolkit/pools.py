@@ -18,6 +18,7 @@ from gevent.pool import Pool
 from aemp_gevent import PortDied, RemoteError, default_node, ids, spawnable, spawning
 from aemp_gevent.context import require_port
 from aemp_gevent.local import LocalNode
+from aemp_gevent.matching import tag_of
 from aemp_gevent.serving import caller_of_call
 
 WORKER = "aemp_gevent.toolkit.pool_worker"
@@ -120,9 +121,9 @@ class RemotePool(Pool):
                 is_well = True
                 raise
             except PortDied as error:
-                if is_used and error.reason[:1] == ("no_such_port",):
+                if is_used and tag_of(error.reason) == "no_such_port":
                     continue  # it had died before it got this
-                if error.reason[:1] == ("spawn_refused",) or len(tried) >= self._retries:
+                if tag_of(error.reason) == "spawn_refused" or len(tried) >= self._retries:
                     raise
                 tried.append(worker.node)
                 self._shunned[worker.node] = monotonic() + SHUN_SECONDS
