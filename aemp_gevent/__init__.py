@@ -12,7 +12,7 @@ node       ``node``, ``local``, ``calls``, ``calling``, ``serving``, ``requests`
            ``directory_client``, ``directory_server``, ``gproto``, ``merged``,
            ``inspection``, ``logcatcher``: one process in the network
 links      ``network``, ``peer``, ``flow``, ``remote``, ``gate``, ``complaints``, ``link``, ``heartbeat``,
-           ``loopwatch``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``,
+           ``loopwatch``, ``attempts``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``,
            ``folders``, ``lookup``
 monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``copying``, ``scheduler``, ``receive``, ``context``, ``attachment``,

@@ -355,7 +355,8 @@ class DirectPeer(Peer):
             self._log(logging.DEBUG, text, self.node, address, why)
         self._prove_next()
         if link.dialled:
-            self.attempt_failed(why)
+            self._dialling = True
+            self._host.dial_failed(self, link, why)
         elif link in self._hopes:
             self._hopes.remove(link)
             if not self._hopes:

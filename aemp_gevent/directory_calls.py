@@ -16,9 +16,8 @@ from aemp_gevent.callbacks import check_callable
 from aemp_gevent.context import SELF, current_port, require_port
 from aemp_gevent.copying import copy_as_sent
 from aemp_gevent.directory import Directory, DirectoryEntry, DirectoryMonitor, FamilyCallback, Watching, check_family
-from aemp_gevent.engine import Query
+from aemp_gevent.engine import NODES, Query
 from aemp_gevent.errors import DirectoryTimeout, DirectoryUnavailable
-from aemp_gevent.gproto import NODES
 from aemp_gevent.groups import GroupCallback, Groups
 from aemp_gevent.local import LocalNode
 from aemp_gevent.merged import Change

@@ -25,8 +25,8 @@ from typing import Any, ClassVar, Protocol
 
 from aemp_gevent import gproto
 from aemp_gevent.directory_server import DirectoryServer
-from aemp_gevent.engine import Entries, Observer, Query
-from aemp_gevent.gproto import GLOBALS, NODES, Packet, send, send_change, send_whole, speaks
+from aemp_gevent.engine import NODES, Entries, Observer, Query
+from aemp_gevent.gproto import GLOBALS, Packet, send, send_change, send_whole, speaks
 from aemp_gevent.ids import is_resolved
 from aemp_gevent.merged import Change
 from aemp_gevent.peer import Peer

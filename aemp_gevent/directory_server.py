@@ -22,12 +22,20 @@ entries in the families ``'g`` and ``'l``, repeated as the teller's own, as Perl
 no link to, which are told of others in turn. Who was there before is not told of newcomers,
 as Perl would: they dial him, and with a hundred global nodes that would be a million messages.
 
+**Who says it.** Where a node listens is believed from the node itself, over its own link, and after
+that from global nodes: for an owner that they name they may say where this owner listens, and
+on their own account, which counts least, of any node. What a client says of another node is refused. So
+whoever lies never hides what a node says of itself; and as a lie about a node that has no
+link to this one cannot be told from the truth, a look-up returns all that is said, the best first, and
+whoever dials tries one after the other.
+
 Nothing here switches. What a peer sends is checked first, and raises TypeError, which ends
 in the log, as with all requests.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from collections import Counter
@@ -35,9 +43,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from aemp_gevent import gproto, ids
-from aemp_gevent.engine import Entries, Observer, Query
+from aemp_gevent.engine import NODES, Entries, Observer, Query
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
-from aemp_gevent.gproto import GLOBALS, NODES, Packet, send, send_change, send_whole
+from aemp_gevent.gproto import GLOBALS, Packet, send, send_change, send_whole
 from aemp_gevent.merged import Change, Merged, Source
 from aemp_gevent.peer import Peer
 from aemp_gevent.scheduler import Scheduler
@@ -56,6 +64,12 @@ MAX_WATCHES = 10_000
 _MESH_SECONDS = 2.0
 """A global node that could not be reached is dialled again after this long, and up to half of it more."""
 
+
+MAX_GLOBALS = 200
+"""Global nodes that one peer may tell of: this node dials all of them."""
+
+MAX_FOUND = 16
+"""Addresses that are told of one node."""
 
 _LOST = "\uffff"
 """Before the node in a source that was lost: so it comes after all others of the same owner, whose news count."""
@@ -94,6 +108,8 @@ class _Guest:
         """Families and keys that it was told of other global nodes."""
         self.entries = 0
         self.bytes = 0
+        self.globals: Counter[str] = Counter()
+        """The global nodes that it told of, and how many owners it told of each."""
         self.is_over = False
 
 
@@ -143,6 +159,8 @@ class DirectoryServer:
         """Change the entries of a source, and tell whoever is to know."""
         change = self._merged.news(source, family, entries, list(deleted))
         if guest is not None:
+            if family in (NODES, GLOBALS):
+                change = self._credible(guest, source, family, change)
             change = self._within_bounds(guest, source, family, change)
         if change.is_empty:
             return
@@ -162,6 +180,28 @@ class DirectoryServer:
     def _drop(self, source: Source, guest: _Guest | None = None) -> None:
         for family, entries in list(self._merged.of(source).items()):
             self._change(source, family, {}, list(entries), guest)
+
+    def _credible(self, guest: _Guest, source: Source, family: str, change: Change) -> Change:
+        """Return what of a change in a family about nodes its source may say."""
+        told = set(guest.globals - Counter(change.deleted))
+
+        def may_say(key: str) -> bool:
+            if family == NODES:
+                return key == source[0] or (guest.is_global and source[0] == guest.peer.node)
+            if len(told) < MAX_GLOBALS:
+                told.add(key)
+            return key in told
+
+        refused = {key for key in change.entries if not may_say(key)}
+        if not refused:
+            return change
+        self._host.refusals["directory"] += len(refused)
+        if family == NODES:
+            text = "node %s said where another node listens, which is ignored: %.200r"
+        else:
+            text = f"node %s told of more than {MAX_GLOBALS} global nodes, and this one is ignored: %.200r"
+        guest.peer.complaints.warn(text, guest.peer.node, min(refused))
+        return Change({key: value for key, value in change.entries.items() if key not in refused}, change.deleted)
 
     def _within_bounds(self, guest: _Guest, source: Source, family: str, change: Change) -> Change:
         """Return what of a change may be kept; an entry whose new value may not is deleted."""
@@ -197,6 +237,10 @@ class DirectoryServer:
                     share * self._max_entries,
                     share * self._max_bytes,
                 )
+        if family == GLOBALS:
+            guest.globals.update(key for key in kept if key not in has)
+            guest.globals.subtract(deleted)
+            guest.globals += Counter()  # without those that are gone
         return Change(kept, deleted)
 
     def _weight(self, family: str, key: str, value: Any) -> int:
@@ -276,11 +320,13 @@ class DirectoryServer:
         return list(entries.values()) if what == "values" else dict(entries)
 
     def find(self, node: str) -> list[str] | None:
-        """Return where a node listens, or None."""
-        addresses = self._merged.families.get(NODES, {}).get(node)
-        if isinstance(addresses, list) and addresses and all(isinstance(address, str) for address in addresses):
-            return list(addresses)
-        return None
+        """Return where a node may listen, or None: first all that it says itself, then what others say."""
+        told = [(source, value) for source, value in self._merged.told(NODES, node) if _are_addresses(value)]
+        own = [value for source, value in told if source == (node, "")]
+        # By turns, so that nobody fills the list who says much.
+        others = itertools.zip_longest(*(value for source, value in told if source != (node, "")))
+        found = dict.fromkeys(address for its in (*own, *others) for address in its if address is not None)
+        return list(found)[:MAX_FOUND] or None
 
     # --- peers ---
 
@@ -507,3 +553,7 @@ class DirectoryServer:
         timer, self._mesh_timer = self._mesh_timer, None
         if timer is not None:
             self._host.scheduler.end_timer(timer)
+
+
+def _are_addresses(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(address, str) for address in value)

@@ -15,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Protocol
 
+NODES = "'l"
+"""The family of nodes: their IDs, and the endpoints they listen on."""
+
 Entries = dict[str, Any]
 """The values of a family, by key: of several owners of a key, the smallest living one's."""
 

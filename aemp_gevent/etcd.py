@@ -50,7 +50,7 @@ from urllib.parse import quote, unquote
 import gevent
 from gevent.event import Event
 
-from aemp_gevent.engine import Entries, Observer, Query
+from aemp_gevent.engine import NODES, Entries, Observer, Query
 from aemp_gevent.errors import AempError
 from aemp_gevent.etcd_address import EtcdAddress
 from aemp_gevent.etcd_client import NOT_FOUND, Cluster, EtcdClient, EtcdError, EtcdLostError, Json, decoded, encoded
@@ -60,9 +60,6 @@ from aemp_gevent.logs import Log
 from aemp_gevent.quoting import quoted
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.wire.framing_msgpack import ERRORS, MsgpackDecoder, make_encoder
-
-LISTENERS = "'l"
-"""The family that says where nodes listen."""
 
 _MIN_TTL = 2
 """Seconds; etcd itself grants no less, with its usual settings."""
@@ -277,7 +274,7 @@ class EtcdEngine:
 
     def find(self, node: str, answered: Callable[[Collection[str] | None], None]) -> None:
         def ask(client: EtcdClient) -> Any:
-            found: Json = client.call("kv/range", {"key": encoded(self._key(LISTENERS, node, node))})
+            found: Json = client.call("kv/range", {"key": encoded(self._key(NODES, node, node))})
             for kv in found.get("kvs", ()):
                 value = self._value(decoded(kv.get("key")), decoded(kv.get("value")))
                 if value is not None and _are_texts(value[1]):
@@ -462,7 +459,7 @@ class EtcdEngine:
         assert self._observer is not None
         own = dict(self._observer.own)
         if self._listens:
-            own[LISTENERS] = {self._node: self._listens, **own.get(LISTENERS, {})}
+            own[NODES] = {self._node: self._listens, **own.get(NODES, {})}
         for family, entries in own.items():
             for key, value in entries.items():
                 try:
@@ -574,7 +571,7 @@ class EtcdEngine:
         now = monotonic()
         if owner == self._node:
             assert self._observer is not None
-            is_ours = key in self._observer.own.get(name, ()) or (name == LISTENERS and bool(self._listens))
+            is_ours = key in self._observer.own.get(name, ()) or (name == NODES and bool(self._listens))
             return now + self._ttl if is_ours else None
         return self._grace_until if now < self._grace_until else None
 

@@ -19,9 +19,6 @@ from aemp_gevent.peer import Peer
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.wire.framing import name_of_port
 
-NODES = "'l"
-"""The family of nodes: their IDs, and the endpoints they listen on."""
-
 GLOBALS = "'g"
 """The family of global nodes: their IDs."""
 

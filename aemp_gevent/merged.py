@@ -2,7 +2,8 @@
 """Entries of many owners, merged into what readers see.
 
 Several nodes may set the same key of a family; readers see the value of the smallest
-owner. :class:`Merged` keeps every owner's entries and the view of them all, and says of
+owner. Only in the family of nodes, where a key is a node, the node itself comes before
+all others who say something of it. :class:`Merged` keeps every owner's entries and the view of them all, and says of
 each change what it changes in that view: no change costs more than its own entries.
 
 Pure data: nothing here knows nodes, links or time.
@@ -14,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from aemp_gevent.engine import Entries
+from aemp_gevent.engine import NODES, Entries
 
 Source: TypeAlias = "tuple[str, str]"
 """An owner, and the node that told of it (``""``: itself). The same owner may be told of by two for a while."""
@@ -57,7 +58,7 @@ class Merged:
         self.families: dict[str, Entries] = {}
         """What readers see; no family is empty. For reading only."""
         self._sources: dict[Source, dict[str, Entries]] = {}
-        self._holders: dict[str, dict[str, list[Source]]] = {}  # who has an entry, the smallest first
+        self._holders: dict[str, dict[str, list[Source]]] = {}  # who has an entry, who counts first
 
     def of(self, source: Source) -> Mapping[str, Entries]:
         """Return the entries of one source, by family. For reading only."""
@@ -66,6 +67,11 @@ class Merged:
     def sources(self) -> Iterator[Source]:
         """Return everybody who has an entry."""
         return iter(list(self._sources))
+
+    def told(self, family: str, key: str) -> list[tuple[Source, Any]]:
+        """Return who has an entry, and its values there; the first is what readers see."""
+        holders = self._holders.get(family, {}).get(key, ())
+        return [(source, self._sources[source][family][key]) for source in holders]
 
     def news(self, source: Source, family: str, entries: Entries, deleted: Collection[str]) -> Change:
         """Return what of a change is news: what differs from what the source has already."""
@@ -91,7 +97,7 @@ class Merged:
         for key in change.deleted:
             del has[key]
             rest = holders[key]
-            del rest[bisect_left(rest, source)]
+            del rest[_place(rest, family, key, source)]
             if not rest:
                 del holders[key], view[key]
                 seen.deleted.append(key)
@@ -100,7 +106,7 @@ class Merged:
         for key, value in change.entries.items():
             has[key] = value
             held = holders.setdefault(key, [])
-            place = bisect_left(held, source)
+            place = _place(held, family, key, source)
             if held[place : place + 1] != [source]:
                 held.insert(place, source)
             self._show(seen, view, family, key, held[0])
@@ -116,3 +122,10 @@ class Merged:
         value = self._sources[winner][family][key]
         if key not in view or not same(value, view[key]):
             view[key] = seen.entries[key] = value
+
+
+def _place(holders: list[Source], family: str, key: str, source: Source) -> int:
+    """Return the place of a source among those who have an entry."""
+    if family != NODES:
+        return bisect_left(holders, source)
+    return bisect_left(holders, (source[0] != key, source), key=lambda holder: (holder[0] != key, holder))

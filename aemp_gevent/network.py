@@ -23,6 +23,7 @@ from gevent.event import AsyncResult, Event
 
 from aemp_gevent import ids
 from aemp_gevent._version import __version__
+from aemp_gevent.attempts import Attempt
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
 from aemp_gevent.complaints import Complaints
 from aemp_gevent.connections import DirectPeer
@@ -90,12 +91,12 @@ class Stranger:
 
     Args:
         network: Which knows all peers.
-        target: Whom we meant to dial; None when we were dialled, or dialled a mere address.
+        attempt: Whom we meant to dial; None when we were dialled, or dialled a mere address.
     """
 
-    def __init__(self, network: Network, target: Peer | None) -> None:
+    def __init__(self, network: Network, attempt: Attempt | None) -> None:
         self._network = network
-        self._target = target
+        self._attempt = attempt
 
     def greeted(self, link: Link) -> None:
         assert link.greeting is not None  # that is what "greeted" means
@@ -105,8 +106,8 @@ class Stranger:
             return
         self._network.strangers.discard(link)
         peer = self._network.peer(link.greeting.node)
-        if self._target is not None and self._target is not peer:
-            self._target.attempt_failed(f"the node at {link.transport.peer_address} is {peer.node}")
+        if self._attempt is not None:
+            self._network.attempt_greeted(self._attempt, link, peer)
         assert isinstance(peer, DirectPeer)  # as all are
         peer.greeted(link)
 
@@ -118,8 +119,8 @@ class Stranger:
             self._network.scheduler.log_soon(logging.DEBUG, text, address, why)
         else:
             self._network.stranger_failed(text, address, why)
-        if self._target is not None:
-            self._target.attempt_failed(why)
+        if self._attempt is not None:
+            self._network.attempt_failed(self._attempt, why)
 
     def _is_spare(self, link: Link) -> bool:
         """Return whether it was closed while TLS came up by who says that he has another, and had done nothing wrong.
@@ -239,6 +240,7 @@ class Network:
             *((auth.HMAC_METHOD,) if settings.secrets_bytes else ()),
         )
         self._dials = helpers()
+        self._attempts: weakref.WeakKeyDictionary[Link, Attempt] = weakref.WeakKeyDictionary()  # in the handshake
         self.seeds = Seeds(self, settings.seeds)
         self._leaving: list[Link] = []
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()  # all that are open, whoever has them
@@ -476,20 +478,53 @@ class Network:
 
     def _dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         # What is left of monitor_timeout is for the handshake.
-        patience = max(self.settings.monitor_timeout - self.settings.handshake_timeout, 1.0)
-        deadline = monotonic() + patience
-        try:
-            if not endpoints:
-                try:
-                    endpoints = self._find(peer, patience)
-                finally:
-                    self._sought.discard(peer)
-                    self.changed()
-            # Both in the try: the connection may be gone again before we look at it.
-            patience = max(deadline - monotonic(), 1.0)
-            self.link(self.carrier.dial(endpoints, patience), Stranger(self, peer), dialled=True)
-        except (OSError, AempError) as error:
-            peer.attempt_failed(str(error))
+        deadline = monotonic() + self.settings.monitor_timeout
+        if not endpoints:
+            try:
+                endpoints = self._find(peer, max(self.settings.monitor_timeout - self.settings.handshake_timeout, 1.0))
+            except (OSError, AempError) as error:
+                peer.attempt_failed(str(error))
+                return
+            finally:
+                self._sought.discard(peer)
+                self.changed()
+        self._dial_next(Attempt(peer, endpoints, deadline))
+
+    def _dial_next(self, attempt: Attempt) -> None:
+        """Connect with the first endpoint that accepts; who is there shows later."""
+        while not attempt.is_over:
+            endpoint, connecting, proving = attempt.next(self.settings.handshake_timeout)
+            try:
+                # Both in the try: the connection may be gone again before we look at it.
+                transport = self.carrier.dial((endpoint,), connecting)
+                self.link(transport, Stranger(self, attempt), dialled=True, timeout=proving)
+            except (OSError, AempError) as error:
+                attempt.failed(str(error))
+            else:
+                return
+        attempt.peer.attempt_failed(attempt.why)
+
+    def attempt_greeted(self, attempt: Attempt, link: Link, peer: Peer) -> None:
+        """Somebody greets where a node was dialled."""
+        if peer is attempt.peer:
+            self._attempts[link] = attempt  # it is still to prove itself
+        else:
+            self.attempt_failed(attempt, f"the node at {link.transport.peer_address} is {peer.node}")
+
+    def dial_failed(self, peer: Peer, link: Link, why: str) -> None:
+        attempt = self._attempts.pop(link, None)
+        if attempt is None:
+            peer.attempt_failed(why)  # a mere address was dialled
+        else:
+            self.attempt_failed(attempt, why)
+
+    def attempt_failed(self, attempt: Attempt, why: str) -> None:
+        """An endpoint did not lead to the node that was dialled: try the next one."""
+        attempt.failed(why)
+        if attempt.is_over or self._closed or attempt.peer.is_up:
+            attempt.peer.attempt_failed(attempt.why)
+        else:
+            self._dials.spawn(self._dial_next, attempt)
 
     def dial_address(self, endpoints: tuple[Endpoint, ...], timeout: float) -> Link:
         """Connect with whoever is there. Blocks until connected; the handshake is still to come.
@@ -571,8 +606,8 @@ class Network:
 
     # --- links ---
 
-    def link(self, transport: Transport, owner: LinkOwner, *, dialled: bool) -> Link:
-        """Start a handshake on a connection."""
+    def link(self, transport: Transport, owner: LinkOwner, *, dialled: bool, timeout: float | None = None) -> Link:
+        """Start a handshake on a connection, which may take ``handshake_timeout`` unless another time is given."""
         nonce = secrets.token_urlsafe(_NONCE_BYTES)
         greeting = Greeting(
             node=self.node_id,
@@ -609,7 +644,7 @@ class Network:
         )
         self._links.add(link)
         self.strangers.add(link)
-        link.start(self.settings.handshake_timeout)
+        link.start(self.settings.handshake_timeout if timeout is None else timeout)
         return link
 
     def _make_tls(self, is_client: bool) -> Tls:

@@ -112,6 +112,15 @@ class Host(Protocol):
     def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
         """Begin to make a connection; ``attempt_failed`` tells the peer if it does not come about."""
 
+    def dial_failed(self, peer: Peer, link: Link, why: str) -> None:
+        """Try the next endpoint of a peer, or tell it by ``attempt_failed`` that there is none.
+
+        Args:
+            peer: Who was dialled.
+            link: The connection that closed after it had greeted as this peer.
+            why: What happened.
+        """
+
     def request(self, peer: Peer, message: list[Any]) -> None:
         """A message for our node port came from a peer. Must not switch; nothing may raise."""
 

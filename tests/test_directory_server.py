@@ -327,6 +327,94 @@ def test_global_nodes_of_ours_name_the_owners(node: Node, dial: Dial) -> None:
     assert node._embedded._server._merged.families["'g"] == {me: None}
 
 
+RIGHT, WRONG = ["127.0.0.1:4"], ["127.0.0.1:6"]
+
+
+def found(peer: RawPeer, node: str) -> Any:
+    """Return where a node listens, as this one tells a peer."""
+    peer.send(["", "g_find", node])
+    while True:
+        packet = peer.packet()
+        if packet[:3] == ["", "g_found", node]:
+            return packet[3]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        pytest.param([["", "g_slave", {"'l": {"backend": WRONG, "a-liar": ["127.0.0.1:7"]}}]], id="client"),
+        pytest.param([["", "g_upd", "'l", {"backend": WRONG, "a-liar": ["127.0.0.1:7"]}]], id="update"),
+        pytest.param(
+            [
+                ["", "g_global"],
+                ["", "g_upd", "'l", {"backend": WRONG}, None, "!"],
+                ["", "g_upd", "'l", {"a-liar": ["127.0.0.1:7"]}, None, "a-liar"],
+            ],
+            id="global-for-another",
+        ),
+        pytest.param(
+            [
+                ["", "g_global"],
+                ["", "g_set", {"'l": {"backend": WRONG}}, "!"],
+                ["", "g_set", {"'l": {"a-liar": ["127.0.0.1:7"]}}, "a-liar"],
+            ],
+            id="global-whole",
+        ),
+    ],
+)
+def test_nobody_says_where_another_node_listens_unless_it_can_have_heard_it(
+    node: Node, dial: Dial, caplog: pytest.LogCaptureFixture, lie: list[list[Any]]
+) -> None:
+    backend, front, liar = dial("backend", OURS), dial("front", OURS), dial("a-liar", OURS)
+    backend.send(["", "g_slave", {"'l": {"backend": RIGHT}}])
+    handled(backend)
+    liar.send(*lie, ["", "g_upd", "'l", None, ["backend"]])
+    assert found(liar, "backend") == found(front, "backend") == RIGHT
+    assert found(front, "a-liar") == ["127.0.0.1:7"]
+    backend.close()
+    wait_until(lambda: found(front, "backend") is None, within=WAIT)
+    assert node.refusals == {"directory": 1}
+    assert "node a-liar said where another node listens, which is ignored: 'backend'" in caplog.text
+
+
+def test_what_a_node_says_of_itself_comes_before_what_global_nodes_say_of_it(node: Node, dial: Dial) -> None:
+    front, liar, other = dial("front", OURS), dial("a-liar", OURS), dial("other", OURS)
+    for peer, address in ((liar, WRONG), (other, RIGHT)):
+        become_global(peer)
+        peer.send(["", "g_set", {"'l": {"backend": [*address, "127.0.0.1:9"]}}, "backend"])
+    liar.send(["", "g_upd", "'l", {"backend": ["127.0.0.1:5"]}, None, "a-liar"])  # on its own account
+    handled(liar), handled(other)
+    assert found(front, "backend") == [*WRONG, *RIGHT, "127.0.0.1:5", "127.0.0.1:9"], "each in its turn"
+    backend = dial("backend", OURS)
+    backend.send(["", "g_slave", {"'l": {"backend": ["127.0.0.1:1", "127.0.0.1:2"]}}])
+    handled(backend)
+    assert found(front, "backend")[:3] == ["127.0.0.1:1", "127.0.0.1:2", *WRONG]
+    front.send(["", "g_db_family", "'l", 1])
+    assert front.packet()[3]["backend"] == ["127.0.0.1:1", "127.0.0.1:2"]
+    backend.close()
+    liar.close()
+    wait_until(lambda: found(front, "backend")[:1] == RIGHT, within=WAIT)
+
+
+def test_peer_has_this_node_dial_only_so_many_global_nodes(
+    node: Node, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory_server, "MAX_GLOBALS", 3)
+    monkeypatch.setattr(directory_server, "_MESH_SECONDS", 0.02)
+    dialled: set[str] = set()
+    assert node._network is not None
+    monkeypatch.setattr(node._network, "link_to", dialled.add)
+    liar = dial("liar", OURS)
+    liar.send(["", "g_slave", {"'g": {f"10.0.0.{number}:1": None for number in range(2)}}])
+    liar.send(["", "g_upd", "'g", {f"10.0.1.{number}:1": None for number in range(9)}])
+    handled(liar)
+    wait_until(lambda: len(dialled) == 3, within=WAIT)
+    liar.send(["", "g_upd", "'g", {"10.0.2.1:1": None, "10.0.2.2:1": None}, ["10.0.0.0:1"]])
+    handled(liar)
+    wait_until(lambda: len(dialled) == 4, within=WAIT)
+    assert node.refusals == {"directory": 9}
+
+
 def become_global(peer: RawPeer) -> None:
     peer.send(["", "g_global"])
     while peer.packet()[:2] != ["", "g_set"]:

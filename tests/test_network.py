@@ -17,7 +17,18 @@ from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, ListenE
 from aemp_gevent.network import PROVIDER, _checked
 from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
-from tests.networking import SECRET, UNIQUE, Deaths, Inbox, MakeNode, RawListener, RawPeer, free_address, node_factory
+from tests.networking import (
+    SECRET,
+    UNIQUE,
+    WAIT,
+    Deaths,
+    Inbox,
+    MakeNode,
+    RawListener,
+    RawPeer,
+    free_address,
+    node_factory,
+)
 
 
 @pytest.fixture
@@ -407,6 +418,62 @@ def test_stale_address_fires_monitors_and_says_who_is_there(make_named: MakeName
     died = Deaths()
     one.mon(Inbox(two), died)
     assert "is three" in died.wait()[2]
+
+
+def addresses_of(node: Node) -> list[str]:
+    assert node._network is not None
+    return [str(listener.endpoint) for listener in node._network._listeners]
+
+
+def someone_without_the_secret(make_node: MakeNode, name: str) -> Node:
+    node = make_node(None)
+    node.configure(nodeid=name, binds=["127.0.0.1:0"], secret="a wrong secret")
+    return node
+
+
+@pytest.mark.parametrize(
+    "liar",
+    [
+        "another node",
+        "nobody",
+        "this node itself",
+        "no proof",
+        pytest.param("all of them, and silence", marks=pytest.mark.slow),
+    ],
+)
+def test_wrong_addresses_of_a_node_do_not_hide_the_right_one(
+    make_named: MakeNamed, make_node: MakeNode, directory: Directory, liar: str
+) -> None:
+    one = make_named("one", handshake_timeout=1.0 if "silence" in liar else 10.0)
+    two, three = make_named("two"), make_named("three")
+    with RawListener() as silent:
+        wrong = {
+            "another node": addresses_of(three),
+            "nobody": [free_address()],
+            "this node itself": addresses_of(one),
+            "no proof": addresses_of(someone_without_the_secret(make_node, "two")),
+            "silence": [silent.id],  # a connection is made, and nobody says anything
+        }
+        told = wrong[liar] if liar in wrong else [address for its in wrong.values() for address in its]
+        directory.nodes["two"] = [*told, *addresses_of(two)]
+        inbox, died = Inbox(two), Deaths()
+        one.mon(inbox, died)
+        one.snd(inbox, "reaches it")
+        wait_until(lambda: inbox.messages or died.count, within=WAIT)
+    assert inbox.messages == [("reaches it",)]
+    assert died.count == 0
+
+
+def test_node_that_none_of_its_addresses_leads_to_is_lost_in_time_and_each_is_named(
+    make_named: MakeNamed, make_node: MakeNode, directory: Directory
+) -> None:
+    one, three = make_named("one"), make_named("three")
+    told = [*addresses_of(three), *addresses_of(someone_without_the_secret(make_node, "two"))]
+    directory.nodes["two"] = told
+    died = Deaths()
+    one.mon("two#x", died)
+    text = died.wait()[2]
+    assert f"{told[0]}: the node at {told[0]} is three; {told[1]}: " in text
 
 
 @pytest.mark.parametrize(

@@ -619,6 +619,25 @@ def test_tls_that_cannot_begin_closes_the_connection(
     refused(caplog, "closed: no protocols available")
 
 
+def test_node_that_has_the_name_and_not_its_certificate_does_not_hide_the_right_one(
+    make_node: MakeNode, files: Files
+) -> None:
+    def make(nodeid: str, identity: str) -> Node:
+        node = make_node(None)
+        cert = files.write(CA.issue(identity), CA)
+        node.configure(nodeid=nodeid, binds=["127.0.0.1:0"], cert=cert, require_tls=True)
+        return node
+
+    front, liar, backend = make("front", "aemp:front"), make("backend", "aemp:liar"), make("backend", "aemp:backend")
+    assert front._network is not None
+    told = [address for node in (liar, backend) for address in node._network.addresses()]  # type: ignore[union-attr]
+    front._network.find = lambda _node, answered: answered(told)
+    inbox = Inbox(backend)
+    front.snd(inbox, "reaches it")
+    wait_until(lambda: inbox.messages)
+    assert liar.up_nodes() == []
+
+
 def test_certificate_of_another_node_is_noticed_at_the_start(
     make_node: MakeNode, files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
