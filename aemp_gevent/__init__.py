@@ -18,7 +18,7 @@ monitors   ``monitors``: deaths
 ports      ``port``, ``handlers``, ``copying``, ``scheduler``, ``receive``, ``context``, ``attachment``,
            ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
-ground     ``errors``, ``ids``, ``callbacks``, ``matching``, ``settings``, ``limits``, ``quantities``,
+ground     ``errors``, ``ids``, ``callbacks``, ``hints``, ``matching``, ``settings``, ``limits``, ``quantities``,
            ``rules``, ``profiles``, ``events``, ``engine``, ``logs``, ``quoting``
 =========  =====================================================================
 

@@ -21,7 +21,7 @@ from gevent import Greenlet
 from gevent.event import AsyncResult
 from greenlet import getcurrent
 
-from aemp_gevent import calling, calls, forking, ids, monitors, serving, spawning
+from aemp_gevent import calling, calls, forking, hints, ids, monitors, serving, spawning
 from aemp_gevent.attachment import Attachment
 from aemp_gevent.callbacks import check_callable
 from aemp_gevent.context import current_port, require_port, run_in
@@ -92,6 +92,8 @@ class LocalNode:
         self._id = ids.ANON_PREFIX + ids.new_uniq()
         self._prefix = self._id + "#"
         self._dropped_aloud = False
+        self.hints = hints.Hints()
+        """What this node has warned of, once per place."""
         self.waiting: dict[Port, serving.Wait] = {}
         """The ports that are blocked in a call."""
 
@@ -457,11 +459,26 @@ class LocalNode:
         if not self._is_here(node):
             self._send_remote(node, name, msg)
         elif name:
-            self._scheduler.log(logging.DEBUG, "dropped, there is no port %s: %s", port, Brief(self._as_sent(msg)))
+            self._no_such_port(str(port), name, self._as_sent(msg))
         elif self._scheduler.is_foreign:
             self._scheduler.call_on_hub(self._node_request, msg)
         else:
             self._node_request(msg)
+
+    def _no_such_port(self, port: str, name: str, msg: Message) -> None:
+        """Drop a message to a port of this node that does not exist, or not any more."""
+        line = hints.calling_line()
+        if line is None or not self.hints.is_due("port", line):
+            self._scheduler.log(logging.DEBUG, "dropped, there is no port %s: %s", port, Brief(msg))
+            return
+        if ids.is_unique_name(name):
+            why = "which is dead; monitor a port to hear of its death"
+        else:
+            names = (known.partition("#")[2] for known in list(self._ports))
+            given = (known for known in names if known and not ids.is_unique_name(known))
+            why = f"which this node does not have{hints.nearest(name, given)}"
+        text = "dropped %s to port %s, %s; sent at %s %s"
+        self._scheduler.log(logging.WARNING, text, Brief(msg), port, why, line, hints.ONCE)
 
     def _send_remote(self, node: str, name: str, msg: Message, *, pausing: bool = True) -> None:
         """Send to a port of another node, pausing afterwards if too much is unsent, or else raising before."""
@@ -779,13 +796,23 @@ class LocalNode:
             serving.take(self, target, self._as_sent(message), serving.ReplyPort(reply, until, chain))
 
     def _discard(self, *message: Any) -> None:
-        """Take a message that no handler matched; who waits for an answer to it is told."""
-        self._scheduler.discard(*message)
+        """Take a message that no handler matched: tell whoever waits for an answer to it, or else the log."""
         port = current_port()
-        if port is not None and port.dying is not None:
-            return  # its death says more
-        if message and issubclass(type(message[-1]), serving.ReplyPort):  # not isinstance: proxies may raise there
-            self.kil(message[-1], serving.FAILED, f"no handler for {quoted(message[0])}")
+        tags = [] if port is None or port.handlers is None else port.handlers.tags
+        tag = message[0] if message else None
+        is_call = bool(message) and issubclass(
+            type(message[-1]), serving.ReplyPort
+        )  # not isinstance: proxies may raise
+        is_worth_a_hint = not (is_call or port is None or port.dying is not None or port.is_for_answer)
+        if is_worth_a_hint and self.hints.is_due("tag", hints.shorten(tag), frozenset(tags)):
+            has = f"handlers for {quoted(tags)}" if tags else "no handlers: give it some with rcv()"
+            text = "port %s discarded %s: it has %s%s %s"
+            where = (port.id if port else None, Brief(message), has, hints.nearest(tag, tags), hints.ONCE)
+            self._scheduler.log(logging.WARNING, text, *where)
+        self._scheduler.discard(*message)
+        if is_call and not (port is not None and port.dying is not None):  # its death says more
+            text = f"no handler for {quoted(tag)}{hints.nearest(tag, tags)}"
+            self.kil(message[-1], serving.FAILED, text)
 
     def names_of(self, port: Port) -> tuple[str, ...]:
         """Return the IDs by which others may know a local port."""

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NoReturn, Protocol
 
 from aemp_gevent import monitors, spawning
 from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError, UnencodableMessageError
+from aemp_gevent.hints import ONCE, Hints, nearest, shorten
 from aemp_gevent.ids import MAX_NAME
 from aemp_gevent.inspection import Inspection
 from aemp_gevent.logcatcher import LogCatcher
@@ -25,6 +26,7 @@ from aemp_gevent.peer import Peer
 from aemp_gevent.port import Port, Reason
 from aemp_gevent.quoting import quoted
 from aemp_gevent.scheduler import CallJob, Job, Scheduler, describe
+from aemp_gevent.serving import FAILED
 from aemp_gevent.settings import Settings
 from aemp_gevent.wire.framing import name_of_port
 
@@ -58,9 +60,14 @@ MAX_DETOURS = 4
 message of 64 MiB has room for a million, each of which would look at all that follow."""
 
 
+_MAX_WHY = 500
+"""Characters of a reason why a request was not done."""
+
+
 class Host(Protocol):
     """What requests need of the node they are addressed to."""
 
+    def NODE(self) -> str: ...
     @property
     def scheduler(self) -> Scheduler: ...
     @property
@@ -117,6 +124,11 @@ class Host(Protocol):
 
     def count_refusal(self, what: str) -> None:
         """Count that a peer was refused something."""
+
+    @property
+    def hints(self) -> Hints:
+        """What the node has warned of."""
+        ...
 
 
 class _Offspring(Job):
@@ -351,11 +363,42 @@ class Requests:
             try:
                 function = self.find_function(peer, name)
             except AempError as error:
-                self._report(peer, name, error)
+                if peer is None:
+                    self._hint(self._host.NODE(), name, str(error))
+                else:
+                    self._report(peer, name, error)
+                    self._tell(peer, name, error, args)
             else:
                 function(*args)
 
         self._host.scheduler.enqueue_job(CallJob(None, run, ()))
+
+    @staticmethod
+    def _tell(peer: Peer, name: Any, error: AempError, args: Message) -> None:
+        """Tell a peer that its request was not done: its log, not ours, is read by whoever made the mistake."""
+        if peer.greeting is not None and peer.greeting.is_ours:
+            last = args[-1] if args else None
+            reply = last if isinstance(last, str) and last.startswith(peer.node + "#") else ""
+            what = name if isinstance(name, str) and len(name) <= MAX_NAME else quoted(name)
+            peer.send_if_connected(["", "not_done", what, str(error)[:_MAX_WHY], reply[:MAX_NAME]])
+
+    def _not_done(self, peer: Peer | None, request: str, why: str, reply: str) -> None:
+        """Hear that a request of this node was not done over there."""
+        if peer is None or not (peer.greeting is not None and peer.greeting.is_ours):
+            return
+        self._hint(peer.node, request, why[:_MAX_WHY])
+        # Whoever waits for an answer to it is told now; nobody else's port is touched.
+        port = self._host.find_port(reply.partition("#")[2])
+        if port is not None and port.is_for_answer:
+            text = f"{peer.node} refused the request {quoted(request)}: {why[:_MAX_WHY]}"
+            self._host.scheduler.kill(port, (FAILED, text))
+
+    def _hint(self, node: str, request: Any, why: str) -> None:
+        level = logging.WARNING if self._host.hints.is_due("request", node, shorten(request)) else logging.DEBUG
+        text = "node %s refused the request %s: %s%s. %s %s"
+        advice = "A message to a node ID is a request to the node itself; the ID of a port has a '#'"
+        known = nearest(request, filter(None, self._TABLE))
+        self._host.scheduler.log(level, text, node, quoted(request), why, known, advice, ONCE)
 
     def find_function(self, peer: Peer | None, name: Any) -> Handler:
         """Return the function of this name if the peer may have it run here.
@@ -388,6 +431,7 @@ class Requests:
         "kil0": _kil0,
         "kil1": _kil1,
         "bye": _bye,
+        "not_done": _not_done,
         "via": _via,
         "call": _take_call,
         "eval": _eval,

@@ -103,6 +103,7 @@ def on_drain(function: Callable[[], object]) -> Callable[[], object]:
     another worker; over a connection that this worker accepted before, a stream may still begin, so ask
     :func:`is_draining` there. The function runs in a greenlet of its own. Under other servers nobody calls it.
     """
+    check_callable("on_drain()", function)
     _warn_without_hooks("on_drain")
     _drains.append(function)
     return function
