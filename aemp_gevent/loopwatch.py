@@ -67,8 +67,9 @@ class LoopWatch:
         """Count one less; the last one ends the watch."""
         self._users -= 1
         if not self._users:
-            self._timer.stop()
-            self._timer.close()
+            if get_ident() == self._thread_id:  # else the garbage collector ended a node, in whatever thread
+                self._timer.stop()
+                self._timer.close()
             self._end.release()
             if _watches.get(self._hub) is self:
                 del _watches[self._hub]

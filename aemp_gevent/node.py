@@ -16,6 +16,7 @@ import os
 import platform
 import signal
 import sys
+import weakref
 from collections.abc import Callable, Iterable
 from socket import gethostname
 from time import monotonic
@@ -55,6 +56,7 @@ from aemp_gevent.local import no_such_port
 from aemp_gevent.logcatcher import LogCatcher
 from aemp_gevent.logs import Log
 from aemp_gevent.lookup import RESOLVE_SECONDS, NameService
+from aemp_gevent.loopwatch import LoopWatch, watch_loop
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.network import PROVIDER, Network
@@ -125,6 +127,7 @@ class Node(DirectoryNode):
         self._embedded: EmbeddedEngine | None = None  # the directory's engine, if that is told of links
         self._etcd: EtcdEngine | None = None  # the directory's engine, if that is it
         self._joining: Network | None = None  # of a slave that has no master yet
+        self._watch: LoopWatch | None = None
         self._initialising = False
         self._ending = False
         self._former_id = self._id
@@ -140,6 +143,7 @@ class Node(DirectoryNode):
         for network in (self._network, self._joining):
             if network is not None:
                 network.abandon()
+        self._stop_watching()
         super().forked()
 
     # --- becoming a networked node ---
@@ -680,6 +684,23 @@ class Node(DirectoryNode):
 
     def _node_request(self, msg: Message) -> None:
         self._requests.handle(None, msg)
+
+    def _open_ports(self) -> None:
+        super()._open_ports()
+        if self._watch is None and not self._is_over:
+            # From the first port on, not only when there are links: handlers block the loop as well.
+            self._watch = watch_loop(self._scheduler.hub)
+            self._end_watch = weakref.finalize(self, self._watch.release)
+            self._end_watch.atexit = False
+
+    def _close_ports(self) -> None:
+        super()._close_ports()
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._end_watch()
+            self._watch = None
 
     def _wants_strict(self) -> bool:
         return super()._wants_strict() if self._network is None else self._network.settings.strict

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import sys
@@ -245,11 +246,37 @@ def test_nodes_of_one_loop_share_its_watch(make_node: MakeNode) -> None:
     assert two._network is not None
     assert one._network._loop_watch is two._network._loop_watch is not None
     watch = one._network._loop_watch
+    users = watch._users
     one.shutdown()
     assert gevent.get_hub() in loopwatch._watches, "ended, and one node still needs it"
     two.shutdown()
-    assert gevent.get_hub() not in loopwatch._watches
-    assert not watch._timer.active
+    assert watch._users == users - 4, "each is watched for its ports, and for its links"
+    assert watch._timer.active == bool(watch._users)
+
+
+def test_loop_is_watched_from_the_first_port_on_until_the_node_is_gone() -> None:
+    node = Node()
+    assert node._watch is None, "a node without ports starts nothing"
+    node.port()
+    watch = node._watch
+    assert watch is not None
+    assert watch is loopwatch._watches[gevent.get_hub()]
+    users = watch._users
+    node.port()
+    assert watch._users == users
+    del node
+    wait_until(lambda: gc.collect() >= 0 and watch._users == users - 1)
+
+
+def test_networked_node_gives_its_watch_back(make_node: MakeNode) -> None:
+    node = make_node()
+    node.port()
+    watch = node._watch
+    assert watch is not None
+    users = watch._users
+    node.shutdown()
+    node.shutdown()
+    assert watch._users == users - 2  # its own, and its network's
 
 
 def test_beats_end_with_the_last_link(make_node: MakeNode) -> None:
