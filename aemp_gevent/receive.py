@@ -7,19 +7,24 @@ waits gives way, and to whom, is :meth:`aemp_gevent.scheduler.Scheduler.wait`.
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
 from aemp_gevent.context import require_port
 from aemp_gevent.errors import PortKilled, ReceiverBusyError, ReceiveTimeout
-from aemp_gevent.handlers import Handlers
 from aemp_gevent.matching import Matcher, Message, Pattern, match_any_of
 from aemp_gevent.port import DEAD, INSIDE, RUNNING, STARTED, Port
 from aemp_gevent.quantities import Seconds, to_seconds
 
 _RAISE: Final = object()
+
+_NEAR = 1024
+"""Messages from an end of an inbox that are reached by walking no more than 16 blocks of a deque."""
 
 
 class Deadline:
@@ -45,8 +50,9 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
 
     Messages that do not match stay queued, in order. On a port with a greenlet of its
     own, its tag handlers and patterns are served here, in order; what they leave is
-    what this sees. May switch greenlets, except with ``timeout=0``: a loop that only
-    polls starves everybody else.
+    what this sees. May switch greenlets, also while it looks through a long mailbox, except
+    with ``timeout=0``: a loop that only polls starves everybody else. A predicate may receive
+    itself; it is asked once about each message.
 
     Args:
         patterns: Each a tag (str), a list of elements as in ``rcv``, a type (of the
@@ -82,6 +88,7 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
                 if scheduler.credit <= 0 and scheduler.turn_is_over():
                     scheduler.visit_hub(port, current)
                     continue
+                scheduler.scan = None
                 return inbox.popleft()
             scheduler.wait(port, current, 0)
     limit = to_seconds(timeout, "receive()")
@@ -121,6 +128,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
     scheduler = port.scheduler
     _check_holder(port)
     scanned = 0  # how many messages at the front of the inbox are known not to match
+    seen: list[Message] = []  # those, and perhaps the next ones
     deadline: Deadline | None = None
     try:
         while True:
@@ -128,26 +136,23 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
             if inbox and port.dying is not None:
                 scheduler.doom(port)  # handlers, predicates and our caller may block
             while inbox and scanned < len(inbox):
-                message = inbox[scanned]
-                if port.main is STARTED and port.handlers is not None and _serve(port, port.handlers, message, scanned):
-                    _spend(port, current, timeout)
-                    scanned = 0  # the handler may have received, and so shifted the inbox
-                    continue
-                matched = matches is None or matches(message)
-                if matched:
-                    # Paid before it is taken: a foreign Timeout that strikes meanwhile must not lose it.
-                    # The same as _spend(), in line.
-                    scheduler.credit -= 1
-                    if scheduler.credit <= 0 and (timeout is None or timeout > 0) and scheduler.turn_is_over():
-                        scheduler.visit_hub(port, current)
-                # A predicate may have received, too, and so shifted the inbox.
-                if scanned < len(inbox) and inbox[scanned] is message:
-                    if matched:
-                        del inbox[scanned]
-                        return message
+                message = seen[scanned] if scanned < len(seen) else _look_at(inbox, scanned, seen)
+                scheduler.scan = seen
+                served = port.main is STARTED and port.handlers is not None and _serve(port, message, scanned, seen)
+                matched = not served and (matches is None or matches(message))
+                # What ran there may have received, too, and so shifted the inbox.
+                shifted = scheduler.scan is not seen
+                if not matched and not served:
                     scanned += 1
-                else:
-                    scanned = 0
+                # Paid before it is taken: a foreign Timeout that strikes meanwhile must not lose it.
+                scheduler.credit -= 1
+                if scheduler.credit <= 0 and (timeout is None or timeout > 0) and scheduler.turn_is_over():
+                    scheduler.visit_hub(port, current)
+                if matched and _take(port, message, scanned):
+                    return message
+                if shifted:
+                    scanned = _scan_again(port, seen, scanned)
+                    inbox = port.inbox
             # In this order: a message that is there beats the kill and the timeout that
             # came after it, or in the same loop iteration.
             if port.state == DEAD:
@@ -162,8 +167,52 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
             scheduler.credit -= 1  # predicates that send to each other's ports find no message, ever
             scheduler.wait(port, current, scanned)
     finally:
+        scheduler.scan = None
         if deadline is not None:
             deadline.close()
+
+
+def _look_at(inbox: deque[Message], index: int, seen: list[Message]) -> Message:
+    """Return a message of the inbox, the first that is not among those seen, and add it to these."""
+    # A deque finds what is near one of its ends at once, and what is in the middle by walking there. So there
+    # it is walked once for as many messages as are in front of them.
+    if index >= _NEAR and len(inbox) - index > _NEAR:
+        try:
+            seen.extend(islice(inbox, index, 2 * index))
+            return seen[index]
+        except RuntimeError:  # a finalizer, or another thread, sent to this port meanwhile
+            del seen[index:]
+    message = inbox[index]
+    seen.append(message)
+    return message
+
+
+def _take(port: Port, message: Message, index: int) -> bool:
+    """Remove a message from a port's inbox, and return whether it was still there; ``index`` is where it was."""
+    inbox = port.inbox
+    port.scheduler.scan = None  # an outer receive, whose predicate calls this one, looks again
+    if inbox and index < len(inbox) and inbox[index] is message:  # nearly always
+        del inbox[index]
+        return True
+    for place, queued in enumerate(list(inbox or ())):
+        if queued is message:
+            del inbox[place]  # type: ignore[union-attr]  # it is in there
+            return True
+    return False
+
+
+def _scan_again(port: Port, seen: list[Message], scanned: int) -> int:
+    """Return how many messages at the front of an inbox are known not to match, when others were taken.
+
+    Args:
+        port: Whose inbox it is.
+        seen: The messages that were at its front; left in there are those that still are.
+        scanned: How many of them did not match.
+    """
+    known = set(map(id, seen[:scanned]))
+    front = list(port.inbox or ())[:scanned]
+    seen[:] = itertools.takewhile(lambda message: id(message) in known, front)
+    return len(seen)
 
 
 def _check_holder(port: Port) -> None:
@@ -175,32 +224,26 @@ def _check_holder(port: Port) -> None:
         raise ReceiverBusyError(port.id, "this greenlet only borrows its context (psub, peval, a callback)")
 
 
-def _spend(port: Port, current: greenlet, timeout: float | None) -> None:
-    """Pay for a message; a greenlet that always finds one must not keep the hub from running, unless it polls."""
-    scheduler = port.scheduler
-    scheduler.credit -= 1
-    if scheduler.credit <= 0 and (timeout is None or timeout > 0) and scheduler.turn_is_over():
-        scheduler.visit_hub(port, current)
-
-
-def _serve(port: Port, handlers: Handlers, message: Message, index: int) -> bool:
+def _serve(port: Port, message: Message, index: int, seen: list[Message]) -> bool:
     """Give a message to the handlers that want it; an exception in one kills the port."""
     served = False
     failure: BaseException | None = None
+    scheduler = port.scheduler
     port.main = INSIDE
     try:
-        calls = handlers.find(message)
-        inbox = port.inbox
-        # A pattern's predicate may have received, and so shifted the inbox.
-        if calls and inbox and index < len(inbox) and inbox[index] is message:
-            del inbox[index]
+        calls = port.handlers.find(message) if port.handlers is not None else []
+        shifted = scheduler.scan is not seen  # a pattern's predicate may have received
+        if calls and _take(port, message, index):
             served = True
+            if not shifted:
+                del seen[index]
+                scheduler.scan = seen
             for call in calls:
                 call()
     except BaseException as error:  # noqa: BLE001
         failure = error
     port.main = STARTED
     if failure is not None:
-        port.scheduler.fail(port, failure)
+        scheduler.fail(port, failure)
         raise PortKilled(*(port.dying or ())) from failure
     return served

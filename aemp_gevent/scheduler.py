@@ -170,6 +170,8 @@ class Scheduler:
         self.pumped = False
         """Whether a pump is asked for, or on the hub's stack."""
         self.credit = CREDIT
+        self.scan: object = None
+        """What the last ``receive`` to look at a message knows of its mailbox; None when one took a message since."""
         self.discarded = 0
         """Messages that found no handler."""
         self.default: Callable[..., None] = self.discard

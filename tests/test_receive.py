@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import re
+from collections import deque
 from time import monotonic
 from typing import Any
 
@@ -11,6 +14,7 @@ import gevent
 import gevent.event
 import pytest
 
+from aemp_gevent import scheduler
 from aemp_gevent.context import SELF
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiverBusyError, ReceiveTimeout, RemoteError
 from aemp_gevent.matching import any_
@@ -294,6 +298,93 @@ def test_a_predicate_that_takes_the_very_message_it_judges(node, me, accepted):
 
     assert receive(greedy, timeout=0) == ("b",)
     assert rest() == []
+
+
+@pytest.mark.parametrize("also_itself", [False, True], ids=["others", "itself-too"])
+@pytest.mark.parametrize("seed", range(20))
+def test_predicates_that_receive_keep_their_verdicts_and_are_asked_once(node, me, seed, also_itself):
+    """Whatever a predicate takes: it is asked once about each message, and nothing is lost, doubled or moved."""
+    dice = random.Random(seed)
+    sent = [(dice.choice("abc"), number) for number in range(30)]
+    send_all(node, me, sent)
+    taken: list[Any] = []
+    while len(taken) < len(sent) / 2:
+        asked: list[Any] = []
+        verdicts: dict[Any, bool] = {}
+
+        def greedy(*message, asked=asked, verdicts=verdicts):
+            asked.append(message)
+            assert message not in taken
+            if dice.random() < 0.3:
+                wanted = message if also_itself and dice.random() < 0.3 else dice.choice("abc")
+                others = [list(wanted)] if wanted is message else [lambda tag, *_: tag == wanted and message[1:] != _]
+                found = receive(*others, timeout=0, default=None)
+                taken.extend(filter(None, [found]))
+            verdicts[message] = dice.random() < 0.1 and message not in taken
+            return verdicts[message]
+
+        found = receive(greedy, timeout=0, default=None)
+        assert len(set(asked)) == len(asked)
+        if found is not None:
+            assert verdicts[found]
+            taken.append(found)
+    left = rest()
+    assert sorted(taken + left) == sorted(sent)
+    assert left == [message for message in sent if message not in taken]
+
+
+def test_messages_that_handlers_leave_are_judged_once(node, log):
+    def body():
+        node.rcv(SELF(), handled=lambda *_: None)
+        receive(lambda *message: log.append(message), timeout=0, default=None)
+
+    port = node.port_async(body)
+    send_all(node, port, [("a",), ("handled",), ("b",), ("handled",), ("c",)])
+    settle(node)
+    assert log == [("a",), ("b",), ("c",)]
+
+
+class CountingInbox(deque):
+    """Counts the steps that it takes to find its messages: blocks walked through, and messages passed."""
+
+    steps = 0
+
+    def __getitem__(self, index):
+        self.steps += 1 + min(index, len(self) - index) // 64
+        return super().__getitem__(index)
+
+    def __iter__(self):
+        for message in super().__iter__():
+            self.steps += 1
+            yield message
+
+
+@pytest.mark.parametrize("burst", [1, 5_000], ids=["one-by-one", "in-bursts"])
+def test_looking_through_a_long_mailbox_takes_steps_in_proportion_to_its_length(node, me, burst):
+    port = node._scheduler.ports[me]
+    port.inbox = port.mailbox = inbox = CountingInbox(("noise", number) for number in range(30_000))
+    more = [burst] * 4
+
+    def sender():
+        while more:
+            send_all(node, me, [("noise",)] * more.pop())
+            gevent.sleep(0)
+        node.snd(me, "wanted")
+
+    gevent.spawn(sender)
+    assert receive("wanted", timeout=10) == ("wanted",)
+    assert inbox.steps < 5 * len(inbox)
+
+
+@pytest.mark.parametrize("timeout", [None, 5, 0])
+def test_looking_through_a_long_mailbox_gives_way_unless_it_polls(node, me, log, monkeypatch, timeout):
+    clock = itertools.count(1.0, scheduler.TURN_SECONDS / 3)
+    monkeypatch.setattr(scheduler, "perf_counter", lambda: next(clock))  # a look at the clock takes a third of a turn
+    send_all(node, me, [("noise",)] * 20 * scheduler.CREDIT)
+    node.snd(me, "wanted")
+    gevent.spawn(log.append, "another greenlet")
+    assert receive("wanted", timeout=timeout) == ("wanted",)
+    assert log == ([] if timeout == 0 else ["another greenlet"])
 
 
 def test_a_predicate_that_empties_the_mailbox_waits_for_more(node, me):
