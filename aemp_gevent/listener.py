@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket as std_socket
 import sys
@@ -163,16 +164,38 @@ def _bind(endpoint: Endpoint) -> socket.socket:
         sock = socket.socket(std_socket.AF_UNIX, std_socket.SOCK_STREAM)
         address: str | tuple[str, int] = endpoint.path
     else:
-        wildcard = endpoint.host == ANY_HOST
-        host = "" if wildcard else endpoint.host
-        sock = socket.socket(std_socket.AF_INET6 if ":" in host else std_socket.AF_INET, std_socket.SOCK_STREAM)
-        if sys.platform != "win32":
-            # A restarted node must get its port back although old connections linger.
-            sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_REUSEADDR, 1)
-        address = (host, endpoint.port)
+        if endpoint.host == ANY_HOST:
+            return _bind_to_all(endpoint.port)
+        sock = _tcp_socket(endpoint.host)
+        address = (endpoint.host, endpoint.port)
+    if endpoint.path:
+        remove_dead(endpoint.path)
+    return _listen(sock, address)
+
+
+def _bind_to_all(port: int) -> socket.socket:
+    """Listen on all interfaces, by one socket for IPv6 and IPv4; on a host that has no IPv6 for IPv4 alone."""
+    if std_socket.has_dualstack_ipv6():
+        sock = _tcp_socket("::")
+        sock.setsockopt(std_socket.IPPROTO_IPV6, std_socket.IPV6_V6ONLY, 0)
+        try:
+            return _listen(sock, ("::", port))
+        except OSError as error:
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # IPv6 is switched off
+                raise
+    return _listen(_tcp_socket("0.0.0.0"), ("0.0.0.0", port))  # noqa: S104  # all interfaces were asked for
+
+
+def _tcp_socket(host: str) -> socket.socket:
+    sock = socket.socket(std_socket.AF_INET6 if ":" in host else std_socket.AF_INET, std_socket.SOCK_STREAM)
+    if sys.platform != "win32":
+        # A restarted node must get its port back although old connections linger.
+        sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_REUSEADDR, 1)
+    return sock
+
+
+def _listen(sock: socket.socket, address: str | tuple[str, int]) -> socket.socket:
     try:
-        if endpoint.path:
-            remove_dead(endpoint.path)
         sock.bind(address)
         sock.listen(BACKLOG)
     except OSError:

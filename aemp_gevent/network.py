@@ -13,7 +13,7 @@ import logging
 import secrets
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import fields, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -436,9 +436,23 @@ class Network:
         self._loop_watch = watch_loop(self.scheduler.hub)
         self._settled_at = monotonic() + SETTLE_SECONDS
         self._check_own_name()
+        self._check_addresses()
         for listener in self._listeners:
             listener.start()
         self.seeds.start()
+
+    def _check_addresses(self) -> None:
+        """Say so if others are told to look for this node on their own host, and nobody has chosen that."""
+        listened = [listener.endpoint for listener in self._listeners]
+        if ids.endpoints(self.node_id) or not any(map(is_any, listened)):
+            return
+        told = self.addresses()
+        if all(endpoint.host in ("127.0.0.1", "::1") for address in told for endpoint in ids.endpoints(address)):
+            text = (
+                "node %s listens on all interfaces, but no address was found at which other hosts can reach this one: "
+                "they are told %s; give the setting 'binds' an address"
+            )
+            _log.warning(text, self.node_id, ", ".join(told))
 
     def _check_own_name(self) -> None:
         if self._certificate is not None:
@@ -600,9 +614,27 @@ class Network:
     def addresses(self) -> list[str]:
         """Return where this node listens: endpoints that others can dial, as far as it knows."""
         endpoints = ids.endpoints(self.node_id) or [listener.endpoint for listener in self._listeners]
-        return [
-            str(Endpoint(host, endpoint.port, endpoint.path)) for endpoint in endpoints for host in _hosts(endpoint)
-        ]
+        return list(map(str, self.reachable(endpoints)))
+
+    def reachable(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+        """Return endpoints that others can dial instead of those that stand for all interfaces: nobody's address."""
+        found: dict[Endpoint, None] = {}  # a set that keeps its order
+        for endpoint in endpoints:
+            if is_any(endpoint):
+                hosts = self._hosts(endpoint.host)
+                found |= dict.fromkeys(Endpoint(host, endpoint.port) for host in hosts)
+            else:
+                found[endpoint] = None
+        return list(found)
+
+    def _hosts(self, wildcard: str) -> list[str]:
+        """Return this host's addresses that a wildcard stands for: loopback if there is no other."""
+        others = [endpoint.host for seed in self.settings.seeds for endpoint in ids.endpoints(seed) if endpoint.host]
+        hosts = own_addresses(others)
+        if wildcard != ids.ANY_HOST:
+            is_v6 = ":" in wildcard
+            return [host for host in hosts if (":" in host) == is_v6] or ["::1" if is_v6 else "127.0.0.1"]
+        return hosts or ["127.0.0.1"]
 
     # --- links ---
 
@@ -788,13 +820,11 @@ def _read_certificate(settings: Settings) -> Certificate | None:
 def _ignore() -> None: ...
 
 
-def _hosts(endpoint: Endpoint) -> list[str]:
-    """Return the addresses where others may reach what listens on an endpoint: "any" is nobody's address."""
-    is_any = endpoint.host == ids.ANY_HOST  # that is all of IPv4, as 0.0.0.0 is
-    if not is_any and (endpoint.path or not ipaddress.ip_address(endpoint.host).is_unspecified):
-        return [endpoint.host]
-    is_v6 = ":" in endpoint.host
-    return [host for host in own_addresses() if (":" in host) == is_v6] or ["::1" if is_v6 else "127.0.0.1"]
+def is_any(endpoint: Endpoint) -> bool:
+    """Whether an endpoint stands for all interfaces: ``*``, ``0.0.0.0`` or ``::``."""
+    if endpoint.path:
+        return False
+    return endpoint.host == ids.ANY_HOST or ipaddress.ip_address(endpoint.host).is_unspecified
 
 
 def _checked(addresses: object) -> tuple[Endpoint, ...]:
@@ -815,4 +845,5 @@ def _endpoint(address: str) -> Endpoint | None:
     except InvalidNoderefError:
         return None
     names_port = endpoint.port and address.endswith(f":{endpoint.port}")
-    return endpoint if endpoint.is_numeric and (endpoint.path or names_port) else None
+    can_be_dialled = endpoint.is_numeric and (endpoint.path or names_port) and not is_any(endpoint)
+    return endpoint if can_be_dialled else None

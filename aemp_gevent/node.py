@@ -59,7 +59,7 @@ from aemp_gevent.lookup import RESOLVE_SECONDS, NameService
 from aemp_gevent.loopwatch import LoopWatch, watch_loop
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
-from aemp_gevent.network import PROVIDER, Network
+from aemp_gevent.network import PROVIDER, Network, is_any
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import DEAD, QUEUED, REMOTE, RUNNING, Port, Reason
 from aemp_gevent.quantities import Seconds, to_limited_seconds, to_seconds
@@ -164,8 +164,9 @@ class Node(DirectoryNode):
             noderef: Where this node listens, and so its ID: ``"host:4040"``,
                 ``"127.0.0.1:0"`` (any free port), ``"4041"``, several separated by commas;
                 None or ``""`` guesses from the host's name, with port 4040. ``"*:4041"`` listens on
-                that port of all (IPv4) interfaces, ``"*"`` on port 4040; the ID is as for ``"4041"`` and
-                ``""``. ``"slave/name"``
+                that port of all interfaces, ``"*"`` on port 4040; the ID is as for ``"4041"`` and
+                ``""``. ``"0.0.0.0:4041"`` and ``"[::]:4041"`` listen alike, with a warning: an address of this host
+                becomes the ID. ``"slave/name"``
                 makes a slave, ``"slave/"`` one with a name that no other process has.
             seeds: Noderefs of nodes to link to from the start; they may be unresolved,
                 and down: they are dialled in the background until they answer. For a slave, the
@@ -260,7 +261,8 @@ class Node(DirectoryNode):
             network = self._make_network(node_id, settings)
             bound = network.listen(self._binds(node_id, settings))
             if settings.binds is None:
-                node_id = network.node_id = _with_real_ports(node_id, bound)
+                node_id = _with_real_ports(node_id, bound)
+            node_id = network.node_id = _with_real_hosts(node_id, network)
         finally:
             self._initialising = False
         former_prefix = self._prefix
@@ -876,3 +878,16 @@ def _slave_name(noderef: object) -> str | None:
 def _with_real_ports(node_id: str, bound: list[Endpoint]) -> str:
     """Return a noderef in which port 0 is replaced by what the system chose; other IDs unchanged."""
     return ",".join(map(str, bound)) if ids.is_resolved(node_id) else node_id
+
+
+def _with_real_hosts(node_id: str, network: Network) -> str:
+    """Return a noderef with addresses of this host instead of 0.0.0.0 and ::, which are nobody's."""
+    endpoints = ids.endpoints(node_id)
+    if not any(map(is_any, endpoints)):
+        return node_id
+    found = ",".join(map(str, network.reachable(endpoints)))
+    text = (
+        "%s stands for all interfaces, and nobody can dial that: this node is %s (to say so without a warning: '*:%d')"
+    )
+    _log.warning(text, node_id, found, endpoints[0].port)
+    return found

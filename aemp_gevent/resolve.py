@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket as std_socket
+from collections.abc import Iterable
 
 from aemp_gevent import ids
 from aemp_gevent.errors import ResolveError
@@ -155,7 +156,7 @@ def _this_host(port: int, names: Names) -> Endpoint:
         addresses = _addresses(name, name, names)
     except ResolveError:
         addresses = []
-    routable = list(filter(_is_routable, addresses)) or _interface_addresses()
+    routable = list(filter(_is_routable, addresses)) or own_addresses()
     if routable:
         return Endpoint(min(routable, key=lambda address: ":" in address), port)
     _log.warning(
@@ -165,26 +166,38 @@ def _this_host(port: int, names: Names) -> Endpoint:
     return Endpoint(loopback[0] if loopback else "127.0.0.1", port)
 
 
-def own_addresses() -> list[str]:
-    """Return where others may reach this host, or, if it seems to be alone, loopback. Asks no name service."""
-    return _interface_addresses() or ["127.0.0.1"]
-
-
 def _is_routable(address: str) -> bool:
     parsed = ipaddress.ip_address(address)
     return not (parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified)
 
 
-def _interface_addresses() -> list[str]:
-    """Return the addresses of the interfaces that lead to the rest of the world, if there are any."""
-    # Many systems give the host's own name a loopback address. Connecting a datagram socket sends
-    # nothing; it only has the system choose where a packet would leave.
+def own_addresses(others: Iterable[str] = ()) -> list[str]:
+    """Return the addresses at which others may reach this host, IPv4 first; ``[]`` if it seems to be alone.
+
+    They are those of the interfaces that lead to the rest of the world. Asks no name service.
+
+    Args:
+        others: Addresses of hosts that this one talks to. On a host without a way to the rest of the world the
+            way to them counts.
+    """
     found: list[str] = []
     for family, elsewhere in _ELSEWHERE:
-        try:
-            with std_socket.socket(family, std_socket.SOCK_DGRAM) as probe:
-                probe.connect((elsewhere, 9))
-                found.append(probe.getsockname()[0])
-        except OSError:
-            continue
-    return list(filter(_is_routable, found))
+        is_v6 = family == std_socket.AF_INET6
+        for target in (elsewhere, *(other for other in others if (":" in other) == is_v6)):
+            address = _address_towards(family, target)
+            if address is not None and _is_routable(address):
+                found.append(address)
+                break
+    return found
+
+
+def _address_towards(family: int, target: str) -> str | None:
+    """Return the address that this host has on the way to another, if there is a way."""
+    # Many systems give the host's own name a loopback address. Connecting a datagram socket sends
+    # nothing; it only has the system choose where a packet would leave.
+    try:
+        with std_socket.socket(family, std_socket.SOCK_DGRAM) as probe:
+            probe.connect((target, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return None

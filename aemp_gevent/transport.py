@@ -320,6 +320,10 @@ class SocketTransport:
         close_quietly(self._socket)
 
 
+_MAPPED = "::ffff:"
+"""What an IPv4 address begins with on a socket that listens for both families."""
+
+
 def _describe(sock: socket.socket) -> str:
     """Return the other side's address as an endpoint."""
     try:
@@ -328,5 +332,6 @@ def _describe(sock: socket.socket) -> str:
         return "?"
     if isinstance(address, tuple):
         host, port = address[:2]
+        host = host.removeprefix(_MAPPED)
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return f"unix:{address if isinstance(address, str) else ''}"

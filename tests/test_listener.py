@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import socket as std_socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import aemp_gevent.listener
 from aemp_gevent.errors import ListenError
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.listener import ANY_HOST, Listener
+from aemp_gevent.transport import _describe
 from tests.helpers import turns, wait_until
 from tests.networking import free_address
 
@@ -42,6 +45,42 @@ def test_accepts_on_the_real_port_once_started(host: str) -> None:
         dial(listener)
     for sock in (client, *accepted):
         sock.close()
+
+
+def test_all_interfaces_are_those_of_ipv6_as_well() -> None:
+    if not std_socket.has_dualstack_ipv6():
+        pytest.skip("this host has no IPv6")
+    accepted: list[socket.socket] = []
+    listener = Listener(Endpoint(ANY_HOST, 0), accepted.append)
+    listener.start()
+    clients: list[socket.socket] = []
+    for host in ("::1", "127.0.0.1"):
+        clients.append(dial(listener, host))
+        wait_until(lambda: len(accepted) == len(clients))
+        # By its own address, and not as IPv6 shows one of IPv4: that is what logs and peers are told.
+        home = _describe(accepted[-1]).rpartition(":")[0]
+        assert home.strip("[]") == host
+    with pytest.raises(ListenError, match="in use"):
+        Listener(listener.endpoint, print)
+    listener.close()
+    for sock in (*clients, *accepted):
+        sock.close()
+
+
+@pytest.mark.parametrize("error", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
+def test_on_a_host_without_ipv6_all_interfaces_are_those_of_ipv4(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    real = aemp_gevent.listener._listen
+
+    def listen(sock: socket.socket, address: tuple[str, int]) -> socket.socket:
+        if address[0] == "::":
+            sock.close()
+            raise OSError(error, "no IPv6")
+        return real(sock, address)
+
+    monkeypatch.setattr(aemp_gevent.listener, "_listen", listen)
+    listener = Listener(Endpoint(ANY_HOST, 0), print)
+    dial(listener).close()
+    listener.close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])

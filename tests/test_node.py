@@ -61,7 +61,7 @@ def test_host_name_is_resolved(make_node: MakeNode) -> None:
 @pytest.mark.parametrize("noderef", [None, ""])
 def test_no_noderef_means_this_host(monkeypatch: pytest.MonkeyPatch, noderef: str | None) -> None:
     monkeypatch.setattr(aemp_gevent.resolve.ids, "DEFAULT_PORT", int(free_address().partition(":")[2]))
-    monkeypatch.setattr(aemp_gevent.resolve, "_interface_addresses", list)
+    monkeypatch.setattr(aemp_gevent.resolve, "own_addresses", list)
     monkeypatch.setattr(aemp_gevent.resolve.std_socket, "gethostname", lambda: "localhost")
     with node_factory() as make:
         node = make(None)

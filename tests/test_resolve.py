@@ -112,7 +112,7 @@ def test_host_without_routable_address_is_loopback_with_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, names: Names, name: str, address: str
 ) -> None:
     monkeypatch.setattr(aemp_gevent.resolve.std_socket, "gethostname", lambda: name)
-    monkeypatch.setattr(aemp_gevent.resolve, "_interface_addresses", list)
+    monkeypatch.setattr(aemp_gevent.resolve, "own_addresses", list)
     assert resolve_node("", names) == f"{address}:4040"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert repr(name) in caplog.text
@@ -126,12 +126,12 @@ def test_host_whose_name_is_loopback_is_reached_by_its_interface(
     monkeypatch: pytest.MonkeyPatch, names: Names, interfaces: list[str], resolved: str
 ) -> None:
     monkeypatch.setattr(aemp_gevent.resolve.std_socket, "gethostname", lambda: "lonely")
-    monkeypatch.setattr(aemp_gevent.resolve, "_interface_addresses", lambda: interfaces)
+    monkeypatch.setattr(aemp_gevent.resolve, "own_addresses", lambda: interfaces)
     assert resolve_node("", names) == resolved
 
 
 def test_interface_is_found_without_sending_anything() -> None:
-    for address in aemp_gevent.resolve._interface_addresses():
+    for address in aemp_gevent.resolve.own_addresses():
         assert not ipaddress.ip_address(address).is_loopback
 
 
@@ -152,9 +152,24 @@ class Probe:
     def __exit__(self, *exc_info: object) -> None: ...
 
 
+def test_where_there_is_no_way_to_the_world_the_way_to_others_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a network that has only what it needs, of IPv6 only for instance."""
+    ways = {"fd00::1": "fd00::2", "10.0.0.9": "127.0.0.1"}
+
+    class OnlyLocal(Probe):
+        def connect(self, address: object) -> None:
+            if address[0] not in ways:  # type: ignore[index]
+                raise OSError("Network is unreachable")
+            self._address = ways[address[0]]  # type: ignore[index]
+
+    monkeypatch.setattr(aemp_gevent.resolve.std_socket, "socket", OnlyLocal)
+    assert aemp_gevent.resolve.own_addresses() == []
+    assert aemp_gevent.resolve.own_addresses(["10.0.0.9", "fd00::3", "fd00::1"]) == ["fd00::2"]
+
+
 def test_loopback_is_no_interface_to_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aemp_gevent.resolve.std_socket, "socket", Probe)
-    assert aemp_gevent.resolve._interface_addresses() == []
+    assert aemp_gevent.resolve.own_addresses() == []
 
 
 @pytest.mark.parametrize("noderef", ["²", "4" * 5000, "unix:/a\0b", "65536", "1.2.3.4:99999"])
