@@ -505,6 +505,32 @@ class Node(DirectoryNode):
             self._close_ports()
         self._scheduler.hub.loop.run_callback(self._scheduler.end_idle_runners)
 
+    def reset(self, timeout: Seconds | None = 1.0) -> None:
+        """Kill every port here, shut down, and become a private node with a new ID. For tests. Switches.
+
+        Ports die normally, what waits in them is dropped, and timers are stopped. Greenlets that are not the
+        library's go on; one that called ``attach`` learns of its port's death in its next blocking call.
+
+        Args:
+            timeout: Seconds for the shutdown.
+        """
+        self._check_may_wait("reset()")
+        scheduler = self._scheduler
+        scheduler.end_all_timers()
+        mine = [port for port in set(self._ports.values()) if port.state != REMOTE]
+        for port in mine:
+            scheduler.kill_now(port, ())
+        while any(port.state != DEAD for port in mine):
+            gevent.sleep(0)  # killed ports die when the hub gets control, at the latest
+        self.shutdown(timeout)
+        self._stop_watching()
+        scheduler.end_all_timers()
+        scheduler.hub.loop.run_callback(scheduler.end_idle_runners)
+        current = getcurrent()
+        if getattr(current, "aemp_port", None) in mine:
+            current.aemp_port = None  # type: ignore[attr-defined]  # any greenlet can carry it
+        self._begin()
+
     def shutdown_on_signal(self, *signals: int, timeout: Seconds | None = 5.0) -> None:
         """On a signal call :meth:`shutdown`, and then end the program by ``SystemExit(128 + signal)``.
 

@@ -368,6 +368,11 @@ class Scheduler:
         if runq or self._deaths:  # first say no, then look: a finalizer may have sent in between
             self.ask()
 
+    def end_all_timers(self) -> None:
+        """Stop and forget every timer: nobody is called back any more."""
+        for timer in list(self._timers):
+            self.end_timer(timer)
+
     def end_idle_runners(self) -> None:
         """Keep no idle runners from now on: they would keep the whole node in memory. Runs on the hub only."""
         self._max_idle = 0

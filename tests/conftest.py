@@ -30,6 +30,8 @@ pytest_plugins = ["aemp_gevent.testing.fixtures"]
 
 # What the user who runs the tests has set up for nodes of their own is nothing to these. Processes inherit it.
 os.environ["AEMP_CONFIG"] = os.devnull
+# Whether nodes are strict is for each test here to say.
+os.environ["AEMP_STRICT"] = "0"
 
 WIRE = Path(__file__).parent / "wire"
 
@@ -44,6 +46,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # that a test interrupts would go on.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let ports crash here: what becomes of that is what many tests are about."""
+    item.add_marker(pytest.mark.aemp_crashes)
 
 
 def _left_over() -> list[greenlet]:

@@ -11,6 +11,7 @@ A map:
                resets, swallows; ``connection``, ``flow``, ``faults``: how it is done
 ``memory``     ``MemoryNetwork``: many nodes in this process, their links in memory; by way of
                ``memory_connection``
+``crashes``    what died of an exception, and nobody monitored it
 ``fixtures``   all of it for pytest; not imported here
 =============  ==================================================================
 

@@ -6,6 +6,13 @@ In the ``conftest.py`` of the tests' top folder::
     pytest_plugins = ["aemp_gevent.testing.fixtures"]
 
 Everything that a test makes with these fixtures is gone after it, however it ends.
+
+A test fails in which a port here dies of an exception and nobody monitors it, or in which a callback
+raises that belongs to no port: only the log would show it otherwise. ``@pytest.mark.aemp_crashes`` allows that.
+
+Nodes are strict in these tests, as with the setting ``strict``: what could not travel to another
+node raises in one process, too. ``AEMP_STRICT=0`` in the environment switches that off.
+
 The only module here that needs pytest.
 """
 
@@ -13,15 +20,23 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import aemp_gevent
+from aemp_gevent import Node
 from aemp_gevent.quoting import quoted
+from aemp_gevent.testing.crashes import crashes
 from aemp_gevent.testing.processes import NodeProcess
 from aemp_gevent.testing.proxy import Proxy
+
+if TYPE_CHECKING:
+    import pluggy
+
+MARKER = "aemp_crashes"
 
 SEED_VARIABLE = "AEMP_FAULT_SEED"
 
@@ -33,6 +48,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         help=f"seed of random faults, as a failed test printed it (else ${SEED_VARIABLE}, else a new one a test)",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the marker, and make nodes strict, those in other processes as well."""
+    config.addinivalue_line("markers", f"{MARKER}: ports and callbacks may crash in this test without a monitor")
+    os.environ["AEMP_STRICT"] = os.environ.get("AEMP_STRICT") or "1"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, pluggy.Result[None], None]:
+    """Fail a test in which something crashed and nobody monitored it."""
+    with crashes() as seen:
+        outcome = yield
+    if seen and outcome.excinfo is None and item.get_closest_marker(MARKER) is None:
+        text = "\n".join(["nobody monitored what crashed in this test (the log has the tracebacks):", *seen])
+        advice = f"monitor it with mon(), or mark the test with @pytest.mark.{MARKER} if it is meant to crash"
+        outcome.force_exception(pytest.fail.Exception(f"{text}\n{advice}", pytrace=False))
+
+
+@pytest.fixture
+def default_node() -> Iterator[Node]:
+    """The default node, which the module functions act on: private, and without ports, before the test and after it.
+
+    Afterwards its ports are killed, its timers stopped, and its links closed, so that each test may call
+    ``initialise_node`` again.
+    """
+    aemp_gevent.default_node.reset()
+    yield aemp_gevent.default_node
+    aemp_gevent.default_node.reset()
 
 
 @pytest.fixture

@@ -85,6 +85,81 @@ def test_factories_end_what_they_made_when_the_test_fails(run: Run) -> None:
     assert "1 failed, 2 passed" in output, output
 
 
+CRASHES = """
+import gevent
+import pytest
+from aemp_gevent import NODE, SELF, after, attach, default_node as node, initialise_node, mon, port, port_async, snd
+from aemp_gevent import serve, call, RemoteError, receive
+
+def crash(*message):
+    raise ValueError(f"crash with {message}")
+
+def test_actor_crashes():
+    port_async(crash)
+
+def test_handler_crashes():
+    snd(port(crash), "tag")
+
+def test_callback_crashes():
+    after(0, crash)
+
+def test_failure_says_more():
+    port_async(crash)
+    gevent.sleep(0)
+    assert 0, "this"
+
+@pytest.mark.aemp_crashes
+def test_marked():
+    port_async(crash)
+
+def test_monitored():
+    with attach() as me:
+        mon(port_async(crash), me, "died")
+        assert receive("died", timeout=5)[1] == "die"
+
+def test_answered():
+    with pytest.raises(RemoteError):
+        call(serve(port(), crash=crash), "crash")
+
+def test_killed():
+    port_async(receive)
+
+def test_strict():
+    with pytest.raises(TypeError, match="travel|carry"):
+        snd(port(), object())
+
+called, ids = [], []
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_default_node_is_fresh(default_node, turn):
+    assert default_node is node
+    assert SELF() is None and not node._ports
+    ids.append(NODE())
+    initialise_node("127.0.0.1:0", secret="x")
+    attach()
+    port_async(receive)
+    after(0.01, called.append, 1)
+
+def test_nothing_is_left_of_it():
+    assert NODE().startswith("anon/") and not node._ports and SELF() is None
+    gevent.sleep(0.02)
+    assert called == []
+    assert len({*ids, NODE()}) == 3
+"""
+
+
+def test_crash_that_nobody_monitors_fails_its_test(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "test_suite.py").write_text(CRASHES)
+    output = run("-rA", AEMP_STRICT="")
+    for name in ("actor", "handler", "callback"):
+        assert f"FAILED test_suite.py::test_{name}_crashes" in output, output
+    assert "FAILED test_suite.py::test_failure_says_more - AssertionError: this" in output
+    assert "4 failed, 8 passed" in output, output
+    assert "ValueError: crash with ('tag',)" in output
+    assert "a callback outside any port: ValueError: crash with ()" in output
+    assert "@pytest.mark.aemp_crashes" in output
+
+
 def test_proxy_of_the_factory_is_started(tcp_proxy: Callable[..., Proxy], fault_seed: int) -> None:
     proxy = tcp_proxy()
     assert proxy.address

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""Crashes that nobody monitors: an actor that dies of an exception leaves a test green otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import gevent
+import zope.event
+from gevent import hub
+
+from aemp_gevent.errors import PortDied
+
+_SECONDS = 0.001
+"""In so long ports may still handle what a test sent, and die of it; twice, as what is due comes first."""
+
+_OUTSIDE = "exception in a callback outside any port"
+
+
+class _Callbacks(logging.Handler):
+    """Notes exceptions in callbacks that no port has set up, which nobody can monitor."""
+
+    def __init__(self, seen: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._seen = seen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text.startswith(_OUTSIDE):
+            error = record.exc_info[1] if record.exc_info else None
+            self._seen.append(f"{text}: {type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def crashes() -> Iterator[list[str]]:
+    """Collect crashes of ports here that nobody monitored, and of callbacks that belong to no port, line by line.
+
+    Gives way for a moment at the end, so that what was sent before has been handled.
+    """
+    seen: list[str] = []
+
+    def heard(event: object) -> None:
+        if isinstance(event, PortDied) and event.reason[:1] == ("die",):
+            seen.append(str(event))
+
+    callbacks = _Callbacks(seen)
+    logger = logging.getLogger("aemp_gevent")
+    zope.event.subscribers.append(heard)
+    logger.addHandler(callbacks)
+    try:
+        yield seen
+        if hub._get_hub() is not None:  # type: ignore[attr-defined]  # a test without gevent stays one
+            gevent.sleep(_SECONDS)
+            gevent.sleep(_SECONDS)
+    finally:
+        logger.removeHandler(callbacks)
+        zope.event.subscribers.remove(heard)
