@@ -11,7 +11,7 @@ node       ``node``, ``local``, ``calls``, ``calling``, ``serving``, ``requests`
            ``services``, ``directory``, ``groups``, ``directory_calls``,
            ``directory_client``, ``directory_server``, ``gproto``, ``merged``,
            ``inspection``, ``logcatcher``: one process in the network
-links      ``network``, ``peer``, ``flow``, ``remote``, ``gate``, ``complaints``, ``link``, ``heartbeat``,
+links      ``network``, ``peer``, ``flow``, ``remote``, ``gate``, ``link``, ``heartbeat``,
            ``loopwatch``, ``attempts``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``,
            ``folders``, ``lookup``
 monitors   ``monitors``: deaths
@@ -19,7 +19,8 @@ ports      ``port``, ``handlers``, ``copying``, ``scheduler``, ``receive``, ``co
            ``timers``, ``threads``, ``forking``: running code
 wire       ``wire``: bytes in, events out, without sockets or clocks
 ground     ``errors``, ``ids``, ``callbacks``, ``hints``, ``matching``, ``settings``, ``limits``, ``quantities``,
-           ``rules``, ``profiles``, ``events``, ``engine``, ``logs``, ``quoting``
+           ``rules``, ``profiles``, ``events``, ``engine``, ``logs``, ``quoting``,
+           ``complaints``
 =========  =====================================================================
 
 Importing this patches nothing and starts nothing.

@@ -73,6 +73,7 @@ class Nobody:
         return False
 
     def requested(self, link: Link, message: list[Any]) -> None: ...
+    def dropped(self, link: Link, name: str, message: list[Any]) -> None: ...
     def ended(self, link: Link) -> None: ...
     def failed(self, link: Link, why: str) -> None: ...
     def has_room(self, link: Link) -> None: ...
@@ -266,6 +267,9 @@ class DirectPeer(Peer):
             self._stay(link)
         else:
             self._host.request(self, message)
+
+    def dropped(self, link: Link, name: str, message: list[Any]) -> None:
+        self.log_dropped(name, message)
 
     def begins(self, link: Link, packet: list[Any]) -> bool:
         # A second connection of one link that brings messages begins with an "after", unless the

@@ -337,7 +337,7 @@ class EmbeddedEngine:
         def make(part: Change) -> Packet:
             return ["", "g_upd", family, part.entries or None, part.deleted]
 
-        send_change(self._host.scheduler, master, make, change)
+        send_change(master, make, change)
 
     # --- being global ---
 

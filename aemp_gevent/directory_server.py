@@ -36,13 +36,13 @@ in the log, as with all requests.
 from __future__ import annotations
 
 import itertools
-import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from aemp_gevent import gproto, ids
+from aemp_gevent.complaints import Complaints
 from aemp_gevent.engine import NODES, Entries, Observer, Query
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.gproto import GLOBALS, Packet, send, send_change, send_whole
@@ -136,6 +136,7 @@ class DirectoryServer:
         self._synced = synced
         self._max_entries = host.settings.max_directory_entries
         self._max_bytes = max_bytes
+        self._log = Complaints(host.scheduler.log_soon, "the directory").warn
         self._me: Source = (host.node_id, "")
         self._others: Source = (host.node_id, host.node_id)  # what is repeated of other global nodes
         self._merged = Merged()
@@ -248,11 +249,8 @@ class DirectoryServer:
         try:
             return len(self._encode([family, key, value]))
         except UnencodableMessageError as error:
-            self._log("the entry %.200r is left out: %s", key, error)
+            self._log("the entry %s is left out: %s", key, error)
             return 0
-
-    def _log(self, text: str, *args: object) -> None:
-        self._host.scheduler.log_soon(logging.WARNING, text, *args)
 
     # --- telling ---
 
@@ -275,7 +273,7 @@ class DirectoryServer:
         def make(part: Change) -> Packet:
             return ["", "g_upd", family, part.entries or None, part.deleted, *owner]
 
-        send_change(self._host.scheduler, peer, make, change)
+        send_change(peer, make, change)
 
     def _tell_watchers(self, family: str, change: Change) -> None:
         def make(part: Change) -> Packet:
@@ -285,7 +283,7 @@ class DirectoryServer:
             if watcher is None:
                 self._observer.changed(family, change.entries, change.deleted)
             else:
-                send_change(self._host.scheduler, watcher, make, change)
+                send_change(watcher, make, change)
 
     def _send_database(self, peer: Peer, families: dict[str, Entries], *owner: str) -> None:
         # A Perl node takes from this message, and no other, where the sender listens.
@@ -499,7 +497,7 @@ class DirectoryServer:
             send(peer, "g_reply", number, answer)
         except (MessageTooLargeError, UnencodableMessageError) as error:
             # No answer: the protocol has none for this, and an empty one would be a lie.
-            self._log("what node %s asked of the family %.200r cannot be sent: %s", peer.node, family, error)
+            self._log("what node %s asked of the family %s cannot be sent: %s", peer.node, family, error)
 
     def peer_watches(self, peer: Peer, family: Any) -> None:
         """``g_mon1``: tell the peer of a family, first the whole."""
@@ -516,7 +514,7 @@ class DirectoryServer:
             return ["", "g_chg2", name, part.entries, part.deleted]
 
         if not send_whole(peer, ["", "g_chg1", name, entries or None], ["", "g_chg1", name, None]):
-            send_change(self._host.scheduler, peer, make, Change(dict(entries), []))
+            send_change(peer, make, Change(dict(entries), []))
 
     def peer_unwatches(self, peer: Peer, family: Any) -> None:
         """``g_mon0``: tell it no more."""

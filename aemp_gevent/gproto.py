@@ -8,7 +8,6 @@ their use, so a number where a text belongs is taken for its digits.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,6 @@ from aemp_gevent.engine import Entries
 from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.merged import Change
 from aemp_gevent.peer import Peer
-from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.wire.framing import name_of_port
 
 GLOBALS = "'g"
@@ -39,13 +37,12 @@ def send(peer: Peer, *request: Any) -> None:
         peer.send(["", *request])
 
 
-def send_change(scheduler: Scheduler, peer: Peer, make: Callable[[Change], Packet], change: Change) -> None:
+def send_change(peer: Peer, make: Callable[[Change], Packet], change: Change) -> None:
     """Send a change, in parts if it is too large for one message. Never raises.
 
     Values that this peer's framing cannot carry are left out, with a log line.
 
     Args:
-        scheduler: Who logs.
         peer: To whom.
         make: Makes the packet of a change, or of a part of it.
         change: What to send.
@@ -57,12 +54,12 @@ def send_change(scheduler: Scheduler, peer: Peer, make: Callable[[Change], Packe
     except (MessageTooLargeError, UnencodableMessageError) as error:
         if len(change.entries) + len(change.deleted) <= 1:
             key = next(iter(change.entries), "")
-            scheduler.log_soon(logging.WARNING, "the entry %.200r cannot be told to node %s: %s", key, peer.node, error)
+            peer.complaints.warn("the entry %s cannot be told to node %s: %s", key, peer.node, error)
             return
     items, keys = list(change.entries.items()), change.deleted
     half, middle = (len(items) + 1) // 2, len(keys) // 2
-    send_change(scheduler, peer, make, Change(dict(items[:half]), keys[:middle]))
-    send_change(scheduler, peer, make, Change(dict(items[half:]), keys[middle:]))
+    send_change(peer, make, Change(dict(items[:half]), keys[:middle]))
+    send_change(peer, make, Change(dict(items[half:]), keys[middle:]))
 
 
 def send_whole(peer: Peer, whole: Packet, empty: Packet) -> bool:

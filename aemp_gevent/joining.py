@@ -110,6 +110,9 @@ class Candidate:
     def requested(self, link: Link, message: list[Any]) -> None:
         """Nothing is handled before we are taken in, and then the link has another owner."""
 
+    def dropped(self, link: Link, name: str, message: list[Any]) -> None:
+        """Neither is this."""
+
     def has_room(self, link: Link) -> None: ...
 
 

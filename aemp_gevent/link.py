@@ -13,7 +13,6 @@ Everything here runs on the hub or in whatever greenlet sends; nothing here swit
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic, perf_counter
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aemp_gevent.errors import FramingError, RemoteProtocolError, TlsError
 from aemp_gevent.limits import Limits
-from aemp_gevent.logs import Brief
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.tls_transport import TlsTransport
 from aemp_gevent.transport import Transport
@@ -66,6 +64,9 @@ class LinkOwner(Protocol):
 
     def requested(self, link: Link, message: list[Any]) -> None:
         """A packet for the node port came; ``message`` is without the port name."""
+
+    def dropped(self, link: Link, name: str, message: list[Any]) -> None:
+        """A packet came for a port that does not exist here; ``message`` is without the port name."""
 
     def begins(self, link: Link, packet: list[Any]) -> bool:
         """This is the first packet, and no ``after``; return whether it, and what follows, may be handled.
@@ -429,7 +430,7 @@ class Link:
                     if not target.state:
                         scheduler.enqueue(target)
                 elif name:
-                    scheduler.log_soon(logging.DEBUG, "dropped, there is no port %s%s: %s", prefix, name, Brief(packet))
+                    self.owner.dropped(self, name, packet)
                 else:
                     if not turn_ends:
                         turn_ends = perf_counter() + SLICE_SECONDS

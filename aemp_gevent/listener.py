@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket as std_socket
 import sys
@@ -13,6 +14,7 @@ from time import monotonic
 import gevent
 from gevent import socket
 
+from aemp_gevent.complaints import Complaints
 from aemp_gevent.errors import ListenError
 from aemp_gevent.folders import file_of, make_folder, new_socket_in, remove_dead, remove_own
 from aemp_gevent.forking import Helper, close_quietly, keep
@@ -67,6 +69,7 @@ class Listener:
         self._accepted = accepted
         self._pace = pace
         self._closed = False
+        self._complaints = Complaints(_log.log, f"connections to {endpoint}")
         try:
             if endpoint.is_folder:
                 endpoint = Endpoint("", 0, new_socket_in(endpoint.path))
@@ -121,13 +124,13 @@ class Listener:
             except OSError as error:
                 if self._closed:
                     return
-                _log.warning("cannot accept on %s: %s", self.endpoint, error)
+                self._complaints.warn("cannot accept on %s: %s", self.endpoint, error)
                 gevent.sleep(_RETRY_SECONDS)
                 continue
             try:
                 self._accepted(sock)
             except OSError as error:  # the stranger is gone before we looked at it
-                _log.debug("a connection to %s was gone at once: %s", self.endpoint, error)
+                self._complaints.log(logging.DEBUG, "a connection to %s was gone at once: %s", self.endpoint, error)
                 sock.close()
             delay = self._pace.delay(monotonic()) if self._pace is not None else 0.0
             if delay:

@@ -22,7 +22,6 @@ Loggers belong to the process, so what taps them is one for all nodes in it; lis
 from __future__ import annotations
 
 import logging
-import traceback
 from collections import deque
 from time import monotonic
 from typing import Any, Protocol
@@ -30,7 +29,7 @@ from typing import Any, Protocol
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent.errors import AempError
-from aemp_gevent.logs import LOGGERS
+from aemp_gevent.logs import LOGGERS, traceback_of
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.peer import Peer
@@ -244,7 +243,7 @@ def _text_of(record: logging.LogRecord) -> str:
     try:
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
-            text += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+            text += "\n" + (record.exc_text or traceback_of(record.exc_info[1]))
     except Exception as error:  # noqa: BLE001  # of the arguments' own code
         text = f"{quoted(record.msg)} (it cannot be formatted: {type(error).__name__})"
     if len(text) > MAX_TEXT:

@@ -11,6 +11,8 @@ How many lines a peer can cause is the concern of :mod:`aemp_gevent.complaints`.
 from __future__ import annotations
 
 import logging
+import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +26,9 @@ MAX_VALUE = 500
 
 MAX_LINES = 20_000
 """Characters of a value that has several lines."""
+
+_MAX_CHAIN = 100
+"""Exceptions that led to one another, which are looked at."""
 
 _MAX_TAG = 40
 """A text longer than this is data, and not a tag."""
@@ -86,7 +91,30 @@ class Log:
             shown = [arg if isinstance(arg, (int, float)) else _shown(arg) for arg in args]
             is_echo = any(isinstance(arg, Brief) and _holds_record(arg.message) for arg in args)
             extra = {"is_echo": True} if is_echo else None  # for who tells others of this node's log
-            self._logger.log(level, text, *shown, exc_info=exc_info, extra=extra, stacklevel=depth + 1)
+            self._hand_over(level, text, shown, exc_info, extra, depth + 2)
+
+    def _hand_over(
+        self,
+        level: int,
+        text: str,
+        args: list[Any],
+        error: BaseException | None,
+        extra: dict[str, bool] | None,
+        depth: int,
+    ) -> None:
+        """Do as ``logging.Logger.log``, but with a traceback's text that is ours."""
+        logger = self._logger
+        if error is None:
+            logger.log(level, text, *args, extra=extra, stacklevel=depth)
+            return
+        frame = sys._getframe(depth - 1)  # Logger.findCaller counts from elsewhere in Python 3.10
+        where, function = frame.f_code.co_filename, frame.f_code.co_name
+        exc_info = (type(error), error, error.__traceback__)
+        record = logger.makeRecord(
+            logger.name, level, where, frame.f_lineno, text, tuple(args), exc_info, function, extra
+        )
+        record.exc_text = traceback_of(error)  # formatters use this text if there is one
+        logger.handle(record)
 
     def debug(self, text: str, *args: object) -> None:
         """Log a line at this level."""
@@ -103,6 +131,33 @@ class Log:
     def error(self, text: str, *args: object, exc_info: BaseException | None = None) -> None:
         """Log a line at this level."""
         self.log(logging.ERROR, text, *args, exc_info=exc_info, depth=2)
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return an exception's traceback, cut, and so that no exception's own text begins a line.
+
+    What an exception says may be what a peer sent to the code that raised it.
+    """
+    text = "".join(traceback.format_exception(error)).rstrip("\n")
+    for each in _chain(error):
+        last = "".join(traceback.format_exception_only(each)).rstrip("\n")
+        if "\n" in last and last in text:
+            text = text.replace(last, last.replace("\n", "\n    "))
+    if len(text) > MAX_LINES:  # the first lines say where it began, the last what went wrong
+        text = f"{text[: MAX_LINES // 2]}\n[…]\n    {text[-MAX_LINES // 2 :]}"
+    return escaped(text, None, "\n")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an exception and those that led to it."""
+    found: list[BaseException] = []
+    due: list[BaseException | None] = [error]
+    while due and len(found) < _MAX_CHAIN:
+        each = due.pop()
+        if each is not None and not any(each is other for other in found):
+            found.append(each)
+            due += [each.__cause__, each.__context__]
+    return found
 
 
 def _shown(value: object) -> str:

@@ -116,7 +116,7 @@ class Stranger:
         self._network.changed()
         text, address = "connection with %s closed: %s", link.transport.peer_address
         if self._is_spare(link):
-            self._network.scheduler.log_soon(logging.DEBUG, text, address, why)
+            self._network.complaints.log(logging.DEBUG, text, address, why)
         else:
             self._network.stranger_failed(text, address, why)
         if self._attempt is not None:
@@ -141,6 +141,7 @@ class Stranger:
         return False
 
     def requested(self, link: Link, message: list[Any]) -> None: ...
+    def dropped(self, link: Link, name: str, message: list[Any]) -> None: ...
 
     def ended(self, link: Link) -> None: ...
 
@@ -171,6 +172,7 @@ class Leaver:
         return True
 
     def requested(self, link: Link, message: list[Any]) -> None: ...
+    def dropped(self, link: Link, name: str, message: list[Any]) -> None: ...
 
     def has_room(self, link: Link) -> None:
         self._network.changed()  # whatever was the last to leave: the link may be closed now
@@ -224,7 +226,8 @@ class Network:
         self._listeners: list[Listening] = []
         self.strangers: set[Link] = set()
         self._gate = Gate(settings.max_strangers, settings.max_strangers_per_address)
-        self._complaints = Complaints(scheduler.log_soon, "strangers")
+        self.complaints = Complaints(scheduler.log_soon, "strangers")
+        """What is logged about those who have not greeted."""
         self.refusals: Counter[str] = Counter()
         """How often others were refused something; see ``Node.refusals``."""
         self._closed = False
@@ -472,7 +475,7 @@ class Network:
 
     def stranger_failed(self, text: str, *args: object) -> None:
         """A connection is closed on which the other side had not proved itself: log that."""
-        self._complaints.warn(text, *args)
+        self.complaints.warn(text, *args)
 
     def forget_if_idle(self, peer: Peer) -> None:
         """Forget a peer that may be a stranger's invention."""

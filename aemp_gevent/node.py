@@ -637,7 +637,7 @@ class Node(DirectoryNode):
         return guard
 
     def _link_up(self, peer: Peer) -> None:
-        self._scheduler.log_soon(logging.INFO, "link to %s is up", peer.node)
+        peer.complaints.log(logging.INFO, "link to %s is up", peer.node)
         if self._embedded is not None:
             self._embedded.link_up(peer)
         self._tell((peer.node, True), NodeUp(peer.node, self._id))
@@ -802,9 +802,9 @@ class Node(DirectoryNode):
             self._embedded.handle(peer, request, args)
         elif self._etcd is not None and request == "g_slave":
             text = "node %s wants to have its directory here, but this node's is in etcd: give all the same 'directory'"
-            self._scheduler.log_soon(logging.WARNING, text, peer.node)
+            peer.complaints.warn(text, peer.node)
         else:
-            self._scheduler.log_soon(logging.DEBUG, "ignored %s of %s: the directory is elsewhere", request, peer.node)
+            peer.complaints.log(logging.DEBUG, "ignored %s of %s: the directory is elsewhere", request, peer.node)
 
     def function_for_peers(self, name: object) -> Handler:
         """Return the function of this name if peers may have it run here.

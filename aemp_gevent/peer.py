@@ -28,6 +28,7 @@ from aemp_gevent.flow import Handover, Room
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.limits import Limits
+from aemp_gevent.logs import Brief
 from aemp_gevent.port import Reason
 from aemp_gevent.remote import RemotePorts, Watchers, as_message
 from aemp_gevent.rules import PeerRule, rights_of
@@ -187,9 +188,9 @@ class Peer:
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._last_error = ""
-        self._log = host.scheduler.log_soon
         self.complaints = Complaints(host.scheduler.log_soon, node)
         """What is logged about it."""
+        self._log = self.complaints.log
 
     def _rights_with(self, host: Host, *speakers: str) -> PeerRule:
         """Return what the peer may do, of whom its master, if it has one, and others speak."""
@@ -506,6 +507,11 @@ class Peer:
 
     def _let_go(self) -> None:
         """Close what carried the link."""
+
+    def log_dropped(self, name: str, message: list[Any]) -> None:
+        """The peer sent a message to a port that does not exist here."""
+        text = "dropped, there is no port %s#%s: %s, sent by %s"
+        self._log(logging.DEBUG, text, self._host.node_id, name, Brief(message), self.node)
 
     def said_goodbye(self) -> None:
         """The peer shuts down in order."""

@@ -364,12 +364,21 @@ class Requests:
                 function = self.find_function(peer, name)
             except AempError as error:
                 if peer is None:
-                    self._hint(self._host.NODE(), name, str(error))
+                    self._hint(self._host.scheduler.log, self._host.NODE(), name, str(error))
                 else:
                     self._report(peer, name, error)
                     self._tell(peer, name, error, args)
-            else:
+                return
+            failure = None
+            try:
                 function(*args)
+            except Exception as error:
+                if peer is None:
+                    raise
+                failure = error
+            if failure is not None and peer is not None:
+                text = "exception in %s, which %s asked to be run"
+                peer.complaints.log(logging.ERROR, text, quoted(name), peer.node, exc_info=failure)
 
         self._host.scheduler.enqueue_job(CallJob(None, run, ()))
 
@@ -386,19 +395,19 @@ class Requests:
         """Hear that a request of this node was not done over there."""
         if peer is None or not (peer.greeting is not None and peer.greeting.is_ours):
             return
-        self._hint(peer.node, request, why[:_MAX_WHY])
+        self._hint(peer.complaints.log, peer.node, request, why[:_MAX_WHY])
         # Whoever waits for an answer to it is told now; nobody else's port is touched.
         port = self._host.find_port(reply.partition("#")[2])
         if port is not None and port.is_for_answer:
             text = f"{peer.node} refused the request {quoted(request)}: {why[:_MAX_WHY]}"
             self._host.scheduler.kill(port, (FAILED, text))
 
-    def _hint(self, node: str, request: Any, why: str) -> None:
+    def _hint(self, log: Callable[..., None], node: str, request: Any, why: str) -> None:
         level = logging.WARNING if self._host.hints.is_due("request", node, shorten(request)) else logging.DEBUG
         text = "node %s refused the request %s: %s%s. %s %s"
         advice = "A message to a node ID is a request to the node itself; the ID of a port has a '#'"
         known = nearest(request, filter(None, self._TABLE))
-        self._host.scheduler.log(level, text, node, quoted(request), why, known, advice, ONCE)
+        log(level, text, node, quoted(request), why, known, advice, ONCE)
 
     def find_function(self, peer: Peer | None, name: Any) -> Handler:
         """Return the function of this name if the peer may have it run here.

@@ -20,14 +20,12 @@ conversations of each link, and the openings that wait for one, are bounded.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 from aemp_gevent import ids
 from aemp_gevent.errors import AempError
-from aemp_gevent.logs import Brief
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Reason
 from aemp_gevent.quoting import quoted, worded
@@ -178,7 +176,7 @@ class Routes:
             if not target.state:
                 scheduler.enqueue(target)
         elif name:
-            scheduler.log_soon(logging.DEBUG, "dropped, there is no port %s here: %s", name, Brief(packet))
+            peer.log_dropped(name, packet)
         else:
             self._host.request(peer, packet)
 

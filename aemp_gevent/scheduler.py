@@ -67,6 +67,7 @@ from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent import forking
+from aemp_gevent.complaints import Complaints, Failures
 from aemp_gevent.errors import EndlessWaitError, PortKilled, WrongThread
 from aemp_gevent.handlers import is_done
 from aemp_gevent.logs import Brief, Log
@@ -180,6 +181,8 @@ class Scheduler:
         """The node whose ports these are, for code that is spawned on it and wants to know; nothing here does."""
         self.on_unmonitored_death: Callable[[str, Reason], None] = _ignore
         """Called when a port dies of something and nobody monitored it. Must not switch."""
+        self._failures = Failures(self.log)
+        self._complaints = Complaints(self.log, "discarded messages")
         self._pool: list[Runner] = []
         self._max_idle = MAX_IDLE_RUNNERS
         self._deaths: deque[Port] = deque()
@@ -665,7 +668,7 @@ class Scheduler:
         # Afterwards: a log handler may block, and a foreign Timeout strike there.
         if is_news:
             where = f"port {port.id}" if port else "a callback outside any port"
-            self.log(logging.ERROR, "exception in %s", where, exc_info=error)
+            self._failures.log(error, "exception in %s", where)
         if isinstance(error, (SystemExit, KeyboardInterrupt)):
             self.hub.handle_error(port, type(error), error, error.__traceback__)
 
@@ -720,7 +723,7 @@ class Scheduler:
     def discard(self, *message: Any) -> None:
         """Take a message that no handler matched: count it, and log it at debug level."""
         self.discarded += 1
-        self.log(logging.DEBUG, "discarded, no handler matches: %s", Brief(message))
+        self._complaints.log(logging.DEBUG, "discarded, no handler matches: %s", Brief(message))
 
 
 def describe(error: BaseException) -> str:

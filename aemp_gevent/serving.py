@@ -12,6 +12,7 @@ calls) is its death: the caller's side, :mod:`aemp_gevent.calling`, hears the re
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Sequence
 from time import monotonic
@@ -19,8 +20,8 @@ from typing import Any, NamedTuple, Protocol
 
 from greenlet import getcurrent
 
+from aemp_gevent.complaints import Complaints
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
-from aemp_gevent.logs import Log
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import Port
 from aemp_gevent.quantities import to_seconds
@@ -34,8 +35,6 @@ CYCLE = "call_cycle"
 
 MAX_TRACEBACK = 10_000
 """Characters of a traceback that travel, the last ones: the first frames are the library's."""
-
-_log = Log()
 
 
 class ReplyPort(str):
@@ -150,15 +149,16 @@ def time_left(reply: str | None = None) -> float | None:
 
 def server(host: Host, tag: object, function: Handler) -> Handler:
     """Return a handler that calls ``function``, and answers with what it returns or raises."""
+    complaints = Complaints(host.scheduler.log, f"the server of {quoted(tag)}")
 
     def serve(*rest: Any) -> None:
         reply = rest[-1] if rest else None
         if not isinstance(reply, ReplyPort) and not _is_port(host, reply):
             text = "dropped a message %s that is no call: its last element is no reply port; use call(), or rcv() here"
-            _log.warning(text, tag)
+            complaints.warn(text, tag)
             return
         if isinstance(reply, ReplyPort) and reply.deadline is not None and monotonic() >= reply.deadline:
-            _log.debug("skipped a call of %s: nobody waits for the answer any more", tag)
+            complaints.log(logging.DEBUG, "skipped a call of %s: nobody waits for the answer any more", tag)
             return
         greenlet = getcurrent()
         before = getattr(greenlet, "aemp_call", None)
@@ -173,7 +173,7 @@ def server(host: Host, tag: object, function: Handler) -> Handler:
         finally:
             greenlet.aemp_call = before  # type: ignore[attr-defined]
         if not isinstance(reply, ReplyPort):  # cal and syncal do not tell their callers
-            _log.error("exception in the server of %s", tag, exc_info=failure)
+            complaints.log(logging.ERROR, "exception in the server of %s", tag, exc_info=failure)
         fail(host, reply, failure)
 
     return serve

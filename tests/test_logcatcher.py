@@ -197,7 +197,7 @@ def test_listening_port_without_a_handler_makes_no_echo(make_node: MakeNode) -> 
     for _ in range(50):
         turns(5)
     settle(node)
-    assert node.scheduler.discarded == 3, "the answer, that this was discarded, and the record"
+    assert node.scheduler.discarded == 4, "the answer, the hint and the line that say so, and the record"
     node.kil(port)
     wait_until(lambda: not node.log_catcher.listeners)
 
@@ -212,8 +212,8 @@ def test_nodes_that_listen_to_each_other_make_no_echo(make_node: MakeNode) -> No
     for _ in range(50):
         assert one.syncal(10, two.NODE(), "time")
         assert two.syncal(10, one.NODE(), "time")
-    # To each the answer, that each of the two was discarded (the log is of this process), and the record.
-    assert (one.scheduler.discarded, two.scheduler.discarded) == (4, 4)
+    # To each the answer, two lines for each of the two that was discarded (the log is of this process), and the record.
+    assert (one.scheduler.discarded, two.scheduler.discarded) == (6, 6)
 
 
 def test_flood_is_cut_and_counted(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:

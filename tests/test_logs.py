@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,74 @@ def test_reason_of_a_lost_route_cannot_forge_a_line(make_node: MakeNode, caplog:
         assert slave.closed()
     assert any("forged line" in text for text in caplog.messages)
     assert [text for text in caplog.messages if not text.isprintable()] == []
+
+
+def fail_with(text: object) -> None:
+    """Be what a peer may spawn, and ask to be run."""
+    raise ValueError(f"cannot do {text}")
+
+
+def test_no_peer_can_flood_the_log(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, times = 10, 30
+    monkeypatch.setattr("aemp_gevent.complaints.MAX_LINES", most)
+    caplog.set_level(logging.DEBUG, "aemp_gevent")
+    node = make_node(allow_spawn=["tests.*"])
+    served = node.serve(node.port(), "fail", fail_with).partition("#")[2]
+    plain = node.port().partition("#")[2]
+    fail = "tests.test_logs.fail_with"
+    with RawPeer.dial(node, extras=(*OUR_PROVIDER, ("uniq", "once"))).shake() as peer:
+        for number in range(times):
+            peer.send(
+                ["", fail, "x"],
+                ["", fail],
+                ["", fail, {}, 1],
+                ["", "AnyEvent::MP::_spawn", f"spawned{number}", fail, "x"],
+                [served, "fail", "x", "127.0.0.1:9#reply"],
+                [served, "fail", "no call"],
+                [plain, "no handler"],
+                ["nobody", 1],
+                ["", "lookup"],
+                ["", "not_done", f"request{number}", "why", ""],
+            )
+        peer.send(["", "time", "127.0.0.1:9#done"])
+        while peer.packet()[0] != "done":
+            pass
+    for _ in range(times):
+        with RawPeer.dial(node, extras=(*OUR_PROVIDER, ("uniq", "once"))).shake() as peer:
+            peer.send(["", "refused", "x"])
+            assert peer.closed()
+    templates = Counter(record.msg for record in caplog.records)
+    assert templates["discarded, no handler matches: %s"] == most  # or nothing of this was logged at all
+    assert {text: count for text, count in templates.items() if count > most} == {}
+
+
+def test_traceback_cannot_begin_a_line_with_what_a_peer_sent(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        try:
+            fail_with("\x1b[2J\nCRITICAL forged inner")
+        except ValueError as inner:
+            raise KeyError("\nCRITICAL outer is quoted by Python") from inner
+    except KeyError as error:
+        Log().error("exception in %s", "x", exc_info=error)
+    [record] = caplog.records
+    assert (record.filename, record.funcName) == (
+        "test_logs.py",
+        "test_traceback_cannot_begin_a_line_with_what_a_peer_sent",
+    )
+    begins = {line[:8] for line in caplog.text.splitlines() if not line.startswith(" ")}
+    assert begins == {"ERROR   ", "Tracebac", "ValueErr", "", "The abov", "KeyError"}
+    assert "cannot do \\x1b[2J\n    CRITICAL forged inner\n" in caplog.text
+
+
+def test_long_traceback_is_cut_in_its_middle(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        fail_with("x" * 100_000)
+    except ValueError as error:
+        Log().error("exception in %s", "x", exc_info=error)
+    assert len(caplog.text) < 21_000
+    assert "in fail_with" in caplog.text
 
 
 # --- there is no other way --------------------------------------------------------------------

@@ -69,7 +69,7 @@ def test_settings_are_in_the_table_with_their_defaults(name: str, text: str) -> 
         ("requests of one peer handled in a row", "8 jobs", link.JOBS_AT_ONCE == 8),
         ("nodes remembered without a link", "1,000 beyond", network.IDLE_PEERS == 1000),
         ("nodes remembered without a link", "10,000 with", network.MAX_LOST_PEERS == 10_000),
-        ("warnings in the log", "100 a minute", complaints.MAX_LINES == 100),
+        ("lines in the log", "100 a minute", complaints.MAX_LINES == 100),
     ],
 )
 def test_other_limits_are_in_the_table_as_they_are(row: str, text: str, number: bool) -> None:
