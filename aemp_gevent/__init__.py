@@ -27,7 +27,6 @@ Importing this patches nothing and starts nothing.
 """
 
 import atexit
-import contextlib
 
 from aemp_gevent._version import __version__
 from aemp_gevent.attachment import Attachment
@@ -83,6 +82,7 @@ from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.matching import any_
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.node import Node, NodeGuard
+from aemp_gevent.node import shut_down_all as _shut_down_all
 from aemp_gevent.receive import get, get_cond, receive
 from aemp_gevent.rules import PeerRule
 from aemp_gevent.serving import time_left
@@ -94,11 +94,7 @@ default_node = Node()
 """The node that the module functions act on."""
 
 
-@atexit.register
-def _shut_down() -> None:
-    # Nothing to do for a node that was never initialised; nothing to be done for one of another thread.
-    with contextlib.suppress(WrongThread):
-        default_node.shutdown()
+atexit.register(_shut_down_all)
 
 
 NODE = default_node.NODE

@@ -42,7 +42,7 @@ class Forkable(Protocol):
         """Be a fresh one. Called in the child, in whatever greenlet forked; must not switch."""
 
 
-# Of the process, and not of a node, like the fork itself.
+# Of the process, and not of a node, like the fork itself. Its end is the other thing that all nodes hear of.
 _nodes: weakref.WeakSet[Any] = weakref.WeakSet()
 _kept: list[object] = []  # what the parent left in this process, for ever
 
@@ -50,6 +50,11 @@ _kept: list[object] = []  # what the parent left in this process, for ever
 def register(node: Forkable) -> None:
     """Have a node told of forks for as long as it lives."""
     _nodes.add(node)
+
+
+def nodes() -> list[Any]:
+    """Return the nodes of this process that are still referred to."""
+    return list(_nodes)
 
 
 def keep(*things: object) -> None:

@@ -616,8 +616,12 @@ class Network:
 
     def addresses(self) -> list[str]:
         """Return where this node listens: endpoints that others can dial, as far as it knows."""
-        endpoints = ids.endpoints(self.node_id) or [listener.endpoint for listener in self._listeners]
-        return list(map(str, self.reachable(endpoints)))
+        endpoints = ids.endpoints(self.node_id)
+        return list(map(str, self.reachable(endpoints))) if endpoints else self.bound_addresses()
+
+    def bound_addresses(self) -> list[str]:
+        """Return the endpoints that are bound, with real ports and addresses."""
+        return list(map(str, self.reachable(listener.endpoint for listener in self._listeners)))
 
     def reachable(self, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
         """Return endpoints that others can dial instead of those that stand for all interfaces: nobody's address."""

@@ -29,7 +29,7 @@ import zope.event
 from gevent.hub import Hub
 from greenlet import getcurrent
 
-from aemp_gevent import calls, ids, serving, spawning
+from aemp_gevent import calls, forking, ids, serving, spawning
 from aemp_gevent.callbacks import check_callable
 from aemp_gevent.carrier import Carrier
 from aemp_gevent.context import current_port
@@ -484,7 +484,7 @@ class Node(DirectoryNode):
         have heard everything that was sent before, and so do those that this node has of
         theirs. The node keeps its ports and its ID; it cannot be initialised again. Handlers and actors may
         go on sending to each other; ``snd``, ``port`` and the like raise ``NodeShutDownError`` everywhere else.
-        A program that ends does this with its default node by itself.
+        A program that ends does this by itself, with all nodes of the main thread at the same time.
 
         Args:
             timeout: Seconds; peers that have not taken everything by then are logged.
@@ -776,6 +776,20 @@ class Node(DirectoryNode):
         return {family: len(entries) for family, entries in self._directory.own.items()}
 
     @property
+    def is_on_sockets(self) -> bool:
+        """Whether this node has, or may make, connections over sockets. Not for users."""
+        return self._carrier is None and self._network is not None and not self._network.is_closed
+
+    def addresses(self) -> list[str]:
+        """Return where this node listens, as endpoints with the ports that the system chose.
+
+        What was bound as ``*:0`` is an address of this host for IPv4, one for IPv6, and the real port of both:
+        ``["192.0.2.7:41873", "[2001:db8::7]:41873"]``. Empty for private nodes and slaves, which listen nowhere.
+        Behind NAT these are not the addresses at which others reach the node: those its node ID says.
+        """
+        return [] if self._network is None else self._network.bound_addresses()
+
+    @property
     def network(self) -> Network | None:
         """The node's links; None while it is private. Not for users."""
         return self._network
@@ -887,6 +901,12 @@ class Node(DirectoryNode):
         """Create a port of this name for a peer, and run a function in it that the peer may call."""
         warn = _log.warning if peer is None else peer.complaints.warn
         self._spawn_here(name, function, args, lambda wanted: self._requests.find_function(peer, wanted), warn)
+
+
+def shut_down_all() -> None:
+    """Shut down all networked nodes of this native thread, at the same time: the program ends. Switches."""
+    due = [node for node in forking.nodes() if isinstance(node, Node) and node.is_here and node.is_on_sockets]
+    gevent.joinall([gevent.spawn(node.shutdown) for node in due])
 
 
 def _call_if_wanted(callbacks: dict[Any, Any], guard: NodeGuard, callback: Handler, args: Message) -> None:

@@ -558,6 +558,19 @@ def test_named_node_says_where_others_reach_it(
     assert not any(address.endswith(":0") for address in node._network.addresses())
 
 
+def test_node_says_which_ports_the_system_chose(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aemp_gevent.network, "own_addresses", lambda _others: ["192.0.2.7"])
+    node = make_node(None)
+    assert node.addresses() == []
+    node.configure(nodeid="192.0.2.17:4040", binds=["*:0", "127.0.0.1:0"], secret=SECRET)
+    ports = [listener.endpoint.port for listener in node._network._listeners]
+    assert all(ports)
+    assert node.addresses() == [f"192.0.2.7:{ports[0]}", f"127.0.0.1:{ports[1]}"]
+    with RawPeer.dial(f"127.0.0.1:{ports[0]}") as peer:
+        assert peer.greet().node == "192.0.2.17:4040"
+    assert make_node("slave/", make_node().NODE()).addresses() == []
+
+
 @pytest.mark.parametrize(
     ("settings", "is_warned"),
     [({}, True), ({"binds": ["0.0.0.0:0"]}, True), ({"binds": ["127.0.0.1:0"]}, False), ({"binds": []}, False)],

@@ -410,6 +410,29 @@ def test_end_of_a_program_is_a_shutdown(make_node: MakeNode, monkeypatch: pytest
     assert [number for number, _text in inbox.messages] == list(range(1000))
 
 
+def test_end_of_a_program_is_a_shutdown_of_all_its_nodes(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AEMP_SECRET", SECRET)
+    node = make_node()
+    body = f"""
+    nodes = [mp.Node() for _ in range(3)]
+    for node in nodes:
+        node.initialise_node("127.0.0.1:0")
+        node.reg(node.port(print), "p")
+        print(node.NODE(), flush=True)
+        node.syncal(10, {node.NODE()!r}, "time")
+    nodes[0].shutdown()
+    mp.syncal(10, {node.NODE()!r}, "time")
+"""
+    with process(PROGRAM.format(body=body)) as child:
+        names = [line_of(child) for _ in range(4)]
+        deaths = [Deaths() for _ in names]
+        for name, died in zip(names, deaths, strict=True):
+            node.mon(f"{name}#p", died)
+        reasons = [died.wait()[:2] for died in deaths]
+        assert child.wait(10) == 0
+    assert reasons == [("shutdown", name) for name in names]
+
+
 @pytest.mark.parametrize("call", ["mp.port(print)", "mp.initialise_node('127.0.0.1:0', secret='s')"])
 def test_program_whose_node_lives_in_another_thread_ends_in_silence(call: str) -> None:
     program = (
