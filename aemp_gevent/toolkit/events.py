@@ -5,16 +5,21 @@ from __future__ import annotations
 
 from gevent.event import Event
 
-from aemp_gevent import CallTimeout, default_node
+from aemp_gevent import default_node
 from aemp_gevent.local import LocalNode
+from aemp_gevent.quantities import Seconds
 from aemp_gevent.toolkit.lodgers import House, Lodger
-from aemp_gevent.toolkit.remotes import QUICK_SECONDS, Remote
+from aemp_gevent.toolkit.remotes import RemoteLinkable, is_poll
+
+_MESSAGES = {"set": "_set_for", "wait": "_wait_for"}
+_CALLS = {"clear": "clear", "is_set": "is_set"}
 
 
 class PortEvent(Event):
     """A ``gevent.event.Event`` with a port: code on this node uses it as ever, others by a :class:`RemoteEvent`.
 
-    ``snd(event.port, "set")`` sets it from anywhere, and does not wait.
+    ``snd(event.port, "set")`` sets it from anywhere, and does not wait. The port dies when
+    nothing refers to the event any more: keep it.
 
     Args:
         node: Where its port lives.
@@ -23,18 +28,16 @@ class PortEvent(Event):
     def __init__(self, *, node: LocalNode = default_node) -> None:
         super().__init__()
         self.node = node
-        self.port: str = node.port()
+        self._house = House(self, node, _MESSAGES, _CALLS)
+        self.port: str = self._house.port
         """Its port's ID, to be sent to others. ``str()`` of the event is the same."""
-        self._house = House(node, self.port)
-        node.rcv(self.port, "set", self._set_for, "wait", self._wait_for)
-        node.serve(self.port, clear=self.clear, is_set=self.is_set)
 
     def __str__(self) -> str:
         return self.port
 
     def close(self) -> None:
         """Let the port die: others get ``PortDied``. The event itself goes on here."""
-        self.node.kil(self.port)
+        self._house.close()
 
     def _set_for(self, reply: str | None = None) -> None:
         self.set()
@@ -43,16 +46,16 @@ class PortEvent(Event):
 
     def _wait_for(self, reply: str) -> None:
         if self.is_set():
-            self.node.snd(reply)
+            self.node.snd(reply, True)
         else:
-            lodger = Lodger(self._house, reply, lambda _true: self.node.snd(reply), lambda _true, _reason: None)
-            lodger.wait(self.wait)
+            Lodger(self._house, reply, lambda _true: self.node.snd(reply, True)).wait(self.wait)
 
 
-class RemoteEvent(Remote):
+class RemoteEvent(RemoteLinkable):
     """An event of another node, to be used as if it were a ``gevent.event.Event`` of this one.
 
-    Every method waits for an answer, and raises ``PortDied`` when the event is gone, or its node.
+    Every method but ``rawlink`` waits for an answer, and raises ``PortDied`` when the event is gone, or its node.
+    ``gevent.wait`` takes it with others; it counts as ready, too, when it is gone.
 
     Args:
         port: Of the :class:`PortEvent`.
@@ -61,23 +64,21 @@ class RemoteEvent(Remote):
 
     def set(self) -> None:
         """Set it; whoever waits goes on."""
-        self.node.call(self.port, "set", timeout=QUICK_SECONDS)
+        self._call("set")
 
     def clear(self) -> None:
         """Make it unset again."""
-        self.node.call(self.port, "clear", timeout=QUICK_SECONDS)
+        self._call("clear")
 
     def is_set(self) -> bool:
         """Return whether it is set."""
-        is_set: bool = self.node.call(self.port, "is_set", timeout=QUICK_SECONDS)
+        is_set: bool = self._call("is_set")
         return is_set
 
-    ready = is_set
+    ready = isSet = is_set  # noqa: N815  # gevent's names
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set; return whether that was within ``timeout`` seconds. None: for ever."""
-        try:
-            self.node.call(self.port, "wait", timeout=timeout)
-        except CallTimeout:
-            return False
-        return True
+    def wait(self, timeout: Seconds | None = None) -> bool:
+        """Wait until it is set; return whether that was within ``timeout`` seconds (None: forever, 0: is it set?)."""
+        if is_poll(timeout, "wait()"):
+            return self.is_set()
+        return self._wait_until(timeout, "wait") is not None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Lodgers: who wait here, for something of gevent's, on behalf of somebody who is elsewhere.
+"""Lodgers wait here, for one of gevent's objects, on behalf of a client that is elsewhere.
 
 A handler must not block for the sake of one client: those behind it may be the ones who
-would end the wait. So a client that has to wait gets a greenlet, its lodger, that waits
-in its place among the others, and sends on what it got.
+would end the wait. So a client that has to wait gets a lodger, which waits
+in its place among the others and sends on what it got.
 
 What was sent may not be taken: the client gave up, or died, while it was under way. Its
 port tells, by how it dies; then the lodger gives back what it had.
@@ -11,49 +11,91 @@ port tells, by how it dies; then the lodger gives back what it had.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import weakref
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
-
-from gevent import Greenlet
 
 from aemp_gevent.local import LocalNode
 from aemp_gevent.port import Reason
+from aemp_gevent.serving import fail, server
+from aemp_gevent.toolkit.lifetimes import end_with
+
+
+def _ignore(_thing: object, _reason: Reason) -> None:
+    """Give nothing back."""
 
 
 class Lodger:
-    """Somebody who waits here for a client.
+    """Waits here for one client.
 
     Args:
         house: Where it lodges.
-        client: The port whose death ends it.
+        reply: The port that gets the answer.
         give: Called with what it got, to send that to the client.
         client_died: Called with what it got, and the reason, when the client dies after that.
+        client: The port whose death ends it; None: ``reply``.
     """
 
     def __init__(
-        self, house: House, client: str, give: Callable[[Any], object], client_died: Callable[[Any, Reason], object]
+        self,
+        house: House,
+        reply: str,
+        give: Callable[[Any], object],
+        client_died: Callable[[Any, Reason], object] = _ignore,
+        *,
+        client: str | None = None,
     ) -> None:
         self._house = house
+        self._reply = reply
         self._give = give
         self._client_died = client_died
-        self._greenlet: Greenlet[..., Any] | None = None
+        self._stop: Callable[[], object] | None = None
         self._got: list[Any] = []
         self._is_over = False
         house.lodgers[self] = None
-        self._guard = house.node.monitor(client, self._end, None)
+        self._guard = house.node.monitor(reply if client is None else client, self._end, None)
 
     def wait(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function that blocks, in a greenlet; what it returns is what the client gets."""
-        self._greenlet = self._house.node.scheduler.start_greenlet(lambda: self.got(function(*args)))
+        greenlet = self._house.node.scheduler.start_greenlet(self._wait, function, *args)
+        self._stop = partial(greenlet.kill, block=False)
+
+    def _wait(self, function: Callable[..., Any], *args: Any) -> None:
+        try:
+            thing = function(*args)
+        except Exception as error:  # noqa: BLE001  # the client's answer
+            failure = error
+        else:
+            self.got(thing)
+            return
+        self.failed(failure)
+
+    def wait_elsewhere(self, stop: Callable[[], object]) -> None:
+        """Have :meth:`got` or :meth:`failed` called by others; ``stop`` is called if the client gives up before."""
+        self._stop = stop
 
     def got(self, thing: Any) -> None:
         """Send the client what it gets."""
-        self._greenlet = None
+        self._stop = None
         self._got.append(thing)
         if self._is_over:  # it ended in the very moment in which there was something to get
             self._client_died(thing, ("gone",))
-        else:
+            return
+        try:
             self._give(thing)
+            return
+        except Exception as error:  # noqa: BLE001  # it cannot travel: the client hears that, and it is gone
+            failure = error
+        self.failed(failure)
+
+    def failed(self, error: Exception) -> None:
+        """Let the client have an exception instead."""
+        self._stop = None
+        self._got.clear()
+        self.leave()
+        fail(self._house.node, self._reply, error)
 
     def _end(self, *reason: Any) -> None:
         self.leave()
@@ -61,26 +103,57 @@ class Lodger:
             self._client_died(self._got[0], reason)
 
     def leave(self) -> None:
-        """Wait no longer."""
+        """Stop waiting."""
         self._is_over = True
         self._guard.cancel()
         self._house.lodgers.pop(self, None)
-        if self._greenlet is not None:
-            self._greenlet.kill(block=False)
+        if self._stop is not None:
+            self._stop()
 
 
 class House:
-    """The lodgers of one port, who leave when it dies.
+    """The port of one of gevent's objects, and the lodgers that wait for it.
+
+    The lodgers leave when the port dies; the port dies when nothing refers to the object any more. Nothing that a
+    client sends ends the port.
 
     Args:
+        thing: The object. One handler that refers to it weakly serves all tags, as there may be many such objects.
         node: This node.
-        port: The port.
+        messages: The object's methods by the tags of messages, which are called with the rest of the message.
+        calls: The same for calls: what these methods return, or raise, is the answer.
     """
 
-    def __init__(self, node: LocalNode, port: str) -> None:
+    def __init__(self, thing: object, node: LocalNode, messages: Mapping[str, str], calls: Mapping[str, str]) -> None:
         self.node = node
         self.lodgers: dict[Lodger, None] = {}
-        node.monitor(port, self._close, None)
+        self._thing = weakref.ref(thing)
+        self._messages = messages
+        self._calls = calls
+        self.port: str = node.port(self._receive)
+        node.monitor(self.port, self._close, None)
+        end_with(thing, node, self.port)
+
+    def _receive(self, *message: Any) -> None:
+        thing = self._thing()
+        if thing is None:  # the port is about to die
+            return
+        tag = message[0] if message and isinstance(message[0], str) else ""
+        try:
+            if tag in self._messages:
+                getattr(thing, self._messages[tag])(*message[1:])
+            elif tag in self._calls:
+                server(self.node, tag, getattr(thing, self._calls[tag]))(*message[1:])
+            else:
+                self.node.scheduler.default(*message)
+            return
+        except Exception as error:  # noqa: BLE001  # too few elements, or a reply port that is none
+            failure = error
+        self.node.scheduler.log(logging.DEBUG, "dropped a message %r to %s", tag, self.port, exc_info=failure)
+
+    def close(self) -> None:
+        """Let the port die."""
+        self.node.kil(self.port)
 
     def _close(self, *_reason: Any) -> None:
         for lodger in list(self.lodgers):

@@ -19,7 +19,9 @@ from aemp_gevent import PortDied, RemoteError, default_node, ids, spawnable, spa
 from aemp_gevent.context import require_port
 from aemp_gevent.local import LocalNode
 from aemp_gevent.matching import tag_of
+from aemp_gevent.quantities import Seconds, to_count, to_seconds
 from aemp_gevent.serving import caller_of_call
+from aemp_gevent.toolkit.lifetimes import end_with
 
 WORKER = "aemp_gevent.toolkit.pool_worker"
 
@@ -63,20 +65,22 @@ class RemotePool(Pool):
         *,
         workers: int = 1,
         retries: int = 1,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         node: LocalNode = default_node,
     ) -> None:
         # Turn and turn about, so that the first few functions run on as many nodes.
         names = list(nodes)
-        self._workers = [_Worker(ids.node_of(name)) for _ in range(workers) for name in names]
+        count = to_count(workers, "RemotePool()", "workers")
+        self._workers = [_Worker(ids.node_of(name)) for _ in range(count) for name in names]
         if not self._workers:
             raise ValueError("RemotePool() needs nodes, and workers on them")
+        self._retries = to_count(retries, "RemotePool()", "retries", least=0)
+        self._timeout = to_seconds(timeout, "RemotePool()")
         super().__init__(len(self._workers))
         self.node = node
         self.port: str = node.port()
         """The workers live as long as this port does."""
-        self._retries = retries
-        self._timeout = timeout
+        end_with(self, node, self.port)
         self._idle = list(self._workers)
         self._shunned: dict[str, float] = {}
         self._waiting: list[Event] = []

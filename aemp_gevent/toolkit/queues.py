@@ -3,131 +3,255 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+import contextlib
+import logging
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from gevent import Greenlet
 from gevent.queue import Empty, Full, JoinableQueue
 
 from aemp_gevent import CallTimeout, default_node
 from aemp_gevent.local import LocalNode
 from aemp_gevent.port import Reason
-from aemp_gevent.serving import fail
+from aemp_gevent.quantities import Seconds
 from aemp_gevent.toolkit.lodgers import House, Lodger
-from aemp_gevent.toolkit.remotes import QUICK_SECONDS, Remote
+from aemp_gevent.toolkit.remotes import Remote, is_poll
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
-    _Queue = JoinableQueue[Any]
-else:  # Older gevents' cannot be subscripted; the one with join() is the only one in newer ones.
     _Queue = JoinableQueue
+else:  # the one with join() in all supported gevents; the older ones cannot be subscripted
+    _Queue = {T: JoinableQueue}
 
 
-class PortQueue(_Queue):
+_MESSAGES = {
+    "put": "_put_for",
+    "end": "_end_for",
+    "get": "_get_for",
+    "get_nowait": "_get_now_for",
+    "peek": "_peek_for",
+    "peek_nowait": "_peek_now_for",
+    "join": "_join_for",
+}
+_CALLS = {
+    "put_nowait": "_put_now_for",
+    "end_nowait": "_end_now_for",
+    "size": "_sizes",
+    "task_done": "task_done",
+    "shutdown": "shutdown",
+}
+
+
+class PortQueue(_Queue[T]):
     """A ``gevent.queue.Queue`` with a port: code on this node uses it as ever, others by messages.
 
-    ``snd(queue.port, "put", item)`` puts an item in, from anywhere, and does not wait. On
+    ``snd(queue.port, "put", item)`` puts an item in, from anywhere, and does not wait; while the queue is
+    full, such items wait beside it, in the order in which they came. On
     other nodes a :class:`RemoteQueue` of that port gets and puts.
 
     Items that other nodes get are safe: one that a getter was sent when it had just timed out, or
     died, goes back in, to the front. If the link breaks just then, an item may be gotten twice.
 
+    The port dies when nothing refers to the queue any more: keep it.
+
     Args:
         maxsize: Items it holds before ``put`` waits; None: any number.
         items: What it holds at first.
+        unfinished_tasks: How many of them :meth:`join` waits for; None: all.
         node: Where its port lives.
     """
 
-    def __init__(self, maxsize: int | None = None, items: Iterable[Any] = (), *, node: LocalNode = default_node):
-        super().__init__(maxsize, items)
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)
+
+    def __init__(
+        self,
+        maxsize: int | None = None,
+        items: Iterable[T] = (),
+        unfinished_tasks: int | None = None,
+        *,
+        node: LocalNode = default_node,
+    ) -> None:
+        super().__init__(maxsize, items, unfinished_tasks)
         self.node = node
-        self.port: str = node.port()
+        self._house = House(self, node, _MESSAGES, _CALLS)
+        self.port: str = self._house.port
         """Its port's ID, to be sent to others. ``str()`` of the queue is the same."""
-        self._house = House(node, self.port)
-        node.rcv(self.port, "put", self._put_for, "get", self._get_for, "get_nowait", self._get_now_for)
-        node.rcv(self.port, "join", self._join_for)
-        node.serve(
-            self.port,
-            put_nowait=self._offer,
-            end=lambda: self.put(StopIteration, block=False),
-            size=lambda: [self.qsize(), self.maxsize],
-            task_done=self.task_done,
-        )
+        self._line = _Line(self)
+        self._is_drained = False
 
     def __str__(self) -> str:
         return self.port
 
     def close(self) -> None:
         """Let the port die: others get ``PortDied``. The queue itself goes on here."""
-        self.node.kil(self.port)
+        self._house.close()
+
+    def copy(self) -> PortQueue[T]:
+        """Return a queue with the same items, and a port of its own."""
+        mine: Any = self  # its stubs confuse some checkers
+        return type(self)(self.maxsize, mine.queue, mine.unfinished_tasks, node=self.node)
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Have ``put`` raise ``ShutDown`` from now on, here and everywhere, and ``get`` when nothing is left.
+
+        Args:
+            immediate: Whether to drop what is in it, so that ``get`` raises at once.
+        """
+        self._is_drained = immediate
+        super().shutdown(immediate)
+
+    # --- what clients ask for ---
 
     def _put_for(self, item: Any, reply: str | None = None) -> None:
-        if reply is None:
-            if self.full():
-                self.node.scheduler.start_greenlet(self.put, item)
-            else:
-                self.put(item)
-            return
-        lodger = Lodger(self._house, reply, lambda _none: self.node.snd(reply), lambda _none, _reason: None)
-        if self.full():
-            lodger.wait(self.put, item)
-        else:
-            self.put(item)
-            lodger.got(None)
+        lodger = None if reply is None else Lodger(self._house, reply, lambda _none: self.node.snd(reply))
+        self._line.put(item, lodger)
 
-    def _offer(self, item: Any) -> bool:
+    def _end_for(self, reply: str | None = None) -> None:
+        self._put_for(StopIteration, reply)
+
+    def _put_now_for(self, item: Any) -> bool:
         try:
-            self.put_nowait(item)
+            if self._line.is_empty:
+                self.put_nowait(item)
+                return True
         except Full:
-            return False
-        return True
+            pass
+        return False
 
-    def _getter(self, reply: str) -> Lodger:
-        def give(item: Any) -> None:
-            try:
-                self.node.snd(reply, *(("end", None) if item is StopIteration else ("item", item)))
-            except Exception as error:  # noqa: BLE001  # it cannot travel: that is told, once, and it is gone
-                lodger.leave()
-                fail(self.node, reply, error)
-
-        def died(item: Any, reason: Reason) -> None:
-            if reason:
-                self.put(_Returned(item))
-
-        lodger = Lodger(self._house, reply, give, died)
-        return lodger
+    def _end_now_for(self) -> bool:
+        return self._put_now_for(StopIteration)
 
     def _get_for(self, reply: str) -> None:
-        lodger = self._getter(reply)
-        if self.empty():
-            lodger.wait(self.get)
-        else:
-            lodger.got(self.get())
+        self._give(reply, self.get)
 
     def _get_now_for(self, reply: str) -> None:
+        self._give(reply, self.get_nowait)
+
+    def _give(self, reply: str, get: Callable[[], Any]) -> None:
+        lodger = Lodger(self._house, reply, partial(self._send, reply), self._take_back)
         if self.empty():
-            self.node.snd(reply, "empty", None)
+            lodger.wait(get)
         else:
-            self._get_for(reply)
+            lodger.got(get())
+
+    def _send(self, reply: str, item: Any) -> None:
+        self.node.snd(reply, *(("end", None) if item is StopIteration else ("item", item)))
+
+    def _take_back(self, item: Any, reason: Reason) -> None:
+        """Put an item back that a client had been given, and did not take."""
+        if not reason:
+            return
+        if self._is_drained:
+            self.task_done()
+            return
+        # Not by put(): there is room for it, also after a shutdown, and it is no other task.
+        mine: Any = self
+        mine.queue.appendleft(item)
+        self.node.scheduler.hub.loop.run_callback(mine._unlock)
+
+    def _peek_for(self, reply: str) -> None:
+        Lodger(self._house, reply, partial(self._send, reply)).wait(self.peek)
+
+    def _peek_now_for(self, reply: str) -> None:
+        Lodger(self._house, reply, partial(self._send, reply)).wait(self.peek_nowait)
 
     def _join_for(self, reply: str) -> None:
-        lodger = Lodger(self._house, reply, lambda _none: self.node.snd(reply), lambda _none, _reason: None)
-        lodger.wait(self.join)
+        Lodger(self._house, reply, lambda _none: self.node.snd(reply, True)).wait(self.join)
 
-    def _put(self, item: Any) -> None:
-        if isinstance(item, _Returned):
-            items: Any = self.queue  # the stubs do not say what it is
-            items.appendleft(item.item)
-        else:
-            super()._put(item)  # type: ignore[misc]  # the stubs do not say what subclasses may use
+    def _sizes(self) -> list[Any]:
+        return [self.qsize(), self.maxsize, self.unfinished_tasks]
 
 
-class _Returned:
-    """An item that somebody had been given, and did not take."""
+class _GaveUp(BaseException):
+    """Whoever put the item does not want that any more."""
 
-    def __init__(self, item: Any) -> None:
+
+class _Turn:
+    """An item that waits for room."""
+
+    def __init__(self, item: Any, lodger: Lodger | None) -> None:
         self.item = item
+        self.lodger = lodger
 
 
-class RemoteQueue(Remote):
+class _Line:
+    """Puts items into a queue one after the other, and so in order, waiting for room in between.
+
+    Args:
+        queue: The queue.
+    """
+
+    def __init__(self, queue: PortQueue[Any]) -> None:
+        self._queue = weakref.ref(queue)  # it has the line
+        self._turns: deque[_Turn] = deque()
+        self._greenlet: Greenlet[..., Any] | None = None
+        self._putting: _Turn | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no item waits."""
+        return not self._turns
+
+    def put(self, item: Any, lodger: Lodger | None) -> None:
+        """Put an item in when it is its turn; its lodger, if it has one, hears of that."""
+        queue = self._queue()
+        if queue is None:
+            return
+        turn = _Turn(item, lodger)
+        if not self._turns and not queue.full():
+            self._put(queue, turn, block=False)
+            return
+        self._turns.append(turn)
+        if lodger is not None:
+            lodger.wait_elsewhere(partial(self._give_up, turn))
+        if self._greenlet is None:
+            self._greenlet = queue.node.scheduler.start_greenlet(self._work, queue)
+
+    def _put(self, queue: PortQueue[Any], turn: _Turn, *, block: bool = True) -> None:
+        try:
+            queue.put(turn.item, block)
+        except Exception as error:  # noqa: BLE001  # whoever put it hears that
+            failure = error
+        else:
+            if turn.lodger is not None:
+                turn.lodger.got(None)
+            return
+        if turn.lodger is not None:
+            turn.lodger.failed(failure)
+        else:
+            queue.node.scheduler.log(logging.DEBUG, "%s: dropped an item that was put: %r", queue.port, failure)
+
+    def _work(self, queue: PortQueue[Any]) -> None:
+        try:
+            while self._turns:
+                self._putting = self._turns[0]
+                with contextlib.suppress(_GaveUp):
+                    self._put(queue, self._putting)
+                self._putting = None
+                self._turns.popleft()
+        finally:
+            self._greenlet = None
+
+    def _give_up(self, turn: _Turn) -> None:
+        queue = self._queue()
+        if queue is not None:
+            queue.node.scheduler.hub.loop.run_callback(self._remove, turn)
+
+    def _remove(self, turn: _Turn) -> None:  # on the hub, where the greenlet does not run just now
+        if turn is self._putting and self._greenlet is not None:
+            self._greenlet.throw(_GaveUp)
+        elif turn in self._turns:
+            self._turns.remove(turn)
+
+
+class RemoteQueue(Remote, Generic[T]):
     """A queue of another node, to be used as if it were a ``gevent.queue.Queue`` of this one.
 
     Every method waits for an answer, and raises ``PortDied`` when the queue is gone, or its node.
@@ -137,63 +261,77 @@ class RemoteQueue(Remote):
         node: This node.
     """
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, item: T, block: bool = True, timeout: Seconds | None = None) -> None:
         """Put an item in; wait while the queue is full.
 
         Args:
             item: Anything that can travel, or ``StopIteration``, which ends loops over the queue.
             block: Whether to wait.
-            timeout: Seconds to wait; None: for ever. The item may be in the queue although the time was over.
+            timeout: Seconds to wait; None: forever, 0: as if it did not ``block``. The item may be in the
+                queue although the time was over.
 
         Raises:
             queue.Full: There was no room.
+            gevent.queue.ShutDown: The queue was shut down.
         """
-        if item is StopIteration:
-            self.node.call(self.port, "end", timeout=QUICK_SECONDS)
-        elif not block:
-            if not self.node.call(self.port, "put_nowait", item, timeout=QUICK_SECONDS):
-                raise Full
-        else:
-            try:
-                self.node.call(self.port, "put", item, timeout=timeout)
-            except CallTimeout:
-                raise Full from None
+        waits = block and not is_poll(timeout, "put()")
+        tag, args = ("end", ()) if item is StopIteration else ("put", (item,))
+        try:
+            if not waits:
+                is_in = self._call(tag + "_nowait", *args)
+            else:
+                self._wait(timeout, tag, *args)
+                is_in = True
+        except CallTimeout:
+            is_in = False
+        if not is_in:
+            raise Full
 
-    def put_nowait(self, item: Any) -> None:
+    def put_nowait(self, item: T) -> None:
         """Put an item in if there is room, else raise ``queue.Full``."""
         self.put(item, block=False)
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+    def get(self, block: bool = True, timeout: Seconds | None = None) -> T:
         """Take the next item out; wait while there is none.
 
         Args:
             block: Whether to wait.
-            timeout: Seconds to wait; None: for ever.
+            timeout: Seconds to wait; None: forever, 0: as if it did not ``block``.
 
         Raises:
             queue.Empty: There was none.
+            gevent.queue.ShutDown: There was none, and the queue was shut down.
         """
-        try:
-            if block:
-                kind, item = self.node.call(self.port, "get", timeout=timeout)
-            else:
-                kind, item = self.node.call(self.port, "get_nowait", timeout=QUICK_SECONDS)
-        except CallTimeout:
-            raise Empty from None
-        if kind == "empty":
-            raise Empty
-        return StopIteration if kind == "end" else item
+        return self._take("get", block, timeout)
 
-    def get_nowait(self) -> Any:
+    def get_nowait(self) -> T:
         """Take the next item out if there is one, else raise ``queue.Empty``."""
         return self.get(block=False)
 
-    def _size(self) -> Any:
-        return self.node.call(self.port, "size", timeout=QUICK_SECONDS)
+    def peek(self, block: bool = True, timeout: Seconds | None = None) -> T:
+        """Return the next item without taking it out; as :meth:`get` otherwise."""
+        return self._take("peek", block, timeout)
+
+    def peek_nowait(self) -> T:
+        """Return the next item if there is one, without taking it out, else raise ``queue.Empty``."""
+        return self.peek(block=False)
+
+    def _take(self, tag: str, block: bool, timeout: Seconds | None) -> T:
+        waits = block and not is_poll(timeout, tag + "()")
+        try:
+            kind, item = self._wait(timeout, tag) if waits else self._call(tag + "_nowait")
+        except CallTimeout:
+            raise Empty from None
+        taken: Any = StopIteration if kind == "end" else item
+        return taken  # type: ignore[no-any-return]
+
+    def _sizes(self) -> list[Any]:
+        sizes: list[Any] = self._call("size")
+        return sizes
 
     def qsize(self) -> int:
         """Return how many items are in it."""
-        size: int = self._size()[0]
+        size: int = self._sizes()[0]
         return size
 
     __len__ = qsize
@@ -207,26 +345,44 @@ class RemoteQueue(Remote):
 
     def full(self) -> bool:
         """Return whether ``put`` would wait."""
-        size, maxsize = self._size()
+        size, maxsize, _ = self._sizes()
         return maxsize is not None and size >= maxsize
+
+    @property
+    def maxsize(self) -> int | None:
+        """How many items it holds before ``put`` waits; None: any number. Asked over the network."""
+        maxsize: int | None = self._sizes()[1]
+        return maxsize
+
+    @property
+    def unfinished_tasks(self) -> int:
+        """How many items :meth:`join` waits for. Asked over the network."""
+        unfinished: int = self._sizes()[2]
+        return unfinished
 
     def task_done(self) -> None:
         """Say that an item that was taken out is done with, for those who :meth:`join`."""
-        self.node.call(self.port, "task_done", timeout=QUICK_SECONDS)
+        self._call("task_done")
 
-    def join(self, timeout: float | None = None) -> bool:
-        """Wait until every item was taken out and is done with; return whether that is so."""
-        try:
-            self.node.call(self.port, "join", timeout=timeout)
-        except CallTimeout:
-            return False
-        return True
+    def join(self, timeout: Seconds | None = None) -> bool:
+        """Wait until every item was taken out and is done with; return whether that was within ``timeout`` seconds."""
+        if is_poll(timeout, "join()"):
+            return not self.unfinished_tasks
+        return self._wait_until(timeout, "join") is not None
 
-    def __iter__(self) -> Iterator[Any]:
+    def shutdown(self, immediate: bool = False) -> None:
+        """Have ``put`` raise ``ShutDown`` from now on, here and everywhere, and ``get`` when nothing is left.
+
+        Args:
+            immediate: Whether to drop what is in it, so that ``get`` raises at once.
+        """
+        self._call("shutdown", immediate)
+
+    def __iter__(self) -> Iterator[T]:
         """Give item by item, until somebody puts ``StopIteration`` in."""
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> T:
         item = self.get()
         if item is StopIteration:
             raise StopIteration

@@ -3,11 +3,24 @@
 
 from __future__ import annotations
 
-from aemp_gevent import default_node
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from gevent import Timeout
+from gevent.queue import Empty, Full, ShutDown
+
+from aemp_gevent import CallTimeout, RemoteError, default_node
 from aemp_gevent.local import LocalNode
+from aemp_gevent.monitors import Monitor
+from aemp_gevent.quantities import Seconds, to_seconds
 
 QUICK_SECONDS = 30
 """How long calls may take that never wait for anything."""
+
+_OF_GEVENT: dict[str, type[Exception]] = {kind.__name__: kind for kind in (Empty, Full, ShutDown, ValueError)}
+"""What gevent's own objects raise: raised over there, it is raised here as the same."""
 
 
 class Remote:
@@ -21,6 +34,101 @@ class Remote:
     def __init__(self, port: object, *, node: LocalNode = default_node) -> None:
         self.port = str(port)
         self.node = node
+        self._kept = port  # the object itself, if it is here and was given
 
     def __str__(self) -> str:
         return self.port
+
+    def _call(self, tag: str, *args: Any, timeout: float | None = QUICK_SECONDS) -> Any:
+        """Make a call; raise what gevent's object over there raised."""
+        try:
+            return self.node.call(self.port, tag, *args, timeout=timeout)
+        except RemoteError as error:
+            name, _, text = error.error.partition(": ")
+            kind = _OF_GEVENT.get(name)
+            if kind is None:
+                raise
+            raise (kind(text) if text else kind()) from None
+
+    def _wait(self, timeout: Seconds | None, tag: str, *args: Any) -> Any:
+        """Make a call that waits over there.
+
+        Raises:
+            CallTimeout: After so many seconds.
+            Timeout: The ``gevent.Timeout`` given was due; or what that says to raise.
+        """
+        if isinstance(timeout, Timeout):
+            to_seconds(timeout, tag)
+            timer = Timeout.start_new(timeout)  # unless it was started already
+            try:
+                return self._call(tag, *args, timeout=None)
+            finally:
+                timer.close()
+        return self._call(tag, *args, timeout=to_seconds(timeout, tag))
+
+    def _wait_until(self, timeout: Seconds | None, tag: str, *args: Any) -> Any:
+        """Do the same, but return None when the time is over."""
+        try:
+            return self._wait(timeout, tag, *args)
+        except CallTimeout:
+            return None
+        except Timeout as late:
+            if late is not timeout:
+                raise
+            return None
+
+
+def is_poll(timeout: Seconds | None, call: str) -> bool:
+    """Return whether a time allows no waiting: what is there is taken, as gevent does.
+
+    Raises:
+        TypeError, ValueError: It is not a time.
+    """
+    return not isinstance(timeout, Timeout) and to_seconds(timeout, call) == 0
+
+
+class RemoteLinkable(Remote):
+    """A remote form that ``gevent.wait`` and ``iwait`` take, as they take gevent's own."""
+
+    def __init__(self, port: object, *, node: LocalNode = default_node) -> None:
+        super().__init__(port, node=node)
+        self._links: list[Callable[[Any], object]] = []
+        self._reply: str | None = None
+        self._guard: Monitor | None = None
+
+    def rawlink(self, callback: Callable[[Any], object]) -> None:
+        """Have a function called once with this object, on the hub, when it is ready over there, or gone."""
+        if not callable(callback):
+            raise TypeError(f"rawlink(): {callback!r} cannot be called")
+        self._links.append(callback)
+        if self._reply is None:
+            self._guard = self.node.monitor(self.port, self._ready, None)
+            self._reply = self.node.port(self._ready)
+            self.node.snd(self.port, "wait", self._reply)
+
+    def unlink(self, callback: Callable[[Any], object]) -> None:
+        """Forget a function given to :meth:`rawlink`, if it was not called yet."""
+        with contextlib.suppress(ValueError):
+            self._links.remove(callback)
+        if not self._links:
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._guard is not None:
+            self._guard.cancel()
+            self._guard = None
+        if self._reply is not None:
+            self.node.kil(self._reply)
+            self._reply = None
+
+    def _ready(self, *_answer: Any) -> None:
+        self._forget()
+        self.node.scheduler.hub.loop.run_callback(self._call_links)
+
+    def _call_links(self) -> None:  # on the hub
+        links, self._links = self._links, []
+        for link in links:
+            try:
+                link(self)
+            except BaseException:  # noqa: BLE001  # as gevent does
+                self.node.scheduler.hub.handle_error((link, self), *sys.exc_info())

@@ -13,17 +13,22 @@ from typing import Any, NamedTuple
 
 from gevent.lock import Semaphore
 
-from aemp_gevent import SELF, CallTimeout, default_node
+from aemp_gevent import SELF, default_node
 from aemp_gevent.local import LocalNode
 from aemp_gevent.monitors import Monitor
+from aemp_gevent.quantities import Seconds
 from aemp_gevent.toolkit.lodgers import House, Lodger
-from aemp_gevent.toolkit.remotes import QUICK_SECONDS, Remote
+from aemp_gevent.toolkit.remotes import RemoteLinkable, is_poll
+
+_MESSAGES = {"acquire": "_acquire_for", "acquire_nowait": "_acquire_now_for", "wait": "_wait_for"}
+_CALLS = {"counter": "_count"}
 
 
 class PortSemaphore(Semaphore):
     """A ``gevent.lock.Semaphore`` with a port: code on this node uses it as ever, others by a :class:`RemoteSemaphore`.
 
     Only what was acquired by a :class:`RemoteSemaphore` (here or elsewhere) is released by a death.
+    The port dies when nothing refers to the semaphore any more: keep it.
 
     Args:
         value: How many may hold it at once.
@@ -33,21 +38,28 @@ class PortSemaphore(Semaphore):
     def __init__(self, value: int = 1, *, node: LocalNode = default_node) -> None:
         super().__init__(value)
         self.node = node
-        self.port: str = node.port()
+        self._house = House(self, node, _MESSAGES, _CALLS)
+        self.port: str = self._house.port
         """Its port's ID, to be sent to others. ``str()`` of the semaphore is the same."""
-        self._house = House(node, self.port)
-        node.rcv(self.port, "acquire", self._acquire_for, "acquire_nowait", self._acquire_now_for)
-        node.serve(self.port, counter=lambda: self.counter)
 
     def __str__(self) -> str:
         return self.port
 
     def close(self) -> None:
         """Let the port die: others get ``PortDied``. The semaphore itself goes on here."""
-        self.node.kil(self.port)
+        self._house.close()
+
+    def _count(self) -> int:
+        return self.counter
 
     def _lodger(self, lease: str, reply: str) -> Lodger:
-        return Lodger(self._house, lease, lambda _true: self.node.snd(reply, 1), lambda _true, _reason: self.release())
+        return Lodger(
+            self._house,
+            reply,
+            lambda _true: self.node.snd(reply, 1),
+            lambda _true, _reason: self.release(),
+            client=lease,
+        )
 
     def _acquire_for(self, lease: str, reply: str) -> None:
         if self.locked():
@@ -61,6 +73,12 @@ class PortSemaphore(Semaphore):
         else:
             self._acquire_for(lease, reply)
 
+    def _wait_for(self, reply: str) -> None:
+        if self.locked():
+            Lodger(self._house, reply, lambda counter: self.node.snd(reply, counter)).wait(self.wait)
+        else:
+            self.node.snd(reply, self.counter)
+
 
 class _Lease(NamedTuple):
     """One acquisition."""
@@ -71,11 +89,12 @@ class _Lease(NamedTuple):
     guard: Monitor | None
 
 
-class RemoteSemaphore(Remote):
+class RemoteSemaphore(RemoteLinkable):
     """A semaphore of another node, or of this one, to be used as if it were a ``gevent.lock.Semaphore``.
 
     What a port acquired is released when that port dies, if it was not before; what was
     acquired outside any port, when this process ends. Give greenlets a port with ``attach``.
+    ``gevent.wait`` takes it with others: it is ready when it can be acquired, or is gone.
 
     Args:
         port: Of the :class:`PortSemaphore`.
@@ -86,12 +105,12 @@ class RemoteSemaphore(Remote):
         super().__init__(port, node=node)
         self._leases: list[_Lease] = []
 
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+    def acquire(self, blocking: bool = True, timeout: Seconds | None = None) -> bool:
         """Acquire it; wait while others hold it.
 
         Args:
             blocking: Whether to wait.
-            timeout: Seconds to wait; None: for ever.
+            timeout: Seconds to wait; None: forever, 0: as if it were not ``blocking``.
 
         Returns:
             Whether it is held now.
@@ -99,15 +118,15 @@ class RemoteSemaphore(Remote):
         Raises:
             PortDied: The semaphore is gone, or its node.
         """
+        waits = blocking and not is_poll(timeout, "acquire()")
         lease = self.node.port()
         is_held = False
         try:
-            if blocking:
-                is_held = self.node.call(self.port, "acquire", lease, timeout=timeout) == 1
+            if waits:
+                # If it is granted just when the time is over, the lease's death is its release.
+                is_held = self._wait_until(timeout, "acquire", lease) == 1
             else:
-                is_held = self.node.call(self.port, "acquire_nowait", lease, timeout=QUICK_SECONDS) == 1
-        except CallTimeout:
-            pass  # if it was granted just now, the lease's death is its release
+                is_held = self._call("acquire_nowait", lease) == 1
         finally:
             if not is_held:
                 self.node.kil(lease)
@@ -141,8 +160,18 @@ class RemoteSemaphore(Remote):
     @property
     def counter(self) -> int:
         """How many more can hold it now; asked over the network."""
-        counter: int = self.node.call(self.port, "counter", timeout=QUICK_SECONDS)
+        counter: int = self._call("counter")
         return counter
+
+    def ready(self) -> bool:
+        """Return whether it can be acquired."""
+        return self.counter > 0
+
+    def wait(self, timeout: Seconds | None = None) -> int:
+        """Wait until it can be acquired, at most ``timeout`` seconds; return how often it could be then."""
+        if is_poll(timeout, "wait()"):
+            return self.counter
+        return self._wait_until(timeout, "wait") or 0
 
     def locked(self) -> bool:
         """Return whether ``acquire`` would wait."""

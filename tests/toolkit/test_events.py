@@ -78,3 +78,56 @@ def test_who_gave_up_waits_no_more(nodes, event, remote):
     gevent.killall(waiters)
     wait_until(lambda: not event._house.lodgers)
     wait_until(lambda: tables(*nodes) == before)
+
+
+def test_no_time_is_a_look(event, remote):
+    assert remote.wait(timeout=0) is event.wait(timeout=0) is False
+    event.set()
+    assert remote.wait(timeout=0) is event.wait(timeout=0) is True
+
+
+def test_a_timeout_of_gevents_ends_a_wait_and_one_of_somebody_else_passes(event, remote):
+    assert remote.wait(timeout=gevent.Timeout(0.02)) is False
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.02):
+        remote.wait(timeout=gevent.Timeout(WAIT))
+    with pytest.raises(LookupError):
+        remote.wait(timeout=gevent.Timeout(0.02, LookupError))
+
+
+def test_gevent_waits_for_it_with_others(nodes, event, remote):
+    other, never = RemoteEvent(event, node=nodes[1]), Event()
+    remote.is_set()
+    before = settled_tables(*nodes)
+    assert gevent.wait([remote, never], timeout=0.02) == []
+    wait_until(lambda: tables(*nodes) == before)
+    waiter = gevent.spawn(gevent.wait, [remote, never, other], timeout=WAIT, count=2)
+    wait_until(lambda: len(event._house.lodgers) == 2)
+    event.set()
+    assert set(waiter.get(timeout=WAIT)) == {remote, other}
+    assert gevent.wait([remote], timeout=WAIT) == [remote], "it is set already"
+    wait_until(lambda: tables(*nodes) == before)
+
+
+def test_gevent_waits_for_it_until_it_is_gone(nodes, event, remote):
+    waiter = gevent.spawn(gevent.wait, [remote], timeout=WAIT)
+    wait_until(lambda: event._house.lodgers)
+    event.close()
+    assert waiter.get(timeout=WAIT) == [remote]
+    with pytest.raises(PortDied):
+        remote.wait()
+
+
+def test_a_link_that_raises_hurts_no_other(event, remote, monkeypatch):
+    errors: list[object] = []
+    monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda *error: errors.append(error[1]))
+    called: list[object] = []
+    remote.rawlink(lambda _event: 1 / 0)
+    remote.rawlink(called.append)
+    remote.rawlink(errors.append)
+    remote.unlink(errors.append)
+    remote.unlink(print)
+    event.set()
+    wait_until(lambda: called)
+    assert (called, errors) == ([remote], [ZeroDivisionError])
+    with pytest.raises(TypeError, match="cannot be called"):
+        remote.rawlink(None)

@@ -6,11 +6,12 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import gevent
 import pytest
-from gevent.queue import Empty, Full, Queue
+from gevent.queue import Empty, Full, Queue, ShutDown
 
 from aemp_gevent.errors import PortDied, RemoteError
 from aemp_gevent.node import Node
@@ -109,6 +110,177 @@ class TestAsAQueue:
         pair[side].task_done()
         joiner.get(timeout=WAIT)
         assert pair[side].join(timeout=WAIT) is not False
+
+    def test_no_time_is_a_look_and_what_is_there_is_taken(self, nodes, side):
+        queue = both(nodes, 2, [1])[side]
+        assert queue.join(timeout=0) is False
+        assert queue.put(2, timeout=0) is None
+        with pytest.raises(Full):
+            queue.put(3, timeout=0)
+        assert [queue.peek(timeout=0), queue.get(timeout=0), queue.get(timeout=0)] == [1, 1, 2]
+        for method in (queue.get, queue.peek):
+            with pytest.raises(Empty):
+                method(timeout=0)
+        queue.task_done()
+        queue.task_done()
+        assert queue.join(timeout=0) is True
+        with pytest.raises(ValueError, match="called too many times"):
+            queue.task_done()
+
+    def test_a_timeout_of_gevents_is_raised_itself(self, nodes, side):
+        queue = both(nodes, 1)[side]
+        mine = gevent.Timeout(0.02)
+        with pytest.raises(gevent.Timeout) as raised:
+            queue.get(timeout=mine)
+        assert raised.value is mine
+        with pytest.raises(LookupError, match="late"):
+            queue.get(timeout=gevent.Timeout(0.02, LookupError("late")))
+        queue.put(1, timeout=gevent.Timeout(WAIT))
+        with pytest.raises(gevent.Timeout), gevent.Timeout(0.02):  # somebody else's
+            queue.put(2, timeout=gevent.Timeout(WAIT))
+        assert queue.join(timeout=gevent.Timeout(0.02)) is False
+        assert queue.get(timeout=gevent.Timeout(WAIT)) == 1
+
+    def test_looking_at_the_next_item_leaves_it_there(self, nodes, side):
+        pair = both(nodes, 3)
+        with pytest.raises(Empty):
+            pair[side].peek(timeout=0.01)
+        looking = gevent.spawn(pair[side].peek, timeout=WAIT)
+        gevent.sleep(0.01)
+        pair[1 - side].put(1)
+        assert looking.get(timeout=WAIT) == pair[side].peek_nowait() == 1
+        assert (pair[side].qsize(), pair[side].unfinished_tasks, pair[side].maxsize) == (1, 1, 3)
+
+    def test_after_its_shutdown_the_rest_can_be_taken_and_nothing_put(self, nodes, side):
+        pair = both(nodes, 2, [1, 2])
+        putter = gevent.spawn(pytest.raises, ShutDown, pair[side].put, 3)
+        gevent.sleep(0.01)
+        pair[1 - side].shutdown()
+        putter.get(timeout=WAIT)
+        with pytest.raises(ShutDown):
+            pair[side].put(4)
+        with pytest.raises(ShutDown):
+            pair[side].put_nowait(4)
+        assert [pair[side].get(), pair[side].get_nowait()] == [1, 2]
+        for arguments in ({}, {"block": False}, {"timeout": 0}, {"timeout": WAIT}):
+            with pytest.raises(ShutDown):
+                pair[side].get(**arguments)
+        assert nodes[0].find(pair[0].port), "its port died of that"
+
+    @pytest.mark.parametrize("immediate", [False, True])
+    def test_its_shutdown_reaches_those_who_wait(self, nodes, side, immediate):
+        pair = both(nodes)
+        waiting = [gevent.spawn(pytest.raises, ShutDown, pair[side].get) for _ in range(3)]
+        wait_until(lambda: "getters[3]" in repr(pair[0]))
+        pair[1 - side].shutdown(immediate)
+        gevent.joinall(waiting, timeout=WAIT, raise_error=True)
+
+    def test_an_immediate_shutdown_drops_the_rest(self, nodes, side):
+        pair = both(nodes, None, [1, 2])
+        pair[1 - side].shutdown(immediate=True)
+        with pytest.raises(ShutDown):
+            pair[side].get()
+        assert pair[side].join(timeout=WAIT) is True
+
+    def test_the_end_waits_for_room_as_items_do(self, nodes, side):
+        pair = both(nodes, 1, [1])
+        with pytest.raises(Full):
+            pair[side].put(StopIteration, timeout=0.01)
+        ending = gevent.spawn(pair[side].put, StopIteration)
+        assert list(pair[1 - side]) == [1]
+        ending.get(timeout=WAIT)
+
+
+def test_what_one_sender_puts_comes_out_in_order_however_full_the_queue(nodes):
+    queue, remote = both(nodes, 1)
+    for number in range(100):
+        nodes[1].snd(queue.port, "put", number)
+    putting = gevent.spawn(lambda: [remote.put(number) for number in range(100, 120)])
+    got = []
+    while len(got) < 120:
+        got.append(queue.get(timeout=WAIT))
+        if len(got) % 7:  # others get a look in between, or several items do
+            gevent.sleep(0)
+    assert got == list(range(120))
+    putting.get(timeout=WAIT)
+
+
+def test_who_gave_up_putting_leaves_the_line_and_the_others_keep_their_order(nodes):
+    queue, remote = both(nodes, 1, ["first"])
+    settled_tables(*nodes)
+    putters = []
+    for number in range(6):
+        putters.append(gevent.spawn(remote.put, number))
+        wait_until(lambda: len(queue._line._turns) == len(putters))
+    for number in (0, 3, 1):  # the one whose turn it is, one in the middle, and the one whose turn it is then
+        putters[number].kill()
+        wait_until(lambda: len(queue._line._turns) == 6 - sum(putter.ready() for putter in putters))
+    with pytest.raises(Full):
+        remote.put("no", timeout=0)
+    assert [queue.get(timeout=WAIT) for _ in range(4)] == ["first", 2, 4, 5]
+    gevent.joinall(putters, timeout=WAIT)
+    assert queue.empty()
+
+
+def test_an_item_that_was_not_taken_can_still_be_after_a_shutdown(nodes):
+    queue, remote = both(nodes, None, [1, 2])
+    reply = nodes[1].port()
+    nodes[1].snd(queue.port, "get", reply)
+    wait_until(lambda: queue.qsize() == 1)
+    queue.shutdown()
+    nodes[1].kil(reply, "gave up")
+    wait_until(lambda: queue.qsize() == 2)
+    assert [remote.get(), queue.get()] == [1, 2]
+    queue.task_done()
+    queue.task_done()
+    assert queue.join(timeout=0)
+
+
+def test_no_message_ends_its_port(nodes):
+    queue, remote = both(nodes)
+    bad = [
+        ("put",),
+        ("put", 1, 5),
+        ("put", 1, "x#y", 3),
+        ("get",),
+        ("get", 5),
+        ("join", {}),
+        ("size",),
+        (),
+        ([],),
+        ("hm",),
+    ]
+    for message in bad:
+        nodes[1].snd(queue.port, *message)
+        remote.qsize()
+
+
+@pytest.mark.parametrize("call", ["get", "put", "join"])
+def test_what_is_no_time_is_refused_before_anything_is_sent(nodes, call):
+    queue, remote = both(nodes)
+    remote.qsize()
+    before = settled_tables(*nodes)
+    for timeout in (float("nan"), "3", True, gevent.Timeout(float("nan"))):
+        with pytest.raises((TypeError, ValueError), match=call):
+            getattr(remote, call)(*[1] * (call == "put"), timeout=timeout)
+    assert tables(*nodes) == before
+    assert queue.empty()
+    assert remote.join(timeout=timedelta(seconds=WAIT))
+
+
+def test_a_copy_has_a_port_of_its_own(make_node):
+    queue = PortQueue(3, [1, 2], node=make_node(None))
+    queue.task_done()
+    copy = queue.copy()
+    assert (copy.maxsize, list(copy.queue), copy.unfinished_tasks) == (3, [1, 2], 1)
+    assert copy.node is queue.node
+    assert copy.port != queue.port
+
+
+def test_types_of_items_can_be_given():
+    numbers: PortQueue[int] = PortQueue[int](items=[1])
+    remote: RemoteQueue[int] = RemoteQueue[int](numbers)
+    assert remote.get() == 1
 
 
 def test_a_message_beyond_maxsize_waits_for_room(nodes):

@@ -180,3 +180,42 @@ def test_none_is_lost_however_those_who_acquire_give_up(nodes, semaphore, remote
     wait_until(lambda: semaphore.counter == 2, show=lambda: semaphore.counter)
     wait_until(lambda: tables(*nodes) == before, show=lambda: (tables(*nodes), before))
     assert most <= 2
+
+
+def test_no_time_is_a_look_and_what_is_free_is_taken(semaphore, remote):
+    assert remote.acquire(timeout=0) is True
+    assert remote.wait(timeout=0) == 1
+    assert semaphore.acquire(timeout=0) is True
+    assert remote.acquire(timeout=0) is False
+    assert (remote.wait(timeout=0), remote.ready()) == (0, False)
+    remote.release()
+    assert remote.wait(timeout=WAIT) == 1
+
+
+def test_a_timeout_of_gevents_ends_a_wait_and_one_of_somebody_else_passes(nodes, semaphore, remote):
+    remote.locked()
+    semaphore.acquire()
+    semaphore.acquire()
+    before = settled_tables(*nodes)
+    assert remote.acquire(timeout=gevent.Timeout(0.02)) is False
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.02):
+        remote.acquire(timeout=gevent.Timeout(WAIT))
+    with pytest.raises(LookupError):
+        remote.acquire(timeout=gevent.Timeout(0.02, LookupError))
+    for timeout in (float("nan"), "3"):
+        with pytest.raises((TypeError, ValueError), match="acquire"):
+            remote.acquire(timeout=timeout)
+    wait_until(lambda: tables(*nodes) == before)
+
+
+def test_gevent_waits_until_it_can_be_acquired(nodes, semaphore, remote):
+    assert gevent.wait([remote], timeout=WAIT) == [remote]
+    before = settled_tables(*nodes)
+    semaphore.acquire()
+    semaphore.acquire()
+    waiter = gevent.spawn(gevent.wait, [remote], timeout=WAIT)
+    wait_until(lambda: semaphore._house.lodgers)
+    semaphore.release()
+    assert waiter.get(timeout=WAIT) == [remote]
+    assert semaphore.counter == 1, "it took nothing"
+    wait_until(lambda: tables(*nodes) == before)

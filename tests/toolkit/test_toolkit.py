@@ -1,13 +1,39 @@
 # SPDX-License-Identifier: MIT
 """What users may import from the toolkit: it exists, is listed, and is documented."""
 
+from __future__ import annotations
+
+import gc
 import inspect
 import subprocess
 import sys
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import gevent
 import pytest
 
 from aemp_gevent import toolkit
+from aemp_gevent.errors import PortDied
+from aemp_gevent.toolkit import PortEvent, PortQueue, PortSemaphore, RemoteEvent, RemotePool, RemoteQueue
+from tests.helpers import wait_until
+from tests.native import threading
+from tests.networking import WAIT, MakeNode, node_factory
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+THINGS: list[Callable[..., Any]] = [
+    PortQueue,
+    PortEvent,
+    PortSemaphore,
+    lambda node: RemotePool([node.NODE()], node=node),
+]
 
 
 def test_all_lists_what_the_package_exports_and_nothing_else():
@@ -34,3 +60,61 @@ assert _get_hub() is None, "a hub was made"
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("make", THINGS, ids=["queue", "event", "semaphore", "pool"])
+def test_what_nobody_refers_to_is_gone_at_once_and_its_port_soon(make_node, make):
+    node = make_node(None)
+    reasons: list[Any] = []
+    thing = make(node=node)
+    node.mon(thing.port, lambda *reason: reasons.append(reason))
+    reference, port = weakref.ref(thing), thing.port
+    gc.disable()
+    try:
+        del thing
+        assert reference() is None, "only the garbage collector finds it"
+    finally:
+        gc.enable()
+    wait_until(lambda: reasons)
+    assert node.find(port) is None
+    assert reasons[0][0] == "unreferenced"
+    assert "nothing refers to the" in reasons[0][1]
+
+
+def test_who_asks_for_what_is_gone_hears_why_at_once(make_node):
+    owner, user = make_node(), make_node()
+    queue = PortQueue(node=owner)
+    remote = RemoteQueue(queue.port, node=user)
+    assert remote.empty()
+    del queue
+    for _ in range(2):
+        with pytest.raises(PortDied, match="nothing refers to the PortQueue any more|nonexistent"):
+            remote.get(timeout=WAIT)
+
+
+def test_whoever_waits_for_it_keeps_it(make_node):
+    owner, user = make_node(), make_node()
+    event = PortEvent(node=owner)
+    port, lodgers = event.port, event._house.lodgers
+    waiter = gevent.spawn(RemoteEvent(port, node=user).wait, WAIT)
+    wait_until(lambda: lodgers)
+    del event
+    gevent.sleep(0.01)
+    user.snd(port, "set")
+    assert waiter.get(timeout=WAIT)
+    wait_until(lambda: owner.find(port) is None)
+
+
+def test_it_may_go_in_another_native_thread(make_node):
+    node = make_node(None)
+    queues = [PortQueue(node=node)]
+    port = queues[0].port
+    thread = threading.Thread(target=queues.clear)
+    thread.start()
+    thread.join()
+    wait_until(lambda: node.find(port) is None)
+
+
+def test_a_remote_form_of_what_is_here_keeps_it(make_node):
+    node = make_node(None)
+    assert RemoteQueue(PortQueue(items=[1], node=node), node=node).get(timeout=WAIT) == 1

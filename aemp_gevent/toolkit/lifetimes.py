@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""Ports that end with an object.
+
+gevent's own objects go away when nothing refers to them any more. Those with a port do the same: the
+port's handlers refer to them weakly, and the port dies with the object.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+
+from aemp_gevent.local import LocalNode
+from aemp_gevent.scheduler import Scheduler
+
+UNREFERENCED = "unreferenced"
+"""First element of the reason that such a port dies of; a text follows."""
+
+
+def end_with(thing: object, node: LocalNode, port: str) -> None:
+    """Let a port die as soon as nothing refers to an object any more."""
+    end = weakref.finalize(thing, _end, node, node.scheduler, port, type(thing).__name__)
+    end.atexit = False  # the node says goodbye by itself
+    node.monitor(port, lambda *_reason: end.detach(), None)
+
+
+def _end(node: LocalNode, scheduler: Scheduler, port: str, kind: str) -> None:  # wherever the collector runs
+    found = None if sys.is_finalizing() or scheduler.is_abandoned else node.find(port)
+    if found is None:
+        return
+    reason = (UNREFERENCED, f"nothing refers to the {kind} any more; keep it as long as others use its port")
+    if scheduler.is_foreign:
+        scheduler.kill_from_afar(found, reason)
+    else:
+        scheduler.kill_now(found, reason)  # what waits in its mailbox is for the object
