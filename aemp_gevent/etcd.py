@@ -16,7 +16,8 @@ the smallest owner's value.
 order. Whenever it is not sure what etcd has carried out (no answer, or the lease is
 gone), the next session begins: all entries are put under its lease, which takes
 them away from the last session's, and then that lease is revoked, which deletes what was
-left over. So nothing alive is ever deleted in between. A request of a former session that
+left over. Until then both leases are kept alive, however long the putting takes. So nothing
+alive is ever deleted in between. A request of a former session that
 etcd carries out late does no harm: each has the condition that ``/node/OWNER`` hangs on
 the session's own lease.
 
@@ -187,6 +188,8 @@ class EtcdEngine:
         # and the queue make up all of our entries.
         self._lease: int | None = None
         self._former: deque[int] = deque(maxlen=8)
+        self._keep_at = 0.0
+        self._to_move = 0  # changes that are to be sent before nothing is left under the former leases that lives
         self._is_sure = False
         self._is_complete = False
         self._changes: deque[_Change] = deque()
@@ -354,22 +357,33 @@ class EtcdEngine:
     # --- writing ---
 
     def _write(self, client: EtcdClient) -> None:
-        due = monotonic()
         if not self._is_sure:
             self._begin_session(client)
-            due = monotonic() + self._ttl / 3
         while self._is_sure:
-            if monotonic() >= due:
-                kept = client.call("lease/keepalive", {"ID": str(self._lease)})
-                if int(kept.get("TTL", 0)) <= 0:
-                    self._end_session()
-                due = monotonic() + self._ttl / 3
+            if self._former and self._to_move <= 0:
+                self._revoke(client, self._former[0])
+                self._former.popleft()
             elif self._changes:
                 self._send_changes(client)
             else:
                 self._wrote_all()
                 self._changed.clear()
-                self._changed.wait(max(due - monotonic(), 0))
+                self._changed.wait(max(self._keep_at - monotonic(), 0))
+            self._keep_alive(client)
+
+    def _keep_alive(self, client: EtcdClient) -> None:
+        """Refresh the leases that entries hang on, if it is time: this session's, and those it takes them over from."""
+        if monotonic() < self._keep_at:
+            return
+        self._keep_at = monotonic() + self._ttl / 3
+        for lease in [*self._former, *filter(None, (self._lease,))]:
+            kept = client.call("lease/keepalive", {"ID": str(lease)})
+            if int(kept.get("TTL", 0)) > 0:
+                continue
+            if lease == self._lease:
+                self._end_session()
+            else:
+                self._former.remove(lease)
 
     def _end_session(self) -> None:
         """Have another session begin, with everything."""
@@ -382,6 +396,8 @@ class EtcdEngine:
         self._is_complete = True
 
     def _begin_session(self, client: EtcdClient) -> None:
+        self._keep_at = 0.0  # whatever failed may have taken long, and what follows may, too
+        self._keep_alive(client)
         granted = client.call("lease/grant", {"TTL": str(self._ttl)})
         if self._lease is not None:
             self._former.append(self._lease)
@@ -389,13 +405,8 @@ class EtcdEngine:
         client.call("kv/put", {"key": encoded(self._guard), "lease": str(self._lease)})
         if not self._is_complete:
             self._queue_everything()
+        self._to_move = len(self._changes)
         self._is_sure = True
-        while self._changes and self._is_sure:
-            self._send_changes(client)
-        self._wrote_all()
-        while self._former and self._is_sure:
-            self._revoke(client, self._former[0])
-            self._former.popleft()
 
     def _send_changes(self, client: EtcdClient) -> None:
         """Have etcd carry out what comes next, or end the session."""
@@ -414,6 +425,7 @@ class EtcdEngine:
             self._end_session()
             raise
         if answer.get("succeeded"):
+            self._to_move -= len(changes)
             self._written = changes[-1].number - 1  # one publication may be several changes
             self._progress.set()
         else:
