@@ -44,6 +44,10 @@ class Host(Protocol):
         """Return a port ID's node ID and port name, or raise ``InvalidPortError``."""
         ...
 
+    def split_or_drop(self, call: str, port: object) -> tuple[str, str] | None:
+        """Return a port ID's node ID and port name; or raise, or in code of a port log that it is not one."""
+        ...
+
     def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
         """Have a function called when a port dies."""
         ...
@@ -81,7 +85,7 @@ _NOBODY = _Nobody(None)
 def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | None) -> None:
     """Send ``msg`` with a reply port appended; call ``cb`` once with the answer, or with nothing. See ``cal``."""
     check_callable("cal(), cb", cb)
-    host.split_port(port)  # first, so that a bad one leaves nothing behind
+    host.split_or_drop("cal()", port)  # first, so that a bad one leaves nothing behind
     scheduler = host.scheduler
     context = current_port()
     reply = host.create(ReplyPort)
@@ -115,7 +119,7 @@ def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | N
 
 def call_and_wait(host: Host, timeout: float | None, port: object, msg: Message) -> Message:
     """Send ``msg`` with a reply port appended, wait, and return the answer, or ``()``. See ``syncal``."""
-    host.split_port(port)  # first, so that a bad one leaves nothing behind
+    host.split_or_drop("syncal()", port)  # first, so that a bad one leaves nothing behind
 
     def ask(reply: Port) -> Monitor:
         guard = _end_with(host, port, reply)

@@ -51,6 +51,7 @@ MAX_NAME = 255  # a greeting line, which holds more than the name, has 4096 byte
 _MAX_SLAVE_ID = 2048  # it is in each greeting, which has 4096, and around each packet
 _NAMED_NODE = re.compile(r"[A-Za-z0-9_.:/-]+")
 _NODE_ID = re.compile(r"[A-Za-z0-9_.:/-]+|slave/[A-Za-z0-9_.:/-]+@[A-Za-z0-9_.:/!\[\]%-]+")
+_NEVER_A_PORT = (bytes, bytearray, list, tuple, dict)
 _ENDS_IN_PORT = re.compile(r":\d+$")
 _HOST = re.compile(r"[A-Za-z0-9_.-]+")
 
@@ -101,9 +102,11 @@ def split_port(port: object) -> tuple[str, str]:
     Raises:
         InvalidPortError: It is none, or its node part is a noderef that must be resolved first.
     """
+    is_text = isinstance(port, str)
+    if type(port) in _NEVER_A_PORT:  # and may be large, as it came with a message
+        raise InvalidPortError(port, f"it is of the type {type(port).__name__}")
     text = str(port)
     node, _, name = text.partition("#")
-    is_text = isinstance(port, str)
     if port is None or not node:
         raise InvalidPortError(port)
     if isinstance(port, Number):  # 5 would name a node "5" otherwise

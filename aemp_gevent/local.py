@@ -55,7 +55,7 @@ from aemp_gevent.port import (
     Reason,
 )
 from aemp_gevent.quantities import Seconds, to_count, to_seconds
-from aemp_gevent.quoting import quoted
+from aemp_gevent.quoting import quoted, worded
 from aemp_gevent.remote import in_words
 from aemp_gevent.scheduler import Runner, Scheduler
 from aemp_gevent.settings import Settings, read_setting, variable_of
@@ -401,7 +401,8 @@ class LocalNode:
         Any native thread may call it; where a greenlet would be paused, the whole thread blocks.
 
         Raises:
-            InvalidPortError: It is no port ID.
+            InvalidPortError: It is not a port ID, and no code of a port gives it. In code of a port, which most likely
+                has it from a message, the message is dropped instead, and a warning names the line.
             UnencodableMessageError: An element cannot travel to another node. A strict node looks at all messages.
             MessageTooLargeError: It is larger than ``max_message_bytes``.
             NodeShutDownError: The node was shut down, and no code of a port sends this.
@@ -435,7 +436,10 @@ class LocalNode:
         self._check_open("snd_nowait()")
         target = self._find(port)
         if target is None:
-            node, name = self.split_port(port)
+            parts = self.split_or_drop("snd_nowait()", port)
+            if parts is None:
+                return
+            node, name = parts
             if not self._is_here(node):
                 self._send_remote(node, name, msg, pausing=False)
                 return
@@ -455,7 +459,10 @@ class LocalNode:
         if target is not None:
             self._scheduler.deliver(target, msg if target.state == REMOTE else self._as_sent(msg))
             return
-        node, name = self.split_port(port)
+        parts = self.split_or_drop("snd()", port)
+        if parts is None:
+            return
+        node, name = parts
         if not self._is_here(node):
             self._send_remote(node, name, msg)
         elif name:
@@ -465,11 +472,37 @@ class LocalNode:
         else:
             self._node_request(msg)
 
+    def split_or_drop(self, call: str, port: object, *, may_be_node: bool = True) -> tuple[str, str] | None:
+        """Return the two parts of a port ID; None, having logged it, for what is not one and code of a port gives.
+
+        There it most likely came with a message, as the port to answer to, and whoever sent that must not be able
+        to kill the port that answers.
+
+        Raises:
+            InvalidPortError, NodePortError: It is not one, and no code of a port gives it.
+        """
+        try:
+            parts = self.split_port(port)
+            if parts[1] or may_be_node:
+                return parts
+            raise NodePortError(call, str(port))
+        except (InvalidPortError, NodePortError) as error:
+            current = current_port()
+            if current is None:
+                raise
+            port_id, why = current.id, str(error)
+        line = hints.calling_line()
+        is_news = line is not None and self.hints.is_due("port", line)
+        log = self._scheduler.log if is_news else self._scheduler.complaints.log
+        text = "dropped what %s was given in port %s: %s; called at %s %s"
+        log(logging.WARNING if is_news else logging.DEBUG, text, call, port_id, why, line, hints.ONCE)
+        return None
+
     def _no_such_port(self, port: str, name: str, msg: Message) -> None:
         """Drop a message to a port of this node that does not exist, or not any more."""
         line = hints.calling_line()
         if line is None or not self.hints.is_due("port", line):
-            self._scheduler.log(logging.DEBUG, "dropped, there is no port %s: %s", port, Brief(msg))
+            self._scheduler.complaints.log(logging.DEBUG, "dropped, there is no port %s: %s", port, Brief(msg))
             return
         if ids.is_unique_name(name):
             why = "which is dead; monitor a port to hear of its death"
@@ -500,7 +533,7 @@ class LocalNode:
 
         Raises:
             NodePortError: It is a node port, which lives as long as its node.
-            InvalidPortError: It is no port ID.
+            InvalidPortError: It is not a port ID. In code of a port both are dropped instead, as in :meth:`snd`.
         """
         target = self.find(port)
         if target is not None:
@@ -512,11 +545,9 @@ class LocalNode:
             else:
                 scheduler.kill(target, reason)
             return
-        node, name = self.split_port(port)
-        if not name:
-            raise NodePortError("kil()", str(port))
-        if not self._is_here(node):
-            self._kill_remote(node, name, reason)
+        parts = self.split_or_drop("kil()", port, may_be_node=False)
+        if parts is not None and not self._is_here(parts[0]):
+            self._kill_remote(*parts, reason)
 
     def _kill_remote(self, node: str, name: str, reason: Reason) -> None:
         """Kill a port of another node."""
@@ -549,7 +580,8 @@ class LocalNode:
 
         Raises:
             NoPortContextError: ``mon(port)`` outside a port.
-            InvalidPortError: One of the ports is none.
+            InvalidPortError: One of the ports is not a port ID, and no code of a port gives it. In code of a port the
+                action runs at once, with the reason ``no_such_port``.
         """
         if get_ident() != self._scheduler.thread:
             self._scheduler.check_thread("mon()")
@@ -560,11 +592,10 @@ class LocalNode:
             check_callable("mon()", action[0])
             call = action[0] if len(action) == 1 else functools.partial(action[0], *action[1:])
         elif len(action) == 1:
-            if not self.split_port(action[0])[1]:
-                raise NodePortError("mon()", str(action[0]))
+            self.split_or_drop("mon()", action[0], may_be_node=False)
             call = _killer(self, action[0])
         else:
-            self.split_port(action[0])
+            self.split_or_drop("mon()", action[0])
             call = functools.partial(_with_reason, functools.partial(self.snd, *action))
         return self.monitor(port, call, context)
 
@@ -578,11 +609,11 @@ class LocalNode:
             else:
                 monitors.add(target, monitor)
             return monitor
-        node, name = self.split_port(port)
+        node, name = self.split_or_drop("mon()", port) or (self._id, quoted(port))
         if not self._is_here(node):
             return self._monitor_remote(node, name, call, context)
         monitor = Monitor(None, call, context, self._scheduler)
-        if name and monitor.died(no_such_port(str(port))):
+        if name and monitor.died(no_such_port(worded(port))):
             self._scheduler.enqueue_job(monitor)
         return monitor
 
@@ -649,7 +680,7 @@ class LocalNode:
         if callable(what):
             check_callable("after()", what)
             return Timer(self._scheduler, seconds, current_port(), what, msg)
-        self.split_port(what)
+        self.split_or_drop("after()", what)
         return Timer(self._scheduler, seconds, current_port(), self.snd, (what, *msg))
 
     # --- asking for an answer ---

@@ -182,7 +182,8 @@ class Scheduler:
         self.on_unmonitored_death: Callable[[str, Reason], None] = _ignore
         """Called when a port dies of something and nobody monitored it. Must not switch."""
         self._failures = Failures(self.log)
-        self._complaints = Complaints(self.log, "discarded messages")
+        self.complaints = Complaints(self.log, "messages that nobody takes")
+        """What is logged about such messages."""
         self._pool: list[Runner] = []
         self._max_idle = MAX_IDLE_RUNNERS
         self._deaths: deque[Port] = deque()
@@ -723,7 +724,7 @@ class Scheduler:
     def discard(self, *message: Any) -> None:
         """Take a message that no handler matched: count it, and log it at debug level."""
         self.discarded += 1
-        self._complaints.log(logging.DEBUG, "discarded, no handler matches: %s", Brief(message))
+        self.complaints.log(logging.DEBUG, "discarded, no handler matches: %s", Brief(message))
 
 
 def describe(error: BaseException) -> str:
