@@ -307,7 +307,7 @@ class Requests:
             self._tell_up_nodes(peer, *reply)
             return
         settings = self._host.settings
-        if peer is not None and not (settings is not None and settings.allow_eval and not settings.secure):
+        if settings is not None and (settings.secure or not settings.allow_eval):
             self._refuse("spawn", "eval is off here: set allow_eval=True on this node to allow it")
         if peer is not None and not peer.rights.spawn:
             self._refuse("spawn", f"the rules let {peer.node} run nothing here")
@@ -412,12 +412,15 @@ class Requests:
     def find_function(self, peer: Peer | None, name: Any) -> Handler:
         """Return the function of this name if the peer may have it run here.
 
+        Requests of this node itself are judged alike: a handler that answers to whatever port a message named may be
+        given this node's ID, and then sends what the peer wanted to be run.
+
         Raises:
             SpawnRefusedError: It may not, or there is none.
         """
-        if peer is None:
+        if self._host.settings is None:  # no peers, and so nobody whose words a handler could pass on
             return spawning.find_for_us(name)
-        if not peer.rights.spawn:
+        if peer is not None and not peer.rights.spawn:
             self._refuse("spawn", f"the rules let {peer.node} run nothing here")
         try:
             return self._host.function_for_peers(name)

@@ -16,6 +16,7 @@ from aemp_gevent.spawning import spawnable
 from tests import node_functions
 from tests.helpers import turns, wait_until
 from tests.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer, node_factory
+from tests.settling import settle
 
 PEER = "127.0.0.1:9"
 REPLY = f"{PEER}#r"
@@ -365,15 +366,34 @@ def test_node_answers_itself(node: Node) -> None:
     node.reg(inbox.port, "me")
     node.snd(node.NODE(), "lookup", "me", inbox.port, "a")
     node.snd(node.NODE(), "snd", inbox.port, "b")
-    node.snd(node.NODE(), "eval", "1+1", inbox.port, "c")
     node.snd(node.NODE(), "devnull")
     node.snd(node.NODE())
     node.snd(node.NODE(), "tests.node_functions.note", 7)
     node.snd(node.NODE(), "time", inbox.port, "d")
-    wait_until(lambda: len(inbox.messages) == 4 and node_functions.called)
-    assert sorted(inbox.messages)[:3] == [("a", inbox.port), ("b",), ("c", "", 2)]
+    wait_until(lambda: len(inbox.messages) == 3 and node_functions.called)
+    assert sorted(inbox.messages)[:2] == [("a", inbox.port), ("b",)]
     assert node_functions.called == [(None, 7)]
     turns(2)
+
+
+def test_handler_that_answers_to_the_node_itself_runs_nothing_for_a_peer(
+    make_node: MakeNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A peer may name the node's own ID as the port to answer to: what the handler sends there is a request."""
+    node = make_node()
+    made = tmp_path / "made"
+    echo = name_of(node.port(lambda *message: node.snd(message[-1], *message[:-1])))
+    spawned = f"spawned{time.time_ns()}"
+    with RawPeer.dial(node, PEER).shake() as peer:
+        peer.send(
+            [echo, "eval", f"open({str(made)!r}, 'w')", node.NODE()],
+            [echo, "os.mkdir", str(made), node.NODE()],
+            [echo, SPAWN, spawned, "os.mkdir", str(made), node.NODE()],
+        )
+        assert peer.answers()
+        settle(node)
+    assert not made.exists()
+    assert sum("refused" in text or "failed" in text for text in caplog.messages) == 3
 
 
 def test_bye_fires_monitors_with_shutdown(node: Node, peer: RawPeer) -> None:
