@@ -20,7 +20,7 @@ from aemp_gevent.context import current_port
 from aemp_gevent.copying import copy_as_sent
 from aemp_gevent.engine import Engine, Entries, Observer, Query
 from aemp_gevent.errors import InvalidEntryError, MessageTooLargeError
-from aemp_gevent.limits import Limits
+from aemp_gevent.limits import Limits, is_long
 from aemp_gevent.matching import Handler
 from aemp_gevent.merged import Change, difference, same
 from aemp_gevent.monitors import Monitor
@@ -42,6 +42,8 @@ class Host(Protocol):
 
     @property
     def scheduler(self) -> Scheduler: ...
+    @property
+    def max_name_bytes(self) -> int: ...
 
     def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
         """Have a function called when a port dies."""
@@ -245,11 +247,30 @@ class Directory:
 
     # --- own entries ---
 
+    def _check_length(self, what: str, name: str) -> None:
+        limit = self.host.max_name_bytes
+        if is_long(name, limit):
+            text = f"it has {len(name)} characters, and names have at most {limit} bytes"
+            raise InvalidEntryError(what, name[:40] + "…", text)
+
+    def check_family(self, family: object) -> None:
+        """Refuse what is no family, or one of the library's own.
+
+        Raises:
+            InvalidEntryError: It is.
+        """
+        if not isinstance(family, str) or not family:
+            raise InvalidEntryError("family", family, "a family is a str, and not empty")
+        if family.startswith("'"):
+            raise InvalidEntryError("family", family, "names that begin with ' are the library's own; choose another")
+        self._check_length("family", family)
+
     def set(self, family: str, key: str, value: Any, *, is_port: bool = False) -> DirectoryEntry:
         """Set an entry of this node, and return its guard."""
-        check_family(family)
+        self.check_family(family)
         if not isinstance(key, str):
             raise InvalidEntryError("key", key, "a key is a str")
+        self._check_length("key", key)
         value = _copy(family, key, value)
         guard = DirectoryEntry(self, family, key, is_port=is_port)
         self._forget(family, key)
@@ -271,7 +292,7 @@ class Directory:
 
     def delete(self, family: str, keys: Collection[str]) -> None:
         """Delete entries of this node; others are left alone."""
-        check_family(family)
+        self.check_family(family)
         gone = [key for key in dict.fromkeys(keys) if (family, key) in self._guards]
         for key in gone:
             self._forget(family, key)
@@ -311,7 +332,7 @@ class Directory:
 
     def watch(self, watching: Watching) -> None:
         """Begin to tell of a family: at once, if there is a local copy."""
-        check_family(watching.family)
+        self.check_family(watching.family)
         family = self._families.get(watching.family)
         if family is not None:
             family.watchings[watching] = None
@@ -403,18 +424,6 @@ class _Alone:
 
     def find(self, node: str, answered: Callable[[Collection[str] | None], None]) -> None:
         answered(None)
-
-
-def check_family(family: object) -> None:
-    """Refuse what is no family, or one of the library's own.
-
-    Raises:
-        InvalidEntryError: It is.
-    """
-    if not isinstance(family, str) or not family:
-        raise InvalidEntryError("family", family, "a family is a str, and not empty")
-    if family.startswith("'"):
-        raise InvalidEntryError("family", family, "names that begin with ' are the library's own; choose another")
 
 
 def _copy(family: str, key: str, value: Any) -> Any:

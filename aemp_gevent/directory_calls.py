@@ -15,7 +15,7 @@ from aemp_gevent import calls
 from aemp_gevent.callbacks import check_callable
 from aemp_gevent.context import SELF, current_port, require_port
 from aemp_gevent.copying import copy_as_sent
-from aemp_gevent.directory import Directory, DirectoryEntry, DirectoryMonitor, FamilyCallback, Watching, check_family
+from aemp_gevent.directory import Directory, DirectoryEntry, DirectoryMonitor, FamilyCallback, Watching
 from aemp_gevent.engine import NODES, Query
 from aemp_gevent.errors import DirectoryTimeout, DirectoryUnavailable
 from aemp_gevent.groups import GroupCallback, Groups
@@ -170,7 +170,7 @@ class DirectoryNode(LocalNode):
     ) -> Any:
         call = f"db_{what}()"
         self._scheduler.check_thread(call)
-        check_family(family)
+        self._directory.check_family(family)
         seconds = self._directory_seconds if isinstance(timeout, EllipsisType) else to_seconds(timeout, call)
         if cb is not None:
             check_callable(f"{call}, cb", cb)
@@ -234,7 +234,7 @@ class DirectoryNode(LocalNode):
         self._scheduler.check_thread("db_mon()")
         self._check_open("db_mon()")
         check_callable("db_mon()", cb)
-        check_family(family)
+        self._directory.check_family(family)
         monitor = DirectoryMonitor(self._directory, family, cb)
         self._directory.watch(monitor)
         return monitor
@@ -257,7 +257,7 @@ class DirectoryNode(LocalNode):
         """
         self._scheduler.check_thread("db_wait()")
         check_callable("db_wait()", predicate)
-        check_family(family)
+        self._directory.check_family(family)
         check_callable("db_wait()", predicate)
         seconds = to_seconds(timeout, "db_wait()")
         waiting = _Waiting(self._directory, family)
@@ -349,7 +349,7 @@ class DirectoryNode(LocalNode):
         self._scheduler.check_thread("grp_mon()")
         self._check_open("grp_mon()")
         check_callable("grp_mon()", cb)
-        check_family(group)
+        self._directory.check_family(group)
         return self._groups.monitor(group, cb)
 
 

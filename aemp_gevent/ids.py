@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from numbers import Number
 
 from aemp_gevent.errors import InvalidNoderefError, InvalidPortError
+from aemp_gevent.limits import MAX_NAME_BYTES, is_long
 from aemp_gevent.quoting import quoted
 
 DEFAULT_PORT = 4040
@@ -48,7 +49,6 @@ _ALPHABET = string.ascii_letters + string.digits
 _UNIQ_LENGTH = 10
 
 MAX_NAME = 255  # a greeting line, which holds more than the name, has 4096 bytes
-_MAX_SLAVE_ID = 2048  # it is in each greeting, which has 4096, and around each packet
 _NAMED_NODE = re.compile(r"[A-Za-z0-9_.:/-]+")
 _NODE_ID = re.compile(r"[A-Za-z0-9_.:/-]+|slave/[A-Za-z0-9_.:/-]+@[A-Za-z0-9_.:/!\[\]%-]+")
 _NEVER_A_PORT = (bytes, bytearray, list, tuple, dict)
@@ -91,13 +91,14 @@ def is_unique_name(name: str) -> bool:
     return _UNIQUE_NAME.fullmatch(name) is not None
 
 
-def split_port(port: object) -> tuple[str, str]:
+def split_port(port: object, max_name_bytes: int = MAX_NAME_BYTES) -> tuple[str, str]:
     """Return ``(node ID, port name)`` of a port ID; the name is ``""`` for a node port.
 
     Nodes of ours have plain names, but those of other programs may have any printable ones.
 
     Args:
         port: A port ID, or any object whose ``str()`` is one, of a node with a plain name.
+        max_name_bytes: How long each of the two may be.
 
     Raises:
         InvalidPortError: It is none, or its node part is a noderef that must be resolved first.
@@ -107,6 +108,9 @@ def split_port(port: object) -> tuple[str, str]:
         raise InvalidPortError(port, f"it is of the type {type(port).__name__}")
     text = str(port)
     node, _, name = text.partition("#")
+    if is_long(node, max_name_bytes) or is_long(name, max_name_bytes):
+        why = f"it has {len(text)} characters; a node ID and a port name have at most {max_name_bytes} bytes each"
+        raise InvalidPortError(text[:40] + "…", why)
     if port is None or not node:
         raise InvalidPortError(port)
     if isinstance(port, Number):  # 5 would name a node "5" otherwise
@@ -121,15 +125,23 @@ def split_port(port: object) -> tuple[str, str]:
     return node, name
 
 
-@functools.lru_cache(maxsize=1024)  # asked for every new port of the same few nodes, and costs 10 microseconds
 def _fault_of(node: str, may_be_odd: bool) -> str:
     """Return why this is no node ID that messages can be sent to, or "" when it is one."""
+    # What is cached is peers' to choose, and stays when they are gone.
+    return (_find_fault if len(node) > MAX_NAME else _known_fault)(node, may_be_odd)
+
+
+def _find_fault(node: str, may_be_odd: bool) -> str:
     if is_resolved(node):
         return ""
     if "," in node or ("@" not in node and _ENDS_IN_PORT.search(node)):
         return f"{quoted(node)} is an unresolved noderef: call resolve_node() on it first"
     is_odd_name = may_be_odd and not node.startswith(SLAVE_PREFIX)
     return "" if is_odd_name or _NODE_ID.fullmatch(node) else f"{quoted(node)} is no node ID"
+
+
+# Asked for every new port of the same few nodes, and costs 10 microseconds.
+_known_fault = functools.lru_cache(maxsize=1024)(_find_fault)
 
 
 def node_of(port: object) -> str:
@@ -195,7 +207,7 @@ def slave_id(name: str, master: str) -> str:
         InvalidNoderefError: The master's ID cannot be part of another.
     """
     node = f"{SLAVE_PREFIX}{name}@{master.replace(',', '!')}"
-    if master_of(node) != master or len(node) > _MAX_SLAVE_ID:
+    if master_of(node) != master or is_long(node, MAX_NAME_BYTES):
         raise InvalidNoderefError(master, "a node of this ID cannot have slaves: their IDs would not be valid")
     return node
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How large a message may be: its bytes, and the elements that they become.
+"""How large a message may be: its bytes, and the elements that they become; and how long a name.
 
 Bytes alone are no bound for memory. An empty list is one byte of msgpack and 56 of memory, with
 8 more where it stands; a map of one pair three bytes, and 230: what 64 MiB become may be 5 GiB. So the
@@ -9,6 +9,10 @@ included.
 Most messages need no count, as no message has more elements than bytes. Those that are longer than
 the bound are counted by their sender, who hears of it, and by their receiver, who trusts nobody:
 while they come, in what is cut by the end of a read.
+
+**Names** are what a node keeps of others: of ports, nodes, functions, families and keys, thousands of each. So their
+number is bounded, and their length is, too: by :func:`is_long`, where a name enters
+(:mod:`aemp_gevent.requests`, and ``split_port`` for the IDs of ports in messages).
 
 How it counts what comes is :mod:`aemp_gevent.wire.counting`'s. Nesting needs no bound of
 ours: the decoders refuse what is deeper than some hundred levels.
@@ -25,6 +29,15 @@ MAX_ELEMENTS = 1_000_000
 
 UNCOUNTED_BYTES = 256 * 1024
 """A read: what comes in one is decoded at once, and not counted."""
+
+
+MAX_NAME_BYTES = 1024
+"""Of a name, as UTF-8. The longest in use are the IDs of slaves of nodes with many addresses, some 300 bytes."""
+
+
+def is_long(name: str, limit: int) -> bool:
+    """Return whether a name has more than this many bytes; quickly, however long it is."""
+    return len(name) > limit or not (name.isascii() or len(name.encode("utf-8", "surrogatepass")) <= limit)
 
 
 class Limits(NamedTuple):

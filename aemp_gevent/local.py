@@ -40,7 +40,7 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
 )
 from aemp_gevent.handlers import Handlers, parse_registrations
-from aemp_gevent.limits import Limits
+from aemp_gevent.limits import MAX_NAME_BYTES, Limits
 from aemp_gevent.logs import Brief, Log
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
@@ -91,6 +91,8 @@ class LocalNode:
         self._new_name = ids.port_names(ids.new_uniq())
         self._id = ids.ANON_PREFIX + ids.new_uniq()
         self._prefix = self._id + "#"
+        self.max_name_bytes = MAX_NAME_BYTES
+        """The longest name: of a node, a port, a family of the directory or a key."""
         self._dropped_aloud = False
         self.hints = hints.Hints()
         """What this node has warned of, once per place."""
@@ -180,7 +182,7 @@ class LocalNode:
         Raises:
             InvalidPortError: It is no port ID.
         """
-        return ids.split_port(port)
+        return ids.split_port(port, self.max_name_bytes)
 
     def _rename(self, node_id: str) -> None:
         """Take another node ID; IDs made before keep working inside the process."""
@@ -363,7 +365,7 @@ class LocalNode:
         else:
             target = self._local("reg()", port)
         alias = self._prefix + name
-        if not ids.split_port(alias)[1]:
+        if not self.split_port(alias)[1]:
             raise InvalidPortError(alias, "a registered name cannot be empty")
         if " " in name:
             raise InvalidPortError(alias, "it holds blanks")

@@ -34,6 +34,7 @@ from aemp_gevent.gate import Gate
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.joining import join
+from aemp_gevent.limits import is_long
 from aemp_gevent.link import Link, LinkOwner
 from aemp_gevent.logs import Log
 from aemp_gevent.loopwatch import LoopWatch, watch_loop
@@ -100,7 +101,9 @@ class Stranger:
 
     def greeted(self, link: Link) -> None:
         assert link.greeting is not None  # that is what "greeted" means
-        why = self._network.routes.check_greeting(link.greeting.node)
+        limit = self._network.settings.max_name_bytes
+        why = f"its node ID is longer than {limit} bytes" if is_long(link.greeting.node, limit) else ""
+        why = why or self._network.routes.check_greeting(link.greeting.node)
         if why:
             link.refuse("handshake", why)
             return

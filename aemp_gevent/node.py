@@ -51,7 +51,7 @@ from aemp_gevent.etcd_address import parse_directory
 from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.inspection import Inspection
-from aemp_gevent.limits import Limits
+from aemp_gevent.limits import Limits, is_long
 from aemp_gevent.local import no_such_port
 from aemp_gevent.logcatcher import LogCatcher
 from aemp_gevent.logs import Log
@@ -311,6 +311,7 @@ class Node(DirectoryNode):
         network = self._network
         assert network is not None  # we have just been initialised
         self._open_ports()
+        self.max_name_bytes = network.settings.max_name_bytes
         self._directory.start(self._make_engine(network), former_prefix, self._prefix)
         network.find = self._directory.find
         network.start()
@@ -377,11 +378,11 @@ class Node(DirectoryNode):
             InvalidPortError: It is no port ID.
         """
         try:
-            return ids.split_port(port)
+            return super().split_port(port)
         except InvalidPortError:
             node, _, name = port.partition("#") if isinstance(port, str) else ("", "", "")
             peer = self._network.peers.get(node) if self._network is not None else None
-            if peer is None or not peer.was_met or not name.isprintable():
+            if peer is None or not peer.was_met or is_long(name, self.max_name_bytes) or not name.isprintable():
                 raise
             return node, name
 
@@ -852,7 +853,8 @@ class Node(DirectoryNode):
         """Give a call to the port of this name; whoever monitors one that is not there hears of that."""
         port = self.find_port(name)
         if port is not None:
-            serving.take(self, port, message, serving.read_header(header, None if peer is None else peer.node))
+            caller = None if peer is None else peer.node
+            serving.take(self, port, message, serving.read_header(header, caller, self.max_name_bytes))
 
     def no_such_port(self, name: str) -> Reason:
         """Return the reason that monitors of a nonexistent local port fire with."""

@@ -10,9 +10,10 @@ Nothing here switches, and what runs code of the user's is queued as a job.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NoReturn, Protocol
 
 from aemp_gevent import monitors, spawning
@@ -20,6 +21,7 @@ from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError, Unenc
 from aemp_gevent.hints import ONCE, Hints, nearest, shorten
 from aemp_gevent.ids import MAX_NAME
 from aemp_gevent.inspection import Inspection
+from aemp_gevent.limits import is_long
 from aemp_gevent.logcatcher import LogCatcher
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.peer import Peer
@@ -28,7 +30,7 @@ from aemp_gevent.quoting import quoted
 from aemp_gevent.scheduler import CallJob, Job, Scheduler, describe
 from aemp_gevent.serving import FAILED
 from aemp_gevent.settings import Settings
-from aemp_gevent.wire.framing import name_of_port
+from aemp_gevent.wire.framing import FRAMINGS, name_of_port
 
 PERL_SPAWN = "AnyEvent::MP::_spawn"
 
@@ -53,6 +55,25 @@ _WRITES = {"g_slave", "g_upd", "g_set", "g_global"}
 """What writes to it. Not ``g_global`` itself; but who says that is about to write the whole of it."""
 
 
+_NAMES: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("lookup", "can", "mon1", "mon0", "kil0", "kil1"), (0,)),
+    **dict.fromkeys(("g_find", "g_found", "g_reply", "g_mon1", "g_mon0"), (0,)),
+    **dict.fromkeys((PERL_SPAWN, "g_db_family", "g_db_keys", "g_db_values", "g_slave", "g_set", "g_chg1"), (0, 1)),
+    "call": (1,),
+    "g_chg2": (0, 1, 2),
+    "g_upd": (0, 1, 2, 3),
+}
+"""Which arguments are names: of ports, nodes, functions, families, or all keys of a map. The IDs of ports to answer to
+are looked at where they are taken apart, and the nodes in ``via`` by :mod:`aemp_gevent.routes`, which answers."""
+
+_DATABASES = ("g_slave", "g_set")
+"""Requests with a map of maps."""
+
+MAX_REPLY_BYTES = 4096
+"""What a peer may have each record of the log begin with: it is kept."""
+
+_ENCODE = FRAMINGS["msgpack"].encoder()
+
 _RELAYS = ("snd", "relay")
 
 MAX_DETOURS = 4
@@ -72,6 +93,8 @@ class Host(Protocol):
     def scheduler(self) -> Scheduler: ...
     @property
     def settings(self) -> Settings | None: ...
+    @property
+    def max_name_bytes(self) -> int: ...
 
     def find_port(self, name: str) -> Port | None:
         """Return the living port of this name, registered or not."""
@@ -172,6 +195,8 @@ class Requests:
             begin = self._end_of_detours(message)
             request, *args = (message[begin:] if begin else message) or ("",)
             method = self._TABLE.get(request) if isinstance(request, str) else None
+            if peer is not None:
+                self._check_names(request, args)
             if method is not None:
                 method(self, peer, *args)
             else:
@@ -191,6 +216,18 @@ class Requests:
             if begin > 2 * MAX_DETOURS:
                 self._refuse("relay", f"it is sent on to this node's own node port more than {MAX_DETOURS} times")
         return begin
+
+    def _check_names(self, request: Any, args: list[Any]) -> None:
+        """Refuse a request with a name that is too long, before anything of it is kept."""
+        limit = self._host.max_name_bytes
+        names: list[Any] = [request]
+        for position in _NAMES.get(request, ()) if isinstance(request, str) else ():
+            if position < len(args):
+                names += _names_in(args[position], is_database=request in _DATABASES)
+        for name in names:
+            if isinstance(name, str) and is_long(name, limit):
+                text = f"the name {quoted(name)} has {len(name)} characters, and names have at most {limit} bytes"
+                self._refuse("name", text)
 
     def _report(self, peer: Peer | None, request: Any, error: Exception) -> None:
         if peer is None:
@@ -226,6 +263,8 @@ class Requests:
 
     def _log(self, peer: Peer | None, level: Any, port: Any, *reply: Any) -> None:
         self._check_may_inspect(peer, port, reply)
+        if peer is not None and len(_ENCODE(reply)) > MAX_REPLY_BYTES:
+            self._refuse("name", f"each record of the log can begin with at most {MAX_REPLY_BYTES} bytes of the peer's")
         self._host.log_catcher.ask(peer, level, port, reply)
 
     def _check_may_inspect(
@@ -450,6 +489,15 @@ class Requests:
         PERL_SPAWN: _spawn,
         **{request: _for_directory(request) for request in DIRECTORY},
     }
+
+
+def _names_in(argument: Any, *, is_database: bool) -> Iterable[Any]:
+    """Return the names in an argument, and other things that may be in their places."""
+    if isinstance(argument, str):
+        return (argument,)
+    if is_database and isinstance(argument, dict):
+        return itertools.chain(argument, *(inner for inner in argument.values() if isinstance(inner, dict)))
+    return argument if isinstance(argument, (dict, list)) else ()
 
 
 def _is_parent(peer: Peer, port: Port) -> bool:

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 from aemp_gevent import ids
 from aemp_gevent.errors import AempError
+from aemp_gevent.limits import is_long
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Reason
 from aemp_gevent.quoting import quoted, worded
@@ -116,10 +117,17 @@ class Routes:
             destination: The node it is for.
             packet: As on any link.
         """
+        limit = self._host.settings.max_name_bytes
         if not (isinstance(origin, str) and isinstance(destination, str) and isinstance(packet, list)):
             self._drop(peer, origin, destination, "it is malformed")
         elif not peer.can_carry:
             self._drop(peer, origin, destination, "the peer is none that passes on")
+        elif is_long(origin, limit) or is_long(destination, limit):
+            self._host.refusals["name"] += 1
+            self._drop(peer, origin, destination, f"a node ID has at most {limit} bytes")
+            if is_opening(packet, origin):  # whose sender would wait for an answer
+                here = self._host.node_id
+                self._tell(peer, here, origin, _error(here, f"a node ID has at most {limit} bytes here"))
         elif not all(map(ids.is_node_id, (origin, destination))):
             self._drop(peer, origin, destination, "that is no node ID")
         elif destination == self._host.node_id:

@@ -22,6 +22,7 @@ from greenlet import getcurrent
 
 from aemp_gevent.complaints import Complaints
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.limits import is_long
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import Port
 from aemp_gevent.quantities import to_seconds
@@ -35,6 +36,9 @@ CYCLE = "call_cycle"
 
 MAX_TRACEBACK = 10_000
 """Characters of a traceback that travel, the last ones: the first frames are the library's."""
+
+MAX_CHAIN = 1000
+"""Ports that wait for an answer, one for the other, of which a call tells."""
 
 
 class ReplyPort(str):
@@ -95,24 +99,28 @@ def take(host: Host, port: Port, message: Message, reply: ReplyPort) -> None:
     host.scheduler.deliver(port, (*message, reply))
 
 
-def read_header(header: Any, caller: str | None) -> ReplyPort:
+def read_header(header: Any, caller: str | None, max_name_bytes: int) -> ReplyPort:
     """Read what came with another node's call.
 
     Args:
         header: As it came: a map with ``reply``, ``left`` (seconds, or absent), and ``chain``.
         caller: The node that it came from; None: this one.
+        max_name_bytes: How long a node ID, and a port name, may be.
 
     Raises:
         ValueError, TypeError, KeyError: It is no such map; the text is for the log.
     """
     reply, left, chain = header["reply"], header.get("left"), header.get("chain", ())
+    chain = chain[-MAX_CHAIN:]  # so a longer circle is not noticed
+    if any(is_long(port, 2 * max_name_bytes) for port in (reply, *chain)):
+        raise ValueError(f"a port ID in its header is longer than {2 * max_name_bytes} bytes")
     node, _, name = reply.partition("#")
     if not name or (caller is not None and node != caller):
         raise ValueError(f"{quoted(reply)} is no port of the node that calls")
     if left is not None and not left >= 0:  # nor is NaN
         raise ValueError(f"{quoted(left)} is no number of seconds")
     left = to_seconds(left, "call()", "left")  # JSON and CBOR have integers of any size
-    return ReplyPort(reply, None if left is None else monotonic() + left, [str(port) for port in chain])
+    return ReplyPort(reply, None if left is None else monotonic() + left, chain)
 
 
 def call_being_served() -> ReplyPort | None:

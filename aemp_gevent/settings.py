@@ -26,7 +26,7 @@ from typing import Any, get_args, get_type_hints
 from aemp_gevent import ids
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, NoSecretError, UnknownSettingError
 from aemp_gevent.etcd_address import EMBEDDED, DirectoryAddress, parse_directory
-from aemp_gevent.limits import MAX_ELEMENTS, Limits
+from aemp_gevent.limits import MAX_ELEMENTS, MAX_NAME_BYTES, Limits
 from aemp_gevent.logs import Log
 from aemp_gevent.profiles import CONFIG_VARIABLE, PROFILE_VARIABLE, Layer, read_profile
 from aemp_gevent.rules import PeerRule, read_rule
@@ -123,6 +123,8 @@ class Settings:
         max_message_elements: The most elements that a message may have: each value in it, lists, maps and their
             keys included. An element may take 80 bytes of memory, and one byte of the message.
             Messages of up to 256 KiB are not counted.
+        max_name_bytes: The longest name: of a port, a node, a function, a family or group, or a key of the directory.
+            What a peer asks with a longer one is refused. The same for all nodes of a network.
         high_water_bytes: Unsent bytes on a link above which a sending greenlet is paused. The
             default is 30 ms of a 1 Gbit/s line.
         max_watched_ports: Ports of this node that one peer may monitor. Each takes some 250 bytes.
@@ -168,6 +170,7 @@ class Settings:
     strict: bool = False
     max_message_bytes: int = 64 * 2**20
     max_message_elements: int = MAX_ELEMENTS
+    max_name_bytes: int = MAX_NAME_BYTES
     high_water_bytes: int = 4 * 2**20
     max_watched_ports: int = 100_000
     max_directory_entries: int = 100_000

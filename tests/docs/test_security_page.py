@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 
-from aemp_gevent import complaints, directory, directory_server, link, network, virtual
+from aemp_gevent import complaints, directory, directory_server, link, network, requests, serving, virtual
 from aemp_gevent.settings import Settings
 from aemp_gevent.wire import framing_cbor, framing_json, greeting, tls
 from tests.networking import ROOT
@@ -41,6 +41,7 @@ def test_every_refusal_that_is_counted_is_in_the_table() -> None:
         ("accept_rate", "200 a second"),
         ("max_message_bytes", "64 MiB"),
         ("max_message_elements", "1,000,000"),
+        ("max_name_bytes", "1024"),
         ("max_watched_ports", "100,000"),
         ("max_directory_entries", "100,000"),
         ("high_water_bytes", "4 MiB"),
@@ -60,6 +61,9 @@ def test_settings_are_in_the_table_with_their_defaults(name: str, text: str) -> 
         ("lines of the handshake", "4096 bytes", greeting.MAX_LINE_BYTES == 4096),
         ("lines of the handshake", "64 fields", greeting.MAX_FIELDS == 64),
         ("bytes until TLS is up", "24 KiB", tls.MAX_HANDSHAKE_BYTES == 24 * 1024),
+        ("what a log record begins with", "4096 bytes", requests.MAX_REPLY_BYTES == 4096),
+        ("ports of which a call tells that they wait", "1,000", serving.MAX_CHAIN == 1000),
+        ("`snd` requests to the node's own node port, one inside another", "4", requests.MAX_DETOURS == 4),
         ("levels of nesting", "512", framing_json.MAX_NESTING_RECEIVED == framing_cbor.MAX_NESTING_RECEIVED == 512),
         ("families watched", "10,000", directory_server.MAX_WATCHES == 10_000),
         ("an entry of the directory", "1 MiB", directory.MAX_ENTRY_BYTES == 2**20),
