@@ -20,7 +20,7 @@ from gevent import monkey
 from gevent.hub import Hub
 
 from aemp_gevent.logs import Lines, Log
-from aemp_gevent.threads import allocate_lock, get_ident
+from aemp_gevent.threads import allocate_lock, doorbell_of, get_ident
 
 BLOCKED_SECONDS = 1.0
 """From here on a loop counts as blocked."""
@@ -50,6 +50,7 @@ class LoopWatch:
         """Seconds by which the last beat was late: how long whatever is ready waits for its turn."""
         self._worst = (0.0, 0.0)  # of the beats counted now, and of the same number before
         self._beats = 0
+        self._doorbell = doorbell_of(hub)
         loop: Any = hub.loop  # gevent's watchers have no types
         self._timer = loop.timer(_BEAT_SECONDS, _BEAT_SECONDS, ref=False)
         self._timer.start(self._beat)
@@ -67,9 +68,8 @@ class LoopWatch:
         """Count one less; the last one ends the watch."""
         self._users -= 1
         if not self._users:
-            if get_ident() == self._thread_id:  # else the garbage collector ended a node, in whatever thread
-                self._timer.stop()
-                self._timer.close()
+            # Not at once: it may be the garbage collector that ended a node, in whatever thread.
+            self._doorbell.close(self._timer)
             self._end.release()
             if _watches.get(self._hub) is self:
                 del _watches[self._hub]

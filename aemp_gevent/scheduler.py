@@ -73,7 +73,7 @@ from aemp_gevent.handlers import is_done
 from aemp_gevent.logs import Brief, Log
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Port, Reason
-from aemp_gevent.threads import Doorbell, doorbell_of, get_ident
+from aemp_gevent.threads import Doorbell, close_with, doorbell_of, get_ident
 
 SLICE = 32
 """Messages one port may handle before the next one's turn. Longer slices save little (7 % from 16
@@ -209,6 +209,7 @@ class Scheduler:
             self._hub = gevent.get_hub()
             self._next_turn = self._hub.loop.timer(0)
             self._doorbell = doorbell_of(self._hub)
+            close_with(self, self._next_turn, self._doorbell)
             self.thread = get_ident()
         return self._hub
 

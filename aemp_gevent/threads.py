@@ -14,8 +14,10 @@ thread, and no strangers here: so everything below is from before the patching.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from gevent import monkey
@@ -48,6 +50,12 @@ class Doorbell:
         self._calls.append((call, args))
         self._watcher.send()
 
+    def close(self, watcher: Any) -> None:
+        """Have a watcher of this hub closed there soon. Never blocks, never raises."""
+        # A loop that was destroyed has closed all of them, and this bell's own.
+        with suppress(Exception):
+            self.ring(watcher.close)
+
     def _answer(self) -> None:  # on the hub
         # No more than are there now: threads that ring all the time must not keep sockets waiting.
         for _ in range(len(self._calls)):
@@ -58,6 +66,19 @@ class Doorbell:
                 self._hub.handle_error(self, *sys.exc_info())
         if self._calls:
             self._watcher.send()
+
+
+def close_with(owner: object, watcher: Any, doorbell: Doorbell) -> None:
+    """Have a watcher closed on its hub when its owner is collected, in whichever thread that happens.
+
+    libuv has to be told that a watcher's memory is about to go; libev notices by itself.
+
+    Args:
+        owner: Who alone uses it.
+        watcher: One of gevent's.
+        doorbell: Of its hub.
+    """
+    weakref.finalize(owner, doorbell.close, watcher).atexit = False
 
 
 def doorbell_of(hub: Hub) -> Doorbell:

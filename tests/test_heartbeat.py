@@ -251,7 +251,7 @@ def test_nodes_of_one_loop_share_its_watch(make_node: MakeNode) -> None:
     assert gevent.get_hub() in loopwatch._watches, "ended, and one node still needs it"
     two.shutdown()
     assert watch._users == users - 4, "each is watched for its ports, and for its links"
-    assert watch._timer.active == bool(watch._users)
+    wait_until(lambda: watch._timer.active == bool(watch._users))
 
 
 def test_loop_is_watched_from_the_first_port_on_until_the_node_is_gone() -> None:

@@ -7,6 +7,8 @@ import contextlib
 import functools
 import itertools
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from time import perf_counter
@@ -26,7 +28,7 @@ from aemp_gevent.threads import Doorbell, doorbell_of, get_ident
 from tests.helpers import on_hub, turns, wait_until
 from tests.injecting import Injector, StoppedThread
 from tests.native import threading
-from tests.networking import UNIQUE, WAIT, Deaths, Inbox, RawListener, RawPeer, line_of, node_factory, process
+from tests.networking import ROOT, UNIQUE, WAIT, Deaths, Inbox, RawListener, RawPeer, line_of, node_factory, process
 from tests.settling import settle
 
 
@@ -1179,3 +1181,70 @@ def test_what_a_thread_sent_before_a_shutdown_is_sent(make_node):
     thread.join()
     one.shutdown()
     wait_until(lambda: len(inbox.messages) == 10, show=lambda: inbox.messages)
+
+
+# --- the end of watchers ------------------------------------------------------------------
+
+WATCHERS = """
+import gc, sys, threading
+from gevent._ffi.watcher import watcher
+
+left = []
+watcher.__del__ = lambda self: self._watcher and left.append(type(self).__name__)  # its memory goes, unclosed
+
+import gevent
+import aemp_gevent as mp
+
+seed = mp.Node()
+seed.initialise_node("127.0.0.1:0", secret="s")
+remote = seed.port(lambda *message: None)
+
+def run(function, *args):
+    thread = threading.Thread(target=function, args=args)
+    thread.start()
+    while thread.is_alive():
+        gevent.sleep(0.001)
+
+def live():
+    node = mp.Node()
+    node.initialise_node("127.0.0.1:0", seed.NODE(), secret="s")
+    port = node.port(lambda *message: None)
+    for receiver in (port, remote):
+        node.mon(receiver, lambda *reason: None)
+        node.snd(receiver, "hello")
+    node.after(0.001, lambda: None)
+    node.syncal(5, seed.NODE(), "time")
+    gevent.sleep(0.002)
+    node.shutdown(1)
+
+def live_and_end(destroyed):
+    live()
+    gc.collect()
+    gevent.sleep(0)
+    if destroyed:
+        gevent.get_hub().destroy(destroy_loop=True)
+
+for _ in range(3):
+    live()
+for destroyed in (False, True):
+    run(live_and_end, destroyed)
+seed.shutdown(1)
+private = [mp.Node()]
+private[0].port()
+run(lambda: (private.clear(), gc.collect()))  # so it is collected there
+gc.collect()
+gevent.sleep(0.01)
+gc.collect()
+print(type(gevent.get_hub().loop).__module__, left)
+"""
+
+
+def test_every_watcher_of_a_collected_node_is_closed():
+    """libuv goes on using the memory of one that is not, and sooner or later the process aborts."""
+    environment = {**os.environ, "GEVENT_LOOP": "libuv"}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHERS], env=environment, capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    if "ImportError" in done.stderr:
+        pytest.skip("this gevent has no libuv")
+    assert (done.stdout, done.stderr) == ("gevent.libuv.loop []\n", "")
