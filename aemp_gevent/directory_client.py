@@ -345,7 +345,7 @@ class EmbeddedEngine:
         """Have a directory of one's own."""
         if self._server is None:
             assert self._observer is not None
-            self._server = DirectoryServer(self._host, self._observer, self._synced)
+            self._server = DirectoryServer(self._host, self._observer, self._synced, self._turn)
             for family, entries in self._own().items():
                 self._server.publish(family, entries)
         return self._server

@@ -64,6 +64,8 @@ MAX_WATCHES = 10_000
 _MESH_SECONDS = 2.0
 """A global node that could not be reached is dialled again after this long, and up to half of it more."""
 
+_AGAIN_SECONDS = 0.2
+"""One whose link was lost is dialled again within this long."""
 
 MAX_GLOBALS = 200
 """Global nodes that one peer may tell of: this node dials all of them."""
@@ -120,6 +122,7 @@ class DirectoryServer:
         host: The node's links.
         observer: The node itself, which may watch families, too.
         synced: Called when another global node has told all it has.
+        turn: Calls a function behind whatever is being done: telling somebody may end his link, whose end is a change.
         max_bytes: Of one client's entries.
     """
 
@@ -128,12 +131,14 @@ class DirectoryServer:
         host: Host,
         observer: Observer,
         synced: Callable[[Peer], None],
+        turn: Callable[..., None],
         *,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self._host = host
         self._observer = observer
         self._synced = synced
+        self._turn = turn
         self._max_entries = host.settings.max_directory_entries
         self._max_bytes = max_bytes
         self._log = Complaints(host.scheduler.log_soon, "the directory").warn
@@ -392,12 +397,13 @@ class DirectoryServer:
             term = object()
             self._orphaned.update(dict.fromkeys(orphaned, term))
             grace = self._host.settings.heartbeat_timeout
-            self._host.scheduler.start_timer(grace, self._end_term, orphaned, term)
+            self._host.scheduler.start_timer(grace, self._turn, self._end_term, orphaned, term)
         if guest.is_global:
             self._change(self._others, GLOBALS, {}, [peer.node])
             self._change(self._others, NODES, {}, [peer.node])
+            self._mesh_soon(_AGAIN_SECONDS * random.random())  # noqa: S311  # others may still have a link to it
 
-    def _end_term(self, sources: list[Source], term: object) -> None:  # on the hub
+    def _end_term(self, sources: list[Source], term: object) -> None:
         for source in sources:
             if self._orphaned.get(source) is term:
                 self._forget_orphan(source)

@@ -12,6 +12,7 @@ import pytest
 
 from aemp_gevent import directory_server
 from aemp_gevent.node import Node
+from aemp_gevent.testing import MemoryNetwork
 from tests.helpers import wait_until
 from tests.networking import OUR_PROVIDER, WAIT, MakeNode, RawPeer, free_address, node_factory
 
@@ -508,6 +509,48 @@ def test_link_that_is_lost_while_a_change_is_told_does_not_upset_the_order(make_
                 break
         assert "s" not in node.up_nodes()
         assert seen == {}
+
+
+def test_link_that_is_lost_when_others_are_forgotten_does_not_upset_the_order(
+    node: Node, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_grace(node, 0.2)
+    slow, watcher, other = dial("s"), dial("w"), dial("g", OURS)
+    become_global(other)
+    other.send(["", "g_set", {"f": {"k": "a's"}}, "a"], ["", "g_set", {"'g": {"g": None}}, "g"])
+    handled(other)
+    for peer in (slow, watcher):
+        peer.send(["", "g_mon1", "f"])
+        assert peer.packet() == ["", "g_chg1", "f", {"k": "a's"}]
+    slow.send(["", "g_slave", {"f": {"k": "s's"}}])
+    handled(slow)
+    assert node._network is not None
+    mine = node._network.peer("s")
+    monkeypatch.setattr(mine, "check_hard_limit", lambda: mine._give_up("it does not read"))
+    other.close()
+    assert watcher.take(2) == [["", "g_chg2", "f", {"k": "s's"}, []], ["", "g_chg2", "f", {}, ["k"]]]
+    assert node.db_family("f") == {}
+
+
+def test_global_nodes_that_lost_each_other_meet_again_although_a_third_one_has_links_to_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(directory_server, "_MESH_SECONDS", 0.05)
+    with MemoryNetwork() as network:
+        names = [f"10.0.0.{number}:4040" for number in (1, 2, 3)]
+        nodes = [network.node(name, name, *(names[:1] if name != names[0] else ())) for name in names]
+        wait_until(lambda: all(len(node.up_nodes()) == 2 for node in nodes), within=WAIT)
+        # Nothing but the loss itself makes them look for each other.
+        for node in nodes:
+            node.db_set("f", node.NODE())
+            assert node._embedded is not None
+            server = node._embedded._server
+            assert server is not None
+            wait_until(lambda server=server: server._mesh_timer is None, within=WAIT)  # type: ignore[misc]
+        assert network.cut(nodes[1], nodes[2]) == 1
+        wait_until(lambda: names[2] not in nodes[1].up_nodes(), within=WAIT)
+        for node in nodes:
+            wait_until(lambda node=node: sorted(node.db_keys("f")) == names, within=WAIT)  # type: ignore[misc]
 
 
 def test_global_perl_node_gets_everything_merged(node: Node, dial: Dial) -> None:
