@@ -27,6 +27,8 @@ Importing this patches nothing and starts nothing.
 """
 
 import atexit
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from aemp_gevent._version import __version__
 from aemp_gevent.attachment import Attachment
@@ -78,17 +80,29 @@ from aemp_gevent.errors import (
     UsageError,
     WrongThread,
 )
-from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.matching import any_
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.node import Node, NodeGuard
 from aemp_gevent.node import shut_down_all as _shut_down_all
 from aemp_gevent.receive import get, get_cond, receive
-from aemp_gevent.rules import PeerRule
 from aemp_gevent.serving import time_left
-from aemp_gevent.settings import Settings
 from aemp_gevent.spawning import spawnable
 from aemp_gevent.timers import Timer
+
+if _TYPE_CHECKING:
+    from aemp_gevent.events import NodeDown, NodeUp
+    from aemp_gevent.rules import PeerRule
+    from aemp_gevent.settings import Settings
+
+
+def __getattr__(name: str) -> object:
+    # Classes that hardly any program names when it starts: dataclasses take long to import.
+    module = {"NodeDown": "events", "NodeUp": "events", "PeerRule": "rules", "Settings": "settings"}.get(name)
+    if module is None:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    value = globals()[name] = getattr(_import_module(f"{__name__}.{module}"), name)
+    return value
+
 
 default_node = Node()
 """The node that the module functions act on."""

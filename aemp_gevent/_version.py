@@ -6,3 +6,6 @@ gevent. It is not the protocol's version: that belongs to the greeting.
 """
 
 __version__ = "0.1.0"
+
+PROVIDER = f"aemp_gevent-{__version__}"
+"""How this library names itself in greetings."""

@@ -9,7 +9,6 @@ and without any effect.
 from __future__ import annotations
 
 import functools
-import inspect
 from types import CodeType, FunctionType, MethodType
 from typing import Any, Final
 
@@ -31,7 +30,9 @@ class _Done:
 DONE: Final = _Done()
 """What a handler returns to be removed; a port's default callback that returns it ends its port."""
 
-_NEVER_RUNS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+# As in the module inspect, which takes longer to import than the rest of this package's ground floor.
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
+_NEVER_RUNS = _GENERATOR | _COROUTINE | _ASYNC_GENERATOR
 
 
 def check_callable(call: str, function: Any) -> None:
@@ -54,7 +55,7 @@ def check_callable(call: str, function: Any) -> None:
         # Of its class, as for a call. Not of a class itself: calling that makes an instance.
         code = None if isinstance(function, type) else getattr(type(function).__call__, "__code__", None)
     if isinstance(code, CodeType) and code.co_flags & _NEVER_RUNS:
-        kind = "a generator function" if code.co_flags & inspect.CO_GENERATOR else "declared with async def"
+        kind = "a generator function" if code.co_flags & _GENERATOR else "declared with async def"
         text = f"{call}: {quoted(function)} is {kind}, and calling it would not run its body"
         raise TypeError(text + "; give a plain function, which may block")
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 from aemp_gevent.limits import Limits
-from aemp_gevent.wire.framing import FRAMINGS
 
 
 def copy_as_sent(packet: list[Any], limits: Limits) -> list[Any]:
@@ -20,10 +19,12 @@ def copy_as_sent(packet: list[Any], limits: Limits) -> list[Any]:
         UnencodableMessageError: An element cannot travel.
         MessageTooLargeError: The packet exceeds the limits.
     """
-    msgpack = FRAMINGS["msgpack"]
-    data = msgpack.encoder()(packet)
+    # Only strict nodes, groups and entries of the directory need it.
+    from aemp_gevent.wire.framing_msgpack import MsgpackDecoder, make_encoder  # noqa: PLC0415
+
+    data = make_encoder()(packet)
     limits.check(packet, len(data))
-    decoder = msgpack.decoder(limits)
+    decoder = MsgpackDecoder(limits)
     decoder.feed(data)
     copied: list[Any] = next(iter(decoder))
     return copied

@@ -24,7 +24,6 @@ from aemp_gevent.merged import Change
 from aemp_gevent.port import Port
 from aemp_gevent.quantities import Seconds, to_seconds
 from aemp_gevent.scheduler import CallJob
-from aemp_gevent.settings import Settings
 
 _OVER = object()
 """What a waiting call is told when the directory ends."""
@@ -207,6 +206,8 @@ class DirectoryNode(LocalNode):
     @property
     def _directory_seconds(self) -> float:
         """How long a question may take."""
+        from aemp_gevent.settings import Settings  # noqa: PLC0415  # of nodes with links
+
         return Settings.monitor_timeout
 
     # --- watching ---

@@ -12,7 +12,6 @@ Nothing here imports anything of ours but how to quote. Read :mod:`aemp_gevent.i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 from gevent.exceptions import LoopExit
@@ -147,6 +146,8 @@ class UnknownSettingError(UsageError, TypeError):
     """A setting of this name does not exist."""
 
     def __init__(self, name: str, known: Iterable[str], where: str = "the call") -> None:
+        import difflib  # noqa: PLC0415  # for mistakes only
+
         nearest = difflib.get_close_matches(name, list(known), n=1)
         hint = f"; did you mean {quoted(nearest[0])}?" if nearest else ""
         super().__init__(f"{where}: there is no setting {quoted(name)}{hint}")

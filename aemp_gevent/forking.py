@@ -18,16 +18,18 @@ from __future__ import annotations
 
 import gc
 import os
-import socket as std_socket
 import sys
 import weakref
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
-import gevent.pool
-from gevent import Greenlet, socket
+from gevent import Greenlet
 from greenlet import getcurrent, greenlet
+
+if TYPE_CHECKING:
+    from gevent.pool import Group
+    from gevent.socket import socket
 
 
 class Forkable(Protocol):
@@ -110,9 +112,11 @@ class Helper(Greenlet):  # type: ignore[type-arg]  # only its stubs can be subsc
         return None if self.stopped else super().throw(*args)
 
 
-def helpers() -> gevent.pool.Group:
+def helpers() -> Group:
     """Return a group for greenlets of ours, which stop in a forked child."""
-    group = gevent.pool.Group()
+    from gevent.pool import Group  # noqa: PLC0415  # of nodes with links only, like sockets
+
+    group = Group()
     group.greenlet_class = Helper
     return group
 
@@ -143,8 +147,10 @@ def stop_watchers_of(greenlets: Iterable[greenlet]) -> None:
             return
 
 
-def close_quietly(sock: socket.socket) -> None:
+def close_quietly(sock: socket) -> None:
     """Close this process's copy of a socket: nothing is shut down, and nobody who waits for it is told."""
     descriptor = sock.detach()
     if descriptor >= 0:
-        std_socket.close(descriptor)
+        from socket import close  # noqa: PLC0415  # there is a socket, so it is imported
+
+        close(descriptor)

@@ -8,7 +8,6 @@ about it, and at debug level from then on.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Hashable, Iterable
 from itertools import islice
@@ -49,6 +48,8 @@ def nearest(name: object, known: Iterable[str]) -> str:
     if not isinstance(name, str) or len(name) > _MAX_TEXT:
         return ""
     candidates = [other for other in islice(known, _MAX_KNOWN) if len(other) <= _MAX_TEXT]
+    import difflib  # noqa: PLC0415  # for mistakes only
+
     found = difflib.get_close_matches(name, candidates, n=1)
     return f"; did you mean {quoted(found[0])}?" if found else ""
 

@@ -28,8 +28,9 @@ import gevent
 from greenlet import getcurrent
 
 from aemp_gevent import ids
+from aemp_gevent._version import PROVIDER
 from aemp_gevent.link import Link
-from aemp_gevent.network import PROVIDER, Network
+from aemp_gevent.network import Network
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import IDLE, NOWHERE, QUEUED, REMOTE, Port
 from aemp_gevent.quoting import quoted

@@ -27,6 +27,9 @@ from aemp_gevent.errors import MessageTooLargeError
 MAX_ELEMENTS = 1_000_000
 """Some 80 MB at worst, and 8 MB of floats."""
 
+RESOLVE_SECONDS = 15.0
+"""What all look-ups for one noderef may take together."""
+
 UNCOUNTED_BYTES = 256 * 1024
 """A read: what comes in one is decoded at once, and not counted."""
 

@@ -58,7 +58,6 @@ from aemp_gevent.quantities import Seconds, to_count, to_seconds
 from aemp_gevent.quoting import quoted, worded
 from aemp_gevent.remote import in_words
 from aemp_gevent.scheduler import Runner, Scheduler
-from aemp_gevent.settings import Settings, read_setting, variable_of
 from aemp_gevent.threads import get_ident
 from aemp_gevent.timers import Timer
 
@@ -66,8 +65,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = Log()
-
-_DEFAULT_LIMITS = Limits(Settings.max_message_bytes, Settings.max_message_elements)
 
 
 class LocalNode:
@@ -122,9 +119,13 @@ class LocalNode:
         self._direct = {} if self._is_strict or self._is_over else self._ports
 
     def _wants_strict(self) -> bool:
-        variable = variable_of("strict")
+        variable = "AEMP_STRICT"
         text = os.environ.get(variable)
-        return bool(text and read_setting("strict", text, f"environment variable {variable}"))
+        if not text:
+            return False
+        from aemp_gevent.settings import read_setting  # noqa: PLC0415  # of nodes with links, and strict ones
+
+        return bool(read_setting("strict", text, f"environment variable {variable}"))
 
     def _close_ports(self) -> None:
         """Refuse calls that need a node, from now on: it was shut down."""
@@ -300,7 +301,9 @@ class LocalNode:
     @property
     def _limits(self) -> Limits:
         """How large messages may be."""
-        return _DEFAULT_LIMITS
+        from aemp_gevent.settings import Settings  # noqa: PLC0415  # of nodes with links, and strict ones
+
+        return Limits(Settings.max_message_bytes, Settings.max_message_elements)
 
     @overload
     def rcv(self, port: object, what: str, /) -> Callable[[Handler], Handler]: ...

@@ -24,7 +24,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from greenlet import getcurrent, greenlet
 
@@ -32,10 +32,12 @@ from aemp_gevent.errors import AempError
 from aemp_gevent.logs import LOGGERS, traceback_of
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
-from aemp_gevent.peer import Peer
 from aemp_gevent.port import Port
 from aemp_gevent.quoting import quoted
 from aemp_gevent.scheduler import CallJob, Scheduler
+
+if TYPE_CHECKING:
+    from aemp_gevent.peer import Peer
 
 MAX_LISTENERS = 16
 """Of one node: people who look."""

@@ -16,24 +16,21 @@ from __future__ import annotations
 import socket as std_socket
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import dns.exception
-import dns.resolver
 import gevent
 from gevent import monkey, socket
 
+from aemp_gevent.limits import RESOLVE_SECONDS
 from aemp_gevent.logs import Log
+
+if TYPE_CHECKING:
+    import dns.resolver
 
 T = TypeVar("T")
 
-RESOLVE_SECONDS = 15.0
-"""What all look-ups for one noderef may take together."""
-
 SRV_SECONDS = 5.0
 """What of it the look-up of one SRV record may take: without one there is still port 4040."""
-
-_NO_RECORD = (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer, dns.resolver.NoResolverConfiguration)
 
 _log = Log()
 
@@ -94,11 +91,13 @@ class NameService:
             def ask(kind: str = kind) -> dns.resolver.Answer:
                 return resolver.resolve(host, kind, raise_on_no_answer=False, search=True, lifetime=self._left())
 
+            from dns.exception import DNSException  # noqa: PLC0415
+
             try:
                 records: Any = (
                     self._wait(lambda: _ask(ask)).rrset or ()
                 )  # Any: the base class of records has no address
-            except dns.exception.DNSException as error:
+            except DNSException as error:
                 raise OSError(str(error)) from error
             if records:
                 return [record.address for record in records]
@@ -107,11 +106,15 @@ class NameService:
     def services(self, host: str) -> list[tuple[str, int]]:
         if host.rstrip(".").lower().rpartition(".")[2] == "localhost":
             return []  # RFC 6761, section 6.3: this is nothing to ask others
+        # Imported only where it asks: dnspython takes longer than the rest of this package.
+        from dns.exception import DNSException  # noqa: PLC0415
+        from dns.resolver import NXDOMAIN, NoAnswer, NoResolverConfiguration  # noqa: PLC0415
+
         try:
             answer = self._wait(lambda: _ask(lambda: self._srv(host)))
-        except _NO_RECORD:
+        except (NXDOMAIN, NoAnswer, NoResolverConfiguration):
             return []
-        except (dns.exception.DNSException, OSError) as error:
+        except (DNSException, OSError) as error:
             _log.info("cannot tell whether %s has an SRV record, and take port 4040 of it: %s", host, error)
             return []
         assert answer.rrset is not None  # or it would have been NoAnswer
@@ -124,8 +127,10 @@ class NameService:
         return found
 
     def _srv(self, host: str) -> dns.resolver.Answer:
+        from dns.resolver import Resolver  # noqa: PLC0415
+
         # A new one each time: resolv.conf changes under programs that run for long.
-        resolver = self._resolver or dns.resolver.Resolver()
+        resolver = self._resolver or Resolver()
         return resolver.resolve(f"_aemp._tcp.{host}", "SRV", search=True, lifetime=min(SRV_SECONDS, self._left()))
 
 
@@ -134,10 +139,12 @@ def _ask(ask: Callable[[], T]) -> T:
     if monkey.is_module_patched("socket") and monkey.is_module_patched("selectors"):
         return ask()
 
+    from dns.exception import DNSException  # noqa: PLC0415
+
     def outcome() -> T | Exception:
         try:
             return ask()
-        except (dns.exception.DNSException, OSError) as error:  # the pool would print it
+        except (DNSException, OSError) as error:  # the pool would print it
             return error
 
     answer: T | Exception = gevent.get_hub().threadpool.apply(outcome)

@@ -22,7 +22,7 @@ import gevent
 from gevent.event import AsyncResult, Event
 
 from aemp_gevent import ids
-from aemp_gevent._version import __version__
+from aemp_gevent._version import PROVIDER
 from aemp_gevent.attempts import Attempt
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
 from aemp_gevent.complaints import Complaints
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
 
 Answered = Callable[[Collection[str] | None], None]
 """Who is told where a node listens; None: nobody knows."""
-
-PROVIDER = f"aemp_gevent-{__version__}"
 
 _NONCE_BYTES = 66
 """As in Perl; 32 would do."""

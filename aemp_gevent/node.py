@@ -11,31 +11,27 @@ hidden ``Random``; several can live in one process.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-import platform
 import signal
 import sys
 import weakref
 from collections.abc import Callable, Iterable
-from socket import gethostname
 from time import monotonic
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-import dns.resolver
 import gevent
 import zope.event
 from gevent.hub import Hub
 from greenlet import getcurrent
 
 from aemp_gevent import calls, forking, ids, serving, spawning
+from aemp_gevent._version import PROVIDER
 from aemp_gevent.callbacks import check_callable
-from aemp_gevent.carrier import Carrier
 from aemp_gevent.context import current_port
 from aemp_gevent.directory_calls import DirectoryNode
-from aemp_gevent.directory_client import EmbeddedEngine
-from aemp_gevent.engine import Engine
 from aemp_gevent.errors import (
     AlreadyInitialisedError,
     InvalidNoderefError,
@@ -47,31 +43,36 @@ from aemp_gevent.errors import (
     SpawnRefusedError,
     UsageError,
 )
-from aemp_gevent.etcd_address import parse_directory
-from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.ids import Endpoint
-from aemp_gevent.inspection import Inspection
-from aemp_gevent.limits import Limits, is_long
+from aemp_gevent.limits import RESOLVE_SECONDS, Limits, is_long
 from aemp_gevent.local import no_such_port
 from aemp_gevent.logcatcher import LogCatcher
 from aemp_gevent.logs import Log
-from aemp_gevent.lookup import RESOLVE_SECONDS, NameService
 from aemp_gevent.loopwatch import LoopWatch, watch_loop
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import Monitor
-from aemp_gevent.network import PROVIDER, Network, is_any
-from aemp_gevent.peer import Peer
 from aemp_gevent.port import DEAD, QUEUED, REMOTE, RUNNING, Port, Reason
 from aemp_gevent.quantities import Seconds, to_limited_seconds, to_seconds
 from aemp_gevent.quoting import quoted
-from aemp_gevent.requests import PERL_SPAWN, Requests
-from aemp_gevent.resolve import resolve_endpoint, resolve_node
+from aemp_gevent.remote import PERL_SPAWN
 from aemp_gevent.scheduler import CallJob, Scheduler
 from aemp_gevent.services import Service, load_services
-from aemp_gevent.settings import Settings, make_settings
 
+# What only links need is imported when the node is initialised: a program starts in less than half the time, and
+# may never need it.
 if TYPE_CHECKING:
+    import dns.resolver
+
+    from aemp_gevent.carrier import Carrier
+    from aemp_gevent.directory_client import EmbeddedEngine
+    from aemp_gevent.engine import Engine
     from aemp_gevent.etcd import EtcdEngine
+    from aemp_gevent.inspection import Inspection
+    from aemp_gevent.lookup import NameService
+    from aemp_gevent.network import Network
+    from aemp_gevent.peer import Peer
+    from aemp_gevent.requests import Requests
+    from aemp_gevent.settings import Settings
 
 _ON_THE_HUB = "it was called on the hub, which must never wait: spawn a greenlet"
 
@@ -117,9 +118,19 @@ class Node(DirectoryNode):
     def __init__(self, *, carrier: Carrier | None = None) -> None:
         super().__init__()
         self._carrier = carrier
-        self._requests = Requests(self)
-        self.inspection = Inspection(self)
+
+    @functools.cached_property
+    def _requests(self) -> Requests:
+        from aemp_gevent.requests import Requests  # noqa: PLC0415  # see TYPE_CHECKING
+
+        return Requests(self)
+
+    @functools.cached_property
+    def inspection(self) -> Inspection:
         """What looks into this node for others."""
+        from aemp_gevent.inspection import Inspection  # noqa: PLC0415  # see TYPE_CHECKING
+
+        return Inspection(self)
 
     def _begin(self) -> None:
         super()._begin()
@@ -198,12 +209,14 @@ class Node(DirectoryNode):
             if name in settings:
                 raise InvalidSettingError(name, settings[name], "give it by position here, or use configure()")
         self._check_uninitialised("initialise_node()")
+        from aemp_gevent.settings import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
+
         given = {**settings, "seeds": seeds, "nodeid": wanted}
         checked = make_settings(given, only_given=("nodeid", "seeds", "binds"))
         if slave is not None:
             self._become_slave(checked, slave)
         else:
-            self._initialise(checked, lambda: resolve_node(wanted))
+            self._initialise(checked, lambda: _resolve(wanted))
 
     def configure(self, profile: str | None = None, /, **settings: Any) -> None:
         """Become a networked node as the settings say. Blocks until bound, or taken in by a master.
@@ -228,7 +241,11 @@ class Node(DirectoryNode):
         if not isinstance(profile, (str, NoneType)):
             # Not shown: it may be settings, and a secret among them.
             raise InvalidSettingError("profile", type(profile), "it is a name; settings are given as nodeid=…, seeds=…")
+        from aemp_gevent.settings import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
+
         checked = make_settings(settings, profile=profile)
+        from socket import gethostname  # noqa: PLC0415  # see TYPE_CHECKING
+
         nodeid = ids.expand_node_id(checked.nodeid or "", gethostname(), ids.new_uniq())
         slave = _slave_name(nodeid)
         if slave is not None:
@@ -237,7 +254,7 @@ class Node(DirectoryNode):
         try:
             name = ids.check_node_name(nodeid)
         except InvalidNoderefError:
-            self._initialise(checked, lambda: resolve_node(nodeid))
+            self._initialise(checked, lambda: _resolve(nodeid))
         else:
             self._initialise(checked, lambda: name)
 
@@ -297,6 +314,8 @@ class Node(DirectoryNode):
                 self._start(services, former_prefix)
 
     def _make_network(self, node_id: str, settings: Settings) -> Network:
+        from aemp_gevent.network import Network  # noqa: PLC0415  # see TYPE_CHECKING
+
         return Network(
             node_id,
             self._scheduler,
@@ -320,6 +339,8 @@ class Node(DirectoryNode):
 
     def _make_engine(self, network: Network) -> Engine:
         """Return the directory's engine, not started."""
+        from aemp_gevent.etcd_address import parse_directory  # noqa: PLC0415  # see TYPE_CHECKING
+
         address = parse_directory(network.settings.directory)
         if address is not None:
             # Imported only by those who want it.
@@ -328,6 +349,8 @@ class Node(DirectoryNode):
             timeout = network.settings.heartbeat_timeout
             self._etcd = EtcdEngine(address, network.node_id, self._scheduler, timeout, network.addresses())
             return self._etcd
+        from aemp_gevent.directory_client import EmbeddedEngine  # noqa: PLC0415  # see TYPE_CHECKING
+
         engine = self._embedded = EmbeddedEngine(network)
         network.tell_seeds_changed = engine.seeds_changed
         network.needs = engine.needs
@@ -359,6 +382,8 @@ class Node(DirectoryNode):
 
     @staticmethod
     def _binds(node_id: str, settings: Settings) -> list[Endpoint]:
+        from aemp_gevent.resolve import resolve_endpoint  # noqa: PLC0415  # see TYPE_CHECKING
+
         if settings.binds is not None:
             binds = map(ids.parse_bind, settings.binds)
             return [bind if bind.host == ids.ANY_HOST else resolve_endpoint(bind) for bind in binds]
@@ -421,7 +446,9 @@ class Node(DirectoryNode):
         """
         if isinstance(getcurrent(), Hub):  # any thread's
             raise NoPortContextError("resolve_node()", _ON_THE_HUB)
-        return resolve_node(noderef, NameService(to_limited_seconds(timeout, "resolve_node()"), resolver))
+        from aemp_gevent.lookup import NameService  # noqa: PLC0415  # see TYPE_CHECKING
+
+        return _resolve(noderef, NameService(to_limited_seconds(timeout, "resolve_node()"), resolver))
 
     def reload(self, profile: str | None = None, /, **settings: Any) -> list[str]:
         """Read the settings anew, as :meth:`configure` did, and take over those that may change while the node is up.
@@ -443,6 +470,8 @@ class Node(DirectoryNode):
         network = self._network
         if network is None:
             raise UsageError("reload() is for a node that is initialised: call configure()")
+        from aemp_gevent.settings import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
+
         return network.reload(make_settings(settings, profile=profile))
 
     def drain(self, timeout: Seconds | None = 10.0) -> bool:
@@ -641,11 +670,15 @@ class Node(DirectoryNode):
         peer.complaints.log(logging.INFO, "link to %s is up", peer.node)
         if self._embedded is not None:
             self._embedded.link_up(peer)
+        from aemp_gevent.events import NodeUp  # noqa: PLC0415  # see TYPE_CHECKING
+
         self._tell((peer.node, True), NodeUp(peer.node, self._id))
 
     def _link_down(self, peer: Peer, reason: Reason) -> None:
         if self._embedded is not None:
             self._embedded.link_down(peer)
+        from aemp_gevent.events import NodeDown  # noqa: PLC0415  # see TYPE_CHECKING
+
         self._tell((peer.node, False, *reason), NodeDown(peer.node, self._id, reason))
 
     def _tell(self, args: Message, event: object) -> None:
@@ -754,6 +787,8 @@ class Node(DirectoryNode):
 
     def info(self) -> dict[str, Any]:
         """Return what the ``info`` request answers: who this node is, and how many ports and links it has."""
+        import platform  # noqa: PLC0415  # for this alone
+
         return {
             "node": self._id,
             "provider": PROVIDER,
@@ -908,12 +943,19 @@ class Node(DirectoryNode):
 def shut_down_all() -> None:
     """Shut down all networked nodes of this native thread, at the same time: the program ends. Switches."""
     due = [node for node in forking.nodes() if isinstance(node, Node) and node.is_here and node.is_on_sockets]
-    gevent.joinall([gevent.spawn(node.shutdown) for node in due])
+    if due:  # else this would make a hub, in a program that may have none
+        gevent.joinall([gevent.spawn(node.shutdown) for node in due])
 
 
 def _call_if_wanted(callbacks: dict[Any, Any], guard: NodeGuard, callback: Handler, args: Message) -> None:
     if guard in callbacks:  # not cancelled since it was queued
         callback(*args)
+
+
+def _resolve(noderef: str, *names: NameService) -> str:
+    from aemp_gevent.resolve import resolve_node  # noqa: PLC0415  # see TYPE_CHECKING
+
+    return resolve_node(noderef, *names)
 
 
 def _slave_name(noderef: object) -> str | None:
@@ -930,6 +972,8 @@ def _with_real_ports(node_id: str, bound: list[Endpoint]) -> str:
 
 def _with_real_hosts(node_id: str, network: Network) -> str:
     """Return a noderef with addresses of this host instead of 0.0.0.0 and ::, which are nobody's."""
+    from aemp_gevent.network import is_any  # noqa: PLC0415  # see TYPE_CHECKING
+
     endpoints = ids.endpoints(node_id)
     if not any(map(is_any, endpoints)):
         return node_id

@@ -13,15 +13,12 @@ top of the file. Other than there, a profile or parent that does not exist is an
 from __future__ import annotations
 
 import difflib
-import json
 import os
-import shlex
 import stat
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from socket import gethostname
 from typing import Any, NoReturn
 
 from aemp_gevent.errors import ProfileError
@@ -103,6 +100,8 @@ def layers_of(name: str | None, path: object, content: Mapping[str, Any], enviro
         raise ProfileError(path, f"{quoted(PROFILES)} is an object of profiles by name")
     chosen = wanted
     if wanted is None:
+        from socket import gethostname  # noqa: PLC0415  # not when the package is imported
+
         chosen = next((default for default in (gethostname(), DEFAULT_PROFILE) if default in profiles), None)
     layers = list(_inherited(chosen, profiles, path)) if chosen is not None else []
     layers.append(Layer(f"profile file {path}", {key: value for key, value in content.items() if key != PROFILES}))
@@ -161,6 +160,8 @@ def _read(environ: Mapping[str, str], secrets: Collection[str]) -> tuple[object,
         return path, {}
     content = parse(path, text)
     if os.name == "posix" and mode & 0o077 and holds(content, secrets):
+        import shlex  # noqa: PLC0415
+
         raise ProfileError(
             path, f"it holds a secret, and others may read it (mode {mode:04o}): chmod 600 {shlex.quote(str(path))}"
         )
@@ -178,6 +179,8 @@ def parse(path: object, text: bytes) -> dict[str, Any]:
     Raises:
         ProfileError: It is no JSON object.
     """
+    import json  # noqa: PLC0415  # only those who have such a file need it
+
     if not text.strip():
         return {}  # AEMP_CONFIG=/dev/null: no settings from a file
 

@@ -9,15 +9,18 @@ registers anything.
 from __future__ import annotations
 
 import operator
-from datetime import timedelta
-from decimal import Decimal
+import sys
 from math import inf, isnan
 from numbers import Real
-from typing import Any, SupportsIndex, TypeAlias
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
 from gevent import Timeout
 
 from aemp_gevent.quoting import quoted
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from decimal import Decimal
 
 Seconds: TypeAlias = "float | timedelta | Real | Decimal | Timeout"
 """What a call takes as a time; None, where it is allowed, is forever."""
@@ -46,11 +49,11 @@ def to_seconds(value: Seconds | None, call: str, name: str = "timeout") -> float
     if (kind is float or kind is int) and 0 <= given < FOREVER_SECONDS:  # nearly always
         number: float = given
         return number
-    if isinstance(given, timedelta):
+    if _is_a(given, "datetime", "timedelta"):
         number = given.total_seconds()
     elif isinstance(given, Timeout):
         return to_seconds(given.seconds, call, name)
-    elif kind is bool or _has_unit(given) or not isinstance(given, (Real, Decimal)):
+    elif kind is bool or _has_unit(given) or not (isinstance(given, Real) or _is_a(given, "decimal", "Decimal")):
         wanted = "a number of seconds, a timedelta, or None for no limit"
         raise TypeError(f"{call}: {name} must be {wanted}, not {quoted(given)} ({kind.__name__})")
     else:
@@ -103,6 +106,12 @@ def _to_number(value: Any) -> float:  # of any kind
         return inf if value > 0 else -inf
     except ValueError:  # a signaling NaN
         return float("nan")
+
+
+def _is_a(value: object, module: str, name: str) -> bool:
+    """Return whether it is of a class whose module nobody need have imported."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind is not None and isinstance(value, kind)
 
 
 def _has_unit(value: object) -> bool:

@@ -33,6 +33,9 @@ MAX_REMOTE_PORTS = 10_000
 MAX_SHUNNED_PORTS = 10_000
 """Past this the whole node is shunned, port by port until monitored anew, instead of remembering which."""
 
+PERL_SPAWN = "AnyEvent::MP::_spawn"
+"""The request that spawns a port."""
+
 CALL = "call"
 """The request that calls are sent as, ``["", "call", header, portname, tag, …]``, to those who understand it."""
 

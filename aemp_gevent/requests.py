@@ -27,12 +27,11 @@ from aemp_gevent.matching import Handler, Message
 from aemp_gevent.peer import Peer
 from aemp_gevent.port import Port, Reason
 from aemp_gevent.quoting import quoted
+from aemp_gevent.remote import PERL_SPAWN
 from aemp_gevent.scheduler import CallJob, Job, Scheduler, describe
 from aemp_gevent.serving import FAILED
 from aemp_gevent.settings import Settings
 from aemp_gevent.wire.framing import FRAMINGS, name_of_port
-
-PERL_SPAWN = "AnyEvent::MP::_spawn"
 
 PERL_UP_NODES = "AnyEvent::MP::Kernel::up_nodes"
 """What Perl's ``aemp trace`` has each node evaluate (AnyEvent::MP 2.02). Nothing is run here to answer it."""

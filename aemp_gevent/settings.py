@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import json
 import math
 import operator
 import os
@@ -499,14 +498,16 @@ def _read_list(text: str) -> Any:
 
 def _read_secret(text: str) -> Any:
     # What begins like this is no secret that anybody generated, and must not become one by a missing bracket.
-    return json.loads(text) if text.startswith('["') else text
+    return _read_json(text) if text.startswith('["') else text
 
 
 def _read_lists(text: str) -> Any:
-    return json.loads(text) if text.lstrip().startswith("[") else _read_list(text)
+    return _read_json(text) if text.lstrip().startswith("[") else _read_list(text)
 
 
 def _read_json(text: str) -> Any:
+    import json  # noqa: PLC0415  # hardly any variable is JSON
+
     return json.loads(text)
 
 

@@ -29,7 +29,7 @@ from aemp_gevent import SELF, spawning
 from aemp_gevent.engine import Query
 from aemp_gevent.limits import Limits
 from aemp_gevent.node import Node
-from aemp_gevent.requests import PERL_SPAWN
+from aemp_gevent.remote import PERL_SPAWN
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.framing import FRAMINGS
 from tests.helpers import wait_until

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-import aemp_gevent.node
 from aemp_gevent.errors import InvalidSettingError, NoSecretError, ProfileError
 from aemp_gevent.settings import make_settings
 from tests.helpers import wait_until
@@ -79,21 +78,21 @@ def test_two_profiles_of_one_file_make_two_nodes_that_talk(make_node: MakeNode, 
     ],
 )
 def test_node_id_is_expanded(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, nodeid: str, pattern: str) -> None:
-    monkeypatch.setattr(aemp_gevent.node, "gethostname", lambda: "our.host")
+    monkeypatch.setattr("socket.gethostname", lambda: "our.host")
     node = make_node(None)
     node.configure(nodeid=nodeid, secret=SECRET)
     assert re.fullmatch(pattern, node.NODE())
 
 
 def test_host_name_in_a_noderef_is_resolved(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aemp_gevent.node, "gethostname", lambda: "localhost")
+    monkeypatch.setattr("socket.gethostname", lambda: "localhost")
     node = make_node(None)
     node.configure(nodeid="%n:0", secret=SECRET)
     assert node.NODE().startswith("127.0.0.1:")
 
 
 def test_host_name_that_can_be_no_node_id_is_told(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aemp_gevent.node, "gethostname", lambda: "our host")
+    monkeypatch.setattr("socket.gethostname", lambda: "our host")
     node = make_node(None)
     with pytest.raises(ValueError, match="'our host/x'"):
         node.configure(nodeid="%n/x", secret=SECRET)

@@ -17,6 +17,7 @@ from aemp_gevent.errors import (
     DirectoryUnavailable,
     InvalidEntryError,
     InvalidPortError,
+    NodeShutDownError,
     NoPortContextError,
     PortKilled,
     UnencodableMessageError,
@@ -526,7 +527,8 @@ def test_shutdown_ends_what_waits_and_whatever_comes_later(directory_nodes: Make
     for waiter in waiters:
         with pytest.raises(DirectoryUnavailable, match="shut down"):
             waiter.get(timeout=WAIT)
-    node.db_set("family", "key").cancel()
+    with pytest.raises(NodeShutDownError):
+        node.db_set("family", "key")
 
 
 # --- groups ---

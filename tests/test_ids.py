@@ -137,8 +137,10 @@ HOST_NAMES = st.from_regex(r"[A-Za-z0-9_.-]{1,30}", fullmatch=True).filter(lambd
 TCP_PORTS = st.integers(0, 0xFFFF)
 NUMERIC_HOSTS = st.ip_addresses().map(str) | st.builds(lambda ip, scope: f"{ip}{scope}", st.ip_addresses(v=6), SCOPE)
 UNIX_PATHS = st.from_regex(r"/[A-Za-z0-9_./-]{0,30}", fullmatch=True)
-NUMERIC = st.builds(Endpoint, NUMERIC_HOSTS, TCP_PORTS) | st.builds(lambda path: Endpoint("", 0, path), UNIX_PATHS)
-ENDPOINTS = NUMERIC | st.builds(Endpoint, HOST_NAMES, TCP_PORTS)
+NUMERIC = st.builds(Endpoint, NUMERIC_HOSTS, TCP_PORTS, st.just("")) | st.builds(
+    lambda path: Endpoint("", 0, path), UNIX_PATHS
+)
+ENDPOINTS = NUMERIC | st.builds(Endpoint, HOST_NAMES, TCP_PORTS, st.just(""))
 
 
 @pytest.mark.parametrize(

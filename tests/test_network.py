@@ -13,8 +13,9 @@ import pytest
 
 import aemp_gevent.network
 import aemp_gevent.seeds
+from aemp_gevent._version import PROVIDER
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, ListenError
-from aemp_gevent.network import PROVIDER, _checked
+from aemp_gevent.network import _checked
 from aemp_gevent.node import Node
 from tests.helpers import turns, wait_until
 from tests.networking import (

@@ -173,7 +173,7 @@ def test_initialising_at_the_same_time_is_refused(make_node: MakeNode, monkeypat
         go_on.wait()
         return "127.0.0.1:0"
 
-    monkeypatch.setattr("aemp_gevent.node.resolve_node", slow)
+    monkeypatch.setattr("aemp_gevent.resolve.resolve_node", slow)
     first = gevent.spawn(node.initialise_node, "host:0", secret=SECRET)
     turns(2)
     with pytest.raises(AlreadyInitialisedError):

@@ -37,7 +37,7 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture(autouse=True)
 def host_name(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(aemp_gevent.profiles, "gethostname", lambda: "ourhost")
+    monkeypatch.setattr("socket.gethostname", lambda: "ourhost")
     return "ourhost"
 
 

@@ -14,6 +14,8 @@ PUBLIC = [name for name in aemp_gevent.__all__ if not name.startswith("__")]
 
 
 def test_all_lists_what_the_package_exports_and_nothing_else():
+    for name in PUBLIC:
+        getattr(aemp_gevent, name)  # a few are imported when they are first asked for
     exported = {
         name
         for name, value in vars(aemp_gevent).items()
@@ -52,6 +54,28 @@ def test_module_functions_are_the_default_nodes_methods():
         if inspect.ismethod(thing):
             assert thing.__self__ is aemp_gevent.default_node
             assert thing.__name__ == name
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'aemp_gevent' has no attribute 'no_such_name'"):
+        _ = aemp_gevent.no_such_name
+
+
+def test_importing_loads_only_what_a_node_without_links_needs():
+    """Counted, and not timed: this is how a program's start stays under 1.5 times that of one with gevent alone."""
+    program = """
+import sys
+import gevent
+before = set(sys.modules)
+import aemp_gevent
+print(*sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+    loaded = done.stdout.split()
+    heavy = {"OpenSSL", "cbor2", "cryptography", "dataclasses", "dns", "email", "inspect", "json", "msgpack", "secrets"}
+    heavy |= {"socket", "ssl", "urllib"}
+    assert not heavy & {name.partition(".")[0] for name in loaded}
+    assert len(loaded) <= 65, loaded
 
 
 def test_importing_patches_nothing_and_starts_nothing():

@@ -124,7 +124,7 @@ class Proxy:
         """
         if self._socket is None:
             self._socket = _bind(self._listen)
-            self._listen = replace(self._listen, port=self._socket.getsockname()[1])
+            self._listen = self._listen._replace(port=self._socket.getsockname()[1])
             self._acceptor = gevent.spawn(self._accept)
             _log.info("%s is started", self)
         return self
