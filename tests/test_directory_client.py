@@ -229,8 +229,8 @@ def test_master_that_is_lost_soon_is_not_believed_that_entries_are_gone() -> Non
 def test_nobody_hears_from_the_directory_of_a_node_that_shut_down(make_node: MakeNode) -> None:
     node = make_node()
     node.shutdown()
-    node.db_set("f", "k")
     assert node._embedded is not None
+    node._embedded.publish("f", {"k": None}, ())
     assert not node._embedded._due
 
 

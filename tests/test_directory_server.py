@@ -265,7 +265,7 @@ def test_entry_that_a_framing_cannot_carry_is_left_out(
     node.db_set("f", "more", b"x")
     node.db_set("f", "more", "x")
     assert peer.packet() == ["", "g_chg2", "f", {"more": "x"}, []]
-    assert "'bytes' cannot be told to node b" in caplog.text
+    assert "the entry bytes cannot be told to node b" in caplog.text
 
 
 def test_family_too_large_for_one_message_comes_in_parts(make_node: MakeNode) -> None:
