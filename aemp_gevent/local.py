@@ -413,20 +413,25 @@ class LocalNode:
             NodeShutDownError: The node was shut down, and no code of a port sends this.
         """
         # The hot path: one look-up with the whole ID, then Scheduler.deliver and
-        # Scheduler.enqueue written out, as two calls more would cost a quarter. Each of the next
-        # steps is one for all native threads: the scheduler's docstring says what that takes.
+        # Scheduler.enqueue written out, as two calls more would cost a quarter. What may strike
+        # where, and which steps are one for all native threads, says the scheduler's docstring.
         try:
             target = self._direct[port]  # type: ignore[index]  # any object may miss
         except (KeyError, TypeError):
             self._send_elsewhere(port, msg)
             return
-        target.mailbox.append(msg)
-        if not target.state:
-            target.state = QUEUED
+        while not target.state:
             scheduler = self._scheduler
-            scheduler.runq.append(target)
             if not scheduler.pumped:
                 scheduler.ask()
+                continue
+            target.state = QUEUED
+            try:
+                scheduler.runq.append(target)
+            except BaseException:
+                scheduler.runq += (target,)  # no call; twice does no harm
+                raise
+        target.mailbox.append(msg)
 
     def snd_nowait(self, port: object, *msg: Any) -> None:
         """Send a message like :meth:`snd`, but never pause: raise ``LinkBusy`` instead, having sent nothing.

@@ -53,8 +53,8 @@ class Monitor(Job):
         self._action = None
         watched = self._watched
         if watched is not None:
-            self._watched = None
             remove(watched, self)
+            self._watched = None  # last: an interrupted call may be made again
 
     def died(self, reason: Reason) -> bool:
         """Take note of the death. For the scheduler only."""
@@ -69,6 +69,10 @@ class Monitor(Job):
         self._action = None
         if action is not None:
             action(*self._reason)
+
+    @property
+    def is_due(self) -> bool:
+        return self._action is not None
 
     def __enter__(self) -> Monitor:
         return self
@@ -133,7 +137,8 @@ def remove(watched: Watched, monitor: Job) -> None:
     monitors = watched.monitors
     if isinstance(monitors, dict):
         monitors.pop(monitor, None)
-        if monitors:
+        # No call between look and store: a finalizer may have added one, to this dict or in place of it.
+        if monitors or watched.monitors is not monitors:
             return
         watched.monitors = None
     elif monitors is monitor:

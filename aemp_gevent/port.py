@@ -107,6 +107,8 @@ class Port:
         if self.mailbox is self:
             self.inbox = self.mailbox = made
         self.mailbox.append(message)
+        if not self.state:  # served in vain by the hub, while this, another thread, made the deque
+            self.scheduler.enqueue(self)
 
     def divert_inbox(self) -> None:
         """Take the inbox away from the runner that is serving it; what is in it stays the port's."""
@@ -176,7 +178,10 @@ class BoundedMailbox(deque[Message]):
     def append(self, message: Message) -> None:
         if len(self) < self._limit:
             # Not to this mailbox: another thread may have come here before the port's inbox was diverted.
-            _append(self._port.mailbox, message)  # type: ignore[arg-type]  # never the port itself
+            port = self._port
+            _append(port.mailbox, message)  # type: ignore[arg-type]  # never the port itself
+            if not port.state:  # as in Port.append
+                port.scheduler.enqueue(port)
         else:
             self._overflow()
 

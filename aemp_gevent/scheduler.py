@@ -20,23 +20,37 @@ Who may do what (every rule was paid for with a hang, a leak or a starved socket
 4. Idle first, then look: a port's state becomes idle before its mailbox is tested,
    because a finalizer may send between any two steps.
 5. The value of a switch is never trusted: a foreign ``Timeout`` may resume anybody.
+6. An exception may strike in the middle: see below. The step that counts comes last.
+
+**Exceptions that nobody raised on purpose** strike our own code, too. At the recursion limit every call raises;
+where a function begins, a call returned or a loop jumps back, the interpreter may run a signal handler, and that
+raises (Ctrl-C). Nothing else lets them in: tests, loads, stores and operators do not. So:
+
+- Who asks for the pump does that first. A pump too many does no harm, and when asking fails nothing was changed.
+- A port is queued before its message is appended, and before it is marked as killed: without those two
+  a queued port is served in vain. The appending, or the marking, is the last step.
+- What is marked as queued, but may not be in the queue, is put there by an operator (``runq += (port,)``). What is
+  taken from a queue is taken by ``[0]`` and ``del``, so that it is in a variable before anything can strike.
+- ``pumped`` is set by who asks and taken back when that fails. What the loop calls is
+  no function but a suspended generator, which goes on *inside* a ``try`` (:mod:`aemp_gevent.hubcalls`).
+- A runner that is struck while it serves a port has that port die, as if it had happened in the port's handler.
+- :meth:`Scheduler.die` stores *dead* last and may be begun again.
+- A timer of ours repeats until its call came to its end, so its call must bear to be made twice.
 
 **Other native threads** send to local ports by the same few steps as everybody, without
 a lock and without being recognised (that would cost a twentieth of a local message).
 The interpreter switches threads only when a call returned, when a Python function
 begins, and when a loop jumps back. So each of these is one step for all threads:
-finding a port's mailbox *and* appending to it (``target.mailbox.append(msg)``); seeing that a
-port is idle *and* making it queued; testing *and* storing a mailbox where no call
-stands between. Between two such steps a thread may stop for any time, and then:
+seeing that a port is not idle, finding its mailbox *and* appending to it
+(``target.mailbox.append(msg)``); seeing that a port is idle *and* making it queued;
+testing *and* storing a mailbox where no call stands between. Between two such steps a
+thread may stop for any time, and then:
 
-- stopped before it appends, it holds a port, never a mailbox: it appends to whatever is
-  the port's mailbox by then (diverted, bounded, or nowhere);
-- stopped before it looks at the state, its message may be handled, and the port dead,
-  by then: an idle port is queued in vain, which rule 2 allows, a dead one is not idle;
-- stopped before it appends to the run queue, a queued port is not there yet: nobody
-  waits for a port to leave the queue, and this thread will go on and wake the hub;
-- stopped before it asks for the pump: the entry is served by any pump, or by the one it
-  asks for;
+- stopped before it appends the message, it holds a port, never a mailbox: it appends to whatever is
+  the port's mailbox by then (diverted, bounded, or nowhere), and in the same step it saw that the
+  port is not idle, or else it queues it again;
+- stopped when it has asked for the pump, that may have run in vain: it looks at everything again;
+- stopped when it has queued the port, that may have been served in vain: it looks at the state again;
 - a port may come to stand in the run queue twice, when this thread and the hub's each
   see it idle: rule 2 makes the second entry stale.
 
@@ -70,6 +84,7 @@ from aemp_gevent import forking
 from aemp_gevent.complaints import Complaints, Failures
 from aemp_gevent.errors import EndlessWaitError, PortKilled, WrongThread
 from aemp_gevent.handlers import is_done
+from aemp_gevent.hubcalls import hub_call
 from aemp_gevent.logs import Brief, Log
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Port, Reason
@@ -88,6 +103,9 @@ a few hundred ready sockets takes."""
 
 MAX_IDLE_RUNNERS = 64
 """Idle runners kept for reuse, 4 KiB each. Blocked ones are never capped: that would be a deadlock."""
+
+RETRY_SECONDS = 0.05
+"""How long after a timer's call was interrupted it is made again."""
 
 _log = Log()
 
@@ -120,6 +138,7 @@ class Runner(greenlet):
 
 
 _switch = greenlet.switch
+_throw = greenlet.throw
 
 
 class Job:
@@ -139,6 +158,11 @@ class Job:
         """Do it. Runs in a runner, in the port's context; may block and may raise."""
         raise NotImplementedError
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is still to be done: it was neither begun nor cancelled."""
+        return False
+
     def died(self, reason: Reason) -> bool:
         """A port this job monitors died; return whether it is to be run now."""
         raise NotImplementedError
@@ -151,12 +175,25 @@ class CallJob(Job):
 
     def __init__(self, context: Port | None, function: Handler, args: Message) -> None:
         super().__init__(context)
-        self.function = function
+        self.function: Handler | None = function
         self.args = args
 
     def run(self) -> None:
-        """Make the call."""
-        self.function(*self.args)
+        """Make the call, once."""
+        function, args = self.function, self.args
+        if function is not None:
+            self.function = None  # no call before the next: begun is begun
+            self.args = ()
+            function(*args)
+
+    def drop(self) -> None:
+        """Do not make the call any more, and keep nothing for it."""
+        self.function = None
+        self.args = ()
+
+    @property
+    def is_due(self) -> bool:
+        return self.function is not None
 
 
 class Scheduler:
@@ -197,6 +234,11 @@ class Scheduler:
         self._timers: set[Any] = set()
         self._runners: weakref.WeakSet[Runner] = weakref.WeakSet()
         self._helpers: weakref.WeakSet[forking.Helper] = weakref.WeakSet()
+        self.pump = hub_call(self._pump, self.ask, self._report)
+        """Have runners work until nothing is due or the turn is over. Called on the hub only; raises nothing.
+
+        The link layer calls it right after it delivered what it read, which saves a loop iteration a message.
+        """
         self.is_abandoned = False
         """Whether this is a forked child, and this the parent's: everything stands still for ever."""
 
@@ -206,11 +248,12 @@ class Scheduler:
     def hub(self) -> Hub:
         """The hub that orders our work."""
         if self._hub is None:
-            self._hub = gevent.get_hub()
-            self._next_turn = self._hub.loop.timer(0)
-            self._doorbell = doorbell_of(self._hub)
+            hub = gevent.get_hub()
+            self._doorbell = doorbell_of(hub)
+            self._next_turn = hub.loop.timer(0)
             close_with(self, self._next_turn, self._doorbell)
             self.thread = get_ident()
+            self._hub = hub
         return self._hub
 
     @property
@@ -234,54 +277,67 @@ class Scheduler:
         self._doorbell.ring(call, *args)
 
     def enqueue(self, port: Port) -> None:
-        """Queue an idle port. Inlined in ``snd``: keep the two alike."""
-        port.state = QUEUED
-        self.runq.append(port)
-        if not self.pumped:
-            self.ask()
+        """Queue a port if it is idle. Any native thread may call it. Written out in ``snd``: keep the two alike."""
+        while not port.state:
+            if not self.pumped:
+                self.ask()
+                continue  # other code may have run
+            port.state = QUEUED
+            try:
+                self.runq.append(port)
+            except BaseException:
+                self.runq += (port,)  # no call; twice does no harm
+                raise
 
     def enqueue_job(self, job: Job) -> None:
         """Queue a job; may be called on the hub."""
-        self.runq.append(job)
         if not self.pumped:
             self.ask()
+        self.runq.append(job)
 
     def enqueue_first(self, jobs: Iterable[Job]) -> None:
         """Queue jobs before everything that waits, in their order."""
-        self.runq.extendleft(reversed(list(jobs)))
-        if self.runq and not self.pumped:
+        if not self.pumped:
             self.ask()
+        self.runq.extendleft(reversed(list(jobs)))
 
     def deliver(self, port: Port, message: Message) -> None:
-        """Put a message into a port's mailbox. Never switches. Inlined in ``snd``: keep the two alike."""
-        port.mailbox.append(message)
-        if not port.state:
+        """Put a message into a port's mailbox. Never switches. Written out in ``snd``: keep the two alike."""
+        while not port.state:  # tested again when it was queued, in one step with the next line
             self.enqueue(port)
+        port.mailbox.append(message)
 
     def ask(self) -> None:
-        """Have the hub run the pump soon."""
-        self.pumped = True
-        if self.is_foreign:  # the hub sleeps in its own thread, and must be woken
-            self.call_on_hub(self.pump)
-        else:
-            self.hub.loop.run_callback(self.pump)
+        """Have the hub run the pump soon. When this raises, nothing was asked for."""
+        try:
+            self.pumped = True  # first: another thread's hub may have run the pump before we go on
+            if self.is_foreign:  # the hub sleeps in its own thread, and must be woken
+                self.call_on_hub(self.pump)
+            else:
+                self.hub.loop.run_callback(self.pump)
+        except BaseException:
+            self.pumped = False  # if it was asked for all the same, it may run twice
+            raise
 
     # --- timers and greenlets that end with the node ---
 
     def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> Any:
         """Have ``call(*args)`` made on the hub once, in a while; return the timer for :meth:`end_timer`."""
-        timer = self.hub.loop.timer(max(seconds, 0))
-        self._timers.add(timer)
+        timer = self.hub.loop.timer(max(seconds, 0), RETRY_SECONDS)
         # update: the loop's idea of now may be a whole turn of ours old.
-        timer.start(call, *args, update=True)
+        timer.start(self._due, timer, call, args, update=True)
+        self._timers.add(timer)
         return timer
+
+    def _due(self, timer: Any, call: Callable[..., object], args: tuple[Any, ...]) -> None:  # on the hub
+        call(*args)
+        self.end_timer(timer)  # not before: what interrupts has it made again
 
     def end_timer(self, timer: Any) -> None:
         """Stop a timer and forget it. Idempotent."""
-        if timer in self._timers:
-            self._timers.remove(timer)
-            timer.stop()
-            timer.close()
+        self._timers.discard(timer)
+        timer.stop()
+        timer.close()
 
     def start_greenlet(self, function: Callable[..., Any], *args: Any) -> forking.Helper:
         """Start a greenlet beside the runners, which a forked child stops like these."""
@@ -332,43 +388,36 @@ class Scheduler:
 
     # --- on the hub ---
 
-    def pump(self) -> None:
-        """Have runners work until nothing is due or the turn is over. Runs on the hub only.
+    def _report(self, error: BaseException) -> None:
+        self.hub.handle_error(None, type(error), error, error.__traceback__)
 
-        The link layer calls it right after it delivered what it read, which saves a
-        loop iteration a message.
-        """
+    def _pump(self) -> None:
         self.pumped = True
         self._turn_started = 0.0
         self._turn_over = False
         self.credit = CREDIT
         pool = self._pool
         runq = self.runq
-        try:
+        if self._deaths:
+            self._reap()
+        while runq:
+            # The runner, or whoever it hands over to, comes back when it blocks, has
+            # nothing left to do, or the turn is over.
+            if pool:
+                runner = pool[-1]
+                del pool[-1]
+            else:
+                runner = Runner(self._run, self.hub)
+                self._runners.add(runner)
+            runner.idle = False
+            _switch(runner, runner)
+            if self._turn_over:
+                # Not run_callback: gevent runs 50 of those between two looks at its
+                # sockets, which starved them for 200 ms.
+                self._next_turn.start(self.pump)
+                return
             if self._deaths:
                 self._reap()
-            while runq:
-                # The runner, or whoever it hands over to, comes back when it blocks, has
-                # nothing left to do, or the turn is over.
-                if pool:
-                    runner = pool.pop()
-                else:
-                    runner = Runner(self._run, self.hub)
-                    self._runners.add(runner)
-                runner.idle = False
-                _switch(runner, runner)
-                if self._turn_over:
-                    # Not run_callback: gevent runs 50 of those between two looks at its
-                    # sockets, which starved them for 200 ms.
-                    self._next_turn.start(self.pump)
-                    return
-                if self._deaths:
-                    self._reap()
-        except BaseException:
-            # Ctrl-C may strike here or in a runner between two ports: the hub hears of it,
-            # and a program that shuts down in good order still needs its ports.
-            self.ask()
-            raise
         self.pumped = False
         if runq or self._deaths:  # first say no, then look: a finalizer may have sent in between
             self.ask()
@@ -390,16 +439,23 @@ class Scheduler:
         """Throw into the holders of killed ports. On the hub, so every greenlet is blocked."""
         deaths = self._deaths
         while deaths:
-            port = deaths.popleft()
-            if port.state != RUNNING:  # it left its handler meanwhile: dead, or about to die in order
+            port = deaths[0]
+            if port.state != RUNNING or port.dying is None:
+                # It left its handler meanwhile: dead, or about to die in order. Or the kill was struck in the middle.
+                del deaths[0]
                 continue
             holder = port.runner
-            reason = port.dying or ()
-            self.die(port, reason)  # first, so that the greenlet's finally blocks find it dead
             # An attached greenlet is somebody else's: it learns of the death in its next
             # blocking call of ours.
-            if isinstance(holder, Runner) and holder.at is port:
-                holder.throw(PortKilled(*reason))
+            is_inside = isinstance(holder, Runner) and holder.at is port and not holder.dead
+            killed = PortKilled(*port.dying)
+            try:
+                self.die(port, port.dying)  # first, so that the greenlet's finally blocks find it dead
+            finally:
+                if port.state == DEAD:  # otherwise the next pump tries again
+                    del deaths[0]
+                    if is_inside:
+                        _throw(holder, killed)  # type: ignore[arg-type]  # inside there is one
 
     # --- in the runners ---
 
@@ -414,27 +470,36 @@ class Scheduler:
             while runq:
                 if self.credit <= 0 and self.turn_is_over():
                     break
-                port = runq.popleft()
+                port = runq[0]
+                del runq[0]  # not popleft(): what strikes when a call returns would lose what it took
                 if port.state != QUEUED:
                     if port.state == JOB:
-                        self._run_job(runner, port)
+                        try:
+                            self._run_job(runner, port)
+                        except BaseException:
+                            if port.is_due:
+                                self.enqueue_job(port)
+                            raise
                     continue
                 if port.waiter is not None:
-                    waiter = port.waiter
-                    port = None
-                    self._park(runner, waiter)
+                    was_struck = True
+                    try:
+                        was_struck = self._park(runner, port.waiter)
+                    finally:
+                        if was_struck and port.state == QUEUED:  # it may not have been resumed
+                            self.runq += (port,)
                     continue
-                port.state = RUNNING
-                port.runner = runner
-                runner.at = runner.aemp_port = port
-                # A fresh context each time: what one port's handler sets in a context
-                # variable must not show in the next port's (30 ns).
-                runner.gr_context = port.context
-                if port.dying is not None and (port.inbox or port.main is not None):
-                    self.doom(port)  # its handlers, or its init function, may block
                 failure = None
                 left = SLICE
                 try:
+                    port.state = RUNNING
+                    port.runner = runner
+                    runner.at = runner.aemp_port = port
+                    # A fresh context each time: what one port's handler sets in a context
+                    # variable must not show in the next port's (30 ns).
+                    runner.gr_context = port.context
+                    if port.dying is not None and (port.inbox or port.main is not None):
+                        self.doom(port)  # its handlers, or its init function, may block
                     inbox = port.inbox
                     if port.main is not None:
                         self._run_main(port)
@@ -450,49 +515,56 @@ class Scheduler:
                         left -= 1
                         if not left:
                             break
+                    self.credit -= SLICE - left
+                    if port.state == RUNNING:
+                        port.state = IDLE
+                        if port.inbox:
+                            self.enqueue(port)
+                        elif port.dying is not None:
+                            self.die(port, port.dying)
+                        elif port.main is not None:  # its handler gave it a body
+                            self.enqueue(port)
                 except BaseException as error:  # noqa: BLE001
                     failure = error  # dealt with below: nothing may switch inside an except block
                 if failure is not None:
-                    self.fail(port, failure)
-                self.credit -= SLICE - left
-                if port.state == RUNNING:
-                    port.state = IDLE
-                    if port.inbox:
-                        if port.state == IDLE:
-                            self.enqueue(port)
-                    elif port.dying is not None:
-                        self.die(port, port.dying)
-                    elif port.main is not None:  # its handler gave it a body
-                        self.enqueue(port)
+                    self.credit -= 1
+                    try:
+                        self.fail(port, failure)
+                    finally:
+                        if port.state != DEAD:  # struck again: the hub sees to the rest
+                            self._leave(port)
             # What the frame of an idle runner holds would live on with it.
-            port = inbox = message = handlers = value = failure = waiter = None
+            port = inbox = message = handlers = value = failure = None
             runner.at = runner.aemp_port = runner.gr_context = None
-            if runq and not self.pumped:
+            if (runq or self._deaths) and not self.pumped:
                 self.ask()
             if len(self._pool) >= self._max_idle:
                 return
             self._park(runner, self.hub)
 
-    def _park(self, runner: Runner, target: greenlet) -> None:
-        """Switch away from an idle runner, until somebody takes it from the pool."""
+    def _park(self, runner: Runner, target: greenlet) -> bool:
+        """Switch away from an idle runner until somebody takes it from the pool; return whether an exception struck."""
         # Into the pool before switching: whoever runs next may want a runner, and would
         # otherwise make the hub start a new one each time.
-        self._pool.append(runner)
-        runner.idle = True
         stray: BaseException | None = None
         try:
+            runner.idle = True
+            self._pool.append(runner)
             _switch(target)
         except BaseException as error:  # noqa: BLE001
             stray = error
         if runner.idle:
-            # Nobody took it: a Timeout that a handler left running fired here.
-            self._pool.remove(runner)
+            # Nobody took it: a Timeout that a handler left running fired here, or Ctrl-C before it had left.
             runner.idle = False
-        if stray is not None:
-            if isinstance(stray, (SystemExit, KeyboardInterrupt)):  # Ctrl-C, just now
-                self.hub.handle_error(None, type(stray), stray, stray.__traceback__)
-                return
+            if runner in self._pool:
+                self._pool.remove(runner)
+        if stray is None:
+            return False
+        if isinstance(stray, (SystemExit, KeyboardInterrupt)):  # Ctrl-C, just now
+            self.hub.handle_error(None, type(stray), stray, stray.__traceback__)
+        else:
             _log.warning("%s reached an idle runner: a handler that had ended left it behind", stray)
+        return True
 
     def _run_main(self, port: Port) -> None:
         """Run what stands in ``port.main``: the body of a port with its own greenlet, or an init function."""
@@ -518,6 +590,8 @@ class Scheduler:
         except BaseException as error:  # noqa: BLE001
             failure = error
         if failure is not None:
+            if job.is_due:  # struck before it began
+                self.enqueue_job(job)
             self.fail(job.context, failure)
 
     def turn_is_over(self) -> bool:
@@ -531,9 +605,9 @@ class Scheduler:
         elif now - self._turn_started > TURN_SECONDS:
             self._turn_over = True
             if not self.pumped:
-                self.pumped = True
                 _ = self.hub
                 self._next_turn.start(self.pump)
+                self.pumped = True
             return True
         self.credit = CREDIT
         return False
@@ -555,9 +629,15 @@ class Scheduler:
                 if runq and self.credit > 0 and runq[0].state == QUEUED and runq[0].waiter is not None:
                     # Greenlet to greenlet, without a runner in between: the hot path of
                     # two actors that talk to each other.
-                    next_greenlet = runq.popleft().waiter
-                    if next_greenlet is not current:
-                        _switch(next_greenlet)
+                    due = runq[0]
+                    del runq[0]
+                    if due is not port:
+                        try:
+                            _switch(due.waiter)
+                        except BaseException:
+                            if due.state == QUEUED:  # struck before it was resumed
+                                self.runq += (due,)
+                            raise
                 else:
                     self._give_way()
         except BaseException as error:
@@ -577,7 +657,8 @@ class Scheduler:
         """Switch to a runner that can serve what is due, or else to the hub."""
         runq = self.runq
         if runq and self.credit > 0 and self._pool:
-            runner = self._pool.pop()
+            runner = self._pool[-1]
+            del self._pool[-1]
             runner.idle = False
             _switch(runner)
             return
@@ -587,10 +668,10 @@ class Scheduler:
 
     def visit_hub(self, port: Port, current: greenlet) -> None:
         """Let sockets and timers have their look, from a greenlet that always finds a message."""
-        port.waiter = current
-        port.state = QUEUED
-        self.runq.append(port)
         try:
+            port.waiter = current
+            port.state = QUEUED
+            self.runq += (port,)
             self.hub.switch()
         finally:
             port.waiter = None
@@ -603,17 +684,16 @@ class Scheduler:
 
     def kill(self, port: Port, reason: Reason) -> None:
         """Let a port die of ``reason`` once it handled what was sent before. The first kill wins."""
-        if port.dying is not None:  # no call before the two stores: other native threads kill, too
+        if port.dying is not None:
             return
-        port.dying = reason
-        port.mailbox = NOWHERE
-        if port.state == IDLE:
-            self.enqueue(port)
-        elif port.state == RUNNING:
-            self.doom(port)
+        # First what may raise. Queued without having been killed it would be served, or looked at, in vain.
+        self._hurry(port)
+        if port.dying is None:  # no call before the two stores: other native threads kill, too
+            port.dying = reason
+            port.mailbox = NOWHERE
 
     def _hurry(self, port: Port) -> None:
-        """See that a killed port dies, whoever is inside; what :meth:`kill` does in line."""
+        """See that a killed port dies, whoever is inside."""
         if port.state == IDLE:
             self.enqueue(port)
         elif port.state == RUNNING:
@@ -622,9 +702,14 @@ class Scheduler:
     def kill_from_afar(self, port: Port, reason: Reason) -> None:
         """Do as :meth:`kill` in another native thread: the port is killed at once, the hub sees to the rest."""
         if port.dying is None:
-            port.dying = reason
-            port.mailbox = NOWHERE
-            self.call_on_hub(self._hurry, port)
+            self.call_on_hub(self._kill_here, port, reason)
+            if port.dying is None:
+                port.dying = reason
+                port.mailbox = NOWHERE
+
+    def _kill_here(self, port: Port, reason: Reason) -> None:  # on the hub
+        self.kill(port, reason)
+        self._hurry(port)  # if it was marked in the other thread
 
     def overflow(self, port: Port, limit: int) -> None:
         """Let a port die of too many messages, whichever native thread sent the last one."""
@@ -642,9 +727,18 @@ class Scheduler:
         for it to end would make a sleeping port unkillable. To be called whenever a greenlet
         enters a killed port to handle what was sent before the kill, too.
         """
-        self._deaths.append(port)
         if not self.pumped:
             self.ask()
+        self._deaths.append(port)
+
+    def _leave(self, port: Port) -> None:
+        """Leave it to the hub to end a port that nobody is inside any more. Nothing in here can be struck."""
+        port.state = RUNNING
+        port.runner = None
+        port.mailbox = NOWHERE
+        if port.dying is None:
+            port.dying = ("die", "interrupted")
+        self._deaths += (port,)
 
     def kill_now(self, port: Port, reason: Reason) -> None:
         """Let a port die of ``reason`` without handling what was sent before."""
@@ -699,9 +793,9 @@ class Scheduler:
 
         Only for whoever is inside the port, or the hub. Never switches.
         """
+        # Whatever interrupts this in the middle, it may be begun again: what shows that all is done comes last.
         if port.state == DEAD:
             return
-        port.state = DEAD
         port.dying = reason
         port.mailbox = NOWHERE
         if port.inbox:
@@ -710,17 +804,19 @@ class Scheduler:
         ports = self.ports
         ports.pop(port.id, None)
         if self.aliases:
-            for alias in self.aliases.pop(port, ()):
-                del ports[alias]
+            for alias in self.aliases.get(port, ()):
+                ports.pop(alias, None)
+            self.aliases.pop(port, None)
         monitors = port.monitors
-        port.monitors = None
         if monitors is None:
             if reason:
                 self.on_unmonitored_death(port.id, reason)
-            return
-        for monitor in monitors if isinstance(monitors, dict) else (monitors,):
-            if monitor.died(reason):
-                self.enqueue_job(monitor)
+        else:
+            for monitor in tuple(monitors) if isinstance(monitors, dict) else (monitors,):
+                if monitor.died(reason):
+                    self.enqueue_job(monitor)
+            port.monitors = None
+        port.state = DEAD
 
     def discard(self, *message: Any) -> None:
         """Take a message that no handler matched: count it, and log it at debug level."""

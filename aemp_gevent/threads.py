@@ -13,7 +13,6 @@ thread, and no strangers here: so everything below is from before the patching.
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +21,8 @@ from typing import Any
 
 from gevent import monkey
 from gevent.hub import Hub
+
+from aemp_gevent.hubcalls import hub_call
 
 # Any: monkey.get_original() cannot know what it returns.
 get_ident: Callable[[], int] = monkey.get_original("_thread", "get_ident")
@@ -39,15 +40,15 @@ class Doorbell:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...], bool]] = deque()
         # Not loop.run_callback_threadsafe(): that counts the loop's references up without a lock, while the
         # loop may be counting, too, and one that is lost some day ends the loop under everybody.
         self._watcher: Any = hub.loop.async_(ref=False)  # gevent's watchers have no types
-        self._watcher.start(self._answer)
+        self._watcher.start(hub_call(self._answer, self._watcher.send, self._report))
 
     def ring(self, call: Callable[..., object], *args: Any) -> None:
         """Have ``call(*args)`` made on the hub soon. Never blocks. What it raises goes to the hub's error handler."""
-        self._calls.append((call, args))
+        self._calls.append((call, args, True))
         self._watcher.send()
 
     def close(self, watcher: Any) -> None:
@@ -59,13 +60,23 @@ class Doorbell:
     def _answer(self) -> None:  # on the hub
         # No more than are there now: threads that ring all the time must not keep sockets waiting.
         for _ in range(len(self._calls)):
-            call, args = self._calls.popleft()
+            entry = self._calls[0]
+            del self._calls[0]  # not popleft(): what strikes when a call returns would lose what it took
             try:
-                call(*args)
-            except BaseException:  # noqa: BLE001  # the calls of others are to be made all the same
-                self._hub.handle_error(self, *sys.exc_info())
+                entry[0](*entry[1])
+            except BaseException as error:  # noqa: BLE001  # the calls of others are to be made all the same
+                if entry[2]:
+                    # Once more: an interrupt may have come before the call's first step, and all bear that.
+                    self._calls.append((entry[0], entry[1], False))
+                stray = error
+            else:
+                continue
+            self._report(stray)
         if self._calls:
             self._watcher.send()
+
+    def _report(self, error: BaseException) -> None:
+        self._hub.handle_error(self, type(error), error, error.__traceback__)
 
 
 def close_with(owner: object, watcher: Any, doorbell: Doorbell) -> None:

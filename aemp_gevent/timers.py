@@ -22,21 +22,15 @@ class Timer:
         self, scheduler: Scheduler, seconds: float | None, context: Port | None, function: Handler, args: Message
     ) -> None:
         self._scheduler = scheduler
-        self._job: CallJob | None = CallJob(context, self._call, (function, *args))
+        self._job = CallJob(context, function, args)
         self._watcher: Any = None  # gevent's watchers have no types
         if seconds is not None:
             self._watcher = scheduler.start_timer(seconds, self._due)
 
     def _due(self) -> None:  # on the hub
-        self._close()
-        if self._job is not None:
+        if self._job.is_due:
             self._scheduler.enqueue_job(self._job)
-
-    def _call(self, function: Handler, *args: Any) -> None:
-        # It may have been cancelled between its queueing and its turn.
-        if self._job is not None:
-            self._job = None
-            function(*args)
+        self._close()
 
     def _close(self) -> None:
         if self._watcher is not None:
@@ -46,7 +40,7 @@ class Timer:
     def cancel(self) -> None:
         """Forget the call. May be called any number of times, also after it was made."""
         self._scheduler.check_thread("cancel() of a timer")
-        self._job = None
+        self._job.drop()  # it may be queued already
         self._close()
 
     def __enter__(self) -> Timer:

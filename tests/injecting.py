@@ -7,7 +7,7 @@ import dis
 import functools
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
@@ -29,6 +29,16 @@ QUIET_STORES = {"state", "inbox", "mailbox", "waiter", "pumped", "credit", "idle
 """Attributes that hold nothing whose end anybody hears of: numbers, None, or what another name keeps."""
 
 
+JUMPS_BACK = ("JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
+"""What lets other code run when it jumps, and not when it does not."""
+
+
+def in_order(code: CodeType) -> Iterator[tuple[dis.Instruction, int]]:
+    """Yield each instruction with the offset before which other code may run because of it."""
+    for step, after in itertools.pairwise(dis.get_instructions(code)):
+        yield step, (step.argval if step.opname.startswith(JUMPS_BACK) else after.offset)
+
+
 @functools.cache
 def points(code: CodeType) -> frozenset[int]:
     """Return the offsets in a function before which other code may have run, or may run now."""
@@ -40,8 +50,16 @@ def points(code: CodeType) -> frozenset[int]:
 
     steps = list(dis.get_instructions(code))
     found = {step.offset for step in steps if not is_quiet(step)}
-    found |= {after.offset for step, after in itertools.pairwise(steps) if not is_quiet(step)}
+    found |= {after for step, after in in_order(code) if not is_quiet(step)}
     return frozenset(found)
+
+
+@functools.cache
+def strike_points(code: CodeType) -> frozenset[int]:
+    """Return the offsets in a function at which an exception may come out of a signal handler."""
+    found = {after for step, after in in_order(code) if step.opname.startswith(("CALL", *JUMPS_BACK))}
+    starts = [step.offset for step in dis.get_instructions(code) if step.opname == "RESUME"]
+    return frozenset(found | set(starts or [0]))
 
 
 @functools.cache
@@ -51,8 +69,8 @@ def switch_points(code: CodeType) -> frozenset[int]:
     steps = list(dis.get_instructions(code))
     quiet = (*QUIET, "PRECALL", "KW_NAMES")
     return frozenset(
-        after.offset
-        for step, after in itertools.pairwise(steps)
+        after
+        for step, after in in_order(code)
         if not step.opname.startswith(quiet) and not (step.opname == "STORE_ATTR" and step.argval in QUIET_STORES)
     ) | {steps[0].offset}
 
@@ -60,8 +78,10 @@ def switch_points(code: CodeType) -> frozenset[int]:
 class Injector:
     """Runs ``action`` at the chosen ones of the library's points, in whichever greenlet gets to them."""
 
-    def __init__(self, action: Any, chosen: Any) -> None:
+    def __init__(self, action: Any, chosen: Any, points: Any = points, traced: tuple[str, ...] = TRACED) -> None:
         self.count = 0
+        self._points = points
+        self._traced = traced
         self._action = action
         self._chosen = chosen
         self._busy = False
@@ -90,7 +110,7 @@ class Injector:
 
     def _trace(self, frame: FrameType, event: str, _arg: object) -> Any:
         code = frame.f_code
-        if not code.co_filename.endswith(TRACED) or "aemp_gevent" not in code.co_filename:
+        if not code.co_filename.endswith(self._traced) or "aemp_gevent" not in code.co_filename:
             return None
         frame.f_trace = self._step
         frame.f_trace_opcodes = True
@@ -98,7 +118,7 @@ class Injector:
         return self._step
 
     def _step(self, frame: FrameType, event: str, _arg: object) -> Any:
-        if event == "opcode" and not self._busy and frame.f_lasti in points(frame.f_code):
+        if event == "opcode" and not self._busy and frame.f_lasti in self._points(frame.f_code):
             self.count += 1
             if self._chosen(self.count):
                 self._busy = True

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""Exceptions that strike in the middle of our own code: at the recursion limit, and from signal handlers.
+
+Each call either has its whole effect or none, and everything goes on afterwards; or a port that was struck is dead,
+and whoever monitors it knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
+from aemp_gevent.local import LocalNode
+from aemp_gevent.port import IDLE
+from aemp_gevent.receive import receive
+from tests.helpers import wait_until
+from tests.injecting import Injector, strike_points
+from tests.native import threading
+from tests.settling import settle
+
+SAMPLE = int(os.environ.get("AEMP_STRIKES", "25"))
+"""At how many of the points each scene is struck; 0: at all of them, which takes minutes."""
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Print nothing of what strikes on the hub."""
+    monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_args: None)
+
+
+@pytest.fixture
+def node() -> LocalNode:
+    return LocalNode()
+
+
+def works(node: LocalNode) -> None:
+    """See that new ports, timers and timeouts of this node work."""
+    got: list[object] = []
+    died: list[tuple[object, ...]] = []
+    port = node.port(got.append)
+    node.mon(port, lambda *reason: died.append(reason))
+    node.snd(port, "probe")
+    with node.after(0.001, got.append, "timer"), node.attach():
+        assert receive(timeout=0.001, default="timeout") == "timeout"
+        wait_until(lambda: sorted(map(str, got)) == ["probe", "timer"], within=3, show=lambda: got)
+    node.kil(port, "end")
+    wait_until(lambda: died == [("end",)], within=3, show=lambda: died)
+    settle(node)
+
+
+# --- the recursion limit --------------------------------------------------------------
+
+
+DEPTHS = 50
+"""How far from the limit it is tried: the deepest of the calls that cannot wait take some 30."""
+
+
+def at_every_depth(call: Callable[[int], object]) -> Iterator[RecursionError | None]:
+    """Make a call (with its number) ever deeper in the stack; give what it raised, until it could not even begin."""
+
+    def deep(levels: int, number: int) -> object:
+        return deep(levels - 1, number) if levels else call(number)
+
+    depth, frame = 0, sys._getframe()
+    while frame:
+        depth, frame = depth + 1, frame.f_back  # type: ignore[assignment]
+    failed = 0
+    limit = sys.getrecursionlimit() - depth
+    for number, levels in enumerate(range(limit - DEPTHS + 3, limit + 3)):
+        try:
+            deep(levels, number)
+        except RecursionError as error:
+            failed += 1
+            yield error.with_traceback(None)
+        else:
+            yield None
+    assert failed > 2
+
+
+def test_snd_at_the_recursion_limit_sends_or_does_not(node):
+    got: list[object] = []
+    port = node.port(got.append)
+    sent = []
+    for number, error in enumerate(at_every_depth(lambda _: node.snd(port, "x"))):
+        settle(node)
+        assert got == ([] if error else ["x"]), f"call {number}"
+        sent += got
+        got.clear()
+    assert sent
+    works(node)
+
+
+def test_snd_to_a_new_port_at_the_recursion_limit_sends_or_does_not(node):
+    got: list[object] = []
+    ports = [node.port(got.append) for _ in range(DEPTHS)]
+    for number, error in enumerate(at_every_depth(lambda number: node.snd(ports[number], "x"))):
+        settle(node)
+        assert got == ([] if error else ["x"]), f"call {number}"
+        got.clear()
+    works(node)
+
+
+def test_kil_at_the_recursion_limit_kills_or_does_not(node):
+    died: list[tuple[object, ...]] = []
+
+    def victim(handler: Any = None) -> str:
+        port = node.port(handler)
+        node.mon(port, lambda *reason: died.append(reason))
+        return port
+
+    def blocked() -> str:
+        port = victim(lambda: gevent.sleep(60))
+        node.snd(port)
+        return port
+
+    for make in (victim, blocked):
+        ports = [make() for _ in range(DEPTHS)]
+        settle(node)
+        for number, error in enumerate(at_every_depth(lambda number, ports=ports: node.kil(ports[number], "first"))):
+            settle(node)
+            assert died == ([] if error else [("first",)]), f"call {number}"
+            node.kil(ports[number], "second")
+            settle(node)
+            assert died == ([("second",)] if error else [("first",)]), f"call {number}"
+            died.clear()
+        works(node)
+
+
+# --- interrupts: what a signal handler raises, wherever CPython may run it ------------------
+
+TRACED = (
+    *("scheduler.py", "receive.py", "port.py", "local.py", "monitors.py", "handlers.py", "hubcalls.py", "threads.py"),
+    *("timers.py", "attachment.py", "calls.py", "calling.py", "context.py"),
+)
+STRIKES = [KeyboardInterrupt, MemoryError]
+
+
+class Scene:
+    """A node with ports of each kind, to which everything is done that a program does."""
+
+    def __init__(self, node: LocalNode) -> None:
+        self.node = node
+        self.got: dict[str, list[object]] = {}
+        self.died: dict[str, list[tuple[object, ...]]] = {}
+        self.store = self._watched(node.port(lambda *message: self.got[self.store].append(message)))
+        self.actor = self._watched(node.port_async(self._act))
+        self.server = self._watched(node.port())
+        node.serve(self.server, add=lambda a, b: a + b)
+        node.rcv(self.server, probe=lambda number: self.got[self.server].append(("probe", number)))
+        self.blocked = self._watched(node.port(lambda *_: gevent.sleep(60)))
+        node.snd(self.blocked)
+        self.killed: list[str] = []
+        settle(node)
+
+    def _watched(self, port: str) -> str:
+        died: list[tuple[object, ...]] = []
+        self.node.mon(port, lambda *reason: died.append(reason))
+        self.got[port], self.died[port] = [], died
+        return port
+
+    def _act(self) -> None:
+        while True:
+            message = receive(timeout=0.001, default=None)
+            if message is not None:
+                self.got[self.actor].append(message)
+
+    def steps(self) -> Iterator[Callable[[], object]]:
+        node = self.node
+        yield lambda: [node.snd(port, "x", number) for number in range(3) for port in (self.store, self.actor)]
+        yield lambda: gevent.sleep(0.002)
+        yield lambda: node.call(self.server, "add", 1, 2, timeout=1)
+        yield lambda: node.after(0.001, self.store, "later")
+        yield self._kill
+        yield self._receive
+        yield lambda: send_from_afar(node, self.store)
+        yield lambda: gevent.sleep(0.003)
+
+    def _kill(self) -> None:
+        ports = [self._watched(self.node.port()), self.blocked]
+        self.node.snd(ports[0], "x")
+        for port in ports:
+            self.node.kil(port, "killed")
+            self.killed.append(port)
+
+    def _receive(self) -> None:
+        with self.node.attach() as me:
+            self.node.snd(me, "x")
+            receive("x")
+            receive(timeout=0.001, default=None)
+
+    def check(self) -> None:
+        """See that each port handles what is sent to it, or is dead, and its monitor knows; then the node."""
+        node = self.node
+        settle(node)
+        for port in self.killed:
+            assert self.died[port], f"{port} was killed"
+        for number, port in enumerate((self.store, self.actor, self.server)):
+            node.snd(port, "probe", number)
+            wait_until(
+                lambda: self.died[port] or ("probe", number) in self.got[port],  # noqa: B023
+                within=3,
+                show=lambda: (port, node.find(port), self.got),  # noqa: B023
+            )
+        for port in list(self.died):
+            node.kil(port, "end")
+        wait_until(lambda: all(self.died.values()), within=3, show=lambda: (self.died, node._ports))
+        works(node)
+        # A port that was made, and a greenlet that was attached, just before the interrupt came are what they are.
+        ours = gevent.getcurrent()
+        left = [port for port in node._ports.values() if port.runner is not ours and port.state != IDLE]
+        ours.aemp_port = None  # type: ignore[attr-defined]
+        assert left == []
+        wait_until(lambda: not node.scheduler._timers, within=3, show=lambda: node.scheduler._timers)
+
+
+def send_from_afar(node: LocalNode, port: str) -> None:
+    thread = threading.Thread(target=node.snd, args=(port, "from afar"), daemon=True)
+    thread.start()
+    thread.join(5)
+
+
+def play(node: LocalNode, error: type[BaseException] | None, chosen: Callable[[int], bool]) -> int:
+    """Play the scene, struck at the chosen points; return how many there are."""
+    scene = Scene(node)
+
+    def strike() -> None:
+        if error is not None:
+            raise error
+
+    with Injector(strike, chosen, strike_points, TRACED) as injector:
+        for step in scene.steps():
+            with contextlib.suppress(KeyboardInterrupt, MemoryError, CallTimeout, PortDied, RemoteError):
+                step()
+    for _ in range(3):  # what struck on the hub may still come
+        with contextlib.suppress(KeyboardInterrupt):
+            gevent.sleep(0.002)
+    scene.check()
+    return injector.count
+
+
+@pytest.mark.parametrize("error", STRIKES)
+def test_an_interrupt_anywhere_leaves_ports_that_work_or_are_known_to_be_dead(error):
+    count = play(LocalNode(), None, lambda _: False)
+    assert count > 300
+    rng = random.Random(7)
+    for point in rng.sample(range(count), SAMPLE) if SAMPLE else range(count):
+        try:
+            play(LocalNode(), error, lambda seen: seen == point + 1)  # noqa: B023
+        except BaseException as failure:
+            raise AssertionError(f"struck at point {point}") from failure
