@@ -89,6 +89,7 @@ def run_in(port: Port, function: Callable[P, T], *args: P.args, **kwargs: P.kwar
     except Exception as error:  # noqa: BLE001
         failure = error
     port.scheduler.fail(port, failure)
+    del failure  # its traceback has this frame: a circle, which would keep the arguments
     return None
 
 

@@ -13,6 +13,7 @@ Nothing here imports anything of ours but how to quote. Read :mod:`aemp_gevent.i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from gevent.exceptions import LoopExit
 from greenlet import GreenletExit
@@ -29,7 +30,25 @@ _MAX_TRACEBACK = 10_000
 """Characters of a traceback of another process that its text shows."""
 
 
-class AempError(Exception):
+def _restore(kind: type[BaseException], args: tuple[object, ...], state: dict[str, Any]) -> Any:
+    """Return a copy of an error, or one that was pickled."""
+    error: Any = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class Copyable:
+    """Lets an exception survive ``pickle`` and ``copy``, whatever its class makes of its arguments."""
+
+    args: tuple[Any, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class again, as BaseException does: most make their text from other arguments.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+class AempError(Copyable, Exception):
     """The root of every error of this library.
 
     Its text is one line that is fit for logs and terminals, whatever it was made of.

@@ -107,7 +107,7 @@ class Log:
         if error is None:
             logger.log(level, text, *args, extra=extra, stacklevel=depth)
             return
-        frame = sys._getframe(depth - 1)  # Logger.findCaller counts from elsewhere in Python 3.10
+        frame = sys._getframe(depth - 1)  # pyright: ignore[reportPrivateUsage]  # Logger.findCaller counts from elsewhere in Python 3.10
         where, function = frame.f_code.co_filename, frame.f_code.co_name
         exc_info = (type(error), error, error.__traceback__)
         record = logger.makeRecord(

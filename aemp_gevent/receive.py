@@ -245,5 +245,8 @@ def _serve(port: Port, message: Message, index: int, seen: list[Message]) -> boo
     port.main = STARTED
     if failure is not None:
         scheduler.fail(port, failure)
-        raise PortKilled(*(port.dying or ())) from failure
+        try:
+            raise PortKilled(*(port.dying or ())) from failure
+        finally:
+            failure = None  # its traceback has this frame: a circle, which would keep the message
     return served

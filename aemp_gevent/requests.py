@@ -417,6 +417,7 @@ class Requests:
             if failure is not None and peer is not None:
                 text = "exception in %s, which %s asked to be run"
                 peer.complaints.log(logging.ERROR, text, quoted(name), peer.node, exc_info=failure)
+                failure = None  # its traceback has this frame: a circle, which would keep the arguments
 
         self._host.scheduler.enqueue_job(CallJob(None, run, ()))
 

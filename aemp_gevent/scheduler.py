@@ -531,6 +531,7 @@ class Scheduler:
                     try:
                         self.fail(port, failure)
                     finally:
+                        failure = None  # its traceback has this frame: a circle, which would keep the message
                         if port.state != DEAD:  # struck again: the hub sees to the rest
                             self._leave(port)
             # What the frame of an idle runner holds would live on with it.
@@ -593,6 +594,7 @@ class Scheduler:
             if job.is_due:  # struck before it began
                 self.enqueue_job(job)
             self.fail(job.context, failure)
+            failure = None  # see _run
 
     def turn_is_over(self) -> bool:
         """Renew the credit, or say that ports ran long enough; the caller goes to the hub then.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, time
 from typing import Any, NamedTuple, Protocol
 
 from greenlet import getcurrent
@@ -56,6 +56,22 @@ class ReplyPort(str):
         self.deadline = deadline
         self.chain = tuple(chain)
         return self
+
+    def __copy__(self) -> ReplyPort:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> ReplyPort:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By the clock on the wall, which other processes have, too.
+        until = None if self.deadline is None else time() + self.deadline - monotonic()
+        return _restore, (str(self), until, self.chain)
+
+
+def _restore(port: str, until: float | None, chain: tuple[str, ...]) -> ReplyPort:
+    """Return a reply port that was pickled, perhaps in another process."""
+    return ReplyPort(port, None if until is None else monotonic() + until - time(), chain)
 
 
 class Wait(NamedTuple):
@@ -155,9 +171,16 @@ def time_left(reply: str | None = None) -> float | None:
     return max(call.deadline - monotonic(), 0.0)
 
 
-def server(host: Host, tag: object, function: Handler) -> Handler:
-    """Return a handler that calls ``function``, and answers with what it returns or raises."""
-    complaints = Complaints(host.scheduler.log, f"the server of {quoted(tag)}")
+def server(host: Host, tag: object, function: Handler, complaints: Complaints | None = None) -> Handler:
+    """Return a handler that calls ``function``, and answers with what it returns or raises.
+
+    Args:
+        host: The node.
+        tag: What is served.
+        function: What serves it.
+        complaints: Where to log what callers do wrong; None: apart for this handler.
+    """
+    complaints = complaints or Complaints(host.scheduler.log, f"the server of {quoted(tag)}")
 
     def serve(*rest: Any) -> None:
         reply = rest[-1] if rest else None
@@ -183,6 +206,7 @@ def server(host: Host, tag: object, function: Handler) -> Handler:
         if not isinstance(reply, ReplyPort):  # cal and syncal do not tell their callers
             complaints.log(logging.ERROR, "exception in the server of %s", tag, exc_info=failure)
         fail(host, reply, failure)
+        del failure  # its traceback has this frame: a circle, which would keep what the call came with
 
     return serve
 

@@ -3,11 +3,21 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import inspect
+import pickle
+import pkgutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from greenlet import GreenletExit
 
+import aemp_gevent
 from aemp_gevent import errors
 
 OURS = [
@@ -150,3 +160,94 @@ def test_deaths_are_equal_that_say_the_same():
     assert hash(died) == hash(errors.PortDied("a#p", ("why", [1])))
     assert died != errors.PortDied("a#p", ())
     assert died != ("a#p", ("why", [1]))
+
+
+# --- errors that other machinery copies -------------------------------------------------------
+
+PACKAGE = Path(aemp_gevent.__file__).parent
+
+
+def all_errors() -> set[type[BaseException]]:
+    """Return every exception class that the package defines, in whatever module."""
+    for module in pkgutil.walk_packages([str(PACKAGE)], "aemp_gevent."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found: set[type[BaseException]] = set()
+    due: list[type[BaseException]] = [BaseException]
+    while due:
+        for error in due.pop().__subclasses__():
+            if error not in found:
+                found.add(error)
+                due.append(error)
+    return {error for error in found if error.__module__.startswith("aemp_gevent")}
+
+
+def sample_of(error: type[BaseException]) -> BaseException:
+    """Return an instance, made of texts where the class wants arguments."""
+    for given in (
+        [("a#p", "why", "more", "and more")[:count] for count in range(5)],
+        [
+            (["a", "b"],),
+            (1, 2),
+            ({"m": "f"}, 1.0),
+            ("f", 1.0, 2),
+            ("p", ("die", "x")),
+            ("p", "t", 1.0),
+            ("n", ["a"]),
+            (1.0, 2, "z"),
+        ],
+    ):
+        for args in given:
+            try:
+                return error(*args)
+            except (TypeError, ValueError, AttributeError):
+                continue
+    raise AssertionError(f"give an example of {error}")
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        pytest.param(lambda error: pickle.loads(pickle.dumps(error)), id="pickle"),
+        pytest.param(lambda error: pickle.loads(pickle.dumps(error, 2)), id="old-pickle"),
+        pytest.param(copy.copy, id="copy"),
+        pytest.param(copy.deepcopy, id="deepcopy"),
+    ],
+)
+def test_every_error_survives_being_copied(copied: Callable[[BaseException], BaseException]) -> None:
+    classes = all_errors()
+    assert len(classes) > 40
+    for error in map(sample_of, sorted(classes, key=str)):
+        other = copied(error)
+        assert type(other) is type(error)
+        assert (str(other), other.args, vars(other)) == (str(error), error.args, vars(error))
+
+
+def fail_in_a_process() -> None:
+    raise errors.CallTimeout("a#p", "tag", 1.5)
+
+
+def test_error_reaches_the_caller_of_a_process_pool() -> None:
+    """A pool of processes hangs, or breaks, if the error of a job cannot be unpickled."""
+    code = """
+        from concurrent.futures import ProcessPoolExecutor
+        from tests.test_errors import fail_in_a_process
+        if __name__ == "__main__":
+            with ProcessPoolExecutor(1) as pool:
+                print(repr(pool.submit(fail_in_a_process).exception(timeout=20)))
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    assert "CallTimeout" in ran.stdout and "did not answer 'tag' within 1.5 s" in ran.stdout, ran.stderr
+
+
+def test_traceback_of_a_remote_error_is_still_there_in_its_copy() -> None:
+    error = copy.copy(errors.RemoteError("a#p", "E: x", "Traceback\n  line\nE: x"))
+    assert str(error) == "a#p answered with an error: E: x\n  | Traceback\n  |   line\n  | E: x"
+
+
+def test_text_of_an_error_is_one_short_printable_line() -> None:
+    for hostile in ("x\nCRITICAL forged\x1b[31m", "x" * 10_000_000, ["y" * 10_000_000]):
+        text = str(errors.InvalidPortError(hostile))
+        assert text.isprintable()
+        assert len(text) < 1000
+        assert str(errors.FramingError(hostile)).isprintable()

@@ -175,7 +175,7 @@ def test_long_traceback_is_cut_in_its_middle(caplog: pytest.LogCaptureFixture) -
 
 PACKAGE = Path(aemp_gevent.__file__).parent
 
-HANDLES_LOGGERS = {"logs.py", "logcatcher.py", "cli/watching.py", "cli/listening.py"}
+HANDLES_LOGGERS = {"logs.py", "logcatcher.py", "cli/watching.py", "cli/listening.py", "testing/crashes.py"}
 """They set levels, or catch what was logged."""
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import gevent
 
+from aemp_gevent.errors import Copyable
 from aemp_gevent.quantities import Seconds, to_limited_seconds
 from aemp_gevent.quoting import quoted
 
@@ -21,7 +22,7 @@ _PAUSE_SECONDS = 0.002
 """From then on the condition hangs on something slower, which may need this processor."""
 
 
-class NotInTimeError(AssertionError):
+class NotInTimeError(Copyable, AssertionError):
     """A condition did not come true in time; a test that waits for it fails."""
 
     def __init__(self, waited: float, looks: int, seen: str) -> None:

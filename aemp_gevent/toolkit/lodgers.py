@@ -17,8 +17,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from aemp_gevent.complaints import Complaints
 from aemp_gevent.local import LocalNode
 from aemp_gevent.port import Reason
+from aemp_gevent.quoting import quoted
 from aemp_gevent.serving import fail, server
 from aemp_gevent.toolkit.lifetimes import end_with
 
@@ -71,6 +73,7 @@ class Lodger:
             self.got(thing)
             return
         self.failed(failure)
+        del failure  # its traceback has this frame: a circle
 
     def wait_elsewhere(self, stop: Callable[[], object]) -> None:
         """Have :meth:`got` or :meth:`failed` called by others; ``stop`` is called if the client gives up before."""
@@ -89,6 +92,7 @@ class Lodger:
         except Exception as error:  # noqa: BLE001  # it cannot travel: the client hears that, and it is gone
             failure = error
         self.failed(failure)
+        del failure
 
     def failed(self, error: Exception) -> None:
         """Let the client have an exception instead."""
@@ -131,6 +135,7 @@ class House:
         self._messages = messages
         self._calls = calls
         self.port: str = node.port(self._receive)
+        self._complaints = Complaints(node.scheduler.log, f"port {self.port}")
         node.monitor(self.port, self._close, None)
         end_with(thing, node, self.port)
 
@@ -143,13 +148,14 @@ class House:
             if tag in self._messages:
                 getattr(thing, self._messages[tag])(*message[1:])
             elif tag in self._calls:
-                server(self.node, tag, getattr(thing, self._calls[tag]))(*message[1:])
+                server(self.node, tag, getattr(thing, self._calls[tag]), self._complaints)(*message[1:])
             else:
                 self.node.scheduler.default(*message)
             return
         except Exception as error:  # noqa: BLE001  # too few elements, or a reply port that is none
             failure = error
-        self.node.scheduler.log(logging.DEBUG, "dropped a message %r to %s", tag, self.port, exc_info=failure)
+        self._complaints.log(logging.DEBUG, "dropped a message %s to %s", quoted(tag), self.port, exc_info=failure)
+        del failure
 
     def close(self) -> None:
         """Let the port die."""

@@ -19,6 +19,7 @@ from aemp_gevent import CallTimeout, default_node
 from aemp_gevent.local import LocalNode
 from aemp_gevent.port import Reason
 from aemp_gevent.quantities import Seconds
+from aemp_gevent.quoting import quoted
 from aemp_gevent.toolkit.lodgers import House, Lodger
 from aemp_gevent.toolkit.remotes import Remote, is_poll
 
@@ -226,7 +227,8 @@ class _Line:
         if turn.lodger is not None:
             turn.lodger.failed(failure)
         else:
-            queue.node.scheduler.log(logging.DEBUG, "%s: dropped an item that was put: %r", queue.port, failure)
+            queue.node.scheduler.log(logging.DEBUG, "%s: dropped an item that was put: %s", queue.port, quoted(failure))
+        del failure  # its traceback has this frame: a circle
 
     def _work(self, queue: PortQueue[Any]) -> None:
         try:

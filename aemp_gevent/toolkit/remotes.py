@@ -15,6 +15,7 @@ from aemp_gevent import CallTimeout, RemoteError, default_node
 from aemp_gevent.local import LocalNode
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.quantities import Seconds, to_seconds
+from aemp_gevent.quoting import quoted
 
 QUICK_SECONDS = 30
 """How long calls may take that never wait for anything."""
@@ -99,7 +100,7 @@ class RemoteLinkable(Remote):
     def rawlink(self, callback: Callable[[Any], object]) -> None:
         """Have a function called once with this object, on the hub, when it is ready over there, or gone."""
         if not callable(callback):
-            raise TypeError(f"rawlink(): {callback!r} cannot be called")
+            raise TypeError(f"rawlink(): {quoted(callback)} cannot be called")
         self._links.append(callback)
         if self._reply is None:
             self._guard = self.node.monitor(self.port, self._ready, None)
