@@ -10,7 +10,7 @@ import os
 import sys
 from importlib.util import find_spec
 
-_MISSING = "aemp: the command needs {}, which are not installed: pip install 'aemp-gevent[cli]'"
+_MISSING = "aemp: the command needs {}, which are not installed: run pip install '.[cli]' in a clone of aemp_gevent"
 _NEEDED = ("click", "rich")
 
 

@@ -31,7 +31,7 @@ ABOUT = """
 
 `aemp` is what operators touch: it sets nodes up, runs them, sends messages to their ports, and shows what they do.
 The names are those of AnyEvent::MP's `aemp`. `aemp --help` lists the commands, `aemp COMMAND --help` says what one
-does. It is installed with `pip install 'aemp-gevent[cli]'`.
+does. To install it, run `pip install '.[cli]'` in a clone of aemp_gevent.
 
 **Set-up commands may follow one another** on one command line, and each takes as many arguments as it needs: `aemp
 gensecret profile server setbinds '*:4040'`. They change what is for all profiles of the profile file or, behind

@@ -103,7 +103,8 @@ def test_without_the_extra_it_says_in_one_line_what_to_install(home: Path, missi
     done = fresh(home, program)
     assert done.returncode == 1
     assert done.stderr == (
-        "aemp: the command needs click and rich, which are not installed: pip install 'aemp-gevent[cli]'\n"
+        "aemp: the command needs click and rich, which are not installed: "
+        "run pip install '.[cli]' in a clone of aemp_gevent\n"
     )
 
 

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""How the package is installed, wherever that is said: from a clone, until it is on a package index.
+
+When it is on one, set :data:`ON_INDEX` to True and run this, then ``docs/command_reference.py``. When the repository
+has a public address, set :data:`REPOSITORY` to it: there is none yet, so the metadata name only the program whose
+protocol this is. Tests fail until everything agrees.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ON_INDEX = False
+REPOSITORY: str | None = None
+"""The address of the public repository, from which the project's URLs are made."""
+
+ROOT = Path(__file__).parent.parent
+
+
+class Text(NamedTuple):
+    """What a file says.
+
+    Attributes:
+        file: The file's path in the repository.
+        clone: The text while the package is not on an index.
+        index: The text afterwards.
+    """
+
+    file: str
+    clone: str
+    index: str
+
+
+TEXTS = (
+    Text(
+        "README.md",
+        "The package is not on an index yet: to use it elsewhere, run `pip install '.[cli]'` in this clone\n"
+        "(`cli` is for the command `aemp`; leave it out if you do not need that).",
+        "To use the library elsewhere, run `pip install 'aemp-gevent[cli]'`\n"
+        "(`cli` is for the command `aemp`; leave it out if you do not need that).",
+    ),
+    Text(
+        "aemp_command/__init__.py",
+        "run pip install '.[cli]' in a clone of aemp_gevent",
+        "run pip install 'aemp-gevent[cli]'",
+    ),
+    Text(
+        "docs/command_reference.py",
+        "run `pip install '.[cli]'` in a clone of aemp_gevent",
+        "run `pip install 'aemp-gevent[cli]'`",
+    ),
+    Text(
+        "docs/howto/set-nodes-up.md",
+        "run `pip install '.[cli]'` in a clone of the repository",
+        "run `pip install 'aemp-gevent[cli]'`",
+    ),
+    Text(
+        "docs/howto/talk-to-perl.md",
+        "Install the extra `cbor` (`pip install '.[cbor]'` in a clone)",
+        "Install the extra `cbor` (`pip install 'aemp-gevent[cbor]'`)",
+    ),
+    Text(
+        "docs/reference/framings.md",
+        "the extra: `pip install '.[cbor]'` in a clone",
+        "the extra: `pip install 'aemp-gevent[cbor]'`",
+    ),
+    Text(
+        "docs/howto/deploy/Dockerfile",
+        "# The package is not on an index yet: build this beside a clone of it.\n"
+        "COPY aemp_gevent /src/aemp_gevent\n"
+        "RUN pip install --no-cache-dir '/src/aemp_gevent[cli]'\n",
+        "RUN pip install --no-cache-dir 'aemp-gevent[cli]'\n",
+    ),
+    *(
+        Text(f"examples/{name}/README.md", "pip install '.[web]' && ", "pip install 'aemp-gevent[web]' && ")
+        for name in ("flask_chat", "job_backend", "live_counter")
+    ),
+)
+
+URLS = re.compile(r"^project_urls =\n(?:    .*\n)+", re.MULTILINE)
+
+
+def project_urls() -> str:
+    """Return the project's URLs as they stand in ``setup.cfg``."""
+    urls = {"Protocol (AnyEvent::MP)": "https://metacpan.org/dist/AnyEvent-MP"}
+    if REPOSITORY is not None:
+        urls = {
+            "Source": REPOSITORY,
+            "Documentation": f"{REPOSITORY}/blob/main/docs/index.md",
+            "Changelog": f"{REPOSITORY}/blob/main/CHANGELOG.md",
+            **urls,
+        }
+    return "project_urls =\n" + "".join(f"    {name} = {url}\n" for name, url in urls.items())
+
+
+def updated(file: str, content: str) -> str:
+    """Return a file's content with its texts as they are to be."""
+    for text in TEXTS:
+        if text.file == file:
+            wanted, other = (text.index, text.clone) if ON_INDEX else (text.clone, text.index)
+            content = content.replace(other, wanted)
+    return URLS.sub(lambda _found: project_urls(), content) if file == "setup.cfg" else content
+
+
+if __name__ == "__main__":
+    for name in {text.file for text in TEXTS} | {"setup.cfg"}:
+        path = ROOT / name
+        path.write_text(updated(name, path.read_text()))

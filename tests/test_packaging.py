@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""What a distribution holds and says of itself, and how the texts say that it is installed."""
+
+from __future__ import annotations
+
+import email
+import re
+import runpy
+import subprocess
+import sys
+import tarfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.networking import ROOT
+
+INSTALLING = runpy.run_path(str(ROOT / "docs" / "installing.py"))
+FILES = sorted({text.file for text in INSTALLING["TEXTS"]} | {"setup.cfg"})
+
+
+def tracked() -> list[str]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no clone")
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [name for name in names if name and (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_text_says_how_the_package_is_installed_now(file: str) -> None:
+    content = (ROOT / file).read_text()
+    assert INSTALLING["updated"](file, content) == content, "run python docs/installing.py"
+    wanted = "index" if INSTALLING["ON_INDEX"] else "clone"
+    for text in INSTALLING["TEXTS"]:
+        assert text.file != file or getattr(text, wanted) in content, "docs/installing.py knows another text"
+
+
+def test_no_other_text_says_how_the_package_is_installed() -> None:
+    """Those that do would be forgotten when that changes. What was released, and what was recorded, stays as it was."""
+    said = re.compile(r"pip install [^`\n]*(aemp-gevent|'\.\[)")
+    others = [
+        name
+        for name in tracked()
+        if name.endswith((".md", ".py", ".1", ".yaml", "Dockerfile"))
+        and not name.startswith(("newsfragments/", "tests/"))
+        if name not in {*FILES, "docs/installing.py", "CHANGELOG.md"} and said.search((ROOT / name).read_text())
+    ]
+    # These two are written from docs/command_reference.py, which is one of the files.
+    assert set(others) <= {"docs/aemp.1", "docs/reference/cli.md"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(int(version("setuptools").partition(".")[0]) < 77, reason="setuptools knows no licence expressions")
+def test_a_source_distribution_has_everything_that_a_clone_has(tmp_path: Path) -> None:
+    names = tracked()
+    clone = tmp_path / "clone"
+    for name in names:
+        target = clone / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / name).read_bytes())
+    program = f"from setuptools import build_meta; print(build_meta.build_sdist({str(tmp_path)!r}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=clone, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(tmp_path / done.stdout.splitlines()[-1]) as archive:
+        packed = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+        folder = archive.getnames()[0].partition("/")[0]
+        info = archive.extractfile(f"{folder}/PKG-INFO")
+        assert info is not None
+        metadata = email.message_from_bytes(info.read())
+    assert set(names) - packed == set()
+    assert metadata["License-Expression"] == "MIT"
+    assert not [value for value in metadata.get_all("Classifier", []) if value.startswith("License ::")]
+    assert [value.partition(", ")[2] for value in metadata.get_all("Project-URL", [])] == [
+        line.partition(" = ")[2] for line in INSTALLING["project_urls"]().splitlines()[1:]
+    ]
