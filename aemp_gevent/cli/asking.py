@@ -96,11 +96,44 @@ def ask(node: Node, other: str, *request: Any, timeout: float) -> Any:  # whatev
         return node.call(other, *request, timeout=timeout)
     except CallTimeout:
         check_is_linked(node, other)
-        raise click.ClickException(
-            f"{other} did not answer within {timeout:g} s; is it busy, or of another program? try a longer --timeout"
-        ) from None
+        program = program_of_linked(node, other)
+        why = f"it runs {program}" if program else "is it busy? try a longer --timeout"
+        raise click.ClickException(f"{other} did not answer within {timeout:g} s; {why}") from None
     except PortDied as error:
         raise unreachable(other, error.reason) from None
+
+
+class OtherProgramError(click.ClickException):
+    """A node does not understand a request of this library's.
+
+    Args:
+        node: Its ID.
+        program: What it runs.
+    """
+
+    def __init__(self, node: str, program: str) -> None:
+        super().__init__(f"{node} runs {program}, and not aemp_gevent: it cannot tell anything of itself")
+        self.program = program
+
+
+def other_program(node: Node, other: str, *, timeout: float) -> str:
+    """Return the program of a node that is not of this library, as its greeting says; ``""``: it is. Makes the link.
+
+    Raises:
+        click.ClickException: There is no link.
+    """
+    if not node.node_is_up(other):
+        ask(node, other, "time", timeout=timeout)
+    return program_of_linked(node, other)
+
+
+def program_of_linked(node: Node, other: str) -> str:
+    """Return the same for a node to which there is a link."""
+    peer = node.network.known_peer(other) if node.network is not None else None
+    greeting = None if peer is None else peer.greeting
+    if greeting is None or greeting.is_ours:
+        return ""
+    return greeting.provider or "a program that does not say its name"
 
 
 def check_is_linked(node: Node, other: str) -> None:
@@ -125,8 +158,12 @@ def look(node: Node, other: str, what: object = (), *, timeout: float) -> dict[s
     """Return what a node tells of itself: see the page *Looking into a node*.
 
     Raises:
+        OtherProgramError: It cannot.
         click.ClickException: It tells nothing.
     """
+    program = other_program(node, other, timeout=timeout)
+    if program:
+        raise OtherProgramError(other, program)
     found = ask(node, other, "inspect", list(what) if isinstance(what, tuple) else what, timeout=timeout)
     if isinstance(found, dict) and "error" in found:
         raise click.ClickException(f"{other} tells nothing: {found['error']}")
@@ -174,6 +211,11 @@ class Seen:
     error: str = ""
 
     @property
+    def is_of_another(self) -> bool:
+        """Whether it is of another program, which cannot be asked."""
+        return bool(self.provider) and not self.provider.startswith(_OURS)
+
+    @property
     def links(self) -> list[dict[str, Any]]:
         """Its links that are up, commands' nodes apart."""
         rows = self.figures.get("links", []) if self.figures else []
@@ -215,14 +257,16 @@ class Walk:
         return met
 
     def _visit(self, seen: Seen) -> None:
-        if seen.provider and not seen.provider.startswith(_OURS):
-            seen.error = f"of another program: {seen.provider}"
-        else:
-            try:
-                seen.figures = look(self.node, seen.node, {"links": 1000, **self.what}, timeout=self.timeout)
-                seen.provider = seen.figures["provider"]
-            except click.ClickException as error:
-                seen.error = error.format_message().removeprefix(f"{seen.node} ")
+        try:
+            if seen.provider and not seen.provider.startswith(_OURS):
+                raise OtherProgramError(seen.node, seen.provider)  # without making a link
+            seen.figures = look(self.node, seen.node, {"links": 1000, **self.what}, timeout=self.timeout)
+            seen.provider = seen.figures["provider"]
+        except OtherProgramError as error:
+            seen.provider = error.program
+            seen.error = f"of another program: {error.program}"
+        except click.ClickException as error:
+            seen.error = error.format_message().removeprefix(f"{seen.node} ")
         self.heard(seen)
 
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aemp_gevent.cli.asking import ANSWER_SECONDS, COMMAND_PREFIX, Kinds, has_kinds, known_nodes, node_id, walk
+from aemp_gevent.cli.asking import (
+    ANSWER_SECONDS,
+    COMMAND_PREFIX,
+    Kinds,
+    has_kinds,
+    known_nodes,
+    node_id,
+    program_of_linked,
+    walk,
+)
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable, told_by_callback
 
@@ -81,6 +90,7 @@ class _Stream:
 
         # That a link is lost is said below, and not twice.
         logging.getLogger("aemp_gevent").setLevel(logging.ERROR)
+        self._node.mon_nodes(self._linked)
         try:
             # Slaves, and who is known by a link only, are not in the directory.
             for name in wanted or walk(self._node, ANSWER_SECONDS):
@@ -95,9 +105,20 @@ class _Stream:
     def _listen(self, name: str) -> None:
         if name in self._ports or name.startswith(COMMAND_PREFIX):
             return
-        port = self._ports[name] = self._node.port(lambda told: self._heard(name, told))
-        self._node.snd(name, "log", self._level, port)
-        self._node.mon(name, lambda *reason: self._lost(name, reason))
+        self._ports[name] = self._node.port(lambda told: self._heard(name, told))
+        self._node.mon(name, lambda *reason: self._lost(name, reason))  # which makes a link, if there is none
+        if self._node.node_is_up(name):
+            self._linked(name, True)
+
+    def _linked(self, name: str, is_up: bool, *_reason: Any) -> None:
+        """There is a link: now it is known whom to ask."""
+        if not is_up or name not in self._ports:
+            return
+        program = program_of_linked(self._node, name)
+        if program:
+            self._complain(name, f"runs {program}, and not aemp_gevent: it cannot send its log")
+        else:
+            self._node.snd(name, "log", self._level, self._ports[name])
 
     def _lost(self, name: str, reason: tuple[Any, ...]) -> None:
         if self._is_over:

@@ -128,7 +128,8 @@ def port_row(row: Mapping[str, Any]) -> dict[str, Any]:
 def groups(options: NodeOptions, family: str | None, watch: bool, timeout: float, as_json: bool) -> None:
     """List the directory's families, or what is in one.
 
-    Port groups are families whose keys are port IDs. With --watch, entries are printed as they come (+), change (~)
+    Port groups are families whose keys are port IDs. Nodes of other programs cannot list their families: what is
+    in them is shown for a family that is named. With --watch, entries are printed as they come (+), change (~)
     and go (-), until Ctrl-C.
     """
     if watch and family is None:
@@ -149,13 +150,18 @@ def _list_families(node: Node, timeout: float, *, as_json: bool) -> None:
     entries: Counter[str] = Counter()
     owners: Counter[str] = Counter()
     for seen in met.values():
-        if seen.error:
+        if seen.is_of_another:
+            text = "its entries are not counted; give the family's name to see them"
+            complain(f"{seen.node} runs {seen.provider}, and cannot list its families: {text}")
+        elif seen.error:
             complain(f"{seen.node} {seen.error}")
         for name, count in (seen.figures or {}).get("families", {}).items():
             entries[name] += count
             owners[name] += 1
     rows = [{"family": name, "entries": entries[name], "nodes": owners[name]} for name in sorted(entries)]
-    print_table(rows, ("family", "entries", "nodes"), as_json=as_json, empty="The directory is empty.")
+    others = any(seen.is_of_another for seen in met.values())
+    empty = "No family is known: nodes of other programs cannot list theirs." if others else "The directory is empty."
+    print_table(rows, ("family", "entries", "nodes"), as_json=as_json, empty=empty)
 
 
 def _watch(node: Node, family: str, *, as_json: bool) -> None:

@@ -278,16 +278,22 @@ class _RemotePrompt(_Prompt):
 
     def _find(self, node_name: str) -> None:
         self._other = node_id(self._place.node, node_name)
-        check_may_eval(self._place.node, self._other, 5.0)
+        self._program = check_may_eval(self._place.node, self._other, 5.0)
 
     def welcome(self) -> str:
+        if self._program:
+            return f"Each line is run by itself on {self._other}, in the language of {self._program}. Ctrl-D ends it."
         return f"Each statement is run by itself on {self._other}. Ctrl-D ends it."
 
     def completed(self) -> dict[str, Any]:
         return {}
 
     def runsource(self, source: str, filename: str = "<input>", symbol: str = "single") -> bool:
-        """Send a statement, once it is whole."""
+        """Send a statement, once it is whole; in another language than Python a line."""
+        if self._program:
+            if source.strip():
+                self._place.do(lambda: self._evaluate(source))
+            return False
         try:
             compiled = self.compile(source, filename, symbol)
         except (OverflowError, SyntaxError, ValueError):

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aemp_gevent.cli.arguments import Seconds, value
-from aemp_gevent.cli.asking import ask, check_is_linked, look, node_id, port_id, timeout_option, unreachable
+from aemp_gevent.cli.asking import (
+    ask,
+    check_is_linked,
+    look,
+    node_id,
+    other_program,
+    port_id,
+    timeout_option,
+    unreachable,
+)
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import json_option, json_text, print_json, printable
 
@@ -119,6 +128,7 @@ def eval_(options: NodeOptions, node_name: str, code: str, timeout: float, as_js
     """Have a node evaluate Python, and print the value.
 
     EXPR is an expression, or statements, which have no value. The node must be run with the setting allow_eval.
+    A node of another program evaluates EXPR in its own language: a Perl node evaluates Perl, unless it is secure.
     """
     with connected(options) as node:
         other = node_id(node, node_name)
@@ -128,16 +138,21 @@ def eval_(options: NodeOptions, node_name: str, code: str, timeout: float, as_js
             _print_value(found, as_json=as_json)
 
 
-def check_may_eval(node: Node, other: str, timeout: float) -> None:
+def check_may_eval(node: Node, other: str, timeout: float) -> str:
     """Say so if a node evaluates nothing for us: it would not answer.
+
+    Returns:
+        The node's program, if that is another, which cannot be asked; else ``""``.
 
     Raises:
         click.ClickException: It does not, or cannot be reached.
     """
-    if not look(node, other, timeout=timeout)["rights"]["eval"]:
+    program = other_program(node, other, timeout=timeout)
+    if not program and not look(node, other, timeout=timeout)["rights"]["eval"]:
         raise click.ClickException(
             f"{other} evaluates nothing for us: it must be run with allow_eval, without secure, and no rule against it"
         )
+    return program
 
 
 def evaluate(node: Node, other: str, code: str, timeout: float) -> Any:  # whatever it comes to over there
@@ -150,7 +165,7 @@ def evaluate(node: Node, other: str, code: str, timeout: float) -> Any:  # whate
     error, *results = answer if isinstance(answer, tuple) else (answer,)
     if error:
         raise click.ClickException(f"{other}: {error}")
-    return results[0] if results else None
+    return results[0] if len(results) == 1 else results or None
 
 
 @click.command()
@@ -163,23 +178,39 @@ def spawn(options: NodeOptions, node_name: str, function: str, args: tuple[Any, 
     """Create a port on a node, run a function in it, and print the port's ID.
 
     FUNCTION is a dotted name like shop.orders.serve, which the node must allow: by @spawnable, or the setting
-    allow_spawn. ARGS are as for 'aemp snd'. The port lives on when this command has ended.
+    allow_spawn. On a Perl node it is a name like Shop::Orders::serve. ARGS are as for 'aemp snd'. The port lives on
+    when this command has ended.
     """
     with connected(options) as node:
-        other = node_id(node, node_name)
-        died: list[tuple[Any, ...]] = []
-        port = node.spawn(other, function, *args)
-        node.mon(port, lambda *reason: died.append(reason))
-        ask(node, other, "time", timeout=timeout)
-        # Asked behind it, and answered behind what it does first: its refusal is known by then.
-        ask(node, other, "inspect", [], timeout=timeout)
-        if died and died[0]:
-            reason = died[0]
-            if reason[0] in _LOST[:-1]:
-                raise unreachable(other, reason)
-            why = reason[2:] if reason[0] == "spawn_refused" else reason[1:]  # which names the function, too
-            raise click.ClickException(f"{function} did not start on {other}: {' '.join(map(_text, why))}")
-        click.echo(port)
+        click.echo(spawn_there(node, node_id(node, node_name), function, args, timeout))
+
+
+def spawn_there(node: Node, other: str, function: str, args: tuple[Any, ...], timeout: float) -> str:
+    """Spawn a port on another node, and return its ID when it has started.
+
+    Raises:
+        click.ClickException: It did not, or the node cannot be reached.
+    """
+    died: list[tuple[Any, ...]] = []
+    port = node.spawn(other, function, *args)
+    node.mon(port, lambda *reason: died.append(reason))
+    ask(node, other, "time", timeout=timeout)
+    program = other_program(node, other, timeout=timeout)
+    # Asked behind it, and answered behind what it does first: its refusal is known by then. What a Perl node runs
+    # dies in the next turn of its loop, and it takes no other request for a question.
+    ask(node, other, *(("time",) if program else ("inspect", [])), timeout=timeout)
+    if died and died[0]:
+        reason = died[0]
+        if program and reason[0] == "no_such_port":
+            why = (
+                f"it runs {program}, and has no such function, or spawns nothing for others; only its own log says why"
+            )
+            raise click.ClickException(f"{function} did not start on {other}: {why}")
+        if reason[0] in _LOST[:-1]:
+            raise unreachable(other, reason)
+        words = reason[2:] if reason[0] == "spawn_refused" else reason[1:]  # which names the function, too
+        raise click.ClickException(f"{function} did not start on {other}: {' '.join(map(_text, words))}")
+    return port
 
 
 def _print_value(answer: Any, *, as_json: bool) -> None:
