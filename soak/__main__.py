@@ -8,10 +8,11 @@ import secrets
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 
 def main() -> int:
-    """Run both; 1 when anything is wrong with either, else 0."""
+    """Run all of them; 1 when anything is wrong with one, else 0."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=300.0, help="how long things break (default 300)")
     parser.add_argument("--seed", type=int, help="of everything (default: a new one)")
@@ -21,14 +22,18 @@ def main() -> int:
     # Seeds are counted up, so that runs of different seeds see different worlds.
     memory = [sys.executable, "-m", "soak.memory", "--first", str(1000 * seed), "--at-most", str(options.seconds)]
     processes = [sys.executable, "-m", "soak.processes", "--seed", str(seed), "--seconds", str(options.seconds)]
-    with _start(processes) as one, _start(memory) as other, ThreadPoolExecutor() as readers:
+    directory = [sys.executable, "-m", "soak.directory", "--first", str(1000 * seed), "--seeds", "10000"]
+    commands = [processes, memory, [*directory, "--at-most", str(options.seconds)]]
+    with ExitStack() as stack:
+        runs = [stack.enter_context(_start(command)) for command in commands]
+        readers = stack.enter_context(ThreadPoolExecutor())
         try:
-            # Both at once: whoever is not read stands still as soon as it has much to say.
-            figures = list(readers.map(_pass_on, (one, other)))
+            # All at once: whoever is not read stands still as soon as it has much to say.
+            figures = list(readers.map(_pass_on, runs))
         finally:
-            one.kill()
-            other.kill()
-    is_good = one.returncode == other.returncode == 0
+            for each in runs:
+                each.kill()
+    is_good = not any(each.returncode for each in runs)
     print("GOOD" if is_good else "BAD", *figures, sep=" | ")
     return 0 if is_good else 1
 

@@ -19,6 +19,7 @@ from typing import Any
 import gevent
 from gevent.event import AsyncResult
 from gevent.hub import Hub
+from greenlet import getcurrent
 
 from aemp_gevent import ids
 from aemp_gevent.errors import ListenError
@@ -258,7 +259,7 @@ class MemoryNetwork:
         _log.info("%s: heal", self)
 
     def crash(self, node: Node | str, *, silent: bool = False) -> None:
-        """End a node without goodbye, as if its process had been killed. Switches.
+        """End a node without goodbye, as if its process had been killed. Switches, except on the hub.
 
         From the first moment nothing the node does reaches anybody. Then, because this
         process is to be free of it, all its ports are killed and the node is shut down. (The
@@ -282,7 +283,11 @@ class MemoryNetwork:
         if silent:
             self._down.add(name)
         carrier.die(silent=silent)
-        if carrier.node is not None:
+        if carrier.node is None:
+            return
+        if getcurrent() is self.hub:
+            gevent.spawn(_lay_to_rest, carrier.node)
+        else:
             _lay_to_rest(carrier.node)
 
     def close(self) -> None:
