@@ -246,6 +246,10 @@ class EmbeddedEngine:
             self._end_grace()  # what was not told it yet may be told the next one
             self._seek()
 
+    def families_of_others(self) -> Counter[str]:
+        """Return how many entries clients of other programs have in each family."""
+        return Counter() if self._server is None else self._server.families_of_others()
+
     def seeds_changed(self) -> None:
         """The node knows more of its seeds: one is up, or is itself."""
         self._turn(self._seek)

@@ -344,6 +344,15 @@ class DirectoryServer:
         """How many nodes this one is the master of."""
         return sum(not guest.is_global and bool(guest.sources) for guest in self._guests.values())
 
+    def families_of_others(self) -> Counter[str]:
+        """Return how many entries clients of other programs have in each family: they cannot be asked themselves."""
+        found: Counter[str] = Counter()
+        for guest in self._guests.values():
+            if not guest.is_ours and not guest.is_global:
+                entries = self._merged.of((guest.peer.node, ""))
+                found.update({family: len(its) for family, its in entries.items() if family not in (NODES, GLOBALS)})
+        return found
+
     def knows(self, peer: Peer) -> bool:
         """Whether the peer asked this node anything, or is global: the link is worth keeping."""
         return peer in self._guests

@@ -78,7 +78,7 @@ class Host(Protocol):
 
     @property
     def own_families(self) -> dict[str, int]:
-        """How many entries of its own it has in each family of the directory."""
+        """How many entries it, and clients that cannot be asked, have in each family of the directory."""
         ...
 
     def NODE(self) -> str: ...

@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable
 from time import monotonic
 from types import NoneType
@@ -808,8 +809,10 @@ class Node(DirectoryNode):
 
     @property
     def own_families(self) -> dict[str, int]:
-        """How many entries of its own this node has in each family of the directory. Not for users."""
-        return {family: len(entries) for family, entries in self._directory.own.items()}
+        """How many entries this node, and clients that cannot be asked, have in each family. Not for users."""
+        found = Counter() if self._embedded is None else self._embedded.families_of_others()
+        found.update({family: len(entries) for family, entries in self._directory.own.items()})
+        return dict(found)
 
     @property
     def is_on_sockets(self) -> bool:

@@ -205,6 +205,20 @@ def test_numbers_are_taken_for_texts_as_perl_sends_them(node: Node, dial: Dial) 
     assert peer.packet() == ["", "g_reply", 1, ["9"]]
 
 
+def test_entries_of_clients_that_cannot_be_asked_are_counted_where_they_are_kept(node: Node, dial: Dial) -> None:
+    node.db_set("own", "a")
+    perl, ours = dial("perl"), dial("b", OURS)
+    peers = (perl, ours)
+    for peer in peers:
+        peer.send(
+            ["", "g_slave", {"'l": {peer.name: ["127.0.0.1:5"]}, "own": {peer.name: 1}, f"of {peer.name}": {"x": 1}}]
+        )
+    handled(*peers)
+    assert node.own_families == {"own": 2, "of perl": 1}
+    perl.close()
+    wait_until(lambda: node.own_families == {"own": 1})
+
+
 def test_client_has_no_more_than_its_share(
     node: Node, dial: Dial, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

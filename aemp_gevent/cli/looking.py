@@ -128,9 +128,9 @@ def port_row(row: Mapping[str, Any]) -> dict[str, Any]:
 def groups(options: NodeOptions, family: str | None, watch: bool, timeout: float, as_json: bool) -> None:
     """List the directory's families, or what is in one.
 
-    Port groups are families whose keys are port IDs. Nodes of other programs cannot list their families: what is
-    in them is shown for a family that is named. With --watch, entries are printed as they come (+), change (~)
-    and go (-), until Ctrl-C.
+    Port groups are families whose keys are port IDs. Nodes of other programs cannot list their families: what such
+    a node has is counted where a node of aemp_gevent keeps the directory for it, and shown for a family that is named.
+    With --watch, entries are printed as they come (+), change (~) and go (-), until Ctrl-C.
     """
     if watch and family is None:
         raise click.UsageError("--watch needs a family")
@@ -151,7 +151,7 @@ def _list_families(node: Node, timeout: float, *, as_json: bool) -> None:
     owners: Counter[str] = Counter()
     for seen in met.values():
         if seen.is_of_another:
-            text = "its entries are not counted; give the family's name to see them"
+            text = "its entries are counted only if a node of aemp_gevent keeps the directory for it"
             complain(f"{seen.node} runs {seen.provider}, and cannot list its families: {text}")
         elif seen.error:
             complain(f"{seen.node} {seen.error}")
