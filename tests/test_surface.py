@@ -56,6 +56,11 @@ def test_module_functions_are_the_default_nodes_methods():
             assert thing.__name__ == name
 
 
+def test_dir_lists_what_is_imported_later_too():
+    program = "import aemp_gevent; assert set(aemp_gevent.__all__) <= set(dir(aemp_gevent))"
+    subprocess.run([sys.executable, "-c", program], timeout=20, check=True)
+
+
 def test_a_name_that_there_is_not_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'aemp_gevent' has no attribute 'no_such_name'"):
         _ = aemp_gevent.no_such_name
