@@ -62,7 +62,7 @@ class Lodger:
     def wait(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a function that blocks, in a greenlet; what it returns is what the client gets."""
         greenlet = self._house.node.scheduler.start_greenlet(self._wait, function, *args)
-        self._stop = partial(greenlet.kill, block=False)
+        self.wait_elsewhere(partial(greenlet.kill, block=False))
 
     def _wait(self, function: Callable[..., Any], *args: Any) -> None:
         try:
@@ -78,10 +78,16 @@ class Lodger:
     def wait_elsewhere(self, stop: Callable[[], object]) -> None:
         """Have :meth:`got` or :meth:`failed` called by others; ``stop`` is called if the client gives up before."""
         self._stop = stop
+        self._house.waiting += 1
+
+    def _waits_no_more(self) -> None:
+        if self._stop is not None:
+            self._stop = None
+            self._house.waiting -= 1
 
     def got(self, thing: Any) -> None:
         """Send the client what it gets."""
-        self._stop = None
+        self._waits_no_more()
         self._got.append(thing)
         if self._is_over:  # it ended in the very moment in which there was something to get
             self._client_died(thing, ("gone",))
@@ -96,7 +102,7 @@ class Lodger:
 
     def failed(self, error: Exception) -> None:
         """Let the client have an exception instead."""
-        self._stop = None
+        self._waits_no_more()
         self._got.clear()
         self.leave()
         fail(self._house.node, self._reply, error)
@@ -111,8 +117,10 @@ class Lodger:
         self._is_over = True
         self._guard.cancel()
         self._house.lodgers.pop(self, None)
-        if self._stop is not None:
-            self._stop()
+        stop = self._stop
+        self._waits_no_more()
+        if stop is not None:
+            stop()
 
 
 class House:
@@ -131,6 +139,8 @@ class House:
     def __init__(self, thing: object, node: LocalNode, messages: Mapping[str, str], calls: Mapping[str, str]) -> None:
         self.node = node
         self.lodgers: dict[Lodger, None] = {}
+        self.waiting = 0
+        """How many of them have not got anything yet. Newcomers wait behind them, even if there is something now."""
         self._thing = weakref.ref(thing)
         self._messages = messages
         self._calls = calls

@@ -263,6 +263,9 @@ class RemoteQueue(Remote, Generic[T]):
         node: This node.
     """
 
+    if not TYPE_CHECKING:
+        __class_getitem__ = classmethod(GenericAlias)  # as gevent's
+
     def put(self, item: T, block: bool = True, timeout: Seconds | None = None) -> None:
         """Put an item in; wait while the queue is full.
 

@@ -62,13 +62,13 @@ class PortSemaphore(Semaphore):
         )
 
     def _acquire_for(self, lease: str, reply: str) -> None:
-        if self.locked():
+        if self.locked() or self._house.waiting:
             self._lodger(lease, reply).wait(self.acquire)
         else:
             self._lodger(lease, reply).got(self.acquire())
 
     def _acquire_now_for(self, lease: str, reply: str) -> None:
-        if self.locked():
+        if self.locked() or self._house.waiting:
             self.node.snd(reply, 0)
         else:
             self._acquire_for(lease, reply)

@@ -219,3 +219,23 @@ def test_gevent_waits_until_it_can_be_acquired(nodes, semaphore, remote):
     assert waiter.get(timeout=WAIT) == [remote]
     assert semaphore.counter == 1, "it took nothing"
     wait_until(lambda: tables(*nodes) == before)
+
+
+def test_a_newcomer_does_not_overtake_who_waits(nodes):
+    """One that releases and acquires in a loop would keep the others from it forever."""
+    owner, user = nodes
+    semaphore = PortSemaphore(1, node=owner)
+    semaphore.acquire()
+    waiter = gevent.spawn(RemoteSemaphore(semaphore, node=user).acquire, timeout=WAIT)
+    wait_until(lambda: semaphore._house.waiting == 1)
+    answers: list[tuple[int]] = []
+    lease = owner.port()
+    semaphore.release()  # whoever waits hears of it when the loop comes to that
+    semaphore._acquire_now_for(lease, owner.port(lambda *answer: answers.append(answer)))
+    semaphore._acquire_for(lease, owner.port(lambda *answer: answers.append(answer)))
+    assert waiter.get(timeout=WAIT) is True
+    wait_until(lambda: semaphore._house.waiting == 1)
+    assert answers == [(0,)]
+    semaphore.release()
+    wait_until(lambda: answers == [(0,), (1,)])
+    owner.kil(lease)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""gevent's own tests of queues, events, semaphores and pools, run over the toolkit's."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+import unittest
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import gevent
+import gevent.event
+import gevent.lock
+import gevent.pool
+import gevent.queue
+import pytest
+
+from aemp_gevent.node import Node
+from aemp_gevent.spawning import _spawnable, spawnable
+from aemp_gevent.toolkit import (
+    PortEvent,
+    PortQueue,
+    PortSemaphore,
+    RemoteEvent,
+    RemotePool,
+    RemoteQueue,
+    RemoteSemaphore,
+)
+from soak.leftovers import live_greenlets
+from tests.native import PATCHED
+from tests.toolkit.gevents_own import cases_of, load, run
+
+if PATCHED:
+    pytest.skip("they want native threads", allow_module_level=True)
+
+# A private node: its loop has nothing else to wait for, as several of the tests expect.
+node = Node()
+
+
+class LocalQueue(PortQueue[Any]):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args, node=node)
+
+
+class FarQueue(RemoteQueue[Any]):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(LocalQueue(*args), node=node)
+
+
+LocalQueue.__name__ = FarQueue.__name__ = "Queue"  # the name by which a test finds the standard library's
+
+
+def local_event() -> Any:
+    # Some tests make one in another native thread, beside the one that they are about.
+    is_here = threading.current_thread() is threading.main_thread()
+    return PortEvent(node=node) if is_here else gevent.event.Event()
+
+
+def far_event() -> RemoteEvent:
+    return RemoteEvent(local_event(), node=node)
+
+
+def local_semaphore(value: int = 1) -> PortSemaphore:
+    return PortSemaphore(value, node=node)
+
+
+def far_semaphore(value: int = 1) -> RemoteSemaphore:
+    return RemoteSemaphore(local_semaphore(value), node=node)
+
+
+class SizedPool(RemotePool):
+    """A pool as gevent's tests make it, to which they give functions of all kinds."""
+
+    _names = (f"gevents_own.function{number}" for number in itertools.count())
+
+    def __init__(self, size: int | None = None) -> None:
+        super().__init__([node.NODE()], workers=10 if size is None else size, node=node)
+
+    def spawn(self, function: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> Any:
+        return super().spawn(self._named(function) if callable(function) else function, *args, **kwargs)
+
+    def _named(self, function: Callable[..., Any]) -> str:
+        name = next(self._names)
+        spawnable(name)(lambda *args, **kwargs: function(*args, **kwargs))  # noqa: PLW0108  # it may be a builtin
+        return name
+
+
+MODULES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
+    "queue-local": ("test__queue", {"gevent.queue": {"Queue": LocalQueue, "SimpleQueue": LocalQueue}}),
+    "queue-remote": ("test__queue", {"gevent.queue": {"Queue": FarQueue, "SimpleQueue": FarQueue}}),
+    "event-local": ("test__event", {"gevent.event": {"Event": local_event}}),
+    "event-remote": ("test__event", {"gevent.event": {"Event": far_event}}),
+    "semaphore-local": ("test__semaphore", {"gevent.lock": {"Semaphore": local_semaphore}}),
+    "semaphore-remote": ("test__semaphore", {"gevent.lock": {"Semaphore": far_semaphore}}),
+    "pool-remote": ("test__pool", {"gevent.pool": {"Pool": SizedPool}}),
+}
+
+OTHERS = {
+    "queue": ["TestChannel", "*LifoQueue", "*PriorityQueue", "*InterruptChannel"],
+    "event": ["TestAsyncResult*"],
+    "semaphore": ["TestBoundedSemaphore*"],
+    "pool": [],
+}
+"""Classes that test what the toolkit has no form of."""
+
+SPARED = {
+    "semaphore": ["TestSemaphoreMultiThread.test_dueling_threads_with_hub"],
+    "pool": [
+        "TestPool2.*",
+        "TestPool10.*",
+        "TestPool.test_imap_unordered_bounded_queue",
+        "TestPool.test_imap_unordered_sleep",
+    ],
+}
+"""Seconds of sleep: pools run these with three workers only."""
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "toolkit.md"
+
+
+def exceptions() -> dict[str, list[str]]:
+    """Return the patterns of cases that cannot apply, by form: the first columns of the reference's table."""
+    found: dict[str, list[str]] = {form: [] for form in MODULES}
+    for line in REFERENCE.read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) > 3 and cells[1] in MODULES:
+            found[cells[1]] += cells[2].replace("`", "").split(", ")
+    return found
+
+
+def cases() -> Iterator[Any]:
+    excepted = exceptions()
+    for form, (name, replaced) in MODULES.items():
+        kind = form.partition("-")[0]
+        left_out = [*excepted[form], *(f"{pattern}.*" for pattern in OTHERS[kind]), *SPARED.get(kind, [])]
+        for case_name, case in cases_of(load(name, form.replace("-", "_"), replaced)).items():
+            if not any(fnmatchcase(case_name, pattern) for pattern in left_out):
+                yield pytest.param(case, id=f"{form}-{case_name}")
+
+
+@pytest.fixture
+def no_greenlet_is_left_over() -> None:
+    """Let cases leave what they want: gevent's tests mind it elsewhere."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_in_the_end() -> Iterator[None]:
+    before = set(live_greenlets())
+    yield
+    gevent.killall([left for left in live_greenlets() if isinstance(left, gevent.Greenlet) and left not in before])
+    gc.collect()
+    for name in [name for name in _spawnable if name.startswith("gevents_own.")]:
+        del _spawnable[name]
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("no_greenlet_is_left_over")
+@pytest.mark.parametrize("case", list(cases()))
+def test_it_does_what_gevents_does(case: unittest.TestCase) -> None:
+    run(case)
+
+
+def test_each_exception_is_one() -> None:
+    """The list in the reference has no pattern without a case, and each form has cases left."""
+    for form, patterns in exceptions().items():
+        name, replaced = MODULES[form]
+        names = list(cases_of(load(name, form.replace("-", "_"), replaced)))
+        for pattern in patterns:
+            assert any(fnmatchcase(each, pattern) for each in names), (form, pattern)
+    assert sum(map(len, exceptions().values())) > 10
