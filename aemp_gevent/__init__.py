@@ -20,7 +20,7 @@ ports      ``port``, ``handlers``, ``copying``, ``scheduler``, ``receive``, ``co
 wire       ``wire``: bytes in, events out, without sockets or clocks
 ground     ``errors``, ``ids``, ``callbacks``, ``hints``, ``matching``, ``settings``, ``limits``, ``quantities``,
            ``rules``, ``profiles``, ``events``, ``engine``, ``logs``, ``quoting``,
-           ``complaints``
+           ``complaints``, ``exposure``
 =========  =====================================================================
 
 Importing this patches nothing and starts nothing.

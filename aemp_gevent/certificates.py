@@ -9,12 +9,11 @@ knows, which is the file to read next.
 from __future__ import annotations
 
 import os
-import shlex
-import stat
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from aemp_gevent.errors import CertificateError
+from aemp_gevent.exposure import exposure_of
 from aemp_gevent.logs import Log
 from aemp_gevent.quoting import quoted
 from aemp_gevent.wire.tls import Credentials
@@ -132,14 +131,13 @@ class _Source:
             return self._text
         try:
             with self._path.open("rb") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                exposure = exposure_of(os.fstat(file.fileno()), self._path)
                 text = file.read()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             if not self._may_be_path:
                 why = f"it is neither the path of a file nor text in PEM form ({why})"
             raise CertificateError(self.where, why) from None
-        if self._is_secret and os.name == "posix" and mode & 0o077:
-            why = f"it holds a private key, and others may read it (mode {mode:04o})"
-            raise CertificateError(self.where, f"{why}: chmod 600 {shlex.quote(str(self._path))}")
+        if self._is_secret and exposure:
+            raise CertificateError(self.where, f"it holds a private key, and {exposure}")
         return text

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import stat
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from aemp_gevent.errors import ProfileError
+from aemp_gevent.exposure import exposure_of
 from aemp_gevent.logs import Log
 from aemp_gevent.quoting import quoted
 
@@ -149,7 +149,7 @@ def _read(environ: Mapping[str, str], secrets: Collection[str]) -> tuple[object,
         return "(none: HOME is not set)", {}
     try:
         with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            exposure = exposure_of(os.fstat(file.fileno()), path)
             text = file.read()
     except OSError as error:
         if given:
@@ -159,12 +159,8 @@ def _read(environ: Mapping[str, str], secrets: Collection[str]) -> tuple[object,
             _log.warning("profile file %s cannot be read, and is ignored: %s", path, error.strerror or error)
         return path, {}
     content = parse(path, text)
-    if os.name == "posix" and mode & 0o077 and holds(content, secrets):
-        import shlex  # noqa: PLC0415
-
-        raise ProfileError(
-            path, f"it holds a secret, and others may read it (mode {mode:04o}): chmod 600 {shlex.quote(str(path))}"
-        )
+    if exposure and holds(content, secrets):
+        raise ProfileError(path, f"it holds a secret, and {exposure}")
     return path, content
 
 

@@ -22,6 +22,7 @@ import click
 
 from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.completing import profile_names
+from aemp_gevent.cli.private_files import read_private
 
 if TYPE_CHECKING:
     from aemp_gevent.node import Node
@@ -76,9 +77,9 @@ class SettingOptions:
         given = {name: value for name, value in self._given.items() if value is not None}
         if self._secret_file is not None:
             try:
-                text = Path(self._secret_file).read_text()
+                text = read_private(Path(self._secret_file)).decode()
             except (OSError, UnicodeError) as error:
-                why = getattr(error, "strerror", None) or "it is no text"
+                why = getattr(error, "strerror", None) or "it is not a text"
                 raise click.UsageError(f"--secret-file {self._secret_file}: {why}") from error
             given["secret"] = _secret_in(text, self._secret_file)
         return given

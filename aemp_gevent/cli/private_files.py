@@ -3,10 +3,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
+from aemp_gevent.exposure import exposure_of
+
 OURS_ALONE = 0o600
+
+
+def read_private(path: Path) -> bytes:
+    """Return what is in a file that nobody else may read.
+
+    Raises:
+        OSError: It cannot be read, or others may read it.
+    """
+    with path.open("rb") as file:
+        exposure = exposure_of(os.fstat(file.fileno()), path)
+        if exposure:
+            raise PermissionError(errno.EACCES, f"it holds a secret, and {exposure}")
+        return file.read()
 
 
 def write_private(path: Path, text: bytes, owner: os.stat_result | None = None) -> None:

@@ -15,7 +15,6 @@ import difflib
 import fcntl
 import json
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import click
 from aemp_gevent import settings
 from aemp_gevent.cli.private_files import OURS_ALONE, write_private
 from aemp_gevent.errors import AempError, ProfileError
+from aemp_gevent.exposure import exposure_of
 from aemp_gevent.profiles import PARENT, PROFILES, holds, layers_of, parse, profile_path
 from aemp_gevent.quoting import quoted
 
@@ -94,8 +94,12 @@ class ProfileFile:
     @property
     def was_exposed(self) -> bool:
         """Whether others may read a secret in it, as it was found."""
-        mode = stat.S_IMODE(self._status.st_mode) if self._status is not None else 0
-        return bool(mode & 0o077) and holds(self._original, settings.secret_names())
+        status = self._status
+        return (
+            status is not None
+            and bool(exposure_of(status, self.path))
+            and holds(self._original, settings.secret_names())
+        )
 
     def _read(self) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -136,6 +137,7 @@ def test_secrets_file_is_read_each_time_and_the_standard_input_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "secret"
+    file.touch(0o600)
     file.write_text("one\n")
     found = options(secret_file=str(file))
     assert found.given() == {"secret": "one"}
@@ -145,8 +147,31 @@ def test_secrets_file_is_read_each_time_and_the_standard_input_once(
     with pytest.raises(click.UsageError, match="there is no secret in"):
         found.given()
     file.write_bytes(b"\xff")
-    with pytest.raises(click.ClickException, match="it is no text"):
+    with pytest.raises(click.ClickException, match="it is not a text"):
         found.given()
     monkeypatch.setattr("sys.stdin", io.StringIO("three\n"))
     found = options(secret_file="-")
     assert (found.given(), found.given()) == ({"secret": "three"}, {"secret": "three"})
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o602, 0o660])
+def test_secrets_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "secret"
+    file.write_text("hush")
+    file.chmod(mode)
+    with pytest.raises(click.UsageError, match=rf"others may read it .mode {mode:04o}.: chmod 600 {file}") as refused:
+        options(secret_file=str(file)).given()
+    assert "hush" not in str(refused.value)
+    file.chmod(0o400)
+    assert options(secret_file=str(file)).given() == {"secret": "hush"}
+
+
+def test_secrets_file_may_be_a_pipe_of_the_shell(tmp_path: Path) -> None:
+    """As in ``--secret-file <(pass show network)``."""
+    ends = os.pipe()
+    try:
+        os.write(ends[1], b"hush\n")
+        os.close(ends[1])
+        assert options(secret_file=f"/dev/fd/{ends[0]}").given() == {"secret": "hush"}
+    finally:
+        os.close(ends[0])

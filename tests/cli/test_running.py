@@ -354,6 +354,7 @@ def test_sighup_starts_and_ends_services_and_takes_the_new_secret(
 
 def test_reloading_that_fails_changes_nothing(start: Start, home: Path, make_node: MakeNode) -> None:
     secret = home / "secret"
+    secret.touch(0o600)
     secret.write_text(SECRET + "\n")
     args = ("--nodeid", "127.0.0.1:0", "--secret-file", "secret", "--service", "shop.echo")
     running = start(*args, AEMP_SECRET="")
@@ -361,6 +362,7 @@ def test_reloading_that_fails_changes_nothing(start: Start, home: Path, make_nod
     running.send(signal.SIGHUP)
     running.logs("reloading failed, and everything goes on as before: --secret-file secret: No such file")
     (home / "config.json").write_text("{")
+    secret.touch(0o600)
     secret.write_text("another")
     running.send(signal.SIGHUP)
     running.logs("it is no JSON")
