@@ -550,7 +550,8 @@ def send_without_pause(node: Node, peer: str, call: str) -> Iterator[None]:
         if call == "kil":
             node.kil(f"{peer}#q", text)
         elif call == "mon":
-            node.mon(f"{peer}#{number}{text}", lambda *_reason: None)
+            for part in range(500):  # a name has a kilobyte
+                node.mon(f"{peer}#{number}-{part}-{text[:1000]}", lambda *_reason: None)
         else:
             node.spawn(peer, "a.function", text)
         yield
