@@ -65,12 +65,14 @@ class Doorbell:
             try:
                 entry[0](*entry[1])
             except BaseException as error:  # noqa: BLE001  # the calls of others are to be made all the same
-                if entry[2]:
-                    # Once more: an interrupt may have come before the call's first step, and all bear that.
-                    self._calls.append((entry[0], entry[1], False))
                 stray = error
             else:
                 continue
+            if entry[2]:
+                # Once more: an interrupt may have come before the call's first step, and all bear that.
+                self._calls.append((entry[0], entry[1], False))
+                if isinstance(stray, Exception):
+                    continue  # told when it is raised again
             self._report(stray)
         if self._calls:
             self._watcher.send()

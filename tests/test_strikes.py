@@ -182,7 +182,10 @@ class Scene:
         yield lambda: node.after(0.001, self.store, "later")
         yield self._kill
         yield self._receive
-        yield lambda: send_from_afar(node, self.store)
+        yield lambda: gevent.sleep(0.003)
+        yield lambda: from_afar(node.snd, self.store, "from afar")
+        yield lambda: gevent.sleep(0.001)
+        yield self._kill_from_afar
         yield lambda: gevent.sleep(0.003)
 
     def _kill(self) -> None:
@@ -191,6 +194,11 @@ class Scene:
         for port in ports:
             self.node.kil(port, "killed")
             self.killed.append(port)
+
+    def _kill_from_afar(self) -> None:
+        port = self._watched(self.node.port())
+        from_afar(self.node.kil, port, "killed")
+        self.killed.append(port)
 
     def _receive(self) -> None:
         with self.node.attach() as me:
@@ -223,8 +231,8 @@ class Scene:
         wait_until(lambda: not node.scheduler._timers, within=3, show=lambda: node.scheduler._timers)
 
 
-def send_from_afar(node: LocalNode, port: str) -> None:
-    thread = threading.Thread(target=node.snd, args=(port, "from afar"), daemon=True)
+def from_afar(call: Callable[..., object], *args: object) -> None:
+    thread = threading.Thread(target=call, args=args, daemon=True)
     thread.start()
     thread.join(5)
 
