@@ -94,12 +94,20 @@ SLICE = 32
 """Messages one port may handle before the next one's turn. Longer slices save little (7 % from 16
 to 64), and a port behind a thousand busy ones waits for all of theirs."""
 
+FIRST_LOOK = 2
+"""Messages of a slice after which there is a look at the clock in any case, as its port's handlers may be slow. Most
+slices have one message, and do not pay for it."""
+
 CREDIT = 16
-"""Messages between two looks at the clock (45 ns each, so 3 ns a message)."""
+"""Messages between two looks at the clock (45 ns each, so 3 ns a message), however many ports had them."""
 
 TURN_SECONDS = 0.003
 """How long ports may run before sockets and timers get a look: about what a loop iteration with
 a few hundred ready sockets takes."""
+
+CAREFUL_LOOKS = 256
+"""For so many messages there is a look at the clock after each, once a turn took four times as long as it should. That
+is 15 microseconds, which does not matter when the turn was long because other processes needed the processor."""
 
 MAX_IDLE_RUNNERS = 64
 """Idle runners kept for reuse, 4 KiB each. Blocked ones are never capped: that would be a deadlock."""
@@ -228,8 +236,10 @@ class Scheduler:
         """The native thread that the ports belong to; 0 as long as there never was one."""
         self._hub: Hub | None = None
         self._doorbell: Doorbell | None = None
-        self._turn_started = 0.0
+        self._turn_started = 0.0  # 0: by no pump; who was resumed by something else begins one at its first look
         self._turn_over = False
+        self._careful_looks = 0
+        self._pace = 1  # the credit that was given last
         self._next_turn: Any = None  # gevent's watchers have no types
         self._timers: set[Any] = set()
         self._runners: weakref.WeakSet[Runner] = weakref.WeakSet()
@@ -393,9 +403,9 @@ class Scheduler:
 
     def _pump(self) -> None:
         self.pumped = True
-        self._turn_started = 0.0
+        self._turn_started = perf_counter()
         self._turn_over = False
-        self.credit = CREDIT
+        self.credit = self._pace = 1
         pool = self._pool
         runq = self.runq
         if self._deaths:
@@ -412,12 +422,14 @@ class Scheduler:
             runner.idle = False
             _switch(runner, runner)
             if self._turn_over:
+                self._turn_started = 0.0
                 # Not run_callback: gevent runs 50 of those between two looks at its
                 # sockets, which starved them for 200 ms.
                 self._next_turn.start(self.pump)
                 return
             if self._deaths:
                 self._reap()
+        self._turn_started = 0.0
         self.pumped = False
         if runq or self._deaths:  # first say no, then look: a finalizer may have sent in between
             self.ask()
@@ -490,7 +502,8 @@ class Scheduler:
                             self.runq += (port,)
                     continue
                 failure = None
-                left = SLICE
+                room = SLICE
+                step = left = FIRST_LOOK
                 try:
                     port.state = RUNNING
                     port.runner = runner
@@ -514,8 +527,11 @@ class Scheduler:
                                 self.die(port, port.dying or ())
                         left -= 1
                         if not left:
-                            break
-                    self.credit -= SLICE - left
+                            room -= step
+                            if not room or self.turn_is_over():
+                                break
+                            step = left = min(room, self.credit)
+                    self.credit -= step - left
                     if port.state == RUNNING:
                         port.state = IDLE
                         if port.inbox:
@@ -605,13 +621,22 @@ class Scheduler:
         if self._turn_started == 0.0:
             self._turn_started = now
         elif now - self._turn_started > TURN_SECONDS:
+            if now - self._turn_started > 4 * TURN_SECONDS:
+                self._careful_looks = CAREFUL_LOOKS
             self._turn_over = True
+            self.credit = 0  # also the caller's own loop looks at it
             if not self.pumped:
                 _ = self.hub
                 self._next_turn.start(self.pump)
                 self.pumped = True
             return True
-        self.credit = CREDIT
+        # Few messages at first: the first handlers of a turn may be slow ones, too.
+        if self._careful_looks:
+            self._careful_looks -= 1
+            self._pace = 1
+        elif self._pace < CREDIT:
+            self._pace *= 2
+        self.credit = self._pace
         return False
 
     # --- in a greenlet that waits for messages ---

@@ -30,7 +30,7 @@ from aemp_gevent.errors import EndlessWaitError, NoPortContextError, PortKilled,
 from aemp_gevent.node import Node
 from aemp_gevent.port import DEAD, IDLE, QUEUED, RUNNING
 from aemp_gevent.receive import get, receive
-from aemp_gevent.scheduler import CREDIT, MAX_IDLE_RUNNERS, SLICE, Runner, describe
+from aemp_gevent.scheduler import CREDIT, FIRST_LOOK, MAX_IDLE_RUNNERS, SLICE, Runner, describe
 from tests.helpers import on_hub, turns, wait_until
 from tests.injecting import Injector
 from tests.native import threading
@@ -308,6 +308,87 @@ def test_whatever_keeps_itself_busy_yields_to_timers_within_a_bound(node, slow_c
     settle(node)
     assert fired
     assert count[0] <= 2 * slow_clock
+
+
+class Work:
+    """Messages that take time by a clock of their own, and how many of them are handled in each turn of the loop."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now = 1.0
+        self.slow = 0
+        self.most = 0
+        monkeypatch.setattr(scheduler_module, "perf_counter", lambda: self.now)
+
+    def fast(self, *_message: Any) -> None:
+        self.now += 1e-6
+
+    def take_25_ms(self, *_message: Any) -> None:
+        self.now += 0.025
+        self.slow += 1
+
+    def run(self, total: int) -> int:
+        """Wait for so many slow ones, and return how many of them had no look at sockets and timers in between."""
+        most = 0
+        done = self.slow
+        wanted = done + total
+        while done < wanted:
+            gevent.sleep(0)
+            most, done = max(most, self.slow - done), self.slow
+        return most
+
+
+@pytest.fixture
+def work(monkeypatch):
+    return Work(monkeypatch)
+
+
+def test_slow_handlers_of_one_port_give_way(node, work):
+    port = node.port(work.take_25_ms)
+    for _ in range(2 * SLICE):
+        node.snd(port)
+    assert work.run(2 * SLICE) <= FIRST_LOOK
+
+
+def test_slow_handlers_of_many_ports_give_way(node, work):
+    ports = [node.port(work.take_25_ms) for _ in range(2 * CREDIT)]
+    for port in ports:
+        node.snd(port)
+    assert work.run(len(ports)) <= 2
+
+
+def test_slow_actors_give_way(node, work):
+    def body():
+        while True:
+            work.take_25_ms(receive())
+
+    port = node.port_async(body)
+    for _ in range(SLICE):
+        node.snd(port)
+    assert work.run(SLICE) <= 2
+
+
+def test_slow_handlers_among_fast_ones_give_way(node, work):
+    """Once a turn was overrun there is a look after each message: the fast ones before them say nothing of the slow."""
+    fast = [node.port(work.fast) for _ in range(4 * CREDIT)]
+    slow = [node.port(work.take_25_ms) for _ in range(2 * CREDIT)]
+
+    def most() -> int:
+        for port in (*fast, *slow):
+            node.snd(port)
+        return work.run(len(slow))
+
+    assert most() <= CREDIT
+    assert most() <= 2
+
+
+def test_fast_messages_are_not_looked_at_one_by_one(node, monkeypatch):
+    looks = itertools.count()
+    monkeypatch.setattr(scheduler_module, "perf_counter", lambda: next(looks) * 1e-9 + 1)
+    port = node.port(lambda *_: None)
+    for _ in range(100 * SLICE):
+        node.snd(port)
+    settle(node)
+    assert next(looks) <= 4 * 100
 
 
 # --- traps: finalizers that send ------------------------------------------------
