@@ -33,6 +33,10 @@ _spawnable: dict[str, Callable[..., Any]] = {}
 """Marked functions by name. Of the process, like the modules that hold them: marks are part of the
 program's text, not of a node's state."""
 
+_OURS = {"aemp_gevent.toolkit.pool_worker": "aemp_gevent.toolkit.pools"}
+"""Marked functions of this library, by name, and the modules that mark them. Programs need not have imported these:
+the function does no more for a peer than what it may have run anyway."""
+
 
 @overload
 def spawnable(function: F, /) -> F: ...
@@ -64,6 +68,13 @@ def spawnable(what: Any, /) -> Any:
     if what.__module__ == "__main__":
         _spawnable[f"{_main_module_name()}.{what.__qualname__}"] = what
     return what
+
+
+def _marked(name: str) -> Callable[..., Any] | None:
+    """Return the function that is marked with a name, if there is one."""
+    if name in _OURS and name not in _spawnable:
+        importlib.import_module(_OURS[name])
+    return _spawnable.get(name)
 
 
 def _check_markable(function: object) -> None:
@@ -135,7 +146,7 @@ def find_for_us(name: str) -> Callable[..., Any]:
     """
     if not isinstance(name, str):
         raise SpawnRefusedError(f"{quoted(name)} is no function's name: give its full name, 'package.module.function'")
-    marked = _spawnable.get(name)
+    marked = _marked(name)
     return marked if marked is not None else _import(name)
 
 
@@ -175,7 +186,7 @@ def find_for_peer(name: object, allowed: Sequence[str]) -> Callable[..., Any]:
         SpawnRefusedError: It may not, or there is none; the text does not tell which modules exist.
     """
     if isinstance(name, str):
-        marked = _spawnable.get(name)
+        marked = _marked(name)
         if marked is not None:
             return marked
         if any(fnmatchcase(name, pattern) for pattern in allowed):

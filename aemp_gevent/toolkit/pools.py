@@ -42,8 +42,8 @@ class RemotePool(Pool):
     """A ``gevent.pool.Pool`` whose ``spawn``, ``apply``, ``map``, ``imap`` and so on run functions on other nodes.
 
     Functions are given as themselves or by name, ``"package.module.function"``; they must be
-    ``@spawnable`` over there, or covered by ``allow_spawn``, and the nodes must have imported
-    ``aemp_gevent.toolkit``. Arguments and results must be able to travel.
+    ``@spawnable`` over there, or covered by ``allow_spawn``; a node that has not imported a marked function does
+    not know it. Arguments and results must be able to travel.
 
     What a function raises is raised here as ``RemoteError``. When a worker dies, or its node
     is lost, the function may have been done, half or not at all: it is run once more,

@@ -34,7 +34,9 @@ def load(name: str, form: str, replaced: Mapping[str, Mapping[str, Any]]) -> typ
     sys.modules[spec.name] = module  # its cases look there
     # What gevent does itself on slow machines.
     patient = {"gevent.testing": {"EXPECT_POOR_TIMER_RESOLUTION": True, "RUNNING_ON_APPVEYOR": True}}
-    importlib.import_module("gevent.testing.timing")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("faulthandler.enable", lambda: None)  # pytest has its own file for that
+        importlib.import_module("gevent.testing.timing")
     copies = {path: copy_of(sys.modules[path], **names) for path, names in {**replaced, **patient}.items()}
     package = copy_of(gevent, **{path.rpartition(".")[2]: copy for path, copy in copies.items()})
     with pytest.MonkeyPatch.context() as patch:

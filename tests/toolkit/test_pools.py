@@ -74,7 +74,7 @@ def worker_of(make_node: MakeNode, node: Node, **settings: Any) -> tuple[Node, s
 def processes(node_process: Callable[..., NodeProcess], count: int) -> list[NodeProcess]:
     started = [node_process() for _ in range(count)]
     for process in started:
-        process.run(f"import aemp_gevent.toolkit, {F}")
+        process.run(f"import {F}")
     return started
 
 
@@ -250,7 +250,7 @@ def test_a_node_that_was_restarted_between_runs_costs_no_run(make_pool, node, no
     only.kill()
     wait_until(lambda: not node.up_nodes(), within=WAIT)
     only.restart()
-    only.run(f"import aemp_gevent.toolkit, {F}")
+    only.run(f"import {F}")
     assert pool.map(functions.square, range(6)) == [n * n for n in range(6)]
 
 
@@ -279,7 +279,7 @@ def test_a_node_that_is_back_is_used_again(make_pool, node_process, monkeypatch)
     first.kill()
     assert {pid for pid, _ in pool.map(functions.where, [0.05] * 8)} == {second.pid}
     first.restart()
-    first.run(f"import aemp_gevent.toolkit, {F}")
+    first.run(f"import {F}")
     assert first.pid != former
     wait_until(lambda: first.pid in {pid for pid, _ in pool.map(functions.where, [0.05] * 8)}, within=20)
 
@@ -295,10 +295,14 @@ def test_when_all_nodes_are_gone_the_work_fails_soon(make_pool, node_process):
 
 
 @pytest.mark.slow
-def test_a_node_that_did_not_import_the_toolkit_says_so(make_pool, node_process):
+def test_a_node_needs_to_have_imported_no_more_than_the_functions(make_pool, node_process):
     process = node_process()
-    with pytest.raises(PortDied, match=r"spawn_refused.*pool_worker"):
-        make_pool([process.node]).apply(functions.square, (1,))
+    pool = make_pool([process.node])
+    with pytest.raises(RemoteError, match=f"'{F}.square' is not allowed here: mark it @spawnable"):
+        pool.apply(functions.square, (3,))
+    assert not process.run("[name for name in __import__('sys').modules if name.startswith('tests')]")
+    process.run(f"import {F}")
+    assert pool.apply(functions.square, (3,)) == 9
 
 
 @pytest.mark.slow

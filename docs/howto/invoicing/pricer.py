@@ -3,7 +3,6 @@
 
 import gevent
 
-import aemp_gevent.toolkit  # noqa: F401  # has what pools run here
 from aemp_gevent import NODE, attach, initialise_node, receive, spawnable
 
 PRICES = {"pen": 2, "ink": 5, "paper": 3}
