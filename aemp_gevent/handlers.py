@@ -97,6 +97,11 @@ class Handlers:
         """The tags there are handlers for."""
         return list(self._tags)
 
+    @property
+    def has_patterns(self) -> bool:
+        """Whether there are handlers for patterns."""
+        return bool(self._patterns)
+
     def set_tag(self, tag: str, handler: Handler | None) -> None:
         """Make ``handler`` the one for a tag, in place of any other; None removes it."""
         if handler is None:

@@ -32,15 +32,15 @@ class Hints:
 
     def is_due(self, *place: Hashable) -> bool:
         """Return whether this is the first time at a place, so that it is to be logged as a warning."""
-        if place in self._given or len(self._given) >= MAX_PLACES:
+        if len(self._given) >= MAX_PLACES or place in self._given:
             return False
         self._given.add(place)
         return True
 
 
-def shorten(text: object) -> str:
-    """Return a text as a place can remember it, however long it is."""
-    return str(text)[:_MAX_TEXT]
+def kind_of(tag: object) -> str:
+    """Return what a place can remember of a tag, whatever somebody sent: its beginning, or its type's name."""
+    return tag[:_MAX_TEXT] if isinstance(tag, str) else type(tag).__name__
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

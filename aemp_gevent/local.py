@@ -839,14 +839,17 @@ class LocalNode:
     def _discard(self, *message: Any) -> None:
         """Take a message that no handler matched: tell whoever waits for an answer to it, or else the log."""
         port = current_port()
-        tags = [] if port is None or port.handlers is None else port.handlers.tags
+        handlers = None if port is None else port.handlers
+        tags = [] if handlers is None else handlers.tags
         tag = message[0] if message else None
         is_call = bool(message) and issubclass(
             type(message[-1]), serving.ReplyPort
         )  # not isinstance: proxies may raise
         is_worth_a_hint = not (is_call or port is None or port.dying is not None or port.is_for_answer)
-        if is_worth_a_hint and self.hints.is_due("tag", hints.shorten(tag), frozenset(tags)):
+        if is_worth_a_hint and self.hints.is_due("tag", hints.kind_of(tag), frozenset(tags)):
             has = f"handlers for {quoted(tags)}" if tags else "no handlers: give it some with rcv()"
+            if handlers is not None and handlers.has_patterns:
+                has = f"handlers for {quoted(tags)} and patterns, which do not match"
             text = "port %s discarded %s: it has %s%s %s"
             where = (port.id if port else None, Brief(message), has, hints.nearest(tag, tags), hints.ONCE)
             self._scheduler.log(logging.WARNING, text, *where)

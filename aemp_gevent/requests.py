@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NoReturn, Protocol
 
 from aemp_gevent import monitors, spawning
 from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError, UnencodableMessageError
-from aemp_gevent.hints import ONCE, Hints, nearest, shorten
+from aemp_gevent.hints import ONCE, Hints, kind_of, nearest
 from aemp_gevent.ids import MAX_NAME
 from aemp_gevent.inspection import Inspection
 from aemp_gevent.limits import is_long
@@ -442,7 +442,7 @@ class Requests:
             self._host.scheduler.kill(port, (FAILED, text))
 
     def _hint(self, log: Callable[..., None], node: str, request: Any, why: str) -> None:
-        level = logging.WARNING if self._host.hints.is_due("request", node, shorten(request)) else logging.DEBUG
+        level = logging.WARNING if self._host.hints.is_due("request", node, kind_of(request)) else logging.DEBUG
         text = "node %s refused the request %s: %s%s. %s %s"
         advice = "A message to a node ID is a request to the node itself; the ID of a port has a '#'"
         known = nearest(request, filter(None, self._TABLE))

@@ -61,6 +61,34 @@ def test_a_port_without_handlers_says_how_to_give_it_some(private: Node, caplog:
     assert "discarded a message <int>: it has no handlers: give it some with rcv()" in line
 
 
+def test_a_port_with_patterns_is_not_said_to_have_no_handlers(private: Node, caplog: pytest.LogCaptureFixture) -> None:
+    private.snd(private.rcv(private.port(), ["wanted", int], print), "wanted", "text")
+    settle(private)
+    [line] = warnings(caplog)
+    assert "it has handlers for [] and patterns, which do not match" in line
+
+
+class Unprintable:
+    """As bad as what others send may be."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+def test_a_tag_without_a_text_is_no_problem(private: Node, caplog: pytest.LogCaptureFixture) -> None:
+    port = private.port()
+    private.snd(port, Unprintable())
+    private.snd(port, ["x" * 1000])
+    settle(private)
+    assert private.find(port) is not None
+    assert [line.partition(": ")[0] for line in warnings(caplog)] == [
+        f"port {port} discarded a message <Unprintable>",
+        f"port {port} discarded a message <list>",
+    ]
+
+
 def test_a_caller_hears_of_the_nearest_tag_and_the_log_does_not(
     private: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
