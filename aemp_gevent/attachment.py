@@ -44,11 +44,7 @@ class Attachment:
         return self._port.id
 
     def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
-        scheduler = self._port.scheduler
-        if scheduler.is_foreign:  # the garbage collector ran there, and closed a generator that held the block
-            scheduler.call_on_hub(self.detach, error)
-        else:
-            self.detach(error)
+        self._port.scheduler.leave(self.detach, error)
 
     def detach(self, error: BaseException | None = None) -> None:
         """Let the port die, normally or of an exception, and give the greenlet its former context back.

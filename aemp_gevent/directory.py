@@ -91,7 +91,7 @@ class DirectoryEntry:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.cancel()
+        self._directory.scheduler.leave(self.cancel)
 
 
 class Watching:
@@ -176,7 +176,7 @@ class DirectoryMonitor(Watching):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.cancel()
+        self._directory.scheduler.leave(self.cancel)
 
 
 class _Family:

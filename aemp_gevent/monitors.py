@@ -78,7 +78,7 @@ class Monitor(Job):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.cancel()
+        self._scheduler.leave(self.cancel)
 
 
 class KillMonitor(Monitor):

@@ -103,7 +103,7 @@ class NodeGuard:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.cancel()
+        self._scheduler.leave(self.cancel)
 
 
 class Node(DirectoryNode):

@@ -286,6 +286,16 @@ class Scheduler:
             self._doorbell = doorbell_of(self.hub)
         self._doorbell.ring(call, *args)
 
+    def leave(self, end: Callable[..., object], *args: Any) -> None:
+        """Call what ends a ``with`` block: here, or on the hub if this is another native thread.
+
+        There the garbage collector may close a generator that holds the block.
+        """
+        if self.is_foreign:
+            self.call_on_hub(end, *args)
+        else:
+            end(*args)
+
     def enqueue(self, port: Port) -> None:
         """Queue a port if it is idle. Any native thread may call it. Written out in ``snd``: keep the two alike."""
         while not port.state:

@@ -47,4 +47,4 @@ class Timer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.cancel()
+        self._scheduler.leave(self.cancel)

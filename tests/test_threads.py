@@ -25,10 +25,23 @@ from aemp_gevent.link import Link
 from aemp_gevent.local import LocalNode
 from aemp_gevent.remote import RemotePorts
 from aemp_gevent.threads import Doorbell, doorbell_of, get_ident
+from aemp_gevent.toolkit import RemotePool, death_of
 from tests.helpers import on_hub, turns, wait_until
 from tests.injecting import Injector, StoppedThread
 from tests.native import threading
-from tests.networking import ROOT, UNIQUE, WAIT, Deaths, Inbox, RawListener, RawPeer, line_of, node_factory, process
+from tests.networking import (
+    ROOT,
+    UNIQUE,
+    WAIT,
+    Deaths,
+    Inbox,
+    RawListener,
+    RawPeer,
+    line_of,
+    node_factory,
+    process,
+    tables,
+)
 from tests.settling import settle
 
 
@@ -1249,3 +1262,35 @@ def test_every_watcher_of_a_collected_node_is_closed():
     if "ImportError" in done.stderr:
         pytest.skip("this gevent has no libuv")
     assert (done.stdout, done.stderr) == ("gevent.libuv.loop []\n", "")
+
+
+GUARDS = {
+    "attach": lambda node, port: node.attach(),
+    "mon": lambda node, port: node.mon(port, print),
+    "after": lambda node, port: node.after(60, print),
+    "db_set": lambda node, port: node.db_set("family", "key", 1),
+    "db_mon": lambda node, port: node.db_mon("family", print),
+    "mon_nodes": lambda node, port: node.mon_nodes(print),
+    "death_of": lambda node, port: death_of(port, node=node),
+    "pool": lambda node, port: RemotePool([node.NODE()], node=node),
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_the_collector_may_close_a_block_in_any_thread(make_node, guard):
+    """It runs in each, also in those of gevent's pool, and finds generators that nobody needs any more."""
+    node = make_node(None)
+    port = node.port()
+
+    def generator():
+        with GUARDS[guard](node, port):
+            yield
+
+    running = [generator()]
+    next(running[0])
+    before = tables(node)
+    in_thread(running.clear)
+    wait_until(lambda: tables(node) != before or guard in {"db_set", "db_mon", "mon_nodes"})
+    node.kil(port)
+    settle(node)
+    wait_until(lambda: not node._ports)

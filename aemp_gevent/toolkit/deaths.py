@@ -44,7 +44,7 @@ class PortDeath(_AsyncResult):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.cancel()
+        self._guard.__exit__(*exc_info)
 
 
 def death_of(port: object, *, node: LocalNode = default_node) -> PortDeath:

@@ -105,7 +105,7 @@ class RemotePool(Pool):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.close()
+        self.node.scheduler.leave(self.close)
 
     # --- in the pool's greenlets ---
 

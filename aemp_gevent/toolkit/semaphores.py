@@ -9,6 +9,8 @@ that was given up just when it was granted is released the same way.
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import Any, NamedTuple
 
 from gevent.lock import Semaphore
@@ -104,6 +106,8 @@ class RemoteSemaphore(RemoteLinkable):
     def __init__(self, port: object, *, node: LocalNode = default_node) -> None:
         super().__init__(port, node=node)
         self._leases: list[_Lease] = []
+        self._blocks: list[tuple[FrameType, str]] = []
+        """What ``with`` blocks acquired: the code that has the block, and the lease."""
 
     def acquire(self, blocking: bool = True, timeout: Seconds | None = None) -> bool:
         """Acquire it; wait while others hold it.
@@ -152,7 +156,11 @@ class RemoteSemaphore(RemoteLinkable):
         holder = SELF()
         mine = [held for held in self._leases if held.holder == holder]
         lease = (mine or self._leases)[-1]
+        self._release(lease)
+
+    def _release(self, lease: _Lease) -> None:
         self._leases.remove(lease)
+        self._blocks = [block for block in self._blocks if block[1] != lease.port]
         if lease.guard is not None:
             lease.guard.cancel()
         self.node.kil(lease.port)
@@ -179,6 +187,20 @@ class RemoteSemaphore(RemoteLinkable):
 
     def __enter__(self) -> None:
         self.acquire()
+        self._blocks.append((sys._getframe(1), self._leases[-1].port))
 
     def __exit__(self, *exc_info: object) -> None:
-        self.release()
+        self.node.scheduler.leave(self._leave, sys._getframe(1))
+
+    def _leave(self, code: FrameType) -> None:
+        # By its code, and not by who runs it: another greenlet, which may hold the semaphore as well, may close a
+        # generator that has the block.
+        mine = [block for block in self._blocks if block[0] is code]
+        if not mine:  # something like an ExitStack entered it
+            self.release()
+            return
+        self._blocks.remove(mine[-1])
+        for lease in self._leases:
+            if lease.port == mine[-1][1]:  # else it was released by a death
+                self._release(lease)
+                break

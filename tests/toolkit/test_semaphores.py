@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import gevent
 import pytest
@@ -239,3 +240,38 @@ def test_a_newcomer_does_not_overtake_who_waits(nodes):
     semaphore.release()
     wait_until(lambda: answers == [(0,), (1,)])
     owner.kil(lease)
+
+
+def test_a_block_in_a_generator_releases_its_own_lease_whoever_closes_it(nodes, semaphore, remote):
+    def held() -> Iterator[None]:
+        with nodes[1].attach(), remote:
+            yield
+
+    def close(generator: Iterator[None]) -> int:
+        with nodes[1].attach(), remote:
+            generator.close()  # type: ignore[attr-defined]
+            wait_until(lambda: semaphore.counter == 1)
+            (lease,) = remote._leases
+            assert lease.holder == SELF(), "it released what the closing greenlet holds"
+            return remote.counter
+
+    generator = held()
+    next(generator)
+    assert gevent.spawn(close, generator).get(timeout=WAIT) == 1
+    wait_until(lambda: semaphore.counter == 2)
+    assert not remote._blocks
+
+
+def test_a_block_whose_lease_was_released_by_a_death_releases_no_other(nodes, semaphore, remote):
+    remote.acquire()
+    with pytest.raises(KeyError), nodes[1].attach() as port, remote:  # what happens meanwhile
+        nodes[1].kil(port, "enough")
+        wait_until(lambda: semaphore.counter == 1)
+        raise KeyError
+    assert len(remote._leases) == 1
+    remote.release()
+    with ExitStack() as stack:
+        stack.enter_context(remote)
+        wait_until(lambda: semaphore.counter == 1)
+    wait_until(lambda: semaphore.counter == 2)
+    assert not remote._blocks
