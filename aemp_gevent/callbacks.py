@@ -65,3 +65,50 @@ def is_python_function(function: object) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return isinstance(function.__func__ if isinstance(function, MethodType) else function, FunctionType)
+
+
+_CALLERS = frozenset({"serve", "_call_tag", "_call_pattern", "run", "_run", "_run_main"})
+"""Code of the library that calls functions of users with what a message, or a reason, holds."""
+
+
+def wrong_call(error: BaseException) -> str:
+    """Return which function could not be called, if that is what an exception says; else ``""``.
+
+    Python's own text names neither the line where the function stands nor what it was registered for, and the
+    traceback has no frame of it.
+    """
+    trace = error.__traceback__
+    if not isinstance(error, TypeError) or trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code, names = trace.tb_frame.f_code, trace.tb_frame.f_locals
+    if code.co_name not in _CALLERS or not str(trace.tb_frame.f_globals.get("__name__")).startswith("aemp_gevent."):
+        return ""
+    function, what = _called(names)
+    for _ in range(_MAX_WRAPPERS):
+        function = getattr(function, "func", getattr(function, "__wrapped__", function))
+    found = getattr(function, "__code__", None)
+    if not isinstance(found, CodeType):
+        return f"the {what} is {quoted(function)}"
+    return f"the {what} is {found.co_name} at {found.co_filename}:{found.co_firstlineno}"
+
+
+_MAX_WRAPPERS = 10
+
+
+def _called(names: dict[str, Any]) -> tuple[Any, str]:
+    """Return what a frame of the library was calling, and what that is for."""
+    message = names.get("message", ())
+    if "handler" in names:
+        tag = names.get("tag", message[0] if message else "")
+        return names["handler"], f"handler of {quoted(tag)}"
+    if "entry" in names:
+        return names["entry"][1], "handler of a pattern"
+    if "action" in names:
+        return names["action"], "monitor's action"
+    if "function" in names:
+        return names["function"], "function"
+    if "port" in names:
+        return names["port"].default, "handler"
+    return getattr(names.get("self"), "function", None), "callback"

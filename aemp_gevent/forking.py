@@ -103,6 +103,11 @@ class Helper(Greenlet):  # type: ignore[type-arg]  # only its stubs can be subsc
     stopped = False
     """Whether being switched to, or thrown into, shall have no effect."""
 
+    def __repr__(self) -> str:
+        # Without the arguments, which gevent's own has: it stands in reports of failed greenlets.
+        name = "ended" if self.dead else getattr(getattr(self, "_run", None), "__qualname__", "running")
+        return f"<{type(self).__name__} at {id(self):#x}: {name}>"
+
     def switch(self, *args: Any, **kwargs: Any) -> Any:
         """Go on, unless stopped."""
         return None if self.stopped else super().switch(*args, **kwargs)

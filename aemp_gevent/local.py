@@ -66,6 +66,8 @@ T = TypeVar("T")
 
 _log = Log()
 
+_ACTIONS = "a port to watch, and a function to call, a port to kill, or a port and a message to send"
+
 
 class LocalNode:
     """The ports of one process, and everything they can do among themselves."""
@@ -482,7 +484,9 @@ class LocalNode:
         else:
             self._node_request(msg)
 
-    def split_or_drop(self, call: str, port: object, *, may_be_node: bool = True) -> tuple[str, str] | None:
+    def split_or_drop(
+        self, call: str, port: object, *, may_be_node: bool = True, wanted: str = ""
+    ) -> tuple[str, str] | None:
         """Return the two parts of a port ID; None, having logged it, for what is not one and code of a port gives.
 
         There it most likely came with a message, as the port to answer to, and whoever sent that must not be able
@@ -499,6 +503,8 @@ class LocalNode:
         except (InvalidPortError, NodePortError) as error:
             current = current_port()
             if current is None:
+                if wanted and isinstance(error, InvalidPortError):
+                    raise InvalidPortError(port, f"{call} takes {wanted}") from None
                 raise
             port_id, why = current.id, str(error)
         line = hints.calling_line()
@@ -602,10 +608,10 @@ class LocalNode:
             check_callable("mon()", action[0])
             call = action[0] if len(action) == 1 else functools.partial(action[0], *action[1:])
         elif len(action) == 1:
-            self.split_or_drop("mon()", action[0], may_be_node=False)
+            self.split_or_drop("mon()", action[0], may_be_node=False, wanted=_ACTIONS)
             call = _killer(self, action[0])
         else:
-            self.split_or_drop("mon()", action[0])
+            self.split_or_drop("mon()", action[0], wanted=_ACTIONS)
             call = functools.partial(_with_reason, functools.partial(self.snd, *action))
         return self.monitor(port, call, context)
 
@@ -690,7 +696,7 @@ class LocalNode:
         if callable(what):
             check_callable("after()", what)
             return Timer(self._scheduler, seconds, current_port(), what, msg)
-        self.split_or_drop("after()", what)
+        self.split_or_drop("after()", what, wanted="a time, and a function or a port to send to")
         return Timer(self._scheduler, seconds, current_port(), self.snd, (what, *msg))
 
     # --- asking for an answer ---

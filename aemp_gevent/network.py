@@ -102,6 +102,13 @@ class Stranger:
         limit = self._network.settings.max_name_bytes
         why = f"its node ID is longer than {limit} bytes" if is_long(link.greeting.node, limit) else ""
         why = why or self._network.routes.check_greeting(link.greeting.node)
+        if why and self._network.routes.may_mean_us(link.greeting.node):
+            # Whoever dials a named node knows its address and not its name, which it has by now, and comes again.
+            text = "connection with %s closed: %s; it learns this node's name, and comes again"
+            self._network.complaints.log(logging.DEBUG, text, link.transport.peer_address, why)
+            self._network.forget(link)
+            link.close()
+            return
         if why:
             link.refuse("handshake", why)
             return

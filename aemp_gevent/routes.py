@@ -102,6 +102,14 @@ class Routes:
             return "a slave has one link, to its master"
         return ""
 
+    def may_mean_us(self, node: str) -> bool:
+        """Return whether this is a slave's first word: as the slave of an address, which may be this named node's."""
+        master = ids.master_of(node)
+        here = self._host
+        return (
+            here.master is None and not ids.is_resolved(here.node_id) and master is not None and ids.is_resolved(master)
+        )
+
     def needs(self, peer: Peer) -> bool:
         """Whether anything goes, or is to go, over the link with a peer on its way to others."""
         return peer.node in self._conversations or peer.node in self._waiting or self._is_ours(peer.node)

@@ -81,6 +81,7 @@ from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent import forking
+from aemp_gevent.callbacks import wrong_call
 from aemp_gevent.complaints import Complaints, Failures
 from aemp_gevent.errors import EndlessWaitError, PortKilled, WrongThread
 from aemp_gevent.handlers import is_done
@@ -409,7 +410,17 @@ class Scheduler:
     # --- on the hub ---
 
     def _report(self, error: BaseException) -> None:
-        self.hub.handle_error(None, type(error), error, error.__traceback__)
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            self._interrupt(error)
+        else:
+            self.hub.handle_error(None, type(error), error, error.__traceback__)
+
+    def _interrupt(self, error: BaseException) -> None:
+        """Let the main greenlet have what ends the program: it says what is to be said.
+
+        Not ``handle_error()``, which prints a traceback before that.
+        """
+        self.hub.handle_system_error(type(error), error, error.__traceback__)
 
     def _pump(self) -> None:
         self.pumped = True
@@ -588,7 +599,7 @@ class Scheduler:
         if stray is None:
             return False
         if isinstance(stray, (SystemExit, KeyboardInterrupt)):  # Ctrl-C, just now
-            self.hub.handle_error(None, type(stray), stray, stray.__traceback__)
+            self._interrupt(stray)
         else:
             _log.warning("%s reached an idle runner: a handler that had ended left it behind", stray)
         return True
@@ -799,11 +810,13 @@ class Scheduler:
             else:
                 self.kill_now(port, reason)
         # Afterwards: a log handler may block, and a foreign Timeout strike there.
-        if is_news:
-            where = f"port {port.id}" if port else "a callback outside any port"
-            self._failures.log(error, "exception in %s", where)
+        where = f"port {port.id}" if port else "a callback outside any port"
         if isinstance(error, (SystemExit, KeyboardInterrupt)):
-            self.hub.handle_error(port, type(error), error, error.__traceback__)
+            self.log(logging.INFO, "%s was interrupted: %s", where, describe(error))
+            self._interrupt(error)
+        elif is_news:
+            wrong = wrong_call(error)
+            self._failures.log(error, "exception in %s%s", where, f"; {wrong}" if wrong else "")
 
     def log(self, level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
         """Log, from wherever. On the hub it takes a turn in the run queue: log handlers may block.

@@ -19,6 +19,7 @@ from aemp_gevent.contrib.gunicorn import on_drain, on_join
 from aemp_gevent.errors import InvalidSettingError
 from aemp_gevent.services import load_services
 from aemp_gevent.spawning import name_of
+from tests.helpers import wait_until
 from tests.settling import settle
 
 ran: list[str] = []
@@ -235,3 +236,64 @@ def test_a_method_that_returns_true_is_a_python_function(node):
     node.snd(port, "step")
     settle(node)
     assert machine.calls == 1
+
+
+# --- calls with the wrong arguments -----------------------------------------------------------
+
+
+class Handler:
+    def method(self) -> None:
+        """Take nothing."""
+
+
+def takes_nothing() -> None:
+    """Take nothing."""
+
+
+def line_of(function):
+    return f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+
+
+WRONG_CALLS = {
+    "tag": (lambda node: node.snd(node.rcv(node.port(), "add", takes_nothing), "add", 1), "handler of 'add'"),
+    "tag-among-patterns": (
+        lambda node: node.snd(node.rcv(node.port(), "add", takes_nothing, ["x"], print), "add", 1),
+        "handler of 'add'",
+    ),
+    "pattern": (lambda node: node.snd(node.rcv(node.port(), ["add"], takes_nothing), "add"), "handler of a pattern"),
+    "default": (lambda node: node.snd(node.port(takes_nothing), "add"), "handler"),
+    "partial": (lambda node: node.snd(node.port(functools.partial(takes_nothing, 1)), "add"), "handler"),
+    "body": (lambda node: node.port_async(takes_nothing, 1), "function"),
+    "monitor": (lambda node: node.kil(watched(node), "why"), "monitor's action"),
+    "timer": (lambda node: node.after(0, takes_nothing, 1), "function"),
+    "cal": (lambda node: node.cal(node.port(lambda tag, reply: node.snd(reply, 1)), "x", cb=takes_nothing), "function"),
+}
+
+
+def watched(node: Node) -> str:
+    port = node.port()
+    node.mon(port, takes_nothing)
+    return port
+
+
+@pytest.mark.parametrize(("call", "what"), WRONG_CALLS.values(), ids=WRONG_CALLS)
+def test_call_with_wrong_arguments_names_the_function_and_its_line(call, what, caplog):
+    node = Node()
+    call(node)
+    wait_until(lambda: caplog.messages)
+    assert f"; the {what} is takes_nothing at {line_of(takes_nothing)}" in caplog.messages[0]
+
+
+def test_method_is_named_by_its_line_too(caplog: pytest.LogCaptureFixture) -> None:
+    node = Node()
+    node.snd(node.rcv(node.port(), "add", Handler().method), "add", 1)
+    wait_until(lambda: caplog.messages)
+    assert f"handler of 'add' is method at {line_of(Handler.method)}" in caplog.messages[0]
+
+
+def test_type_errors_inside_a_handler_are_not_taken_for_that(caplog: pytest.LogCaptureFixture) -> None:
+    node = Node()
+    node.snd(node.port(lambda: len(5)))  # type: ignore[arg-type]
+    node.snd(node.port(lambda: takes_nothing(1)))  # type: ignore[call-arg]
+    wait_until(lambda: len(caplog.messages) == 2)
+    assert not [text for text in caplog.messages if ";" in text]

@@ -600,9 +600,10 @@ def test_whatever_a_handler_raises_the_runner_goes_on(node, log, runners, error)
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt], ids=lambda error: error.__name__)
 @pytest.mark.parametrize("where", ["handler", "body", "job"])
-def test_system_exit_and_ctrl_c_in_a_port_reach_the_main_greenlet(node, log, error, where, monkeypatch):
-    """Trap "runner dies": these go to ``hub.handle_error``; the port dies, the scheduler lives."""
-    monkeypatch.setattr(get_hub(), "NOT_ERROR", (error,))  # do not print it
+def test_system_exit_and_ctrl_c_in_a_port_reach_the_main_greenlet(node, log, error, where, monkeypatch, caplog):
+    """Trap "runner dies": these go to the main greenlet; the port dies, the scheduler lives, and nothing is printed."""
+    printed = []
+    monkeypatch.setattr(get_hub(), "print_exception", lambda *args: printed.append(args))
 
     def raises():
         raise error(7)
@@ -620,6 +621,8 @@ def test_system_exit_and_ctrl_c_in_a_port_reach_the_main_greenlet(node, log, err
         wait_until(lambda: False, within=5)
     settle(node)
     assert log == [("died", "die", f"{error.__name__}: 7")]
+    assert printed == []
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     node.snd(node.port(log.add), "still works")
     settle(node)
     assert log[-1] == ("still works",)

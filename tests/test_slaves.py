@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,17 @@ from aemp_gevent.testing import MemoryNetwork, NodeProcess
 from tests import node_functions
 from tests.helpers import wait_until
 from tests.native import threading
-from tests.networking import SECRET, Deaths, Inbox, MakeNode, RawListener, free_address, node_factory
+from tests.networking import (
+    OUR_PROVIDER,
+    SECRET,
+    Deaths,
+    Inbox,
+    MakeNode,
+    RawListener,
+    RawPeer,
+    free_address,
+    node_factory,
+)
 
 QUICK: dict[str, Any] = {
     "heartbeat_interval": 0.1,
@@ -538,3 +549,29 @@ def test_slave_never_keeps_the_directory(network: MemoryNetwork) -> None:
     slave.db_set("family", "mine", 1)
     for node in (master, other, slave):
         wait_until(lambda node=node: node.db_family("family") == {"key": "value", "mine": 1})
+
+
+def test_slave_that_joins_a_named_master_is_no_news(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+    """It greets as the slave of the address that it dials, hears the master's name, and comes again as that one's."""
+    place = free_address()
+    master = make_node(None)
+    master.configure(nodeid="backend", binds=[place], secret=SECRET)
+    slave = make_node("slave/one", place)
+    assert slave.NODE() == "slave/one@backend"
+    wait_until(lambda: master.node_is_up(slave.NODE()))
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert master.refusals == {}
+
+
+@pytest.mark.parametrize("name", ["slave/one@other", "slave/one@"])
+def test_what_cannot_be_our_slave_is_still_refused_by_a_named_master(
+    make_node: MakeNode, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = free_address()
+    master = make_node(None)
+    master.configure(nodeid="backend", binds=[place], secret=SECRET)
+    with RawPeer.dial(place, name, extras=OUR_PROVIDER) as peer:
+        peer.greet()
+        assert peer.closed()
+    wait_until(lambda: master.refusals == {"handshake": 1})
+    assert "a slave of another node" in caplog.text

@@ -32,6 +32,9 @@ class PortEvent(Event):
         self.port: str = self._house.port
         """Its port's ID, to be sent to others. ``str()`` of the event is the same."""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.port}: {'set' if self.is_set() else 'clear'}>"
+
     def __str__(self) -> str:
         return self.port
 

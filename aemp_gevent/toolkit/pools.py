@@ -20,6 +20,7 @@ from aemp_gevent.context import require_port
 from aemp_gevent.local import LocalNode
 from aemp_gevent.matching import tag_of
 from aemp_gevent.quantities import Seconds, to_count, to_seconds
+from aemp_gevent.quoting import escaped
 from aemp_gevent.serving import caller_of_call
 from aemp_gevent.toolkit.lifetimes import end_with
 
@@ -36,6 +37,24 @@ class _Worker:
         self.node = node
         self.port: str | None = None
         """The port, if it has one already, and that is alive as far as is known."""
+
+
+class _Task:
+    """One run of a function. Its ``repr`` stands in gevent's report of a failed greenlet: it has no argument in it."""
+
+    __slots__ = ("_args", "_kwargs", "_name", "_run")
+
+    def __init__(self, run: Callable[..., Any], name: str, args: Collection[Any], kwargs: Mapping[str, Any]) -> None:
+        self._run = run
+        self._name = name
+        self._args = args
+        self._kwargs = kwargs
+
+    def __call__(self) -> Any:
+        return self._run(self._name, self._args, self._kwargs)
+
+    def __repr__(self) -> str:
+        return f"a RemotePool's run of {escaped(self._name)}"
 
 
 class RemotePool(Pool):
@@ -89,9 +108,8 @@ class RemotePool(Pool):
         self, function: Callable[..., Any] | str, *args: Any, **kwargs: Any
     ) -> Any:
         """Run a function on one of the nodes; return the greenlet that waits for it. Waits while all workers run."""
-        return super().spawn(
-            self._run, function if isinstance(function, str) else spawning.name_of(function), args, kwargs
-        )
+        name = function if isinstance(function, str) else spawning.name_of(function)
+        return super().spawn(_Task(self._run, name, args, kwargs))
 
     def _apply_immediately(self) -> bool:
         return False  # in one of our greenlets, too, a name is nothing to be called
@@ -100,6 +118,10 @@ class RemotePool(Pool):
         """Kill what runs, and all workers."""
         self.kill(block=False)
         self.node.kil(self.port)
+
+    def __repr__(self) -> str:
+        nodes = dict.fromkeys(worker.node for worker in self._workers)
+        return f"<RemotePool {self.port}: {len(self)} of {len(self._workers)} workers busy on {len(nodes)} nodes>"
 
     def __enter__(self) -> RemotePool:
         return self

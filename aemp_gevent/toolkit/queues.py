@@ -87,6 +87,9 @@ class PortQueue(_Queue[T]):
         self._line = _Line(self)
         self._is_drained = False
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.port}: {self.qsize()} items>"  # gevent's shows them all
+
     def __str__(self) -> str:
         return self.port
 

@@ -37,6 +37,9 @@ class Remote:
         self.node = node
         self._kept = port  # the object itself, if it is here and was given
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.port}>"
+
     def __str__(self) -> str:
         return self.port
 

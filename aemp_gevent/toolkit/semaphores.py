@@ -44,6 +44,9 @@ class PortSemaphore(Semaphore):
         self.port: str = self._house.port
         """Its port's ID, to be sent to others. ``str()`` of the semaphore is the same."""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.port}: {self.counter} free>"
+
     def __str__(self) -> str:
         return self.port
 
