@@ -126,9 +126,13 @@ class Node(DirectoryNode):
 
         return Requests(self)
 
-    @functools.cached_property
+    @property
     def inspection(self) -> Inspection:
         """What looks into this node for others."""
+        return self._inspection
+
+    @functools.cached_property
+    def _inspection(self) -> Inspection:
         from aemp_gevent.inspection import Inspection  # noqa: PLC0415  # see TYPE_CHECKING
 
         return Inspection(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import gevent
 import zope.event
@@ -34,7 +34,7 @@ class _Callbacks(logging.Handler):
 
 
 @contextlib.contextmanager
-def crashes() -> Iterator[list[str]]:
+def crashes() -> Generator[list[str], None, None]:
     """Collect crashes of ports here that nobody monitored, and of callbacks that belong to no port, line by line.
 
     Gives way for a moment at the end, so that what was sent before has been handled.
