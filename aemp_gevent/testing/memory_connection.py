@@ -222,6 +222,9 @@ class End:
     # --- reading ---
 
     def start(self, sink: Sink) -> None:
+        if self.is_closed:  # its node crashed before it read anything, and what comes now is for nobody
+            self._lines.hub.loop.run_callback(sink.on_broken, "Connection reset by peer")
+            return
         self._sink = sink
         self.resume()
 

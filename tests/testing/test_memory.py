@@ -199,6 +199,25 @@ def test_bytes_for_a_closed_end_are_answered_with_a_reset(pair: Pair) -> None:
     assert far.news == ["end", "broken"]
 
 
+def test_node_that_crashed_before_it_read_anything_reads_nothing() -> None:
+    with MemoryNetwork() as network:
+        accepted: list[Transport] = []
+        one, two = network.carrier("10.0.0.1:1"), network.carrier("10.0.0.2:1")
+        listening = two.listen(Endpoint("10.0.0.2", 1), accepted.append)
+        listening.start()
+        near: Any = one.dial([listening.endpoint], 5.0)
+        far = Recorder(accepted[0])
+        far.transport.write(b"the beginning of a greeting")
+        wait_until(lambda: near.incoming.has_unread)
+        network.crash("10.0.0.1:1", silent=True)
+        turns(3)
+        far.transport.write(b"and its end")
+        late = Recorder(near)
+        wait_until(lambda: late.news)
+        turns(3)
+        assert (late.data, late.news) == (b"", ["broken"])
+
+
 def test_end_closed_with_something_unread_is_heard_as_a_reset(pair: Pair) -> None:
     near, far = map(Recorder, pair())
     far.transport.pause()
