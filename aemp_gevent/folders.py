@@ -116,6 +116,8 @@ def _locked(path: str) -> Iterator[None]:
         fcntl.flock(folder, fcntl.LOCK_EX)
         yield
     finally:
+        # Closing would unlock it, too, but gevent's os.close, which monkey-patching installs, closes later.
+        fcntl.flock(folder, fcntl.LOCK_UN)
         os.close(folder)
 
 

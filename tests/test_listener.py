@@ -8,6 +8,8 @@ import os
 import shutil
 import socket as std_socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from aemp_gevent.ids import Endpoint
 from aemp_gevent.listener import ANY_HOST, Listener
 from aemp_gevent.transport import _describe
 from tests.helpers import turns, wait_until
-from tests.networking import free_address
+from tests.networking import ROOT, free_address
 
 
 def dial(listener: Listener, host: str = "127.0.0.1") -> socket.socket:
@@ -176,6 +178,14 @@ def test_path_is_not_taken_twice_by_processes_that_start_together(
         Listener(Endpoint("", 0, str(path)), print)
     assert has_listener(path)
     others[0].close()
+
+
+def test_lock_of_a_folder_ends_at_once_in_a_patched_program(tmp_path: Path) -> None:
+    program = (
+        "import gevent.monkey; gevent.monkey.patch_all(); import sys; from aemp_gevent import folders; "
+        "[folders.remove_dead(sys.argv[1]) for _ in range(2)]"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "s")], timeout=20, check=True, cwd=ROOT)
 
 
 def test_listener_leaves_the_file_of_a_successor(tmp_path: Path) -> None:
