@@ -18,7 +18,6 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, TypeVar, overload
 
@@ -109,7 +108,11 @@ def _main_module_name() -> str:
     """Return the name under which other programs would import this one's main module."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
-    return spec.name if spec is not None else Path(getattr(main, "__file__", None) or "__main__").stem
+    if spec is not None:
+        return str(spec.name)
+    from pathlib import Path  # noqa: PLC0415  # not when the package is imported
+
+    return Path(getattr(main, "__file__", None) or "__main__").stem
 
 
 def _import(name: str) -> Callable[..., Any]:
