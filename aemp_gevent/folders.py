@@ -26,6 +26,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import time
+from typing import Any
+
+from gevent import monkey
 
 from aemp_gevent import ids
 from aemp_gevent.ids import Endpoint
@@ -34,6 +37,10 @@ MAX_PATH_BYTES = 107 if sys.platform == "linux" else 103
 """What fits into the system's ``sun_path``, and the zero behind it."""
 
 _PRIVATE = 0o700
+
+# The unpatched one: whoever holds the lock of a folder must not switch, or the next greenlet waits for it with the
+# whole thread.
+_Socket: Any = monkey.get_original("socket", "socket")
 
 
 def new_socket_in(folder: str) -> str:
@@ -137,7 +144,7 @@ def _probe(path: str) -> int:
     # Not by connecting: those who live would see a stranger come and go every second. A datagram
     # socket is refused either way: as one of the wrong type if the other is there, bound to it but perhaps not
     # listening yet, and as one that nobody has.
-    with std_socket.socket(std_socket.AF_UNIX, std_socket.SOCK_DGRAM) as probe:
+    with _Socket(std_socket.AF_UNIX, std_socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(path)
         except OSError as error:
