@@ -422,9 +422,14 @@ class DirectoryServer:
         self._drop(source)
 
     def _found_home(self, source: Source) -> None:
-        """An owner has told somebody all it has: what others knew of it is out of date."""
-        for orphan in [orphan for orphan in self._orphaned if orphan[0] == source[0] and orphan != source]:
-            self._forget_orphan(orphan)
+        """An owner has told somebody all it has: what others knew of it is out of date.
+
+        What a global node says of others ends only what it had said itself: a lie must take away nothing that is true.
+        """
+        owner, teller = source
+        for orphan in [orphan for orphan in self._orphaned if orphan[0] == owner and orphan != source]:
+            if not teller or orphan[1] == _LOST + teller or teller == owner:
+                self._forget_orphan(orphan)
 
     # --- what peers ask ---
 

@@ -461,6 +461,23 @@ def test_what_a_lost_global_node_told_of_others_is_kept_until_they_had_the_time_
     assert watcher.packet() == ["", "g_chg2", "f", {}, ["k"]]
 
 
+def test_nobody_takes_away_what_a_lost_global_node_told_by_saying_that_there_is_nothing(node: Node, dial: Dial) -> None:
+    watcher, other, liar = dial("w"), dial("g", OURS), dial("liar", OURS)
+    for peer in (other, liar):
+        become_global(peer)
+    other.send(["", "g_set", {"f": {"k": 1}}, "a"], ["", "g_set", {"'g": {"g": None}}, "g"])
+    handled(other)
+    other.close()
+    wait_until(lambda: "g" not in node.up_nodes(), within=WAIT)
+    liar.send(["", "g_set", {"f": {"l": 1}}, "a"], ["", "g_set", {"'g": {"liar": None}}, "liar"])
+    packets_until_now(liar)
+    watcher.send(["", "g_mon1", "f"])
+    assert watcher.packet() == ["", "g_chg1", "f", {"k": 1, "l": 1}]
+    itself = dial("a", OURS)
+    itself.send(["", "g_slave", {"f": {"m": 1}}])
+    assert watcher.take(2) == [["", "g_chg2", "f", {"m": 1}, []], ["", "g_chg2", "f", {}, ["k"]]]
+
+
 def test_who_goes_nowhere_is_forgotten_in_the_end(node: Node, dial: Dial) -> None:
     shorten_grace(node, 0.2)
     watcher, other = dial("w"), dial("g", OURS)
