@@ -21,6 +21,7 @@ ours: the decoders refuse what is deeper than some hundred levels.
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from aemp_gevent.errors import MessageTooLargeError
 
@@ -34,6 +35,13 @@ UNCOUNTED_BYTES = 256 * 1024
 """A read: what comes in one is decoded at once, and not counted."""
 
 
+MAX_NUMBER_KEYS = 4096
+"""Keys of one map that are numbers. Python hashes a number to itself, so that a peer can choose thousands that share a
+place in the table, and the time that a map of them takes is quadratic. Texts and bytes are hashed with a random key."""
+
+MAX_ANNOUNCED_BYTES = 256 * 2**20
+"""For what all peers together have announced, and not yet sent: a list's header sets aside 8 bytes for each element."""
+
 MAX_NAME_BYTES = 1024
 """Of a name, as UTF-8. The longest in use are the IDs of slaves of nodes with many addresses, some 300 bytes."""
 
@@ -43,11 +51,38 @@ def is_long(name: str, limit: int) -> bool:
     return len(name) > limit or not (name.isascii() or len(name.encode("utf-8", "surrogatepass")) <= limit)
 
 
+class Announced:
+    """What the decoders of one node have announced, and not yet got.
+
+    Args:
+        limit: Bytes of all together.
+    """
+
+    def __init__(self, limit: int = MAX_ANNOUNCED_BYTES) -> None:
+        self.limit = limit
+        self._by: WeakKeyDictionary[object, int] = WeakKeyDictionary()  # few: those amid a message with large lists
+
+    @property
+    def total(self) -> int:
+        """The bytes of all together."""
+        return sum(self._by.values())
+
+    def allows(self, decoder: object, size: int) -> bool:
+        """Note what one of them waits for, in bytes; return whether that is within the limit, which 0 always is."""
+        if not size:
+            self._by.pop(decoder, None)
+            return True
+        self._by[decoder] = size
+        return self.total <= self.limit
+
+
 class Limits(NamedTuple):
     """What a message may have, with everything around it."""
 
     bytes: int
     elements: int = MAX_ELEMENTS
+    announced: Announced | None = None
+    """Where a node's decoders note what they wait for; None: each is alone."""
 
     @property
     def unchecked_bytes(self) -> int:

@@ -310,7 +310,7 @@ class Link:
         assert framing is not None
         decoder.feed(data)
         try:
-            packets = list(decoder)
+            packets = list(decoder)  # which is not the quick way: nothing has to be tried again
         except framing.errors as error:
             self.refuse("message", framing.translate(error))
             return
@@ -373,7 +373,12 @@ class Link:
             return
         decoder.feed(data)
         try:
-            self._handle(decoder if self._has_begun else self._begin(decoder))
+            packets = decoder.quickly()
+            try:
+                self._handle(packets if self._has_begun else self._begin(packets))
+            except framing.errors as error:
+                packets = decoder.retry(error)
+                self._handle(packets if self._has_begun else self._begin(packets))
         except framing.errors as error:
             self.refuse("message", framing.translate(error))
 
@@ -440,7 +445,7 @@ class Link:
                         break
                     if self._held is not None:
                         # What came behind it in the same read waits as well.
-                        self._held.extend(iterator)
+                        self._held += self._all_of(iterator)
                         break
                     if perf_counter() > turn_ends or len(scheduler.runq) > most_jobs:
                         if turn_ends < 0 or not _spawns(packet):
@@ -453,10 +458,21 @@ class Link:
             self.received_packets += count
             scheduler.pump()
 
+    def _all_of(self, packets: Iterator[Any]) -> list[Any]:
+        """Return what is left of a read."""
+        assert self._decoder is not None  # it is read
+        assert self._framing is not None
+        left: list[Any] = []
+        try:
+            left.extend(packets)  # which keeps what came before an error
+        except self._framing.errors as error:
+            left += self._decoder.retry(error)
+        return left
+
     def _let_others(self, packets: Iterator[Any]) -> None:
         """Handle what is left in the loop's next turn: whoever asks much must not make others wait."""
         if packets is not self._rest:
-            left = list(packets)  # the decoder wants to be read to its end
+            left = self._all_of(packets)  # the decoder wants to be read to its end
             if not left:
                 return
             self._rest = iter(left)

@@ -34,7 +34,7 @@ from aemp_gevent.gate import Gate
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.joining import join
-from aemp_gevent.limits import is_long
+from aemp_gevent.limits import Announced, is_long
 from aemp_gevent.link import Link, LinkOwner
 from aemp_gevent.logs import Log
 from aemp_gevent.loopwatch import LoopWatch, watch_loop
@@ -254,6 +254,7 @@ class Network:
         self._attempts: weakref.WeakKeyDictionary[Link, Attempt] = weakref.WeakKeyDictionary()  # in the handshake
         self.seeds = Seeds(self, settings.seeds)
         self._leaving: list[Link] = []
+        self._announced = Announced()  # by all peers together
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()  # all that are open, whoever has them
         self._changed = Event()
         self.handover = Handover(self)
@@ -685,7 +686,7 @@ class Network:
             prefix=self.node_id + "#",
             nonce=nonce,
             dialled=dialled,
-            limits=self.settings.limits,
+            limits=self.settings.limits._replace(announced=self._announced),
             make_tls=self._make_tls,
             refusals=self.refusals,
         )

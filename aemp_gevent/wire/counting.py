@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from aemp_gevent.errors import FramingError
+from aemp_gevent.limits import MAX_NUMBER_KEYS
 
 
 def too_many(limit: int) -> FramingError:
@@ -17,10 +18,22 @@ def too_many(limit: int) -> FramingError:
     return FramingError(f"the peer sent a message of more than {limit} elements")
 
 
+def too_many_numbers() -> FramingError:
+    """Return the error of a peer that sent a map with more keys that are numbers."""
+    return FramingError(f"the peer sent a map with more than {MAX_NUMBER_KEYS} keys that are numbers")
+
+
 # --- in msgpack -----------------------------------------------------------------------
 
 # What is complete in its first byte, as far as counting goes: lists and maps are elements, too.
 _ONE_BYTE = re.compile(rb"[\x00-\xa0\xc0\xc2\xc3\xe0-\xff]+")
+
+# Those among them that announce elements: as many as the last four bits say, or twice as many.
+_NO_LIST = bytes(set(range(256)) - set(range(0x90, 0xA0)))
+_NO_MAP = bytes(set(range(256)) - set(range(0x80, 0x90)))
+
+ANNOUNCING = {0xDC: 1, 0xDD: 1, 0xDE: 2, 0xDF: 2}
+"""Headers of lists and maps, and how many elements each unit of their length announces."""
 
 # The others: how many bytes say how long the rest is, and how long it is besides.
 _REST: dict[int, tuple[int, int]] = {
@@ -42,13 +55,22 @@ class MsgpackCounter:
 
     Args:
         limit: How many it may have.
+
+    Attributes:
+        limit: The same; it may be changed.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._count = 0
+        self._announced = 1  # elements, by the headers that came; the message itself is one
         self._skip = 0  # bytes of an element that began before
         self._header = b""  # the beginning of one that does not say yet how long it is
+
+    @property
+    def missing(self) -> int:
+        """How many elements were announced, and have not begun."""
+        return max(self._announced - self._count, 0)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Look at what came next.
@@ -66,14 +88,19 @@ class MsgpackCounter:
             if run is not None:
                 self._count += run.end() - position
                 position = run.end()
+                self._announced += sum(byte & 15 for byte in run[0].translate(None, _NO_LIST))
+                self._announced += 2 * sum(byte & 15 for byte in run[0].translate(None, _NO_MAP))
             else:
                 end = self._end_of(text, position)
                 if end < 0:
                     break
                 self._count += 1
+                per_unit = ANNOUNCING.get(text[position], 0)
+                if per_unit:
+                    self._announced += per_unit * int.from_bytes(text[position + 1 : end], "big")
                 position = end
-            if self._count > self._limit:
-                raise too_many(self._limit)
+            if self._count > self.limit:
+                raise too_many(self.limit)
         self._header, self._skip = text[position:], max(0, position - size)
 
     @staticmethod

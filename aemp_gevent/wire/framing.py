@@ -54,6 +54,14 @@ class Decoder(Protocol):
         """
         ...
 
+    def quickly(self) -> Iterator[Any]:
+        """Give the same in the quickest way, which may raise an error that :meth:`retry` has an answer to."""
+        ...
+
+    def retry(self, error: Exception) -> Iterator[Any]:
+        """Go on after an error out of :meth:`quickly`, in another way; raise it if it is the peer's fault."""
+        ...
+
 
 @dataclass(frozen=True)
 class Framing:

@@ -21,6 +21,7 @@ Not here: what is in a packet. Read :mod:`~.framing` first.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
 from typing import Any
@@ -28,10 +29,10 @@ from typing import Any
 import cbor2
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
-from aemp_gevent.limits import UNCOUNTED_BYTES, Limits
+from aemp_gevent.limits import MAX_NUMBER_KEYS, UNCOUNTED_BYTES, Limits
 from aemp_gevent.quoting import quoted
 
-from .counting import too_many
+from .counting import too_many, too_many_numbers
 from .values import Rules, lone_surrogate
 
 # CBOR::XS neither sends nor takes more. Tags count as a level, there and here.
@@ -117,6 +118,13 @@ _BREAK = 0xFF
 
 _UNTIL_BREAK = -1  # instead of how many items are still to come
 
+_NUMBERS = (0, 1, 7)  # major types; the last has few other values
+
+# The header of a map with more keys than may be numbers, or perhaps: it may stand in a text, too. A read with less
+# bytes has no such map.
+_LARGE_MAP = re.compile(rb"\xb9[\x10-\xff]|[\xba\xbb\xbf]", re.DOTALL)
+_MIN_LARGE_MAP = 2 * MAX_NUMBER_KEYS
+
 
 class _Scanner:
     """Finds the end of one item that is cut by the ends of reads.
@@ -136,6 +144,7 @@ class _Scanner:
         self._count = 0
         self._position = 0  # of the next header; beyond the text while a string is incomplete
         self._open: list[int] = []  # how many items are still to come, the innermost last
+        self._numbers: list[int] = []  # how many keys of it are numbers, the same; -1: it is not a map
         self._is_whole = False
 
     def find_end(self) -> int:
@@ -170,12 +179,15 @@ class _Scanner:
         elif length > 27 and header != _BREAK:
             raise FramingError(f"the peer sent what is no CBOR: there is no header {header:#04x}")
         self._position = position
+        if major in _NUMBERS and self._open and self._numbers[-1] >= 0 and header != _BREAK:
+            self._look_at_number()
         self._count += major != _TAG and header != _BREAK
         if header == _BREAK:
             if not self._open or self._open.pop() != _UNTIL_BREAK:
                 raise FramingError("the peer sent what is no CBOR: a break where there is nothing to end")
+            self._numbers.pop()
         elif length == _UNTIL_BREAK:
-            self._enter(length)
+            self._enter(length, is_map=major == _MAP)
             return True
         elif major in (_BYTES, _TEXT):
             self._position += length
@@ -184,15 +196,26 @@ class _Scanner:
             if position + count > self._limit:  # an item takes a byte at least
                 raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
             if count:
-                self._enter(count)
+                self._enter(count, is_map=major == _MAP)
                 return True
         self._leave()
         return True
 
-    def _enter(self, count: int) -> None:
+    def _look_at_number(self) -> None:
+        """Count a number in a map if it is, or may be, a key."""
+        left = self._open[-1]
+        if left % 2 and left != _UNTIL_BREAK:
+            return
+        self._numbers[-1] += 1
+        # Which are keys is not known of a map of indefinite length; no program is known to send one.
+        if self._numbers[-1] > (2 * MAX_NUMBER_KEYS if left == _UNTIL_BREAK else MAX_NUMBER_KEYS):
+            raise too_many_numbers()
+
+    def _enter(self, count: int, *, is_map: bool) -> None:
         if len(self._open) == MAX_NESTING_RECEIVED:
             raise FramingError(f"the peer sent a message nested more than {MAX_NESTING_RECEIVED} levels deep")
         self._open.append(count)
+        self._numbers.append(0 if is_map else -1)
 
     def _leave(self) -> None:
         """An item is complete, and so may be those that it is the last of."""
@@ -203,6 +226,7 @@ class _Scanner:
                     self._open[-1] = left - 1
                 return
             self._open.pop()
+            self._numbers.pop()
         self._is_whole = True
 
 
@@ -254,6 +278,17 @@ class CborDecoder:
         """Take what came next; it is copied."""
         self._data += data
 
+    def quickly(self) -> Iterator[Any]:
+        """Iterate: there is one way only."""
+        return iter(self)
+
+    def retry(self, error: Exception) -> Iterator[Any]:
+        """Raise the error: there is no other way."""
+        try:
+            raise error
+        finally:
+            del error  # or it would refer to itself
+
     def __iter__(self) -> Iterator[Any]:
         # Any: a packet is whatever the peer sent; see check_packet.
         data, self._data = self._data, b""
@@ -267,7 +302,13 @@ class CborDecoder:
             data = text[end:]
         file, begin = BytesIO(data), 0
         decode = self._new_decode(file)
+        has_large = len(data) > _MIN_LARGE_MAP and _LARGE_MAP.search(data, begin) is not None
         while begin < len(data):
+            if has_large:  # before it is made
+                scanner = _Scanner(data[begin:], self._limits)
+                if not scanner.find_end():
+                    self._cut = scanner
+                    return
             try:
                 packet = decode()
             except _REFUSALS as error:

@@ -134,6 +134,17 @@ class JsonDecoder:
         """Take what came next; it is copied."""
         self._data += data
 
+    def quickly(self) -> Iterator[Any]:
+        """Iterate: there is one way only."""
+        return iter(self)
+
+    def retry(self, error: Exception) -> Iterator[Any]:
+        """Raise the error: there is no other way."""
+        try:
+            raise error
+        finally:
+            del error  # or it would refer to itself
+
     def __iter__(self) -> Iterator[list[Any]]:
         # Any: the elements are whatever the peer sent.
         data, self._data = self._data, b""

@@ -27,16 +27,18 @@ Not here: what is in a packet. Read :mod:`~.framing` first.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any, NoReturn
 
 import msgpack
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
-from aemp_gevent.limits import UNCOUNTED_BYTES, Limits
+from aemp_gevent.limits import MAX_NUMBER_KEYS, UNCOUNTED_BYTES, Announced, Limits
 
-from .counting import MsgpackCounter
+from .counting import ANNOUNCING, MsgpackCounter, too_many_numbers
 from .values import Rules, lone_surrogate
 
 # What an Unpacker raises about bytes it does not like. ValueError is most of it
@@ -122,11 +124,28 @@ def _refuse_extension(code: int, _data: bytes) -> NoReturn:
     raise ValueError(f"extension type {code} (no framing of ours has any)")
 
 
-def _new_unpacker(limits: Limits) -> Any:
+# Of lists and maps that nothing of ours looks at: a header makes the Unpacker set aside 8 bytes for each element of a
+# list, on each of 1024 levels; and a map with chosen numbers as keys takes quadratic time.
+_SMALL_LIST, _SMALL_MAP = 256, 1000
+
+_LARGE_LIST, _LARGE_MAP = "max_array_len", "max_map_len"
+"""What the Unpacker says of larger ones."""
+
+
+def _make_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    if len(pairs) > MAX_NUMBER_KEYS:
+        texts = sum(1 for key, _value in pairs if type(key) is str or type(key) is bytes)
+        if len(pairs) - texts > MAX_NUMBER_KEYS:
+            raise too_many_numbers()
+    return dict(pairs)
+
+
+def _new_unpacker(limits: Limits, large: frozenset[str] = frozenset((_LARGE_LIST, _LARGE_MAP))) -> Any:
     # Any: msgpack ships no types.
     max_message_bytes = limits.bytes
     most = min(max_message_bytes, limits.counted_bytes)
     return msgpack.Unpacker(
+        object_pairs_hook=_make_map if _LARGE_MAP in large else None,
         raw=False,
         # Keys may be any scalar; the default lets only str and bytes through.
         strict_map_key=False,
@@ -138,8 +157,8 @@ def _new_unpacker(limits: Limits) -> Any:
         # only when they are complete; it is the decoder's own count that stops them.
         max_str_len=max_message_bytes,
         max_bin_len=max_message_bytes,
-        max_array_len=most,
-        max_map_len=most // 2,
+        max_array_len=most if _LARGE_LIST in large else min(most, _SMALL_LIST),
+        max_map_len=most // 2 if _LARGE_MAP in large else min(most // 2, _SMALL_MAP),
         # A message's beginning and the piece that completes it; never reached,
         # because the decoder below feeds no more than this.
         max_buffer_size=2 * max_message_bytes,
@@ -160,23 +179,32 @@ class MsgpackDecoder:
     The Unpacker alone does not do this: its ``max_buffer_size`` counts only what
     it could not parse yet, and a list can grow for ever without counting.
 
-    Memory: at most twice ``max_message_bytes`` and one read in bytes, besides the
-    objects decoded from them (:mod:`aemp_gevent.limits`), what of them is kept to be counted, and what
-    the Unpacker sets aside for lists that were only announced: up to 80 KB for each of
-    1024 levels.
+    **Large lists and maps** need care that would slow everything else down: what a list's header announces is
+    accounted for, and the keys of a map are looked at before it is made. So the Unpacker refuses both at first, at
+    their header, which costs nothing, and then :meth:`retry` begins again where the message began, with care,
+    for good: whoever has sent one sends others.
+
+    Memory: at most three times ``max_message_bytes`` and one read in bytes, besides the
+    objects decoded from them (:mod:`aemp_gevent.limits`), and what
+    the Unpacker sets aside for lists that were only announced: 2 KiB for each of
+    1024 levels, and what ``limits.announced`` allows.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._announced = limits.announced or Announced()
+        self._large: frozenset[str] = frozenset()  # which of them are decoded with care
+        self._pieces: Iterator[bytes | memoryview] = iter(())  # of the read
+        self._current: bytes | memoryview = b""  # the piece that was fed last, unless it is in _since
         self._limit = limits.bytes
         self._piece = min(limits.bytes, UNCOUNTED_BYTES)
         self._counted = limits.counted_bytes
         self._counter: MsgpackCounter | None = None  # of the unfinished message, once it is long
-        self._unpacker = _new_unpacker(limits)
+        self._unpacker = _new_unpacker(limits, self._large)
         self._data: bytes | memoryview = b""
         self._fed = 0
         # Where in the stream the unfinished message began, or a packet boundary
-        # before that; and the bytes from there on, unless they are counted already.
+        # before that; and the bytes from there on.
         self._begin = 0
         self._is_exact = True
         self._since = bytearray()
@@ -187,7 +215,36 @@ class MsgpackDecoder:
 
     def __iter__(self) -> Iterator[Any]:
         # Any: a packet is whatever the peer sent; see check_packet.
+        try:
+            yield from self.quickly()
+        except ERRORS as error:
+            yield from self.retry(error)
+
+    def quickly(self) -> Iterator[Any]:
+        """Iterate without calls of ours, and perhaps have to :meth:`retry`."""
         return chain.from_iterable(self._parts())
+
+    def retry(self, error: Exception) -> Iterator[Any]:
+        """Return the packets that iterating gave up at because of the first large list or map; else raise the error."""
+        found = {word for word in (_LARGE_LIST, _LARGE_MAP) if word in str(error)} - self._large
+        if not found or isinstance(error, FramingError):
+            try:
+                raise error
+            finally:
+                del error  # or it would refer to itself, and what was decoded would live on for a while
+        text = bytes(self._since) + bytes(self._current)
+        # Packets before that one were handled, and there the Unpacker stops again.
+        done, unpacker = 0, _new_unpacker(self._limits, self._large)
+        unpacker.feed(text)
+        with suppress(ValueError):
+            for _packet in unpacker:
+                done = unpacker.tell()
+        self._data = b"".join((text[done:], *self._pieces))
+        self._large |= found
+        self._unpacker = _new_unpacker(self._limits, self._large)
+        self._fed = self._begin = 0
+        self._is_exact, self._since, self._counter = True, bytearray(), None
+        return iter(self)  # as large maps may follow large lists
 
     def _parts(self) -> Iterator[Iterable[Any]]:
         # One generator and no calls in the usual case, because a read may hold just
@@ -196,7 +253,9 @@ class MsgpackDecoder:
         unpacker, limit = self._unpacker, self._limit
         # In pieces no larger than the limits, so that a message above them never is
         # within one piece, and all counting is done at the seams.
-        for piece in (data,) if len(data) <= self._piece else _cut(data, self._piece):
+        self._pieces = iter((data,)) if len(data) <= self._piece else _cut(data, self._piece)
+        for piece in self._pieces:
+            self._current = piece
             unpacker.feed(piece)
             before = self._fed
             self._fed = fed = before + len(piece)
@@ -212,15 +271,20 @@ class MsgpackDecoder:
                 self._begin, self._is_exact = end, True
                 if self._since or self._counter is not None:
                     self._since, self._counter = bytearray(), None
+                    self._announced.allows(self, 0)
                 yield (first,)
                 if end < fed:
                     self._since += piece[end - before :]
                     self._is_exact = False
+                    self._current = b""
                     yield unpacker
-            elif self._counter is not None or fed - self._begin > self._counted:
+                    if self._large:
+                        self._count(b"", fed)
+            elif self._counter is not None or fed - self._begin > self._counted or self._large:
                 self._count(piece, fed)
             else:
                 self._since += piece
+            self._current = b""
             if fed - self._begin >= limit:
                 # One more, because a message that has come this far is not complete.
                 self._check_size(fed + 1)
@@ -233,21 +297,32 @@ class MsgpackDecoder:
             raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
 
     def _count(self, piece: bytes | memoryview, end: int) -> None:
-        """Count the elements of a message that may be a long one, up to ``end`` in the stream.
+        """Count the elements of a message that may be a long one, or has large lists, up to ``end`` in the stream.
 
         Raises:
-            FramingError: There are too many.
+            FramingError: There are too many, or too many were announced.
         """
-        if self._counter is not None:
-            self._counter.feed(piece)
-            return
-        if not self._is_exact:
-            self._find_begin()
         self._since += piece
-        if end - self._begin > self._counted:
-            self._counter = MsgpackCounter(self._limits.elements)
-            self._counter.feed(self._since)
-            self._since = bytearray()
+        is_long = end - self._begin > self._counted
+        counter = self._counter
+        if counter is not None:
+            text = piece
+        elif is_long or (self._large and any(header in self._since for header in ANNOUNCING)):
+            if not self._is_exact:
+                self._find_begin()
+                is_long = end - self._begin > self._counted
+            counter, text = MsgpackCounter(sys.maxsize), bytes(self._since)
+            self._counter = counter if text else None
+        else:
+            return
+        counter.limit = self._limits.elements if is_long else sys.maxsize
+        counter.feed(text)
+        if not self._announced.allows(self, 8 * counter.missing if counter.missing > _SMALL_LIST else 0):
+            self._announced.allows(self, 0)
+            raise FramingError(
+                f"the peer announced {counter.missing} more elements, which with those that others announced take "
+                f"more than {self._announced.limit} bytes"
+            )
 
     def _find_begin(self) -> None:
         """Find out where exactly the unfinished message began.

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aemp_gevent.errors import UnencodableMessageError
+from aemp_gevent.limits import MAX_NUMBER_KEYS
 from aemp_gevent.quoting import quoted
 
 # The packet itself is the first level. msgpack's Packer stops at 511, JSON::XS
@@ -67,6 +68,8 @@ class Rules:
             if depth > MAX_NESTING:
                 return False
             if type(container) is dict:
+                if len(container) > MAX_NUMBER_KEYS and _has_many_numbers(container):
+                    return False
                 for key in container:
                     if type(key) not in keys:
                         return False
@@ -110,6 +113,8 @@ class Rules:
 
     def _wrong_with(self, value: object) -> str | None:
         if isinstance(value, dict) and not isinstance(value, self.forbidden):
+            if _has_many_numbers(value):
+                return f"is a map with more than {MAX_NUMBER_KEYS} keys that are numbers; make them texts"
             return next(filter(None, map(self._wrong_with_key, value)), None)
         if _is_container(value) and not isinstance(value, self.forbidden):
             return None
@@ -133,6 +138,13 @@ def lone_surrogate(value: object) -> str | None:
         except UnicodeEncodeError as error:
             return f"has a lone surrogate at position {error.start}, which UTF-8 cannot carry"
     return None
+
+
+def _has_many_numbers(value: dict[Any, Any]) -> bool:
+    """Return whether more keys are numbers than a receiver takes, which cannot know whether an attacker chose them."""
+    if len(value) <= MAX_NUMBER_KEYS:
+        return False
+    return sum(1 for key in value if not isinstance(key, (str, bytes))) > MAX_NUMBER_KEYS
 
 
 def _is_container(value: object) -> bool:

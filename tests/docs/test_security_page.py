@@ -8,9 +8,9 @@ from dataclasses import fields
 
 import pytest
 
-from aemp_gevent import complaints, directory, directory_server, link, network, requests, serving, virtual
+from aemp_gevent import complaints, directory, directory_server, limits, link, network, requests, serving, virtual
 from aemp_gevent.settings import Settings
-from aemp_gevent.wire import framing_cbor, framing_json, greeting, tls
+from aemp_gevent.wire import framing_cbor, framing_json, framing_msgpack, greeting, tls
 from tests.networking import ROOT
 
 PAGE = (ROOT / "docs" / "explanation" / "security.md").read_text()
@@ -64,6 +64,9 @@ def test_settings_are_in_the_table_with_their_defaults(name: str, text: str) -> 
         ("what a log record begins with", "4096 bytes", requests.MAX_REPLY_BYTES == 4096),
         ("ports of which a call tells that they wait", "1,000", serving.MAX_CHAIN == 1000),
         ("`snd` requests to the node's own node port, one inside another", "4", requests.MAX_DETOURS == 4),
+        ("what all peers have announced and not yet sent", "256 MiB", limits.MAX_ANNOUNCED_BYTES == 256 * 2**20),
+        ("what all peers have announced and not yet sent", "256 elements", framing_msgpack._SMALL_LIST == 256),
+        ("keys of one map that are numbers", "4096", limits.MAX_NUMBER_KEYS == 4096),
         ("levels of nesting", "512", framing_json.MAX_NESTING_RECEIVED == framing_cbor.MAX_NESTING_RECEIVED == 512),
         ("families watched", "10,000", directory_server.MAX_WATCHES == 10_000),
         ("an entry of the directory", "1 MiB", directory.MAX_ENTRY_BYTES == 2**20),

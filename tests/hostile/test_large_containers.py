@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""Lists that are only announced, and maps whose keys were chosen with ill will: what they may cost."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from aemp_gevent.errors import FramingError, UnencodableMessageError
+from aemp_gevent.limits import MAX_NUMBER_KEYS, Announced, Limits
+from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.framing_msgpack import _SMALL_LIST, _SMALL_MAP
+from tests.helpers import wait_until
+from tests.networking import Inbox, MakeNode, RawPeer, node_factory
+
+LIMITS = Limits(64 * 2**20)
+WITH_NUMBERS = ["msgpack", *(["cbor"] if "cbor" in FRAMINGS else [])]
+LARGE = {
+    "list": list(range(_SMALL_LIST + 1)),
+    "map": dict.fromkeys(map(str, range(_SMALL_MAP + 1))),
+    "both": [list(range(_SMALL_LIST + 1)), dict.fromkeys(map(str, range(_SMALL_MAP + 1)))],
+    "nested": [[dict.fromkeys(map(str, range(_SMALL_MAP + 1)))] * 2, [list(range(3000))] * 3],
+}
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+def header(code: int, count: int) -> bytes:
+    return bytes((code,)) + count.to_bytes(4, "big")
+
+
+def map_of(keys: list[int], framing: str) -> bytes:
+    """Return a packet with a map with these keys, which no encoder of ours makes."""
+    empty = FRAMINGS[framing].encoder()(["p", {}])[:-1]
+    start = header(0xDF, len(keys)) if framing == "msgpack" else header(0xBA, len(keys))
+    encode = FRAMINGS[framing].encoder()
+    return empty + start + b"".join(encode([key])[1:] + b"\x01" for key in keys)
+
+
+# --- what is large, and may be -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [100, 10**6])
+@pytest.mark.parametrize("what", LARGE)
+@pytest.mark.parametrize("quickly", [True, False])
+def test_large_lists_and_maps_come_as_they_were_sent_between_others(what: str, size: int, quickly: bool) -> None:
+    encode = FRAMINGS["msgpack"].encoder()
+    sent: list[Any] = []
+    for number in range(3):
+        sent += [["p", number], ["p", LARGE[what]], ["p", "x" * 200, number], ["p", LARGE["list"], LARGE[what]]]
+    stream = b"".join(map(encode, sent))
+    decoder = FRAMINGS["msgpack"].decoder(LIMITS)
+    got: list[Any] = []
+    for begin in range(0, len(stream), size):
+        decoder.feed(stream[begin : begin + size])
+        if not quickly:
+            got += decoder
+            continue
+        try:
+            for packet in decoder.quickly():
+                got.append(packet)  # what came before an error counts
+        except ValueError as error:
+            got += decoder.retry(error)
+    assert got == sent
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_links_take_large_lists_and_maps(make_node: MakeNode, what: str) -> None:
+    """Among others in one read, more than are handled before others have their turn."""
+    node = make_node()
+    inbox = Inbox(node)
+    name = str(inbox).partition("#")[2]
+    with RawPeer.dial(node).shake() as peer:
+        packets = [packet for number in range(300) for packet in ([name, number], ["", "devnull"])]
+        peer.send(*packets[:400], [name, LARGE[what]], *packets[400:], [name, LARGE[what]], [name, "end"])
+        wait_until(lambda: ("end",) in inbox.messages)
+    numbers = [message[0] for message in inbox.messages if isinstance(message[0], int)]
+    assert numbers == list(range(300))
+    assert [message[0] for message in inbox.messages if not isinstance(message[0], int)] == [*2 * [LARGE[what]], "end"]
+
+
+# --- announcements -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [_SMALL_LIST, 10_000, 900_000])
+@pytest.mark.parametrize("code", [0xDD, 0xDF], ids=["lists", "maps"])
+@pytest.mark.parametrize("behind", [b"", b"\x90"], ids=["first", "behind-another-packet"])
+def test_twenty_peers_that_announce_and_send_nothing_take_little_memory(code: int, count: int, behind: bytes) -> None:
+    shared = Announced(16 * 2**20)
+    limits = LIMITS._replace(announced=shared)
+    levels = (b"" if code == 0xDD else b"\x01") + header(code, count // (1 if code == 0xDD else 2))
+    decoders, refused = [], 0
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            decoder = FRAMINGS["msgpack"].decoder(limits)
+            decoder.feed(behind + header(0xDD, 1)[:1] + (1).to_bytes(4, "big") + levels[-5:] + levels * 500)
+            try:
+                list(decoder)
+                decoders.append(decoder)
+            except (ValueError, FramingError) as error:
+                refused += "announced" in str(error)
+            del decoder
+        allocated = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert shared.total <= shared.limit
+    assert allocated < 64 * 2**20
+    if count > _SMALL_LIST:
+        assert refused > 10
+
+
+def test_announcing_is_over_when_the_rest_comes_or_the_link_goes() -> None:
+    shared = Announced(100_000)
+    decoder = FRAMINGS["msgpack"].decoder(LIMITS._replace(announced=shared))
+    decoder.feed(header(0xDD, 10_000))
+    assert list(decoder) == []
+    assert shared.total == 8 * 10_000
+    other = FRAMINGS["msgpack"].decoder(LIMITS._replace(announced=shared))
+    other.feed(header(0xDD, 10_000))
+    with pytest.raises(FramingError, match="the peer announced 10000 more elements"):
+        list(other)
+    assert shared.total == 8 * 10_000, "who was refused takes nothing from others"
+    decoder.feed(b"\x01" * 9_000)
+    assert list(decoder) == []
+    assert shared.total == 8 * 1_000
+    decoder.feed(b"\x01" * 1_000 + header(0xDD, 5000))
+    assert [len(packet) for packet in decoder] == [10_000]
+    assert shared.total == 8 * 5000
+    del decoder
+    assert shared.total == 0
+
+
+def test_small_lists_hide_no_announcement() -> None:
+    shared = Announced(10_000)
+    decoder = FRAMINGS["msgpack"].decoder(LIMITS._replace(announced=shared))
+    decoder.feed(header(0xDD, 10**5) + b"\x9f" + b"\x01" * 15 + b"\x8f" + b"\x01" * 30)
+    with pytest.raises(FramingError, match="the peer announced 99998 more"):
+        list(decoder)
+
+
+def test_announcements_to_one_node_have_one_bound(make_node: MakeNode) -> None:
+    node = make_node()
+    assert node._network is not None
+    node._network._announced.limit = 100_000
+    with RawPeer.dial(node, "127.0.0.1:8").shake() as one, RawPeer.dial(node, "127.0.0.1:9").shake() as other:
+        one.sock.sendall(header(0xDD, 10_000))
+        wait_until(lambda: node._network._announced.total > 0)  # type: ignore[union-attr]
+        other.sock.sendall(header(0xDD, 10_000))
+        assert other.closed()
+        assert node.up_nodes() == ["127.0.0.1:8"]
+        one.close()
+        wait_until(lambda: node._network._announced.total == 0)  # type: ignore[union-attr]
+
+
+# --- keys --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1000, 10**7])
+@pytest.mark.parametrize("framing", WITH_NUMBERS)
+def test_a_map_with_many_numbers_for_keys_is_refused(framing: str, size: int) -> None:
+    """Which numbers share a place in the table is no secret."""
+    encoder, decoder = FRAMINGS[framing].encoder(), FRAMINGS[framing].decoder(LIMITS)
+    keys = list(range(MAX_NUMBER_KEYS))
+    most = map_of(keys, framing)
+    decoder.feed(most)
+    assert list(decoder) == [["p", dict.fromkeys(keys, 1)]]
+    assert encoder(["p", dict.fromkeys(keys, 1)])
+    data = map_of([*keys, 10**9], framing)
+    with pytest.raises(FramingError, match="more than 4096 keys that are numbers"):
+        for begin in range(0, len(data), size):
+            decoder.feed(data[begin : begin + size])
+            list(decoder)
+    with pytest.raises(UnencodableMessageError, match="more than 4096 keys that are numbers; make them texts"):
+        encoder(["p", dict.fromkeys([*keys, 10**9], 1)])
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_texts_may_be_keys_in_any_number(framing: str) -> None:
+    packet = ["p", {str(number): number for number in range(3 * MAX_NUMBER_KEYS)}, {"n": [1] * 10_000}]
+    decoder = FRAMINGS[framing].decoder(LIMITS)
+    decoder.feed(FRAMINGS[framing].encoder()(packet))
+    assert list(decoder) == [packet]
+
+
+@pytest.mark.skipif("cbor" not in FRAMINGS, reason="cbor2 is not installed")
+def test_numbers_for_values_are_not_counted_in_cbor() -> None:
+    decoder = FRAMINGS["cbor"].decoder(LIMITS)
+    packet = ["p", {f"key {number}": number for number in range(2 * MAX_NUMBER_KEYS)}]
+    data = FRAMINGS["cbor"].encoder()(packet)
+    got: list[Any] = []
+    for begin in range(0, len(data), 5000):
+        decoder.feed(data[begin : begin + 5000])
+        got += decoder
+    assert got == [packet]
