@@ -270,7 +270,12 @@ def test_requests_that_queue_jobs_take_turns_by_their_number(
     monkeypatch.setattr("aemp_gevent.link.SLICE_SECONDS", math.inf)
     node = make_node(allow_spawn=["tests.node_functions.note"])
     waiting: list[int] = []
-    monkeypatch.setattr("tests.node_functions.note", lambda: waiting.append(len(node.scheduler.runq)))
+
+    def note() -> None:
+        waiting.append(len(node.scheduler.runq))
+
+    note.__module__, note.__qualname__ = "tests.node_functions", "note"
+    monkeypatch.setattr("tests.node_functions.note", note)
     with RawPeer.dial(node).shake() as peer:
         peer.send(*(["", "tests.node_functions.note"] for _ in range(1000)))
         wait_until(lambda: len(waiting) == 1000, within=20, show=lambda: len(waiting))
