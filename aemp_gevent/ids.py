@@ -20,7 +20,6 @@ IDs are plain strings: they print, hash, travel and compare for free.
 from __future__ import annotations
 
 import functools
-import ipaddress
 import itertools
 import os
 import re
@@ -177,6 +176,8 @@ class Endpoint(NamedTuple):
         """Whether it can be dialled without asking anybody for an address."""
         if self.path:
             return True
+        import ipaddress  # noqa: PLC0415  # not when the package is imported
+
         try:
             ipaddress.ip_address(self.host)
         except ValueError:
@@ -249,6 +250,8 @@ def parse_endpoint(component: str) -> Endpoint:
         host, bracket, rest = component[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
             raise InvalidNoderefError(component, "its brackets hold no IPv6 address followed by ':port'")
+        import ipaddress  # noqa: PLC0415  # not when the package is imported
+
         try:
             host = str(ipaddress.IPv6Address(host))
         except ValueError as error:

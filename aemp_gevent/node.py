@@ -57,7 +57,6 @@ from aemp_gevent.quantities import Seconds, to_limited_seconds, to_seconds
 from aemp_gevent.quoting import quoted
 from aemp_gevent.remote import PERL_SPAWN
 from aemp_gevent.scheduler import CallJob, Scheduler
-from aemp_gevent.services import Service, load_services
 
 # What only links need is imported when the node is initialised: a program starts in less than half the time, and
 # may never need it.
@@ -73,6 +72,7 @@ if TYPE_CHECKING:
     from aemp_gevent.network import Network
     from aemp_gevent.peer import Peer
     from aemp_gevent.requests import Requests
+    from aemp_gevent.services import Service
     from aemp_gevent.settings import Settings
 
 _ON_THE_HUB = "it was called on the hub, which must never wait: spawn a greenlet"
@@ -276,7 +276,7 @@ class Node(DirectoryNode):
     def _initialise(self, settings: Settings, resolve: Callable[[], str]) -> None:
         self._initialising = True  # resolving may switch, and another greenlet may try the same
         try:
-            services = load_services(settings.services)
+            services = _load(settings)
             node_id = resolve()
             if settings.binds is not None and any(endpoint.port == 0 for endpoint in ids.endpoints(node_id)):
                 raise InvalidNoderefError(node_id, "with 'binds', others must be told the real port, and 0 is none")
@@ -299,7 +299,7 @@ class Node(DirectoryNode):
             )
         if settings.binds is not None:
             raise InvalidSettingError("binds", settings.binds, "a slave listens nowhere", "")
-        services = load_services(settings.services)
+        services = _load(settings)
         self._initialising = True
         former_prefix = self._prefix
         network = self._joining = self._make_network(self._id, settings)
@@ -957,6 +957,12 @@ def shut_down_all() -> None:
 def _call_if_wanted(callbacks: dict[Any, Any], guard: NodeGuard, callback: Handler, args: Message) -> None:
     if guard in callbacks:  # not cancelled since it was queued
         callback(*args)
+
+
+def _load(settings: Settings) -> list[Service]:
+    from aemp_gevent.services import load_services  # noqa: PLC0415  # see TYPE_CHECKING
+
+    return load_services(settings.services)
 
 
 def _resolve(noderef: str, *names: NameService) -> str:
