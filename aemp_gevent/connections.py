@@ -352,10 +352,11 @@ class DirectPeer(Peer):
             self._lose(why)  # rule 5
             return
         text, address = "connection with %s at %s closed: %s", link.transport.peer_address
-        if link.is_refused or (self.link is None and not self._links):
+        is_spare = bool(link.incarnation) and link.incarnation == self._incarnation  # of a process that had a link
+        if link.is_refused or (self.link is None and not self._links and not is_spare):
             self._host.stranger_failed(text, self.node, address, why)
         else:
-            # One that was closed because there is a better one is no news.
+            # One that was closed because there is a better one, or by a peer that ends, is no news.
             self._log(logging.DEBUG, text, self.node, address, why)
         self._prove_next()
         if link.dialled:
@@ -532,7 +533,7 @@ class DirectPeer(Peer):
             self.link = self._resting  # pyright: ignore[reportIncompatibleVariableOverride]
             self._resting = None
         for link in self._links:
-            if not link.is_up:
+            if not (link.is_up or link.proved):
                 link.close()
                 continue
             is_ours = link.greeting is not None and link.greeting.is_ours

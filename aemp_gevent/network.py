@@ -114,6 +114,9 @@ class Stranger:
             return
         self._network.strangers.discard(link)
         peer = self._network.peer(link.greeting.node)
+        if self._network.is_closed and not peer.is_waiting:
+            link.close()  # we said goodbye, and it would take this for a link that is lost
+            return
         if self._attempt is not None:
             self._network.attempt_greeted(self._attempt, link, peer)
         assert isinstance(peer, DirectPeer)  # as all are
@@ -125,6 +128,9 @@ class Stranger:
         text, address = "connection with %s closed: %s", link.transport.peer_address
         if self._is_spare(link):
             self._network.complaints.log(logging.DEBUG, text, address, why)
+        elif self._attempt is not None and not link.is_refused:
+            # As one that could not be made: the attempt has failed, which is logged, and whoever waits for it is told.
+            self._network.complaints.log(logging.INFO, text, address, why)
         else:
             self._network.stranger_failed(text, address, why)
         if self._attempt is not None:

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""Peers that join, send and end in order cause no warning, whatever the system makes of their last connections."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from gevent import socket
+
+from aemp_gevent.node import Node
+from tests.helpers import wait_until
+from tests.networking import OUR_PROVIDER, Deaths, MakeNode, RawListener, RawPeer, node_factory
+
+OURS = (*OUR_PROVIDER, ("uniq", "one process"))
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+@pytest.fixture
+def node(make_node: MakeNode) -> Node:
+    return make_node()
+
+
+def reset(peer: RawPeer) -> None:
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_greeting_that_comes_after_our_goodbye_is_not_answered(node: Node) -> None:
+    """The peer would see a link come up, and then end without a goodbye: as lost."""
+    first = RawPeer.dial(node, extras=OURS).shake()
+    second = RawPeer.dial(node, extras=OURS)
+    wait_until(lambda: len(node.network.strangers) == 1)
+    leaving = gevent.spawn(node.shutdown, 5)
+    assert first.packet() == ["", "bye"]
+    second.greet()
+    try:
+        said = second.sock.recv(1000)
+    except ConnectionResetError:
+        said = b""
+    assert said == b"", "it proves itself, and the link is up for the peer"
+    first.close()
+    second.close()
+    leaving.join()
+
+
+@pytest.mark.parametrize("is_reset", [True, False], ids=["reset", "closed"])
+def test_connection_in_its_handshake_of_a_process_that_said_goodbye_is_no_news(
+    node: Node, caplog: pytest.LogCaptureFixture, is_reset: bool
+) -> None:
+    caplog.set_level(logging.DEBUG, "aemp_gevent")
+    first = RawPeer.dial(node, extras=OURS).shake()
+    died = Deaths()
+    node.mon(first.name, died)
+    first.send(["", "bye"])
+    assert died.wait() == ("shutdown", first.name)
+    second = RawPeer.dial(node, extras=OURS)
+    second.greet()
+    wait_until(lambda: not node.network.strangers)
+    reset(second) if is_reset else second.close()
+    wait_until(lambda: any(f"connection with {first.name} at" in text for text in caplog.messages))
+    first.close()
+    assert warnings(caplog) == []
+
+
+def test_same_of_a_process_that_never_had_a_link_is_a_warning(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    peer = RawPeer.dial(node, extras=OURS)
+    peer.greet()
+    wait_until(lambda: not node.network.strangers)
+    peer.close()
+    wait_until(lambda: warnings(caplog))
+    assert f"connection with {peer.name} at" in warnings(caplog)[0]
+
+
+def test_dialled_node_that_ends_before_it_greets_is_as_one_that_cannot_be_reached(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    died = Deaths()
+    with RawListener() as listener:
+        node.mon(listener.id, died)
+        reset(listener.accept())
+        assert died.wait()[0] == "transport_error"
+    assert warnings(caplog) == []
