@@ -21,6 +21,7 @@ from aemp_gevent.cli.asking import (
 )
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable, told_by_callback
+from aemp_gevent.quoting import worded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +45,8 @@ def log(options: NodeOptions, node_names: tuple[str, ...], level: str, as_json: 
     """Follow the logs of all nodes, or of those that are named, in one stream, until Ctrl-C.
 
     Of what the library logs everything from the level on is shown. Of other loggers it is what the program itself
-    lets through: Python's usual level is warning.
+    lets through: Python's usual level is warning. Nodes that end are waited for until they are back; if none of those
+    that are named can be reached at the beginning, the command fails.
     """
     with connected(options) as node:
         wanted = [node_id(node, name) for name in node_names]
@@ -81,11 +83,17 @@ class _Stream:
         self._as_json = as_json
         self._ports: dict[str, str] = {}  # what listens to whom
         self._told: dict[str, str] = {}  # the last complaint about whom
+        self._met: set[str] = set()  # who was linked to
+        self._missed: dict[str, str] = {}  # who never was, and why
         self._console: Console = console()
         self._is_over = False
 
     def follow(self, wanted: list[str]) -> None:
-        """Listen to these nodes, or to all; never returns. Switches."""
+        """Listen to these nodes, or to all. Switches, and returns only by an exception.
+
+        Raises:
+            click.ClickException: None of these nodes can be reached, and none ever could.
+        """
         import gevent  # noqa: PLC0415
 
         # That a link is lost is said below, and not twice.
@@ -97,6 +105,10 @@ class _Stream:
                 self._listen(name)
             while True:
                 gevent.sleep(_LOOK_AGAIN_SECONDS)
+                if wanted and not self._met and self._missed.keys() >= set(wanted):
+                    raise click.ClickException("; ".join(f"{name} {why}" for name, why in self._missed.items()))
+                for name, why in self._missed.items():
+                    self._complain(name, why)
                 for name in wanted or [*known_nodes(self._node, ANSWER_SECONDS), *self._told]:
                     self._listen(name)
         finally:
@@ -114,6 +126,8 @@ class _Stream:
         """There is a link: now it is known whom to ask."""
         if not is_up or name not in self._ports:
             return
+        self._met.add(name)
+        self._missed.pop(name, None)
         program = program_of_linked(self._node, name)
         if program:
             self._complain(name, f"runs {program}, and not aemp_gevent: it cannot send its log")
@@ -121,12 +135,16 @@ class _Stream:
             self._node.snd(name, "log", self._level, self._ports[name])
 
     def _lost(self, name: str, reason: tuple[Any, ...]) -> None:
-        if self._is_over:
+        if self._is_over or reason == ("shutdown", self._node.NODE()):  # this command ends, and nobody else
             return
         port = self._ports.pop(name, None)
         if port is not None:
             self._node.kil(port)
-        self._complain(name, "is gone: " + (" ".join(map(str, reason[2:])) or "it shut down"))
+        why = " ".join(map(worded, reason[2:])) or "it shut down"
+        if name in self._met:
+            self._complain(name, f"is gone: {why}")
+        else:
+            self._missed[name] = f"cannot be reached: {why}"
 
     def _complain(self, name: str, text: str) -> None:
         if self._told.get(name) != text:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import select
@@ -344,14 +345,34 @@ def test_log_of_one_node_for_scripts(network: Network) -> None:
 @slow
 def test_log_says_who_refuses_and_who_is_back(network: Network) -> None:
     rules = json.dumps([{"peer": "*", "inspect": False}])
-    with following(network, "log", "other") as (process, _out, err):
+    with contextlib.ExitStack() as stack:
         with network.node("other", "--bind", "127.0.0.1:0", "--set", f"rules={rules}"):
+            process, _out, err = stack.enter_context(following(network, "log", "other"))
             seen_in(err, "aemp: other tells nothing of its log: the rules let aemp/")
         seen_in(err, "aemp: other is gone: ")
         with network.node("other", "--bind", "127.0.0.1:0"):
             seen_in(err, "aemp: other is back")
         process.send_signal(signal.SIGINT)
         process.wait(PATIENCE)
+
+
+@slow
+def test_log_of_a_node_that_is_not_there_ends(network: Network) -> None:
+    assert network.refused("log", "127.0.0.1:1").startswith("aemp: 127.0.0.1:1 cannot be reached: ")
+
+
+@slow
+def test_log_that_is_terminated_does_not_say_that_living_nodes_are_gone(network: Network) -> None:
+    with following(network, "log", "--level", "debug") as (process, out, err):
+
+        def is_told() -> bool:
+            network.aemp("eval", network.hub, CALL.format(level="error", text="hello"))
+            return "hello" in out.read_text()
+
+        wait_until(is_told, within=PATIENCE, show=out.read_text)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+        assert err.read_text() == ""
 
 
 # --- the end ---------------------------------------------------------------------------------------
