@@ -70,7 +70,9 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from functools import partial
+from sys import getrefcount
 from time import perf_counter
 from typing import Any
 
@@ -120,9 +122,19 @@ _log = Log()
 
 
 class Runner(greenlet):
-    """A greenlet that serves ports, one after the other."""
+    """A greenlet that serves ports, one after the other.
 
-    __slots__ = ("aemp_port", "at", "idle", "stopped")
+    It goes on to the next port only if nothing of this one's is left on it. Whoever can still throw into it or
+    resume it (a ``gevent.Timeout`` that was never closed, a link of an event) holds a reference to it, and
+    ``gevent.local`` and whatever else is kept for a greenlet stands in its ``__dict__``: both show at once. While its
+    code is switched out, others' references come and go, so there is no telling afterwards: such a runner ends, too.
+    """
+
+    __slots__ = ("aemp_call", "aemp_port", "at", "idle", "stopped")
+
+    aemp_resumed: bool
+    """Whether its port's code was switched out and resumed, as on every greenlet that waits for messages. In its
+    ``__dict__`` if so, which is all that is looked at."""
 
     def __init__(self, run: Callable[[Runner], None], hub: Hub) -> None:
         super().__init__(run, hub)
@@ -130,6 +142,8 @@ class Runner(greenlet):
         """Whose context this is, as on every greenlet (see :mod:`aemp_gevent.context`)."""
         self.at: Port | None = None
         """The port it serves. Not the same: ``peval`` and ``attach`` change the context."""
+        self.aemp_call: object = None
+        """The call that it serves, as on every greenlet (see :mod:`aemp_gevent.serving`)."""
         self.idle = False
         self.stopped = False
         """Whether it stays where it is, whoever wants to resume it: this is a forked child, and it the parent's."""
@@ -139,11 +153,13 @@ class Runner(greenlet):
 
     def switch(self, *args: Any) -> Any:
         """Go on, unless stopped."""
+        self.aemp_resumed = True
         return None if self.stopped else _switch(self, *args)
 
     def throw(self, *args: Any) -> Any:
-        """Be interrupted, unless stopped."""
-        return None if self.stopped else greenlet.throw(self, *args)
+        """Be interrupted, unless stopped, or ended: what a handler forgot strikes nobody then."""
+        self.aemp_resumed = True
+        return None if self.stopped or self.dead else greenlet.throw(self, *args)
 
 
 _switch = greenlet.switch
@@ -499,7 +515,12 @@ class Scheduler:
         slice would cost 5 to 8 % of a local round trip.
         """
         runq = self.runq
+        left_behind = runner.__dict__
+        # What one port's handler sets in a context variable must not show in the next port's. Looking whether it
+        # set one costs a third of giving each a fresh context.
+        context = runner.gr_context = Context()
         while True:
+            references = getrefcount(runner)
             while runq:
                 if self.credit <= 0 and self.turn_is_over():
                     break
@@ -513,6 +534,10 @@ class Scheduler:
                             if port.is_due:
                                 self.enqueue_job(port)
                             raise
+                        if context:
+                            context = runner.gr_context = Context()
+                        if left_behind or getrefcount(runner) != references:
+                            break
                     continue
                 if port.waiter is not None:
                     was_struck = True
@@ -521,6 +546,7 @@ class Scheduler:
                     finally:
                         if was_struck and port.state == QUEUED:  # it may not have been resumed
                             self.runq += (port,)
+                    references = getrefcount(runner)  # of those who switched to it, some wait for their next turn
                     continue
                 failure = None
                 room = SLICE
@@ -529,9 +555,8 @@ class Scheduler:
                     port.state = RUNNING
                     port.runner = runner
                     runner.at = runner.aemp_port = port
-                    # A fresh context each time: what one port's handler sets in a context
-                    # variable must not show in the next port's (30 ns).
-                    runner.gr_context = port.context
+                    if port.context is not None:
+                        runner.gr_context = port.context
                     if port.dying is not None and (port.inbox or port.main is not None):
                         self.doom(port)  # its handlers, or its init function, may block
                     inbox = port.inbox
@@ -571,12 +596,19 @@ class Scheduler:
                         failure = None  # its traceback has this frame: a circle, which would keep the message
                         if port.state != DEAD:  # struck again: the hub sees to the rest
                             self._leave(port)
+                port.runner = None
+                if context or port.context is not None:
+                    context = runner.gr_context = Context()
+                if left_behind or getrefcount(runner) != references:
+                    break
             # What the frame of an idle runner holds would live on with it.
             port = inbox = message = handlers = value = failure = None
-            runner.at = runner.aemp_port = runner.gr_context = None
+            runner.at = runner.aemp_port = None
             if (runq or self._deaths) and not self.pumped:
                 self.ask()
             if len(self._pool) >= self._max_idle:
+                return
+            if left_behind or getrefcount(runner) != references:
                 return
             self._park(runner, self.hub)
 
@@ -621,7 +653,6 @@ class Scheduler:
         self.credit -= 1
         runner.at = None  # it serves no port: what waits here for its context's port is not thrown into
         runner.aemp_port = job.context
-        runner.gr_context = None
         failure = None
         try:
             job.run()
@@ -669,6 +700,7 @@ class Scheduler:
         """
         port.waiter = current
         port.state = IDLE
+        current.aemp_resumed = True  # type: ignore[attr-defined]  # any greenlet can carry it
         try:
             # Idle first, then look: a finalizer may have sent after the caller's last look,
             # and whoever sends from here on queues the port.
@@ -719,6 +751,7 @@ class Scheduler:
         try:
             port.waiter = current
             port.state = QUEUED
+            current.aemp_resumed = True  # type: ignore[attr-defined]  # as in wait()
             self.runq += (port,)
             self.hub.switch()
         finally:
