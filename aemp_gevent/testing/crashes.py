@@ -37,7 +37,7 @@ class _Callbacks(logging.Handler):
 def crashes() -> Generator[list[str], None, None]:
     """Collect crashes of ports here that nobody monitored, and of callbacks that belong to no port, line by line.
 
-    Gives way for a moment at the end, so that what was sent before has been handled.
+    Gives way for a moment at both ends: what was sent before is not counted, and what is sent meanwhile is handled.
     """
     seen: list[str] = []
 
@@ -45,15 +45,20 @@ def crashes() -> Generator[list[str], None, None]:
         if isinstance(event, PortDied) and event.reason[:1] == ("die",):
             seen.append(str(event))
 
+    _give_way()
     callbacks = _Callbacks(seen)
     logger = logging.getLogger("aemp_gevent")
     zope.event.subscribers.append(heard)
     logger.addHandler(callbacks)
     try:
         yield seen
-        if hub._get_hub() is not None:  # type: ignore[attr-defined]  # a test without gevent stays one
-            gevent.sleep(_SECONDS)
-            gevent.sleep(_SECONDS)
+        _give_way()
     finally:
         logger.removeHandler(callbacks)
         zope.event.subscribers.remove(heard)
+
+
+def _give_way() -> None:
+    if hub._get_hub() is not None:  # type: ignore[attr-defined]  # a test without gevent stays one
+        gevent.sleep(_SECONDS)
+        gevent.sleep(_SECONDS)
