@@ -841,7 +841,7 @@ class Node(DirectoryNode):
     def refusals(self) -> dict[str, int]:
         """How often peers were refused something, by what it was; what never was is not there.
 
-        Of peers: ``spawn`` (and whatever else runs code), ``kill``, ``directory`` (by rule, or too
+        Of peers: ``spawn`` (and whatever else runs code), ``kill``, ``directory`` (by rule, about other nodes, or too
         many entries), ``relay``, ``inspect``, ``monitor`` (by number), ``message`` (one that is too large, or none,
         which ends the link). Of strangers, whoever dialled: ``handshake`` (it failed, or took too long), ``tls``
         (the same, while TLS came up or because there is none; the certificate may be ours that the
