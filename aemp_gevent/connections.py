@@ -159,8 +159,12 @@ class DirectPeer(Peer):
     def _dial(self) -> None:
         endpoints = ids.endpoints(self.node)
         if endpoints or self._host.can_find(self.node):
-            self._dialling = True
-            self._host.dial(self, endpoints)
+            try:
+                self._dialling = True
+                self._host.dial(self, endpoints)
+            except BaseException:
+                self._dialling = False  # it may be, and then twice
+                raise
         else:
             is_slave = self.node.startswith(ids.SLAVE_PREFIX)
             self._unreachable("this slave is not attached to its master" if is_slave else "no known address")
@@ -522,7 +526,7 @@ class DirectPeer(Peer):
         self._links.append(newcomer)
         self._use(newcomer)
         # Later: it runs the pump, and whoever reached the hard limit is not on the hub.
-        self._host.scheduler.hub.loop.run_callback(newcomer.release)
+        self._host.scheduler.start_timer(0, newcomer.release)
 
     # --- the end ---
 

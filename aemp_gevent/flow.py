@@ -170,12 +170,21 @@ class Handover:
     def take(self) -> None:
         """Send or queue everything that was handed over. In the node's thread only; never switches."""
         while self.handed:
-            self._take(*self.handed.popleft())
+            entry = self.handed[0]
+            del self.handed[0]  # not popleft(): what strikes when a call returns would lose what it took
+            sender, node, name, data = entry
+            try:
+                self._host.peer(node).send_encoded(name, data)
+            except BaseException as error:
+                # At the recursion limit of who sends just now, or struck by Ctrl-C: others' messages wait.
+                if isinstance(error, (RecursionError, MemoryError)) or not isinstance(error, Exception):
+                    self.handed.appendleft(entry)
+                else:
+                    self._taken(sender, data)
+                raise
+            self._taken(sender, data)
 
-    def _take(self, sender: _Sender, node: str, name: str, data: bytes) -> None:
-        try:
-            self._host.peer(node).send_encoded(name, data)
-        finally:
-            sender.taken_bytes += len(data)
-            if not sender.is_ahead:
-                sender.room.open()
+    def _taken(self, sender: _Sender, data: bytes) -> None:
+        sender.taken_bytes += len(data)
+        if not sender.is_ahead:
+            sender.room.open()

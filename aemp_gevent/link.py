@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aemp_gevent.errors import FramingError, RemoteProtocolError, TlsError
 from aemp_gevent.limits import Limits
-from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.scheduler import RETRY_SECONDS, Scheduler
 from aemp_gevent.tls_transport import TlsTransport
 from aemp_gevent.transport import Transport
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
@@ -208,7 +208,8 @@ class Link:
 
     def start(self, timeout: float) -> None:
         """Greet, and fail unless everything is settled within ``timeout`` seconds."""
-        self._timer = self._scheduler.hub.loop.timer(timeout)
+        # Again and again until it ends the link, which ends it: an interrupt may strike.
+        self._timer = self._scheduler.hub.loop.timer(timeout, RETRY_SECONDS)
         self._timer.start(self._too_slow, timeout, update=True)
         self.transport.start(self)
         self._other_writes = 1
@@ -431,9 +432,9 @@ class Link:
                 target = find(prefix + name)
                 if target is not None:
                     # Scheduler.deliver, written out: a call less per message.
-                    target.mailbox.append(tuple(packet))
-                    if not target.state:
+                    while not target.state:
                         scheduler.enqueue(target)
+                    target.mailbox.append(tuple(packet))
                 elif name:
                     self.owner.dropped(self, name, packet)
                 else:
@@ -478,18 +479,22 @@ class Link:
             self._rest = iter(left)
             self.transport.pause()
         # A timer, behind which the loop looks at all other connections; callbacks run before that.
-        self._turn = self._scheduler.hub.loop.timer(0)
+        self._turn = self._scheduler.hub.loop.timer(0, RETRY_SECONDS)
         self._turn.start(self._go_on)
 
     def _go_on(self) -> None:
-        rest = self._rest
-        self._stop_turn()
-        if rest is None or self.closed:
-            return
-        self._handle(rest)
-        if self._turn is None:
-            self._rest = None
-            self._read_on()
+        try:
+            rest = self._rest
+            self._stop_turn()
+            if rest is None or self.closed:
+                return
+            self._handle(rest)
+            if self._turn is None:
+                self._rest = None
+                self._read_on()
+        except BaseException:  # Ctrl-C, and nobody knows how much was handled
+            self.fail("interrupted")
+            raise
 
     def _stop_turn(self) -> None:
         if self._turn is not None:
@@ -525,11 +530,16 @@ class Link:
 
     def release(self) -> None:
         """Go on where :meth:`hold` stopped."""
-        held, self._held = self._held, None
+        held = self._held
         if held is None or self.closed:
             return
-        self._handle(held if self._has_begun else self._begin(held))
-        self._read_on()
+        try:
+            self._held = None
+            self._handle(held if self._has_begun else self._begin(held))
+            self._read_on()
+        except BaseException:  # Ctrl-C, and nobody knows how much was handled
+            self.fail("interrupted")
+            raise
 
     def deafen(self) -> None:
         """Handle nothing more of what comes, but its end."""
@@ -539,7 +549,7 @@ class Link:
         self._held = self._rest = None
         self._stop_turn()
         # On the hub, which is where ends belong, and our caller need not be: release() would run the pump.
-        self._scheduler.hub.loop.run_callback(self.on_end if self._end_is_held else self.transport.resume)
+        self._scheduler.start_timer(0, self.on_end if self._end_is_held else self.transport.resume)
 
     # --- the end ---
 

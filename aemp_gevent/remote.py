@@ -191,14 +191,23 @@ class RemotePort(Watch):
                 self.late = [*self.late, monitor]
             return
         first = self.monitors is None
+        was_shunned, mailbox = self.is_shunned, self.mailbox
         monitors.add(self, monitor)
-        if self._peer.is_up:
-            self.is_shunned = False
-        self.mailbox = self
-        if not self.name:
-            self._peer.connect()
-        elif first:
-            self._peer.send(["", "mon1", self.name])
+        try:
+            if self._peer.is_up:
+                self.is_shunned = False
+            self.mailbox = self
+            if not self.name:
+                self._peer.connect()
+            elif first:
+                self._peer.send(["", "mon1", self.name])
+        except BaseException:
+            # Struck, or at the recursion limit: nobody over there may know of it, and the next to monitor must ask.
+            if not first:
+                monitors.remove(self, monitor)
+            elif self.monitors is monitor:
+                self.monitors, self.is_shunned, self.mailbox = None, was_shunned, mailbox
+            raise
 
     def unwatched(self) -> None:
         """Tell the peer that nobody here monitors the port any more."""

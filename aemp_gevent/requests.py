@@ -183,7 +183,7 @@ class Requests:
         self._host = host
 
     def handle(self, peer: Peer | None, message: Message | list[Any]) -> None:
-        """Do what a message to the node port asks for; never raises.
+        """Do what a message to the node port asks for; raises nothing but what no request can cause.
 
         Args:
             peer: Who asks; None for this node itself.
@@ -200,6 +200,8 @@ class Requests:
                 method(self, peer, *args)
             else:
                 self._call(peer, request, *args)
+        except (MemoryError, RecursionError):
+            raise  # not because of the arguments: it may have struck anywhere, and whoever called cannot go on
         # Exception: the arguments are the peer's, and any call of them may fail anyhow.
         except Exception as error:  # noqa: BLE001
             self._report(peer, request, error)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from gevent.hub import Hub
 
 from aemp_gevent.errors import TlsError
+from aemp_gevent.hubcalls import hub_call
 from aemp_gevent.transport import WRITE_BYTES, Sink, Transport
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class TlsTransport:
         self._leaving = 0  # bytes of plaintext, encrypted and handed to the inner transport
         self._goodbye = 0  # 1 while our close_notify is still to leave
         self._flush_asked = False
+        self._flush = hub_call(self._encrypt_if_due, self._flush_again, self._report)
         self._finishing = False
         self._finished = False
         self._closed = False
@@ -111,7 +113,8 @@ class TlsTransport:
             if not tls.is_up:
                 return
             self._secured(tls.names)
-            self._flush_soon()
+            if self._chunks:
+                self._flush_soon()
         if plain:
             # All of one read at once: the link may have us pause, and then nothing is left over here.
             self._hand_on(plain)
@@ -147,16 +150,24 @@ class TlsTransport:
     def write(self, data: bytes) -> None:
         if self._closed:
             return
-        self._chunks.append(data)
-        self.buffered += len(data)
+        size = len(data)
         self._flush_soon()
+        self.buffered += size
+        self._chunks += (data,)  # no call in between: what may be struck comes first
 
     def _flush_soon(self) -> None:
-        if not self._flush_asked and self._chunks:
-            self._flush_asked = True
+        if not self._flush_asked:
             self._hub.loop.run_callback(self._flush)
+            self._flush_asked = True
 
-    def _flush(self) -> None:
+    def _flush_again(self) -> None:
+        """Go on after something struck on the hub."""
+        self._hub.loop.run_callback(self._flush)
+
+    def _report(self, error: BaseException) -> None:
+        self._hub.handle_error(self, type(error), error, error.__traceback__)
+
+    def _encrypt_if_due(self) -> None:
         self._flush_asked = False
         if not self._closed and not self._leaving and self._tls.is_up:
             self._encrypt_next()

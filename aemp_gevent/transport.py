@@ -24,6 +24,7 @@ from gevent import socket
 from gevent.hub import Hub
 
 from aemp_gevent.forking import close_quietly
+from aemp_gevent.hubcalls import hub_call
 
 READ_BYTES = 256 * 1024
 """How much is read at once: four 64 KiB messages. The buffer is shared by all transports of a hub's node."""
@@ -133,6 +134,9 @@ class SocketTransport:
         self._batches: deque[list[bytes]] = deque()  # those that are full
         self._sending = memoryview(b"")
         self._flush_asked = False
+        self._is_sending = False
+        """Whether it is not known how much of what was written the system has."""
+        self._flush = hub_call(self._send_all, self._flush_again, self._report)
         self._finishing = False
         self._closed = False
         self._peer_address = _describe(sock)
@@ -180,17 +184,22 @@ class SocketTransport:
         if self._closed or sink is None:
             return
         try:
-            count = self._socket.recv_into(self._view)
-        except _NOT_NOW:
-            return
-        except OSError as error:
-            self._break(error)
-            return
-        if count:
-            sink.on_data(self._view[:count])
-        else:
-            self._reader.stop()
-            sink.on_end()
+            try:
+                count = self._socket.recv_into(self._view)
+            except _NOT_NOW:
+                return
+            except OSError as error:
+                self._break(error)
+                return
+            if count:
+                sink.on_data(self._view[:count])
+            else:
+                self._reader.stop()
+                sink.on_end()
+        except BaseException:
+            # Ctrl-C strikes on the hub, too, and nobody knows how much was read and handled.
+            self._cut_off()
+            raise
 
     def _read_rest(self) -> None:
         """Hand on what had arrived before writing failed: the other side's last words say why it went."""
@@ -207,45 +216,50 @@ class SocketTransport:
     # --- writing ---
 
     def write(self, data: bytes) -> None:
-        size = len(data)
-        self._chunks.append(data)
-        self.buffered += size
-        self._batch_bytes += size
         if self._batch_bytes >= WRITE_BYTES:
-            self._batches.append(self._chunks)
+            self._batches += (self._chunks,)  # no call in between, nor below: what may be struck comes first
             self._chunks = []
             self._batch_bytes = 0
+        size = len(data)
         if not self._flush_asked:
+            self._hub.loop.run_callback(self._flush)
             self._flush_asked = True
+        self.buffered += size
+        self._batch_bytes += size
+        self._chunks += (data,)
+
+    def _flush_again(self) -> None:
+        """Go on after something struck on the hub, where that is possible."""
+        if self._is_sending:
+            self._cut_off()
+        elif not self._closed:
             self._hub.loop.run_callback(self._flush)
 
-    def _flush(self) -> None:
-        try:
-            self._send_all()
-        except BaseException:
-            # Ctrl-C strikes on the hub, too, and what is queued is still to be sent.
-            if not self._closed:
-                self._hub.loop.run_callback(self._flush)
-            raise
+    def _report(self, error: BaseException) -> None:
+        self._hub.handle_error(self, type(error), error, error.__traceback__)
 
     def _send_all(self) -> None:
         if self._closed:
             return
         while self.buffered:
+            self._is_sending = True
             if not self._sending:
                 self._sending = memoryview(b"".join(self._next_batch()))
             try:
                 sent = self._socket.send(self._sending)
             except _NOT_NOW:
+                self._is_sending = False
                 self._writer.start(self._flush)
                 return
             except OSError as error:
+                self._is_sending = False
                 self._read_rest()
                 self._break(error)
                 return
             self._sending = self._sending[sent:]
             self.buffered -= sent
             self.sent += sent
+            self._is_sending = False
             if self.buffered and self._sink is not None:
                 self._sink.on_room()
         self._writer.stop()
@@ -285,6 +299,13 @@ class SocketTransport:
         self.close()
         if sink is not None:
             sink.on_broken(error.strerror or str(error))
+
+    def _cut_off(self) -> None:
+        """Break because something struck in the middle of reading or sending."""
+        sink = self._sink
+        self.abort()
+        if sink is not None:
+            sink.on_broken("interrupted")
 
     def close(self, last_words: bytes = b"") -> None:
         if self._closed:

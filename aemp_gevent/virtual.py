@@ -34,6 +34,7 @@ from aemp_gevent.limits import Limits
 from aemp_gevent.peer import Host, Outlet, Peer
 from aemp_gevent.port import Reason
 from aemp_gevent.quoting import worded
+from aemp_gevent.scheduler import RETRY_SECONDS
 from aemp_gevent.wire.framing import FRAMINGS
 
 UP = "via_up"
@@ -198,7 +199,7 @@ class VirtualPeer(Peer):
         self._dialling = self.link is None
         if self._dialling and self._timer is None:
             seconds = self._host.settings.monitor_timeout
-            self._timer = self._host.scheduler.hub.loop.timer(seconds)
+            self._timer = self._host.scheduler.hub.loop.timer(seconds, RETRY_SECONDS)
             self._timer.start(self.attempt_failed, f"no answer within {seconds:g} s", update=True)
         return carrier
 

@@ -24,6 +24,7 @@ from aemp_gevent.receive import receive
 from tests.helpers import wait_until
 from tests.injecting import Injector, strike_points
 from tests.native import threading
+from tests.networking import Inbox, MakeNode, node_factory
 from tests.settling import settle
 
 SAMPLE = int(os.environ.get("AEMP_STRIKES", "25"))
@@ -266,3 +267,152 @@ def test_an_interrupt_anywhere_leaves_ports_that_work_or_are_known_to_be_dead(er
             play(LocalNode(), error, lambda seen: seen == point + 1)  # noqa: B023
         except BaseException as failure:
             raise AssertionError(f"struck at point {point}") from failure
+
+
+# --- the same over links -------------------------------------------------------------------
+
+LINKS = (
+    "link.py",
+    "transport.py",
+    "tls_transport.py",
+    "peer.py",
+    "remote.py",
+    "flow.py",
+    "hubcalls.py",
+    "scheduler.py",
+)
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make
+
+
+class Linked:
+    """Two nodes, one of which sends to and calls ports of the other."""
+
+    def __init__(self, make_node: MakeNode, **settings: Any) -> None:
+        self.node, self.other = make_node(**settings), make_node(**settings)
+        self.inbox = Inbox(self.other)
+        self.server = self.serve()
+        self.lost: list[tuple[object, ...]] = []
+        self.node.mon(self.inbox.port, lambda *reason: self.lost.append(reason))
+        self.echo()
+        self.sent: list[object] = []
+
+    def serve(self) -> str:
+        port = self.other.port()
+        self.other.serve(port, echo=lambda value: value)
+        return port
+
+    def send(self, value: object, *load: object) -> None:
+        self.node.snd(self.inbox.port, value, *load)
+        self.sent.append(value)
+
+    def echo(self) -> None:
+        assert self.node.call(self.server, "echo", 1, timeout=5) == 1
+
+    def monitor(self) -> None:
+        port = self.other.port()
+        died: list[tuple[object, ...]] = []
+        self.node.mon(port, lambda *reason: died.append(reason))
+        self.node.kil(port, "killed")
+        wait_until(lambda: died, within=5)
+
+    def steps(self) -> Iterator[Callable[[], object]]:
+        yield lambda: [self.send(number) for number in range(3)]
+        yield self.echo
+        yield self.monitor
+        yield lambda: self.send("large", "x" * 300_000)
+        yield lambda: from_afar(self.node.snd, self.inbox.port, "from afar")
+        yield self.echo
+
+    def check(self) -> None:
+        """See that all that was accepted arrived in order or was reported lost, and that the nodes go on."""
+
+        def arrived() -> list[object]:
+            return [message[0] for message in self.inbox.messages if message[0] in self.sent]
+
+        wait_until(lambda: self.lost or arrived() == self.sent, within=5, show=lambda: (self.sent, arrived()))
+        assert arrived() == self.sent[: len(arrived())]
+
+        def works() -> bool:
+            with contextlib.suppress(PortDied):
+                self.server = self.serve()  # the former may have died of what struck
+                self.echo()
+                self.monitor()
+                return True
+            return False
+
+        wait_until(works, within=5)
+        for node in (self.node, self.other):
+            settle(node)
+
+
+def play_linked(make_node: MakeNode, error: type[BaseException] | None, chosen: Callable[[int], bool]) -> int:
+    """As :func:`play`, with two nodes."""
+    scene = Linked(make_node)
+
+    def strike() -> None:
+        if error is not None:
+            raise error
+
+    with Injector(strike, chosen, strike_points, LINKS) as injector:
+        for step in scene.steps():
+            with contextlib.suppress(KeyboardInterrupt, MemoryError, CallTimeout, PortDied, RemoteError):
+                step()
+    for _ in range(3):
+        with contextlib.suppress(KeyboardInterrupt):
+            gevent.sleep(0.002)
+    scene.check()
+    return injector.count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", STRIKES)
+def test_an_interrupt_anywhere_in_a_link_loses_nothing_in_silence(make_node, error):
+    count = play_linked(make_node, None, lambda _: False)
+    assert count > 300
+    rng = random.Random(8)
+    for point in rng.sample(range(count), SAMPLE) if SAMPLE else range(count):
+        try:
+            play_linked(make_node, error, lambda seen: seen == point + 1)  # noqa: B023
+        except BaseException as failure:
+            raise AssertionError(f"struck at point {point}") from failure
+
+
+@pytest.mark.slow
+def test_calls_over_a_link_at_the_recursion_limit_are_whole_or_nothing(make_node):
+    scene = Linked(make_node)
+    node, other = scene.node, scene.other
+    for number, error in enumerate(at_every_depth(lambda number: node.snd(scene.inbox.port, number))):
+        scene.echo()
+        assert [message[0] for message in scene.inbox.messages] == ([] if error else [number])
+        scene.inbox.messages.clear()
+    ports = [other.port() for _ in range(DEPTHS)]
+    died: list[int] = []
+    raised = set()
+    for number, error in enumerate(at_every_depth(lambda number: node.mon(ports[number], died.append, number))):
+        if error:
+            raised.add(number)
+            node.mon(ports[number], died.append, number)
+    for number, error in enumerate(at_every_depth(lambda number: node.kil(ports[number]))):
+        if error:
+            assert other.find(ports[number])
+            node.kil(ports[number])
+        wait_until(lambda: number in died, within=5, show=lambda: (number, died))  # noqa: B023
+    assert sorted(died) == list(range(DEPTHS))
+    assert raised
+    scene.check()
+
+
+@pytest.mark.slow
+def test_a_first_message_at_the_recursion_limit_makes_a_link_or_the_next_does(make_node):
+    other = make_node()
+    inbox = Inbox(other)
+    nodes = [make_node() for _ in range(DEPTHS)]
+    for number, _error in enumerate(at_every_depth(lambda number: nodes[number].snd(inbox.port, number))):
+        nodes[number].snd(inbox.port, "next")
+        wait_until(lambda: ("next",) in inbox.messages, within=5)
+        inbox.messages.clear()

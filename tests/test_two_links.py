@@ -57,10 +57,15 @@ EOF, RESET = object(), object()
 class InlineScheduler(Scheduler):
     """Runs everything at once, in the greenlet that asks: the schedule of a simulation must be the only one."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.pump = self._pump_at_once
+
     def ask(self) -> None:
         """Nobody needs to: the simulation pumps after each step."""
+        self.pumped = True
 
-    def pump(self) -> None:
+    def _pump_at_once(self) -> None:
         self.pumped = False
         while self.runq:
             entry = self.runq.popleft()
