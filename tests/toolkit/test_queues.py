@@ -171,7 +171,7 @@ class TestAsAQueue:
     def test_its_shutdown_reaches_those_who_wait(self, nodes, side, immediate):
         pair = both(nodes)
         waiting = [gevent.spawn(pytest.raises, ShutDown, pair[side].get) for _ in range(3)]
-        wait_until(lambda: "getters[3]" in repr(pair[0]))
+        wait_until(lambda: "getters[3]" in pair[0]._format())
         pair[1 - side].shutdown(immediate)
         gevent.joinall(waiting, timeout=WAIT, raise_error=True)
 
@@ -295,7 +295,7 @@ def test_many_getters_are_served_in_turn(nodes):
     getters = []
     for _ in range(5):
         getters.append(gevent.spawn(remote.get, timeout=WAIT))
-        wait_until(lambda: f"getters[{len(getters)}]" in repr(queue))
+        wait_until(lambda: f"getters[{len(getters)}]" in queue._format())
     for number in range(5):
         queue.put(number)
     assert [getter.get(timeout=WAIT) for getter in getters] == list(range(5))
