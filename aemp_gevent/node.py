@@ -909,9 +909,9 @@ class Node(DirectoryNode):
     def reply(self, peer: Peer | None, port: Any, message: Message) -> None:
         """Send on somebody's behalf: to ports here, and to nodes whose link is up; dials nobody unless allowed."""
         node, name = self.split_port(port)
-        if peer is not None and not name and self._is_here(node):
-            # snd() would make it a request of this node, which may do anything; as the peer's it could have an answer
-            # that is a request, and so on.
+        if not name and self._is_here(node):
+            # It could have an answer that is a request, and so on. Also of this node's own: a handler that answers to
+            # whatever port a message named may be given this node's ID.
             self.count_refusal("relay")
             raise RefusedError("an answer cannot be a request to the node that gives it")
         if peer is not None and not self._is_here(node) and node != peer.node:

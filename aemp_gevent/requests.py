@@ -56,6 +56,7 @@ _WRITES = {"g_slave", "g_upd", "g_set", "g_global"}
 
 _NAMES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("lookup", "can", "mon1", "mon0", "kil0", "kil1"), (0,)),
+    "not_done": (0, 2),
     **dict.fromkeys(("g_find", "g_found", "g_reply", "g_mon1", "g_mon0"), (0,)),
     **dict.fromkeys((PERL_SPAWN, "g_db_family", "g_db_keys", "g_db_values", "g_slave", "g_set", "g_chg1"), (0, 1)),
     "call": (1,),
@@ -194,8 +195,7 @@ class Requests:
             begin = self._end_of_detours(message)
             request, *args = (message[begin:] if begin else message) or ("",)
             method = self._TABLE.get(request) if isinstance(request, str) else None
-            if peer is not None:
-                self._check_names(request, args)
+            self._check_names(request, args)
             if method is not None:
                 method(self, peer, *args)
             else:
@@ -447,7 +447,8 @@ class Requests:
         level = logging.WARNING if self._host.hints.is_due("request", node, kind_of(request)) else logging.DEBUG
         text = "node %s refused the request %s: %s%s. %s %s"
         advice = "A message to a node ID is a request to the node itself; the ID of a port has a '#'"
-        known = nearest(request, filter(None, self._TABLE))
+        # Comparing takes a millisecond, which no peer is to cost this node more often than there are warnings.
+        known = nearest(request, filter(None, self._TABLE)) if level == logging.WARNING else ""
         log(level, text, node, quoted(request), why, known, advice, ONCE)
 
     def find_function(self, peer: Peer | None, name: Any) -> Handler:

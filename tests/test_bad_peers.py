@@ -456,10 +456,17 @@ def test_a_request_is_sent_to_our_own_node_port_only_a_few_times(victim: Node, r
         pytest.param(lambda me: ["call", {"reply": f"{me}#r"}, "", "snd", me], id="call"),
     ],
 )
+@pytest.mark.parametrize("by_way_of", [[""], ["echo"]], ids=["directly", "by-way-of-a-handler"])
 def test_no_request_makes_us_handle_many(
-    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, request_of: Callable[[str], list[Any]]
+    make_node: MakeNode,
+    monkeypatch: pytest.MonkeyPatch,
+    request_of: Callable[[str], list[Any]],
+    by_way_of: list[str],
 ) -> None:
-    """Each of them would look at all that follow, which takes quadratic time, and memory."""
+    """Each of them would look at all that follow, which takes quadratic time, and memory.
+
+    So would those of this node itself, which a handler makes that answers to whatever port it is told.
+    """
     handled: list[object] = []
     handle = Requests.handle
 
@@ -470,7 +477,8 @@ def test_no_request_makes_us_handle_many(
     monkeypatch.setattr(Requests, "handle", counting)
     victim = make_node(allow_eval=True)
     with RawPeer.dial(victim, extras=OUR_PROVIDER).shake() as peer:
-        peer.send(["", *request_of(victim.NODE()) * 1000, "devnull"])
+        victim.reg(victim.port(lambda *message: victim.snd(victim.NODE(), *message)), "echo")
+        peer.send([*by_way_of, *request_of(victim.NODE()) * 1000, "devnull"])
         assert peer.answers()
         peer.send(["", "eval", "1", "127.0.0.1:9#r"])  # behind the jobs that others of them are
         assert peer.packet()[0] == "r"

@@ -253,8 +253,9 @@ class MsgpackDecoder:
         unpacker, limit = self._unpacker, self._limit
         # In pieces no larger than the limits, so that a message above them never is
         # within one piece, and all counting is done at the seams.
-        self._pieces = iter((data,)) if len(data) <= self._piece else _cut(data, self._piece)
-        for piece in self._pieces:
+        if len(data) > self._piece:
+            self._pieces = _cut(data, self._piece)
+        for piece in (data,) if len(data) <= self._piece else self._pieces:
             self._current = piece
             unpacker.feed(piece)
             before = self._fed

@@ -48,6 +48,7 @@ REQUESTS: list[tuple[str, Callable[[str, str], list[Any]]]] = [
     ("function", lambda _me, name: [name]),
     ("lookup", lambda _me, name: ["lookup", name, f"{PEER}#r"]),
     ("can", lambda _me, name: ["can", name, f"{PEER}#r"]),
+    ("not_done", lambda _me, name: ["not_done", name, "why", ""]),
     ("mon1", lambda _me, name: ["mon1", name]),
     ("mon0", lambda _me, name: ["mon0", name]),
     ("kil0", lambda _me, name: ["kil0", name, "die"]),
