@@ -9,10 +9,11 @@ Shows ``grp_reg`` and ``db_wait``: nobody is told where the others are, but for 
 """
 
 import argparse
+import signal
 
 import gevent
 
-from aemp_gevent import actor, db_wait, grp_reg, initialise_node, receive, shutdown, snd, syncal
+from aemp_gevent import actor, db_wait, grp_reg, initialise_node, receive, shutdown, shutdown_on_signal, snd, syncal
 
 
 @actor
@@ -32,6 +33,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "serve":
         initialise_node(*args.nodes)
+        shutdown_on_signal(signal.SIGINT, signal.SIGTERM)
+        print("ready; Ctrl-C ends it", flush=True)
         worker()
         gevent.wait()
     initialise_node("127.0.0.1:0", *args.nodes)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import gevent
 
@@ -28,7 +29,7 @@ def work(number: int, seconds: float, reply: str) -> None:
 
 if __name__ == "__main__":
     join_host("jobs")
-    shutdown_on_signal()
+    shutdown_on_signal(signal.SIGINT, signal.SIGTERM)
     for _ in range(PORTS):
         worker = port()
         rcv(worker, "factor", work)

@@ -3,6 +3,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,8 +43,8 @@ def program(name):
     return next(source for _, _, source, _ in blocks() if name_of(source) == name)
 
 
-def start(processes, *args, cwd):
-    process = subprocess.Popen([sys.executable, *args], cwd=cwd, stdout=subprocess.PIPE, text=True)
+def start(processes, *args, cwd, stderr=None):
+    process = subprocess.Popen([sys.executable, *args], cwd=cwd, stdout=subprocess.PIPE, stderr=stderr, text=True)
     processes.append(process)
     return process
 
@@ -89,6 +90,16 @@ def test_readme_example_answers_and_notices_the_kill(processes, tmp_path):
     assert client.stdout.readline() == "('HELLO',)\n"
     server.kill()
     assert client.stdout.readline().startswith("('it died:', 'transport_error', ")
+
+
+@pytest.mark.slow
+def test_tutorials_counter_ends_on_ctrl_c_without_a_traceback(processes, tmp_path):
+    (tmp_path / "counter.py").write_text(program("counter.py"))
+    node = start(processes, "counter.py", cwd=tmp_path, stderr=subprocess.STDOUT)
+    assert node.stdout.readline().startswith("127.0.0.1:")
+    node.send_signal(signal.SIGINT)
+    assert node.communicate(timeout=20)[0] == ""
+    assert node.returncode == 128 + signal.SIGINT
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import signal
 
 import pytest
 
@@ -57,6 +58,14 @@ def test_workers_are_found_by_their_group(start):
     asking = start("workers.py", "ask", address)
     assert asking.wait() == 0
     assert asking.output.splitlines() == ["0 0", "1 1"]
+
+
+def test_worker_ends_on_ctrl_c_without_a_traceback(start):
+    worker = start("workers.py", "serve", "127.0.0.1:0")
+    worker.expect("ready")
+    worker.signal(signal.SIGINT)
+    assert worker.wait() == 128 + signal.SIGINT
+    assert worker.output.splitlines() == ["ready; Ctrl-C ends it"]
 
 
 def test_the_file_writer_finishes_each_file_before_it_opens_the_next(start, tmp_path):
