@@ -67,7 +67,7 @@ class Remote:
             try:
                 return self._call(tag, *args, timeout=None)
             finally:
-                timer.close()
+                timer.cancel()  # not close(): it may be used again
         return self._call(tag, *args, timeout=to_seconds(timeout, tag))
 
     def _wait_until(self, timeout: Seconds | None, tag: str, *args: Any) -> Any:

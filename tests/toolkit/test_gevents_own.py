@@ -109,14 +109,9 @@ OTHERS = {
 
 SPARED = {
     "semaphore": ["TestSemaphoreMultiThread.test_dueling_threads_with_hub"],
-    "pool": [
-        "TestPool2.*",
-        "TestPool10.*",
-        "TestPool.test_imap_unordered_bounded_queue",
-        "TestPool.test_imap_unordered_sleep",
-    ],
+    "pool": ["TestPool.*", "TestPool2.*", "TestPool10.*"],
 }
-"""Seconds of sleep: pools run these with three workers only."""
+"""Seconds of sleep, and the same for pools of other sizes than three."""
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "toolkit.md"
 
