@@ -54,8 +54,11 @@ class AempError(Copyable, Exception):
     Its text is one line that is fit for logs and terminals, whatever it was made of.
     """
 
+    _keep = ""
+    """Characters that its text may hold although they are not printable."""
+
     def __init__(self, *args: object) -> None:
-        super().__init__(*(escaped(arg, _MAX_TEXT) if isinstance(arg, str) else arg for arg in args))
+        super().__init__(*(escaped(arg, _MAX_TEXT, self._keep) if isinstance(arg, str) else arg for arg in args))
 
 
 def _with_traceback(text: str, traceback: str) -> str:

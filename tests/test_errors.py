@@ -200,6 +200,7 @@ def sample_of(error: type[BaseException]) -> BaseException:
             ("p", ("die", "x")),
             ("p", "t", 1.0),
             ("n", ["a"]),
+            ("n", "p"),
             (1.0, 2, "z"),
         ],
     ):

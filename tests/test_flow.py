@@ -11,7 +11,7 @@ from aemp_gevent import LinkBusy, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.errors import AempError, InvalidPortError, UsageError
 from aemp_gevent.flow import Room
 from tests.helpers import on_hub, turns, wait_until
-from tests.networking import WAIT, Deaths, Inbox, RawListener, RawPeer, node_factory
+from tests.networking import UNIQUE, WAIT, Deaths, Inbox, RawListener, RawPeer, node_factory
 
 BIG = "x" * 30_000_000
 """More than the system's buffers may grow to."""
@@ -311,10 +311,10 @@ def test_snd_nowait_to_a_port_reported_dead_is_dropped(make_node):
         peer = RawPeer.dial(node, listener.id, extras=(("uniq", "same"),)).shake()
         wait_until(node.up_nodes)
         deaths = Deaths()
-        node.mon(f"{listener.id}#p", deaths)
+        node.mon(f"{listener.id}#{UNIQUE}", deaths)
         peer.close()
         assert deaths.wait()[0] == "transport_error"
-        node.snd_nowait(f"{listener.id}#p", "lost")
+        node.snd_nowait(f"{listener.id}#{UNIQUE}", "lost")
         node.snd_nowait(f"{listener.id}#other", "marker")
         with listener.accept(extras=(("uniq", "same"),)) as again:
             assert again.shake().packet() == ["other", "marker"]

@@ -12,6 +12,8 @@ from aemp_gevent.errors import AempError
 class NodeProcessError(AempError):
     """The process of a node cannot do what was asked: it did not start, or has ended. The text has its last output."""
 
+    _keep = "\n\t"
+
 
 class NodeProcessTimeout(NodeProcessError, TimeoutError):
     """The process did not answer, or did not end, in time. What it was asked to do may still happen."""
