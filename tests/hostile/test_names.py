@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -92,6 +93,21 @@ def test_a_request_with_a_name_that_is_too_long_is_refused(
     peer.send(["", "time", f"{PEER}#pong"])
     while peer.packet()[0] != "pong":
         pass
+
+
+HUGE = "\0" * 20_000_000
+"""Writing it with repr() takes most of a second."""
+
+
+@pytest.mark.parametrize("request_of", [row[1] for row in REQUESTS], ids=[row[0] for row in REQUESTS])
+def test_a_huge_name_takes_no_time(node: Node, peer: RawPeer, request_of: Callable[[str, str], list[Any]]) -> None:
+    """Only what is kept of it is quoted."""
+    assert node._network is not None
+    before = thread_time()
+    node._network.request(node._network.peers[PEER], request_of(node.NODE(), HUGE))
+    with pytest.raises(InvalidPortError):
+        node.snd(f"{PEER}#{HUGE}", "hello")
+    assert thread_time() - before < 0.2
 
 
 def test_whoever_opens_a_virtual_link_with_a_long_name_is_told_that_it_is_refused(node: Node, peer: RawPeer) -> None:
