@@ -163,7 +163,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _shown(value: object) -> str:
     if isinstance(value, Lines):
         return escaped(value, MAX_LINES, "\n")
-    if isinstance(value, (str, bytes, bytearray, list, tuple, dict, set, frozenset)):
+    if isinstance(value, (str, bytes, bytearray)) or type(value).__str__ is object.__str__:
         return worded(value, MAX_VALUE)  # which cuts before it writes
     try:
         return worded(str(value), MAX_VALUE)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import aemp_gevent
+from aemp_gevent.ids import Endpoint
 from aemp_gevent.logs import MAX_VALUE, Brief, Lines, Log
 from aemp_gevent.requests import Requests
 from tests.networking import OUR_PROVIDER, MakeNode, RawPeer, node_factory
@@ -34,6 +35,7 @@ def make_node() -> Iterator[MakeNode]:
         pytest.param(b"\n", r"b'\n'", id="bytes"),
         pytest.param(["\n", 1], r"['\n', 1]", id="list"),
         pytest.param(ValueError(EVIL), r"bye\nCRITICAL forged line \x1b[31m\u202e", id="exception"),
+        pytest.param(Endpoint("127.0.0.1", 5), "127.0.0.1:5", id="tuple-with-a-text-of-its-own"),
         pytest.param("x" * 1000, "x" * (MAX_VALUE - 1) + "…", id="long"),
         pytest.param(Lines("a\n  b\x1b"), "a\n  b\\x1b", id="lines-of-ours"),
         pytest.param(Brief(("tag", "secret", 2)), "a message 'tag' with 2 more elements", id="message"),

@@ -108,3 +108,17 @@ def test_colours_on_a_terminal_only_and_not_with_no_color(monkeypatch: pytest.Mo
             with printer.capture() as captured:
                 printer.print("text", style="red")
             assert ("\x1b[31m" in captured.get()) is expected, variables
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_json_holds_nothing_that_a_terminal_obeys(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    """Controls beyond ASCII, marks of direction and lone surrogates have escapes in JSON, too."""
+    value = {"a\x9b31m": ["\u202eabc\x7f", "half \ud800 of a pair", "\U000e0001", "äöü 😀", "\n"]}
+    monkeypatch.setattr("sys.stdout.isatty", lambda: is_terminal, raising=False)
+    print_json(value)
+    said = capsys.readouterr().out
+    assert all(character.isprintable() or character == "\n" for character in said)
+    assert json.loads(said) == value
+    assert "äöü 😀" in said
