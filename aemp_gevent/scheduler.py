@@ -67,6 +67,7 @@ reductions, Coro's ready queue, trio's "hand over, don't wake".
 from __future__ import annotations
 
 import logging
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -306,8 +307,11 @@ class Scheduler:
     def leave(self, end: Callable[..., object], *args: Any) -> None:
         """Call what ends a ``with`` block: here, or on the hub if this is another native thread.
 
-        There the garbage collector may close a generator that holds the block.
+        There the garbage collector may close a generator that holds the block. One that is left when the interpreter
+        ends has nothing to end any more.
         """
+        if sys.is_finalizing():
+            return
         if self.is_foreign:
             self.call_on_hub(end, *args)
         else:

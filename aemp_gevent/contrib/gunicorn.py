@@ -13,7 +13,7 @@ join. Everything else is a setting, from the environment or the profile file: ab
 
 A configuration with hooks of these names of its own imports this module, and calls the ones here in them.
 
-gunicorn's master is no node. ``post_fork`` would be too early: gunicorn's gevent workers patch the
+gunicorn's master is not a node. ``post_fork`` would be too early: gunicorn's gevent workers patch the
 standard library and make a new hub after it.
 """
 

@@ -16,7 +16,7 @@ _CALLS = {"clear": "clear", "is_set": "is_set"}
 
 
 class PortEvent(Event):
-    """A ``gevent.event.Event`` with a port: code on this node uses it as ever, others by a :class:`RemoteEvent`.
+    """A ``gevent.event.Event`` with a port: code on this node uses it as usual, others by a :class:`RemoteEvent`.
 
     ``snd(event.port, "set")`` sets it from anywhere, and does not wait. The port dies when
     nothing refers to the event any more: keep it.

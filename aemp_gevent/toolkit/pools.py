@@ -73,7 +73,7 @@ class RemotePool(Pool):
     Args:
         nodes: The nodes' IDs.
         workers: How many functions run at once on each.
-        retries: How often a function is run anew whose worker died; 0 for those that must not run twice.
+        retries: How often a function is run again when its worker died; 0 for those that must not run twice.
         timeout: Seconds that one run may take, ``CallTimeout`` afterwards; None: any time.
         node: This node.
     """

@@ -50,7 +50,7 @@ _CALLS = {
 
 
 class PortQueue(_Queue[T]):
-    """A ``gevent.queue.Queue`` with a port: code on this node uses it as ever, others by messages.
+    """A ``gevent.queue.Queue`` with a port: code on this node uses it as usual, others by messages.
 
     ``snd(queue.port, "put", item)`` puts an item in, from anywhere, and does not wait; while the queue is
     full, such items wait beside it, in the order in which they came. On

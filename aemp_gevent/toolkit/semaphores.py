@@ -27,7 +27,7 @@ _CALLS = {"counter": "_count"}
 
 
 class PortSemaphore(Semaphore):
-    """A ``gevent.lock.Semaphore`` with a port: code on this node uses it as ever, others by a :class:`RemoteSemaphore`.
+    """A ``gevent.lock.Semaphore`` with a port: this node uses it as usual, others by a :class:`RemoteSemaphore`.
 
     Only what was acquired by a :class:`RemoteSemaphore` (here or elsewhere) is released by a death.
     The port dies when nothing refers to the semaphore any more: keep it.

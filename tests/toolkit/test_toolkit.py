@@ -118,3 +118,20 @@ def test_it_may_go_in_another_native_thread(make_node):
 def test_a_remote_form_of_what_is_here_keeps_it(make_node):
     node = make_node(None)
     assert RemoteQueue(PortQueue(items=[1], node=node), node=node).get(timeout=WAIT) == 1
+
+
+def test_what_is_left_when_the_program_ends_ends_in_silence():
+    program = """
+from aemp_gevent import NODE, attach, call_async, port
+from aemp_gevent.toolkit import PortEvent, PortQueue, PortSemaphore, RemotePool, RemoteQueue, RemoteSemaphore
+queue, event, semaphore, pool = PortQueue(1, [1]), PortEvent(), PortSemaphore(), RemotePool([NODE()])
+queue.itself = queue
+def generator():
+    with attach(), RemoteSemaphore(semaphore):
+        yield
+running = generator()
+next(running)
+waiting = call_async(queue.port, "put", 2)
+"""
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, "")
