@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from aemp_command.group import run_command
+from tests import preloaded
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +39,7 @@ def aemp(
     home: Path, *args: str, check: bool = True, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    done = subprocess.run(
+    done = preloaded.run(
         [*AEMP, *args], env=environment(home, **(env or {})), capture_output=True, text=True, timeout=60, **options
     )
     assert not check or done.returncode == 0, (done.returncode, done.stdout, done.stderr)
@@ -51,7 +52,7 @@ def running(
 ) -> Generator[subprocess.Popen[str], None, None]:
     """A command that goes on until the block ends; its output is for the block to read."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    with subprocess.Popen(
+    with preloaded.Popen(
         [*AEMP, *args], env=environment(home, **(env or {})), text=True, **{**pipes, **options}
     ) as process:
         try:

@@ -14,6 +14,7 @@ import pytest
 
 from aemp_gevent.testing import wait_until
 from soak.web import Gunicorn
+from tests import preloaded
 from tests.networking import free_address
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +73,8 @@ def processes():
 def test_snippet_prints_what_the_page_says(source, output, tmp_path):
     if sys.version_info < (3, 10) and "match " in source:
         pytest.skip("needs match")
-    done = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    run = subprocess.run if "monkey" in source else preloaded.run  # patching comes before all other imports
+    done = run([sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, timeout=20)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (output or "")
 
