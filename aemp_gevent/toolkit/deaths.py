@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gevent.event import AsyncResult
 
 from aemp_gevent import default_node
 from aemp_gevent.local import LocalNode
+from aemp_gevent.toolkit.lifetimes import cancel_with
 
 if TYPE_CHECKING:
     _AsyncResult = AsyncResult[Any]
@@ -16,12 +19,26 @@ else:  # only its stubs can be subscripted
     _AsyncResult = AsyncResult
 
 
+class _Watch:
+    """What a port's monitor refers to: the death only if somebody else does, or waits for it."""
+
+    def __init__(self, death: PortDeath) -> None:
+        self.linked: PortDeath | None = None
+        self._death = weakref.ref(death)
+
+    def died(self, *reason: Any) -> None:
+        death = self._death()
+        self.linked = None
+        if death is not None:
+            death.set(reason)
+
+
 class PortDeath(_AsyncResult):
     """The death of a port, as a ``gevent.event.AsyncResult`` whose value is the reason.
 
     ``gevent.wait`` and ``iwait`` take it together with greenlets, events and the like.
     ``get()`` returns the reason, a tuple: ``()`` is a normal death. As a context manager it
-    stops watching on exit.
+    stops watching on exit; so it does when nobody refers to it any more, or waits for it.
 
     Args:
         port: Any port, of whichever node; or a node, whose link is meant then.
@@ -31,10 +48,20 @@ class PortDeath(_AsyncResult):
     def __init__(self, port: object, *, node: LocalNode = default_node) -> None:
         super().__init__()
         self.port = str(port)
-        self._guard = node.monitor(port, self._died, None)
+        self._watch = watch = _Watch(self)
+        self._guard = node.monitor(port, watch.died, None)
+        cancel_with(self, node.scheduler, self._guard)
 
-    def _died(self, *reason: Any) -> None:
-        self.set(reason)
+    def rawlink(self, callback: Callable[[Any], object]) -> None:
+        """Have a function called with this, on the hub, when it is set."""
+        self._watch.linked = self  # the caller may not keep it
+        super().rawlink(callback)
+
+    def unlink(self, callback: Callable[[Any], object]) -> None:
+        """Forget a function given to :meth:`rawlink`."""
+        super().unlink(callback)
+        if not self.linkcount():
+            self._watch.linked = None
 
     def cancel(self) -> None:  # type: ignore[override]  # AsyncResult has one for futures, which says False
         """Stop watching: it is never set from now on."""

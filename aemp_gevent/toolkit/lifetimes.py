@@ -11,6 +11,7 @@ import sys
 import weakref
 
 from aemp_gevent.local import LocalNode
+from aemp_gevent.monitors import Monitor
 from aemp_gevent.scheduler import Scheduler
 
 UNREFERENCED = "unreferenced"
@@ -33,3 +34,13 @@ def _end(node: LocalNode, scheduler: Scheduler, port: str, kind: str) -> None:  
         scheduler.kill_from_afar(found, reason)
     else:
         scheduler.kill_now(found, reason)  # what waits in its mailbox is for the object
+
+
+def cancel_with(thing: object, scheduler: Scheduler, guard: Monitor) -> None:
+    """Cancel a monitor as soon as nothing refers to an object any more."""
+    weakref.finalize(thing, _cancel, scheduler, guard).atexit = False
+
+
+def _cancel(scheduler: Scheduler, guard: Monitor) -> None:  # wherever the collector runs
+    if not scheduler.is_abandoned:
+        scheduler.leave(guard.cancel)

@@ -66,3 +66,26 @@ def test_cancelled_it_is_never_set_and_leaves_nothing(nodes):
     owner.kil(port)
     turns(5)
     assert not death.ready()
+
+
+def test_one_that_nobody_refers_to_watches_no_more(nodes):
+    """A loop that waits for a death or something else, again and again, would have more of them each time."""
+    owner, watcher = nodes
+    port = owner.port()
+    before = settled_tables(*nodes)
+    for _ in range(20):
+        assert gevent.wait([death_of(port, node=watcher), Event()], timeout=0) == []
+    wait_until(lambda: tables(*nodes) == before)
+
+
+def test_one_that_somebody_waits_for_needs_no_reference(nodes):
+    owner, watcher = nodes
+    port = owner.port()
+    reasons: list[object] = []
+    death_of(port, node=watcher).rawlink(lambda death: reasons.append(death.get()))
+    waiter = gevent.spawn(lambda: death_of(port, node=watcher).get(timeout=WAIT))
+    settled_tables(*nodes)
+    owner.kil(port, "because")
+    assert waiter.get(timeout=WAIT) == ("because",)
+    wait_until(lambda: reasons)
+    assert reasons == [("because",)]
