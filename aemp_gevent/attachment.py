@@ -20,13 +20,14 @@ class Attachment:
         self._port = port
         self._greenlet = getcurrent()
         port.before = current_port()
+        if isinstance(self._greenlet, Greenlet):
+            # It may end without leaving the block, and its port must not outlive it.
+            self._greenlet.rawlink(self._ended)
+        # Last, and without a call: the greenlet is attached, or it is not.
         port.main = STARTED
         port.runner = self._greenlet
         port.state = RUNNING
         self._greenlet.aemp_port = port  # type: ignore[attr-defined]  # any greenlet can carry it
-        if isinstance(self._greenlet, Greenlet):
-            # It may end without leaving the block, and its port must not outlive it.
-            self._greenlet.rawlink(self._ended)
 
     def _ended(self, ended: Greenlet[..., Any]) -> None:  # on the hub
         # Greenlet.kill() is no exception to gevent: it makes its exit the value.

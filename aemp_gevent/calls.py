@@ -180,10 +180,10 @@ def receive_answer(
     reply.runner, reply.state, reply.monitors = current, RUNNING, _NOBODY
     guards: list[Guard] = []
     is_taken = False
-    if me is not None and not (isinstance(current, Runner) and current.at is me):
-        # Into an attached greenlet nothing is thrown: its death reaches us through the reply port.
-        guards.append(_end_with(host, me.id, reply))
     try:
+        if me is not None and not (isinstance(current, Runner) and current.at is me):
+            # Into an attached greenlet nothing is thrown: its death reaches us through the reply port.
+            guards.append(_end_with(host, me.id, reply))
         guard = ask(reply)
         if guard is not None:
             guards.append(guard)
@@ -195,9 +195,16 @@ def receive_answer(
             raise  # it is this code that was killed
         raise Unanswered(reply.dying) from None
     finally:
-        for guard in guards:
-            guard.cancel()
-        scheduler.die(reply, () if is_taken else not_taken)
+        reason = () if is_taken else not_taken
+        try:
+            for guard in guards:
+                guard.cancel()
+            scheduler.die(reply, reason)
+        except BaseException:  # an interrupt struck: once more, as nobody else will
+            for guard in guards:
+                guard.cancel()
+            scheduler.die(reply, reason)
+            raise
 
 
 def deadline_of(timeout: float | None) -> float | None:
