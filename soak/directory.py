@@ -13,7 +13,7 @@ import argparse
 import logging
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -227,7 +227,7 @@ def _resolve_all(name: str) -> list[Endpoint]:
 
 
 @contextmanager
-def _hurry() -> Iterator[None]:
+def _hurry() -> Generator[None, None, None]:
     patches = [*QUICK, (aemp_gevent.seeds, "resolve_all", _resolve_all)]
     before = [getattr(module, name) for module, name, _value in patches]
     for module, name, value in patches:
