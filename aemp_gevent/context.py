@@ -97,7 +97,10 @@ def psub(function: Callable[P, T]) -> Callable[P, T | None]:
     """Return a closure that runs ``function`` with the present port as ``SELF()``. Also a decorator.
 
     For callbacks given to other libraries from inside a port. An exception in it kills
-    the port at once, as in a handler, and the closure returns None then.
+    the port at once, as in a handler, and the closure returns None then. Called after the
+    port's death it still runs, because the other library may rely on it to clean up:
+    ``SELF()`` names the dead port, blocking calls such as ``receive`` raise ``PortKilled``, which
+    ends the closure, and an exception is logged.
 
     Raises:
         NoPortContextError: ``SELF()`` is None here.

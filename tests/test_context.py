@@ -258,6 +258,26 @@ def test_a_psub_closure_may_run_on_the_hub_and_fail_there(node, caplog):
     assert "on the hub" in caplog.text
 
 
+def test_a_psub_closure_runs_after_the_death_of_its_port_and_cannot_wait_there(node, caplog):
+    with node.attach() as me:
+        name = psub(SELF)
+        sends = psub(lambda port: node.snd(port, SELF()))
+        waits = psub(lambda: (receive(timeout=5), "not reached"))
+        asks = psub(lambda port: (node.syncal(5, port), "not reached"))
+        fails = psub(lambda: 1 / 0)
+    assert me not in node._ports
+    assert name() == me
+    with node.attach() as other:
+        sends(other)
+        assert receive(timeout=5) == (me,)
+        assert waits() is None
+        assert asks(other) is None
+        assert fails() is None
+        assert SELF() == other
+        assert receive(timeout=0, default="alive") == "alive"
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_self_inside_a_psub_closure_survives_blocking(node):
     go_on = Event()
     port, closure = in_port(node, lambda: psub(lambda: (SELF(), go_on.wait(), SELF())))
