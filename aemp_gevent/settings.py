@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import math
 import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -28,6 +27,7 @@ from aemp_gevent.etcd_address import EMBEDDED, DirectoryAddress, parse_directory
 from aemp_gevent.limits import MAX_ELEMENTS, MAX_NAME_BYTES, Limits
 from aemp_gevent.logs import Log
 from aemp_gevent.profiles import CONFIG_VARIABLE, PROFILE_VARIABLE, Layer, read_profile
+from aemp_gevent.quantities import FOREVER_SECONDS, to_count, to_seconds
 from aemp_gevent.rules import PeerRule, read_rule
 
 PREFIX = "AEMP_"
@@ -52,6 +52,18 @@ def _check_nodeid(nodeid: str) -> None:
 def _check_secret(secret: str | bytes | tuple[str | bytes, ...]) -> None:
     if isinstance(secret, tuple) and not all(secret):
         raise ValueError("one of the list is empty, and so everybody would know it")
+    if any(map(_has_stray_blanks, secret if isinstance(secret, tuple) else (secret,))):
+        raise ValueError(
+            "it begins or ends with a blank or a line end, as the content of a file does: "
+            "strip() it, or the nodes that do so have another secret"
+        )
+
+
+def _has_stray_blanks(secret: str | bytes) -> bool:
+    # Of bytes that are not text, such as random ones, every byte counts.
+    text = secret if isinstance(secret, str) else secret.decode("ascii", "surrogateescape")
+    stripped = text.strip()
+    return stripped != text and (isinstance(secret, str) or (stripped.isascii() and stripped.isprintable()))
 
 
 def _wire_secret(secret: str | bytes) -> bytes:
@@ -90,7 +102,8 @@ class Settings:
             each of which stands for all addresses that it has. Of those behind one name, links are kept to
             two. For a slave, the nodes that may be its master, in this order.
         secret: What all nodes of a network share. There must be one, or a `cert`. While it is being
-            changed, a list: the first is the one to prove ourselves with, and peers may use any of them.
+            changed, a list: the first is the one to prove ourselves with, and peers may use any of them. It does
+            not begin or end with a blank or a line end.
             In the environment a list is written in JSON: ``["new", "old"]``.
         cert: The certificate that the node proves itself with, and its private key: the path of a PEM
             file of mode 0600, or PEM text. All nodes may share one that is self-signed, as in
@@ -386,6 +399,8 @@ class _Setting:
             return None
         try:
             converted = self.kind.convert(value)
+            if converted is None and not self.may_be_none:
+                raise ValueError(f"it must be below {FOREVER_SECONDS}")
             if self.check is not None:
                 self.check(converted)
         except (TypeError, ValueError) as error:
@@ -429,6 +444,10 @@ def _known(kind: type[Settings]) -> dict[str, _Setting]:
     return known
 
 
+_MOST = 2**40
+"""Of anything: sizes beyond this overflow in the decoders, and no link comes up."""
+
+
 def _bool(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError
@@ -436,15 +455,23 @@ def _bool(value: Any) -> bool:
 
 
 def _int(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+    try:
+        count = to_count(value, "settings", "it")
+    except (TypeError, ValueError):
+        raise ValueError from None  # what is wanted says more
+    if count > _MOST:
         raise ValueError
-    return value
+    return count
 
 
-def _float(value: Any) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+def _float(value: Any) -> float | None:
+    try:
+        number = to_seconds(value, "settings", "it")  # a rate is a number as well
+    except (TypeError, ValueError):
+        raise ValueError from None
+    if number is not None and number <= 0:
         raise ValueError
-    return value
+    return number
 
 
 def _text(value: Any) -> str:
@@ -513,8 +540,8 @@ def _read_json(text: str) -> Any:
 
 _KINDS: dict[Any, _Kind] = {
     bool: _Kind("it is True or False (in the environment also 1 or 0, yes or no, on or off)", _bool, _read_bool),
-    int: _Kind("it is a whole number above 0", _int, int),
-    float: _Kind("it is a number above 0", _float, float),
+    int: _Kind(f"it is a whole number above 0, and at most {_MOST} (2**40)", _int, int),
+    float: _Kind("it is a number above 0, or a timedelta", _float, float),
     str: _Kind("it is a string", _text, str),
     DirectoryAddress: _Kind("it is a string", lambda value: DirectoryAddress(_text(value)), str),
     str | bytes | tuple[str | bytes, ...]: _Kind(

@@ -9,6 +9,8 @@ import re
 import runpy
 import traceback
 from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,37 @@ def test_list_of_secrets_that_lets_everybody_in_or_makes_no_sense_is_refused(
     with pytest.raises(InvalidSettingError, match="secret") as caught:
         make_settings(given, environ)
     assert "hidden" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        " ",
+        "\n",
+        "hidden\n",
+        "hidden ",
+        "\thidden",
+        "hidden\u3000",
+        b"hidden\r\n",
+        b" ",
+        ["fine", "hidden\n"],
+        [b" hidden"],
+    ],
+    ids=ascii,
+)
+def test_secret_that_a_file_gave_a_blank_or_a_line_end_is_refused(tmp_path: Path, secret: Any) -> None:
+    """Other programs strip it, and would have another one."""
+    with pytest.raises(InvalidSettingError, match="setting 'secret' cannot be .*: it begins or ends with") as caught:
+        make_settings({"secret": secret}, {})
+    assert "hidden" not in "".join(traceback.format_exception(caught.value))
+    if isinstance(secret, str):
+        with pytest.raises(InvalidSettingError, match=SECRET_VARIABLE):
+            make_settings({}, {SECRET_VARIABLE: secret})
+
+
+@pytest.mark.parametrize("secret", ["two words", b"\xff\x00\n", b"\n\x01\x02", b"\x80 "])
+def test_secret_of_words_or_of_random_bytes_is_taken_as_it_is(secret: str | bytes) -> None:
+    assert make_settings({"secret": secret}, {}).secret == secret
 
 
 def test_certificate_will_do_for_a_secret_and_shows_in_no_repr() -> None:
@@ -172,6 +205,18 @@ def test_unknown_setting_like_none_of_ours_is_named() -> None:
         ("allow_relay", None),
         ("max_message_bytes", 0),
         ("max_message_bytes", 1.5),
+        ("max_message_bytes", -1),
+        ("max_message_bytes", "3"),
+        ("max_message_bytes", 2**40 + 1),
+        ("max_message_bytes", 2**62),
+        pytest.param("max_directory_entries", 10**5000, id="huge-count"),
+        ("accept_rate", math.inf),
+        pytest.param("accept_rate", 10**5000, id="huge-rate"),
+        ("accept_rate", Decimal("nan")),
+        ("idle_timeout", math.nan),
+        ("idle_timeout", "300"),
+        ("handshake_timeout", 2**31),
+        ("handshake_timeout", timedelta(0)),
         ("high_water_bytes", True),
         ("handshake_timeout", "10"),
         ("handshake_timeout", -1),
@@ -186,6 +231,26 @@ def test_invalid_value_is_refused_with_its_name(name: str, value: object) -> Non
     with pytest.raises(InvalidSettingError, match=f"the call: setting '{name}' cannot be .*: .+") as caught:
         make_settings({"secret": "s", name: value}, {})
     assert caught.value.name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "taken"),
+    [
+        ("max_message_bytes", 2**40, 2**40),
+        ("handshake_timeout", timedelta(minutes=1), 60),
+        ("handshake_timeout", Decimal("1.5"), 1.5),
+        ("idle_timeout", math.inf, None),
+        ("idle_timeout", None, None),
+    ],
+)
+def test_value_with_an_obvious_meaning_is_taken(name: str, value: object, taken: object) -> None:
+    assert getattr(make_settings({"secret": "s", name: value}, {}), name) == taken
+
+
+def test_value_of_a_variable_with_too_many_digits_is_refused() -> None:
+    for variable in ("AEMP_MAX_MESSAGE_BYTES", "AEMP_HANDSHAKE_TIMEOUT"):
+        with pytest.raises(InvalidSettingError, match=variable):
+            make_settings({"secret": "s"}, {variable: "9" * 5000})
 
 
 def test_wrong_value_is_not_shown_at_any_length() -> None:
