@@ -166,6 +166,10 @@ class Endpoint(NamedTuple):
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    def __repr__(self) -> str:
+        # Logs look into tuples, and show an endpoint in them as users write it.
+        return str(self)
+
     @property
     def is_folder(self) -> bool:
         """Whether it is a folder of Unix sockets."""
