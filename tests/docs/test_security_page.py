@@ -8,7 +8,19 @@ from dataclasses import fields
 
 import pytest
 
-from aemp_gevent import complaints, directory, directory_server, limits, link, network, requests, serving, virtual
+from aemp_gevent import (
+    complaints,
+    directory,
+    directory_server,
+    limits,
+    link,
+    network,
+    remote,
+    requests,
+    routes,
+    serving,
+    virtual,
+)
 from aemp_gevent.settings import Settings
 from aemp_gevent.wire import framing_cbor, framing_json, framing_msgpack, greeting, tls
 from tests.networking import ROOT
@@ -71,6 +83,10 @@ def test_settings_are_in_the_table_with_their_defaults(name: str, text: str) -> 
         ("families watched", "10,000", directory_server.MAX_WATCHES == 10_000),
         ("an entry of the directory", "1 MiB", directory.MAX_ENTRY_BYTES == 2**20),
         ("`max_directory_entries`", "64 MiB", directory_server.MAX_BYTES == 64 * 2**20),
+        ("ports of one peer that are remembered", "10,000", remote.MAX_REMOTE_PORTS == 10_000),
+        ("conversations of slaves that are passed on, by link", "100,000", routes.MAX_CONVERSATIONS == 100_000),
+        ("conversations that wait for a node to be dialled", "10,000", routes.MAX_WAITING == 10_000),
+        ("conversations that wait for a node to be dialled", "1,000 nodes", routes.MAX_DIALS == 1000),
         ("virtual links over one link", "10,000", virtual.MAX_RIDERS == 10_000),
         ("requests of one peer handled in a row", "0.1 ms", link.SLICE_SECONDS == 0.0001),
         ("requests of one peer handled in a row", "8 jobs", link.JOBS_AT_ONCE == 8),
