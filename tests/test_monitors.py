@@ -343,3 +343,27 @@ def test_a_chain_of_linked_ports_dies_to_its_end(node):
     settle(node)
     assert calls == [("chain",)]
     assert node._ports == {}
+
+
+def test_a_monitor_that_comes_while_another_is_taken_off_is_kept(node):
+    """A finalizer may run while the dict is looked at, end all that was watched, and monitor again."""
+    watched = Watch()
+    came = Monitor(None, print, None, node.scheduler)
+
+    class Hooked(Monitor):
+        is_armed = False
+
+        def __hash__(self) -> int:
+            if self.is_armed:
+                self.is_armed = False
+                watched.fire(node.scheduler, ())
+                monitors.add(watched, came)
+            return id(self)
+
+    one, other = (Hooked(watched, print, None, node.scheduler) for _ in range(2))
+    monitors.add(watched, one)
+    monitors.add(watched, other)
+    monitors.remove(watched, other)
+    one.is_armed = True
+    monitors.remove(watched, one)
+    assert watched.monitors is came
