@@ -30,14 +30,16 @@ def file_writer(folder: Path) -> None:
                 with (folder / name).open("w", encoding="utf-8") as file, mon(client, me, "died", client):
                     print(f"{name} is opened")
                     snd(client, "opened", name)
-                    print(f"{name} is closed: {write_all(file, client)}")
-                snd(client, "closed", name)
+                    is_alive, summary = write_all(file, client)
+                    print(f"{name} is closed: {summary}")
+                if is_alive:
+                    snd(client, "closed", name)
             case _:
                 return
 
 
-def write_all(file: TextIO, client: str) -> str:
-    """Write what one client sends, and nothing else, until it closes its file or dies."""
+def write_all(file: TextIO, client: str) -> tuple[bool, str]:
+    """Write what one client sends, and nothing else, until it closes its file or dies; say whether it is alive."""
     lines = 0
     while True:
         match receive(["write", client], ["close", client], ["died", client]):
@@ -45,9 +47,9 @@ def write_all(file: TextIO, client: str) -> str:
                 file.write(f"{text}\n")
                 lines += 1
             case "close", _:
-                return f"{lines} lines"
+                return True, f"{lines} lines"
             case "died", _, *reason:
-                return f"{lines} lines, then its client died ({', '.join(map(str, reason))})"
+                return False, f"{lines} lines, then its client died ({', '.join(map(str, reason))})"
             case _:
                 pass
 
