@@ -550,6 +550,7 @@ class Node(DirectoryNode):
             timeout: Seconds for the shutdown.
         """
         self._check_may_wait("reset()")
+        seconds = to_limited_seconds(timeout, "reset()")
         scheduler = self._scheduler
         scheduler.end_all_timers()
         mine = [port for port in set(self._ports.values()) if port.state != REMOTE]
@@ -557,7 +558,7 @@ class Node(DirectoryNode):
             scheduler.kill_now(port, ())
         while any(port.state != DEAD for port in mine):
             gevent.sleep(0)  # killed ports die when the hub gets control, at the latest
-        self.shutdown(timeout)
+        self.shutdown(seconds)
         self._stop_watching()
         scheduler.end_all_timers()
         scheduler.hub.loop.run_callback(scheduler.end_idle_runners)

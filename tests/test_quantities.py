@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ from typing import Any
 import gevent
 import pytest
 
+import aemp_gevent
 from aemp_gevent.errors import (
     CallTimeout,
     DirectoryTimeout,
@@ -120,6 +122,7 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "flush": (lambda node, timeout: node.flush(timeout), "flush()"),
     "drain": (lambda node, timeout: node.drain(timeout), "drain()"),
     "wait_for_seeds": (lambda node, timeout: node.wait_for_seeds(timeout), "wait_for_seeds()"),
+    "reset": (lambda node, timeout: node.reset(timeout), "reset()"),
     "resolve_node": (lambda node, timeout: node.resolve_node("127.0.0.1:1", timeout=timeout), "resolve_node()"),
     "wait_until": (lambda _node, timeout: wait_until_of_users(lambda: False, within=timeout), "wait_until()"),
 }
@@ -157,7 +160,7 @@ def test_no_call_waits_when_the_time_is_over(make, value):
     """On a private node, as nothing answers there; what waits all the same hangs here."""
     node = make(None)
     for name, (call, _) in CALLS.items():
-        if name == "shutdown_on_signal":
+        if name in {"shutdown_on_signal", "reset"}:  # these would end the program, and the block of attach()
             continue
         with node.attach(), gevent.Timeout(5), contextlib.suppress(NOTHING_CAME):
             call(node, value)
@@ -234,3 +237,18 @@ def test_counts_are_any_kind_of_integer(node):
 def test_what_is_not_a_string_names_no_node(node, port):
     with pytest.raises(InvalidPortError):
         node.snd(port, "message")
+
+
+TIMES = {"timeout", "seconds", "within"}
+
+
+def test_the_table_has_every_call_of_the_library_that_takes_a_time():
+    functions = {name: getattr(aemp_gevent, name) for name in aemp_gevent.__all__}
+    functions |= {name: getattr(aemp_gevent.Node, name) for name in dir(aemp_gevent.Node) if not name.startswith("_")}
+    takes_a_time = {
+        name
+        for name, function in functions.items()
+        if inspect.isroutine(function) and TIMES & set(inspect.signature(function).parameters)
+    }
+    checked = {name.removesuffix("()") for _, name in CALLS.values()}
+    assert takes_a_time - checked == {"known_nodes"}  # for the command line, which checks its own options
