@@ -112,6 +112,7 @@ def nothing() -> None:
     """Be spawned."""
 
 
+@spawnable
 def root(number: int) -> float:
     """Be called by a pool."""
     return math.sqrt(number)
