@@ -9,7 +9,7 @@ that was given up just when it was granted is released the same way.
 
 from __future__ import annotations
 
-import sys
+import inspect
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -94,6 +94,13 @@ class _Lease(NamedTuple):
     guard: Monitor | None
 
 
+def _code_with_the_block() -> FrameType | None:
+    """Return the frame that has the ``with`` block, from the method that enters or leaves it."""
+    here = inspect.currentframe()
+    method = None if here is None else here.f_back
+    return None if method is None else method.f_back
+
+
 class RemoteSemaphore(RemoteLinkable):
     """A semaphore of another node, or of this one, to be used as if it were a ``gevent.lock.Semaphore``.
 
@@ -109,7 +116,7 @@ class RemoteSemaphore(RemoteLinkable):
     def __init__(self, port: object, *, node: LocalNode = default_node) -> None:
         super().__init__(port, node=node)
         self._leases: list[_Lease] = []
-        self._blocks: list[tuple[FrameType, str]] = []
+        self._blocks: list[tuple[FrameType | None, str]] = []
         """What ``with`` blocks acquired: the code that has the block, and the lease."""
 
     def acquire(self, blocking: bool = True, timeout: Seconds | None = None) -> bool:
@@ -190,12 +197,12 @@ class RemoteSemaphore(RemoteLinkable):
 
     def __enter__(self) -> None:
         self.acquire()
-        self._blocks.append((sys._getframe(1), self._leases[-1].port))
+        self._blocks.append((_code_with_the_block(), self._leases[-1].port))
 
     def __exit__(self, *exc_info: object) -> None:
-        self.node.scheduler.leave(self._leave, sys._getframe(1))
+        self.node.scheduler.leave(self._leave, _code_with_the_block())
 
-    def _leave(self, code: FrameType) -> None:
+    def _leave(self, code: FrameType | None) -> None:
         # By its code, and not by who runs it: another greenlet, which may hold the semaphore as well, may close a
         # generator that has the block.
         mine = [block for block in self._blocks if block[0] is code]
