@@ -23,7 +23,7 @@ import os
 import socket as std_socket
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from time import time
 from typing import Any
@@ -110,7 +110,7 @@ def remove_own(path: str, own: tuple[int, int] | None) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: str) -> Iterator[None]:
+def _locked(path: str) -> Generator[None, None, None]:
     """Be the only one of all processes that removes files from the folder of a path. Blocks for microseconds.
 
     Raises:

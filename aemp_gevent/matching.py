@@ -122,8 +122,9 @@ def match_any_of(patterns: Sequence[Pattern]) -> Matcher | None:
         return None
     if len(patterns) == 1:
         return _matcher(patterns[0])
-    if all(isinstance(pattern, str) for pattern in patterns):
-        tags = frozenset(map(str.__str__, patterns))
+    strings = [pattern for pattern in patterns if isinstance(pattern, str)]
+    if len(strings) == len(patterns):
+        tags = frozenset(map(str.__str__, strings))
         return lambda message: tag_of(message) in tags
     matchers = [_matcher(pattern) for pattern in patterns]
     return lambda message: any(matches(message) for matches in matchers)

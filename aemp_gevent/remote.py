@@ -206,7 +206,8 @@ class RemotePort(Watch):
             if not first:
                 monitors.remove(self, monitor)
             elif self.monitors is monitor:
-                self.monitors, self.is_shunned, self.mailbox = None, was_shunned, mailbox
+                self.monitors: Job | dict[Job, None] | None = None
+                self.is_shunned, self.mailbox = was_shunned, mailbox
             raise
 
     def unwatched(self) -> None:
