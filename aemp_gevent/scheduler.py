@@ -702,9 +702,9 @@ class Scheduler:
 
         The caller looks at the port afterwards: why it was resumed is not told.
         """
+        current.aemp_resumed = True  # type: ignore[attr-defined]  # any greenlet can carry it
         port.waiter = current
         port.state = IDLE
-        current.aemp_resumed = True  # type: ignore[attr-defined]  # any greenlet can carry it
         try:
             # Idle first, then look: a finalizer may have sent after the caller's last look,
             # and whoever sends from here on queues the port.
