@@ -48,7 +48,10 @@ MAX_NAME_BYTES = 1024
 
 def is_long(name: str, limit: int) -> bool:
     """Return whether a name has more than this many bytes; quickly, however long it is."""
-    return len(name) > limit or not (name.isascii() or len(name.encode("utf-8", "surrogatepass")) <= limit)
+    size = len(name)
+    if 4 * size <= limit:  # the usual case: a character has at most four bytes
+        return False
+    return size > limit or not (name.isascii() or len(name.encode("utf-8", "surrogatepass")) <= limit)
 
 
 class Announced:

@@ -221,10 +221,15 @@ class Requests:
     def _check_names(self, request: Any, args: list[Any]) -> None:
         """Refuse a request with a name that is too long, before anything of it is kept."""
         limit = self._host.max_name_bytes
-        names: list[Any] = [request]
-        for position in _NAMES.get(request, ()) if isinstance(request, str) else ():
+        is_text = isinstance(request, str)
+        names: list[Any] = [] if is_text and request in self._TABLE else [request]
+        for position in _NAMES.get(request, ()) if is_text else ():
             if position < len(args):
-                names += _names_in(args[position], is_database=request in _DATABASES)
+                argument = args[position]
+                if type(argument) is not str:
+                    names += _names_in(argument, is_database=request in _DATABASES)
+                elif 4 * len(argument) > limit:  # else it is short for sure; this is on the way of each call
+                    names.append(argument)
         for name in names:
             if isinstance(name, str) and is_long(name, limit):
                 text = f"the name {quoted(name)} has {len(name)} characters, and names have at most {limit} bytes"
