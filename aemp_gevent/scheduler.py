@@ -30,7 +30,10 @@ raises (Ctrl-C). Nothing else lets them in: tests, loads, stores and operators d
 - A port is queued before its message is appended, and before it is marked as killed: without those two
   a queued port is served in vain. The appending, or the marking, is the last step.
 - What is marked as queued, but may not be in the queue, is put there by an operator (``runq += (port,)``). What is
-  taken from a queue is taken by ``[0]`` and ``del``, so that it is in a variable before anything can strike.
+  taken from a queue is taken by ``[0]`` and ``del``, so that it is in a variable before anything can strike. Only the
+  runners' own ``runq.popleft()`` is not (that would cost 6 % of a local round trip): when it is struck, all
+  ports are looked at for those that lost their place. Jobs stand in a queue of their own, each with a
+  mark in the run queue, so that none is lost with it.
 - ``pumped`` is set by who asks and taken back when that fails. What the loop calls is
   no function but a suspended generator, which goes on *inside* a ``try`` (:mod:`aemp_gevent.hubcalls`).
 - A runner that is struck while it serves a port has that port die, as if it had happened in the port's handler.
@@ -222,6 +225,10 @@ class CallJob(Job):
         return self.function is not None
 
 
+A_JOB = Job(None)
+"""What stands in the run queue for the first of the jobs that wait."""
+
+
 class Scheduler:
     """Runs the ports of one node. Belongs to the hub of the thread that makes its first port."""
 
@@ -231,6 +238,8 @@ class Scheduler:
         self.aliases: dict[Port, list[str]] = {}
         """Other IDs that reach a port: a registered name, its ID before the node was initialised."""
         self.runq: deque[Any] = deque()  # Any: ports and jobs, told apart by their state
+        self.jobs: deque[Job] = deque()
+        """The jobs for each of which :data:`A_JOB` stands in the run queue, in order."""
         self.pumped = False
         """Whether a pump is asked for, or on the hub's stack."""
         self.credit = CREDIT
@@ -334,13 +343,16 @@ class Scheduler:
         """Queue a job; may be called on the hub."""
         if not self.pumped:
             self.ask()
-        self.runq.append(job)
+        self.runq.append(A_JOB)  # first: one too many does no harm
+        self.jobs.append(job)
 
     def enqueue_first(self, jobs: Iterable[Job]) -> None:
         """Queue jobs before everything that waits, in their order."""
         if not self.pumped:
             self.ask()
-        self.runq.extendleft(reversed(list(jobs)))
+        first = list(jobs)
+        self.runq.extendleft([A_JOB] * len(first))
+        self.jobs.extendleft(reversed(first))
 
     def deliver(self, port: Port, message: Message) -> None:
         """Put a message into a port's mailbox. Never switches. Written out in ``snd``: keep the two alike."""
@@ -390,7 +402,9 @@ class Scheduler:
         """Stop for ever, in a forked child: nothing here runs on, nothing is thrown into anybody, and all is kept."""
         current = getcurrent()
         runners = list(self._runners)
-        forking.keep(self, self._hub, runners, list(self._helpers), list(self.runq), list(self._deaths))
+        forking.keep(
+            self, self._hub, runners, list(self._helpers), list(self.runq), list(self.jobs), list(self._deaths)
+        )
         is_ours = not self.is_foreign  # the loop of a thread that only the parent has may be in any state
         self.is_abandoned = True
         self.thread = 0
@@ -410,9 +424,10 @@ class Scheduler:
         if served is not None and served.inbox:
             forking.keep(list(served.inbox))
             served.inbox.clear()
-        for queue in (self.runq, self._deaths, self._pool):
+        for queue in (self.runq, self.jobs, self._deaths, self._pool):
             queue.clear()
         self.runq = deque(maxlen=0)
+        self.jobs = deque(maxlen=0)
         self._deaths = deque(maxlen=0)
         self.pumped = True
         for runner in runners:
@@ -528,16 +543,22 @@ class Scheduler:
             while runq:
                 if self.credit <= 0 and self.turn_is_over():
                     break
-                port = runq[0]
-                del runq[0]  # not popleft(): what strikes when a call returns would lose what it took
+                try:
+                    port = runq.popleft()
+                except BaseException:  # struck when it returned, and what it took is lost
+                    self._recover()
+                    raise
                 if port.state != QUEUED:
-                    if port.state == JOB:
+                    if port is A_JOB and self.jobs:
+                        job: Any = self.jobs[0]
+                        del self.jobs[0]  # not popleft(), for the same reason
                         try:
-                            self._run_job(runner, port)
+                            self._run_job(runner, job)
                         except BaseException:
-                            if port.is_due:
-                                self.enqueue_job(port)
+                            if job.is_due:
+                                self.enqueue_job(job)
                             raise
+                        job = None
                         if context:
                             context = runner.gr_context = Context()
                         if left_behind or getrefcount(runner) != references:
@@ -606,7 +627,7 @@ class Scheduler:
                 if left_behind or getrefcount(runner) != references:
                     break
             # What the frame of an idle runner holds would live on with it.
-            port = inbox = message = handlers = value = failure = None
+            port = job = inbox = message = handlers = value = failure = None
             runner.at = runner.aemp_port = None
             if (runq or self._deaths) and not self.pumped:
                 self.ask()
@@ -615,6 +636,12 @@ class Scheduler:
             if left_behind or getrefcount(runner) != references:
                 return
             self._park(runner, self.hub)
+
+    def _recover(self) -> None:
+        """Queue again what an interrupt took out of the run queue; looks at all ports."""
+        queued = set(map(id, self.runq))
+        self.runq.extend(port for port in list(self.ports.values()) if port.state == QUEUED and id(port) not in queued)
+        self.runq.extendleft([A_JOB] * (len(self.jobs) - self.runq.count(A_JOB)))
 
     def _park(self, runner: Runner, target: greenlet) -> bool:
         """Switch away from an idle runner until somebody takes it from the pool; return whether an exception struck."""

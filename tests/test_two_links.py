@@ -70,7 +70,7 @@ class InlineScheduler(Scheduler):
         while self.runq:
             entry = self.runq.popleft()
             if entry.state == JOB:
-                job: Job = entry
+                job: Job = self.jobs.popleft()
                 job.run()
                 continue
             entry.state = 0
