@@ -737,10 +737,9 @@ class Scheduler:
             # and whoever sends from here on queues the port.
             if port.dying is None and not (port.inbox and len(port.inbox) > scanned):
                 runq = self.runq
-                if runq and self.credit > 0 and runq[0].state == QUEUED and runq[0].waiter is not None:
+                if runq and self.credit > 0 and (due := runq[0]).state == QUEUED and due.waiter is not None:
                     # Greenlet to greenlet, without a runner in between: the hot path of
                     # two actors that talk to each other.
-                    due = runq[0]
                     del runq[0]
                     if due is not port:
                         try:
@@ -750,6 +749,7 @@ class Scheduler:
                                 self.runq += (due,)
                             raise
                 else:
+                    due = None  # which this frame would keep alive
                     self._give_way()
         except BaseException as error:
             # A foreign Timeout, which came before us to a port that was killed: it leaves
