@@ -27,8 +27,8 @@ Importing this patches nothing and starts nothing.
 """
 
 import atexit
+import typing as _typing
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from aemp_gevent._version import __version__
 from aemp_gevent.attachment import Attachment
@@ -37,49 +37,19 @@ from aemp_gevent.context import SELF, psub
 from aemp_gevent.directory import DirectoryEntry, DirectoryMonitor
 from aemp_gevent.errors import (
     AempError,
-    AlreadyInitialisedError,
-    AuthenticationError,
-    CallCycle,
     CallTimeout,
-    CertificateError,
-    DeadPortError,
     DirectoryTimeout,
-    DirectoryUnavailable,
-    EndlessWaitError,
-    FramingError,
-    GreetingError,
-    InvalidEntryError,
-    InvalidNoderefError,
     InvalidPortError,
     InvalidSettingError,
-    LinkBusy,
-    ListenError,
-    LocalProtocolError,
+    LinkBusyError,
     MessageTooLargeError,
-    NodePortError,
-    NodeShutDownError,
-    NoMasterError,
-    NoPortContextError,
-    NoSecretError,
-    NotLocalError,
     PortDied,
-    PortExistsError,
     PortKilled,
-    ProfileError,
-    ProtocolError,
-    ReceiverBusyError,
     ReceiveTimeout,
-    RefusedError,
     RemoteError,
-    RemoteProtocolError,
-    ResolveError,
-    SpawnRefusedError,
-    TlsError,
     UnencodableMessageError,
-    UnknownSettingError,
-    UsageError,
-    WrongThread,
 )
+from aemp_gevent.errors import find_former as _find_former
 from aemp_gevent.matching import any_
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.node import Node, NodeGuard
@@ -89,19 +59,20 @@ from aemp_gevent.serving import time_left
 from aemp_gevent.spawning import spawnable
 from aemp_gevent.timers import Timer
 
-if _TYPE_CHECKING:
+_LAZY = {"NodeDown": "events", "NodeUp": "events", "PeerRule": "rules", "Settings": "settings"}
+"""Classes that hardly any program names when it starts, with their modules: dataclasses take long to import."""
+
+if _typing.TYPE_CHECKING:
     from aemp_gevent.events import NodeDown, NodeUp
     from aemp_gevent.rules import PeerRule
     from aemp_gevent.settings import Settings
+else:  # not for type checkers, which would take any name for one of ours
 
-
-def __getattr__(name: str) -> object:
-    # Classes that hardly any program names when it starts: dataclasses take long to import.
-    module = {"NodeDown": "events", "NodeUp": "events", "PeerRule": "rules", "Settings": "settings"}.get(name)
-    if module is None:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    value = globals()[name] = getattr(_import_module(f"{__name__}.{module}"), name)
-    return value
+    def __getattr__(name):
+        if name in _LAZY:
+            value = globals()[name] = getattr(_import_module(f"{__name__}.{_LAZY[name]}"), name)
+            return value
+        return _find_former(__name__, name)
 
 
 def __dir__() -> list[str]:
@@ -165,59 +136,28 @@ __all__ = [
     "NODE",
     "SELF",
     "AempError",
-    "AlreadyInitialisedError",
     "Attachment",
-    "AuthenticationError",
-    "CallCycle",
     "CallTimeout",
-    "CertificateError",
-    "DeadPortError",
     "DirectoryEntry",
     "DirectoryMonitor",
     "DirectoryTimeout",
-    "DirectoryUnavailable",
-    "EndlessWaitError",
-    "FramingError",
-    "GreetingError",
-    "InvalidEntryError",
-    "InvalidNoderefError",
     "InvalidPortError",
     "InvalidSettingError",
-    "LinkBusy",
-    "ListenError",
-    "LocalProtocolError",
+    "LinkBusyError",
     "MessageTooLargeError",
     "Monitor",
-    "NoMasterError",
-    "NoPortContextError",
-    "NoSecretError",
     "Node",
     "NodeDown",
     "NodeGuard",
-    "NodePortError",
-    "NodeShutDownError",
     "NodeUp",
-    "NotLocalError",
     "PeerRule",
     "PortDied",
-    "PortExistsError",
     "PortKilled",
-    "ProfileError",
-    "ProtocolError",
     "ReceiveTimeout",
-    "ReceiverBusyError",
-    "RefusedError",
     "RemoteError",
-    "RemoteProtocolError",
-    "ResolveError",
     "Settings",
-    "SpawnRefusedError",
     "Timer",
-    "TlsError",
     "UnencodableMessageError",
-    "UnknownSettingError",
-    "UsageError",
-    "WrongThread",
     "__version__",
     "actor",
     "after",

@@ -27,7 +27,7 @@ from greenlet import getcurrent
 from aemp_gevent import calls
 from aemp_gevent.callbacks import DONE
 from aemp_gevent.context import current_port
-from aemp_gevent.errors import CallCycle, CallTimeout, PortDied, ReceiveTimeout, RemoteError
+from aemp_gevent.errors import CallCycleError, CallTimeout, PortDied, ReceiveTimeout, RemoteError
 from aemp_gevent.matching import Message, tag_of
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.port import RUNNING, Port, Reason, ReplyPort
@@ -148,7 +148,7 @@ def _failure(port: str, reason: Reason, died: list[Reason]) -> Exception:
     if died:
         return PortDied(port, died[0])
     if tag_of(reason) == CYCLE:
-        return CallCycle(map(str, reason[1:]))
+        return CallCycleError(map(str, reason[1:]))
     if tag_of(reason) == FAILED:
         return RemoteError(port, *map(str, reason[1:3] or ("an error that could not travel",)))
     # A handler of AnyEvent::MP's kind refused with kil(reply, …).

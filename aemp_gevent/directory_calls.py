@@ -17,7 +17,7 @@ from aemp_gevent.context import SELF, current_port, require_port
 from aemp_gevent.copying import copy_as_sent
 from aemp_gevent.directory import Directory, DirectoryEntry, DirectoryMonitor, FamilyCallback, Watching
 from aemp_gevent.engine import NODES, Query
-from aemp_gevent.errors import DirectoryTimeout, DirectoryUnavailable
+from aemp_gevent.errors import DirectoryTimeout, DirectoryUnavailableError
 from aemp_gevent.groups import GroupCallback, Groups
 from aemp_gevent.local import LocalNode
 from aemp_gevent.merged import Change
@@ -126,7 +126,7 @@ class DirectoryNode(LocalNode):
             timeout: Seconds to wait; None waits for ever. Not given: the setting ``monitor_timeout``.
 
         Raises:
-            DirectoryUnavailable: No answer in time; or the node was shut down.
+            DirectoryUnavailableError: No answer in time; or the node was shut down.
             InvalidEntryError: It is no family.
             NoPortContextError: On the hub, which must never wait: use ``cb``.
             PortKilled: The port that waits here was killed.
@@ -184,7 +184,7 @@ class DirectoryNode(LocalNode):
         """Return the IDs of the nodes that are in the directory; slaves are not. Switches. For the ``aemp`` command.
 
         Raises:
-            DirectoryUnavailable: No answer in time.
+            DirectoryUnavailableError: No answer in time.
         """
         found: list[str] = self._wait_for("keys", NODES, timeout)
         return found
@@ -201,7 +201,7 @@ class DirectoryNode(LocalNode):
         if answer and answer[0] is not _OVER:
             return answer[0]
         why = "because this node was shut down" if self._directory.is_over else f"within {seconds} s"
-        raise DirectoryUnavailable(call, why)
+        raise DirectoryUnavailableError(call, why)
 
     @property
     def _directory_seconds(self) -> float:
@@ -253,7 +253,7 @@ class DirectoryNode(LocalNode):
 
         Raises:
             DirectoryTimeout: It was not so in time.
-            DirectoryUnavailable: The node was shut down.
+            DirectoryUnavailableError: The node was shut down.
             InvalidEntryError, NoPortContextError, PortKilled: As in :meth:`db_family`.
         """
         self._scheduler.check_thread("db_wait()")
@@ -281,7 +281,7 @@ class DirectoryNode(LocalNode):
                     raise DirectoryTimeout(family, seconds, None if copy is None else len(copy))
         finally:
             waiting.cancel()
-        raise DirectoryUnavailable("db_wait()", "because this node was shut down")
+        raise DirectoryUnavailableError("db_wait()", "because this node was shut down")
 
     # --- groups ---
 
@@ -322,7 +322,7 @@ class DirectoryNode(LocalNode):
 
         Raises:
             DirectoryTimeout: The group did not become known in time; nothing was sent.
-            DirectoryUnavailable: The node was shut down; nothing was sent.
+            DirectoryUnavailableError: The node was shut down; nothing was sent.
             UnencodableMessageError, MessageTooLargeError: The message cannot travel, and a port of the group is on
                 another node; nothing was sent.
             InvalidEntryError, NoPortContextError, PortKilled: As in :meth:`db_wait`.

@@ -7,13 +7,17 @@ and the rest report what the world did. Classes build their own text from facts,
 so that every place that raises one says the same thing. Exceptions never log;
 whoever handles one does, once.
 
+The package's top level exports the twelve that programs catch most; the others are imported from
+here. Names end in ``Error``, but for what has a word of Erlang's: a timeout, and a port that was killed or died.
+
 Nothing here imports anything of ours but how to quote. Read :mod:`aemp_gevent.ids` next.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gevent.exceptions import LoopExit
 from greenlet import GreenletExit
@@ -187,7 +191,7 @@ class EndlessWaitError(UsageError, LoopExit):
         )
 
 
-class WrongThread(UsageError):
+class WrongThreadError(UsageError):
     """The call was made in another native thread than the one the node belongs to."""
 
     def __init__(self, call: str, *, is_patched: bool = False) -> None:
@@ -268,7 +272,7 @@ class InvalidEntryError(UsageError, ValueError):
         self.name = name
 
 
-class CallCycle(UsageError):
+class CallCycleError(UsageError):
     """Ports wait for each other's answers in a circle: none would ever come. One of them has to ``snd`` instead."""
 
     def __init__(self, ports: Iterable[str]) -> None:
@@ -337,7 +341,7 @@ class ReceiveTimeout(AempError, TimeoutError):
         self.timeout = timeout
 
 
-class LinkBusy(AempError):
+class LinkBusyError(AempError):
     """``snd_nowait`` sent nothing: too much waits to be sent to that node already. ``snd`` would have waited."""
 
     def __init__(self, node: str, unsent: int, high_water: int) -> None:
@@ -350,7 +354,7 @@ class LinkBusy(AempError):
         self.high_water = high_water
 
 
-class DirectoryUnavailable(AempError, TimeoutError):
+class DirectoryUnavailableError(AempError, TimeoutError):
     """The directory gave no answer: no seed of this node can be reached, or not in time."""
 
     def __init__(self, call: str, why: str) -> None:
@@ -451,3 +455,34 @@ class TlsError(RemoteProtocolError):
 
 class FramingError(RemoteProtocolError):
     """The peer sent bytes that are no packets, or one that is too large."""
+
+
+# --- names of earlier versions ------------------------------------------------
+
+_FORMER_NAMES = {
+    "CallCycle": "CallCycleError",
+    "DirectoryUnavailable": "DirectoryUnavailableError",
+    "LinkBusy": "LinkBusyError",
+    "WrongThread": "WrongThreadError",
+}
+
+
+def find_former(module: str, name: str) -> type[BaseException]:
+    """Return an exception by a name, or from a module, of version 0.1, and warn; for a module's ``__getattr__``.
+
+    Raises:
+        AttributeError: There was none of this name.
+    """
+    new = _FORMER_NAMES.get(name, name)
+    found = globals().get(new)
+    if not (isinstance(found, type) and issubclass(found, BaseException)):
+        raise AttributeError(f"module {quoted(module)} has no attribute {quoted(name)}")  # noqa: TRY004
+    text = f"{module}.{name} is deprecated: use {__name__}.{new}"
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
+    return found
+
+
+if not TYPE_CHECKING:  # type checkers would take any name for one of ours
+
+    def __getattr__(name):
+        return find_former(__name__, name)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from gevent.event import Event
 
-from aemp_gevent.errors import LinkBusy
+from aemp_gevent.errors import LinkBusyError
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
 from aemp_gevent.threads import ThreadLocal, allocate_lock
@@ -151,11 +151,11 @@ class Handover:
         """Refuse to send where :meth:`pause` would block.
 
         Raises:
-            LinkBusy: Too much is unsent.
+            LinkBusyError: Too much is unsent.
         """
         unsent = self._unsent(self._sender(), node)
         if unsent > self._high_water:
-            raise LinkBusy(node, unsent, self._high_water)
+            raise LinkBusyError(node, unsent, self._high_water)
 
     def _sender(self) -> _Sender:
         sender: _Sender | None = getattr(self._threads, "sender", None)

@@ -270,7 +270,7 @@ class LocalNode:
 
         Raises:
             InvalidPortError, NotLocalError, NodePortError, DeadPortError: It is none.
-            WrongThread: One of them makes it.
+            WrongThreadError: One of them makes it.
         """
         self._scheduler.check_thread(call)
         found = self.find(port)
@@ -436,13 +436,13 @@ class LocalNode:
         target.mailbox.append(msg)
 
     def snd_nowait(self, port: object, *msg: Any) -> None:
-        """Send a message like :meth:`snd`, but never pause: raise ``LinkBusy`` instead, having sent nothing.
+        """Send a message like :meth:`snd`, but never pause: raise ``LinkBusyError`` instead, having sent nothing.
 
         For code that must not wait, and can do without the message or send it later. To a
         port of this node it is the same as :meth:`snd`. Any native thread may call it.
 
         Raises:
-            LinkBusy: More bytes wait to be sent to that node than ``high_water_bytes``.
+            LinkBusyError: More bytes wait to be sent to that node than ``high_water_bytes``.
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._check_open("snd_nowait()")
@@ -761,7 +761,7 @@ class LocalNode:
             CallTimeout: No answer came in time.
             PortDied: The port died, does not exist, or messages to it were lost; at once.
             RemoteError: The code that served the call raised, or the port has no handler for the tag.
-            CallCycle: The port waits, itself or by way of others, for an answer of the port in
+            CallCycleError: The port waits, itself or by way of others, for an answer of the port in
                 whose context this runs.
             PortKilled: The port in whose context this runs was killed.
             NoPortContextError: On the hub, which must never wait: see :meth:`call_async`.

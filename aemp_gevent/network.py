@@ -294,7 +294,7 @@ class Network:
             pausing: Whether to block while too much is unsent, or else to send nothing and raise.
 
         Raises:
-            LinkBusy, UnencodableMessageError, MessageTooLargeError: Nothing was sent.
+            LinkBusyError, UnencodableMessageError, MessageTooLargeError: Nothing was sent.
         """
         if not pausing:
             self.handover.check_room(node)

@@ -631,7 +631,7 @@ class Node(DirectoryNode):
             Whether all answered in time; True if there was nobody to ask.
 
         Raises:
-            WrongThread: Another native thread than the node's called this.
+            WrongThreadError: Another native thread than the node's called this.
             NoPortContextError: On the hub, which must never wait.
         """
         self._check_may_wait("flush()")

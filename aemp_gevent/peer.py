@@ -23,7 +23,7 @@ from greenlet import getcurrent
 
 from aemp_gevent import ids
 from aemp_gevent.complaints import Complaints
-from aemp_gevent.errors import LinkBusy, MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.errors import LinkBusyError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.flow import Handover, Room
 from aemp_gevent.heartbeat import Pulse
 from aemp_gevent.ids import Endpoint
@@ -351,10 +351,10 @@ class Peer:
         """Refuse to send where :meth:`pause` would wait.
 
         Raises:
-            LinkBusy: Too much is unsent.
+            LinkBusyError: Too much is unsent.
         """
         if self.unsent > self.high_water:
-            raise LinkBusy(self.node, self.unsent, self.high_water)
+            raise LinkBusyError(self.node, self.unsent, self.high_water)
 
     def pause(self, size: int) -> None:
         """Make the sending greenlet wait while too much is unsent; the only call here that switches.

@@ -69,7 +69,7 @@ class Sender(Protocol):
         """Send or queue a message to a port; may pause the greenlet that sends."""
 
     def check_room(self) -> None:
-        """Raise ``LinkBusy`` where ``post`` would pause."""
+        """Raise ``LinkBusyError`` where ``post`` would pause."""
 
     def send(self, packet: list[Any]) -> None:
         """Send or queue a packet, and see that there is a link; never switches."""
@@ -163,7 +163,7 @@ class RemotePort(Watch):
         """Send a message without ever pausing.
 
         Raises:
-            LinkBusy: Too much is unsent; nothing was sent.
+            LinkBusyError: Too much is unsent; nothing was sent.
         """
         if self.mailbox is not self:
             self.mailbox.append(message)  # nothing gets there

@@ -60,7 +60,7 @@ thread may stop for any time, and then:
 So nobody but the thread of the hub pops, throws, ends ports, or stores another state than
 *queued*, and ``kil`` only notes the reason and stores the mailbox where messages vanish;
 the rest is handed to the hub. Everything else that other threads call raises
-:class:`~aemp_gevent.errors.WrongThread`.
+:class:`~aemp_gevent.errors.WrongThreadError`.
 
 This module is not about matching messages (:mod:`aemp_gevent.receive`) nor about who
 is told of deaths (:mod:`aemp_gevent.monitors`). Prior art: Erlang's run queues and
@@ -89,7 +89,7 @@ from greenlet import getcurrent, greenlet
 from aemp_gevent import forking
 from aemp_gevent.callbacks import wrong_call
 from aemp_gevent.complaints import Complaints, Failures
-from aemp_gevent.errors import EndlessWaitError, PortKilled, WrongThread
+from aemp_gevent.errors import EndlessWaitError, PortKilled, WrongThreadError
 from aemp_gevent.handlers import is_done
 from aemp_gevent.hubcalls import hub_call
 from aemp_gevent.logs import Brief, Log
@@ -302,10 +302,10 @@ class Scheduler:
         """Refuse a call that is made in another native thread.
 
         Raises:
-            WrongThread: It is; the text names ``call``.
+            WrongThreadError: It is; the text names ``call``.
         """
         if get_ident() != self.thread and self.thread:
-            raise WrongThread(call, is_patched=monkey.is_module_patched("threading"))
+            raise WrongThreadError(call, is_patched=monkey.is_module_patched("threading"))
 
     def call_on_hub(self, call: Callable[..., object], *args: Any) -> None:
         """Have ``call(*args)`` made on the hub soon, whichever native thread this is; each thread's calls in order."""

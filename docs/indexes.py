@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 import aemp_gevent
+import aemp_gevent.errors
 
 DOCS = Path(__file__).parent
 README = DOCS.parent / "README.md"
@@ -86,22 +87,30 @@ PAGES = {
 
 def sentence(name: str) -> str:
     """Return the first sentence of what is documented of a public name, as Markdown."""
-    text = VALUES.get(name) or (inspect.getdoc(getattr(aemp_gevent, name)) or "").splitlines()[0]
+    thing = getattr(aemp_gevent if name in aemp_gevent.__all__ else aemp_gevent.errors, name)
+    text = VALUES.get(name) or (inspect.getdoc(thing) or "").splitlines()[0]
     text = re.sub(r":\w+:`([^`]+)`", r"`\1`", text).replace("``", "`")
     return re.sub(r"\. .*", ".", text).replace("|", "\\|")
 
 
-def errors() -> list[str]:
-    """Return the names of the public exceptions."""
-    found = [(name, getattr(aemp_gevent, name)) for name in aemp_gevent.__all__]
-    return [name for name, thing in found if inspect.isclass(thing) and issubclass(thing, BaseException)]
+def errors() -> tuple[list[str], list[str]]:
+    """Return the names of the exceptions at the top level, and of those that are only in ``aemp_gevent.errors``."""
+    every = sorted(
+        name
+        for name, thing in vars(aemp_gevent.errors).items()
+        if inspect.isclass(thing) and issubclass(thing, BaseException) and thing.__module__ == "aemp_gevent.errors"
+    )
+    top = [name for name in every if name in aemp_gevent.__all__]
+    return top, [name for name in every if name not in top]
 
 
 def api_tables() -> str:
     """Return the tables of the public names."""
     lines: list[str] = []
     groups = {title: names.split() for title, names in NAMES.items()}
-    for title, names in {**groups, "Errors": errors()}.items():
+    top, others = errors()
+    groups |= {"Errors that programs catch": top, "Errors that are in `aemp_gevent.errors` only": others}
+    for title, names in groups.items():
         lines += [f"**{title}**", "", "| name | |", "| --- | --- |"]
         lines += [f"| `{name}` | {sentence(name)} |" for name in names]
         lines.append("")

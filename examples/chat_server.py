@@ -19,7 +19,8 @@ import sys
 
 import gevent
 
-from aemp_gevent import NODE, ListenError, PortKilled, attach, initialise_node, kil, mon, receive, reg, shutdown, snd
+from aemp_gevent import NODE, PortKilled, attach, initialise_node, kil, mon, receive, reg, shutdown, snd
+from aemp_gevent.errors import ListenError
 
 DEMO_SECRET = "known-to-everybody"
 

@@ -20,7 +20,6 @@ import gevent
 from aemp_gevent import (
     NODE,
     SELF,
-    ListenError,
     PortKilled,
     attach,
     initialise_node,
@@ -32,6 +31,7 @@ from aemp_gevent import (
     snd,
     spawnable,
 )
+from aemp_gevent.errors import ListenError
 
 DEMO_SECRET = "known-to-everybody"
 

@@ -24,7 +24,8 @@ import gevent.pool
 
 import aemp_gevent.directory_server
 import aemp_gevent.seeds
-from aemp_gevent import Node, ResolveError, ids
+from aemp_gevent import Node, ids
+from aemp_gevent.errors import ResolveError
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.testing import MemoryNetwork
 

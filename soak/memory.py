@@ -31,7 +31,8 @@ import gevent.pool
 
 import aemp_gevent.connections
 import aemp_gevent.peer
-from aemp_gevent import Node, NoMasterError, ids
+from aemp_gevent import Node, ids
+from aemp_gevent.errors import NoMasterError
 from aemp_gevent.testing import MemoryNetwork
 from soak.checker import Event, Fired, LinkUp, Monitored, Received, Sent, Violation, check
 from soak.leftovers import live_greenlets

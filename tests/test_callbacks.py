@@ -115,7 +115,7 @@ STRICTLY = [name for name in TAKERS if name not in {"after", "mon", "rcv, predic
 
 @pytest.mark.parametrize("take", [TAKERS[name] for name in STRICTLY], ids=STRICTLY)
 def test_what_cannot_be_called_is_refused_when_it_is_given(node, take):
-    with attach(), pytest.raises((TypeError, aemp_gevent.SpawnRefusedError)):
+    with attach(), pytest.raises((TypeError, aemp_gevent.errors.SpawnRefusedError)):
         take(node, 5)
 
 

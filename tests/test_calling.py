@@ -14,7 +14,7 @@ import zope.event
 
 from aemp_gevent.context import SELF
 from aemp_gevent.errors import (
-    CallCycle,
+    CallCycleError,
     CallTimeout,
     InvalidPortError,
     NoPortContextError,
@@ -22,7 +22,7 @@ from aemp_gevent.errors import (
     PortKilled,
     RemoteError,
     UnencodableMessageError,
-    WrongThread,
+    WrongThreadError,
 )
 from aemp_gevent.node import Node
 from aemp_gevent.receive import receive
@@ -275,7 +275,7 @@ def test_other_native_threads_are_told(make_node):
     node = make_node()
     port = shouter(node)
     for how in (node.call, node.call_async, node.serve):
-        with pytest.raises(WrongThread, match=rf"{how.__name__}\(\) works only in the native thread"):
+        with pytest.raises(WrongThreadError, match=rf"{how.__name__}\(\) works only in the native thread"):
             gevent.get_hub().threadpool.apply(how, (port, "shout", "x"))
 
 
@@ -429,23 +429,23 @@ def test_a_circle_of_calls_is_noticed_and_named(make_node, length, named):
     names = [f"{nodes[each % len(nodes)].NODE()}#p{each}" for each in range(length)] if named else ports
     assert nodes[0].call(ports[0], "go", *names[1:], timeout=WAIT) == "the end"
     started = time.monotonic()
-    with pytest.raises(RemoteError, match="CallCycle: these ports wait for each other's answers") as raised:
+    with pytest.raises(RemoteError, match="CallCycleError: these ports wait for each other's answers") as raised:
         nodes[0].call(ports[0], "go", *names[1:], names[0], timeout=WAIT)
     assert time.monotonic() - started < WAIT / 2
-    line = next(line for line in raised.value.error.splitlines() if "CallCycle" in line)
+    line = next(line for line in raised.value.error.splitlines() if "CallCycleError" in line)
     assert all(port in line or name in line for port, name in zip(ports, names, strict=True))
     assert nodes[0].call(ports[0], "go", *names[1:], timeout=WAIT) == "the end"  # nobody is stuck
 
 
 def test_a_circle_by_way_of_handlers_of_the_old_kind_is_noticed_when_it_has_two(caller, server):
     first, second = caller.port(), server.port()
-    caught: list[CallCycle] = []
+    caught: list[CallCycleError] = []
 
     @server.rcv(second, "ask back")
     def ask_back(reply: str) -> None:
         try:
             server.call(first, "x")
-        except CallCycle as error:
+        except CallCycleError as error:
             caught.append(error)
             server.snd(reply, "noticed")
 
@@ -466,7 +466,7 @@ def test_two_that_call_each_other_at_once_are_not_stuck(nodes):
     def start(node: Node, other: str) -> None:
         try:
             ended.append(node.call(other, "answer", timeout=WAIT))
-        except CallCycle as error:
+        except CallCycleError as error:
             ended.append(set(error.ports))
 
     for node, port, other in zip(nodes, ports, reversed(ports), strict=True):

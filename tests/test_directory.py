@@ -14,7 +14,7 @@ from aemp_gevent import SELF
 from aemp_gevent.context import port_context
 from aemp_gevent.errors import (
     DirectoryTimeout,
-    DirectoryUnavailable,
+    DirectoryUnavailableError,
     InvalidEntryError,
     InvalidPortError,
     NodeShutDownError,
@@ -525,7 +525,7 @@ def test_shutdown_ends_what_waits_and_whatever_comes_later(directory_nodes: Make
     node.shutdown()
     waiters.append(gevent.spawn(node.db_keys, "family"))
     for waiter in waiters:
-        with pytest.raises(DirectoryUnavailable, match="shut down"):
+        with pytest.raises(DirectoryUnavailableError, match="shut down"):
             waiter.get(timeout=WAIT)
     with pytest.raises(NodeShutDownError):
         node.db_set("family", "key")

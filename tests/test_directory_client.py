@@ -11,7 +11,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from aemp_gevent.errors import DirectoryUnavailable
+from aemp_gevent.errors import DirectoryUnavailableError
 from aemp_gevent.node import Node
 from aemp_gevent.testing import MemoryNetwork
 from tests.directories import QUICK
@@ -129,7 +129,7 @@ def test_reading_fails_in_time_when_no_seed_can_be_reached_and_works_once_one_is
 ) -> None:
     listener.sock.close()
     node = make_node("127.0.0.1:0", listener.id, monitor_timeout=0.3)
-    with pytest.raises(DirectoryUnavailable, match=r"db_keys\(\): the directory did not answer within 0.3 s"):
+    with pytest.raises(DirectoryUnavailableError, match=r"db_keys\(\): the directory did not answer within 0.3 s"):
         node.db_keys("f")
     assert role(node) == "alone"
 
@@ -302,7 +302,7 @@ def test_all_see_the_same_and_the_right_once_what_broke_has_healed(seed: int) ->
         def differing() -> list[Any]:
             found = []
             for member in members:
-                with contextlib.suppress(DirectoryUnavailable):
+                with contextlib.suppress(DirectoryUnavailableError):
                     seen = {family: member.node.db_family(family, timeout=0.5) for family in "fg"}
                     if seen == expected and member.changes.last == expected["f"]:
                         continue

@@ -55,13 +55,17 @@ OURS = [
         pytest.param(errors.NoSecretError(), "AEMP_SECRET", id="NoSecretError"),
         pytest.param(errors.MessageTooLargeError(9, 8), "raise the limit on both nodes", id="MessageTooLargeError"),
         pytest.param(errors.ListenError("a:1", "in use"), "'binds' can name another", id="ListenError"),
-        pytest.param(errors.WrongThread("port()"), "use snd() or kil()", id="WrongThread"),
-        pytest.param(errors.WrongThread("port()"), "or patch: after monkey.patch_all()", id="WrongThread-unpatched"),
+        pytest.param(errors.WrongThreadError("port()"), "use snd() or kil()", id="WrongThread"),
         pytest.param(
-            errors.WrongThread("port()", is_patched=True), "started before monkey.patch_all()", id="WrongThread-patched"
+            errors.WrongThreadError("port()"), "or patch: after monkey.patch_all()", id="WrongThread-unpatched"
         ),
-        pytest.param(errors.LinkBusy("b", 9, 8), "try again later", id="LinkBusy"),
-        pytest.param(errors.CallCycle(["a#1", "b#2"]), "use call_async() or snd()", id="CallCycle"),
+        pytest.param(
+            errors.WrongThreadError("port()", is_patched=True),
+            "started before monkey.patch_all()",
+            id="WrongThread-patched",
+        ),
+        pytest.param(errors.LinkBusyError("b", 9, 8), "try again later", id="LinkBusyError"),
+        pytest.param(errors.CallCycleError(["a#1", "b#2"]), "use call_async() or snd()", id="CallCycleError"),
         pytest.param(errors.CallTimeout("a#p", "x", 2), "it may still do what it was asked", id="CallTimeout"),
     ],
 )
@@ -82,10 +86,10 @@ def test_the_text_says_what_to_do(error, remedy):
         pytest.param(errors.ReceiveTimeout(1.5), "1.5 s", id="ReceiveTimeout"),
         pytest.param(errors.ResolveError("host", "no such host"), "'host': no such host", id="ResolveError"),
         pytest.param(errors.ListenError("a:1", "in use"), "a:1", id="ListenError"),
-        pytest.param(errors.WrongThread("port()"), "port()", id="WrongThread"),
-        pytest.param(errors.LinkBusy("b", 9, 8), "b has 9 unsent bytes", id="LinkBusy"),
+        pytest.param(errors.WrongThreadError("port()"), "port()", id="WrongThread"),
+        pytest.param(errors.LinkBusyError("b", 9, 8), "b has 9 unsent bytes", id="LinkBusyError"),
         pytest.param(errors.UnknownSettingError("zzz", ["secret"]), "'zzz'", id="UnknownSettingError"),
-        pytest.param(errors.CallCycle(["a#1", "b#2"]), "a#1 -> b#2 -> a#1", id="CallCycle"),
+        pytest.param(errors.CallCycleError(["a#1", "b#2"]), "a#1 -> b#2 -> a#1", id="CallCycleError"),
         pytest.param(errors.CallTimeout("a#p", "x", 2), "a#p did not answer 'x' within 2 s", id="CallTimeout"),
         pytest.param(errors.PortDied("a#p", ("why",)), "port a#p died: ('why',)", id="PortDied"),
         pytest.param(errors.PortDied("a#p", ()), "port a#p died normally", id="PortDied-normally"),
@@ -147,12 +151,12 @@ def test_errors_keep_their_facts_for_programs():
     assert errors.ReceiveTimeout(2).timeout == 2
     assert errors.ResolveError("x", "why").component == "x"
     assert errors.ListenError("x", "why").endpoint == "x"
-    assert errors.WrongThread("x()").call == "x()"
-    busy = errors.LinkBusy("b", 9, 8)
+    assert errors.WrongThreadError("x()").call == "x()"
+    busy = errors.LinkBusyError("b", 9, 8)
     assert (busy.node, busy.unsent, busy.high_water) == ("b", 9, 8)
     died = errors.PortDied("a#p", ("why", 1))
     assert (died.port, died.reason) == ("a#p", ("why", 1))
-    assert errors.CallCycle(["a", "b"]).ports == ("a", "b")
+    assert errors.CallCycleError(["a", "b"]).ports == ("a", "b")
     late = errors.CallTimeout("a#p", "x", 2)
     assert (late.port, late.tag, late.timeout) == ("a#p", "x", 2)
     remote = errors.RemoteError("a#p", "E: x", "trace")

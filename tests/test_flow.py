@@ -7,7 +7,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from aemp_gevent import LinkBusy, MessageTooLargeError, UnencodableMessageError
+from aemp_gevent import LinkBusyError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.errors import AempError, InvalidPortError, UsageError
 from aemp_gevent.flow import Room
 from tests.helpers import on_hub, turns, wait_until
@@ -231,7 +231,7 @@ def test_what_waits_for_a_link_counts_and_pauses(make_node):
         paused = gevent.spawn(node.snd, port, "x" * 20_000)
         turns(3)
         assert not paused.dead
-        with pytest.raises(LinkBusy):
+        with pytest.raises(LinkBusyError):
             node.snd_nowait(port, "x")
         with listener.accept() as peer:
             peer.shake()
@@ -250,7 +250,7 @@ def test_snd_nowait_sends_nothing_over_a_busy_link_and_says_so(make_node):
     with Stalled(make_node) as stalled:
         paused = stalled.stall()
         before = stalled.link_to.unsent
-        with pytest.raises(LinkBusy) as caught:
+        with pytest.raises(LinkBusyError) as caught:
             stalled.node.snd_nowait(stalled.port, "refused")
         assert stalled.link_to.unsent <= before
         assert caught.value.node == stalled.peer.name
@@ -326,10 +326,10 @@ def test_the_hub_may_use_both_and_is_never_paused(make_node):
     with Stalled(make_node) as stalled:
         stalled.stall()
         on_hub(lambda: stalled.node.snd(stalled.port, "from the hub"))
-        with pytest.raises(LinkBusy):
+        with pytest.raises(LinkBusyError):
             stalled.node.snd_nowait(stalled.port, "x")
 
 
 def test_a_busy_link_is_what_the_world_did():
-    assert issubclass(LinkBusy, AempError)
-    assert not issubclass(LinkBusy, UsageError)
+    assert issubclass(LinkBusyError, AempError)
+    assert not issubclass(LinkBusyError, UsageError)

@@ -15,7 +15,7 @@ import pytest
 
 import aemp_gevent.folders
 import aemp_gevent.seeds
-from aemp_gevent import ListenError
+from aemp_gevent.errors import ListenError
 from aemp_gevent.folders import MAX_PATH_BYTES, new_socket_in, sockets_in
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.node import Node

@@ -79,7 +79,7 @@ def work():
     snd(ours, "from afar")
     try:
         port()
-    except WrongThread as error:
+    except WrongThreadError as error:
         inbox.append(str(error))
     done.set()
 threading.Thread(target=work).start()

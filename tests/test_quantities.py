@@ -20,7 +20,7 @@ import aemp_gevent
 from aemp_gevent.errors import (
     CallTimeout,
     DirectoryTimeout,
-    DirectoryUnavailable,
+    DirectoryUnavailableError,
     InvalidPortError,
     ReceiveTimeout,
     ResolveError,
@@ -150,7 +150,7 @@ def test_every_call_refuses_what_is_not_a_time_before_it_does_anything(make, val
             assert not node._network.peers
 
 
-NOTHING_CAME = (ReceiveTimeout, CallTimeout, DirectoryTimeout, DirectoryUnavailable, ResolveError, AssertionError)
+NOTHING_CAME = (ReceiveTimeout, CallTimeout, DirectoryTimeout, DirectoryUnavailableError, ResolveError, AssertionError)
 PAST = {name: value for name, (value, seconds) in GOOD.items() if seconds == 0}
 FUTURE = {name: value for name, (value, seconds) in GOOD.items() if seconds != 0}
 

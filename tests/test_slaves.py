@@ -11,7 +11,8 @@ from typing import Any
 import gevent
 import pytest
 
-from aemp_gevent import InvalidNoderefError, InvalidSettingError, Node, NoMasterError
+from aemp_gevent import InvalidSettingError, Node
+from aemp_gevent.errors import InvalidNoderefError, NoMasterError
 from aemp_gevent.testing import MemoryNetwork, NodeProcess
 from tests import node_functions
 from tests.helpers import wait_until

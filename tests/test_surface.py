@@ -38,14 +38,43 @@ def test_public_name_is_documented(name):
                 assert inspect.getdoc(getattr(thing, attribute)), f"{name}.{attribute}"
 
 
-def test_every_error_class_is_exported_and_documented():
-    ours = {
-        name: thing
-        for name, thing in vars(errors).items()
-        if inspect.isclass(thing) and issubclass(thing, BaseException) and thing.__module__ == errors.__name__
-    }
-    assert set(ours) <= set(PUBLIC)
-    assert all(thing.__doc__ for thing in ours.values())
+OURS = {
+    name: thing
+    for name, thing in vars(errors).items()
+    if inspect.isclass(thing) and issubclass(thing, BaseException) and thing.__module__ == errors.__name__
+}
+
+
+def test_every_error_class_is_documented_and_the_top_level_has_twelve():
+    assert all(thing.__doc__ for thing in OURS.values())
+    assert len(set(OURS) & set(PUBLIC)) == 12
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_exceptions_are_named_error_or_with_erlangs_words(name):
+    assert name.endswith(("Error", "Timeout", "Died", "Killed"))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "new"),
+    [
+        pytest.param(aemp_gevent, "TlsError", "TlsError", id="moved"),
+        pytest.param(aemp_gevent, "WrongThread", "WrongThreadError", id="moved-and-renamed"),
+        pytest.param(aemp_gevent, "LinkBusy", "LinkBusyError", id="renamed"),
+        pytest.param(errors, "CallCycle", "CallCycleError", id="renamed-there"),
+    ],
+)
+def test_name_of_an_earlier_version_warns_and_tells_the_new_one(module, name, new):
+    with pytest.warns(DeprecationWarning, match=rf"{module.__name__}.{name} .* aemp_gevent.errors.{new}$") as caught:
+        assert getattr(module, name) is getattr(errors, new)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("module", [aemp_gevent, errors])
+@pytest.mark.parametrize("name", ["snnd", "_restore_", "warnings_"])
+def test_what_there_is_not_is_an_attribute_error(module, name):
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}'"):
+        getattr(module, name)
 
 
 def test_module_functions_are_the_default_nodes_methods():

@@ -19,8 +19,8 @@ import pytest
 from gevent.event import Event
 from greenlet import getcurrent
 
-from aemp_gevent import LinkBusy, MessageTooLargeError, UnencodableMessageError, WrongThread, psub, receive
-from aemp_gevent.errors import InvalidPortError
+from aemp_gevent import LinkBusyError, MessageTooLargeError, UnencodableMessageError, psub, receive
+from aemp_gevent.errors import InvalidPortError, WrongThreadError
 from aemp_gevent.link import Link
 from aemp_gevent.local import LocalNode
 from aemp_gevent.remote import RemotePorts
@@ -137,7 +137,7 @@ def test_other_threads_are_told_that_a_call_is_not_theirs(make_node, call):
     port = node.port()
     named, prepare = REFUSED[call]
     function = prepare(node, port)
-    with pytest.raises(WrongThread, match=r"use snd\(\) or kil\(\)") as caught:
+    with pytest.raises(WrongThreadError, match=r"use snd\(\) or kil\(\)") as caught:
         in_thread(function)
     assert named in str(caught.value)
     assert node.find(port).state == 0, "the call had an effect all the same"
@@ -155,9 +155,9 @@ def test_another_thread_cannot_receive_for_an_attached_greenlet(make_node):
         getcurrent().aemp_port = port
         receive()
 
-    with pytest.raises(WrongThread, match=r"receive\(\)"):
+    with pytest.raises(WrongThreadError, match=r"receive\(\)"):
         in_thread(receive_over_there)
-    with pytest.raises(WrongThread, match=r"detach\(\)"):
+    with pytest.raises(WrongThreadError, match=r"detach\(\)"):
         in_thread(attachment.detach)
     attachment.detach()
 
@@ -165,7 +165,7 @@ def test_another_thread_cannot_receive_for_an_attached_greenlet(make_node):
 def test_a_node_without_ports_belongs_to_whoever_makes_the_first():
     node = LocalNode()
     in_thread(node.port)
-    with pytest.raises(WrongThread):
+    with pytest.raises(WrongThreadError):
         node.port()
 
 
@@ -202,7 +202,7 @@ def elsewhere():
     mp.snd(port, "from the pool")
     try:
         mp.port()
-    except mp.WrongThread:
+    except mp.WrongThreadError:
         mp.snd(port, "refused")
 
 gevent.get_hub().threadpool.apply(elsewhere)
@@ -279,7 +279,7 @@ def test_killing_a_dead_port_or_a_node_port_from_another_thread(node):
     port = node.port()
     node.kil(port)
     in_thread(node.kil, port, "again")
-    from aemp_gevent import NodePortError
+    from aemp_gevent.errors import NodePortError
 
     with pytest.raises(NodePortError):
         in_thread(node.kil, node.NODE())
@@ -581,7 +581,7 @@ def test_a_thread_that_must_not_block_is_told_that_the_link_is_busy(make_node):
         # More than the system's buffers may grow to.
         thread = Thread(lambda: stalled.node.snd(stalled.port, "x" * 30_000_000))
         wait_until(lambda: stalled.link_to.unsent > 1_000_000)
-        with pytest.raises(LinkBusy, match="high-water mark is 20000") as caught:
+        with pytest.raises(LinkBusyError, match="high-water mark is 20000") as caught:
             in_thread(stalled.node.snd_nowait, stalled.port, "x")
         assert caught.value.unsent > 1_000_000
         assert caught.value.node == stalled.peer.name

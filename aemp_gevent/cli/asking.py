@@ -272,12 +272,12 @@ class Walk:
 
 def known_nodes(node: Node, timeout: float) -> list[str]:
     """Return the nodes to begin a walk with: those linked to, and those in the directory. Switches."""
-    from aemp_gevent.errors import DirectoryUnavailable  # noqa: PLC0415
+    from aemp_gevent.errors import DirectoryUnavailableError  # noqa: PLC0415
 
     known = dict.fromkeys(node.up_nodes())
     try:
         known |= dict.fromkeys(node.known_nodes(timeout))
-    except DirectoryUnavailable as error:
+    except DirectoryUnavailableError as error:
         click.echo(f"aemp: the directory does not answer, so nodes may be missing: {error}", err=True)
     return [name for name in known if name != node.NODE() and not name.startswith(COMMAND_PREFIX)]
 

@@ -92,7 +92,7 @@ class Proxy:
         listen: Endpoint to listen on; port 0: any free one.
 
     Raises:
-        aemp_gevent.InvalidNoderefError: ``target`` or ``listen`` is no endpoint.
+        aemp_gevent.errors.InvalidNoderefError: ``target`` or ``listen`` is no endpoint.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Proxy:
         """Listen and accept.
 
         Raises:
-            aemp_gevent.ListenError: The endpoint cannot be bound.
+            aemp_gevent.errors.ListenError: The endpoint cannot be bound.
         """
         if self._socket is None:
             self._socket = _bind(self._listen)

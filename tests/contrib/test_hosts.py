@@ -16,8 +16,9 @@ import pytest
 
 import aemp_gevent.contrib.hosts
 import aemp_gevent.seeds
-from aemp_gevent import AlreadyInitialisedError, InvalidSettingError, Node, NoSecretError, PortDied, RemoteError
+from aemp_gevent import InvalidSettingError, Node, PortDied, RemoteError
 from aemp_gevent.contrib import join_host
+from aemp_gevent.errors import AlreadyInitialisedError, NoSecretError
 from aemp_gevent.tls_transport import TlsTransport
 from tests.authority import authority
 from tests.helpers import turns, wait_until

@@ -168,6 +168,7 @@ def prepared(tmp_path: Path) -> Path:
     (tmp_path / "config.json").write_text(json.dumps(BEGIN))
     (tmp_path / "config.json").chmod(0o600)
     (tmp_path / "secret.txt").write_text("from a file\n")
+    (tmp_path / "secret.txt").chmod(0o600)
     (tmp_path / ".perl-anyevent-mp").write_text(json.dumps(PERL))
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "__init__.py").write_text("")
