@@ -200,7 +200,10 @@ class DirectoryNode(LocalNode):
         answer = () if self._directory.is_over else calls.wait_for_answer(self, call, seconds, ask)
         if answer and answer[0] is not _OVER:
             return answer[0]
-        why = "because this node was shut down" if self._directory.is_over else f"within {seconds} s"
+        if self._directory.is_over:
+            why = "because this node was shut down"
+        else:
+            why = f"within {seconds} s; is one of the seeds up? node_is_up() and mon_nodes() tell"
         raise DirectoryUnavailableError(call, why)
 
     @property

@@ -190,6 +190,9 @@ class EndlessWaitError(UsageError, LoopExit):
             "was to send has ended"
         )
 
+    # That of LoopExit puts the name of the class and quotes around the text.
+    __str__ = Exception.__str__
+
 
 class WrongThreadError(UsageError):
     """The call was made in another native thread than the one the node belongs to."""
@@ -358,9 +361,7 @@ class DirectoryUnavailableError(AempError, TimeoutError):
     """The directory gave no answer: no seed of this node can be reached, or not in time."""
 
     def __init__(self, call: str, why: str) -> None:
-        super().__init__(
-            f"{call}: the directory did not answer {why}; is one of the seeds up? node_is_up() tells, and mon_nodes()"
-        )
+        super().__init__(f"{call}: the directory did not answer {why}")
         self.call = call
 
 

@@ -26,11 +26,12 @@ import re
 import string
 from collections.abc import Callable, Iterator
 from numbers import Number
+from types import FunctionType
 from typing import NamedTuple
 
 from aemp_gevent.errors import InvalidNoderefError, InvalidPortError
 from aemp_gevent.limits import MAX_NAME_BYTES, is_long
-from aemp_gevent.quoting import quoted
+from aemp_gevent.quoting import of_type, quoted
 
 DEFAULT_PORT = 4040
 """The port that an endpoint without one means, as in AnyEvent::MP."""
@@ -106,7 +107,7 @@ def split_port(port: object, max_name_bytes: int = MAX_NAME_BYTES) -> tuple[str,
     """
     is_text = isinstance(port, str)
     if type(port) in _NEVER_A_PORT:  # and may be large, as it came with a message
-        raise InvalidPortError(port, f"it is of the type {type(port).__name__}")
+        raise InvalidPortError(port, f"it is {of_type(port)}")
     text = str(port)
     node, _, name = text.partition("#")
     if is_long(node, max_name_bytes) or is_long(name, max_name_bytes):
@@ -119,6 +120,8 @@ def split_port(port: object, max_name_bytes: int = MAX_NAME_BYTES) -> tuple[str,
     # Text with blanks before any '#' is a mistake far more often than a node of another program, and so are
     # objects with blanks in their str().
     if not text.isprintable() or " " in (node if is_text else text):
+        if isinstance(port, FunctionType):
+            raise InvalidPortError(port, "it is a function; call an @actor to get its port")
         raise InvalidPortError(port, "it holds blanks or unprintable characters")
     why = _fault_of(node, is_text)
     if why:
@@ -138,7 +141,7 @@ def _find_fault(node: str, may_be_odd: bool) -> str:
     if "," in node or ("@" not in node and _ENDS_IN_PORT.search(node)):
         return f"{quoted(node)} is an unresolved noderef: call resolve_node() on it first"
     is_odd_name = may_be_odd and not node.startswith(SLAVE_PREFIX)
-    return "" if is_odd_name or _NODE_ID.fullmatch(node) else f"{quoted(node)} is no node ID"
+    return "" if is_odd_name or _NODE_ID.fullmatch(node) else f"{quoted(node)} is not a node ID"
 
 
 # Asked for every new port of the same few nodes, and costs 10 microseconds.
@@ -268,10 +271,10 @@ def parse_endpoint(component: str) -> Endpoint:
         elif ":" in number:
             raise InvalidNoderefError(component, "an IPv6 address needs brackets")
         if not _HOST.fullmatch(host):
-            raise InvalidNoderefError(component, f"{quoted(host)} is no host name")
+            raise InvalidNoderefError(component, f"{quoted(host)} is not a host name")
     # The length first: int() refuses thousands of digits with a ValueError of its own.
     if not (number.isascii() and number.isdigit() and len(number) <= 5 and int(number) <= 0xFFFF):
-        raise InvalidNoderefError(component, f"{quoted(number)} is no port number (0 to 65535)")
+        raise InvalidNoderefError(component, f"{quoted(number)} is not a port number (0 to 65535)")
     return Endpoint(host, int(number))
 
 
@@ -355,5 +358,5 @@ def check_node_name(name: object) -> str:
     if not _NAMED_NODE.fullmatch(name):
         raise InvalidNoderefError(name, "a node name consists of letters, digits and the characters _ . : / -")
     if _ENDS_IN_PORT.search(name):
-        raise InvalidNoderefError(name, "a node name must not end in ':' and digits, and this is no resolved noderef")
+        raise InvalidNoderefError(name, "a node name must not end in ':' and digits, as only resolved noderefs do")
     return name

@@ -533,9 +533,8 @@ class LocalNode:
         """Send to a port of another node, pausing afterwards if too much is unsent, or else raising before."""
         # Once aloud: it is nearly always a call of initialise_node() that was forgotten.
         level, self._dropped_aloud = logging.DEBUG if self._dropped_aloud else logging.WARNING, True
-        self._scheduler.log(
-            level, "dropped, this node is private, call initialise_node() first: %s for %s#%s", Brief(msg), node, name
-        )
+        text = "dropped %s for %s: this node is private; call initialise_node() first"
+        self._scheduler.log(level, text, Brief(msg), f"{node}#{name}" if name else node)
 
     def _node_request(self, msg: Message) -> None:
         """Handle a message to our own node port."""
@@ -853,7 +852,7 @@ class LocalNode:
         )  # not isinstance: proxies may raise
         is_worth_a_hint = not (is_call or port is None or port.dying is not None or port.is_for_answer)
         if is_worth_a_hint and self.hints.is_due("tag", hints.kind_of(tag), frozenset(tags)):
-            has = f"handlers for {quoted(tags)}" if tags else "no handlers: give it some with rcv()"
+            has = f"handlers for {quoted(tags)}" if tags else "no handlers; give it some with rcv()"
             if handlers is not None and handlers.has_patterns:
                 has = f"handlers for {quoted(tags)} and patterns, which do not match"
             text = "port %s discarded %s: it has %s%s %s"
@@ -957,10 +956,13 @@ class LocalNode:
             args: Its arguments.
 
         Raises:
-            InvalidPortError: It is no node ID.
+            InvalidPortError: It is not a node ID.
+            TypeError: The function is not given by its name.
             UnencodableMessageError: An argument cannot travel to another node.
         """
         self._scheduler.check_thread("spawn()")
+        if not isinstance(function, str):
+            raise TypeError(f"spawn() takes a function's full name, 'package.module.function', not {quoted(function)}")
         target = self.split_port(node)[0]
         name = self._new_name()
         if self._is_here(target):

@@ -50,9 +50,12 @@ class Brief:
         self.message = message
 
     def __str__(self) -> str:
-        tag, *rest = self.message or ("",)
+        if not self.message:
+            return "an empty message"
+        tag, *rest = self.message
         shown = quoted(tag, _MAX_TAG) if isinstance(tag, str) and len(tag) < _MAX_TAG else f"<{type(tag).__name__}>"
-        return f"a message {shown}" + (f" with {len(rest)} more elements" if rest else "")
+        more = f" with {len(rest)} more element{'' if len(rest) == 1 else 's'}" if rest else ""
+        return f"a message {shown}{more}"
 
 
 class Lines(str):

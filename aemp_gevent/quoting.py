@@ -56,6 +56,12 @@ def quoted(value: object, limit: int = LIMIT) -> str:
     return escaped(text, limit)
 
 
+def of_type(value: object) -> str:
+    """Return the type of a value with its article, such as "a list" or "an object"."""
+    name = escaped(type(value).__qualname__)
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
 def worded(value: object, limit: int = LIMIT) -> str:
     """Return what somebody said, for a sentence: a text escaped but without quotes, anything else quoted."""
     return escaped(value, limit) if isinstance(value, str) else quoted(value, limit)

@@ -45,7 +45,7 @@ def test_a_tag_that_no_handler_has_is_named_with_the_nearest(private: Node, capl
         private.snd(port, "finsh", "private data")
     settle(private)
     [line] = warnings(caplog)
-    assert f"port {ports[0]} discarded a message 'finsh' with 1 more elements" in line
+    assert f"port {ports[0]} discarded a message 'finsh' with 1 more element" in line
     assert "handlers for ['start', 'finish']; did you mean 'finish'?" in line
     assert "private data" not in line
     private.snd(ports[0], "quite another")
@@ -58,7 +58,21 @@ def test_a_port_without_handlers_says_how_to_give_it_some(private: Node, caplog:
     private.snd(private.port(), 5)
     settle(private)
     [line] = warnings(caplog)
-    assert "discarded a message <int>: it has no handlers: give it some with rcv()" in line
+    assert "discarded a message <int>: it has no handlers; give it some with rcv()" in line
+
+
+def test_a_message_that_a_private_node_cannot_send_is_named_first(
+    private: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    private.snd("elsewhere", "tag")
+    assert warnings(caplog) == [
+        "dropped a message 'tag' for elsewhere: this node is private; call initialise_node() first"
+    ]
+
+
+def test_spawn_of_a_function_instead_of_its_name_says_what_to_give(private: Node) -> None:
+    with pytest.raises(TypeError, match=r"spawn\(\) takes a function's full name, 'package\.module\.function', not <"):
+        private.spawn(private.NODE(), print)  # type: ignore[arg-type]
 
 
 def test_a_port_with_patterns_is_not_said_to_have_no_handlers(private: Node, caplog: pytest.LogCaptureFixture) -> None:
@@ -125,7 +139,7 @@ def test_a_send_to_a_dead_port_is_named_once_per_line(private: Node, caplog: pyt
     for _ in range(3):
         private.snd(dead, "tag", "private data")
     [line] = warnings(caplog)
-    assert f"dropped a message 'tag' with 1 more elements to port {dead}, which is dead; monitor a port" in line
+    assert f"dropped a message 'tag' with 1 more element to port {dead}, which is dead; monitor a port" in line
     assert f"{__file__}:{sent_at} " in line
     assert "private data" not in line
     private.snd(dead)

@@ -226,7 +226,7 @@ def test_what_no_handler_matches_is_discarded_counted_and_logged_at_debug_level(
     assert log == []
     assert node._scheduler.discarded == 3
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.DEBUG] * 3
-    assert "no handler matches: a message 'unwanted' with 1 more elements" in caplog.text
+    assert "no handler matches: a message 'unwanted' with 1 more element" in caplog.text
     assert port in node._ports
 
 

@@ -39,9 +39,10 @@ def make_node() -> Iterator[MakeNode]:
         pytest.param("x" * 1000, "x" * (MAX_VALUE - 1) + "…", id="long"),
         pytest.param(Lines("a\n  b\x1b"), "a\n  b\\x1b", id="lines-of-ours"),
         pytest.param(Brief(("tag", "secret", 2)), "a message 'tag' with 2 more elements", id="message"),
+        pytest.param(Brief(("tag", 2)), "a message 'tag' with 1 more element", id="message-of-two"),
         pytest.param(Brief(("4" * 50,)), "a message <str>", id="message-without-tag"),
         pytest.param(Brief(({"card": "4111"},)), "a message <dict>", id="message-of-data"),
-        pytest.param(Brief(()), "a message ''", id="empty-message"),
+        pytest.param(Brief(()), "an empty message", id="empty-message"),
     ],
 )
 def test_values_are_cut_and_escaped(caplog: pytest.LogCaptureFixture, value: object, shown: str) -> None:

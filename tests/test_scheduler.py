@@ -1480,6 +1480,7 @@ def test_waiting_for_what_can_never_come_is_told_in_words(wait):
     thread.join(5)
     assert len(seen) == 1
     assert isinstance(seen[0], EndlessWaitError)
+    assert str(seen[0]).startswith("this wait could never end")
     assert "give a timeout" in str(seen[0])
 
 

@@ -66,7 +66,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, pluggy.Result[None
         outcome = yield
     if seen and outcome.excinfo is None:
         text = "\n".join(["nobody monitored what crashed in this test (the log has the tracebacks):", *seen])
-        advice = f"monitor it with mon(), or mark the test with @pytest.mark.{MARKER} if it is meant to crash"
+        advice = (
+            "monitor the port with mon(), or let the callback catch its exceptions; "
+            f"if the crash is meant, mark the test with @pytest.mark.{MARKER}"
+        )
         outcome.force_exception(pytest.fail.Exception(f"{text}\n{advice}", pytrace=False))
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from aemp_gevent.errors import UnencodableMessageError
 from aemp_gevent.limits import MAX_NUMBER_KEYS
-from aemp_gevent.quoting import quoted
+from aemp_gevent.quoting import of_type, quoted
 
 # The packet itself is the first level. msgpack's Packer stops at 511, JSON::XS
 # and CBOR::XS at 512; half of that leaves room for a packet inside of another
@@ -119,13 +119,12 @@ class Rules:
         if _is_container(value) and not isinstance(value, self.forbidden):
             return None
         if not isinstance(value, tuple(self.scalars)) or isinstance(value, self.forbidden):
-            return f"is a {type(value).__qualname__}, which {self.framing} cannot carry"
+            return f"is {of_type(value)}, which {self.framing} cannot carry"
         return self.objection(value)
 
     def _wrong_with_key(self, key: object) -> str | None:
         if not isinstance(key, tuple(self.keys)) or isinstance(key, self.forbidden):
-            kind = type(key).__qualname__
-            return f"has the key {quoted(key)}, a {kind}, which {self.framing} cannot carry as a key"
+            return f"has the key {quoted(key)}, {of_type(key)}, which {self.framing} cannot carry as a key"
         objection = self.objection(key)
         return None if objection is None else f"has the key {quoted(key)}, which {objection}"
 

@@ -193,7 +193,7 @@ def test_target_that_cannot_be_reached_is_named() -> None:
     ("args", "text"),
     [
         pytest.param(["127.0.0.1:1", "--listen", "192.0.2.1:1"], "cannot listen at 192.0.2.1:1", id="not-ours"),
-        pytest.param(["host:http"], "'http' is no port number", id="no-port"),
+        pytest.param(["host:http"], "'http' is not a port number", id="no-port"),
         pytest.param(["unix:/x"], "give host:port", id="unix"),
     ],
 )
