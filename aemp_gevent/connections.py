@@ -513,10 +513,10 @@ class DirectPeer(Peer):
 
     def _refuse(self, newcomer: Link) -> None:
         self._newcomer = None
-        text = f"a node {self.node} is alive at {self.link.transport.peer_address if self.link else '?'}"
-        self._log(
-            logging.ERROR, "refused a second node with the ID %s at %s", self.node, newcomer.transport.peer_address
-        )
+        address = self.link.transport.peer_address if self.link else "?"
+        text = f"another node {self.node} is connected from {address}; give one of the two another nodeid"
+        said = "refused a second node %s from %s: another is connected from %s; give one of the two another nodeid"
+        self._log(logging.ERROR, said, self.node, newcomer.transport.peer_address, address)
         newcomer.send(["", "refused", text])
         # Once the text has left; nothing of what it sent is ever handled.
         newcomer.has_ended = True

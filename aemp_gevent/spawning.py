@@ -197,6 +197,6 @@ def find_for_peer(name: object, allowed: Sequence[str]) -> Callable[..., Any]:
             if found is not None:
                 return found
     raise SpawnRefusedError(
-        f"{quoted(name)} is not allowed here: mark it @spawnable, or cover it with allow_spawn, which is for "
-        "functions that a module defines (the name of a script's function is FILE.function)"
+        f"{quoted(name)} is not allowed here: mark the function @spawnable, or cover its full name, "
+        "'package.module.function', with allow_spawn; in a script that name is FILE.function"
     )

@@ -182,7 +182,9 @@ def test_a_peer_may_call_what_a_pattern_covers(allowed, name):
     ],
 )
 def test_a_peer_is_refused_everything_else_with_the_remedy(allowed, name):
-    with pytest.raises(SpawnRefusedError, match="mark it @spawnable, or cover it with allow_spawn"):
+    with pytest.raises(
+        SpawnRefusedError, match="mark the function @spawnable, or cover its full name, .* with allow_spawn"
+    ):
         find_for_peer(name, allowed)
 
 

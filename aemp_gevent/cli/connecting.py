@@ -114,7 +114,7 @@ def setting_options(command: Callable[..., R]) -> Callable[..., R]:
         [
             click.option("--nodeid", metavar="ID", help="The node's ID."),
             click.option("--seed", "seeds", metavar="NODEREF", multiple=True, help="A node to link to; repeatable."),
-            click.option("--secret", metavar="TEXT", help="The network's secret; who may list processes can read it."),
+            click.option("--secret", metavar="TEXT", help="The network's secret; visible in process listings."),
             click.option("--secret-file", metavar="FILE", help="The file with the secret; - is the standard input."),
             click.option("--cert", metavar="FILE", help="The node's certificate and key."),
             click.option("--ca", metavar="FILE", help="Certificates of further CAs to believe."),

@@ -150,7 +150,8 @@ def check_may_eval(node: Node, other: str, timeout: float) -> str:
     program = other_program(node, other, timeout=timeout)
     if not program and not look(node, other, timeout=timeout)["rights"]["eval"]:
         raise click.ClickException(
-            f"{other} evaluates nothing for us: it must be run with allow_eval, without secure, and no rule against it"
+            f"{other} does not evaluate code for this node: run it with allow_eval and without secure, "
+            "and let no rule forbid it"
         )
     return program
 

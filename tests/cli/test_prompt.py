@@ -171,7 +171,7 @@ def test_statements_are_run_on_another_node(network: Network) -> None:
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        pytest.param(["backend"], "aemp: backend evaluates nothing for us: ", id="not-allowed"),
+        pytest.param(["backend"], "aemp: backend does not evaluate code for this node: ", id="not-allowed"),
         pytest.param(["127.0.0.1:1"], "aemp: 127.0.0.1:1 cannot be reached: ", id="nobody"),
         pytest.param(["--seed", "127.0.0.1:1", "--connect-timeout", "0.3"], "aemp: no link to the network", id="alone"),
     ],

@@ -207,7 +207,7 @@ def test_eval_tells_what_was_raised(network: Network, code: str, says: str) -> N
 
 def test_eval_where_it_is_not_allowed_says_so_at_once(network: Network) -> None:
     said = network.refused("eval", "backend", "1")
-    assert said.startswith("aemp: backend evaluates nothing for us: it must be run with allow_eval")
+    assert said.startswith("aemp: backend does not evaluate code for this node: run it with allow_eval")
 
 
 def test_spawn_prints_the_port_which_lives_on(network: Network) -> None:

@@ -298,7 +298,7 @@ def test_when_all_nodes_are_gone_the_work_fails_soon(make_pool, node_process):
 def test_a_node_needs_to_have_imported_no_more_than_the_functions(make_pool, node_process):
     process = node_process()
     pool = make_pool([process.node])
-    with pytest.raises(RemoteError, match=f"'{F}.square' is not allowed here: mark it @spawnable"):
+    with pytest.raises(RemoteError, match=f"'{F}.square' is not allowed here: mark the function @spawnable"):
         pool.apply(functions.square, (3,))
     assert not process.run("[name for name in __import__('sys').modules if name.startswith('tests')]")
     process.run(f"import {F}")
