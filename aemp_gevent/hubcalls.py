@@ -4,6 +4,7 @@
 The interpreter runs signal handlers where a function begins, before the function's first
 ``try``. If one raises there (Ctrl-C), the loop takes the call for made, and nobody makes
 it again. So what the loop calls is the ``__next__`` of a suspended generator: it goes on inside a ``try``.
+A second strike, while the first is being reported, ends the generator; the next call is made by a new one.
 
 What repeats by itself needs none of this: sockets that stay readable, and timers that repeat.
 """
@@ -11,33 +12,42 @@ What repeats by itself needs none of this: sockets that stay readable, and timer
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from itertools import chain, repeat
 
 
 def hub_call(
     call: Callable[[], object], again: Callable[[], object], report: Callable[[BaseException], object]
 ) -> Callable[[], None]:
-    """Return a form of ``call`` for the loop to call, which raises nothing.
+    """Return a form of ``call`` for the loop to call, which raises only what strikes while ``report`` runs.
 
     Args:
         call: What is to be done, on the hub.
         again: Called when something struck ``call``, or came before it: has the loop make the call again, if need be.
         report: Called with what struck, afterwards.
     """
-    calls = _calls(call, again, report)
-    next(calls)
-    return calls.__next__
+    waiting = _calls(call, again, report, waits=True)
+    next(waiting)
+    others = map(_calls, repeat(call), repeat(again), repeat(report))  # each is made when the one before has ended
+    return chain.from_iterable(chain([waiting], others)).__next__
 
 
 def _calls(
-    call: Callable[[], object], again: Callable[[], object], report: Callable[[BaseException], object]
+    call: Callable[[], object],
+    again: Callable[[], object],
+    report: Callable[[BaseException], object],
+    *,
+    waits: bool = False,
 ) -> Generator[None, None, None]:
     while True:
         try:
-            while True:
+            if waits:
                 yield
+            waits = True
+            while True:
                 call()
+                yield
         except GeneratorExit:
-            return
+            raise
         except BaseException as error:  # noqa: BLE001
             stray = error
         try:
