@@ -120,10 +120,16 @@ _UNTIL_BREAK = -1  # instead of how many items are still to come
 
 _NUMBERS = (0, 1, 7)  # major types; the last has few other values
 
-# The header of a map with more keys than may be numbers, or perhaps: it may stand in a text, too. A read with less
-# bytes has no such map.
+# The header of a map with more keys than may be numbers, or perhaps: it may stand in a text, too. With less bytes
+# behind it the map is not whole.
 _LARGE_MAP = re.compile(rb"\xb9[\x10-\xff]|[\xba\xbb\xbf]", re.DOTALL)
 _MIN_LARGE_MAP = 2 * MAX_NUMBER_KEYS
+
+
+def _find_large_map(data: bytes, begin: int) -> int:
+    """Return where the next map may begin that is whole and has too many keys to be numbers; else where data ends."""
+    found = _LARGE_MAP.search(data, begin, max(len(data) - _MIN_LARGE_MAP, begin))
+    return len(data) if found is None else found.start()
 
 
 class _Scanner:
@@ -133,12 +139,12 @@ class _Scanner:
     cbor2's to tell when the item is whole.
 
     Args:
-        text: What there is of it.
+        text: What there is of it, which is not copied: a read may hold as many items as bytes.
         limits: How large it may be.
     """
 
-    def __init__(self, text: bytes, limits: Limits) -> None:
-        self.text = bytearray(text)
+    def __init__(self, text: memoryview, limits: Limits) -> None:
+        self.text: memoryview | bytearray = text
         self._limit = limits.bytes
         self._elements = limits.elements
         self._count = 0
@@ -146,6 +152,12 @@ class _Scanner:
         self._open: list[int] = []  # how many items are still to come, the innermost last
         self._numbers: list[int] = []  # how many keys of it are numbers, the same; -1: it is not a map
         self._is_whole = False
+
+    def keep(self, more: bytes = b"") -> None:
+        """Keep what there is of the item beyond this read, and what came next."""
+        if not isinstance(self.text, bytearray):
+            self.text = bytearray(self.text)
+        self.text += more
 
     def find_end(self) -> int:
         """Return where the item ends in ``text``, which may have grown; 0 if it is incomplete.
@@ -293,7 +305,7 @@ class CborDecoder:
         # Any: a packet is whatever the peer sent; see check_packet.
         data, self._data = self._data, b""
         if self._cut is not None:
-            self._cut.text += data
+            self._cut.keep(data)
             end = self._cut.find_end()
             if not end:
                 return
@@ -301,28 +313,33 @@ class CborDecoder:
             yield self._decode_one(text[:end])
             data = text[end:]
         file, begin = BytesIO(data), 0
+        view = memoryview(data)
         decode = self._new_decode(file)
-        has_large = len(data) > _MIN_LARGE_MAP and _LARGE_MAP.search(data, begin) is not None
+        large = _find_large_map(data, begin)
         while begin < len(data):
-            if has_large:  # before it is made
-                scanner = _Scanner(data[begin:], self._limits)
+            if large < begin:
+                large = _find_large_map(data, begin)
+            if large < len(data):  # before it is made
+                scanner = _Scanner(view[begin:], self._limits)
                 if not scanner.find_end():
                     self._cut = scanner
+                    scanner.keep()
                     return
             try:
                 packet = decode()
             except _REFUSALS as error:
                 # cbor2 may see a fault before the item is complete. Whether that is one must not
                 # depend on where the stream is cut, so it is the scanner that tells.
-                self._cut = _Scanner(data[begin:], self._limits)
+                self._cut = _Scanner(view[begin:], self._limits)
                 if self._cut.find_end():
                     raise _no_cbor(error) from error
+                self._cut.keep()
                 return
             begin, before = file.tell(), begin
             if begin - before > self._limit:
                 raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
             if begin - before > self._limits.counted_bytes:
-                _Scanner(data[before:begin], self._limits).find_end()
+                _Scanner(view[before:begin], self._limits).find_end()
             yield self._in_our_types(packet)
 
     def _new_decode(self, file: BytesIO) -> Callable[[], Any]:
