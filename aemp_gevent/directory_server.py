@@ -105,7 +105,7 @@ class _Guest:
         self.families: set[str] = set()
         """What it watches."""
         self.sources: dict[Source, None] = {}
-        """Whose entries came from it."""
+        """Whose entries came from it: those that have any."""
         self.repeated: set[tuple[str, str]] = set()
         """Families and keys that it was told of other global nodes."""
         self.entries = 0
@@ -171,6 +171,11 @@ class DirectoryServer:
         if change.is_empty:
             return
         seen = self._merged.apply(source, family, change)
+        if guest is not None:
+            if self._merged.of(source):
+                guest.sources[source] = None
+            else:
+                guest.sources.pop(source, None)  # a peer names as many owners as it likes
         if self._is_near(source):
             self._pass_on(source, family, change)
         if seen.is_empty:
@@ -213,8 +218,6 @@ class DirectoryServer:
         """Return what of a change may be kept; an entry whose new value may not is deleted."""
         share = GLOBAL_SHARE if guest.is_global else 1
         has = self._merged.of(source).get(family, {})
-        if not change.is_empty:
-            guest.sources[source] = None
         kept, deleted = dict(change.entries), list(change.deleted)
         for key in deleted:
             guest.entries -= 1
@@ -474,9 +477,8 @@ class DirectoryServer:
         self._mirror(guest, source, NODES)
         if source[0] == peer.node:  # the last one
             client = (peer.node, "")
-            if client != source and client in guest.sources:
+            if client != source:
                 self._drop(client, guest)
-                del guest.sources[client]
             self._synced(peer)
 
     def _source(self, guest: _Guest, owner: Any) -> Source:

@@ -430,6 +430,19 @@ def test_peer_has_this_node_dial_only_so_many_global_nodes(
     assert node.refusals == {"directory": 9}
 
 
+def test_owners_without_entries_are_forgotten(node: Node, dial: Dial) -> None:
+    liar = dial("liar", OURS)
+    become_global(liar)
+    for number in range(50):
+        for change in ([{"k": 1}, None], [None, ["k"]]):
+            liar.send(["", "g_upd", "f", *change, f"owner {number}"])
+    liar.send(["", "g_upd", "f", {"k": 1}, None, "the last"])
+    handled(liar)
+    server = node._directory._engine._server  # type: ignore[attr-defined]
+    (guest,) = server._guests.values()
+    assert list(guest.sources) == [("the last", "liar")]
+
+
 def become_global(peer: RawPeer) -> None:
     peer.send(["", "g_global"])
     while peer.packet()[:2] != ["", "g_set"]:
