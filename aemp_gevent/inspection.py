@@ -305,20 +305,23 @@ def _limits(what: object) -> dict[str, int]:
     Raises:
         ValueError: That is none.
     """
+    wanted: Iterable[tuple[Any, Any]]  # Any: whatever the peer sent
     if isinstance(what, Mapping):
-        wanted = dict(what)
+        wanted = what.items()
     elif isinstance(what, (list, tuple)):
-        wanted = dict.fromkeys(map(str, what), MAX_ENTRIES)
+        wanted = zip(what, itertools.repeat(MAX_ENTRIES))
     else:
         raise ValueError(  # noqa: TRY004  # a peer gave it
             f"say what to tell as a list of {PARTS}, or a map from these to numbers"
         )
-    for part, limit in wanted.items():
+    found: dict[str, int] = {}
+    for part, limit in wanted:
         if part not in PARTS:
             raise ValueError(f"there are {PARTS} to look at, and not {quoted(part, 50)}")
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
             raise ValueError(f"how many {part} to tell of is a number, and not {quoted(limit, 50)}")
-    return {str(part): min(limit, MAX_ENTRIES) for part, limit in wanted.items()}
+        found[part] = min(limit, MAX_ENTRIES)
+    return found
 
 
 def _link(network: Network, peer: Peer) -> dict[str, Any]:

@@ -110,6 +110,7 @@ class LogCatcher:
 
     def ask(self, peer: Peer | None, level: object, port: object, reply: Message) -> None:
         """Begin, or with the level None cease, to tell a port; answer with a map. Never switches."""
+        self._host.node_of(port)  # refuses what takes seconds to be written as text, such as a long list
         # In a job: the logging module has locks.
         self._host.scheduler.enqueue_job(CallJob(None, self._ask, (peer, level, str(port), reply)))
 

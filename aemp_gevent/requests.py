@@ -247,7 +247,7 @@ class Requests:
         """Take anything."""
 
     def _lookup(self, peer: Peer | None, name: str, port: Any, *reply: Any) -> None:
-        self._host.reply(peer, port, (*reply, self._host.registered(str(name))))
+        self._host.reply(peer, port, (*reply, self._host.registered(name_of_port(name))))
 
     def _time(self, peer: Peer | None, port: Any, *reply: Any) -> None:
         self._host.reply(peer, port, (*reply, time.time()))

@@ -110,6 +110,34 @@ def test_a_huge_name_takes_no_time(node: Node, peer: RawPeer, request_of: Callab
     assert thread_time() - before < 0.2
 
 
+FLOATS = [number / 7e300 for number in range(1, 300_000)]
+"""Writing it with str() takes half a second."""
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        *([request, FLOATS, f"{PEER}#r"] for request in ("lookup", "can", "mon1", "kil1", "log", "inspect", "eval")),
+        *([request, FLOATS] for request in ("time", "snd", "info", "g_find")),
+        ["log", "debug", FLOATS],
+        ["inspect", [FLOATS], f"{PEER}#r"],
+        ["inspect", {"ports": FLOATS}, f"{PEER}#r"],
+        [SPAWN, "p", FLOATS],
+        ["call", {"reply": f"{PEER}#r"}, FLOATS, "tag"],
+        ["via", f"slave/s@{PEER}", FLOATS, []],
+    ],
+    ids=lambda request: " ".join(word if isinstance(word, str) else type(word).__name__ for word in request),
+)
+def test_a_long_list_in_place_of_a_text_takes_no_time(node: Node, peer: RawPeer, request_: list[Any]) -> None:
+    assert node._network is not None
+    before = thread_time()
+    node._network.request(node._network.peers[PEER], request_)
+    peer.send(["", "time", f"{PEER}#pong"])
+    while peer.packet()[0] != "pong":
+        pass
+    assert thread_time() - before < 0.2
+
+
 def test_whoever_opens_a_virtual_link_with_a_long_name_is_told_that_it_is_refused(node: Node, peer: RawPeer) -> None:
     slave = f"slave/{LONG}@{PEER}"
     peer.send(["", "via", slave, node.NODE(), ["", "via_up", slave, "u", "w", ""]])
