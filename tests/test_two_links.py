@@ -23,6 +23,7 @@ import pytest
 import aemp_gevent.link
 import aemp_gevent.local
 import aemp_gevent.network
+from aemp_gevent.attempts import Attempt
 from aemp_gevent.network import Network, Stranger
 from aemp_gevent.node import Node
 from aemp_gevent.peer import Peer
@@ -360,7 +361,8 @@ class World:
         near.other, far.other = far, near
         self.ends += near, far
         self.accepts.append((self.sides[1 - side.number], far))
-        side.network.link(near, Stranger(side.network, peer), dialled=True)
+        attempt = None if peer is None else Attempt(peer, (), 0.0)  # a seed's address, or a node
+        side.network.link(near, Stranger(side.network, attempt), dialled=True)
 
     def refuse(self, number: int) -> None:
         side, peer = self.dials.pop(number)
