@@ -702,7 +702,7 @@ class EtcdEngine:
                 for part in path.decode().removeprefix(f"{self._prefix}/db/").split("/")
             )
         except ValueError:
-            self._skip(path, "its name is none of ours")
+            self._skip(path, "its name does not have this library's form")
             return None
         return key, owner
 

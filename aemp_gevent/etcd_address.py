@@ -20,7 +20,7 @@ DEFAULT_PREFIX = "/aemp"
 
 _FILES = ("ca", "cert", "key")
 _FORM = "write 'etcd://host:2379,host2:2379/prefix', or etcds:// for TLS"
-_NO_HOST = f"one of its hosts is none, or its port; {_FORM}"
+_NO_HOST = f"one of its hosts or ports is invalid; {_FORM}"
 
 # All from the first colon to the last @, whatever is wrong with it: rather too much than a part of a password.
 _PASSWORD = re.compile(r"(:/+[^:@]*:).*(?=@)", re.DOTALL)

@@ -292,7 +292,7 @@ def _unwrap(line: bytes) -> Json:
     """Return one answer; what belongs to a stream is wrapped in another object."""
     said = json.loads(line)
     if not isinstance(said, dict):
-        raise EtcdLostError("its answer is no JSON object")
+        raise EtcdLostError("its answer is not a JSON object")
     error = said.get("error")
     if isinstance(error, dict):
         raise _error(error.get("message"), error.get("grpc_code"), is_ours=error.get("http_code", 500) < 500)

@@ -68,7 +68,7 @@ def parse_registrations(
     if len(pairs) % 2:
         default = pairs.pop(0) if callable(pairs[0]) else pairs.pop()
         if not callable(default):
-            raise TypeError(f"{call}: {quoted(default)} stands without a handler; give tag, handler pairs")
+            raise TypeError(f"{call}: {quoted(default)} has no handler; give tag, handler pairs")
         check_callable(call, default)
     found: list[Registration] = []
     for match, handler in [*zip(pairs[::2], pairs[1::2], strict=True), *tags.items()]:
@@ -79,7 +79,7 @@ def parse_registrations(
         elif isinstance(match, (list, tuple)) and handler is not None:
             found.append((list(match), handler))
         else:
-            raise TypeError(f"{call}: {quoted(match)} is no tag (str) and no pattern (list) with a handler")
+            raise TypeError(f"{call}: {quoted(match)} is neither a tag (str) nor a pattern (list) with a handler")
     return default, found
 
 

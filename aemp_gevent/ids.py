@@ -336,7 +336,7 @@ def expand_node_id(nodeid: str, host: str, uniq: str) -> str:
     words = {"n": host, "u": uniq, "\0": "%"}
     for part in parts:
         if part[:1] not in words:
-            raise InvalidNoderefError(nodeid, f"'%{part[:1]}' is none of %n, %u and %%")
+            raise InvalidNoderefError(nodeid, f"'%{part[:1]}' is not one of %n, %u and %%")
         head += words[part[0]] + part[1:]
     return head
 

@@ -76,7 +76,7 @@ class Candidate:
         greeting = link.greeting
         assert greeting is not None  # that is what "greeted" means
         if not greeting.is_ours:
-            link.fail(f"{greeting.node} is no node of this library, and knows nothing of slave nodes")
+            link.fail(f"{greeting.node} is not an aemp_gevent node, and cannot be the master of slave nodes")
         elif greeting.node == self._master:
             link.prove()
         elif ids.is_node_id(greeting.node) and ids.master_of(greeting.node) is None:
@@ -84,7 +84,7 @@ class Candidate:
             link.close()
             self._say(greeting.node)
         else:
-            link.fail(f"{quoted(greeting.node)} can be no master")
+            link.fail(f"{quoted(greeting.node)} cannot be a master")
 
     def came_up(self, link: Link) -> None:
         here = self._host.node_id

@@ -564,8 +564,8 @@ class Link:
             self.owner.ended(self)
             self._close_if_done()
         else:
-            what = "secret" if self._secure is None else "secret, or its certificate,"
-            self.fail(f"the peer closed the connection during the handshake; is its {what} another one?")
+            what = "secret" if self._secure is None else "secret or certificate"
+            self.fail(f"the peer closed the connection during the handshake; does it use a different {what}?")
 
     def on_broken(self, why: str) -> None:
         if self._secure is not None and not self.is_up:

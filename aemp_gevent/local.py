@@ -226,7 +226,7 @@ class LocalNode:
         if callback is not None:
             check_callable("port()", callback)
         if context is not None and not isinstance(context, Context):
-            raise TypeError(f"port(): {quoted(context)} is no contextvars.Context")
+            raise TypeError(f"port(): {quoted(context)} is not a contextvars.Context")
         if limit is not None:
             limit = to_count(limit, "port()", "limit")
         return self._create(self._new_name(), callback, limit, context).id

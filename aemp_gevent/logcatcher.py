@@ -238,7 +238,7 @@ def level_of(level: object) -> int:
     """
     number = _LEVELS.get(level.lower()) if isinstance(level, str) else level
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= logging.CRITICAL:
-        raise ValueError(f"{quoted(level, 50)} is no level: {', '.join(_LEVELS)}")
+        raise ValueError(f"{quoted(level, 50)} is not a level: {', '.join(_LEVELS)}")
     return number
 
 

@@ -279,7 +279,9 @@ class Node(DirectoryNode):
             services = _load(settings)
             node_id = resolve()
             if settings.binds is not None and any(endpoint.port == 0 for endpoint in ids.endpoints(node_id)):
-                raise InvalidNoderefError(node_id, "with 'binds', others must be told the real port, and 0 is none")
+                raise InvalidNoderefError(
+                    node_id, "with 'binds', the node ID needs the port that others dial, and 0 is not one"
+                )
             network = self._make_network(node_id, settings)
             bound = network.listen(self._binds(node_id, settings))
             if settings.binds is None:

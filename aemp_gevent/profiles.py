@@ -119,7 +119,7 @@ def _inherited(name: str, profiles: Mapping[str, Any], path: object) -> Iterator
         profile = profiles.get(name)
         if profile is None:
             what = (
-                f"the parent of profile {quoted(seen[-1])} is {quoted(name)}, which is none"
+                f"the parent of profile {quoted(seen[-1])} is {quoted(name)}, which does not exist"
                 if seen
                 else f"no profile {quoted(name)}"
             )
@@ -188,7 +188,7 @@ def parse(path: object, text: bytes) -> dict[str, Any]:
         return made
 
     def refuse(constant: str) -> NoReturn:
-        raise ProfileError(path, f"{constant} is no JSON")
+        raise ProfileError(path, f"{constant} is not JSON")
 
     content: Any = None
     fault = ""
@@ -199,7 +199,7 @@ def parse(path: object, text: bytes) -> dict[str, Any]:
     except RecursionError:
         fault = "it is nested too deeply"
     except json.JSONDecodeError as error:
-        fault = f"it is no JSON: {error}"
+        fault = f"it is not JSON: {error}"
     if fault:  # not raised above: those errors carry the whole text, secrets too
         raise ProfileError(path, fault)
     if not isinstance(content, dict):

@@ -346,7 +346,9 @@ class RemotePorts:
     def _shun_all(self) -> None:
         if not self._are_shunned:
             self._are_shunned = True
-            text = "more than %d ports of %s were reported dead: all its ports are shunned until monitored anew"
+            text = (
+                "more than %d ports of %s were reported dead: all its ports are shunned until they are monitored again"
+            )
             self.scheduler.log_soon(logging.WARNING, text, MAX_SHUNNED_PORTS, self._peer.node)
         for port in self._all():
             if port.monitors is None and port.can_be_shunned:

@@ -328,7 +328,7 @@ class Requests:
     def _spawn(self, peer: Peer | None, name: Any, function: Any, *args: Any) -> None:
         name = name_of_port(name)
         if not name.isprintable() or not 0 < len(name) <= MAX_NAME:
-            raise SpawnRefusedError(f"{quoted(name)} is no port name")
+            raise SpawnRefusedError(f"{quoted(name)} is not a port name")
         self._host.spawn_for(peer, name, function, args)
         if peer is not None and not peer.rights.kill:
             port = self._host.find_port(name)

@@ -129,7 +129,7 @@ class Routes:
         if not (isinstance(origin, str) and isinstance(destination, str) and isinstance(packet, list)):
             self._drop(peer, origin, destination, "it is malformed")
         elif not peer.can_carry:
-            self._drop(peer, origin, destination, "the peer is none that passes on")
+            self._drop(peer, origin, destination, "the peer may not pass on messages of others")
         elif is_long(origin, limit) or is_long(destination, limit):
             self._host.refusals["name"] += 1
             self._drop(peer, origin, destination, f"a node ID has at most {limit} bytes")
@@ -137,7 +137,7 @@ class Routes:
                 here = self._host.node_id
                 self._tell(peer, here, origin, _error(here, f"a node ID has at most {limit} bytes here"))
         elif not all(map(ids.is_node_id, (origin, destination))):
-            self._drop(peer, origin, destination, "that is no node ID")
+            self._drop(peer, origin, destination, "that is not a node ID")
         elif destination == self._host.node_id:
             self._take(peer, origin, packet)
         elif self._host.master is not None or not (self._is_ours(origin) or self._is_ours(destination)):

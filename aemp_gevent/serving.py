@@ -132,9 +132,9 @@ def read_header(header: Any, caller: str | None, max_name_bytes: int) -> ReplyPo
         raise ValueError(f"a port ID in its header is longer than {2 * max_name_bytes} bytes")
     node, _, name = reply.partition("#")
     if not name or (caller is not None and node != caller):
-        raise ValueError(f"{quoted(reply)} is no port of the node that calls")
+        raise ValueError(f"{quoted(reply)} is not a port of the calling node")
     if left is not None and not left >= 0:  # nor is NaN
-        raise ValueError(f"{quoted(left)} is no number of seconds")
+        raise ValueError(f"{quoted(left)} is not a number of seconds")
     left = to_seconds(left, "call()", "left")  # JSON and CBOR have integers of any size
     return ReplyPort(reply, None if left is None else monotonic() + left, chain)
 
@@ -185,7 +185,9 @@ def server(host: Host, tag: object, function: Handler, complaints: Complaints | 
     def serve(*rest: Any) -> None:
         reply = rest[-1] if rest else None
         if not isinstance(reply, ReplyPort) and not _is_port(host, reply):
-            text = "dropped a message %s that is no call: its last element is no reply port; use call(), or rcv() here"
+            text = (
+                "dropped a message %s that is not a call: it does not end with a reply port; use call(), or rcv() here"
+            )
             complaints.warn(text, tag)
             return
         if isinstance(reply, ReplyPort) and reply.deadline is not None and monotonic() >= reply.deadline:

@@ -344,7 +344,7 @@ def _environment(environ: Mapping[str, str], known: Mapping[str, _Setting]) -> I
             # Not every other one: Kubernetes sets AEMP_PORT and the like for a service named aemp.
             if difflib.get_close_matches(variable, names, n=1, cutoff=_MISSPELT):
                 raise UnknownSettingError(variable, names, "the environment")
-            _log.debug("the environment variable %s is no setting, and is ignored", variable)
+            _log.debug("the environment variable %s names no setting, and is ignored", variable)
 
 
 _MISSPELT = 0.88

@@ -135,7 +135,7 @@ def _import(name: str) -> Callable[..., Any]:
             else:
                 if callable(found):
                     return found  # type: ignore[no-any-return]
-                raise SpawnRefusedError(f"{quoted(name)} is no function")
+                raise SpawnRefusedError(f"{quoted(name)} is not a function")
         module_name, _, attribute = module_name.rpartition(".")
         attributes.insert(0, attribute)
     raise SpawnRefusedError(f"there is no function {quoted(name)}: give its full name, 'package.module.function'")
@@ -148,7 +148,9 @@ def find_for_us(name: str) -> Callable[..., Any]:
         SpawnRefusedError: There is none. What an import raises passes through.
     """
     if not isinstance(name, str):
-        raise SpawnRefusedError(f"{quoted(name)} is no function's name: give its full name, 'package.module.function'")
+        raise SpawnRefusedError(
+            f"{quoted(name)} is not a function's name: give its full name, 'package.module.function'"
+        )
     marked = _marked(name)
     return marked if marked is not None else _import(name)
 

@@ -166,8 +166,8 @@ def test_wrong_secret_is_refused_with_one_log_line(
         assert peer.closed()
     game.goes_on()
     (line,) = log_lines(caplog)
-    assert "another secret, or" in line
-    assert "another secret" not in line.replace("it has another secret, or", "")
+    assert "uses a different secret, or" in line
+    assert "different secret" not in line.replace("it uses a different secret, or", "")
     assert inbox.messages == []
 
 
@@ -255,20 +255,20 @@ def nested(depth: int) -> bytes:
 
 
 BAD_STREAMS = {
-    "never-used-byte": (b"\xc1", "no msgpack"),
+    "never-used-byte": (b"\xc1", "not msgpack"),
     "extension": (b"\x92\xa1x\xd4\x01\x00", "max_ext_len"),
-    "bad-utf8": (b"\x92\xa1x\xa2\xff\xfe", "no msgpack"),
-    "map": (b"\x81\xa1a\x01", "no array but a dict"),
-    "number": (b"\x05", "no array but a int"),
-    "nil": (b"\xc0", "no array but a NoneType"),
-    "text": (b"\xa5hello", "no array but a str"),
-    "name-is-bool": (b"\x92\xc3\x06", "port name is no text but a bool"),
-    "name-is-nil": (b"\x91\xc0", "port name is no text but a NoneType"),
-    "name-is-list": (b"\x92\x90\x01", "port name is no text but a list"),
-    "name-is-bytes": (b"\x91\xc4\x01x", "port name is no text but a bytes"),
-    "unhashable-key": (b"\x92\xa1x\x81\x90\x01", "no msgpack"),
-    "too-deep": (nested(5000), "no msgpack"),
-    "too-long-list": (b"\xdd\x7f\xff\xff\xff", "no msgpack"),
+    "bad-utf8": (b"\x92\xa1x\xa2\xff\xfe", "not msgpack"),
+    "map": (b"\x81\xa1a\x01", "is a dict instead of an array"),
+    "number": (b"\x05", "is an int instead of an array"),
+    "nil": (b"\xc0", "is a NoneType instead of an array"),
+    "text": (b"\xa5hello", "is a str instead of an array"),
+    "name-is-bool": (b"\x92\xc3\x06", "port name is a bool instead of a text"),
+    "name-is-nil": (b"\x91\xc0", "port name is a NoneType instead of a text"),
+    "name-is-list": (b"\x92\x90\x01", "port name is a list instead of a text"),
+    "name-is-bytes": (b"\x91\xc4\x01x", "port name is a bytes instead of a text"),
+    "unhashable-key": (b"\x92\xa1x\x81\x90\x01", "not msgpack"),
+    "too-deep": (nested(5000), "not msgpack"),
+    "too-long-list": (b"\xdd\x7f\xff\xff\xff", "not msgpack"),
     "too-large": (b"\x92\xa1x\xc6" + (LIMIT).to_bytes(4, "big") + b"x" * LIMIT, f"more than {LIMIT} bytes"),
     "too-large-by-parts": (b"\xdc\x4e\x20" + b"\xa1x" * 10_001, f"more than {LIMIT} bytes"),
 }
@@ -309,12 +309,12 @@ def test_peer_that_loses_its_link_again_and_again_does_not_fill_the_log(
 
 BAD_JSON = {
     "not-json": (b'["x", nope]', "JSON"),
-    "object": (b'{"x": 1}', "no JSON array"),
-    "text": (b'"x"', "no JSON array"),
+    "object": (b'{"x": 1}', "not a JSON array"),
+    "text": (b'"x"', "not a JSON array"),
     "not-utf8": (b'["x", "\xff"]', "JSON"),
     "not-a-number": (b'["x", NaN]', "JSON"),
     "unbalanced": (b'["x"}]', "JSON"),
-    "name-is-bool": (b"[true]", "port name is no text but a bool"),
+    "name-is-bool": (b"[true]", "port name is a bool instead of a text"),
     "too-large": (b'["x", "' + b"x" * LIMIT, f"more than {LIMIT} bytes"),
     "too-deep": (b"[" * 600, "nested more than"),
 }

@@ -512,18 +512,18 @@ def test_a_pattern_that_returns_true_is_removed_alone(node, log):
 @pytest.mark.parametrize(
     ("args", "tags", "remedy"),
     [
-        pytest.param(("a", print, "b"), {}, "'b' stands without a handler; give tag, handler pairs", id="tag-alone"),
+        pytest.param(("a", print, "b"), {}, "'b' has no handler; give tag, handler pairs", id="tag-alone"),
         pytest.param((None,), {}, "give tag, handler pairs", id="None-alone"),
         pytest.param((["a"],), {}, "give tag, handler pairs", id="pattern-alone"),
-        pytest.param((print, print), {}, r"is no tag \(str\) and no pattern \(list\)", id="two-callbacks"),
-        pytest.param((int, print), {}, r"is no tag \(str\) and no pattern \(list\)", id="type-without-list"),
-        pytest.param((1, print), {}, r"is no tag \(str\) and no pattern \(list\)", id="number"),
-        pytest.param((b"a", print), {}, r"is no tag \(str\) and no pattern \(list\)", id="bytes"),
+        pytest.param((print, print), {}, r"is neither a tag \(str\) nor a pattern \(list\)", id="two-callbacks"),
+        pytest.param((int, print), {}, r"is neither a tag \(str\) nor a pattern \(list\)", id="type-without-list"),
+        pytest.param((1, print), {}, r"is neither a tag \(str\) nor a pattern \(list\)", id="number"),
+        pytest.param((b"a", print), {}, r"is neither a tag \(str\) nor a pattern \(list\)", id="bytes"),
         pytest.param((["a"], None), {}, r"pattern \(list\) with a handler", id="pattern-removed"),
         pytest.param(("a", 5), {}, "the handler of 'a': 5 cannot be called", id="handler-number"),
         pytest.param((["a"], "b"), {}, "the handler of .*: 'b' cannot be called", id="handler-str"),
         pytest.param((), {"a": "b"}, "the handler of 'a': 'b' cannot be called", id="keyword"),
-        pytest.param(("a",), {"b": print}, "'a' stands without a handler", id="decorator-with-keyword"),
+        pytest.param(("a",), {"b": print}, "'a' has no handler", id="decorator-with-keyword"),
     ],
 )
 def test_other_forms_of_rcv_are_refused_with_the_remedy(node, args, tags, remedy):

@@ -315,9 +315,9 @@ print("told")
 @pytest.mark.parametrize(
     ("level", "port", "says"),
     [
-        pytest.param("loud", REPLY, "'loud' is no level: debug, info", id="name"),
-        pytest.param(51, REPLY, "is no level", id="number"),
-        pytest.param([1], REPLY, "is no level", id="list"),
+        pytest.param("loud", REPLY, "'loud' is not a level: debug, info", id="name"),
+        pytest.param(51, REPLY, "is not a level", id="number"),
+        pytest.param([1], REPLY, "is not a level", id="list"),
         pytest.param("debug", PEER, "a port of who asks", id="node-port"),
     ],
 )

@@ -147,7 +147,7 @@ def test_percent_signs_of_a_profiles_name_are_not_expanded(write: Write) -> None
         pytest.param(
             {"profiles": {"a": {"parent": "b"}, "c": {}}},
             "a",
-            "the parent of profile 'a' is 'b', which is none",
+            "the parent of profile 'a' is 'b', which does not exist",
             id="unknown-parent",
         ),
         pytest.param(
@@ -161,10 +161,10 @@ def test_percent_signs_of_a_profiles_name_are_not_expanded(write: Write) -> None
         pytest.param({"profiles": {"a": []}}, "a", "profile 'a' is an object", id="profile-no-object"),
         pytest.param({"profiles": ["a"]}, None, "'profiles' is an object", id="profiles-no-object"),
         pytest.param([], None, "one JSON object", id="no-object"),
-        pytest.param(b"{'a': 1}", None, "no JSON: .*line 1 column 2", id="no-JSON"),
+        pytest.param(b"{'a': 1}", None, "not JSON: .*line 1 column 2", id="no-JSON"),
         pytest.param(b'{"a": 1, "a": 2}', None, "'a' stands in it twice", id="key-twice"),
         pytest.param(b'{"profiles": {"x": {}, "x": {}}}', None, "'x' stands in it twice", id="profile-twice"),
-        pytest.param(b'{"a": NaN}', None, "NaN is no JSON", id="NaN"),
+        pytest.param(b'{"a": NaN}', None, "NaN is not JSON", id="NaN"),
         pytest.param(b'{"a": "\xff"}', None, "not encoded in UTF-8", id="no-UTF-8"),
         pytest.param(b"[" * 100_000, None, "nested too deeply", id="nested-too-deeply"),
     ],

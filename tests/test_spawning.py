@@ -134,7 +134,7 @@ BAD_NAMES = [
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_name_of_no_function_is_refused_with_the_remedy(name):
-    with pytest.raises(SpawnRefusedError, match=r"give its full name, 'package\.module\.function'|is no function"):
+    with pytest.raises(SpawnRefusedError, match=r"give its full name, 'package\.module\.function'|is not a function"):
         find_for_us(name)
 
 

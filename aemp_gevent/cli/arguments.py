@@ -26,7 +26,7 @@ def parse_value(text: str) -> Any:  # whatever JSON can say
         try:
             return json.loads(text)
         except ValueError as error:
-            wanted = f"it begins like JSON, and is none ({error}); to mean the text, write {json.dumps(text)}"
+            wanted = f"it begins like JSON, but is not valid ({error}); to mean the text, write {json.dumps(text)}"
             raise ValueError(wanted) from None
     return json.loads(text) if _LITERAL.fullmatch(text) else text
 
@@ -39,7 +39,7 @@ class Seconds(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         seconds = super().convert(value, param, ctx)
         if not math.isfinite(seconds):
-            self.fail(f"{value} is no number of seconds.", param, ctx)
+            self.fail(f"{value} is not a number of seconds.", param, ctx)
         return seconds
 
 

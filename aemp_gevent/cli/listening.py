@@ -156,7 +156,7 @@ class _Stream:
             return
         if "text" in told:
             if not _is_record(told):
-                self._complain(name, "tells something of its log that is none: is it of another version?")
+                self._complain(name, "sent an invalid log record: does it run another version?")
                 return
             with told_by_callback():
                 self._print({**told, "node": name})  # whatever else it calls itself

@@ -81,7 +81,7 @@ def _seconds(value: Any) -> _Taken:
     try:
         return _Taken(float(value))
     except (TypeError, ValueError):
-        raise Refused(f"it is no number: {quoted(value)}") from None
+        raise Refused(f"it is not a number: {quoted(value)}") from None
 
 
 def _secure(value: Any) -> _Taken:
@@ -188,7 +188,7 @@ def _take(section: dict[str, Any], key: str, value: Any, overwrite: bool) -> tup
     try:
         taken = convert(value)
         if key == PARENT and not isinstance(taken.value, str):
-            raise Refused("it is no name of a profile")
+            raise Refused("it is not the name of a profile")
         if key != PARENT:
             settings.check_setting(key, taken.value, "")
     except (Refused, AempError) as error:
@@ -209,7 +209,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         content: Any = json.loads(text)
     except ValueError as error:
         why = f"{error}; AnyEvent::MP itself writes plain JSON: take comments and commas before a bracket out"
-        raise ProfileError(path, f"it is no JSON: {why}") from None
+        raise ProfileError(path, f"it is not JSON: {why}") from None
     profiles = content.get(_PROFILES, {}) if isinstance(content, dict) else None
     if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):
         raise ProfileError(path, "AnyEvent::MP writes an object of settings, with profiles by name in 'profile'")

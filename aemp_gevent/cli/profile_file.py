@@ -139,7 +139,7 @@ class ProfileFile:
     def _take_lock(self) -> None:
         path = self._target
         if path.exists() and not path.is_file():
-            raise ProfileError(self.path, "it is no file, and so nothing can be written to it")
+            raise ProfileError(self.path, "it is not a file; name the file to write to")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # It stays there: whoever removed it would take it from under somebody who waits for it.

@@ -145,7 +145,7 @@ def setsecret(file: ProfileFile, secret: str) -> None:
     """
     text = sys.stdin.readline().strip() if secret == "-" else secret  # noqa: S105  # no secret, a place
     if not text:
-        raise click.UsageError("an empty secret is none")
+        raise click.UsageError("the secret is empty; give one, or run 'aemp gensecret'")
     set_value(file, "secret", settings.read_setting("secret", text, _WHERE))
 
 

@@ -72,7 +72,7 @@ class Side:
     def _read_greeting(self, data: bytes) -> bytes | None:
         line, left = _cut_line(data)
         if line is None:
-            return self._give_up("what it says is no greeting") if len(data) > MAX_LINE_BYTES else None
+            return self._give_up("its first line is not a greeting") if len(data) > MAX_LINE_BYTES else None
         try:
             self.greeting = parse_greeting(line)
         except GreetingError as error:
@@ -104,7 +104,7 @@ class Side:
         self._say(f"auth: {_printable(method)};{mask};{_printable(framing)}")
         found = FRAMINGS.get(framing.decode("latin-1"))
         if found is None:
-            return self._give_up(f"framing {_printable(framing)} is none that can be decoded here")
+            return self._give_up(f"framing {_printable(framing)} cannot be decoded here")
         is_ours = self.greeting is not None and self.greeting.is_ours
         decoder = (found.decoder if is_ours else found.foreign_decoder)(Limits(_MAX_MESSAGE_BYTES))
         self._read = lambda data: self._read_packets(found, decoder, data)

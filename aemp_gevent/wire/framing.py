@@ -34,6 +34,7 @@ from typing import Any, Protocol
 
 from aemp_gevent.errors import FramingError
 from aemp_gevent.limits import Limits
+from aemp_gevent.quoting import of_type
 
 from . import framing_json, framing_msgpack
 
@@ -142,7 +143,7 @@ def check_packet(packet: object) -> None:
         FramingError: The peer sent something else.
     """
     if type(packet) is not list:
-        raise FramingError(f"the peer sent a packet that is no array but a {type(packet).__name__}")
+        raise FramingError(f"the peer sent a packet that is {of_type(packet)} instead of an array")
     if packet:
         name_of_port(packet[0])
 
@@ -160,4 +161,4 @@ def name_of_port(name: object) -> str:
         return name
     if type(name) is int or (type(name) is float and math.isfinite(name)):
         return str(name) if type(name) is int else format(name, ".15g")
-    raise FramingError(f"the peer sent something whose port name is no text but a {type(name).__name__}")
+    raise FramingError(f"the peer sent something whose port name is {of_type(name)} instead of a text")

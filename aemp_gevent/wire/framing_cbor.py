@@ -189,14 +189,14 @@ class _Scanner:
         elif length == _INDEFINITE and _BYTES <= major <= _MAP:
             length = _UNTIL_BREAK
         elif length > 27 and header != _BREAK:
-            raise FramingError(f"the peer sent what is no CBOR: there is no header {header:#04x}")
+            raise FramingError(f"the peer sent what is not CBOR: there is no header {header:#04x}")
         self._position = position
         if major in _NUMBERS and self._open and self._numbers[-1] >= 0 and header != _BREAK:
             self._look_at_number()
         self._count += major != _TAG and header != _BREAK
         if header == _BREAK:
             if not self._open or self._open.pop() != _UNTIL_BREAK:
-                raise FramingError("the peer sent what is no CBOR: a break where there is nothing to end")
+                raise FramingError("the peer sent what is not CBOR: a break where there is nothing to end")
             self._numbers.pop()
         elif length == _UNTIL_BREAK:
             self._enter(length, is_map=major == _MAP)
@@ -396,7 +396,7 @@ class CborDecoder:
 
 
 def _no_cbor(error: Exception) -> FramingError:
-    return FramingError(f"the peer sent a message that is no CBOR: {error}")
+    return FramingError(f"the peer sent a message that is not CBOR: {error}")
 
 
 def translate(error: Exception) -> FramingError:

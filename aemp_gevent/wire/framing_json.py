@@ -98,7 +98,7 @@ def _finite(text: str) -> float:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 # Floats need a hook because float('1e999') is infinite, which no encoder of ours
@@ -165,7 +165,7 @@ class JsonDecoder:
         begin = match.end()
         if data[begin : begin + 1] not in (b"", b"["):
             raise FramingError(
-                f"the peer sent what is no JSON array: it begins with {quoted(data[begin : begin + 16])}"
+                f"the peer sent what is not a JSON array: it begins with {quoted(data[begin : begin + 16])}"
             )
         return begin
 
@@ -228,7 +228,7 @@ class JsonDecoder:
             if "\\u" in text:
                 _ENCODER.encode(packet).encode("utf-8")
         except (ValueError, RecursionError) as error:
-            raise FramingError(f"the peer sent a message that is no JSON: {error}") from error
+            raise FramingError(f"the peer sent a message that is not JSON: {error}") from error
         return packet
 
 

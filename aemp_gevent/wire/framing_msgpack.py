@@ -352,4 +352,4 @@ def translate(error: Exception) -> FramingError:
     """Return our error for one that came out of iterating a decoder."""
     if isinstance(error, FramingError):
         return error
-    return FramingError(f"the peer sent bytes that are no msgpack: {type(error).__name__}: {error}")
+    return FramingError(f"the peer sent bytes that are not msgpack: {type(error).__name__}: {error}")

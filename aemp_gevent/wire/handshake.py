@@ -424,7 +424,9 @@ class Handshake:
             raise AuthenticationError(f"the peer proves itself with {quoted(method)}, which we cannot verify")
         secrets = self._secrets if method == auth.HMAC_METHOD else (b"",)
         if not auth.verify_any(method, fields[1], secrets, self._peer_lines, self._lines):
-            raise AuthenticationError("the peer's token is wrong: it has another secret, or somebody is in between")
+            raise AuthenticationError(
+                "the peer's token is wrong: it uses a different secret, or somebody is in between"
+            )
         self._receive_framing = framing
         self._move(PeerProved)
         return PeerProved(method, framing)

@@ -381,23 +381,23 @@ _FAULTS = {
     20: "the certificate of the CA that issued it is not known here",
     21: "the certificate of the CA that issued it is not known here",
     23: "it was revoked",
-    24: "it is used as a CA's, and is none",
+    24: "it is used as a CA's, and is not one",
     26: "it is not made for this: its key usage must be both serverAuth and clientAuth",
     66: "its key is too short",
     67: "a CA's key is too short",
     68: "it is signed with a weak hash",
-    79: "it is used as a CA's, and is none",
+    79: "it is used as a CA's, and is not one",
 }
 
 _ALERT = re.compile(r"\S+ alert (.+)")
 
 _REASONS = {
-    "wrong version number": "what the peer sends is no TLS",
-    "data length too long": "what the peer sends is no TLS",
-    "packet length too long": "what the peer sends is no TLS",
-    "http request": "what the peer sends is HTTP, and no TLS",
-    "https proxy request": "what the peer sends is HTTP, and no TLS",
-    "record layer failure": "what the peer sends is no TLS",
+    "wrong version number": "the peer sent something other than TLS",
+    "data length too long": "the peer sent something other than TLS",
+    "packet length too long": "the peer sent something other than TLS",
+    "http request": "the peer sent HTTP instead of TLS",
+    "https proxy request": "the peer sent HTTP instead of TLS",
+    "record layer failure": "the peer sent something other than TLS",
     "peer did not return a certificate": "the peer has no certificate",
     "unsupported protocol": "the peer speaks no TLS 1.2 or 1.3",
     "no shared cipher": "the peer knows none of the ciphers that we do",

@@ -496,7 +496,7 @@ def test_record_that_is_none_is_left_out(
     printed = capsys.readouterr()
     assert printed.out.count("\n") == 1
     assert "something" in printed.out
-    assert printed.err == "aemp: x tells something of its log that is none: is it of another version?\n"
+    assert printed.err == "aemp: x sent an invalid log record: does it run another version?\n"
 
 
 def test_records_are_of_who_told_them(capsys: pytest.CaptureFixture[str]) -> None:

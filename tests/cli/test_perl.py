@@ -120,11 +120,11 @@ def test_file_may_be_named(command: Command, perl: Path, home: Path, monkeypatch
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("{ # relaxed\n}", "it is no JSON: .*take comments and commas before a bracket out"),
+        ("{ # relaxed\n}", "it is not JSON: .*take comments and commas before a bracket out"),
         ("[]", "AnyEvent::MP writes an object"),
         ('{"profile": []}', "AnyEvent::MP writes an object"),
         ('{"profile": {"p": 1}}', "AnyEvent::MP writes an object"),
-        ('{"profile": {"p": {"parent": "nix"}}}', "the parent of profile 'p' is 'nix', which is none"),
+        ('{"profile": {"p": {"parent": "nix"}}}', "the parent of profile 'p' is 'nix', which does not exist"),
     ],
 )
 def test_what_aemp_would_not_have_written_is_refused(command: Command, perl: Path, content: str, why: str) -> None:

@@ -118,7 +118,7 @@ def test_link_to_the_file_stays_one(command: Command, home: Path) -> None:
     ("content", "why"),
     [
         ("[]", "it holds one JSON object"),
-        ("{", "it is no JSON"),
+        ("{", "it is not JSON"),
         ('{"profiles": []}', "'profiles' is an object of profiles by name"),
         ('{"profiles": {"p": 5}}', "'profiles' is an object of profiles by name"),
     ],
@@ -130,7 +130,7 @@ def test_file_that_is_none_is_left_alone(command: Command, home: Path, content: 
 
 def test_what_is_no_file_is_not_written_to(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AEMP_CONFIG", os.devnull)
-    assert "it is no file" in command("setnodeid", "x", code=2).err
+    assert "it is not a file" in command("setnodeid", "x", code=2).err
     assert command("showconfig").out.startswith("nothing is set")
 
 

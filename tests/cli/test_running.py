@@ -365,7 +365,7 @@ def test_reloading_that_fails_changes_nothing(start: Start, home: Path, make_nod
     secret.touch(0o600)
     secret.write_text("another")
     running.send(signal.SIGHUP)
-    running.logs("it is no JSON")
+    running.logs("it is not JSON")
     node = make_node("127.0.0.1:0", running.id)
     assert ask(node, only(node, "echo"), "echo", "hello") == "hello"
     (home / "config.json").write_text("{}")

@@ -61,7 +61,7 @@ def test_both_directions_are_carried_to_their_ends() -> None:
         serving.get(timeout=10)
     wait_until(lambda: "connection over" in lines[-1], show=lambda: lines)
     assert any("does not speak aemp" in line for line in lines)
-    assert any("is no greeting" in line for line in lines)
+    assert any("is not a greeting" in line for line in lines)
     assert sum("closed by this side" in line for line in lines) == 2
 
 

@@ -162,10 +162,10 @@ def test_recordings_are_decoded(name: str) -> None:
     ("said", "shown"),
     [
         pytest.param(b"GET / HTTP/1.0\n\n", "does not speak aemp", id="no-greeting"),
-        pytest.param(b"x" * 10_000, "no greeting", id="no-line"),
-        pytest.param(b"aemp;1;b;x;json\nN\ncleartext;7365637265;json\n[1,]", "no JSON", id="broken"),
+        pytest.param(b"x" * 10_000, "not a greeting", id="no-line"),
+        pytest.param(b"aemp;1;b;x;json\nN\ncleartext;7365637265;json\n[1,]", "not JSON", id="broken"),
         pytest.param(
-            b"aemp;1;b;x;json\nN\ncleartext;7365637265;storable\n...", "none that can be", id="unknown-framing"
+            b"aemp;1;b;x;json\nN\ncleartext;7365637265;storable\n...", "cannot be decoded", id="unknown-framing"
         ),
         pytest.param(b"aemp;1;b;x;json\nN\x1b[2J\n", "N\\x1b[2J", id="escape-sequence"),
     ],

@@ -554,7 +554,7 @@ def test_cbor_that_announces_more_than_a_message_may_have_is_refused_at_its_head
 
 @pytest.mark.parametrize("header", ["815c", "9f9fffdc", "8281ff", "a1ff"])
 def test_cbor_with_a_header_that_cannot_be_there_is_refused_at_once(header: str, cut: Cut) -> None:
-    assert "no CBOR" in str(read(CBOR, cut(bytes.fromhex(header)))[1])
+    assert "not CBOR" in str(read(CBOR, cut(bytes.fromhex(header)))[1])
 
 
 def peak_memory(work: Callable[[], object]) -> int:

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Errors, log lines and help texts are plain English: the worst habits stay out of them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+SOURCES = sorted([*(TOP / "aemp_gevent").rglob("*.py"), *(TOP / "aemp_command").rglob("*.py")])
+
+BAD = re.compile(
+    r"\bis no (?!longer\b|more\b)|\b(?:is|are) none\b|\banew\b|\blest\b|\bshall\b|\bfor ever\b|\bwho may\b"
+    r"|\banother one\?"
+)
+THERE = re.compile(r"\b[Tt]here (?:is|are) (?:no|none)\b")
+
+
+def faults(text: str) -> list[str]:
+    return BAD.findall(THERE.sub("", text))
+
+
+def texts(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the strings of a module that are not docstrings, with their lines."""
+    tree = ast.parse(source)
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
+            yield node.lineno, node.value
+
+
+def test_texts_that_users_read_are_plain_english() -> None:
+    assert len(SOURCES) > 50
+    found = [
+        f"{path.name}:{line}: {text}" for path in SOURCES for line, text in texts(path.read_text()) if faults(text)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("text", [" is no level: ", "it is none of ours", "read anew", "is its secret another one?"])
+def test_bad_habits_are_found(text: str) -> None:
+    assert faults(text)
+
+
+@pytest.mark.parametrize("text", ["there is no port", "if there is none", "it is no longer up", "is not a level"])
+def test_plain_texts_are_not(text: str) -> None:
+    assert not faults(text)
