@@ -96,7 +96,7 @@ def test_a_function_of_an_actor_is_served_while_it_receives(nodes):
 
 @pytest.mark.parametrize("error", [SystemExit, gevent.Timeout, gevent.GreenletExit])
 def test_what_is_no_error_of_the_functions_ends_its_port(node, error, caplog, monkeypatch):
-    monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda *_: None)
+    monkeypatch.setattr(gevent.get_hub(), "handle_system_error", lambda *_: None)
     port = node.port()
 
     def end() -> None:
