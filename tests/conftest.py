@@ -10,6 +10,7 @@ from __future__ import annotations
 from tests.native import PATCHED  # isort: skip
 
 import gc
+import math
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 from greenlet import getcurrent, greenlet
 
+from aemp_gevent import loopwatch
 from aemp_gevent.local import LocalNode
 from soak.leftovers import live_greenlets
 from tests.helpers import wait_until
@@ -32,6 +34,8 @@ pytest_plugins = ["aemp_gevent.testing.fixtures"]
 os.environ["AEMP_CONFIG"] = os.devnull
 # Whether nodes are strict is for each test here to say.
 os.environ["AEMP_STRICT"] = "0"
+# The loop stands still between two tests, and in those that need none; whose test it is sets another bound.
+loopwatch.BLOCKED_SECONDS = math.inf
 
 WIRE = Path(__file__).parent / "wire"
 

@@ -44,9 +44,9 @@ class _Server:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self._lock = threading.Lock()
+        self._library = ctypes.CDLL(None)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AEMP_"))}
             number = theirs.fileno()
             self._process = subprocess.Popen(  # ends when our side of the socket is closed
@@ -56,12 +56,21 @@ class _Server:
     def start(self, request: dict[str, Any], descriptors: list[int]) -> int:
         """Start a process and return its ID."""
         with self._lock:
-            socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
-            answer = self._socket.recv(64)
+            # Only while it is forked: other programs' orphans would stay as zombies of ours.
+            self._adopt(True)
+            try:
+                socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
+                answer = self._socket.recv(64)
+            finally:
+                self._adopt(False)
         if not answer:
             raise ChildProcessError("the server of preloaded processes has ended")
         pid: int = struct.unpack("=i", answer)[0]
         return pid
+
+    def _adopt(self, orphans: bool) -> None:
+        """Decide whether descendants whose parent has ended become our children."""
+        self._library.prctl(_PR_SET_CHILD_SUBREAPER, int(orphans), 0, 0, 0)
 
 
 _server: _Server | None = None
