@@ -91,7 +91,9 @@ def test_no_peer_begins_a_line_of_its_own_or_speaks_to_a_terminal(
         while peer.packet()[0] != "done":
             pass
     assert len(caplog.messages) > 50
-    assert [text for text in caplog.messages if not text.isprintable()] == []
+    # On a busy machine there may be a warning with a stack, which this process wrote, in several lines.
+    lines = [text for text in caplog.messages if not text.startswith("the event loop was blocked")]
+    assert [text for text in lines if not text.isprintable()] == []
 
 
 def test_reason_of_a_lost_route_cannot_forge_a_line(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:

@@ -41,6 +41,11 @@ def test_texts_that_users_read_are_plain_english() -> None:
     assert found == []
 
 
+def test_help_of_the_command_is_plain_english() -> None:
+    lines = (TOP / "docs" / "reference" / "cli.md").read_text().splitlines()  # written from the help texts
+    assert [line for line in lines if faults(line)] == []
+
+
 @pytest.mark.parametrize("text", [" is no level: ", "it is none of ours", "read anew", "is its secret another one?"])
 def test_bad_habits_are_found(text: str) -> None:
     assert faults(text)

@@ -29,8 +29,8 @@ _PORT_COLUMNS = ("port", "names", "kind", "state", "messages", "monitors", "wher
 def nodes(options: NodeOptions, timeout: float, as_json: bool) -> None:
     """List the nodes of the network, and how each of them is.
 
-    Those in the directory, and whoever can be met over their links. A node that tells nothing is listed with the
-    reason.
+    These are the nodes in the directory, and those that their links lead to. A node that does not answer is listed
+    with the reason.
     """
     with connected(options) as node:
         met = walk(node, timeout)

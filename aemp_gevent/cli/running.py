@@ -2,7 +2,7 @@
 """``aemp run``: a node with its services, as a supervisor such as systemd or Kubernetes wants it.
 
 The node is ready when it is linked to its seeds, if any answers, and its services run.
-SIGHUP reads the settings anew, SIGTERM and SIGINT end it in order: not ready any more, out of the
+SIGHUP reads the settings again, SIGTERM and SIGINT end it in order: not ready any more, out of the
 directory, what was begun is done, peers are told, exit code 0. A second signal ends it at once.
 """
 
@@ -69,7 +69,7 @@ def run(
     Python finds them, and in the current folder. The first line on the standard output is the node's ID; what is
     logged goes to the standard error output.
 
-    A service that crashes is started again after 1, 2, 4, … 60 seconds. SIGHUP reads the settings anew and starts and
+    A service that crashes is started again after 1, 2, 4, … 60 seconds. SIGHUP reads the settings again and starts and
     ends services accordingly. SIGTERM, or Ctrl-C, drains the node: it leaves the directory, finishes what it has
     begun, says goodbye to its peers, and ends with exit code 0.
     """

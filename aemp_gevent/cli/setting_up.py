@@ -162,7 +162,7 @@ def delsecret(file: ProfileFile) -> None:
 def setcert(file: ProfileFile, file_name: str) -> None:
     """Name the file with the certificate of the node and its key, in PEM, of mode 0600.
 
-    It is read by the node, and read anew when it has changed.
+    The node reads it, and reads it again when it has changed.
     """
     # Imported only by who wants it: OpenSSL takes long.
     from aemp_gevent.certificates import Certificate  # noqa: PLC0415
@@ -194,7 +194,7 @@ def addseed(file: ProfileFile, noderef: str) -> None:
 @click.argument("noderef")
 @changes
 def delseed(file: ProfileFile, noderef: str) -> None:
-    """Take a seed away."""
+    """Remove a seed."""
     _remove(file, "seeds", noderef)
 
 
@@ -228,7 +228,7 @@ def addbind(file: ProfileFile, endpoint: str) -> None:
 @click.argument("endpoint")
 @changes
 def delbind(file: ProfileFile, endpoint: str) -> None:
-    """Take a place to listen at away."""
+    """Remove a place to listen at."""
     _remove(file, "binds", endpoint)
 
 
@@ -265,7 +265,7 @@ def addservice(file: ProfileFile, service: str) -> None:
 @click.argument("service")
 @changes
 def delservice(file: ProfileFile, service: str) -> None:
-    """Take a service away, once."""
+    """Remove a service, once."""
     _remove(file, "services", _service(service))
 
 
