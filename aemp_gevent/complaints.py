@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Complaints: log lines that others can cause, bounded, as it is they who choose how many there are.
 
-One :class:`Complaints` has the lines about one peer, about all strangers, or about one served function. Exceptions of
-the program's own code, which a message of a peer may have raised, are counted by the place that raised them: who sent
-a message is not known any more where it is handled.
+One :class:`Complaints` has the lines about one peer, about all strangers, or about one served function. Those about
+peers pass another one, about all peers together: whoever knows the secret can have a new node ID for each connection.
+Exceptions of the program's own code, which a message of a peer may have raised, are counted by the place that raised
+them: who sent a message is not known any more where it is handled.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from aemp_gevent.logs import Log
 MAX_LINES = 100
 """A minute, of each level. Whoever reads the log knows by then; a flood of a day is 20 MB of it."""
 
+ALL_PEERS = 10
+"""All peers together have this many times as many lines: many may be lost at once."""
+
 MAX_PLACES = 1000
 """Places that raised, and are told apart."""
 
@@ -29,15 +33,17 @@ class Complaints:
     """What is logged about one subject.
 
     Args:
-        log: As ``Scheduler.log_soon``.
+        log: As ``Scheduler.log_soon``, or the ``log`` of what has to let the lines pass, too.
         about: The subject.
+        share: How many times as many lines it may have as others.
     """
 
-    __slots__ = ("_about", "_left_out", "_lines", "_log", "_until")
+    __slots__ = ("_about", "_left_out", "_lines", "_log", "_share", "_until")
 
-    def __init__(self, log: Callable[..., None], about: str) -> None:
+    def __init__(self, log: Callable[..., None], about: str, share: int = 1) -> None:
         self._log = log
         self._about = about
+        self._share = share
         self._lines: dict[int, int] = {}
         self._left_out: dict[int, int] = {}
         self._until = 0.0
@@ -54,7 +60,7 @@ class Complaints:
             for former, count in left_out.items():
                 self._log(former, "%d more log lines about %s were left out", count, self._about)
         lines = self._lines.get(level, 0)
-        if lines < MAX_LINES:
+        if lines < MAX_LINES * self._share:
             self._lines[level] = lines + 1
             self._log(level, text, *args, exc_info=exc_info)
             return

@@ -25,7 +25,7 @@ from aemp_gevent import ids
 from aemp_gevent._version import PROVIDER
 from aemp_gevent.attempts import Attempt
 from aemp_gevent.carrier import Carrier, Listening, SocketCarrier
-from aemp_gevent.complaints import Complaints
+from aemp_gevent.complaints import ALL_PEERS, Complaints
 from aemp_gevent.connections import DirectPeer
 from aemp_gevent.errors import AempError, InvalidNoderefError, InvalidSettingError
 from aemp_gevent.flow import Handover
@@ -242,6 +242,8 @@ class Network:
         self._gate = Gate(settings.max_strangers, settings.max_strangers_per_address)
         self.complaints = Complaints(scheduler.log_soon, "strangers")
         """What is logged about those who have not greeted."""
+        self.about_peers = Complaints(scheduler.log_soon, "all peers together", ALL_PEERS)
+        """What is logged about those who have."""
         self.refusals: Counter[str] = Counter()
         """How often others were refused something; see ``Node.refusals``."""
         self._closed = False

@@ -99,6 +99,8 @@ class Host(Protocol):
     @property
     def settings(self) -> Settings: ...
     @property
+    def about_peers(self) -> Complaints: ...
+    @property
     def pulse(self) -> Pulse: ...
     @property
     def handover(self) -> Handover: ...
@@ -188,7 +190,7 @@ class Peer:
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._last_error = ""
-        self.complaints = Complaints(host.scheduler.log_soon, node)
+        self.complaints = Complaints(host.about_peers.log, node)
         """What is logged about it."""
         self._log = self.complaints.log
 

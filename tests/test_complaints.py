@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from aemp_gevent import complaints
-from aemp_gevent.complaints import MAX_LINES, MAX_PLACES, Complaints, Failures
+from aemp_gevent.complaints import ALL_PEERS, MAX_LINES, MAX_PLACES, Complaints, Failures
 
 
 def test_only_so_many_lines_a_minute_and_then_how_many_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +28,18 @@ def test_only_so_many_lines_a_minute_and_then_how_many_more(monkeypatch: pytest.
     lines.clear()
     about.warn("fault %s", "at last")
     assert lines == ["fault at last"]
+
+
+def test_peers_share_what_may_be_logged_about_all_of_them() -> None:
+    lines: list[str] = []
+    everybody = Complaints(lambda _level, text, *args, exc_info=None: lines.append(text % args), "all", ALL_PEERS)
+    for peer in range(2 * ALL_PEERS):
+        about = Complaints(everybody.log, f"peer {peer}")
+        for number in range(MAX_LINES + 5):
+            about.warn("fault %d of %d", number, peer)
+    assert len(lines) == ALL_PEERS * MAX_LINES + 1
+    assert lines[MAX_LINES] == "too many log lines about peer 0: the next ones are only counted"
+    assert lines[-1] == "too many log lines about all: the next ones are only counted"
 
 
 def test_each_level_has_its_own_lines() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import aemp_gevent
+from aemp_gevent.complaints import ALL_PEERS
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.logs import MAX_VALUE, Brief, Lines, Log
 from aemp_gevent.requests import Requests
@@ -147,6 +148,20 @@ def test_no_peer_can_flood_the_log(
     templates = Counter(record.msg for record in caplog.records)
     assert templates["discarded, no handler matches: %s"] == most  # or nothing of this was logged at all
     assert {text: count for text, count in templates.items() if count > most} == {}
+
+
+def test_nobody_can_flood_the_log_under_many_node_ids(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 2
+    monkeypatch.setattr("aemp_gevent.complaints.MAX_LINES", most)
+    node = make_node()
+    for number in range(ALL_PEERS + 5):
+        with RawPeer.dial(node, f"127.0.0.1:{number + 1}").shake() as peer:
+            peer.send(*[["", "lookup"]] * (most + 1))
+            assert peer.answers()
+    lines = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == ALL_PEERS * most + 1
 
 
 def test_traceback_cannot_begin_a_line_with_what_a_peer_sent(caplog: pytest.LogCaptureFixture) -> None:
