@@ -6,7 +6,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
-from types import CodeType
+from types import CodeType, CoroutineType
 from typing import Any, TypeAlias
 
 from aemp_gevent.callbacks import DONE, check_callable, is_python_function
@@ -29,10 +29,17 @@ def is_done(handler: Handler, value: object) -> bool:
 
     ``DONE`` says so. True says so only from a Python function: methods of gevent and of
     extension modules return True to report success.
+
+    Raises:
+        TypeError: It is a coroutine: what the handler called with ``async def`` has not run.
     """
     if value is DONE:
         return True
     if value is not True or not is_python_function(handler):
+        if isinstance(value, CoroutineType):
+            value.close()  # otherwise Python warns as well, and names a line of this library
+            called = f"{quoted(handler)} returned the coroutine {value.__qualname__}(), whose body did not run"
+            raise TypeError(f"{called}; give a plain function, which may block")
         return False
     code = _code_of(handler)
     if code not in _told_of_true:

@@ -188,6 +188,18 @@ class Truthful:
         return True
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("tags", [(), ("tag",)], ids=["default", "tag"])
+def test_a_coroutine_from_a_plain_function_kills_the_port_and_is_named(node, tags):
+    reasons = []
+    port = node.rcv(node.port(), *tags, lambda *_: coroutine())
+    node.mon(port, lambda *reason: reasons.append(reason))
+    node.snd(port, "tag")
+    settle(node)
+    assert [reason[0] for reason in reasons] == ["die"]
+    assert "returned the coroutine coroutine(), whose body did not run; give a plain function" in reasons[0][1]
+
+
 def test_true_from_what_is_not_a_python_function_removes_nothing(node):
     semaphore, event, callable_object = gevent.lock.Semaphore(10), gevent.event.Event(), Truthful()
     event.set()
