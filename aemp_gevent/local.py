@@ -852,7 +852,10 @@ class LocalNode:
         )  # not isinstance: proxies may raise
         is_worth_a_hint = not (is_call or port is None or port.dying is not None or port.is_for_answer)
         if is_worth_a_hint and self.hints.is_due("tag", hints.kind_of(tag), frozenset(tags)):
-            has = f"handlers for {quoted(tags)}" if tags else "no handlers; give it some with rcv()"
+            none = "no handlers; give it some with rcv()"
+            if handlers is not None:
+                none = "no handlers left; one that returns DONE or True is removed"
+            has = f"handlers for {quoted(tags)}" if tags else none
             if handlers is not None and handlers.has_patterns:
                 has = f"handlers for {quoted(tags)} and patterns, which do not match"
             text = "port %s discarded %s: it has %s%s %s"

@@ -61,6 +61,15 @@ def test_a_port_without_handlers_says_how_to_give_it_some(private: Node, caplog:
     assert "discarded a message <int>: it has no handlers; give it some with rcv()" in line
 
 
+def test_a_port_whose_handler_removed_itself_says_why(private: Node, caplog: pytest.LogCaptureFixture) -> None:
+    port = private.rcv(private.port(), "once", lambda: True)
+    private.snd(port, "once")
+    private.snd(port, "once")
+    settle(private)
+    [line] = warnings(caplog)
+    assert "it has no handlers left; one that returns DONE or True is removed" in line
+
+
 def test_a_message_that_a_private_node_cannot_send_is_named_first(
     private: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
