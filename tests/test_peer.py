@@ -847,7 +847,7 @@ def test_past_the_bound_the_whole_node_is_shunned_port_by_port(
         peer.take(102)
     for died in deaths:
         died.wait()
-    assert caplog.text.count("are shunned until monitored anew") == 1
+    assert caplog.text.count("are shunned until they are monitored again") == 1
     ports = node._network.peers[PEER].ports  # type: ignore[union-attr]
     assert len(ports._ports) <= 1, "each is remembered"
     with RawPeer.dial(node, extras=SAME).shake() as peer:
