@@ -57,8 +57,9 @@ class Host(calls.Host, Protocol):
 
 def call(host: Host, port: object, message: Message, timeout: float | None) -> Any:
     """Send a call, wait, and return the answer. See ``call``."""
+    name = str(port)  # first: the code of an object whose str() is a port ID may raise
     if timeout is not None and timeout <= 0:
-        raise CallTimeout(str(port), message[0], timeout)
+        raise CallTimeout(name, message[0], timeout)
     holder = _blocked_port()
     died: list[Reason] = []
 
@@ -69,10 +70,10 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
                 host.scheduler.kill(reply, NOT_TAKEN)
 
         guard = host.monitor(port, gone, None)
-        if holder is not None:
-            target = host.find(port)
-            host.waiting[holder] = Wait(str(port) if target is None else target.id, reply)
         try:
+            if holder is not None:
+                target = host.find(port)
+                host.waiting[holder] = Wait(name if target is None else target.id, reply)
             host.ask(port, message, reply.id, timeout, _chain(host, holder))
         except BaseException:
             guard.cancel()
@@ -82,9 +83,9 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
     try:
         answer = calls.receive_answer(host, "call()", timeout, ask, NOT_TAKEN)
     except ReceiveTimeout:
-        raise CallTimeout(str(port), message[0], timeout) from None
+        raise CallTimeout(name, message[0], timeout) from None
     except calls.Unanswered as error:
-        raise _failure(str(port), error.reason, died) from None
+        raise _failure(name, error.reason, died) from None
     finally:
         if holder is not None:
             host.waiting.pop(holder, None)
@@ -94,21 +95,22 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
 def call_async(host: Host, port: object, message: Message, timeout: float | None) -> AsyncResult[Any]:
     """Send a call, and return what will hold the answer. See ``call_async``."""
     host.split_port(port)  # first, so that a bad one leaves nothing behind
+    name = str(port)
     scheduler = host.scheduler
     result: AsyncResult[Any] = AsyncResult()
     died: list[Reason] = []
-    timer: Timer | None = None
+    guards: list[calls.Guard] = []
     reply = host.create(ReplyPort)
 
     def answered(*answer: Any) -> object:
-        forget()
+        calls.cancel_all(guards)
         result.set(value_of(answer))
         return DONE
 
     def unanswered(*reason: Any) -> None:
-        forget()
+        calls.cancel_all(guards)
         late = len(reason) == 1 and tag_of(reason) == NOT_TAKEN[0] and not died
-        error = CallTimeout(str(port), message[0], timeout) if late else _failure(str(port), reason, died)
+        error = CallTimeout(name, message[0], timeout) if late else _failure(name, reason, died)
         result.set_exception(error)
 
     def gone(*reason: Any) -> None:
@@ -116,25 +118,18 @@ def call_async(host: Host, port: object, message: Message, timeout: float | None
             died.append(reason)
             scheduler.kill(reply, NOT_TAKEN)
 
-    def forget() -> None:
-        ended.cancel()
-        guard.cancel()
-        if timer is not None:
-            timer.cancel()
-
     reply.default = answered
-    ended = host.monitor(reply.id, unanswered, None)
-    guard = host.monitor(port, gone, None)
     try:
-        # Nobody is blocked by it, so nobody waits in a circle.
+        guards.append(host.monitor(reply.id, unanswered, None))
+        guards.append(host.monitor(port, gone, None))
+        if timeout is not None:
+            guards.append(Timer(scheduler, timeout, None, scheduler.kill, (reply, NOT_TAKEN)))
+        # Nobody is blocked by it, so nobody waits in a circle. Last: it is made with all that belongs to it, or not.
         host.ask(port, message, reply.id, timeout, ())
     except BaseException:
-        ended.cancel()
-        guard.cancel()
+        calls.cancel_all(guards)
         scheduler.die(reply, ())
         raise
-    if timeout is not None:
-        timer = Timer(scheduler, timeout, None, scheduler.kill, (reply, NOT_TAKEN))
     return result
 
 

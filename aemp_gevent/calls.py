@@ -89,13 +89,10 @@ def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | N
     scheduler = host.scheduler
     context = current_port()
     reply = host.create(ReplyPort)
-    timer: Timer | None = None
+    guards: list[Guard] = []
 
     def answered(*answer: Any) -> object:
-        killed.cancel()
-        guard.cancel()
-        if timer is not None:
-            timer.cancel()
+        cancel_all(guards)
         scheduler.enqueue_job(CallJob(context, cb, answer))
         return DONE
 
@@ -104,17 +101,16 @@ def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | N
             scheduler.deliver(reply, ())
 
     reply.default = answered
-    killed = host.monitor(reply.id, lambda *_reason: answered(), None)
-    guard = host.monitor(port, gone, None)
     try:
-        host.snd(port, *msg, reply.id)
+        guards.append(host.monitor(reply.id, lambda *_reason: answered(), None))
+        guards.append(host.monitor(port, gone, None))
+        if timeout is not None:
+            guards.append(Timer(scheduler, timeout, None, gone, ()))
+        host.snd(port, *msg, reply.id)  # last: it is made with all that belongs to it, or not at all
     except BaseException:
-        killed.cancel()
-        guard.cancel()
+        cancel_all(guards)
         scheduler.die(reply, ())
         raise
-    if timeout is not None:
-        timer = Timer(scheduler, timeout, None, gone, ())
 
 
 def call_and_wait(host: Host, timeout: float | None, port: object, msg: Message) -> Message:
@@ -197,14 +193,18 @@ def receive_answer(
     finally:
         reason = () if is_taken else not_taken
         try:
-            for guard in guards:
-                guard.cancel()
+            cancel_all(guards)
             scheduler.die(reply, reason)
         except BaseException:  # an interrupt struck: once more, as nobody else will
-            for guard in guards:
-                guard.cancel()
+            cancel_all(guards)
             scheduler.die(reply, reason)
             raise
+
+
+def cancel_all(guards: list[Guard]) -> None:
+    """Cancel what a call leaves behind."""
+    for guard in guards:
+        guard.cancel()
 
 
 def deadline_of(timeout: float | None) -> float | None:

@@ -42,7 +42,7 @@ def escaped(text: str, limit: int | None = LIMIT, keep: str = "") -> str:
 def quoted(value: object, limit: int = LIMIT) -> str:
     """Return a value about as ``repr`` would write it, escaped and cut. Never raises.
 
-    Takes time only for what is shown.
+    Takes time only for what is shown. What the value's own code raises, whatever it is, goes no further.
 
     Args:
         value: Any object. An unknown class's own ``__repr__`` is called, and may fail.
@@ -63,8 +63,12 @@ def of_type(value: object) -> str:
 
 
 def worded(value: object, limit: int = LIMIT) -> str:
-    """Return what somebody said, for a sentence: a text escaped but without quotes, anything else quoted."""
-    return escaped(value, limit) if isinstance(value, str) else quoted(value, limit)
+    """Return what somebody said, for a sentence: a text escaped but without quotes, anything else quoted.
+
+    Never raises, like :func:`quoted`.
+    """
+    # By the type, as isinstance() runs code of the value's own, and so do methods of a class derived from str.
+    return escaped(str.__str__(value), limit) if issubclass(type(value), str) else quoted(value, limit)
 
 
 def _pieces(value: Any, limit: int, depth: int) -> Iterator[str]:
@@ -77,7 +81,9 @@ def _pieces(value: Any, limit: int, depth: int) -> Iterator[str]:
             yield from write(value, limit, depth - 1)
         else:
             yield "…"
-    except Exception:  # noqa: BLE001  # of the value's own code; where deaths are reported nothing may raise
+    except GeneratorExit:
+        raise  # we are not asked for more
+    except BaseException:  # noqa: BLE001  # of the value's own code; where deaths are reported nothing may raise
         yield f"<{type(value).__name__} object, whose repr() fails>"
 
 

@@ -421,19 +421,23 @@ class RemotePorts:
 
 
 class Watcher(Job):
-    """A peer's monitor of a port of ours. Needs no turn in the run queue: no user code runs."""
+    """A peer's monitor of a port of ours. Needs no turn in the run queue: no user code runs but that of a reason."""
 
-    __slots__ = ("_watchers", "name", "port")
+    __slots__ = ("_was_told", "_watchers", "name", "port")
 
     def __init__(self, watchers: Watchers, port: Port, name: str) -> None:
         super().__init__(None)
         self._watchers = watchers
         self.port = port
         self.name = name
+        self._was_told = False
 
     def died(self, reason: Reason) -> bool:
         """Tell the peer at once."""
-        self._watchers.port_died(self.name, reason)
+        # Told again: what struck the first time may be code of the reason's elements, and would strike each time.
+        words = in_words(reason) if self._was_told else reason
+        self._was_told = True
+        self._watchers.port_died(self.name, words)
         return False
 
 

@@ -942,7 +942,7 @@ def describe(error: BaseException) -> str:
     """Return what a reason says of an exception: its class and text."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  # the user's __str__; we run outside any handler here
+    except BaseException:  # noqa: BLE001  # the user's __str__; whoever asks reports a death, and must come to its end
         text = "<str() failed>"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
