@@ -102,6 +102,8 @@ class MsgpackCounter:
             if self._count > self.limit:
                 raise too_many(self.limit)
         self._header, self._skip = text[position:], max(0, position - size)
+        if self._announced > self.limit:  # it would not be complete with fewer
+            raise too_many(self.limit)
 
     @staticmethod
     def _end_of(text: bytes, position: int) -> int:

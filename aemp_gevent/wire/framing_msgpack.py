@@ -27,7 +27,6 @@ Not here: what is in a packet. Read :mod:`~.framing` first.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
@@ -312,11 +311,12 @@ class MsgpackDecoder:
             if not self._is_exact:
                 self._find_begin()
                 is_long = end - self._begin > self._counted
-            counter, text = MsgpackCounter(sys.maxsize), bytes(self._since)
+            counter, text = MsgpackCounter(self._limits.counted_bytes), bytes(self._since)
             self._counter = counter if text else None
         else:
             return
-        counter.limit = self._limits.elements if is_long else sys.maxsize
+        # One that is not long yet has at most as many elements as bytes.
+        counter.limit = self._limits.elements if is_long else self._limits.counted_bytes
         counter.feed(text)
         if not self._announced.allows(self, 8 * counter.missing if counter.missing > _SMALL_LIST else 0):
             self._announced.allows(self, 0)
