@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aemp_gevent.quoting import escaped, quoted, worded
+from aemp_gevent.quoting import cut_text, escaped, quoted, said, worded
 
 LOGGERS = ("aemp_gevent", "aemp_gevent.etcd")
 """The names of the loggers of a node."""
@@ -141,8 +141,13 @@ def traceback_of(error: BaseException) -> str:
 
     What an exception says may be what a peer sent to the code that raised it.
     """
-    text = "".join(traceback.format_exception(error)).rstrip("\n")
-    for each in _chain(error):
+    chain = _chain(error)
+    if any(cut_text(each) is not None for each in chain):
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        text, chain = f"Traceback (most recent call last):\n{frames}{type(error).__name__}: {said(error)}", []
+    else:
+        text = "".join(traceback.format_exception(error)).rstrip("\n")
+    for each in chain:
         last = "".join(traceback.format_exception_only(each)).rstrip("\n")
         if "\n" in last and last in text:
             text = text.replace(last, last.replace("\n", "\n    "))

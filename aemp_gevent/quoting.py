@@ -71,6 +71,39 @@ def worded(value: object, limit: int = LIMIT) -> str:
     return escaped(str.__str__(value), limit) if issubclass(type(value), str) else quoted(value, limit)
 
 
+def said(error: BaseException) -> str:
+    """Return what an exception says, as ``str`` does, but cut if it has long arguments.
+
+    Raises:
+        BaseException: The class's own ``__str__`` raised it.
+    """
+    cut = cut_text(error)
+    return str(error) if cut is None else cut
+
+
+def cut_text(error: BaseException) -> str | None:
+    """Return the beginning of what an exception with long arguments says; None if its arguments are short.
+
+    ``table[key]`` with a key of 30 MB raises an exception whose ``str`` takes a third of a second, and its
+    traceback takes more than one: Python writes out the arguments in full.
+    """
+    if type(error).__str__ not in _ARGUMENT_WRITERS:
+        return None
+    args = error.args
+    if isinstance(error, OSError) and error.filename is not None:
+        args = (*args, error.filename)
+    if len(args) == 1 and isinstance(args[0], str) and type(error).__str__ is BaseException.__str__:
+        return None  # which is that very text
+    text = quoted(args[0] if len(args) == 1 else args, _LONG)
+    return text if len(text) == _LONG else None
+
+
+_LONG = 4000
+"""Characters of an exception's arguments that are worth showing."""
+
+_ARGUMENT_WRITERS = {BaseException.__str__, KeyError.__str__, OSError.__str__}
+
+
 def _pieces(value: Any, limit: int, depth: int) -> Iterator[str]:
     """Yield the beginning of a value's ``repr``, in pieces; at least ``limit`` characters, if it has as many."""
     write = _WRITERS.get(type(value).__repr__)

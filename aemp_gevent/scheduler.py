@@ -95,6 +95,7 @@ from aemp_gevent.hubcalls import hub_call
 from aemp_gevent.logs import Brief, Log
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Port, Reason
+from aemp_gevent.quoting import said
 from aemp_gevent.threads import Doorbell, close_with, doorbell_of, get_ident
 
 SLICE = 32
@@ -941,7 +942,7 @@ class Scheduler:
 def describe(error: BaseException) -> str:
     """Return what a reason says of an exception: its class and text."""
     try:
-        text = str(error)
+        text = said(error)
     except BaseException:  # noqa: BLE001  # the user's __str__; whoever asks reports a death, and must come to its end
         text = "<str() failed>"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aemp_gevent
-from aemp_gevent.quoting import LIMIT, escaped, quoted, worded
+from aemp_gevent.logs import traceback_of
+from aemp_gevent.quoting import LIMIT, escaped, quoted, said, worded
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.characters(categories=["C"]),
@@ -174,3 +175,37 @@ def test_values_are_shown_by_this_module_alone(source: Path) -> None:
 def test_that_test_sees_them() -> None:
     code = 'f"{x!r}"; repr(x); import reprlib; log("%r is odd", x)'
     assert len(list(writings(ast.parse(code)))) == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "said_of_it"),
+    [
+        pytest.param(KeyError("k"), "'k'", id="short-key"),
+        pytest.param(ValueError("x" * 9000), "x" * 9000, id="its-own-text"),
+        pytest.param(ValueError("a", 1), "('a', 1)", id="several"),
+        pytest.param(FileNotFoundError(2, "No such file", "f"), "[Errno 2] No such file: 'f'", id="file"),
+        pytest.param(ValueError(), "", id="nothing"),
+    ],
+)
+def test_exceptions_say_what_str_says(error: BaseException, said_of_it: str) -> None:
+    assert said(error) == str(error) == said_of_it
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(KeyError("\x00" * 1_000_000), id="key"),
+        pytest.param(KeyError(("\x00" * 1_000_000, 1)), id="key-of-several"),
+        pytest.param(ValueError("why", "\x00" * 1_000_000), id="several"),
+        pytest.param(OSError(2, "No such file", "\x00" * 1_000_000), id="file"),
+    ],
+)
+def test_exceptions_with_long_arguments_are_cut_before_these_are_written(error: BaseException) -> None:
+    assert len(str(error)) > 1_000_000
+    assert len(said(error)) == 4000
+    try:
+        raise error
+    except (LookupError, ValueError, OSError) as raised:
+        shown = traceback_of(raised)
+    assert len(shown) < 5000
+    assert f"raise error\n{type(error).__name__}: " in shown
