@@ -6,6 +6,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import islice
 from types import CodeType, CoroutineType
 from typing import Any, TypeAlias
 
@@ -103,6 +104,11 @@ class Handlers:
     def tags(self) -> list[str]:
         """The tags there are handlers for."""
         return list(self._tags)
+
+    @property
+    def outline(self) -> tuple[object, ...]:
+        """What tells ports of one kind from others, in constant time: how many tags there are, and the first few."""
+        return (len(self._tags), *islice(self._tags, 3))
 
     @property
     def has_patterns(self) -> bool:

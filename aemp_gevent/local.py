@@ -845,13 +845,13 @@ class LocalNode:
         """Take a message that no handler matched: tell whoever waits for an answer to it, or else the log."""
         port = current_port()
         handlers = None if port is None else port.handlers
-        tags = [] if handlers is None else handlers.tags
         tag = message[0] if message else None
         is_call = bool(message) and issubclass(
             type(message[-1]), serving.ReplyPort
         )  # not isinstance: proxies may raise
         is_worth_a_hint = not (is_call or port is None or port.dying is not None or port.is_for_answer)
-        if is_worth_a_hint and self.hints.is_due("tag", hints.kind_of(tag), frozenset(tags)):
+        if is_worth_a_hint and self.hints.is_due("tag", hints.kind_of(tag), handlers and handlers.outline):
+            tags = [] if handlers is None else handlers.tags
             none = "no handlers; give it some with rcv()"
             if handlers is not None:
                 none = "no handlers left; one that returns DONE or True is removed"
@@ -863,6 +863,7 @@ class LocalNode:
             self._scheduler.log(logging.WARNING, text, *where)
         self._scheduler.discard(*message)
         if is_call and not (port is not None and port.dying is not None):  # its death says more
+            tags = [] if handlers is None else handlers.tags
             text = f"no handler for {quoted(tag)}{hints.nearest(tag, tags)}"
             self.kil(message[-1], serving.FAILED, text)
 

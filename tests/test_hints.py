@@ -12,6 +12,7 @@ import gevent
 import pytest
 
 from aemp_gevent.errors import RemoteError
+from aemp_gevent.handlers import Handlers
 from aemp_gevent.hints import MAX_PLACES, Hints, nearest
 from aemp_gevent.node import Node
 from aemp_gevent.testing import MemoryNetwork
@@ -52,6 +53,19 @@ def test_a_tag_that_no_handler_has_is_named_with_the_nearest(private: Node, capl
     private.snd(ports[0])
     settle(private)
     assert len(warnings(caplog)) == 3
+
+
+def test_discarded_messages_do_not_each_look_at_all_tags(private: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    every = Handlers.tags.fget
+    assert every is not None
+    monkeypatch.setattr(Handlers, "tags", property(lambda self: looks.append(1) or every(self)))
+    port = private.rcv(private.port(), **{f"tag{number}": print for number in range(1000)})
+    for number in range(100):
+        private.snd(port, "nope", number)
+    settle(private)
+    assert private.scheduler.discarded == 100
+    assert looks == [1]
 
 
 def test_a_port_without_handlers_says_how_to_give_it_some(private: Node, caplog: pytest.LogCaptureFixture) -> None:
