@@ -376,10 +376,12 @@ class DirectPeer(Peer):
     def _lose(self, why: str, reason: Reason | None = None) -> None:
         if not self.is_up:
             return
-        super()._lose(why, reason)
-        newcomer, self._newcomer = self._newcomer, None
-        if newcomer is not None and not newcomer.closed:
-            self._admit(newcomer)
+        try:
+            super()._lose(why, reason)
+        finally:
+            newcomer, self._newcomer = self._newcomer, None
+            if newcomer is not None and not newcomer.closed:
+                self._admit(newcomer)
 
     def _let_go(self) -> None:
         self._resting = None

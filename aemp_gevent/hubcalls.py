@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from itertools import chain, repeat
+from typing import Any
 
 
 def hub_call(
@@ -29,6 +30,20 @@ def hub_call(
     next(waiting)
     others = map(_calls, repeat(call), repeat(again), repeat(report))  # each is made when the one before has ended
     return chain.from_iterable(chain([waiting], others)).__next__
+
+
+def see_through(call: Callable[..., object], *args: Any) -> None:
+    """Make a call that must come to its end: once more if something strikes it, and then raise what did.
+
+    Args:
+        call: What bears to be begun again wherever it was struck.
+        args: Its arguments.
+    """
+    try:
+        call(*args)
+    except BaseException:
+        call(*args)
+        raise
 
 
 def _calls(

@@ -19,6 +19,7 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aemp_gevent.errors import FramingError, RemoteProtocolError, TlsError
+from aemp_gevent.hubcalls import see_through
 from aemp_gevent.limits import Limits
 from aemp_gevent.scheduler import RETRY_SECONDS, Scheduler
 from aemp_gevent.tls_transport import TlsTransport
@@ -605,11 +606,14 @@ class Link:
     def fail(self, why: str) -> None:
         """Close the connection because of ``why``, and tell the owner. Idempotent."""
         if not self.closed:
-            if self.is_up:
-                self.abort()
-            else:
-                self.close()  # nothing of anybody's can be lost
-            self.owner.failed(self, why)
+            see_through(self._fail, why)
+
+    def _fail(self, why: str) -> None:
+        if self.is_up:
+            self.abort()
+        else:
+            self.close()  # nothing of anybody's can be lost
+        self.owner.failed(self, why)
 
     def close(self) -> None:
         """Close in silence; nobody is told. Idempotent."""

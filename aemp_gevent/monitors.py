@@ -113,9 +113,15 @@ class Watch:
         self.monitors = None  # no call in between: a finalizer may monitor, too
         if monitors is None:
             return
-        for monitor in monitors if isinstance(monitors, dict) else (monitors,):
-            if monitor.died(reason):
-                scheduler.enqueue_job(monitor)
+        try:
+            for monitor in tuple(monitors) if isinstance(monitors, dict) else (monitors,):
+                if monitor.died(reason):
+                    scheduler.enqueue_job(monitor)
+        except BaseException:
+            # Struck: who begins again finds all of them. Those that were queued already run once.
+            if self.monitors is None:
+                self.monitors = monitors
+            raise
 
 
 def add(watched: Watched, monitor: Job) -> None:

@@ -26,6 +26,7 @@ from aemp_gevent.complaints import Complaints
 from aemp_gevent.errors import LinkBusyError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.flow import Handover, Room
 from aemp_gevent.heartbeat import Pulse
+from aemp_gevent.hubcalls import see_through
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.limits import Limits
 from aemp_gevent.logs import Brief
@@ -423,6 +424,9 @@ class Peer:
         """Drop what waits for a link, and tell whoever monitors anything over there."""
         self._last_error = why
         self._log(logging.INFO, "node %s cannot be reached: %s", self.node, why)
+        see_through(self._give_up_queue, why)
+
+    def _give_up_queue(self, why: str) -> None:
         self._clear_queue()
         # A port that was reported dead must not be alive again for having been monitored in vain.
         self.ports.all_lost(("transport_error", self.node, why), shun=bool(self._incarnation), was_up=False)
@@ -498,11 +502,13 @@ class Peer:
             self.complaints.warn(text, self.node, why)
         else:
             self._log(logging.INFO, text, self.node, why)
+        see_through(self._lose_now, reason or ("transport_error", self.node, why))
+
+    def _lose_now(self, reason: Reason) -> None:
         self.link = None
         self._clear_queue()
         self._let_go()
         self.watchers.remove_all()
-        reason = reason or ("transport_error", self.node, why)
         self.ports.all_lost(reason, shun=bool(self._incarnation), was_up=True)
         self._host.link_down(self, reason)
         self.room.open()

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from aemp_gevent import ids, monitors
 from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.hubcalls import see_through
 from aemp_gevent.matching import Message
 from aemp_gevent.monitors import Watch
 from aemp_gevent.port import REMOTE, Port, Reason
@@ -312,8 +313,10 @@ class RemotePorts:
 
     def _tell(self, reason: Reason, ports: list[RemotePort]) -> None:
         """Fire the monitors of ports, which get nothing more before these ran."""
-        if not ports:
-            return
+        if ports:
+            see_through(self._tell_now, reason, ports)  # a loss that was noted must be told
+
+    def _tell_now(self, reason: Reason, ports: list[RemotePort]) -> None:
         for port in ports:  # all of them before anybody can react
             port.loss = reason
             self.settle(port)
@@ -466,9 +469,10 @@ class Watchers:
 
     def remove(self, name: str) -> None:
         """Watch it no more."""
-        watcher = self._watchers.pop(name, None)
+        watcher = self._watchers.get(name)
         if watcher is not None:
             monitors.remove(watcher.port, watcher)
+            self._watchers.pop(name, None)
 
     @property
     def count(self) -> int:

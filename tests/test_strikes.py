@@ -435,6 +435,52 @@ def test_an_interrupt_anywhere_in_a_link_loses_nothing_in_silence(make_node, err
             raise AssertionError(f"struck at point {point}") from failure
 
 
+LOSSES = ("peer.py", "remote.py", "connections.py", "monitors.py", "scheduler.py", "link.py", "node.py", "network.py")
+
+
+def lose_struck(make_node: MakeNode, error: type[BaseException], chosen: Callable[[int], bool]) -> int:
+    """Lose a link, struck at the chosen points; return how many there are."""
+    node, other = make_node(), make_node()
+    inbox = Inbox(other)
+    died: list[int] = []
+    ports = [inbox.port, other.port()]
+    for number in range(4):
+        node.mon(ports[number % 2], lambda *_, number=number: died.append(number))
+    node.mon(other.NODE(), lambda *_: died.append(4))
+    node.flush()
+    link = node.network.peer(other.NODE()).link  # type: ignore[union-attr]
+
+    def strike() -> None:
+        raise error
+
+    with Injector(strike, chosen, strike_points, LOSSES) as injector:
+        with contextlib.suppress(KeyboardInterrupt, MemoryError):
+            link.fail("cut by the test")  # type: ignore[union-attr]
+        with contextlib.suppress(KeyboardInterrupt):
+            node.port()
+    wait_until(lambda: sorted(set(died)) == list(range(5)), within=3, show=lambda: died)
+    assert len(died) == 5
+    node.mon(inbox.port, nothing)
+    node.snd(inbox.port, "afterwards")
+    wait_until(lambda: inbox.messages == [("afterwards",)], within=3, show=lambda: inbox.messages)
+    return injector.count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", STRIKES)
+def test_monitors_fire_though_an_interrupt_strikes_while_the_link_is_lost(error):
+    with node_factory() as make_node:
+        count = lose_struck(make_node, error, lambda _: False)
+    assert count > 50
+    rng = random.Random(9)
+    for point in rng.sample(range(count), SAMPLE) if SAMPLE else range(count):
+        try:
+            with node_factory() as make_node:
+                lose_struck(make_node, error, lambda seen: seen == point + 1)  # noqa: B023
+        except BaseException as failure:
+            raise AssertionError(f"struck at point {point}") from failure
+
+
 @pytest.mark.slow
 def test_calls_over_a_link_at_the_recursion_limit_are_whole_or_nothing(make_node):
     scene = Linked(make_node)
