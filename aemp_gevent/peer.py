@@ -161,11 +161,14 @@ class Peer:
         host: The node this is a peer of.
     """
 
+    is_virtual = False
+    """Whether others carry its link."""
+
     def __init__(self, node: str, host: Host) -> None:
         self.node = node
         self.link: Lane | None = None
         """The link to send on; None while there is none."""
-        self.ports = RemotePorts(self, host.scheduler)
+        self.ports = RemotePorts(self, host.scheduler, is_virtual=self.is_virtual)
         """What this node knows of the peer's ports."""
         self.watchers = Watchers(self, host.settings.max_watched_ports)
         """What the peer watches of ours."""

@@ -31,6 +31,9 @@ from aemp_gevent.scheduler import CallJob, Job, Scheduler
 MAX_REMOTE_PORTS = 10_000
 """Remote ports remembered per peer without need, only to find them faster: 250 bytes each."""
 
+MAX_VIRTUAL_PORTS = 32
+"""The same for a peer whose link others carry: one real peer can bring thousands of these."""
+
 MAX_SHUNNED_PORTS = 10_000
 """Past this the whole node is shunned, port by port until monitored anew, instead of remembering which."""
 
@@ -243,15 +246,21 @@ class RemotePorts:
     Args:
         peer: Whose they are.
         scheduler: Runs this node's ports; in its table they stand, too.
+        is_virtual: Whether others carry the peer's link.
     """
 
-    def __init__(self, peer: Sender, scheduler: Scheduler) -> None:
+    def __init__(self, peer: Sender, scheduler: Scheduler, *, is_virtual: bool = False) -> None:
         self._peer = peer
+        self._is_virtual = is_virtual
         self.scheduler = scheduler
         self._ports: dict[str, RemotePort] = {}
-        self._sweep_at = MAX_REMOTE_PORTS
+        self._sweep_at = self._most
         self._are_shunned = False  # all that were not monitored anew
         self._orphans: dict[RemotePort, None] = {}  # in the order they were spawned
+
+    @property
+    def _most(self) -> int:
+        return MAX_VIRTUAL_PORTS if self._is_virtual else MAX_REMOTE_PORTS
 
     def get(self, name: str) -> RemotePort:
         """Return the port of this name over there; the same one each time while anybody cares."""
@@ -259,11 +268,11 @@ class RemotePorts:
         if port is None:
             if len(self._ports) >= self._sweep_at:
                 self._forget_idle()
-                if self._are_shunned and len(self._ports) >= MAX_REMOTE_PORTS:
+                if self._are_shunned and len(self._ports) >= self._most:
                     # Those that were monitored anew, and are no more, are like all others again.
                     self._forget([port for port in self._all() if not (port.monitors or port.loss)])
                 # Where most are needed, looking at all of them for each new one would be quadratic.
-                self._sweep_at = max(MAX_REMOTE_PORTS, 2 * len(self._ports))
+                self._sweep_at = max(self._most, 2 * len(self._ports))
             port = self._ports[name] = RemotePort(self._peer, self, name)
             port.is_shunned = self._are_shunned and port.can_be_shunned
             self.settle(port)

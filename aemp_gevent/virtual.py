@@ -147,6 +147,8 @@ class VirtualPeer(Peer):
         hop: The ID of the node that carries the link: the peer's master, or ours.
     """
 
+    is_virtual = True
+
     def __init__(self, node: str, host: Host, hop: str) -> None:
         super().__init__(node, host)
         self._hop = hop

@@ -13,6 +13,7 @@ import pytest
 
 from aemp_gevent import InvalidSettingError, Node
 from aemp_gevent.errors import InvalidNoderefError, NoMasterError
+from aemp_gevent.remote import MAX_VIRTUAL_PORTS
 from aemp_gevent.testing import MemoryNetwork, NodeProcess
 from tests import node_functions
 from tests.helpers import wait_until
@@ -115,6 +116,14 @@ def test_messages_arrive_in_order(place: Place, way: tuple[str, str]) -> None:
     wait_until(lambda: len(inbox.messages) == 500)
     assert [message[0] for message in inbox.messages] == list(range(500))
     assert inbox.messages[0][1] == {"x": [b"bytes", None, 1.5]}
+
+
+def test_few_ports_of_a_node_behind_others_are_remembered(place: Place) -> None:
+    """One link can carry thousands of such nodes."""
+    here, there = place.s1, place.s3
+    for number in range(10 * MAX_VIRTUAL_PORTS):
+        here.snd(f"{there.NODE()}#port-{number}", 1)
+    assert len(here._network.peer(there.NODE()).ports._ports) <= 2 * MAX_VIRTUAL_PORTS
 
 
 def test_kill_and_death_pass(place: Place, way: tuple[str, str]) -> None:

@@ -84,6 +84,7 @@ def test_settings_are_in_the_table_with_their_defaults(name: str, text: str) -> 
         ("an entry of the directory", "1 MiB", directory.MAX_ENTRY_BYTES == 2**20),
         ("`max_directory_entries`", "64 MiB", directory_server.MAX_BYTES == 64 * 2**20),
         ("ports of one peer that are remembered", "10,000", remote.MAX_REMOTE_PORTS == 10_000),
+        ("ports of one peer that are remembered", "32 if", remote.MAX_VIRTUAL_PORTS == 32),
         ("conversations of slaves that are passed on, by link", "100,000", routes.MAX_CONVERSATIONS == 100_000),
         ("conversations that wait for a node to be dialled", "10,000", routes.MAX_WAITING == 10_000),
         ("conversations that wait for a node to be dialled", "1,000 nodes", routes.MAX_DIALS == 1000),
