@@ -123,6 +123,9 @@ MAX_IDLE_RUNNERS = 64
 RETRY_SECONDS = 0.05
 """How long after a timer's call was interrupted it is made again."""
 
+MAX_TRIES = 10
+"""How often at most: a call that raises by itself would otherwise do so forever, with a traceback each time."""
+
 _log = Log()
 
 
@@ -269,7 +272,7 @@ class Scheduler:
         self._careful_looks = 0
         self._pace = 1  # the credit that was given last
         self._next_turn: Any = None  # gevent's watchers have no types
-        self._timers: set[Any] = set()
+        self._timers: dict[Any, int] = {}  # how often the call of each was left by an exception
         self._runners: weakref.WeakSet[Runner] = weakref.WeakSet()
         self._helpers: weakref.WeakSet[forking.Helper] = weakref.WeakSet()
         self.pump = hub_call(self._pump, self.ask, self._report)
@@ -380,16 +383,23 @@ class Scheduler:
         timer = self.hub.loop.timer(max(seconds, 0), RETRY_SECONDS)
         # update: the loop's idea of now may be a whole turn of ours old.
         timer.start(self._due, timer, call, args, update=True)
-        self._timers.add(timer)
+        self._timers[timer] = 0
         return timer
 
     def _due(self, timer: Any, call: Callable[..., object], args: tuple[Any, ...]) -> None:  # on the hub
-        call(*args)
+        try:
+            call(*args)
+        except BaseException:
+            if timer in self._timers:
+                self._timers[timer] += 1
+                if self._timers[timer] >= MAX_TRIES:  # it is the call that raises, and nothing that struck it
+                    self.end_timer(timer)
+            raise
         self.end_timer(timer)  # not before: what interrupts has it made again
 
     def end_timer(self, timer: Any) -> None:
         """Stop a timer and forget it. Idempotent."""
-        self._timers.discard(timer)
+        self._timers.pop(timer, None)
         timer.stop()
         timer.close()
 

@@ -7,12 +7,15 @@ import gc
 from time import monotonic, perf_counter
 from typing import Any
 
+import gevent
 import pytest
 from gevent.event import Event
 from greenlet import getcurrent
 
 from aemp_gevent.errors import InvalidPortError
+from aemp_gevent.scheduler import MAX_TRIES
 from aemp_gevent.timers import Timer
+from tests.helpers import wait_until
 from tests.settling import PortLike, settle, wait_for_timers
 
 
@@ -166,3 +169,18 @@ def test_a_timer_after_none_never_fires(node):
     wait_for_timers(node, 0.002)
     assert called == []
     timer.cancel()
+
+
+@pytest.mark.skipif("libuv" in type(gevent.get_hub().loop).__module__, reason="stops the timer at once")
+def test_a_call_of_the_library_that_always_raises_is_not_made_forever(node, monkeypatch):
+    monkeypatch.setattr("aemp_gevent.scheduler.RETRY_SECONDS", 0.0001)
+    monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda *_: None)
+    calls: list[int] = []
+
+    def call() -> None:
+        calls.append(1)
+        raise LookupError
+
+    node.scheduler.start_timer(0, call)
+    wait_until(lambda: not node.scheduler._timers)
+    assert len(calls) == MAX_TRIES
