@@ -119,6 +119,7 @@ class Handover:
         self._host = host
         self.handed: deque[tuple[_Sender, str, str, bytes]] = deque()
         """What is still to be taken: before the node's own thread sends anything, lest that overtake it."""
+        self._is_taking = False
         self._threads = ThreadLocal()
         self._limits = host.settings.limits
         self._high_water = host.settings.high_water_bytes
@@ -169,20 +170,30 @@ class Handover:
 
     def take(self) -> None:
         """Send or queue everything that was handed over. In the node's thread only; never switches."""
-        while self.handed:
-            entry = self.handed[0]
-            del self.handed[0]  # not popleft(): what strikes when a call returns would lose what it took
-            sender, node, name, data = entry
-            try:
-                self._host.peer(node).send_encoded(name, data)
-            except BaseException as error:
-                # At the recursion limit of who sends just now, or struck by Ctrl-C: others' messages wait.
-                if isinstance(error, (RecursionError, MemoryError)) or not isinstance(error, Exception):
-                    self.handed.appendleft(entry)
-                else:
-                    self._taken(sender, data)
-                raise
-            self._taken(sender, data)
+        if self._is_taking:
+            return  # a finalizer sends, in the middle of this
+        try:
+            self._is_taking = True
+            while self.handed:
+                # Left where it is until it was sent: at the recursion limit nothing can be put back.
+                sender, node, name, data = self.handed[0]
+                is_done = True
+                try:
+                    self._host.peer(node).send_encoded(name, data)
+                except (RecursionError, MemoryError):
+                    is_done = False  # it is who sends just now that is struck, and others' messages wait
+                    raise
+                except Exception:
+                    raise
+                except BaseException:  # Ctrl-C
+                    is_done = False
+                    raise
+                finally:
+                    if is_done:
+                        del self.handed[0]
+                        self._taken(sender, data)
+        finally:
+            self._is_taking = False
 
     def _taken(self, sender: _Sender, data: bytes) -> None:
         sender.taken_bytes += len(data)
