@@ -35,6 +35,7 @@ from gevent import socket
 from gevent.event import Event
 import aemp_gevent as mp
 from aemp_gevent import *
+from aemp_gevent.errors import NoPortContextError
 
 def note(*what):
     with open(LOG, "a") as file:
