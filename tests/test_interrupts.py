@@ -8,6 +8,7 @@ which answers, links and deaths may arrive: how many is drawn from a seed.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -131,6 +132,7 @@ class World:
         self.node.call(self.there, "add", 1, 2)
         self.entry = self.node.db_set("family", "key", 1)
         self.node.db_wait("family", len, WAIT)
+        self._numbers = itertools.count()
         self.queue = PortQueue(2, node=self.node)
         self.semaphore = PortSemaphore(1, node=self.node)
         self.event = PortEvent(node=self.node)
@@ -185,6 +187,21 @@ class World:
 
     def wait_for_seeds(self) -> None:
         assert self.other.wait_for_seeds(WAIT)
+
+    def flush(self) -> None:
+        assert self.node.flush(WAIT)
+
+    def grp_snd(self) -> None:
+        group = f"group {next(self._numbers)}"  # one that is not known yet
+        with self.node.grp_reg(group, self.here):
+            self.other.grp_snd(group, "x")
+
+    def snd_paused(self) -> None:
+        peer = self.node.network.peer(self.other.NODE())
+        assert peer._paused_bytes == 0  # of those who were interrupted
+        peer.high_water = 2_000_000
+        self.node.snd(self.there, "x", b"x" * (peer.high_water + 1))
+        assert peer.unsent <= peer.high_water
 
     def resolve_node(self) -> None:
         assert self.node.resolve_node("localhost:1").endswith(":1")
