@@ -341,7 +341,13 @@ class Directory:
             return
         family = self._families[watching.family] = _Family()
         family.watchings[watching] = None
-        self._engine.watch(watching.family)
+        try:
+            self._engine.watch(watching.family)
+        except BaseException:
+            # Struck, or at the recursion limit: nobody may have been asked for it, and the next to watch it must ask.
+            if self._families.get(watching.family) is family:
+                del self._families[watching.family]
+            raise
 
     def unwatch(self, watching: Watching) -> None:
         """Tell it no more. Idempotent."""

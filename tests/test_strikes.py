@@ -609,3 +609,39 @@ def test_a_node_is_dialled_though_the_call_that_wanted_it_was_at_the_recursion_l
     assert failed > 5
     assert sorted(died) == list(range(DEPTHS))
     assert tables(node)[0][:2] == (0, 0)
+
+
+@pytest.mark.slow
+def test_who_watches_a_family_hears_of_it_though_a_call_before_was_at_the_recursion_limit(make_node):
+    node = make_node()
+    other = make_node("127.0.0.1:0", node.NODE())
+    assert other.wait_for_seeds(5)
+    other.db_mon("first", nothing)  # what is looked up once
+    heard: list[int] = []
+    failed = 0
+    for number, error in enumerate(
+        at_every_depth(lambda number: other.db_mon(f"{number}", lambda *_: heard.append(number)))
+    ):
+        if error:
+            failed += 1
+            other.db_mon(f"{number}", lambda *_, number=number: heard.append(number))
+        wait_until(lambda: number in heard, within=3, show=lambda: (number, heard))  # noqa: B023
+    assert failed > 5
+    assert sorted(heard) == list(range(DEPTHS))
+
+
+@pytest.mark.slow
+def test_an_entry_is_published_or_not_at_the_recursion_limit(make_node):
+    node = make_node()
+    other = make_node("127.0.0.1:0", node.NODE())
+    assert other.wait_for_seeds(5)
+    other.db_set("first", "key", 1)
+    failed = 0
+    for number, error in enumerate(at_every_depth(lambda number: other.db_set(f"{number}", "key", number))):
+        assert other.flush()
+        assert node.db_family(f"{number}") == ({} if error else {"key": number})
+        failed += error is not None
+        other.db_set(f"{number}", "key", "again")
+        assert other.flush()
+        assert node.db_family(f"{number}") == {"key": "again"}
+    assert failed > 5
