@@ -49,10 +49,13 @@ def quoted(value: object, limit: int = LIMIT) -> str:
         limit: The most characters to return.
     """
     text = ""
-    for piece in _pieces(value, limit, _DEPTH):
-        text += piece
-        if len(text) > limit:
-            break
+    try:
+        for piece in _pieces(value, limit, _DEPTH):
+            text += piece
+            if len(text) > limit:
+                break
+    except GeneratorExit:  # of the value's own code: _pieces() takes it for the end
+        text += f"<{type(value).__name__} object, whose repr() fails>"
     return escaped(text, limit)
 
 

@@ -21,6 +21,7 @@ import pytest
 
 from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
 from aemp_gevent.node import Node
+from aemp_gevent.quoting import quoted, worded
 from tests.helpers import wait_until
 from tests.networking import WAIT, Inbox, node_factory, tables
 from tests.settling import settle
@@ -246,6 +247,16 @@ def test_what_a_strange_object_raises_leaves_a_call_whole_or_undone(world, kind,
                 wait_until(lambda: tables(*nodes) == before, within=3, show=lambda: (tables(*nodes), before))
             except Exception as failure:  # noqa: BLE001
                 raise AssertionError(f"{name}, {error.__name__}: {failure}") from None  # nothing strange is shown
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_a_value_raises_it_can_be_quoted(kind, error):
+    fuse = Fuse(error, 0)
+    thing = KINDS[kind]("x")(fuse)
+    texts = quoted(thing), quoted([thing]), quoted({"x": thing}), worded(thing)
+    fuse.left = sys.maxsize
+    assert all(texts)
 
 
 SHOWN = {
