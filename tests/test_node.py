@@ -585,7 +585,7 @@ def test_bind_without_a_host_means_all_interfaces(bind: str) -> None:
 
 def test_port_0_in_the_noderef_is_refused_beside_binds() -> None:
     node = Node()
-    with pytest.raises(InvalidNoderefError, match="the real port"):
+    with pytest.raises(InvalidNoderefError, match="the port that others dial"):
         node.configure(nodeid="127.0.0.1:0", binds=["127.0.0.1:0"], secret=SECRET)
     node.configure(nodeid="127.0.0.1:4040", binds=["127.0.0.1:0"], secret=SECRET)
     assert node.NODE() == "127.0.0.1:4040"

@@ -393,7 +393,7 @@ process.close()
     ("noderef", "settings", "expected"),
     [
         pytest.param("127.0.0.1:0", {"secrett": "x"}, "did you mean 'secret'", id="setting"),
-        pytest.param("127.0.0.1:http", {}, "no port number", id="noderef"),
+        pytest.param("127.0.0.1:http", {}, "is not a port number", id="noderef"),
         pytest.param("127.0.0.1:0", {"secret": ""}, "needs a secret", id="secret"),
         pytest.param("127.0.0.1:0", {"seeds": ["a:b:c"]}, "seeds", id="seed"),
     ],
