@@ -71,6 +71,7 @@ def test_thread_that_was_started_before_the_patching_is_told_why_it_is_refused()
     program = """
 import threading
 from aemp_gevent import *
+from aemp_gevent.errors import WrongThreadError
 go, done = threading.Event(), threading.Event()
 inbox = []
 ours = port(inbox.append)
