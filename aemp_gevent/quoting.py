@@ -71,7 +71,9 @@ def worded(value: object, limit: int = LIMIT) -> str:
     Never raises, like :func:`quoted`.
     """
     # By the type, as isinstance() runs code of the value's own, and so do methods of a class derived from str.
-    return escaped(str.__str__(value), limit) if issubclass(type(value), str) else quoted(value, limit)
+    if issubclass(type(value), str):
+        return escaped(str.__str__(value), limit)  # pyright: ignore[reportArgumentType]
+    return quoted(value, limit)
 
 
 def said(error: BaseException) -> str:
