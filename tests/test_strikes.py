@@ -31,7 +31,8 @@ from tests.settling import settle
 SAMPLE = int(os.environ.get("AEMP_STRIKES", "25"))
 """At how many of the points each scene is struck; 0: at all of them, which takes minutes."""
 
-pytestmark = pytest.mark.usefixtures("quiet")
+# Coverage traces, too, and would be struck as well.
+pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.no_cover]
 
 
 @pytest.fixture
