@@ -208,9 +208,9 @@ class DirectoryServer:
             return change
         self._host.refusals["directory"] += len(refused)
         if family == NODES:
-            text = "node %s said where another node listens, which is ignored: %s"
+            text = "node %s said where another node listens, which is ignored: %.200r"
         else:
-            text = f"node %s told of more than {MAX_GLOBALS} global nodes, and this one is ignored: %s"
+            text = f"node %s told of more than {MAX_GLOBALS} global nodes, and this one is ignored: %.200r"
         guest.peer.complaints.warn(text, guest.peer.node, min(refused))
         return Change({key: value for key, value in change.entries.items() if key not in refused}, change.deleted)
 

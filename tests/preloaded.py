@@ -90,7 +90,7 @@ def _is_possible(args: Any, options: Mapping[str, Any]) -> bool:
         return False
     words = args[2:] if args[1] == "-u" else args[1:]
     variables = options.get("env") or os.environ
-    if any(name.startswith("COV") for name in variables):  # coverage measures
+    if "coverage" in sys.modules and sys.modules["coverage"].Coverage.current() is not None:  # it measures
         return False
     return (words[0] in {"-c", "-m"} or not words[0].startswith("-")) and not any(
         name.startswith(("PYTHON", "GEVENT")) and name not in _KEPT for name in variables

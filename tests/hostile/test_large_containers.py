@@ -195,6 +195,7 @@ def test_a_map_with_many_numbers_for_keys_is_refused(framing: str, size: int) ->
         encoder(["p", dict.fromkeys([*keys, 10**9], 1)])
 
 
+@pytest.mark.no_cover
 @pytest.mark.skipif("cbor" not in FRAMINGS, reason="cbor2 is not installed")
 def test_a_read_of_many_small_packets_before_a_large_map_takes_no_time() -> None:
     """What is behind each packet must not be copied for it."""
