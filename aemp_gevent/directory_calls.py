@@ -262,7 +262,6 @@ class DirectoryNode(LocalNode):
         self._scheduler.check_thread("db_wait()")
         check_callable("db_wait()", predicate)
         self._directory.check_family(family)
-        check_callable("db_wait()", predicate)
         seconds = to_seconds(timeout, "db_wait()")
         waiting = _Waiting(self._directory, family)
         deadline = calls.deadline_of(seconds)
