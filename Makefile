@@ -21,7 +21,7 @@ ARGS ?=
 # Two pips in one venv at once break it.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-patched lint types fuzz bench docs format clean
+.PHONY: help venv demo test test-fast coverage test-patched lint types fuzz bench docs format clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -32,9 +32,18 @@ venv: $(STAMPS)/dev ## set up .venv with everything a developer needs
 demo: $(STAMPS)/run ## watch four processes talk and die; INPUT=file counts the words of that file
 	@$(PY) examples/demo.py $(if $(INPUT),--input "$(INPUT)")
 
-test: $(STAMPS)/test ## run the tests with coverage; ARGS='-k name' is handed to pytest
+TESTS := -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test: $(STAMPS)/test ## run the tests; ARGS='-k name' is handed to pytest
+	@$(PY) $(TESTS) $(ARGS)
+
+test-fast: $(STAMPS)/test ## run the tests that take less than a quarter of a second each
+	@$(PY) $(TESTS) -m 'not slow' $(ARGS)
+
+# Tests marked no_cover trace by themselves, or measure time or memory.
+coverage: $(STAMPS)/test ## run the tests and measure which lines and branches they reach
 	@$(PY) -m coverage erase
-	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --cov= $(ARGS)
+	@$(PY) $(TESTS) -m 'not no_cover' --cov= $(ARGS)
 
 # What is most different there: the loop, threads, waiting, and what is gevent's own. Not forks and patching, whose tests
 # run programs that patch themselves, or not, in either way.

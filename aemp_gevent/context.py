@@ -60,6 +60,7 @@ def port_context(port: Port | None) -> Generator[None, None, None]:
     try:
         yield
     finally:
+        current.aemp_port = before  # type: ignore[attr-defined]  # at the recursion limit, the next call may fail
         give_back(current, before)
 
 

@@ -83,6 +83,16 @@ def few_objects_to_look_through() -> None:
 
 
 @pytest.fixture(autouse=True)
+def no_context_is_left_over() -> Iterator[None]:
+    """Fail a test after which the greenlet of all tests still has a port."""
+    yield
+    context = getattr(getcurrent(), "aemp_port", None)
+    if context is not None:
+        getcurrent().aemp_port = None  # type: ignore[attr-defined]
+    assert context is None, "the test left the context of a port behind"
+
+
+@pytest.fixture(autouse=True)
 def no_greenlet_is_left_over(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test whose greenlets (a blocked runner is one) live on after it."""
     yield
@@ -96,13 +106,9 @@ def no_greenlet_is_left_over(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def node() -> Iterator[LocalNode]:
-    """A node of its own; afterwards every port of it can be killed, none is left, and the context is clean."""
+    """A node of its own; afterwards every port of it can be killed, and none is left."""
     with fresh_node() as fresh:
         yield fresh
-    context = getattr(getcurrent(), "aemp_port", None)
-    if context is not None:
-        getcurrent().aemp_port = None  # type: ignore[attr-defined]
-    assert context is None, "the test left the context of a port behind"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
