@@ -40,6 +40,7 @@ import logging
 from typing import Any, NamedTuple
 
 from aemp_gevent import ids
+from aemp_gevent.hubcalls import repeated
 from aemp_gevent.ids import Endpoint
 from aemp_gevent.link import Link
 from aemp_gevent.peer import Host, Lane, Peer
@@ -496,7 +497,8 @@ class DirectPeer(Peer):
         old.send(self._probe)
         # Counted in looks and not by the clock: while our own loop was blocked nobody could be heard.
         looks = 0
-        timer: Any = self._host.scheduler.hub.loop.timer(_PROBE_SECONDS, _PROBE_SECONDS)
+        hub = self._host.scheduler.hub
+        timer: Any = hub.loop.timer(_PROBE_SECONDS, _PROBE_SECONDS)
 
         def look() -> None:
             nonlocal looks
@@ -511,7 +513,7 @@ class DirectPeer(Peer):
             timer.stop()
             timer.close()
 
-        timer.start(look, update=True)
+        timer.start(repeated(hub, look), update=True)
 
     def _refuse(self, newcomer: Link) -> None:
         self._newcomer = None

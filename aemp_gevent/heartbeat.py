@@ -19,6 +19,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from aemp_gevent.hubcalls import repeated
 from aemp_gevent.link import Link
 from aemp_gevent.scheduler import Scheduler
 from aemp_gevent.settings import Settings
@@ -184,8 +185,9 @@ class Pulse:
             self._beat = beat
             self._last = monotonic()
             # No reference: a program that waits for nothing else may end.
-            self._timer = self._scheduler.hub.loop.timer(beat, beat, ref=False)
-            self._timer.start(self._tick)
+            hub = self._scheduler.hub
+            self._timer = hub.loop.timer(beat, beat, ref=False)
+            self._timer.start(repeated(hub, self._tick))
 
     def _tick(self) -> None:  # on the hub
         now = monotonic()

@@ -6,14 +6,18 @@ The interpreter runs signal handlers where a function begins, before the functio
 it again. So what the loop calls is the ``__next__`` of a suspended generator: it goes on inside a ``try``.
 A second strike, while the first is being reported, ends the generator; the next call is made by a new one.
 
-What repeats by itself needs none of this: sockets that stay readable, and timers that repeat.
+What repeats by itself needs none of this with libev: sockets that stay readable, and timers that repeat. With libuv,
+gevent stops whatever watcher has a call that raises, so these calls must not: see :func:`repeated`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
 from itertools import chain, repeat
 from typing import Any
+
+from gevent.hub import Hub
 
 
 def hub_call(
@@ -30,6 +34,34 @@ def hub_call(
     next(waiting)
     others = map(_calls, repeat(call), repeat(again), repeat(report))  # each is made when the one before has ended
     return chain.from_iterable(chain([waiting], others)).__next__
+
+
+def repeated(hub: Hub, call: Callable[..., object], *args: Any) -> Callable[[], object]:
+    """Return a form of ``call(*args)`` for a watcher that repeats: whatever it raises, the watcher goes on.
+
+    Args:
+        hub: Whose loop calls it, and which has what it raises.
+        call: What bears to be called again after something struck it.
+        args: Its arguments.
+    """
+    whole = partial(call, *args) if args else call
+    if not stops_what_raises(hub):
+        return whole
+
+    def report(error: BaseException) -> None:
+        # Without a context, as gevent does: what ends the program goes to the main greenlet.
+        hub.handle_error(None, type(error), error, error.__traceback__)
+
+    return hub_call(whole, _nothing, report)
+
+
+def stops_what_raises(hub: Hub) -> bool:
+    """Return whether the loop of this hub stops a watcher whose call raises."""
+    return "libuv" in type(hub.loop).__module__
+
+
+def _nothing() -> None:
+    """Have nothing called again: the watcher repeats."""
 
 
 def see_through(call: Callable[..., object], *args: Any) -> None:

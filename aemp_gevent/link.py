@@ -19,7 +19,7 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aemp_gevent.errors import FramingError, RemoteProtocolError, TlsError
-from aemp_gevent.hubcalls import see_through
+from aemp_gevent.hubcalls import repeated, see_through
 from aemp_gevent.limits import Limits
 from aemp_gevent.scheduler import RETRY_SECONDS, Scheduler
 from aemp_gevent.tls_transport import TlsTransport
@@ -210,8 +210,9 @@ class Link:
     def start(self, timeout: float) -> None:
         """Greet, and fail unless everything is settled within ``timeout`` seconds."""
         # Again and again until it ends the link, which ends it: an interrupt may strike.
-        self._timer = self._scheduler.hub.loop.timer(timeout, RETRY_SECONDS)
-        self._timer.start(self._too_slow, timeout, update=True)
+        hub = self._scheduler.hub
+        self._timer = hub.loop.timer(timeout, RETRY_SECONDS)
+        self._timer.start(repeated(hub, self._too_slow, timeout), update=True)
         self.transport.start(self)
         self._other_writes = 1
         self.transport.write(self._handshake.start())
@@ -480,8 +481,9 @@ class Link:
             self._rest = iter(left)
             self.transport.pause()
         # A timer, behind which the loop looks at all other connections; callbacks run before that.
-        self._turn = self._scheduler.hub.loop.timer(0, RETRY_SECONDS)
-        self._turn.start(self._go_on)
+        hub = self._scheduler.hub
+        self._turn = hub.loop.timer(0, RETRY_SECONDS)
+        self._turn.start(repeated(hub, self._go_on))
 
     def _go_on(self) -> None:
         try:

@@ -19,6 +19,7 @@ import gevent
 from gevent import monkey
 from gevent.hub import Hub
 
+from aemp_gevent.hubcalls import repeated
 from aemp_gevent.logs import Lines, Log
 from aemp_gevent.threads import allocate_lock, doorbell_of, get_ident
 
@@ -53,7 +54,7 @@ class LoopWatch:
         self._doorbell = doorbell_of(hub)
         loop: Any = hub.loop  # gevent's watchers have no types
         self._timer = loop.timer(_BEAT_SECONDS, _BEAT_SECONDS, ref=False)
-        self._timer.start(self._beat)
+        self._timer.start(repeated(hub, self._beat))
         self._end: Any = allocate_lock()
         self._end.acquire()
         # A real one: in a patched program a thread is one more greenlet of the loop that blocks.

@@ -91,7 +91,7 @@ from aemp_gevent.callbacks import wrong_call
 from aemp_gevent.complaints import Complaints, Failures
 from aemp_gevent.errors import EndlessWaitError, PortKilled, WrongThreadError
 from aemp_gevent.handlers import is_done
-from aemp_gevent.hubcalls import hub_call
+from aemp_gevent.hubcalls import hub_call, repeated, stops_what_raises
 from aemp_gevent.logs import Brief, Log
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Port, Reason
@@ -272,6 +272,7 @@ class Scheduler:
         self._careful_looks = 0
         self._pace = 1  # the credit that was given last
         self._next_turn: Any = None  # gevent's watchers have no types
+        self._wraps_timers = False
         self._timers: dict[Any, int] = {}  # how often the call of each was left by an exception
         self._runners: weakref.WeakSet[Runner] = weakref.WeakSet()
         self._helpers: weakref.WeakSet[forking.Helper] = weakref.WeakSet()
@@ -292,6 +293,7 @@ class Scheduler:
             hub = gevent.get_hub()
             self._doorbell = doorbell_of(hub)
             self._next_turn = hub.loop.timer(0)
+            self._wraps_timers = stops_what_raises(hub)
             close_with(self, self._next_turn, self._doorbell)
             self.thread = get_ident()
             self._hub = hub
@@ -382,7 +384,10 @@ class Scheduler:
         """Have ``call(*args)`` made on the hub once, in a while; return the timer for :meth:`end_timer`."""
         timer = self.hub.loop.timer(max(seconds, 0), RETRY_SECONDS)
         # update: the loop's idea of now may be a whole turn of ours old.
-        timer.start(self._due, timer, call, args, update=True)
+        if self._wraps_timers:
+            timer.start(repeated(self.hub, self._due, timer, call, args), update=True)
+        else:  # which does the same at less cost
+            timer.start(self._due, timer, call, args, update=True)
         self._timers[timer] = 0
         return timer
 

@@ -24,7 +24,7 @@ from gevent import socket
 from gevent.hub import Hub
 
 from aemp_gevent.forking import close_quietly
-from aemp_gevent.hubcalls import hub_call
+from aemp_gevent.hubcalls import hub_call, repeated
 
 READ_BYTES = 256 * 1024
 """How much is read at once: four 64 KiB messages. The buffer is shared by all transports of a hub's node."""
@@ -137,6 +137,7 @@ class SocketTransport:
         self._is_sending = False
         """Whether it is not known how much of what was written the system has."""
         self._flush = hub_call(self._send_all, self._flush_again, self._report)
+        self._read = repeated(hub, self._readable)
         self._finishing = False
         self._closed = False
         self._peer_address = _describe(sock)
@@ -170,14 +171,14 @@ class SocketTransport:
 
     def start(self, sink: Sink) -> None:
         self._sink = sink
-        self._reader.start(self._readable)
+        self._reader.start(self._read)
 
     def pause(self) -> None:
         self._reader.stop()
 
     def resume(self) -> None:
         if not self._closed:
-            self._reader.start(self._readable)
+            self._reader.start(self._read)
 
     def _readable(self) -> None:
         sink = self._sink

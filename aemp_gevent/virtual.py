@@ -30,6 +30,7 @@ from time import monotonic
 from typing import Any
 
 from aemp_gevent import ids
+from aemp_gevent.hubcalls import repeated
 from aemp_gevent.limits import Limits
 from aemp_gevent.peer import Host, Outlet, Peer
 from aemp_gevent.port import Reason
@@ -201,8 +202,9 @@ class VirtualPeer(Peer):
         self._dialling = self.link is None
         if self._dialling and self._timer is None:
             seconds = self._host.settings.monitor_timeout
-            self._timer = self._host.scheduler.hub.loop.timer(seconds, RETRY_SECONDS)
-            self._timer.start(self.attempt_failed, f"no answer within {seconds:g} s", update=True)
+            hub = self._host.scheduler.hub
+            self._timer = hub.loop.timer(seconds, RETRY_SECONDS)
+            self._timer.start(repeated(hub, self.attempt_failed, f"no answer within {seconds:g} s"), update=True)
         return carrier
 
     def carrier_up(self) -> None:
