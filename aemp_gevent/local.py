@@ -510,30 +510,32 @@ class LocalNode:
         line = hints.calling_line()
         is_news = line is not None and self.hints.is_due("port", line)
         log = self._scheduler.log if is_news else self._scheduler.complaints.log
-        text = "dropped what %s was given in port %s: %s; called at %s %s"
-        log(logging.WARNING if is_news else logging.DEBUG, text, call, port_id, why, line, hints.ONCE)
+        text = "port %s: %s had no effect: %s; called at %s %s"
+        log(logging.WARNING if is_news else logging.DEBUG, text, port_id, call, why, line, hints.ONCE)
         return None
 
     def _no_such_port(self, port: str, name: str, msg: Message) -> None:
         """Drop a message to a port of this node that does not exist, or not any more."""
         line = hints.calling_line()
         if line is None or not self.hints.is_due("port", line):
-            self._scheduler.complaints.log(logging.DEBUG, "dropped, there is no port %s: %s", port, Brief(msg))
+            self._scheduler.complaints.log(
+                logging.DEBUG, "%s to port %s dropped: there is no such port", Brief(msg), port
+            )
             return
         if ids.is_unique_name(name):
-            why = "which is dead; monitor a port to hear of its death"
+            why = "it is dead; monitor a port to hear of its death"
         else:
             names = (known.partition("#")[2] for known in list(self._ports))
             given = (known for known in names if known and not ids.is_unique_name(known))
-            why = f"which this node does not have{hints.nearest(name, given)}"
-        text = "dropped %s to port %s, %s; sent at %s %s"
+            why = f"this node has no such port{hints.nearest(name, given)}"
+        text = "%s to port %s dropped: %s; sent at %s %s"
         self._scheduler.log(logging.WARNING, text, Brief(msg), port, why, line, hints.ONCE)
 
     def _send_remote(self, node: str, name: str, msg: Message, *, pausing: bool = True) -> None:
         """Send to a port of another node, pausing afterwards if too much is unsent, or else raising before."""
         # Once aloud: it is nearly always a call of initialise_node() that was forgotten.
         level, self._dropped_aloud = logging.DEBUG if self._dropped_aloud else logging.WARNING, True
-        text = "dropped %s for %s: this node is private; call initialise_node() first"
+        text = "%s to %s dropped: this node is private; call initialise_node() first"
         self._scheduler.log(level, text, Brief(msg), f"{node}#{name}" if name else node)
 
     def _node_request(self, msg: Message) -> None:

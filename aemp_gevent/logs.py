@@ -51,11 +51,11 @@ class Brief:
 
     def __str__(self) -> str:
         if not self.message:
-            return "an empty message"
+            return "empty message"
         tag, *rest = self.message
         shown = quoted(tag, _MAX_TAG) if isinstance(tag, str) and len(tag) < _MAX_TAG else f"<{type(tag).__name__}>"
         more = f" with {len(rest)} more element{'' if len(rest) == 1 else 's'}" if rest else ""
-        return f"a message {shown}{more}"
+        return f"message {shown}{more}"
 
 
 class Lines(str):

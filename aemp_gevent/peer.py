@@ -521,8 +521,8 @@ class Peer:
 
     def log_dropped(self, name: str, message: list[Any]) -> None:
         """The peer sent a message to a port that does not exist here."""
-        text = "dropped, there is no port %s#%s: %s, sent by %s"
-        self._log(logging.DEBUG, text, self._host.node_id, name, Brief(message), self.node)
+        text = "%s from %s to port %s#%s dropped: there is no such port"
+        self._log(logging.DEBUG, text, Brief(message), self.node, self._host.node_id, name)
 
     def said_goodbye(self) -> None:
         """The peer shuts down in order."""

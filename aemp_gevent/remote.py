@@ -121,9 +121,9 @@ class _Closed:
         """Drop a message; the first one is worth a warning."""
         self._dropped += 1
         if self._port.loss is not None:
-            text = "dropped message %d to %s: earlier messages to it were lost, and its monitors have not been told yet"
+            text = "message %d to %s dropped: earlier messages to it were lost, and its monitors have not been told yet"
         else:
-            text = "dropped message %d to %s: it was reported dead when the link was lost; monitor it again to reach it"
+            text = "message %d to %s dropped: it was reported dead when the link was lost; monitor it again to reach it"
         self._log(logging.WARNING if self._dropped == 1 else logging.DEBUG, text, self._dropped, self._port.id)
 
 

@@ -149,7 +149,7 @@ class Routes:
 
     def _drop(self, peer: Peer, origin: object, destination: object, why: str) -> None:
         self.dropped += 1
-        peer.complaints.warn("dropped what %s passed on, from %s to %s: %s", peer.node, origin, destination, why)
+        peer.complaints.warn("message from %s to %s, passed on by %s, dropped: %s", origin, destination, peer.node, why)
 
     def _take(self, peer: Peer, origin: str, packet: list[Any]) -> None:
         host = self._host

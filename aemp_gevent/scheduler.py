@@ -951,7 +951,7 @@ class Scheduler:
     def discard(self, *message: Any) -> None:
         """Take a message that no handler matched: count it, and log it at debug level."""
         self.discarded += 1
-        self.complaints.log(logging.DEBUG, "discarded, no handler matches: %s", Brief(message))
+        self.complaints.log(logging.DEBUG, "%s discarded: no handler matches", Brief(message))
 
 
 def describe(error: BaseException) -> str:

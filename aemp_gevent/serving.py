@@ -185,9 +185,7 @@ def server(host: Host, tag: object, function: Handler, complaints: Complaints | 
     def serve(*rest: Any) -> None:
         reply = rest[-1] if rest else None
         if not isinstance(reply, ReplyPort) and not _is_port(host, reply):
-            text = (
-                "dropped a message %s that is not a call: it does not end with a reply port; use call(), or rcv() here"
-            )
+            text = "message %s dropped: a call ends with a reply port, and this does not; use call(), or rcv() here"
             complaints.warn(text, tag)
             return
         if isinstance(reply, ReplyPort) and reply.deadline is not None and monotonic() >= reply.deadline:

@@ -298,7 +298,7 @@ class VirtualPeer(Peer):
     def deliverable(self) -> bool:
         """Return whether what comes belongs to the link; what a former one left under way does not."""
         if self.link is None:
-            self._log(logging.DEBUG, "dropped, the link of %s to which it belongs is lost", self.node)
+            self._log(logging.DEBUG, "message dropped: the link to %s, which it belongs to, is lost", self.node)
             return False
         self.link.received_packets += 1
         return True

@@ -46,7 +46,7 @@ def test_a_tag_that_no_handler_has_is_named_with_the_nearest(private: Node, capl
         private.snd(port, "finsh", "private data")
     settle(private)
     [line] = warnings(caplog)
-    assert f"port {ports[0]} discarded a message 'finsh' with 1 more element" in line
+    assert f"port {ports[0]} discarded message 'finsh' with 1 more element" in line
     assert "handlers for ['start', 'finish']; did you mean 'finish'?" in line
     assert "private data" not in line
     private.snd(ports[0], "quite another")
@@ -72,7 +72,7 @@ def test_a_port_without_handlers_says_how_to_give_it_some(private: Node, caplog:
     private.snd(private.port(), 5)
     settle(private)
     [line] = warnings(caplog)
-    assert "discarded a message <int>: it has no handlers; give it some with rcv()" in line
+    assert "discarded message <int>: it has no handlers; give it some with rcv()" in line
 
 
 def test_a_port_whose_handler_removed_itself_says_why(private: Node, caplog: pytest.LogCaptureFixture) -> None:
@@ -89,7 +89,7 @@ def test_a_message_that_a_private_node_cannot_send_is_named_first(
 ) -> None:
     private.snd("elsewhere", "tag")
     assert warnings(caplog) == [
-        "dropped a message 'tag' for elsewhere: this node is private; call initialise_node() first"
+        "message 'tag' to elsewhere dropped: this node is private; call initialise_node() first"
     ]
 
 
@@ -121,8 +121,8 @@ def test_a_tag_without_a_text_is_no_problem(private: Node, caplog: pytest.LogCap
     settle(private)
     assert private.find(port) is not None
     assert [line.partition(": ")[0] for line in warnings(caplog)] == [
-        f"port {port} discarded a message <Unprintable>",
-        f"port {port} discarded a message <list>",
+        f"port {port} discarded message <Unprintable>",
+        f"port {port} discarded message <list>",
     ]
 
 
@@ -162,7 +162,7 @@ def test_a_send_to_a_dead_port_is_named_once_per_line(private: Node, caplog: pyt
     for _ in range(3):
         private.snd(dead, "tag", "private data")
     [line] = warnings(caplog)
-    assert f"dropped a message 'tag' with 1 more element to port {dead}, which is dead; monitor a port" in line
+    assert f"message 'tag' with 1 more element to port {dead} dropped: it is dead; monitor a port" in line
     assert f"{__file__}:{sent_at} " in line
     assert "private data" not in line
     private.snd(dead)
@@ -174,7 +174,7 @@ def test_a_misspelt_name_is_named_with_the_nearest(private: Node, caplog: pytest
     private.snd(f"{private.NODE()}#pinter", 1)
     gevent.spawn(private.snd, f"{private.NODE()}#pinter", 1).join()  # nobody's line
     [line] = warnings(caplog)
-    assert "#pinter, which this node does not have; did you mean 'printer'?" in line
+    assert "#pinter dropped: this node has no such port; did you mean 'printer'?" in line
 
 
 @pytest.mark.parametrize("strict", [True, False])

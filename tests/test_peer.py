@@ -886,7 +886,7 @@ def test_dropped_messages_are_logged_once_for_each_port_and_loss(
                 node.snd(port, "card number", number)
                 node.snd_nowait(port, "card number", number)
         node.snd(port, "marker")
-        dropped = f"dropped message 7 to {ports[1]}"
+        dropped = f"message 7 to {ports[1]} dropped"
         wait_until(lambda: sum(dropped in text for text in caplog.messages) == loss)  # noqa: B023  # run at once
         warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING" and "dropped" in r.getMessage()]
         assert len(warned) == 2 * loss

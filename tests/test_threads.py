@@ -340,7 +340,7 @@ def test_a_thread_that_sends_to_nobody_logs_in_the_nodes_thread(node, caplog):
     finally:
         log.removeHandler(handler)
     assert threads == [threading.get_ident()]
-    assert "which this node does not have" in caplog.text
+    assert "this node has no such port" in caplog.text
 
 
 # --- the doorbell --------------------------------------------------------------------

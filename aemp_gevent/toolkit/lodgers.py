@@ -164,7 +164,7 @@ class House:
             return
         except Exception as error:  # noqa: BLE001  # too few elements, or a reply port that is none
             failure = error
-        self._complaints.log(logging.DEBUG, "dropped a message %s to %s", quoted(tag), self.port, exc_info=failure)
+        self._complaints.log(logging.DEBUG, "message %s to %s dropped", quoted(tag), self.port, exc_info=failure)
         del failure
 
     def close(self) -> None:
