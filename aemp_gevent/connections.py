@@ -262,10 +262,7 @@ class DirectPeer(Peer):
             nonce = message[1] if isinstance(message[1], str) else ""
             self._wait_for(link, _After(nonce, size if isinstance(size, int) else None))
         elif request == "refused":
-            self._last_error = f"it refuses us: {' '.join(map(worded, message[1:3]))}"
-            self._log(logging.ERROR, "node %s: %s", self.node, self._last_error)
-            self._back_off_long()
-            self._lose(self._last_error)
+            self._was_refused(" ".join(map(worded, message[1:3])))
         elif request == "idle" and link.greeting is not None and link.greeting.is_ours:
             self._asked_to_rest(link)
         elif request == "stay" and link is self._resting:
@@ -277,6 +274,8 @@ class DirectPeer(Peer):
         self.log_dropped(name, message)
 
     def begins(self, link: Link, packet: list[Any]) -> bool:
+        if packet[:2] != ["", "refused"]:
+            self._was_let_in()
         # A second connection of one link that brings messages begins with an "after", unless the
         # other ones brought nothing yet. So this one belongs to a former link, which the peer
         # has lost already, and its messages may be older than those handled since.

@@ -131,6 +131,8 @@ class Link:
         self.closed = False
         self.is_refused = False
         """Whether it failed because of what the peer said, or did not say in time."""
+        self.why = ""
+        """Why it failed; ``""``: it has not."""
         self.received = 0
         """Bytes that came, from the first of the greeting on; what TLS adds to them does not count."""
         self.received_packets = 0
@@ -394,7 +396,7 @@ class Link:
                 continue
             self._has_begun = True
             is_foreign = self.greeting is not None and self.greeting.is_of_another
-            if not is_foreign and packet.__class__ is list and packet[:2] == ["", "after"]:
+            if packet.__class__ is not list or (not is_foreign and packet[:2] == ["", "after"]):
                 return itertools.chain((packet,), iterator)
             if self.owner.begins(self, packet):
                 return itertools.chain((packet,), iterator)
@@ -608,6 +610,7 @@ class Link:
     def fail(self, why: str) -> None:
         """Close the connection because of ``why``, and tell the owner. Idempotent."""
         if not self.closed:
+            self.why = why
             see_through(self._fail, why)
 
     def _fail(self, why: str) -> None:

@@ -620,6 +620,11 @@ class Node(DirectoryNode):
         seeds = [peer.node for peer in network.up_seeds()]
         return all(self.syncal(calls.left_until(deadline), seed, "time") for _ in range(2) for seed in seeds)
 
+    @property
+    def seeds_down(self) -> dict[str, str]:
+        """The seeds to which there is no link, and why; ``""`` if that is not known yet. Not for users."""
+        return {} if self._network is None else self._network.seeds.why_down()
+
     def flush(self, timeout: Seconds | None = 5.0) -> bool:
         """Wait until everything that this node has sent so far has arrived at the other nodes. Switches.
 

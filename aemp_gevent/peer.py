@@ -48,8 +48,9 @@ _LAST_RETRY_SECONDS = 1.0
 node must not become a tight loop of dialling. Not longer: meanwhile the program is told that the node
 is not there, and it may be back."""
 
-_REFUSED_RETRY_SECONDS = 5.0
-"""After the node itself said that it does not want us."""
+_FIRST_REFUSED_RETRY_SECONDS = 5.0
+_LAST_REFUSED_RETRY_SECONDS = 60.0
+"""After the node itself refused this one, doubling each time until it lets this one in."""
 
 
 class Outlet(Protocol):
@@ -193,6 +194,7 @@ class Peer:
         self._dialling = False
         self._retry_at = 0.0
         self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._refusals = 0  # how often in a row it refused this node
         self._last_error = ""
         self.complaints = Complaints(host.about_peers.log, node)
         """What is logged about it."""
@@ -420,8 +422,25 @@ class Peer:
         self._retry_at = monotonic() + self._retry_seconds * (1 + random.random() / 2)  # noqa: S311
         self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY_SECONDS)
 
-    def _back_off_long(self) -> None:
-        self._retry_at = monotonic() + _REFUSED_RETRY_SECONDS
+    def _was_refused(self, why: str) -> None:
+        """The node let the link come up only to say that it refuses this one."""
+        self._refusals += 1
+        seconds = min(_FIRST_REFUSED_RETRY_SECONDS * 2 ** min(self._refusals - 1, 10), _LAST_REFUSED_RETRY_SECONDS)
+        self._retry_at = monotonic() + seconds * (1 + random.random() / 2)  # noqa: S311
+        self._last_error = f"it refuses this node: {why}"
+        if self._refusals == 1:
+            text = "node %s refuses this node: %s; trying again, less and less often"
+            self._log(logging.ERROR, text, self.node, why)
+        self._lose(self._last_error, ("transport_error", self.node, self._last_error))
+
+    def _was_let_in(self) -> None:
+        """The node sent something else than a refusal first."""
+        self._refusals = 0
+
+    @property
+    def refused_until(self) -> float:
+        """When a node that refuses this one may be dialled again, on the monotonic clock; 0.0: it does not."""
+        return self._retry_at if self._refusals else 0.0
 
     def _unreachable(self, why: str) -> None:
         """Drop what waits for a link, and tell whoever monitors anything over there."""

@@ -59,6 +59,9 @@ _HEDGE_SECONDS = 1.0
 _DEAD_FAILURES = 3
 """A candidate that did not answer so often in a row counts as none when a node asks whether it is a seed itself."""
 
+_REASONS_A_SEED = 3
+"""Reasons that are given why there is no link to any node behind a name."""
+
 _FOLDER_SECONDS = 1.0
 """How often a folder is looked into: that takes 10 microseconds for each node in it."""
 
@@ -138,6 +141,8 @@ class Candidate:
         self.is_tried = False
         self.failures = 0
         """How many attempts in a row led to nothing."""
+        self.why = ""
+        """Why the last one did; ``""``: it did not."""
         self.due = now
         """When to dial it next."""
         self.seen = now
@@ -174,6 +179,7 @@ class Seed:
         self._tries = helpers()
         self._ask_at = 0.0
         self._pause = _Pause()
+        self._why_unknown = ""  # why nobody can say where it is
         self._wanted = LINKS_A_FOLDER if self._is_folder else LINKS_A_NAME if self.is_name else 1
 
     def run(self) -> None:
@@ -209,6 +215,14 @@ class Seed:
         first = itertools.islice(others, self._wanted)
         return all(candidate.node in self.chosen or candidate.failures for candidate in first)
 
+    @property
+    def why_down(self) -> str:
+        """Why there is no link to any of its nodes; ``""``: there is one, or it is not known yet."""
+        if self.chosen:
+            return ""
+        found = {candidate.why: None for candidate in self.candidates.values() if candidate.why}
+        return "; ".join(itertools.islice(found, _REASONS_A_SEED)) or self._why_unknown
+
     # --- where it may be ---
 
     def _ask(self) -> None:
@@ -222,8 +236,10 @@ class Seed:
                 found = [ids.endpoints(resolve_node(self.text))]
         except (AempError, OSError) as error:
             _log.info("cannot find out where the seed %s is: %s", self.text, error)
+            self._why_unknown = str(error)
             self._ask_at = now + min(self._pause.next(), self._interval())
             return
+        self._why_unknown = ""
         self._pause.reset()
         self._ask_at = now + self._interval()
         self._take(found, now)
@@ -265,12 +281,20 @@ class Seed:
             self.chosen = [node for node in self.chosen if node not in lost]
             for candidate in self.candidates.values():
                 if candidate.node in lost:  # and all others have lost it, too: not in step
-                    candidate.due = monotonic() + candidate.pause.next()
+                    self._postpone(candidate)
         for candidate in self.candidates.values():
             if len(self.chosen) >= self._wanted:
                 break
             if candidate.node not in self.chosen and self._is_up(candidate.node):
                 self.chosen.append(candidate.node)
+
+    def _postpone(self, candidate: Candidate) -> None:
+        """Set when to dial a candidate again to which there is no link."""
+        candidate.due = next_attempt(self._host, candidate.node, candidate.pause)
+        peer = self._host.peers.get(candidate.node)
+        if peer is not None and peer.refused_until:  # it answered, and that led to nothing all the same
+            candidate.failures += 1
+            candidate.why = peer.last_error
 
     def _is_up(self, node: str) -> bool:
         return is_up(self._host, node)
@@ -309,11 +333,13 @@ class Seed:
             link = self._host.dial_address(candidate.endpoints, patience)
         except (AempError, OSError) as error:
             where = ",".join(map(str, candidate.endpoints))
+            candidate.why = str(error)
             _log.info("seed %s cannot be reached at %s: %s", self.text, where, error)
         else:
             while not (link.is_up or link.closed):
                 # With a timeout, because a link that turns out to be a second one closes in silence.
                 self._host.wait_for_change(1.0)
+            candidate.why = link.why
             greeting = link.greeting
             if greeting is not None:
                 candidate.node = greeting.node
@@ -324,8 +350,9 @@ class Seed:
         candidate.failures += 1
         if candidate.node and self._is_up(candidate.node):
             candidate.failures = 0
+            candidate.why = ""
             candidate.pause.reset()
-        candidate.due = monotonic() + candidate.pause.next()
+        self._postpone(candidate)
         if not self.is_name and not candidate.is_own and not self._is_up(candidate.node):
             self._ask_at = min(self._ask_at, candidate.due)  # its host may have another address by then
         self._host.changed()
@@ -400,6 +427,10 @@ class Seeds:
         """Whether this node itself is among the seeds."""
         return any(seed.is_own for seed in self._seeds)
 
+    def why_down(self) -> dict[str, str]:
+        """Return why there is no link to a seed, for each of which that is so; ``""``: it is not known yet."""
+        return {seed.text: seed.why_down for seed in self._seeds if not seed.chosen}
+
     def is_kept(self, node: str) -> bool:
         """Return whether there must always be a link to this node."""
         return node in self._keepers or any(node in seed.chosen for seed in self._seeds)
@@ -424,9 +455,10 @@ class Seeds:
                 pause.reset()
                 while self._is_up(node):
                     self._host.wait_for_change(_LAST_PAUSE_SECONDS)
-                gevent.sleep(pause.next())  # all others may have lost it, too: not in step
+                # All others may have lost it, too: not in step.
+                gevent.sleep(next_attempt(self._host, node, pause) - monotonic())
             self._host.peer(node).connect()
-            deadline = monotonic() + pause.next()
+            deadline = next_attempt(self._host, node, pause)
             while not self._is_up(node) and (left := deadline - monotonic()) > 0:
                 self._host.wait_for_change(left)
 
@@ -438,6 +470,13 @@ def is_up(host: Host, node: str) -> bool:
     """Return whether there is a link to a node; it may as well be one that nobody has heard of."""
     peer = host.peers.get(node)
     return peer is not None and peer.is_up
+
+
+def next_attempt(host: Host, node: str, pause: _Pause) -> float:
+    """Return when to dial a node again to which there is no link, on the monotonic clock."""
+    due = monotonic() + pause.next()
+    peer = host.peers.get(node)
+    return due if peer is None else max(due, peer.refused_until)
 
 
 def _is_name(seed: str) -> bool:

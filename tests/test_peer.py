@@ -615,9 +615,9 @@ def test_huge_text_of_a_refusal_makes_a_short_reason_and_short_log_lines(
         peer.send(["", "refused", "x" * 1_000_000])
         reason = died.wait()
     assert reason[:2] == ("transport_error", PEER)
-    assert "refuses us: xxx" in reason[2]
+    assert "refuses this node: xxx" in reason[2]
     assert len(reason[2]) < 200
-    assert any("refuses us" in line for line in caplog.messages)
+    assert any("refuses this node" in line for line in caplog.messages)
     assert max(map(len, caplog.messages)) < 300
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import dns.resolver
 import pytest
 
+import aemp_gevent.peer
 import aemp_gevent.resolve
 import aemp_gevent.seeds
 from aemp_gevent import ids
@@ -28,7 +29,7 @@ from aemp_gevent.seeds import LINKS_A_NAME, Seed
 from aemp_gevent.settings import Settings
 from aemp_gevent.testing.memory import MemoryNetwork
 from tests.helpers import turns, wait_until
-from tests.networking import MakeNode, line_of, node_factory, process
+from tests.networking import SECRET, MakeNode, line_of, node_factory, process
 
 SERVER = Path(__file__).parent / "dns_server.py"
 NAME = "seeds.test:4040"
@@ -270,7 +271,7 @@ class CrowdedHost:
 
     def get(self, node: str) -> Any:
         self._counts.looked_up += 1
-        return SimpleNamespace(is_up=node in self.up)
+        return SimpleNamespace(is_up=node in self.up, refused_until=0.0)
 
     def addresses(self) -> list[str]:
         return [self.node_id]
@@ -368,6 +369,40 @@ def test_links_to_seeds_are_never_idle(network: MemoryNetwork) -> None:
     pulse = links(node).pulse
     wait_until(lambda: pulse.quiet(link) > 0.5)
     assert changes == []
+
+
+def test_seed_that_refuses_this_node_is_dialled_less_and_less_often_and_that_is_reported_once(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(aemp_gevent.peer, "_FIRST_REFUSED_RETRY_SECONDS", 1000)
+    monkeypatch.setattr(aemp_gevent.peer, "_LAST_REFUSED_RETRY_SECONDS", 3000)
+    seed, first, second = make_node(), make_node(None), make_node(None)
+    settings = {"nodeid": "twin", "seeds": [seed.NODE()], "secret": SECRET}
+    first.configure(**settings)
+    wait_until(lambda: up(first) == ids_of(seed))
+    second.configure(**settings)
+    wait_until(lambda: links(second).seeds._seeds[0].candidates)
+    (candidate,) = links(second).seeds._seeds[0].candidates.values()
+    for pause in (1000, 2000, 3000, 3000):
+        wait_until(lambda: pause <= candidate.due - monotonic() + 100 < 1.6 * pause)  # noqa: B023
+        assert up(second) == []
+        assert links(second).seeds.are_settled
+        assert "refuses this node: another node twin is connected" in second.seeds_down[seed.NODE()]
+        candidate.due = 0.0
+        links(second).changed()
+    (line,) = [line for line in errors(caplog) if "refuses this node" in line]
+    assert "give one of the two another nodeid" in line
+    wait_until(lambda: candidate.due > monotonic())
+    first.shutdown(0.5)
+    candidate.due = 0.0
+    links(second).changed()
+    wait_until(lambda: up(second) == ids_of(seed))
+    wait_until(lambda: links(second).peer(seed.NODE()).refused_until == 0.0)
+    assert second.seeds_down == {}
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
 
 
 # --- other nodes ------------------------------------------------------------------------------

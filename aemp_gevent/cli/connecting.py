@@ -186,11 +186,16 @@ def connected(options: NodeOptions, *, runs_code: bool = False) -> Generator[Nod
     try:
         node.wait_for_seeds(options.timeout)
         if not node.up_nodes():
-            seeds = ", ".join(given["seeds"])
-            raise click.ClickException(f"no link to the network: {seeds} did not answer, or refused us")
+            raise click.ClickException(f"no link to the network: {reasons(node.seeds_down)}")
         yield node
     finally:
         node.shutdown()
+
+
+def reasons(seeds_down: dict[str, str]) -> str:
+    """Return why there are no links to seeds, as a text."""
+    found = (f"{seed}: {why or 'no answer yet'}" for seed, why in seeds_down.items())
+    return "; ".join(found) or "no seeds are set"
 
 
 def _take_signals(node: Node, *, runs_code: bool) -> None:

@@ -17,6 +17,7 @@ from gevent.event import AsyncResult
 from gevent.lock import RLock
 
 from aemp_gevent import default_node
+from aemp_gevent.cli.connecting import reasons
 from aemp_gevent.cli.readiness import HealthPort, Readiness, ReadyFile, ServiceManager
 from aemp_gevent.cli.supervising import Supervisor
 from aemp_gevent.errors import AempError
@@ -106,7 +107,8 @@ class Runner:
             gevent.sleep(_LOOK_SECONDS)
             knows = default_node.wait_for_seeds(max(deadline - monotonic(), 0.0))
         if self._is_alone:
-            _log.warning("none of the seeds has answered within %g s: going on without", JOIN_SECONDS)
+            text = "no link to any of the seeds within %g s: %s: going on without"
+            _log.warning(text, JOIN_SECONDS, reasons(default_node.seeds_down))
         elif not knows:
             _log.warning("the seeds have not told what they know within %g s: going on without", JOIN_SECONDS)
         self._has_joined = True

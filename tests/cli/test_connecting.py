@@ -110,7 +110,7 @@ def test_it_says_so_when_nobody_answers(tmp_path: Path) -> None:
     nobody = free_address()
     done = show(tmp_path, "--secret", "x", "--seed", nobody, "--connect-timeout", "1", check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1] == f"aemp: no link to the network: {nobody} did not answer, or refused us"
+    assert done.stderr.splitlines()[-1] == f"aemp: no link to the network: {nobody}: Connection refused"
 
 
 @pytest.mark.slow

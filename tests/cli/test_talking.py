@@ -247,4 +247,4 @@ def test_commands_leave_no_node_behind(network: Network) -> None:
 
 def test_network_that_is_not_there_is_said_in_a_line(network: Network) -> None:
     said = network.refused("nodes", "--seed", "127.0.0.1:1", "--connect-timeout", "0.5")
-    assert said == "aemp: no link to the network: 127.0.0.1:1 did not answer, or refused us"
+    assert said == "aemp: no link to the network: 127.0.0.1:1: Connection refused"
