@@ -64,6 +64,10 @@ class AempError(Copyable, Exception):
     def __init__(self, *args: object) -> None:
         super().__init__(*(escaped(arg, _MAX_TEXT, self._keep) if isinstance(arg, str) else arg for arg in args))
 
+    def add(self, more: str) -> None:
+        """Add to the text what only the caller knows, such as where a setting comes from."""
+        self.args = (f"{self.args[0]}; {more}", *self.args[1:])
+
 
 def _with_traceback(text: str, traceback: str) -> str:
     """Return an error's text with a traceback of another process below it: its lines are marked as such."""

@@ -68,6 +68,11 @@ _log = Log()
 
 _ACTIONS = "a port to watch, and a function to call, a port to kill, or a port and a message to send"
 
+_WHY_STRICT = (
+    "this node is strict (strict=True, or AEMP_STRICT=1 in the environment, as in tests with aemp_gevent's fixtures), "
+    "so messages to its own ports must be fit for other nodes, too"
+)
+
 
 class LocalNode:
     """The ports of one process, and everything they can do among themselves."""
@@ -157,9 +162,15 @@ class LocalNode:
         """Return a message to a port of this node as another node would get it, if this node is strict.
 
         Raises:
-            UnencodableMessageError, MessageTooLargeError: It could not travel.
+            UnencodableMessageError, MessageTooLargeError: It could not travel. The text says that the node is strict.
         """
-        return tuple(copy_as_sent(["", *message], self._limits)[1:]) if self._is_strict else message
+        if not self._is_strict:
+            return message
+        try:
+            return tuple(copy_as_sent(["", *message], self._limits)[1:])
+        except (UnencodableMessageError, MessageTooLargeError) as error:
+            error.add(_WHY_STRICT)
+            raise
 
     # --- identity ---
 

@@ -92,6 +92,13 @@ def test_what_cannot_travel_is_refused_by_every_call_that_sends(strict: Node, va
     assert inbox.messages == []
 
 
+def test_an_error_says_what_made_the_node_strict(strict: Node) -> None:
+    inbox = Inbox(strict)
+    for value in (object(), "x" * 1000):
+        with pytest.raises((UnencodableMessageError, MessageTooLargeError), match=r"strict=True.*AEMP_STRICT=1"):
+            strict.snd(inbox, value)
+
+
 def test_later_changes_by_the_sender_are_not_seen(strict: Node) -> None:
     inbox, sent = Inbox(strict), [1]
     strict.snd(inbox, sent)
