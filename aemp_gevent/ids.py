@@ -31,10 +31,12 @@ from typing import NamedTuple
 
 from aemp_gevent.errors import InvalidNoderefError, InvalidPortError
 from aemp_gevent.limits import MAX_NAME_BYTES, is_long
-from aemp_gevent.quoting import of_type, quoted
+from aemp_gevent.quoting import escaped, of_type, quoted
 
 DEFAULT_PORT = 4040
 """The port that an endpoint without one means, as in AnyEvent::MP."""
+
+MAX_PORT = 65535
 
 ANON_PREFIX = "anon/"
 SLAVE_PREFIX = "slave/"
@@ -53,6 +55,7 @@ _NAMED_NODE = re.compile(r"[A-Za-z0-9_.:/-]+")
 _NODE_ID = re.compile(r"[A-Za-z0-9_.:/-]+|slave/[A-Za-z0-9_.:/-]+@[A-Za-z0-9_.:/!\[\]%-]+")
 _NEVER_A_PORT = (bytes, bytearray, list, tuple, dict)
 _ENDS_IN_PORT = re.compile(r":\d+$")
+_PORT_NUMBER = re.compile(r"(?:^|,)(?:[^,:]*|\[[^,\]]*\]):(\d+)(?=,|$)")
 _HOST = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -136,9 +139,13 @@ def _fault_of(node: str, may_be_odd: bool) -> str:
 
 
 def _find_fault(node: str, may_be_odd: bool) -> str:
+    is_noderef = "," in node or ("@" not in node and _ENDS_IN_PORT.search(node))
+    for number in _PORT_NUMBER.findall(node) if is_noderef else ():
+        if not _is_port_number(number, 1):
+            return f"the port number {escaped(number, 20)} is out of range 1-{MAX_PORT}"
     if is_resolved(node):
         return ""
-    if "," in node or ("@" not in node and _ENDS_IN_PORT.search(node)):
+    if is_noderef:
         return f"{quoted(node)} is an unresolved noderef: call resolve_node() on it first"
     is_odd_name = may_be_odd and not node.startswith(SLAVE_PREFIX)
     return "" if is_odd_name or _NODE_ID.fullmatch(node) else f"{quoted(node)} is not a node ID"
@@ -190,6 +197,11 @@ class Endpoint(NamedTuple):
         except ValueError:
             return False
         return True
+
+
+def _is_port_number(digits: str, lowest: int) -> bool:
+    # The length first: int() refuses thousands of digits with a ValueError of its own.
+    return len(digits) <= len(str(MAX_PORT)) and lowest <= int(digits) <= MAX_PORT
 
 
 def is_node_id(node: str) -> bool:
@@ -272,9 +284,10 @@ def parse_endpoint(component: str) -> Endpoint:
             raise InvalidNoderefError(component, "an IPv6 address needs brackets")
         if not _HOST.fullmatch(host):
             raise InvalidNoderefError(component, f"{quoted(host)} is not a host name")
-    # The length first: int() refuses thousands of digits with a ValueError of its own.
-    if not (number.isascii() and number.isdigit() and len(number) <= 5 and int(number) <= 0xFFFF):
-        raise InvalidNoderefError(component, f"{quoted(number)} is not a port number (0 to 65535)")
+    if not (number.isascii() and number.isdigit()):
+        raise InvalidNoderefError(component, f"{quoted(number)} is not a port number (0 to {MAX_PORT})")
+    if not _is_port_number(number, 0):
+        raise InvalidNoderefError(component, f"the port number {escaped(number, 20)} is out of range 0-{MAX_PORT}")
     return Endpoint(host, int(number))
 
 
