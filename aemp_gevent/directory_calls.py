@@ -297,11 +297,18 @@ class DirectoryNode(LocalNode):
         return self._register("grp_reg()", group, port, None)
 
     def grp_get(self, group: str) -> list[str] | None:
-        """Return the IDs of the ports in a group, at once, from a copy; None if it has none. Never switches.
+        """Return the IDs of a group's ports, at once; None if the group is empty, or not known yet. Never switches.
 
-        The copy is kept from the first call on, which knows nothing yet unless somebody here
-        monitors the group: to wait for members, use :meth:`db_wait`, as in
-        ``db_wait(group, len)``; to send to all of them, :meth:`grp_snd`.
+        The answer comes from a copy of the group that this node keeps from the first call on. Until the directory
+        has sent the group, which takes a moment, the copy is empty: None does not tell the two cases apart.
+
+        - To loop over the ports there are, write ``for port in grp_get(group) or ():``.
+        - To wait until the group has ports, call ``db_wait(group, len, timeout)``.
+        - To send to all ports once the group is known, call :meth:`grp_snd`.
+        - To follow the group, call :meth:`grp_mon`: its first call comes when the group is known, be it empty or not.
+
+        Returns:
+            A list of port IDs, which is yours to change, and never empty; or None.
 
         Raises:
             InvalidEntryError: The group's name is no family.
