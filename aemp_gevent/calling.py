@@ -62,8 +62,11 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
         raise CallTimeout(name, message[0], timeout)
     holder = _blocked_port()
     died: list[Reason] = []
+    asked, _ = host.split_port(port)
 
-    def ask(reply: Port) -> Monitor:
+    def ask(reply: ReplyPort) -> Monitor:
+        reply.asked = asked
+
         def gone(*reason: Any) -> None:
             if reply.dying is None:
                 died.append(reason)
@@ -94,13 +97,14 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
 
 def call_async(host: Host, port: object, message: Message, timeout: float | None) -> AsyncResult[Any]:
     """Send a call, and return what will hold the answer. See ``call_async``."""
-    host.split_port(port)  # first, so that a bad one leaves nothing behind
     name = str(port)
+    asked, _ = host.split_port(port)  # first, so that a bad one leaves nothing behind
     scheduler = host.scheduler
     result: AsyncResult[Any] = AsyncResult()
     died: list[Reason] = []
     guards: list[calls.Guard] = []
     reply = host.create(ReplyPort)
+    reply.asked = asked
 
     def answered(*answer: Any) -> object:
         calls.cancel_all(guards)

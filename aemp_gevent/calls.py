@@ -20,7 +20,7 @@ from aemp_gevent.context import current_port
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiveTimeout
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import KillMonitor, Monitor
-from aemp_gevent.port import RUNNING, Port, Reason, ReplyPort
+from aemp_gevent.port import RUNNING, AnyPort, Port, Reason, ReplyPort
 from aemp_gevent.receive import receive_for
 from aemp_gevent.scheduler import CallJob, Job, Runner, Scheduler
 from aemp_gevent.timers import Timer
@@ -32,7 +32,7 @@ class Host(Protocol):
     @property
     def scheduler(self) -> Scheduler: ...
 
-    def create(self, kind: type[Port]) -> Port:
+    def create(self, kind: type[AnyPort]) -> AnyPort:
         """Create a port without handlers."""
         ...
 
@@ -85,10 +85,12 @@ _NOBODY = _Nobody(None)
 def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | None) -> None:
     """Send ``msg`` with a reply port appended; call ``cb`` once with the answer, or with nothing. See ``cal``."""
     check_callable("cal(), cb", cb)
-    host.split_or_drop("cal()", port)  # first, so that a bad one leaves nothing behind
+    parts = host.split_or_drop("cal()", port)  # first, so that a bad one leaves nothing behind
     scheduler = host.scheduler
     context = current_port()
     reply = host.create(ReplyPort)
+    if parts is not None:
+        reply.asked = parts[0]
     guards: list[Guard] = []
 
     def answered(*answer: Any) -> object:
@@ -115,9 +117,11 @@ def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | N
 
 def call_and_wait(host: Host, timeout: float | None, port: object, msg: Message) -> Message:
     """Send ``msg`` with a reply port appended, wait, and return the answer, or ``()``. See ``syncal``."""
-    host.split_or_drop("syncal()", port)  # first, so that a bad one leaves nothing behind
+    parts = host.split_or_drop("syncal()", port)  # first, so that a bad one leaves nothing behind
 
-    def ask(reply: Port) -> Monitor:
+    def ask(reply: ReplyPort) -> Monitor:
+        if parts is not None:
+            reply.asked = parts[0]
         guard = _end_with(host, port, reply)
         try:
             host.snd(port, *msg, reply.id)
@@ -129,7 +133,7 @@ def call_and_wait(host: Host, timeout: float | None, port: object, msg: Message)
     return wait_for_answer(host, "syncal()", timeout, ask)
 
 
-def wait_for_answer(host: Host, call: str, timeout: float | None, ask: Callable[[Port], Guard | None]) -> Message:
+def wait_for_answer(host: Host, call: str, timeout: float | None, ask: Callable[[ReplyPort], Guard | None]) -> Message:
     """Wait for a message to a port made for it, and return it; ``()`` after the timeout, or that port's death.
 
     Args:
@@ -149,7 +153,7 @@ def wait_for_answer(host: Host, call: str, timeout: float | None, ask: Callable[
 
 
 def receive_answer(
-    host: Host, call: str, timeout: float | None, ask: Callable[[Port], Guard | None], not_taken: Reason = ()
+    host: Host, call: str, timeout: float | None, ask: Callable[[ReplyPort], Guard | None], not_taken: Reason = ()
 ) -> Message:
     """Do the same, but say what went wrong.
 

@@ -48,6 +48,7 @@ from aemp_gevent.port import (
     IDLE,
     QUEUED,
     REMOTE,
+    AnyPort,
     AttachedPort,
     BoundedMailbox,
     ContextPort,
@@ -247,6 +248,10 @@ class LocalNode:
         """What runs this node's ports."""
         return self._scheduler
 
+    @overload
+    def create(self) -> Port: ...
+    @overload
+    def create(self, kind: type[AnyPort]) -> AnyPort: ...
     def create(self, kind: type[Port] = Port) -> Port:
         """Create a port without handlers."""
         return self._create(self._new_name(), kind=kind)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from aemp_gevent.handlers import Handlers
 from aemp_gevent.matching import Handler, Message
@@ -57,7 +57,10 @@ class Port:
     """The context its handlers run in; None: an empty one. See :class:`ContextPort`."""
 
     is_for_answer = False
-    """Whether it was made for the answer to a question, and whoever was asked may refuse by killing it."""
+    """Whether it was made for the answer to a question."""
+
+    asked: str = ""
+    """The ID of the node that was asked the question, which may refuse by killing the port; ``""``: none was."""
 
     __slots__ = (
         "default",
@@ -128,6 +131,10 @@ class Port:
         return f"<Port {self.id} {('idle', 'queued', 'running', 'dead')[self.state]}>"
 
 
+AnyPort = TypeVar("AnyPort", bound=Port)
+"""One of the kinds of ports."""
+
+
 class ContextPort(Port):
     """A port whose handlers run in a ``contextvars.Context`` of its own."""
 
@@ -143,7 +150,11 @@ class ReplyPort(Port):
 
     is_for_answer = True
 
-    __slots__ = ()
+    __slots__ = ("asked",)
+
+    def __init__(self, port_id: str, scheduler: Scheduler, default: Handler) -> None:
+        super().__init__(port_id, scheduler, default)
+        self.asked = ""
 
 
 class AttachedPort(Port):

@@ -314,7 +314,7 @@ class Requests:
         port = self._host.find_port(name_of_port(name))
         if port is None:
             return
-        if peer is not None and not peer.rights.kill and not (port.is_for_answer or _is_parent(peer, port)):
+        if peer is not None and not peer.rights.kill and not (port.asked == peer.node or _is_parent(peer, port)):
             self._refuse("kill", f"the rules let {peer.node} kill nothing here")
         self._host.scheduler.kill(port, reason)
 
@@ -442,9 +442,9 @@ class Requests:
         if peer is None or not (peer.greeting is not None and peer.greeting.is_ours):
             return
         self._hint(peer.complaints.log, peer.node, request, why[:_MAX_WHY])
-        # Whoever waits for an answer to it is told now; nobody else's port is touched.
+        # Whoever waits for this node's answer is told now; nobody else's port is touched.
         port = self._host.find_port(reply.partition("#")[2])
-        if port is not None and port.is_for_answer:
+        if port is not None and port.asked == peer.node:
             text = f"{peer.node} refused the request {quoted(request)}: {why[:_MAX_WHY]}"
             self._host.scheduler.kill(port, (FAILED, text))
 

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
 import pytest
+from gevent.event import AsyncResult
 
-from aemp_gevent import Node, PeerRule, RemoteError
+from aemp_gevent import Node, PeerRule, RemoteError, calls
 from aemp_gevent.rules import EVERYTHING, read_rule, rights_of
 from tests import node_functions
 from tests.helpers import wait_until
@@ -216,6 +218,52 @@ def test_who_may_not_kill_may_say_that_what_it_was_asked_for_failed(make_node: M
         with pytest.raises(RemoteError, match="ValueError: substring not found"):
             node.call(port, "fail") if how == "call" else node.call_async(port, "fail").get()
     assert node.refusals == {}
+
+
+@pytest.mark.parametrize(
+    ("how", "where"),
+    [
+        *((how, where) for how in ("call", "call_async", "cal", "syncal") for where in ("remote", "local")),
+        ("db_family", "private"),
+    ],
+)
+def test_only_the_node_that_was_asked_may_end_the_wait_for_its_answer(
+    make_node: MakeNode, how: str, where: str
+) -> None:
+    """A third one may know, or guess, the name of the reply port, be the question for another node or for this one."""
+    node = make_node(rules=[{"peer": "*", "kill": False}])
+    server = make_node() if where == "remote" else node
+    replies: list[str] = []
+    port = server.port(lambda _tag, reply: replies.append(reply))
+    with raw(node) as asked_before, raw(node, OTHER) as hostile:
+        if where == "private":  # a port for what this node itself is to say, as the directory's calls have
+            asked = gevent.spawn(calls.wait_for_answer, node, how, WAIT, lambda reply: replies.append(reply.id))
+        else:
+            asked = gevent.spawn(ASKED[how], node, port)
+        wait_until(lambda: replies)
+        (reply,) = replies
+        for peer in (asked_before, hostile):
+            peer.send(["", "kil1", name_of(reply), "forged"], ["", "not_done", "x", "forged", reply])
+            peer.send(["", "not_done", "x", "forged", f"{server.NODE()}#{name_of(reply)}"])
+            synced(peer)
+        assert not asked.ready()
+        (node if where == "private" else server).snd(reply, "the answer")
+        assert asked.get(timeout=WAIT) in ("the answer", ("the answer",))
+    assert node.refusals == {"kill": 2}
+
+
+def asked_with_cal(node: Node, port: str) -> Any:
+    answer: AsyncResult[Any] = AsyncResult()
+    node.cal(port, "tag", cb=lambda *words: answer.set(words))
+    return answer.get(timeout=WAIT)
+
+
+ASKED: dict[str, Callable[[Node, str], Any]] = {
+    "call": lambda node, port: node.call(port, "tag"),
+    "call_async": lambda node, port: node.call_async(port, "tag").get(timeout=WAIT),
+    "cal": asked_with_cal,
+    "syncal": lambda node, port: node.syncal(WAIT, port, "tag"),
+}
 
 
 # --- the directory -------------------------------------------------------------------------------
