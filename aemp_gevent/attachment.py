@@ -24,6 +24,7 @@ class Attachment:
             # It may end without leaving the block, and its port must not outlive it.
             self._greenlet.rawlink(self._ended)
         # Last, and without a call: the greenlet is attached, or it is not.
+        port.scheduler.ports[port.id] = port
         port.main = STARTED
         port.runner = self._greenlet
         port.state = RUNNING

@@ -28,6 +28,7 @@ from aemp_gevent import calls
 from aemp_gevent.callbacks import DONE
 from aemp_gevent.context import current_port
 from aemp_gevent.errors import CallCycleError, CallTimeout, PortDied, ReceiveTimeout, RemoteError
+from aemp_gevent.hubcalls import see_through
 from aemp_gevent.matching import Message, tag_of
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.port import RUNNING, Port, Reason, ReplyPort
@@ -103,7 +104,7 @@ def call_async(host: Host, port: object, message: Message, timeout: float | None
     result: AsyncResult[Any] = AsyncResult()
     died: list[Reason] = []
     guards: list[calls.Guard] = []
-    reply = host.create(ReplyPort)
+    reply = host.make(ReplyPort)
     reply.asked = asked
 
     def answered(*answer: Any) -> object:
@@ -124,6 +125,7 @@ def call_async(host: Host, port: object, message: Message, timeout: float | None
 
     reply.default = answered
     try:
+        host.enter(reply)
         guards.append(host.monitor(reply.id, unanswered, None))
         guards.append(host.monitor(port, gone, None))
         if timeout is not None:
@@ -131,8 +133,7 @@ def call_async(host: Host, port: object, message: Message, timeout: float | None
         # Nobody is blocked by it, so nobody waits in a circle. Last: it is made with all that belongs to it, or not.
         host.ask(port, message, reply.id, timeout, ())
     except BaseException:
-        calls.cancel_all(guards)
-        scheduler.die(reply, ())
+        see_through(calls.end_reply, scheduler, reply, guards)
         raise
     return result
 

@@ -18,6 +18,7 @@ from aemp_gevent import monitors
 from aemp_gevent.callbacks import DONE, check_callable
 from aemp_gevent.context import current_port
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiveTimeout
+from aemp_gevent.hubcalls import see_through
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.monitors import KillMonitor, Monitor
 from aemp_gevent.port import RUNNING, AnyPort, Port, Reason, ReplyPort
@@ -32,9 +33,12 @@ class Host(Protocol):
     @property
     def scheduler(self) -> Scheduler: ...
 
-    def create(self, kind: type[AnyPort]) -> AnyPort:
-        """Create a port without handlers."""
+    def make(self, kind: type[AnyPort]) -> AnyPort:
+        """Make a port without handlers, which nobody reaches before :meth:`enter`."""
         ...
+
+    def enter(self, port: Port) -> None:
+        """Let a port that was made be reached."""
 
     def find(self, port: object) -> Port | None:
         """Return the living local port of this ID, if there is one."""
@@ -88,7 +92,7 @@ def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | N
     parts = host.split_or_drop("cal()", port)  # first, so that a bad one leaves nothing behind
     scheduler = host.scheduler
     context = current_port()
-    reply = host.create(ReplyPort)
+    reply = host.make(ReplyPort)
     if parts is not None:
         reply.asked = parts[0]
     guards: list[Guard] = []
@@ -104,14 +108,14 @@ def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | N
 
     reply.default = answered
     try:
+        host.enter(reply)
         guards.append(host.monitor(reply.id, lambda *_reason: answered(), None))
         guards.append(host.monitor(port, gone, None))
         if timeout is not None:
             guards.append(Timer(scheduler, timeout, None, gone, ()))
         host.snd(port, *msg, reply.id)  # last: it is made with all that belongs to it, or not at all
     except BaseException:
-        cancel_all(guards)
-        scheduler.die(reply, ())
+        see_through(end_reply, scheduler, reply, guards)
         raise
 
 
@@ -176,11 +180,12 @@ def receive_answer(
     scheduler = host.scheduler
     if current is scheduler.hub:
         raise NoPortContextError(call, "it was called on the hub, which must never wait: spawn a greenlet")
-    reply = host.create(ReplyPort)
+    reply = host.make(ReplyPort)
     reply.runner, reply.state, reply.monitors = current, RUNNING, _NOBODY
     guards: list[Guard] = []
     is_taken = False
     try:
+        host.enter(reply)
         if me is not None and not (isinstance(current, Runner) and current.at is me):
             # Into an attached greenlet nothing is thrown: its death reaches us through the reply port.
             guards.append(_end_with(host, me.id, reply))
@@ -197,12 +202,16 @@ def receive_answer(
     finally:
         reason = () if is_taken else not_taken
         try:
-            cancel_all(guards)
-            scheduler.die(reply, reason)
+            end_reply(scheduler, reply, guards, reason)
         except BaseException:  # an interrupt struck: once more, as nobody else will
-            cancel_all(guards)
-            scheduler.die(reply, reason)
+            end_reply(scheduler, reply, guards, reason)
             raise
+
+
+def end_reply(scheduler: Scheduler, reply: Port, guards: list[Guard], reason: Reason = ()) -> None:
+    """Cancel what a call leaves behind, and end its reply port. May be begun again."""
+    cancel_all(guards)
+    scheduler.die(reply, reason)
 
 
 def cancel_all(guards: list[Guard]) -> None:

@@ -249,12 +249,19 @@ class LocalNode:
         return self._scheduler
 
     @overload
-    def create(self) -> Port: ...
+    def make(self) -> Port: ...
     @overload
-    def create(self, kind: type[AnyPort]) -> AnyPort: ...
-    def create(self, kind: type[Port] = Port) -> Port:
-        """Create a port without handlers."""
-        return self._create(self._new_name(), kind=kind)
+    def make(self, kind: type[AnyPort]) -> AnyPort: ...
+    def make(self, kind: type[Port] = Port) -> Port:
+        """Make a port without handlers, which nobody reaches before :meth:`enter`.
+
+        An interrupt may strike when this returns, and then nobody has the port: entered already, it would stay.
+        """
+        return self._create(self._new_name(), kind=kind, is_entered=False)
+
+    def enter(self, port: Port) -> None:
+        """Let a port that was made be reached. Called where whatever strikes has the port ended again."""
+        self._ports[port.id] = port
 
     def _create(
         self,
@@ -263,6 +270,7 @@ class LocalNode:
         limit: int | None = None,
         context: Context | None = None,
         kind: type[Port] = Port,
+        is_entered: bool = True,
     ) -> Port:
         port_id = self._prefix + name
         scheduler = self._scheduler
@@ -278,7 +286,8 @@ class LocalNode:
         )
         if limit is not None:
             port.inbox = port.mailbox = BoundedMailbox(port, limit, lambda: scheduler.overflow(port, limit))
-        self._ports[port_id] = port
+        if is_entered:
+            self._ports[port_id] = port
         return port
 
     def _local(self, call: str, port: object) -> Port:
@@ -900,9 +909,8 @@ class LocalNode:
         """
         self._scheduler.check_thread("port_async()")
         check_callable("port_async()", function)
-        port = self.create()
-        port.main = (function, args, True)
-        self._scheduler.enqueue(port)
+        port = self.make()
+        self._start_port(port, (function, args, True))
         return port.id
 
     def rcv_async(self, port: object, function: Handler, *args: Any) -> object:
@@ -959,8 +967,7 @@ class LocalNode:
         self._scheduler.check_thread("attach()")
         if getcurrent() is self._scheduler.hub:
             raise NoPortContextError("attach()", "it was called on the hub, which must never wait: spawn a greenlet")
-        port = self._create(self._new_name(), kind=AttachedPort)
-        assert isinstance(port, AttachedPort)
+        port = self.make(AttachedPort)
         return Attachment(port)
 
     # --- spawning ---
@@ -1005,7 +1012,7 @@ class LocalNode:
         warn: Callable[..., None] = _log.warning,
     ) -> None:
         """Create a port of this name and have it run its init function, in a turn of its own."""
-        port = self._create(name)
+        port = self._create(name, is_entered=False)
 
         def init() -> None:
             try:
@@ -1021,8 +1028,18 @@ class LocalNode:
             else:
                 self.rcv_async(port.id, body, *args)
 
-        port.main = (init, (), False)
-        self._scheduler.enqueue(port)
+        self._start_port(port, (init, (), False))
+
+    def _start_port(self, port: Port, main: tuple[Handler, Message, bool]) -> None:
+        """Enter a port that was made, and have it run what is its ``main``: both, or neither if something strikes."""
+        port.main = main
+        self._ports[port.id] = port
+        try:
+            self._scheduler.enqueue(port)
+        except BaseException:
+            if port.state == IDLE:
+                del self._ports[port.id]
+            raise
 
 
 def no_such_port(port: str) -> Reason:

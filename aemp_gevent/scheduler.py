@@ -91,7 +91,7 @@ from aemp_gevent.callbacks import wrong_call
 from aemp_gevent.complaints import Complaints, Failures
 from aemp_gevent.errors import EndlessWaitError, PortKilled, WrongThreadError
 from aemp_gevent.handlers import is_done
-from aemp_gevent.hubcalls import hub_call, repeated, stops_what_raises
+from aemp_gevent.hubcalls import hub_call, repeated, see_through, stops_what_raises
 from aemp_gevent.logs import Brief, Log
 from aemp_gevent.matching import Handler, Message
 from aemp_gevent.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Port, Reason
@@ -320,9 +320,9 @@ class Scheduler:
         self._doorbell.ring(call, *args)
 
     def leave(self, end: Callable[..., object], *args: Any) -> None:
-        """Call what ends a ``with`` block: here, or on the hub if this is another native thread.
+        """Call what ends a ``with`` block, once more if something strikes it: here, or on the hub in other threads.
 
-        There the garbage collector may close a generator that holds the block. One that is left when the interpreter
+        In these the garbage collector may close a generator that holds the block. One that is left when the interpreter
         ends has nothing to end any more.
         """
         if sys.is_finalizing():
@@ -330,7 +330,7 @@ class Scheduler:
         if self.is_foreign:
             self.call_on_hub(end, *args)
         else:
-            end(*args)
+            see_through(end, *args)
 
     def enqueue(self, port: Port) -> None:
         """Queue a port if it is idle. Any native thread may call it. Written out in ``snd``: keep the two alike."""

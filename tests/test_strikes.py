@@ -8,6 +8,7 @@ and whoever monitors it knows.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import sys
@@ -17,10 +18,10 @@ from typing import Any
 import gevent
 import pytest
 
-from aemp_gevent.context import psub
+from aemp_gevent.context import current_port, psub
 from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
 from aemp_gevent.local import LocalNode
-from aemp_gevent.port import IDLE
+from aemp_gevent.port import IDLE, RUNNING, AttachedPort, Port
 from aemp_gevent.receive import receive
 from tests.helpers import wait_until
 from tests.injecting import Injector, strike_points
@@ -151,6 +152,11 @@ def attach_and_receive(node: LocalNode, _port: str) -> None:
         receive(timeout=0, default=None)
 
 
+def call_in_vain(node: LocalNode, port: str) -> None:
+    with contextlib.suppress(CallTimeout, RemoteError):
+        node.call(port, "tag", timeout=0.01)
+
+
 CALLS: dict[str, Callable[[LocalNode, str], object]] = {
     "port": lambda node, _: node.kil(node.port(nothing)),
     "rcv": lambda node, port: node.rcv(port, "tag", nothing),
@@ -163,6 +169,8 @@ CALLS: dict[str, Callable[[LocalNode, str], object]] = {
     "after-cancel": lambda node, _: node.after(60, nothing).cancel(),
     "cal": lambda node, port: node.cal(port, "tag", cb=lambda *_: None, timeout=0.01),
     "call_async": lambda node, port: node.call_async(port, "tag", timeout=0.01),
+    "syncal": lambda node, port: node.syncal(0.01, port, "tag"),
+    "call": call_in_vain,
     "serve": lambda node, port: node.serve(port, "served", nothing),
     "port_async": lambda node, _: node.port_async(nothing),
     "rcv_async": lambda node, port: node.rcv_async(port, nothing),
@@ -279,14 +287,18 @@ class Scene:
         works(node)
         # A port that was made, and a greenlet that was attached, just before the interrupt came are what they are.
         ours = gevent.getcurrent()
-        left = [
-            port
-            for port in node._ports.values()
-            if port.state != IDLE and (port.runner is not ours or port.is_for_answer)
-        ]
+        assert [port for port in left_over(node) if port.runner is not ours or port.is_for_answer] == []
         ours.aemp_port = None  # type: ignore[attr-defined]
-        assert left == []
         wait_until(lambda: not node.scheduler._timers, within=3, show=lambda: node.scheduler._timers)
+
+
+def left_over(node: LocalNode) -> list[Port]:
+    """Return the ports that are in use, and those that were made for a call or a block."""
+    return [
+        port
+        for port in node._ports.values()
+        if port.state != IDLE or port.is_for_answer or isinstance(port, AttachedPort)
+    ]
 
 
 def from_afar(call: Callable[..., object], *args: object) -> None:
@@ -324,6 +336,64 @@ def test_an_interrupt_anywhere_leaves_ports_that_work_or_are_known_to_be_dead(er
             play(LocalNode(), error, lambda seen: seen == point + 1)  # noqa: B023
         except BaseException as failure:
             raise AssertionError(f"struck at point {point}") from failure
+
+
+# Those that make a port of their own.
+ASKING: dict[str, Callable[[LocalNode, str], object]] = {
+    "cal": lambda node, port: node.cal(port, "add", 1, 2, cb=nothing, timeout=0.05),
+    "syncal": lambda node, port: node.syncal(0.05, port, "add", 1, 2),
+    "call": lambda node, port: node.call(port, "add", 1, 2, timeout=0.05),
+    "call_async": lambda node, port: node.call_async(port, "add", 1, 2, timeout=0.05).get(),
+    "attach": attach_and_receive,
+    "port_async": lambda node, _: node.port_async(nothing),
+    "spawn": lambda node, _: node.spawn(node.NODE(), f"{__name__}.end_at_once"),
+}
+
+
+def end_at_once() -> None:
+    """Be spawned, and die."""
+    port = current_port()
+    assert port is not None
+    port.scheduler.kill(port, ())
+
+
+def detach_if_attached(node: LocalNode) -> None:
+    """End the attachment of a call that was struck when it was done: the greenlet is attached then, as a whole."""
+    ours: Any = gevent.getcurrent()
+    port = getattr(ours, "aemp_port", None)
+    if port is not None:
+        assert (node.find(port.id), port.runner, port.state) == (port, ours, RUNNING)
+        node.scheduler.die(port, ())
+        ours.aemp_port = None
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_a_call_that_is_struck_anywhere_leaves_no_port_behind(node, name):
+    server = node.port()
+    node.serve(server, add=lambda a, b: a + b)
+    ASKING[name](node, server)
+    settle(node)
+
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    for point in itertools.count(1):
+        with Injector(strike, lambda seen: seen == point, strike_points, TRACED) as injector:  # noqa: B023
+            with contextlib.suppress(KeyboardInterrupt, CallTimeout, PortDied, RemoteError):
+                ASKING[name](node, server)
+            with contextlib.suppress(KeyboardInterrupt):
+                settle(node)
+        for _ in range(3):  # what struck on the hub may still come
+            with contextlib.suppress(KeyboardInterrupt):
+                settle(node)
+        detach_if_attached(node)
+        if node.find(server) is None:  # it was struck in its handler
+            server = node.port()
+            node.serve(server, add=lambda a, b: a + b)
+        wait_until(lambda: list(node._ports) == [server], within=3, show=lambda: (point, node._ports))  # noqa: B023
+        if not injector.fired:
+            break
+    assert point > 20
 
 
 # --- the same over links -------------------------------------------------------------------
