@@ -58,7 +58,7 @@ from aemp_gevent.port import (
 from aemp_gevent.quantities import Seconds, to_count, to_seconds
 from aemp_gevent.quoting import quoted, worded
 from aemp_gevent.remote import in_words
-from aemp_gevent.scheduler import Runner, Scheduler
+from aemp_gevent.scheduler import Job, Runner, Scheduler
 from aemp_gevent.threads import get_ident
 from aemp_gevent.timers import Timer
 
@@ -675,8 +675,9 @@ class LocalNode:
         self._scheduler.check_thread("mon_guard()")
         return self.monitor(port, lambda *_reason: _close_all(objects), current_port())
 
-    def _unmonitored_death(self, port: str, reason: Reason) -> None:
-        """Hear of a death that nobody monitored."""
+    def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
+        """Return what is to be run because a port died of something and nobody monitored it."""
+        return None
 
     # --- contexts ---
 

@@ -56,7 +56,7 @@ from aemp_gevent.port import DEAD, QUEUED, REMOTE, RUNNING, Port, Reason
 from aemp_gevent.quantities import Seconds, to_limited_seconds, to_seconds
 from aemp_gevent.quoting import quoted
 from aemp_gevent.remote import PERL_SPAWN
-from aemp_gevent.scheduler import CallJob, Scheduler
+from aemp_gevent.scheduler import CallJob, Job, Scheduler
 
 # What only links need is imported when the node is initialised: a program starts in less than half the time, and
 # may never need it.
@@ -380,7 +380,7 @@ class Node(DirectoryNode):
         def died(*reason: Any) -> None:
             if reason:
                 _log.error("the service %s, port %s, died: %s", service.name, port, reason)
-                self._unmonitored_death(port, reason)  # for those who subscribed to such deaths
+                self._notify(PortDied(port, reason))  # for those who subscribed to such deaths
             if ended is not None:
                 ended(*reason)
 
@@ -708,8 +708,8 @@ class Node(DirectoryNode):
         if zope.event.subscribers:
             self._scheduler.enqueue_job(CallJob(None, zope.event.notify, (event,)))
 
-    def _unmonitored_death(self, port: str, reason: Reason) -> None:
-        self._notify(PortDied(port, reason))
+    def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
+        return CallJob(None, zope.event.notify, (PortDied(port, reason),)) if zope.event.subscribers else None
 
     # --- ports of other nodes ---
 

@@ -228,6 +228,9 @@ class CallJob(Job):
     def is_due(self) -> bool:
         return self.function is not None
 
+    def died(self, reason: Reason) -> bool:
+        return self.is_due
+
 
 A_JOB = Job(None)
 """What stands in the run queue for the first of the jobs that wait."""
@@ -255,8 +258,8 @@ class Scheduler:
         """The default handler of every port that was given none: one bound method, not 64 bytes for each port."""
         self.node: Any = None
         """The node whose ports these are, for code that is spawned on it and wants to know; nothing here does."""
-        self.on_unmonitored_death: Callable[[str, Reason], None] = _ignore
-        """Called when a port dies of something and nobody monitored it. Must not switch."""
+        self.on_unmonitored_death: Callable[[str, Reason], Job | None] = _ignore
+        """Called when a port dies of something and nobody monitored it; returns what is to be run then."""
         self._failures = Failures(self.log)
         self.complaints = Complaints(self.log, "messages that nobody takes")
         """What is logged about such messages."""
@@ -938,10 +941,9 @@ class Scheduler:
                 ports.pop(alias, None)
             self.aliases.pop(port, None)
         monitors = port.monitors
-        if monitors is None:
-            if reason:
-                self.on_unmonitored_death(port.id, reason)
-        else:
+        if monitors is None and reason:
+            monitors = port.monitors = self.on_unmonitored_death(port.id, reason)  # a job, which runs once
+        if monitors is not None:
             for monitor in tuple(monitors) if isinstance(monitors, dict) else (monitors,):
                 if monitor.died(reason):
                     self.enqueue_job(monitor)
@@ -964,4 +966,4 @@ def describe(error: BaseException) -> str:
 
 
 def _ignore(port: str, reason: Reason) -> None:
-    """Stand in for a callback that nobody set."""
+    """Stand in for a callback that nobody set: there is nothing to run."""

@@ -17,10 +17,12 @@ from typing import Any
 
 import gevent
 import pytest
+import zope.event
 
 from aemp_gevent.context import current_port, psub
 from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
 from aemp_gevent.local import LocalNode
+from aemp_gevent.node import Node
 from aemp_gevent.port import IDLE, RUNNING, AttachedPort, Port
 from aemp_gevent.receive import receive
 from tests.helpers import wait_until
@@ -394,6 +396,34 @@ def test_a_call_that_is_struck_anywhere_leaves_no_port_behind(node, name):
         if not injector.fired:
             break
     assert point > 20
+
+
+@pytest.mark.parametrize("monitored", [False, True])
+def test_a_death_that_is_struck_anywhere_and_begun_again_is_reported_once(monkeypatch, monitored):
+    node = Node()
+    heard: list[object] = []
+    monkeypatch.setattr(zope.event, "subscribers", [heard.append])
+
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    for point in itertools.count(1):
+        port = node.make()
+        node.enter(port)
+        if monitored:
+            node.mon(port.id, lambda *reason: heard.append(PortDied("monitored", reason)))
+        with Injector(strike, lambda seen: seen == point, strike_points, ("scheduler.py", "node.py")) as injector:  # noqa: B023
+            with contextlib.suppress(KeyboardInterrupt):
+                node.scheduler.die(port, ("die", "test"))
+        node.scheduler.die(port, ("die", "test"))
+        settle(node)
+        assert [str(event) for event in heard] == [
+            str(PortDied("monitored" if monitored else port.id, ("die", "test")))
+        ]
+        heard.clear()
+        if not injector.fired:
+            break
+    assert point > 8
 
 
 # --- the same over links -------------------------------------------------------------------
