@@ -20,7 +20,8 @@ ours: the decoders refuse what is deeper than some hundred levels.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from time import monotonic
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from aemp_gevent.errors import MessageTooLargeError
@@ -42,6 +43,9 @@ place in the table, and the time that a map of them takes is quadratic. Texts an
 MAX_ANNOUNCED_BYTES = 256 * 2**20
 """For what all peers together have announced, and not yet sent: a list's header sets aside 8 bytes for each element."""
 
+_JUDGED_SECONDS = 1.0
+"""For how long a message is waited for before its speed is more than a guess."""
+
 MAX_NAME_BYTES = 1024
 """Of a name, as UTF-8. The longest in use are the IDs of slaves of nodes with many addresses, some 300 bytes."""
 
@@ -54,8 +58,29 @@ def is_long(name: str, limit: int) -> bool:
     return size > limit or not (name.isascii() or len(name.encode("utf-8", "surrogatepass")) <= limit)
 
 
+class Waiting(Protocol):
+    """A decoder that waits for what a peer has announced."""
+
+    def give_up(self, why: str) -> None:
+        """Let go of the unfinished message, and refuse whatever comes next. Must not raise."""
+
+
+class _Announcement(NamedTuple):
+    size: int
+    received: int
+    since: float
+
+    def bytes_per_second(self, now: float) -> float:
+        """Return how fast the message comes; one that has just begun is taken for slow."""
+        return self.received / max(now - self.since, _JUDGED_SECONDS)
+
+
 class Announced:
     """What the decoders of one node have announced, and not yet got.
+
+    When that is too much, the message goes that comes most slowly, and among equals the one that has waited longest.
+    Not the newest: peers that announce much and send little could keep all others from sending large lists. So
+    whoever wants to stay has to send as fast as the others do.
 
     Args:
         limit: Bytes of all together.
@@ -63,20 +88,49 @@ class Announced:
 
     def __init__(self, limit: int = MAX_ANNOUNCED_BYTES) -> None:
         self.limit = limit
-        self._by: WeakKeyDictionary[object, int] = WeakKeyDictionary()  # few: those amid a message with large lists
+        # Few: those amid a message with large lists. Those that began first come first.
+        self._by: WeakKeyDictionary[Waiting, _Announcement] = WeakKeyDictionary()
 
     @property
     def total(self) -> int:
         """The bytes of all together."""
-        return sum(self._by.values())
+        return sum(announcement.size for announcement in self._by.values())
 
-    def allows(self, decoder: object, size: int) -> bool:
-        """Note what one of them waits for, in bytes; return whether that is within the limit, which 0 always is."""
+    def allows(self, decoder: Waiting, size: int, received: int = 0) -> bool:
+        """Note what one of them waits for; return whether it may, which it may if that is nothing.
+
+        Others may have to give up for it.
+
+        Args:
+            decoder: Who waits.
+            size: For how many bytes of memory.
+            received: How many bytes of the message have come.
+        """
         if not size:
             self._by.pop(decoder, None)
             return True
-        self._by[decoder] = size
-        return self.total <= self.limit
+        now = monotonic()
+        former = self._by.get(decoder)
+        self._by[decoder] = _Announcement(size, received, now if former is None else former.since)
+        if self.total <= self.limit:
+            return True
+        if size > self.limit:
+            del self._by[decoder]
+            return False
+        return self._make_room(decoder, now)
+
+    def _make_room(self, newest: Waiting, now: float) -> bool:
+        for decoder, _ in sorted(self._by.items(), key=lambda item: item[1].bytes_per_second(now)):
+            missing = self._by.pop(decoder).size // 8
+            if decoder is newest:
+                return False
+            decoder.give_up(
+                f"the peer announced {missing} more elements, which came too slowly: with those that others announced "
+                f"they take more than {self.limit} bytes"
+            )
+            if self.total <= self.limit:
+                return True
+        return True  # not reached: the newest alone is within the limit
 
 
 class Limits(NamedTuple):

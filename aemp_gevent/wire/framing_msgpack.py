@@ -318,12 +318,17 @@ class MsgpackDecoder:
         # One that is not long yet has at most as many elements as bytes.
         counter.limit = self._limits.elements if is_long else self._limits.counted_bytes
         counter.feed(text)
-        if not self._announced.allows(self, 8 * counter.missing if counter.missing > _SMALL_LIST else 0):
-            self._announced.allows(self, 0)
+        missing = 8 * counter.missing if counter.missing > _SMALL_LIST else 0
+        if not self._announced.allows(self, missing, end - self._begin):
             raise FramingError(
                 f"the peer announced {counter.missing} more elements, which with those that others announced take "
                 f"more than {self._announced.limit} bytes"
             )
+
+    def give_up(self, why: str) -> None:
+        # Never in the middle of a loop: by then nothing is announced.
+        self._unpacker = _GivenUp(why)
+        self._since, self._counter = bytearray(), None
 
     def _find_begin(self) -> None:
         """Find out where exactly the unfinished message began.
@@ -342,6 +347,16 @@ class MsgpackDecoder:
             self._begin += done
             del self._since[:done]
             self._is_exact = True
+
+
+class _GivenUp:
+    """The Unpacker of a decoder that was told to give up."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def feed(self, _data: object) -> None:
+        raise FramingError(self._why)
 
 
 def _cut(data: bytes | memoryview, size: int) -> Iterator[bytes | memoryview]:

@@ -125,10 +125,10 @@ def test_announcing_is_over_when_the_rest_comes_or_the_link_goes() -> None:
     assert list(decoder) == []
     assert shared.total == 8 * 10_000
     other = FRAMINGS["msgpack"].decoder(LIMITS._replace(announced=shared))
-    other.feed(header(0xDD, 10_000))
-    with pytest.raises(FramingError, match="the peer announced 10000 more elements"):
+    other.feed(header(0xDD, 20_000))
+    with pytest.raises(FramingError, match="the peer announced 20000 more elements"):
         list(other)
-    assert shared.total == 8 * 10_000, "who was refused takes nothing from others"
+    assert shared.total == 8 * 10_000, "who could never have so much takes nothing from others"
     decoder.feed(b"\x01" * 9_000)
     assert list(decoder) == []
     assert shared.total == 8 * 1_000
@@ -137,6 +137,49 @@ def test_announcing_is_over_when_the_rest_comes_or_the_link_goes() -> None:
     assert shared.total == 8 * 5000
     del decoder
     assert shared.total == 0
+
+
+@pytest.mark.parametrize("slow", [0, 1, 2], ids=["the-first", "another", "the-newest"])
+def test_message_that_comes_most_slowly_makes_room_for_the_others(monkeypatch: pytest.MonkeyPatch, slow: int) -> None:
+    now = 0.0
+    monkeypatch.setattr("aemp_gevent.limits.monotonic", lambda: now)
+    shared = Announced(100_000)
+    decoders = [FRAMINGS["msgpack"].decoder(LIMITS._replace(announced=shared)) for _ in range(3)]
+    for decoder in decoders[:2]:
+        decoder.feed(header(0xDD, 6_000))
+        assert list(decoder) == []
+    for now in range(1, 10):  # noqa: B007  # it is the clock
+        for decoder in decoders[:2]:
+            decoder.feed(b"\x01" * (1 if decoder is decoders[slow] else 100))
+            assert list(decoder) == []
+    lost = decoders[slow]
+    decoders[2].feed(header(0xDD, 6_000) + b"\x01" * (1 if slow == 2 else 150))
+    if slow < 2:
+        assert list(decoders[2]) == []
+        lost.feed(b"\x01")
+    with pytest.raises(FramingError, match=r"the peer announced 59\d\d more elements, which"):
+        list(lost)
+    for decoder in decoders:
+        if decoder is not lost:
+            decoder.feed(b"\x01" * 6_000)
+            assert [len(packet) for packet in decoder if isinstance(packet, list)] == [6_000]
+    assert shared.total == 0
+
+
+def test_of_messages_that_come_equally_slowly_the_one_that_has_waited_longest_goes() -> None:
+    shared = Announced(100_000)
+    decoders = [FRAMINGS["msgpack"].decoder(LIMITS._replace(announced=shared)) for _ in range(12)]
+    for decoder in decoders:
+        decoder.feed(header(0xDD, 1_200))
+        assert list(decoder) == []
+    lost = []
+    for number, decoder in enumerate(decoders):
+        decoder.feed(b"\x01" * 1_200)
+        try:
+            assert [len(packet) for packet in decoder] == [1_200]
+        except FramingError:
+            lost.append(number)
+    assert lost == [0, 1]
 
 
 def test_nobody_uses_up_by_one_message_what_all_may_announce() -> None:
@@ -166,10 +209,12 @@ def test_announcements_to_one_node_have_one_bound(make_node: MakeNode) -> None:
     with RawPeer.dial(node, "127.0.0.1:8").shake() as one, RawPeer.dial(node, "127.0.0.1:9").shake() as other:
         one.sock.sendall(header(0xDD, 10_000))
         wait_until(lambda: node._network._announced.total > 0)  # type: ignore[union-attr]
-        other.sock.sendall(header(0xDD, 10_000))
-        assert other.closed()
-        assert node.up_nodes() == ["127.0.0.1:8"]
-        one.close()
+        other.sock.sendall(header(0xDD, 10_000) + b"\x01" * 5_000)
+        wait_until(lambda: node._network._announced.total == 8 * 5_000)  # type: ignore[union-attr]
+        one.sock.sendall(b"\x01")
+        assert one.closed()
+        assert node.up_nodes() == ["127.0.0.1:9"]
+        other.close()
         wait_until(lambda: node._network._announced.total == 0)  # type: ignore[union-attr]
 
 
