@@ -412,9 +412,9 @@ def test_a_death_that_is_struck_anywhere_and_begun_again_is_reported_once(monkey
         node.enter(port)
         if monitored:
             node.mon(port.id, lambda *reason: heard.append(PortDied("monitored", reason)))
-        with Injector(strike, lambda seen: seen == point, strike_points, ("scheduler.py", "node.py")) as injector:  # noqa: B023
-            with contextlib.suppress(KeyboardInterrupt):
-                node.scheduler.die(port, ("die", "test"))
+        injector = Injector(strike, lambda seen: seen == point, strike_points, ("scheduler.py", "node.py"))  # noqa: B023
+        with contextlib.suppress(KeyboardInterrupt), injector:
+            node.scheduler.die(port, ("die", "test"))
         node.scheduler.die(port, ("die", "test"))
         settle(node)
         assert [str(event) for event in heard] == [
