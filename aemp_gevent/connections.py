@@ -265,8 +265,9 @@ class DirectPeer(Peer):
             self._was_refused(" ".join(map(worded, message[1:3])))
         elif request == "idle" and link.greeting is not None and link.greeting.is_ours:
             self._asked_to_rest(link)
-        elif request == "stay" and link is self._resting:
-            self._stay(link)
+        elif request == "stay" and link.greeting is not None and link.greeting.is_ours:
+            if link is self._resting:  # else it is late, and it stays anyway
+                self._stay(link)
         else:
             self._host.request(self, message)
 

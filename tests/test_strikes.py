@@ -560,7 +560,7 @@ def lose_struck(make_node: MakeNode, error: type[BaseException], chosen: Callabl
     with Injector(strike, chosen, strike_points, LOSSES) as injector:
         with contextlib.suppress(KeyboardInterrupt, MemoryError):
             link.fail("cut by the test")  # type: ignore[union-attr]
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt, MemoryError):
             node.port()
     wait_until(lambda: sorted(set(died)) == list(range(5)), within=3, show=lambda: died)
     assert len(died) == 5
