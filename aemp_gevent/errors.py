@@ -202,13 +202,12 @@ class WrongThreadError(UsageError):
     """The call was made in another native thread than the one the node belongs to."""
 
     def __init__(self, call: str, *, is_patched: bool = False) -> None:
+        hint = ", or call monkey.patch_all() in the program's first lines"
         if is_patched:
-            hint = "threads that were started before monkey.patch_all() stay native: patch in the program's first lines"
-        else:
-            hint = "or patch: after monkey.patch_all() in the program's first lines threads are greenlets of one thread"
+            hint = "; threads started before monkey.patch_all() stay native, so patch first"
         super().__init__(
-            f"{call} works only in the native thread that the node belongs to, which is the one that initialised it "
-            f"or made its first port; use snd() or kil(), which may be called from any thread; {hint}"
+            f"{call} works only in the native thread that the node belongs to; "
+            f"use snd() or kil(), which any thread may call{hint}"
         )
         self.call = call
 

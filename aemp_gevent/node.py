@@ -38,6 +38,7 @@ from aemp_gevent.errors import (
     InvalidNoderefError,
     InvalidPortError,
     InvalidSettingError,
+    NodeShutDownError,
     NoPortContextError,
     PortDied,
     RefusedError,
@@ -197,6 +198,7 @@ class Node(DirectoryNode):
             ListenError: An endpoint cannot be bound, for instance because it is in use.
             NoMasterError: None of a slave's masters took it in within ``monitor_timeout``.
             AlreadyInitialisedError: The node has its identity already.
+            NodeShutDownError: It was shut down.
             UnknownSettingError, InvalidSettingError: A setting is wrong; the text says where it stands.
             ProfileError: The profile file cannot be used.
 
@@ -270,6 +272,8 @@ class Node(DirectoryNode):
 
     def _check_uninitialised(self, call: str) -> None:
         self._check_may_wait(call)
+        if self._is_over:
+            raise NodeShutDownError(call, self._id)
         if self._network is not None or self._initialising:
             raise AlreadyInitialisedError(self._id)
 

@@ -57,11 +57,13 @@ OURS = [
         pytest.param(errors.ListenError("a:1", "in use"), "'binds' can name another", id="ListenError"),
         pytest.param(errors.WrongThreadError("port()"), "use snd() or kil()", id="WrongThread"),
         pytest.param(
-            errors.WrongThreadError("port()"), "or patch: after monkey.patch_all()", id="WrongThread-unpatched"
+            errors.WrongThreadError("port()"),
+            "or call monkey.patch_all() in the program's first lines",
+            id="WrongThread-unpatched",
         ),
         pytest.param(
             errors.WrongThreadError("port()", is_patched=True),
-            "started before monkey.patch_all()",
+            "threads started before monkey.patch_all() stay native, so patch first",
             id="WrongThread-patched",
         ),
         pytest.param(errors.LinkBusyError("b", 9, 8), "try again later", id="LinkBusyError"),
@@ -151,7 +153,10 @@ def test_errors_keep_their_facts_for_programs():
     assert errors.ReceiveTimeout(2).timeout == 2
     assert errors.ResolveError("x", "why").component == "x"
     assert errors.ListenError("x", "why").endpoint == "x"
-    assert errors.WrongThreadError("x()").call == "x()"
+    for is_patched in (False, True):
+        error = errors.WrongThreadError("x()", is_patched=is_patched)
+        assert error.call == "x()"
+        assert len(str(error).split()) <= 30, "somebody reads this in a hurry"
     busy = errors.LinkBusyError("b", 9, 8)
     assert (busy.node, busy.unsent, busy.high_water) == ("b", 9, 8)
     died = errors.PortDied("a#p", ("why", 1))

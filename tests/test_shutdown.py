@@ -19,7 +19,7 @@ import pytest
 from gevent import socket
 from gevent.event import Event
 
-from aemp_gevent.errors import AlreadyInitialisedError, NodeShutDownError, NoPortContextError
+from aemp_gevent.errors import NodeShutDownError, NoPortContextError
 from aemp_gevent.node import Node
 from tests.helpers import on_hub, turns, wait_until
 from tests.native import threading
@@ -126,8 +126,9 @@ def test_node_that_shut_down_keeps_its_ports_and_dials_nobody(make_node: MakeNod
     assert died.wait() == ("transport_error", two.NODE(), "this node was shut down")
     wait_until(lambda: ours.messages)
     assert theirs.messages == []
-    with pytest.raises(AlreadyInitialisedError):
-        one.initialise_node("127.0.0.1:0", secret=SECRET)
+    for again in (one.initialise_node, one.configure):
+        with pytest.raises(NodeShutDownError, match=r"was shut down; .* make another Node\(\)"):
+            again(secret=SECRET)
 
 
 def test_shutdown_of_a_private_node_does_nothing(make_node: MakeNode) -> None:
