@@ -20,7 +20,7 @@ ours: the decoders refuse what is deeper than some hundred levels.
 
 from __future__ import annotations
 
-from time import monotonic
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
@@ -84,10 +84,12 @@ class Announced:
 
     Args:
         limit: Bytes of all together.
+        clock: Returns the time in seconds. Without one all are taken for equally slow.
     """
 
-    def __init__(self, limit: int = MAX_ANNOUNCED_BYTES) -> None:
+    def __init__(self, limit: int = MAX_ANNOUNCED_BYTES, clock: Callable[[], float] = float) -> None:
         self.limit = limit
+        self._clock = clock
         # Few: those amid a message with large lists. Those that began first come first.
         self._by: WeakKeyDictionary[Waiting, _Announcement] = WeakKeyDictionary()
 
@@ -109,7 +111,7 @@ class Announced:
         if not size:
             self._by.pop(decoder, None)
             return True
-        now = monotonic()
+        now = self._clock()
         former = self._by.get(decoder)
         self._by[decoder] = _Announcement(size, received, now if former is None else former.since)
         if self.total <= self.limit:

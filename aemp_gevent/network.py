@@ -262,7 +262,7 @@ class Network:
         self._attempts: weakref.WeakKeyDictionary[Link, Attempt] = weakref.WeakKeyDictionary()  # in the handshake
         self.seeds = Seeds(self, settings.seeds)
         self._leaving: list[Link] = []
-        self._announced = Announced()  # by all peers together
+        self._announced = Announced(clock=monotonic)  # by all peers together
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()  # all that are open, whoever has them
         self._changed = Event()
         self.handover = Handover(self)

@@ -140,10 +140,9 @@ def test_announcing_is_over_when_the_rest_comes_or_the_link_goes() -> None:
 
 
 @pytest.mark.parametrize("slow", [0, 1, 2], ids=["the-first", "another", "the-newest"])
-def test_message_that_comes_most_slowly_makes_room_for_the_others(monkeypatch: pytest.MonkeyPatch, slow: int) -> None:
+def test_message_that_comes_most_slowly_makes_room_for_the_others(slow: int) -> None:
     now = 0.0
-    monkeypatch.setattr("aemp_gevent.limits.monotonic", lambda: now)
-    shared = Announced(100_000)
+    shared = Announced(100_000, clock=lambda: now)
     decoders = [FRAMINGS["msgpack"].decoder(LIMITS._replace(announced=shared)) for _ in range(3)]
     for decoder in decoders[:2]:
         decoder.feed(header(0xDD, 6_000))
