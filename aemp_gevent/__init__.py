@@ -1,27 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Erlang-style message passing for gevent: ports, nodes, links, monitors, blocking receive.
 
-A map of the package, from the edge down; a module imports only from floors below:
-
-=========  =====================================================================
-edge       this file: the functions, which are bound methods of one default node;
-           ``contrib``: nodes in web servers; ``toolkit``: gevent's queues, pools and events over ports;
-           ``cli``: what the command ``aemp`` does
-node       ``node``, ``local``, ``calls``, ``calling``, ``serving``, ``requests``, ``spawning``,
-           ``services``, ``directory``, ``groups``, ``directory_calls``,
-           ``directory_client``, ``directory_server``, ``gproto``, ``merged``,
-           ``inspection``, ``logcatcher``: one process in the network
-links      ``network``, ``peer``, ``flow``, ``remote``, ``gate``, ``link``, ``heartbeat``,
-           ``loopwatch``, ``attempts``, ``carrier``, ``transport``, ``listener``, ``dialer``, ``resolve``,
-           ``folders``, ``lookup``
-monitors   ``monitors``: deaths
-ports      ``port``, ``handlers``, ``copying``, ``scheduler``, ``receive``, ``context``, ``attachment``,
-           ``timers``, ``threads``, ``forking``: running code
-wire       ``wire``: bytes in, events out, without sockets or clocks
-ground     ``errors``, ``ids``, ``callbacks``, ``hints``, ``matching``, ``settings``, ``limits``, ``quantities``,
-           ``rules``, ``profiles``, ``events``, ``engine``, ``logs``, ``quoting``,
-           ``complaints``, ``exposure``
-=========  =====================================================================
+The folders are floors: each imports only from those below it. ``pyproject.toml`` states the order, and the
+first line of each folder's ``__init__.py`` what lives there.
 
 Importing this patches nothing and starts nothing.
 """
@@ -31,10 +12,8 @@ import typing as _typing
 from importlib import import_module as _import_module
 
 from aemp_gevent._version import __version__
-from aemp_gevent.attachment import Attachment
-from aemp_gevent.callbacks import DONE
-from aemp_gevent.context import SELF, psub
-from aemp_gevent.directory import DirectoryEntry, DirectoryMonitor
+from aemp_gevent.calls.serve import time_left
+from aemp_gevent.directory.local_directory import DirectoryEntry, DirectoryMonitor
 from aemp_gevent.errors import (
     AempError,
     CallTimeout,
@@ -50,22 +29,24 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
 )
 from aemp_gevent.errors import find_former as _find_former
-from aemp_gevent.matching import any_
-from aemp_gevent.monitors import Monitor
-from aemp_gevent.node import Node, NodeGuard
-from aemp_gevent.node import shut_down_all as _shut_down_all
-from aemp_gevent.receive import get, get_cond, receive
-from aemp_gevent.serving import time_left
-from aemp_gevent.spawning import spawnable
-from aemp_gevent.timers import Timer
+from aemp_gevent.node.node import Node, NodeGuard
+from aemp_gevent.node.node import shut_down_all as _shut_down_all
+from aemp_gevent.node.spawning import spawnable
+from aemp_gevent.ports.attachment import Attachment
+from aemp_gevent.ports.callbacks import DONE
+from aemp_gevent.ports.context import SELF, psub
+from aemp_gevent.ports.monitors import Monitor
+from aemp_gevent.ports.patterns import any_
+from aemp_gevent.ports.receive import get, get_cond, receive
+from aemp_gevent.ports.timers import Timer
 
-_LAZY = {"NodeDown": "events", "NodeUp": "events", "PeerRule": "rules", "Settings": "settings"}
+_LAZY = {"NodeDown": "events", "NodeUp": "events", "PeerRule": "settings.rules", "Settings": "settings.fields"}
 """Classes that hardly any program names when it starts, with their modules: dataclasses take long to import."""
 
 if _typing.TYPE_CHECKING:
     from aemp_gevent.events import NodeDown, NodeUp
-    from aemp_gevent.rules import PeerRule
-    from aemp_gevent.settings import Settings
+    from aemp_gevent.settings.fields import Settings
+    from aemp_gevent.settings.rules import PeerRule
 else:  # not for type checkers, which would take any name for one of ours
 
     def __getattr__(name):

@@ -10,7 +10,7 @@ whoever handles one does, once.
 The package's top level exports the twelve that programs catch most; the others are imported from
 here. Names end in ``Error``, but for what has a word of Erlang's: a timeout, and a port that was killed or died.
 
-Nothing here imports anything of ours but how to quote. Read :mod:`aemp_gevent.ids` next.
+Nothing here imports anything of ours but how to quote. Read :mod:`aemp_gevent.addresses.ids` next.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from gevent.exceptions import LoopExit
 from greenlet import GreenletExit
 
-from aemp_gevent.quoting import escaped, quoted
+from aemp_gevent.runtime.quoting import escaped, quoted
 
 _MAX_TEXT = 4000
 """Characters of an error's text."""

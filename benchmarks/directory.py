@@ -26,7 +26,7 @@ from typing import Any
 import gevent
 
 from aemp_gevent import Node
-from aemp_gevent.link import Link
+from aemp_gevent.links.link import Link
 from aemp_gevent.testing import MemoryNetwork
 
 SIZES = (50, 100, 200, 500, 1000)

@@ -12,7 +12,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from aemp_gevent.settings import Settings, variable_of
+from aemp_gevent.settings.fields import Settings, variable_of
 
 PAGE = Path(__file__).parent / "reference" / "settings.md"
 BEGIN = "<!-- from here on written by docs/settings_table.py -->\n"

@@ -17,14 +17,14 @@ from typing import Any
 import gevent
 from gevent.hub import Hub
 
-from aemp_gevent.ids import Endpoint
-from aemp_gevent.limits import Limits
-from aemp_gevent.node import Node
-from aemp_gevent.requests import Requests
-from aemp_gevent.transport import Sink, Transport
+from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.node.node import Node
+from aemp_gevent.node.requests import Requests
+from aemp_gevent.transport.transport import Sink, Transport
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake
+from aemp_gevent.wire.limits import Limits
 from tests.authority import shared_certificate
 
 SECRET = "what all of them know"

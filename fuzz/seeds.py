@@ -11,8 +11,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from aemp_gevent.remote import PERL_SPAWN
-from aemp_gevent.requests import DIRECTORY
+from aemp_gevent.node.requests import DIRECTORY
+from aemp_gevent.peers.remote_ports import PERL_SPAWN
 from aemp_gevent.wire.framing import FRAMINGS
 from fuzz.node_requests import FENCED, FORBIDDEN, FREE, KEPT, VICTIM, WITNESS
 from fuzz.targets import CORPUS

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from aemp_gevent.errors import FramingError, GreetingError, RemoteProtocolError, UnencodableMessageError
-from aemp_gevent.limits import Limits
 from aemp_gevent.wire.framing import FRAMINGS, check_packet
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
 from aemp_gevent.wire.handshake import TRANSITIONS, Handshake, PeerGreeted, State, TlsDue
+from aemp_gevent.wire.limits import Limits
 from fuzz.node_requests import Victim
 
 Target = Callable[[bytes], None]

@@ -22,11 +22,12 @@ from typing import Any
 import gevent
 import gevent.pool
 
-import aemp_gevent.directory_server
-import aemp_gevent.seeds
-from aemp_gevent import Node, ids
+import aemp_gevent.directory.embedded.server
+import aemp_gevent.peers.seeds
+from aemp_gevent import Node
+from aemp_gevent.addresses import ids
+from aemp_gevent.addresses.ids import Endpoint
 from aemp_gevent.errors import ResolveError
-from aemp_gevent.ids import Endpoint
 from aemp_gevent.testing import MemoryNetwork
 
 FAMILY = "family"
@@ -40,9 +41,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 QUICK: list[tuple[Any, str, float]] = [
-    (aemp_gevent.seeds, "_FIRST_PAUSE_SECONDS", 0.05),
-    (aemp_gevent.seeds, "_LAST_PAUSE_SECONDS", 0.3),
-    (aemp_gevent.directory_server, "_MESH_SECONDS", 0.5),
+    (aemp_gevent.peers.seeds, "_FIRST_PAUSE_SECONDS", 0.05),
+    (aemp_gevent.peers.seeds, "_LAST_PAUSE_SECONDS", 0.3),
+    (aemp_gevent.directory.embedded.server, "_MESH_SECONDS", 0.5),
 ]
 """What the library waits for in seconds of real networks."""
 
@@ -229,7 +230,7 @@ def _resolve_all(name: str) -> list[Endpoint]:
 
 @contextmanager
 def _hurry() -> Generator[None, None, None]:
-    patches = [*QUICK, (aemp_gevent.seeds, "resolve_all", _resolve_all)]
+    patches = [*QUICK, (aemp_gevent.peers.seeds, "resolve_all", _resolve_all)]
     before = [getattr(module, name) for module, name, _value in patches]
     for module, name, value in patches:
         setattr(module, name, value)

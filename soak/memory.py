@@ -29,9 +29,10 @@ from typing import Any
 import gevent
 import gevent.pool
 
-import aemp_gevent.connections
-import aemp_gevent.peer
-from aemp_gevent import Node, ids
+import aemp_gevent.peers.direct_peer
+import aemp_gevent.peers.peer
+from aemp_gevent import Node
+from aemp_gevent.addresses import ids
 from aemp_gevent.errors import NoMasterError
 from aemp_gevent.testing import MemoryNetwork
 from soak.checker import Event, Fired, LinkUp, Monitored, Received, Sent, Violation, check
@@ -48,10 +49,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 QUICK: list[tuple[Any, str, float]] = [
-    (aemp_gevent.connections, "IMPOSTOR_SECONDS", 0.4),
-    (aemp_gevent.connections, "_PROBE_SECONDS", 0.05),
-    (aemp_gevent.peer, "_FIRST_RETRY_SECONDS", 0.05),
-    (aemp_gevent.peer, "_LAST_RETRY_SECONDS", 0.2),
+    (aemp_gevent.peers.direct_peer, "IMPOSTOR_SECONDS", 0.4),
+    (aemp_gevent.peers.direct_peer, "_PROBE_SECONDS", 0.05),
+    (aemp_gevent.peers.peer, "_FIRST_RETRY_SECONDS", 0.05),
+    (aemp_gevent.peers.peer, "_LAST_RETRY_SECONDS", 0.2),
 ]
 """Constants that are no settings, and would make every world last ten seconds."""
 

@@ -16,9 +16,9 @@ from time import monotonic
 from typing import Any, Protocol
 
 from aemp_gevent import Node, receive, spawnable
-from aemp_gevent.context import require_port
-from aemp_gevent.scheduler import Scheduler
-from aemp_gevent.timers import Timer
+from aemp_gevent.ports.context import require_port
+from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.ports.timers import Timer
 from soak.checker import (
     UNMONITORED,
     Created,

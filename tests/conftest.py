@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 from greenlet import getcurrent, greenlet
 
-from aemp_gevent import loopwatch
-from aemp_gevent.local import LocalNode
+from aemp_gevent.node.local_node import LocalNode
+from aemp_gevent.runtime import loop_watch as loopwatch
 from soak.leftovers import live_greenlets
 from tests.helpers import wait_until
 from tests.settling import fresh_node

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
 from tests.etcd_server import EtcdServer, needs_etcd
 

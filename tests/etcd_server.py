@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from aemp_gevent.etcd_address import EtcdAddress, parse_directory
-from aemp_gevent.etcd_client import Cluster, EtcdClient, EtcdError, decoded, encoded
+from aemp_gevent.directory.etcd.client import Cluster, EtcdClient, EtcdError, decoded, encoded
+from aemp_gevent.settings.directory_address import EtcdAddress, parse_directory
 from aemp_gevent.testing.waiting import wait_until
 from tests.networking import free_address
 

@@ -15,7 +15,7 @@ import greenlet
 
 from tests.native import threading
 
-TRACED = ("scheduler.py", "receive.py", "port.py", "local.py", "monitors.py", "matching.py")
+TRACED = ("scheduler.py", "receive.py", "port.py", "local_node.py", "monitors.py", "patterns.py")
 
 
 QUIET = (

@@ -18,12 +18,12 @@ import gevent
 from gevent import socket
 from gevent.event import AsyncResult
 
-from aemp_gevent.limits import Limits
-from aemp_gevent.node import Node
-from aemp_gevent.port import REMOTE
+from aemp_gevent.node.node import Node
+from aemp_gevent.ports.port import REMOTE
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake, PeerGreeted
+from aemp_gevent.wire.limits import Limits
 from tests.native import read_line
 
 SECRET = "a secret of the tests"

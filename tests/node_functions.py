@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from aemp_gevent.context import SELF
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
+from aemp_gevent.ports.context import SELF
 
 node = Node()
 """The node on which they are spawned; a test puts its own here."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aemp_gevent.limits import Limits
 from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.limits import Limits
 
 VECTORS = Path(__file__).parent / "vectors"
 

@@ -25,13 +25,14 @@ from unittest import mock
 import gevent
 from gevent import socket
 
-from aemp_gevent import SELF, spawning
-from aemp_gevent.engine import Query
-from aemp_gevent.limits import Limits
-from aemp_gevent.node import Node
-from aemp_gevent.remote import PERL_SPAWN
+from aemp_gevent import SELF
+from aemp_gevent.directory.engine import Query
+from aemp_gevent.node import spawning
+from aemp_gevent.node.node import Node
+from aemp_gevent.peers.remote_ports import PERL_SPAWN
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.limits import Limits
 from tests.helpers import wait_until
 from tests.networking import WAIT, Deaths
 from tests.recordings import Recording, Side

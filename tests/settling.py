@@ -10,7 +10,7 @@ from time import monotonic
 import gevent
 import gevent.event
 
-from aemp_gevent.local import LocalNode
+from aemp_gevent.node.local_node import LocalNode
 
 
 def settle(node: LocalNode, within: float = 5.0) -> None:

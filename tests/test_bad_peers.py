@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from aemp_gevent.complaints import MAX_LINES
-from aemp_gevent.node import Node
-from aemp_gevent.peer import Peer
-from aemp_gevent.requests import MAX_DETOURS, Requests
+from aemp_gevent.node.node import Node
+from aemp_gevent.node.requests import MAX_DETOURS, Requests
+from aemp_gevent.peers.peer import Peer
+from aemp_gevent.runtime.bounded_log import MAX_LINES
 from tests.helpers import wait_until
 from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, node_factory
 

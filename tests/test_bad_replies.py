@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from aemp_gevent.errors import InvalidPortError, NodePortError
-from aemp_gevent.node import Node
-from aemp_gevent.receive import receive
+from aemp_gevent.node.node import Node
+from aemp_gevent.ports.receive import receive
 from tests.helpers import wait_until
 from tests.networking import Inbox, MakeNode, RawPeer, node_factory
 from tests.settling import settle
@@ -156,7 +156,7 @@ def test_line_that_gave_it_is_named_once(node: Node, caplog: pytest.LogCaptureFi
 def test_peers_that_give_bad_reply_ports_do_not_flood_the_log(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aemp_gevent.complaints.MAX_LINES", 10)
+    monkeypatch.setattr("aemp_gevent.runtime.bounded_log.MAX_LINES", 10)
     caplog.set_level(logging.DEBUG, "aemp_gevent")
     node = make_node()
     inbox = Inbox(node)

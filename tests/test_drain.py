@@ -12,7 +12,7 @@ import pytest
 
 from aemp_gevent import receive
 from aemp_gevent.errors import AempError
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode, node_factory
 

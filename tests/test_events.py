@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import zope.event
 
-from aemp_gevent.context import SELF
 from aemp_gevent.errors import PortDied, PortKilled
 from aemp_gevent.events import NodeDown, NodeUp
-from aemp_gevent.receive import receive
+from aemp_gevent.ports.context import SELF
+from aemp_gevent.ports.receive import receive
 from tests.helpers import turns, wait_until
 from tests.networking import Deaths, Inbox, MakeNode, RawPeer, node_factory
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from aemp_gevent.errors import NoPortContextError
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
 from tests.helpers import on_hub
 from tests.networking import Inbox

@@ -16,7 +16,8 @@ from pathlib import Path
 import gevent
 import pytest
 
-from aemp_gevent import Node, ids
+from aemp_gevent import Node
+from aemp_gevent.addresses import ids
 from tests.helpers import wait_until
 from tests.networking import SECRET, WAIT, Deaths, line_of, node_factory, process
 

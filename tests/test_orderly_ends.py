@@ -11,7 +11,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from tests.helpers import wait_until
 from tests.networking import OUR_PROVIDER, Deaths, MakeNode, RawListener, RawPeer, node_factory
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from aemp_gevent import spawning
 from aemp_gevent.errors import InvalidPortError, UnencodableMessageError
-from aemp_gevent.node import Node
-from aemp_gevent.spawning import spawnable
+from aemp_gevent.node import spawning
+from aemp_gevent.node.node import Node
+from aemp_gevent.node.spawning import spawnable
 from aemp_gevent.wire.framing import FRAMINGS
 from tests.helpers import wait_until
 from tests.networking import (

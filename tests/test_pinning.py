@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from aemp_gevent import serving
-from aemp_gevent.context import psub
+from aemp_gevent.calls import serve as serving
+from aemp_gevent.calls.serve import ReplyPort, time_left
 from aemp_gevent.errors import RemoteError
-from aemp_gevent.node import Node
-from aemp_gevent.receive import receive
-from aemp_gevent.serving import ReplyPort, time_left
+from aemp_gevent.node.node import Node
+from aemp_gevent.ports.context import psub
+from aemp_gevent.ports.receive import receive
 from aemp_gevent.toolkit import PortQueue
 from tests.helpers import wait_until
 from tests.settling import settle
@@ -64,7 +64,7 @@ def actor(node: Node, blob: Blob) -> None:
         receive("never")
 
     def node_self() -> str:
-        from aemp_gevent.context import SELF
+        from aemp_gevent.ports.context import SELF
 
         return str(SELF())
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from gevent import socket
 
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode, RawPeer, free_address, node_factory
 from tests.recordings import RECORDINGS, Recording

@@ -19,13 +19,13 @@ from typing import Any
 import gevent
 import pytest
 
-import aemp_gevent.link
-import aemp_gevent.local
-import aemp_gevent.network
-from aemp_gevent.connections import DirectPeer
-from aemp_gevent.heartbeat import Pulse
-from aemp_gevent.monitors import Monitor
-from aemp_gevent.node import Node
+import aemp_gevent.links.link
+import aemp_gevent.node.local_node
+import aemp_gevent.peers.network
+from aemp_gevent.links.heartbeat import Pulse
+from aemp_gevent.node.node import Node
+from aemp_gevent.peers.direct_peer import DirectPeer
+from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.testing.memory import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
 from tests.helpers import turns, wait_until
@@ -148,7 +148,7 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld
         STAY(peer, link)
 
     monkeypatch.setattr(DirectPeer, "_stay", note_stay)
-    monkeypatch.setattr(aemp_gevent.network, "secrets", Nonces(world.dice))
+    monkeypatch.setattr(aemp_gevent.peers.network, "secrets", Nonces(world.dice))
     try:
         world.run()
         world.check()
@@ -171,8 +171,8 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld
 )
 def test_links_come_to_rest_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, breaks: int, runs: int) -> None:
     """A seed that failed is printed, with the steps of its run."""
-    monkeypatch.setattr(aemp_gevent.local, "Scheduler", InlineScheduler)
-    monkeypatch.setattr(aemp_gevent.link, "SLICE_SECONDS", math.inf)  # the loop has no turns here
+    monkeypatch.setattr(aemp_gevent.node.local_node, "Scheduler", InlineScheduler)
+    monkeypatch.setattr(aemp_gevent.links.link, "SLICE_SECONDS", math.inf)  # the loop has no turns here
     monkeypatch.setattr(logging.getLogger("aemp_gevent"), "disabled", True)
     monkeypatch.setattr(Pulse, "quiet", lambda pulse, link: 1e9)
     seen: Counter[str] = Counter()

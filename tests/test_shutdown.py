@@ -20,7 +20,7 @@ from gevent import socket
 from gevent.event import Event
 
 from aemp_gevent.errors import NodeShutDownError, NoPortContextError
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from tests.helpers import on_hub, turns, wait_until
 from tests.native import threading
 from tests.networking import (

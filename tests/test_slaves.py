@@ -13,7 +13,7 @@ import pytest
 
 from aemp_gevent import InvalidSettingError, Node
 from aemp_gevent.errors import InvalidNoderefError, NoMasterError
-from aemp_gevent.remote import MAX_VIRTUAL_PORTS
+from aemp_gevent.peers.remote_ports import MAX_VIRTUAL_PORTS
 from aemp_gevent.testing import MemoryNetwork, NodeProcess
 from tests import node_functions
 from tests.helpers import wait_until
@@ -40,8 +40,8 @@ QUICK: dict[str, Any] = {
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryNetwork]:
-    monkeypatch.setattr("aemp_gevent.peer._LAST_RETRY_SECONDS", 0.3)
-    monkeypatch.setattr("aemp_gevent.seeds._FIRST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("aemp_gevent.peers.peer._LAST_RETRY_SECONDS", 0.3)
+    monkeypatch.setattr("aemp_gevent.peers.seeds._FIRST_PAUSE_SECONDS", 0.1)
     with MemoryNetwork(latency=0.001, jitter=0.002) as network:
         yield network
 

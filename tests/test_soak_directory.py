@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import soak.directory
-from aemp_gevent.directory_server import DirectoryServer
+from aemp_gevent.directory.embedded.server import DirectoryServer
 from soak.directory import SHAPES, run
 
 SEEDS = int(os.environ.get("AEMP_TEST_SEEDS", "12"))

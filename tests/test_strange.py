@@ -20,8 +20,8 @@ import gevent
 import pytest
 
 from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
-from aemp_gevent.node import Node
-from aemp_gevent.quoting import quoted, worded
+from aemp_gevent.node.node import Node
+from aemp_gevent.runtime.quoting import quoted, worded
 from tests.helpers import wait_until
 from tests.networking import WAIT, Inbox, node_factory, tables
 from tests.settling import settle

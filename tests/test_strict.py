@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from aemp_gevent.errors import InvalidSettingError, MessageTooLargeError, RemoteError, UnencodableMessageError
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
 from tests.helpers import wait_until
 from tests.native import threading

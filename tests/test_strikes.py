@@ -19,12 +19,12 @@ import gevent
 import pytest
 import zope.event
 
-from aemp_gevent.context import current_port, psub
 from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
-from aemp_gevent.local import LocalNode
-from aemp_gevent.node import Node
-from aemp_gevent.port import IDLE, RUNNING, AttachedPort, Port
-from aemp_gevent.receive import receive
+from aemp_gevent.node.local_node import LocalNode
+from aemp_gevent.node.node import Node
+from aemp_gevent.ports.context import current_port, psub
+from aemp_gevent.ports.port import IDLE, RUNNING, AttachedPort, Port
+from aemp_gevent.ports.receive import receive
 from tests.helpers import wait_until
 from tests.injecting import Injector, strike_points
 from tests.native import threading
@@ -203,8 +203,17 @@ def test_any_call_at_the_recursion_limit_leaves_a_node_that_works(node, name):
 # --- interrupts: what a signal handler raises, wherever CPython may run it ------------------
 
 TRACED = (
-    *("scheduler.py", "receive.py", "port.py", "local.py", "monitors.py", "handlers.py", "hubcalls.py", "threads.py"),
-    *("timers.py", "attachment.py", "calls.py", "calling.py", "context.py"),
+    *(
+        "scheduler.py",
+        "receive.py",
+        "port.py",
+        "local_node.py",
+        "monitors.py",
+        "handlers.py",
+        "hub_calls.py",
+        "threads.py",
+    ),
+    *("timers.py", "attachment.py", "cal.py", "call.py", "context.py"),
 )
 STRIKES = [KeyboardInterrupt, MemoryError]
 
@@ -433,9 +442,9 @@ LINKS = (
     "transport.py",
     "tls_transport.py",
     "peer.py",
-    "remote.py",
-    "flow.py",
-    "hubcalls.py",
+    "remote_ports.py",
+    "flow_control.py",
+    "hub_calls.py",
     "scheduler.py",
 )
 
@@ -539,7 +548,16 @@ def test_an_interrupt_anywhere_in_a_link_loses_nothing_in_silence(make_node, err
             raise AssertionError(f"struck at point {point}") from failure
 
 
-LOSSES = ("peer.py", "remote.py", "connections.py", "monitors.py", "scheduler.py", "link.py", "node.py", "network.py")
+LOSSES = (
+    "peer.py",
+    "remote_ports.py",
+    "direct_peer.py",
+    "monitors.py",
+    "scheduler.py",
+    "link.py",
+    "node.py",
+    "network.py",
+)
 
 
 def lose_struck(make_node: MakeNode, error: type[BaseException], chosen: Callable[[int], bool]) -> int:

@@ -20,17 +20,17 @@ from typing import Any
 import gevent
 import pytest
 
-import aemp_gevent.link
-import aemp_gevent.local
-import aemp_gevent.network
-from aemp_gevent.attempts import Attempt
-from aemp_gevent.network import Network, Stranger
-from aemp_gevent.node import Node
-from aemp_gevent.peer import Peer
-from aemp_gevent.scheduler import JOB, Job, Scheduler
-from aemp_gevent.settings import make_settings
-from aemp_gevent.tls_transport import TlsTransport
-from aemp_gevent.transport import Sink
+import aemp_gevent.links.link
+import aemp_gevent.node.local_node
+import aemp_gevent.peers.network
+from aemp_gevent.node.node import Node
+from aemp_gevent.peers.attempts import Attempt
+from aemp_gevent.peers.network import Network, Stranger
+from aemp_gevent.peers.peer import Peer
+from aemp_gevent.ports.scheduler import JOB, Job, Scheduler
+from aemp_gevent.settings.fields import make_settings
+from aemp_gevent.transport.tls_transport import TlsTransport
+from aemp_gevent.transport.transport import Sink
 from tests.authority import shared_certificate
 from tests.helpers import wait_until
 from tests.native import sleep
@@ -80,7 +80,7 @@ class InlineScheduler(Scheduler):
 
 
 class End:
-    """One end of a connection in memory; a :class:`~aemp_gevent.transport.Transport`.
+    """One end of a connection in memory; a :class:`~aemp_gevent.transport.transport.Transport`.
 
     What a kernel does is done here, too: bytes for a closed end are answered with a
     reset, a reset behind an orderly end is not seen by who reads, and is by who writes.
@@ -455,13 +455,13 @@ class World:
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make nodes run inline, and links take the ends of connections in memory for sockets."""
-    monkeypatch.setattr(aemp_gevent.local, "Scheduler", InlineScheduler)
+    monkeypatch.setattr(aemp_gevent.node.local_node, "Scheduler", InlineScheduler)
     monkeypatch.setattr(
-        aemp_gevent.link,
+        aemp_gevent.links.link,
         "TlsTransport",
         lambda inner, tls, _hub, secured: TlsTransport(inner, tls, HUB, secured),  # type: ignore[arg-type]
     )
-    monkeypatch.setattr(aemp_gevent.link, "SLICE_SECONDS", math.inf)  # the loop has no turns here
+    monkeypatch.setattr(aemp_gevent.links.link, "SLICE_SECONDS", math.inf)  # the loop has no turns here
     monkeypatch.setattr(logging.getLogger("aemp_gevent"), "disabled", True)
 
 
@@ -477,7 +477,7 @@ class Nonces:
 
 def run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: int) -> World:
     world = World(seed, **options)
-    monkeypatch.setattr(aemp_gevent.network, "secrets", Nonces(world.dice))
+    monkeypatch.setattr(aemp_gevent.peers.network, "secrets", Nonces(world.dice))
     try:
         world.run()
         world.check()
@@ -613,7 +613,7 @@ def test_restarted_node_is_taken_in_when_the_old_one_is_silent(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its predecessor's downs come first, and what it sent meanwhile is handled after them."""
-    monkeypatch.setattr("aemp_gevent.connections.IMPOSTOR_SECONDS", 0.2)
+    monkeypatch.setattr("aemp_gevent.peers.direct_peer.IMPOSTOR_SECONDS", 0.2)
     node = make_node()
     events: list[Any] = []
     name = node.port(lambda *message: events.append(message)).partition("#")[2]
@@ -641,8 +641,8 @@ def test_old_node_is_given_its_time_although_our_own_loop_was_blocked(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For longer than it has: nobody can be heard meanwhile."""
-    monkeypatch.setattr("aemp_gevent.connections.IMPOSTOR_SECONDS", 0.3)
-    monkeypatch.setattr("aemp_gevent.connections._PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("aemp_gevent.peers.direct_peer.IMPOSTOR_SECONDS", 0.3)
+    monkeypatch.setattr("aemp_gevent.peers.direct_peer._PROBE_SECONDS", 0.05)
     node, died = make_node(), Deaths()
     with (
         RawPeer.dial(node, extras=incarnation("first")).shake() as first,

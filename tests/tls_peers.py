@@ -10,9 +10,9 @@ from typing import Any
 
 from gevent import socket
 
-from aemp_gevent.limits import Limits
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake, PeerGreeted, TlsDue
+from aemp_gevent.wire.limits import Limits
 from tests.authority import Identity
 from tests.networking import RawPeer
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import click
 
 from aemp_gevent.cli.arguments import Seconds
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
 
 if TYPE_CHECKING:
-    from aemp_gevent.node import Node
+    from aemp_gevent.node.node import Node
 
 ANSWER_SECONDS = 5.0
 
@@ -61,7 +61,7 @@ def node_id(node: Node, text: str) -> str:
     Raises:
         UsageError, ResolveError: It is none.
     """
-    from aemp_gevent import ids  # noqa: PLC0415
+    from aemp_gevent.addresses import ids  # noqa: PLC0415
     from aemp_gevent.errors import InvalidNoderefError  # noqa: PLC0415
 
     if not text:

@@ -25,7 +25,7 @@ from aemp_gevent.cli.private_files import write_private
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.cli.setting_up import changes, set_value
 from aemp_gevent.errors import CertificateError
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.wire.tls import NAME_PREFIX, Credentials
 
 SHARED_DAYS = 3650

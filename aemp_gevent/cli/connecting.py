@@ -25,8 +25,8 @@ from aemp_gevent.cli.completing import profile_names
 from aemp_gevent.cli.private_files import read_private
 
 if TYPE_CHECKING:
-    from aemp_gevent.node import Node
-    from aemp_gevent.settings import Settings
+    from aemp_gevent.node.node import Node
+    from aemp_gevent.settings.fields import Settings
 
 R = TypeVar("R")
 
@@ -172,7 +172,7 @@ def connected(options: NodeOptions, *, runs_code: bool = False) -> Generator[Nod
         click.ClickException: Nobody answered.
     """
     from aemp_gevent import default_node as node  # noqa: PLC0415
-    from aemp_gevent.settings import make_settings  # noqa: PLC0415
+    from aemp_gevent.settings.fields import make_settings  # noqa: PLC0415
 
     log_to_stderr()
     _take_signals(node, runs_code=runs_code)
@@ -219,7 +219,7 @@ def _interrupt() -> None:
 
 def _seeds(settings: Settings) -> tuple[str, ...]:
     """Return whom to ask: the seeds, or else the node itself that the settings describe."""
-    from aemp_gevent import ids  # noqa: PLC0415
+    from aemp_gevent.addresses import ids  # noqa: PLC0415
 
     if settings.seeds:
         return settings.seeds

@@ -10,12 +10,12 @@ import click
 from aemp_gevent.cli.output import told_by_callback
 
 if TYPE_CHECKING:
-    from aemp_gevent.ids import Endpoint
+    from aemp_gevent.addresses.ids import Endpoint
 
 
 def _endpoint(_ctx: click.Context, _param: click.Parameter, text: str) -> Endpoint:
+    from aemp_gevent.addresses.ids import parse_endpoint  # noqa: PLC0415
     from aemp_gevent.errors import AempError  # noqa: PLC0415
-    from aemp_gevent.ids import parse_endpoint  # noqa: PLC0415
 
     try:
         found = parse_endpoint(f"127.0.0.1:{text}" if text.isdigit() else text)

@@ -21,12 +21,12 @@ from aemp_gevent.cli.asking import (
 )
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable, told_by_callback
-from aemp_gevent.quoting import worded
+from aemp_gevent.runtime.quoting import worded
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from aemp_gevent.node import Node
+    from aemp_gevent.node.node import Node
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 

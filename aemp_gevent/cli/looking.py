@@ -13,10 +13,10 @@ import click
 from aemp_gevent.cli.asking import Seen, look, node_id, timeout_option, walk
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import complain, json_option, print_json_line, print_table, printable, told_by_callback
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
 
 if TYPE_CHECKING:
-    from aemp_gevent.node import Node
+    from aemp_gevent.node.node import Node
 
 _NODE_COLUMNS = ("node", "roles", "links", "ports", "messages", "lag_ms", "memory_mb", "up", "note")
 _PORT_COLUMNS = ("port", "names", "kind", "state", "messages", "monitors", "where")

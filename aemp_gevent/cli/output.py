@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from aemp_gevent.quoting import escaped
+from aemp_gevent.runtime.quoting import escaped
 
 if TYPE_CHECKING:
     from rich.console import Console

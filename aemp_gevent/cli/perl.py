@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 
 import click
 
-from aemp_gevent import settings
+from aemp_gevent.addresses.ids import ANON_PREFIX
 from aemp_gevent.cli.output import json_option, print_json, print_table
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.cli.setting_up import finish, profile_file
 from aemp_gevent.errors import AempError, ProfileError
-from aemp_gevent.ids import ANON_PREFIX
-from aemp_gevent.profiles import PARENT
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.settings import fields as settings
+from aemp_gevent.settings.profiles import PARENT
 from aemp_gevent.wire.tls import Credentials
 
 _VARIABLE = "PERL_ANYEVENT_MP_RC"

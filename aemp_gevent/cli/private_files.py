@@ -7,7 +7,7 @@ import errno
 import os
 from pathlib import Path
 
-from aemp_gevent.exposure import exposure_of
+from aemp_gevent.settings.exposure import exposure_of
 
 OURS_ALONE = 0o600
 

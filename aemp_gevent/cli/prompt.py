@@ -34,7 +34,7 @@ from aemp_gevent.cli.talking import check_may_eval, evaluate
 if TYPE_CHECKING:
     from gevent.event import Event
 
-    from aemp_gevent.node import Node
+    from aemp_gevent.node.node import Node
 
 _PATIENCE_SECONDS = 0.3
 """After a Ctrl-C, for code that waits; then code that computes is interrupted as well."""

@@ -19,7 +19,7 @@ import gevent
 from gevent import socket
 from gevent.server import StreamServer
 
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
 
 _PROBE_SECONDS = 2.0
 _MAX_PROBES = 32

@@ -21,9 +21,9 @@ from aemp_gevent.cli.connecting import reasons
 from aemp_gevent.cli.readiness import HealthPort, Readiness, ReadyFile, ServiceManager
 from aemp_gevent.cli.supervising import Supervisor
 from aemp_gevent.errors import AempError
-from aemp_gevent.logs import Log
-from aemp_gevent.services import load_services
-from aemp_gevent.settings import make_settings
+from aemp_gevent.node.services import load_services
+from aemp_gevent.runtime.logs import Log
+from aemp_gevent.settings.fields import make_settings
 
 SHUTDOWN_SECONDS = 5.0
 

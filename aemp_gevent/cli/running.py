@@ -20,7 +20,7 @@ import click
 from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.completing import profile_names
 from aemp_gevent.cli.connecting import SettingOptions, setting_options
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -99,7 +99,7 @@ def service_of(text: str) -> Any:
 
 def setting_of(text: str) -> tuple[str, Any]:
     """Return the name and the value that ``NAME=VALUE`` means."""
-    from aemp_gevent.settings import read_setting  # noqa: PLC0415
+    from aemp_gevent.settings.fields import read_setting  # noqa: PLC0415
 
     name, equals, rest = text.partition("=")
     if not equals:

@@ -18,12 +18,12 @@ from typing import Any, Concatenate, ParamSpec
 
 import click
 
-from aemp_gevent import settings
 from aemp_gevent.cli.arguments import parse_value
 from aemp_gevent.cli.completing import profile_names, setting_names
 from aemp_gevent.cli.profile_file import ProfileFile
-from aemp_gevent.profiles import PARENT, PROFILES
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.settings import fields as settings
+from aemp_gevent.settings.profiles import PARENT, PROFILES
 
 P = ParamSpec("P")
 
@@ -165,7 +165,7 @@ def setcert(file: ProfileFile, file_name: str) -> None:
     The node reads it, and reads it again when it has changed.
     """
     # Imported only by who wants it: OpenSSL takes long.
-    from aemp_gevent.certificates import Certificate  # noqa: PLC0415
+    from aemp_gevent.transport.certificates import Certificate  # noqa: PLC0415
 
     path = str(Path(file_name).expanduser().absolute())
     Certificate(path)

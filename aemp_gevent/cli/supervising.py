@@ -10,9 +10,9 @@ from typing import Any
 
 import gevent
 
-from aemp_gevent.logs import Log
-from aemp_gevent.node import Node
-from aemp_gevent.services import Service
+from aemp_gevent.node.node import Node
+from aemp_gevent.node.services import Service
+from aemp_gevent.runtime.logs import Log
 
 FIRST_DELAY = 1.0
 MAX_DELAY = 60.0

@@ -23,7 +23,7 @@ from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import json_option, json_text, print_json, printable
 
 if TYPE_CHECKING:
-    from aemp_gevent.node import Node
+    from aemp_gevent.node.node import Node
 
 _LOST = ("transport_error", "no_such_port", "shutdown", "spawn_refused")
 """Reasons that say that a message did not arrive."""

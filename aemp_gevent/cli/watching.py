@@ -23,7 +23,7 @@ from aemp_gevent.cli.output import console, json_option, print_json, printable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from aemp_gevent.node import Node
+    from aemp_gevent.node.node import Node
 
 VIEWS = ("nodes", "links", "ports")
 

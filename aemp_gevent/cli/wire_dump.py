@@ -15,12 +15,12 @@ from typing import Any
 import gevent
 from gevent import socket
 
+from aemp_gevent.addresses.ids import Endpoint
 from aemp_gevent.errors import FramingError, GreetingError
-from aemp_gevent.ids import Endpoint
-from aemp_gevent.limits import Limits
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
+from aemp_gevent.wire.limits import Limits
 
 _READ_BYTES = 64 * 1024
 _MAX_MESSAGE_BYTES = 2**30

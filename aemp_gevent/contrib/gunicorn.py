@@ -29,9 +29,9 @@ from typing import Any
 import gevent
 
 from aemp_gevent import default_node
-from aemp_gevent.callbacks import check_callable
 from aemp_gevent.contrib.hosts import join_host
-from aemp_gevent.logs import Log
+from aemp_gevent.ports.callbacks import check_callable
+from aemp_gevent.runtime.logs import Log
 
 # Not on_join, on_drain and is_draining: those are for the application.
 __all__ = ["post_worker_init", "worker_exit"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The processes of one host that belong together, such as a web server's workers: one call for each.
 
-They meet in a folder of Unix sockets (:mod:`aemp_gevent.folders`) that only their user may
+They meet in a folder of Unix sockets (:mod:`aemp_gevent.addresses.socket_folders`) that only their user may
 enter, and there they share a secret, too. So there is nothing to configure, no server to
 start, and nobody who must be first or may not die.
 """
@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 from aemp_gevent import default_node
 from aemp_gevent.errors import InvalidSettingError, NoSecretError
-from aemp_gevent.logs import Log
-from aemp_gevent.node import Node
-from aemp_gevent.settings import Settings, make_settings
+from aemp_gevent.node.node import Node
+from aemp_gevent.runtime.logs import Log
+from aemp_gevent.settings.fields import Settings, make_settings
 
 if TYPE_CHECKING:
-    from aemp_gevent.network import Network
+    from aemp_gevent.peers.network import Network
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,39}")
 

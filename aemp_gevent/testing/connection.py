@@ -14,9 +14,9 @@ from gevent import socket
 from gevent.event import AsyncResult, Event
 from gevent.pool import Group
 
+from aemp_gevent.addresses.ids import Endpoint
 from aemp_gevent.errors import GreetingError
-from aemp_gevent.ids import Endpoint
-from aemp_gevent.logs import Log
+from aemp_gevent.runtime.logs import Log
 from aemp_gevent.testing.flow import READ_BYTES, End, Flow
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, parse_greeting
 

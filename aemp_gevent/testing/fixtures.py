@@ -28,7 +28,7 @@ import pytest
 
 import aemp_gevent
 from aemp_gevent import Node
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.testing.crashes import crashes
 from aemp_gevent.testing.processes import NodeProcess
 from aemp_gevent.testing.proxy import Proxy

@@ -21,16 +21,16 @@ from gevent.event import AsyncResult
 from gevent.hub import Hub
 from greenlet import getcurrent
 
-from aemp_gevent import ids
+from aemp_gevent.addresses import ids
+from aemp_gevent.addresses.ids import ANY_HOST, Endpoint
+from aemp_gevent.addresses.resolve import resolve_node
 from aemp_gevent.errors import ListenError
-from aemp_gevent.ids import ANY_HOST, Endpoint
-from aemp_gevent.logs import Log
-from aemp_gevent.node import Node
-from aemp_gevent.port import REMOTE
-from aemp_gevent.quoting import quoted
-from aemp_gevent.resolve import resolve_node
+from aemp_gevent.node.node import Node
+from aemp_gevent.ports.port import REMOTE
+from aemp_gevent.runtime.logs import Log
+from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.testing.memory_connection import End, connect
-from aemp_gevent.transport import Transport
+from aemp_gevent.transport.transport import Transport
 
 _FIRST_FREE_PORT = 40000
 
@@ -465,7 +465,7 @@ class MemoryNetwork:
 
 
 class MemoryCarrier:
-    """Makes the connections of one node of a :class:`MemoryNetwork`; a :class:`~aemp_gevent.carrier.Carrier`.
+    """Connects one node of a :class:`MemoryNetwork`: see :class:`~aemp_gevent.transport.connector.Carrier`.
 
     Args:
         network: Which.
@@ -516,7 +516,7 @@ class MemoryCarrier:
 
 
 class _Listener:
-    """One endpoint that is bound; a :class:`~aemp_gevent.carrier.Listening`."""
+    """One endpoint that is bound; a :class:`~aemp_gevent.transport.connector.Listening`."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A connection that lives in memory, and behaves like TCP does where it hurts.
 
-An :class:`End` is a :class:`~aemp_gevent.transport.Transport`; a :class:`Pipe` is one
+An :class:`End` is a :class:`~aemp_gevent.transport.transport.Transport`; a :class:`Pipe` is one
 direction: the sender's kernel, the line and the receiver's kernel in one. What is kept
 of the real thing:
 
@@ -27,7 +27,7 @@ from typing import Protocol
 
 from gevent.hub import Hub
 
-from aemp_gevent.transport import Sink
+from aemp_gevent.transport.transport import Sink
 
 
 class Mark(Enum):
@@ -179,7 +179,7 @@ class Pipe:
 
 
 class End:
-    """One end of a connection; a :class:`~aemp_gevent.transport.Transport`.
+    """One end of a connection; a :class:`~aemp_gevent.transport.transport.Transport`.
 
     Args:
         lines: The network.

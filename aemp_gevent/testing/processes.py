@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aemp_gevent import ids
-from aemp_gevent.quantities import Seconds, to_seconds
-from aemp_gevent.quoting import quoted
+from aemp_gevent.addresses import ids
+from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.settings.quantities import Seconds, to_seconds
 from aemp_gevent.testing.channel import pack, unpack
 from aemp_gevent.testing.control import OUTPUT_BYTES, START_SECONDS, ControlledProcess
 from aemp_gevent.testing.errors import NodeProcessError, RemoteCodeError

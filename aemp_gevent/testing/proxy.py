@@ -20,14 +20,14 @@ from typing import Any, Literal
 import gevent
 from gevent import socket
 
+from aemp_gevent.addresses.ids import Endpoint, parse_endpoint
 from aemp_gevent.errors import ListenError, UsageError
-from aemp_gevent.ids import Endpoint, parse_endpoint
-from aemp_gevent.listener import BACKLOG
-from aemp_gevent.logs import Log
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.logs import Log
+from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.testing.connection import Connection, reset
 from aemp_gevent.testing.faults import Faults, Places, boundaries, corruption, corruptions
 from aemp_gevent.testing.flow import End
+from aemp_gevent.transport.listener import BACKLOG
 
 Direction = Literal["in", "out", "both"]
 """``"in"`` is towards the target, ``"out"`` comes from it."""

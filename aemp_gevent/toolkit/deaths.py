@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gevent.event import AsyncResult
 
 from aemp_gevent import default_node
-from aemp_gevent.local import LocalNode
+from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.toolkit.lifetimes import cancel_with
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from gevent.event import Event
 
 from aemp_gevent import default_node
-from aemp_gevent.local import LocalNode
-from aemp_gevent.quantities import Seconds
+from aemp_gevent.node.local_node import LocalNode
+from aemp_gevent.settings.quantities import Seconds
 from aemp_gevent.toolkit.lodgers import House, Lodger
 from aemp_gevent.toolkit.remotes import RemoteLinkable, is_poll
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 import weakref
 
-from aemp_gevent.local import LocalNode
-from aemp_gevent.monitors import Monitor
-from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.node.local_node import LocalNode
+from aemp_gevent.ports.monitors import Monitor
+from aemp_gevent.ports.scheduler import Scheduler
 
 UNREFERENCED = "unreferenced"
 """First element of the reason that such a port dies of; a text follows."""

@@ -17,11 +17,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from aemp_gevent.complaints import Complaints
-from aemp_gevent.local import LocalNode
-from aemp_gevent.port import Reason
-from aemp_gevent.quoting import quoted
-from aemp_gevent.serving import fail, server
+from aemp_gevent.calls.serve import fail, server
+from aemp_gevent.node.local_node import LocalNode
+from aemp_gevent.ports.port import Reason
+from aemp_gevent.runtime.bounded_log import Complaints
+from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.toolkit.lifetimes import end_with
 
 

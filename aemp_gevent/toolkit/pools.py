@@ -15,13 +15,15 @@ from typing import Any
 from gevent.event import Event
 from gevent.pool import Pool
 
-from aemp_gevent import PortDied, RemoteError, default_node, ids, spawnable, spawning
-from aemp_gevent.context import require_port
-from aemp_gevent.local import LocalNode
-from aemp_gevent.matching import tag_of
-from aemp_gevent.quantities import Seconds, to_count, to_seconds
-from aemp_gevent.quoting import escaped
-from aemp_gevent.serving import caller_of_call
+from aemp_gevent import PortDied, RemoteError, default_node, spawnable
+from aemp_gevent.addresses import ids
+from aemp_gevent.calls.serve import caller_of_call
+from aemp_gevent.node import spawning
+from aemp_gevent.node.local_node import LocalNode
+from aemp_gevent.ports.context import require_port
+from aemp_gevent.ports.patterns import tag_of
+from aemp_gevent.runtime.quoting import escaped
+from aemp_gevent.settings.quantities import Seconds, to_count, to_seconds
 from aemp_gevent.toolkit.lifetimes import end_with
 
 WORKER = "aemp_gevent.toolkit.pool_worker"

@@ -3,7 +3,7 @@
 
 Everything two nodes must agree on lives here, and nothing else: no socket, no
 clock, no randomness of its own, no greenlet, no log. Whoever owns a connection
-(:mod:`aemp_gevent.link`) feeds these objects and acts on what they say.
+(:mod:`aemp_gevent.links.link`) feeds these objects and acts on what they say.
 
 ============================ ===================================================
 module                       what it knows

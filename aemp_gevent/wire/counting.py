@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Counting the elements of messages that come, before they are objects, or few of them are.
 
-Why they are counted, and which: :mod:`aemp_gevent.limits`. In CBOR the scanner of
+Why they are counted, and which: :mod:`aemp_gevent.wire.limits`. In CBOR the scanner of
 :mod:`~.framing_cbor` counts, which looks at each element anyhow.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from aemp_gevent.errors import FramingError
-from aemp_gevent.limits import MAX_NUMBER_KEYS
+from aemp_gevent.wire.limits import MAX_NUMBER_KEYS
 
 
 def too_many(limit: int) -> FramingError:

@@ -33,8 +33,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from aemp_gevent.errors import FramingError
-from aemp_gevent.limits import Limits
-from aemp_gevent.quoting import of_type
+from aemp_gevent.runtime.quoting import of_type
+from aemp_gevent.wire.limits import Limits
 
 from . import framing_json, framing_msgpack
 

@@ -29,8 +29,8 @@ from typing import Any
 import cbor2
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
-from aemp_gevent.limits import MAX_NUMBER_KEYS, UNCOUNTED_BYTES, Limits
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.wire.limits import MAX_NUMBER_KEYS, UNCOUNTED_BYTES, Limits
 
 from .counting import too_many, too_many_numbers
 from .values import Rules, lone_surrogate

@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
-from aemp_gevent.limits import Limits
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.wire.limits import Limits
 
 from .counting import count_json
 from .values import Rules, lone_surrogate

@@ -35,7 +35,7 @@ from typing import Any, NoReturn
 import msgpack
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
-from aemp_gevent.limits import MAX_NUMBER_KEYS, UNCOUNTED_BYTES, Announced, Limits
+from aemp_gevent.wire.limits import MAX_NUMBER_KEYS, UNCOUNTED_BYTES, Announced, Limits
 
 from .counting import ANNOUNCING, MsgpackCounter, too_many_numbers
 from .values import Rules, lone_surrogate
@@ -184,7 +184,7 @@ class MsgpackDecoder:
     for good: whoever has sent one sends others.
 
     Memory: at most three times ``max_message_bytes`` and one read in bytes, besides the
-    objects decoded from them (:mod:`aemp_gevent.limits`), and what
+    objects decoded from them (:mod:`aemp_gevent.wire.limits`), and what
     the Unpacker sets aside for lists that were only announced: 2 KiB for each of
     1024 levels, and what ``limits.announced`` allows.
     """

@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 
 from aemp_gevent.errors import GreetingError
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
 
 PROTOCOL = "aemp"
 VERSION = "1"

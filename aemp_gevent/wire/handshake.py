@@ -15,7 +15,7 @@ peer that has not come that far has not greeted, as far as anybody else is told.
 The two branches are the two orders in which the auth lines may cross. We choose
 when ours is due: :meth:`Handshake.prove` is a call of its own, because whoever
 owns the connection looks at the peer's node ID first, and may hold the line back
-or hang up (two links at once: :mod:`aemp_gevent.peer`).
+or hang up (two links at once: :mod:`aemp_gevent.peers.peer`).
 
 Everything a peer can do wrong raises :class:`~aemp_gevent.errors.GreetingError` (its
 first two lines), :class:`~aemp_gevent.errors.TlsError` (they offer no TLS where it is
@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError, TlsError
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
 
 from . import auth
 from .greeting import MAX_LINE_BYTES, Greeting, is_greeting_so_far, parse_greeting

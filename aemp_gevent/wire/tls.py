@@ -13,8 +13,8 @@ of one connection. Both sides present a certificate, and both verify the other's
   names is for :meth:`~aemp_gevent.wire.handshake.Handshake.secured` to compare.
 
 Not here: which side is the client, and when TLS is due (:mod:`aemp_gevent.wire.handshake`);
-files (:mod:`aemp_gevent.certificates`); how plaintext is counted, cut and sent
-(:mod:`aemp_gevent.tls_transport`). The clock that certificates expire by is OpenSSL's own.
+files (:mod:`aemp_gevent.transport.certificates`); how plaintext is counted, cut and sent
+(:mod:`aemp_gevent.transport.tls_transport`). The clock that certificates expire by is OpenSSL's own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL, crypto
 
 from aemp_gevent.errors import CertificateError, TlsError
-from aemp_gevent.quoting import quoted
+from aemp_gevent.runtime.quoting import quoted
 
 MAX_HANDSHAKE_BYTES = 24 * 1024
 """What a peer may send until TLS is up. A chain of four certificates with RSA keys of 4096 bits is 8 KiB; the rest

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aemp_gevent.errors import UnencodableMessageError
-from aemp_gevent.limits import MAX_NUMBER_KEYS
-from aemp_gevent.quoting import of_type, quoted
+from aemp_gevent.runtime.quoting import of_type, quoted
+from aemp_gevent.wire.limits import MAX_NUMBER_KEYS
 
 # The packet itself is the first level. msgpack's Packer stops at 511, JSON::XS
 # and CBOR::XS at 512; half of that leaves room for a packet inside of another

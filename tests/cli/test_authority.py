@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from aemp_gevent.certificates import Certificate
+from aemp_gevent.transport.certificates import Certificate
 from aemp_gevent.wire.tls import Credentials
 from tests.cli.helpers import Command
 from tests.helpers import wait_until

@@ -17,7 +17,7 @@ from aemp_gevent.cli.listening import _Stream
 from aemp_gevent.cli.looking import _list_families
 from aemp_gevent.cli.prompt import _RemotePrompt
 from aemp_gevent.cli.talking import check_may_eval, evaluate, spawn_there
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode, RawListener, RawPeer, node_factory
 

@@ -17,7 +17,7 @@ import pytest
 from gevent import socket
 
 from aemp_gevent import AempError
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from tests.cli.helpers import AEMP, ROOT, aemp, environment
 from tests.helpers import wait_until
 from tests.native import PATCHED

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aemp_gevent.settings import Settings
+from aemp_gevent.settings.fields import Settings
 from tests.cli.helpers import Command, aemp
 
 BEGIN = {

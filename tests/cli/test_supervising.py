@@ -13,8 +13,8 @@ from gevent.event import Event
 from aemp_gevent import SELF
 from aemp_gevent.cli import supervising
 from aemp_gevent.cli.supervising import Supervisor
-from aemp_gevent.node import Node
-from aemp_gevent.services import Service
+from aemp_gevent.node.node import Node
+from aemp_gevent.node.services import Service
 from tests.helpers import wait_until
 from tests.networking import MakeNode, node_factory
 

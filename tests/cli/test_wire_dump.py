@@ -10,8 +10,8 @@ import gevent
 import pytest
 from gevent import socket
 
+from aemp_gevent.addresses.ids import Endpoint
 from aemp_gevent.cli.wire_dump import Dump, Side
-from aemp_gevent.ids import Endpoint
 from tests.helpers import wait_until
 from tests.recordings import RECORDINGS
 

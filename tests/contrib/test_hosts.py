@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import aemp_gevent.contrib.hosts
-import aemp_gevent.seeds
+import aemp_gevent.peers.seeds
 from aemp_gevent import InvalidSettingError, Node, PortDied, RemoteError
 from aemp_gevent.contrib import join_host
 from aemp_gevent.errors import AlreadyInitialisedError, NoSecretError
-from aemp_gevent.tls_transport import TlsTransport
+from aemp_gevent.transport.tls_transport import TlsTransport
 from tests.authority import authority
 from tests.helpers import turns, wait_until
 from tests.networking import SECRET, WAIT, MakeNode, line_of, node_factory, process
@@ -122,7 +122,7 @@ def test_those_who_came_before_and_after_the_secret_was_removed_meet_again(
         file.unlink()
     else:
         shutil.rmtree(folder)
-    monkeypatch.setattr(aemp_gevent.seeds, "_LAST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(aemp_gevent.peers.seeds, "_LAST_PAUSE_SECONDS", 0.1)
     monkeypatch.setattr(aemp_gevent.contrib.hosts, "_LOOK_SECONDS", 0.01)
     nodes += [join()]  # before the others look at the file again
     assert file.read_text() != former

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from aemp_gevent.errors import UnencodableMessageError
-from aemp_gevent.limits import Limits
 from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.limits import Limits
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "framings.md").read_text()
 NAMES = {"IntEnum": IntEnum, "OrderedDict": OrderedDict, "datetime": datetime, "float": float}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aemp_gevent.settings import Settings
+from aemp_gevent.settings.fields import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "guarantees.md").read_text()

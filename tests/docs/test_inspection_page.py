@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from aemp_gevent.logs import RECORD_KEYS
+from aemp_gevent.runtime.logs import RECORD_KEYS
 from tests.networking import node_factory
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "inspection.md").read_text()

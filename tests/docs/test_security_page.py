@@ -8,21 +8,18 @@ from dataclasses import fields
 
 import pytest
 
-from aemp_gevent import (
-    complaints,
-    directory,
-    directory_server,
-    limits,
-    link,
-    network,
-    remote,
-    requests,
-    routes,
-    serving,
-    virtual,
-)
-from aemp_gevent.settings import Settings
-from aemp_gevent.wire import framing_cbor, framing_json, framing_msgpack, greeting, tls
+from aemp_gevent.calls import serve as serving
+from aemp_gevent.directory import local_directory as directory
+from aemp_gevent.directory.embedded import server as directory_server
+from aemp_gevent.links import link
+from aemp_gevent.node import requests
+from aemp_gevent.peers import network
+from aemp_gevent.peers import relaying as routes
+from aemp_gevent.peers import remote_ports as remote
+from aemp_gevent.peers import virtual_peer as virtual
+from aemp_gevent.runtime import bounded_log as complaints
+from aemp_gevent.settings.fields import Settings
+from aemp_gevent.wire import framing_cbor, framing_json, framing_msgpack, greeting, limits, tls
 from tests.networking import ROOT
 
 PAGE = (ROOT / "docs" / "explanation" / "security.md").read_text()

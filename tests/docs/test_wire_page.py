@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import runpy
 
-from aemp_gevent.requests import DIRECTORY, Requests
+from aemp_gevent.node.requests import DIRECTORY, Requests
 from aemp_gevent.wire.handshake import TRANSITIONS, Refused, State
 from tests.networking import ROOT
 

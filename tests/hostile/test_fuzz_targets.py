@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from aemp_gevent import requests, spawning
 from aemp_gevent.errors import FramingError, UnencodableMessageError
-from aemp_gevent.limits import Limits
-from aemp_gevent.rules import EVERYTHING
+from aemp_gevent.node import requests, spawning
+from aemp_gevent.settings.rules import EVERYTHING
 from aemp_gevent.wire import auth, greeting
 from aemp_gevent.wire.framing import FRAMINGS, Framing
+from aemp_gevent.wire.limits import Limits
 from fuzz import seeds, targets
 from fuzz.mutate import mutate
 from fuzz.node_requests import FORBIDDEN, Broken, forbidden, words
@@ -131,9 +131,12 @@ BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "any-function-may-be-spawned": ("requests", lambda patch: patch.setattr(spawning, "find_for_peer", anything)),
     "who-is-fenced-may-kill": (
         "requests",
-        lambda patch: patch.setattr("aemp_gevent.peer.rights_of", lambda *_args: EVERYTHING),
+        lambda patch: patch.setattr("aemp_gevent.peers.peer.rights_of", lambda *_args: EVERYTHING),
     ),
-    "any-request-is-relayed": ("requests", lambda patch: patch.setattr("aemp_gevent.node.Node._check_relay", ignore)),
+    "any-request-is-relayed": (
+        "requests",
+        lambda patch: patch.setattr("aemp_gevent.node.node.Node._check_relay", ignore),
+    ),
     "errors-reach-the-hub": ("requests", lambda patch: patch.setattr(requests.Requests, "_report", fail)),
     "any-proof-will-do": ("greeting", lambda patch: patch.setattr(auth, "verify_any", lambda *_args: True)),
     "any-node-id-will-do": ("greeting", lambda patch: patch.setattr(greeting, "_check_node", ignore)),

@@ -17,8 +17,8 @@ from typing import Any
 import gevent
 import pytest
 
-from aemp_gevent.complaints import MAX_LINES
-from aemp_gevent.virtual import MAX_RIDERS
+from aemp_gevent.peers.virtual_peer import MAX_RIDERS
+from aemp_gevent.runtime.bounded_log import MAX_LINES
 from tests.hostile import attacker
 from tests.hostile.test_strangers import Tally, tally
 from tests.hostile.victim import Told, victim

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
-from aemp_gevent.limits import MAX_NUMBER_KEYS, Announced, Limits
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.framing_msgpack import _SMALL_LIST, _SMALL_MAP
+from aemp_gevent.wire.limits import MAX_NUMBER_KEYS, Announced, Limits
 from tests.helpers import wait_until
 from tests.networking import Inbox, MakeNode, RawPeer, node_factory
 

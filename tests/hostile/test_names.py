@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from aemp_gevent import ids
+from aemp_gevent.addresses import ids
+from aemp_gevent.calls.serve import MAX_CHAIN, read_header
 from aemp_gevent.errors import InvalidEntryError, InvalidPortError
-from aemp_gevent.limits import MAX_NAME_BYTES, is_long
-from aemp_gevent.node import Node
-from aemp_gevent.requests import MAX_REPLY_BYTES
-from aemp_gevent.serving import MAX_CHAIN, read_header
+from aemp_gevent.node.node import Node
+from aemp_gevent.node.requests import MAX_REPLY_BYTES
+from aemp_gevent.wire.limits import MAX_NAME_BYTES, is_long
 from tests.helpers import wait_until
 from tests.networking import OUR_PROVIDER, ROOT, Inbox, MakeNode, RawPeer, node_factory
 

@@ -14,7 +14,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from aemp_gevent.complaints import MAX_LINES
+from aemp_gevent.runtime.bounded_log import MAX_LINES
 from aemp_gevent.wire import auth
 from tests.authority import shared_certificate
 from tests.helpers import wait_until

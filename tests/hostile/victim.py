@@ -18,7 +18,7 @@ from typing import Any
 
 import gevent
 
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from tests.networking import SECRET, WAIT, line_of, process
 
 PROGRAM = "from tests.hostile.victim import be_one; be_one()"

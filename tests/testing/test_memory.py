@@ -14,12 +14,12 @@ import pytest
 from greenlet import getcurrent
 
 import aemp_gevent
-from aemp_gevent.carrier import Carrier, SocketCarrier
+from aemp_gevent.addresses.ids import Endpoint
 from aemp_gevent.errors import ListenError
-from aemp_gevent.ids import Endpoint
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
-from aemp_gevent.transport import SocketTransport, Transport
+from aemp_gevent.transport.connector import Carrier, SocketCarrier
+from aemp_gevent.transport.transport import SocketTransport, Transport
 from tests.helpers import turns, wait_until
 from tests.networking import Deaths, Inbox
 

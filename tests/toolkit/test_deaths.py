@@ -9,7 +9,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from aemp_gevent.toolkit import death_of
 from tests.helpers import turns, wait_until
 from tests.networking import WAIT, MakeNode, node_factory, settled_tables, tables

@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event
 
 from aemp_gevent.errors import PortDied
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from aemp_gevent.toolkit import PortEvent, RemoteEvent
 from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode, node_factory, settled_tables, tables

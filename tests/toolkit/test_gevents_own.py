@@ -19,8 +19,8 @@ import gevent.pool
 import gevent.queue
 import pytest
 
-from aemp_gevent.node import Node
-from aemp_gevent.spawning import _spawnable, spawnable
+from aemp_gevent.node.node import Node
+from aemp_gevent.node.spawning import _spawnable, spawnable
 from aemp_gevent.toolkit import (
     PortEvent,
     PortQueue,

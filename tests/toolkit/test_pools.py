@@ -14,8 +14,8 @@ from gevent.pool import Pool
 
 from aemp_gevent import SELF
 from aemp_gevent.errors import CallTimeout, PortDied, RemoteError, SpawnRefusedError
-from aemp_gevent.node import Node
-from aemp_gevent.spawning import spawnable
+from aemp_gevent.node.node import Node
+from aemp_gevent.node.spawning import spawnable
 from aemp_gevent.testing import SECRET, NodeProcess
 from aemp_gevent.toolkit import RemotePool, death_of
 from tests.helpers import wait_until
@@ -210,7 +210,7 @@ def suicide(path: str) -> str:
     """Kill the worker this runs in, the first time."""
     if not Path(path).exists():
         Path(path).touch()
-        from aemp_gevent.context import require_port
+        from aemp_gevent.ports.context import require_port
 
         port = require_port("suicide")
         port.scheduler.node.kil(port.id, "suicide")

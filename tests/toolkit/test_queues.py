@@ -14,7 +14,7 @@ import pytest
 from gevent.queue import Empty, Full, Queue, ShutDown
 
 from aemp_gevent.errors import PortDied, RemoteError
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
 from aemp_gevent.toolkit import PortQueue, RemoteQueue
 from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode, node_factory, settled_tables, tables

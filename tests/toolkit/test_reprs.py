@@ -10,8 +10,8 @@ import gevent
 import pytest
 
 from aemp_gevent import spawnable
-from aemp_gevent.forking import Helper
-from aemp_gevent.node import Node
+from aemp_gevent.node.node import Node
+from aemp_gevent.runtime.forking import Helper
 from aemp_gevent.toolkit import (
     PortEvent,
     PortQueue,

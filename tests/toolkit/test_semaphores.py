@@ -11,10 +11,10 @@ import gevent
 import pytest
 from gevent.lock import Semaphore
 
-from aemp_gevent.context import SELF
 from aemp_gevent.errors import PortDied
-from aemp_gevent.node import Node
-from aemp_gevent.receive import receive
+from aemp_gevent.node.node import Node
+from aemp_gevent.ports.context import SELF
+from aemp_gevent.ports.receive import receive
 from aemp_gevent.toolkit import PortSemaphore, RemoteSemaphore
 from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode, node_factory, settled_tables, tables

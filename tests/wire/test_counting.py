@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aemp_gevent import limits
 from aemp_gevent.errors import FramingError, MessageTooLargeError
-from aemp_gevent.limits import Limits, count_elements
+from aemp_gevent.wire import limits
 from aemp_gevent.wire.counting import MsgpackCounter, count_json
 from aemp_gevent.wire.framing import FRAMINGS, Framing
+from aemp_gevent.wire.limits import Limits, count_elements
 
 each_framing = pytest.mark.parametrize("framing", FRAMINGS.values(), ids=list(FRAMINGS))
 READ = 256 * 1024

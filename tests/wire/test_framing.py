@@ -23,10 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
-from aemp_gevent.limits import Limits
 from aemp_gevent.wire import framing_cbor, framing_json, values
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
 from aemp_gevent.wire.framing_cbor import CborDecoder
+from aemp_gevent.wire.limits import Limits
 
 ROOT = Path(__file__).parents[2]
 

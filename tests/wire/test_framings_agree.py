@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemp_gevent.errors import UnencodableMessageError
-from aemp_gevent.limits import Limits
 from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.limits import Limits
 
 INTS = {"msgpack": (-(2**63), 2**64 - 1), "cbor": (-(2**63), 2**64 - 1), "json": (-(10**4000), 10**4000)}
 

@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: MIT
+"""The grammar of IDs: what a port ID, a node ID and a noderef look like.
+
+Pure string work: nothing here resolves a host name or opens a socket (that is
+:mod:`aemp_gevent.addresses.resolve`), and nothing knows which ports exist.
+
+Grammar::
+
+    port ID   = node ID "#" port name        (the node port's ID is the node ID)
+    node ID   = resolved noderef | slave | "anon/" random | named node
+    noderef   = endpoint *( "," endpoint )
+    endpoint  = "host:port" | "[v6]:port" | "unix:/path" | shorter, unresolved forms
+
+A path with a slash at its end is a folder, in which any socket may be
+(:mod:`aemp_gevent.addresses.socket_folders`), as 0 is any port.
+
+IDs are plain strings: they print, hash, travel and compare for free.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import re
+import string
+from collections.abc import Callable, Iterator
+from numbers import Number
+from types import FunctionType
+from typing import NamedTuple
+
+from aemp_gevent.errors import InvalidNoderefError, InvalidPortError
+from aemp_gevent.runtime.quoting import escaped, of_type, quoted
+from aemp_gevent.wire.limits import MAX_NAME_BYTES, is_long
+
+DEFAULT_PORT = 4040
+"""The port that an endpoint without one means, as in AnyEvent::MP."""
+
+MAX_PORT = 65535
+
+ANON_PREFIX = "anon/"
+SLAVE_PREFIX = "slave/"
+
+ANY_HOST = "*"
+"""Stands for all interfaces in a bind."""
+
+_ALPHABET = string.ascii_letters + string.digits
+
+# 10 characters of 62: 59 bits. Among a million processes the chance that any two share
+# a word is under one in a million, and the IDs of ports fit into 80 bytes.
+_UNIQ_LENGTH = 10
+
+MAX_NAME = 255  # a greeting line, which holds more than the name, has 4096 bytes
+_NAMED_NODE = re.compile(r"[A-Za-z0-9_.:/-]+")
+_NODE_ID = re.compile(r"[A-Za-z0-9_.:/-]+|slave/[A-Za-z0-9_.:/-]+@[A-Za-z0-9_.:/!\[\]%-]+")
+_NEVER_A_PORT = (bytes, bytearray, list, tuple, dict)
+_ENDS_IN_PORT = re.compile(r":\d+$")
+_PORT_NUMBER = re.compile(r"(?:^|,)(?:[^,:]*|\[[^,\]]*\]):(\d+)(?=,|$)")
+_HOST = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+_SLAVE_ID = re.compile(r"slave/[A-Za-z0-9_.:/-]+@([A-Za-z0-9_.:/!\[\]%-]+)")
+
+
+# Digits, small and capital letters, all three: so no word of a language, nor most other names that people give, is
+# taken for a random one.
+_UNIQ = r"(?=\w{0,9}[0-9])(?=\w{0,9}[a-z])(?=\w{0,9}[A-Z])[A-Za-z0-9]{10}"
+_OWN_UNIQ = re.compile(_UNIQ)
+_UNIQUE_NAME = re.compile(_UNIQ + "[0-9a-f]+")
+
+
+def new_uniq() -> str:
+    """Return a random word that no process ever got before (59 bits from the operating system)."""
+    while True:
+        # Not the module secrets, which takes as long to import as a third of this package. 128 bits for 59.
+        number = int.from_bytes(os.urandom(16), "big")
+        word = "".join(_ALPHABET[number // len(_ALPHABET) ** place % len(_ALPHABET)] for place in range(_UNIQ_LENGTH))
+        if _OWN_UNIQ.fullmatch(word):
+            return word
+
+
+def port_names(uniq: str) -> Callable[[], str]:
+    """Return a function that makes port names, never the same one twice.
+
+    ``uniq`` makes them unique among processes, a counter within this one.
+    """
+    names: Iterator[str] = map(f"{uniq}%x".__mod__, itertools.count())
+    return names.__next__
+
+
+def is_unique_name(name: str) -> bool:
+    """Return whether a port name was made by :func:`port_names`, so that no other port will ever have it.
+
+    All other names were given by somebody: another port may have them tomorrow.
+    """
+    return _UNIQUE_NAME.fullmatch(name) is not None
+
+
+def split_port(port: object, max_name_bytes: int = MAX_NAME_BYTES) -> tuple[str, str]:
+    """Return ``(node ID, port name)`` of a port ID; the name is ``""`` for a node port.
+
+    Nodes of ours have plain names, but those of other programs may have any printable ones.
+
+    Args:
+        port: A port ID, or any object whose ``str()`` is one, of a node with a plain name.
+        max_name_bytes: How long each of the two may be.
+
+    Raises:
+        InvalidPortError: It is none, or its node part is a noderef that must be resolved first.
+    """
+    is_text = isinstance(port, str)
+    if type(port) in _NEVER_A_PORT:  # and may be large, as it came with a message
+        raise InvalidPortError(port, f"it is {of_type(port)}")
+    text = str(port)
+    node, _, name = text.partition("#")
+    if is_long(node, max_name_bytes) or is_long(name, max_name_bytes):
+        why = f"it has {len(text)} characters; a node ID and a port name have at most {max_name_bytes} bytes each"
+        raise InvalidPortError(text[:40] + "…", why)
+    if port is None or not node:
+        raise InvalidPortError(port)
+    if isinstance(port, Number):  # 5 would name a node "5" otherwise
+        raise InvalidPortError(port, "it is a number")
+    # Text with blanks before any '#' is a mistake far more often than a node of another program, and so are
+    # objects with blanks in their str().
+    if not text.isprintable() or " " in (node if is_text else text):
+        if isinstance(port, FunctionType):
+            raise InvalidPortError(port, "it is a function; call an @actor to get its port")
+        raise InvalidPortError(port, "it holds blanks or unprintable characters")
+    why = _fault_of(node, is_text)
+    if why:
+        raise InvalidPortError(port, why)
+    return node, name
+
+
+def _fault_of(node: str, may_be_odd: bool) -> str:
+    """Return why this is no node ID that messages can be sent to, or "" when it is one."""
+    # What is cached is peers' to choose, and stays when they are gone.
+    return (_find_fault if len(node) > MAX_NAME else _known_fault)(node, may_be_odd)
+
+
+def _find_fault(node: str, may_be_odd: bool) -> str:
+    is_noderef = "," in node or ("@" not in node and _ENDS_IN_PORT.search(node))
+    for number in _PORT_NUMBER.findall(node) if is_noderef else ():
+        if not _is_port_number(number, 1):
+            return f"the port number {escaped(number, 20)} is out of range 1-{MAX_PORT}"
+    if is_resolved(node):
+        return ""
+    if is_noderef:
+        return f"{quoted(node)} is an unresolved noderef: call resolve_node() on it first"
+    is_odd_name = may_be_odd and not node.startswith(SLAVE_PREFIX)
+    return "" if is_odd_name or _NODE_ID.fullmatch(node) else f"{quoted(node)} is not a node ID"
+
+
+# Asked for every new port of the same few nodes, and costs 10 microseconds.
+_known_fault = functools.lru_cache(maxsize=1024)(_find_fault)
+
+
+def node_of(port: object) -> str:
+    """Return the node part of a port ID; a node ID is returned as it is.
+
+    Raises:
+        InvalidPortError: It is no port ID.
+    """
+    return split_port(port)[0]
+
+
+class Endpoint(NamedTuple):
+    """One place where a node listens: a TCP address and port, or a Unix socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        # Logs look into tuples, and show an endpoint in them as users write it.
+        return str(self)
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of Unix sockets."""
+        return self.path.endswith("/")
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether it can be dialled without asking anybody for an address."""
+        if self.path:
+            return True
+        import ipaddress  # noqa: PLC0415  # not when the package is imported
+
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+
+def _is_port_number(digits: str, lowest: int) -> bool:
+    # The length first: int() refuses thousands of digits with a ValueError of its own.
+    return len(digits) <= len(str(MAX_PORT)) and lowest <= int(digits) <= MAX_PORT
+
+
+def is_node_id(node: str) -> bool:
+    """Whether messages can be sent to a node of this ID."""
+    return bool(node) and node.isprintable() and " " not in node and not _fault_of(node, True)
+
+
+def master_of(node: str) -> str | None:
+    """Return the ID of a slave's master; None for all other nodes, and for what is no node ID."""
+    if not node.startswith(SLAVE_PREFIX):
+        return None
+    found = _SLAVE_ID.fullmatch(node)
+    return found[1].replace("!", ",") if found else None
+
+
+def slave_id(name: str, master: str) -> str:
+    """Return the ID of a slave.
+
+    Args:
+        name: See :func:`slave_name`.
+        master: The master's ID.
+
+    Raises:
+        InvalidNoderefError: The master's ID cannot be part of another.
+    """
+    node = f"{SLAVE_PREFIX}{name}@{master.replace(',', '!')}"
+    if master_of(node) != master or is_long(node, MAX_NAME_BYTES):
+        raise InvalidNoderefError(master, "a node of this ID cannot have slaves: their IDs would not be valid")
+    return node
+
+
+def slave_name(noderef: str) -> str:
+    """Return the name in ``slave/name``, and for ``slave/`` one that no other process ever had.
+
+    Raises:
+        InvalidNoderefError: The name is malformed.
+    """
+    name = noderef.removeprefix(SLAVE_PREFIX) or new_uniq()
+    if len(name) > MAX_NAME:
+        raise InvalidNoderefError(noderef[:40] + "…", f"a slave's name has at most {MAX_NAME} characters")
+    if not _NAMED_NODE.fullmatch(name):
+        why = "a slave's name consists of letters, digits and the characters _ . : / -"
+        if "@" in name:
+            why = "write 'slave/name', and give the masters as seeds: the name becomes 'slave/name@master' by itself"
+        raise InvalidNoderefError(noderef, why)
+    return name
+
+
+def parse_endpoint(component: str) -> Endpoint:
+    """Return the endpoint a noderef component names; a missing port becomes :data:`DEFAULT_PORT`.
+
+    Understands ``host:port``, ``host``, ``1.2.3.4``, ``[v6]:port``, ``[v6]`` and
+    ``unix:/path``. The shorthands that mean *this host* (an empty component, a bare
+    port number) have no host to return and are :mod:`aemp_gevent.addresses.resolve`'s.
+
+    Raises:
+        InvalidNoderefError: It is none of these.
+    """
+    if component.startswith("unix:"):
+        path = component[len("unix:") :]
+        if not path.startswith("/") or not path.isprintable():
+            raise InvalidNoderefError(component, "a Unix socket needs an absolute path of printable characters")
+        return Endpoint("", 0, path)
+    if component.startswith("["):
+        host, bracket, rest = component[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise InvalidNoderefError(component, "its brackets hold no IPv6 address followed by ':port'")
+        import ipaddress  # noqa: PLC0415  # not when the package is imported
+
+        try:
+            host = str(ipaddress.IPv6Address(host))
+        except ValueError as error:
+            raise InvalidNoderefError(component, str(error)) from None
+        number = rest[1:] if rest else str(DEFAULT_PORT)
+    else:
+        host, colon, number = component.partition(":")
+        if not colon:
+            number = str(DEFAULT_PORT)
+        elif ":" in number:
+            raise InvalidNoderefError(component, "an IPv6 address needs brackets")
+        if not _HOST.fullmatch(host):
+            raise InvalidNoderefError(component, f"{quoted(host)} is not a host name")
+    if not (number.isascii() and number.isdigit()):
+        raise InvalidNoderefError(component, f"{quoted(number)} is not a port number (0 to {MAX_PORT})")
+    if not _is_port_number(number, 0):
+        raise InvalidNoderefError(component, f"the port number {escaped(number, 20)} is out of range 0-{MAX_PORT}")
+    return Endpoint(host, int(number))
+
+
+def parse_bind(bind: str) -> Endpoint:
+    """Return the endpoint of a bind: as in a noderef; ``*``, ``*:port`` or a bare port mean all interfaces.
+
+    Raises:
+        InvalidNoderefError: It is none of these.
+    """
+    if bind.isdigit():
+        bind = f"{ANY_HOST}:{bind}"
+    host, _, number = bind.partition(":")
+    if host == ANY_HOST:
+        return Endpoint(ANY_HOST, parse_endpoint(f"0.0.0.0:{number or 0}").port)
+    return parse_endpoint(bind)
+
+
+def endpoints(noderef: str) -> tuple[Endpoint, ...]:
+    """Return the endpoints of a resolved noderef, in order; ``()`` when it is another kind of node ID."""
+    try:
+        found = tuple(parse_endpoint(component) for component in noderef.split(","))
+    except InvalidNoderefError:
+        return ()
+    # "localhost" parses, with the default port: only what names its port is resolved.
+    spelled_out = all(str(endpoint) == component for endpoint, component in zip(found, noderef.split(","), strict=True))
+    return found if spelled_out and all(endpoint.is_numeric for endpoint in found) else ()
+
+
+def is_resolved(noderef: str) -> bool:
+    """Whether every endpoint is numeric, so that the noderef is a node ID that can be dialled."""
+    return bool(endpoints(noderef))
+
+
+def check_noderef(noderef: object) -> None:
+    """Check that a string could be resolved, as far as that can be told without looking anything up.
+
+    Raises:
+        InvalidNoderefError: It is malformed, or of a reserved kind.
+    """
+    if not isinstance(noderef, str):
+        raise InvalidNoderefError(noderef, "a noderef is a string")
+    if noderef.startswith((ANON_PREFIX, SLAVE_PREFIX)):
+        raise InvalidNoderefError(noderef, "names that begin like this are reserved, and have no endpoints")
+    for component in noderef.split(","):
+        word = component.strip()
+        if word.isdigit():
+            parse_endpoint(f"localhost:{word}")
+        elif word:
+            parse_endpoint(word)
+
+
+def expand_node_id(nodeid: str, host: str, uniq: str) -> str:
+    """Return a node ID in which ``%n`` is the host's name, ``%u`` a word of the process's own, and ``%%`` a ``%``.
+
+    Raises:
+        InvalidNoderefError: Another character follows a ``%``.
+    """
+    head, *parts = nodeid.replace("%%", "%\0").split("%")
+    words = {"n": host, "u": uniq, "\0": "%"}
+    for part in parts:
+        if part[:1] not in words:
+            raise InvalidNoderefError(nodeid, f"'%{part[:1]}' is not one of %n, %u and %%")
+        head += words[part[0]] + part[1:]
+    return head
+
+
+def check_node_name(name: object) -> str:
+    """Return the name of a named node, or a resolved noderef, unchanged.
+
+    Raises:
+        InvalidNoderefError: The name is reserved (``anon/…``, ``slave/…``) or malformed.
+    """
+    if not isinstance(name, str):
+        raise InvalidNoderefError(name, "a node ID is a string")
+    if name.startswith((ANON_PREFIX, SLAVE_PREFIX)):
+        raise InvalidNoderefError(name, "names that begin like this are reserved")
+    if is_resolved(name):
+        return name
+    if len(name) > MAX_NAME:
+        raise InvalidNoderefError(name[:40] + "…", f"a node name has at most {MAX_NAME} characters")
+    if not _NAMED_NODE.fullmatch(name):
+        raise InvalidNoderefError(name, "a node name consists of letters, digits and the characters _ . : / -")
+    if _ENDS_IN_PORT.search(name):
+        raise InvalidNoderefError(name, "a node name must not end in ':' and digits, as only resolved noderefs do")
+    return name

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Requests and their answers: ``cal``, ``call`` and ``serve``."""

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""The side of a ``call`` that asks: the everyday request, blocking or not.
+
+Unlike ``cal`` and ``syncal`` (:mod:`aemp_gevent.calls.cal`), which are AnyEvent::MP's, a call
+says what went wrong: nothing came in time, the port died, or the code that served it
+raised. Until when the caller waits, and which ports do, goes along, so that the other
+side (:mod:`aemp_gevent.calls.serve`, to be read with this) can leave undone what nobody waits for,
+and notice ports that wait for each other.
+
+**Circles.** A port that is blocked in a call knows whom it called. When a call reaches it
+whose chain of waiting ports holds the one it called, each waits for the next, and none
+of them would ever go on: the call that closed the circle fails. Nothing is guessed from how long
+something takes; only that somebody further up a chain was killed, or interrupted, is not known to
+those who go on for it.
+
+**Reply ports** live as long as the call. One that dies without an answer having been taken
+dies abnormally, so that a server that monitors it learns whether its answer was taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from gevent.event import AsyncResult
+from greenlet import getcurrent
+
+from aemp_gevent.calls import cal as calls
+from aemp_gevent.calls.serve import CYCLE, FAILED, Wait, call_being_served, time_left
+from aemp_gevent.errors import CallCycleError, CallTimeout, PortDied, ReceiveTimeout, RemoteError
+from aemp_gevent.ports.callbacks import DONE
+from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.monitors import Monitor
+from aemp_gevent.ports.patterns import Message, tag_of
+from aemp_gevent.ports.port import RUNNING, Port, Reason, ReplyPort
+from aemp_gevent.ports.scheduler import Runner
+from aemp_gevent.ports.timers import Timer
+from aemp_gevent.runtime.hub_calls import see_through
+
+NOT_TAKEN = ("call_ended",)
+"""What a reply port dies of when nobody takes an answer any more."""
+
+
+class Host(calls.Host, Protocol):
+    """The node that calls."""
+
+    @property
+    def waiting(self) -> dict[Port, Wait]:
+        """The ports that are blocked in a call."""
+        ...
+
+    def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
+        """Send a call: a message, and what goes along."""
+
+    def names_of(self, port: Port) -> tuple[str, ...]:
+        """Return the IDs by which others may know a local port."""
+        ...
+
+
+def call(host: Host, port: object, message: Message, timeout: float | None) -> Any:
+    """Send a call, wait, and return the answer. See ``call``."""
+    name = str(port)  # first: the code of an object whose str() is a port ID may raise
+    if timeout is not None and timeout <= 0:
+        raise CallTimeout(name, message[0], timeout)
+    holder = _blocked_port()
+    died: list[Reason] = []
+    asked, _ = host.split_port(port)
+
+    def ask(reply: ReplyPort) -> Monitor:
+        reply.asked = asked
+
+        def gone(*reason: Any) -> None:
+            if reply.dying is None:
+                died.append(reason)
+                host.scheduler.kill(reply, NOT_TAKEN)
+
+        guard = host.monitor(port, gone, None)
+        try:
+            if holder is not None:
+                target = host.find(port)
+                host.waiting[holder] = Wait(name if target is None else target.id, reply)
+            host.ask(port, message, reply.id, timeout, _chain(host, holder))
+        except BaseException:
+            guard.cancel()
+            raise
+        return guard
+
+    try:
+        answer = calls.receive_answer(host, "call()", timeout, ask, NOT_TAKEN)
+    except ReceiveTimeout:
+        raise CallTimeout(name, message[0], timeout) from None
+    except calls.Unanswered as error:
+        raise _failure(name, error.reason, died) from None
+    finally:
+        if holder is not None:
+            host.waiting.pop(holder, None)
+    return value_of(answer)
+
+
+def call_async(host: Host, port: object, message: Message, timeout: float | None) -> AsyncResult[Any]:
+    """Send a call, and return what will hold the answer. See ``call_async``."""
+    name = str(port)
+    asked, _ = host.split_port(port)  # first, so that a bad one leaves nothing behind
+    scheduler = host.scheduler
+    result: AsyncResult[Any] = AsyncResult()
+    died: list[Reason] = []
+    guards: list[calls.Guard] = []
+    reply = host.make(ReplyPort)
+    reply.asked = asked
+
+    def answered(*answer: Any) -> object:
+        calls.cancel_all(guards)
+        result.set(value_of(answer))
+        return DONE
+
+    def unanswered(*reason: Any) -> None:
+        calls.cancel_all(guards)
+        late = len(reason) == 1 and tag_of(reason) == NOT_TAKEN[0] and not died
+        error = CallTimeout(name, message[0], timeout) if late else _failure(name, reason, died)
+        result.set_exception(error)
+
+    def gone(*reason: Any) -> None:
+        if reply.dying is None:
+            died.append(reason)
+            scheduler.kill(reply, NOT_TAKEN)
+
+    reply.default = answered
+    try:
+        host.enter(reply)
+        guards.append(host.monitor(reply.id, unanswered, None))
+        guards.append(host.monitor(port, gone, None))
+        if timeout is not None:
+            guards.append(Timer(scheduler, timeout, None, scheduler.kill, (reply, NOT_TAKEN)))
+        # Nobody is blocked by it, so nobody waits in a circle. Last: it is made with all that belongs to it, or not.
+        host.ask(port, message, reply.id, timeout, ())
+    except BaseException:
+        see_through(calls.end_reply, scheduler, reply, guards)
+        raise
+    return result
+
+
+def value_of(answer: Message) -> Any:
+    """Return the value that an answer stands for: its element; None for none, a tuple for several."""
+    return answer[0] if len(answer) == 1 else (tuple(answer) or None)
+
+
+def _failure(port: str, reason: Reason, died: list[Reason]) -> Exception:
+    """Return the error that says why a reply port got no answer: what it died of."""
+    if died:
+        return PortDied(port, died[0])
+    if tag_of(reason) == CYCLE:
+        return CallCycleError(map(str, reason[1:]))
+    if tag_of(reason) == FAILED:
+        return RemoteError(port, *map(str, reason[1:3] or ("an error that could not travel",)))
+    # A handler of AnyEvent::MP's kind refused with kil(reply, …).
+    return RemoteError(port, " ".join(map(str, reason)) or "it killed the reply port")
+
+
+def _blocked_port() -> Port | None:
+    """Return the port that does nothing else while this greenlet waits."""
+    current = getcurrent()
+    port = current.at if isinstance(current, Runner) else current_port()
+    return port if port is not None and port.runner is current and port.state == RUNNING else None
+
+
+def _chain(host: Host, holder: Port | None) -> tuple[str, ...]:
+    """Return who waits for what this greenlet does: the callers of the call that it serves, and itself."""
+    if holder is None:
+        return ()
+    # Nobody waits any more for a call whose time is over.
+    callers = () if time_left() == 0 else getattr(call_being_served(), "chain", ())
+    return (*callers, *host.names_of(holder))

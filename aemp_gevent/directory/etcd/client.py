@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: MIT
+"""Talking to etcd v3: calls and streams, as JSON over HTTP (its *gRPC gateway*).
+
+The HTTP is the standard library's, over sockets of gevent's: that needs no monkey-
+patching, as its connections take any socket, and no other library. geventhttpclient was
+looked at: of late it needs Python 3.11 and gevent 25.9, and neither a deadline for a
+whole request nor letting go of its sockets in a forked child is for its users to have.
+
+etcd's gRPC itself is not spoken: grpcio has threads and a loop of its own.
+
+Everything here switches greenlets. What etcd is told: :mod:`aemp_gevent.directory.etcd.session`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import random
+import socket as std_socket
+import ssl as std_ssl
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
+
+import gevent
+from gevent import socket, ssl
+
+from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.errors import AempError
+from aemp_gevent.runtime.forking import close_quietly
+from aemp_gevent.settings.directory_address import EtcdAddress
+
+Json = dict[str, Any]
+"""A JSON object: of whatever types etcd wants, and says."""
+
+NOT_FOUND = 5
+"""The code of an error about something that is not there, as a lease. Codes are gRPC's."""
+
+# A watch is asked to cut what it says into parts of etcd's limit for requests, 1.5 MiB, which base64 makes longer.
+_MAX_LINE_BYTES = 64 * 2**20
+
+# A watch may be silent for hours; a host that is gone says nothing either.
+_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+# What an HTTP connection may fail with. ValueError: an answer that is no JSON.
+_FAILURES = (OSError, http.client.HTTPException, ValueError, EOFError)
+
+
+class EtcdError(AempError):
+    """A request failed: etcd cannot be reached, or it refused.
+
+    Attributes:
+        code: Why it refused, as gRPC's codes; None: no answer was understood.
+    """
+
+    def __init__(self, why: object, code: int | None = None) -> None:
+        super().__init__(str(why))
+        self.code = code
+
+
+class EtcdLostError(EtcdError):
+    """The member does not answer, or cannot serve anybody: what was asked may have been done or not."""
+
+
+class Cluster:
+    """What all clients of a process know of a cluster: its members, and which one to talk to.
+
+    Args:
+        address: Where it is.
+    """
+
+    def __init__(self, address: EtcdAddress) -> None:
+        self.address = address
+        self.token: str | None = None
+        """What shows who we are, where authentication is on."""
+        self._tls: ssl.SSLContext | None = None
+        # Not all nodes at the first.
+        self._endpoints = list(address.endpoints)
+        random.shuffle(self._endpoints)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The member to talk to: the same for all clients, so that what one finds out is good for all."""
+        return self._endpoints[0]
+
+    def failed(self, endpoint: Endpoint) -> None:
+        """Talk to the next one, unless somebody else has turned to it already."""
+        if endpoint == self._endpoints[0]:
+            self._endpoints.append(self._endpoints.pop(0))
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Return how to speak TLS, or None: not at all.
+
+        Raises:
+            EtcdError: A certificate cannot be read.
+        """
+        address = self.address
+        if address.tls and self._tls is None:
+            try:
+                # Not create_default_context(), even gevent's: that makes contexts whose sockets block the whole thread.
+                context = ssl.SSLContext(std_ssl.PROTOCOL_TLS_CLIENT)  # which verifies, names too
+                if address.ca is None:
+                    context.load_default_certs()
+                else:
+                    context.load_verify_locations(address.ca)
+                if address.cert is not None:
+                    context.load_cert_chain(address.cert, address.key)
+            except (OSError, std_ssl.SSLError) as error:
+                files = ", ".join(filter(None, (address.ca, address.cert, address.key)))
+                raise EtcdError(f"the certificates ({files}) cannot be used: {error}") from error
+            self._tls = context
+        return self._tls
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection by sockets of gevent's."""
+
+    def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None, timeout: float) -> None:
+        super().__init__(endpoint.host, endpoint.port)
+        self._seconds = timeout
+        self._is_numeric = endpoint.is_numeric
+        self._context = tls
+        self.raw: socket.socket | None = None
+        """The socket, also when the base class has handed it to an answer."""
+
+    def connect(self) -> None:
+        sock = self._dial()
+        sock.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_NODELAY, 1)
+        sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(std_socket, name):
+                sock.setsockopt(std_socket.IPPROTO_TCP, getattr(std_socket, name), value)
+        if self._context is not None:
+            secured = self._context.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
+            sock = self.raw = secured  # before it can fail, so that it is closed then
+            secured.do_handshake()
+        sock.settimeout(None)  # there is one for the whole request
+        self.sock = sock
+
+    def _dial(self) -> socket.socket:
+        # Not create_connection(), which leaves a socket open when it is interrupted, and asks the resolver
+        # even about numbers.
+        family = std_socket.AF_INET6 if ":" in self.host else std_socket.AF_INET
+        targets: list[tuple[int, Any]] = [(family, (self.host, self.port))]
+        if not self._is_numeric:
+            found = socket.getaddrinfo(self.host, self.port, type=std_socket.SOCK_STREAM)
+            targets = [(int(kind), address) for kind, _, _, _, address in found]
+        for number, (kind, address) in enumerate(targets, 1):
+            self.raw = sock = socket.socket(kind, std_socket.SOCK_STREAM)
+            sock.settimeout(self._seconds / len(targets))
+            try:
+                sock.connect(address)
+                return sock
+            except OSError:
+                sock.close()
+                if number == len(targets):
+                    raise
+        raise OSError("the host has no address")
+
+    def close(self) -> None:
+        super().close()
+        if self.raw is not None:
+            self.raw.close()
+            self.raw = None
+
+
+class EtcdClient:
+    """One connection to a cluster, for one greenlet: made when needed, kept for the next request.
+
+    Args:
+        cluster: Where to.
+        timeout: Seconds that a call may take, and a stream until its first answer.
+        heard: Called whenever etcd said something that is no refusal.
+    """
+
+    def __init__(self, cluster: Cluster, timeout: float, heard: Callable[[], None]) -> None:
+        self._cluster = cluster
+        self._timeout = timeout
+        self._heard = heard
+        self._connection: _Connection | None = None
+        self._endpoint = cluster.endpoint
+
+    def call(self, path: str, body: Json, *, timeout: float | None = None) -> Json:
+        """Return what etcd answers to one request; of a stream the first.
+
+        Raises:
+            EtcdLostError: It did not answer in time, or broke off; the request may have been carried out.
+            EtcdError: It refused.
+        """
+        with self._attempt(self._timeout if timeout is None else timeout):
+            answer = _unwrap(self._request(path, body).read().split(b"\n", 1)[0])
+        self._heard()
+        return answer
+
+    def stream(self, path: str, *bodies: Json) -> Iterator[Json]:
+        """Yield what etcd answers for as long as it does. Close the client afterwards, however it ended.
+
+        Raises:
+            EtcdLostError, EtcdError: As with :meth:`call`; the first also when it breaks off.
+        """
+        with self._attempt(self._timeout):
+            response = self._request(path, *bodies)
+            line = response.readline(_MAX_LINE_BYTES)
+        while True:
+            with self._attempt(None):
+                if not line.endswith(b"\n"):
+                    raise EOFError("it broke off")
+                answer = _unwrap(line)
+            self._heard()
+            yield answer
+            with self._attempt(None):
+                line = response.readline(_MAX_LINE_BYTES)
+
+    @contextlib.contextmanager
+    def _attempt(self, seconds: float | None) -> Generator[None, None, None]:
+        """Make what goes wrong an EtcdError, and use the connection no more then."""
+        patience = gevent.Timeout(seconds)
+        patience.start()
+        try:
+            yield
+        except BaseException as error:
+            self.close()
+            if error is patience:
+                raise self._lost(f"no answer within {seconds:g} s") from None
+            if isinstance(error, _FAILURES):
+                raise self._lost(str(error) or type(error).__name__) from error
+            if isinstance(error, EtcdLostError):
+                self._cluster.failed(self._endpoint)
+            raise
+        finally:
+            patience.close()
+
+    def _request(self, path: str, *bodies: Json) -> http.client.HTTPResponse:
+        """Return the answer to a request that was not refused."""
+        response = self._post(path, bodies)
+        if response.status == http.client.UNAUTHORIZED and self._cluster.token is not None:
+            self._cluster.token = None  # it was good for some time only
+            response.read()
+            response = self._post(path, bodies)
+        if response.status != http.client.OK:
+            raise self._refusal(response)
+        return response
+
+    def _lost(self, why: str) -> EtcdLostError:
+        self._cluster.failed(self._endpoint)
+        return EtcdLostError(f"{self._endpoint}: {why}")
+
+    def _post(self, path: str, bodies: Iterable[Json]) -> http.client.HTTPResponse:
+        cluster = self._cluster
+        if self._endpoint != cluster.endpoint:
+            self.close()
+        if self._connection is None:
+            self._endpoint = cluster.endpoint
+            self._connection = _Connection(self._endpoint, cluster.tls(), self._timeout)
+        connection, address = self._connection, cluster.address
+        headers = {"Content-Type": "application/json"}
+        if address.user is not None:
+            if cluster.token is None:
+                user = {"name": address.user, "password": address.password}
+                connection.request("POST", "/v3/auth/authenticate", json.dumps(user).encode(), headers)
+                response = connection.getresponse()
+                if response.status != http.client.OK:
+                    raise self._refusal(response)
+                cluster.token = str(_unwrap(response.read()).get("token", ""))
+            headers["Authorization"] = cluster.token
+        connection.request("POST", "/v3/" + path, "\n".join(map(json.dumps, bodies)).encode(), headers)
+        return connection.getresponse()
+
+    def _refusal(self, response: http.client.HTTPResponse) -> EtcdError:
+        text = response.read()
+        why, code = f"HTTP status {response.status} {response.reason}", None
+        with contextlib.suppress(ValueError, AttributeError):
+            said = json.loads(text)
+            code = said.get("code")
+            why = said.get("message") or said.get("error") or why
+        return _error(f"{self._endpoint}: {why}", code, is_ours=response.status < http.client.INTERNAL_SERVER_ERROR)
+
+    def close(self) -> None:
+        """Close the connection; the next request makes another. Idempotent."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def abandon(self) -> None:
+        """Close this process's copy of the connection, in a forked child: the parent goes on with it."""
+        if self._connection is not None and self._connection.raw is not None:
+            close_quietly(self._connection.raw)
+
+
+def _unwrap(line: bytes) -> Json:
+    """Return one answer; what belongs to a stream is wrapped in another object."""
+    said = json.loads(line)
+    if not isinstance(said, dict):
+        raise EtcdLostError("its answer is not a JSON object")
+    error = said.get("error")
+    if isinstance(error, dict):
+        raise _error(error.get("message"), error.get("grpc_code"), is_ours=error.get("http_code", 500) < 500)
+    result: Json = said.get("result", said)
+    return result
+
+
+def _error(why: object, code: object, *, is_ours: bool) -> EtcdError:
+    number = code if isinstance(code, int) else None
+    return EtcdError(why, number) if is_ours else EtcdLostError(why, number)
+
+
+def encoded(key: bytes) -> str:
+    """Return bytes as etcd's JSON has them."""
+    return b64encode(key).decode()
+
+
+def decoded(text: object) -> bytes:
+    """Return what etcd's JSON has as bytes; nothing is left out there."""
+    return b64decode(text) if isinstance(text, str) else b""

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""Signs of life: idle links are proved alive, silent ones are given up.
+
+Every link that is up has a :class:`Heartbeat`; the :class:`Pulse` of a node beats them
+all. Two rules keep the living from being declared dead:
+
+- Whatever comes is a sign of life, also a piece of a message that takes a minute.
+- Silence is counted in beats of our own loop, not by the clock: while this program was
+  blocked or stopped it could not have heard anybody, so that time does not count.
+
+A link that carries nothing but these signs for ``idle_timeout`` seconds is idle, and its
+owner is told: :mod:`aemp_gevent.peers.peer` closes it if nobody needs it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from aemp_gevent.links.link import Link
+from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.runtime.hub_calls import repeated
+from aemp_gevent.settings.fields import Settings
+
+_LONGEST_BEAT_SECONDS = 1.0
+_SHORTEST_BEAT_SECONDS = 0.01
+_BEATS_AN_INTERVAL = 4
+
+_CREDITED_FROM = 10
+"""A beat that comes later than this part of the timeout counts no longer: we were blocked."""
+
+_HEARTBEATS_A_TIMEOUT = 3
+"""A peer may miss two before it is given up."""
+
+
+class Heartbeat:
+    """The signs of life on one link that is up: what the peer expects of us, and what we expect of it.
+
+    A peer that named no ``heartbeat`` in its greeting (a Perl node) sends none, and is asked
+    for the time instead when it has been silent for too long.
+
+    Args:
+        link: The link.
+        scheduler: Who logs.
+        settings: How long to wait for what.
+        probe: A packet that makes a peer without heartbeats say something.
+        idle: Called when nothing but heartbeats came or went for ``idle_timeout`` seconds, and
+            again after as many more.
+    """
+
+    def __init__(
+        self, link: Link, scheduler: Scheduler, settings: Settings, probe: list[Any], idle: Callable[[Link], None]
+    ) -> None:
+        greeting = link.greeting
+        self._node = greeting.node if greeting else "?"
+        theirs = greeting.heartbeat if greeting else None
+        self.interval = None if theirs is None else min(settings.heartbeat_interval, theirs / _HEARTBEATS_A_TIMEOUT)
+        """The longest that we may be silent; None for a peer that expects nothing."""
+        self._link = link
+        self._log = scheduler.log_soon
+        self._timeout = settings.heartbeat_timeout
+        self._answer_timeout = settings.monitor_timeout
+        self._probe = probe
+        self._last_heard = link.heard
+        self._silent = 0.0  # seconds since the peer was heard
+        self._idle = 0.0  # seconds since we said something
+        self._warnings = 0  # how many for this silence
+        self.quiet = 0.0
+        """Seconds since anything but a heartbeat came or went."""
+        self._idle_timeout = settings.idle_timeout
+        self._idle_at = settings.idle_timeout or 0.0
+        self._tell_idle = idle
+        self._heard = link.received - link.keep_alives
+        self._has_beaten = False  # whether what leaves next, or left last, is a heartbeat
+
+    def beat(self, elapsed: float, counted: float, beat: float) -> None:
+        """Do what is due.
+
+        Args:
+            elapsed: Seconds since the last call.
+            counted: How many of these count against the peer.
+            beat: Seconds until the next call.
+        """
+        self._listen(counted, beat)
+        if not self._link.closed:
+            self._note_quiet(counted)
+            self._speak(elapsed, beat)
+
+    def _listen(self, counted: float, beat: float) -> None:
+        link = self._link
+        # A link that is held is not read, and one that has ended has nothing more to say.
+        if link.heard != self._last_heard or link.is_held or link.has_ended:
+            self._last_heard = link.heard
+            self._silent = 0.0
+            self._warnings = 0
+            return
+        self._silent += counted
+        if self.interval is None:
+            if self._silent >= self._timeout and not self._warnings:
+                self._warnings = 1
+                self._log(logging.INFO, "nothing heard of %s for %.1f s: asking", self._node, self._silent)
+                if not link.finished:
+                    link.send(self._probe)
+            if self._silent >= self._timeout + self._answer_timeout:
+                link.fail(f"nothing heard for {self._silent:.1f} s, and no answer")
+            return
+        # One beat later than it was due: what is just under way is not missed.
+        missed = int(self._silent / (self._timeout / _HEARTBEATS_A_TIMEOUT + beat))
+        if missed > self._warnings:
+            self._warnings = missed
+            self._log(logging.WARNING, "missed heartbeat %d of %s: silent for %.1f s", missed, self._node, self._silent)
+        if self._silent >= self._timeout:
+            link.fail(f"nothing heard for {self._silent:.1f} s")
+
+    def _note_quiet(self, counted: float) -> None:
+        link = self._link
+        heard = link.received - link.keep_alives
+        # What leaves in the same turn as a heartbeat is overlooked: then the link is only found idle too early.
+        has_said = link.transport.buffered or (link.has_sent and not self._has_beaten)
+        if heard != self._heard or has_said:
+            self._heard = heard
+            self.quiet = 0.0
+            self._idle_at = self._idle_timeout or 0.0
+            return
+        self.quiet += counted
+        if self._idle_timeout is not None and self.quiet >= self._idle_at:
+            self._idle_at = self.quiet + self._idle_timeout
+            self._tell_idle(link)
+
+    def _speak(self, elapsed: float, beat: float) -> None:
+        link = self._link
+        if link.has_sent:
+            link.has_sent = self._has_beaten = False
+            self._idle = elapsed  # it may have left right after the last beat
+        else:
+            self._idle += elapsed
+        # What is still to leave is a sign of life itself once it moves, and can be overtaken by none.
+        due = self.interval is not None and self._idle + beat > self.interval
+        if due and not link.finished and not link.closed and not link.transport.buffered:
+            self._has_beaten = True
+            link.beat()
+
+
+class Pulse:
+    """Beats the heartbeats of all links of a node.
+
+    Args:
+        scheduler: Whose hub keeps the time.
+        settings: How often.
+    """
+
+    def __init__(self, scheduler: Scheduler, settings: Settings) -> None:
+        self._scheduler = scheduler
+        self._settings = settings
+        self._hearts: dict[Link, Heartbeat] = {}
+        self._own_interval = min(
+            settings.heartbeat_interval,
+            settings.heartbeat_timeout / _HEARTBEATS_A_TIMEOUT,
+            settings.idle_timeout or settings.heartbeat_interval,
+        )
+        self._beat = 0.0
+        self._last = 0.0
+        self._timer: Any = None  # gevent's watchers have no types
+
+    def add(self, link: Link, probe: list[Any], idle: Callable[[Link], None]) -> None:
+        """Watch over a link until it is closed; see :class:`Heartbeat`."""
+        self._hearts[link] = Heartbeat(link, self._scheduler, self._settings, probe, idle)
+        self._keep_beat()
+
+    def quiet(self, link: Link) -> float:
+        """Return for how many seconds nothing but heartbeats came or went on a link, as of the last beat."""
+        heart = self._hearts.get(link)
+        return 0.0 if heart is None else heart.quiet
+
+    def _keep_beat(self) -> None:
+        """Beat as often as the most impatient of the peers that are there now needs it."""
+        intervals = [heart.interval for heart in self._hearts.values() if heart.interval is not None]
+        beat = _beat_for(min([self._own_interval, *intervals]))
+        if not self._hearts:
+            self.stop()
+        elif self._timer is None or beat != self._beat:
+            self.stop()
+            self._beat = beat
+            self._last = monotonic()
+            # No reference: a program that waits for nothing else may end.
+            hub = self._scheduler.hub
+            self._timer = hub.loop.timer(beat, beat, ref=False)
+            self._timer.start(repeated(hub, self._tick))
+
+    def _tick(self) -> None:  # on the hub
+        now = monotonic()
+        elapsed, self._last = now - self._last, now
+        counted = min(elapsed, max(2 * self._beat, self._settings.heartbeat_timeout / _CREDITED_FROM))
+        for link, heart in list(self._hearts.items()):
+            if link.closed:
+                del self._hearts[link]
+            else:
+                heart.beat(elapsed, counted, self._beat)
+        self._keep_beat()
+
+    def stop(self) -> None:
+        """Beat no more, until a link is added. Idempotent."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
+
+def _beat_for(interval: float) -> float:
+    """Return how often to look for something that is due every ``interval`` seconds."""
+    return max(_SHORTEST_BEAT_SECONDS, min(_LONGEST_BEAT_SECONDS, interval / _BEATS_AN_INTERVAL))

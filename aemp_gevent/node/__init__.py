@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What ties one process together: its calls, node requests, spawning and inspection."""

@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: MIT
+"""The calls of the directory and of groups: a node with ``db_set``, ``grp_get`` and the like.
+
+What they do is :mod:`aemp_gevent.directory.local_directory`'s; here is what a caller sees of it, above all the
+forms that wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import EllipsisType, MappingProxyType
+from typing import Any, overload
+
+from aemp_gevent.calls import cal as calls
+from aemp_gevent.directory.engine import NODES, Query
+from aemp_gevent.directory.groups import GroupCallback, Groups
+from aemp_gevent.directory.local_directory import Directory, DirectoryEntry, DirectoryMonitor, FamilyCallback, Watching
+from aemp_gevent.directory.merge import Change
+from aemp_gevent.errors import DirectoryTimeout, DirectoryUnavailableError
+from aemp_gevent.node.local_node import LocalNode
+from aemp_gevent.ports.callbacks import check_callable
+from aemp_gevent.ports.context import SELF, current_port, require_port
+from aemp_gevent.ports.copying import copy_as_sent
+from aemp_gevent.ports.port import Port
+from aemp_gevent.ports.scheduler import CallJob
+from aemp_gevent.settings.quantities import Seconds, to_seconds
+
+_OVER = object()
+"""What a waiting call is told when the directory ends."""
+
+
+class DirectoryNode(LocalNode):
+    """A node with a directory; as long as it is not networked, its own entries are all that is in there."""
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._directory = Directory(self)
+        self._groups = Groups(self._directory)
+
+    # --- own entries ---
+
+    def db_set(self, family: str, key: str, value: Any = None) -> DirectoryEntry:
+        """Set an entry of the directory, for all nodes to see, until it is deleted or this node ends. Never switches.
+
+        It is this node's own: of several nodes that set the same key, readers see the
+        value of the one with the smallest ID. Entries set before the node is initialised
+        become known when it is.
+
+        Args:
+            family: What the entry belongs to; not empty, and not beginning with ``'``.
+            key: Its key, a str.
+            value: Any message data, copied now; at most 1 MiB encoded.
+
+        Returns:
+            A guard: ``.cancel()`` deletes the entry, unless it was set anew, and so does
+            leaving it as a context manager. Dropping it does nothing.
+
+        Raises:
+            InvalidEntryError: It is no family, or one of the library's own, or no key.
+            UnencodableMessageError: The value cannot travel.
+        """
+        self._scheduler.check_thread("db_set()")
+        self._check_open("db_set()")
+        return self._directory.set(family, key, value)
+
+    def db_del(self, family: str, *keys: str) -> None:
+        """Delete entries that this node has set; what others have set under these keys stays. Never switches.
+
+        Raises:
+            InvalidEntryError: It is no family.
+        """
+        self._scheduler.check_thread("db_del()")
+        self._directory.delete(family, keys)
+
+    def db_reg(self, family: str, port: object = SELF, value: Any = None) -> DirectoryEntry:
+        """Set an entry whose key is a port's ID, until that port dies. Never switches.
+
+        Args:
+            family: As in :meth:`db_set`.
+            port: A port, of any node; ``SELF`` (the function, or nothing at all): the
+                port in whose context this code runs.
+            value: As in :meth:`db_set`.
+
+        Returns:
+            A guard, as :meth:`db_set` does.
+
+        Raises:
+            NoPortContextError: There is no such context.
+            InvalidPortError: It is no port ID.
+            InvalidEntryError, UnencodableMessageError: As in :meth:`db_set`.
+        """
+        self._scheduler.check_thread("db_reg()")
+        self._check_open("db_reg()")
+        return self._register("db_reg()", family, port, value)
+
+    def _register(self, call: str, family: str, port: object, value: Any) -> DirectoryEntry:
+        wanted = require_port(call).id if port is SELF else port
+        found = self.find(wanted)
+        key = str(wanted) if found is None else found.id  # others know it by this one, whatever we call it
+        self.split_port(key)
+        entry = self._directory.set(family, key, value, is_port=True)
+        entry.monitor = self.monitor(wanted, lambda *_reason: entry.cancel(), None)
+        return entry
+
+    # --- reading ---
+
+    @overload
+    def db_family(
+        self, family: str, cb: None = None, *, timeout: Seconds | EllipsisType | None = ...
+    ) -> dict[str, Any]: ...
+    @overload
+    def db_family(self, family: str, cb: Callable[[dict[str, Any]], object]) -> None: ...
+    def db_family(
+        self,
+        family: str,
+        cb: Callable[[dict[str, Any]], object] | None = None,
+        *,
+        timeout: Seconds | EllipsisType | None = ...,
+    ) -> dict[str, Any] | None:
+        """Return the entries of a family, values by key; empty if there are none. Switches, unless ``cb`` is given.
+
+        Args:
+            family: As in :meth:`db_set`.
+            cb: Called with the answer, in this port's context; then this returns None at once.
+                There is no call if no answer ever comes.
+            timeout: Seconds to wait; None waits for ever. Not given: the setting ``monitor_timeout``.
+
+        Raises:
+            DirectoryUnavailableError: No answer in time; or the node was shut down.
+            InvalidEntryError: It is no family.
+            NoPortContextError: On the hub, which must never wait: use ``cb``.
+            PortKilled: The port that waits here was killed.
+        """
+        answer: dict[str, Any] | None = self._read("family", family, cb, timeout)
+        return answer
+
+    @overload
+    def db_keys(self, family: str, cb: None = None, *, timeout: Seconds | EllipsisType | None = ...) -> list[str]: ...
+    @overload
+    def db_keys(self, family: str, cb: Callable[[list[str]], object]) -> None: ...
+    def db_keys(
+        self,
+        family: str,
+        cb: Callable[[list[str]], object] | None = None,
+        *,
+        timeout: Seconds | EllipsisType | None = ...,
+    ) -> list[str] | None:
+        """Return the keys of a family, in any order. As :meth:`db_family` otherwise."""
+        answer: list[str] | None = self._read("keys", family, cb, timeout)
+        return answer
+
+    @overload
+    def db_values(self, family: str, cb: None = None, *, timeout: Seconds | EllipsisType | None = ...) -> list[Any]: ...
+    @overload
+    def db_values(self, family: str, cb: Callable[[list[Any]], object]) -> None: ...
+    def db_values(
+        self,
+        family: str,
+        cb: Callable[[list[Any]], object] | None = None,
+        *,
+        timeout: Seconds | EllipsisType | None = ...,
+    ) -> list[Any] | None:
+        """Return the values of a family, in any order. As :meth:`db_family` otherwise."""
+        answer: list[Any] | None = self._read("values", family, cb, timeout)
+        return answer
+
+    def _read(
+        self, what: Query, family: str, cb: Callable[[Any], object] | None, timeout: Seconds | EllipsisType | None
+    ) -> Any:
+        call = f"db_{what}()"
+        self._scheduler.check_thread(call)
+        self._directory.check_family(family)
+        seconds = self._directory_seconds if isinstance(timeout, EllipsisType) else to_seconds(timeout, call)
+        if cb is not None:
+            check_callable(f"{call}, cb", cb)
+            context, function = current_port(), cb
+            self._directory.query(
+                what, family, lambda answer: self._scheduler.enqueue_job(CallJob(context, function, (answer,)))
+            )
+            return None
+        return self._wait_for(what, family, seconds)
+
+    def known_nodes(self, timeout: float | None) -> list[str]:
+        """Return the IDs of the nodes that are in the directory; slaves are not. Switches. For the ``aemp`` command.
+
+        Raises:
+            DirectoryUnavailableError: No answer in time.
+        """
+        found: list[str] = self._wait_for("keys", NODES, timeout)
+        return found
+
+    def _wait_for(self, what: Query, family: str, seconds: float | None) -> Any:
+        call = f"db_{what}()"
+
+        def ask(reply: Port) -> calls.Guard:
+            ended = _Ended(self._directory, lambda: self._scheduler.deliver(reply, (_OVER,)))
+            self._directory.query(what, family, lambda answer: self._scheduler.deliver(reply, (answer,)))
+            return ended
+
+        answer = () if self._directory.is_over else calls.wait_for_answer(self, call, seconds, ask)
+        if answer and answer[0] is not _OVER:
+            return answer[0]
+        if self._directory.is_over:
+            why = "because this node was shut down"
+        else:
+            why = f"within {seconds} s; is one of the seeds up? node_is_up() and mon_nodes() tell"
+        raise DirectoryUnavailableError(call, why)
+
+    @property
+    def _directory_seconds(self) -> float:
+        """How long a question may take."""
+        from aemp_gevent.settings.fields import Settings  # noqa: PLC0415  # of nodes with links
+
+        return Settings.monitor_timeout
+
+    # --- watching ---
+
+    def db_mon(self, family: str, cb: FamilyCallback) -> DirectoryMonitor:
+        """Call ``cb(map, added, changed, deleted)`` with a whole family first, then with each change. Never switches.
+
+        One call at a time, in order, in this port's context (whose death ends the calls; an
+        exception kills it). The first has all keys in ``added``, be there any or not. When the
+        node was cut off from the directory for a while, the next call has the difference.
+        A callback that is more than 1,000 changes behind gets these as one.
+
+        Args:
+            family: As in :meth:`db_set`.
+            cb: ``map`` is a read-only view of the values by key, as they were after this
+                change; it is this monitor's own, and goes on with its next call: copy what you keep. The
+                others are lists of keys.
+
+        Returns:
+            A guard: ``.cancel()``, after which no call is made; a context manager, too.
+
+        Raises:
+            InvalidEntryError: It is no family.
+        """
+        self._scheduler.check_thread("db_mon()")
+        self._check_open("db_mon()")
+        check_callable("db_mon()", cb)
+        self._directory.check_family(family)
+        monitor = DirectoryMonitor(self._directory, family, cb)
+        self._directory.watch(monitor)
+        return monitor
+
+    def db_wait(
+        self, family: str, predicate: Callable[[Mapping[str, Any]], Any], timeout: Seconds | None = None
+    ) -> dict[str, Any]:
+        """Wait until a family is as wanted, and return it, values by key. Switches, unless it is so already.
+
+        Args:
+            family: As in :meth:`db_set`.
+            predicate: Called here with a read-only view of the family, first as it is,
+                then whenever it has changed; true ends the wait. What it raises is raised here.
+            timeout: Seconds to wait; None waits for ever.
+
+        Raises:
+            DirectoryTimeout: It was not so in time.
+            DirectoryUnavailableError: The node was shut down.
+            InvalidEntryError, NoPortContextError, PortKilled: As in :meth:`db_family`.
+        """
+        self._scheduler.check_thread("db_wait()")
+        check_callable("db_wait()", predicate)
+        self._directory.check_family(family)
+        seconds = to_seconds(timeout, "db_wait()")
+        waiting = _Waiting(self._directory, family)
+        deadline = calls.deadline_of(seconds)
+        self._directory.watch(waiting)
+        try:
+            while not self._directory.is_over:
+                entries = self._directory.copy(family)
+                if entries is not None:
+                    seen = dict(entries)
+                    if predicate(MappingProxyType(seen)):
+                        return seen
+                left = calls.left_until(deadline)
+
+                def ask(reply: Port) -> calls.Guard:
+                    return waiting.tell(lambda: self._scheduler.deliver(reply, (None,)))
+
+                if not calls.wait_for_answer(self, "db_wait()", left, ask):
+                    copy = self._directory.copy(family)
+                    raise DirectoryTimeout(family, seconds, None if copy is None else len(copy))
+        finally:
+            waiting.cancel()
+        raise DirectoryUnavailableError("db_wait()", "because this node was shut down")
+
+    # --- groups ---
+
+    def grp_reg(self, group: str, port: object = SELF) -> DirectoryEntry:
+        """Let a port be in a group until it dies, or the guard that this returns is cancelled. Never switches.
+
+        The same as :meth:`db_reg` without a value, with the same errors.
+        """
+        self._scheduler.check_thread("grp_reg()")
+        self._check_open("grp_reg()")
+        return self._register("grp_reg()", group, port, None)
+
+    def grp_get(self, group: str) -> list[str] | None:
+        """Return the IDs of a group's ports, at once; None if the group is empty, or not known yet. Never switches.
+
+        The answer comes from a copy of the group that this node keeps from the first call on. Until the directory
+        has sent the group, which takes a moment, the copy is empty: None does not tell the two cases apart.
+
+        - To loop over the ports there are, write ``for port in grp_get(group) or ():``.
+        - To wait until the group has ports, call ``db_wait(group, len, timeout)``.
+        - To send to all ports once the group is known, call :meth:`grp_snd`.
+        - To follow the group, call :meth:`grp_mon`: its first call comes when the group is known, be it empty or not.
+
+        Returns:
+            A list of port IDs, which is yours to change, and never empty; or None.
+
+        Raises:
+            InvalidEntryError: The group's name is no family.
+        """
+        self._scheduler.check_thread("grp_get()")
+        self._check_open("grp_get()")
+        return self._groups.get(group)
+
+    def grp_snd(self, group: str, *msg: Any, timeout: Seconds | EllipsisType | None = ...) -> list[str]:
+        """Send a message to every port of a group, waiting until the group is known; return the ports' IDs.
+
+        The first call on a node waits for the directory, and keeps a copy of the group from then on; later ones
+        do not wait. An empty list means that the group has no ports at the moment: to wait for some, call
+        ``db_wait(group, len)`` first. Sends as :meth:`snd` does.
+
+        Args:
+            group: The group's name.
+            msg: What to send.
+            timeout: Seconds to wait for the group; None waits forever. Not given: the setting ``monitor_timeout``.
+
+        Raises:
+            DirectoryTimeout: The group did not become known in time; nothing was sent.
+            DirectoryUnavailableError: The node was shut down; nothing was sent.
+            UnencodableMessageError, MessageTooLargeError: The message cannot travel, and a port of the group is on
+                another node; nothing was sent.
+            InvalidEntryError, NoPortContextError, PortKilled: As in :meth:`db_wait`.
+        """
+        self._scheduler.check_thread("grp_snd()")
+        self._check_open("grp_snd()")
+        seconds = self._directory_seconds if isinstance(timeout, EllipsisType) else to_seconds(timeout, "grp_snd()")
+        self._groups.get(group)
+        known = self._directory.copy(group)
+        if known is None:
+            known = self.db_wait(group, lambda _ports: True, seconds)
+        members = list(known)
+        if not all(self._is_here(self.split_port(member)[0]) for member in members):
+            copy_as_sent(["", *msg], self._limits)  # so that not only some of them get it
+        for member in members:
+            self.snd(member, *msg)
+        return members
+
+    def grp_mon(self, group: str, cb: GroupCallback) -> DirectoryMonitor:
+        """Call ``cb(ports, added, deleted)`` with all members of a group, and again when some came or went.
+
+        As :meth:`db_mon` otherwise: the first call comes when the group is known, with all
+        members in ``added``. Never switches.
+        """
+        self._scheduler.check_thread("grp_mon()")
+        self._check_open("grp_mon()")
+        check_callable("grp_mon()", cb)
+        self._directory.check_family(group)
+        return self._groups.monitor(group, cb)
+
+
+class _Ended:
+    """The wish to be called when the directory ends."""
+
+    def __init__(self, directory: Directory, call: Callable[[], None]) -> None:
+        self._directory = directory
+        self._call = call
+        directory.ended[call] = None
+
+    def cancel(self) -> None:
+        self._directory.ended.pop(self._call, None)
+
+
+class _Waiting(Watching):
+    """A greenlet that waits for a family to change."""
+
+    def __init__(self, directory: Directory, family: str) -> None:
+        super().__init__(directory, family)
+        self._call: Callable[[], None] | None = None
+
+    def tell(self, call: Callable[[], None]) -> _Ended:
+        """Make this call at the next change, or when the directory ends."""
+        self._call = call
+        return _Ended(self._directory, call)
+
+    def heard(self, change: Change, added: list[str]) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call()

@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: MIT
+"""What a node tells of itself to who may look into it: the answers of ``info`` and ``inspect``.
+
+Everything here is read off what is there anyway; nothing is counted for its sake alone but
+packets and what the loop's watch sees. An answer is a map of plain values, so that it can travel, and
+bounded, however many ports and links there are. Looking at a million ports takes a fifth
+of a second, so it is done in a job that gives way to everybody else in between.
+
+Who may look is :mod:`aemp_gevent.settings.rules`', what the log tells :mod:`aemp_gevent.node.log_tap`'s concern.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import platform
+import sysconfig
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from socket import gethostname
+from time import monotonic
+from types import FrameType
+from typing import Any, Protocol
+
+import gevent
+from greenlet import getcurrent
+
+from aemp_gevent._version import PROVIDER
+from aemp_gevent.addresses import ids
+from aemp_gevent.calls.serve import Wait
+from aemp_gevent.links.link import Link
+from aemp_gevent.peers.network import Network
+from aemp_gevent.peers.peer import Peer
+from aemp_gevent.peers.virtual_peer import VirtualPeer
+from aemp_gevent.ports.port import IDLE, NOWHERE, QUEUED, REMOTE, Port
+from aemp_gevent.ports.scheduler import CallJob, Runner, Scheduler
+from aemp_gevent.runtime.quoting import quoted
+
+MAX_ENTRIES = 1000
+"""Ports, or links, that an answer tells of: some 300 KiB."""
+
+MAX_AT_ONCE = 16
+"""Answers that are being made; who asks for one more is refused."""
+
+PARTS = ("links", "ports", "families")
+"""What is told only if it is asked for."""
+
+_SLICE = 1000
+"""Ports looked at in a row, which takes 0.3 ms."""
+
+_MAX_TEXT = 200
+
+Answered = Callable[[dict[str, Any]], None]  # Any: whatever can travel
+
+
+class Host(Protocol):
+    """The node that is looked into."""
+
+    @property
+    def scheduler(self) -> Scheduler: ...
+
+    @property
+    def network(self) -> Network | None:
+        """Its links; None while it is private."""
+        ...
+
+    @property
+    def waiting(self) -> Mapping[Port, Wait]:
+        """The ports that are blocked in a call, and whom they called."""
+        ...
+
+    @property
+    def directory_role(self) -> str:
+        """What it is for the directory."""
+        ...
+
+    @property
+    def own_families(self) -> dict[str, int]:
+        """How many entries it, and clients that cannot be asked, have in each family of the directory."""
+        ...
+
+    def NODE(self) -> str: ...
+
+
+class Inspection:
+    """Looks into one node.
+
+    Args:
+        host: The node.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._at_once = 0
+
+    def ask(self, peer: Peer | None, what: object, answered: Answered) -> None:
+        """Call back with what was asked for. Never switches.
+
+        Args:
+            peer: Who asks; None for this node itself.
+            what: Parts besides the node as a whole, ``"links"``, ``"ports"`` and ``"families"``: a list, or
+                a map from these to how many entries there may be.
+            answered: Called with a map. One with ``error`` says why there is no other.
+        """
+        try:
+            limits = _limits(what)
+        except ValueError as error:
+            answered(self.refusal(str(error)))
+            return
+        if self._at_once >= MAX_AT_ONCE:
+            answered(self.refusal(f"{MAX_AT_ONCE} answers are being made already: ask again later"))
+            return
+        self._at_once += 1
+        self._host.scheduler.enqueue_job(CallJob(None, self._answer, (peer, limits, answered)))
+
+    def refusal(self, why: str) -> dict[str, Any]:
+        """Return the answer to who is refused: who this is, and why."""
+        return {"node": self._host.NODE(), "provider": PROVIDER, "error": why}
+
+    def _answer(self, peer: Peer | None, limits: dict[str, int], answered: Answered) -> None:
+        try:
+            census = Census(limits.get("ports", 0))
+            census.take(self._host.scheduler)
+            found = self._figures(peer, census)
+            if "links" in limits:
+                found["links"] = self._links(limits["links"])
+            if "ports" in limits:
+                found["ports"] = [self._port(port) for port in census.foremost()]
+            if "families" in limits:
+                may_read = peer is None or peer.rights.may_read
+                families = self._host.own_families if may_read else {}
+                found["families"] = dict(itertools.islice(families.items(), limits["families"]))
+        finally:
+            self._at_once -= 1
+        answered(found)
+
+    # --- the node as a whole ---
+
+    def _figures(self, peer: Peer | None, census: Census) -> dict[str, Any]:
+        host, network, scheduler = self._host, self._host.network, self._host.scheduler
+        watch = None if network is None else network.loop_watch
+        return {
+            "node": host.NODE(),
+            "provider": PROVIDER,
+            "python": platform.python_version(),
+            "host": gethostname(),
+            "pid": os.getpid(),
+            "time": time.time(),
+            "seconds": None if network is None else monotonic() - network.started,
+            "roles": self._roles(),
+            "master": None if network is None else network.master,
+            "directory": host.directory_role,
+            "addresses": [] if network is None else network.addresses(),
+            "seeds": [] if network is None else list(network.settings.seeds),
+            "link_count": 0 if network is None else len(network.up_peers()),
+            "port_count": census.ports,
+            "messages": census.messages,
+            "deepest": census.deepest,
+            "blocked": census.blocked,
+            "discarded": scheduler.discarded,
+            "queue": len(scheduler.runq),
+            "lag": None if watch is None else watch.lag,
+            "worst_lag": None if watch is None else watch.worst_lag,
+            "memory": resident_bytes(),
+            "cpu": time.process_time(),
+            "refusals": {} if network is None else dict(network.refusals),
+            "rights": self._rights(peer),
+        }
+
+    def _roles(self) -> list[str]:
+        network = self._host.network
+        if network is None:
+            return ["private"]
+        if network.master is not None:
+            roles = ["slave"]
+        else:
+            roles = ["public" if ids.endpoints(network.node_id) else "named"]
+            if network.is_seed:
+                roles.append("seed")
+        if self._host.directory_role == "global":
+            roles.append("global")
+        return roles
+
+    def _rights(self, peer: Peer | None) -> dict[str, Any]:
+        """Return what who asks may do here."""
+        network = self._host.network
+        if peer is None or network is None:
+            return {"eval": True, "spawn": True, "kill": True, "directory": "write", "relay": True}
+        settings, rights = network.settings, peer.rights
+        runs = rights.spawn and not settings.secure
+        return {
+            "eval": runs and settings.allow_eval,
+            "spawn": runs,
+            "kill": rights.kill,
+            "directory": rights.directory,
+            "relay": rights.relay,
+        }
+
+    # --- links ---
+
+    def _links(self, limit: int) -> list[dict[str, Any]]:
+        network = self._host.network
+        if network is None:
+            return []
+        # Those that are up first; not those that are remembered, and nothing happens with.
+        peers = [peer for peer in network.peers.values() if peer.is_up]
+        peers += [peer for peer in network.peers.values() if not peer.is_up and not peer.is_quiet]
+        return [_link(network, peer) for peer in peers[:limit]]
+
+    # --- ports ---
+
+    def _port(self, port: Port) -> dict[str, Any]:
+        scheduler = self._host.scheduler
+        default = port.default
+        own, here = port.id.partition("#")[2], self._host.NODE() + "#"
+        aliases = [alias.removeprefix(here) for alias in scheduler.aliases.get(port, ()) if alias.startswith(here)]
+        return {
+            "port": port.id,
+            "names": [name for name in aliases if name != own],
+            "kind": kind_of(port),
+            "state": state_of(port),
+            "messages": len(port.inbox or ()),
+            "monitors": _count(port.monitors),
+            "handler": "" if default == scheduler.default else _name_of(default),
+            "tags": [] if port.handlers is None else [tag[:_MAX_TEXT] for tag in port.handlers.tags[:20]],
+            "calls": None if (wait := self._host.waiting.get(port)) is None else wait.called,
+            "at": _where(port),
+        }
+
+
+class Census:
+    """One look at all ports.
+
+    Args:
+        limit: How many to remember: those with most messages, then those that are blocked, then those that
+            were there first.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.ports = self.messages = self.deepest = self.blocked = 0
+        self._limit = limit
+        self._first: list[tuple[int, bool, int, Port]] = []
+
+    def take(self, scheduler: Scheduler) -> None:
+        """Look. Switches: many ports are looked at in slices."""
+        seen = dict.fromkeys(scheduler.ports.values())  # once each, whatever names they have
+        for number, port in enumerate(seen):
+            if port.state == REMOTE:
+                continue
+            depth, is_blocked = len(port.inbox or ()), state_of(port) == "blocked"
+            self.ports += 1
+            self.messages += depth
+            self.deepest = max(self.deepest, depth)
+            self.blocked += is_blocked
+            if self._limit:
+                entry = (depth, is_blocked, -number, port)
+                if len(self._first) < self._limit:
+                    heapq.heappush(self._first, entry)
+                else:
+                    heapq.heappushpop(self._first, entry)
+            if number % _SLICE == _SLICE - 1:
+                gevent.sleep(0)
+
+    def foremost(self) -> list[Port]:
+        """Return those that were remembered, and live."""
+        found = [entry[-1] for entry in sorted(self._first, reverse=True)]
+        return [port for port in found if port.mailbox is not NOWHERE]
+
+
+def kind_of(port: Port) -> str:
+    """Return what kind of port it is: ``"callback"``, ``"greenlet"`` (of its own) or ``"attached"`` (to another's)."""
+    if port.main is None:
+        return "callback"
+    return "attached" if port.runner is not None and not isinstance(port.runner, Runner) else "greenlet"
+
+
+def state_of(port: Port) -> str:
+    """Return what a port does, seen from another greenlet.
+
+    Returns:
+        ``"idle"``, ``"receiving"`` (its greenlet waits in ``receive``), ``"queued"`` (it has something to
+        handle), ``"blocked"`` (its code waits for something else), ``"running"`` (it is who asks).
+    """
+    if port.state == IDLE:
+        return "idle" if port.waiter is None else "receiving"
+    if port.state == QUEUED:
+        return "queued"
+    return "running" if port.runner is getcurrent() else "blocked"
+
+
+def resident_bytes() -> int | None:
+    """Return how much memory this process has in use; None where the system does not say it like Linux."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _limits(what: object) -> dict[str, int]:
+    """Return how many entries each part may have that was asked for.
+
+    Raises:
+        ValueError: That is none.
+    """
+    wanted: Iterable[tuple[Any, Any]]  # Any: whatever the peer sent
+    if isinstance(what, Mapping):
+        wanted = what.items()
+    elif isinstance(what, (list, tuple)):
+        wanted = zip(what, itertools.repeat(MAX_ENTRIES))
+    else:
+        raise ValueError(  # noqa: TRY004  # a peer gave it
+            f"say what to tell as a list of {PARTS}, or a map from these to numbers"
+        )
+    found: dict[str, int] = {}
+    for part, limit in wanted:
+        if part not in PARTS:
+            raise ValueError(f"there are {PARTS} to look at, and not {quoted(part, 50)}")
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
+            raise ValueError(f"how many {part} to tell of is a number, and not {quoted(limit, 50)}")
+        found[part] = min(limit, MAX_ENTRIES)
+    return found
+
+
+def _link(network: Network, peer: Peer) -> dict[str, Any]:
+    lane = peer.link
+    greeting = peer.greeting
+    found: dict[str, Any] = {
+        "node": peer.node,
+        "state": "up" if lane is not None else "resting" if peer.is_up else "down",
+        "via": peer.hop if isinstance(peer, VirtualPeer) else None,
+        "kept": network.is_kept(peer.node),
+        "provider": "" if greeting is None else (greeting.extra("provider") or "")[:_MAX_TEXT],
+        "unsent": peer.unsent,
+        "watched": peer.watchers.count,
+        "error": peer.last_error[:_MAX_TEXT] if lane is None and not peer.is_up else "",
+    }
+    if lane is not None:
+        found |= {
+            "seconds": monotonic() - lane.up_since,
+            "packets_in": lane.received_packets,
+            "packets_out": lane.sent_packets,
+        }
+    if isinstance(lane, Link):
+        found |= {
+            "address": lane.transport.peer_address,
+            "dialled": lane.dialled,
+            "auth": lane.auth_method,
+            "tls": lane.protection,
+            "identified": lane.is_identified,
+            "framing_in": lane.receive_framing,
+            "framing_out": lane.send_framing,
+            "bytes_in": lane.received,
+            "bytes_out": lane.transport.sent,
+            "round_trip": lane.transport.round_trip,
+        }
+    return found
+
+
+def _count(monitors: object) -> int:
+    if isinstance(monitors, dict):
+        return len(monitors)
+    return 0 if monitors is None else 1
+
+
+def _name_of(function: object) -> str:
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    return (f"{module}.{name}" if module and name else type(function).__name__)[:_MAX_TEXT]
+
+
+_OURS = (str(Path(__file__).parents[1]), str(Path(gevent.__file__).parent))
+_STDLIB = sysconfig.get_path("stdlib")
+
+
+def _where(port: Port) -> str:
+    """Return where the code of a port waits: the innermost line that is not this library's, gevent's or Python's."""
+    runner = port.runner
+    is_inside = port.state not in (IDLE, QUEUED) or port.waiter is not None
+    frame = runner.gr_frame if is_inside and runner is not None and runner is not getcurrent() else None
+    return next((_place(found) for found in _frames(frame) if not _is_plumbing(found)), "")
+
+
+def _frames(frame: FrameType | None) -> Iterable[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_plumbing(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return file.startswith((*_OURS, "<frozen")) or (file.startswith(_STDLIB) and "site-packages" not in file)
+
+
+def _place(frame: FrameType) -> str:
+    code = frame.f_code
+    return f"{Path(code.co_filename).name}:{frame.f_lineno} in {code.co_name}"[:_MAX_TEXT]

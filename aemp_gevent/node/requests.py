@@ -1,0 +1,531 @@
+# SPDX-License-Identifier: MIT
+"""What the node port understands: one row per request.
+
+Requests come from peers, and from this node itself (``snd(NODE(), "time", …)``). A row
+is a method of :class:`Requests`, found in a table; its arguments are checked by the
+call itself, because whatever a peer gets wrong must end here: with a log line.
+
+Nothing here switches, and what runs code of the user's is queued as a job.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NoReturn, Protocol
+
+from aemp_gevent.addresses.ids import MAX_NAME
+from aemp_gevent.calls.serve import FAILED
+from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError, UnencodableMessageError
+from aemp_gevent.node import spawning
+from aemp_gevent.node.inspection import Inspection
+from aemp_gevent.node.log_tap import LogCatcher
+from aemp_gevent.peers.peer import Peer
+from aemp_gevent.peers.remote_ports import PERL_SPAWN
+from aemp_gevent.ports import monitors
+from aemp_gevent.ports.patterns import Handler, Message
+from aemp_gevent.ports.port import Port, Reason
+from aemp_gevent.ports.scheduler import CallJob, Job, Scheduler, describe
+from aemp_gevent.runtime.hints import ONCE, Hints, kind_of, nearest
+from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.settings.fields import Settings
+from aemp_gevent.wire.framing import FRAMINGS, name_of_port
+from aemp_gevent.wire.limits import is_long
+
+PERL_UP_NODES = "AnyEvent::MP::Kernel::up_nodes"
+"""What Perl's ``aemp trace`` has each node evaluate (AnyEvent::MP 2.02). Nothing is run here to answer it."""
+
+_CLIENTS = {"g_slave", "g_upd", "g_find", "g_db_family", "g_db_keys", "g_db_values", "g_mon1", "g_mon0"}
+_MASTERS = {"g_global", "g_set", "g_found", "g_reply", "g_chg1", "g_chg2"}
+DIRECTORY = frozenset(_CLIENTS | _MASTERS)
+"""Requests of the directory's protocol."""
+
+_READS: dict[str, Callable[[], Any]] = {
+    "g_db_family": dict,
+    "g_db_keys": list,
+    "g_db_values": list,
+    "g_find": lambda: None,
+    "g_mon1": lambda: None,
+}
+"""What reads the directory, and the answers to those who may not: to them it is empty."""
+
+_WRITES = {"g_slave", "g_upd", "g_set", "g_global"}
+"""What writes to it. Not ``g_global`` itself; but who says that is about to write the whole of it."""
+
+
+_NAMES: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("lookup", "can", "mon1", "mon0", "kil0", "kil1"), (0,)),
+    "not_done": (0, 2),
+    **dict.fromkeys(("g_find", "g_found", "g_reply", "g_mon1", "g_mon0"), (0,)),
+    **dict.fromkeys((PERL_SPAWN, "g_db_family", "g_db_keys", "g_db_values", "g_slave", "g_set", "g_chg1"), (0, 1)),
+    "call": (1,),
+    "g_chg2": (0, 1, 2),
+    "g_upd": (0, 1, 2, 3),
+}
+"""Which arguments are names: of ports, nodes, functions, families, or all keys of a map. The IDs of ports to answer to
+are looked at where they are taken apart, and the nodes in ``via`` by
+:mod:`aemp_gevent.peers.relaying`, which answers."""
+
+_DATABASES = ("g_slave", "g_set")
+"""Requests with a map of maps."""
+
+MAX_REPLY_BYTES = 4096
+"""What a peer may have each record of the log begin with: it is kept."""
+
+_ENCODE = FRAMINGS["msgpack"].encoder()
+
+_RELAYS = ("snd", "relay")
+
+MAX_DETOURS = 4
+"""How often one request may tell this node to send a message to its own node port. One is of use, behind a relay; a
+message of 64 MiB has room for a million, each of which would look at all that follow."""
+
+
+_MAX_WHY = 500
+"""Characters of a reason why a request was not done."""
+
+
+class Host(Protocol):
+    """What requests need of the node they are addressed to."""
+
+    def NODE(self) -> str: ...
+    @property
+    def scheduler(self) -> Scheduler: ...
+    @property
+    def settings(self) -> Settings | None: ...
+    @property
+    def max_name_bytes(self) -> int: ...
+
+    def find_port(self, name: str) -> Port | None:
+        """Return the living port of this name, registered or not."""
+
+    def registered(self, name: str) -> str | None:
+        """Return the ID of the port registered under a name."""
+
+    def is_node_port(self, port: object) -> bool:
+        """Return whether this is the ID of this node's own node port."""
+        ...
+
+    def reply(self, peer: Peer | None, port: Any, message: Message) -> None:
+        """Send on a peer's behalf: to our ports, and over links that are up."""
+
+    def spawn_for(self, peer: Peer | None, name: str, function: Any, args: Message) -> None:
+        """Create a port of this name, and run a function in it that the peer may call."""
+
+    def no_such_port(self, name: str) -> Reason: ...
+
+    def function_for_peers(self, name: object) -> Handler:
+        """Return the function of this name if peers may have it run here."""
+        ...
+
+    def take_call(self, peer: Peer | None, header: Any, name: str, message: Message) -> None:
+        """Give a call to a port."""
+
+    def route(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
+        """Take, or pass on, a packet from or to a slave node."""
+
+    def info(self) -> dict[str, Any]:
+        """Return what the node tells about itself."""
+        ...
+
+    def up_nodes(self) -> list[str]:
+        """Return the nodes to which a link is up."""
+        ...
+
+    @property
+    def inspection(self) -> Inspection:
+        """What looks into the node."""
+        ...
+
+    @property
+    def log_catcher(self) -> LogCatcher:
+        """Who listens to its log."""
+        ...
+
+    def directory_request(self, peer: Peer, request: str, args: list[Any]) -> None:
+        """Do what a peer asks of the directory, or take what it tells."""
+
+    def count_refusal(self, what: str) -> None:
+        """Count that a peer was refused something."""
+
+    @property
+    def hints(self) -> Hints:
+        """What the node has warned of."""
+        ...
+
+
+class _Offspring(Job):
+    """Stands with a port that a peer spawned, as a monitor that nobody hears of: that peer may kill it."""
+
+    __slots__ = ("parent",)
+
+    def __init__(self, parent: str) -> None:
+        super().__init__(None)
+        self.parent = parent
+
+    def died(self, reason: Reason) -> bool:
+        return False
+
+
+def _for_directory(request: str) -> Callable[..., None]:
+    """Return the row of a request of the directory's protocol."""
+
+    def row(requests: Requests, peer: Peer | None, *args: Any) -> None:
+        if peer is not None:  # this node has other ways to speak to itself
+            requests.directory(peer, request, list(args))
+
+    return row
+
+
+class Requests:
+    """The node port of one node."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def handle(self, peer: Peer | None, message: Message | list[Any]) -> None:
+        """Do what a message to the node port asks for; raises nothing but what no request can cause.
+
+        Args:
+            peer: Who asks; None for this node itself.
+            message: The request's name and its arguments.
+        """
+        request: Any = "snd"  # for what is wrong with detours
+        try:
+            begin = self._end_of_detours(message)
+            request, *args = (message[begin:] if begin else message) or ("",)
+            method = self._TABLE.get(request) if isinstance(request, str) else None
+            self._check_names(request, args)
+            if method is not None:
+                method(self, peer, *args)
+            else:
+                self._call(peer, request, *args)
+        except (MemoryError, RecursionError):
+            raise  # not because of the arguments: it may have struck anywhere, and whoever called cannot go on
+        # Exception: the arguments are the peer's, and any call of them may fail anyhow.
+        except Exception as error:  # noqa: BLE001
+            self._report(peer, request, error)
+
+    def _end_of_detours(self, message: Message | list[Any]) -> int:
+        """Return where the request begins that is to be done, behind those to send it to this very node port.
+
+        Nothing else hands a request on to this node port: answers are refused there (``Host.reply``).
+        """
+        begin = 0
+        while len(message) > begin + 1 and message[begin] in _RELAYS and self._host.is_node_port(message[begin + 1]):
+            begin += 2
+            if begin > 2 * MAX_DETOURS:
+                self._refuse("relay", f"it is sent on to this node's own node port more than {MAX_DETOURS} times")
+        return begin
+
+    def _check_names(self, request: Any, args: list[Any]) -> None:
+        """Refuse a request with a name that is too long, before anything of it is kept."""
+        limit = self._host.max_name_bytes
+        is_text = isinstance(request, str)
+        names: list[Any] = [] if is_text and request in self._TABLE else [request]
+        for position in _NAMES.get(request, ()) if is_text else ():
+            if position < len(args):
+                argument = args[position]
+                if type(argument) is not str:
+                    names += _names_in(argument, is_database=request in _DATABASES)
+                elif 4 * len(argument) > limit:  # else it is short for sure; this is on the way of each call
+                    names.append(argument)
+        for name in names:
+            if isinstance(name, str) and is_long(name, limit):
+                text = f"the name {quoted(name)} has {len(name)} characters, and names have at most {limit} bytes"
+                self._refuse("name", text)
+
+    def _report(self, peer: Peer | None, request: Any, error: Exception) -> None:
+        if peer is None:
+            self._host.scheduler.log(
+                logging.WARNING, "request %s of this node failed: %s", quoted(request), describe(error)
+            )
+        else:
+            peer.complaints.warn("request %s of %s failed: %s", quoted(request), peer.node, describe(error))
+
+    def _devnull(self, peer: Peer | None, *args: Any) -> None:
+        """Take anything."""
+
+    def _lookup(self, peer: Peer | None, name: str, port: Any, *reply: Any) -> None:
+        self._host.reply(peer, port, (*reply, self._host.registered(name_of_port(name))))
+
+    def _time(self, peer: Peer | None, port: Any, *reply: Any) -> None:
+        self._host.reply(peer, port, (*reply, time.time()))
+
+    def _info(self, peer: Peer | None, port: Any, *reply: Any) -> None:
+        self._check_may_inspect(peer, port, reply)
+        self._host.reply(peer, port, (*reply, self._host.info()))
+
+    def _inspect(self, peer: Peer | None, what: Any, port: Any, *reply: Any) -> None:
+        self._check_may_inspect(peer, port, reply)
+
+        def answered(found: dict[str, Any]) -> None:
+            try:
+                self._host.reply(peer, port, (*reply, found))
+            except AempError as error:  # too large for this node's settings, say
+                self._report(peer, "inspect", error)
+
+        self._host.inspection.ask(peer, what, answered)
+
+    def _log(self, peer: Peer | None, level: Any, port: Any, *reply: Any) -> None:
+        self._check_may_inspect(peer, port, reply)
+        if peer is not None and len(_ENCODE(reply)) > MAX_REPLY_BYTES:
+            self._refuse("name", f"each record of the log can begin with at most {MAX_REPLY_BYTES} bytes of the peer's")
+        self._host.log_catcher.ask(peer, level, port, reply)
+
+    def _check_may_inspect(
+        self, peer: Peer | None, port: Any, reply: Message, *, in_words: Callable[[str], Any] | None = None
+    ) -> None:
+        """Answer a peer that may not look into this node that it may not: who asks waits."""
+        if peer is not None and not peer.rights.inspect:
+            text = f"the rules let {peer.node} look at nothing here"
+            self._host.reply(peer, port, (*reply, (in_words or self._host.inspection.refusal)(text)))
+            self._refuse("inspect", text)
+
+    def _can(self, peer: Peer | None, request: str, port: Any, *reply: Any) -> None:
+        self._host.reply(peer, port, (*reply, 1 if request in self._TABLE else ""))
+
+    def _snd(self, peer: Peer | None, port: Any, *message: Any) -> None:
+        self._host.reply(peer, port, message)
+
+    def _mon1(self, peer: Peer | None, name: Any) -> None:
+        name = name_of_port(name)
+        if peer is None or not name:  # a node port lives as long as its link
+            return
+        port = self._host.find_port(name)
+        if port is None:
+            peer.watchers.port_died(name, self._host.no_such_port(name))
+        elif peer.watchers.may_add(name):
+            peer.watchers.add(port, name)
+        else:
+            text = f"{peer.node} monitors as many ports here as it may"
+            peer.watchers.port_died(name, ("monitor_refused", name, text))
+            self._refuse("monitor", text)
+
+    def _mon0(self, peer: Peer | None, name: Any) -> None:
+        if peer is not None:
+            peer.watchers.remove(name_of_port(name))
+
+    def _kil0(self, peer: Peer | None, name: Any, *reason: Any) -> None:
+        if peer is not None:
+            peer.ports.died(name_of_port(name), reason)
+
+    def _kil1(self, peer: Peer | None, name: Any, *reason: Any) -> None:
+        port = self._host.find_port(name_of_port(name))
+        if port is None:
+            return
+        if peer is not None and not peer.rights.kill and not (port.asked == peer.node or _is_parent(peer, port)):
+            self._refuse("kill", f"the rules let {peer.node} kill nothing here")
+        self._host.scheduler.kill(port, reason)
+
+    def _take_call(self, peer: Peer | None, *args: Any) -> None:
+        if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
+            self._call(peer, "call", *args)  # which is the name of a function there
+        else:
+            header, name, tag, *rest = args
+            self._host.take_call(peer, header, name_of_port(name), (tag, *rest))
+
+    def _spawn(self, peer: Peer | None, name: Any, function: Any, *args: Any) -> None:
+        name = name_of_port(name)
+        if not name.isprintable() or not 0 < len(name) <= MAX_NAME:
+            raise SpawnRefusedError(f"{quoted(name)} is not a port name")
+        self._host.spawn_for(peer, name, function, args)
+        if peer is not None and not peer.rights.kill:
+            port = self._host.find_port(name)
+            if port is not None:
+                monitors.add(port, _Offspring(peer.node))
+
+    def _bye(self, peer: Peer | None, *args: Any) -> None:
+        if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
+            self._call(peer, "bye", *args)  # which is the name of a function there
+        elif args:
+            raise TypeError("bye takes no arguments")
+        elif peer is not None:
+            peer.said_goodbye()
+
+    def _via(self, peer: Peer | None, origin: Any, destination: Any, packet: Any) -> None:
+        if peer is not None:
+            self._host.route(peer, origin, destination, packet)
+
+    def _eval(self, peer: Peer | None, text: str, *reply: Any) -> None:
+        if text == PERL_UP_NODES and reply:
+            self._tell_up_nodes(peer, *reply)
+            return
+        settings = self._host.settings
+        if settings is not None and (settings.secure or not settings.allow_eval):
+            self._refuse("spawn", "eval is off here: set allow_eval=True on this node to allow it")
+        if peer is not None and not peer.rights.spawn:
+            self._refuse("spawn", f"the rules let {peer.node} run nothing here")
+
+        def run() -> None:
+            error, results = _evaluate(text)
+            if not reply:
+                return
+            try:
+                self._host.reply(peer, reply[0], (*reply[1:], error, *results))
+            except UnencodableMessageError as cannot:
+                self._host.reply(peer, reply[0], (*reply[1:], f"the result cannot travel: {cannot}"))
+
+        self._host.scheduler.enqueue_job(CallJob(None, run, ()))
+
+    def _tell_up_nodes(self, peer: Peer | None, port: Any, *reply: Any) -> None:
+        """Answer which links are up, in the form of an evaluation's results, to a peer that may look into this node."""
+        self._check_may_inspect(peer, port, reply, in_words=str)
+        self._host.reply(peer, port, (*reply, "", *self._host.up_nodes()))
+
+    def directory(self, peer: Peer, request: str, args: list[Any]) -> None:
+        """Hand a request of the directory's protocol to the node, if the peer may make it."""
+        if request in _READS and not peer.rights.may_read:
+            self._answer_emptily(peer, request, args)
+        elif request not in _WRITES or peer.rights.may_write:
+            self._host.directory_request(peer, request, args)
+            return
+        elif request == "g_slave" and peer.rights.may_read:
+            # It wants a master, and gets one: whoever may read must have somebody to ask.
+            self._host.directory_request(peer, request, [])
+        self._refuse("directory", f"the rules say {quoted(peer.rights.directory)} for {peer.node} in the directory")
+
+    @staticmethod
+    def _answer_emptily(peer: Peer, request: str, args: list[Any]) -> None:
+        """Answer as if there were nothing: who asks waits, and the protocol has no word for a refusal."""
+        nothing = _READS[request]()
+        if request in ("g_find", "g_mon1"):
+            (name,) = args[:1]
+            peer.send_if_connected(["", "g_found" if request == "g_find" else "g_chg1", name, nothing])
+        else:
+            _family, number = args[:2]
+            peer.send_if_connected(["", "g_reply", number, nothing])
+
+    def _refuse(self, what: str, text: str) -> NoReturn:
+        """Refuse a peer something: it is counted here, and logged where the request ends."""
+        self._host.count_refusal(what)
+        raise (SpawnRefusedError if what == "spawn" else RefusedError)(text)
+
+    def _call(self, peer: Peer | None, name: Any, *args: Any) -> None:
+        """Call the function that an unknown request names."""
+
+        def run() -> None:  # finding it may import its module: no work for the hub
+            try:
+                function = self.find_function(peer, name)
+            except AempError as error:
+                if peer is None:
+                    self._hint(self._host.scheduler.log, self._host.NODE(), name, str(error))
+                else:
+                    self._report(peer, name, error)
+                    self._tell(peer, name, error, args)
+                return
+            failure = None
+            try:
+                function(*args)
+            except Exception as error:
+                if peer is None:
+                    raise
+                failure = error
+            if failure is not None and peer is not None:
+                text = "exception in %s, which %s asked to be run"
+                peer.complaints.log(logging.ERROR, text, quoted(name), peer.node, exc_info=failure)
+                failure = None  # its traceback has this frame: a circle, which would keep the arguments
+
+        self._host.scheduler.enqueue_job(CallJob(None, run, ()))
+
+    @staticmethod
+    def _tell(peer: Peer, name: Any, error: AempError, args: Message) -> None:
+        """Tell a peer that its request was not done: its log, not ours, is read by whoever made the mistake."""
+        if peer.greeting is not None and peer.greeting.is_ours:
+            last = args[-1] if args else None
+            reply = last if isinstance(last, str) and last.startswith(peer.node + "#") else ""
+            what = name if isinstance(name, str) and len(name) <= MAX_NAME else quoted(name)
+            peer.send_if_connected(["", "not_done", what, str(error)[:_MAX_WHY], reply[:MAX_NAME]])
+
+    def _not_done(self, peer: Peer | None, request: str, why: str, reply: str) -> None:
+        """Hear that a request of this node was not done over there."""
+        if peer is None or not (peer.greeting is not None and peer.greeting.is_ours):
+            return
+        self._hint(peer.complaints.log, peer.node, request, why[:_MAX_WHY])
+        # Whoever waits for this node's answer is told now; nobody else's port is touched.
+        port = self._host.find_port(reply.partition("#")[2])
+        if port is not None and port.asked == peer.node:
+            text = f"{peer.node} refused the request {quoted(request)}: {why[:_MAX_WHY]}"
+            self._host.scheduler.kill(port, (FAILED, text))
+
+    def _hint(self, log: Callable[..., None], node: str, request: Any, why: str) -> None:
+        level = logging.WARNING if self._host.hints.is_due("request", node, kind_of(request)) else logging.DEBUG
+        text = "node %s refused the request %s: %s%s. %s %s"
+        advice = "A message to a node ID is a request to the node itself; the ID of a port has a '#'"
+        # Comparing takes a millisecond, which no peer is to cost this node more often than there are warnings.
+        known = nearest(request, filter(None, self._TABLE)) if level == logging.WARNING else ""
+        log(level, text, node, quoted(request), why, known, advice, ONCE)
+
+    def find_function(self, peer: Peer | None, name: Any) -> Handler:
+        """Return the function of this name if the peer may have it run here.
+
+        Requests of this node itself are judged alike: a handler that answers to whatever port a message named may be
+        given this node's ID, and then sends what the peer wanted to be run.
+
+        Raises:
+            SpawnRefusedError: It may not, or there is none.
+        """
+        if self._host.settings is None:  # no peers, and so nobody whose words a handler could pass on
+            return spawning.find_for_us(name)
+        if peer is not None and not peer.rights.spawn:
+            self._refuse("spawn", f"the rules let {peer.node} run nothing here")
+        try:
+            return self._host.function_for_peers(name)
+        except SpawnRefusedError as error:
+            self._refuse("spawn", str(error))
+
+    _TABLE: ClassVar[dict[str, Callable[..., None]]] = {
+        "": _devnull,
+        "devnull": _devnull,
+        "lookup": _lookup,
+        "time": _time,
+        "info": _info,
+        "inspect": _inspect,
+        "log": _log,
+        "can": _can,
+        "snd": _snd,
+        "relay": _snd,
+        "mon1": _mon1,
+        "mon0": _mon0,
+        "kil0": _kil0,
+        "kil1": _kil1,
+        "bye": _bye,
+        "not_done": _not_done,
+        "via": _via,
+        "call": _take_call,
+        "eval": _eval,
+        PERL_SPAWN: _spawn,
+        **{request: _for_directory(request) for request in DIRECTORY},
+    }
+
+
+def _names_in(argument: Any, *, is_database: bool) -> Iterable[Any]:
+    """Return the names in an argument, and other things that may be in their places."""
+    if isinstance(argument, str):
+        return (argument,)
+    if is_database and isinstance(argument, dict):
+        return itertools.chain(argument, *(inner for inner in argument.values() if isinstance(inner, dict)))
+    return argument if isinstance(argument, (dict, list)) else ()
+
+
+def _is_parent(peer: Peer, port: Port) -> bool:
+    """Return whether a peer that may not kill spawned this port."""
+    standing = port.monitors
+    marks = standing if isinstance(standing, dict) else (standing,)
+    return any(isinstance(mark, _Offspring) and mark.parent == peer.node for mark in marks)
+
+
+def _evaluate(text: str) -> tuple[str, Message]:
+    """Run Python code; return its error text (empty: none) and its results."""
+    names: dict[str, Any] = {}
+    try:
+        try:
+            code = compile(text, "<eval request>", "eval")
+        except SyntaxError:
+            exec(compile(text, "<eval request>", "exec"), names)  # noqa: S102  # that is what the owner allowed
+            return "", ()
+        return "", (eval(code, names),)  # noqa: S307
+    except Exception as error:  # noqa: BLE001  # it is the answer
+        return describe(error), ()

@@ -1,0 +1,560 @@
+# SPDX-License-Identifier: MIT
+"""Connections with one other node: which of several is the link.
+
+**Two links at once.** Both nodes may dial each other at the same moment, and each may
+see a different connection finish first. These rules leave exactly one link, and
+lose nothing; a model checker walked all their interleavings, with connections
+breaking anywhere (docs, *Design*):
+
+1. The *winner* of several connections with one incarnation of a peer is the one with
+   the smallest (dialler's node ID, dialler's nonce).
+2. A greeting that comes while a connection is up is answered by closing; when one
+   comes up, those on which we have not sent our auth line are closed.
+3. When a second one comes up after all and is the winner, sending moves there: first
+   ``["", "after", nonce, bytes]``, and the old one's sending side is shut. If it is not the
+   winner, its sending side is shut at once.
+4. What follows an ``after`` is handled only when the connection it names has
+   delivered everything, all the bytes that were written to it. Nothing else ever waits.
+5. Losing a connection that is up, or one that an ``after`` waits for, loses the link:
+   all connections with the peer are closed, and monitors fire.
+
+**Rest.** A link that neither side needs is closed by agreement, so that nothing is lost and
+nobody has a loss to report:
+
+1. Who finds it idle and could do without says ``idle``, and sends nothing more on it; what
+   is to be sent waits, as it does for a link that is being made.
+2. The other side, if it could do without, too, and if it said ``idle`` itself, shuts its
+   sending side. Else it says ``stay``, and everything goes on as it was.
+3. At the end of what the other side sent, the first shuts its sending side as well. A side
+   that has shut its own and seen the other's end is *at rest*: if anything waits, it dials.
+4. Until then it answers no greeting: the peer may be at rest already and dial anew, and what
+   it sends then must not overtake what it sent before.
+
+What every peer does, with or without a connection of its own, is :mod:`aemp_gevent.peers.peer`'s. Nothing
+here switches.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+from aemp_gevent.addresses import ids
+from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.links.link import Link
+from aemp_gevent.peers.peer import Host, Lane, Peer
+from aemp_gevent.ports.port import Reason
+from aemp_gevent.runtime.hub_calls import repeated
+from aemp_gevent.runtime.quoting import worded
+from aemp_gevent.wire.greeting import Greeting
+
+IMPOSTOR_SECONDS = 2.0
+"""How long the old link of a node ID may take to answer before another process may have the ID."""
+
+_PROBE_SECONDS = 0.1
+
+_BETWEEN_OURS = ("after", "refused", "idle", "stay")
+"""Requests about connections. A tuple, as a peer may send what cannot be hashed."""
+
+
+class _After(NamedTuple):
+    """What a link waits for: another connection's end."""
+
+    nonce: str
+    size: int | None
+    """The bytes that the peer had written to it by then; None: it does not say."""
+
+
+class Nobody:
+    """The owner of a link that is at rest, while the last heartbeat leaves."""
+
+    def greeted(self, link: Link) -> None: ...
+    def came_up(self, link: Link) -> None: ...
+    def begins(self, link: Link, packet: list[Any]) -> bool:
+        return False
+
+    def requested(self, link: Link, message: list[Any]) -> None: ...
+    def dropped(self, link: Link, name: str, message: list[Any]) -> None: ...
+    def ended(self, link: Link) -> None: ...
+    def failed(self, link: Link, why: str) -> None: ...
+    def has_room(self, link: Link) -> None: ...
+
+
+_NOBODY = Nobody()
+
+
+class DirectPeer(Peer):
+    """A node that this one has connections with. Owns all of them once they have greeted.
+
+    Args:
+        node: Its ID.
+        host: The node this is a peer of.
+    """
+
+    link: Link | None
+
+    def __init__(self, node: str, host: Host) -> None:
+        super().__init__(node, host)
+        self._links: list[Link] = []  # every open connection that greeted as this node
+        self._drained: dict[str, int] = {}  # connections that ended well: the peer's nonce, and the bytes received
+        self._has_spoken = False  # whether anything of the peer's was handled since the link came up
+        self._held: dict[Link, _After] = {}  # links behind an "after", and what they wait for
+        self._newcomer: Link | None = None  # another process with this node ID, not let in yet
+        self._resting: Link | None = None  # the link, from the moment that we send no more until it is at rest
+        self._answers = 0  # how many packets at the head of the queue are worth no new link
+        self._hopes: set[Link] = set()  # connections made by others that may come up, when ours failed
+        self._probe = ["", "time", host.node_id, "devnull"]  # the answer ends up nowhere, having been heard
+
+    @property
+    def is_quiet(self) -> bool:
+        return super().is_quiet and not (self._links or self._newcomer)
+
+    @property
+    def has_links(self) -> bool:
+        """Whether there are connections that greeted as this node, be they up or not."""
+        return self.is_up or bool(self._links)
+
+    @property
+    def is_up(self) -> bool:
+        return self.link is not None or self._resting is not None
+
+    @property
+    def is_resting(self) -> bool:
+        return self._resting is not None
+
+    @property
+    def greeting(self) -> Greeting | None:
+        link = self.link or self._resting
+        return None if link is None else link.greeting
+
+    @property
+    def can_carry(self) -> bool:
+        link = self.link or self._resting  # what comes is still passed on, and what is to go waits
+        return (
+            link is not None
+            and link.greeting is not None
+            and link.greeting.is_ours
+            and link.send_framing == "msgpack"  # so that what is encoded once can be wrapped as it is
+        )
+
+    # --- sending ---
+
+    def send_if_connected(self, packet: list[Any]) -> None:
+        if self._resting is not None and len(self._queue) == self._answers:
+            self.send(packet)
+            self._answers = len(self._queue)
+        else:
+            super().send_if_connected(packet)
+
+    def _clear_queue(self) -> None:
+        super()._clear_queue()
+        self._answers = 0
+
+    # --- making a link ---
+
+    @property
+    def _is_coming(self) -> bool:
+        # Not just any link in its handshake: a stranger who claims to be this node must delay nobody.
+        return super()._is_coming or bool(self._hopes) or any(link.dialled for link in self._links)
+
+    def _dial(self) -> None:
+        endpoints = ids.endpoints(self.node)
+        if endpoints or self._host.can_find(self.node):
+            try:
+                self._dialling = True
+                self._host.dial(self, endpoints)
+            except BaseException:
+                self._dialling = False  # it may be, and then twice
+                raise
+        else:
+            is_slave = self.node.startswith(ids.SLAVE_PREFIX)
+            self._unreachable("this slave is not attached to its master" if is_slave else "no known address")
+
+    def attempt_failed(self, why: str) -> None:
+        """A connection we dialled did not come about."""
+        self._dialling = False
+        if not self.is_up:
+            self._back_off()
+            # Those that are here now may still come up; for later ones nobody waits, lest
+            # strangers who take turns keep us hoping.
+            self._hopes = set(self._links)
+            if not self._hopes:
+                self._unreachable(why)
+
+    # --- links coming and going: the owner's part ---
+
+    def greeted(self, link: Link) -> None:
+        link.owner = self
+        self._dialling = self._dialling and not link.dialled
+        if self.link is not None and link.incarnation == self.link.incarnation:
+            link.close()  # rule 2
+            return
+        self._links.append(link)
+        if self._resting is None:
+            self._prove(link)
+
+    def _prove(self, link: Link) -> None:
+        # Other programs know none of these rules, and drop all connections that are past the
+        # greeting: one after the other.
+        if (link.greeting and link.greeting.is_ours) or not any(other.proved for other in self._links):
+            link.prove()
+
+    def adopt(self, link: Link) -> None:
+        """Take over a link that is up, and has just begun; the peer had none."""
+        link.owner = self
+        self._links.append(link)
+        self._has_spoken = True
+        self.came_up(link)
+
+    def _prove_next(self) -> None:
+        """A connection failed: let one go on that was held back for it."""
+        if self.link is None and self._links and not any(link.proved for link in self._links):
+            self._links[0].prove()
+
+    def came_up(self, link: Link) -> None:
+        self._host.pulse.add(link, self._probe, self._may_rest)
+        current = self.link
+        if current is not None and link.incarnation != current.incarnation:
+            self._links.remove(link)
+            self._challenge(link, current)
+            return
+        self._close_newer()
+        if current is None:
+            self._use(link)
+        elif self._key(link) < self._key(current):  # rule 3
+            # With its size: a proxy between us may end it in order in the middle of everything.
+            link.send(["", "after", current.nonce, current.written])
+            # A lane that is a link, and never set to another.
+            self.link = link  # pyright: ignore[reportIncompatibleVariableOverride]
+            self._retire(current)
+        else:
+            self._retire(link)
+
+    def _close_newer(self) -> None:
+        """A connection is up: close those that we have not sent our auth line on (rule 2)."""
+        for other in [other for other in self._links if not other.proved]:
+            self._links.remove(other)
+            other.close()
+
+    def _retire(self, link: Link) -> None:
+        """Send nothing more on a link; it goes when the peer has done the same."""
+        link.finish()
+        if link.has_ended:
+            self._links.remove(link)
+
+    def _key(self, link: Link) -> tuple[bytes, bytes]:
+        """Return what decides which of two links wins: the same on both sides."""
+        node, nonce = (self._host.node_id, link.nonce) if link.dialled else (self.node, link.peer_nonce)
+        return node.encode(), nonce.encode()
+
+    def _use(self, link: Lane) -> None:
+        assert isinstance(link, Link)  # as all of ours are
+        self._hopes.clear()
+        self.can_be_found = self.can_be_found and link.dialled
+        super()._use(link)
+
+    def requested(self, link: Link, message: list[Any]) -> None:
+        request = message[0] if message else ""
+        if request in _BETWEEN_OURS and link.greeting is not None and link.greeting.is_of_another:
+            self._host.request(self, message)  # to others these are names of functions
+        elif request == "after" and len(message) >= 2:
+            size = message[2] if len(message) > 2 else None
+            nonce = message[1] if isinstance(message[1], str) else ""
+            self._wait_for(link, _After(nonce, size if isinstance(size, int) else None))
+        elif request == "refused":
+            self._was_refused(" ".join(map(worded, message[1:3])))
+        elif request == "idle" and link.greeting is not None and link.greeting.is_ours:
+            self._asked_to_rest(link)
+        elif request == "stay" and link.greeting is not None and link.greeting.is_ours:
+            if link is self._resting:  # else it is late, and it stays anyway
+                self._stay(link)
+        else:
+            self._host.request(self, message)
+
+    def dropped(self, link: Link, name: str, message: list[Any]) -> None:
+        self.log_dropped(name, message)
+
+    def begins(self, link: Link, packet: list[Any]) -> bool:
+        if packet[:2] != ["", "refused"]:
+            self._was_let_in()
+        # A second connection of one link that brings messages begins with an "after", unless the
+        # other ones brought nothing yet. So this one belongs to a former link, which the peer
+        # has lost already, and its messages may be older than those handled since.
+        if self._has_spoken:
+            return False
+        self._has_spoken = True
+        return True
+
+    def _wait_for(self, link: Link, after: _After) -> None:
+        """Handle what follows on a link only after everything from another one (rule 4)."""
+        received = self._drained.get(after.nonce)
+        former = next((other for other in self._links if other.peer_nonce == after.nonce), None)
+        if received is not None:
+            self._has_spoken = True
+            self._check_size(after, received)
+        elif former is None:
+            self._lose("a connection was lost while the link moved to another one")  # rule 5
+        elif self._waits_for(former, link):
+            link.fail("it waits for itself")
+        elif not former.has_ended:
+            self._held[link] = after
+            link.hold()
+
+    def _check_size(self, after: _After, received: int) -> None:
+        """Lose the link if a connection brought less than the peer had sent."""
+        if after.size is not None and received != after.size:
+            text = f"a connection ended in order, and had brought {received} of {after.size} bytes"
+            self._lose(text)  # rule 5
+
+    def _waits_for(self, link: Link | None, other: Link) -> bool:
+        """Return whether a link is another one, or waits for it by way of others."""
+        while link is not None and link is not other:
+            after = self._held.get(link)
+            link = next((former for former in self._links if after and former.peer_nonce == after.nonce), None)
+        return link is not None
+
+    def _is_abandoned(self) -> bool:
+        """Whether the peer has shut down its side of the link, and there is no other it may have moved to."""
+        link = self.link
+        # It moves only to connections of the same process: a stranger who claims to be another
+        # one of this ID must not make us wait.
+        return (
+            link is not None
+            and link.has_ended
+            and all(
+                other.has_ended or not other.proved or other.incarnation != link.incarnation for other in self._links
+            )
+        )
+
+    def ended(self, link: Link) -> None:
+        if link is self._resting:
+            self._rest(link)
+            return
+        if self._is_abandoned():
+            self._lose("the node closed the connection")
+            return
+        self._drained[link.peer_nonce] = link.received
+        if link.finished and link in self._links:
+            self._links.remove(link)
+        for held, after in [item for item in self._held.items() if item[1].nonce == link.peer_nonce]:
+            self._held.pop(held, None)
+            self._has_spoken = True
+            self._check_size(after, link.received)
+            held.release()
+
+    def failed(self, link: Link, why: str) -> None:
+        if link.is_up and link.incarnation != self._incarnation:
+            # A newcomer, refused by now or not: it never was part of the link.
+            if link is self._newcomer:
+                self._newcomer = None
+            return
+        if link in self._links:
+            self._links.remove(link)
+        # The last: the peer had moved to this connection, and shut the one that is up for us. A
+        # reset of that one, behind its end, shows only to who writes.
+        is_awaited = any(after.nonce == link.peer_nonce for after in self._held.values())
+        if link.is_up or is_awaited or self._is_abandoned():
+            self._lose(why)  # rule 5
+            return
+        text, address = "connection with %s at %s closed: %s", link.transport.peer_address
+        is_spare = bool(link.incarnation) and link.incarnation == self._incarnation  # of a process that had a link
+        if link.is_refused or (self.link is None and not self._links and not is_spare):
+            self._host.stranger_failed(text, self.node, address, why)
+        else:
+            # One that was closed because there is a better one, or by a peer that ends, is no news.
+            self._log(logging.DEBUG, text, self.node, address, why)
+        self._prove_next()
+        if link.dialled:
+            self._dialling = True
+            self._host.dial_failed(self, link, why)
+        elif link in self._hopes:
+            self._hopes.remove(link)
+            if not self._hopes:
+                self._unreachable(why)
+        else:
+            self._host.forget_if_idle(self)
+
+    def _lose(self, why: str, reason: Reason | None = None) -> None:
+        if not self.is_up:
+            return
+        try:
+            super()._lose(why, reason)
+        finally:
+            newcomer, self._newcomer = self._newcomer, None
+            if newcomer is not None and not newcomer.closed:
+                self._admit(newcomer)
+
+    def _let_go(self) -> None:
+        self._resting = None
+        for link in self._links:
+            link.abort()
+        self._links.clear()
+        self._forget_connections()
+
+    def _forget_connections(self) -> None:
+        """The link is gone: nothing of it means anything for the next."""
+        self._hopes.clear()
+        self._held.clear()
+        self._drained.clear()
+        self._has_spoken = False
+
+    # --- rest ---
+
+    def _may_rest(self, link: Link) -> None:
+        """The link is idle: see whether it may be closed."""
+        if not self._can_rest(link):
+            return
+        if ids.is_resolved(self.node):
+            self._say_idle(link)
+        elif self._host.can_find(self.node):
+            # Whoever has something to say must find it again.
+            self._host.locate(self.node, lambda endpoints: self._located(link, endpoints))
+
+    def _located(self, link: Link, endpoints: tuple[Endpoint, ...]) -> None:
+        self._found(endpoints)
+        if endpoints and self._can_rest(link):
+            self._say_idle(link)
+
+    def _can_rest(self, link: Link) -> bool:
+        """Return whether nobody here would miss this link, and nothing is under way on it."""
+        is_ours = link.greeting is not None and link.greeting.is_ours
+        is_only = link is self.link and self._links == [link] and not self._dialling and self._newcomer is None
+        is_whole = not (link.finished or link.has_ended or link.is_held or link.transport.buffered)
+        is_needed = (
+            self.ports.need_a_link or self.watchers.are_any or bool(self.riders) or self._host.is_kept(self.node)
+        )
+        return is_ours and is_only and is_whole and not is_needed
+
+    def _is_within_reach(self, *, is_known: bool) -> bool:
+        """Return whether it could be found again; if that is not known, it will be when it asks once more."""
+        if not (is_known or ids.is_resolved(self.node)) and self._host.can_find(self.node):
+            self._host.locate(self.node, self._found)
+        return is_known or ids.is_resolved(self.node)
+
+    def _found(self, endpoints: tuple[Endpoint, ...]) -> None:
+        self.can_be_found = bool(endpoints)
+
+    def _say_idle(self, link: Link) -> None:
+        link.send(["", "idle"])
+        self.link, self._resting = None, link
+
+    def _asked_to_rest(self, link: Link) -> None:
+        timeout = self._host.settings.idle_timeout
+        is_known, self.can_be_found = self.can_be_found, False  # that holds for this time only
+        if link is self._resting:
+            link.finish()  # both asked, and must answer the same
+        elif (
+            timeout is not None
+            and self._host.pulse.quiet(link) >= timeout / 2
+            and self._can_rest(link)
+            and self._is_within_reach(is_known=is_known)
+        ):
+            self.link, self._resting = None, link
+            link.finish()
+        elif not link.finished:
+            link.send(["", "stay"])
+
+    def _stay(self, link: Link) -> None:
+        """The peer needs the link: go on."""
+        if link.finished:
+            return  # it said that it does not
+        self.link, self._resting = link, None
+        self._close_newer()
+        self._send_queue(link)
+        self._host.link_stays(self)
+        self.has_room(link)
+
+    def _rest(self, link: Link) -> None:
+        """Both sides have sent their last, and nothing was lost."""
+        self._log(logging.INFO, "link to %s closed, as nobody needs it", self.node)
+        self._resting = None
+        self._links.remove(link)
+        self._forget_connections()
+        self.watchers.remove_all()
+        link.finish()
+        link.owner = _NOBODY
+        self._queued_bytes -= sum(map(len, self._queue[: self._answers]))
+        del self._queue[: self._answers]
+        self._answers = 0
+        self._host.link_down(self, ("idle", self.node))
+        for newer in list(self._links):
+            if newer in self._links and not newer.proved:
+                self._prove(newer)
+        if self._queue or self.ports.are_monitored or self.riders or self._host.is_kept(self.node):
+            self.connect()
+        self.has_room(link)
+
+    # --- restart or impostor? ---
+
+    def _challenge(self, newcomer: Link, old: Link) -> None:
+        """Another process claims this node ID, and knows the secret: see whether the old one still answers."""
+        newcomer.hold()
+        if self._newcomer is not None:
+            newcomer.close()
+            return
+        self._newcomer = newcomer
+        heard = old.heard
+        old.send(self._probe)
+        # Counted in looks and not by the clock: while our own loop was blocked nobody could be heard.
+        looks = 0
+        hub = self._host.scheduler.hub
+        timer: Any = hub.loop.timer(_PROBE_SECONDS, _PROBE_SECONDS)
+
+        def look() -> None:
+            nonlocal looks
+            looks += 1
+            if self._newcomer is newcomer and not newcomer.closed and self.link is not None:
+                if old.heard != heard or self.link is not old:  # it moved to another connection, so it is alive
+                    self._refuse(newcomer)
+                elif looks * _PROBE_SECONDS >= IMPOSTOR_SECONDS:
+                    self._lose("the node was restarted")
+                else:
+                    return
+            timer.stop()
+            timer.close()
+
+        timer.start(repeated(hub, look), update=True)
+
+    def _refuse(self, newcomer: Link) -> None:
+        self._newcomer = None
+        address = self.link.transport.peer_address if self.link else "?"
+        text = f"another node {self.node} is connected from {address}; give one of the two another nodeid"
+        said = "refused a second node %s from %s: another is connected from %s; give one of the two another nodeid"
+        self._log(logging.ERROR, said, self.node, newcomer.transport.peer_address, address)
+        newcomer.send(["", "refused", text])
+        # Once the text has left; nothing of what it sent is ever handled.
+        newcomer.has_ended = True
+        newcomer.finish()
+
+    def _admit(self, newcomer: Link) -> None:
+        self._links.append(newcomer)
+        self._use(newcomer)
+        # Later: it runs the pump, and whoever reached the hard limit is not on the hub.
+        self._host.scheduler.start_timer(0, newcomer.release)
+
+    # --- the end ---
+
+    def depart(self) -> list[Link]:
+        leaving: list[Link] = []
+        if self._resting is not None:
+            # The peer may have shut its side, and yet reads to our end.
+            self.link = self._resting  # pyright: ignore[reportIncompatibleVariableOverride]
+            self._resting = None
+        for link in self._links:
+            if not (link.is_up or link.proved):
+                link.close()
+                continue
+            is_ours = link.greeting is not None and link.greeting.is_ours
+            if link is self.link and is_ours and not link.finished:
+                link.send(["", "bye"])
+            link.finish()
+            link.deafen()
+            if not link.closed:
+                leaving.append(link)
+        if self._newcomer is not None:
+            self._newcomer.close()
+        self._links.clear()
+        self._newcomer = None
+        self._hopes.clear()
+        super().depart()
+        return leaving

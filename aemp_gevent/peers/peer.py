@@ -1,0 +1,571 @@
+# SPDX-License-Identifier: MIT
+"""One other node: what waits for a link to it, and what goes over the link.
+
+What every peer does, however its link is made: queue, send, pause, and tell everybody
+who monitors anything over there when the link is lost. Where the link comes from is for
+the two kinds of peers to say: :class:`~aemp_gevent.peers.direct_peer.DirectPeer` has
+connections of its own, :class:`~aemp_gevent.peers.virtual_peer.VirtualPeer` sends over the link of
+another peer, a slave's master for instance.
+
+What the two nodes know of each other's ports is :mod:`aemp_gevent.peers.remote_ports`'s. Nothing here
+switches but :meth:`Peer.pause`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
+
+from greenlet import getcurrent
+
+from aemp_gevent.addresses import ids
+from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.errors import LinkBusyError, MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.links.flow_control import Handover, Room
+from aemp_gevent.links.heartbeat import Pulse
+from aemp_gevent.peers.remote_ports import RemotePorts, Watchers, as_message
+from aemp_gevent.ports.port import Reason
+from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.runtime.bounded_log import Complaints
+from aemp_gevent.runtime.hub_calls import see_through
+from aemp_gevent.runtime.logs import Brief
+from aemp_gevent.runtime.threads import get_ident
+from aemp_gevent.settings.fields import Settings
+from aemp_gevent.settings.rules import PeerRule, rights_of
+from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.greeting import Greeting
+from aemp_gevent.wire.limits import Limits
+
+if TYPE_CHECKING:
+    from aemp_gevent.links.link import Link
+
+_FIRST_RETRY_SECONDS = 0.2
+_LAST_RETRY_SECONDS = 1.0
+"""After a failed dial the next waits this long, doubling each time: a tight loop of sends to a dead
+node must not become a tight loop of dialling. Not longer: meanwhile the program is told that the node
+is not there, and it may be back."""
+
+_FIRST_REFUSED_RETRY_SECONDS = 5.0
+_LAST_REFUSED_RETRY_SECONDS = 60.0
+"""After the node itself refused this one, doubling each time until it lets this one in."""
+
+
+class Outlet(Protocol):
+    """What carries bytes away, as far as a peer looks at it."""
+
+    @property
+    def buffered(self) -> int: ...
+    @property
+    def peer_address(self) -> str: ...
+
+
+class Lane(Protocol):
+    """What a peer sends on: a :class:`~aemp_gevent.links.link.Link`, or a virtual one."""
+
+    @property
+    def transport(self) -> Outlet: ...
+    @property
+    def send_framing(self) -> str: ...
+    @property
+    def incarnation(self) -> str: ...
+
+    @property
+    def sent_packets(self) -> int:
+        """Heartbeats apart, like the next."""
+        ...
+
+    received_packets: int
+    up_since: float
+    """On the monotonic clock."""
+
+    def send(self, packet: list[Any]) -> int:
+        """Encode a packet now and queue it; return its size in bytes."""
+        ...
+
+    def send_encoded(self, data: bytes) -> None:
+        """Queue packets that are encoded in this framing already."""
+
+
+class Host(Protocol):
+    """The node that a peer is a peer of."""
+
+    @property
+    def node_id(self) -> str: ...
+    @property
+    def incarnation(self) -> str: ...
+    @property
+    def scheduler(self) -> Scheduler: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def about_peers(self) -> Complaints: ...
+    @property
+    def pulse(self) -> Pulse: ...
+    @property
+    def handover(self) -> Handover: ...
+
+    def send_from_afar(self, node: str, packet: list[Any], *, pausing: bool) -> None:
+        """Send a message from another native thread, which may block."""
+
+    def peer(self, node: str) -> Peer:
+        """Return the peer with this node ID."""
+        ...
+
+    def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
+        """Begin to make a connection; ``attempt_failed`` tells the peer if it does not come about."""
+
+    def dial_failed(self, peer: Peer, link: Link, why: str) -> None:
+        """Try the next endpoint of a peer, or tell it by ``attempt_failed`` that there is none.
+
+        Args:
+            peer: Who was dialled.
+            link: The connection that closed after it had greeted as this peer.
+            why: What happened.
+        """
+
+    def request(self, peer: Peer, message: list[Any]) -> None:
+        """A message for our node port came from a peer. Must not switch; nothing may raise."""
+
+    def can_find(self, node: str) -> bool:
+        """Return whether there is anybody to ask where a node listens that its ID does not say of."""
+        ...
+
+    def locate(self, node: str, answered: Callable[[tuple[Endpoint, ...]], None]) -> None:
+        """Ask where a node listens; ``()`` when that is not known. Never switches."""
+
+    def is_kept(self, node: str) -> bool:
+        """Return whether there must always be a link to this node."""
+        ...
+
+    def stranger_failed(self, text: str, *args: object) -> None:
+        """A connection is closed on which the other side had not proved itself: log that."""
+
+    def forget_if_idle(self, peer: Peer) -> None:
+        """Forget a peer that may be a stranger's invention."""
+
+    def link_up(self, peer: Peer) -> None: ...
+    def link_stays(self, peer: Peer) -> None:
+        """A link that was about to rest goes on."""
+
+    def link_down(self, peer: Peer, reason: Reason) -> None: ...
+    def unreachable(self, peer: Peer, why: str) -> None: ...
+
+
+class Peer:
+    """One other node; what is common to all kinds of them.
+
+    Args:
+        node: Its ID.
+        host: The node this is a peer of.
+    """
+
+    is_virtual = False
+    """Whether others carry its link."""
+
+    def __init__(self, node: str, host: Host) -> None:
+        self.node = node
+        self.link: Lane | None = None
+        """The link to send on; None while there is none."""
+        self.ports = RemotePorts(self, host.scheduler, is_virtual=self.is_virtual)
+        """What this node knows of the peer's ports."""
+        self.watchers = Watchers(self, host.settings.max_watched_ports)
+        """What the peer watches of ours."""
+        self.rights = self._rights_with(host)
+        """What it may do here."""
+        self.can_be_found = False
+        """Whether somebody knew where it listens, when asked for the sake of this link; needless if its ID says it."""
+        self.high_water = host.settings.high_water_bytes
+        self.room = Room()
+        """Where senders wait while too much is unsent."""
+        self.riders: dict[Peer, None] = {}
+        """Peers whose virtual links go, or are to go, over the link with this one."""
+        self._host = host
+        self._limits = host.settings.limits
+        self._thread = host.scheduler.thread
+        self._handover = host.handover
+        self._incarnation: str | None = None  # of the last link; "": it tells none; None: there never was one
+        self._queue: list[bytes] = []  # packets as msgpack, while there is no link
+        self._queued_bytes = 0
+        self._paused_bytes = 0
+        self._encode = FRAMINGS["msgpack"].encoder()
+        self._dialling = False
+        self._retry_at = 0.0
+        self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._refusals = 0  # how often in a row it refused this node
+        self._last_error = ""
+        self.complaints = Complaints(host.about_peers.log, node)
+        """What is logged about it."""
+        self._log = self.complaints.log
+
+    def _rights_with(self, host: Host, *speakers: str) -> PeerRule:
+        """Return what the peer may do, of whom its master, if it has one, and others speak."""
+        master = ids.master_of(self.node)
+        if master is not None and master != host.node_id:
+            speakers = (master, *speakers)
+        return rights_of(host.settings.rules, self.node, *speakers)
+
+    def review_rights(self) -> None:
+        """Look at the rules anew, which may be others than when this peer was met."""
+        self.rights = self._rights_with(self._host)
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.node} {'up' if self.link else 'down'}>"
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing happens with the peer, or is waited for."""
+        return (
+            self.link is None
+            and not (self._dialling or self._queue or self.riders)
+            and monotonic() >= self._retry_at
+            and not self.ports.are_monitored
+            and not self._host.is_kept(self.node)
+        )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether forgetting the peer changes nothing."""
+        return self.is_quiet and self.ports.are_idle
+
+    @property
+    def is_up(self) -> bool:
+        return self.link is not None
+
+    @property
+    def last_error(self) -> str:
+        """Why it could not be reached the last time; ``""``: it always could."""
+        return self._last_error
+
+    @property
+    def was_met(self) -> bool:
+        """Whether there ever was a link."""
+        return self._incarnation is not None
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether the link is about to be closed because nobody needs it, if the peer agrees: nothing is sent on it."""
+        return False
+
+    @property
+    def greeting(self) -> Greeting | None:
+        """What the peer said of itself; None while there is no link of its own to it."""
+        return None
+
+    @property
+    def understands_calls(self) -> bool:
+        """Whether it takes ``call`` requests: it is of this library, as far as is known."""
+        return self.greeting is None or self.greeting.is_ours
+
+    @property
+    def can_carry(self) -> bool:
+        """Whether there is a link, and virtual links may go over it."""
+        return False
+
+    # --- sending ---
+
+    def post(self, packet: list[Any]) -> None:
+        """Send or queue a message to a port; the hot path out, and the only one that may switch.
+
+        Raises:
+            UnencodableMessageError, MessageTooLargeError: Nothing was sent.
+        """
+        if get_ident() != self._thread:
+            self._host.send_from_afar(self.node, packet, pausing=True)
+            return
+        if self._handover.handed:
+            self._handover.take()
+        link = self.link
+        if link is None:
+            self.pause(self._queue_packet(packet))
+        else:
+            size = link.send(packet)
+            if link.transport.buffered > self.high_water:
+                self.pause(size)
+
+    def send(self, packet: list[Any]) -> None:
+        """Send a packet, or queue it and see that a link is made.
+
+        Raises:
+            UnencodableMessageError, MessageTooLargeError: Nothing was sent.
+        """
+        if self._handover.handed:
+            self._handover.take()
+        if self.link is not None:
+            self.link.send(packet)
+        else:
+            self._queue_packet(packet)
+        self.check_hard_limit()
+
+    def _queue_packet(self, packet: list[Any]) -> int:
+        """Queue a packet for the link to be made; return its size."""
+        data = self._encode(packet)
+        self._limits.check(packet, len(data))
+        self._enqueue(data)
+        return len(data)
+
+    def _enqueue(self, data: bytes) -> None:
+        """Keep a packet, as msgpack, until there is a link, and see that one is made."""
+        self._queue.append(data)
+        self._queued_bytes += len(data)
+        self.connect()
+
+    def send_encoded(self, name: str, data: bytes) -> None:
+        """Send or queue a packet that another native thread encoded as msgpack, for a port of this name.
+
+        Its sender is the one to be paused, so the hard limit is not looked at.
+        """
+        link = self.link
+        port = self.ports.get(name)
+        if port.mailbox is not port:
+            port.mailbox.append(())  # nothing gets there
+        elif len(data) > self._limits.bytes:  # it was let pass by who did not know the way to this node
+            self._missed(name, MessageTooLargeError(len(data), self._limits.bytes))
+        elif link is None:
+            self._enqueue(data)
+        elif link.send_framing == "msgpack":
+            link.send_encoded(data)
+        else:
+            self._send_translated(link, data)
+
+    def send_if_connected(self, packet: list[Any]) -> None:
+        """Send a packet over the link if it is up, or behind what is queued for it; dial nobody."""
+        if self.link is not None:
+            self.link.send(packet)
+            self.check_hard_limit()
+        elif self._queue:
+            self.send(packet)
+
+    def check_hard_limit(self) -> None:
+        """Drop the link of a peer that makes us answer, and does not read."""
+        limit = self._host.settings.hard_limit_bytes
+        if self.unsent > limit and self.unsent - self._all_paused_bytes > limit:
+            self._give_up("more is unsent than the hard limit allows, and the sender cannot be paused")
+
+    @property
+    def _all_paused_bytes(self) -> int:
+        """What senders have sent that are paused, those on virtual links as well."""
+        return self._paused_bytes + sum(rider._all_paused_bytes for rider in self.riders)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait to be sent. Any native thread may ask."""
+        link = self.link  # once: another thread's look must not fail when it goes
+        return self._queued_bytes if link is None else link.transport.buffered
+
+    def check_room(self) -> None:
+        """Refuse to send where :meth:`pause` would wait.
+
+        Raises:
+            LinkBusyError: Too much is unsent.
+        """
+        if self.unsent > self.high_water:
+            raise LinkBusyError(self.node, self.unsent, self.high_water)
+
+    def pause(self, size: int) -> None:
+        """Make the sending greenlet wait while too much is unsent; the only call here that switches.
+
+        The message that led here is accepted already: it is sent, whatever ends the wait. On
+        the hub nobody can be paused: there the link is dropped at the hard limit.
+
+        Args:
+            size: Of that message. What paused senders have sent does not count for the hard limit.
+        """
+        if self.unsent <= self.high_water:
+            return
+        if getcurrent() is self._host.scheduler.hub:
+            self.check_hard_limit()
+            return
+        self._paused_bytes += size
+        try:
+            self.room.wait()
+        finally:
+            self._paused_bytes -= size
+
+    def has_room(self, link: Lane) -> None:
+        if self.unsent <= self.high_water // 2:
+            self.room.open()
+            for rider in list(self.riders):
+                rider.has_room(link)
+
+    # --- making a link ---
+
+    def connect(self) -> None:
+        """See that there is a link, soon; monitors fire if there cannot be one."""
+        if self.is_up or self._is_coming:
+            return
+        if monotonic() < self._retry_at:
+            self._unreachable(self._last_error)
+        else:
+            self._dial()
+
+    @property
+    def _is_coming(self) -> bool:
+        """Whether there may be a link soon."""
+        return self._dialling
+
+    def _dial(self) -> None:
+        """Begin to make a link, or say at once that there is no way."""
+        raise NotImplementedError
+
+    def attempt_failed(self, why: str) -> None:
+        """The link that we tried to make did not come about."""
+        self._dialling = False
+        if not self.is_up:
+            self._back_off()
+            self._unreachable(why)
+
+    def _back_off(self) -> None:
+        # With jitter, so that a whole network does not dial a returning node in step.
+        self._retry_at = monotonic() + self._retry_seconds * (1 + random.random() / 2)  # noqa: S311
+        self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY_SECONDS)
+
+    def _was_refused(self, why: str) -> None:
+        """The node let the link come up only to say that it refuses this one."""
+        self._refusals += 1
+        seconds = min(_FIRST_REFUSED_RETRY_SECONDS * 2 ** min(self._refusals - 1, 10), _LAST_REFUSED_RETRY_SECONDS)
+        self._retry_at = monotonic() + seconds * (1 + random.random() / 2)  # noqa: S311
+        self._last_error = f"it refuses this node: {why}"
+        if self._refusals == 1:
+            text = "node %s refuses this node: %s; trying again, less and less often"
+            self._log(logging.ERROR, text, self.node, why)
+        self._lose(self._last_error, ("transport_error", self.node, self._last_error))
+
+    def _was_let_in(self) -> None:
+        """The node sent something else than a refusal first."""
+        self._refusals = 0
+
+    @property
+    def refused_until(self) -> float:
+        """When a node that refuses this one may be dialled again, on the monotonic clock; 0.0: it does not."""
+        return self._retry_at if self._refusals else 0.0
+
+    def _unreachable(self, why: str) -> None:
+        """Drop what waits for a link, and tell whoever monitors anything over there."""
+        self._last_error = why
+        self._log(logging.INFO, "node %s cannot be reached: %s", self.node, why)
+        see_through(self._give_up_queue, why)
+
+    def _give_up_queue(self, why: str) -> None:
+        self._clear_queue()
+        # A port that was reported dead must not be alive again for having been monitored in vain.
+        self.ports.all_lost(("transport_error", self.node, why), shun=bool(self._incarnation), was_up=False)
+        self.room.open()
+        self._host.unreachable(self, why)
+
+    def _clear_queue(self) -> None:
+        self._queue.clear()
+        self._queued_bytes = 0
+
+    # --- the link coming and going ---
+
+    def _use(self, link: Lane) -> None:
+        """The first link is up: send what waits."""
+        self.link = link
+        self._retry_at = 0.0
+        self._retry_seconds = _FIRST_RETRY_SECONDS
+        if link.incarnation == self._incarnation:
+            self.ports.returned()
+        else:
+            self.ports.reincarnated()
+            self._incarnation = link.incarnation
+        self._host.link_up(self)
+        self._send_queue(link)
+        if self.link is link:
+            self.ports.see_orphans_die()
+        self.has_room(link)
+
+    def _send_queue(self, link: Lane) -> None:
+        """Send what waited for a link."""
+        queue, self._queue = self._queue, []
+        self._clear_queue()
+        if link.send_framing == "msgpack" and self.understands_calls:
+            for data in queue:
+                link.send_encoded(data)
+        else:
+            self._send_translated(link, b"".join(queue))
+
+    def _send_translated(self, link: Lane, data: bytes) -> None:
+        """Send what was queued as msgpack in another framing; what that cannot carry is lost, and reported."""
+        decoder = FRAMINGS["msgpack"].decoder(Limits(len(data) + 1, len(data) + 1))
+        decoder.feed(data)
+        lost: set[str] = set()  # ports with a hole: nothing later may reach them before it is reported
+        for packet in decoder if self.understands_calls else map(as_message, decoder):
+            if packet[0] in lost:
+                continue
+            try:
+                link.send(packet)
+            except (UnencodableMessageError, MessageTooLargeError) as error:
+                self._missed(packet[0], error)
+                if packet[0]:
+                    lost.add(packet[0])
+
+    def _missed(self, name: str, error: Exception) -> None:
+        """A message for a port was accepted, and cannot be sent."""
+        self._log(logging.WARNING, "lost a message for %s#%s: %s", self.node, name, error)
+        if name:
+            self.ports.missed(name, ("transport_error", self.node, str(error)))
+
+    def _give_up(self, why: str) -> None:
+        """End the link, or the attempt to make one."""
+        if self.link is not None:
+            self._lose(why)
+        else:
+            self._unreachable(why)
+
+    def _lose(self, why: str, reason: Reason | None = None) -> None:
+        """The link, if there is one, is lost: close everything, and tell everybody."""
+        if not self.is_up:
+            return
+        text = "link to %s lost: %s"
+        if reason is None:
+            self.complaints.warn(text, self.node, why)
+        else:
+            self._log(logging.INFO, text, self.node, why)
+        see_through(self._lose_now, reason or ("transport_error", self.node, why))
+
+    def _lose_now(self, reason: Reason) -> None:
+        self.link = None
+        self._clear_queue()
+        self._let_go()
+        self.watchers.remove_all()
+        self.ports.all_lost(reason, shun=bool(self._incarnation), was_up=True)
+        self._host.link_down(self, reason)
+        self.room.open()
+
+    def _let_go(self) -> None:
+        """Close what carried the link."""
+
+    def log_dropped(self, name: str, message: list[Any]) -> None:
+        """The peer sent a message to a port that does not exist here."""
+        text = "%s from %s to port %s#%s dropped: there is no such port"
+        self._log(logging.DEBUG, text, Brief(message), self.node, self._host.node_id, name)
+
+    def said_goodbye(self) -> None:
+        """The peer shuts down in order."""
+        self._lose("it shuts down", ("shutdown", self.node))
+
+    # --- the end ---
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something waits for a link, here or on the way to another node."""
+        return bool(self._queue) or any(rider.is_waiting for rider in self.riders)
+
+    def depart(self) -> list[Link]:
+        """Tell the peer that we shut down, and send it nothing more; monitors of its ports here fire.
+
+        Returns:
+            Its links, which close by themselves when the peer has heard everything.
+        """
+        self._dialling = False
+        why, reason = "this node shuts down", ("shutdown", self._host.node_id)
+        if self.link is not None:
+            self._lose(why, reason)
+        else:
+            self._clear_queue()
+            self.ports.all_lost(reason, shun=False, was_up=False)
+            self.room.open()
+        return []

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: MIT
+"""Virtual links: to nodes that are reached over the link of another one.
+
+A *slave* has one link, to its master; everybody else has a virtual link with it, and it
+has virtual links with everybody else. A packet on one is wrapped,
+``["", "via", origin, destination, packet]``, and sent over the peer that *carries* it;
+:mod:`aemp_gevent.peers.relaying` has who passes it on, and who believes it. Otherwise a virtual
+link is a link: it encodes, monitors, shuns and kills orphans like a real one.
+
+**Opening.** Only its two ends can tell what was lost and what was not, so they, and not
+the masters between them, open it, with packets for nobody's port::
+
+    ["", "via_up", origin, uniq, word, echo]
+
+``uniq`` is the origin's incarnation, ``word`` one that it makes up for each attempt, and
+``echo`` the last word that it heard of the other, or ``""``. Who hears a new word has
+lost what it had before, and answers; who hears its own word echoed is up. Routes keep
+the order, so whatever a former link left under way comes before the word of the new
+one, and is dropped: ports that were told of a loss hear nothing from before it.
+
+**Closing.** ``["", "via_down", origin, *reason]``, in the name of an end that is gone:
+said by its master, or by the master of who is told. Where the carrying link is lost,
+nobody needs to say it. Nothing here switches but :meth:`Peer.pause`.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+from typing import Any
+
+from aemp_gevent.addresses import ids
+from aemp_gevent.peers.peer import Host, Outlet, Peer
+from aemp_gevent.ports.port import Reason
+from aemp_gevent.ports.scheduler import RETRY_SECONDS
+from aemp_gevent.runtime.hub_calls import repeated
+from aemp_gevent.runtime.quoting import worded
+from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.limits import Limits
+
+UP = "via_up"
+DOWN = "via_down"
+
+MAX_WORD = 100
+"""Characters in what an opening says: ours have ten."""
+
+_WRAPPING_ELEMENTS = 5
+"""The array around a packet, and what stands before the packet in it."""
+
+MAX_RIDERS = 10_000
+"""Virtual links over one link that others may open here: a few KiB each."""
+
+
+def opening(node: str, uniq: str, word: str, echo: str) -> list[Any]:
+    """Return the packet with which ``node`` opens a virtual link, or answers one that does."""
+    return ["", UP, node, uniq, word, echo]
+
+
+def is_opening(packet: list[Any], origin: str) -> bool:
+    """Return whether a packet opens a virtual link in the name of this node."""
+    return (
+        len(packet) == 6
+        and packet[:3] == ["", UP, origin]
+        and all(isinstance(word, str) and len(word) <= MAX_WORD for word in packet[3:])
+        and bool(packet[4])
+    )
+
+
+def closing(node: str, reason: Reason) -> list[Any]:
+    """Return the packet which says that ``node`` is gone."""
+    return ["", DOWN, node, *reason]
+
+
+def is_closing(packet: list[Any], origin: str) -> bool:
+    """Return whether a packet says that this node is gone."""
+    return packet[:3] == ["", DOWN, origin]
+
+
+class _Nothing:
+    """What is behind a link that has gone."""
+
+    buffered = 0
+    peer_address = "?"
+
+
+_NOTHING = _Nothing()
+
+
+class VirtualLink:
+    """What a :class:`VirtualPeer` sends on.
+
+    Args:
+        carrier: Over whose link.
+        origin: This node's ID.
+        destination: The other end's.
+        incarnation: Of the other end.
+        limits: What a packet may have with everything around it.
+    """
+
+    send_framing = "msgpack"
+
+    def __init__(self, carrier: Peer, origin: str, destination: str, incarnation: str, limits: Limits) -> None:
+        self.incarnation = incarnation
+        self.up_since = monotonic()
+        """When the link came up, on the monotonic clock."""
+        self.sent_packets = 0
+        self.received_packets = 0
+        self._carrier = carrier
+        self._encode = FRAMINGS["msgpack"].encoder()
+        # An array of five, the last of which is the packet: it is encoded once, wherever it goes.
+        self._wrapping = self._encode(["", "via", origin, destination, None])[:-1]
+        self._limits = limits.less(len(self._wrapping), _WRAPPING_ELEMENTS)
+        self._unchecked = self._limits.unchecked_bytes
+
+    @property
+    def transport(self) -> Outlet:
+        link = self._carrier.link
+        if link is not None:  # when it goes, so does this; but another native thread may look meanwhile
+            return link.transport
+        return _NOTHING
+
+    def send(self, packet: list[Any]) -> int:
+        """Encode a packet now and queue it; return its size in bytes.
+
+        Raises:
+            UnencodableMessageError, MessageTooLargeError: Nothing was sent.
+        """
+        data = self._encode(packet)
+        if len(data) > self._unchecked:
+            self._limits.check(packet, len(data))
+        self.send_encoded(data)
+        return len(data)
+
+    def send_encoded(self, data: bytes) -> None:
+        """Queue one packet that is msgpack already."""
+        link = self._carrier.link
+        if link is not None:
+            link.send_encoded(self._wrapping + data)
+            self.sent_packets += 1
+
+
+class VirtualPeer(Peer):
+    """A node with which this one has no connection, but somebody who passes on.
+
+    Args:
+        node: Its ID.
+        host: The node this is a peer of.
+        hop: The ID of the node that carries the link: the peer's master, or ours.
+    """
+
+    is_virtual = True
+
+    def __init__(self, node: str, host: Host, hop: str) -> None:
+        super().__init__(node, host)
+        self._hop = hop
+        self.review_rights()
+        self._carrier: Peer | None = None  # while there is a link, or may be one
+        self._word = ""  # of ours, in the opening under way or the link that is up
+        self._heard = ""  # the other's
+        self._timer: Any = None  # gevent's watchers have no types
+        self._limits = self._limits.less(len(self._wrapped(None)), _WRAPPING_ELEMENTS)
+
+    def review_rights(self) -> None:
+        self.rights = self._rights_with(self._host, self._hop)
+
+    def _wrapped(self, packet: list[Any] | None) -> bytes:
+        return self._encode(["", "via", self._host.node_id, self.node, packet])
+
+    # --- sending ---
+
+    def check_hard_limit(self) -> None:
+        if self.link is not None and self._carrier is not None:
+            self._carrier.check_hard_limit()  # what waits, waits there
+        else:
+            super().check_hard_limit()
+
+    # --- opening ---
+
+    @property
+    def hop(self) -> str:
+        """The ID of the node that carries the link."""
+        return self._hop
+
+    @property
+    def is_riding(self) -> bool:
+        """Whether there is a link, or one being made."""
+        return self._carrier is not None
+
+    def _dial(self) -> None:
+        carrier = self._ride()
+        if carrier.is_up:
+            self.carrier_up()
+        else:
+            carrier.connect()  # and we hear of it
+
+    def _ride(self) -> Peer:
+        """Hear what becomes of the carrier from now on, and give it some time."""
+        carrier = self._carrier
+        if carrier is None:
+            carrier = self._carrier = self._host.peer(self._hop)
+            carrier.riders[self] = None
+        self._dialling = self.link is None
+        if self._dialling and self._timer is None:
+            seconds = self._host.settings.monitor_timeout
+            hub = self._host.scheduler.hub
+            self._timer = hub.loop.timer(seconds, RETRY_SECONDS)
+            self._timer.start(repeated(hub, self.attempt_failed, f"no answer within {seconds:g} s"), update=True)
+        return carrier
+
+    def carrier_up(self) -> None:
+        """The link that may carry this one is up."""
+        if self._carrier is None or not self._dialling or self._carrier.is_resting:
+            return  # if it is about to rest, it goes on or is made anew for us, and we hear of it
+        if not self._carrier.can_carry:
+            self.attempt_failed(f"it is reached through {self._hop}, which knows nothing of slave nodes")
+        elif not self._word:
+            self._word = ids.new_uniq()
+            self._say_word()
+
+    def _say_word(self) -> None:
+        assert self._carrier is not None  # that is how one says it
+        host = self._host
+        packet = opening(host.node_id, host.incarnation, self._word, self._heard)
+        self._carrier.send(["", "via", host.node_id, self.node, packet])
+
+    def opened(self, uniq: str, word: str, echo: str) -> None:
+        """The other end says a word: it opens the link, or answers."""
+        if word != self._heard:
+            self._lose("the other end lost the link")
+            self._ride()
+            self._heard = word
+            self._word = self._word or ids.new_uniq()
+            self._say_word()
+        if echo == self._word and self.link is None and self._carrier is not None:
+            self._dialling = False
+            self._stop_timer()
+            limits = self._host.settings.limits
+            self._use(VirtualLink(self._carrier, self._host.node_id, self.node, uniq, limits))
+
+    # --- the link going ---
+
+    def closed(self, reason: Reason) -> None:
+        """Somebody on the way says that there is no link, or no more."""
+        why = worded(reason[-1], 500) if reason else "it is gone"
+        if self.link is None:
+            if self._dialling:
+                self.attempt_failed(why)
+        elif reason[:1] == ("shutdown",):
+            self._lose("it shuts down", ("shutdown", self.node))
+        else:
+            self._lose(why)
+
+    def carrier_lost(self, reason: Reason) -> None:
+        """The link that carries this one is lost, or was never made."""
+        here = self._host.node_id
+        if reason[:1] == ("idle",) and self.link is None:
+            return  # nothing went over it, or it would not rest; what is to go has it made anew
+        if reason == ("shutdown", here):
+            self._lose("this node shuts down", reason)
+        elif reason[:1] == ("shutdown",):
+            self.closed(("transport_error", self.node, f"{self._hop}, through which it is reached, shuts down"))
+        else:
+            self.closed(
+                ("transport_error", self.node, f"{self._hop}, through which it is reached: {worded(reason[-1])}")
+            )
+
+    def attempt_failed(self, why: str) -> None:
+        self._let_go()
+        super().attempt_failed(why)
+
+    def _unreachable(self, why: str) -> None:
+        self._let_go()
+        super()._unreachable(why)
+
+    def _let_go(self) -> None:
+        self._stop_timer()
+        self._dialling = False
+        self._word = self._heard = ""
+        if self._carrier is not None:
+            self._carrier.riders.pop(self, None)
+            self._carrier = None
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
+    def depart(self) -> list[Any]:
+        if self.link is None:
+            self._let_go()
+        return super().depart()
+
+    def abandon(self) -> None:
+        """Stop what would go on by itself, in a forked child."""
+        self._stop_timer()
+
+    def deliverable(self) -> bool:
+        """Return whether what comes belongs to the link; what a former one left under way does not."""
+        if self.link is None:
+            self._log(logging.DEBUG, "message dropped: the link to %s, which it belongs to, is lost", self.node)
+            return False
+        self.link.received_packets += 1
+        return True

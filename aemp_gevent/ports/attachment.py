@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""Attachments: a port for a greenlet that is not ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gevent import Greenlet
+from greenlet import GreenletExit, getcurrent
+
+from aemp_gevent.ports.context import current_port, give_back
+from aemp_gevent.ports.port import RUNNING, STARTED, AttachedPort, Reason
+from aemp_gevent.ports.scheduler import describe
+
+
+class Attachment:
+    """A port given to a running greenlet by ``attach``; a context manager. ``str()`` is the port ID."""
+
+    def __init__(self, port: AttachedPort) -> None:
+        self._port = port
+        self._greenlet = getcurrent()
+        port.before = current_port()
+        if isinstance(self._greenlet, Greenlet):
+            # It may end without leaving the block, and its port must not outlive it.
+            self._greenlet.rawlink(self._ended)
+        # Last, and without a call: the greenlet is attached, or it is not.
+        port.scheduler.ports[port.id] = port
+        port.main = STARTED
+        port.runner = self._greenlet
+        port.state = RUNNING
+        self._greenlet.aemp_port = port  # type: ignore[attr-defined]  # any greenlet can carry it
+
+    def _ended(self, ended: Greenlet[..., Any]) -> None:  # on the hub
+        # Greenlet.kill() is no exception to gevent: it makes its exit the value.
+        self._die(_reason_of(ended.exception or (ended.value if isinstance(ended.value, GreenletExit) else None)))
+
+    @property
+    def port(self) -> str:
+        """The port's ID."""
+        return self._port.id
+
+    def __str__(self) -> str:
+        return self._port.id
+
+    def __enter__(self) -> str:
+        return self._port.id
+
+    def __exit__(self, exc_type: object, error: BaseException | None, traceback: object) -> None:
+        self._port.scheduler.leave(self.detach, error)
+
+    def detach(self, error: BaseException | None = None) -> None:
+        """Let the port die, normally or of an exception, and give the greenlet its former context back.
+
+        Any greenlet of this thread may call it. If the greenlet that attached waits for
+        the port's messages, it gets ``PortKilled`` there.
+        """
+        port = self._port
+        port.scheduler.check_thread("detach()")
+        port.is_left = True
+        if isinstance(self._greenlet, Greenlet):
+            self._greenlet.unlink(self._ended)
+        if getattr(self._greenlet, "aemp_port", None) is port:
+            give_back(self._greenlet, port.before)
+        if getcurrent() is self._greenlet:
+            self._die(_reason_of(error))
+        else:  # which may wait in receive: a kill wakes it
+            port.scheduler.kill(port, _reason_of(error))
+
+    def _die(self, reason: Reason) -> None:
+        port = self._port
+        port.scheduler.die(port, reason if port.dying is None else port.dying)
+
+
+def _reason_of(error: BaseException | None) -> Reason:
+    """Return the reason of a death by what ended the code: nothing, or something raised."""
+    if error is None or isinstance(error, GeneratorExit):  # which is how a generator is closed
+        return ()
+    return ("die", describe(error))

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: MIT
+"""Blocking ``receive``: Erlang's selective receive, and Coro::MP's forms of it.
+
+These act on the port of the running greenlet and need no node. How a greenlet that
+waits gives way, and to whom, is :meth:`aemp_gevent.ports.scheduler.Scheduler.wait`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, Final
+
+from greenlet import getcurrent
+
+from aemp_gevent.errors import PortKilled, ReceiverBusyError, ReceiveTimeout
+from aemp_gevent.ports.context import require_port
+from aemp_gevent.ports.patterns import Matcher, Message, Pattern, match_any_of
+from aemp_gevent.ports.port import DEAD, INSIDE, RUNNING, STARTED, Port
+from aemp_gevent.settings.quantities import Seconds, to_seconds
+
+_RAISE: Final = object()
+
+_NEAR = 1024
+"""Messages from an end of an inbox that are reached by walking no more than 16 blocks of a deque."""
+
+
+class Deadline:
+    """A timer that resumes a greenlet waiting for a port; close it afterwards."""
+
+    def __init__(self, port: Port, seconds: float) -> None:
+        self.expired = False
+        self._port = port
+        self._timer = port.scheduler.start_timer(seconds, self._expire)
+
+    def close(self) -> None:
+        self._port.scheduler.end_timer(self._timer)
+
+    def _expire(self) -> None:  # on the hub
+        self.expired = True
+        port = self._port
+        if port.waiter is not None and not port.state:
+            port.scheduler.enqueue(port)
+
+
+def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _RAISE) -> Any:
+    """Return the first queued message that matches any pattern, as a tuple; wait for one if none does.
+
+    Messages that do not match stay queued, in order. On a port with a greenlet of its
+    own, its tag handlers and patterns are served here, in order; what they leave is
+    what this sees. May switch greenlets, also while it looks through a long mailbox, except
+    with ``timeout=0``: a loop that only polls starves everybody else. A predicate may receive
+    itself; it is asked once about each message.
+
+    Args:
+        patterns: Each a tag (str), a list of elements as in ``rcv``, a type (of the
+            first element), or a predicate called with ``*msg``. None given: any message.
+            What a predicate raises is raised here; an element that cannot be compared does not match.
+        timeout: Seconds to wait; None waits forever, 0 polls.
+        default: Returned instead of raising ``ReceiveTimeout``.
+
+    Raises:
+        ReceiveTimeout: Nothing matched in time.
+        PortKilled: The port was killed; let it pass. Every later call raises it again.
+        NoPortContextError: Not in a port; see ``port_async`` and ``attach``.
+        ReceiverBusyError: Another greenlet receives for this port.
+        TypeError: One of the patterns is none.
+    """
+    current = getcurrent()
+    port: Port | None = getattr(current, "aemp_port", None)
+    if (
+        port is not None
+        and not patterns
+        and timeout is None
+        and port.handlers is None
+        and port.runner is current
+        and port.state == RUNNING
+    ):
+        # The usual case by far: an actor takes its next message. receive_for would do the
+        # same in twice the time.
+        scheduler = port.scheduler
+        while port.dying is None:
+            inbox = port.inbox
+            if inbox:
+                scheduler.credit -= 1
+                if scheduler.credit <= 0 and scheduler.turn_is_over():
+                    scheduler.visit_hub(port, current)
+                    continue
+                scheduler.scan = None
+                return inbox.popleft()
+            scheduler.wait(port, current, 0)
+    limit = to_seconds(timeout, "receive()")
+    try:
+        return receive_for(port or require_port("receive()"), match_any_of(patterns), limit)
+    except ReceiveTimeout:
+        if default is _RAISE:
+            raise
+        return default
+
+
+def get(tag: str, timeout: Seconds | None = None) -> Message:
+    """Wait for the first message with this tag, and return it without the tag.
+
+    Otherwise like :func:`receive`, with the same errors.
+
+    Source:
+        Coro::MP, ``get``.
+    """
+    return receive_for(require_port("get()"), match_any_of((tag,)), to_seconds(timeout, "get()"))[1:]
+
+
+def get_cond(predicate: Callable[..., Any], timeout: Seconds | None = None) -> Message:
+    """Wait for the first message for which ``predicate(*msg)`` is true, and return all of it.
+
+    Otherwise like :func:`receive`, with the same errors.
+
+    Source:
+        Coro::MP, ``get_cond``.
+    """
+    return receive_for(require_port("get_cond()"), match_any_of((predicate,)), to_seconds(timeout, "get_cond()"))
+
+
+def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> Message:
+    """Receive for a port that this greenlet holds; for :func:`receive` and whoever waits for an answer."""
+    current = getcurrent()
+    scheduler = port.scheduler
+    _check_holder(port)
+    scanned = 0  # how many messages at the front of the inbox are known not to match
+    seen: list[Message] = []  # those, and perhaps the next ones
+    deadline: Deadline | None = None
+    try:
+        while True:
+            inbox = port.inbox
+            if inbox and port.dying is not None:
+                scheduler.doom(port)  # handlers, predicates and our caller may block
+            while inbox and scanned < len(inbox):
+                message = seen[scanned] if scanned < len(seen) else _look_at(inbox, scanned, seen)
+                scheduler.scan = seen
+                served = port.main is STARTED and port.handlers is not None and _serve(port, message, scanned, seen)
+                matched = not served and (matches is None or matches(message))
+                # What ran there may have received, too, and so shifted the inbox.
+                shifted = scheduler.scan is not seen
+                if not matched and not served:
+                    scanned += 1
+                # Paid before it is taken: a foreign Timeout that strikes meanwhile must not lose it.
+                scheduler.credit -= 1
+                if scheduler.credit <= 0 and (timeout is None or timeout > 0) and scheduler.turn_is_over():
+                    scheduler.visit_hub(port, current)
+                if matched and _take(port, message, scanned):
+                    return message
+                if shifted:
+                    scanned = _scan_again(port, seen, scanned)
+                    inbox = port.inbox
+            # In this order: a message that is there beats the kill and the timeout that
+            # came after it, or in the same loop iteration.
+            if port.state == DEAD:
+                raise PortKilled(*(port.dying or ()))
+            if port.dying is not None:
+                scheduler.die(port, port.dying)
+                raise PortKilled(*port.dying)
+            if timeout is not None and (timeout <= 0 or (deadline is not None and deadline.expired)):
+                raise ReceiveTimeout(timeout)
+            if timeout is not None and deadline is None:
+                deadline = Deadline(port, timeout)
+            scheduler.credit -= 1  # predicates that send to each other's ports find no message, ever
+            scheduler.wait(port, current, scanned)
+    finally:
+        scheduler.scan = None
+        if deadline is not None:
+            deadline.close()
+
+
+def _look_at(inbox: deque[Message], index: int, seen: list[Message]) -> Message:
+    """Return a message of the inbox, the first that is not among those seen, and add it to these."""
+    # A deque finds what is near one of its ends at once, and what is in the middle by walking there. So there
+    # it is walked once for as many messages as are in front of them.
+    if index >= _NEAR and len(inbox) - index > _NEAR:
+        try:
+            seen.extend(islice(inbox, index, 2 * index))
+            return seen[index]
+        except RuntimeError:  # a finalizer, or another thread, sent to this port meanwhile
+            del seen[index:]
+    message = inbox[index]
+    seen.append(message)
+    return message
+
+
+def _take(port: Port, message: Message, index: int) -> bool:
+    """Remove a message from a port's inbox, and return whether it was still there; ``index`` is where it was."""
+    inbox = port.inbox
+    port.scheduler.scan = None  # an outer receive, whose predicate calls this one, looks again
+    if inbox and index < len(inbox) and inbox[index] is message:  # nearly always
+        del inbox[index]
+        return True
+    for place, queued in enumerate(list(inbox or ())):
+        if queued is message:
+            del inbox[place]  # type: ignore[union-attr]  # it is in there
+            return True
+    return False
+
+
+def _scan_again(port: Port, seen: list[Message], scanned: int) -> int:
+    """Return how many messages at the front of an inbox are known not to match, when others were taken.
+
+    Args:
+        port: Whose inbox it is.
+        seen: The messages that were at its front; left in there are those that still are.
+        scanned: How many of them did not match.
+    """
+    known = set(map(id, seen[:scanned]))
+    front = list(port.inbox or ())[:scanned]
+    seen[:] = itertools.takewhile(lambda message: id(message) in known, front)
+    return len(seen)
+
+
+def _check_holder(port: Port) -> None:
+    """Refuse to receive where another greenlet is the one that may."""
+    port.scheduler.check_thread("receive()")
+    if port.state == DEAD:
+        raise PortKilled(*(port.dying or ()))
+    if port.runner is not getcurrent() or port.state != RUNNING:
+        raise ReceiverBusyError(port.id, "this greenlet only borrows its context (psub, peval, a callback)")
+
+
+def _serve(port: Port, message: Message, index: int, seen: list[Message]) -> bool:
+    """Give a message to the handlers that want it; an exception in one kills the port."""
+    served = False
+    failure: BaseException | None = None
+    scheduler = port.scheduler
+    port.main = INSIDE
+    try:
+        calls = port.handlers.find(message) if port.handlers is not None else []
+        shifted = scheduler.scan is not seen  # a pattern's predicate may have received
+        if calls and _take(port, message, index):
+            served = True
+            if not shifted:
+                del seen[index]
+                scheduler.scan = seen
+            for call in calls:
+                call()
+    except BaseException as error:  # noqa: BLE001
+        failure = error
+    port.main = STARTED
+    if failure is not None:
+        scheduler.fail(port, failure)
+        try:
+            raise PortKilled(*(port.dying or ())) from failure
+        finally:
+            failure = None  # its traceback has this frame: a circle, which would keep the message
+    return served

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""Timers in port context: what ``after`` returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aemp_gevent.ports.patterns import Handler, Message
+from aemp_gevent.ports.port import Port
+from aemp_gevent.ports.scheduler import CallJob, Scheduler
+
+
+class Timer:
+    """A call that is due in a while. ``cancel()`` it, or use it as a context manager.
+
+    After ``cancel()`` returned, the call is not made.
+    """
+
+    __slots__ = ("_job", "_scheduler", "_watcher")
+
+    def __init__(
+        self, scheduler: Scheduler, seconds: float | None, context: Port | None, function: Handler, args: Message
+    ) -> None:
+        self._scheduler = scheduler
+        self._job = CallJob(context, function, args)
+        self._watcher: Any = None  # gevent's watchers have no types
+        if seconds is not None:
+            self._watcher = scheduler.start_timer(seconds, self._due)
+
+    def _due(self) -> None:  # on the hub
+        if self._job.is_due:
+            self._scheduler.enqueue_job(self._job)
+        self._close()
+
+    def _close(self) -> None:
+        if self._watcher is not None:
+            self._scheduler.end_timer(self._watcher)
+            self._watcher = None
+
+    def cancel(self) -> None:
+        """Forget the call. May be called any number of times, also after it was made."""
+        self._scheduler.check_thread("cancel() of a timer")
+        self._job.drop()  # it may be queued already
+        self._close()
+
+    def __enter__(self) -> Timer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._scheduler.leave(self.cancel)

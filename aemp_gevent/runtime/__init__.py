@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The interpreter and the event loop: threads, forks, calls from the loop, and logs in bounds."""

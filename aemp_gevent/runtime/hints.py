@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""Hints: what a program probably got wrong, logged once per place.
+
+A message that nothing here takes is dropped, as it must be: ports die at any time. It is also what
+a misspelt name looks like. So the first time at each place it is logged as a warning, with what to do
+about it, and at debug level from then on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Iterable
+from itertools import islice
+
+from aemp_gevent.runtime.quoting import quoted
+
+MAX_PLACES = 500
+"""Places that are remembered. Peers choose tags, and so places; beyond, nothing is logged as a warning."""
+
+_MAX_TEXT = 100
+_MAX_KNOWN = 1000
+
+ONCE = "(logged once per place; DEBUG shows each)"
+"""The end of every hint."""
+
+
+class Hints:
+    """Which hints one node has given."""
+
+    def __init__(self) -> None:
+        self._given: set[Hashable] = set()
+
+    def is_due(self, *place: Hashable) -> bool:
+        """Return whether this is the first time at a place, so that it is to be logged as a warning."""
+        if len(self._given) >= MAX_PLACES or place in self._given:
+            return False
+        self._given.add(place)
+        return True
+
+
+def kind_of(tag: object) -> str:
+    """Return what a place can remember of a tag, whatever somebody sent: its beginning, or its type's name."""
+    return tag[:_MAX_TEXT] if isinstance(tag, str) else type(tag).__name__
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Return "; did you mean …?" with the name that is most like another; ``""`` if none is."""
+    if not isinstance(name, str) or len(name) > _MAX_TEXT:
+        return ""
+    candidates = [other for other in islice(known, _MAX_KNOWN) if len(other) <= _MAX_TEXT]
+    import difflib  # noqa: PLC0415  # for mistakes only
+
+    found = difflib.get_close_matches(name, candidates, n=1)
+    return f"; did you mean {quoted(found[0])}?" if found else ""
+
+
+def calling_line() -> str | None:
+    """Return "file:line" of the code that called the library; None if that is the library itself.
+
+    To be called inside of a method of a node.
+    """
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    start = frame.f_code.co_filename
+    caller = frame.f_back
+    while caller is not None and caller.f_code.co_filename == start:
+        caller = caller.f_back
+    if caller is None or str(caller.f_globals.get("__name__", "")).partition(".")[0] == "aemp_gevent":
+        return None
+    return f"{caller.f_code.co_filename}:{caller.f_lineno}"

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""The library's loggers: what every log line goes through.
+
+A line is a text of ours and values that may be anybody's. Each value is cut and escaped before it reaches the
+:mod:`logging` module, so that no peer can begin a line of its own, speak to a terminal, or fill a disk with one
+message; and no handler keeps the value itself alive. Numbers stay numbers.
+
+How many lines a peer can cause is the concern of :mod:`aemp_gevent.runtime.bounded_log`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aemp_gevent.runtime.quoting import cut_text, escaped, quoted, said, worded
+
+LOGGERS = ("aemp_gevent", "aemp_gevent.directory.etcd.session")
+"""The names of the loggers of a node."""
+
+MAX_VALUE = 500
+"""Characters of one value in a line."""
+
+MAX_LINES = 20_000
+"""Characters of a value that has several lines."""
+
+_MAX_CHAIN = 100
+"""Exceptions that led to one another, which are looked at."""
+
+_MAX_TAG = 40
+"""A text longer than this is data, and not a tag."""
+
+RECORD_KEYS = frozenset({"node", "time", "level", "name", "text"})
+"""What a log record says when it travels to who listens to a node's log."""
+
+
+class Brief:
+    """A message, as log lines have it: its tag and size. What else is in it is not the log's business.
+
+    Args:
+        message: The elements, the first of which may be a tag.
+    """
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: Sequence[Any]) -> None:
+        self.message = message
+
+    def __str__(self) -> str:
+        if not self.message:
+            return "empty message"
+        tag, *rest = self.message
+        shown = quoted(tag, _MAX_TAG) if isinstance(tag, str) and len(tag) < _MAX_TAG else f"<{type(tag).__name__}>"
+        more = f" with {len(rest)} more element{'' if len(rest) == 1 else 's'}" if rest else ""
+        return f"message {shown}{more}"
+
+
+class Lines(str):
+    """A text of several lines, all of which this process wrote: they stay apart."""
+
+    __slots__ = ()
+
+
+class Log:
+    """A logger of this library.
+
+    Args:
+        name: As for ``logging.getLogger``.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str = LOGGERS[0]) -> None:
+        self._logger = logging.getLogger(name)
+
+    def is_enabled_for(self, level: int) -> bool:
+        """Return whether anybody wants to see lines of a level."""
+        return self._logger.isEnabledFor(level)
+
+    def log(self, level: int, text: str, *args: object, exc_info: BaseException | None = None, depth: int = 1) -> None:
+        """Log a line.
+
+        Args:
+            level: One of the ``logging`` module's.
+            text: A text of ours, with ``%s``, ``%d`` and ``%g`` for the values.
+            args: The values.
+            exc_info: An exception whose traceback is shown.
+            depth: How many calls away the code is that the line is about.
+        """
+        if self._logger.isEnabledFor(level):
+            shown = [arg if isinstance(arg, (int, float)) else _shown(arg) for arg in args]
+            is_echo = any(isinstance(arg, Brief) and _holds_record(arg.message) for arg in args)
+            extra = {"is_echo": True} if is_echo else None  # for who tells others of this node's log
+            self._hand_over(level, text, shown, exc_info, extra, depth + 2)
+
+    def _hand_over(
+        self,
+        level: int,
+        text: str,
+        args: list[Any],
+        error: BaseException | None,
+        extra: dict[str, bool] | None,
+        depth: int,
+    ) -> None:
+        """Do as ``logging.Logger.log``, but with a traceback's text that is ours."""
+        logger = self._logger
+        if error is None:
+            logger.log(level, text, *args, extra=extra, stacklevel=depth)
+            return
+        frame = sys._getframe(depth - 1)  # pyright: ignore[reportPrivateUsage]  # Logger.findCaller counts from elsewhere in Python 3.10
+        where, function = frame.f_code.co_filename, frame.f_code.co_name
+        exc_info = (type(error), error, error.__traceback__)
+        record = logger.makeRecord(
+            logger.name, level, where, frame.f_lineno, text, tuple(args), exc_info, function, extra
+        )
+        record.exc_text = traceback_of(error)  # formatters use this text if there is one
+        logger.handle(record)
+
+    def debug(self, text: str, *args: object) -> None:
+        """Log a line at this level."""
+        self.log(logging.DEBUG, text, *args, depth=2)
+
+    def info(self, text: str, *args: object) -> None:
+        """Log a line at this level."""
+        self.log(logging.INFO, text, *args, depth=2)
+
+    def warning(self, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+        """Log a line at this level."""
+        self.log(logging.WARNING, text, *args, exc_info=exc_info, depth=2)
+
+    def error(self, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+        """Log a line at this level."""
+        self.log(logging.ERROR, text, *args, exc_info=exc_info, depth=2)
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return an exception's traceback, cut, and so that no exception's own text begins a line.
+
+    What an exception says may be what a peer sent to the code that raised it.
+    """
+    chain = _chain(error)
+    if any(cut_text(each) is not None for each in chain):
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        text, chain = f"Traceback (most recent call last):\n{frames}{type(error).__name__}: {said(error)}", []
+    else:
+        text = "".join(traceback.format_exception(error)).rstrip("\n")
+    for each in chain:
+        last = "".join(traceback.format_exception_only(each)).rstrip("\n")
+        if "\n" in last and last in text:
+            text = text.replace(last, last.replace("\n", "\n    "))
+    if len(text) > MAX_LINES:  # the first lines say where it began, the last what went wrong
+        text = f"{text[: MAX_LINES // 2]}\n[…]\n    {text[-MAX_LINES // 2 :]}"
+    return escaped(text, None, "\n")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an exception and those that led to it."""
+    found: list[BaseException] = []
+    due: list[BaseException | None] = [error]
+    while due and len(found) < _MAX_CHAIN:
+        each = due.pop()
+        if each is not None and not any(each is other for other in found):
+            found.append(each)
+            due += [each.__cause__, each.__context__]
+    return found
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Lines):
+        return escaped(value, MAX_LINES, "\n")
+    if isinstance(value, (str, bytes, bytearray)) or type(value).__str__ is object.__str__:
+        return worded(value, MAX_VALUE)  # which cuts before it writes
+    try:
+        return worded(str(value), MAX_VALUE)
+    except Exception:  # noqa: BLE001  # of the value's own code
+        return quoted(value, MAX_VALUE)
+
+
+def _holds_record(value: object, depth: int = 3) -> bool:
+    """Return whether a value is, or holds, a record of some node's log: a line about one is not told to listeners."""
+    if isinstance(value, Mapping):
+        return value.keys() >= RECORD_KEYS
+    return depth > 0 and isinstance(value, (list, tuple)) and any(_holds_record(item, depth - 1) for item in value)

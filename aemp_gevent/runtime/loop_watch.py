@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""Whether the event loop is blocked, and by what.
+
+A greenlet that computes for seconds, or calls something that blocks the whole thread,
+stops every port, every socket and every heartbeat of its program. It is hard to find,
+so it is named: a native thread, which alone can still run then, takes the stack of the
+loop's thread, and the loop logs it once it is free again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent import monkey
+from gevent.hub import Hub
+
+from aemp_gevent.runtime.hub_calls import repeated
+from aemp_gevent.runtime.logs import Lines, Log
+from aemp_gevent.runtime.threads import allocate_lock, doorbell_of, get_ident
+
+BLOCKED_SECONDS = 1.0
+"""From here on a loop counts as blocked."""
+
+_BEAT_SECONDS = 0.25
+
+_WORST_BEATS = 120
+"""Beats that the worst delay is taken of, twice at most: 30 to 60 seconds."""
+
+_log = Log()
+
+_watches: dict[Hub, LoopWatch] = {}
+
+
+class LoopWatch:
+    """Watches one hub's loop. Made by :func:`watch_loop`; ``release()`` it as often."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._users = 0
+        self.process = os.getpid()
+        """A forked child has this object, but not its thread."""
+        self._thread_id = get_ident()
+        self._last_beat = monotonic()
+        self._stack: str | None = None
+        self.lag = 0.0
+        """Seconds by which the last beat was late: how long whatever is ready waits for its turn."""
+        self._worst = (0.0, 0.0)  # of the beats counted now, and of the same number before
+        self._beats = 0
+        self._doorbell = doorbell_of(hub)
+        loop: Any = hub.loop  # gevent's watchers have no types
+        self._timer = loop.timer(_BEAT_SECONDS, _BEAT_SECONDS, ref=False)
+        self._timer.start(repeated(hub, self._beat))
+        self._end: Any = allocate_lock()
+        self._end.acquire()
+        # A real one: in a patched program a thread is one more greenlet of the loop that blocks.
+        monkey.get_original("_thread", "start_new_thread")(self._look_on, ())
+
+    def use(self) -> LoopWatch:
+        """Count one more user."""
+        self._users += 1
+        return self
+
+    def release(self) -> None:
+        """Count one less; the last one ends the watch."""
+        self._users -= 1
+        if not self._users:
+            # Not at once: it may be the garbage collector that ended a node, in whatever thread.
+            self._doorbell.close(self._timer)
+            self._end.release()
+            if _watches.get(self._hub) is self:
+                del _watches[self._hub]
+
+    @property
+    def worst_lag(self) -> float:
+        """The worst of the last half minute, or a little more."""
+        return max(self._worst)
+
+    def _beat(self) -> None:  # on the hub
+        now = monotonic()
+        blocked, self._last_beat = now - self._last_beat - _BEAT_SECONDS, now
+        self.lag = max(blocked, 0.0)
+        self._beats = (self._beats + 1) % _WORST_BEATS
+        worst, before = self._worst
+        self._worst = (max(worst, self.lag), before) if self._beats else (self.lag, worst)
+        stack, self._stack = self._stack, None
+        if blocked > BLOCKED_SECONDS:
+            # In a greenlet: log handlers may block.
+            gevent.spawn(_report, blocked, stack)
+
+    def _look_on(self) -> None:  # in a thread of its own
+        while not self._end.acquire(timeout=_BEAT_SECONDS):
+            late = monotonic() - self._last_beat - _BEAT_SECONDS
+            if late > BLOCKED_SECONDS:
+                frame = sys._current_frames().get(self._thread_id)  # pyright: ignore[reportPrivateUsage]
+                if frame is None:
+                    return  # the thread has ended, and its loop with it
+                if self._stack is None:
+                    self._stack = "".join(traceback.format_stack(frame))
+
+
+def _report(seconds: float, stack: str | None) -> None:
+    where = Lines(f"in:\n{stack}") if stack else "and nobody saw in what: perhaps the whole process was stopped"
+    _log.warning("the event loop was blocked for %.1f s, %s", seconds, where)
+
+
+def watch_loop(hub: Hub) -> LoopWatch:
+    """Return the watch of a hub's loop, which runs in this thread; one for all nodes in it."""
+    watch = _watches.get(hub)
+    if watch is None or watch.process != os.getpid():
+        watch = _watches[hub] = LoopWatch(hub)
+    return watch.use()

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""Rules: what a peer may do here besides sending messages, by its node ID.
+
+A rule only takes away: what the other settings refuse to everybody (``secure``,
+``allow_spawn``, …) no rule allows. Of several the first whose pattern matches the peer's
+node ID counts; a peer that none matches may do everything.
+
+**Whose ID it is.** A rule means something only where nobody can greet with another's ID: where each
+node proves its own with a certificate. With a secret that all nodes share, everybody
+who knows it may take any ID, and rules are a fence against mistakes.
+
+**Slaves** are behind their master, which says what comes from them, and could say anything.
+So a slave may do what its own rule *and* its master's allow; and a slave, which hears
+everything through its own master, applies that one's rule, too.
+
+Who asks which right is :mod:`aemp_gevent.node.requests`' concern, and :mod:`aemp_gevent.peers.relaying`'.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatchcase
+from typing import Literal, cast
+
+from aemp_gevent.runtime.quoting import quoted
+
+Access = Literal["none", "read", "write"]
+
+_LEVELS: tuple[Access, ...] = ("none", "read", "write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerRule:
+    """What peers may do here whose node ID matches a pattern; what is not mentioned is allowed.
+
+    Attributes:
+        peer: A shell pattern for node IDs, such as ``web-*`` or ``10.0.0.?:*``; upper and lower
+            case differ. A ``[`` of an IPv6 address is written ``[[]``.
+        spawn: Whether they may run code here: spawn ports, call functions, and ``eval``. Only
+            what is allowed to everybody: ``@spawnable``, ``allow_spawn``, ``allow_eval``.
+        kill: Whether they may kill ports here, besides those that they spawned themselves, and those for
+            the answers to questions: that is how these are refused.
+        directory: ``"write"``: read the directory, and have entries in it. ``"read"``: their
+            entries are left out, where they listen among them. ``"none"``: to them it is empty.
+        relay: Whether anything is passed on from them to other nodes: by ``snd`` requests, by answers
+            that another node is to get, and between slaves and the rest of the network.
+        inspect: Whether they may look into this node: its links, its ports and their IDs, its log.
+            Without it they are told who it is, and nothing else.
+
+    Raises:
+        ValueError, TypeError: A value is none; the text names its key.
+    """
+
+    peer: str
+    spawn: bool = True
+    kill: bool = True
+    directory: Access = "write"
+    relay: bool = True
+    inspect: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.peer, str) or not self.peer:
+            raise TypeError(f"'peer' is a shell pattern for node IDs, and not {quoted(self.peer)}")
+        for name in ("spawn", "kill", "relay", "inspect"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(
+                    f"{quoted(name)} of the rule for {quoted(self.peer)} is True or False, "
+                    f"not {quoted(getattr(self, name))}"
+                )
+        if self.directory not in _LEVELS:
+            raise ValueError(
+                f"'directory' of the rule for {quoted(self.peer)} is one of {_LEVELS}, not {quoted(self.directory)}"
+            )
+
+    @property
+    def may_read(self) -> bool:
+        """Whether they may read the directory."""
+        return self.directory != "none"
+
+    @property
+    def may_write(self) -> bool:
+        """Whether they may have entries in it."""
+        return self.directory == "write"
+
+
+EVERYTHING = PeerRule(peer="*")
+"""What a peer may do that no rule is about."""
+
+
+def read_rule(rule: object) -> PeerRule:
+    """Return the rule that a setting says: one already, or a mapping of its attributes.
+
+    Raises:
+        ValueError, TypeError: It is none; the text says why.
+    """
+    if isinstance(rule, PeerRule):
+        return rule
+    if not isinstance(rule, Mapping):
+        raise TypeError(f"a rule is a mapping like {{'peer': 'web-*', 'spawn': False}}, and not {quoted(rule)}")
+    given = cast("Mapping[str, object]", rule)
+    known = [described.name for described in fields(PeerRule)]
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"; did you mean {quoted(nearest[0])}?" if nearest else f"; it has {known}"
+            raise ValueError(f"a rule has no key {quoted(name)}{hint}")
+    if "peer" not in given:
+        raise ValueError(f"the rule {quoted(rule)} has no 'peer'; write 'peer': '*' for all")
+    return PeerRule(**given)  # type: ignore[arg-type]  # which it checks itself
+
+
+def rights_of(rules: Iterable[PeerRule], *nodes: str) -> PeerRule:
+    """Return what a peer may do.
+
+    Args:
+        rules: The first that matches counts.
+        nodes: Its node ID, and those of the nodes that speak for it: it may do what all of them may.
+    """
+    rules = tuple(rules)
+    rights = EVERYTHING
+    for node in nodes if rules else ():
+        rule = next((rule for rule in rules if fnmatchcase(node, rule.peer)), EVERYTHING)
+        rights = replace(
+            rule,
+            spawn=rule.spawn and rights.spawn,
+            kill=rule.kill and rights.kill,
+            directory=min(rule.directory, rights.directory, key=_LEVELS.index),
+            relay=rule.relay and rights.relay,
+            inspect=rule.inspect and rights.inspect,
+        )
+    return rights

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""One socket: listening, dialling, TLS, reading and writing."""

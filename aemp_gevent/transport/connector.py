@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""How a node's connections are made: by sockets, unless a test carries them otherwise.
+
+A :class:`Carrier` listens and dials; what comes out is a
+:class:`~aemp_gevent.transport.transport.Transport`. It is all that the links know of the outside
+world, so a whole network of nodes can live in one process without a socket.
+"""
+
+from __future__ import annotations
+
+import socket as std_socket
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from gevent import socket
+from gevent.hub import Hub
+
+from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.runtime.forking import close_quietly
+from aemp_gevent.transport.dialer import dial
+from aemp_gevent.transport.listener import Listener, Pace
+from aemp_gevent.transport.transport import READ_BYTES, SocketTransport, Transport
+
+_KEEPALIVE_PROBES = 3
+_LONGEST_KEEPALIVE_SECONDS = 32767
+"""Linux takes no more."""
+
+
+class Listening(Protocol):
+    """One endpoint that is bound."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint, with the real port."""
+        ...
+
+    def start(self) -> None:
+        """Begin to accept."""
+
+    def close(self) -> None:
+        """Stop accepting. Idempotent."""
+
+    def abandon(self) -> None:
+        """Let go of it, in a forked child: the parent goes on accepting."""
+
+
+class Carrier(Protocol):
+    """Makes connections for one node."""
+
+    def listen(self, endpoint: Endpoint, accepted: Callable[[Transport], None]) -> Listening:
+        """Bind an endpoint; port 0 takes a free one.
+
+        Args:
+            endpoint: Where.
+            accepted: Called with each connection, from the moment that accepting was started.
+
+        Raises:
+            ListenError: It cannot be bound.
+        """
+        ...
+
+    def dial(self, endpoints: Sequence[Endpoint], timeout: float) -> Transport:
+        """Return a connection to the first endpoint that accepts one. Blocks the calling greenlet.
+
+        Raises:
+            OSError: None did, within ``timeout`` seconds.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Let go of connections that are being made, in a forked child."""
+
+
+class SocketCarrier:
+    """Carries links over gevent's stream sockets.
+
+    Args:
+        hub: Whose loop watches them.
+        patience: Seconds after which the system may declare a connection dead by itself. No
+            less than what the heartbeats allow, which judge better: they know when a
+            program was merely busy.
+        accept_rate: Connections to accept in a second.
+    """
+
+    def __init__(self, hub: Hub, patience: float, accept_rate: float = 200.0) -> None:
+        self._hub = hub
+        self._patience = patience
+        self._pace = Pace(accept_rate)
+        self._buffer = bytearray(READ_BYTES)
+        self._dialling: set[socket.socket] = set()
+
+    def listen(self, endpoint: Endpoint, accepted: Callable[[Transport], None]) -> Listener:
+        return Listener(endpoint, lambda sock: accepted(self._carry(sock)), self._pace)
+
+    def dial(self, endpoints: Sequence[Endpoint], timeout: float) -> SocketTransport:
+        return self._carry(dial(endpoints, timeout, self._dialling))
+
+    def abandon(self) -> None:
+        for sock in self._dialling:
+            close_quietly(sock)
+
+    def _carry(self, sock: socket.socket) -> SocketTransport:
+        if sock.family != getattr(std_socket, "AF_UNIX", None):
+            _have_the_system_look_after(sock, self._patience)
+        return SocketTransport(sock, self._hub, self._buffer)
+
+
+def _have_the_system_look_after(sock: socket.socket, patience: float) -> None:
+    """Ask for TCP's own signs of life: a connection on which nobody waits for anything must end, too."""
+    sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_KEEPALIVE, 1)
+    interval = min(max(1, round(patience / _KEEPALIVE_PROBES)), _LONGEST_KEEPALIVE_SECONDS)
+    patience = interval * _KEEPALIVE_PROBES
+    seconds = {"TCP_KEEPIDLE": interval, "TCP_KEEPALIVE": interval, "TCP_KEEPINTVL": interval}  # Linux; macOS; both
+    options = {**seconds, "TCP_KEEPCNT": _KEEPALIVE_PROBES, "TCP_USER_TIMEOUT": round(patience * 1000)}
+    for name, value in options.items():
+        option = getattr(std_socket, name, None)
+        if option is not None:
+            sock.setsockopt(std_socket.IPPROTO_TCP, option, value)

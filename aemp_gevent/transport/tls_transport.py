@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: MIT
+"""A transport inside of another: what leaves is encrypted, what comes is decrypted.
+
+To its link it looks like any other, and counts plaintext: ``sent``, ``buffered`` and what
+the link counts as received mean the same on both sides, however TLS cuts it into records.
+What goes out is encrypted in batches, the next when the one before has left: so a burst of
+small messages becomes few records, and ``buffered`` still tells what is unsent.
+
+The end is TLS's, too. A peer that has finished says so (*close_notify*); a connection
+that ends without it was cut off by somebody, and counts as broken.
+
+:mod:`aemp_gevent.wire.tls` does the work; nothing here knows certificates.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gevent.hub import Hub
+
+from aemp_gevent.errors import TlsError
+from aemp_gevent.runtime.hub_calls import hub_call
+from aemp_gevent.transport.transport import WRITE_BYTES, Sink, Transport
+
+if TYPE_CHECKING:
+    # OpenSSL takes a while to import, and is not for those who want no TLS.
+    from aemp_gevent.wire.tls import Tls
+
+
+class TlsTransport:
+    """A transport that encrypts, over one that carries.
+
+    Args:
+        inner: The connection; whatever was written to it goes first.
+        tls: A fresh side of a TLS connection.
+        hub: The hub whose loop carries the connection.
+        secured: Called once TLS is up, with the node IDs that the peer's certificate is for, if it
+            matters. May close the transport.
+    """
+
+    def __init__(self, inner: Transport, tls: Tls, hub: Hub, secured: Callable[[tuple[str, ...] | None], None]) -> None:
+        self.buffered = 0
+        self.sent = inner.sent + inner.buffered
+        self.sent_writes = 0
+        self.arrived = 0
+        """Bytes that came, encrypted."""
+        self.has_failed = False
+        """Whether TLS itself ended it: one side does not believe the other, or what came was no TLS."""
+        self.was_cut = False
+        """Whether the connection ended, and TLS had not."""
+        self._inner = inner
+        self._tls = tls
+        self._hub = hub
+        self._secured = secured
+        self._sink: Sink | None = None
+        self._chunks: deque[bytes | memoryview] = deque()
+        self._leaving = 0  # bytes of plaintext, encrypted and handed to the inner transport
+        self._goodbye = 0  # 1 while our close_notify is still to leave
+        self._flush_asked = False
+        self._flush = hub_call(self._encrypt_if_due, self._flush_again, self._report)
+        self._finishing = False
+        self._finished = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<TlsTransport to {self.peer_address}>"
+
+    @property
+    def peer_address(self) -> str:
+        return self._inner.peer_address
+
+    @property
+    def round_trip(self) -> float | None:
+        return self._inner.round_trip
+
+    @property
+    def protocol(self) -> str:
+        """The TLS version and cipher; ``""`` before TLS is up."""
+        return self._tls.protocol if self._tls.is_up else ""
+
+    # --- what comes ---
+
+    def start(self, sink: Sink) -> None:
+        self._sink = sink
+        self._inner.start(self)
+        try:
+            self._send_now(self._tls.start())
+        except TlsError as error:
+            self._fail(error)
+
+    def pause(self) -> None:
+        self._inner.pause()
+
+    def resume(self) -> None:
+        self._inner.resume()
+
+    def on_data(self, data: memoryview) -> None:
+        """Bytes came, encrypted."""
+        sink, tls = self._sink, self._tls
+        was_up, had_ended = tls.is_up, tls.has_ended
+        if sink is None or had_ended:
+            return
+        self.arrived += len(data)
+        try:
+            plain = tls.receive(data)
+        except TlsError as error:
+            self._fail(error)
+            return
+        if not was_up:
+            self._send_now(tls.take())
+            if not tls.is_up:
+                return
+            self._secured(tls.names)
+            if self._chunks:
+                self._flush_soon()
+        if plain:
+            # All of one read at once: the link may have us pause, and then nothing is left over here.
+            self._hand_on(plain)
+        if tls.has_ended and self._sink is not None:
+            self._sink.on_end()
+
+    def _hand_on(self, plain: bytes) -> None:
+        if self._sink is not None:
+            self._sink.on_data(memoryview(plain))
+
+    def _fail(self, error: TlsError) -> None:
+        self.has_failed = True
+        if self._sink is not None:
+            self._sink.on_broken(str(error))
+
+    def on_end(self) -> None:
+        """The other side's end, which TLS has announced if nobody forged it."""
+        if not self._tls.has_ended:
+            self.on_broken(
+                "the connection ended without TLS's close_notify: it was cut off, or the peer was killed"
+                if self._tls.is_up
+                else "the peer closed the connection while TLS came up; does it believe our certificate?"
+            )
+
+    def on_broken(self, why: str) -> None:
+        """The connection is gone."""
+        self.was_cut = True
+        if self._sink is not None:
+            self._sink.on_broken(why)
+
+    # --- what goes ---
+
+    def write(self, data: bytes) -> None:
+        if self._closed:
+            return
+        size = len(data)
+        self._flush_soon()
+        self.buffered += size
+        self._chunks += (data,)  # no call in between: what may be struck comes first
+
+    def _flush_soon(self) -> None:
+        if not self._flush_asked:
+            self._hub.loop.run_callback(self._flush)
+            self._flush_asked = True
+
+    def _flush_again(self) -> None:
+        """Go on after something struck on the hub."""
+        self._hub.loop.run_callback(self._flush)
+
+    def _report(self, error: BaseException) -> None:
+        self._hub.handle_error(self, type(error), error, error.__traceback__)
+
+    def _encrypt_if_due(self) -> None:
+        self._flush_asked = False
+        if not self._closed and not self._leaving and self._tls.is_up:
+            self._encrypt_next()
+
+    def _encrypt_next(self) -> None:
+        """Encrypt as much as is joined for one system call, and hand it over."""
+        try:
+            if self._chunks:
+                batch = self._next_batch()
+                self._leaving = len(batch)
+                self._inner.write(self._tls.encrypt(batch))
+            elif self._finishing and not self._finished:
+                self._finished = True
+                # Counted as unsent: whoever closes once everything has left must not drop it.
+                self._goodbye = 1
+                self.buffered += 1
+                self._inner.write(self._tls.finish())
+                self._inner.finish()
+        except BaseException:
+            # Ctrl-C strikes on the hub, too, and a record that is lost cannot be encrypted again.
+            if self._sink is not None:
+                self._sink.on_broken("interrupted while encrypting")
+            raise
+
+    def _next_batch(self) -> bytes | memoryview:
+        chunks = self._chunks
+        first = chunks.popleft()
+        if len(first) > WRITE_BYTES:
+            view = memoryview(first)
+            chunks.appendleft(view[WRITE_BYTES:])  # which counts as the one write
+            return view[:WRITE_BYTES]
+        batch, size = [first], len(first)
+        while chunks and size + len(chunks[0]) <= WRITE_BYTES:
+            batch.append(chunks.popleft())
+            size += len(batch[-1])
+        self.sent_writes += len(batch)
+        return b"".join(batch) if len(batch) > 1 else first
+
+    def on_room(self) -> None:
+        """Some of what was encrypted has left."""
+        if not self._inner.buffered:
+            self.sent += self._leaving
+            self.buffered -= self._leaving + self._goodbye
+            self._leaving = self._goodbye = 0
+            if self._tls.is_up:
+                self._encrypt_next()
+        if self._sink is not None:
+            self._sink.on_room()
+
+    def finish(self) -> None:
+        if not self._finishing and not self._closed:
+            self._finishing = True
+            if not self.buffered and self._tls.is_up:
+                self._encrypt_next()
+
+    def _send_now(self, data: bytes) -> None:
+        if data and not self._closed:
+            self._inner.write(data)
+
+    # --- the end ---
+
+    def close(self, last_words: bytes = b"") -> None:
+        # After an error: the alert that tells the peer why. Else nothing: only finish() says that nothing was cut off.
+        self._forget()
+        self._inner.close(last_words or self._tls.last_words)
+
+    def abort(self) -> None:
+        self._forget()
+        self._inner.abort()
+
+    def abandon(self, *, watching: bool) -> None:
+        # In a forked child: the parent's TLS goes on from where it was, so nothing may be encrypted here.
+        self._forget()
+        self._inner.abandon(watching=watching)
+
+    def _forget(self) -> None:
+        self._closed = True
+        self._sink = None
+        self._chunks.clear()
+        self.buffered = 0

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""The socket transport, over a pair of connected sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from gevent import socket
+
+from aemp_gevent.transport.transport import SocketTransport
+from tests.helpers import on_hub, turns, wait_until
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.data = b""
+        self.reads = 0
+        self.ends = 0
+        self.broken: list[str] = []
+        self.rooms = 0
+
+    def on_data(self, data: memoryview) -> None:
+        self.data += data
+        self.reads += 1
+
+    def on_end(self) -> None:
+        self.ends += 1
+
+    def on_broken(self, why: str) -> None:
+        self.broken.append(why)
+
+    def on_room(self) -> None:
+        self.rooms += 1
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[SocketTransport, Sink, socket.socket]]:
+    listener = socket.socket()  # not create_server(), which is the standard library's and blocks
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    near = socket.create_connection(listener.getsockname())
+    far, _address = listener.accept()
+    listener.close()
+    far.settimeout(5)
+    transport, sink = SocketTransport(near, gevent.get_hub(), bytearray(1000)), Sink()
+    transport.start(sink)
+    yield transport, sink, far
+    transport.close()
+    far.close()
+
+
+Pair = tuple[SocketTransport, Sink, socket.socket]
+
+
+def test_burst_is_written_in_one_piece(pair: Pair) -> None:
+    transport, sink, far = pair
+    for _ in range(100):
+        transport.write(b"abc")
+    assert transport.buffered == 300
+    assert far.recv(1000) == b"abc" * 100
+    assert transport.buffered == 0
+    assert sink.rooms == 1
+
+
+def test_what_is_larger_than_all_buffers_arrives_whole(pair: Pair) -> None:
+    transport, sink, far = pair
+    data = bytes(range(256)) * 100_000
+    transport.write(data)
+    transport.write(b"end")
+    wait_until(lambda: 0 < transport.buffered < len(data))
+    got = bytearray()
+    while len(got) < len(data) + 3:
+        got += far.recv(1_000_000)
+    assert got == data + b"end"
+    wait_until(lambda: transport.buffered == 0)
+    assert sink.rooms > 1
+
+
+def test_what_comes_is_read_in_pieces_of_the_buffer(pair: Pair) -> None:
+    _transport, sink, far = pair
+    far.sendall(b"x" * 2500)
+    wait_until(lambda: len(sink.data) == 2500)
+    assert sink.reads >= 3
+
+
+def test_pause_and_resume(pair: Pair) -> None:
+    transport, sink, far = pair
+    transport.pause()
+    far.sendall(b"hello")
+    turns(10)
+    assert sink.data == b""
+    transport.resume()
+    wait_until(lambda: sink.data == b"hello")
+
+
+def test_end_of_the_other_side_leaves_ours_open(pair: Pair) -> None:
+    transport, sink, far = pair
+    far.sendall(b"bye")
+    far.shutdown(1)
+    wait_until(lambda: sink.ends)
+    assert sink.data == b"bye"
+    transport.write(b"not yet")
+    assert far.recv(100) == b"not yet"
+    turns(5)
+    assert sink.ends == 1
+    assert sink.broken == []
+
+
+def test_finish_sends_what_is_left_and_still_reads(pair: Pair) -> None:
+    transport, sink, far = pair
+    transport.write(b"last")
+    transport.finish()
+    assert far.recv(100) == b"last"
+    assert far.recv(100) == b""
+    far.sendall(b"answer")
+    wait_until(lambda: sink.data == b"answer")
+
+
+def test_finish_with_nothing_to_send_is_an_end_at_once(pair: Pair) -> None:
+    transport, _sink, far = pair
+    transport.finish()
+    assert far.recv(100) == b""
+
+
+def test_abort_is_a_reset(pair: Pair) -> None:
+    transport, sink, far = pair
+    transport.write(b"never sent")
+    transport.abort()
+    transport.abort()
+    with pytest.raises(ConnectionResetError):
+        far.recv(100)
+    assert sink.broken == []
+
+
+def test_close_is_an_end_and_may_be_repeated(pair: Pair) -> None:
+    transport, sink, far = pair
+    transport.close()
+    transport.close()
+    transport.abort()
+    transport.resume()
+    transport.write(b"into the void")
+    turns(3)
+    assert far.recv(100) == b""
+    assert sink.broken == []
+
+
+@pytest.mark.parametrize("by", ["reading", "writing"])
+def test_reset_is_told_once(pair: Pair, by: str) -> None:
+    transport, sink, far = pair
+    if by == "writing":
+        transport.pause()
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    far.close()
+    if by == "writing":
+        transport.write(b"x")
+    wait_until(lambda: sink.broken)
+    turns(3)
+    assert len(sink.broken) == 1
+    assert transport.buffered == 0
+
+
+def test_finish_after_a_reset_is_survived(pair: Pair) -> None:
+    transport, sink, far = pair
+    transport.pause()
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    far.close()
+    on_hub(transport.finish)
+    transport.resume()
+    wait_until(lambda: sink.broken or sink.ends)
+
+
+def test_peer_address(pair: Pair) -> None:
+    transport, _sink, far = pair
+    assert transport.peer_address == "{}:{}".format(*far.getsockname())
+    assert transport.peer_address in repr(transport)
+
+
+def test_peer_address_of_other_kinds_of_sockets() -> None:
+    one, two = socket.socketpair()
+    gone = socket.socket()
+    transports = [SocketTransport(sock, gevent.get_hub(), bytearray(1)) for sock in (one, gone)]
+    assert [transport.peer_address for transport in transports] == ["unix:", "?"]
+    for transport in transports:
+        transport.close()
+    two.close()
