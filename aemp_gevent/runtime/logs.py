@@ -18,7 +18,7 @@ from typing import Any
 
 from aemp_gevent.runtime.quoting import cut_text, escaped, quoted, said, worded
 
-LOGGERS = ("aemp_gevent", "aemp_gevent.directory.etcd.session")
+LOGGERS = ("aemp_gevent", "aemp_gevent.etcd")
 """The names of the loggers of a node."""
 
 MAX_VALUE = 500

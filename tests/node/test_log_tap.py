@@ -98,7 +98,7 @@ def test_own_debug_records_are_told_and_shown_to_nobody_else(
     listener = Listener(two, one, "debug")
     caplog.clear()
     LIBRARY.debug("a detail")
-    logging.getLogger("aemp_gevent.directory.etcd.session").debug("a detail of etcd")
+    logging.getLogger("aemp_gevent.etcd").debug("a detail of etcd")
     LIBRARY.warning("for all")
     heard(listener, 3)
     assert {"a detail", "a detail of etcd", "for all"} <= set(listener.texts())

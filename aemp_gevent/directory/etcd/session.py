@@ -90,7 +90,7 @@ _MAX_VALUE_BYTES = 2**20 + 1024
 _MAX_QUEUED = 10_000
 """Changes that wait for etcd; if there are more, the whole is put instead, which skips what was only for a while."""
 
-_log = Log("aemp_gevent.directory.etcd.session")
+_log = Log("aemp_gevent.etcd")
 
 
 _Value = tuple[bytes, Any]
