@@ -9,7 +9,6 @@ sends first is either that it refuses, or shows that it does not.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from aemp_gevent.addresses.name_service import NameService
 from aemp_gevent.addresses.resolve import resolve_node
 from aemp_gevent.errors import AempError, NoMasterError
 from aemp_gevent.links.link import Link, LinkOwner
+from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.quoting import quoted, worded
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.transport.connector import Carrier
@@ -134,7 +134,7 @@ def join(host: Host, name: str, masters: Sequence[str], taken_in: Callable[[Link
     patience = host.settings.monitor_timeout
     deadline = monotonic() + patience
     failures: dict[str, str] = {}
-    pause = _FIRST_PAUSE_SECONDS
+    pauses = Backoff(_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS)
     while True:
         for index, master in enumerate(masters):
             share = (deadline - monotonic()) / (len(masters) - index)
@@ -147,8 +147,7 @@ def join(host: Host, name: str, masters: Sequence[str], taken_in: Callable[[Link
         left = deadline - monotonic()
         if left <= 0:
             raise NoMasterError(failures, patience)
-        gevent.sleep(min(pause * (1 + random.random() / 2), left))  # noqa: S311  # jitter, no secret
-        pause = min(2 * pause, _LAST_PAUSE_SECONDS)
+        gevent.sleep(min(pauses.next(), left))
 
 
 def _ask(host: Host, name: str, master: str, seconds: float, taken_in: Callable[[Link, str], None]) -> None:

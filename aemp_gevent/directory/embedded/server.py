@@ -49,6 +49,7 @@ from aemp_gevent.directory.merge import Change, Merged, Source
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.runtime.backoff import jittered
 from aemp_gevent.runtime.bounded_log import Complaints
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.wire.framing import FRAMINGS
@@ -567,7 +568,7 @@ class DirectoryServer:
                 self._log("a global node cannot be dialled: %s", error)
             else:
                 self._host.link_to(node)
-        self._mesh_soon(_MESH_SECONDS * (1 + random.random() / 2))  # noqa: S311  # jitter, no secret
+        self._mesh_soon(jittered(_MESH_SECONDS))
 
     def stop(self) -> None:
         """End the timer. Idempotent."""

@@ -40,7 +40,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -64,6 +63,7 @@ from aemp_gevent.directory.etcd.client import (
 )
 from aemp_gevent.errors import AempError
 from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.forking import Helper
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted
@@ -75,6 +75,7 @@ _MIN_TTL = 2
 """Seconds; etcd itself grants no less, with its usual settings."""
 
 _MAX_TIMEOUT = 5.0
+_FIRST_DELAY = 0.1
 _MAX_DELAY = 5.0
 _LOG_SECONDS = 60.0
 _LEAVE_SECONDS = 2.0
@@ -743,7 +744,8 @@ class _Trouble:
 
     def __init__(self, what: str, max_delay: float) -> None:
         self._what = what
-        self._max_delay = max_delay
+        # Jitter adds up to half: 'max_delay' includes it.
+        self._pauses = Backoff(_FIRST_DELAY / 1.5, max_delay / 1.5)
         self._failures = 0
         self._since = 0.0
         self._logged_at = -math.inf
@@ -766,11 +768,11 @@ class _Trouble:
             _log.info("%s with etcd works again, after %.1f s", self._what, monotonic() - self._since)
             self._is_known = False
         self._failures = 0
+        self._pauses.reset()
 
     def delay(self) -> float:
         """Return how many seconds to wait: not all nodes shall come at once to an etcd that came back."""
-        longest: float = min(self._max_delay, 0.1 * 2 ** min(self._failures - 1, 10))
-        return random.uniform(0.5, 1.0) * longest  # noqa: S311  # nothing secret
+        return self._pauses.next()
 
 
 def _escaped(part: str) -> str:
