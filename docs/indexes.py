@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Write the tables that begin the reference and the how-to pages, and the program on the landing page.
+"""Write the tables that begin the reference and the how-to pages, and the programs on the landing page.
 
 Readers on a code host see the Markdown as it is, without what Sphinx makes of it: so it stands there. A test checks
 that it is up to date, and that no name and no page is missing.
@@ -130,10 +130,11 @@ def page_tables() -> str:
 
 
 def program() -> str:
-    """Return the README's section with the first program."""
-    found = re.search(r"^## Two nodes in 15 lines\n.*?(?=^More programs)", README.read_text(), re.DOTALL | re.MULTILINE)
+    """Return the README's sections with the first programs."""
+    sections = re.compile(r"^## A live page in 15 lines\n.*?(?=^More programs)", re.DOTALL | re.MULTILINE)
+    found = sections.search(README.read_text())
     assert found is not None
-    return found[0]
+    return found[0].replace("](docs/", "](")
 
 
 WRITTEN = {API: api_tables, HOWTO: page_tables, LANDING: program}

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from urllib.request import urlopen
 
+import gevent
 import pytest
 
 from aemp_gevent.testing import wait_until
@@ -25,6 +26,7 @@ _BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DO
 # Programs of several processes: a block that begins with its file name. Each has a test of its own below.
 IN_SEVERAL_PROCESSES = {
     *("shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py", "encrypted.py", "app.py", "hello.py"),
+    "live.py",
     "shop.py",  # see test_console_pages.py
 }
 
@@ -81,6 +83,50 @@ def test_snippet_prints_what_the_page_says(source, output, tmp_path):
 
 def test_every_named_program_has_a_test_below():
     assert {name_of(source) for _, _, source, _ in blocks()} - {None} == IN_SEVERAL_PROCESSES
+
+
+@pytest.mark.slow
+def test_readmes_post_to_one_worker_reaches_the_readers_of_all(scratch):
+    pytest.importorskip("gunicorn")
+    (scratch / "app.py").write_text(program("live.py"))
+    (scratch / "gunicorn.conf.py").write_text("from aemp_gevent.contrib.gunicorn import *")
+    received: dict[int, list[bytes]] = {}
+
+    def read(number, answer):
+        received[number] = []
+        while line := answer.readline():
+            received[number].append(line)
+
+    def workers():
+        return {lines[0] for lines in received.values() if lines}
+
+    with Gunicorn(scratch, scratch, workers=2) as server:
+        readers = []
+
+        def reaches_two_workers():
+            connection = server.connect()
+            connection.request("GET", "/")
+            readers.append((gevent.spawn(read, len(readers), connection.getresponse()), connection))
+            return len(workers()) == 2
+
+        wait_until(reaches_two_workers, within=20, show=lambda: received)
+
+        def everybody_was_sent_to():
+            connection = server.connect()
+            connection.request("POST", "/", "hello, all of you")
+            answer = connection.getresponse().read()
+            connection.close()
+            return answer == b"sent to %d\n" % len(readers)
+
+        wait_until(everybody_was_sent_to, within=20, show=lambda: received)
+        wait_until(
+            lambda: all(b"data: hello, all of you\n" in lines for lines in received.values()),
+            within=20,
+            show=lambda: received,
+        )
+        for reader, connection in readers:
+            reader.kill()
+            connection.close()
 
 
 @pytest.mark.slow
