@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""The page on the architecture shows the folders as the import contracts order them."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+from tests.networking import ROOT
+
+ARCHITECTURE: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "architecture.py"))
+REMEDY = "run .venv/bin/python docs/architecture.py"
+
+
+def test_page_is_up_to_date() -> None:
+    assert ARCHITECTURE["PAGE"].read_text() == ARCHITECTURE["updated"](), REMEDY
+
+
+def test_picture_is_up_to_date() -> None:
+    assert ARCHITECTURE["PICTURE"].read_text() == ARCHITECTURE["draw"](), REMEDY
+
+
+def test_every_folder_and_top_module_stands_on_one_floor() -> None:
+    named = [name for floor in ARCHITECTURE["floors"]() for name in floor]
+    package = ROOT / "aemp_gevent"
+    present = {path.parent.name for path in package.glob("*/__init__.py")}
+    present |= {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert sorted(named) == sorted(present)
+
+
+def test_every_folder_says_in_one_line_what_lives_there() -> None:
+    package: Path = ROOT / "aemp_gevent"
+    for folder in [path.parent for path in package.rglob("__init__.py") if path.parent != package]:
+        text = ARCHITECTURE["sentence"](folder)
+        assert text.endswith("."), folder
+        assert len(text) < 130, folder
