@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""What contributors are offered works: the hooks run targets of the Makefile, the forms are what code hosts expect."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from tests.networking import ROOT
+
+HOOKS = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.md"))
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook["id"])
+def test_every_hook_runs_a_target_of_the_makefile(hook: dict[str, str]) -> None:
+    make, target = hook["entry"].split()
+    assert make == "make"
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_every_form_has_a_name_and_says_what_it_is_for(form) -> None:
+    _, head, body = form.read_text().split("---\n", 2)
+    assert set(yaml.safe_load(head)) == {"name", "about"}
+    assert body.strip()
+
+
+def test_targets_that_the_guide_lists_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    listed = set(re.findall(r"`make ([a-z-]+)", (ROOT / "CONTRIBUTING.md").read_text()))
+    assert listed > {"test", "lint"}
+    assert listed - targets == set()
