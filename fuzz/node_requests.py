@@ -17,7 +17,7 @@ from typing import Any
 import gevent
 from gevent.hub import Hub
 
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.requests import Requests
 from aemp_gevent.transport.transport import Sink, Transport

@@ -25,8 +25,7 @@ import gevent.pool
 import aemp_gevent.directory.embedded.server
 import aemp_gevent.peers.seeds
 from aemp_gevent import Node
-from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of
 from aemp_gevent.errors import ResolveError
 from aemp_gevent.testing import MemoryNetwork
 
@@ -178,7 +177,7 @@ class World:
 
     def _living(self) -> list[Endpoint]:
         living = [member for member in self._members if member.is_alive]
-        return [endpoint for member in living for endpoint in ids.endpoints(member.name)]
+        return [endpoint for member in living for endpoint in endpoints_of(member.name)]
 
     def _pause(self) -> None:
         gevent.sleep(self._dice.choice([0.0, 0.001, 0.02, 0.1]))

@@ -27,22 +27,14 @@ import string
 from collections.abc import Callable, Iterator
 from numbers import Number
 from types import FunctionType
-from typing import NamedTuple
 
+from aemp_gevent.addresses.endpoints import MAX_PORT, is_port_number, is_resolved, parse_endpoint
 from aemp_gevent.errors import InvalidNoderefError, InvalidPortError
 from aemp_gevent.runtime.quoting import escaped, of_type, quoted
 from aemp_gevent.wire.limits import MAX_NAME_BYTES, is_long
 
-DEFAULT_PORT = 4040
-"""The port that an endpoint without one means, as in AnyEvent::MP."""
-
-MAX_PORT = 65535
-
 ANON_PREFIX = "anon/"
 SLAVE_PREFIX = "slave/"
-
-ANY_HOST = "*"
-"""Stands for all interfaces in a bind."""
 
 _ALPHABET = string.ascii_letters + string.digits
 
@@ -56,8 +48,6 @@ _NODE_ID = re.compile(r"[A-Za-z0-9_.:/-]+|slave/[A-Za-z0-9_.:/-]+@[A-Za-z0-9_.:/
 _NEVER_A_PORT = (bytes, bytearray, list, tuple, dict)
 _ENDS_IN_PORT = re.compile(r":\d+$")
 _PORT_NUMBER = re.compile(r"(?:^|,)(?:[^,:]*|\[[^,\]]*\]):(\d+)(?=,|$)")
-_HOST = re.compile(r"[A-Za-z0-9_.-]+")
-
 
 _SLAVE_ID = re.compile(r"slave/[A-Za-z0-9_.:/-]+@([A-Za-z0-9_.:/!\[\]%-]+)")
 
@@ -141,7 +131,7 @@ def _fault_of(node: str, may_be_odd: bool) -> str:
 def _find_fault(node: str, may_be_odd: bool) -> str:
     is_noderef = "," in node or ("@" not in node and _ENDS_IN_PORT.search(node))
     for number in _PORT_NUMBER.findall(node) if is_noderef else ():
-        if not _is_port_number(number, 1):
+        if not is_port_number(number, 1):
             return f"the port number {escaped(number, 20)} is out of range 1-{MAX_PORT}"
     if is_resolved(node):
         return ""
@@ -162,46 +152,6 @@ def node_of(port: object) -> str:
         InvalidPortError: It is no port ID.
     """
     return split_port(port)[0]
-
-
-class Endpoint(NamedTuple):
-    """One place where a node listens: a TCP address and port, or a Unix socket."""
-
-    host: str
-    port: int
-    path: str = ""
-
-    def __str__(self) -> str:
-        if self.path:
-            return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    def __repr__(self) -> str:
-        # Logs look into tuples, and show an endpoint in them as users write it.
-        return str(self)
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether it is a folder of Unix sockets."""
-        return self.path.endswith("/")
-
-    @property
-    def is_numeric(self) -> bool:
-        """Whether it can be dialled without asking anybody for an address."""
-        if self.path:
-            return True
-        import ipaddress  # noqa: PLC0415  # not when the package is imported
-
-        try:
-            ipaddress.ip_address(self.host)
-        except ValueError:
-            return False
-        return True
-
-
-def _is_port_number(digits: str, lowest: int) -> bool:
-    # The length first: int() refuses thousands of digits with a ValueError of its own.
-    return len(digits) <= len(str(MAX_PORT)) and lowest <= int(digits) <= MAX_PORT
 
 
 def is_node_id(node: str) -> bool:
@@ -248,77 +198,6 @@ def slave_name(noderef: str) -> str:
             why = "write 'slave/name', and give the masters as seeds: the name becomes 'slave/name@master' by itself"
         raise InvalidNoderefError(noderef, why)
     return name
-
-
-def parse_endpoint(component: str) -> Endpoint:
-    """Return the endpoint a noderef component names; a missing port becomes :data:`DEFAULT_PORT`.
-
-    Understands ``host:port``, ``host``, ``1.2.3.4``, ``[v6]:port``, ``[v6]`` and
-    ``unix:/path``. The shorthands that mean *this host* (an empty component, a bare
-    port number) have no host to return and are :mod:`aemp_gevent.addresses.resolve`'s.
-
-    Raises:
-        InvalidNoderefError: It is none of these.
-    """
-    if component.startswith("unix:"):
-        path = component[len("unix:") :]
-        if not path.startswith("/") or not path.isprintable():
-            raise InvalidNoderefError(component, "a Unix socket needs an absolute path of printable characters")
-        return Endpoint("", 0, path)
-    if component.startswith("["):
-        host, bracket, rest = component[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise InvalidNoderefError(component, "its brackets hold no IPv6 address followed by ':port'")
-        import ipaddress  # noqa: PLC0415  # not when the package is imported
-
-        try:
-            host = str(ipaddress.IPv6Address(host))
-        except ValueError as error:
-            raise InvalidNoderefError(component, str(error)) from None
-        number = rest[1:] if rest else str(DEFAULT_PORT)
-    else:
-        host, colon, number = component.partition(":")
-        if not colon:
-            number = str(DEFAULT_PORT)
-        elif ":" in number:
-            raise InvalidNoderefError(component, "an IPv6 address needs brackets")
-        if not _HOST.fullmatch(host):
-            raise InvalidNoderefError(component, f"{quoted(host)} is not a host name")
-    if not (number.isascii() and number.isdigit()):
-        raise InvalidNoderefError(component, f"{quoted(number)} is not a port number (0 to {MAX_PORT})")
-    if not _is_port_number(number, 0):
-        raise InvalidNoderefError(component, f"the port number {escaped(number, 20)} is out of range 0-{MAX_PORT}")
-    return Endpoint(host, int(number))
-
-
-def parse_bind(bind: str) -> Endpoint:
-    """Return the endpoint of a bind: as in a noderef; ``*``, ``*:port`` or a bare port mean all interfaces.
-
-    Raises:
-        InvalidNoderefError: It is none of these.
-    """
-    if bind.isdigit():
-        bind = f"{ANY_HOST}:{bind}"
-    host, _, number = bind.partition(":")
-    if host == ANY_HOST:
-        return Endpoint(ANY_HOST, parse_endpoint(f"0.0.0.0:{number or 0}").port)
-    return parse_endpoint(bind)
-
-
-def endpoints(noderef: str) -> tuple[Endpoint, ...]:
-    """Return the endpoints of a resolved noderef, in order; ``()`` when it is another kind of node ID."""
-    try:
-        found = tuple(parse_endpoint(component) for component in noderef.split(","))
-    except InvalidNoderefError:
-        return ()
-    # "localhost" parses, with the default port: only what names its port is resolved.
-    spelled_out = all(str(endpoint) == component for endpoint, component in zip(found, noderef.split(","), strict=True))
-    return found if spelled_out and all(endpoint.is_numeric for endpoint in found) else ()
-
-
-def is_resolved(noderef: str) -> bool:
-    """Whether every endpoint is numeric, so that the noderef is a node ID that can be dialled."""
-    return bool(endpoints(noderef))
 
 
 def check_noderef(noderef: object) -> None:

@@ -12,7 +12,7 @@ import socket as std_socket
 from collections.abc import Iterable
 
 from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.ids import Endpoint, parse_endpoint
+from aemp_gevent.addresses.endpoints import DEFAULT_PORT, Endpoint, parse_endpoint
 from aemp_gevent.addresses.name_service import Names, NameService
 from aemp_gevent.addresses.socket_folders import sockets_in
 from aemp_gevent.errors import ResolveError
@@ -54,7 +54,7 @@ def resolve_node(noderef: str, names: Names | None = None) -> str:
 
 def _resolve_component(component: str, names: Names) -> list[Endpoint]:
     if not component or component.isdigit():
-        return [_this_host(int(component) if component else ids.DEFAULT_PORT, names)]
+        return [_this_host(int(component) if component else DEFAULT_PORT, names)]
     endpoint = parse_endpoint(component)
     if endpoint.is_numeric:
         return [endpoint]

@@ -31,7 +31,7 @@ from typing import Any
 from gevent import monkey
 
 from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 
 MAX_PATH_BYTES = 107 if sys.platform == "linux" else 103
 """What fits into the system's ``sun_path``, and the zero behind it."""

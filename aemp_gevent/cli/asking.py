@@ -62,13 +62,14 @@ def node_id(node: Node, text: str) -> str:
         UsageError, ResolveError: It is none.
     """
     from aemp_gevent.addresses import ids  # noqa: PLC0415
+    from aemp_gevent.addresses.endpoints import is_resolved  # noqa: PLC0415
     from aemp_gevent.errors import InvalidNoderefError  # noqa: PLC0415
 
     if not text:
         raise click.UsageError("the node's name is missing")
     if "#" in text:
         raise click.UsageError(f"{text} is a port's ID: give a node's, which is {text.partition('#')[0]}")
-    if ids.is_resolved(text) or text.startswith(ids.SLAVE_PREFIX):
+    if is_resolved(text) or text.startswith(ids.SLAVE_PREFIX):
         return text
     try:
         return ids.check_node_name(text)

@@ -219,13 +219,13 @@ def _interrupt() -> None:
 
 def _seeds(settings: Settings) -> tuple[str, ...]:
     """Return whom to ask: the seeds, or else the node itself that the settings describe."""
-    from aemp_gevent.addresses import ids  # noqa: PLC0415
+    from aemp_gevent.addresses.endpoints import is_resolved, parse_bind  # noqa: PLC0415
 
     if settings.seeds:
         return settings.seeds
-    if settings.nodeid and ids.is_resolved(settings.nodeid):
+    if settings.nodeid and is_resolved(settings.nodeid):
         return (settings.nodeid,)
-    ports = [bind.port for bind in map(ids.parse_bind, settings.binds or ()) if bind.port]
+    ports = [bind.port for bind in map(parse_bind, settings.binds or ()) if bind.port]
     return (f"127.0.0.1:{ports[0]}",) if ports else (_HOME,)
 
 

@@ -10,11 +10,11 @@ import click
 from aemp_gevent.cli.output import told_by_callback
 
 if TYPE_CHECKING:
-    from aemp_gevent.addresses.ids import Endpoint
+    from aemp_gevent.addresses.endpoints import Endpoint
 
 
 def _endpoint(_ctx: click.Context, _param: click.Parameter, text: str) -> Endpoint:
-    from aemp_gevent.addresses.ids import parse_endpoint  # noqa: PLC0415
+    from aemp_gevent.addresses.endpoints import parse_endpoint  # noqa: PLC0415
     from aemp_gevent.errors import AempError  # noqa: PLC0415
 
     try:

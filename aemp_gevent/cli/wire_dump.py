@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 from gevent import socket
 
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import FramingError, GreetingError
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing

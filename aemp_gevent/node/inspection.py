@@ -28,7 +28,7 @@ import gevent
 from greenlet import getcurrent
 
 from aemp_gevent._version import PROVIDER
-from aemp_gevent.addresses import ids
+from aemp_gevent.addresses.endpoints import endpoints_of
 from aemp_gevent.calls.serve import Wait
 from aemp_gevent.links.link import Link
 from aemp_gevent.peers.network import Network
@@ -176,7 +176,7 @@ class Inspection:
         if network.master is not None:
             roles = ["slave"]
         else:
-            roles = ["public" if ids.endpoints(network.node_id) else "named"]
+            roles = ["public" if endpoints_of(network.node_id) else "named"]
             if network.is_seed:
                 roles.append("seed")
         if self._host.directory_role == "global":

@@ -30,7 +30,7 @@ from greenlet import getcurrent
 
 from aemp_gevent._version import PROVIDER
 from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import ANY_HOST, DEFAULT_PORT, Endpoint, endpoints_of, is_resolved, parse_bind
 from aemp_gevent.calls import cal as calls
 from aemp_gevent.calls import serve as serving
 from aemp_gevent.errors import (
@@ -210,9 +210,9 @@ class Node(DirectoryNode):
         that strikes in the moment after a master took the node in finds a slave: ``NODE()`` tells.
         """
         wanted = "" if noderef is None else noderef
-        if isinstance(wanted, str) and wanted.partition(":")[0] == ids.ANY_HOST:
+        if isinstance(wanted, str) and wanted.partition(":")[0] == ANY_HOST:
             wanted = wanted.partition(":")[2]
-            settings = {"binds": [f"{ids.ANY_HOST}:{wanted or ids.DEFAULT_PORT}"], **settings}
+            settings = {"binds": [f"{ANY_HOST}:{wanted or DEFAULT_PORT}"], **settings}
         slave = _slave_name(wanted)
         if slave is None:
             ids.check_noderef(wanted)
@@ -286,7 +286,7 @@ class Node(DirectoryNode):
         try:
             services = _load(settings)
             node_id = resolve()
-            if settings.binds is not None and any(endpoint.port == 0 for endpoint in ids.endpoints(node_id)):
+            if settings.binds is not None and any(endpoint.port == 0 for endpoint in endpoints_of(node_id)):
                 raise InvalidNoderefError(
                     node_id, "with 'binds', the node ID needs the port that others dial, and 0 is not one"
                 )
@@ -400,9 +400,9 @@ class Node(DirectoryNode):
         from aemp_gevent.addresses.resolve import resolve_endpoint  # noqa: PLC0415  # see TYPE_CHECKING
 
         if settings.binds is not None:
-            binds = map(ids.parse_bind, settings.binds)
-            return [bind if bind.host == ids.ANY_HOST else resolve_endpoint(bind) for bind in binds]
-        return list(ids.endpoints(node_id)) or [Endpoint(ids.ANY_HOST, 0)]
+            binds = map(parse_bind, settings.binds)
+            return [bind if bind.host == ANY_HOST else resolve_endpoint(bind) for bind in binds]
+        return list(endpoints_of(node_id)) or [Endpoint(ANY_HOST, 0)]
 
     def _rename(self, node_id: str) -> None:
         self._former_id = self._id
@@ -996,14 +996,14 @@ def _slave_name(noderef: object) -> str | None:
 
 def _with_real_ports(node_id: str, bound: list[Endpoint]) -> str:
     """Return a noderef in which port 0 is replaced by what the system chose; other IDs unchanged."""
-    return ",".join(map(str, bound)) if ids.is_resolved(node_id) else node_id
+    return ",".join(map(str, bound)) if is_resolved(node_id) else node_id
 
 
 def _with_real_hosts(node_id: str, network: Network) -> str:
     """Return a noderef with addresses of this host instead of 0.0.0.0 and ::, which are nobody's."""
     from aemp_gevent.peers.network import is_any  # noqa: PLC0415  # see TYPE_CHECKING
 
-    endpoints = ids.endpoints(node_id)
+    endpoints = endpoints_of(node_id)
     if not any(map(is_any, endpoints)):
         return node_id
     found = ",".join(map(str, network.reachable(endpoints)))

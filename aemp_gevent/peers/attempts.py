@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from time import monotonic
 
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.peers.peer import Peer
 
 _SHORTEST_SECONDS = 1.0

@@ -40,7 +40,7 @@ import logging
 from typing import Any, NamedTuple
 
 from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of, is_resolved
 from aemp_gevent.links.link import Link
 from aemp_gevent.peers.peer import Host, Lane, Peer
 from aemp_gevent.ports.port import Reason
@@ -158,7 +158,7 @@ class DirectPeer(Peer):
         return super()._is_coming or bool(self._hopes) or any(link.dialled for link in self._links)
 
     def _dial(self) -> None:
-        endpoints = ids.endpoints(self.node)
+        endpoints = endpoints_of(self.node)
         if endpoints or self._host.can_find(self.node):
             try:
                 self._dialling = True
@@ -404,7 +404,7 @@ class DirectPeer(Peer):
         """The link is idle: see whether it may be closed."""
         if not self._can_rest(link):
             return
-        if ids.is_resolved(self.node):
+        if is_resolved(self.node):
             self._say_idle(link)
         elif self._host.can_find(self.node):
             # Whoever has something to say must find it again.
@@ -427,9 +427,9 @@ class DirectPeer(Peer):
 
     def _is_within_reach(self, *, is_known: bool) -> bool:
         """Return whether it could be found again; if that is not known, it will be when it asks once more."""
-        if not (is_known or ids.is_resolved(self.node)) and self._host.can_find(self.node):
+        if not (is_known or is_resolved(self.node)) and self._host.can_find(self.node):
             self._host.locate(self.node, self._found)
-        return is_known or ids.is_resolved(self.node)
+        return is_known or is_resolved(self.node)
 
     def _found(self, endpoints: tuple[Endpoint, ...]) -> None:
         self.can_be_found = bool(endpoints)

@@ -17,6 +17,7 @@ import gevent
 from gevent.event import AsyncResult
 
 from aemp_gevent.addresses import ids
+from aemp_gevent.addresses.endpoints import endpoints_of
 from aemp_gevent.addresses.name_service import NameService
 from aemp_gevent.addresses.resolve import resolve_node
 from aemp_gevent.errors import AempError, NoMasterError
@@ -163,7 +164,7 @@ def _ask(host: Host, name: str, master: str, seconds: float, taken_in: Callable[
         host.node_id = ids.slave_id(name, called)
         left = max(deadline - monotonic(), 0.1)
         candidate = Candidate(host, called, taken_in)
-        link = host.link(host.carrier.dial(ids.endpoints(noderef), left), candidate, dialled=True)
+        link = host.link(host.carrier.dial(endpoints_of(noderef), left), candidate, dialled=True)
         try:
             candidate.outcome.wait(timeout=max(deadline - monotonic(), 0.1))
         finally:

@@ -23,7 +23,7 @@ from gevent.event import AsyncResult, Event
 
 from aemp_gevent._version import PROVIDER
 from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import ANY_HOST, Endpoint, endpoints_of, parse_endpoint
 from aemp_gevent.addresses.resolve import own_addresses
 from aemp_gevent.errors import AempError, InvalidNoderefError, InvalidSettingError
 from aemp_gevent.links.admission import Gate
@@ -464,10 +464,10 @@ class Network:
     def _check_addresses(self) -> None:
         """Say so if others are told to look for this node on their own host, and nobody has chosen that."""
         listened = [listener.endpoint for listener in self._listeners]
-        if ids.endpoints(self.node_id) or not any(map(is_any, listened)):
+        if endpoints_of(self.node_id) or not any(map(is_any, listened)):
             return
         told = self.addresses()
-        if all(endpoint.host in ("127.0.0.1", "::1") for address in told for endpoint in ids.endpoints(address)):
+        if all(endpoint.host in ("127.0.0.1", "::1") for address in told for endpoint in endpoints_of(address)):
             text = (
                 "node %s listens on all interfaces, but no address was found at which other hosts can reach this one: "
                 "they are told %s; give the setting 'binds' an address"
@@ -633,7 +633,7 @@ class Network:
 
     def addresses(self) -> list[str]:
         """Return where this node listens: endpoints that others can dial, as far as it knows."""
-        endpoints = ids.endpoints(self.node_id)
+        endpoints = endpoints_of(self.node_id)
         return list(map(str, self.reachable(endpoints))) if endpoints else self.bound_addresses()
 
     def bound_addresses(self) -> list[str]:
@@ -653,9 +653,9 @@ class Network:
 
     def _hosts(self, wildcard: str) -> list[str]:
         """Return this host's addresses that a wildcard stands for: loopback if there is no other."""
-        others = [endpoint.host for seed in self.settings.seeds for endpoint in ids.endpoints(seed) if endpoint.host]
+        others = [endpoint.host for seed in self.settings.seeds for endpoint in endpoints_of(seed) if endpoint.host]
         hosts = own_addresses(others)
-        if wildcard != ids.ANY_HOST:
+        if wildcard != ANY_HOST:
             is_v6 = ":" in wildcard
             return [host for host in hosts if (":" in host) == is_v6] or ["::1" if is_v6 else "127.0.0.1"]
         return hosts or ["127.0.0.1"]
@@ -848,7 +848,7 @@ def is_any(endpoint: Endpoint) -> bool:
     """Whether an endpoint stands for all interfaces: ``*``, ``0.0.0.0`` or ``::``."""
     if endpoint.path:
         return False
-    return endpoint.host == ids.ANY_HOST or ipaddress.ip_address(endpoint.host).is_unspecified
+    return endpoint.host == ANY_HOST or ipaddress.ip_address(endpoint.host).is_unspecified
 
 
 def _checked(addresses: object) -> tuple[Endpoint, ...]:
@@ -865,7 +865,7 @@ def _checked(addresses: object) -> tuple[Endpoint, ...]:
 def _endpoint(address: str) -> Endpoint | None:
     """Return an endpoint that can be dialled as it stands; however it is spelled, as Perl shortens IPv6 differently."""
     try:
-        endpoint = ids.parse_endpoint(address)
+        endpoint = parse_endpoint(address)
     except InvalidNoderefError:
         return None
     names_port = endpoint.port and address.endswith(f":{endpoint.port}")

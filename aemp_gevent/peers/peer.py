@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from greenlet import getcurrent
 
 from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import LinkBusyError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.links.flow_control import Handover, Room
 from aemp_gevent.links.heartbeat import Pulse

@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from aemp_gevent.addresses import ids
+from aemp_gevent.addresses.endpoints import is_resolved
 from aemp_gevent.errors import AempError
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.virtual_peer import MAX_RIDERS, VirtualPeer, closing, is_closing, is_opening
@@ -106,9 +107,7 @@ class Routes:
         """Return whether this is a slave's first word: as the slave of an address, which may be this named node's."""
         master = ids.master_of(node)
         here = self._host
-        return (
-            here.master is None and not ids.is_resolved(here.node_id) and master is not None and ids.is_resolved(master)
-        )
+        return here.master is None and not is_resolved(here.node_id) and master is not None and is_resolved(master)
 
     def needs(self, peer: Peer) -> bool:
         """Whether anything goes, or is to go, over the link with a peer on its way to others."""

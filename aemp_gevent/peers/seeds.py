@@ -29,8 +29,7 @@ from typing import Any, Protocol
 
 import gevent
 
-from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of, parse_endpoint
 from aemp_gevent.addresses.resolve import resolve_all, resolve_node
 from aemp_gevent.errors import AempError
 from aemp_gevent.links.link import Link
@@ -168,7 +167,7 @@ class Seed:
         self._node = node
         self.is_name = is_name
         """Whether it is a host name or a folder, and so may be many nodes."""
-        self._is_folder = is_name and ids.parse_endpoint(text).is_folder
+        self._is_folder = is_name and parse_endpoint(text).is_folder
         self.candidates: dict[tuple[Endpoint, ...], Candidate] = {}
         """By where they are, and in their order, which is the same on all nodes."""
         self._dialled: dict[Candidate, None] = {}  # those that are being dialled
@@ -233,7 +232,7 @@ class Seed:
             if self.is_name:
                 found = [(endpoint,) for endpoint in resolve_all(self.text)]
             else:
-                found = [ids.endpoints(resolve_node(self.text))]
+                found = [endpoints_of(resolve_node(self.text))]
         except (AempError, OSError) as error:
             _log.info("cannot find out where the seed %s is: %s", self.text, error)
             self._why_unknown = str(error)
@@ -246,7 +245,7 @@ class Seed:
 
     def _take(self, found: Iterable[tuple[Endpoint, ...]], now: float) -> None:
         """Keep the candidates that were found, in their order; only those that are new cost more than a look-up."""
-        own = {endpoint for address in self._host.addresses() for endpoint in ids.endpoints(address)}
+        own = {endpoint for address in self._host.addresses() for endpoint in endpoints_of(address)}
         known = self.candidates
         every = {where: known.get(where) or Candidate(where, now) for where in found}
         named = dict(sorted(every.items(), key=_order_of)[:MAX_CANDIDATES])
@@ -483,7 +482,7 @@ def _is_name(seed: str) -> bool:
     """Return whether a seed is a single host name, or a folder."""
     if not seed or "," in seed or seed.isdigit():
         return False
-    endpoint = ids.parse_endpoint(seed)
+    endpoint = parse_endpoint(seed)
     return endpoint.is_folder or not endpoint.is_numeric
 
 

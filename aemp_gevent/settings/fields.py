@@ -22,6 +22,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from aemp_gevent.addresses import ids
+from aemp_gevent.addresses.endpoints import parse_bind
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, NoSecretError, UnknownSettingError
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.settings.directory_address import EMBEDDED, DirectoryAddress, parse_directory
@@ -163,7 +164,7 @@ class Settings:
     """
 
     nodeid: str | None = field(default=None, metadata={"check": _check_nodeid})
-    binds: tuple[str, ...] | None = field(default=None, metadata={"check": _each(ids.parse_bind)})
+    binds: tuple[str, ...] | None = field(default=None, metadata={"check": _each(parse_bind)})
     seeds: tuple[str, ...] = field(default=(), metadata={"check": _each(ids.check_noderef)})
     secret: str | bytes | tuple[str | bytes, ...] | None = field(
         default=None, repr=False, metadata={"check": _check_secret}

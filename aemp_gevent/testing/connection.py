@@ -14,7 +14,7 @@ from gevent import socket
 from gevent.event import AsyncResult, Event
 from gevent.pool import Group
 
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import GreetingError
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.testing.flow import READ_BYTES, End, Flow

@@ -22,7 +22,7 @@ from gevent.hub import Hub
 from greenlet import getcurrent
 
 from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.ids import ANY_HOST, Endpoint
+from aemp_gevent.addresses.endpoints import ANY_HOST, Endpoint, endpoints_of
 from aemp_gevent.addresses.resolve import resolve_node
 from aemp_gevent.errors import ListenError
 from aemp_gevent.node.node import Node
@@ -139,7 +139,7 @@ class MemoryNetwork:
             noderef = self._unused_noderef()
         endpoints = [
             Endpoint(endpoint.host, endpoint.port or next(self._free_ports), endpoint.path)
-            for endpoint in ids.endpoints(resolve_node(noderef))
+            for endpoint in endpoints_of(resolve_node(noderef))
         ]
         node_id = ",".join(map(str, endpoints))
         carrier = MemoryCarrier(self, node_id)
@@ -404,7 +404,7 @@ class MemoryNetwork:
         host, port = endpoint.host, endpoint.port
         if host == ANY_HOST:
             # Behind which addresses nobody tells us, unless it is the node's own.
-            host = next((own.host for own in ids.endpoints(carrier.name)), host)
+            host = next((own.host for own in endpoints_of(carrier.name)), host)
         bound = Endpoint(host, port or (0 if endpoint.path else next(self._free_ports)), endpoint.path)
         key = (bound.host, bound.port, bound.path)
         if key in self._listeners:
@@ -503,7 +503,7 @@ class MemoryCarrier:
 
     def new_address(self) -> str:
         """Return where a connection that this node dials comes from."""
-        host = next((endpoint.host for endpoint in ids.endpoints(self.name)), "")
+        host = next((endpoint.host for endpoint in endpoints_of(self.name)), "")
         return str(Endpoint(host or self.name, self._network.free_port()))
 
     def abandon(self) -> None:

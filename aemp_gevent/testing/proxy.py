@@ -20,7 +20,7 @@ from typing import Any, Literal
 import gevent
 from gevent import socket
 
-from aemp_gevent.addresses.ids import Endpoint, parse_endpoint
+from aemp_gevent.addresses.endpoints import Endpoint, parse_endpoint
 from aemp_gevent.errors import ListenError, UsageError
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted

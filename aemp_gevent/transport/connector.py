@@ -15,7 +15,7 @@ from typing import Protocol
 from gevent import socket
 from gevent.hub import Hub
 
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.runtime.forking import close_quietly
 from aemp_gevent.transport.dialer import dial
 from aemp_gevent.transport.listener import Listener, Pace

@@ -9,7 +9,7 @@ from time import monotonic
 
 from gevent import socket
 
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 
 
 def dial(endpoints: Sequence[Endpoint], timeout: float, under_way: set[socket.socket] | None = None) -> socket.socket:

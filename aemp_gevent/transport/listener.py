@@ -14,7 +14,7 @@ from time import monotonic
 import gevent
 from gevent import socket
 
-from aemp_gevent.addresses.ids import ANY_HOST, Endpoint
+from aemp_gevent.addresses.endpoints import ANY_HOST, Endpoint
 from aemp_gevent.addresses.socket_folders import file_of, make_folder, new_socket_in, remove_dead, remove_own
 from aemp_gevent.errors import ListenError
 from aemp_gevent.runtime.bounded_log import Complaints

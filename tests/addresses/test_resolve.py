@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import aemp_gevent.addresses.resolve
-from aemp_gevent.addresses.ids import parse_endpoint
+from aemp_gevent.addresses.endpoints import parse_endpoint
 from aemp_gevent.addresses.resolve import resolve_endpoint, resolve_node
 from aemp_gevent.errors import InvalidNoderefError, ResolveError
 

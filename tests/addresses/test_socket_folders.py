@@ -15,7 +15,7 @@ import pytest
 
 import aemp_gevent.addresses.socket_folders
 import aemp_gevent.peers.seeds
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.addresses.socket_folders import MAX_PATH_BYTES, new_socket_in, sockets_in
 from aemp_gevent.errors import ListenError
 from aemp_gevent.node.node import Node

@@ -10,7 +10,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.cli.wire_dump import Dump, Side
 from tests.helpers import wait_until
 from tests.recordings import RECORDINGS

@@ -12,7 +12,9 @@ from typing import Any
 import gevent
 import pytest
 
+import aemp_gevent.addresses.endpoints
 import aemp_gevent.addresses.resolve
+import aemp_gevent.node.node
 from aemp_gevent.errors import (
     AempError,
     AlreadyInitialisedError,
@@ -40,6 +42,15 @@ def make_node() -> Iterator[MakeNode]:
         yield make
 
 
+@pytest.fixture
+def default_port(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Have another port than 4040, which other processes may use, as the one that a noderef without a port means."""
+    port = int(free_address().partition(":")[2])
+    for module in (aemp_gevent.addresses.endpoints, aemp_gevent.addresses.resolve, aemp_gevent.node.node):
+        monkeypatch.setattr(module, "DEFAULT_PORT", port)
+    return port
+
+
 # --- becoming a node ----------------------------------------------------------------
 
 
@@ -59,20 +70,18 @@ def test_host_name_is_resolved(make_node: MakeNode) -> None:
 
 
 @pytest.mark.parametrize("noderef", [None, ""])
-def test_no_noderef_means_this_host(monkeypatch: pytest.MonkeyPatch, noderef: str | None) -> None:
-    monkeypatch.setattr(aemp_gevent.addresses.resolve.ids, "DEFAULT_PORT", int(free_address().partition(":")[2]))
+def test_no_noderef_means_this_host(monkeypatch: pytest.MonkeyPatch, default_port: int, noderef: str | None) -> None:
     monkeypatch.setattr(aemp_gevent.addresses.resolve, "own_addresses", list)
     monkeypatch.setattr(aemp_gevent.addresses.resolve.std_socket, "gethostname", lambda: "localhost")
     with node_factory() as make:
         node = make(None)
         node.initialise_node(noderef, secret=SECRET)
-        assert node.NODE() == f"127.0.0.1:{aemp_gevent.addresses.resolve.ids.DEFAULT_PORT}"
+        assert node.NODE() == f"127.0.0.1:{default_port}"
 
 
 @pytest.mark.parametrize("with_port", [True, False])
-def test_star_listens_on_all_interfaces(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, with_port: bool) -> None:
-    port = free_address().partition(":")[2]
-    monkeypatch.setattr(aemp_gevent.addresses.resolve.ids, "DEFAULT_PORT", int(port))
+def test_star_listens_on_all_interfaces(make_node: MakeNode, default_port: int, with_port: bool) -> None:
+    port = str(default_port)
     node = make_node(f"*:{port}" if with_port else "*")
     assert node.NODE() == aemp_gevent.addresses.resolve.resolve_node(port)
     with RawPeer.dial(f"127.0.0.1:{port}") as peer:  # which its ID does not say

@@ -18,8 +18,7 @@ import pytest
 import aemp_gevent.addresses.resolve
 import aemp_gevent.peers.peer
 import aemp_gevent.peers.seeds
-from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of
 from aemp_gevent.addresses.name_service import NameService
 from aemp_gevent.addresses.resolve import resolve_all
 from aemp_gevent.errors import ResolveError
@@ -51,7 +50,7 @@ class Names:
         self.asked += 1
         if not self.addresses:
             raise ResolveError(name, "nobody knows it")
-        return [endpoint for address in self.addresses for endpoint in ids.endpoints(address)]
+        return [endpoint for address in self.addresses for endpoint in endpoints_of(address)]
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +115,7 @@ def test_links_grow_with_what_a_node_needs_and_not_with_the_network(network: Mem
     addresses = [f"10.0.1.{number}:4040" for number in range(1, 61)]
     names.set(*addresses)
     nodes = [network.node(address, NAME, seed_poll_interval=1) for address in network.dice.sample(addresses, 60)]
-    nodes.sort(key=lambda node: ids.endpoints(node.NODE())[0].host.rpartition(".")[2].zfill(3))
+    nodes.sort(key=lambda node: endpoints_of(node.NODE())[0].host.rpartition(".")[2].zfill(3))
 
     def counts() -> list[int]:
         return [len(links(node).up_seeds()) for node in nodes]

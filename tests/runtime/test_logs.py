@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import aemp_gevent
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.node.requests import Requests
 from aemp_gevent.runtime.bounded_log import ALL_PEERS
 from aemp_gevent.runtime.logs import MAX_VALUE, Brief, Lines, Log

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import InvalidSettingError
 from aemp_gevent.settings.directory_address import DirectoryAddress, EtcdAddress, parse_directory
 from aemp_gevent.settings.fields import Settings, make_settings

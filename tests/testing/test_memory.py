@@ -14,7 +14,7 @@ import pytest
 from greenlet import getcurrent
 
 import aemp_gevent
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import ListenError
 from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork

@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 from gevent import socket
 
-from aemp_gevent.addresses.ids import Endpoint, parse_endpoint
+from aemp_gevent.addresses.endpoints import Endpoint, parse_endpoint
 from aemp_gevent.transport.dialer import dial
 from tests.networking import RawListener, free_address
 

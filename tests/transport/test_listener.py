@@ -18,7 +18,7 @@ from gevent import socket
 
 import aemp_gevent.addresses.socket_folders
 import aemp_gevent.transport.listener
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import ListenError
 from aemp_gevent.transport.listener import ANY_HOST, Listener
 from aemp_gevent.transport.transport import _describe
@@ -182,8 +182,9 @@ def test_path_is_not_taken_twice_by_processes_that_start_together(
 
 def test_lock_of_a_folder_ends_at_once_in_a_patched_program(tmp_path: Path) -> None:
     program = (
-        "import gevent.monkey; gevent.monkey.patch_all(); import sys; from aemp_gevent import folders; "
-        "[folders.remove_dead(sys.argv[1]) for _ in range(2)]"
+        "import gevent.monkey; gevent.monkey.patch_all(); import sys; "
+        "from aemp_gevent.addresses import socket_folders; "
+        "[socket_folders.remove_dead(sys.argv[1]) for _ in range(2)]"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "s")], timeout=20, check=True, cwd=ROOT)
 

@@ -23,7 +23,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from gevent import socket
 
-from aemp_gevent.addresses.ids import parse_endpoint
+from aemp_gevent.addresses.endpoints import parse_endpoint
 from aemp_gevent.errors import CertificateError, InvalidSettingError, TlsError
 from aemp_gevent.links.link import Link
 from aemp_gevent.node.node import Node

@@ -23,7 +23,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar, Protocol
 
-from aemp_gevent.addresses.ids import is_resolved
+from aemp_gevent.addresses.endpoints import is_resolved
 from aemp_gevent.directory.embedded import protocol as gproto
 from aemp_gevent.directory.embedded.protocol import GLOBALS, Packet, send, send_change, send_whole, speaks
 from aemp_gevent.directory.embedded.server import DirectoryServer

@@ -26,7 +26,7 @@ from typing import Any
 import gevent
 from gevent import socket, ssl
 
-from aemp_gevent.addresses.ids import Endpoint
+from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import AempError
 from aemp_gevent.runtime.forking import close_quietly
 from aemp_gevent.settings.directory_address import EtcdAddress

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from aemp_gevent.addresses.ids import parse_endpoint
+from aemp_gevent.addresses.endpoints import parse_endpoint
 from aemp_gevent.directory.etcd import session as etcd
 from aemp_gevent.directory.etcd.client import EtcdClient, EtcdLostError, encoded
 from aemp_gevent.directory.etcd.session import EtcdEngine
