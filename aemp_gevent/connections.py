@@ -476,7 +476,7 @@ class DirectPeer(Peer):
         self._queued_bytes -= sum(map(len, self._queue[: self._answers]))
         del self._queue[: self._answers]
         self._answers = 0
-        self._host.link_down(self, ("idle", self.node))
+        self._host.link_down(self, ("idle", self.node), [])
         for newer in list(self._links):
             if newer in self._links and not newer.proved:
                 self._prove(newer)

@@ -42,7 +42,7 @@ from aemp_gevent.peer import Peer
 from aemp_gevent.port import Reason
 from aemp_gevent.resolve import own_addresses
 from aemp_gevent.routes import Routes
-from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.scheduler import Job, Scheduler
 from aemp_gevent.seeds import Seeds
 from aemp_gevent.settings import Settings
 from aemp_gevent.transport import Transport
@@ -201,7 +201,7 @@ class Network:
         settings: Of the node.
         requested: Called with a peer and what it asked our node port.
         up: Called when a link to a node came up.
-        down: Called when it went down.
+        down: Called when it went down; see ``peer.Host.link_down``.
         carrier: Makes the connections; None: sockets.
     """
 
@@ -212,7 +212,7 @@ class Network:
         settings: Settings,
         requested: Callable[[Peer, list[Any]], None],
         up: Callable[[Peer], None],
-        down: Callable[[Peer, Reason], None],
+        down: Callable[[Peer, Reason, list[Job]], None],
         carrier: Carrier | None = None,
     ) -> None:
         _ = scheduler.hub  # the node is this thread's from now on
@@ -327,9 +327,9 @@ class Network:
     def link_stays(self, peer: Peer) -> None:
         self.routes.link_up(peer)
 
-    def link_down(self, peer: Peer, reason: Reason) -> None:
+    def link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
         self.changed()
-        self._down(peer, reason)
+        self._down(peer, reason, news)
         self.seeds.refresh()
         self.routes.link_down(peer, reason)
 

@@ -384,7 +384,7 @@ class Node(DirectoryNode):
         def died(*reason: Any) -> None:
             if reason:
                 _log.error("the service %s, port %s, died: %s", service.name, port, reason)
-                self._notify(PortDied(port, reason))  # for those who subscribed to such deaths
+                self._tell(self._events(PortDied(port, reason)))  # for those who subscribed to such deaths
             if ended is not None:
                 ended(*reason)
 
@@ -689,28 +689,34 @@ class Node(DirectoryNode):
             self._embedded.link_up(peer)
         from aemp_gevent.events import NodeUp  # noqa: PLC0415  # see TYPE_CHECKING
 
-        self._tell((peer.node, True), NodeUp(peer.node, self._id))
+        self._tell(self._news((peer.node, True), NodeUp(peer.node, self._id)))
 
-    def _link_down(self, peer: Peer, reason: Reason) -> None:
+    def _link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
         if self._embedded is not None:
             self._embedded.link_down(peer)
         from aemp_gevent.events import NodeDown  # noqa: PLC0415  # see TYPE_CHECKING
 
-        self._tell((peer.node, False, *reason), NodeDown(peer.node, self._id, reason))
+        if not news:
+            news += self._news((peer.node, False, *reason), NodeDown(peer.node, self._id, reason))
+        self._tell(news)
 
-    def _tell(self, args: Message, event: object) -> None:
+    def _news(self, args: Message, event: object) -> list[Job]:
+        """Return the jobs that tell everybody of a link."""
+        jobs: list[Job] = []
         for guard, (callback, context) in list(self._node_callbacks.items()):
             if context is not None and context.state == DEAD:
                 guard.cancel()  # nobody listens any more
                 continue
-            self._scheduler.enqueue_job(
-                CallJob(context, _call_if_wanted, (self._node_callbacks, guard, callback, args))
-            )
-        self._notify(event)
+            jobs.append(CallJob(context, _call_if_wanted, (self._node_callbacks, guard, callback, args)))
+        return jobs + self._events(event)
 
-    def _notify(self, event: object) -> None:
-        if zope.event.subscribers:
-            self._scheduler.enqueue_job(CallJob(None, zope.event.notify, (event,)))
+    @staticmethod
+    def _events(event: object) -> list[Job]:
+        return [CallJob(None, zope.event.notify, (event,))] if zope.event.subscribers else []
+
+    def _tell(self, news: list[Job]) -> None:
+        for job in news:
+            self._scheduler.enqueue_job(job)
 
     def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
         return CallJob(None, zope.event.notify, (PortDied(port, reason),)) if zope.event.subscribers else None

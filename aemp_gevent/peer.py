@@ -33,7 +33,7 @@ from aemp_gevent.logs import Brief
 from aemp_gevent.port import Reason
 from aemp_gevent.remote import RemotePorts, Watchers, as_message
 from aemp_gevent.rules import PeerRule, rights_of
-from aemp_gevent.scheduler import Scheduler
+from aemp_gevent.scheduler import Job, Scheduler
 from aemp_gevent.settings import Settings
 from aemp_gevent.threads import get_ident
 from aemp_gevent.wire.framing import FRAMINGS
@@ -150,7 +150,16 @@ class Host(Protocol):
     def link_stays(self, peer: Peer) -> None:
         """A link that was about to rest goes on."""
 
-    def link_down(self, peer: Peer, reason: Reason) -> None: ...
+    def link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
+        """A link went down.
+
+        Args:
+            peer: To whom.
+            reason: As monitors get it.
+            news: Empty at first, and filled here with the jobs that tell of it: jobs are done once, so when this
+                is struck, and called again with the same list, nobody is told twice.
+        """
+
     def unreachable(self, peer: Peer, why: str) -> None: ...
 
 
@@ -524,15 +533,15 @@ class Peer:
             self.complaints.warn(text, self.node, why)
         else:
             self._log(logging.INFO, text, self.node, why)
-        see_through(self._lose_now, reason or ("transport_error", self.node, why))
+        see_through(self._lose_now, reason or ("transport_error", self.node, why), [])
 
-    def _lose_now(self, reason: Reason) -> None:
+    def _lose_now(self, reason: Reason, news: list[Job]) -> None:
         self.link = None
         self._clear_queue()
         self._let_go()
         self.watchers.remove_all()
         self.ports.all_lost(reason, shun=bool(self._incarnation), was_up=True)
-        self._host.link_down(self, reason)
+        self._host.link_down(self, reason, news)
         self.room.open()
 
     def _let_go(self) -> None:

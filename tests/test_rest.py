@@ -54,7 +54,7 @@ class RestingSide(Side):
         self.guard: Monitor | None = None
         self.network._down = self.went_down
 
-    def went_down(self, peer: object, reason: tuple[Any, ...]) -> None:
+    def went_down(self, peer: object, reason: tuple[Any, ...], news: list[Any]) -> None:
         if reason == ("idle", IDS[1 - self.number]):
             self.rests += 1
         elif reason[0] != "shutdown":

@@ -25,6 +25,7 @@ from aemp_gevent.local import LocalNode
 from aemp_gevent.node import Node
 from aemp_gevent.port import IDLE, RUNNING, AttachedPort, Port
 from aemp_gevent.receive import receive
+from aemp_gevent.scheduler import CallJob
 from tests.helpers import wait_until
 from tests.injecting import Injector, strike_points
 from tests.native import threading
@@ -542,7 +543,9 @@ def test_an_interrupt_anywhere_in_a_link_loses_nothing_in_silence(make_node, err
 LOSSES = ("peer.py", "remote.py", "connections.py", "monitors.py", "scheduler.py", "link.py", "node.py", "network.py")
 
 
-def lose_struck(make_node: MakeNode, error: type[BaseException], chosen: Callable[[int], bool]) -> int:
+def lose_struck(
+    make_node: MakeNode, subscribers: list[Any], error: type[BaseException], chosen: Callable[[int], bool]
+) -> int:
     """Lose a link, struck at the chosen points; return how many there are."""
     node, other = make_node(), make_node()
     inbox = Inbox(other)
@@ -552,6 +555,10 @@ def lose_struck(make_node: MakeNode, error: type[BaseException], chosen: Callabl
         node.mon(ports[number % 2], lambda *_, number=number: died.append(number))
     node.mon(other.NODE(), lambda *_: died.append(4))
     node.flush()
+    links: list[object] = []
+    for number in range(2):
+        node.mon_nodes(lambda *change, number=number: links.append((number, *change[:2])))
+    subscribers.append(lambda event: links.append(event.node) if event.by == node.NODE() else None)
     link = node.network.peer(other.NODE()).link  # type: ignore[union-attr]
 
     def strike() -> None:
@@ -564,6 +571,10 @@ def lose_struck(make_node: MakeNode, error: type[BaseException], chosen: Callabl
             node.port()
     wait_until(lambda: sorted(set(died)) == list(range(5)), within=3, show=lambda: died)
     assert len(died) == 5
+    node.scheduler.enqueue_job(CallJob(None, links.append, ("end",)))
+    wait_until(lambda: "end" in links, within=3)
+    assert links == [(0, other.NODE(), False), (1, other.NODE(), False), other.NODE(), "end"]
+    subscribers.clear()
     node.mon(inbox.port, nothing)
     node.snd(inbox.port, "afterwards")
     wait_until(lambda: inbox.messages == [("afterwards",)], within=3, show=lambda: inbox.messages)
@@ -572,15 +583,19 @@ def lose_struck(make_node: MakeNode, error: type[BaseException], chosen: Callabl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", STRIKES)
-def test_monitors_fire_though_an_interrupt_strikes_while_the_link_is_lost(error):
+def test_monitors_fire_though_an_interrupt_strikes_while_the_link_is_lost(monkeypatch, error):
+    """And whoever listens to links coming and going hears of it once."""
+    subscribers: list[Any] = []
+    monkeypatch.setattr(zope.event, "subscribers", subscribers)
     with node_factory() as make_node:
-        count = lose_struck(make_node, error, lambda _: False)
+        count = lose_struck(make_node, subscribers, error, lambda _: False)
     assert count > 50
     rng = random.Random(9)
     for point in rng.sample(range(count), SAMPLE) if SAMPLE else range(count):
         try:
             with node_factory() as make_node:
-                lose_struck(make_node, error, lambda seen: seen == point + 1)  # noqa: B023
+                subscribers.clear()
+                lose_struck(make_node, subscribers, error, lambda seen: seen == point + 1)  # noqa: B023
         except BaseException as failure:
             raise AssertionError(f"struck at point {point}") from failure
 
