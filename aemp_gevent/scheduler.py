@@ -87,7 +87,7 @@ from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent import forking
-from aemp_gevent.callbacks import wrong_call
+from aemp_gevent.callbacks import called_function
 from aemp_gevent.complaints import Complaints, Failures
 from aemp_gevent.errors import EndlessWaitError, PortKilled, WrongThreadError
 from aemp_gevent.handlers import is_done
@@ -898,8 +898,8 @@ class Scheduler:
             self.log(logging.INFO, "%s was interrupted: %s", where, describe(error))
             self._interrupt(error)
         elif is_news:
-            wrong = wrong_call(error)
-            self._failures.log(error, "exception in %s%s", where, f"; {wrong}" if wrong else "")
+            called = called_function(error, port.default if port else None)
+            self._failures.log(error, "exception in %s%s", where, called and f"; {called}")
 
     def log(self, level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
         """Log, from wherever. On the hub it takes a turn in the run queue: log handlers may block.
