@@ -6,9 +6,12 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from typing import Any
 
 import click
+
+from aemp_gevent.quoting import quoted
 
 _LITERAL = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|true|false|null")
 
@@ -26,7 +29,8 @@ def parse_value(text: str) -> Any:  # whatever JSON can say
         try:
             return json.loads(text)
         except ValueError as error:
-            wanted = f"it begins like JSON, but is not valid ({error}); to mean the text, write {json.dumps(text)}"
+            as_text = shlex.quote(json.dumps(text, ensure_ascii=False))
+            wanted = f"{quoted(text)} begins like JSON, but is not valid ({error}); to mean the text, write {as_text}"
             raise ValueError(wanted) from None
     return json.loads(text) if _LITERAL.fullmatch(text) else text
 

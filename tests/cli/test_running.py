@@ -200,15 +200,15 @@ def test_services_that_need_a_patched_library_can_have_it(start: Start, make_nod
 
 WRONG = [
     (["--service", "shop.ecko"], 2, "setting 'services' cannot be 'shop.ecko'"),
-    (["--service", "[1"], 2, "it begins like JSON"),
+    (["--service", "[1"], 2, "'[1' begins like JSON"),
     (["--nodeid", "a b"], 2, "setting 'nodeid' cannot be 'a b'"),
     (["--bind", "*:x"], 2, "setting 'binds' cannot be"),
-    (["--set", "x"], 2, "--set wants NAME=VALUE"),
+    (["--set", "x"], 2, "--set must be NAME=VALUE, not 'x'"),
     (["--set", "monitor_timeot=3"], 2, "did you mean 'monitor_timeout'?"),
     (["nix"], 2, "no profile 'nix'"),
     (["--secret", "a", "--secret-file", "b"], 2, "say the same"),
     (["--secret-file", "nowhere"], 2, "--secret-file nowhere: No such file or directory"),
-    (["--health-port", "x"], 2, "--health-port is PORT or HOST:PORT"),
+    (["--health-port", "x"], 2, "--health-port must be PORT or HOST:PORT, not 'x'"),
     (["--log-level", "loud"], 2, "'loud' is not one of"),
     (["--ready-file", "nowhere/ready"], 1, "nowhere/ready"),
 ]

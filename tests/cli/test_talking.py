@@ -98,6 +98,21 @@ def test_wrong_usage_is_told_in_a_line(network: Network, args: list[str], says: 
     assert says in network.refused(*args, code=2)
 
 
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["snd", "backend", "5"], "aemp: node backend refused the request 5: 5 is not the name of a function: "),
+        (["snd", "backend", "hello"], "aemp: node backend refused the request 'hello': 'hello' is not allowed here: "),
+        (["cal", "backend", "tiem"], "aemp: backend answered with an error: request 'tiem' refused: 'tiem' is not "),
+        (["snd", "127.0.0.1:99999#x"], "aemp: '127.0.0.1:99999' cannot be (part of) a noderef: the port number 99999 "),
+    ],
+)
+def test_mistakes_are_told_in_one_clean_line(network: Network, args: list[str], says: str) -> None:
+    said = network.refused(*args, code=2 if "noderef" in says else 1)
+    assert said.startswith(says)
+    assert "logged once" not in said
+
+
 # --- mon -------------------------------------------------------------------------------------
 
 
@@ -247,4 +262,5 @@ def test_commands_leave_no_node_behind(network: Network) -> None:
 
 def test_network_that_is_not_there_is_said_in_a_line(network: Network) -> None:
     said = network.refused("nodes", "--seed", "127.0.0.1:1", "--connect-timeout", "0.5")
-    assert said == "aemp: no link to the network: 127.0.0.1:1: Connection refused"
+    why = "127.0.0.1:1: Connection refused"
+    assert said == f"aemp: no link to the network (--seed names another node to dial): {why}"
