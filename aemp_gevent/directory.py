@@ -439,8 +439,8 @@ def _copy(family: str, key: str, value: Any) -> Any:
         UnencodableMessageError, InvalidEntryError: It cannot travel, or is too large.
     """
     try:
-        copied: list[Any] = copy_as_sent([family, key, value], Limits(MAX_ENTRY_BYTES))
+        copied: list[Any] = copy_as_sent(["", "db_set", family, key, value], Limits(MAX_ENTRY_BYTES))
     except MessageTooLargeError as error:
         why = f"the entry has {error.size} {error.unit}, and may have {error.limit}: thousands of nodes may keep it"
         raise InvalidEntryError("value", f"<{type(value).__name__}>", why) from None
-    return copied[2]
+    return copied[-1]

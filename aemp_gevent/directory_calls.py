@@ -345,7 +345,7 @@ class DirectoryNode(LocalNode):
             known = self.db_wait(group, lambda _ports: True, seconds)
         members = list(known)
         if not all(self._is_here(self.split_port(member)[0]) for member in members):
-            copy_as_sent(["", *msg], self._limits)  # so that not only some of them get it
+            copy_as_sent(["port", *msg], self._limits)  # so that not only some of them get it
         for member in members:
             self.snd(member, *msg)
         return members

@@ -168,7 +168,7 @@ class LocalNode:
         if not self._is_strict:
             return message
         try:
-            return tuple(copy_as_sent(["", *message], self._limits)[1:])
+            return tuple(copy_as_sent(["port", *message], self._limits)[1:])  # not a request, whatever its tag
         except (UnencodableMessageError, MessageTooLargeError) as error:
             error.add(_WHY_STRICT)
             raise
@@ -996,7 +996,7 @@ class LocalNode:
         target = self.split_port(node)[0]
         name = self._new_name()
         if self._is_here(target):
-            self._spawn_here(name, function, self._as_sent(args), spawning.find_for_us)
+            self._spawn_here(name, function, self._as_sent((function, *args))[1:], spawning.find_for_us)
             return self._prefix + name
         self._spawn_remote(target, name, function, args)
         return f"{target}#{name}"
