@@ -574,18 +574,19 @@ class Node(DirectoryNode):
         self._begin()
 
     def shutdown_on_signal(self, *signals: int, timeout: Seconds | None = 5.0) -> None:
-        """On a signal call :meth:`shutdown`, and then end the program by ``SystemExit(128 + signal)``.
+        """End the program in order on a signal: call :meth:`shutdown`, then raise ``SystemExit(128 + signal)``.
 
-        That is raised in the main greenlet, so that its ``finally`` blocks run. Another signal
-        meanwhile ends the program without waiting for peers any longer.
+        A program that calls this in its first lines ends on Ctrl-C without a traceback. ``SystemExit`` is raised in
+        the main greenlet, so that its ``finally`` blocks run. A second signal ends the program without waiting for
+        peers any longer. Signals are handled when gevent's loop runs: code that never waits cannot be interrupted.
 
         Args:
-            signals: Their numbers; none given: ``SIGTERM``.
+            signals: Their numbers; none given: ``SIGINT``, which is Ctrl-C, and ``SIGTERM``.
             timeout: Seconds that the shutdown may take.
         """
         self._scheduler.check_thread("shutdown_on_signal()")
         seconds = to_limited_seconds(timeout, "shutdown_on_signal()")
-        for number in signals or (signal.SIGTERM,):
+        for number in signals or (signal.SIGINT, signal.SIGTERM):
             gevent.signal_handler(number, self._end_program, number, seconds)
 
     def _end_program(self, number: int, timeout: float) -> None:

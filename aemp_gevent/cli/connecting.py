@@ -219,7 +219,7 @@ def _take_signals(node: Node, *, runs_code: bool) -> None:
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
     if threading.current_thread() is not threading.main_thread():
         return
-    node.shutdown_on_signal()  # which takes as long as an end otherwise may
+    node.shutdown_on_signal(signal.SIGTERM)  # which takes as long as an end otherwise may
     if not runs_code and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Python's would raise it in whatever runs just then: a callback, which dies of it, or a link.
         gevent.signal_handler(signal.SIGINT, _interrupt)

@@ -88,10 +88,31 @@ def test_readme_example_answers_and_notices_the_kill(processes, tmp_path):
     (tmp_path / "shout.py").write_text(program("shout.py"))
     server = start(processes, "shout.py", cwd=tmp_path)
     shouter = server.stdout.readline().strip()
-    client = start(processes, "-u", "shout.py", shouter, cwd=tmp_path)
+    client = start(processes, "-u", "shout.py", shouter, cwd=tmp_path, stderr=subprocess.PIPE)
     assert client.stdout.readline() == "('HELLO',)\n"
     server.kill()
     assert client.stdout.readline().startswith("('it died:', 'transport_error', ")
+    client.send_signal(signal.SIGINT)
+    out, errors = client.communicate(timeout=20)
+    assert (out, client.returncode) == ("", 128 + signal.SIGINT)
+    assert "Traceback" not in errors
+
+
+RUNNABLE = [
+    *((name_of(source), source) for _, _, source, _ in blocks() if name_of(source)),
+    *((path.name, path.read_text()) for path in sorted((ROOT / "examples").glob("**/*.py"))),
+    *((path.name, path.read_text()) for path in sorted((ROOT / "docs" / "howto" / "invoicing").glob("*.py"))),
+]
+
+
+def test_every_program_that_is_shown_ends_on_ctrl_c_without_a_traceback():
+    """What gunicorn or pytest starts leaves that to them."""
+    starts = re.compile(r"initialise_node\(|join_host\(|attach\(")
+    others = re.compile(r"app\.py|test_\w+\.py")
+    nodes = [(name, source) for name, source in RUNNABLE if starts.search(source) and not others.fullmatch(name)]
+    assert len(nodes) > 12
+    cares = re.compile(r"shutdown_on_signal\(\)|signal_handler\(|except KeyboardInterrupt")
+    assert [name for name, source in nodes if not cares.search(source)] == []
 
 
 @pytest.mark.slow
