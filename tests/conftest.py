@@ -42,6 +42,11 @@ loopwatch.BLOCKED_SECONDS = math.inf
 settings.register_profile("here", settings.get_profile("default"), max_examples=EXAMPLES, deadline=None)
 settings.load_profile("here")
 
+if sys.dont_write_bytecode:
+    # Rewriting the assertions of all test modules takes every worker ten seconds: keep the result, but apart.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+
 WIRE = Path(__file__).parent / "wire"
 
 

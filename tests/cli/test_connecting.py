@@ -18,6 +18,7 @@ import click
 import pytest
 
 from aemp_gevent.cli.connecting import SettingOptions
+from tests import preloaded
 from tests.cli.helpers import environment
 from tests.helpers import wait_until
 from tests.networking import SECRET, MakeNode, free_address, node_factory
@@ -49,7 +50,7 @@ def make_node() -> Iterator[MakeNode]:
 
 def show(home: Path, *args: str, check: bool = True, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
     """Be linked, print the own ID and those of the nodes that are linked to, while nodes in this process go on."""
-    process = subprocess.Popen(
+    process = preloaded.Popen(
         [sys.executable, "-c", program, *args],
         env=environment(home),
         stdout=subprocess.PIPE,

@@ -45,7 +45,7 @@ def program(name):
 
 
 def start(processes, *args, cwd, stderr=None):
-    process = subprocess.Popen([sys.executable, *args], cwd=cwd, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    process = preloaded.Popen([sys.executable, *args], cwd=cwd, stdout=subprocess.PIPE, stderr=stderr, text=True)
     processes.append(process)
     return process
 
