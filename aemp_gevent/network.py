@@ -598,7 +598,7 @@ class Network:
                 if is_answered:
                     endpoints = ()
                     break
-                text = f"no known address: nobody could be asked within {timeout:g} s; is any of its seeds up?"
+                text = f"no known address: nobody could be asked for it within {timeout:g} s; is any seed up?"
                 raise OSError(text) from None
             is_answered = True
             left = min(self._settled_at, deadline) - monotonic()
@@ -607,7 +607,7 @@ class Network:
             gevent.sleep(min(_ASK_AGAIN_SECONDS, left))
         peer.can_be_found = bool(endpoints)
         if not endpoints:
-            raise OSError("no known address: no node of this name is known; is it running, with the same seeds?")
+            raise OSError("no known address: is it running, with the same seeds?")
         return endpoints
 
     # --- what the directory asks ---

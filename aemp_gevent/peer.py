@@ -406,7 +406,7 @@ class Peer:
         if self.is_up or self._is_coming:
             return
         if monotonic() < self._retry_at:
-            self._unreachable(self._last_error)
+            see_through(self._give_up_queue, self._last_error)  # which the log has been told
         else:
             self._dial()
 

@@ -72,6 +72,19 @@ def test_monitor_of_a_node_without_address_fires(make_node: MakeNode) -> None:
     assert text.startswith("no known address: ")
 
 
+def test_node_that_cannot_be_reached_is_logged_once_for_each_attempt(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not for each message that is lost until the next one."""
+    monkeypatch.setattr("aemp_gevent.peer._FIRST_RETRY_SECONDS", 1000)
+    caplog.set_level(logging.INFO)
+    node, port = make_node(), f"{free_address()}#x"
+    for _ in range(3):
+        node.mon(port, died := Deaths())
+        assert died.wait()[0] == "transport_error"
+    assert len([line for line in caplog.messages if "cannot be reached" in line]) == 1
+
+
 def test_monitor_of_a_node_with_another_secret_fires(make_node: MakeNode) -> None:
     one, two = make_node(), make_node(secret="another")
     died = Deaths()
