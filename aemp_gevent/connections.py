@@ -27,7 +27,7 @@ nobody has a loss to report:
    sending side. Else it says ``stay``, and everything goes on as it was.
 3. At the end of what the other side sent, the first shuts its sending side as well. A side
    that has shut its own and seen the other's end is *at rest*: if anything waits, it dials.
-4. Until then it answers no greeting: the peer may be at rest already and dial anew, and what
+4. Until then it answers no greeting: the peer may be at rest already and dial again, and what
    it sends then must not overtake what it sent before.
 
 What every peer does, with or without a connection of its own, is :mod:`aemp_gevent.peer`'s. Nothing

@@ -455,7 +455,7 @@ class AuthenticationError(RemoteProtocolError):
 
 
 class TlsError(RemoteProtocolError):
-    """TLS did not come up, or broke: one side does not believe the other's certificate, or what came is no TLS."""
+    """TLS did not come up, or broke: one side does not believe the other's certificate, or what came is not TLS."""
 
 
 class FramingError(RemoteProtocolError):

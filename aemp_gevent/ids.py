@@ -106,7 +106,7 @@ def split_port(port: object, max_name_bytes: int = MAX_NAME_BYTES) -> tuple[str,
         max_name_bytes: How long each of the two may be.
 
     Raises:
-        InvalidPortError: It is none, or its node part is a noderef that must be resolved first.
+        InvalidPortError: It is not one, or its node part is a noderef that must be resolved first.
     """
     is_text = isinstance(port, str)
     if type(port) in _NEVER_A_PORT:  # and may be large, as it came with a message
@@ -133,7 +133,7 @@ def split_port(port: object, max_name_bytes: int = MAX_NAME_BYTES) -> tuple[str,
 
 
 def _fault_of(node: str, may_be_odd: bool) -> str:
-    """Return why this is no node ID that messages can be sent to, or "" when it is one."""
+    """Return why messages cannot be sent to this node ID, or "" when they can."""
     # What is cached is peers' to choose, and stays when they are gone.
     return (_find_fault if len(node) > MAX_NAME else _known_fault)(node, may_be_odd)
 
@@ -159,7 +159,7 @@ def node_of(port: object) -> str:
     """Return the node part of a port ID; a node ID is returned as it is.
 
     Raises:
-        InvalidPortError: It is no port ID.
+        InvalidPortError: It is not a port ID.
     """
     return split_port(port)[0]
 
@@ -210,7 +210,7 @@ def is_node_id(node: str) -> bool:
 
 
 def master_of(node: str) -> str | None:
-    """Return the ID of a slave's master; None for all other nodes, and for what is no node ID."""
+    """Return the ID of a slave's master; None for all other nodes, and for what is not a node ID."""
     if not node.startswith(SLAVE_PREFIX):
         return None
     found = _SLAVE_ID.fullmatch(node)
@@ -258,7 +258,7 @@ def parse_endpoint(component: str) -> Endpoint:
     port number) have no host to return and are :mod:`aemp_gevent.resolve`'s.
 
     Raises:
-        InvalidNoderefError: It is none of these.
+        InvalidNoderefError: It does not have one of these forms.
     """
     if component.startswith("unix:"):
         path = component[len("unix:") :]
@@ -295,7 +295,7 @@ def parse_bind(bind: str) -> Endpoint:
     """Return the endpoint of a bind: as in a noderef; ``*``, ``*:port`` or a bare port mean all interfaces.
 
     Raises:
-        InvalidNoderefError: It is none of these.
+        InvalidNoderefError: It does not have one of these forms.
     """
     if bind.isdigit():
         bind = f"{ANY_HOST}:{bind}"

@@ -711,7 +711,7 @@ class Network:
         return mine.connect(is_client=is_client)
 
     def forget(self, link: Link) -> None:
-        """A connection is none of a stranger's any more."""
+        """Stop counting a connection as a stranger's."""
         self.strangers.discard(link)
         self.changed()
 

@@ -170,7 +170,7 @@ class Node(DirectoryNode):
 
         A public node blocks until it is bound. A slave listens nowhere; it has one link, to its
         master, through which others reach it: the call blocks until a master has taken it in.
-        Its ID is ``slave/name@`` and the master's. When it loses the link it makes it anew, with the
+        Its ID is ``slave/name@`` and the master's. When it loses the link it makes it again, with the
         same master and under the same ID.
 
         Settings that are not given here come from the environment and the profile file,
@@ -411,7 +411,7 @@ class Node(DirectoryNode):
         instance. Those that this node has met are understood.
 
         Raises:
-            InvalidPortError: It is no port ID.
+            InvalidPortError: It is not a port ID.
         """
         try:
             return super().split_port(port)
@@ -462,11 +462,11 @@ class Node(DirectoryNode):
         return _resolve(noderef, NameService(to_limited_seconds(timeout, "resolve_node()"), resolver))
 
     def reload(self, profile: str | None = None, /, **settings: Any) -> list[str]:
-        """Read the settings anew, as :meth:`configure` did, and take over those that may change while the node is up.
+        """Read the settings again, as :meth:`configure` did, and take over those that may change while the node is up.
 
         These are ``secret`` and ``require_tls``, which hold for new connections, and ``allow_spawn``, ``allow_eval``,
         ``allow_relay``, ``secure`` and ``rules``, which hold at once. Services are neither started nor ended.
-        (The files that ``cert`` and ``ca`` name are read anew by themselves.)
+        (The files that ``cert`` and ``ca`` name are read again by themselves.)
 
         Args:
             profile: As for ``configure``.

@@ -217,7 +217,7 @@ class Peer:
         return rights_of(host.settings.rules, self.node, *speakers)
 
     def review_rights(self) -> None:
-        """Look at the rules anew, which may be others than when this peer was met."""
+        """Look at the rules again, which may have changed since this peer was met."""
         self.rights = self._rights_with(self._host)
 
     def __repr__(self) -> str:

@@ -181,7 +181,7 @@ def parse(path: object, text: bytes) -> dict[str, Any]:
     """Return what a profile file says.
 
     Raises:
-        ProfileError: It is no JSON object.
+        ProfileError: It is not a JSON object.
     """
     import json  # noqa: PLC0415  # only those who have such a file need it
 

@@ -48,7 +48,7 @@ _READS: dict[str, Callable[[], Any]] = {
     "g_find": lambda: None,
     "g_mon1": lambda: None,
 }
-"""What reads the directory, and the answers to those who may not: to them it is empty."""
+"""What reads the directory, and the answers to peers without the right to: to them it is empty."""
 
 _WRITES = {"g_slave", "g_upd", "g_set", "g_global"}
 """What writes to it. Not ``g_global`` itself; but who says that is about to write the whole of it."""

@@ -175,7 +175,7 @@ _throw = greenlet.throw
 
 
 class Job:
-    """Something to run once that is no message: a monitor's action, a timer's callback.
+    """Something to run once that is not a message: a monitor's action, a timer's callback.
 
     Jobs share the run queue with ports, so that they take their turn in order.
     """
@@ -285,7 +285,7 @@ class Scheduler:
         The link layer calls it right after it delivered what it read, which saves a loop iteration a message.
         """
         self.is_abandoned = False
-        """Whether this is a forked child, and this the parent's: everything stands still for ever."""
+        """Whether this is a forked child, and this the parent's: everything stands still forever."""
 
     # --- asking for work to be done ---
 
@@ -418,7 +418,7 @@ class Scheduler:
         return helper
 
     def abandon(self) -> None:
-        """Stop for ever, in a forked child: nothing here runs on, nothing is thrown into anybody, and all is kept."""
+        """Stop forever, in a forked child: nothing here runs on, nothing is thrown into anybody, and all is kept."""
         current = getcurrent()
         runners = list(self._runners)
         forking.keep(

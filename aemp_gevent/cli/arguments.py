@@ -23,7 +23,7 @@ def parse_value(text: str) -> Any:  # whatever JSON can say
     ``"`` are JSON; all else is text as it stands.
 
     Raises:
-        ValueError: It begins like JSON, and is none.
+        ValueError: It begins like JSON, but is not valid.
     """
     if text.startswith(("[", "{", '"')):
         try:
@@ -36,7 +36,7 @@ def parse_value(text: str) -> Any:  # whatever JSON can say
 
 
 class Seconds(click.FloatRange):
-    """A number of seconds, as the ``type`` of a parameter; ``nan`` and ``inf``, numbers to Python, are none."""
+    """A number of seconds, as the ``type`` of a parameter; ``nan`` and ``inf`` are refused."""
 
     name = "number of seconds"
 

@@ -74,7 +74,7 @@ class SettingOptions:
             self._secret_file = None
 
     def given(self) -> dict[str, Any]:
-        """Return the settings that were given, by name; the secret's file is read anew each time."""
+        """Return the settings that were given, by name; the secret's file is read again each time."""
         given = {name: value for name, value in self._given.items() if value is not None}
         if self._secret_file is not None:
             try:

@@ -57,7 +57,7 @@ class ServiceManager:
             to.sendto("\n".join(lines).encode(), address)
 
     def reloading(self) -> None:
-        """Say that the configuration is being read anew; ``READY=1`` says that it is done."""
+        """Say that the configuration is being read again; ``READY=1`` says that it is done."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def start_watchdog(self) -> None:

@@ -63,7 +63,7 @@ class Rules:
     def has_only_plain(self, packet: list[Any] | tuple[Any, ...]) -> bool:
         """Tell whether everything in a packet is of an allowed built-in type.
 
-        False is no verdict yet: :meth:`find_fault` knows more. Depth first, so
+        False does not settle it yet: :meth:`find_fault` knows more. Depth first, so
         that a list that contains itself is noticed at once, and without recursion,
         because senders may be deep in their stack already.
         """
@@ -150,7 +150,7 @@ def _is_request(packet: list[Any] | tuple[Any, ...], name: str) -> bool:
 
 
 def lone_surrogate(value: object) -> str | None:
-    """Object to text that is no Unicode: half of a surrogate pair, as ``os.fsdecode`` makes them."""
+    """Object to text that is not Unicode: half of a surrogate pair, as ``os.fsdecode`` makes them."""
     if isinstance(value, str):
         try:
             value.encode("utf-8")
