@@ -13,6 +13,7 @@ switches but :meth:`Peer.pause`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -351,7 +352,9 @@ class Peer:
         """Drop the link of a peer that makes us answer, and does not read."""
         limit = self._host.settings.hard_limit_bytes
         if self.unsent > limit and self.unsent - self._all_paused_bytes > limit:
-            self._give_up("more is unsent than the hard limit allows, and the sender cannot be paused")
+            # What led here was accepted, so nothing is raised for want of stack: who sends next looks again.
+            with contextlib.suppress(RecursionError):
+                self._give_up("more is unsent than the hard limit allows, and the sender cannot be paused")
 
     @property
     def _all_paused_bytes(self) -> int:
@@ -455,7 +458,7 @@ class Peer:
         """Drop what waits for a link, and tell whoever monitors anything over there."""
         self._last_error = why
         self._log(logging.INFO, "node %s cannot be reached: %s", self.node, why)
-        see_through(self._give_up_queue, why)
+        self._see_through(self._give_up_queue, why)
 
     def _give_up_queue(self, why: str) -> None:
         self._clear_queue()
@@ -533,7 +536,22 @@ class Peer:
             self.complaints.warn(text, self.node, why)
         else:
             self._log(logging.INFO, text, self.node, why)
-        see_through(self._lose_now, reason or ("transport_error", self.node, why), [])
+        self._see_through(self._lose_now, reason or ("transport_error", self.node, why), [])
+
+    def _see_through(self, call: Callable[..., object], *args: Any) -> None:
+        """Make a call that must come to its end: here, once more if something strikes it, and else on the hub.
+
+        At the recursion limit only the hub can. So it is asked first, and when that raises nothing was begun.
+        """
+        is_done: list[bool] = []
+
+        def make() -> None:
+            if not is_done:
+                call(*args)
+                is_done.append(True)
+
+        self._host.scheduler.call_on_hub(make)
+        see_through(make)
 
     def _lose_now(self, reason: Reason, news: list[Job]) -> None:
         self.link = None

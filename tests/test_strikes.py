@@ -26,6 +26,7 @@ from aemp_gevent.node import Node
 from aemp_gevent.port import IDLE, RUNNING, AttachedPort, Port
 from aemp_gevent.receive import receive
 from aemp_gevent.scheduler import CallJob
+from aemp_gevent.settings import Settings
 from tests.helpers import wait_until
 from tests.injecting import Injector, strike_points
 from tests.native import threading
@@ -694,6 +695,46 @@ def test_what_changes_another_node_at_the_recursion_limit_does_it_or_does_not(ma
         node.flush()
         there += 0 if error else (-1 if call == "kil" else 1)
         assert tables(other)[0][0] == there
+
+
+@pytest.mark.slow
+def test_a_link_that_is_at_its_hard_limit_at_the_recursion_limit_is_kept_or_its_loss_is_told(make_node, monkeypatch):
+    scene = Linked(make_node)
+    node, other = scene.node, scene.other
+    ports = [other.port() for _ in range(DEPTHS)]
+    limit = 2**30
+    monkeypatch.setattr(Settings, "hard_limit_bytes", property(lambda _: limit))
+    died: list[int] = []
+
+    def kill(number: int) -> None:
+        node.kil(ports[number], "x" * 1000)
+
+    def before(number: int) -> None:
+        nonlocal limit
+        for port in (ports[number], scene.inbox.port):
+            node.mon(port, lambda *_: died.append(number))
+        node.flush()
+        limit = 500  # less than what is about to be sent
+
+    def answers() -> bool:
+        with contextlib.suppress(PortDied):  # the other side may not have noticed that the link is gone
+            scene.echo()
+            return True
+        return False
+
+    def is_settled(number: int) -> bool:
+        return died.count(number) == 2 or (died.count(number) == 1 and (number,) in scene.inbox.messages)
+
+    lost = 0
+    for number, error in enumerate(at_every_depth(kill, before)):
+        limit = 2**30
+        node.snd(scene.inbox.port, number)
+        if error:
+            kill(number)
+        wait_until(lambda: is_settled(number), within=3, show=lambda: (died, scene.inbox.messages))  # noqa: B023
+        lost += died.count(number) == 2
+        wait_until(answers, within=5)
+    assert lost > 20
 
 
 UNREACHED: dict[str, Callable[[LocalNode, str, Callable[..., object]], object]] = {
