@@ -19,7 +19,7 @@ from typing import Any
 
 def _preload() -> None:
     ours = ("aemp_gevent.toolkit", "aemp_gevent.testing", "aemp_gevent.contrib")
-    for name in (*ours, "rich.console", "rich.table", "flask", "cbor2"):
+    for name in (*ours, "rich.console", "rich.table", "flask", "cbor2", "_pytest.python", "pytest"):
         try:
             importlib.import_module(name)
         except ImportError:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every Python block of the README and the docs is run, and what it prints is compared with what the page says."""
 
+import os
 import re
 import shutil
 import signal
@@ -156,7 +157,8 @@ def test_faults_are_as_the_page_says(tmp_path):
     for name in ("conftest.py", "test_faults.py"):
         (tmp_path / name).write_text(program(name))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = preloaded.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
     assert "3 passed" in done.stdout
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from aemp_gevent.testing import Proxy
+from tests import preloaded
 
 pytestmark = pytest.mark.slow
 
@@ -56,9 +56,7 @@ def run(tmp_path: Path) -> Run:
     def run_suite(*args: str, **env: str) -> str:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **env}
-        return subprocess.run(
-            command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=60
-        ).stdout
+        return preloaded.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60).stdout
 
     return run_suite
 
