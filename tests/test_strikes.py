@@ -32,8 +32,9 @@ from tests.injecting import Injector, strike_points
 from tests.native import threading
 from tests.networking import Inbox, MakeNode, node_factory, tables
 from tests.settling import settle
+from tests.thoroughness import tries
 
-SAMPLE = int(os.environ.get("AEMP_STRIKES", "25"))
+SAMPLE = int(os.environ.get("AEMP_STRIKES", tries(10, 25)))
 """At how many of the points each scene is struck; 0: at all of them, which takes minutes."""
 
 # Coverage traces, too, and would be struck as well.
