@@ -465,6 +465,18 @@ def test_wrong_addresses_of_a_node_do_not_hide_the_right_one(
     assert died.count == 0
 
 
+def test_somebody_silent_at_a_wrong_address_delays_a_link_by_little(
+    make_named: MakeNamed, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aemp_gevent.attempts.QUICK_SECONDS", 0.2)
+    one, two = make_named("one"), make_named("two")
+    with RawListener() as silent:
+        directory.nodes["two"] = [silent.id, *addresses_of(two)]
+        inbox = Inbox(two)
+        one.snd(inbox, "reaches it")
+        wait_until(lambda: inbox.messages, within=5)  # a handshake may take 10 s
+
+
 def test_node_that_none_of_its_addresses_leads_to_is_lost_in_time_and_each_is_named(
     make_named: MakeNamed, make_node: MakeNode, directory: Directory
 ) -> None:
