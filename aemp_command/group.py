@@ -135,9 +135,20 @@ def run_command(args: Sequence[str] | None = None) -> int:
             raise
         # It is not to be tried once more when the program ends to print what could not be.
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
-        return _complain(click.ClickException(error.strerror or str(error)), FAILED)
+        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        return _complain(click.ClickException(where + (error.strerror or str(error))), FAILED)
     # The exit code of who called Context.exit(); what a command returns otherwise is nothing to us.
     return result if isinstance(result, int) else 0
+
+
+# What a program would do about it is nothing that a command line can.
+_OF_A_COMMAND = {
+    "NoSecretError": (
+        "no secret is set, and no certificate: run 'aemp gensecret' to make the secret of a new network, or "
+        "'aemp setsecret - < FILE' to use that of the others; or give --secret-file FILE, or set AEMP_SECRET"
+    ),
+}
+"""The texts of errors, by class, as the command words them."""
 
 
 def _complain(error: Exception, code: int) -> int:
@@ -149,6 +160,7 @@ def _complain(error: Exception, code: int) -> int:
         )
     else:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        text = _OF_A_COMMAND.get(type(error).__name__, text)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "aemp"
     # Part of it may be what another node said: that is nothing for a terminal to obey.

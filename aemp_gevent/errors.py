@@ -179,7 +179,7 @@ class UnknownSettingError(UsageError, TypeError):
         import difflib  # noqa: PLC0415  # for mistakes only
 
         nearest = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"; did you mean {quoted(nearest[0])}?" if nearest else ""
+        hint = f"; did you mean {quoted(nearest[0])}?" if nearest else "; see the reference page Settings"
         super().__init__(f"{where}: there is no setting {quoted(name)}{hint}")
         self.name = name
 
@@ -391,7 +391,8 @@ class ListenError(AempError, OSError):
 
     def __init__(self, endpoint: str, why: object) -> None:
         super().__init__(
-            f"cannot listen on {endpoint}: {why}; is another node running there? 'binds' can name another address"
+            f"cannot listen on {endpoint}: {why}; is another node running there? "
+            "Give another address with 'binds' or --bind"
         )
         self.endpoint = endpoint
 
@@ -454,7 +455,7 @@ class AuthenticationError(RemoteProtocolError):
 
 
 class TlsError(RemoteProtocolError):
-    """TLS did not come up, or broke: one side does not believe the other's certificate, or what came is no TLS."""
+    """TLS did not come up, or broke: one side does not believe the other's certificate, or what came is not TLS."""
 
 
 class FramingError(RemoteProtocolError):

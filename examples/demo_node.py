@@ -34,6 +34,7 @@ from aemp_gevent import (
     receive,
     reg,
     shutdown,
+    shutdown_on_signal,
     snd,
     spawn,
     spawnable,
@@ -254,6 +255,7 @@ def main() -> None:
     logging.getLogger("aemp_gevent").addHandler(TellingHandler(logging.WARNING))
     gevent.spawn(tick)
     gevent.spawn(end_with_parent)
+    shutdown_on_signal()
     initialise_node("127.0.0.1:0")
     if who == "server":
         serve(Path(sys.argv[2]))

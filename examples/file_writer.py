@@ -17,7 +17,7 @@ from typing import TextIO
 
 import gevent
 
-from aemp_gevent import SELF, actor, attach, get, kil, mon, receive, snd
+from aemp_gevent import SELF, actor, attach, get, kil, mon, receive, shutdown_on_signal, snd
 
 
 @actor
@@ -77,6 +77,7 @@ def main() -> None:
     folder = parser.parse_args().folder or Path(tempfile.mkdtemp(prefix="file_writer-"))
     folder.mkdir(parents=True, exist_ok=True)
 
+    shutdown_on_signal()
     with attach() as me:
         writer = file_writer(folder)
         mon(writer, me, "writer died")

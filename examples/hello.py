@@ -10,7 +10,7 @@ itself), ``snd`` and ``receive``, and that a monitor tells how a port died.
 
 import argparse
 
-from aemp_gevent import actor, attach, get, kil, mon, receive, snd
+from aemp_gevent import actor, attach, get, kil, mon, receive, shutdown_on_signal, snd
 
 
 @actor
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=["world", "gevent"], metavar="NAME")
     names = parser.parse_args().names
 
+    shutdown_on_signal()
     with attach() as me:
         port = greeter("Hello")  # returns at once, with the ID of the new port: a plain string
         mon(port, me, "gone")  # when it dies, send ("gone", *reason) to me

@@ -19,7 +19,20 @@ from time import perf_counter
 from gevent.socket import wait_read
 from gevent.subprocess import PIPE, Popen
 
-from aemp_gevent import NODE, SELF, attach, get, initialise_node, mon, rcv, shutdown, snd, spawn, spawnable
+from aemp_gevent import (
+    NODE,
+    SELF,
+    attach,
+    get,
+    initialise_node,
+    mon,
+    rcv,
+    shutdown,
+    shutdown_on_signal,
+    snd,
+    spawn,
+    spawnable,
+)
 
 
 @spawnable
@@ -75,6 +88,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="default: %(default)s")
     parser.add_argument("--host-ports", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    shutdown_on_signal()
     if min(args.ports, args.rounds, args.processes) < 1:
         parser.error("ports, rounds and processes are numbers from 1 on")
     if args.host_ports:

@@ -9,7 +9,6 @@ Shows ``grp_reg`` and ``db_wait``: nobody is told where the others are, but for 
 """
 
 import argparse
-import signal
 
 import gevent
 
@@ -31,9 +30,9 @@ def main() -> None:
     parser.add_argument("what", choices=["serve", "ask"])
     parser.add_argument("nodes", nargs="+", metavar="NODEREF", help="serve: where to listen, then seeds; ask: seeds")
     args = parser.parse_args()
+    shutdown_on_signal()
     if args.what == "serve":
         initialise_node(*args.nodes)
-        shutdown_on_signal(signal.SIGINT, signal.SIGTERM)
         print("ready; Ctrl-C ends it", flush=True)
         worker()
         gevent.wait()

@@ -15,18 +15,19 @@ import os
 import signal
 import sys
 import threading
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
+from hypothesis import settings
 
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.runtime import loop_watch as loopwatch
 from soak.leftovers import live_greenlets
 from tests.helpers import wait_until
 from tests.settling import fresh_node
+from tests.thoroughness import EXAMPLES
 
 pytest_plugins = ["aemp_gevent.testing.fixtures"]
 
@@ -37,10 +38,16 @@ os.environ["AEMP_STRICT"] = "0"
 # The loop stands still between two tests, and in those that need none; whose test it is sets another bound.
 loopwatch.BLOCKED_SECONDS = math.inf
 
-WIRE = Path(__file__).parent / "wire"
+# How long an example takes says nothing: the machine may be busy.
+settings.register_profile("here", settings.get_profile("default"), max_examples=EXAMPLES, deadline=None)
+settings.load_profile("here")
 
-_blamed: weakref.WeakSet[greenlet] = weakref.WeakSet()
-"""Greenlets that a test was told off for already: the tests after it are innocent."""
+if sys.dont_write_bytecode:
+    # Rewriting the assertions of all test modules takes every worker ten seconds: keep the result, but apart.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+
+WIRE = Path(__file__).parent / "wire"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,10 +64,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.aemp_crashes)
 
 
-def _left_over() -> list[greenlet]:
-    return [left for left in live_greenlets() if left not in _blamed]
-
-
 @pytest.fixture(autouse=True, scope="session")
 def native_threads_are_not_traced() -> None:
     """Keep coverage's C tracer away from native threads on CPython 3.11.
@@ -75,13 +78,6 @@ def native_threads_are_not_traced() -> None:
         threading.settrace(None)  # type: ignore[arg-type]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def few_objects_to_look_through() -> None:
-    """Set what the modules before left aside, so that looking for greenlets takes a millisecond a test."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.fixture(autouse=True)
 def no_context_is_left_over() -> Iterator[None]:
     """Fail a test after which the greenlet of all tests still has a port."""
@@ -94,14 +90,19 @@ def no_context_is_left_over() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_greenlet_is_left_over(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test whose greenlets (a blocked runner is one) live on after it."""
-    yield
-    if WIRE in request.path.parents:  # knows no greenlets, and looking takes a few milliseconds
+    """Fail a test whose greenlets (a blocked runner is one) live on after it.
+
+    What there was before the test is set aside, so that looking for what it left takes no time. Greenlets of fixtures
+    with a wider scope are among that, and those that an earlier test was told off for.
+    """
+    if WIRE in request.path.parents:  # knows no greenlets
+        yield
         return
-    try:
-        wait_until(lambda: not _left_over(), within=2.0, show=lambda: [(left, left.gr_frame) for left in _left_over()])
-    finally:
-        _blamed.update(_left_over())
+    gc.collect()
+    gc.freeze()
+    yield
+    if live_greenlets():
+        wait_until(lambda: not live_greenlets(), within=2.0, show=lambda: [(g, g.gr_frame) for g in live_greenlets()])
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import itertools
 import os
 import secrets
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake, PeerGreeted
 from aemp_gevent.wire.limits import Limits
+from tests import preloaded
 from tests.native import read_line
 
 SECRET = "a secret of the tests"
@@ -225,6 +227,12 @@ class RawPeer:
         self.close()
 
 
+def reset(peer: RawPeer) -> None:
+    """Close a peer's connection by a reset."""
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+
+
 class RawListener:
     """Where a node under test may dial; its node ID is its address."""
 
@@ -277,7 +285,7 @@ def process(program: str, *args: str, is_measured: bool = True) -> Iterator[subp
         args: What it finds in ``sys.argv``.
         is_measured: Whether its lines count for the coverage, which makes it slow.
     """
-    child = subprocess.Popen(
+    child = preloaded.Popen(
         [sys.executable, "-c", program, *args],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

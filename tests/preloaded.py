@@ -31,7 +31,7 @@ from gevent import monkey
 _SERVER = Path(__file__).with_name("preloaded_server.py")
 _PR_SET_CHILD_SUBREAPER = 36
 
-_KEPT = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
+_KEPT = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONIOENCODING"}
 """The interpreter's variables that a child can take over."""
 
 _OPTIONS = {"stdin", "stdout", "stderr", "cwd", "env", "pass_fds", "text", "encoding", "bufsize", "start_new_session"}
@@ -92,9 +92,15 @@ def _is_possible(args: Any, options: Mapping[str, Any]) -> bool:
     variables = options.get("env") or os.environ
     if "coverage" in sys.modules and sys.modules["coverage"].Coverage.current() is not None:  # it measures
         return False
-    return (words[0] in {"-c", "-m"} or not words[0].startswith("-")) and not any(
-        name.startswith(("PYTHON", "GEVENT")) and name not in _KEPT for name in variables
-    )
+    if any(name.startswith(("PYTHON", "GEVENT")) and name not in _KEPT for name in variables):
+        return False
+    how = os.fspath(words[0])
+    if how == "-m":
+        return bool(words[1] != "gevent.monkey")
+    if how != "-c" and how.startswith("-"):
+        return False
+    source: str = words[1] if how == "-c" else Path(options.get("cwd") or "", how).read_text()
+    return "monkey" not in source  # patching comes before all other imports
 
 
 class Popen(subprocess.Popen):  # type: ignore[type-arg]

@@ -19,7 +19,7 @@ from typing import Any
 
 def _preload() -> None:
     ours = ("aemp_gevent.toolkit", "aemp_gevent.testing", "aemp_gevent.contrib")
-    for name in (*ours, "rich.console", "rich.table", "flask", "cbor2"):
+    for name in (*ours, "rich.console", "rich.table", "flask", "cbor2", "_pytest.python", "pytest"):
         try:
             importlib.import_module(name)
         except ImportError:
@@ -73,13 +73,16 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.update(request["env"])
     signal.signal(signal.SIGINT, signal.SIG_IGN if request["ignores_sigint"] else signal.default_int_handler)
     unbuffered = request["args"][0] == "-u" or "PYTHONUNBUFFERED" in os.environ
-    sys.stdin = open(0, closefd=False)
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
+    how: dict[str, Any] = {"encoding": encoding or None, "errors": errors or None}
+    sys.stdin = open(0, closefd=False, **how)
     if unbuffered:
         raw = io.FileIO(1, "w", closefd=False)
-        sys.stdout = io.TextIOWrapper(raw, write_through=True)  # type: ignore[arg-type]
+        sys.stdout = io.TextIOWrapper(raw, write_through=True, **how)  # type: ignore[arg-type]
     else:
-        sys.stdout = open(1, "w", buffering=1 if os.isatty(1) else -1, closefd=False)
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+        sys.stdout = open(1, "w", buffering=1 if os.isatty(1) else -1, closefd=False, **how)
+    how["errors"] = "backslashreplace"
+    sys.stderr = open(2, "w", buffering=1, closefd=False, **how)
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
 

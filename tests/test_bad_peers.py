@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import socket as std_socket
-import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from aemp_gevent.node.requests import MAX_DETOURS, Requests
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.runtime.bounded_log import MAX_LINES
 from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, node_factory
+from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, node_factory, reset
 
 LIMIT = 20_000
 HANDSHAKE_TIMEOUT = 0.4
@@ -64,11 +63,6 @@ def game(make_node: MakeNode, victim: Node) -> PingPong:
 
 def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]
-
-
-def reset(peer: RawPeer) -> None:
-    peer.sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_LINGER, struct.pack("ii", 1, 0))
-    peer.close()
 
 
 # --- before it is authenticated --------------------------------------------------

@@ -36,9 +36,10 @@ from aemp_gevent.toolkit import (
 )
 from tests.helpers import turns, wait_until
 from tests.networking import SECRET, WAIT, MakeNode, node_factory, settled_tables, tables
+from tests.thoroughness import tries
 
 DESCRIPTORS = Path("/proc/self/fd")
-SEEDS = range(12)
+SEEDS = range(tries(4, 12))
 DELAYS = (0, 0, 0, 1, 2, 3, 5, 8, 20, 100)
 """Callbacks that the hub makes between the switch and the interruption; 100 are some rounds of the loop."""
 INTERRUPTS = {"kill": gevent.GreenletExit, "timeout": gevent.Timeout}
@@ -284,7 +285,7 @@ def test_kills_of_the_port_that_calls_leave_nothing_behind(make_node):
             work()
 
     settled = settled_tables(*nodes)
-    for seed in range(60):
+    for seed in range(tries(20, 60)):
         rng = random.Random(seed)
         told = [world.node.port_async(work)]
         helper = gevent.spawn(attached, told)

@@ -88,7 +88,9 @@ def test_text_and_bytes_reach_perl_as_what_they_are(node: Node) -> None:
 
 def test_json_has_no_bytes_and_the_sender_is_told_where_they_are(node: Node) -> None:
     with RawPeer.dial(node, "perl", extras=PERL, framing="json").shake() as peer:
-        with pytest.raises(UnencodableMessageError, match="element 1, key 'x', element 0 is a bytes, which JSON"):
+        with pytest.raises(
+            UnencodableMessageError, match="argument 1 of 'tag', key 'x', element 0 is a bytes, which JSON"
+        ):
             node.snd("perl#p", "tag", {"x": [b"y"]})
         node.snd("perl#p", "tag", {"x": ["y"]})
         assert peer.packet() == ["p", "tag", {"x": ["y"]}]
@@ -97,7 +99,9 @@ def test_json_has_no_bytes_and_the_sender_is_told_where_they_are(node: Node) -> 
 @pytest.mark.parametrize("value", [-(2**63) - 1, -(2**64), {-(2**63) - 1: 0}], ids=repr)
 def test_ints_that_perl_would_take_for_others_are_refused(node: Node, value: object) -> None:
     with RawPeer.dial(node, "perl", extras=PERL, framing="cbor").shake() as peer:
-        with pytest.raises(UnencodableMessageError, match=r"element 1, key 'x', element 0 (is|has the key) .* 64 bits"):
+        with pytest.raises(
+            UnencodableMessageError, match=r"argument 1 of 'tag', key 'x', element 0 (is|has the key) .* 64 bits"
+        ):
             node.snd("perl#p", "tag", {"x": [value]})
         node.snd("perl#p", -(2**63), 2**64 - 1)
         assert peer.packet() == ["p", -(2**63), 2**64 - 1]

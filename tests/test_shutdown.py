@@ -443,8 +443,13 @@ def test_program_whose_node_lives_in_another_thread_ends_in_silence(call: str) -
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("signals", ["", "signal.SIGUSR1"])
-def test_signal_ends_a_program_in_order(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, signals: str) -> None:
+@pytest.mark.parametrize(
+    ("signals", "number"),
+    [("", signal.SIGTERM), ("", signal.SIGINT), ("signal.SIGUSR1", signal.SIGUSR1)],
+)
+def test_signal_ends_a_program_in_order(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, signals: str, number: signal.Signals
+) -> None:
     monkeypatch.setenv("AEMP_SECRET", SECRET)
     node, died = make_node(), Deaths()
     body = f"import signal; mp.shutdown_on_signal({signals}); print('ready', flush=True); gevent.sleep(60)"
@@ -453,7 +458,6 @@ def test_signal_ends_a_program_in_order(make_node: MakeNode, monkeypatch: pytest
         node.mon(child_node + "#p", died)
         assert line_of(child) == "ready"
         assert node.syncal(10, child_node, "time")  # so it has a link to us, too
-        number = signal.SIGUSR1 if signals else signal.SIGTERM
         child.send_signal(number)
         assert died.wait() == ("shutdown", child_node)
         assert line_of(child) == "finally"

@@ -8,30 +8,31 @@ import pytest
 import soak.memory
 from soak.memory import run
 from soak.talker import Talker
+from tests.thoroughness import tries
 
 
 @pytest.mark.slow
 def test_promises_are_kept_by_thirty_nodes_whatever_breaks() -> None:
     """A seed that failed is printed, with the ends of the logs; ``python -m soak.memory --seed`` runs it again."""
-    figures = run(list(range(1, 11)), nodes=30, seconds=1.0, at_once=5)
+    figures = run(list(range(1, tries(5, 11))), nodes=30, seconds=1.0, at_once=5)
     print(figures)
     assert not figures.failed
     assert not figures.greenlets_left
     # Otherwise nothing was put to the test. On a loaded machine most messages do not find a link in time.
-    assert figures.counts["faults"] > 20
-    assert figures.counts["Fired"] > 100
-    assert figures.counts["Received"] > 1000
+    assert figures.counts["faults"] > 8
+    assert figures.counts["Fired"] > 40
+    assert figures.counts["Received"] > 400
 
 
 @pytest.mark.slow
 def test_promises_are_kept_through_masters() -> None:
-    figures = run(list(range(1, 9)), nodes=14, seconds=1.0, at_once=3, slaves=6)
+    figures = run(list(range(1, tries(4, 9))), nodes=14, seconds=1.0, at_once=3, slaves=6)
     print(figures)
     assert not figures.failed
     assert not figures.greenlets_left
-    assert figures.counts["faults"] > 20
-    assert figures.counts["Fired"] > 50
-    assert figures.counts["Received"] > 500
+    assert figures.counts["faults"] > 8
+    assert figures.counts["Fired"] > 20
+    assert figures.counts["Received"] > 200
 
 
 @pytest.mark.slow

@@ -25,13 +25,16 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import current_port, psub
 from aemp_gevent.ports.port import IDLE, RUNNING, AttachedPort, Port
 from aemp_gevent.ports.receive import receive
+from aemp_gevent.ports.scheduler import CallJob
+from aemp_gevent.settings.fields import Settings
 from tests.helpers import wait_until
 from tests.injecting import Injector, strike_points
 from tests.native import threading
 from tests.networking import Inbox, MakeNode, node_factory, tables
 from tests.settling import settle
+from tests.thoroughness import tries
 
-SAMPLE = int(os.environ.get("AEMP_STRIKES", "25"))
+SAMPLE = int(os.environ.get("AEMP_STRIKES", tries(10, 25)))
 """At how many of the points each scene is struck; 0: at all of them, which takes minutes."""
 
 # Coverage traces, too, and would be struck as well.
@@ -560,7 +563,9 @@ LOSSES = (
 )
 
 
-def lose_struck(make_node: MakeNode, error: type[BaseException], chosen: Callable[[int], bool]) -> int:
+def lose_struck(
+    make_node: MakeNode, subscribers: list[Any], error: type[BaseException], chosen: Callable[[int], bool]
+) -> int:
     """Lose a link, struck at the chosen points; return how many there are."""
     node, other = make_node(), make_node()
     inbox = Inbox(other)
@@ -570,6 +575,10 @@ def lose_struck(make_node: MakeNode, error: type[BaseException], chosen: Callabl
         node.mon(ports[number % 2], lambda *_, number=number: died.append(number))
     node.mon(other.NODE(), lambda *_: died.append(4))
     node.flush()
+    links: list[object] = []
+    for number in range(2):
+        node.mon_nodes(lambda *change, number=number: links.append((number, *change[:2])))
+    subscribers.append(lambda event: links.append(event.node) if event.by == node.NODE() else None)
     link = node.network.peer(other.NODE()).link  # type: ignore[union-attr]
 
     def strike() -> None:
@@ -582,6 +591,10 @@ def lose_struck(make_node: MakeNode, error: type[BaseException], chosen: Callabl
             node.port()
     wait_until(lambda: sorted(set(died)) == list(range(5)), within=3, show=lambda: died)
     assert len(died) == 5
+    node.scheduler.enqueue_job(CallJob(None, links.append, ("end",)))
+    wait_until(lambda: "end" in links, within=3)
+    assert links == [(0, other.NODE(), False), (1, other.NODE(), False), other.NODE(), "end"]
+    subscribers.clear()
     node.mon(inbox.port, nothing)
     node.snd(inbox.port, "afterwards")
     wait_until(lambda: inbox.messages == [("afterwards",)], within=3, show=lambda: inbox.messages)
@@ -590,15 +603,19 @@ def lose_struck(make_node: MakeNode, error: type[BaseException], chosen: Callabl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", STRIKES)
-def test_monitors_fire_though_an_interrupt_strikes_while_the_link_is_lost(error):
+def test_monitors_fire_though_an_interrupt_strikes_while_the_link_is_lost(monkeypatch, error):
+    """And whoever listens to links coming and going hears of it once."""
+    subscribers: list[Any] = []
+    monkeypatch.setattr(zope.event, "subscribers", subscribers)
     with node_factory() as make_node:
-        count = lose_struck(make_node, error, lambda _: False)
+        count = lose_struck(make_node, subscribers, error, lambda _: False)
     assert count > 50
     rng = random.Random(9)
     for point in rng.sample(range(count), SAMPLE) if SAMPLE else range(count):
         try:
             with node_factory() as make_node:
-                lose_struck(make_node, error, lambda seen: seen == point + 1)  # noqa: B023
+                subscribers.clear()
+                lose_struck(make_node, subscribers, error, lambda seen: seen == point + 1)  # noqa: B023
         except BaseException as failure:
             raise AssertionError(f"struck at point {point}") from failure
 
@@ -697,6 +714,46 @@ def test_what_changes_another_node_at_the_recursion_limit_does_it_or_does_not(ma
         node.flush()
         there += 0 if error else (-1 if call == "kil" else 1)
         assert tables(other)[0][0] == there
+
+
+@pytest.mark.slow
+def test_a_link_that_is_at_its_hard_limit_at_the_recursion_limit_is_kept_or_its_loss_is_told(make_node, monkeypatch):
+    scene = Linked(make_node)
+    node, other = scene.node, scene.other
+    ports = [other.port() for _ in range(DEPTHS)]
+    limit = 2**30
+    monkeypatch.setattr(Settings, "hard_limit_bytes", property(lambda _: limit))
+    died: list[int] = []
+
+    def kill(number: int) -> None:
+        node.kil(ports[number], "x" * 1000)
+
+    def before(number: int) -> None:
+        nonlocal limit
+        for port in (ports[number], scene.inbox.port):
+            node.mon(port, lambda *_: died.append(number))
+        node.flush()
+        limit = 500  # less than what is about to be sent
+
+    def answers() -> bool:
+        with contextlib.suppress(PortDied):  # the other side may not have noticed that the link is gone
+            scene.echo()
+            return True
+        return False
+
+    def is_settled(number: int) -> bool:
+        return died.count(number) == 2 or (died.count(number) == 1 and (number,) in scene.inbox.messages)
+
+    lost = 0
+    for number, error in enumerate(at_every_depth(kill, before)):
+        limit = 2**30
+        node.snd(scene.inbox.port, number)
+        if error:
+            kill(number)
+        wait_until(lambda: is_settled(number), within=3, show=lambda: (died, scene.inbox.messages))  # noqa: B023
+        lost += died.count(number) == 2
+        wait_until(answers, within=5)
+    assert lost > 20
 
 
 UNREACHED: dict[str, Callable[[LocalNode, str, Callable[..., object]], object]] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Errors, log lines and help texts are plain English: the worst habits stay out of them."""
+"""Errors, log lines, help texts and docstrings are plain English: the worst habits stay out of them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,10 @@ def faults(text: str) -> list[str]:
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
-    """Yield the strings of a module that are not docstrings, with their lines."""
-    tree = ast.parse(source)
-    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in alone:
-            yield node.lineno, node.value
+    """Yield the lines of a module's strings, docstrings among them, with their numbers."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from enumerate(node.value.splitlines(), node.lineno)
 
 
 def test_texts_that_users_read_are_plain_english() -> None:

@@ -72,7 +72,7 @@ def parse_endpoint(component: str) -> Endpoint:
     port number) have no host to return and belong to :mod:`aemp_gevent.addresses.resolve`.
 
     Raises:
-        InvalidNoderefError: It is none of these.
+        InvalidNoderefError: It does not have one of these forms.
     """
     if component.startswith("unix:"):
         path = component[len("unix:") :]
@@ -109,7 +109,7 @@ def parse_bind(bind: str) -> Endpoint:
     """Return the endpoint of a bind: as in a noderef; ``*``, ``*:port`` or a bare port mean all interfaces.
 
     Raises:
-        InvalidNoderefError: It is none of these.
+        InvalidNoderefError: It does not have one of these forms.
     """
     if bind.isdigit():
         bind = f"{ANY_HOST}:{bind}"

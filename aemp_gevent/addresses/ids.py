@@ -96,7 +96,7 @@ def split_port(port: object, max_name_bytes: int = MAX_NAME_BYTES) -> tuple[str,
         max_name_bytes: How long each of the two may be.
 
     Raises:
-        InvalidPortError: It is none, or its node part is a noderef that must be resolved first.
+        InvalidPortError: It is not one, or its node part is a noderef that must be resolved first.
     """
     is_text = isinstance(port, str)
     if type(port) in _NEVER_A_PORT:  # and may be large, as it came with a message
@@ -123,7 +123,7 @@ def split_port(port: object, max_name_bytes: int = MAX_NAME_BYTES) -> tuple[str,
 
 
 def _fault_of(node: str, may_be_odd: bool) -> str:
-    """Return why this is no node ID that messages can be sent to, or "" when it is one."""
+    """Return why messages cannot be sent to this node ID, or "" when they can."""
     # What is cached is peers' to choose, and stays when they are gone.
     return (_find_fault if len(node) > MAX_NAME else _known_fault)(node, may_be_odd)
 
@@ -149,7 +149,7 @@ def node_of(port: object) -> str:
     """Return the node part of a port ID; a node ID is returned as it is.
 
     Raises:
-        InvalidPortError: It is no port ID.
+        InvalidPortError: It is not a port ID.
     """
     return split_port(port)[0]
 
@@ -160,7 +160,7 @@ def is_node_id(node: str) -> bool:
 
 
 def master_of(node: str) -> str | None:
-    """Return the ID of a slave's master; None for all other nodes, and for what is no node ID."""
+    """Return the ID of a slave's master; None for all other nodes, and for what is not a node ID."""
     if not node.startswith(SLAVE_PREFIX):
         return None
     found = _SLAVE_ID.fullmatch(node)

@@ -75,7 +75,7 @@ class Unanswered(Exception):
 
 
 class _Nobody(Job):
-    """A monitor that does nothing: a reply port's abnormal death is no event that nobody heard of."""
+    """A monitor that does nothing: a reply port's abnormal death does not count as unmonitored."""
 
     __slots__ = ()
 
@@ -143,7 +143,7 @@ def wait_for_answer(host: Host, call: str, timeout: float | None, ask: Callable[
     Args:
         host: The node that asks.
         call: What the user called, for error texts.
-        timeout: Seconds; None waits for ever.
+        timeout: Seconds; None waits forever.
         ask: Called with the port; it may return something to cancel afterwards.
 
     Raises:

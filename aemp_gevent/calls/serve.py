@@ -6,7 +6,7 @@ appended, as ``cal`` and Perl's AnyEvent::MP send it: every handler that answers
 answers calls. What a call has beside that, until when somebody waits for the answer, and
 which ports do, travels with the reply port's ID, which is a :class:`ReplyPort` here.
 
-An answer is a message to the reply port. What is no answer (an exception, a circle of
+An answer is a message to the reply port. What is not an answer (an exception, a circle of
 calls) is its death: the caller's side, :mod:`aemp_gevent.calls.call`, hears the reason.
 """
 
@@ -124,7 +124,7 @@ def read_header(header: Any, caller: str | None, max_name_bytes: int) -> ReplyPo
         max_name_bytes: How long a node ID, and a port name, may be.
 
     Raises:
-        ValueError, TypeError, KeyError: It is no such map; the text is for the log.
+        ValueError, TypeError, KeyError: It is not such a map; the text is for the log.
     """
     reply, left, chain = header["reply"], header.get("left"), header.get("chain", ())
     chain = chain[-MAX_CHAIN:]  # so a longer circle is not noticed
@@ -162,7 +162,7 @@ def time_left(reply: str | None = None) -> float | None:
             call which the running handler serves (see ``serve``).
 
     Returns:
-        Seconds; None when that is not known, or the caller waits for ever. Perl callers, and
+        Seconds; None when that is not known, or the caller waits forever. Perl callers, and
         those that use ``cal`` and ``syncal``, do not tell.
     """
     call = call_being_served() if reply is None else reply

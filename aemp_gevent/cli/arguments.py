@@ -6,9 +6,12 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from typing import Any
 
 import click
+
+from aemp_gevent.runtime.quoting import quoted
 
 _LITERAL = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|true|false|null")
 
@@ -20,19 +23,20 @@ def parse_value(text: str) -> Any:  # whatever JSON can say
     ``"`` are JSON; all else is text as it stands.
 
     Raises:
-        ValueError: It begins like JSON, and is none.
+        ValueError: It begins like JSON, but is not valid.
     """
     if text.startswith(("[", "{", '"')):
         try:
             return json.loads(text)
         except ValueError as error:
-            wanted = f"it begins like JSON, but is not valid ({error}); to mean the text, write {json.dumps(text)}"
+            as_text = shlex.quote(json.dumps(text, ensure_ascii=False))
+            wanted = f"{quoted(text)} begins like JSON, but is not valid ({error}); to mean the text, write {as_text}"
             raise ValueError(wanted) from None
     return json.loads(text) if _LITERAL.fullmatch(text) else text
 
 
 class Seconds(click.FloatRange):
-    """A number of seconds, as the ``type`` of a parameter; ``nan`` and ``inf``, numbers to Python, are none."""
+    """A number of seconds, as the ``type`` of a parameter; ``nan`` and ``inf`` are refused."""
 
     name = "number of seconds"
 

@@ -59,7 +59,7 @@ def node_id(node: Node, text: str) -> str:
     """Return the ID of the node that a user means: an ID as it is, or an address such as ``localhost:4040``.
 
     Raises:
-        UsageError, ResolveError: It is none.
+        UsageError, ResolveError: It is not one.
     """
     from aemp_gevent.addresses import ids  # noqa: PLC0415
     from aemp_gevent.addresses.endpoints import is_resolved  # noqa: PLC0415

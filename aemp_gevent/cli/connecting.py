@@ -23,6 +23,7 @@ import click
 from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.completing import profile_names
 from aemp_gevent.cli.private_files import read_private
+from aemp_gevent.runtime.hints import ONCE
 
 if TYPE_CHECKING:
     from aemp_gevent.node.node import Node
@@ -73,7 +74,7 @@ class SettingOptions:
             self._secret_file = None
 
     def given(self) -> dict[str, Any]:
-        """Return the settings that were given, by name; the secret's file is read anew each time."""
+        """Return the settings that were given, by name; the secret's file is read again each time."""
         given = {name: value for name, value in self._given.items() if value is not None}
         if self._secret_file is not None:
             try:
@@ -172,10 +173,20 @@ def connected(options: NodeOptions, *, runs_code: bool = False) -> Generator[Nod
         click.ClickException: Nobody answered.
     """
     from aemp_gevent import default_node as node  # noqa: PLC0415
+
+    _take_signals(node, runs_code=runs_code)
+    with _log_lines(runs_code=runs_code) as lines, _linked(node, options):
+        lines.show_held()
+        yield node
+        if lines.hints:  # the mistake that a hint is about is the command line's
+            raise click.ClickException(lines.hints[0])
+
+
+@contextmanager
+def _linked(node: Node, options: NodeOptions) -> Generator[None, None, None]:
+    """Link a node to the network, and shut it down in the end."""
     from aemp_gevent.settings.fields import make_settings  # noqa: PLC0415
 
-    log_to_stderr()
-    _take_signals(node, runs_code=runs_code)
     ours = options.settings.given()
     given: dict[str, Any] = {"nodeid": NODE_NAME, **ours, "binds": (), "services": ()}
     if "seeds" not in given:
@@ -186,8 +197,9 @@ def connected(options: NodeOptions, *, runs_code: bool = False) -> Generator[Nod
     try:
         node.wait_for_seeds(options.timeout)
         if not node.up_nodes():
-            raise click.ClickException(f"no link to the network: {reasons(node.seeds_down)}")
-        yield node
+            why = reasons(node.seeds_down)
+            raise click.ClickException(f"no link to the network (--seed names another node to dial): {why}")
+        yield
     finally:
         node.shutdown()
 
@@ -207,7 +219,7 @@ def _take_signals(node: Node, *, runs_code: bool) -> None:
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
     if threading.current_thread() is not threading.main_thread():
         return
-    node.shutdown_on_signal()  # which takes as long as an end otherwise may
+    node.shutdown_on_signal(signal.SIGTERM)  # which takes as long as an end otherwise may
     if not runs_code and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Python's would raise it in whatever runs just then: a callback, which dies of it, or a link.
         gevent.signal_handler(signal.SIGINT, _interrupt)
@@ -229,6 +241,51 @@ def _seeds(settings: Settings) -> tuple[str, ...]:
     return (f"127.0.0.1:{ports[0]}",) if ports else (_HOME,)
 
 
-def log_to_stderr(level: int = logging.WARNING) -> None:
-    """Show what the node logs, one line each, where errors go."""
-    logging.basicConfig(stream=sys.stderr, level=level, format="aemp: %(message)s")
+class _LogLines(logging.Handler):
+    """Shows what the node logs, one line each, where errors go.
+
+    A command that fails prints one line. So nothing is shown before the node is linked, as the error that says that it
+    is not may say the same; and hints, which are about mistakes of the code that calls the library, become the error.
+
+    Args:
+        runs_code: Whether that code is the user's: hints are shown then as they come.
+    """
+
+    def __init__(self, *, runs_code: bool) -> None:
+        super().__init__(logging.WARNING)
+        self.setFormatter(logging.Formatter("aemp: %(message)s"))
+        self.hints: list[str] = []
+        self._runs_code = runs_code
+        self._held: list[logging.LogRecord] | None = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text.endswith(ONCE) and not self._runs_code:
+            self.hints.append(text.removesuffix(ONCE).rstrip())
+        elif self._held is not None:
+            self._held.append(record)
+        else:
+            click.echo(self.format(record), err=True)
+
+    def show_held(self, error: str = "") -> None:
+        """Show what was held back, but for lines whose reason the command's error repeats; hold back nothing more."""
+        held, self._held = self._held or [], None
+        for record in held:
+            why = record.getMessage().partition(": ")[2]
+            if not why or why not in error:
+                self.emit(record)
+
+
+@contextmanager
+def _log_lines(*, runs_code: bool) -> Generator[_LogLines, None, None]:
+    """Show what the node logs meanwhile."""
+    lines = _LogLines(runs_code=runs_code)
+    root = logging.getLogger()
+    root.addHandler(lines)
+    try:
+        yield lines
+    except Exception as error:
+        lines.show_held(error.format_message() if isinstance(error, click.ClickException) else str(error))
+        raise
+    finally:
+        root.removeHandler(lines)

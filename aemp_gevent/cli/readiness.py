@@ -57,7 +57,7 @@ class ServiceManager:
             to.sendto("\n".join(lines).encode(), address)
 
     def reloading(self) -> None:
-        """Say that the configuration is being read anew; ``READY=1`` says that it is done."""
+        """Say that the configuration is being read again; ``READY=1`` says that it is done."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def start_watchdog(self) -> None:
@@ -90,7 +90,8 @@ class ReadyFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         if not os.access(path.parent, os.W_OK):
-            raise click.ClickException(f"{path}: there is no folder where it could be written")
+            fault = "is not writable" if path.parent.is_dir() else "does not exist; create it first"
+            raise click.ClickException(f"--ready-file {path}: the folder {path.parent} {fault}")
         self.remove()
 
     def write(self, node_id: str) -> None:
@@ -124,7 +125,7 @@ class HealthPort:
         host, _, port = address.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not port.isdecimal() or not int(port) < 2**16:
-            raise click.UsageError(f"--health-port is PORT or HOST:PORT, and not {quoted(address)}")
+            raise click.UsageError(f"--health-port must be PORT or HOST:PORT, not {quoted(address)}")
         self._address = (host, int(port))
         self._readiness = readiness
         self._server: StreamServer | None = None
@@ -142,7 +143,7 @@ class HealthPort:
             listener.listen()
         except OSError as error:
             listener.close()
-            text = f"the health port {self._address[1]} cannot be listened on: {error.strerror or error}"
+            text = f"cannot listen on {self._address[1]} for --health-port: {error.strerror or error}"
             raise click.ClickException(text) from error
         self._server = StreamServer(listener, self._serve, spawn=_MAX_PROBES)
         self._server.start()

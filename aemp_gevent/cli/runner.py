@@ -40,7 +40,7 @@ class Runner:
 
     Args:
         profile: The profile.
-        given: Returns the settings that the command line gives, anew each time: some are files.
+        given: Returns the settings that the command line gives, again each time: some are files.
         drain_seconds: How long to finish what was begun.
     """
 
@@ -58,7 +58,7 @@ class Runner:
         self._has_terminal = os.isatty(0)
 
     def watch_signals(self, ending: Iterable[int], reloading: int) -> None:
-        """End in order on some signals, and read the settings anew on another."""
+        """End in order on some signals, and read the settings again on another."""
         for number in ending:
             gevent.signal_handler(number, self._end, number)
         gevent.signal_handler(reloading, self._reload)
@@ -116,7 +116,7 @@ class Runner:
 
     @property
     def _is_alone(self) -> bool:
-        """Whether there ought to be links to seeds, and is none."""
+        """Whether there ought to be links to seeds, but there is none."""
         settings = default_node.settings
         return bool(settings and settings.seeds) and default_node.info()["directory"] == "alone"
 

@@ -103,7 +103,7 @@ def setting_of(text: str) -> tuple[str, Any]:
 
     name, equals, rest = text.partition("=")
     if not equals:
-        raise click.UsageError(f"--set wants NAME=VALUE, and not {quoted(text)}")
+        raise click.UsageError(f"--set must be NAME=VALUE, not {quoted(text)}")
     return name, read_setting(name, rest, "--set")
 
 

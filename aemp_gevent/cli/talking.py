@@ -48,8 +48,10 @@ def snd(options: NodeOptions, port: str, message: tuple[Any, ...], timeout: floa
         lost: list[tuple[Any, ...]] = []
         node.mon(target, lambda *reason: lost.append(reason))
         node.snd(target, *message)
-        # Behind the message on the same way.
-        ask(node, node.node_of(target), "time", timeout=timeout)
+        if "#" in target:
+            ask(node, node.node_of(target), "time", timeout=timeout)  # behind the message on the same way
+        else:
+            _wait_for_requests(node, target, timeout)
         if lost and lost[0][:1] and lost[0][0] in _LOST:
             raise unreachable(target, lost[0])
 
@@ -195,11 +197,7 @@ def spawn_there(node: Node, other: str, function: str, args: tuple[Any, ...], ti
     died: list[tuple[Any, ...]] = []
     port = node.spawn(other, function, *args)
     node.mon(port, lambda *reason: died.append(reason))
-    ask(node, other, "time", timeout=timeout)
-    program = other_program(node, other, timeout=timeout)
-    # Asked behind it, and answered behind what it does first: its refusal is known by then. What a Perl node runs
-    # dies in the next turn of its loop, and it takes no other request for a question.
-    ask(node, other, *(("time",) if program else ("inspect", [])), timeout=timeout)
+    program = _wait_for_requests(node, other, timeout)
     if died and died[0]:
         reason = died[0]
         if program and reason[0] == "no_such_port":
@@ -212,6 +210,20 @@ def spawn_there(node: Node, other: str, function: str, args: tuple[Any, ...], ti
         words = reason[2:] if reason[0] == "spawn_refused" else reason[1:]  # which names the function, too
         raise click.ClickException(f"{function} did not start on {other}: {' '.join(map(_text, words))}")
     return port
+
+
+def _wait_for_requests(node: Node, other: str, timeout: float) -> str:
+    """Wait until a node has refused what was asked of it before, if it does; return its program if that is another.
+
+    Raises:
+        click.ClickException: It cannot be reached, or does not answer.
+    """
+    ask(node, other, "time", timeout=timeout)
+    program = other_program(node, other, timeout=timeout)
+    # Asked behind it, and answered behind what it does first: its refusal is known by then. What a Perl node runs
+    # dies in the next turn of its loop, and it takes no other request for a question.
+    ask(node, other, *(("time",) if program else ("inspect", [])), timeout=timeout)
+    return program
 
 
 def _print_value(answer: Any, *, as_json: bool) -> None:

@@ -213,7 +213,7 @@ def _link_row(node: str, row: Row, before: Row | None, passed: float) -> Row:
 
 
 def rate(now: int | None, before: int | None, passed: float) -> float | None:
-    """Return how much there was a second; None: not known yet. What is less than before has begun anew."""
+    """Return how much there was a second; None: not known yet. What is less than before has started again from 0."""
     if now is None or before is None or passed <= 0:
         return None
     return (now - before if now >= before else now) / passed

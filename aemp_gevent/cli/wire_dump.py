@@ -177,7 +177,7 @@ class Dump:
         self.endpoint = Endpoint(host, port)
 
     def serve(self, connections: int | None = None) -> None:
-        """Carry so many connections, and return when they have ended; None: for ever. To be called once."""
+        """Carry so many connections, and return when they have ended; None: any number. To be called once."""
         served: list[gevent.Greenlet[..., None]] = []
         try:
             while connections is None or len(served) < connections:

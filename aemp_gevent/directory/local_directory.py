@@ -53,7 +53,7 @@ class Host(Protocol):
 class DirectoryEntry:
     """One entry of this node, as returned by ``db_set`` and ``db_reg``: its guard.
 
-    ``cancel()`` deletes the entry, unless it was set anew meanwhile; a context manager, too. Dropping
+    ``cancel()`` deletes the entry, unless it was set again meanwhile; a context manager, too. Dropping
     it does nothing.
     """
 
@@ -254,7 +254,7 @@ class Directory:
             raise InvalidEntryError(what, name[:40] + "…", text)
 
     def check_family(self, family: object) -> None:
-        """Refuse what is no family, or one of the library's own.
+        """Refuse what is not a family's name, or is one of the library's own.
 
         Raises:
             InvalidEntryError: It is.
@@ -439,8 +439,8 @@ def _copy(family: str, key: str, value: Any) -> Any:
         UnencodableMessageError, InvalidEntryError: It cannot travel, or is too large.
     """
     try:
-        copied: list[Any] = copy_as_sent([family, key, value], Limits(MAX_ENTRY_BYTES))
+        copied: list[Any] = copy_as_sent(["", "db_set", family, key, value], Limits(MAX_ENTRY_BYTES))
     except MessageTooLargeError as error:
         why = f"the entry has {error.size} {error.unit}, and may have {error.limit}: thousands of nodes may keep it"
         raise InvalidEntryError("value", f"<{type(value).__name__}>", why) from None
-    return copied[2]
+    return copied[-1]

@@ -118,7 +118,7 @@ class Handover:
     def __init__(self, host: Host) -> None:
         self._host = host
         self.handed: deque[tuple[_Sender, str, str, bytes]] = deque()
-        """What is still to be taken: before the node's own thread sends anything, lest that overtake it."""
+        """What is still to be taken: before the node's own thread sends anything, which would overtake it."""
         self._is_taking = False
         self._threads = ThreadLocal()
         self._limits = host.settings.limits

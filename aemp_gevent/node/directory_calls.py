@@ -52,11 +52,11 @@ class DirectoryNode(LocalNode):
             value: Any message data, copied now; at most 1 MiB encoded.
 
         Returns:
-            A guard: ``.cancel()`` deletes the entry, unless it was set anew, and so does
+            A guard: ``.cancel()`` deletes the entry, unless it was set again, and so does
             leaving it as a context manager. Dropping it does nothing.
 
         Raises:
-            InvalidEntryError: It is no family, or one of the library's own, or no key.
+            InvalidEntryError: It is not a family's name, or is one of the library's own, or the key is not one.
             UnencodableMessageError: The value cannot travel.
         """
         self._scheduler.check_thread("db_set()")
@@ -67,7 +67,7 @@ class DirectoryNode(LocalNode):
         """Delete entries that this node has set; what others have set under these keys stays. Never switches.
 
         Raises:
-            InvalidEntryError: It is no family.
+            InvalidEntryError: It is not a family's name.
         """
         self._scheduler.check_thread("db_del()")
         self._directory.delete(family, keys)
@@ -86,7 +86,7 @@ class DirectoryNode(LocalNode):
 
         Raises:
             NoPortContextError: There is no such context.
-            InvalidPortError: It is no port ID.
+            InvalidPortError: It is not a port ID.
             InvalidEntryError, UnencodableMessageError: As in :meth:`db_set`.
         """
         self._scheduler.check_thread("db_reg()")
@@ -123,11 +123,11 @@ class DirectoryNode(LocalNode):
             family: As in :meth:`db_set`.
             cb: Called with the answer, in this port's context; then this returns None at once.
                 There is no call if no answer ever comes.
-            timeout: Seconds to wait; None waits for ever. Not given: the setting ``monitor_timeout``.
+            timeout: Seconds to wait; None waits forever. Not given: the setting ``monitor_timeout``.
 
         Raises:
             DirectoryUnavailableError: No answer in time; or the node was shut down.
-            InvalidEntryError: It is no family.
+            InvalidEntryError: It is not a family's name.
             NoPortContextError: On the hub, which must never wait: use ``cb``.
             PortKilled: The port that waits here was killed.
         """
@@ -233,7 +233,7 @@ class DirectoryNode(LocalNode):
             A guard: ``.cancel()``, after which no call is made; a context manager, too.
 
         Raises:
-            InvalidEntryError: It is no family.
+            InvalidEntryError: It is not a family's name.
         """
         self._scheduler.check_thread("db_mon()")
         self._check_open("db_mon()")
@@ -252,7 +252,7 @@ class DirectoryNode(LocalNode):
             family: As in :meth:`db_set`.
             predicate: Called here with a read-only view of the family, first as it is,
                 then whenever it has changed; true ends the wait. What it raises is raised here.
-            timeout: Seconds to wait; None waits for ever.
+            timeout: Seconds to wait; None waits forever.
 
         Raises:
             DirectoryTimeout: It was not so in time.
@@ -311,7 +311,7 @@ class DirectoryNode(LocalNode):
             A list of port IDs, which is yours to change, and never empty; or None.
 
         Raises:
-            InvalidEntryError: The group's name is no family.
+            InvalidEntryError: The group's name is not a family's name.
         """
         self._scheduler.check_thread("grp_get()")
         self._check_open("grp_get()")
@@ -345,7 +345,7 @@ class DirectoryNode(LocalNode):
             known = self.db_wait(group, lambda _ports: True, seconds)
         members = list(known)
         if not all(self._is_here(self.split_port(member)[0]) for member in members):
-            copy_as_sent(["", *msg], self._limits)  # so that not only some of them get it
+            copy_as_sent(["port", *msg], self._limits)  # so that not only some of them get it
         for member in members:
             self.snd(member, *msg)
         return members

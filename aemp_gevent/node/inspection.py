@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a node tells of itself to who may look into it: the answers of ``info`` and ``inspect``.
+"""What a node reports about itself to those that may look into it: the answers of ``info`` and ``inspect``.
 
 Everything here is read off what is there anyway; nothing is counted for its sake alone but
 packets and what the loop's watch sees. An answer is a map of plain values, so that it can travel, and
@@ -303,7 +303,7 @@ def _limits(what: object) -> dict[str, int]:
     """Return how many entries each part may have that was asked for.
 
     Raises:
-        ValueError: That is none.
+        ValueError: It is not one.
     """
     wanted: Iterable[tuple[Any, Any]]  # Any: whatever the peer sent
     if isinstance(what, Mapping):

@@ -174,7 +174,7 @@ class LocalNode:
         if not self._is_strict:
             return message
         try:
-            return tuple(copy_as_sent(["", *message], self._limits)[1:])
+            return tuple(copy_as_sent(["port", *message], self._limits)[1:])  # not a request, whatever its tag
         except (UnencodableMessageError, MessageTooLargeError) as error:
             error.add(_WHY_STRICT)
             raise
@@ -185,7 +185,7 @@ class LocalNode:
         """Return this node's ID, or with an argument the node part of that port ID.
 
         Raises:
-            InvalidPortError: The argument is no port ID.
+            InvalidPortError: The argument is not a port ID.
         """
         return self._id if port is None else self.split_port(port)[0]
 
@@ -193,7 +193,7 @@ class LocalNode:
         """Return the node part of a port ID; a node ID is returned as it is.
 
         Raises:
-            InvalidPortError: It is no port ID.
+            InvalidPortError: It is not a port ID.
         """
         return self.split_port(port)[0]
 
@@ -201,7 +201,7 @@ class LocalNode:
         """Return the node ID and the port name of a port ID; the name is ``""`` for a node port.
 
         Raises:
-            InvalidPortError: It is no port ID.
+            InvalidPortError: It is not a port ID.
         """
         return ids.split_port(port, self.max_name_bytes)
 
@@ -300,7 +300,7 @@ class LocalNode:
         """Return the living local port of this ID, for a call that other native threads may not make.
 
         Raises:
-            InvalidPortError, NotLocalError, NodePortError, DeadPortError: It is none.
+            InvalidPortError, NotLocalError, NodePortError, DeadPortError: It is not one.
             WrongThreadError: One of them makes it.
         """
         self._scheduler.check_thread(call)
@@ -391,7 +391,7 @@ class LocalNode:
         One name a port; a name's new holder replaces the old; gone when the port dies.
 
         Raises:
-            NotLocalError, DeadPortError: It is no living port of this node.
+            NotLocalError, DeadPortError: It is not a living port of this node.
             PortExistsError: A port was created with this very name.
             NoPortContextError: ``reg(name)`` outside a port.
         """
@@ -693,7 +693,7 @@ class LocalNode:
         An exception kills the port, and None is returned.
 
         Raises:
-            NotLocalError, DeadPortError: It is no living port of this node.
+            NotLocalError, DeadPortError: It is not a living port of this node.
         """
         check_callable("peval()", function)
         return run_in(self._local("peval()", port), function, *args, **kwargs)
@@ -704,7 +704,7 @@ class LocalNode:
         An exception in it kills the port.
 
         Raises:
-            NotLocalError, DeadPortError: It is no living port of this node.
+            NotLocalError, DeadPortError: It is not a living port of this node.
         """
         check_callable("peval_async()", function)
         target = self._local("peval_async()", port)
@@ -927,7 +927,7 @@ class LocalNode:
         handlers, it takes effect when that handler returns.
 
         Raises:
-            NotLocalError, DeadPortError: It is no living port of this node.
+            NotLocalError, DeadPortError: It is not a living port of this node.
             ReceiverBusyError: It has a greenlet of its own already.
         """
         check_callable("rcv_async()", function)
@@ -1002,7 +1002,7 @@ class LocalNode:
         target = self.split_port(node)[0]
         name = self._new_name()
         if self._is_here(target):
-            self._spawn_here(name, function, self._as_sent(args), spawning.find_for_us)
+            self._spawn_here(name, function, self._as_sent((function, *args))[1:], spawning.find_for_us)
             return self._prefix + name
         self._spawn_remote(target, name, function, args)
         return f"{target}#{name}"

@@ -234,7 +234,7 @@ def level_of(level: object) -> int:
     """Return the number of a level, given by number or name.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not one.
     """
     number = _LEVELS.get(level.lower()) if isinstance(level, str) else level
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= logging.CRITICAL:

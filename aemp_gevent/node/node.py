@@ -174,7 +174,7 @@ class Node(DirectoryNode):
 
         A public node blocks until it is bound. A slave listens nowhere; it has one link, to its
         master, through which others reach it: the call blocks until a master has taken it in.
-        Its ID is ``slave/name@`` and the master's. When it loses the link it makes it anew, with the
+        Its ID is ``slave/name@`` and the master's. When it loses the link it makes it again, with the
         same master and under the same ID.
 
         Settings that are not given here come from the environment and the profile file,
@@ -388,7 +388,7 @@ class Node(DirectoryNode):
         def died(*reason: Any) -> None:
             if reason:
                 _log.error("the service %s, port %s, died: %s", service.name, port, reason)
-                self._notify(PortDied(port, reason))  # for those who subscribed to such deaths
+                self._tell(self._events(PortDied(port, reason)))  # for those who subscribed to such deaths
             if ended is not None:
                 ended(*reason)
 
@@ -415,7 +415,7 @@ class Node(DirectoryNode):
         instance. Those that this node has met are understood.
 
         Raises:
-            InvalidPortError: It is no port ID.
+            InvalidPortError: It is not a port ID.
         """
         try:
             return super().split_port(port)
@@ -466,11 +466,11 @@ class Node(DirectoryNode):
         return _resolve(noderef, NameService(to_limited_seconds(timeout, "resolve_node()"), resolver))
 
     def reload(self, profile: str | None = None, /, **settings: Any) -> list[str]:
-        """Read the settings anew, as :meth:`configure` did, and take over those that may change while the node is up.
+        """Read the settings again, as :meth:`configure` did, and take over those that may change while the node is up.
 
         These are ``secret`` and ``require_tls``, which hold for new connections, and ``allow_spawn``, ``allow_eval``,
         ``allow_relay``, ``secure`` and ``rules``, which hold at once. Services are neither started nor ended.
-        (The files that ``cert`` and ``ca`` name are read anew by themselves.)
+        (The files that ``cert`` and ``ca`` name are read again by themselves.)
 
         Args:
             profile: As for ``configure``.
@@ -578,18 +578,19 @@ class Node(DirectoryNode):
         self._begin()
 
     def shutdown_on_signal(self, *signals: int, timeout: Seconds | None = 5.0) -> None:
-        """On a signal call :meth:`shutdown`, and then end the program by ``SystemExit(128 + signal)``.
+        """End the program in order on a signal: call :meth:`shutdown`, then raise ``SystemExit(128 + signal)``.
 
-        That is raised in the main greenlet, so that its ``finally`` blocks run. Another signal
-        meanwhile ends the program without waiting for peers any longer.
+        A program that calls this in its first lines ends on Ctrl-C without a traceback. ``SystemExit`` is raised in
+        the main greenlet, so that its ``finally`` blocks run. A second signal ends the program without waiting for
+        peers any longer. Signals are handled when gevent's loop runs: code that never waits cannot be interrupted.
 
         Args:
-            signals: Their numbers; none given: ``SIGTERM``.
+            signals: Their numbers; none given: ``SIGINT``, which is Ctrl-C, and ``SIGTERM``.
             timeout: Seconds that the shutdown may take.
         """
         self._scheduler.check_thread("shutdown_on_signal()")
         seconds = to_limited_seconds(timeout, "shutdown_on_signal()")
-        for number in signals or (signal.SIGTERM,):
+        for number in signals or (signal.SIGINT, signal.SIGTERM):
             gevent.signal_handler(number, self._end_program, number, seconds)
 
     def _end_program(self, number: int, timeout: float) -> None:
@@ -693,28 +694,34 @@ class Node(DirectoryNode):
             self._embedded.link_up(peer)
         from aemp_gevent.events import NodeUp  # noqa: PLC0415  # see TYPE_CHECKING
 
-        self._tell((peer.node, True), NodeUp(peer.node, self._id))
+        self._tell(self._news((peer.node, True), NodeUp(peer.node, self._id)))
 
-    def _link_down(self, peer: Peer, reason: Reason) -> None:
+    def _link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
         if self._embedded is not None:
             self._embedded.link_down(peer)
         from aemp_gevent.events import NodeDown  # noqa: PLC0415  # see TYPE_CHECKING
 
-        self._tell((peer.node, False, *reason), NodeDown(peer.node, self._id, reason))
+        if not news:
+            news += self._news((peer.node, False, *reason), NodeDown(peer.node, self._id, reason))
+        self._tell(news)
 
-    def _tell(self, args: Message, event: object) -> None:
+    def _news(self, args: Message, event: object) -> list[Job]:
+        """Return the jobs that tell everybody of a link."""
+        jobs: list[Job] = []
         for guard, (callback, context) in list(self._node_callbacks.items()):
             if context is not None and context.state == DEAD:
                 guard.cancel()  # nobody listens any more
                 continue
-            self._scheduler.enqueue_job(
-                CallJob(context, _call_if_wanted, (self._node_callbacks, guard, callback, args))
-            )
-        self._notify(event)
+            jobs.append(CallJob(context, _call_if_wanted, (self._node_callbacks, guard, callback, args)))
+        return jobs + self._events(event)
 
-    def _notify(self, event: object) -> None:
-        if zope.event.subscribers:
-            self._scheduler.enqueue_job(CallJob(None, zope.event.notify, (event,)))
+    @staticmethod
+    def _events(event: object) -> list[Job]:
+        return [CallJob(None, zope.event.notify, (event,))] if zope.event.subscribers else []
+
+    def _tell(self, news: list[Job]) -> None:
+        for job in news:
+            self._scheduler.enqueue_job(job)
 
     def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
         return CallJob(None, zope.event.notify, (PortDied(port, reason),)) if zope.event.subscribers else None

@@ -49,7 +49,7 @@ _READS: dict[str, Callable[[], Any]] = {
     "g_find": lambda: None,
     "g_mon1": lambda: None,
 }
-"""What reads the directory, and the answers to those who may not: to them it is empty."""
+"""What reads the directory, and the answers to peers without the right to: to them it is empty."""
 
 _WRITES = {"g_slave", "g_upd", "g_set", "g_global"}
 """What writes to it. Not ``g_global`` itself; but who says that is about to write the whole of it."""
@@ -154,6 +154,9 @@ class Host(Protocol):
     def hints(self) -> Hints:
         """What the node has warned of."""
         ...
+
+
+_ADVICE = "a message to a node ID is a request to the node itself, and the ID of a port has a '#'"
 
 
 class _Offspring(Job):
@@ -436,10 +439,11 @@ class Requests:
         if peer.greeting is not None and peer.greeting.is_ours:
             last = args[-1] if args else None
             reply = last if isinstance(last, str) and last.startswith(peer.node + "#") else ""
-            what = name if isinstance(name, str) and len(name) <= MAX_NAME else quoted(name)
+            is_short = isinstance(name, (int, float)) or (isinstance(name, str) and len(name) <= MAX_NAME)
+            what = name if is_short else quoted(name)
             peer.send_if_connected(["", "not_done", what, str(error)[:_MAX_WHY], reply[:MAX_NAME]])
 
-    def _not_done(self, peer: Peer | None, request: str, why: str, reply: str) -> None:
+    def _not_done(self, peer: Peer | None, request: str | float, why: str, reply: str) -> None:
         """Hear that a request of this node was not done over there."""
         if peer is None or not (peer.greeting is not None and peer.greeting.is_ours):
             return
@@ -447,16 +451,15 @@ class Requests:
         # Whoever waits for this node's answer is told now; nobody else's port is touched.
         port = self._host.find_port(reply.partition("#")[2])
         if port is not None and port.asked == peer.node:
-            text = f"{peer.node} refused the request {quoted(request)}: {why[:_MAX_WHY]}"
+            text = f"request {quoted(request)} refused: {why[:_MAX_WHY]}; {_ADVICE}"
             self._host.scheduler.kill(port, (FAILED, text))
 
     def _hint(self, log: Callable[..., None], node: str, request: Any, why: str) -> None:
         level = logging.WARNING if self._host.hints.is_due("request", node, kind_of(request)) else logging.DEBUG
-        text = "node %s refused the request %s: %s%s. %s %s"
-        advice = "A message to a node ID is a request to the node itself; the ID of a port has a '#'"
+        text = "node %s refused the request %s: %s%s; %s %s"
         # Comparing takes a millisecond, which no peer is to cost this node more often than there are warnings.
         known = nearest(request, filter(None, self._TABLE)) if level == logging.WARNING else ""
-        log(level, text, node, quoted(request), why, known, advice, ONCE)
+        log(level, text, node, quoted(request), why, known, _ADVICE, ONCE)
 
     def find_function(self, peer: Peer | None, name: Any) -> Handler:
         """Return the function of this name if the peer may have it run here.

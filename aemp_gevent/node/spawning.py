@@ -198,7 +198,8 @@ def find_for_peer(name: object, allowed: Sequence[str]) -> Callable[..., Any]:
             found = _defined_function(name)
             if found is not None:
                 return found
+    what = f"{quoted(name)} is not {'allowed here' if isinstance(name, str) else 'the name of a function'}"
     raise SpawnRefusedError(
-        f"{quoted(name)} is not allowed here: mark the function @spawnable, or cover its full name, "
+        f"{what}: mark the function @spawnable, or cover its full name, "
         "'package.module.function', with allow_spawn; in a script that name is FILE.function"
     )

@@ -27,7 +27,7 @@ nobody has a loss to report:
    sending side. Else it says ``stay``, and everything goes on as it was.
 3. At the end of what the other side sent, the first shuts its sending side as well. A side
    that has shut its own and seen the other's end is *at rest*: if anything waits, it dials.
-4. Until then it answers no greeting: the peer may be at rest already and dial anew, and what
+4. Until then it answers no greeting: the peer may be at rest already and dial again, and what
    it sends then must not overtake what it sent before.
 
 What every peer does, with or without a connection of its own, is :mod:`aemp_gevent.peers.peer`'s. Nothing
@@ -476,7 +476,7 @@ class DirectPeer(Peer):
         self._queued_bytes -= sum(map(len, self._queue[: self._answers]))
         del self._queue[: self._answers]
         self._answers = 0
-        self._host.link_down(self, ("idle", self.node))
+        self._host.link_down(self, ("idle", self.node), [])
         for newer in list(self._links):
             if newer in self._links and not newer.proved:
                 self._prove(newer)

@@ -50,7 +50,7 @@ class Host(Protocol):
         ...
 
     def forget(self, link: Link) -> None:
-        """A connection in its handshake is no concern of the network any more."""
+        """Forget a connection that was in its handshake."""
 
 
 class Candidate:

@@ -38,7 +38,7 @@ from aemp_gevent.peers.relaying import Routes
 from aemp_gevent.peers.seeds import Seeds
 from aemp_gevent.peers.virtual_peer import VirtualPeer
 from aemp_gevent.ports.port import Reason
-from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.ports.scheduler import Job, Scheduler
 from aemp_gevent.runtime.bounded_log import ALL_PEERS, Complaints
 from aemp_gevent.runtime.forking import Helper, helpers, keep, stop_watchers_of
 from aemp_gevent.runtime.logs import Log
@@ -201,7 +201,7 @@ class Network:
         settings: Of the node.
         requested: Called with a peer and what it asked our node port.
         up: Called when a link to a node came up.
-        down: Called when it went down.
+        down: Called when it went down; see ``peer.Host.link_down``.
         carrier: Makes the connections; None: sockets.
     """
 
@@ -212,7 +212,7 @@ class Network:
         settings: Settings,
         requested: Callable[[Peer, list[Any]], None],
         up: Callable[[Peer], None],
-        down: Callable[[Peer, Reason], None],
+        down: Callable[[Peer, Reason, list[Job]], None],
         carrier: Carrier | None = None,
     ) -> None:
         _ = scheduler.hub  # the node is this thread's from now on
@@ -327,9 +327,9 @@ class Network:
     def link_stays(self, peer: Peer) -> None:
         self.routes.link_up(peer)
 
-    def link_down(self, peer: Peer, reason: Reason) -> None:
+    def link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
         self.changed()
-        self._down(peer, reason)
+        self._down(peer, reason, news)
         self.seeds.refresh()
         self.routes.link_down(peer, reason)
 
@@ -598,7 +598,7 @@ class Network:
                 if is_answered:
                     endpoints = ()
                     break
-                text = f"no known address: nobody could be asked within {timeout:g} s; is any of its seeds up?"
+                text = f"no known address: nobody could be asked for it within {timeout:g} s; is any seed up?"
                 raise OSError(text) from None
             is_answered = True
             left = min(self._settled_at, deadline) - monotonic()
@@ -607,7 +607,7 @@ class Network:
             gevent.sleep(min(_ASK_AGAIN_SECONDS, left))
         peer.can_be_found = bool(endpoints)
         if not endpoints:
-            raise OSError("no known address: no node of this name is known; is it running, with the same seeds?")
+            raise OSError("no known address: is it running, with the same seeds?")
         return endpoints
 
     # --- what the directory asks ---
@@ -711,7 +711,7 @@ class Network:
         return mine.connect(is_client=is_client)
 
     def forget(self, link: Link) -> None:
-        """A connection is none of a stranger's any more."""
+        """Stop counting a connection as a stranger's."""
         self.strangers.discard(link)
         self.changed()
 

@@ -13,6 +13,7 @@ switches but :meth:`Peer.pause`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from aemp_gevent.links.flow_control import Handover, Room
 from aemp_gevent.links.heartbeat import Pulse
 from aemp_gevent.peers.remote_ports import RemotePorts, Watchers, as_message
 from aemp_gevent.ports.port import Reason
-from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.ports.scheduler import Job, Scheduler
 from aemp_gevent.runtime.bounded_log import Complaints
 from aemp_gevent.runtime.hub_calls import see_through
 from aemp_gevent.runtime.logs import Brief
@@ -150,7 +151,16 @@ class Host(Protocol):
     def link_stays(self, peer: Peer) -> None:
         """A link that was about to rest goes on."""
 
-    def link_down(self, peer: Peer, reason: Reason) -> None: ...
+    def link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
+        """A link went down.
+
+        Args:
+            peer: To whom.
+            reason: As monitors get it.
+            news: Empty at first, and filled here with the jobs that tell of it: jobs are done once, so when this
+                is struck, and called again with the same list, nobody is told twice.
+        """
+
     def unreachable(self, peer: Peer, why: str) -> None: ...
 
 
@@ -208,7 +218,7 @@ class Peer:
         return rights_of(host.settings.rules, self.node, *speakers)
 
     def review_rights(self) -> None:
-        """Look at the rules anew, which may be others than when this peer was met."""
+        """Look at the rules again, which may have changed since this peer was met."""
         self.rights = self._rights_with(self._host)
 
     def __repr__(self) -> str:
@@ -342,7 +352,9 @@ class Peer:
         """Drop the link of a peer that makes us answer, and does not read."""
         limit = self._host.settings.hard_limit_bytes
         if self.unsent > limit and self.unsent - self._all_paused_bytes > limit:
-            self._give_up("more is unsent than the hard limit allows, and the sender cannot be paused")
+            # What led here was accepted, so nothing is raised for want of stack: who sends next looks again.
+            with contextlib.suppress(RecursionError):
+                self._give_up("more is unsent than the hard limit allows, and the sender cannot be paused")
 
     @property
     def _all_paused_bytes(self) -> int:
@@ -397,7 +409,7 @@ class Peer:
         if self.is_up or self._is_coming:
             return
         if monotonic() < self._retry_at:
-            self._unreachable(self._last_error)
+            see_through(self._give_up_queue, self._last_error)  # which the log has been told
         else:
             self._dial()
 
@@ -446,7 +458,7 @@ class Peer:
         """Drop what waits for a link, and tell whoever monitors anything over there."""
         self._last_error = why
         self._log(logging.INFO, "node %s cannot be reached: %s", self.node, why)
-        see_through(self._give_up_queue, why)
+        self._see_through(self._give_up_queue, why)
 
     def _give_up_queue(self, why: str) -> None:
         self._clear_queue()
@@ -524,15 +536,30 @@ class Peer:
             self.complaints.warn(text, self.node, why)
         else:
             self._log(logging.INFO, text, self.node, why)
-        see_through(self._lose_now, reason or ("transport_error", self.node, why))
+        self._see_through(self._lose_now, reason or ("transport_error", self.node, why), [])
 
-    def _lose_now(self, reason: Reason) -> None:
+    def _see_through(self, call: Callable[..., object], *args: Any) -> None:
+        """Make a call that must come to its end: here, once more if something strikes it, and else on the hub.
+
+        At the recursion limit only the hub can. So it is asked first, and when that raises nothing was begun.
+        """
+        is_done: list[bool] = []
+
+        def make() -> None:
+            if not is_done:
+                call(*args)
+                is_done.append(True)
+
+        self._host.scheduler.call_on_hub(make)
+        see_through(make)
+
+    def _lose_now(self, reason: Reason, news: list[Job]) -> None:
         self.link = None
         self._clear_queue()
         self._let_go()
         self.watchers.remove_all()
         self.ports.all_lost(reason, shun=bool(self._incarnation), was_up=True)
-        self._host.link_down(self, reason)
+        self._host.link_down(self, reason, news)
         self.room.open()
 
     def _let_go(self) -> None:

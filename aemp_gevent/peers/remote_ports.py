@@ -36,7 +36,7 @@ MAX_VIRTUAL_PORTS = 32
 """The same for a peer whose link others carry: one real peer can bring thousands of these."""
 
 MAX_SHUNNED_PORTS = 10_000
-"""Past this the whole node is shunned, port by port until monitored anew, instead of remembering which."""
+"""Past this the whole node is shunned, port by port until monitored again, instead of remembering which."""
 
 PERL_SPAWN = "AnyEvent::MP::_spawn"
 """The request that spawns a port."""
@@ -149,9 +149,9 @@ class RemotePort(Watch):
         self.is_spawned = False
         """Whether this node spawned it, and watches it ever since."""
         self.is_shunned = False
-        """Whether it gets nothing before it is monitored anew, over a link that is up."""
+        """Whether it gets nothing before it is monitored again, over a link that is up."""
         self.loss: Reason | None = None
-        """What its monitors are about to hear; until they did it gets nothing, lest that arrive behind a hole."""
+        """What its monitors are about to hear; until they did it gets nothing, as that would arrive behind a hole."""
         self.late: Sequence[Job] = ()
         """Monitors that came meanwhile: they will hear the same."""
 
@@ -189,7 +189,7 @@ class RemotePort(Watch):
             self._peer.post(["", CALL, header, self.name, *message])
 
     def monitor(self, monitor: Job) -> None:
-        """Add a monitor; while there is one a shunned port gets messages, and once the link is up it is none."""
+        """Add a monitor: with one, a shunned port gets messages, and is not shunned any more once the link is up."""
         if self.loss is not None and self.name:
             # Others are still to hear of a loss, so what follows now is lost as well.
             if monitor.died(self.loss):

@@ -9,6 +9,7 @@ and without any effect.
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from types import CodeType, FunctionType, MethodType
 from typing import Any, Final
 
@@ -67,34 +68,81 @@ def is_python_function(function: object) -> bool:
     return isinstance(function.__func__ if isinstance(function, MethodType) else function, FunctionType)
 
 
-_CALLERS = frozenset({"serve", "_call_tag", "_call_pattern", "run", "_run", "_run_main"})
+_CALLERS = frozenset({"serve", "_call_tag", "_call_pattern", "run", "_run", "_run_main", "run_in"})
 """Code of the library that calls functions of users with what a message, or a reason, holds."""
 
+_PACKAGE = __name__.partition(".")[0]
 
-def wrong_call(error: BaseException) -> str:
-    """Return which function could not be called, if that is what an exception says; else ``""``.
-
-    Python's own text names neither the line where the function stands nor what it was registered for, and the
-    traceback has no frame of it.
-    """
-    trace = error.__traceback__
-    if not isinstance(error, TypeError) or trace is None:
-        return ""
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    code, names = trace.tb_frame.f_code, trace.tb_frame.f_locals
-    if code.co_name not in _CALLERS or not str(trace.tb_frame.f_globals.get("__name__")).startswith("aemp_gevent."):
-        return ""
-    function, what = _called(names)
-    for _ in range(_MAX_WRAPPERS):
-        function = getattr(function, "func", getattr(function, "__wrapped__", function))
-    found = getattr(function, "__code__", None)
-    if not isinstance(found, CodeType):
-        return f"the {what} is {quoted(function)}"
-    return f"the {what} is {found.co_name} at {found.co_filename}:{found.co_firstlineno}"
-
+_MAX_NAME = 150
+"""Characters of a function's name, and of its file's, that are shown."""
 
 _MAX_WRAPPERS = 10
+
+
+def called_function(error: BaseException, default: Any) -> str:
+    """Return which function of the user's the library had called when this was raised, and what for; or ``""``.
+
+    The traceback shows what is running, but not what that was registered for; and it has no frame of a function that
+    could not be called, nor of one that is not written in Python.
+
+    Args:
+        error: What was raised.
+        default: The default handler of the port whose code raised, or None.
+    """
+    caller = None
+    trace = error.__traceback__
+    while trace is not None and _is_ours(trace.tb_frame.f_globals.get("__name__")):
+        if trace.tb_frame.f_code.co_name in _CALLERS:
+            caller = trace.tb_frame
+        trace = trace.tb_next
+    if caller is None:
+        return ""
+    if caller.f_code.co_name == "_run":  # of a runner, which lives on, and with it what was read of its variables
+        function, what = default, "handler"
+    else:
+        function, what = _called(caller.f_locals)
+    function = _unwrapped(function)
+    if function is None or (type(function) is FunctionType and _is_ours(function.__module__)):
+        return ""
+    return f"the {what} is {_where(function)}"
+
+
+def _is_ours(module: object) -> bool:
+    return isinstance(module, str) and module.partition(".")[0] == _PACKAGE
+
+
+def _unwrapped(function: Any) -> Any:
+    """Return what a partial or a decorated function ends up calling. Runs no code of the function's own."""
+    for _ in range(_MAX_WRAPPERS):
+        kind = type(function)
+        if issubclass(kind, functools.partial):
+            function = function.func
+        elif kind is MethodType:
+            function = function.__func__
+        elif kind is FunctionType and "__wrapped__" in function.__dict__:
+            function = function.__dict__["__wrapped__"]
+        else:
+            break
+    return function
+
+
+def _where(function: Any) -> str:
+    """Return the qualified name of something that can be called, and where it stands, if that is known."""
+    kind = type(function)
+    name = None
+    with suppress(Exception):  # of the object's own code
+        name = getattr(function, "__qualname__", None)
+    if type(name) is not str:
+        name = f"an object of the class {kind.__qualname__}"
+    code = function.__code__ if kind is FunctionType else getattr(kind.__call__, "__code__", None)
+    if len(name) > _MAX_NAME:
+        name = f"{name[:_MAX_NAME]}…"
+    if not isinstance(code, CodeType):
+        return name
+    file = code.co_filename
+    if len(file) > _MAX_NAME:  # its end says more
+        file = f"…{file[-_MAX_NAME:]}"
+    return f"{name} at {file}:{code.co_firstlineno}"
 
 
 def _called(names: dict[str, Any]) -> tuple[Any, str]:
@@ -109,6 +157,4 @@ def _called(names: dict[str, Any]) -> tuple[Any, str]:
         return names["action"], "monitor's action"
     if "function" in names:
         return names["function"], "function"
-    if "port" in names:
-        return names["port"].default, "handler"
     return getattr(names.get("self"), "function", None), "callback"

@@ -12,7 +12,7 @@ def copy_as_sent(packet: list[Any], limits: Limits) -> list[Any]:
     """Return a packet as it arrives at another node: tuples are lists, an enum's member is its value.
 
     Args:
-        packet: A port name or ``""``, and the elements of a message.
+        packet: A port name, and the elements of a message; or ``""``, and those of a request.
         limits: How large it may be.
 
     Raises:

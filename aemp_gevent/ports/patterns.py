@@ -116,7 +116,7 @@ def match_any_of(patterns: Sequence[Pattern]) -> Matcher | None:
     """Compile the patterns of a ``receive``: true when one matches; None (none given) means every message.
 
     Raises:
-        TypeError: One of them is no pattern.
+        TypeError: One of them is not a pattern.
     """
     if not patterns:
         return None

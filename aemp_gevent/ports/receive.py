@@ -66,7 +66,7 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
         PortKilled: The port was killed; let it pass. Every later call raises it again.
         NoPortContextError: Not in a port; see ``port_async`` and ``attach``.
         ReceiverBusyError: Another greenlet receives for this port.
-        TypeError: One of the patterns is none.
+        TypeError: One of the patterns is not a pattern.
     """
     current = getcurrent()
     port: Port | None = getattr(current, "aemp_port", None)

@@ -87,7 +87,7 @@ from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent.errors import EndlessWaitError, PortKilled, WrongThreadError
-from aemp_gevent.ports.callbacks import wrong_call
+from aemp_gevent.ports.callbacks import called_function
 from aemp_gevent.ports.handlers import is_done
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Port, Reason
@@ -175,7 +175,7 @@ _throw = greenlet.throw
 
 
 class Job:
-    """Something to run once that is no message: a monitor's action, a timer's callback.
+    """Something to run once that is not a message: a monitor's action, a timer's callback.
 
     Jobs share the run queue with ports, so that they take their turn in order.
     """
@@ -285,7 +285,7 @@ class Scheduler:
         The link layer calls it right after it delivered what it read, which saves a loop iteration a message.
         """
         self.is_abandoned = False
-        """Whether this is a forked child, and this the parent's: everything stands still for ever."""
+        """Whether this is a forked child, and this the parent's: everything stands still forever."""
 
     # --- asking for work to be done ---
 
@@ -418,7 +418,7 @@ class Scheduler:
         return helper
 
     def abandon(self) -> None:
-        """Stop for ever, in a forked child: nothing here runs on, nothing is thrown into anybody, and all is kept."""
+        """Stop forever, in a forked child: nothing here runs on, nothing is thrown into anybody, and all is kept."""
         current = getcurrent()
         runners = list(self._runners)
         forking.keep(
@@ -898,8 +898,8 @@ class Scheduler:
             self.log(logging.INFO, "%s was interrupted: %s", where, describe(error))
             self._interrupt(error)
         elif is_news:
-            wrong = wrong_call(error)
-            self._failures.log(error, "exception in %s%s", where, f"; {wrong}" if wrong else "")
+            called = called_function(error, port.default if port else None)
+            self._failures.log(error, "exception in %s%s", where, called and f"; {called}")
 
     def log(self, level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
         """Log, from wherever. On the hub it takes a turn in the run queue: log handlers may block.

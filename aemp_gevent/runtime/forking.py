@@ -2,7 +2,7 @@
 """Forks: the child's nodes are fresh, and nothing of the parent's runs on in it.
 
 A fork copies everything: ports, blocked handlers, timers, links. In the child all of
-it must stop, at once and for ever, without anybody noticing: no exception may be thrown
+it must stop, at once and forever, without anybody noticing: no exception may be thrown
 into a handler (its ``finally`` block would do in the child what only the parent may do),
 and nothing may be said on a link that is the parent's. So it is *abandoned*: timers are
 stopped, greenlets do not react any more to being switched to, and all of it is kept, as
@@ -68,7 +68,7 @@ def _reinit() -> None:
     """Tell gevent of the fork; does not wait.
 
     Left alone, it would end the pools of its pool's threads, that is wait for their threads, which only the
-    parent has: for ever, and in the children of ``subprocess`` before they run their program.
+    parent has: forever, and in the children of ``subprocess`` before they run their program.
     """
     pool = getattr(gevent.get_hub(), "_threadpool", None)  # the property would make one
     for worker in list(getattr(pool, "_worker_greenlets", ())):
@@ -98,10 +98,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class Helper(Greenlet):  # type: ignore[type-arg]  # only its stubs can be subscripted
-    """A greenlet of ours beside the runners, which can be stopped for ever."""
+    """A greenlet of ours beside the runners, which can be stopped forever."""
 
     stopped = False
-    """Whether being switched to, or thrown into, shall have no effect."""
+    """Whether being switched to, or thrown into, has no effect."""
 
     def __repr__(self) -> str:
         # Without the arguments, which gevent's own has: it stands in reports of failed greenlets.
@@ -130,7 +130,7 @@ def stop_watchers_of(greenlets: Iterable[greenlet]) -> None:
     """Stop what would resume these greenlets: sockets' readiness, and timers.
 
     Resuming them has no effect any more, but a socket that stays readable would have
-    the loop try it for ever, and a long timer would keep the loop from its end.
+    the loop try it forever, and a long timer would keep the loop from its end.
     Looks through all objects of the process (some 10 ms a million), without touching those it does not stop.
     """
     found: list[Any] = list(greenlets)

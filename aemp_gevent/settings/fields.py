@@ -109,7 +109,7 @@ class Settings:
         cert: The certificate that the node proves itself with, and its private key: the path of a PEM
             file of mode 0600, or PEM text. All nodes may share one that is self-signed, as in
             AnyEvent::MP; or each has its own, which a CA of the network issued, and which names its node ID.
-            Links between nodes that have one are encrypted. The file is read anew when it has changed.
+            Links between nodes that have one are encrypted. The file is read again when it has changed.
         ca: Certificates of CAs to believe besides those in `cert`: the path of a PEM file, or PEM text.
         require_tls: Refuse peers that offer no TLS, although they know the secret.
         services: What to start with the node: dotted names of modules, which are imported, and of

@@ -124,7 +124,7 @@ def _inherited(name: str, profiles: Mapping[str, Any], path: object) -> Iterator
                 else f"no profile {quoted(name)}"
             )
             nearest = difflib.get_close_matches(name, profiles, n=1)
-            hint = f"did you mean {quoted(nearest[0])}?" if nearest else f"there are: {', '.join(profiles) or 'none'}"
+            hint = f"did you mean {quoted(nearest[0])}?" if nearest else _known(profiles)
             raise ProfileError(path, f"{what}; {hint}")
         if not isinstance(profile, dict):
             raise ProfileError(path, f"profile {quoted(name)} is an object of settings")
@@ -141,6 +141,12 @@ def _inherited(name: str, profiles: Mapping[str, Any], path: object) -> Iterator
         name = parent
 
 
+def _known(profiles: Mapping[str, Any]) -> str:
+    if not profiles:
+        return "the file has no profiles; 'aemp profile NAME …' makes one"
+    return f"there are: {', '.join(profiles)}"
+
+
 def _read(environ: Mapping[str, str], secrets: Collection[str]) -> tuple[object, dict[str, Any]]:
     """Return the file's path, and what is in it."""
     given = environ.get(CONFIG_VARIABLE)
@@ -153,7 +159,9 @@ def _read(environ: Mapping[str, str], secrets: Collection[str]) -> tuple[object,
             text = file.read()
     except OSError as error:
         if given:
-            raise ProfileError(path, f"{error.strerror or error}; {CONFIG_VARIABLE} names it") from error
+            advice = f"; 'aemp gensecret' creates it, or unset {CONFIG_VARIABLE}"
+            advice = advice if isinstance(error, FileNotFoundError) else ""
+            raise ProfileError(path, f"{error.strerror or error}; {CONFIG_VARIABLE} names it{advice}") from error
         if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
             # HOME is somebody else's in many a daemon, which need not have a file at all.
             _log.warning("profile file %s cannot be read, and is ignored: %s", path, error.strerror or error)
@@ -173,7 +181,7 @@ def parse(path: object, text: bytes) -> dict[str, Any]:
     """Return what a profile file says.
 
     Raises:
-        ProfileError: It is no JSON object.
+        ProfileError: It is not a JSON object.
     """
     import json  # noqa: PLC0415  # only those who have such a file need it
 

@@ -50,7 +50,7 @@ class PeerRule:
             Without it they are told who it is, and nothing else.
 
     Raises:
-        ValueError, TypeError: A value is none; the text names its key.
+        ValueError, TypeError: A value is not valid; the text names its key.
     """
 
     peer: str
@@ -93,7 +93,7 @@ def read_rule(rule: object) -> PeerRule:
     """Return the rule that a setting says: one already, or a mapping of its attributes.
 
     Raises:
-        ValueError, TypeError: It is none; the text says why.
+        ValueError, TypeError: It is not one; the text says why.
     """
     if isinstance(rule, PeerRule):
         return rule

@@ -49,7 +49,7 @@ class Connection:
     ) -> None:
         self.number = number
         self.node: str | None = None
-        """The ID of the node that dialled, from its greeting; None before that, and if it is no node."""
+        """The ID of the node that dialled, from its greeting; None before that, and if it is not a node."""
         self.has_greeted = False
         """Whether ``node`` is as known as it will ever be."""
         self.is_live = True

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One direction of a connection through a proxy: a greenlet that reads, one that writes, a queue between.
 
-The writer decides before each piece anew what is to happen to it, so a fault takes
+The writer decides before each piece what is to happen to it, so a fault takes
 effect at once, in the middle of whatever is under way; and so does its end.
 """
 
@@ -82,7 +82,7 @@ class Flow:
         self.is_over = False
         """Whether the end of the stream was handed on."""
         self.source_is_broken = False
-        """Whether writing to the source failed: then its end is no orderly one."""
+        """Whether writing to the source failed: then its end is not an orderly one."""
         self.opposite: Flow | None = None
         self._source = source
         self._sink = sink

@@ -41,7 +41,7 @@ class MemoryNetwork:
     """Connects several nodes of this process in memory, and breaks what it is told to.
 
     Faults are about *nodes*, named by their IDs: a node that crashed and one that is
-    started anew under the same ID are the same to a partition. Wherever a node is wanted,
+    started again under the same ID are the same to a partition. Wherever a node is wanted,
     its :class:`~aemp_gevent.Node` or its ID will do. Faults take effect at once and last
     until :meth:`heal`, but for :meth:`cut` and :meth:`crash`, which are events.
 

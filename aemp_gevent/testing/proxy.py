@@ -79,7 +79,7 @@ class Proxy:
     goes past it; where both may dial, put both behind proxies.
 
     Every fault holds for the connections there are and for those to come, until it is set
-    anew or :meth:`heal` ends them all. Different faults add up. ``direction`` is ``"in"``
+    again or :meth:`heal` ends them all. Different faults add up. ``direction`` is ``"in"``
     (towards the target), ``"out"``, or ``"both"``; ``nodes`` selects by who dialled: a node
     ID, several of them, or a predicate. As long as there is a fault for certain nodes,
     nothing passes before the greeting of who dials is complete.
@@ -92,7 +92,7 @@ class Proxy:
         listen: Endpoint to listen on; port 0: any free one.
 
     Raises:
-        aemp_gevent.errors.InvalidNoderefError: ``target`` or ``listen`` is no endpoint.
+        aemp_gevent.errors.InvalidNoderefError: ``target`` or ``listen`` is not an endpoint.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Certificates in files: read, checked, and read anew when they have changed.
+"""Certificates in files: read, checked, and read again when they have changed.
 
 A setting names a PEM file, or is the PEM text itself. A key that others may read is
 refused, as the secret in a profile file is. What the texts mean :mod:`aemp_gevent.wire.tls`
@@ -52,7 +52,7 @@ class Certificate:
         return f"<Certificate {quoted(self._credentials)}>"
 
     def current(self) -> Credentials:
-        """Return it, read anew if a file has changed. Does not raise: a new one that cannot be used is logged."""
+        """Return it, read again if a file has changed. Does not raise: a new one that cannot be used is logged."""
         stamp = self._look()
         if stamp != self._stamp:
             self._stamp = stamp  # also of a broken one, which is told of once

@@ -140,6 +140,8 @@ class SocketTransport:
         self._read = repeated(hub, self._readable)
         self._finishing = False
         self._closed = False
+        self._is_over = False
+        """Whether everything is closed: until then that may be begun again."""
         self._peer_address = _describe(sock)
         sock.setblocking(False)
         if sock.family != getattr(std_socket, "AF_UNIX", None):
@@ -309,7 +311,7 @@ class SocketTransport:
             sink.on_broken("interrupted")
 
     def close(self, last_words: bytes = b"") -> None:
-        if self._closed:
+        if self._is_over:
             return
         self._closed = True
         self._sink = None
@@ -323,17 +325,19 @@ class SocketTransport:
             watcher.stop()
             watcher.close()
         self._socket.close()
+        self._is_over = True
 
     def abort(self) -> None:
-        if not self._closed:
-            # A linger time of zero makes close() send a reset.
-            self._socket.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if not self._is_over:
+            # A linger time of zero makes close() send a reset. It is closed if that was struck where it ended.
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close()
 
     def abandon(self, *, watching: bool) -> None:
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._is_over = True
         self._sink = None
         if watching:
             for watcher in (self._reader, self._writer):

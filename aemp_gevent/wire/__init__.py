@@ -10,7 +10,7 @@ module                       what it knows
 ============================ ===================================================
 :mod:`~.wire.greeting`       the first line of a connection, as data
 :mod:`~.wire.auth`           the tokens that prove knowledge of the secret
-:mod:`~.wire.handshake`      who may say what until the link is open
+:mod:`~.wire.handshake`      which side sends what until the link is open
 :mod:`~.wire.tls`            certificates, and TLS between the greetings and the rest
 :mod:`~.wire.framing`        the table of framings, what encoders and decoders are
 :mod:`~.wire.framing_msgpack` packets as msgpack

@@ -18,7 +18,7 @@ adding one is adding a row::
 
 The last two lines are there for speed: msgpack's own iterator runs the loop, and
 its own exceptions come out of it (:mod:`~.framing_msgpack` has the figures). What
-the loop's body may raise has to be caught inside of the loop, lest it be taken for
+the loop's body may raise has to be caught inside of the loop, or it would be taken for
 the peer's fault.
 
 Not here: which framing is spoken (:mod:`~.handshake`), and what packets mean.

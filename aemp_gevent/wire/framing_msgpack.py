@@ -176,7 +176,7 @@ class MsgpackDecoder:
     The limit is exact, however the stream is cut: a message of ``max_message_bytes``
     is accepted, one of a byte more is refused as soon as that byte is needed.
     The Unpacker alone does not do this: its ``max_buffer_size`` counts only what
-    it could not parse yet, and a list can grow for ever without counting.
+    it could not parse yet, and a list can grow forever without counting.
 
     **Large lists and maps** need care that would slow everything else down: what a list's header announces is
     accounted for, and the keys of a map are looked at before it is made. So the Unpacker refuses both at first, at

@@ -115,7 +115,7 @@ class Greeting:
     def heartbeat(self) -> float | None:
         """The speaker's heartbeat timeout in seconds; None if it named none.
 
-        A value that is no positive number counts as missing: the key is a
+        A value that is not a positive number counts as missing: the key is a
         promise between nodes of ours, and no reason to refuse anybody.
         """
         try:
@@ -153,7 +153,7 @@ def parse_greeting(line: bytes) -> Greeting:
     version: a line of another protocol cannot be read at all.
 
     Raises:
-        GreetingError: It is no greeting, or none of ``aemp`` version 1.
+        GreetingError: It is not a greeting, or not one of ``aemp`` version 1.
     """
     word, _, _ = line.partition(b";")
     _check_protocol(word)

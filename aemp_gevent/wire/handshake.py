@@ -226,7 +226,7 @@ class Handshake:
 
     @property
     def send_framing(self) -> str | None:
-        """The framing we shall send: the first of the peer's that we know; None before it has greeted."""
+        """The framing we will send: the first of the peer's that we know; None before it has greeted."""
         return self._send_framing
 
     @property

@@ -235,7 +235,7 @@ class Tls:
         up, :meth:`take` tells what is to be answered.
 
         Raises:
-            TlsError: The peer is not believed, or does not believe us, or what it sends is no TLS.
+            TlsError: The peer is not believed, or does not believe us, or what it sends is not TLS.
         """
         if self.has_ended or not data:
             return b""

@@ -30,6 +30,12 @@ from aemp_gevent.wire.limits import MAX_NUMBER_KEYS
 # packet (``via``), and for the recursion of json's C encoder on a deep stack.
 MAX_NESTING = 256
 
+_MAX_TAG = 50
+
+# Requests to a node port that carry what their sender called, and where in the packet that begins: with a tag, the name
+# of a function, or the first word of a reason.
+_CALLED_AT = {"call": 4, "AnyEvent::MP::_spawn": 3, "kil0": 3, "kil1": 3}
+
 # What has elements. Exact types for the gate; its subclasses are found by the walk.
 _CONTAINERS = frozenset({list, tuple, dict})
 
@@ -57,7 +63,7 @@ class Rules:
     def has_only_plain(self, packet: list[Any] | tuple[Any, ...]) -> bool:
         """Tell whether everything in a packet is of an allowed built-in type.
 
-        False is no verdict yet: :meth:`find_fault` knows more. Depth first, so
+        False does not settle it yet: :meth:`find_fault` knows more. Depth first, so
         that a list that contains itself is noticed at once, and without recursion,
         because senders may be deep in their stack already.
         """
@@ -87,11 +93,20 @@ class Rules:
     def find_fault(self, packet: list[Any] | tuple[Any, ...]) -> UnencodableMessageError | None:
         """Return the error that names the first value which cannot travel, or None.
 
-        Elements are counted as the sender of the message counts them, from 0,
-        without the port.
+        Places are counted as the caller of ``snd``, ``call`` or ``spawn`` sees them: the arguments behind a
+        tag from 1; without a tag the elements from 0.
         """
+        if len(packet) > 4 and _is_request(packet, "via") and isinstance(packet[4], list):
+            fault = self.find_fault(packet[4])
+            if fault is not None:
+                return fault
+        begin = next((at for request, at in _CALLED_AT.items() if _is_request(packet, request)), 1)
+        tag = packet[begin] if len(packet) > begin else None
         for number, element in enumerate(packet):
-            fault = self._find_in(f"element {number - 1}" if number else "the port name", element)
+            where = f"element {number - begin}" if number >= begin else f"part {number} of the packet"
+            if number > begin and isinstance(tag, str):
+                where = f"argument {number - begin} of {quoted(tag, _MAX_TAG)}"
+            fault = self._find_in(where if number else "the port name", element)
             if fault is not None:
                 return fault
         return None
@@ -129,8 +144,13 @@ class Rules:
         return None if objection is None else f"has the key {quoted(key)}, which {objection}"
 
 
+def _is_request(packet: list[Any] | tuple[Any, ...], name: str) -> bool:
+    # Not by equality of lists: elements may be anything, arrays for instance.
+    return len(packet) > 1 and all(isinstance(word, str) for word in packet[:2]) and tuple(packet[:2]) == ("", name)
+
+
 def lone_surrogate(value: object) -> str | None:
-    """Object to text that is no Unicode: half of a surrogate pair, as ``os.fsdecode`` makes them."""
+    """Object to text that is not Unicode: half of a surrogate pair, as ``os.fsdecode`` makes them."""
     if isinstance(value, str):
         try:
             value.encode("utf-8")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 import gevent
 
@@ -29,7 +28,7 @@ def work(number: int, seconds: float, reply: str) -> None:
 
 if __name__ == "__main__":
     join_host("jobs")
-    shutdown_on_signal(signal.SIGINT, signal.SIGTERM)
+    shutdown_on_signal()
     for _ in range(PORTS):
         worker = port()
         rcv(worker, "factor", work)

@@ -18,6 +18,7 @@ import click
 import pytest
 
 from aemp_gevent.cli.connecting import SettingOptions
+from tests import preloaded
 from tests.cli.helpers import environment
 from tests.helpers import wait_until
 from tests.networking import SECRET, MakeNode, free_address, node_factory
@@ -49,7 +50,7 @@ def make_node() -> Iterator[MakeNode]:
 
 def show(home: Path, *args: str, check: bool = True, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
     """Be linked, print the own ID and those of the nodes that are linked to, while nodes in this process go on."""
-    process = subprocess.Popen(
+    process = preloaded.Popen(
         [sys.executable, "-c", program, *args],
         env=environment(home),
         stdout=subprocess.PIPE,
@@ -110,7 +111,8 @@ def test_it_says_so_when_nobody_answers(tmp_path: Path) -> None:
     nobody = free_address()
     done = show(tmp_path, "--secret", "x", "--seed", nobody, "--connect-timeout", "1", check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1] == f"aemp: no link to the network: {nobody}: Connection refused"
+    where = "no link to the network (--seed names another node to dial)"
+    assert done.stderr == f"aemp: {where}: {nobody}: Connection refused\n"
 
 
 @pytest.mark.slow
@@ -120,6 +122,7 @@ def test_it_says_so_when_the_secret_is_another(tmp_path: Path, make_node: MakeNo
     done = show(tmp_path, "--secret", "wrong", "--seed", node.NODE(), check=False)
     assert done.returncode == 1
     assert re.search("different secret", done.stderr), done.stderr  # whichever side found out first
+    assert done.stderr.count("\n") == 1, done.stderr
 
 
 def options(**given: Any) -> SettingOptions:

@@ -14,6 +14,7 @@ import pytest
 from aemp_command.group import Commands, aemp, run_command
 from aemp_command.table import COMMANDS, SECTIONS
 from aemp_gevent.errors import ListenError, NoSecretError
+from tests import preloaded
 from tests.cli.helpers import AEMP, Command, environment
 from tests.cli.helpers import aemp as run_aemp
 
@@ -138,7 +139,10 @@ def test_errors_of_nodes_are_one_line_with_the_right_exit_code(
         raise wrong
 
     monkeypatch.setattr(Commands, "get_command", lambda *_args: click.Command("failing", callback=fail))
-    assert command("run", code=2).err.startswith("aemp: a networked node needs a secret")
+    said = command("run", code=2).err
+    assert said.startswith("aemp: no secret is set, and no certificate: run 'aemp gensecret'")
+    assert said.count("\n") == 1
+    assert "secret=" not in said  # as a program passes it
     wrong = ListenError("x:1", "in use")
     assert command("run", code=1).err.startswith("aemp: cannot listen on x:1: in use;")
     wrong = KeyboardInterrupt()  # type: ignore[assignment]
@@ -152,7 +156,7 @@ def test_errors_of_nodes_are_one_line_with_the_right_exit_code(
 @pytest.mark.parametrize("args", [("showconfig",), ("showconfig", "--json"), ("--help",)], ids=" ".join)
 def test_output_that_has_no_room_is_an_error_in_a_line(home: Path, args: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:  # noqa: PTH123  # a device
-        done = subprocess.run(
+        done = preloaded.run(
             [*AEMP, *args], env=environment(home), stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
         )
     assert (done.returncode, done.stderr) == (1, "aemp: No space left on device\n")
@@ -177,7 +181,7 @@ def test_version(command: Command) -> None:
 
 def completed(home: Path, *words: str) -> list[str]:
     """What a shell would offer for the last word."""
-    done = subprocess.run(
+    done = preloaded.run(
         [*AEMP],
         env=environment(
             home, _AEMP_COMPLETE="bash_complete", COMP_WORDS=" ".join(("aemp", *words)), COMP_CWORD=str(len(words))

@@ -23,6 +23,7 @@ from aemp_gevent.cli.listening import _Stream
 from aemp_gevent.cli.looking import duration
 from aemp_gevent.cli.measuring import statistics_of
 from aemp_gevent.cli.tracing import draw_dot, draw_svg, edges_of
+from tests import preloaded
 from tests.cli.helpers import AEMP
 from tests.cli.networks import PATIENCE, Network
 from tests.cli.screens import terminal
@@ -36,7 +37,7 @@ def following(network: Network, *args: str) -> Iterator[tuple[subprocess.Popen[s
     """A command that goes on; its output and its errors are in files."""
     out, err = network.home / "out.txt", network.home / "err.txt"
     with out.open("w") as stdout, err.open("w") as stderr:
-        process = subprocess.Popen(
+        process = preloaded.Popen(
             [*AEMP, *args], env=network.environment(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True
         )
         try:
@@ -393,7 +394,7 @@ def test_command_that_is_terminated_takes_leave(network: Network) -> None:
     "args", [("groups", "workers", "--watch"), ("log", "--json", "--level", "debug"), ("ping", "backend", "-i", "0.2")]
 )
 def test_command_ends_when_nobody_reads_any_more(network: Network, args: tuple[str, ...]) -> None:
-    with subprocess.Popen(
+    with preloaded.Popen(
         [*AEMP, *args], env=network.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
 from tests.cli.helpers import AEMP, Command, environment
 
 WRITERS = 6
@@ -77,7 +78,7 @@ def test_whoever_is_killed_in_the_middle_leaves_the_old_file_or_the_new_one(home
 @pytest.mark.slow
 def test_writers_at_the_same_time_do_not_lose_each_others_change(home: Path) -> None:
     writers = [
-        subprocess.Popen(
+        preloaded.Popen(
             [*AEMP, "profile", f"p{number}", "setnodeid", f"n{number}"],
             env=environment(home),
             stdout=subprocess.DEVNULL,

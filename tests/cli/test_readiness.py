@@ -73,7 +73,7 @@ def test_what_is_no_port_is_refused(state: Readiness, address: str) -> None:
 
 
 def test_port_that_is_taken_is_told(health: HealthPort, state: Readiness) -> None:
-    with pytest.raises(click.ClickException, match="cannot be listened on: .*in use"):
+    with pytest.raises(click.ClickException, match="cannot listen on .* for --health-port: .*in use"):
         HealthPort(f"127.0.0.1:{health.port}", state).start()
 
 

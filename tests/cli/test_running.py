@@ -18,7 +18,8 @@ from gevent import socket
 
 from aemp_gevent import AempError
 from aemp_gevent.node.node import Node
-from tests.cli.helpers import AEMP, ROOT, aemp, environment
+from tests import preloaded
+from tests.cli.helpers import AEMP, ROOT, aemp, environment, hurried
 from tests.helpers import wait_until
 from tests.native import PATCHED
 from tests.networking import SECRET, MakeNode, free_address, line_of, node_factory
@@ -40,7 +41,8 @@ def slow():
     def work(text):
         with open("begun", "w"):
             pass
-        gevent.sleep(1)
+        while not os.path.exists("finish"):
+            gevent.sleep(0.02)
         return text
     serve(SELF(), work=work)
 
@@ -124,7 +126,7 @@ def start(home: Path) -> Generator[Start, None, None]:
             *args: str, command: tuple[str, ...] = AEMP, stdin: Any = subprocess.DEVNULL, **variables: str
         ) -> Running:
             log = home / "log"
-            process = subprocess.Popen(
+            process = preloaded.Popen(
                 [*command, "run", *args],
                 env=environment(home, AEMP_SECRET=variables.pop("AEMP_SECRET", SECRET), **variables),
                 stdout=subprocess.PIPE,
@@ -200,15 +202,15 @@ def test_services_that_need_a_patched_library_can_have_it(start: Start, make_nod
 
 WRONG = [
     (["--service", "shop.ecko"], 2, "setting 'services' cannot be 'shop.ecko'"),
-    (["--service", "[1"], 2, "it begins like JSON"),
+    (["--service", "[1"], 2, "'[1' begins like JSON"),
     (["--nodeid", "a b"], 2, "setting 'nodeid' cannot be 'a b'"),
     (["--bind", "*:x"], 2, "setting 'binds' cannot be"),
-    (["--set", "x"], 2, "--set wants NAME=VALUE"),
+    (["--set", "x"], 2, "--set must be NAME=VALUE, not 'x'"),
     (["--set", "monitor_timeot=3"], 2, "did you mean 'monitor_timeout'?"),
     (["nix"], 2, "no profile 'nix'"),
     (["--secret", "a", "--secret-file", "b"], 2, "say the same"),
     (["--secret-file", "nowhere"], 2, "--secret-file nowhere: No such file or directory"),
-    (["--health-port", "x"], 2, "--health-port is PORT or HOST:PORT"),
+    (["--health-port", "x"], 2, "--health-port must be PORT or HOST:PORT, not 'x'"),
     (["--log-level", "loud"], 2, "'loud' is not one of"),
     (["--ready-file", "nowhere/ready"], 1, "nowhere/ready"),
 ]
@@ -261,8 +263,9 @@ def test_node_is_ready_when_it_is_linked_to_a_seed_that_starts_as_it_does(
 
 def test_first_node_of_a_network_does_not_wait_for_ever(start: Start, home: Path) -> None:
     seed = free_address()
-    running = start("--nodeid", "127.0.0.1:0", "--seed", seed, "--ready-file", "ready")
-    running.logs(f"no link to any of the seeds within 5 s: {seed}: Connection refused: going on without")
+    args = ("--nodeid", "127.0.0.1:0", "--seed", seed, "--ready-file", "ready")
+    running = start(*args, command=hurried("runner.JOIN_SECONDS = 0.5"))
+    running.logs(f"no link to any of the seeds within 0.5 s: {seed}: Connection refused: going on without")
     wait_until((home / "ready").exists, within=PATIENCE, show=lambda: running.log)
     assert running.end() == 0
 
@@ -308,13 +311,14 @@ def test_systemd_is_told_of_everything(start: Start, home: Path, kind: str) -> N
 
 
 def test_crashed_service_is_started_again_and_the_others_go_on(start: Start, make_node: MakeNode) -> None:
-    running = start("--nodeid", "127.0.0.1:0", "--service", '["shop.fragile", 2]', "--service", "shop.echo")
+    services = ("--service", '["shop.fragile", 2]', "--service", "shop.echo")
+    running = start("--nodeid", "127.0.0.1:0", *services, command=hurried("supervising.FIRST_DELAY = 0.2"))
     node = make_node("127.0.0.1:0", running.id)
     echo = only(node, "echo")
-    running.logs("the service shop.fragile is started again in 2 s")
+    running.logs("the service shop.fragile is started again in 0.4 s")
     assert only(node, "fragile")
     assert only(node, "echo") == echo
-    assert "again in 1 s" in running.log
+    assert "again in 0.2 s" in running.log
     assert running.end() == 0
 
 
@@ -407,6 +411,7 @@ def test_what_was_begun_is_finished_and_nobody_finds_it_any_more(
     running.send(number)
     wait_until(lambda: members(node, "slow") == [], within=PATIENCE)
     assert not reasons, "it is still there, only nobody is sent to it"
+    (home / "finish").touch()
     assert (first.get(timeout=PATIENCE), second.get(timeout=PATIENCE)) == ("one", "two")
     assert running.wait() == 0
     wait_until(lambda: reasons, within=PATIENCE)

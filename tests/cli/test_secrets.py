@@ -11,6 +11,7 @@ import pytest
 
 from aemp_command.group import run_command
 from aemp_command.table import COMMANDS, SECTIONS, SET_UP
+from tests import preloaded
 from tests.cli.helpers import AEMP, environment
 
 SECRETS = {"file": "hush-file", "environment": "hush-environment", "option": "hush-option", "other": "hush-other"}
@@ -123,7 +124,7 @@ def test_nodes_of_the_network_fail_without_a_secret(home: Path, settings: Path) 
         if name == "run":
             given = ["--secret", SECRETS["option"], "--set", f'secret=["{SECRETS["other"]}", 5]', *args]
         processes.append(
-            subprocess.Popen(
+            preloaded.Popen(
                 [*AEMP, name, *given],
                 env=environment(home, AEMP_SECRET=SECRETS["environment"]),
                 cwd=home,

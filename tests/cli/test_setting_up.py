@@ -108,7 +108,7 @@ WRONG = [
     (["setnodeid", "fine", "setseeds", "a:b:c"], "setting 'seeds' cannot be"),
     (["setbinds", "*:99999"], "setting 'binds' cannot be"),
     (["addservice", "[1]"], "setting 'services' cannot be"),
-    (["addservice", '["a"'], "it begins like JSON, but is not valid"),
+    (["addservice", '["a"'], "'[\"a\"' begins like JSON, but is not valid"),
     (["setsecret", ""], "the secret is empty"),
     (["set", "monitor_timeot", "3"], "there is no setting 'monitor_timeot'; did you mean 'monitor_timeout'?"),
     (["set", "monitor_timeout", "soon"], "setting 'monitor_timeout' cannot be 'soon': it is a number above 0"),

@@ -8,9 +8,11 @@ import json
 import re
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests import preloaded
 from tests.cli.helpers import AEMP
 from tests.cli.networks import Network
 from tests.helpers import wait_until
@@ -33,8 +35,6 @@ def test_snd_returns_when_the_message_has_arrived(network: Network) -> None:
     ("port", "says"),
     [
         pytest.param("backend#nobody", r"aemp: there is no port backend#nobody; see 'aemp ports backend'$", id="port"),
-        # It depends on whether we or the node give up first: both wait for five seconds.
-        pytest.param("nowhere#x", r"aemp: (there is no node nowhere|nowhere cannot be reached: )", id="node"),
         pytest.param("127.0.0.1:1#x", "aemp: 127.0.0.1:1 cannot be reached: ", id="address"),
     ],
 )
@@ -42,6 +42,17 @@ def test_snd_returns_when_the_message_has_arrived(network: Network) -> None:
 def test_message_to_nobody_fails(network: Network, command: str, port: str, says: str) -> None:
     said = network.refused(command, port, "hello")
     assert re.match(says, said.replace(port, port.partition("#")[0] if "there is" not in said else port)), said
+
+
+def test_message_to_a_node_that_is_not_there_fails(network: Network) -> None:
+    """Each command looks for the node for five seconds: all at once."""
+    commands = [("snd", "nowhere#x", "hello"), ("cal", "nowhere#x", "hello"), ("mon", "nowhere#x", "--timeout", "0.2")]
+    with ThreadPoolExecutor() as pool:
+        sent, called, monitored = pool.map(lambda args: network.refused(*args), commands)
+    # It depends on whether we or the node give up first: both wait for five seconds.
+    for said in (sent, called):
+        assert re.match(r"aemp: (there is no node nowhere|nowhere(#x)? cannot be reached: )", said), said
+    assert monitored.startswith("aemp: there is no node nowhere, or no way to it"), "not that it lives"
 
 
 def test_node_that_is_given_as_an_address_is_found(network: Network) -> None:
@@ -98,11 +109,26 @@ def test_wrong_usage_is_told_in_a_line(network: Network, args: list[str], says: 
     assert says in network.refused(*args, code=2)
 
 
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["snd", "backend", "5"], "aemp: node backend refused the request 5: 5 is not the name of a function: "),
+        (["snd", "backend", "hello"], "aemp: node backend refused the request 'hello': 'hello' is not allowed here: "),
+        (["cal", "backend", "tiem"], "aemp: backend answered with an error: request 'tiem' refused: 'tiem' is not "),
+        (["snd", "127.0.0.1:99999#x"], "aemp: '127.0.0.1:99999' cannot be (part of) a noderef: the port number 99999 "),
+    ],
+)
+def test_mistakes_are_told_in_one_clean_line(network: Network, args: list[str], says: str) -> None:
+    said = network.refused(*args, code=2 if "noderef" in says else 1)
+    assert said.startswith(says)
+    assert "logged once" not in said
+
+
 # --- mon -------------------------------------------------------------------------------------
 
 
 def mon(network: Network, *args: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    return preloaded.Popen(
         [*AEMP, "mon", *args],
         env=network.environment(),
         cwd=network.home,
@@ -167,11 +193,6 @@ def test_mon_gives_up(network: Network) -> None:
     assert (
         network.refused("mon", "backend#orders", "--timeout", "0.2") == "aemp: backend#orders still lives after 0.2 s"
     )
-
-
-def test_mon_does_not_say_that_lives_what_it_cannot_reach(network: Network) -> None:
-    said = network.refused("mon", "nowhere#x", "--timeout", "0.2")
-    assert said.startswith("aemp: there is no node nowhere, or no way to it")
 
 
 def test_mon_of_nobody_fails_at_once(network: Network) -> None:
@@ -247,4 +268,5 @@ def test_commands_leave_no_node_behind(network: Network) -> None:
 
 def test_network_that_is_not_there_is_said_in_a_line(network: Network) -> None:
     said = network.refused("nodes", "--seed", "127.0.0.1:1", "--connect-timeout", "0.5")
-    assert said == "aemp: no link to the network: 127.0.0.1:1: Connection refused"
+    why = "127.0.0.1:1: Connection refused"
+    assert said == f"aemp: no link to the network (--seed names another node to dial): {why}"

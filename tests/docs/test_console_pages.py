@@ -21,6 +21,7 @@ import pytest
 from aemp_command.examples import EXAMPLES
 from aemp_command.group import run_command
 from aemp_command.table import SECTIONS
+from aemp_gevent.cli import runner
 from tests.cli.helpers import ROOT, environment
 from tests.helpers import wait_until
 from tests.networking import free_address
@@ -53,15 +54,24 @@ class Terminal:
 
     Args:
         home: The folder.
+        join_seconds: How long a node waits for its seeds.
         variables: Of the environment.
     """
 
-    def __init__(self, home: Path, **variables: str) -> None:
+    def __init__(self, home: Path, *, join_seconds: float = runner.JOIN_SECONDS, **variables: str) -> None:
         self._home = home
         tools = home / "bin"
         tools.mkdir()
         (tools / "python").symlink_to(sys.executable)
-        (tools / "aemp").write_text(f"#!{sys.executable}\nfrom aemp_command import main\nmain()\n")
+        (tools / "aemp").write_text(
+            f"#!{sys.executable}\n"
+            "import sys\n"
+            "if 'run' in sys.argv:\n"
+            "    from aemp_gevent.cli import runner\n"
+            f"    runner.JOIN_SECONDS = {join_seconds}\n"
+            "from aemp_command import main\n"
+            "main()\n"
+        )
         (tools / "aemp").chmod(0o700)
         env = environment(home, **variables)
         env["PATH"] = f"{tools}:{env['PATH']}"
@@ -209,7 +219,7 @@ def test_node_runs_as_its_examples_say(prepared: Path, line: str) -> None:
     content = json.loads((prepared / "config.json").read_text())
     content["profiles"]["server"]["binds"] = None  # its port is anybody's
     (prepared / "config.json").write_text(json.dumps(content))
-    terminal = Terminal(prepared)
+    terminal = Terminal(prepared, join_seconds=0.2)  # the seed is not there
     try:
         terminal.type(f"{line} --ready-file ready > id.txt 2> log.txt &")
         log = prepared / "log.txt"
@@ -284,7 +294,7 @@ def test_manifest_fits_together_and_its_node_can_be_started_by_hand(prepared: Pa
             "--health-port": "127.0.0.1:0",
         }
     )
-    terminal = Terminal(prepared)
+    terminal = Terminal(prepared, join_seconds=0.2)  # the seed is not there
     try:
         line = " ".join(f"{name}={value}" for name, value in args.items())
         terminal.type(f"aemp run {line} --ready-file ready 2> log.txt &")

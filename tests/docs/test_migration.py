@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
+
 ROOT = Path(__file__).parents[2]
 HOWTO = ROOT / "docs" / "howto"
 PROGRAMS = HOWTO / "invoicing"
@@ -30,7 +32,7 @@ def start() -> Iterator[Start]:
 
     def run(program: str, *args: str) -> subprocess.Popen[str]:
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(
+        process = preloaded.Popen(
             [sys.executable, PROGRAMS / program, *args], stdout=subprocess.PIPE, text=True, env=env
         )
         started.append(process)

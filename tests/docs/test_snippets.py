@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every Python block of the README and the docs is run, and what it prints is compared with what the page says."""
 
+import os
 import re
 import shutil
 import signal
@@ -47,7 +48,7 @@ def program(name):
 
 
 def start(processes, *args, cwd, stderr=None):
-    process = subprocess.Popen([sys.executable, *args], cwd=cwd, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    process = preloaded.Popen([sys.executable, *args], cwd=cwd, stdout=subprocess.PIPE, stderr=stderr, text=True)
     processes.append(process)
     return process
 
@@ -134,10 +135,31 @@ def test_readme_example_answers_and_notices_the_kill(processes, tmp_path):
     (tmp_path / "shout.py").write_text(program("shout.py"))
     server = start(processes, "shout.py", cwd=tmp_path)
     shouter = server.stdout.readline().strip()
-    client = start(processes, "-u", "shout.py", shouter, cwd=tmp_path)
+    client = start(processes, "-u", "shout.py", shouter, cwd=tmp_path, stderr=subprocess.PIPE)
     assert client.stdout.readline() == "('HELLO',)\n"
     server.kill()
     assert client.stdout.readline().startswith("('it died:', 'transport_error', ")
+    client.send_signal(signal.SIGINT)
+    out, errors = client.communicate(timeout=20)
+    assert (out, client.returncode) == ("", 128 + signal.SIGINT)
+    assert "Traceback" not in errors
+
+
+RUNNABLE = [
+    *((name_of(source), source) for _, _, source, _ in blocks() if name_of(source)),
+    *((path.name, path.read_text()) for path in sorted((ROOT / "examples").glob("**/*.py"))),
+    *((path.name, path.read_text()) for path in sorted((ROOT / "docs" / "howto" / "invoicing").glob("*.py"))),
+]
+
+
+def test_every_program_that_is_shown_ends_on_ctrl_c_without_a_traceback():
+    """What gunicorn or pytest starts leaves that to them."""
+    starts = re.compile(r"initialise_node\(|join_host\(|attach\(")
+    others = re.compile(r"app\.py|test_\w+\.py")
+    nodes = [(name, source) for name, source in RUNNABLE if starts.search(source) and not others.fullmatch(name)]
+    assert len(nodes) > 12
+    cares = re.compile(r"shutdown_on_signal\(\)|signal_handler\(|except KeyboardInterrupt")
+    assert [name for name, source in nodes if not cares.search(source)] == []
 
 
 @pytest.mark.slow
@@ -181,7 +203,8 @@ def test_faults_are_as_the_page_says(tmp_path):
     for name in ("conftest.py", "test_faults.py"):
         (tmp_path / name).write_text(program(name))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = preloaded.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
     assert "3 passed" in done.stdout
 

@@ -14,6 +14,8 @@ from time import monotonic
 
 import pytest
 
+from tests import preloaded
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 PATIENCE = 20.0
@@ -28,7 +30,7 @@ class Program:
         environ.pop("AEMP_SECRET", None)
         if secret is not None:
             environ["AEMP_SECRET"] = secret
-        self._popen = subprocess.Popen(
+        self._popen = preloaded.Popen(
             [sys.executable, str(EXAMPLES / name), *args],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -8,10 +8,11 @@ import pty
 import re
 import signal
 import socket
-import subprocess
 import sys
 
 import pytest
+
+from tests import preloaded
 
 from .conftest import EXAMPLES
 
@@ -148,7 +149,7 @@ def test_a_client_chats_on_a_real_terminal(start):
     chat = Chat(start, ("chat_server.py", "chat_client.py"))
     ben = chat.join("ben")
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
+    with preloaded.Popen(
         [sys.executable, str(EXAMPLES / "chat_client.py"), "anna", "--server", chat.address],
         stdin=theirs,
         stdout=theirs,
@@ -171,7 +172,7 @@ def test_a_client_chats_on_a_real_terminal(start):
 def test_a_server_that_cannot_listen_says_what_to_do_in_one_line(server):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = subprocess.run(
+        done = preloaded.run(
             [sys.executable, EXAMPLES / server, "--listen", address, "--secret", "s"],
             capture_output=True,
             text=True,

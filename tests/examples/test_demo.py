@@ -6,12 +6,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections import Counter
 from time import monotonic, sleep
 
 import pytest
+
+from tests import preloaded
 
 from .conftest import EXAMPLES
 
@@ -115,7 +116,7 @@ def test_a_client_that_is_missing_makes_the_demo_fail(start):
 
 def test_the_demo_runs_where_the_terminal_knows_only_ascii():
     environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(
+    done = preloaded.run(
         [sys.executable, str(EXAMPLES / "demo.py")], env=environ, capture_output=True, check=False, timeout=30
     )
     assert done.returncode == 0, done.stderr

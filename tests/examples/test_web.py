@@ -99,10 +99,10 @@ def test_what_is_said_in_one_tab_all_tabs_show_whoever_serves_them(
     server = stack.enter_context(Gunicorn(CHAT, scratch, *options))
     streams = tabs_at_all(stack, server)
     senders = [Sender(server.address, name) for name in ("anna", "ben", "cleo")]
-    gevent.joinall([gevent.spawn(sender.say, 100) for sender in senders], raise_error=True)
+    gevent.joinall([gevent.spawn(sender.say, 50) for sender in senders], raise_error=True)
     hear(streams, senders)
     assert not any(sender.cut for sender in senders)
-    assert sum(len(stream.lines) for stream in streams) == 300 * len(streams)
+    assert sum(len(stream.lines) for stream in streams) == 150 * len(streams)
 
 
 def test_only_the_clients_of_a_killed_worker_notice_and_another_takes_its_place(
@@ -111,10 +111,10 @@ def test_only_the_clients_of_a_killed_worker_notice_and_another_takes_its_place(
     server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload"))
     streams = tabs_at_all(stack, server)
     senders = [Sender(server.address, f"s{number}") for number in range(6)]
-    talking = [gevent.spawn(sender.say, 400) for sender in senders]
+    talking = [gevent.spawn(sender.say, 100) for sender in senders]
     # The oldest, which the others found when they came; and in the middle of it all.
     victim, node = min(server.workers.items())
-    wait_until(lambda: all(len(stream.lines) > 100 for stream in streams), within=PATIENCE)
+    wait_until(lambda: all(len(stream.lines) > 50 for stream in streams), within=PATIENCE)
     os.kill(victim, signal.SIGKILL)
     gevent.joinall(talking, raise_error=True)
 
@@ -153,7 +153,7 @@ def test_hangup_replaces_all_workers_and_nothing_that_was_accepted_is_lost(stack
 
 
 def test_workers_that_end_after_some_requests_are_replaced_and_nothing_is_lost(stack: ExitStack, scratch: Path) -> None:
-    server = stack.enter_context(Gunicorn(CHAT, scratch, "--max-requests", "60", "--max-requests-jitter", "20"))
+    server = stack.enter_context(Gunicorn(CHAT, scratch, "--max-requests", "30", "--max-requests-jitter", "10"))
     first = server.joined
     sender = Sender(server.address, "s")
     with clients_that_come_back(server):

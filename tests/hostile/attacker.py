@@ -16,8 +16,7 @@ from typing import Any
 import gevent
 from gevent import socket
 
-from tests.networking import OUR_PROVIDER, RawPeer
-from tests.test_bad_peers import reset
+from tests.networking import OUR_PROVIDER, RawPeer, reset
 
 PROGRAM = "from tests.hostile.attacker import attack; attack()"
 NAME = "127.0.0.1:9"

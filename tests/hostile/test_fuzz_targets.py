@@ -26,11 +26,16 @@ from fuzz.mutate import mutate
 from fuzz.node_requests import FORBIDDEN, Broken, forbidden, words
 from fuzz.targets import CORPUS, TARGETS, Wrong, corpus, end
 from tests.networking import ROOT
+from tests.thoroughness import tries
 
 pytestmark = pytest.mark.slow
 
 EXAMPLES = {"greeting": 3000, "json": 1000, "msgpack": 1000, "cbor": 1000, "requests": 600}
-"""How many make some three seconds each."""
+"""How many make some three seconds each, in CI; elsewhere a fifth."""
+
+
+def examples(name: str) -> int:
+    return tries(EXAMPLES[name] // 5, EXAMPLES[name])
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +66,7 @@ def varied(name: str) -> st.SearchStrategy[bytes]:
 def test_nothing_like_it_does_harm(name: str, record_property: Callable[[str, object], None]) -> None:
     tried = size = 0
 
-    @settings(max_examples=EXAMPLES[name], deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(name), deadline=None, suppress_health_check=list(HealthCheck))
     @given(varied(name))
     def attack(data: bytes) -> None:
         nonlocal tried, size
@@ -85,7 +90,7 @@ ASKED = st.builds(lambda request, args: [request, *args], WORDS | SCALARS, st.li
 def test_no_request_however_it_is_put_together_does_harm(record_property: Callable[[str, object], None]) -> None:
     tried = 0
 
-    @settings(max_examples=EXAMPLES["requests"], deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples("requests"), deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.integers(0, 3), st.lists(ASKED, min_size=1, max_size=8))
     @example(3, [["snd", "127.0.0.1:1", "eval", f"{FORBIDDEN}()"]])
     def attack(bits: int, asked: list[list[Any]]) -> None:

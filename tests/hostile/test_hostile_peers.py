@@ -22,14 +22,17 @@ from aemp_gevent.runtime.bounded_log import MAX_LINES
 from tests.hostile import attacker
 from tests.hostile.test_strangers import Tally, tally
 from tests.hostile.victim import Told, victim
-from tests.networking import WAIT, MakeNode, line_of, node_factory, process
+from tests.networking import MakeNode, line_of, node_factory, process
 
 __all__ = ["tally"]
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 0.8
+SECONDS = 0.3
 """Of each attack."""
+
+SETTLED = 2.5
+"""Seconds after which the links that are left stay: longer than a handshake may take, and a relay dials nobody."""
 
 SLOWDOWN = 30
 """How many times as long round trips may take, where the machine has other things to do, and too few processors
@@ -37,6 +40,9 @@ for all three. Where it has not it is less than 2: the figures tell."""
 
 MEMORY = 300 * 2**20
 """What a peer who knows the secret may have us keep, at most: 100,000 watched ports or entries, 64 MiB of a message."""
+
+RATES = {"via": 20_000}
+"""Packets a second, where the victim has so much to do for each that it is busy for long after the attack."""
 
 FLOODS = sorted(attacker.floods("127.0.0.1:1"))
 REFUSED = {
@@ -67,7 +73,8 @@ def test_hostile_peer_hurts_nobody_else(make_node: MakeNode, tmp_path: Path, tal
     with victim(make_node(), tmp_path / "log", **options) as target:
         quiet = target.round_trips()
         before = target.collect()
-        with process(attacker.PROGRAM, json.dumps([target.id, what, SECONDS, None]), is_measured=False) as child:
+        told_to_it = json.dumps([target.id, what, SECONDS, RATES.get(what)])
+        with process(attacker.PROGRAM, told_to_it, is_measured=False) as child:
             assert line_of(child) == "ready"
             begin, during, trips = monotonic(), [], 0
             while monotonic() - begin < SECONDS:
@@ -99,7 +106,7 @@ def test_hostile_peer_hurts_nobody_else(make_node: MakeNode, tmp_path: Path, tal
 
 def settled(collect: object) -> Told:
     """Return how the victim is when the attacker's links are gone, or are not going to."""
-    deadline = monotonic() + WAIT
+    deadline = monotonic() + SETTLED
     while True:
         told: Told = collect()  # type: ignore[operator]
         if told.links <= 1 or monotonic() > deadline:

@@ -244,14 +244,14 @@ def test_a_map_with_many_numbers_for_keys_is_refused(framing: str, size: int) ->
 def test_a_read_of_many_small_packets_before_a_large_map_takes_no_time() -> None:
     """What is behind each packet must not be copied for it."""
     decoder = FRAMINGS["cbor"].decoder(LIMITS)
-    small = FRAMINGS["cbor"].encoder()([]) * 500_000
+    small = FRAMINGS["cbor"].encoder()([]) * 200_000
     keys = list(range(MAX_NUMBER_KEYS))
     before = thread_time()
     decoder.feed(small + map_of(keys, "cbor") + small[:100] + map_of([*keys, 10**9], "cbor"))
     got: list[Any] = []
     with pytest.raises(FramingError, match="more than 4096 keys that are numbers"):
         got.extend(packet for packet in decoder if packet)
-    assert thread_time() - before < 2
+    assert thread_time() - before < 1
     assert got == [["p", dict.fromkeys(keys, 1)]]
 
 

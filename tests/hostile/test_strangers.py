@@ -19,16 +19,18 @@ from aemp_gevent.wire import auth
 from tests.authority import shared_certificate
 from tests.helpers import wait_until
 from tests.hostile.victim import Told, Victim, rss, victim
-from tests.networking import OUR_PROVIDER, SECRET, MakeNode, RawListener, RawPeer, node_factory
-from tests.test_bad_peers import reset
+from tests.networking import OUR_PROVIDER, SECRET, MakeNode, RawListener, RawPeer, node_factory, reset
 from tests.tls_peers import HIGHEST, LOWEST
 from tests.wire.test_tls import hello
 
 KIB = 1024
 ALLOWED = 128 * KIB
 """What one stranger may have us allocate."""
-LIFE = 10.0
-"""Seconds that he may stay."""
+LIFE = 2.0
+"""Seconds that he may stay where a test says so; ten are usual."""
+
+MANY = 300
+"""Connections where each could leave something: a line in the log, above all."""
 
 Tally = Callable[..., None]
 
@@ -141,7 +143,7 @@ def said(name: str, victim: Victim) -> bytes:
 @pytest.mark.slow
 def test_no_stranger_has_us_allocate_much_or_remember_him(make_node: MakeNode, tmp_path: Path, tally: Tally) -> None:
     """Measured in the victim, for each saying, with the connection held open by the stranger."""
-    with victim(make_node(), tmp_path / "log", measure=True, handshake_timeout=0.3) as target:
+    with victim(make_node(), tmp_path / "log", measure=True, handshake_timeout=0.15) as target:
 
         def attack(name: str) -> tuple[Told, Told, int]:
             before = target.mark()
@@ -176,8 +178,9 @@ def test_no_stranger_has_us_allocate_much_or_remember_him(make_node: MakeNode, t
 def test_no_stranger_stays_longer_than_the_handshake_may_take(
     make_node: MakeNode, tmp_path: Path, tally: Tally
 ) -> None:
-    """With the settings as they are, whoever is slow: all at once, and a slowloris that says a byte now and then."""
-    with victim(make_node(), tmp_path / "log", measure=True, max_strangers_per_address=64) as target:
+    """Whoever is slow: all at once, and a slowloris that says a byte now and then."""
+    options = {"measure": True, "max_strangers_per_address": 64, "handshake_timeout": LIFE}
+    with victim(make_node(), tmp_path / "log", **options) as target:
         lives: dict[str, float] = {}
         before = target.mark()
 
@@ -199,7 +202,7 @@ def test_no_stranger_stays_longer_than_the_handshake_may_take(
                     return
                 gevent.sleep(pause)
 
-        slow = {"slowloris": (GREETING + b";" + b"x" * 1000, 0.05), "slower": (GREETING, 1.0)}
+        slow = {"slowloris": (GREETING + b";" + b"x" * 1000, 0.05), "slower": (GREETING, LIFE / 3)}
         patient = {name: (said(name, target), 0.0) for name in ("nothing", "a-byte", "full-lines")}
         sayings = {**patient, **slow, "as-known": (said("as-the-well-behaved-node", target), 0.0)}
         strangers = [gevent.spawn(live, name, *saying) for name, saying in sayings.items()]
@@ -208,7 +211,7 @@ def test_no_stranger_stays_longer_than_the_handshake_may_take(
         gevent.joinall(strangers, raise_error=True)
         # The heartbeat of the loop, and a machine that has other things to do, on top.
         assert max(lives.values()) < LIFE + 5, lives
-        assert min(lives[name] for name in (*patient, *slow)) > LIFE - 1, "these were not slow"
+        assert min(lives[name] for name in (*patient, *slow)) > LIFE - 0.2, "these were not slow"
         assert target.collect().waiting == 0
         tally(
             connections=len(lives),
@@ -218,13 +221,13 @@ def test_no_stranger_stays_longer_than_the_handshake_may_take(
 
 
 @pytest.mark.slow
-def test_a_thousand_half_handshakes_leave_a_few(make_node: MakeNode, tmp_path: Path, tally: Tally) -> None:
+def test_hundreds_of_half_handshakes_leave_a_few(make_node: MakeNode, tmp_path: Path, tally: Tally) -> None:
     """Of one address never more than eight, and the oldest goes."""
     with victim(make_node(), tmp_path / "log", measure=True, accept_rate=2000, handshake_timeout=60) as target:
         before = target.mark()
         open_ones: deque[RawPeer] = deque()
         most = 0
-        for number in range(1000):
+        for number in range(MANY):
             peer = RawPeer.dial(target.id, f"10.0.0.{number % 250}:{number + 1}", extras=OUR_PROVIDER)
             peer.greet()
             open_ones.append(peer)
@@ -236,7 +239,7 @@ def test_a_thousand_half_handshakes_leave_a_few(make_node: MakeNode, tmp_path: P
         after = target.tell()
         assert after.waiting == len(open_ones) == 8
         assert most <= 8
-        assert after.refusals["crowd"] == 1000 - 8
+        assert after.refusals["crowd"] == MANY - 8
         for peer in open_ones:
             peer.close()
         wait_until(lambda: target.tell().waiting == 0)
@@ -247,7 +250,7 @@ def test_a_thousand_half_handshakes_leave_a_few(make_node: MakeNode, tmp_path: P
         assert (end.peers, end.descriptors) == (before.peers, before.descriptors)
         assert len(target.log().splitlines()) < MAX_LINES + 10
         tally(
-            connections=1000,
+            connections=MANY,
             at_once_at_most=most,
             dropped=after.refusals["crowd"],
             peak=after.peak - before.allocated,
@@ -317,19 +320,19 @@ def test_no_stranger_has_us_allocate_much_for_tls(
 @pytest.mark.slow
 def test_connections_are_accepted_no_faster_than_they_may(make_node: MakeNode, tmp_path: Path) -> None:
     """What is beyond waits in the system's backlog, and comes in later."""
-    with victim(make_node(), tmp_path / "log", accept_rate=20) as target:
+    with victim(make_node(), tmp_path / "log", accept_rate=40) as target:
         begin = monotonic()
         for _ in range(28):
             with dial(target) as sock:
                 sock.recv(1)  # the greeting: it was accepted
-        assert monotonic() - begin > (28 - 8 - 1) / 20
+        assert monotonic() - begin > (28 - 8 - 1) / 40
 
 
 @pytest.mark.slow
 def test_port_scans_cost_a_few_lines_in_the_log(make_node: MakeNode, tmp_path: Path, tally: Tally) -> None:
     with victim(make_node(), tmp_path / "log", accept_rate=2000) as target:
         before = target.tell()
-        for number in range(1000):
+        for number in range(MANY):
             with dial(target) as sock:
                 if number % 2:
                     reset(RawPeer(sock))
@@ -340,13 +343,13 @@ def test_port_scans_cost_a_few_lines_in_the_log(make_node: MakeNode, tmp_path: P
         lines = len(target.log().splitlines())
         assert lines < MAX_LINES + 10
         assert (end.waiting, end.links, end.peers) == (0, before.links, before.peers)
-        tally(connections=1000, log_lines=lines)
+        tally(connections=MANY, log_lines=lines)
 
 
 @pytest.mark.slow
 def test_wrong_secrets_are_tried_in_vain(make_node: MakeNode, tmp_path: Path, tally: Tally) -> None:
     with victim(make_node(), tmp_path / "log", accept_rate=2000) as target:
-        for number in range(300):
+        for number in range(MANY):
             # Some of them nearly right.
             guess = f"{SECRET}{number}" if number % 3 else SECRET[: number % len(SECRET)] or "x"
             with dial(target) as sock:
@@ -356,11 +359,11 @@ def test_wrong_secrets_are_tried_in_vain(make_node: MakeNode, tmp_path: Path, ta
                 send(sock, f"hmac_sha3_512;{token};msgpack\n".encode())
                 read_to_end(sock)
         told = target.tell()
-        assert told.refusals["handshake"] == 300
+        assert told.refusals["handshake"] == MANY
         lines = target.log().splitlines()
         assert MAX_LINES < len(lines) < MAX_LINES + 10
         assert SECRET not in target.log()
-        tally(secrets_tried=300, refused=told.refusals["handshake"], log_lines=len(lines))
+        tally(secrets_tried=MANY, refused=told.refusals["handshake"], log_lines=len(lines))
 
 
 @pytest.mark.slow

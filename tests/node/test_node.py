@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket as std_socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import aemp_gevent.addresses.endpoints
 import aemp_gevent.addresses.resolve
 import aemp_gevent.node.node
+from aemp_gevent.addresses.ids import node_of
 from aemp_gevent.errors import (
     AempError,
     AlreadyInitialisedError,
@@ -453,13 +455,43 @@ def test_calls_on_ports_of_other_nodes_are_refused(make_node: MakeNode) -> None:
 # --- messages that cannot travel -----------------------------------------------------------
 
 
+CALLS: dict[str, tuple[Any, str]] = {
+    "snd": (lambda node, port: node.snd(port, "tag", 1, object()), "argument 2 of 'tag'"),
+    "snd of no tag": (lambda node, port: node.snd(port, 1, object()), "element 1"),
+    "request": (lambda node, port: node.snd(node_of(port), "time", object()), "argument 1 of 'time'"),
+    "call": (lambda node, port: node.call(port, "tag", 1, object()), "argument 2 of 'tag'"),
+    "call of no tag": (lambda node, port: node.call(port, object()), "element 0"),
+    "call_async": (lambda node, port: node.call_async(port, "tag", [object()]), "argument 1 of 'tag', element 0"),
+    "cal": (lambda node, port: node.cal(port, "tag", object(), cb=print), "argument 1 of 'tag'"),
+    "syncal": (lambda node, port: node.syncal(1, port, "tag", object()), "argument 1 of 'tag'"),
+    "spawn": (lambda node, port: node.spawn(node_of(port), "x.y", 1, object()), "argument 2 of 'x.y'"),
+    "kil": (lambda node, port: node.kil(port, "why", object()), "argument 1 of 'why'"),
+    "db_set": (lambda node, _port: node.db_set("family", "key", object()), "argument 3 of 'db_set'"),
+}
+
+
+@pytest.mark.parametrize("where", ["remote", "strict"])
+@pytest.mark.parametrize("call", CALLS)
+def test_argument_that_cannot_travel_is_counted_as_the_caller_sees_it(
+    make_node: MakeNode, where: str, call: str
+) -> None:
+    """Not as it stands in the packet, behind what the library adds."""
+    make, words = CALLS[call]
+    node = make_node(strict=where == "strict")
+    if where == "strict" and call == "request":
+        pytest.skip("a node's requests to itself are not copied")
+    port = "127.0.0.1:1#p" if where == "remote" else node.port()
+    with pytest.raises(UnencodableMessageError, match=f"cannot be encoded: {re.escape(words)} is an object, which"):
+        make(node, port)
+
+
 @pytest.mark.parametrize("is_up", [False, True], ids=["connecting", "up"])
 @pytest.mark.parametrize(
     ("message", "named"),
     [
-        (("ok", object()), ("element 1", "object")),
+        (("ok", object()), ("argument 1 of 'ok'", "object")),
         (({1, 2},), ("element 0", "set")),
-        (("a", ["b", {"k": 1j}]), ("element 1", "complex")),
+        (("a", ["b", {"k": 1j}]), ("argument 1 of 'a', element 1, key 'k'", "complex")),
         (({(1, 2): 3},), ("element 0", "tuple")),
         ((2**64,), ("element 0", "64 bits")),
         (("\udcff",), ("element 0", "surrogate")),

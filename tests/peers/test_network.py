@@ -375,7 +375,7 @@ def test_name_is_asked_for_again_while_others_may_be_on_their_way_to_a_seed(
         if changes:
             network.seeds_changed()
         one.mon(f"{node}#x", died := Deaths())
-        assert died.wait()[2].startswith("no known address: no node of this name")
+        assert died.wait()[2].startswith("no known address: is it running")
         assert (directory.asked.count(node) > 1) == changes
 
 
@@ -387,14 +387,14 @@ def test_asking_again_ends_in_time_and_says_what_was_answered(
     node.mon("nobody#x", died)
     wait_until(lambda: directory.asked.count("nobody") > 1)
     directory.is_connected = False
-    assert died.wait()[2].startswith("no known address: no node of this name")
+    assert died.wait()[2].startswith("no known address: is it running")
 
 
 def test_nobody_to_ask_fires_monitors_in_time(make_named: MakeNamed, directory: Directory) -> None:
     node, died = make_named("one", monitor_timeout=1.2, handshake_timeout=0.2), Deaths()
     directory.is_connected = False
     node.mon("two#x", died)
-    assert re.search("no known address: nobody could be asked within 1 s.*seeds up", died.wait()[2])
+    assert re.search("no known address: nobody could be asked for it within 1 s.*seed up", died.wait()[2])
     directory.answer()  # too late, and harmless
     turns(5)
     assert died.count == 1
@@ -463,6 +463,18 @@ def test_wrong_addresses_of_a_node_do_not_hide_the_right_one(
         wait_until(lambda: inbox.messages or died.count, within=WAIT)
     assert inbox.messages == [("reaches it",)]
     assert died.count == 0
+
+
+def test_somebody_silent_at_a_wrong_address_delays_a_link_by_little(
+    make_named: MakeNamed, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aemp_gevent.peers.attempts.QUICK_SECONDS", 0.2)
+    one, two = make_named("one"), make_named("two")
+    with RawListener() as silent:
+        directory.nodes["two"] = [silent.id, *addresses_of(two)]
+        inbox = Inbox(two)
+        one.snd(inbox, "reaches it")
+        wait_until(lambda: inbox.messages, within=5)  # a handshake may take 10 s
 
 
 def test_node_that_none_of_its_addresses_leads_to_is_lost_in_time_and_each_is_named(

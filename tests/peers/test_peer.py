@@ -64,12 +64,26 @@ def test_monitor_of_a_nonexistent_port_fires(make_node: MakeNode) -> None:
     assert died.wait() == ("no_such_port", "cannot monitor nonexistent port", port)
 
 
-def test_monitor_of_a_node_without_address_fires(make_node: MakeNode) -> None:
+def test_monitor_of_a_node_without_address_fires(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aemp_gevent.peers.network.SETTLE_SECONDS", 0.2)
     node, died = make_node(), Deaths()
     node.mon("some/named/node#x", died)
     kind, name, text = died.wait()
     assert (kind, name) == ("transport_error", "some/named/node")
     assert text.startswith("no known address: ")
+
+
+def test_node_that_cannot_be_reached_is_logged_once_for_each_attempt(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not for each message that is lost until the next one."""
+    monkeypatch.setattr("aemp_gevent.peers.peer._FIRST_RETRY_SECONDS", 1000)
+    caplog.set_level(logging.INFO)
+    node, port = make_node(), f"{free_address()}#x"
+    for _ in range(3):
+        node.mon(port, died := Deaths())
+        assert died.wait()[0] == "transport_error"
+    assert len([line for line in caplog.messages if "cannot be reached" in line]) == 1
 
 
 def test_monitor_of_a_node_with_another_secret_fires(make_node: MakeNode) -> None:

@@ -7,6 +7,7 @@ import copy
 import functools
 import logging
 import pickle
+import weakref
 
 import gevent.event
 import gevent.lock
@@ -300,12 +301,99 @@ def test_method_is_named_by_its_line_too(caplog: pytest.LogCaptureFixture) -> No
     node = Node()
     node.snd(node.rcv(node.port(), "add", Handler().method), "add", 1)
     wait_until(lambda: caplog.messages)
-    assert f"handler of 'add' is method at {line_of(Handler.method)}" in caplog.messages[0]
+    assert f"handler of 'add' is Handler.method at {line_of(Handler.method)}" in caplog.messages[0]
 
 
-def test_type_errors_inside_a_handler_are_not_taken_for_that(caplog: pytest.LogCaptureFixture) -> None:
+# --- crashes ----------------------------------------------------------------------------------
+
+
+class Callable:
+    """An object that can be called, and whose attributes cannot be asked for."""
+
+    def __getattr__(self, name: str) -> object:
+        if name == "__code__":  # which rcv() and port() ask for
+            raise AttributeError(name)
+        raise ZeroDivisionError(name)
+
+    def __call__(self, *_message: object) -> None:
+        raise LookupError
+
+
+def decorated(function):
+    @functools.wraps(function)
+    def call(*message: object) -> None:
+        function(*message)
+
+    return call
+
+
+def crash(*_message: object) -> None:
+    raise LookupError
+
+
+def crash_in_another() -> None:
+    takes_nothing(1)  # type: ignore[call-arg]
+
+
+class Shop:
+    def sell(self, *_message: object) -> None:
+        raise LookupError
+
+
+def long_name(*_message: object) -> None:
+    raise LookupError
+
+
+long_name.__qualname__ = "n\n" * 500
+
+CRASHES = {
+    "function": (crash, f"crash at {line_of(crash)}"),
+    "method": (Shop().sell, f"Shop.sell at {line_of(Shop.sell)}"),
+    "partial": (functools.partial(crash, 1), f"crash at {line_of(crash)}"),
+    "decorated": (decorated(crash), f"crash at {line_of(crash)}"),
+    "object": (Callable(), f"an object of the class Callable at {line_of(Callable.__call__)}"),
+    "builtin": ([].remove, "list.remove"),
+    "error-deeper": (crash_in_another, f"crash_in_another at {line_of(crash_in_another)}"),
+    "long-name": (long_name, "n\\n" * 75 + "… at "),
+}
+
+
+@pytest.mark.parametrize(("function", "named"), CRASHES.values(), ids=CRASHES)
+def test_the_log_line_of_a_crash_names_the_handler_and_where_it_stands(function, named, caplog):
     node = Node()
-    node.snd(node.port(lambda: len(5)))  # type: ignore[arg-type]
-    node.snd(node.port(lambda: takes_nothing(1)))  # type: ignore[call-arg]
-    wait_until(lambda: len(caplog.messages) == 2)
-    assert not [text for text in caplog.messages if ";" in text]
+    message = [] if function is crash_in_another else ["sell"]
+    port = node.port(function)
+    node.snd(port, *message)
+    wait_until(lambda: caplog.messages)
+    assert caplog.messages[0].startswith(f"exception in port {port}; the handler is {named}")
+
+
+def test_the_log_line_of_a_crash_in_a_context_names_the_function(caplog: pytest.LogCaptureFixture) -> None:
+    node = Node()
+    for run in (node.peval, node.peval_async):
+        run(node.port(), crash)
+        wait_until(lambda: caplog.messages)
+        assert f"; the function is crash at {line_of(crash)}" in caplog.messages.pop()
+        caplog.clear()
+
+
+def test_the_log_line_of_an_error_of_the_library_names_no_function(caplog, monkeypatch):
+    node = Node()
+    monkeypatch.setattr(node.scheduler, "discard", crash)
+    node.snd(node.port())
+    wait_until(lambda: [text for text in caplog.messages if text.startswith("exception")])
+    assert ";" not in caplog.messages[-1]
+
+
+def test_the_message_that_a_port_crashed_of_is_not_kept(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("aemp_gevent"), "propagate", False)  # pytest keeps what is logged
+    node = Node()
+
+    class Load:
+        pass
+
+    load = Load()
+    gone = weakref.ref(load)
+    node.snd(node.port(crash), load)
+    del load
+    wait_until(lambda: gone() is None)

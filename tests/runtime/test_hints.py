@@ -204,8 +204,15 @@ def test_the_sender_hears_that_a_node_does_not_know_its_request(
 
 def test_a_call_of_a_node_by_mistake_fails_at_once(network: MemoryNetwork) -> None:
     sender, receiver = network.node(), network.node()
-    with pytest.raises(RemoteError, match="refused the request 'hello'"):
+    with pytest.raises(RemoteError, match="request 'hello' refused: 'hello' is not allowed here.* has a '#'"):
         sender.call(receiver.NODE(), "hello", timeout=60)
+
+
+def test_a_request_that_is_not_a_name_is_quoted_once(network: MemoryNetwork, caplog: pytest.LogCaptureFixture) -> None:
+    sender, receiver = network.node(), network.node()
+    with pytest.raises(RemoteError, match="request 5 refused: 5 is not the name of a function: "):
+        sender.call(receiver.NODE(), 5, timeout=60)
+    assert f"node {receiver.NODE()} refused the request 5: 5 is not the name" in caplog.text
 
 
 def test_a_refusal_touches_only_ports_that_wait_for_an_answer(network: MemoryNetwork) -> None:

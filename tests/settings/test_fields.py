@@ -169,7 +169,7 @@ def test_unknown_setting_names_the_nearest_one(name: str, nearest: str) -> None:
 
 
 def test_unknown_setting_like_none_of_ours_is_named() -> None:
-    with pytest.raises(UnknownSettingError, match="there is no setting 'xyzzy'$"):
+    with pytest.raises(UnknownSettingError, match="there is no setting 'xyzzy'; see the reference page"):
         make_settings({"secret": "s", "xyzzy": 1}, {})
 
 

@@ -143,7 +143,9 @@ def test_percent_signs_of_a_profiles_name_are_not_expanded(write: Write) -> None
     [
         pytest.param(FAMILY, "moter", "no profile 'moter'; did you mean 'mother'", id="unknown-near"),
         pytest.param(FAMILY, "xyz", "no profile 'xyz'; there are: grandmother, mother, child", id="unknown"),
-        pytest.param({}, "xyz", "no profile 'xyz'; there are: none", id="no-profiles"),
+        pytest.param(
+            {}, "xyz", "no profile 'xyz'; the file has no profiles; 'aemp profile NAME …' makes one", id="no-profiles"
+        ),
         pytest.param(
             {"profiles": {"a": {"parent": "b"}, "c": {}}},
             "a",
@@ -257,7 +259,7 @@ def test_file_in_its_usual_place_is_read_and_hidden_by_the_variable(tmp_path: Pa
 def test_file_need_not_exist_in_its_usual_place(home: str, caplog: pytest.LogCaptureFixture) -> None:
     assert effective(None, {"HOME": home}) == {}
     assert not caplog.records
-    with pytest.raises(ProfileError, match="no profile 'x'; there are: none"):
+    with pytest.raises(ProfileError, match="no profile 'x'; the file has no profiles"):
         read_profile("x", {"HOME": home}, SECRETS)
 
 

@@ -241,6 +241,25 @@ MYSELF += [MYSELF, MYSELF]
 
 @each_framing
 @pytest.mark.parametrize(
+    ("packet", "place"),
+    [
+        pytest.param(["", "via", "a", "b", ["p", "tag", object()]], "argument 1 of 'tag'", id="via"),
+        pytest.param(["", "via", "a", "b", ["", "call", {}, "p", 7, object()]], "element 1", id="call-via"),
+        pytest.param(["", "via", "a", "b", object()], "argument 3 of 'via'", id="odd-via"),
+        pytest.param(["", "call", object(), "p", "tag"], "part 2 of the packet", id="header"),
+        pytest.param(["p", "call", object()], "argument 1 of 'call'", id="message-like-a-request"),
+        pytest.param([object()], "the port name", id="port-name"),
+    ],
+)
+def test_place_of_what_cannot_travel_is_that_in_the_senders_call(
+    framing: Framing, packet: list[Any], place: str
+) -> None:
+    with pytest.raises(UnencodableMessageError, match=f"cannot be encoded: {place} is an object, which"):
+        framing.encoder()(packet)
+
+
+@each_framing
+@pytest.mark.parametrize(
     ("message", "text"),
     [
         pytest.param([1, {1, 2}], "element 1 is a set, which", id="set"),

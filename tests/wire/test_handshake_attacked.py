@@ -31,6 +31,7 @@ from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocol
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting
 from aemp_gevent.wire.handshake import TRANSITIONS, Handshake, PeerProved, State, TlsDue
+from tests.thoroughness import tries
 
 SECRET = b"a secret of the tests"
 NODES = ("a", "b", "c")
@@ -241,9 +242,11 @@ def attack(examples: int, phases: Collection[Phase] = tuple(Phase)) -> None:
 @pytest.mark.slow
 def test_nobody_in_between_gets_in_or_takes_tls_out(record_property: Any) -> None:
     told.clear()
-    attack(400)
+    examples = tries(100, 400)
+    attack(examples)
     # Or it would prove nothing: honest nodes do get through to each other, too.
-    assert told["let in"] > 20 and told["proofs refused"] > 50 and told["tls up"] > 10, told
+    assert told["let in"] > examples / 20, told
+    assert told["proofs refused"] > examples / 8 and told["tls up"] > examples / 40, told
     record_property("hostile", ", ".join(f"{name} {count}" for name, count in sorted(told.items())))
 
 

@@ -8,7 +8,7 @@ the families it watches. When that link is lost it does all of it again with the
 nothing has to be remembered of what the former master knew; queries without an answer are
 asked again.
 
-A node that is no slave becomes global, for the rest of its life, when it is one of its own seeds, or when
+A node that is not a slave becomes global, for the rest of its life, when it is one of its own seeds, or when
 another node has it for a seed, or for a master; one without seeds has a directory to itself until then. If it was a
 client, its own watches and queries stay with its master until that has told it everything.
 
@@ -50,7 +50,7 @@ class Host(Protocol):
 
     @property
     def master(self) -> str | None:
-        """The node that this one is a slave of; None: it is no slave."""
+        """The node that this one is a slave of; None: it is not a slave."""
         ...
 
     @property

@@ -32,7 +32,7 @@ def speaks(peer: Peer) -> bool:
 
 
 def send(peer: Peer, *request: Any) -> None:
-    """Send a request if the link is up; what is lost with a link is said anew over the next one."""
+    """Send a request if the link is up; what is lost with a link is sent again over the next one."""
     if peer.is_up:
         peer.send(["", *request])
 
@@ -86,7 +86,7 @@ def text(value: Any) -> str:
     """Return a text that a peer sent.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is not one.
     """
     if isinstance(value, str):
         return value
@@ -96,10 +96,10 @@ def text(value: Any) -> str:
 
 
 def entries(value: Any) -> Entries:
-    """Return the entries that a peer sent; nil is none.
+    """Return the entries that a peer sent; nil stands for none at all.
 
     Raises:
-        TypeError: It is no map.
+        TypeError: It is not a map.
     """
     if value is None:
         return {}
@@ -112,16 +112,16 @@ def database(value: Any) -> dict[str, Entries]:
     """Return a database that a peer sent: entries by family.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is not one.
     """
     return {family: entries(its) for family, its in entries(value).items()}
 
 
 def texts(value: Any) -> list[str]:
-    """Return the texts that a peer sent; nil is none.
+    """Return the texts that a peer sent; nil stands for none at all.
 
     Raises:
-        TypeError: It is no list of them.
+        TypeError: It is not a list of texts.
     """
     if value is None:
         return []

@@ -171,7 +171,7 @@ class EtcdClient:
     Args:
         cluster: Where to.
         timeout: Seconds that a call may take, and a stream until its first answer.
-        heard: Called whenever etcd said something that is no refusal.
+        heard: Called whenever etcd said something that is not a refusal.
     """
 
     def __init__(self, cluster: Cluster, timeout: float, heard: Callable[[], None]) -> None:

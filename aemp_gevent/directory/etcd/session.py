@@ -23,7 +23,7 @@ the session's own lease.
 
 **Reading.** A watched family is read as a whole, and watched from that revision on; one
 stream carries the watches of all families. When the stream breaks (etcd gone, compacted,
-restored from a backup) all is read anew.
+restored from a backup) all is read again.
 
 **Grace.** While etcd is away nothing changes here. When it is back, its leases may have
 expired meanwhile although their nodes live, and these put everything again as soon as they
@@ -318,7 +318,7 @@ class EtcdEngine:
     def _run(
         self, what: str, work: Callable[[EtcdClient], None], at_last: Callable[[EtcdClient], None] | None = None
     ) -> None:
-        """Do a work for ever, and again when it failed."""
+        """Run ``work`` forever, restarting it after failures."""
         trouble = _Trouble(what, min(_MAX_DELAY, self._ttl / 4))
 
         def heard() -> None:
@@ -688,7 +688,7 @@ class EtcdEngine:
         self._asked.wait()
 
     def _await_written(self, number: int) -> None:
-        """Wait until etcd knows what was published, but not for ever: it may refuse all writing."""
+        """Wait until etcd knows what was published, but not forever: it may refuse all writing."""
         deadline = monotonic() + self._timeout
         while self._written < number and monotonic() < deadline:
             self._progress.clear()
@@ -771,7 +771,7 @@ class _Trouble:
         self._pauses.reset()
 
     def delay(self) -> float:
-        """Return how many seconds to wait: not all nodes shall come at once to an etcd that came back."""
+        """Return how many seconds to wait: random, so that not all nodes come at once to an etcd that came back."""
         return self._pauses.next()
 
 

@@ -3,7 +3,7 @@
 
 import sys
 
-from aemp_gevent import call, initialise_node, shutdown
+from aemp_gevent import call, initialise_node, shutdown, shutdown_on_signal
 from aemp_gevent.toolkit import RemoteEvent, RemoteQueue
 
 
@@ -15,6 +15,7 @@ def report(done, books):
 
 def main():
     node = sys.argv[1]
+    shutdown_on_signal()
     initialise_node("127.0.0.1:0", secret="pen and ink")
     RemoteQueue(f"{node}#orders").put(StopIteration)
     report(f"{node}#done", f"{node}#books")

@@ -3,7 +3,7 @@
 
 import sys
 
-from aemp_gevent import initialise_node, shutdown
+from aemp_gevent import initialise_node, shutdown, shutdown_on_signal
 from aemp_gevent.toolkit import RemoteQueue
 
 
@@ -16,6 +16,7 @@ def customer(port, name, orders):
 def main():
     node, name, *texts = sys.argv[1:]
     orders = [{item: int(count) for item, count in (one.split("=") for one in text.split(","))} for text in texts]
+    shutdown_on_signal()
     initialise_node("127.0.0.1:0", secret="pen and ink")
     customer(f"{node}#orders", name, orders)
     shutdown()

@@ -3,7 +3,7 @@
 
 import gevent
 
-from aemp_gevent import NODE, attach, initialise_node, receive, spawnable
+from aemp_gevent import NODE, attach, initialise_node, receive, shutdown_on_signal, spawnable
 
 PRICES = {"pen": 2, "ink": 5, "paper": 3}
 
@@ -16,6 +16,7 @@ def price(order):
 
 
 if __name__ == "__main__":
+    shutdown_on_signal()
     initialise_node("127.0.0.1:0", secret="pen and ink")
     print(NODE(), flush=True)
     with attach():

@@ -5,7 +5,7 @@ import sys
 
 import gevent
 
-from aemp_gevent import NODE, initialise_node, port, reg, serve
+from aemp_gevent import NODE, initialise_node, port, reg, serve, shutdown_on_signal
 from aemp_gevent.toolkit import PortEvent, PortQueue, RemotePool
 
 
@@ -28,6 +28,7 @@ class Invoicing:
 
 
 def main():
+    shutdown_on_signal()
     initialise_node("127.0.0.1:0", secret="pen and ink")
     service = Invoicing(sys.argv[1:])
     reg(service.orders, "orders")

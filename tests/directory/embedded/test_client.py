@@ -18,6 +18,7 @@ from tests.directories import QUICK
 from tests.directory.test_local_directory import Changes
 from tests.helpers import turns, wait_until
 from tests.networking import WAIT, MakeNode, RawListener, RawPeer, free_address, node_factory
+from tests.thoroughness import tries
 
 PERL = (("gproto", "1"), ("provider", "AE-2.02"))
 
@@ -261,7 +262,7 @@ class Member:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(tries(1, 4)))
 def test_all_see_the_same_and_the_right_once_what_broke_has_healed(seed: int) -> None:
     with MemoryNetwork(seed, latency=0.001, jitter=0.005, split=0.1) as network:
         dice = network.dice
