@@ -8,6 +8,7 @@ Importing this patches nothing and starts nothing.
 """
 
 import atexit
+import sys
 import typing as _typing
 from importlib import import_module as _import_module
 
@@ -54,6 +55,14 @@ else:  # not for type checkers, which would take any name for one of ours
             value = globals()[name] = getattr(_import_module(f"{__name__}.{_LAZY[name]}"), name)
             return value
         return _find_former(__name__, name)
+
+
+# Asked after gevent was imported: on a free-threaded build that switches the GIL on again, unless it is told not to.
+if not getattr(sys, "_is_gil_enabled", lambda: True)():
+    raise ImportError(
+        "aemp_gevent needs Python's global interpreter lock, which is off here: start Python with -X gil=1, or use "
+        "a build that is not free-threaded"
+    )
 
 
 def __dir__() -> list[str]:

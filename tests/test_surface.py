@@ -112,6 +112,17 @@ print(*sorted(set(sys.modules) - before))
     assert len(loaded) <= 75, loaded
 
 
+@pytest.mark.parametrize(
+    ("enabled", "error"), [(True, ""), (False, "ImportError: aemp_gevent needs Python's global inter")]
+)
+def test_importing_fails_with_one_sentence_when_the_gil_is_off(enabled, error):
+    program = f"import sys; sys._is_gil_enabled = lambda: {enabled}; import aemp_gevent"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+    last = (done.stderr.splitlines() or [""])[-1]
+    assert last[: len(error)] == error if error else not last
+    assert (done.returncode == 0) == enabled
+
+
 def test_importing_patches_nothing_and_starts_nothing():
     program = """
 import gc, socket, threading, logging
