@@ -83,7 +83,7 @@ class LocalNode:
         forking.register(self)
 
     def _begin(self) -> None:
-        """Be a node that has no port yet, with an ID that no other ever had."""
+        """Become a node that has no port yet, with an ID that no other ever had."""
         self._scheduler = Scheduler()
         self._scheduler.on_unmonitored_death = self._unmonitored_death
         self._scheduler.default = self._discard
@@ -115,7 +115,7 @@ class LocalNode:
         return get_ident() == self._scheduler.thread
 
     def forked(self) -> None:
-        """Be a fresh private node, in a forked child of the process that had this one."""
+        """Become a fresh private node, in a forked child of the process that had this one."""
         self._scheduler.abandon()
         self._begin()
 
@@ -260,7 +260,7 @@ class LocalNode:
         return self._create(self._new_name(), kind=kind, is_entered=False)
 
     def enter(self, port: Port) -> None:
-        """Let a port that was made be reached. Called where whatever strikes has the port ended again."""
+        """Make a new port reachable. Called where whatever strikes ends the port again."""
         self._ports[port.id] = port
 
     def _create(
@@ -642,7 +642,7 @@ class LocalNode:
         return self.monitor(port, call, context)
 
     def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
-        """Have ``call(*reason)`` called in a port's context when a port dies; what ``mon`` is made of."""
+        """Call ``call(*reason)`` in a port's context when a port dies; what ``mon`` is made of."""
         target = self.find(port)
         if target is not None:
             monitor = Monitor(target, call, context, self._scheduler)

@@ -69,7 +69,7 @@ class Host(Protocol):
     def node_of(self, port: object) -> str: ...
 
     def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
-        """Have a function called when a port dies."""
+        """Call a function when a port dies."""
         ...
 
     def reply(self, peer: Peer | None, port: Any, message: Message) -> None:

@@ -153,7 +153,7 @@ class Node(DirectoryNode):
         """Who listens to this node's log."""
 
     def forked(self) -> None:
-        """Be a fresh private node, in a forked child of the process that had this one and keeps its links."""
+        """Become a fresh private node, in a forked child of the process that had this one and keeps its links."""
         self.log_catcher.abandon()
         if self._etcd is not None:
             self._etcd.abandon()

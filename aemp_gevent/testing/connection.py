@@ -168,7 +168,7 @@ class Connection:
         self._target.connect(self._endpoint.path or (self._endpoint.host, self._endpoint.port))
 
     def ask_to_end(self, how: End) -> None:
-        """Have the connection end in this way, unless it ends already."""
+        """Ask the connection to end in this way, unless it ends already."""
         if not self._end.ready():
             self._end.set(how)
 

@@ -363,7 +363,7 @@ class End:
             self.outgoing.put(Mark.RESET)
 
     def vanish(self) -> None:
-        """Be gone without a sign, as if somebody had pulled the plug."""
+        """Vanish without a sign, as if somebody had pulled the plug."""
         if not self.is_closed:
             self._forget()
             self.outgoing.lose_some()

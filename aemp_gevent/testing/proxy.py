@@ -172,7 +172,7 @@ class Proxy:
     # --- faults ---
 
     def delay(self, seconds: float, jitter: float = 0.0, *, direction: Direction = "both", nodes: Nodes = None) -> None:
-        """Let everything arrive later, in order, by ``seconds`` and up to ``jitter`` seconds more. 0: no more.
+        """Delay everything, in order, by ``seconds`` and up to ``jitter`` seconds more. 0 ends that.
 
         At most 1 MiB is under way, so a delay limits the throughput to 1 MiB a delay.
         """
@@ -182,7 +182,7 @@ class Proxy:
         self._lay("delay", direction, nodes, lambda _passed, _dice: {"delay": seconds, "jitter": jitter})
 
     def throttle(self, bytes_per_second: float, *, direction: Direction = "both", nodes: Nodes = None) -> None:
-        """Let no more than this pass, in each connection and direction. Infinity: no limit."""
+        """Limit the bytes a second that pass, in each connection and direction. Infinity: no limit."""
         _check(
             _is_number(bytes_per_second) and bytes_per_second > 0,
             f"bytes_per_second is a number above 0, not {quoted(bytes_per_second)}; "
@@ -250,7 +250,7 @@ class Proxy:
         self._end(End.RESET, "reset_at", after, direction, nodes)
 
     def blackhole(self, direction: Direction = "both", *, swallow: bool = False, nodes: Nodes = None) -> None:
-        """Let nothing pass, while connections stay open, and new ones are accepted.
+        """Stop all bytes, while connections stay open, and new ones are accepted.
 
         This is what a network partition looks like from inside: neither data nor the end of
         a connection arrives. Nothing gets lost, because TCP repeats it: after :meth:`heal`

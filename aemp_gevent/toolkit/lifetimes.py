@@ -19,7 +19,7 @@ UNREFERENCED = "unreferenced"
 
 
 def end_with(thing: object, node: LocalNode, port: str) -> None:
-    """Let a port die as soon as nothing refers to an object any more."""
+    """Kill a port as soon as nothing refers to an object any more."""
     end = weakref.finalize(thing, _end, node, node.scheduler, port, type(thing).__name__)
     end.atexit = False  # the node says goodbye by itself
     node.monitor(port, lambda *_reason: end.detach(), None)

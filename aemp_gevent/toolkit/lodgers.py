@@ -76,7 +76,7 @@ class Lodger:
         del failure  # its traceback has this frame: a circle
 
     def wait_elsewhere(self, stop: Callable[[], object]) -> None:
-        """Have :meth:`got` or :meth:`failed` called by others; ``stop`` is called if the client gives up before."""
+        """Leave calling :meth:`got` or :meth:`failed` to others; ``stop`` is called if the client gives up before."""
         self._stop = stop
         self._house.waiting += 1
 
@@ -101,7 +101,7 @@ class Lodger:
         del failure
 
     def failed(self, error: Exception) -> None:
-        """Let the client have an exception instead."""
+        """Send the client an exception instead."""
         self._waits_no_more()
         self._got.clear()
         self.leave()
@@ -168,7 +168,7 @@ class House:
         del failure
 
     def close(self) -> None:
-        """Let the port die."""
+        """Close the port."""
         self.node.kil(self.port)
 
     def _close(self, *_reason: Any) -> None:

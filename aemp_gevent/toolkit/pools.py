@@ -186,7 +186,7 @@ class RemotePool(Pool):
 
 @spawnable(WORKER)
 def pool_worker(pool: str) -> None:
-    """Be a worker of a pool: run functions for it, one after the other, as long as it lives."""
+    """Run functions for a pool, one after the other, as long as it lives."""
     port = require_port("a pool's worker")
     node: Any = port.scheduler.node  # which may not be the default one
     me = port.id

@@ -101,7 +101,7 @@ class RemoteLinkable(Remote):
         self._guard: Monitor | None = None
 
     def rawlink(self, callback: Callable[[Any], object]) -> None:
-        """Have a function called once with this object, on the hub, when it is ready over there, or gone."""
+        """Call a function once with this object, on the hub, when it is ready over there, or gone."""
         if not callable(callback):
             raise TypeError(f"rawlink(): {quoted(callback)} cannot be called")
         self._links.append(callback)

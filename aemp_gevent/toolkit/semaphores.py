@@ -51,7 +51,7 @@ class PortSemaphore(Semaphore):
         return self.port
 
     def close(self) -> None:
-        """Let the port die: others get ``PortDied``. The semaphore itself goes on here."""
+        """Close the port: others get ``PortDied``. The semaphore itself goes on here."""
         self._house.close()
 
     def _count(self) -> int:
