@@ -45,7 +45,7 @@ _SPAWN = "AnyEvent::MP::_spawn"
 
 
 def _spawns(request: list[Any]) -> bool:
-    """Return whether a request, which was handled, spawns a port, be it for who is behind the peer."""
+    """Return whether a request, which was handled, spawns a port, be it for a node behind the peer."""
     if request[:1] == ["via"] and request[-1].__class__ is list:
         request = request[-1]
     return _SPAWN in request[:2]

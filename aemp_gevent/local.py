@@ -567,7 +567,7 @@ class LocalNode:
         """Handle a message to our own node port."""
 
     def kil(self, port: object, *reason: Any) -> None:
-        """Kill a port; without a reason it is a normal death. Queues and returns, never switches.
+        """Kill a port, with a reason, or normally without one. Queues and returns, never switches.
 
         The kill takes its place behind the messages sent before it. Killing what is dead
         already does nothing: the first kill wins. ``kil(SELF())`` returns, too: what the
@@ -597,7 +597,7 @@ class LocalNode:
     # --- monitors ---
 
     def mon(self, port: object, *action: Any) -> Monitor:
-        """Do something, once, when a port dies or messages to it are lost. Returns a guard. Never switches.
+        """Run an action, once, when a port dies or messages to it are lost; return a guard. Never switches.
 
         ``mon(port, cb)`` or ``mon(port, cb, *args)``
             Calls ``cb(*args, *reason)``; an empty reason is a normal death.

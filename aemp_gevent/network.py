@@ -137,7 +137,7 @@ class Stranger:
             self._network.attempt_failed(self._attempt, why)
 
     def _is_spare(self, link: Link) -> bool:
-        """Return whether it was closed while TLS came up by who says that he has another, and had done nothing wrong.
+        """Return whether a peer that reports another link closed this one while TLS came up, without a fault here.
 
         As when two nodes dial each other, and the other one had seen both connections.
         """

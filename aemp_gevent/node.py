@@ -519,7 +519,7 @@ class Node(DirectoryNode):
         return any(port.state in (QUEUED, RUNNING) and port is not current for port in list(self._ports.values()))
 
     def shutdown(self, timeout: Seconds | None = 5.0) -> None:
-        """Tell the peers, send what is queued within ``timeout`` seconds, and close all links. Switches.
+        """Say goodbye to the peers, send what is queued within ``timeout`` seconds, and close all links. Switches.
 
         Monitors that peers have of ports here fire with ``("shutdown", node)`` as soon as they
         have heard everything that was sent before, and so do those that this node has of
@@ -668,7 +668,7 @@ class Node(DirectoryNode):
         return [peer.node for peer in peers if peer.is_up]
 
     def node_is_up(self, node: object) -> bool:
-        """Return whether a link to a node is up; this node always is. Takes a node ID or a port of the node."""
+        """Return whether a link to a node is up, True for this node; takes a node ID or a port of the node."""
         node_id = self.split_port(node)[0]
         return self._is_here(node_id) or node_id in self.up_nodes()
 

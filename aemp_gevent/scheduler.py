@@ -34,7 +34,7 @@ raises (Ctrl-C). Nothing else lets them in: tests, loads, stores and operators d
   runners' own ``runq.popleft()`` is not (that would cost 6 % of a local round trip): when it is struck, all
   ports are looked at for those that lost their place. Jobs stand in a queue of their own, each with a
   mark in the run queue, so that none is lost with it.
-- ``pumped`` is set by who asks and taken back when that fails. What the loop calls is
+- ``pumped`` is set by the caller that asks, and taken back when that fails. What the loop calls is
   no function but a suspended generator, which goes on *inside* a ``try`` (:mod:`aemp_gevent.hubcalls`).
 - A runner that is struck while it serves a port has that port die, as if it had happened in the port's handler.
 - :meth:`Scheduler.die` stores *dead* last and may be begun again.

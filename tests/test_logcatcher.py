@@ -340,7 +340,7 @@ def test_log_is_told_to_nobody_but_who_asks(make_node: MakeNode) -> None:
         wait_until(lambda: one.node_is_up(two.NODE()))
         peer.send(["", "log", "debug", victim])
         wait_until(lambda: got)
-        assert "who asks" in got[0][0]["error"]
+        assert "requesting node" in got[0][0]["error"]
         assert not one.log_catcher.listeners
 
 

@@ -15,7 +15,7 @@ SOURCES = sorted([*(TOP / "aemp_gevent").rglob("*.py"), *(TOP / "aemp_command").
 
 BAD = re.compile(
     r"\bis no (?!longer\b|more\b)|\b(?:is|are) none\b|\banew\b|\blest\b|\bshall\b|\bfor ever\b|\bwho may\b"
-    r"|\banother one\?"
+    r"|\banother one\?|\b(?:to|for|of|by|from) who\b"
 )
 ODD_IMPERATIVE = re.compile(r"(?:Let|Have|Be)\b")
 THERE = re.compile(r"\b[Tt]here (?:is|are) (?:no|none)\b")
@@ -63,7 +63,9 @@ def test_help_of_the_command_is_plain_english() -> None:
     assert [line for line in lines if faults(line)] == []
 
 
-@pytest.mark.parametrize("text", [" is no level: ", "it is none of ours", "read anew", "is its secret another one?"])
+@pytest.mark.parametrize(
+    "text", [" is no level: ", "it is none of ours", "read anew", "is its secret another one?", "the port of who asks"]
+)
 def test_bad_habits_are_found(text: str) -> None:
     assert faults(text)
 

@@ -587,7 +587,7 @@ class _Dial:
             self._end.abort()
 
     def arrive(self) -> None:
-        """Come to who listens; on the hub."""
+        """Arrive at the listener; on the hub."""
         if self._given_up or self._carrier.is_dead:
             return
         network, source = self._network, self._carrier.name

@@ -2,8 +2,8 @@
 """A network that misbehaves on demand: a TCP proxy in front of a node, with faults.
 
 Everything happens in greenlets of the test's own process, so neither root nor other
-programs are needed. What passes is a stream of bytes to it, but for the greeting of who
-dials: that tells which node it is, and faults can be for some nodes only.
+programs are needed. What passes is a stream of bytes to it, but for the greeting of the dialling
+node: that tells which node it is, and faults can be for some nodes only.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class Proxy:
 
     Every fault holds for the connections there are and for those to come, until it is set
     again or :meth:`heal` ends them all. Different faults add up. ``direction`` is ``"in"``
-    (towards the target), ``"out"``, or ``"both"``; ``nodes`` selects by who dialled: a node
+    (towards the target), ``"out"``, or ``"both"``; ``nodes`` selects by the node that dialled: a node
     ID, several of them, or a predicate. As long as there is a fault for certain nodes,
-    nothing passes before the greeting of who dials is complete.
+    nothing passes before the greeting of the dialling node is complete.
 
     Args:
         target: Endpoint of the node behind it. It may be set later.

@@ -64,7 +64,7 @@ class PortDeath(_AsyncResult):
             self._watch.linked = None
 
     def cancel(self) -> None:  # type: ignore[override]  # AsyncResult has one for futures, which says False
-        """Stop watching: it is never set from now on."""
+        """Stop watching, so that it is never set from now on."""
         self._guard.cancel()
 
     def __enter__(self) -> PortDeath:

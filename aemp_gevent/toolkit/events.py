@@ -66,7 +66,7 @@ class RemoteEvent(RemoteLinkable):
     """
 
     def set(self) -> None:
-        """Set it; whoever waits goes on."""
+        """Set it, and wake all that wait for it."""
         self._call("set")
 
     def clear(self) -> None:
