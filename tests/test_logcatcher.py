@@ -318,7 +318,7 @@ print("told")
         pytest.param("loud", REPLY, "'loud' is not a level: debug, info", id="name"),
         pytest.param(51, REPLY, "is not a level", id="number"),
         pytest.param([1], REPLY, "is not a level", id="list"),
-        pytest.param("debug", PEER, "a port of who asks", id="node-port"),
+        pytest.param("debug", PEER, "ports of the requesting node", id="node-port"),
     ],
 )
 def test_question_that_makes_no_sense_is_answered_with_the_reason(
