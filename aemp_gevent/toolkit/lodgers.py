@@ -22,7 +22,7 @@ from aemp_gevent.local import LocalNode
 from aemp_gevent.port import Reason
 from aemp_gevent.quoting import quoted
 from aemp_gevent.serving import fail, server
-from aemp_gevent.toolkit.lifetimes import end_with
+from aemp_gevent.toolkit.lifetimes import port_of
 
 
 def _ignore(_thing: object, _reason: Reason) -> None:
@@ -144,10 +144,9 @@ class House:
         self._thing = weakref.ref(thing)
         self._messages = messages
         self._calls = calls
-        self.port: str = node.port(self._receive)
+        self.port: str = port_of(thing, node, self._receive)
         self._complaints = Complaints(node.scheduler.log, f"port {self.port}")
         node.monitor(self.port, self._close, None)
-        end_with(thing, node, self.port)
 
     def _receive(self, *message: Any) -> None:
         thing = self._thing()

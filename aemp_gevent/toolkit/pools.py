@@ -22,7 +22,7 @@ from aemp_gevent.matching import tag_of
 from aemp_gevent.quantities import Seconds, to_count, to_seconds
 from aemp_gevent.quoting import escaped
 from aemp_gevent.serving import caller_of_call
-from aemp_gevent.toolkit.lifetimes import end_with
+from aemp_gevent.toolkit.lifetimes import port_of
 
 WORKER = "aemp_gevent.toolkit.pool_worker"
 
@@ -97,9 +97,8 @@ class RemotePool(Pool):
         self._timeout = to_seconds(timeout, "RemotePool()")
         super().__init__(len(self._workers))
         self.node = node
-        self.port: str = node.port()
+        self.port: str = port_of(self, node)
         """The workers live as long as this port does."""
-        end_with(self, node, self.port)
         self._idle = list(self._workers)
         self._shunned: dict[str, float] = {}
         self._waiting: list[Event] = []
