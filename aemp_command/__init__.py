@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _open_what_is_closed() -> None:
-    """Let there be standard files: a program that is started without them has None, and its sockets their numbers."""
+    """Open standard files that are closed: Python has None for them, and sockets would get their numbers."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  # for as long as the program runs

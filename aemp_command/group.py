@@ -74,7 +74,7 @@ class Commands(Group):
 
 
 def _add_examples(command: click.Command, path: str) -> None:
-    """Let the help of a command, and of those below it, end with examples."""
+    """Add examples to the end of the help of a command, and of those below it."""
     if path in EXAMPLES:
         # \b: click is not to fill these lines.
         command.epilog = "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[path])])

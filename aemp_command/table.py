@@ -50,14 +50,14 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "set": Entry("setting_up:set_", "Set any setting."),
         "del": Entry("setting_up:del_", "Forget any setting."),
         "profile": Entry("setting_up:profile", "Apply what follows to a profile."),
-        "setparent": Entry("setting_up:setparent", "Let a profile inherit from another."),
+        "setparent": Entry("setting_up:setparent", "Set the profile to inherit from."),
         "delparent": Entry("setting_up:delparent", "Stop inheriting from another profile."),
         "delprofile": Entry("setting_up:delprofile", "Delete a profile."),
         "showprofile": Entry("showing:showprofile", "Show what a profile itself says."),
-        "showconfig": Entry("showing:showconfig", "Show what a node would be told, and where each setting stands."),
+        "showconfig": Entry("showing:showconfig", "Show a node's settings, and where each of them is set."),
     },
     "Keep house": {
-        "ca": Entry("authority:ca", "Be the authority that gives nodes their certificates."),
+        "ca": Entry("authority:ca", "Run a certificate authority for the nodes."),
         "import-perl": Entry("perl:import_perl", "Take over the configuration of AnyEvent::MP."),
     },
     "Run": {
@@ -68,7 +68,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "cal": Entry("talking:cal", "Send a request to a port, and print the answer."),
         "mon": Entry("talking:mon", "Wait for a port to die, and print the reason."),
         "spawn": Entry("talking:spawn", "Run a function in a new port of a node."),
-        "eval": Entry("talking:eval_", "Have a node evaluate Python."),
+        "eval": Entry("talking:eval_", "Evaluate Python on a node."),
         "shell": Entry("prompt:shell", "A Python prompt, as a port of the network."),
     },
     "Look": {
@@ -80,7 +80,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "ping": Entry("measuring:ping", "Measure round trips to a node."),
         "bench": Entry("measuring:bench", "Measure how many messages a second a node takes."),
         "log": Entry("listening:log", "Follow the logs of all nodes."),
-        "dump": Entry("dumping:dump", "Show what two nodes say to each other."),
+        "dump": Entry("dumping:dump", "Show the messages between two nodes."),
     },
 }
 

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -74,10 +73,10 @@ def embedded_world(**options: Any) -> Iterator[EmbeddedWorld]:
 
 
 class EtcdWorld:
-    """Nodes that have nothing to do with each other but an etcd."""
+    """Nodes that have nothing to do with each other but a part of an etcd."""
 
     def __init__(self, server: EtcdServer) -> None:
-        self._settings = {"directory": f"etcd://{server.endpoint}/world", "heartbeat_timeout": 2.0}
+        self._settings = {"directory": f"etcd://{server.endpoint}/{secrets.token_hex(8)}", "heartbeat_timeout": 2.0}
         self._nodes: list[Node] = []
 
     def node(self) -> Node:
@@ -101,16 +100,10 @@ class EtcdWorld:
 
 
 @contextmanager
-def etcd_world() -> Iterator[EtcdWorld]:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        EtcdServer(Path(folder)) as server,
-        closing(EtcdWorld(server)) as world,
-    ):
+def etcd_world(server: EtcdServer) -> Iterator[EtcdWorld]:
+    with closing(EtcdWorld(server)) as world:
         yield world
 
-
-WORLDS: dict[str, Callable[[], Any]] = {"embedded": embedded_world, "etcd": etcd_world}
 
 PARAMETERS = ["embedded", pytest.param("etcd", marks=[needs_etcd, pytest.mark.slow])]
 """The names of the worlds, for a fixture."""

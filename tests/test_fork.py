@@ -478,7 +478,7 @@ dialled = []
 original = socket.socket.connect
 socket.socket.connect = lambda self, address: (note("dials"), original(self, address))[1]
 pid = os.fork()
-gevent.sleep(2)
+gevent.sleep(1.2)  # the next try is due after 0.75 s at most
 if pid == 0:
     os._exit(0)
 wait_for_child(pid)
@@ -505,7 +505,7 @@ full = [socket.socket() for _ in range(3)]
 for one in full:
     one.setblocking(False)
     one.connect_ex(nowhere.getsockname())
-go = be_linked("slave/parent", SERVER.partition("#")[0], monitor_timeout=4)
+go = be_linked("slave/parent", SERVER.partition("#")[0], monitor_timeout=1.5)
 assert go.wait(20)
 gevent.sleep(0)
 logging.getLogger("aemp_gevent").addHandler(Handler())
@@ -519,7 +519,7 @@ if pid == 0:
     assert NODE().startswith("anon/")
     if not gevent.wait(timeout=2):
         note("something keeps the loop from its end")
-    gevent.sleep(4)
+    gevent.sleep(1.6)
     os._exit(0)
 wait_for_child(pid)
 note("done")

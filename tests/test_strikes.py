@@ -8,6 +8,7 @@ and whoever monitors it knows.
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import random
@@ -27,6 +28,7 @@ from aemp_gevent.ports.port import IDLE, RUNNING, AttachedPort, Port
 from aemp_gevent.ports.receive import receive
 from aemp_gevent.ports.scheduler import CallJob
 from aemp_gevent.settings.fields import Settings
+from aemp_gevent.toolkit import PortQueue, PortSemaphore, RemotePool, RemoteSemaphore
 from tests.helpers import wait_until
 from tests.injecting import Injector, strike_points
 from tests.native import threading
@@ -408,6 +410,59 @@ def test_a_call_that_is_struck_anywhere_leaves_no_port_behind(node, name):
         if not injector.fired:
             break
     assert point > 20
+
+
+TOOLKIT = ("semaphores.py", "remotes.py", "lifetimes.py", "lodgers.py", "queues.py", "pools.py")
+
+
+def enter(semaphore: RemoteSemaphore) -> None:
+    with semaphore:
+        pass
+
+
+def link(semaphore: RemoteSemaphore) -> None:
+    semaphore.rawlink(nothing)
+    semaphore.unlink(nothing)
+
+
+TOOLS: dict[str, Callable[[RemoteSemaphore], object]] = {
+    "acquire": lambda semaphore: (semaphore.acquire(), semaphore.release()),
+    "acquire-without-waiting": lambda semaphore: (semaphore.acquire(timeout=0), semaphore.release()),
+    "with": enter,
+    "rawlink": link,
+    "queue": lambda semaphore: PortQueue(node=semaphore.node),
+    "semaphore": lambda semaphore: PortSemaphore(node=semaphore.node),
+    "pool": lambda semaphore: RemotePool([semaphore.node.NODE()], node=semaphore.node),
+}
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_a_tool_that_is_struck_anywhere_leaves_no_port_behind_and_holds_nothing(node, name):
+    semaphore = PortSemaphore(1, node=node)
+    remote = RemoteSemaphore(semaphore.port, node=node)
+    TOOLS[name](remote)
+
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    for point in itertools.count(1):
+        injector = Injector(strike, lambda seen: seen == point, strike_points, TOOLKIT)  # noqa: B023
+        made = None
+        with contextlib.suppress(KeyboardInterrupt), injector:
+            made = TOOLS[name](remote)
+        del made  # not before: what strikes a finalizer ends it
+        while remote._leases:  # struck between acquire() and release(), or in the latter
+            remote.release()
+        remote.unlink(nothing)
+        if node.find(semaphore.port) is None:  # it was struck in its own handler
+            semaphore = PortSemaphore(1, node=node)
+            remote = RemoteSemaphore(semaphore.port, node=node)
+        gc.collect()
+        wait_until(lambda: list(node._ports) == [semaphore.port], within=3, show=lambda: (point, node._ports))  # noqa: B023
+        wait_until(lambda: semaphore.counter == 1, within=3, show=lambda: point)  # noqa: B023
+        if not injector.fired:
+            break
+    assert point > 3
 
 
 @pytest.mark.parametrize("monitored", [False, True])

@@ -15,8 +15,9 @@ SOURCES = sorted([*(TOP / "aemp_gevent").rglob("*.py"), *(TOP / "aemp_command").
 
 BAD = re.compile(
     r"\bis no (?!longer\b|more\b)|\b(?:is|are) none\b|\banew\b|\blest\b|\bshall\b|\bfor ever\b|\bwho may\b"
-    r"|\banother one\?"
+    r"|\banother one\?|\b(?:to|for|of|by|from) who\b"
 )
+ODD_IMPERATIVE = re.compile(r"(?:Let|Have|Be)\b")
 THERE = re.compile(r"\b[Tt]here (?:is|are) (?:no|none)\b")
 
 
@@ -39,12 +40,32 @@ def test_texts_that_users_read_are_plain_english() -> None:
     assert found == []
 
 
+def first_lines(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def test_docstrings_begin_with_a_verb_that_says_what_is_done() -> None:
+    lines = [(path.name, line) for path in SOURCES for line in first_lines(path.read_text())]
+    assert len(lines) > 1000
+    assert [(name, line) for name, line in lines if ODD_IMPERATIVE.match(line)] == []
+
+
+@pytest.mark.parametrize("line", ["Let a port be in a group.", "Have another key.", "Be no more sure of anything."])
+def test_odd_imperatives_are_found(line: str) -> None:
+    assert ODD_IMPERATIVE.match(line)
+    assert not ODD_IMPERATIVE.match("Become a node.")
+
+
 def test_help_of_the_command_is_plain_english() -> None:
     lines = (TOP / "docs" / "reference" / "cli.md").read_text().splitlines()  # written from the help texts
     assert [line for line in lines if faults(line)] == []
 
 
-@pytest.mark.parametrize("text", [" is no level: ", "it is none of ours", "read anew", "is its secret another one?"])
+@pytest.mark.parametrize(
+    "text", [" is no level: ", "it is none of ours", "read anew", "is its secret another one?", "the port of who asks"]
+)
 def test_bad_habits_are_found(text: str) -> None:
     assert faults(text)
 

@@ -111,7 +111,7 @@ def remove_own(path: str, own: tuple[int, int] | None) -> None:
 
 @contextlib.contextmanager
 def _locked(path: str) -> Generator[None, None, None]:
-    """Be the only one of all processes that removes files from the folder of a path. Blocks for microseconds.
+    """Lock the folder of a path, so that no other process removes files from it. Blocks for microseconds.
 
     Raises:
         OSError: There is no such folder.

@@ -38,7 +38,7 @@ class Host(Protocol):
         ...
 
     def enter(self, port: Port) -> None:
-        """Let a port that was made be reached."""
+        """Make a new port reachable."""
 
     def find(self, port: object) -> Port | None:
         """Return the living local port of this ID, if there is one."""
@@ -53,7 +53,7 @@ class Host(Protocol):
         ...
 
     def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
-        """Have a function called when a port dies."""
+        """Call a function when a port dies."""
         ...
 
     def snd(self, port: object, *msg: Any) -> None: ...
@@ -231,7 +231,7 @@ def left_until(deadline: float | None) -> float | None:
 
 
 def _end_with(host: Host, port: object, reply: Port) -> Monitor:
-    """Let the death of ``port`` end the wait for the answer."""
+    """End the wait for the answer when ``port`` dies."""
     target = host.find(port)
     if target is None:
         return host.monitor(port, lambda *reason: host.scheduler.kill(reply, reason), None)

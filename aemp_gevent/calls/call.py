@@ -63,10 +63,9 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
         raise CallTimeout(name, message[0], timeout)
     holder = _blocked_port()
     died: list[Reason] = []
-    asked, _ = host.split_port(port)
 
     def ask(reply: ReplyPort) -> Monitor:
-        reply.asked = asked
+        reply.asked = name.partition("#")[0]  # that it is a port ID is checked by what follows
 
         def gone(*reason: Any) -> None:
             if reply.dying is None:

@@ -212,7 +212,7 @@ def server(host: Host, tag: object, function: Handler, complaints: Complaints | 
 
 
 def fail(host: Host, reply: object, error: BaseException) -> None:
-    """Let a caller know of an exception. Never raises."""
+    """Report an exception to a caller. Never raises."""
     text = describe(error)
     trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
     for words in ((text, trace), (escaped(text), ""), ()):

@@ -63,7 +63,7 @@ def gencert(file: ProfileFile, days: int) -> None:
 
 @click.group(cls=Group)
 def ca() -> None:
-    """Be the authority that gives each node a certificate of its own, which proves its node ID."""
+    """Run a certificate authority: give each node a certificate of its own, which proves its node ID."""
 
 
 def _folder_option() -> click.Option:

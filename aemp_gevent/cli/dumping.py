@@ -37,7 +37,7 @@ def _endpoint(_ctx: click.Context, _param: click.Parameter, text: str) -> Endpoi
 )
 @click.option("--connections", type=click.IntRange(min=1), metavar="N", help="End after this many connections.")
 def dump(target: Endpoint, listen: Endpoint, connections: int | None) -> None:
-    """Show what two nodes say to each other.
+    """Show the messages between two nodes.
 
     Start it in front of the node that listens at TARGET (host:port, or a port of this host), and have the other one
     dial it instead, as the first line tells.

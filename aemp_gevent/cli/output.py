@@ -41,7 +41,7 @@ def print_json(value: object) -> None:
 
 
 def print_json_line(value: object) -> None:
-    """Print a value as one line of JSON, for who reads them as they come."""
+    """Print a value as one line of JSON, for programs that read the lines as they come."""
     click.echo(json_text(value))
 
 

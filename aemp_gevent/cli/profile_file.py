@@ -178,7 +178,7 @@ class ProfileFile:
         return True
 
     def close(self) -> None:
-        """Let others have the file. Idempotent."""
+        """Unlock the file for others. Idempotent."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

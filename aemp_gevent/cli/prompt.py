@@ -117,7 +117,7 @@ class _Place(threading.Thread):
     # --- in this thread ---
 
     def run(self) -> None:
-        """Be a node until told to stop."""
+        """Run a node until told to stop."""
         try:
             with connected(self._options) as node, node.attach() as port:
                 self._serve(node, port)
@@ -162,7 +162,7 @@ class _Place(threading.Thread):
             raise self._failure
 
     def do(self, call: Callable[[], object]) -> None:
-        """Have something called there, and wait; raise what it raises. Ctrl-C interrupts it there."""
+        """Call something there, and wait; raise what it raises. Ctrl-C interrupts it there."""
         done = _Done()
         self._jobs.append((call, done))
         self._ring()

@@ -332,7 +332,7 @@ def profile(file: ProfileFile, name: str) -> None:
 @click.argument("name", shell_complete=profile_names)
 @changes
 def setparent(file: ProfileFile, name: str) -> None:
-    """Let a profile take from another what it does not say itself."""
+    """Set the profile from which this one inherits what it does not set itself."""
     if file.profile is None:
         raise click.UsageError("it is profiles that have parents: put 'profile NAME' before it")
     file.section()[PARENT] = name
@@ -342,7 +342,7 @@ def setparent(file: ProfileFile, name: str) -> None:
 @click.command()
 @changes
 def delparent(file: ProfileFile) -> None:
-    """Let a profile inherit only what is for all profiles."""
+    """Inherit only what is set for all profiles."""
     _delete(file, PARENT)
 
 

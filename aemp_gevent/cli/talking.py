@@ -127,7 +127,7 @@ def mon(options: NodeOptions, port: str, timeout: float | None, as_json: bool) -
 @json_option
 @node_options
 def eval_(options: NodeOptions, node_name: str, code: str, timeout: float, as_json: bool) -> None:
-    """Have a node evaluate Python, and print the value.
+    """Evaluate Python on a node, and print the value.
 
     EXPR is an expression, or statements, which have no value. The node must be run with the setting allow_eval.
     A node of another program evaluates EXPR in its own language: a Perl node evaluates Perl, unless it is secure.

@@ -359,7 +359,7 @@ class _Screen:
 
 @contextmanager
 def _keys() -> Generator[int, None, None]:
-    """Have keys arrive as they are pressed, and unseen; yield where."""
+    """Read keys as they are pressed, without echo; yield where."""
     import termios  # noqa: PLC0415
     import tty  # noqa: PLC0415
 

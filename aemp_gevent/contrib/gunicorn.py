@@ -83,7 +83,7 @@ def worker_exit(server: object, worker: object) -> None:  # noqa: ARG001  # guni
 
 
 def on_join(function: Callable[[], object]) -> Callable[[], object]:
-    """Have a function called in each worker when it is a node, before it takes requests. A decorator.
+    """Register a function to call in each worker that became a node, before it takes requests. A decorator.
 
     For ports that each worker has, and what they enter into the directory. With ``--preload`` the application is
     imported in the master, whose ports no worker has; the function may be registered there. Under other
@@ -96,7 +96,7 @@ def on_join(function: Callable[[], object]) -> Callable[[], object]:
 
 
 def on_drain(function: Callable[[], object]) -> Callable[[], object]:
-    """Have a function called when this worker is to end and accepts no more connections. A decorator.
+    """Register a function to call when this worker ends, and accepts no more connections. A decorator.
 
     Its last requests are still being served. Streams that never end by themselves should end now: gunicorn
     waits ``graceful_timeout`` seconds for them, then cuts them off. What such a client opens next is served by

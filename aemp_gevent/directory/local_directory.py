@@ -46,7 +46,7 @@ class Host(Protocol):
     def max_name_bytes(self) -> int: ...
 
     def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
-        """Have a function called when a port dies."""
+        """Call a function when a port dies."""
         ...
 
 
@@ -79,7 +79,7 @@ class DirectoryEntry:
         return self._key
 
     def renamed(self, key: str) -> None:
-        """Have another key: the port has another ID since its node was initialised."""
+        """Change the key: the port has another ID since its node was initialised."""
         self._key = key
 
     def cancel(self) -> None:
@@ -136,7 +136,7 @@ class DirectoryMonitor(Watching):
         self._ask()
 
     def _ask(self) -> None:
-        """Have the next call made, if none is being made: one at a time keeps the order."""
+        """Make the next call, unless one is being made: one at a time keeps the order."""
         if not self._is_due and (self._news or self._is_behind):
             self._is_due = True
             self._directory.scheduler.enqueue_job(CallJob(self._context, self._call, ()))
@@ -219,7 +219,7 @@ class Directory:
     # --- the engine ---
 
     def start(self, engine: Engine, former_prefix: str, prefix: str) -> None:
-        """Have another engine from now on.
+        """Use another engine from now on.
 
         Args:
             engine: Not started.

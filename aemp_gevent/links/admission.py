@@ -41,7 +41,7 @@ class Gate:
         return [link for link in links if not (link.closed or link.is_up)]
 
     def admit(self, link: Link) -> Link | None:
-        """Let one more wait, and return the one that has to go for it, if any."""
+        """Add one that waits, and return the one that has to go for it, if any."""
         waiting = [*self.waiting(), link]
         self._waiting = [weakref.ref(other) for other in waiting]
         home = home_of(link.transport.peer_address)

@@ -34,7 +34,7 @@ class Room:
         self._locks: deque[Any] = deque()  # Any: a native lock's type has no public name
 
     def open(self) -> None:
-        """Let everybody go on who waits now. In the node's thread only; never switches."""
+        """Wake all senders that wait now. In the node's thread only; never switches."""
         # One event for each opening: it wakes those that wait at this moment. Nobody looks again
         # afterwards, as whoever comes first would take the room, and the last might wait forever.
         if self._waiting:

@@ -45,7 +45,7 @@ _SPAWN = "AnyEvent::MP::_spawn"
 
 
 def _spawns(request: list[Any]) -> bool:
-    """Return whether a request, which was handled, spawns a port, be it for who is behind the peer."""
+    """Return whether a request, which was handled, spawns a port, be it for a node behind the peer."""
     if request[:1] == ["via"] and request[-1].__class__ is list:
         request = request[-1]
     return _SPAWN in request[:2]
@@ -262,7 +262,7 @@ class Link:
                 self._begin_tls(is_client=event.is_client)
 
     def _begin_tls(self, *, is_client: bool) -> None:
-        """Have everything from here on go through TLS, beginning with what came behind the greeting."""
+        """Send everything from here on through TLS, beginning with what came behind the greeting."""
         assert self._make_tls is not None  # our greeting offers TLS
         rest = self._handshake.take_rest()
         hub = self._scheduler.hub
@@ -388,7 +388,7 @@ class Link:
             self.refuse("message", framing.translate(error))
 
     def _begin(self, packets: Iterable[Any]) -> Iterable[Any]:
-        """Let the owner decide about the first packet, which tells whether the peer sent on another link before."""
+        """Ask the owner about the first packet, which tells whether the peer sent on another link before."""
         iterator = iter(packets)
         for packet in iterator:
             if packet == []:

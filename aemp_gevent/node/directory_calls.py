@@ -288,7 +288,7 @@ class DirectoryNode(LocalNode):
     # --- groups ---
 
     def grp_reg(self, group: str, port: object = SELF) -> DirectoryEntry:
-        """Let a port be in a group until it dies, or the guard that this returns is cancelled. Never switches.
+        """Add a port to a group until it dies, or until the returned guard is cancelled. Never switches.
 
         The same as :meth:`db_reg` without a value, with the same errors.
         """

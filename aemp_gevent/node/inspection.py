@@ -116,7 +116,7 @@ class Inspection:
         self._host.scheduler.enqueue_job(CallJob(None, self._answer, (peer, limits, answered)))
 
     def refusal(self, why: str) -> dict[str, Any]:
-        """Return the answer to who is refused: who this is, and why."""
+        """Return the answer to a refused request: which node this is, and why it refuses."""
         return {"node": self._host.NODE(), "provider": PROVIDER, "error": why}
 
     def _answer(self, peer: Peer | None, limits: dict[str, int], answered: Answered) -> None:

@@ -89,7 +89,7 @@ class LocalNode:
         forking.register(self)
 
     def _begin(self) -> None:
-        """Be a node that has no port yet, with an ID that no other ever had."""
+        """Become a node that has no port yet, with an ID that no other ever had."""
         self._scheduler = Scheduler()
         self._scheduler.on_unmonitored_death = self._unmonitored_death
         self._scheduler.default = self._discard
@@ -121,7 +121,7 @@ class LocalNode:
         return get_ident() == self._scheduler.thread
 
     def forked(self) -> None:
-        """Be a fresh private node, in a forked child of the process that had this one."""
+        """Become a fresh private node, in a forked child of the process that had this one."""
         self._scheduler.abandon()
         self._begin()
 
@@ -266,7 +266,7 @@ class LocalNode:
         return self._create(self._new_name(), kind=kind, is_entered=False)
 
     def enter(self, port: Port) -> None:
-        """Let a port that was made be reached. Called where whatever strikes has the port ended again."""
+        """Make a new port reachable. Called where whatever strikes ends the port again."""
         self._ports[port.id] = port
 
     def _create(
@@ -573,7 +573,7 @@ class LocalNode:
         """Handle a message to our own node port."""
 
     def kil(self, port: object, *reason: Any) -> None:
-        """Kill a port; without a reason it is a normal death. Queues and returns, never switches.
+        """Kill a port, with a reason, or normally without one. Queues and returns, never switches.
 
         The kill takes its place behind the messages sent before it. Killing what is dead
         already does nothing: the first kill wins. ``kil(SELF())`` returns, too: what the
@@ -603,7 +603,7 @@ class LocalNode:
     # --- monitors ---
 
     def mon(self, port: object, *action: Any) -> Monitor:
-        """Do something, once, when a port dies or messages to it are lost. Returns a guard. Never switches.
+        """Run an action, once, when a port dies or messages to it are lost; return a guard. Never switches.
 
         ``mon(port, cb)`` or ``mon(port, cb, *args)``
             Calls ``cb(*args, *reason)``; an empty reason is a normal death.
@@ -648,7 +648,7 @@ class LocalNode:
         return self.monitor(port, call, context)
 
     def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
-        """Have ``call(*reason)`` called in a port's context when a port dies; what ``mon`` is made of."""
+        """Call ``call(*reason)`` in a port's context when a port dies; what ``mon`` is made of."""
         target = self.find(port)
         if target is not None:
             monitor = Monitor(target, call, context, self._scheduler)

@@ -69,7 +69,7 @@ class Host(Protocol):
     def node_of(self, port: object) -> str: ...
 
     def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
-        """Have a function called when a port dies."""
+        """Call a function when a port dies."""
         ...
 
     def reply(self, peer: Peer | None, port: Any, message: Message) -> None:
@@ -133,7 +133,7 @@ class LogCatcher:
     def _listen(self, peer: Peer | None, level: int, port: str, reply: Message) -> int:
         node = self._host.node_of(port)
         if node != (self._host.NODE() if peer is None else peer.node) or node == port:
-            raise ValueError("the log is told to a port of who asks for it")
+            raise ValueError("logs go only to ports of the requesting node")
         if port not in self._listeners and len(self._listeners) >= MAX_LISTENERS:
             raise ValueError(f"{MAX_LISTENERS} ports listen to this node's log already")
         self._forget(port)

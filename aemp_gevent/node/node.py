@@ -157,7 +157,7 @@ class Node(DirectoryNode):
         """Who listens to this node's log."""
 
     def forked(self) -> None:
-        """Be a fresh private node, in a forked child of the process that had this one and keeps its links."""
+        """Become a fresh private node, in a forked child of the process that had this one and keeps its links."""
         self.log_catcher.abandon()
         if self._etcd is not None:
             self._etcd.abandon()
@@ -523,7 +523,7 @@ class Node(DirectoryNode):
         return any(port.state in (QUEUED, RUNNING) and port is not current for port in list(self._ports.values()))
 
     def shutdown(self, timeout: Seconds | None = 5.0) -> None:
-        """Tell the peers, send what is queued within ``timeout`` seconds, and close all links. Switches.
+        """Say goodbye to the peers, send what is queued within ``timeout`` seconds, and close all links. Switches.
 
         Monitors that peers have of ports here fire with ``("shutdown", node)`` as soon as they
         have heard everything that was sent before, and so do those that this node has of
@@ -672,7 +672,7 @@ class Node(DirectoryNode):
         return [peer.node for peer in peers if peer.is_up]
 
     def node_is_up(self, node: object) -> bool:
-        """Return whether a link to a node is up; this node always is. Takes a node ID or a port of the node."""
+        """Return whether a link to a node is up, True for this node; takes a node ID or a port of the node."""
         node_id = self.split_port(node)[0]
         return self._is_here(node_id) or node_id in self.up_nodes()
 

@@ -93,7 +93,7 @@ class Candidate:
 
     def begins(self, link: Link, packet: list[Any]) -> bool:
         if packet[:2] == ["", "refused"]:
-            link.fail(f"it refuses us: {' '.join(map(worded, packet[2:4]))}")
+            link.fail(f"it refuses this node: {' '.join(map(worded, packet[2:4]))}")
             return False
         self._host.forget(link)
         self._taken_in(link, self._master)

@@ -137,7 +137,7 @@ class Stranger:
             self._network.attempt_failed(self._attempt, why)
 
     def _is_spare(self, link: Link) -> bool:
-        """Return whether it was closed while TLS came up by who says that he has another, and had done nothing wrong.
+        """Return whether a peer that reports another link closed this one while TLS came up, without a fault here.
 
         As when two nodes dial each other, and the other one had seen both connections.
         """
@@ -393,7 +393,7 @@ class Network:
             self.seeds.keep(node)
 
     def unkeep(self, node: str) -> None:
-        """Let the link to this node go when nobody else needs it. Idempotent; never switches."""
+        """Release the link to this node: it is closed when nobody else needs it. Idempotent; never switches."""
         self.seeds.unkeep(node)
 
     def is_kept(self, node: str) -> bool:
@@ -771,7 +771,7 @@ class Network:
             self._leaving.append(link)
 
     def abandon(self) -> None:
-        """Let go of all links and listeners, in a forked child: the parent goes on with them, undisturbed.
+        """Release all links and listeners in a forked child: the parent goes on with them, undisturbed.
 
         Nothing is said to anybody, shut down or unlinked; only this process's copies of the
         descriptors are closed.

@@ -12,7 +12,7 @@ master, the other slave``, and an ID says what it is. Three rules about
    through its master, who knows its own slaves by their links.
 3. A master passes on what belongs to a *conversation*, which an opening begins
    (:mod:`aemp_gevent.peers.virtual_peer`), and which ends when a door closes: whoever is behind
-   the others is told, in the name of who is gone.
+   the others is told, in the name of the node that is gone.
 
 What breaks them is dropped, and logged. A master dials for its slaves: they cannot. The
 conversations of each link, and the openings that wait for one, are bounded.

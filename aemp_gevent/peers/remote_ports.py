@@ -348,7 +348,7 @@ class RemotePorts:
         self._forget([port for port in ports if self._ports.get(port.name) is port and self._is_idle(port)])
 
     def settle(self, port: RemotePort) -> None:
-        """Let messages to a port go, or drop them."""
+        """Send the messages that wait for a port, or drop them."""
         is_shunned = port.is_shunned and port.monitors is None
         is_closed = port.name and (is_shunned or port.loss is not None)
         if not is_closed:

@@ -442,7 +442,7 @@ class Seeds:
             self._keepers[node] = self._workers.spawn(self._keep, node)
 
     def unkeep(self, node: str) -> None:
-        """Let the link to this node go when nobody else needs it. Idempotent; never switches."""
+        """Release the link to this node: it is closed when nobody else needs it. Idempotent; never switches."""
         keeper = self._keepers.pop(node, None)
         if keeper is not None:
             keeper.kill(block=False)

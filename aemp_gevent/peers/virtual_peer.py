@@ -19,7 +19,7 @@ the order, so whatever a former link left under way comes before the word of the
 one, and is dropped: ports that were told of a loss hear nothing from before it.
 
 **Closing.** ``["", "via_down", origin, *reason]``, in the name of an end that is gone:
-said by its master, or by the master of who is told. Where the carrying link is lost,
+said by its master, or by the master of the node that is told. Where the carrying link is lost,
 nobody needs to say it. Nothing here switches but :meth:`Peer.pause`.
 """
 

@@ -49,7 +49,7 @@ class Attachment:
         self._port.scheduler.leave(self.detach, error)
 
     def detach(self, error: BaseException | None = None) -> None:
-        """Let the port die, normally or of an exception, and give the greenlet its former context back.
+        """End the port, normally or with an exception, and restore the greenlet's former context.
 
         Any greenlet of this thread may call it. If the greenlet that attached waits for
         the port's messages, it gets ``PortKilled`` there.

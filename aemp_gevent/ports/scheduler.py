@@ -34,7 +34,7 @@ raises (Ctrl-C). Nothing else lets them in: tests, loads, stores and operators d
   runners' own ``runq.popleft()`` is not (that would cost 6 % of a local round trip): when it is struck, all
   ports are looked at for those that lost their place. Jobs stand in a queue of their own, each with a
   mark in the run queue, so that none is lost with it.
-- ``pumped`` is set by who asks and taken back when that fails. What the loop calls is
+- ``pumped`` is set by the caller that asks, and taken back when that fails. What the loop calls is
   no function but a suspended generator, which goes on *inside* a ``try`` (:mod:`aemp_gevent.runtime.hub_calls`).
 - A runner that is struck while it serves a port has that port die, as if it had happened in the port's handler.
 - :meth:`Scheduler.die` stores *dead* last and may be begun again.
@@ -165,7 +165,7 @@ class Runner(greenlet):
         return None if self.stopped else _switch(self, *args)
 
     def throw(self, *args: Any) -> Any:
-        """Be interrupted, unless stopped, or ended: what a handler forgot strikes nobody then."""
+        """Raise what is thrown into it, unless stopped, or ended: what a handler forgot strikes nobody then."""
         self.aemp_resumed = True
         return None if self.stopped or self.dead else greenlet.throw(self, *args)
 
@@ -317,7 +317,7 @@ class Scheduler:
             raise WrongThreadError(call, is_patched=monkey.is_module_patched("threading"))
 
     def call_on_hub(self, call: Callable[..., object], *args: Any) -> None:
-        """Have ``call(*args)`` made on the hub soon, whichever native thread this is; each thread's calls in order."""
+        """Call ``call(*args)`` on the hub soon, whichever native thread this is; each thread's calls in order."""
         if self._doorbell is None:
             self._doorbell = doorbell_of(self.hub)
         self._doorbell.ring(call, *args)
@@ -370,7 +370,7 @@ class Scheduler:
         port.mailbox.append(message)
 
     def ask(self) -> None:
-        """Have the hub run the pump soon. When this raises, nothing was asked for."""
+        """Ask the hub to run the pump soon. When this raises, nothing was asked for."""
         try:
             self.pumped = True  # first: another thread's hub may have run the pump before we go on
             if self.is_foreign:  # the hub sleeps in its own thread, and must be woken
@@ -384,7 +384,7 @@ class Scheduler:
     # --- timers and greenlets that end with the node ---
 
     def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> Any:
-        """Have ``call(*args)`` made on the hub once, in a while; return the timer for :meth:`end_timer`."""
+        """Call ``call(*args)`` on the hub once, in a while; return the timer for :meth:`end_timer`."""
         timer = self.hub.loop.timer(max(seconds, 0), RETRY_SECONDS)
         # update: the loop's idea of now may be a whole turn of ours old.
         if self._wraps_timers:
@@ -470,7 +470,7 @@ class Scheduler:
             self.hub.handle_error(None, type(error), error, error.__traceback__)
 
     def _interrupt(self, error: BaseException) -> None:
-        """Let the main greenlet have what ends the program: it says what is to be said.
+        """Raise in the main greenlet what ends the program: it reports what is to be reported.
 
         Not ``handle_error()``, which prints a traceback before that.
         """
@@ -797,7 +797,7 @@ class Scheduler:
         self.hub.switch()
 
     def visit_hub(self, port: Port, current: greenlet) -> None:
-        """Let sockets and timers have their look, from a greenlet that always finds a message."""
+        """Give sockets and timers a turn, from a greenlet that always finds a message."""
         try:
             port.waiter = current
             port.state = QUEUED
@@ -814,7 +814,7 @@ class Scheduler:
     # --- deaths ---
 
     def kill(self, port: Port, reason: Reason) -> None:
-        """Let a port die of ``reason`` once it handled what was sent before. The first kill wins."""
+        """Kill a port with ``reason`` once it handled what was sent before. The first kill wins."""
         if port.dying is not None:
             return
         # First what may raise. Queued without having been killed it would be served, or looked at, in vain.
@@ -843,7 +843,7 @@ class Scheduler:
         self._hurry(port)  # if it was marked in the other thread
 
     def overflow(self, port: Port, limit: int) -> None:
-        """Let a port die of too many messages, whichever native thread sent the last one."""
+        """Kill a port that has too many messages, whichever native thread sent the last one."""
         reason = ("mailbox_overflow", limit)
         if self.is_foreign:
             self.kill_from_afar(port, reason)
@@ -852,7 +852,7 @@ class Scheduler:
             self.kill_now(port, reason)
 
     def doom(self, port: Port) -> None:
-        """Let a killed port with a greenlet inside die at the latest when that blocks.
+        """End a killed port with a greenlet inside at the latest when that blocks.
 
         If a greenlet is still inside when the hub gets control, it is blocked, and waiting
         for it to end would make a sleeping port unkillable. To be called whenever a greenlet
@@ -872,14 +872,14 @@ class Scheduler:
         self._deaths += (port,)
 
     def kill_now(self, port: Port, reason: Reason) -> None:
-        """Let a port die of ``reason`` without handling what was sent before."""
+        """Kill a port with ``reason`` without handling what was sent before."""
         self.kill(port, reason)
         # Afterwards, so that a finalizer of a message cannot send to the port any more.
         if port.inbox:
             port.inbox.clear()
 
     def fail(self, port: Port | None, error: BaseException) -> None:
-        """Let a port die at once of an exception of its code, backlog dropped; log it if it is news.
+        """Kill a port at once for an exception of its code, and drop its backlog; log it if it is news.
 
         Args:
             port: Whose code raised; None when it ran outside any port.

@@ -41,7 +41,7 @@ class Forkable(Protocol):
         ...
 
     def forked(self) -> None:
-        """Be a fresh one. Called in the child, in whatever greenlet forked; must not switch."""
+        """Reset this one. Called in the child, in whatever greenlet forked; must not switch."""
 
 
 # Of the process, and not of a node, like the fork itself. Its end is the other thing that all nodes hear of.
@@ -50,7 +50,7 @@ _kept: list[object] = []  # what the parent left in this process, for ever
 
 
 def register(node: Forkable) -> None:
-    """Have a node told of forks for as long as it lives."""
+    """Notify a node of forks for as long as it lives."""
     _nodes.add(node)
 
 
@@ -113,7 +113,7 @@ class Helper(Greenlet):  # type: ignore[type-arg]  # only its stubs can be subsc
         return None if self.stopped else super().switch(*args, **kwargs)
 
     def throw(self, *args: Any) -> Any:
-        """Be interrupted, unless stopped."""
+        """Raise what is thrown into it, unless stopped."""
         return None if self.stopped else super().throw(*args)
 
 

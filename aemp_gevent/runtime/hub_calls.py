@@ -61,7 +61,7 @@ def stops_what_raises(hub: Hub) -> bool:
 
 
 def _nothing() -> None:
-    """Have nothing called again: the watcher repeats."""
+    """Do nothing: the watcher repeats."""
 
 
 def see_through(call: Callable[..., object], *args: Any) -> None:

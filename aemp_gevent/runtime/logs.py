@@ -34,7 +34,7 @@ _MAX_TAG = 40
 """A text longer than this is data, and not a tag."""
 
 RECORD_KEYS = frozenset({"node", "time", "level", "name", "text"})
-"""What a log record says when it travels to who listens to a node's log."""
+"""What a log record says when it travels to those that follow a node's log."""
 
 
 class Brief:

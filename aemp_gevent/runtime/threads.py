@@ -47,12 +47,12 @@ class Doorbell:
         self._watcher.start(hub_call(self._answer, self._watcher.send, self._report))
 
     def ring(self, call: Callable[..., object], *args: Any) -> None:
-        """Have ``call(*args)`` made on the hub soon. Never blocks. What it raises goes to the hub's error handler."""
+        """Call ``call(*args)`` on the hub soon. Never blocks. What it raises goes to the hub's error handler."""
         self._calls.append((call, args, True))
         self._watcher.send()
 
     def close(self, watcher: Any) -> None:
-        """Have a watcher of this hub closed there soon. Never blocks, never raises."""
+        """Close a watcher of this hub there soon. Never blocks, never raises."""
         # A loop that was destroyed has closed all of them, and this bell's own.
         with suppress(Exception):
             self.ring(watcher.close)
@@ -82,7 +82,7 @@ class Doorbell:
 
 
 def close_with(owner: object, watcher: Any, doorbell: Doorbell) -> None:
-    """Have a watcher closed on its hub when its owner is collected, in whichever thread that happens.
+    """Close a watcher on its hub when its owner is collected, in whichever thread that happens.
 
     libuv has to be told that a watcher's memory is about to go; libev notices by itself.
 

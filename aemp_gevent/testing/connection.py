@@ -31,7 +31,7 @@ class Connection:
 
     Args:
         number: Which one of its proxy, from 0.
-        client: The socket of who dialled.
+        client: The socket of the node that dialled.
         target: Where the proxy's target listens; None: nowhere.
         seed: What chance is made of; each direction of each connection has its own.
         must_greet: Whether it must be known who dialled before anything may pass.
@@ -168,7 +168,7 @@ class Connection:
         self._target.connect(self._endpoint.path or (self._endpoint.host, self._endpoint.port))
 
     def ask_to_end(self, how: End) -> None:
-        """Have the connection end in this way, unless it ends already."""
+        """Ask the connection to end in this way, unless it ends already."""
         if not self._end.ready():
             self._end.set(how)
 

@@ -151,7 +151,7 @@ class ControlledProcess:
         return reply
 
     def ended(self) -> NodeProcessError:
-        """Return the error for who wants something of a process that is gone."""
+        """Return the error for requests to a process that is gone."""
         with contextlib.suppress(NodeProcessTimeout):
             self.wait(1.0)  # its channel closes a moment before its end
         status = self.status()
@@ -183,7 +183,7 @@ class ControlledProcess:
 
 
 def _read_replies(channel: Channel, asked: dict[int, AsyncResult[Any]]) -> None:
-    """Hand replies to who asked; None to all of them when the process is gone."""
+    """Hand replies to those that asked; None to all of them when the process is gone."""
     # No method: while this runs, nobody may be kept from being finalized.
     with contextlib.suppress(EOFError, OSError):
         while True:

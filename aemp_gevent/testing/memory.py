@@ -182,7 +182,7 @@ class MemoryNetwork:
     # --- faults ---
 
     def delay(self, one: Node | str, other: Node | str, seconds: float, jitter: float = 0.0, dial: float = 0.0) -> None:
-        """Let everything between two nodes take longer, in both directions; what is under way is as fast as it was.
+        """Delay everything between two nodes, in both directions, but for what is under way.
 
         Args:
             one: A node.
@@ -225,7 +225,7 @@ class MemoryNetwork:
         return len(connections)
 
     def block(self, source: Node | str, target: Node | str) -> None:
-        """Let nothing that one node sends arrive at another, without anybody being told; the way back stays open.
+        """Lose silently what one node sends to another; the way back stays open.
 
         Connections stay open, and what was sent waits, as in TCP, to be sent again
         when the line works again, unless its sender has given up. Dials need both ways.
@@ -234,7 +234,7 @@ class MemoryNetwork:
         _log.info("%s: block %s to %s", self, self._name(source), self._name(target))
 
     def partition(self, *groups: Iterable[Node | str]) -> None:
-        """Let nothing through between nodes of different groups, without anybody being told.
+        """Lose silently everything between nodes of different groups.
 
         Nodes in no group, and such as come later, are one more group: ``partition([node])`` isolates a
         node. A new partition takes the place of the one before; see :meth:`block` for
@@ -587,7 +587,7 @@ class _Dial:
             self._end.abort()
 
     def arrive(self) -> None:
-        """Come to who listens; on the hub."""
+        """Arrive at the listener; on the hub."""
         if self._given_up or self._carrier.is_dead:
             return
         network, source = self._network, self._carrier.name
@@ -606,7 +606,7 @@ class _Dial:
 
 
 def _lay_to_rest(node: Node) -> None:
-    """Let nothing of a node that is cut off run on in this process. Switches."""
+    """End everything of a node that is cut off in this process. Switches."""
     scheduler = node.scheduler
     for port in set(scheduler.ports.values()):
         if port.state != REMOTE:

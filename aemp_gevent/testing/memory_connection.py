@@ -9,7 +9,7 @@ of the real thing:
   ``buffered``, until the receiver reads.
 - Bytes for an end that is closed are answered with a reset, and so is closing an end
   before everything that had arrived was read.
-- A reset behind an orderly end shows only to who writes.
+- A reset behind an orderly end shows only to the side that writes.
 - What a line swallows is not lost: once the line works again it comes late, as TCP would
   send it again. It is lost for good when its sender, or its connection, is gone meanwhile.
 
@@ -238,7 +238,7 @@ class End:
 
     @property
     def reads(self) -> bool:
-        """Whether what arrives is taken: by who reads, or by the kernel of who is gone."""
+        """Whether what arrives is taken: by the reader, or by the kernel of a process that is gone."""
         return self.is_closed or (self._reading and not self._has_ended)
 
     def take_bytes(self, data: bytearray) -> None:
@@ -363,7 +363,7 @@ class End:
             self.outgoing.put(Mark.RESET)
 
     def vanish(self) -> None:
-        """Be gone without a sign, as if somebody had pulled the plug."""
+        """Vanish without a sign, as if somebody had pulled the plug."""
         if not self.is_closed:
             self._forget()
             self.outgoing.lose_some()

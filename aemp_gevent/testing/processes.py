@@ -142,7 +142,7 @@ class NodeProcess:
         wait_until(process.is_stopped)
 
     def resume(self) -> None:
-        """Let it go on after :meth:`stop` (``SIGCONT``)."""
+        """Continue the process after :meth:`stop` (``SIGCONT``)."""
         self._alive().send_signal(signal.SIGCONT)
 
     def wait(self, timeout: Seconds | None = 10.0) -> int:

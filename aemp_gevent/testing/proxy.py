@@ -2,8 +2,8 @@
 """A network that misbehaves on demand: a TCP proxy in front of a node, with faults.
 
 Everything happens in greenlets of the test's own process, so neither root nor other
-programs are needed. What passes is a stream of bytes to it, but for the greeting of who
-dials: that tells which node it is, and faults can be for some nodes only.
+programs are needed. What passes is a stream of bytes to it, but for the greeting of the dialling
+node: that tells which node it is, and faults can be for some nodes only.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class Proxy:
 
     Every fault holds for the connections there are and for those to come, until it is set
     again or :meth:`heal` ends them all. Different faults add up. ``direction`` is ``"in"``
-    (towards the target), ``"out"``, or ``"both"``; ``nodes`` selects by who dialled: a node
+    (towards the target), ``"out"``, or ``"both"``; ``nodes`` selects by the node that dialled: a node
     ID, several of them, or a predicate. As long as there is a fault for certain nodes,
-    nothing passes before the greeting of who dials is complete.
+    nothing passes before the greeting of the dialling node is complete.
 
     Args:
         target: Endpoint of the node behind it. It may be set later.
@@ -172,7 +172,7 @@ class Proxy:
     # --- faults ---
 
     def delay(self, seconds: float, jitter: float = 0.0, *, direction: Direction = "both", nodes: Nodes = None) -> None:
-        """Let everything arrive later, in order, by ``seconds`` and up to ``jitter`` seconds more. 0: no more.
+        """Delay everything, in order, by ``seconds`` and up to ``jitter`` seconds more. 0 ends that.
 
         At most 1 MiB is under way, so a delay limits the throughput to 1 MiB a delay.
         """
@@ -182,7 +182,7 @@ class Proxy:
         self._lay("delay", direction, nodes, lambda _passed, _dice: {"delay": seconds, "jitter": jitter})
 
     def throttle(self, bytes_per_second: float, *, direction: Direction = "both", nodes: Nodes = None) -> None:
-        """Let no more than this pass, in each connection and direction. Infinity: no limit."""
+        """Limit the bytes a second that pass, in each connection and direction. Infinity: no limit."""
         _check(
             _is_number(bytes_per_second) and bytes_per_second > 0,
             f"bytes_per_second is a number above 0, not {quoted(bytes_per_second)}; "
@@ -250,7 +250,7 @@ class Proxy:
         self._end(End.RESET, "reset_at", after, direction, nodes)
 
     def blackhole(self, direction: Direction = "both", *, swallow: bool = False, nodes: Nodes = None) -> None:
-        """Let nothing pass, while connections stay open, and new ones are accepted.
+        """Stop all bytes, while connections stay open, and new ones are accepted.
 
         This is what a network partition looks like from inside: neither data nor the end of
         a connection arrives. Nothing gets lost, because TCP repeats it: after :meth:`heal`

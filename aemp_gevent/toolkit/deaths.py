@@ -53,7 +53,7 @@ class PortDeath(_AsyncResult):
         cancel_with(self, node.scheduler, self._guard)
 
     def rawlink(self, callback: Callable[[Any], object]) -> None:
-        """Have a function called with this, on the hub, when it is set."""
+        """Call a function with this, on the hub, when it is set."""
         self._watch.linked = self  # the caller may not keep it
         super().rawlink(callback)
 
@@ -64,7 +64,7 @@ class PortDeath(_AsyncResult):
             self._watch.linked = None
 
     def cancel(self) -> None:  # type: ignore[override]  # AsyncResult has one for futures, which says False
-        """Stop watching: it is never set from now on."""
+        """Stop watching, so that it is never set from now on."""
         self._guard.cancel()
 
     def __enter__(self) -> PortDeath:

@@ -39,7 +39,7 @@ class PortEvent(Event):
         return self.port
 
     def close(self) -> None:
-        """Let the port die: others get ``PortDied``. The event itself goes on here."""
+        """Close the port: others get ``PortDied``. The event itself goes on here."""
         self._house.close()
 
     def _set_for(self, reply: str | None = None) -> None:
@@ -66,7 +66,7 @@ class RemoteEvent(RemoteLinkable):
     """
 
     def set(self) -> None:
-        """Set it; whoever waits goes on."""
+        """Set it, and wake all that wait for it."""
         self._call("set")
 
     def clear(self) -> None:

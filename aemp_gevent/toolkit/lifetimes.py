@@ -12,14 +12,36 @@ import weakref
 
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.monitors import Monitor
+from aemp_gevent.ports.patterns import Handler
 from aemp_gevent.ports.scheduler import Scheduler
 
 UNREFERENCED = "unreferenced"
 """First element of the reason that such a port dies of; a text follows."""
 
 
-def end_with(thing: object, node: LocalNode, port: str) -> None:
-    """Let a port die as soon as nothing refers to an object any more."""
+def port_of(thing: object, node: LocalNode, default: Handler | None = None) -> str:
+    """Create a port that dies as soon as nothing refers to an object any more; there is none if this raises.
+
+    Args:
+        thing: The object.
+        node: Where.
+        default: Its default callback; None: what no handler takes is discarded.
+    """
+    node.scheduler.check_thread(f"{type(thing).__name__}()")
+    port = node.make()
+    if default is not None:
+        port.default = default
+    try:
+        node.enter(port)
+        _end_with(thing, node, port.id)
+    except BaseException:
+        node.kil(port.id)
+        raise
+    return port.id
+
+
+def _end_with(thing: object, node: LocalNode, port: str) -> None:
+    """Kill a port as soon as nothing refers to an object any more."""
     end = weakref.finalize(thing, _end, node, node.scheduler, port, type(thing).__name__)
     end.atexit = False  # the node says goodbye by itself
     node.monitor(port, lambda *_reason: end.detach(), None)

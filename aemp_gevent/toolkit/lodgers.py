@@ -22,7 +22,7 @@ from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.port import Reason
 from aemp_gevent.runtime.bounded_log import Complaints
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.toolkit.lifetimes import end_with
+from aemp_gevent.toolkit.lifetimes import port_of
 
 
 def _ignore(_thing: object, _reason: Reason) -> None:
@@ -76,7 +76,7 @@ class Lodger:
         del failure  # its traceback has this frame: a circle
 
     def wait_elsewhere(self, stop: Callable[[], object]) -> None:
-        """Have :meth:`got` or :meth:`failed` called by others; ``stop`` is called if the client gives up before."""
+        """Leave calling :meth:`got` or :meth:`failed` to others; ``stop`` is called if the client gives up before."""
         self._stop = stop
         self._house.waiting += 1
 
@@ -101,7 +101,7 @@ class Lodger:
         del failure
 
     def failed(self, error: Exception) -> None:
-        """Let the client have an exception instead."""
+        """Send the client an exception instead."""
         self._waits_no_more()
         self._got.clear()
         self.leave()
@@ -144,10 +144,9 @@ class House:
         self._thing = weakref.ref(thing)
         self._messages = messages
         self._calls = calls
-        self.port: str = node.port(self._receive)
+        self.port: str = port_of(thing, node, self._receive)
         self._complaints = Complaints(node.scheduler.log, f"port {self.port}")
         node.monitor(self.port, self._close, None)
-        end_with(thing, node, self.port)
 
     def _receive(self, *message: Any) -> None:
         thing = self._thing()
@@ -168,7 +167,7 @@ class House:
         del failure
 
     def close(self) -> None:
-        """Let the port die."""
+        """Close the port."""
         self.node.kil(self.port)
 
     def _close(self, *_reason: Any) -> None:

@@ -24,7 +24,7 @@ from aemp_gevent.ports.context import require_port
 from aemp_gevent.ports.patterns import tag_of
 from aemp_gevent.runtime.quoting import escaped
 from aemp_gevent.settings.quantities import Seconds, to_count, to_seconds
-from aemp_gevent.toolkit.lifetimes import end_with
+from aemp_gevent.toolkit.lifetimes import port_of
 
 WORKER = "aemp_gevent.toolkit.pool_worker"
 
@@ -99,9 +99,8 @@ class RemotePool(Pool):
         self._timeout = to_seconds(timeout, "RemotePool()")
         super().__init__(len(self._workers))
         self.node = node
-        self.port: str = node.port()
+        self.port: str = port_of(self, node)
         """The workers live as long as this port does."""
-        end_with(self, node, self.port)
         self._idle = list(self._workers)
         self._shunned: dict[str, float] = {}
         self._waiting: list[Event] = []
@@ -188,7 +187,7 @@ class RemotePool(Pool):
 
 @spawnable(WORKER)
 def pool_worker(pool: str) -> None:
-    """Be a worker of a pool: run functions for it, one after the other, as long as it lives."""
+    """Run functions for a pool, one after the other, as long as it lives."""
     port = require_port("a pool's worker")
     node: Any = port.scheduler.node  # which may not be the default one
     me = port.id

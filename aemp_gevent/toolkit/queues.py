@@ -94,7 +94,7 @@ class PortQueue(_Queue[T]):
         return self.port
 
     def close(self) -> None:
-        """Let the port die: others get ``PortDied``. The queue itself goes on here."""
+        """Close the port: others get ``PortDied``. The queue itself goes on here."""
         self._house.close()
 
     def copy(self) -> PortQueue[T]:
@@ -103,7 +103,7 @@ class PortQueue(_Queue[T]):
         return type(self)(self.maxsize, mine.queue, mine.unfinished_tasks, node=self.node)
 
     def shutdown(self, immediate: bool = False) -> None:
-        """Have ``put`` raise ``ShutDown`` from now on, here and everywhere, and ``get`` when nothing is left.
+        """Shut the queue down: ``put`` raises ``ShutDown`` from now on, everywhere, and ``get`` when nothing is left.
 
         Args:
             immediate: Whether to drop what is in it, so that ``get`` raises at once.
@@ -379,7 +379,7 @@ class RemoteQueue(Remote, Generic[T]):
         return self._wait_until(timeout, "join") is not None
 
     def shutdown(self, immediate: bool = False) -> None:
-        """Have ``put`` raise ``ShutDown`` from now on, here and everywhere, and ``get`` when nothing is left.
+        """Shut the queue down: ``put`` raises ``ShutDown`` from now on, everywhere, and ``get`` when nothing is left.
 
         Args:
             immediate: Whether to drop what is in it, so that ``get`` raises at once.

@@ -101,14 +101,22 @@ class RemoteLinkable(Remote):
         self._guard: Monitor | None = None
 
     def rawlink(self, callback: Callable[[Any], object]) -> None:
-        """Have a function called once with this object, on the hub, when it is ready over there, or gone."""
+        """Call a function once with this object, on the hub, when it is ready over there, or gone."""
         if not callable(callback):
             raise TypeError(f"rawlink(): {quoted(callback)} cannot be called")
+        self.node.scheduler.check_thread("rawlink()")
         self._links.append(callback)
         if self._reply is None:
-            self._guard = self.node.monitor(self.port, self._ready, None)
-            self._reply = self.node.port(self._ready)
-            self.node.snd(self.port, "wait", self._reply)
+            try:
+                self._guard = self.node.monitor(self.port, self._ready, None)
+                reply = self.node.make()
+                reply.default = self._ready
+                self._reply = reply.id
+                self.node.enter(reply)
+                self.node.snd(self.port, "wait", reply.id)
+            except BaseException:
+                self.unlink(callback)
+                raise
 
     def unlink(self, callback: Callable[[Any], object]) -> None:
         """Forget a function given to :meth:`rawlink`, if it was not called yet."""

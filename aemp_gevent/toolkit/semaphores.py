@@ -51,7 +51,7 @@ class PortSemaphore(Semaphore):
         return self.port
 
     def close(self) -> None:
-        """Let the port die: others get ``PortDied``. The semaphore itself goes on here."""
+        """Close the port: others get ``PortDied``. The semaphore itself goes on here."""
         self._house.close()
 
     def _count(self) -> int:
@@ -133,23 +133,39 @@ class RemoteSemaphore(RemoteLinkable):
             PortDied: The semaphore is gone, or its node.
         """
         waits = blocking and not is_poll(timeout, "acquire()")
-        lease = self.node.port()
-        is_held = False
+        taken: list[_Lease] = []
         try:
+            self._acquire(waits, timeout, taken)
+        except BaseException:
+            self._give_back(taken)
+            raise
+        return bool(taken)
+
+    def _acquire(self, waits: bool, timeout: Seconds | None, taken: list[_Lease]) -> None:
+        """Acquire it, and add the lease to ``taken`` if it is held."""
+        self.node.scheduler.check_thread("acquire()")
+        port = self.node.make()
+        lease = port.id
+        try:
+            self.node.enter(port)
             if waits:
                 # If it is granted just when the time is over, the lease's death is its release.
                 is_held = self._wait_until(timeout, "acquire", lease) == 1
             else:
                 is_held = self._call("acquire_nowait", lease) == 1
+            if is_held:
+                holder = SELF()
+                guard = None if holder is None else self.node.mon(holder, self._drop, lease)
+                held = (_Lease(lease, holder, guard),)
+                self._leases += held  # no call from here on: it is held and known to be, or neither
+                taken += held
         finally:
-            if not is_held:
+            if not taken:
                 self.node.kil(lease)
-        if not is_held:
-            return False
-        holder = SELF()
-        guard = None if holder is None else self.node.mon(holder, self._drop, lease)
-        self._leases.append(_Lease(lease, holder, guard))
-        return True
+
+    def _give_back(self, taken: list[_Lease]) -> None:
+        for lease in taken:
+            self._release(lease)
 
     def _drop(self, lease: str, *_reason: Any) -> None:
         self._leases = [held for held in self._leases if held.port != lease]
@@ -161,19 +177,23 @@ class RemoteSemaphore(RemoteLinkable):
         Raises:
             ValueError: It is not held by way of this object.
         """
+        self._release(self._newest())
+
+    def _newest(self) -> _Lease:
+        """Return what was acquired last, in this port's context if anything was."""
         if not self._leases:
             raise ValueError(f"release(): {self.port} is not held by way of this object, or was released by a death")
         holder = SELF()
         mine = [held for held in self._leases if held.holder == holder]
-        lease = (mine or self._leases)[-1]
-        self._release(lease)
+        return (mine or self._leases)[-1]
 
     def _release(self, lease: _Lease) -> None:
-        self._leases.remove(lease)
-        self._blocks = [block for block in self._blocks if block[1] != lease.port]
+        """Release it, and forget it. May be begun again."""
         if lease.guard is not None:
             lease.guard.cancel()
         self.node.kil(lease.port)
+        self._blocks = [block for block in self._blocks if block[1] != lease.port]
+        self._leases = [held for held in self._leases if held is not lease]
 
     @property
     def counter(self) -> int:
@@ -196,21 +216,27 @@ class RemoteSemaphore(RemoteLinkable):
         return self.counter <= 0
 
     def __enter__(self) -> None:
-        self.acquire()
-        self._blocks.append((_code_with_the_block(), self._leases[-1].port))
+        taken: list[_Lease] = []
+        try:
+            self._acquire(True, None, taken)
+            self._blocks.append((_code_with_the_block(), taken[0].port))
+        except BaseException:
+            self._give_back(taken)
+            raise
 
     def __exit__(self, *exc_info: object) -> None:
-        self.node.scheduler.leave(self._leave, _code_with_the_block())
+        self.node.scheduler.leave(self._leave, _code_with_the_block(), [])
 
-    def _leave(self, code: FrameType | None) -> None:
+    def _leave(self, code: FrameType | None, chosen: list[str]) -> None:
+        """Release what the block acquired; ``chosen`` knows what that is, if this is begun again."""
         # By its code, and not by who runs it: another greenlet, which may hold the semaphore as well, may close a
         # generator that has the block.
-        mine = [block for block in self._blocks if block[0] is code]
-        if not mine:  # something like an ExitStack entered it
-            self.release()
-            return
-        self._blocks.remove(mine[-1])
+        if not chosen:
+            mine = [block for block in self._blocks if block[0] is code]
+            # None if something like an ExitStack entered it.
+            chosen.append(mine[-1][1] if mine else self._newest().port)
         for lease in self._leases:
-            if lease.port == mine[-1][1]:  # else it was released by a death
+            if lease.port == chosen[0]:
                 self._release(lease)
-                break
+                return
+        self._blocks = [block for block in self._blocks if block[1] != chosen[0]]  # it was released by a death

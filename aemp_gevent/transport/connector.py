@@ -41,7 +41,7 @@ class Listening(Protocol):
         """Stop accepting. Idempotent."""
 
     def abandon(self) -> None:
-        """Let go of it, in a forked child: the parent goes on accepting."""
+        """Release it in a forked child: the parent goes on accepting."""
 
 
 class Carrier(Protocol):
@@ -68,7 +68,7 @@ class Carrier(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Let go of connections that are being made, in a forked child."""
+        """Release, in a forked child, connections that are being made."""
 
 
 class SocketCarrier:

@@ -199,7 +199,7 @@ class MsgpackDecoder:
         self._piece = min(limits.bytes, UNCOUNTED_BYTES)
         self._counted = limits.counted_bytes
         self._counter: MsgpackCounter | None = None  # of the unfinished message, once it is long
-        self._unpacker = _new_unpacker(limits, self._large)
+        self._unpacker: Any = _new_unpacker(limits, self._large)  # msgpack ships no types
         self._data: bytes | memoryview = b""
         self._fed = 0
         # Where in the stream the unfinished message began, or a packet boundary

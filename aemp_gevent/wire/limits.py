@@ -62,7 +62,7 @@ class Waiting(Protocol):
     """A decoder that waits for what a peer has announced."""
 
     def give_up(self, why: str) -> None:
-        """Let go of the unfinished message, and refuse whatever comes next. Must not raise."""
+        """Drop the unfinished message, and refuse whatever comes next. Must not raise."""
 
 
 class _Announcement(NamedTuple):

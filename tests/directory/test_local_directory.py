@@ -24,16 +24,24 @@ from aemp_gevent.errors import (
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import port_context
 from aemp_gevent.testing import MemoryNetwork
-from tests.directories import PARAMETERS, WAIT, WORLDS, World
+from tests.directories import PARAMETERS, WAIT, World, embedded_world, etcd_world
+from tests.etcd_server import EtcdServer
 from tests.helpers import on_hub, turns, wait_until
 from tests.networking import Deaths, Inbox
 
 Make = Callable[[int], "list[Node]"]
 
 
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    with EtcdServer(tmp_path_factory.mktemp("etcd")) as server:
+        yield server
+
+
 @pytest.fixture(params=PARAMETERS)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    with WORLDS[request.param]() as world:
+    is_embedded = request.param == "embedded"
+    with embedded_world() if is_embedded else etcd_world(request.getfixturevalue("etcd")) as world:
         yield world
 
 

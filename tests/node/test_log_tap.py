@@ -319,7 +319,7 @@ print("told")
         pytest.param("loud", REPLY, "'loud' is not a level: debug, info", id="name"),
         pytest.param(51, REPLY, "is not a level", id="number"),
         pytest.param([1], REPLY, "is not a level", id="list"),
-        pytest.param("debug", PEER, "a port of who asks", id="node-port"),
+        pytest.param("debug", PEER, "ports of the requesting node", id="node-port"),
     ],
 )
 def test_question_that_makes_no_sense_is_answered_with_the_reason(
@@ -341,7 +341,7 @@ def test_log_is_told_to_nobody_but_who_asks(make_node: MakeNode) -> None:
         wait_until(lambda: one.node_is_up(two.NODE()))
         peer.send(["", "log", "debug", victim])
         wait_until(lambda: got)
-        assert "who asks" in got[0][0]["error"]
+        assert "requesting node" in got[0][0]["error"]
         assert not one.log_catcher.listeners
 
 

@@ -39,8 +39,8 @@ from tests.settling import settle
 from tests.thoroughness import sampled, tries
 
 # By name: in the package's surface, "port" and "receive" are functions.
-port_module = import_module("aemp_gevent.port")
-receive_module = import_module("aemp_gevent.receive")
+port_module = import_module("aemp_gevent.ports.port")
+receive_module = import_module("aemp_gevent.ports.receive")
 scheduler_module = import_module("aemp_gevent.ports.scheduler")
 
 

@@ -276,7 +276,7 @@ class EmbeddedEngine:
             self._attach(next((peer for peer in seeds if peer in self._globals), seeds[0]))
 
     def _attach(self, master: Peer) -> None:
-        """Have a node for a master: tell it everything."""
+        """Use a node as master, and send it everything."""
         self._master = master
         self._end_grace()
         if self._told:
@@ -346,7 +346,7 @@ class EmbeddedEngine:
     # --- being global ---
 
     def _make_server(self) -> DirectoryServer:
-        """Have a directory of one's own."""
+        """Make a directory of this node's own."""
         if self._server is None:
             assert self._observer is not None
             self._server = DirectoryServer(self._host, self._observer, self._synced, self._turn)
@@ -381,7 +381,7 @@ class EmbeddedEngine:
             self._move_home()
 
     def _move_home(self) -> None:
-        """Let this node's own watches and queries be answered here, where they were a master's."""
+        """Answer this node's own watches and queries here, instead of by a master."""
         server = self._server
         if server is None or self._home is not None:
             return

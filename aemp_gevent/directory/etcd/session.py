@@ -308,7 +308,7 @@ class EtcdEngine:
             self.stopped.set()
 
     def abandon(self) -> None:
-        """Let go of the connections, in a forked child: the parent goes on with them, and with the lease."""
+        """Release the connections in a forked child: the parent goes on with them, and with the lease."""
         self._stopping = True
         for client in self._clients:
             client.abandon()
@@ -353,7 +353,7 @@ class EtcdEngine:
         gevent.sleep(trouble.delay())
 
     def _lost(self) -> None:
-        """Be no more sure of anything that was read."""
+        """Mark everything read as stale."""
         self._was_away = True
         for family in self._families.values():
             family.revision = None
@@ -396,7 +396,7 @@ class EtcdEngine:
                 self._former.remove(lease)
 
     def _end_session(self) -> None:
-        """Have another session begin, with everything."""
+        """Begin another session, with everything."""
         self._is_sure = self._is_complete = False
         self._changes.clear()
 
@@ -419,7 +419,7 @@ class EtcdEngine:
         self._is_sure = True
 
     def _send_changes(self, client: EtcdClient) -> None:
-        """Have etcd carry out what comes next, or end the session."""
+        """Send etcd the next changes, or end the session."""
         lease = self._lease
         assert lease is not None
         guard = encoded(self._guard)
@@ -461,7 +461,7 @@ class EtcdEngine:
             yield change
 
     def _leave(self, client: EtcdClient) -> None:
-        """Have etcd delete all that is ours; it does so by itself if it cannot be told."""
+        """Delete all our entries from etcd, which does so by itself if it cannot be reached."""
         try:
             for lease in filter(None, (*self._former, self._lease)):
                 self._revoke(client, lease, timeout=_LEAVE_SECONDS)

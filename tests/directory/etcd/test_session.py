@@ -347,7 +347,7 @@ def test_a_restarted_etcd_loses_nothing_that_lives(server: EtcdServer, make: Mak
 
 def test_what_was_deleted_while_etcd_was_away_is_not_left_over(server: EtcdServer, make: Make) -> None:
     leases = server.leases()
-    a = make(server.address(), "a", 1000, f={"gone": 1, "k": 1})
+    a = make(server.address(), "a", 6, f={"gone": 1, "k": 1})
     assert sorted(a.asked("keys", "f")) == ["gone", "k"]
     server.stop()
     a.delete("f", "gone")
@@ -447,7 +447,7 @@ def test_the_next_member_is_asked(server: EtcdServer, make: Make) -> None:
         a = make(replace(server.address(), endpoints=(nobody, *both)), "a", 3, f={"a": 1})
         a.engine.watch("f")
         a.wait("f", {"a": 1})
-        for number, proxy in enumerate([first, second, first, second], 2):
+        for number, proxy in enumerate([first, second, first], 2):
             proxy.heal()
             other = second if proxy is first else first
             other.blackhole()
