@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from aemp_gevent.addresses.name_service import NameService
     from aemp_gevent.directory.embedded.client import EmbeddedEngine
     from aemp_gevent.directory.engine import Engine
-    from aemp_gevent.directory.etcd.session import EtcdEngine
+    from aemp_gevent.directory.etcd.engine import EtcdEngine
     from aemp_gevent.node.inspection import Inspection
     from aemp_gevent.node.requests import Requests
     from aemp_gevent.node.services import Service
@@ -359,7 +359,7 @@ class Node(DirectoryNode):
         address = parse_directory(network.settings.directory)
         if address is not None:
             # Imported only by those who want it.
-            from aemp_gevent.directory.etcd.session import EtcdEngine  # noqa: PLC0415
+            from aemp_gevent.directory.etcd.engine import EtcdEngine  # noqa: PLC0415
 
             timeout = network.settings.heartbeat_timeout
             self._etcd = EtcdEngine(address, network.node_id, self._scheduler, timeout, network.addresses())

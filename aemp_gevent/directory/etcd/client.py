@@ -8,7 +8,7 @@ whole request nor letting go of its sockets in a forked child is for its users t
 
 etcd's gRPC itself is not spoken: grpcio has threads and a loop of its own.
 
-Everything here switches greenlets. What etcd is told: :mod:`aemp_gevent.directory.etcd.session`.
+Everything here switches greenlets. For what is sent to etcd see :mod:`aemp_gevent.directory.etcd.engine`.
 """
 
 from __future__ import annotations
