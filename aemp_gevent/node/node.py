@@ -58,8 +58,8 @@ from aemp_gevent.ports.scheduler import CallJob, Job, Scheduler
 from aemp_gevent.runtime import forking
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
+from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.settings.quantities import Seconds, to_limited_seconds, to_seconds
 from aemp_gevent.wire.limits import RESOLVE_SECONDS, Limits, is_long
 from aemp_gevent.wire.vocabulary import DEVNULL, G_SLAVE, KIL1, SPAWN, TIME
 
@@ -220,7 +220,7 @@ class Node(DirectoryNode):
             if name in settings:
                 raise InvalidSettingError(name, settings[name], "give it by position here, or use configure()")
         self._check_uninitialised("initialise_node()")
-        from aemp_gevent.settings.fields import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
+        from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
 
         given = {**settings, "seeds": seeds, "nodeid": wanted}
         checked = make_settings(given, only_given=("nodeid", "seeds", "binds"))
@@ -252,7 +252,7 @@ class Node(DirectoryNode):
         if not isinstance(profile, (str, NoneType)):
             # Not shown: it may be settings, and a secret among them.
             raise InvalidSettingError("profile", type(profile), "it is a name; settings are given as nodeid=…, seeds=…")
-        from aemp_gevent.settings.fields import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
+        from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
 
         checked = make_settings(settings, profile=profile)
         from socket import gethostname  # noqa: PLC0415  # see TYPE_CHECKING
@@ -485,7 +485,7 @@ class Node(DirectoryNode):
         network = self._network
         if network is None:
             raise UsageError("reload() is for a node that is initialised: call configure()")
-        from aemp_gevent.settings.fields import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
+        from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
 
         return network.reload(make_settings(settings, profile=profile))
 
