@@ -12,7 +12,8 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from aemp_gevent.settings.fields import Settings, variable_of
+from aemp_gevent.settings.fields import Settings
+from aemp_gevent.settings.sources import variable_of
 
 PAGE = Path(__file__).parent / "reference" / "settings.md"
 BEGIN = "<!-- from here on written by docs/settings_table.py -->\n"

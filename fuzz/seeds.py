@@ -11,9 +11,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from aemp_gevent.node.requests import DIRECTORY
-from aemp_gevent.peers.remote_ports import PERL_SPAWN
 from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.vocabulary import DIRECTORY, SPAWN
 from fuzz.node_requests import FENCED, FORBIDDEN, FREE, KEPT, VICTIM, WITNESS
 from fuzz.targets import CORPUS
 from tests.recordings import RECORDINGS
@@ -66,8 +65,8 @@ ASKED: list[list[Any]] = [
     ["kil0", KEPT, "reason"],
     ["kil1", KEPT, "reason"],
     ["kil1", "none"],
-    [PERL_SPAWN, "new", FORBIDDEN, 1],
-    [PERL_SPAWN, "new", "os.getcwd"],
+    [SPAWN, "new", FORBIDDEN, 1],
+    [SPAWN, "new", "os.getcwd"],
     [FORBIDDEN, 1],
     ["snd", f"{WITNESS}#p", "x"],
     ["snd", WITNESS, "kil1", "x"],

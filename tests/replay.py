@@ -29,10 +29,10 @@ from aemp_gevent import SELF
 from aemp_gevent.directory.engine import Query
 from aemp_gevent.node import spawning
 from aemp_gevent.node.node import Node
-from aemp_gevent.peers.remote_ports import PERL_SPAWN
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.limits import Limits
+from aemp_gevent.wire.vocabulary import SPAWN
 from tests.helpers import wait_until
 from tests.networking import WAIT, Deaths
 from tests.recordings import Recording, Side
@@ -327,7 +327,7 @@ class StageOfB(Stage):
             "mon0": self._unmonitor,
             "kil0": self._kill_own,
             "kil1": self._kill,
-            PERL_SPAWN: self._spawn,
+            SPAWN: self._spawn,
             "g_mon1": self._watch,
             "g_mon0": self._unwatch,
             "g_upd": self._update,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from aemp_gevent.errors import InvalidSettingError, NoSecretError, ProfileError
-from aemp_gevent.settings.fields import make_settings
+from aemp_gevent.settings.sources import make_settings
 from tests.helpers import wait_until
 from tests.networking import ROOT, SECRET, Inbox, MakeNode, free_address, node_factory
 

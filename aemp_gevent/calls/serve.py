@@ -25,8 +25,8 @@ from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import Port
 from aemp_gevent.ports.scheduler import Scheduler, describe
 from aemp_gevent.runtime.bounded_log import Complaints
+from aemp_gevent.runtime.quantities import to_seconds
 from aemp_gevent.runtime.quoting import escaped, quoted
-from aemp_gevent.settings.quantities import to_seconds
 from aemp_gevent.wire.limits import is_long
 
 FAILED = "call_failed"

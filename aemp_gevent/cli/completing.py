@@ -20,6 +20,6 @@ def profile_names(_ctx: click.Context, _parameter: click.Parameter, begun: str) 
 
 def setting_names(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
     """Return the settings whose names begin like this."""
-    from aemp_gevent.settings.fields import setting_names as names  # noqa: PLC0415
+    from aemp_gevent.settings.sources import setting_names as names  # noqa: PLC0415
 
     return [name for name in names() if name.startswith(begun)]

@@ -185,7 +185,7 @@ def connected(options: NodeOptions, *, runs_code: bool = False) -> Generator[Nod
 @contextmanager
 def _linked(node: Node, options: NodeOptions) -> Generator[None, None, None]:
     """Link a node to the network, and shut it down in the end."""
-    from aemp_gevent.settings.fields import make_settings  # noqa: PLC0415
+    from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415
 
     ours = options.settings.given()
     given: dict[str, Any] = {"nodeid": NODE_NAME, **ours, "binds": (), "services": ()}

@@ -15,6 +15,7 @@ from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.asking import ask, node_id, timeout_option, unreachable
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import json_option, print_json, printable
+from aemp_gevent.wire.vocabulary import DEVNULL
 
 
 @click.command()
@@ -126,7 +127,7 @@ def bench(options: NodeOptions, node_name: str, seconds: float, size: int, timeo
         with _progress(seconds, shown=not as_json) as show:
             while passed < seconds:
                 for _ in range(200):
-                    node.snd(other, "devnull", payload)
+                    node.snd(other, DEVNULL, payload)
                 count += 200
                 gevent.sleep(0)
                 passed = time.perf_counter() - began

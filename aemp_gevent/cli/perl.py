@@ -25,7 +25,7 @@ from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.cli.setting_up import finish, profile_file
 from aemp_gevent.errors import AempError, ProfileError
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.settings import fields as settings
+from aemp_gevent.settings import sources as settings
 from aemp_gevent.settings.profiles import PARENT
 from aemp_gevent.wire.tls import Credentials
 

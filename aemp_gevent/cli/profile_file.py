@@ -5,7 +5,7 @@ Whoever changes it holds a lock from reading to writing, so that of two who do s
 same time neither loses the other's change. The new text is written beside the old, and
 then takes its place: whoever reads meanwhile, or is killed in the middle, finds the one
 or the other, whole. The one before remains as ``config.json~``, as with AnyEvent::MP.
-What the file may say, :mod:`aemp_gevent.settings.profiles` and :mod:`aemp_gevent.settings.fields` know.
+What the file may contain is in :mod:`aemp_gevent.settings.profiles` and :mod:`aemp_gevent.settings.fields`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import click
 from aemp_gevent.cli.private_files import OURS_ALONE, write_private
 from aemp_gevent.errors import AempError, ProfileError
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.settings import fields as settings
+from aemp_gevent.settings import sources as settings
 from aemp_gevent.settings.exposure import exposure_of
 from aemp_gevent.settings.profiles import PARENT, PROFILES, holds, layers_of, parse, profile_path
 

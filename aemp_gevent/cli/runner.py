@@ -23,7 +23,7 @@ from aemp_gevent.cli.supervising import Supervisor
 from aemp_gevent.errors import AempError
 from aemp_gevent.node.services import load_services
 from aemp_gevent.runtime.logs import Log
-from aemp_gevent.settings.fields import make_settings
+from aemp_gevent.settings.sources import make_settings
 
 SHUTDOWN_SECONDS = 5.0
 

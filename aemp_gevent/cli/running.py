@@ -99,7 +99,7 @@ def service_of(text: str) -> Any:
 
 def setting_of(text: str) -> tuple[str, Any]:
     """Return the name and the value that ``NAME=VALUE`` means."""
-    from aemp_gevent.settings.fields import read_setting  # noqa: PLC0415
+    from aemp_gevent.settings.sources import read_setting  # noqa: PLC0415
 
     name, equals, rest = text.partition("=")
     if not equals:

@@ -22,7 +22,7 @@ from aemp_gevent.cli.arguments import parse_value
 from aemp_gevent.cli.completing import profile_names, setting_names
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.settings import fields as settings
+from aemp_gevent.settings import sources as settings
 from aemp_gevent.settings.profiles import PARENT, PROFILES
 
 P = ParamSpec("P")

@@ -14,7 +14,7 @@ from aemp_gevent.cli.completing import profile_names
 from aemp_gevent.cli.output import json_option, print_json, print_table
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.cli.setting_up import changes
-from aemp_gevent.settings import fields as settings
+from aemp_gevent.settings import sources as settings
 from aemp_gevent.settings.profiles import PROFILES, layers_of
 from aemp_gevent.settings.rules import PeerRule
 

@@ -23,7 +23,8 @@ from aemp_gevent import default_node
 from aemp_gevent.errors import InvalidSettingError, NoSecretError
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime.logs import Log
-from aemp_gevent.settings.fields import Settings, make_settings
+from aemp_gevent.settings.fields import Settings
+from aemp_gevent.settings.sources import make_settings
 
 if TYPE_CHECKING:
     from aemp_gevent.peers.network import Network

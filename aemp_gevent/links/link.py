@@ -27,6 +27,7 @@ from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, n
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting
 from aemp_gevent.wire.handshake import Event, Handshake, PeerGreeted, TlsDue
 from aemp_gevent.wire.limits import Limits
+from aemp_gevent.wire.vocabulary import AFTER, SPAWN, VIA
 
 if TYPE_CHECKING:
     from aemp_gevent.wire.tls import Tls
@@ -41,14 +42,12 @@ it, a request 2 to 70 microseconds, and there may be 30,000 in one read."""
 JOBS_AT_ONCE = 8
 """How many jobs, such as functions to call, a peer's requests may queue before others have their turn."""
 
-_SPAWN = "AnyEvent::MP::_spawn"
-
 
 def _spawns(request: list[Any]) -> bool:
     """Return whether a request, which was handled, spawns a port, be it for a node behind the peer."""
-    if request[:1] == ["via"] and request[-1].__class__ is list:
+    if request[:1] == [VIA] and request[-1].__class__ is list:
         request = request[-1]
-    return _SPAWN in request[:2]
+    return SPAWN in request[:2]
 
 
 class LinkOwner(Protocol):
@@ -396,7 +395,7 @@ class Link:
                 continue
             self._has_begun = True
             is_foreign = self.greeting is not None and self.greeting.is_of_another
-            if packet.__class__ is not list or (not is_foreign and packet[:2] == ["", "after"]):
+            if packet.__class__ is not list or (not is_foreign and packet[:2] == ["", AFTER]):
                 return itertools.chain((packet,), iterator)
             if self.owner.begins(self, packet):
                 return itertools.chain((packet,), iterator)

@@ -23,7 +23,7 @@ from aemp_gevent.ports.context import SELF, current_port, require_port
 from aemp_gevent.ports.copying import copy_as_sent
 from aemp_gevent.ports.port import Port
 from aemp_gevent.ports.scheduler import CallJob
-from aemp_gevent.settings.quantities import Seconds, to_seconds
+from aemp_gevent.runtime.quantities import Seconds, to_seconds
 
 _OVER = object()
 """What a waiting call is told when the directory ends."""

@@ -63,9 +63,9 @@ from aemp_gevent.ports.scheduler import Job, Runner, Scheduler
 from aemp_gevent.ports.timers import Timer
 from aemp_gevent.runtime import forking, hints
 from aemp_gevent.runtime.logs import Brief, Log
+from aemp_gevent.runtime.quantities import Seconds, to_count, to_seconds
 from aemp_gevent.runtime.quoting import quoted, worded
 from aemp_gevent.runtime.threads import get_ident
-from aemp_gevent.settings.quantities import Seconds, to_count, to_seconds
 from aemp_gevent.wire.limits import MAX_NAME_BYTES, Limits
 
 P = ParamSpec("P")
@@ -137,7 +137,7 @@ class LocalNode:
         text = os.environ.get(variable)
         if not text:
             return False
-        from aemp_gevent.settings.fields import read_setting  # noqa: PLC0415  # of nodes with links, and strict ones
+        from aemp_gevent.settings.sources import read_setting  # noqa: PLC0415  # of nodes with links, and strict ones
 
         return bool(read_setting("strict", text, f"environment variable {variable}"))
 

@@ -49,7 +49,6 @@ from aemp_gevent.node import spawning
 from aemp_gevent.node.directory_calls import DirectoryNode
 from aemp_gevent.node.local_node import no_such_port
 from aemp_gevent.node.log_tap import LogCatcher
-from aemp_gevent.peers.remote_ports import PERL_SPAWN
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.monitors import Monitor
@@ -59,9 +58,10 @@ from aemp_gevent.ports.scheduler import CallJob, Job, Scheduler
 from aemp_gevent.runtime import forking
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
+from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.settings.quantities import Seconds, to_limited_seconds, to_seconds
 from aemp_gevent.wire.limits import RESOLVE_SECONDS, Limits, is_long
+from aemp_gevent.wire.vocabulary import DEVNULL, G_SLAVE, KIL1, SPAWN, TIME
 
 # What only links need is imported when the node is initialised: a program starts in less than half the time, and
 # may never need it.
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from aemp_gevent.addresses.name_service import NameService
     from aemp_gevent.directory.embedded.client import EmbeddedEngine
     from aemp_gevent.directory.engine import Engine
-    from aemp_gevent.directory.etcd.session import EtcdEngine
+    from aemp_gevent.directory.etcd.engine import EtcdEngine
     from aemp_gevent.node.inspection import Inspection
     from aemp_gevent.node.requests import Requests
     from aemp_gevent.node.services import Service
@@ -220,7 +220,7 @@ class Node(DirectoryNode):
             if name in settings:
                 raise InvalidSettingError(name, settings[name], "give it by position here, or use configure()")
         self._check_uninitialised("initialise_node()")
-        from aemp_gevent.settings.fields import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
+        from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
 
         given = {**settings, "seeds": seeds, "nodeid": wanted}
         checked = make_settings(given, only_given=("nodeid", "seeds", "binds"))
@@ -252,7 +252,7 @@ class Node(DirectoryNode):
         if not isinstance(profile, (str, NoneType)):
             # Not shown: it may be settings, and a secret among them.
             raise InvalidSettingError("profile", type(profile), "it is a name; settings are given as nodeid=…, seeds=…")
-        from aemp_gevent.settings.fields import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
+        from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
 
         checked = make_settings(settings, profile=profile)
         from socket import gethostname  # noqa: PLC0415  # see TYPE_CHECKING
@@ -359,7 +359,7 @@ class Node(DirectoryNode):
         address = parse_directory(network.settings.directory)
         if address is not None:
             # Imported only by those who want it.
-            from aemp_gevent.directory.etcd.session import EtcdEngine  # noqa: PLC0415
+            from aemp_gevent.directory.etcd.engine import EtcdEngine  # noqa: PLC0415
 
             timeout = network.settings.heartbeat_timeout
             self._etcd = EtcdEngine(address, network.node_id, self._scheduler, timeout, network.addresses())
@@ -485,7 +485,7 @@ class Node(DirectoryNode):
         network = self._network
         if network is None:
             raise UsageError("reload() is for a node that is initialised: call configure()")
-        from aemp_gevent.settings.fields import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
+        from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
 
         return network.reload(make_settings(settings, profile=profile))
 
@@ -627,7 +627,7 @@ class Node(DirectoryNode):
         # A seed said what it is when the link came up, and its first answer is behind that: by then it has been sent
         # what is here. Its second answer is behind its hearing of it.
         seeds = [peer.node for peer in network.up_seeds()]
-        return all(self.syncal(calls.left_until(deadline), seed, "time") for _ in range(2) for seed in seeds)
+        return all(self.syncal(calls.left_until(deadline), seed, TIME) for _ in range(2) for seed in seeds)
 
     @property
     def seeds_down(self) -> dict[str, str]:
@@ -655,7 +655,7 @@ class Node(DirectoryNode):
         if self._network is None:
             return True
         asked = [
-            self._scheduler.start_greenlet(self.syncal, seconds, peer.node, "time")
+            self._scheduler.start_greenlet(self.syncal, seconds, peer.node, TIME)
             for peer in list(self._network.peers.values())
             if peer.is_up or peer.is_waiting
         ]
@@ -742,7 +742,7 @@ class Node(DirectoryNode):
             (port.mailbox.append if pausing else port.append_or_refuse)(msg)
 
     def _kill_remote(self, node: str, name: str, reason: Reason) -> None:
-        packet = ["", "kil1", name, *reason]
+        packet = ["", KIL1, name, *reason]
         if self._network is None:
             return
         if self._scheduler.is_foreign:
@@ -762,7 +762,7 @@ class Node(DirectoryNode):
     def _spawn_remote(self, node: str, name: str, function: str, args: Message) -> None:
         peer = self._peer(node)
         if peer is not None:
-            peer.send(["", PERL_SPAWN, name, function, *args])
+            peer.send(["", SPAWN, name, function, *args])
             peer.ports.get(name).spawned()
 
     # --- the node port ---
@@ -880,7 +880,7 @@ class Node(DirectoryNode):
         """Do what a peer asks of the directory, or take what it tells."""
         if self._embedded is not None:
             self._embedded.handle(peer, request, args)
-        elif self._etcd is not None and request == "g_slave":
+        elif self._etcd is not None and request == G_SLAVE:
             text = "node %s wants to have its directory here, but this node's is in etcd: give all the same 'directory'"
             peer.complaints.warn(text, peer.node)
         else:
@@ -954,7 +954,7 @@ class Node(DirectoryNode):
             raise RefusedError(f"the rules let {peer.node} relay nothing")
         # By whoever brings it a node port judges what may be done: whether something is about its link, and
         # who may spawn or kill. Nor are questions relayed: their answers could be such requests.
-        if not name and message and message[0] not in ("", "devnull"):
+        if not name and message and message[0] not in ("", DEVNULL):
             self.count_refusal("relay")
             text = f"{quoted(message[0])} is not relayed: it would be taken for what this node itself says"
             raise RefusedError(text)

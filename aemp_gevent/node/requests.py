@@ -23,7 +23,6 @@ from aemp_gevent.node import spawning
 from aemp_gevent.node.inspection import Inspection
 from aemp_gevent.node.log_tap import LogCatcher
 from aemp_gevent.peers.peer import Peer
-from aemp_gevent.peers.remote_ports import PERL_SPAWN
 from aemp_gevent.ports import monitors
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import Port, Reason
@@ -33,42 +32,73 @@ from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.wire.framing import FRAMINGS, name_of_port
 from aemp_gevent.wire.limits import is_long
+from aemp_gevent.wire.vocabulary import (
+    BYE,
+    CALL,
+    CAN,
+    DEVNULL,
+    DIRECTORY,
+    EVAL,
+    G_CHG1,
+    G_CHG2,
+    G_DB_FAMILY,
+    G_DB_KEYS,
+    G_DB_VALUES,
+    G_FIND,
+    G_FOUND,
+    G_GLOBAL,
+    G_MON0,
+    G_MON1,
+    G_REPLY,
+    G_SET,
+    G_SLAVE,
+    G_UPD,
+    INFO,
+    INSPECT,
+    KIL0,
+    KIL1,
+    LOG,
+    LOOKUP,
+    MON0,
+    MON1,
+    NOT_DONE,
+    RELAY,
+    SND,
+    SPAWN,
+    TIME,
+    VIA,
+)
 
 PERL_UP_NODES = "AnyEvent::MP::Kernel::up_nodes"
 """What Perl's ``aemp trace`` has each node evaluate (AnyEvent::MP 2.02). Nothing is run here to answer it."""
 
-_CLIENTS = {"g_slave", "g_upd", "g_find", "g_db_family", "g_db_keys", "g_db_values", "g_mon1", "g_mon0"}
-_MASTERS = {"g_global", "g_set", "g_found", "g_reply", "g_chg1", "g_chg2"}
-DIRECTORY = frozenset(_CLIENTS | _MASTERS)
-"""Requests of the directory's protocol."""
-
 _READS: dict[str, Callable[[], Any]] = {
-    "g_db_family": dict,
-    "g_db_keys": list,
-    "g_db_values": list,
-    "g_find": lambda: None,
-    "g_mon1": lambda: None,
+    G_DB_FAMILY: dict,
+    G_DB_KEYS: list,
+    G_DB_VALUES: list,
+    G_FIND: lambda: None,
+    G_MON1: lambda: None,
 }
 """What reads the directory, and the answers to peers without the right to: to them it is empty."""
 
-_WRITES = {"g_slave", "g_upd", "g_set", "g_global"}
+_WRITES = {G_SLAVE, G_UPD, G_SET, G_GLOBAL}
 """What writes to it. Not ``g_global`` itself; but who says that is about to write the whole of it."""
 
 
 _NAMES: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(("lookup", "can", "mon1", "mon0", "kil0", "kil1"), (0,)),
-    "not_done": (0, 2),
-    **dict.fromkeys(("g_find", "g_found", "g_reply", "g_mon1", "g_mon0"), (0,)),
-    **dict.fromkeys((PERL_SPAWN, "g_db_family", "g_db_keys", "g_db_values", "g_slave", "g_set", "g_chg1"), (0, 1)),
-    "call": (1,),
-    "g_chg2": (0, 1, 2),
-    "g_upd": (0, 1, 2, 3),
+    **dict.fromkeys((LOOKUP, CAN, MON1, MON0, KIL0, KIL1), (0,)),
+    NOT_DONE: (0, 2),
+    **dict.fromkeys((G_FIND, G_FOUND, G_REPLY, G_MON1, G_MON0), (0,)),
+    **dict.fromkeys((SPAWN, G_DB_FAMILY, G_DB_KEYS, G_DB_VALUES, G_SLAVE, G_SET, G_CHG1), (0, 1)),
+    CALL: (1,),
+    G_CHG2: (0, 1, 2),
+    G_UPD: (0, 1, 2, 3),
 }
 """Which arguments are names: of ports, nodes, functions, families, or all keys of a map. The IDs of ports to answer to
 are looked at where they are taken apart, and the nodes in ``via`` by
 :mod:`aemp_gevent.peers.relaying`, which answers."""
 
-_DATABASES = ("g_slave", "g_set")
+_DATABASES = (G_SLAVE, G_SET)
 """Requests with a map of maps."""
 
 MAX_REPLY_BYTES = 4096
@@ -76,7 +106,7 @@ MAX_REPLY_BYTES = 4096
 
 _ENCODE = FRAMINGS["msgpack"].encoder()
 
-_RELAYS = ("snd", "relay")
+_RELAYS = (SND, RELAY)
 
 MAX_DETOURS = 4
 """How often one request may tell this node to send a message to its own node port. One is of use, behind a relay; a
@@ -195,7 +225,7 @@ class Requests:
             peer: Who asks; None for this node itself.
             message: The request's name and its arguments.
         """
-        request: Any = "snd"  # for what is wrong with detours
+        request: Any = SND  # for what is wrong with detours
         try:
             begin = self._end_of_detours(message)
             request, *args = (message[begin:] if begin else message) or ("",)
@@ -342,7 +372,7 @@ class Requests:
 
     def _bye(self, peer: Peer | None, *args: Any) -> None:
         if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
-            self._call(peer, "bye", *args)  # which is the name of a function there
+            self._call(peer, BYE, *args)  # which is the name of a function there
         elif args:
             raise TypeError("bye takes no arguments")
         elif peer is not None:
@@ -385,7 +415,7 @@ class Requests:
         elif request not in _WRITES or peer.rights.may_write:
             self._host.directory_request(peer, request, args)
             return
-        elif request == "g_slave" and peer.rights.may_read:
+        elif request == G_SLAVE and peer.rights.may_read:
             # It wants a master, and gets one: whoever may read must have somebody to ask.
             self._host.directory_request(peer, request, [])
         self._refuse("directory", f"the rules say {quoted(peer.rights.directory)} for {peer.node} in the directory")
@@ -394,12 +424,12 @@ class Requests:
     def _answer_emptily(peer: Peer, request: str, args: list[Any]) -> None:
         """Answer as if there were nothing: who asks waits, and the protocol has no word for a refusal."""
         nothing = _READS[request]()
-        if request in ("g_find", "g_mon1"):
+        if request in (G_FIND, G_MON1):
             (name,) = args[:1]
-            peer.send_if_connected(["", "g_found" if request == "g_find" else "g_chg1", name, nothing])
+            peer.send_if_connected(["", G_FOUND if request == G_FIND else G_CHG1, name, nothing])
         else:
             _family, number = args[:2]
-            peer.send_if_connected(["", "g_reply", number, nothing])
+            peer.send_if_connected(["", G_REPLY, number, nothing])
 
     def _refuse(self, what: str, text: str) -> NoReturn:
         """Refuse a peer something: it is counted here, and logged where the request ends."""
@@ -441,7 +471,7 @@ class Requests:
             reply = last if isinstance(last, str) and last.startswith(peer.node + "#") else ""
             is_short = isinstance(name, (int, float)) or (isinstance(name, str) and len(name) <= MAX_NAME)
             what = name if is_short else quoted(name)
-            peer.send_if_connected(["", "not_done", what, str(error)[:_MAX_WHY], reply[:MAX_NAME]])
+            peer.send_if_connected(["", NOT_DONE, what, str(error)[:_MAX_WHY], reply[:MAX_NAME]])
 
     def _not_done(self, peer: Peer | None, request: str | float, why: str, reply: str) -> None:
         """Hear that a request of this node was not done over there."""
@@ -481,25 +511,25 @@ class Requests:
 
     _TABLE: ClassVar[dict[str, Callable[..., None]]] = {
         "": _devnull,
-        "devnull": _devnull,
-        "lookup": _lookup,
-        "time": _time,
-        "info": _info,
-        "inspect": _inspect,
-        "log": _log,
-        "can": _can,
-        "snd": _snd,
-        "relay": _snd,
-        "mon1": _mon1,
-        "mon0": _mon0,
-        "kil0": _kil0,
-        "kil1": _kil1,
-        "bye": _bye,
-        "not_done": _not_done,
-        "via": _via,
-        "call": _take_call,
-        "eval": _eval,
-        PERL_SPAWN: _spawn,
+        DEVNULL: _devnull,
+        LOOKUP: _lookup,
+        TIME: _time,
+        INFO: _info,
+        INSPECT: _inspect,
+        LOG: _log,
+        CAN: _can,
+        SND: _snd,
+        RELAY: _snd,
+        MON1: _mon1,
+        MON0: _mon0,
+        KIL0: _kil0,
+        KIL1: _kil1,
+        BYE: _bye,
+        NOT_DONE: _not_done,
+        VIA: _via,
+        CALL: _take_call,
+        EVAL: _eval,
+        SPAWN: _spawn,
         **{request: _for_directory(request) for request in DIRECTORY},
     }
 

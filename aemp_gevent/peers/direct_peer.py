@@ -47,13 +47,14 @@ from aemp_gevent.ports.port import Reason
 from aemp_gevent.runtime.hub_calls import repeated
 from aemp_gevent.runtime.quoting import worded
 from aemp_gevent.wire.greeting import Greeting
+from aemp_gevent.wire.vocabulary import AFTER, BYE, DEVNULL, IDLE, REFUSED, STAY, TIME
 
 IMPOSTOR_SECONDS = 2.0
 """How long the old link of a node ID may take to answer before another process may have the ID."""
 
 _PROBE_SECONDS = 0.1
 
-_BETWEEN_OURS = ("after", "refused", "idle", "stay")
+_BETWEEN_OURS = (AFTER, REFUSED, IDLE, STAY)
 """Requests about connections. A tuple, as a peer may send what cannot be hashed."""
 
 
@@ -103,7 +104,7 @@ class DirectPeer(Peer):
         self._resting: Link | None = None  # the link, from the moment that we send no more until it is at rest
         self._answers = 0  # how many packets at the head of the queue are worth no new link
         self._hopes: set[Link] = set()  # connections made by others that may come up, when ours failed
-        self._probe = ["", "time", host.node_id, "devnull"]  # the answer ends up nowhere, having been heard
+        self._probe = ["", TIME, host.node_id, DEVNULL]  # the answer ends up nowhere, having been heard
 
     @property
     def is_quiet(self) -> bool:
@@ -223,7 +224,7 @@ class DirectPeer(Peer):
             self._use(link)
         elif self._key(link) < self._key(current):  # rule 3
             # With its size: a proxy between us may end it in order in the middle of everything.
-            link.send(["", "after", current.nonce, current.written])
+            link.send(["", AFTER, current.nonce, current.written])
             # A lane that is a link, and never set to another.
             self.link = link  # pyright: ignore[reportIncompatibleVariableOverride]
             self._retire(current)
@@ -257,15 +258,15 @@ class DirectPeer(Peer):
         request = message[0] if message else ""
         if request in _BETWEEN_OURS and link.greeting is not None and link.greeting.is_of_another:
             self._host.request(self, message)  # to others these are names of functions
-        elif request == "after" and len(message) >= 2:
+        elif request == AFTER and len(message) >= 2:
             size = message[2] if len(message) > 2 else None
             nonce = message[1] if isinstance(message[1], str) else ""
             self._wait_for(link, _After(nonce, size if isinstance(size, int) else None))
-        elif request == "refused":
+        elif request == REFUSED:
             self._was_refused(" ".join(map(worded, message[1:3])))
-        elif request == "idle" and link.greeting is not None and link.greeting.is_ours:
+        elif request == IDLE and link.greeting is not None and link.greeting.is_ours:
             self._asked_to_rest(link)
-        elif request == "stay" and link.greeting is not None and link.greeting.is_ours:
+        elif request == STAY and link.greeting is not None and link.greeting.is_ours:
             if link is self._resting:  # else it is late, and it stays anyway
                 self._stay(link)
         else:
@@ -275,7 +276,7 @@ class DirectPeer(Peer):
         self.log_dropped(name, message)
 
     def begins(self, link: Link, packet: list[Any]) -> bool:
-        if packet[:2] != ["", "refused"]:
+        if packet[:2] != ["", REFUSED]:
             self._was_let_in()
         # A second connection of one link that brings messages begins with an "after", unless the
         # other ones brought nothing yet. So this one belongs to a former link, which the peer
@@ -435,7 +436,7 @@ class DirectPeer(Peer):
         self.can_be_found = bool(endpoints)
 
     def _say_idle(self, link: Link) -> None:
-        link.send(["", "idle"])
+        link.send(["", IDLE])
         self.link, self._resting = None, link
 
     def _asked_to_rest(self, link: Link) -> None:
@@ -452,7 +453,7 @@ class DirectPeer(Peer):
             self.link, self._resting = None, link
             link.finish()
         elif not link.finished:
-            link.send(["", "stay"])
+            link.send(["", STAY])
 
     def _stay(self, link: Link) -> None:
         """The peer needs the link: go on."""
@@ -521,7 +522,7 @@ class DirectPeer(Peer):
         text = f"another node {self.node} is connected from {address}; give one of the two another nodeid"
         said = "refused a second node %s from %s: another is connected from %s; give one of the two another nodeid"
         self._log(logging.ERROR, said, self.node, newcomer.transport.peer_address, address)
-        newcomer.send(["", "refused", text])
+        newcomer.send(["", REFUSED, text])
         # Once the text has left; nothing of what it sent is ever handled.
         newcomer.has_ended = True
         newcomer.finish()
@@ -546,7 +547,7 @@ class DirectPeer(Peer):
                 continue
             is_ours = link.greeting is not None and link.greeting.is_ours
             if link is self.link and is_ours and not link.finished:
-                link.send(["", "bye"])
+                link.send(["", BYE])
             link.finish()
             link.deafen()
             if not link.closed:

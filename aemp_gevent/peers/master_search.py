@@ -27,6 +27,7 @@ from aemp_gevent.runtime.quoting import quoted, worded
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.transport.connector import Carrier
 from aemp_gevent.transport.transport import Transport
+from aemp_gevent.wire.vocabulary import REFUSED, VIA
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LAST_PAUSE_SECONDS = 2.0
@@ -89,10 +90,10 @@ class Candidate:
 
     def came_up(self, link: Link) -> None:
         here = self._host.node_id
-        link.send(["", "via", here, here, []])
+        link.send(["", VIA, here, here, []])
 
     def begins(self, link: Link, packet: list[Any]) -> bool:
-        if packet[:2] == ["", "refused"]:
+        if packet[:2] == ["", REFUSED]:
             link.fail(f"it refuses this node: {' '.join(map(worded, packet[2:4]))}")
             return False
         self._host.forget(link)

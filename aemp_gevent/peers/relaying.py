@@ -35,6 +35,7 @@ from aemp_gevent.runtime.quoting import quoted, worded
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.settings.rules import rights_of
 from aemp_gevent.wire.limits import is_long
+from aemp_gevent.wire.vocabulary import VIA
 
 MAX_CONVERSATIONS = 100_000
 """Begun by what came over one link, each of some 300 bytes."""
@@ -199,7 +200,7 @@ class Routes:
 
     def _pass_on(self, peer: Peer, origin: str, destination: str, packet: list[Any]) -> None:
         if origin == destination:
-            peer.send_if_connected(["", "via", origin, destination, packet])
+            peer.send_if_connected(["", VIA, origin, destination, packet])
         elif is_opening(packet, origin):
             self._begin(peer, origin, destination, packet)
         elif (origin, destination) in self._conversations.get(peer.node, ()):
@@ -213,7 +214,7 @@ class Routes:
         if hop is None or not hop.can_carry:
             return  # when it goes its conversations go
         try:
-            hop.send(["", "via", origin, destination, packet])
+            hop.send(["", VIA, origin, destination, packet])
         except AempError as error:  # too large for this node, say
             self._end(origin, destination)
             self._tell(peer, destination, origin, _error(destination, str(error)))
@@ -273,7 +274,7 @@ class Routes:
             return
         for words in (reason, ()):
             try:
-                hop.send(["", "via", gone, whom, closing(gone, words)])
+                hop.send(["", VIA, gone, whom, closing(gone, words)])
             except AempError:  # too large for limits as small as in tests; the opening was as large as the last
                 continue
             return

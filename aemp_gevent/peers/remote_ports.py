@@ -28,6 +28,7 @@ from aemp_gevent.ports.port import REMOTE, Port, Reason
 from aemp_gevent.ports.scheduler import CallJob, Job, Scheduler
 from aemp_gevent.runtime.hub_calls import see_through
 from aemp_gevent.runtime.quoting import worded
+from aemp_gevent.wire.vocabulary import CALL, KIL0, KIL1, MON0, MON1
 
 MAX_REMOTE_PORTS = 10_000
 """Remote ports remembered per peer without need, only to find them faster: 250 bytes each."""
@@ -37,12 +38,6 @@ MAX_VIRTUAL_PORTS = 32
 
 MAX_SHUNNED_PORTS = 10_000
 """Past this the whole node is shunned, port by port until monitored again, instead of remembering which."""
-
-PERL_SPAWN = "AnyEvent::MP::_spawn"
-"""The request that spawns a port."""
-
-CALL = "call"
-"""The request that calls are sent as, ``["", "call", header, portname, tag, …]``, to those who understand it."""
 
 MAX_WORDS = 10
 """Elements of a reason that are told when it cannot travel as it is."""
@@ -205,7 +200,7 @@ class RemotePort(Watch):
             if not self.name:
                 self._peer.connect()
             elif first:
-                self._peer.send(["", "mon1", self.name])
+                self._peer.send(["", MON1, self.name])
         except BaseException:
             # Struck, or at the recursion limit: nobody over there may know of it, and the next to monitor must ask.
             if not first:
@@ -218,7 +213,7 @@ class RemotePort(Watch):
     def unwatched(self) -> None:
         """Tell the peer that nobody here monitors the port any more."""
         if self.name:
-            self._peer.send_if_connected(["", "mon0", self.name])
+            self._peer.send_if_connected(["", MON0, self.name])
             self._ports.settle(self)
 
     def spawned(self) -> None:
@@ -227,16 +222,16 @@ class RemotePort(Watch):
         self.is_shunned = False  # nobody ever believed it dead
         monitors.add(self, _PARENT)
         self._ports.settle(self)
-        self._peer.send(["", "mon1", self.name])
+        self._peer.send(["", MON1, self.name])
 
     def kill(self) -> None:
         """Kill it, an orphan, over the link that came back."""
-        self._peer.send(["", "kil1", self.name, "transport_error", self._peer.node, "its parent lost the link"])
+        self._peer.send(["", KIL1, self.name, "transport_error", self._peer.node, "its parent lost the link"])
 
     def see_it_die(self) -> None:
         """Watch it, an orphan that was told to die; it stays shunned."""
         if self.monitors is None:
-            self._peer.send(["", "mon1", self.name])
+            self._peer.send(["", MON1, self.name])
         self.is_spawned = True
         monitors.add(self, _PARENT)
 
@@ -296,7 +291,7 @@ class RemotePorts:
             if port.is_spawned:
                 monitors.add(port, _PARENT)
             else:
-                self._peer.send_if_connected(["", "mon0", name])
+                self._peer.send_if_connected(["", MON0, name])
 
     def all_lost(self, reason: Reason, *, shun: bool, was_up: bool) -> None:
         """The link to all of them is lost, or was never made: tell everybody who monitors any.
@@ -506,7 +501,7 @@ class Watchers:
         # last is as long as the request to watch, which fitted.
         for words in (reason, in_words(reason) if reason else (), ("die",), ()):
             try:
-                self._peer.send_if_connected(["", "kil0", name, *words])
+                self._peer.send_if_connected(["", KIL0, name, *words])
             except (UnencodableMessageError, MessageTooLargeError):
                 continue
             return

@@ -37,9 +37,7 @@ from aemp_gevent.runtime.hub_calls import repeated
 from aemp_gevent.runtime.quoting import worded
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.limits import Limits
-
-UP = "via_up"
-DOWN = "via_down"
+from aemp_gevent.wire.vocabulary import VIA, VIA_DOWN, VIA_UP
 
 MAX_WORD = 100
 """Characters in what an opening says: ours have ten."""
@@ -53,14 +51,14 @@ MAX_RIDERS = 10_000
 
 def opening(node: str, uniq: str, word: str, echo: str) -> list[Any]:
     """Return the packet with which ``node`` opens a virtual link, or answers one that does."""
-    return ["", UP, node, uniq, word, echo]
+    return ["", VIA_UP, node, uniq, word, echo]
 
 
 def is_opening(packet: list[Any], origin: str) -> bool:
     """Return whether a packet opens a virtual link in the name of this node."""
     return (
         len(packet) == 6
-        and packet[:3] == ["", UP, origin]
+        and packet[:3] == ["", VIA_UP, origin]
         and all(isinstance(word, str) and len(word) <= MAX_WORD for word in packet[3:])
         and bool(packet[4])
     )
@@ -68,12 +66,12 @@ def is_opening(packet: list[Any], origin: str) -> bool:
 
 def closing(node: str, reason: Reason) -> list[Any]:
     """Return the packet which says that ``node`` is gone."""
-    return ["", DOWN, node, *reason]
+    return ["", VIA_DOWN, node, *reason]
 
 
 def is_closing(packet: list[Any], origin: str) -> bool:
     """Return whether a packet says that this node is gone."""
-    return packet[:3] == ["", DOWN, origin]
+    return packet[:3] == ["", VIA_DOWN, origin]
 
 
 class _Nothing:
@@ -108,7 +106,7 @@ class VirtualLink:
         self._carrier = carrier
         self._encode = FRAMINGS["msgpack"].encoder()
         # An array of five, the last of which is the packet: it is encoded once, wherever it goes.
-        self._wrapping = self._encode(["", "via", origin, destination, None])[:-1]
+        self._wrapping = self._encode(["", VIA, origin, destination, None])[:-1]
         self._limits = limits.less(len(self._wrapping), _WRAPPING_ELEMENTS)
         self._unchecked = self._limits.unchecked_bytes
 
@@ -164,7 +162,7 @@ class VirtualPeer(Peer):
         self.rights = self._rights_with(self._host, self._hop)
 
     def _wrapped(self, packet: list[Any] | None) -> bytes:
-        return self._encode(["", "via", self._host.node_id, self.node, packet])
+        return self._encode(["", VIA, self._host.node_id, self.node, packet])
 
     # --- sending ---
 
@@ -221,7 +219,7 @@ class VirtualPeer(Peer):
         assert self._carrier is not None  # that is how one says it
         host = self._host
         packet = opening(host.node_id, host.incarnation, self._word, self._heard)
-        self._carrier.send(["", "via", host.node_id, self.node, packet])
+        self._carrier.send(["", VIA, host.node_id, self.node, packet])
 
     def opened(self, uniq: str, word: str, echo: str) -> None:
         """The other end says a word: it opens the link, or answers."""

@@ -19,7 +19,7 @@ from aemp_gevent.errors import PortKilled, ReceiverBusyError, ReceiveTimeout
 from aemp_gevent.ports.context import require_port
 from aemp_gevent.ports.patterns import Matcher, Message, Pattern, match_any_of
 from aemp_gevent.ports.port import DEAD, INSIDE, RUNNING, STARTED, Port
-from aemp_gevent.settings.quantities import Seconds, to_seconds
+from aemp_gevent.runtime.quantities import Seconds, to_seconds
 
 _RAISE: Final = object()
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The interpreter and the event loop: threads, forks, calls from the loop, and logs in bounds."""
+"""The interpreter and the event loop: threads, forks, calls from the loop, times and counts, and bounded logs."""

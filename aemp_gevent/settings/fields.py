@@ -1,40 +1,32 @@
 # SPDX-License-Identifier: MIT
-"""What a networked node can be told, with defaults and reasons.
+"""The settings of a node, with their defaults and the reasons for these.
 
 A frozen dataclass: a setting is a field. From the field alone come its environment
-variable, its key in the profile file and its check, all by the field's type (see
-``_KINDS``), and its line in the reference (``docs/settings_table.py``). A setting that
-does not show in the ``repr`` is a secret, and shows nowhere else either.
+variable, its key in the profile file and its check, all by the field's type
+(:mod:`aemp_gevent.settings.value_types`), and its line in the reference
+(``docs/settings_table.py``). A setting that does not show in the ``repr`` is a secret,
+and shows nowhere else either.
 
-Each value is taken from the first place that has one: the call, the environment, the
-profile file (:mod:`aemp_gevent.settings.profiles`), the default.
+Where the values come from is in :mod:`aemp_gevent.settings.sources`.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import operator
-import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from aemp_gevent.addresses import ids
 from aemp_gevent.addresses.endpoints import parse_bind
-from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, NoSecretError, UnknownSettingError
-from aemp_gevent.runtime.logs import Log
+from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError
+from aemp_gevent.runtime.quantities import FOREVER_SECONDS
 from aemp_gevent.settings.directory_address import EMBEDDED, DirectoryAddress, parse_directory
-from aemp_gevent.settings.profiles import CONFIG_VARIABLE, PROFILE_VARIABLE, Layer, read_profile
-from aemp_gevent.settings.quantities import FOREVER_SECONDS, to_count, to_seconds
-from aemp_gevent.settings.rules import PeerRule, read_rule
+from aemp_gevent.settings.rules import PeerRule
+from aemp_gevent.settings.value_types import VALUE_TYPES, ValueType
 from aemp_gevent.wire.limits import MAX_ELEMENTS, MAX_NAME_BYTES, Limits
-
-PREFIX = "AEMP_"
-SECRET_VARIABLE = "AEMP_SECRET"  # noqa: S105  # the name, not the secret
-
-_log = Log()
 
 
 def _check_nodeid(nodeid: str) -> None:
@@ -214,164 +206,8 @@ class Settings:
         return self.high_water_bytes + self.max_message_bytes + 16 * 2**20
 
 
-def make_settings(
-    given: Mapping[str, Any],
-    environ: Mapping[str, str] = os.environ,
-    *,
-    profile: str | None = None,
-    only_given: Collection[str] = (),
-    kind: type[Settings] = Settings,
-) -> Settings:
-    """Collect a node's settings from the call, the environment and the profile file, and check them all.
-
-    None for a setting whose default it is counts as not given, and so does an empty
-    environment variable.
-
-    Args:
-        given: The call's, by name. Lists may be any iterable of strings.
-        environ: The environment variables.
-        profile: The profile to take; None: see :func:`~aemp_gevent.settings.profiles.read_profile`.
-        only_given: Settings that are taken from the call or not at all.
-        kind: What settings there are.
-
-    Raises:
-        UnknownSettingError: There is no such setting; the text names the nearest one.
-        InvalidSettingError: A value has the wrong type or is out of range.
-        ProfileError: The profile file or the profile cannot be used.
-        NoSecretError: There is neither a secret nor a certificate.
-    """
-    known = _known(kind)
-    layers = [Layer("the call", given), *_environment(environ, known)]
-    layers += read_profile(profile, environ, [name for name, setting in known.items() if setting.is_secret])
-    settings = kind(**{name: value for name, (value, _where) in _collect(layers, known, only_given).items()})
-    if not settings.secrets_bytes and not settings.cert:
-        raise NoSecretError
-    return settings
-
-
-def _collect(
-    layers: Iterable[Layer], known: Mapping[str, _Setting], only_given: Collection[str] = ()
-) -> dict[str, tuple[Any, str]]:
-    """Return each setting that somebody said anything of: the checked value, and where it stands."""
-    found: dict[str, tuple[Any, str]] = {}  # Any: of as many types as there are settings
-    for index, layer in enumerate(layers):
-        for name, value in layer.values.items():
-            if name not in known:
-                raise UnknownSettingError(name, known, layer.where)
-            if value is None and known[name].default is None:
-                continue
-            checked = known[name].checked(value, layer.where)  # even if a layer before hides it
-            if index == 0 or name not in only_given:  # the first layer is the call
-                found.setdefault(name, (checked, layer.where))
-    return found
-
-
-def effective(layers: Iterable[Layer], environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-    """Return what a node would be told that takes the environment before these layers.
-
-    Returns:
-        For each setting its value and where it stands; ``""`` is the default.
-
-    Raises:
-        UnknownSettingError, InvalidSettingError: One is wrong, hidden by another or not.
-    """
-    known = _known(Settings)
-    found = _collect([*_environment(environ, known), *layers], known)
-    return {name: found.get(name, (setting.default, "")) for name, setting in known.items()}
-
-
-def setting_names() -> list[str]:
-    """Return the names of all settings."""
-    return list(_known(Settings))
-
-
-def secret_names() -> list[str]:
-    """Return the settings that must not be shown."""
-    return [name for name, setting in _known(Settings).items() if setting.is_secret]
-
-
-def check_name(name: str, where: str) -> None:
-    """Raise if there is no such setting.
-
-    Raises:
-        UnknownSettingError: There is none; the text names the nearest one.
-    """
-    _named(name, where)
-
-
-def check_setting(name: str, value: object, where: str) -> None:
-    """Raise if a setting cannot have this value.
-
-    Raises:
-        UnknownSettingError: There is no such setting.
-        InvalidSettingError: It cannot.
-    """
-    _named(name, where).checked(value, where)
-
-
-def read_setting(name: str, text: str, where: str) -> Any:  # of as many types as there are settings
-    """Return what a text means for a setting, as if it stood in the environment; not checked yet.
-
-    Raises:
-        UnknownSettingError: There is no such setting.
-        InvalidSettingError: It means nothing.
-    """
-    return _named(name, where).read(text, where)
-
-
-def _named(name: str, where: str) -> _Setting:
-    known = _known(Settings)
-    if name not in known:
-        raise UnknownSettingError(name, known, where)
-    return known[name]
-
-
-def variable_of(name: str) -> str:
-    """Return the environment variable of a setting."""
-    return PREFIX + name.upper()
-
-
-def _environment(environ: Mapping[str, str], known: Mapping[str, _Setting]) -> Iterator[Layer]:
-    """Yield a layer for each variable, so that errors name it."""
-    settings = {variable_of(name): setting for name, setting in known.items()}
-    names = [*settings, CONFIG_VARIABLE, PROFILE_VARIABLE]
-    for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or not text:
-            continue
-        if variable in settings:
-            where = f"environment variable {variable}"
-            yield Layer(where, {settings[variable].name: settings[variable].read(text, where)})
-        elif variable not in names:
-            # Not every other one: Kubernetes sets AEMP_PORT and the like for a service named aemp.
-            if difflib.get_close_matches(variable, names, n=1, cutoff=_MISSPELT):
-                raise UnknownSettingError(variable, names, "the environment")
-            _log.debug("the environment variable %s names no setting, and is ignored", variable)
-
-
-_MISSPELT = 0.88
-"""How like a setting's variable another must be to count as misspelt; Kubernetes' AEMP_SERVICE_HOST is 0.87 like."""
-
-
-# --- what values may be, by type ---------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class _Kind:
-    """What the values of settings of one type look like. ``Any`` below: that is what is checked.
-
-    Attributes:
-        wanted: What other values are told: "it is …".
-        convert: Returns a value as the field wants it; raises TypeError or ValueError.
-        read: Makes of an environment variable's text what ``convert`` takes; raises ValueError.
-    """
-
-    wanted: str
-    convert: Callable[[Any], Any]
-    read: Callable[[str], Any]
-
-
-@dataclass(frozen=True)
-class _Setting:
+class Setting:
     """A setting, as its field describes it.
 
     Attributes:
@@ -387,7 +223,7 @@ class _Setting:
     default: Any
     is_secret: bool
     may_be_none: bool
-    kind: _Kind
+    kind: ValueType
     check: Callable[[Any], object] | None
 
     def checked(self, value: Any, where: str) -> Any:
@@ -427,132 +263,20 @@ class _Setting:
         return InvalidSettingError(self.name, "…" if self.is_secret else shown, why, where)
 
 
-def _known(kind: type[Settings]) -> dict[str, _Setting]:
+def settings_of(kind: type[Settings]) -> dict[str, Setting]:
+    """Return the settings that the fields of a class describe, by name."""
     hints = get_type_hints(kind)
-    known: dict[str, _Setting] = {}
+    known: dict[str, Setting] = {}
     for described in fields(kind):
         hint = hints[described.name]
         is_optional = NoneType in get_args(hint)
         types = [wanted for wanted in get_args(hint) if wanted is not NoneType] if is_optional else [hint]
-        known[described.name] = _Setting(
+        known[described.name] = Setting(
             name=described.name,
             default=described.default,
             is_secret=not described.repr,
             may_be_none=is_optional,
-            kind=_KINDS[functools.reduce(operator.or_, types)],
+            kind=VALUE_TYPES[functools.reduce(operator.or_, types)],
             check=described.metadata.get("check"),
         )
     return known
-
-
-_MOST = 2**40
-"""Of anything: sizes beyond this overflow in the decoders, and no link comes up."""
-
-
-def _bool(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-def _int(value: Any) -> int:
-    try:
-        count = to_count(value, "settings", "it")
-    except (TypeError, ValueError):
-        raise ValueError from None  # what is wanted says more
-    if count > _MOST:
-        raise ValueError
-    return count
-
-
-def _float(value: Any) -> float | None:
-    try:
-        number = to_seconds(value, "settings", "it")  # a rate is a number as well
-    except (TypeError, ValueError):
-        raise ValueError from None
-    if number is not None and number <= 0:
-        raise ValueError
-    return number
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _secret(value: Any) -> str | bytes | tuple[str | bytes, ...]:
-    if isinstance(value, (str, bytes)):
-        return value
-    if not isinstance(value, (list, tuple)) or not all(isinstance(item, (str, bytes)) for item in value):
-        raise TypeError
-    return tuple(value)
-
-
-def _items(value: Any) -> tuple[Any, ...]:
-    if isinstance(value, str):
-        raise TypeError("it is a list: write ['…']")
-    if not isinstance(value, Iterable):
-        raise TypeError
-    return tuple(value)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(map(_text, _items(value)))
-
-
-def _lists(value: Any) -> tuple[tuple[Any, ...], ...]:
-    return tuple((item,) if isinstance(item, str) else _items(item) for item in _items(value))
-
-
-def _rules(value: Any) -> tuple[PeerRule, ...]:
-    if isinstance(value, Mapping):
-        raise TypeError("it is a list of rules: write [{…}]")
-    return tuple(map(read_rule, _items(value)))
-
-
-def _read_bool(text: str) -> bool:
-    word = text.strip().lower()
-    if word in {"1", "true", "yes", "on"}:
-        return True
-    if word in {"0", "false", "no", "off"}:
-        return False
-    raise ValueError
-
-
-def _read_list(text: str) -> Any:
-    return [item.strip() for item in text.split(",") if item.strip()]
-
-
-def _read_secret(text: str) -> Any:
-    # What begins like this is no secret that anybody generated, and must not become one by a missing bracket.
-    return _read_json(text) if text.startswith('["') else text
-
-
-def _read_lists(text: str) -> Any:
-    return _read_json(text) if text.lstrip().startswith("[") else _read_list(text)
-
-
-def _read_json(text: str) -> Any:
-    import json  # noqa: PLC0415  # hardly any variable is JSON
-
-    return json.loads(text)
-
-
-_KINDS: dict[Any, _Kind] = {
-    bool: _Kind("it is True or False (in the environment also 1 or 0, yes or no, on or off)", _bool, _read_bool),
-    int: _Kind(f"it is a whole number above 0, and at most {_MOST} (2**40)", _int, int),
-    float: _Kind("it is a number above 0, or a timedelta", _float, float),
-    str: _Kind("it is a string", _text, str),
-    DirectoryAddress: _Kind("it is a string", lambda value: DirectoryAddress(_text(value)), str),
-    str | bytes | tuple[str | bytes, ...]: _Kind(
-        "it is a str or bytes, or a list of them (in the environment a JSON list)", _secret, _read_secret
-    ),
-    tuple[str, ...]: _Kind("it is a list of strings", _texts, _read_list),
-    tuple[tuple[Any, ...], ...]: _Kind(
-        "it is a list of names and [name, argument, …] lists (in the environment: names, or JSON)", _lists, _read_lists
-    ),
-    tuple[PeerRule, ...]: _Kind(
-        "it is a list of rules like {'peer': 'web-*', 'spawn': False} (in the environment as JSON)", _rules, _read_json
-    ),
-}

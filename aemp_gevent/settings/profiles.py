@@ -3,8 +3,8 @@
 
 A JSON object holds settings for all profiles of this user, and ``profiles``, an object
 of objects, each with settings of its own and perhaps a ``parent`` whose settings it
-takes over. This module finds the file, reads it and picks a profile; what may be in
-it, :mod:`aemp_gevent.settings.fields` knows.
+takes over. This module finds the file, reads it and picks a profile; the settings that
+may be in it are in :mod:`aemp_gevent.settings.fields`.
 
 As with AnyEvent::MP, a profile's values hide its parent's, and those the ones at the
 top of the file. Other than there, a profile or parent that does not exist is an error.

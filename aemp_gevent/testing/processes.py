@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from aemp_gevent.addresses import ids
+from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.settings.quantities import Seconds, to_seconds
 from aemp_gevent.testing.channel import pack, unpack
 from aemp_gevent.testing.control import OUTPUT_BYTES, START_SECONDS, ControlledProcess
 from aemp_gevent.testing.errors import NodeProcessError, RemoteCodeError

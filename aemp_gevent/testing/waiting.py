@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import gevent
 
 from aemp_gevent.errors import Copyable
+from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.settings.quantities import Seconds, to_limited_seconds
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from gevent.event import Event
 
 from aemp_gevent import default_node
 from aemp_gevent.node.local_node import LocalNode
-from aemp_gevent.settings.quantities import Seconds
+from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.toolkit.lodgers import House, Lodger
 from aemp_gevent.toolkit.remotes import RemoteLinkable, is_poll
 

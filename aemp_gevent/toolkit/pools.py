@@ -22,8 +22,8 @@ from aemp_gevent.node import spawning
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.context import require_port
 from aemp_gevent.ports.patterns import tag_of
+from aemp_gevent.runtime.quantities import Seconds, to_count, to_seconds
 from aemp_gevent.runtime.quoting import escaped
-from aemp_gevent.settings.quantities import Seconds, to_count, to_seconds
 from aemp_gevent.toolkit.lifetimes import port_of
 
 WORKER = "aemp_gevent.toolkit.pool_worker"

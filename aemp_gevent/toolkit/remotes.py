@@ -14,8 +14,8 @@ from gevent.queue import Empty, Full, ShutDown
 from aemp_gevent import CallTimeout, RemoteError, default_node
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.monitors import Monitor
+from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.settings.quantities import Seconds, to_seconds
 
 QUICK_SECONDS = 30
 """How long calls may take that never wait for anything."""

@@ -18,7 +18,7 @@ from gevent.lock import Semaphore
 from aemp_gevent import SELF, default_node
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.monitors import Monitor
-from aemp_gevent.settings.quantities import Seconds
+from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.toolkit.lodgers import House, Lodger
 from aemp_gevent.toolkit.remotes import RemoteLinkable, is_poll
 

@@ -18,8 +18,10 @@ module                       what it knows
 :mod:`~.wire.framing_json`   packets as JSON
 :mod:`~.wire.counting`       how many elements are in messages that come
 :mod:`~.wire.values`         which values may travel, and what is wrong with others
+:mod:`~.wire.limits`         how large a message and how long a name may be
+:mod:`~.wire.vocabulary`     the names of all requests
 ============================ ===================================================
 
 What a packet *means* (``mon1``, ``kil0``, ports, heartbeats) is not decided
-here. Read :mod:`~.wire.handshake` first, then :mod:`~.wire.framing`.
+here, only what its request is called. Read :mod:`~.wire.handshake` first, then :mod:`~.wire.framing`.
 """

@@ -24,6 +24,7 @@ from typing import Any
 from aemp_gevent.errors import UnencodableMessageError
 from aemp_gevent.runtime.quoting import of_type, quoted
 from aemp_gevent.wire.limits import MAX_NUMBER_KEYS
+from aemp_gevent.wire.vocabulary import KIL0, KIL1, SPAWN, VIA
 
 # The packet itself is the first level. msgpack's Packer stops at 511, JSON::XS
 # and CBOR::XS at 512; half of that leaves room for a packet inside of another
@@ -34,7 +35,7 @@ _MAX_TAG = 50
 
 # Requests to a node port that carry what their sender called, and where in the packet that begins: with a tag, the name
 # of a function, or the first word of a reason.
-_CALLED_AT = {"call": 4, "AnyEvent::MP::_spawn": 3, "kil0": 3, "kil1": 3}
+_CALLED_AT = {"call": 4, SPAWN: 3, KIL0: 3, KIL1: 3}
 
 # What has elements. Exact types for the gate; its subclasses are found by the walk.
 _CONTAINERS = frozenset({list, tuple, dict})
@@ -96,7 +97,7 @@ class Rules:
         Places are counted as the caller of ``snd``, ``call`` or ``spawn`` sees them: the arguments behind a
         tag from 1; without a tag the elements from 0.
         """
-        if len(packet) > 4 and _is_request(packet, "via") and isinstance(packet[4], list):
+        if len(packet) > 4 and _is_request(packet, VIA) and isinstance(packet[4], list):
             fault = self.find_fault(packet[4])
             if fault is not None:
                 return fault

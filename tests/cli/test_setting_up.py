@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aemp_gevent.settings.fields import make_settings
+from aemp_gevent.settings.sources import make_settings
 from tests.cli.helpers import Command, aemp
 
 

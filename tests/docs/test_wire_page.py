@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import runpy
 
-from aemp_gevent.node.requests import DIRECTORY, Requests
+from aemp_gevent.node.requests import Requests
 from aemp_gevent.wire.handshake import TRANSITIONS, Refused, State
+from aemp_gevent.wire.vocabulary import DIRECTORY
 from tests.networking import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "wire.md").read_text()

@@ -195,7 +195,14 @@ def test_long_traceback_is_cut_in_its_middle(caplog: pytest.LogCaptureFixture) -
 
 PACKAGE = Path(aemp_gevent.__file__).parent
 
-HANDLES_LOGGERS = {"runtime/logs.py", "node/log_tap.py", "cli/watching.py", "cli/listening.py", "testing/crashes.py"}
+HANDLES_LOGGERS = {
+    "runtime/logs.py",
+    "node/log_tap.py",
+    "cli/connecting.py",
+    "cli/watching.py",
+    "cli/listening.py",
+    "testing/crashes.py",
+}
 """They set levels, or catch what was logged."""
 
 

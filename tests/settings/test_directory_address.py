@@ -8,7 +8,8 @@ import pytest
 from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import InvalidSettingError
 from aemp_gevent.settings.directory_address import DirectoryAddress, EtcdAddress, parse_directory
-from aemp_gevent.settings.fields import Settings, make_settings
+from aemp_gevent.settings.fields import Settings
+from aemp_gevent.settings.sources import make_settings
 
 HOST = (Endpoint("h", 2379),)
 

@@ -32,8 +32,24 @@ from aemp_gevent.directory.merge import Change
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.settings.fields import Settings
+from aemp_gevent.wire.vocabulary import (
+    G_CHG1,
+    G_CHG2,
+    G_DB_FAMILY,
+    G_DB_KEYS,
+    G_DB_VALUES,
+    G_FIND,
+    G_FOUND,
+    G_GLOBAL,
+    G_MON0,
+    G_MON1,
+    G_REPLY,
+    G_SET,
+    G_SLAVE,
+    G_UPD,
+)
 
-_QUERIES: dict[Query, str] = {"family": "g_db_family", "keys": "g_db_keys", "values": "g_db_values"}
+_QUERIES: dict[Query, str] = {"family": G_DB_FAMILY, "keys": G_DB_KEYS, "values": G_DB_VALUES}
 
 
 class Host(Protocol):
@@ -178,7 +194,7 @@ class EmbeddedEngine:
         if self._home is not None:
             self._home.watch(family)
         elif self._master is not None:
-            send(self._master, "g_mon1", family)
+            send(self._master, G_MON1, family)
 
     def unwatch(self, family: str) -> None:
         """Tell it no more."""
@@ -191,7 +207,7 @@ class EmbeddedEngine:
         if self._home is not None:
             self._home.unwatch(family)
         elif self._master is not None:
-            send(self._master, "g_mon0", family)
+            send(self._master, G_MON0, family)
 
     def query(self, what: Query, family: str, answered: Callable[[Any], None]) -> None:
         """Ask for a family once."""
@@ -217,7 +233,7 @@ class EmbeddedEngine:
         asked = self._finds.setdefault(node, [])
         asked.append(answered)
         if self._master is not None and len(asked) == 1:
-            send(self._master, "g_find", node)
+            send(self._master, G_FIND, node)
 
     # --- what the links tell ---
 
@@ -227,7 +243,7 @@ class EmbeddedEngine:
 
     def _link_up(self, peer: Peer) -> None:
         if self._is_global and speaks(peer):
-            send(peer, "g_global")
+            send(peer, G_GLOBAL)
         self._seek()
 
     def link_down(self, peer: Peer) -> None:
@@ -263,7 +279,7 @@ class EmbeddedEngine:
             self._become_global()
             for peer in self._host.up_seeds():
                 if peer not in self._globals and speaks(peer):
-                    send(peer, "g_slave")  # not to be its client: it shall be global, too, if it is not yet
+                    send(peer, G_SLAVE)  # not to be its client: it shall be global, too, if it is not yet
         elif not self._host.has_seeds:
             self._make_server()  # for this node, until somebody else wants it
         if self._master is not None:
@@ -283,16 +299,16 @@ class EmbeddedEngine:
             grace = self._host.settings.heartbeat_timeout
             self._grace_timer = self._host.scheduler.start_timer(grace, self._turn, self._believe)
         families = self._own()
-        if not send_whole(master, ["", "g_slave", families], ["", "g_slave", {}]):
+        if not send_whole(master, ["", G_SLAVE, families], ["", G_SLAVE, {}]):
             for family, entries in families.items():
                 self._send_update(master, family, Change(entries, []))
         for family in self._watched:
             self._watched[family] = False
-            send(master, "g_mon1", family)
+            send(master, G_MON1, family)
         for number, (what, family, _answered) in self._queries.items():
             send(master, _QUERIES[what], family, number)
         for node in self._finds:
-            send(master, "g_find", node)
+            send(master, G_FIND, node)
         self._introduced.clear()
         self._introduce()
 
@@ -339,7 +355,7 @@ class EmbeddedEngine:
 
     def _send_update(self, master: Peer, family: str, change: Change) -> None:
         def make(part: Change) -> Packet:
-            return ["", "g_upd", family, part.entries or None, part.deleted]
+            return ["", G_UPD, family, part.entries or None, part.deleted]
 
         send_change(master, make, change)
 
@@ -362,7 +378,7 @@ class EmbeddedEngine:
         self._is_global = True
         server.publish(GLOBALS, {self._host.node_id: None})
         for peer in filter(speaks, self._host.up_peers()):
-            send(peer, "g_global")
+            send(peer, G_GLOBAL)
             if peer in self._globals:
                 server.met_global(peer)
         if self._master is None:
@@ -376,7 +392,7 @@ class EmbeddedEngine:
             # it for a client again if it unwatched anything.
             if peer.greeting is not None and peer.greeting.is_ours:
                 for family in self._watched:
-                    send(peer, "g_mon0", family)
+                    send(peer, G_MON0, family)
             self._master = None
             self._move_home()
 
@@ -471,21 +487,21 @@ class EmbeddedEngine:
             self._observer.changed(name, changed, gone)
 
     _TABLE: ClassVar[dict[str, Callable[..., None]]] = {
-        "g_slave": _slave,
-        "g_global": _global,
-        "g_reply": _reply,
-        "g_found": _found,
-        "g_chg1": _whole,
-        "g_chg2": _changed,
+        G_SLAVE: _slave,
+        G_GLOBAL: _global,
+        G_REPLY: _reply,
+        G_FOUND: _found,
+        G_CHG1: _whole,
+        G_CHG2: _changed,
     }
 
     _SERVED: ClassVar[dict[str, Callable[..., None]]] = {
-        "g_upd": DirectoryServer.update,
-        "g_set": DirectoryServer.replace,
-        "g_find": DirectoryServer.peer_finds,
-        "g_db_family": lambda server, peer, *args: server.peer_asks(peer, "family", *args),
-        "g_db_keys": lambda server, peer, *args: server.peer_asks(peer, "keys", *args),
-        "g_db_values": lambda server, peer, *args: server.peer_asks(peer, "values", *args),
-        "g_mon1": DirectoryServer.peer_watches,
-        "g_mon0": DirectoryServer.peer_unwatches,
+        G_UPD: DirectoryServer.update,
+        G_SET: DirectoryServer.replace,
+        G_FIND: DirectoryServer.peer_finds,
+        G_DB_FAMILY: lambda server, peer, *args: server.peer_asks(peer, "family", *args),
+        G_DB_KEYS: lambda server, peer, *args: server.peer_asks(peer, "keys", *args),
+        G_DB_VALUES: lambda server, peer, *args: server.peer_asks(peer, "values", *args),
+        G_MON1: DirectoryServer.peer_watches,
+        G_MON0: DirectoryServer.peer_unwatches,
     }

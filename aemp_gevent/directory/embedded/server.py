@@ -53,6 +53,7 @@ from aemp_gevent.runtime.backoff import jittered
 from aemp_gevent.runtime.bounded_log import Complaints
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.vocabulary import G_CHG1, G_CHG2, G_FOUND, G_REPLY, G_SET, G_UPD
 
 MAX_BYTES = 64 * 2**20
 """Bytes of one client's entries that are kept, counted as they are sent."""
@@ -281,13 +282,13 @@ class DirectoryServer:
 
     def _send_update(self, peer: Peer, family: str, change: Change, *owner: str) -> None:
         def make(part: Change) -> Packet:
-            return ["", "g_upd", family, part.entries or None, part.deleted, *owner]
+            return ["", G_UPD, family, part.entries or None, part.deleted, *owner]
 
         send_change(peer, make, change)
 
     def _tell_watchers(self, family: str, change: Change) -> None:
         def make(part: Change) -> Packet:
-            return ["", "g_chg2", family, part.entries, part.deleted]
+            return ["", G_CHG2, family, part.entries, part.deleted]
 
         for watcher in list(self._watchers.get(family, ())):
             if watcher is None:
@@ -299,7 +300,7 @@ class DirectoryServer:
         # A Perl node takes from this message, and no other, where the sender listens.
         me = self._host.node_id
         listeners = {NODES: {me: families[NODES][me]}} if me in families.get(NODES, {}) else {}
-        if not send_whole(peer, ["", "g_set", families, *owner], ["", "g_set", listeners, *owner]):
+        if not send_whole(peer, ["", G_SET, families, *owner], ["", G_SET, listeners, *owner]):
             for family, entries in families.items():
                 self._send_update(peer, family, Change(entries, []), *owner)
 
@@ -511,14 +512,14 @@ class DirectoryServer:
     def peer_finds(self, peer: Peer, node: Any) -> None:
         """``g_find``: where does a node listen."""
         name = gproto.text(node)
-        send(peer, "g_found", name, self.find(name))
+        send(peer, G_FOUND, name, self.find(name))
 
     def peer_asks(self, peer: Peer, what: Query, family: Any, number: Any) -> None:
         """``g_db_…``: a query."""
         answer = self.answer(what, gproto.text(family))
 
         try:
-            send(peer, "g_reply", number, answer)
+            send(peer, G_REPLY, number, answer)
         except (MessageTooLargeError, UnencodableMessageError) as error:
             # No answer: the protocol has none for this, and an empty one would be a lie.
             self._log("what node %s asked of the family %s cannot be sent: %s", peer.node, family, error)
@@ -535,9 +536,9 @@ class DirectoryServer:
         entries = self._merged.families.get(name, {})
 
         def make(part: Change) -> Packet:
-            return ["", "g_chg2", name, part.entries, part.deleted]
+            return ["", G_CHG2, name, part.entries, part.deleted]
 
-        if not send_whole(peer, ["", "g_chg1", name, entries or None], ["", "g_chg1", name, None]):
+        if not send_whole(peer, ["", G_CHG1, name, entries or None], ["", G_CHG1, name, None]):
             send_change(peer, make, Change(dict(entries), []))
 
     def peer_unwatches(self, peer: Peer, family: Any) -> None:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Talking to etcd v3: calls and streams, as JSON over HTTP (its *gRPC gateway*).
+"""Requests to etcd v3: calls and streams, as JSON over HTTP (its *gRPC gateway*).
 
-The HTTP is the standard library's, over sockets of gevent's: that needs no monkey-
-patching, as its connections take any socket, and no other library. geventhttpclient was
-looked at: of late it needs Python 3.11 and gevent 25.9, and neither a deadline for a
-whole request nor letting go of its sockets in a forked child is for its users to have.
+The HTTP is the standard library's, over gevent's sockets: its connections take any socket,
+so that this needs neither monkey-patching nor another library. geventhttpclient was
+considered: recent versions need Python 3.11 and gevent 25.9, and they offer neither a deadline for a
+whole request nor a way to close only this process's copies of the sockets in a forked child.
 
-etcd's gRPC itself is not spoken: grpcio has threads and a loop of its own.
+etcd's gRPC itself is not used: grpcio has threads and an event loop of its own.
 
-Everything here switches greenlets. What etcd is told: :mod:`aemp_gevent.directory.etcd.session`.
+Everything here switches greenlets. For what is sent to etcd see :mod:`aemp_gevent.directory.etcd.engine`.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from aemp_gevent.runtime.forking import close_quietly
 from aemp_gevent.settings.directory_address import EtcdAddress
 
 Json = dict[str, Any]
-"""A JSON object: of whatever types etcd wants, and says."""
+"""A JSON object, with values of any type that etcd takes or sends."""
 
 NOT_FOUND = 5
-"""The code of an error about something that is not there, as a lease. Codes are gRPC's."""
+"""The code of an error about something that does not exist, such as a lease. Codes are gRPC's."""
 
-# A watch is asked to cut what it says into parts of etcd's limit for requests, 1.5 MiB, which base64 makes longer.
+# etcd is asked to cut the answers of a watch into parts of its limit for requests, 1.5 MiB, which base64 makes longer.
 _MAX_LINE_BYTES = 64 * 2**20
 
-# A watch may be silent for hours; a host that is gone says nothing either.
+# A watch may be silent for hours, just like a host that is gone: only keepalives tell them apart.
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
-# What an HTTP connection may fail with. ValueError: an answer that is no JSON.
+# What an HTTP connection may fail with. ValueError: an answer that is not JSON.
 _FAILURES = (OSError, http.client.HTTPException, ValueError, EOFError)
 
 
 class EtcdError(AempError):
-    """A request failed: etcd cannot be reached, or it refused.
+    """A request failed: etcd refused it, or cannot be reached.
 
     Attributes:
-        code: Why it refused, as gRPC's codes; None: no answer was understood.
+        code: Why it refused, as a code of gRPC; None: unknown.
     """
 
     def __init__(self, why: object, code: int | None = None) -> None:
@@ -60,37 +60,37 @@ class EtcdError(AempError):
 
 
 class EtcdLostError(EtcdError):
-    """The member does not answer, or cannot serve anybody: what was asked may have been done or not."""
+    """The member does not answer, or cannot serve anybody; the request may have been carried out or not."""
 
 
 class Cluster:
-    """What all clients of a process know of a cluster: its members, and which one to talk to.
+    """What all connections of an engine share: the members of a cluster, and which one to talk to.
 
     Args:
-        address: Where it is.
+        address: The cluster.
     """
 
     def __init__(self, address: EtcdAddress) -> None:
         self.address = address
         self.token: str | None = None
-        """What shows who we are, where authentication is on."""
+        """Proves which user we are, if authentication is on; None: not requested yet."""
         self._tls: ssl.SSLContext | None = None
-        # Not all nodes at the first.
+        # So that not all nodes talk to the first member.
         self._endpoints = list(address.endpoints)
         random.shuffle(self._endpoints)
 
     @property
     def endpoint(self) -> Endpoint:
-        """The member to talk to: the same for all clients, so that what one finds out is good for all."""
+        """The member to talk to: the same for all connections, so that all avoid a member that one found to fail."""
         return self._endpoints[0]
 
     def failed(self, endpoint: Endpoint) -> None:
-        """Talk to the next one, unless somebody else has turned to it already."""
+        """Turn to the next member, unless another connection has done so already."""
         if endpoint == self._endpoints[0]:
             self._endpoints.append(self._endpoints.pop(0))
 
     def tls(self) -> ssl.SSLContext | None:
-        """Return how to speak TLS, or None: not at all.
+        """Return the TLS context; None if the cluster is used without TLS.
 
         Raises:
             EtcdError: A certificate cannot be read.
@@ -114,7 +114,7 @@ class Cluster:
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection by sockets of gevent's."""
+    """An HTTP connection over gevent's sockets."""
 
     def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None, timeout: float) -> None:
         super().__init__(endpoint.host, endpoint.port)
@@ -122,7 +122,7 @@ class _Connection(http.client.HTTPConnection):
         self._is_numeric = endpoint.is_numeric
         self._context = tls
         self.raw: socket.socket | None = None
-        """The socket, also when the base class has handed it to an answer."""
+        """The socket, also when the base class has handed it to a response."""
 
     def connect(self) -> None:
         sock = self._dial()
@@ -135,12 +135,12 @@ class _Connection(http.client.HTTPConnection):
             secured = self._context.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
             sock = self.raw = secured  # before it can fail, so that it is closed then
             secured.do_handshake()
-        sock.settimeout(None)  # there is one for the whole request
+        sock.settimeout(None)  # the whole request has a timeout
         self.sock = sock
 
     def _dial(self) -> socket.socket:
         # Not create_connection(), which leaves a socket open when it is interrupted, and asks the resolver
-        # even about numbers.
+        # even about numeric addresses.
         family = std_socket.AF_INET6 if ":" in self.host else std_socket.AF_INET
         targets: list[tuple[int, Any]] = [(family, (self.host, self.port))]
         if not self._is_numeric:
@@ -169,9 +169,9 @@ class EtcdClient:
     """One connection to a cluster, for one greenlet: made when needed, kept for the next request.
 
     Args:
-        cluster: Where to.
+        cluster: The cluster.
         timeout: Seconds that a call may take, and a stream until its first answer.
-        heard: Called whenever etcd said something that is not a refusal.
+        heard: Called at each answer that is not a refusal.
     """
 
     def __init__(self, cluster: Cluster, timeout: float, heard: Callable[[], None]) -> None:
@@ -182,11 +182,16 @@ class EtcdClient:
         self._endpoint = cluster.endpoint
 
     def call(self, path: str, body: Json, *, timeout: float | None = None) -> Json:
-        """Return what etcd answers to one request; of a stream the first.
+        """Return the answer to one request; of a stream the first one.
+
+        Args:
+            path: Below ``/v3/``.
+            body: The request.
+            timeout: Seconds; None: as given to the class.
 
         Raises:
-            EtcdLostError: It did not answer in time, or broke off; the request may have been carried out.
-            EtcdError: It refused.
+            EtcdLostError: etcd did not answer in time, or the connection broke; the request may have been carried out.
+            EtcdError: etcd refused.
         """
         with self._attempt(self._timeout if timeout is None else timeout):
             answer = _unwrap(self._request(path, body).read().split(b"\n", 1)[0])
@@ -194,10 +199,10 @@ class EtcdClient:
         return answer
 
     def stream(self, path: str, *bodies: Json) -> Iterator[Json]:
-        """Yield what etcd answers for as long as it does. Close the client afterwards, however it ended.
+        """Yield the answers of a stream until it breaks. Close the client afterwards, in any case.
 
         Raises:
-            EtcdLostError, EtcdError: As with :meth:`call`; the first also when it breaks off.
+            EtcdLostError, EtcdError: As in :meth:`call`; the first also when the stream breaks.
         """
         with self._attempt(self._timeout):
             response = self._request(path, *bodies)
@@ -205,7 +210,7 @@ class EtcdClient:
         while True:
             with self._attempt(None):
                 if not line.endswith(b"\n"):
-                    raise EOFError("it broke off")
+                    raise EOFError("the stream broke off")
                 answer = _unwrap(line)
             self._heard()
             yield answer
@@ -214,7 +219,7 @@ class EtcdClient:
 
     @contextlib.contextmanager
     def _attempt(self, seconds: float | None) -> Generator[None, None, None]:
-        """Make what goes wrong an EtcdError, and use the connection no more then."""
+        """Turn failures into EtcdErrors, and close the connection then."""
         patience = gevent.Timeout(seconds)
         patience.start()
         try:
@@ -232,10 +237,10 @@ class EtcdClient:
             patience.close()
 
     def _request(self, path: str, *bodies: Json) -> http.client.HTTPResponse:
-        """Return the answer to a request that was not refused."""
+        """Send a request and return the response, whose status is OK."""
         response = self._post(path, bodies)
         if response.status == http.client.UNAUTHORIZED and self._cluster.token is not None:
-            self._cluster.token = None  # it was good for some time only
+            self._cluster.token = None  # it has expired
             response.read()
             response = self._post(path, bodies)
         if response.status != http.client.OK:
@@ -271,9 +276,9 @@ class EtcdClient:
         text = response.read()
         why, code = f"HTTP status {response.status} {response.reason}", None
         with contextlib.suppress(ValueError, AttributeError):
-            said = json.loads(text)
-            code = said.get("code")
-            why = said.get("message") or said.get("error") or why
+            answer = json.loads(text)
+            code = answer.get("code")
+            why = answer.get("message") or answer.get("error") or why
         return _error(f"{self._endpoint}: {why}", code, is_ours=response.status < http.client.INTERNAL_SERVER_ERROR)
 
     def close(self) -> None:
@@ -283,20 +288,20 @@ class EtcdClient:
             self._connection = None
 
     def abandon(self) -> None:
-        """Close this process's copy of the connection, in a forked child: the parent goes on with it."""
+        """Close this process's copy of the connection, in a forked child: the parent keeps using it."""
         if self._connection is not None and self._connection.raw is not None:
             close_quietly(self._connection.raw)
 
 
 def _unwrap(line: bytes) -> Json:
-    """Return one answer; what belongs to a stream is wrapped in another object."""
-    said = json.loads(line)
-    if not isinstance(said, dict):
-        raise EtcdLostError("its answer is not a JSON object")
-    error = said.get("error")
+    """Return one answer; answers of a stream are wrapped in another object."""
+    answer = json.loads(line)
+    if not isinstance(answer, dict):
+        raise EtcdLostError("the answer is not a JSON object")
+    error = answer.get("error")
     if isinstance(error, dict):
         raise _error(error.get("message"), error.get("grpc_code"), is_ours=error.get("http_code", 500) < 500)
-    result: Json = said.get("result", said)
+    result: Json = answer.get("result", answer)
     return result
 
 
@@ -306,10 +311,10 @@ def _error(why: object, code: object, *, is_ours: bool) -> EtcdError:
 
 
 def encoded(key: bytes) -> str:
-    """Return bytes as etcd's JSON has them."""
+    """Return bytes as etcd's JSON represents them."""
     return b64encode(key).decode()
 
 
 def decoded(text: object) -> bytes:
-    """Return what etcd's JSON has as bytes; nothing is left out there."""
+    """Return bytes from etcd's JSON, which leaves empty ones out."""
     return b64decode(text) if isinstance(text, str) else b""

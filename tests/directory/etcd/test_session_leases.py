@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Leases in time: what a node has in etcd is there for as long as the node lives, however slow etcd is.
+"""Leases: the entries of a node stay in etcd for as long as it lives, however slow etcd is.
 
 etcd is simulated, and so is the clock: a session that takes a minute takes no time here.
 """
@@ -13,27 +13,27 @@ from typing import Any
 
 import pytest
 
-from aemp_gevent.directory.etcd import session as etcd
+from aemp_gevent.directory.etcd import session
 from aemp_gevent.directory.etcd.client import EtcdLostError
-from aemp_gevent.directory.etcd.session import EtcdEngine
+from aemp_gevent.directory.etcd.keyspace import Keyspace
+from aemp_gevent.directory.etcd.session import SessionWriter
 from aemp_gevent.node.node import Node
-from aemp_gevent.settings.directory_address import parse_directory
 
 TTL = 3
 
 
 class SlowEtcd:
-    """As much of etcd as a writer needs; a :class:`~aemp_gevent.directory.etcd.client.EtcdClient` as well.
+    """As much of etcd as a writer needs; also stands for a :class:`~aemp_gevent.directory.etcd.client.EtcdClient`.
 
     Args:
-        dice: Decide how long each request takes, and which one fails.
+        dice: Decides how long each request takes, and which one fails.
         seconds: The longest that a request takes.
     """
 
     def __init__(self, dice: random.Random, seconds: float) -> None:
         self.now = 1000.0
         self.keys: dict[str, int] = {}
-        """The lease that each key hangs on."""
+        """The lease that each key is attached to."""
         self.expired: list[str] = []
         """Keys that were deleted because their lease had run out."""
         self.failing = 0.0
@@ -56,7 +56,7 @@ class SlowEtcd:
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
-        assert self.now < 3000.0, "it is never done"
+        assert self.now < 3000.0, "the session never ends"
         for lease in [lease for lease, until in self._until.items() if until < self.now]:
             self.expired += [key for key, its in self.keys.items() if its == lease and "/db/" in key]
             self._end(lease)
@@ -99,28 +99,26 @@ class SlowEtcd:
 
 
 class Writer:
-    """An engine that only writes, and the changes that its node makes while it waits."""
+    """A session writer, and the changes that its node makes while it waits."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, dice: random.Random, seconds: float) -> None:
         self.server: Any = SlowEtcd(dice, seconds)
-        monkeypatch.setattr(etcd, "monotonic", lambda: self.server.now)
-        monkeypatch.setattr(etcd, "_MAX_OPERATIONS", 1)  # as if each entry filled a transaction
-        address = parse_directory("etcd://127.0.0.1:2379/leases")
-        assert address is not None
-        self.engine = EtcdEngine(address, "a", Node()._scheduler, TTL)
+        monkeypatch.setattr(session, "monotonic", lambda: self.server.now)
+        monkeypatch.setattr(session, "_MAX_OPERATIONS", 1)  # as if each entry filled a transaction
+        self.session = SessionWriter(Keyspace("/leases", "a"), "a", Node()._scheduler, TTL)
         self.own: dict[str, dict[str, Any]] = {"f": {}}
-        self.engine._observer = self  # type: ignore[assignment]
-        self.engine._changed = SimpleNamespace(  # type: ignore[assignment]
+        self.session._observer = self  # type: ignore[assignment]
+        self.session._changed = SimpleNamespace(  # type: ignore[assignment]
             wait=self._wait, clear=lambda: None, set=lambda: None
         )
         self.changes = 0
 
     def run(self, changes: int) -> None:
-        """Write until so many changes were made, each when there was nothing else to write, and written."""
+        """Write until a number of changes were made and written, each when nothing else was queued."""
         self.changes = changes
         while True:
             try:
-                self.engine._write(self.server)
+                self.session.write(self.server)
             except EtcdLostError:
                 self.server.pass_time(TTL / 20)  # a first pause
             except _Done:
@@ -133,7 +131,7 @@ class Writer:
         self.server.pass_time(seconds / 2)
         key = f"k{self.changes % 7}"
         self.own["f"][key] = self.changes
-        self.engine.publish("f", {key: self.changes}, ())
+        self.session.publish("f", {key: self.changes}, ())
 
 
 class _Done(Exception):
@@ -147,10 +145,10 @@ def test_entries_are_there_before_the_last_one_was_put_and_stay(monkeypatch: pyt
     began = writer.server.now
     writer.run(1)
     assert writer.server.now - began > 2 * TTL, "nothing was tried"
-    writer.engine._end_session()  # as after a request without an answer
+    writer.session._end_session()  # as after a request without an answer
     writer.run(1)
     assert len(writer.server.keys) == 42
-    assert not writer.engine._former
+    assert not writer.session._former
     assert writer.server.expired == []
     assert len(set(writer.server.keys.values())) == 1
 
@@ -166,4 +164,4 @@ def test_entries_stay_whatever_request_fails(monkeypatch: pytest.MonkeyPatch, se
     writer.run(1)
     assert {key.split("/")[-2] for key in writer.server.keys if "/db/" in key} == set(writer.own["f"])
     assert writer.server.expired == []
-    assert not writer.engine._former
+    assert not writer.session._former

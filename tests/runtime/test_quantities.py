@@ -26,7 +26,7 @@ from aemp_gevent.errors import (
     ResolveError,
 )
 from aemp_gevent.ports.receive import get, get_cond, receive
-from aemp_gevent.settings.quantities import FOREVER_SECONDS, to_count, to_limited_seconds, to_seconds
+from aemp_gevent.runtime.quantities import FOREVER_SECONDS, to_count, to_limited_seconds, to_seconds
 from aemp_gevent.testing import wait_until as wait_until_of_users
 from tests.networking import node_factory
 

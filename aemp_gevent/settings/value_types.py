@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""What the values of settings look like, by the type of the field, and how text is read as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aemp_gevent.runtime.quantities import to_count, to_seconds
+from aemp_gevent.settings.directory_address import DirectoryAddress
+from aemp_gevent.settings.rules import PeerRule, read_rule
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """What the values of settings of one type look like. ``Any`` below: that is what is checked.
+
+    Attributes:
+        wanted: What other values are told: "it is …".
+        convert: Returns a value as the field wants it; raises TypeError or ValueError.
+        read: Makes of an environment variable's text what ``convert`` takes; raises ValueError.
+    """
+
+    wanted: str
+    convert: Callable[[Any], Any]
+    read: Callable[[str], Any]
+
+
+_MOST = 2**40
+"""Of anything: sizes beyond this overflow in the decoders, and no link comes up."""
+
+
+def _bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _int(value: Any) -> int:
+    try:
+        count = to_count(value, "settings", "it")
+    except (TypeError, ValueError):
+        raise ValueError from None  # what is wanted says more
+    if count > _MOST:
+        raise ValueError
+    return count
+
+
+def _float(value: Any) -> float | None:
+    try:
+        number = to_seconds(value, "settings", "it")  # a rate is a number as well
+    except (TypeError, ValueError):
+        raise ValueError from None
+    if number is not None and number <= 0:
+        raise ValueError
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _secret(value: Any) -> str | bytes | tuple[str | bytes, ...]:
+    if isinstance(value, (str, bytes)):
+        return value
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, (str, bytes)) for item in value):
+        raise TypeError
+    return tuple(value)
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        raise TypeError("it is a list: write ['…']")
+    if not isinstance(value, Iterable):
+        raise TypeError
+    return tuple(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(map(_text, _items(value)))
+
+
+def _lists(value: Any) -> tuple[tuple[Any, ...], ...]:
+    return tuple((item,) if isinstance(item, str) else _items(item) for item in _items(value))
+
+
+def _rules(value: Any) -> tuple[PeerRule, ...]:
+    if isinstance(value, Mapping):
+        raise TypeError("it is a list of rules: write [{…}]")
+    return tuple(map(read_rule, _items(value)))
+
+
+def _read_bool(text: str) -> bool:
+    word = text.strip().lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError
+
+
+def _read_list(text: str) -> Any:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _read_secret(text: str) -> Any:
+    # What begins like this is no secret that anybody generated, and must not become one by a missing bracket.
+    return _read_json(text) if text.startswith('["') else text
+
+
+def _read_lists(text: str) -> Any:
+    return _read_json(text) if text.lstrip().startswith("[") else _read_list(text)
+
+
+def _read_json(text: str) -> Any:
+    import json  # noqa: PLC0415  # hardly any variable is JSON
+
+    return json.loads(text)
+
+
+VALUE_TYPES: dict[Any, ValueType] = {
+    bool: ValueType("it is True or False (in the environment also 1 or 0, yes or no, on or off)", _bool, _read_bool),
+    int: ValueType(f"it is a whole number above 0, and at most {_MOST} (2**40)", _int, int),
+    float: ValueType("it is a number above 0, or a timedelta", _float, float),
+    str: ValueType("it is a string", _text, str),
+    DirectoryAddress: ValueType("it is a string", lambda value: DirectoryAddress(_text(value)), str),
+    str | bytes | tuple[str | bytes, ...]: ValueType(
+        "it is a str or bytes, or a list of them (in the environment a JSON list)", _secret, _read_secret
+    ),
+    tuple[str, ...]: ValueType("it is a list of strings", _texts, _read_list),
+    tuple[tuple[Any, ...], ...]: ValueType(
+        "it is a list of names and [name, argument, …] lists (in the environment: names, or JSON)", _lists, _read_lists
+    ),
+    tuple[PeerRule, ...]: ValueType(
+        "it is a list of rules like {'peer': 'web-*', 'spawn': False} (in the environment as JSON)", _rules, _read_json
+    ),
+}
