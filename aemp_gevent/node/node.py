@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from aemp_gevent.peers.peer import Peer
     from aemp_gevent.settings.fields import Settings
     from aemp_gevent.settings.given import ConfigureSettings, InitialiseSettings
-    from aemp_gevent.transport.connector import Carrier
+    from aemp_gevent.transport.connector import Connector
 
 _ON_THE_HUB = "it was called on the hub, which must never wait: spawn a greenlet"
 
@@ -123,7 +123,7 @@ class Node(DirectoryNode):
             ``aemp_gevent.testing``.
     """
 
-    def __init__(self, *, carrier: Carrier | None = None) -> None:
+    def __init__(self, *, carrier: Connector | None = None) -> None:
         super().__init__()
         self._carrier = carrier
 

@@ -470,7 +470,7 @@ class MemoryNetwork:
 
 
 class MemoryCarrier:
-    """Connects one node of a :class:`MemoryNetwork`: see :class:`~aemp_gevent.transport.connector.Carrier`.
+    """Connects one node of a :class:`MemoryNetwork`: see :class:`~aemp_gevent.transport.connector.Connector`.
 
     Args:
         network: Which.
