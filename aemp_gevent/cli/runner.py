@@ -35,6 +35,11 @@ _LOOK_SECONDS = 0.1
 _log = Log()
 
 
+def _without_services(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings for a node whose services are started by the supervisor, and not by the node."""
+    return {**settings, "services": ()}
+
+
 class Runner:
     """The default node and its services.
 
@@ -94,7 +99,7 @@ class Runner:
         given = self._given()
         # Before anything is bound: what cannot be imported keeps the node from starting.
         services = load_services(make_settings(given, profile=self._profile).services)
-        default_node.configure(self._profile, **{**given, "services": ()})
+        default_node.configure(self._profile, **_without_services(given))
         click.echo(default_node.NODE())
         _log.info("node %s is up", default_node.NODE())
         self._supervisor.become(services)
@@ -149,7 +154,7 @@ class Runner:
             try:
                 given = self._given()
                 services = load_services(make_settings(given, profile=self._profile).services)
-                fixed = default_node.reload(self._profile, **{**given, "services": ()})
+                fixed = default_node.reload(self._profile, **_without_services(given))
             except (AempError, click.ClickException) as error:
                 _log.error("reloading failed, and everything goes on as before: %s", error)
             else:

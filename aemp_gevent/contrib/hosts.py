@@ -17,7 +17,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aemp_gevent import default_node
 from aemp_gevent.errors import InvalidSettingError, NoSecretError
@@ -27,7 +27,10 @@ from aemp_gevent.settings.fields import Settings
 from aemp_gevent.settings.sources import make_settings
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from aemp_gevent.peers.network import Network
+    from aemp_gevent.settings.given import ConfigureSettings, JoinSettings
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,39}")
 
@@ -44,7 +47,11 @@ _log = Log()
 
 
 def join_host(
-    name: str, *seeds: str, folder: str | os.PathLike[str] | None = None, node: Node | None = None, **settings: Any
+    name: str,
+    *seeds: str,
+    folder: str | os.PathLike[str] | None = None,
+    node: Node | None = None,
+    **settings: Unpack[JoinSettings],
 ) -> None:
     """Become a node among those of the same name, user and host: other programs, and other workers.
 
@@ -78,25 +85,23 @@ def join_host(
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidSettingError("name", name, "it has up to 40 letters, digits and the characters _ . -")
     joined = default_node if node is None else node
-    if seeds:
-        settings["seeds"] = seeds
+    given: ConfigureSettings = {**settings, "seeds": seeds} if seeds else {**settings}  # type: ignore[typeddict-item]
     private = _private_folder(folder)
-    keeps_secret = False
+    secret = None
     try:
-        wanted = make_settings(settings)
+        wanted = make_settings(given)
     except NoSecretError:
-        settings["secret"] = _shared_secret(private / f"{name}.secret")
-        wanted = make_settings(settings)
+        given["secret"] = secret = _shared_secret(private / f"{name}.secret")
+        wanted = make_settings(given)
         if wanted.seeds:
             raise  # other hosts have another folder
-        keeps_secret = True
     sockets = f"unix:{private}/{name}/"
-    settings["nodeid"] = wanted.nodeid or f"{name}/%n/%u"
-    settings["seeds"] = [sockets, *wanted.seeds]
-    settings["binds"] = [sockets, *_other_binds(wanted)]
-    joined.configure(**settings)
-    if keeps_secret:
-        _Keeper(joined, private / f"{name}.secret", settings["secret"]).look()
+    given["nodeid"] = wanted.nodeid or f"{name}/%n/%u"
+    given["seeds"] = [sockets, *wanted.seeds]
+    given["binds"] = [sockets, *_other_binds(wanted)]
+    joined.configure(**given)
+    if secret is not None:
+        _Keeper(joined, private / f"{name}.secret", secret).look()
     joined.wait_for_seeds()
 
 

@@ -70,6 +70,7 @@ from aemp_gevent.wire.limits import MAX_NAME_BYTES, Limits
 
 P = ParamSpec("P")
 T = TypeVar("T")
+H = TypeVar("H", bound=Handler)
 
 _log = Log()
 
@@ -339,9 +340,9 @@ class LocalNode:
         return Limits(Settings.max_message_bytes, Settings.max_message_elements)
 
     @overload
-    def rcv(self, port: object, what: str, /) -> Callable[[Handler], Handler]: ...
+    def rcv(self, port: object, what: str, /) -> Callable[[H], H]: ...
     @overload
-    def rcv(self, port: object, /, *what: Any, **tags: Handler | None) -> Any: ...
+    def rcv(self, port: T, /, *what: Any, **tags: Handler | None) -> T: ...
     def rcv(self, port: object, /, *what: Any, **tags: Handler | None) -> Any:
         """Set handlers of a local port, and return the port.
 
@@ -823,9 +824,9 @@ class LocalNode:
         return calling.call_async(self, port, (tag, *args), to_seconds(timeout, "call_async()"))
 
     @overload
-    def serve(self, port: object, what: str, /) -> Callable[[Handler], Handler]: ...
+    def serve(self, port: object, what: str, /) -> Callable[[H], H]: ...
     @overload
-    def serve(self, port: object, /, *what: Any, **tags: Handler | None) -> Any: ...
+    def serve(self, port: T, /, *what: Any, **tags: Handler | None) -> T: ...
     def serve(self, port: object, /, *what: Any, **tags: Handler | None) -> Any:
         """Answer calls with functions of a local port, and return the port.
 

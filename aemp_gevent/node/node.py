@@ -67,6 +67,7 @@ from aemp_gevent.wire.vocabulary import DEVNULL, G_SLAVE, KIL1, SPAWN, TIME
 # may never need it.
 if TYPE_CHECKING:
     import dns.resolver
+    from typing_extensions import Unpack
 
     from aemp_gevent.addresses.name_service import NameService
     from aemp_gevent.directory.embedded.client import EmbeddedEngine
@@ -78,7 +79,8 @@ if TYPE_CHECKING:
     from aemp_gevent.peers.network import Network
     from aemp_gevent.peers.peer import Peer
     from aemp_gevent.settings.fields import Settings
-    from aemp_gevent.transport.connector import Carrier
+    from aemp_gevent.settings.given import ConfigureSettings, InitialiseSettings
+    from aemp_gevent.transport.connector import Connector
 
 _ON_THE_HUB = "it was called on the hub, which must never wait: spawn a greenlet"
 
@@ -121,7 +123,7 @@ class Node(DirectoryNode):
             ``aemp_gevent.testing``.
     """
 
-    def __init__(self, *, carrier: Carrier | None = None) -> None:
+    def __init__(self, *, carrier: Connector | None = None) -> None:
         super().__init__()
         self._carrier = carrier
 
@@ -169,7 +171,7 @@ class Node(DirectoryNode):
 
     # --- becoming a networked node ---
 
-    def initialise_node(self, noderef: str | None = None, *seeds: str, **settings: Any) -> None:
+    def initialise_node(self, noderef: str | None = None, *seeds: str, **settings: Unpack[InitialiseSettings]) -> None:
         """Become a public node, or a slave: listen on the endpoints of ``noderef`` and dial the seeds, or attach.
 
         A public node blocks until it is bound. A slave listens nowhere; it has one link, to its
@@ -212,13 +214,13 @@ class Node(DirectoryNode):
         wanted = "" if noderef is None else noderef
         if isinstance(wanted, str) and wanted.partition(":")[0] == ANY_HOST:
             wanted = wanted.partition(":")[2]
-            settings = {"binds": [f"{ANY_HOST}:{wanted or DEFAULT_PORT}"], **settings}
+            settings.setdefault("binds", [f"{ANY_HOST}:{wanted or DEFAULT_PORT}"])
         slave = _slave_name(wanted)
         if slave is None:
             ids.check_noderef(wanted)
-        for name in ("nodeid", "seeds"):
-            if name in settings:
-                raise InvalidSettingError(name, settings[name], "give it by position here, or use configure()")
+        for name, value in settings.items():
+            if name in {"nodeid", "seeds"}:
+                raise InvalidSettingError(name, value, "give it by position here, or use configure()")
         self._check_uninitialised("initialise_node()")
         from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
 
@@ -229,7 +231,7 @@ class Node(DirectoryNode):
         else:
             self._initialise(checked, lambda: _resolve(wanted))
 
-    def configure(self, profile: str | None = None, /, **settings: Any) -> None:
+    def configure(self, profile: str | None = None, /, **settings: Unpack[ConfigureSettings]) -> None:
         """Become a networked node as the settings say. Blocks until bound, or taken in by a master.
 
         The same as :meth:`initialise_node`, for nodes that are set up by their operator,
@@ -465,7 +467,7 @@ class Node(DirectoryNode):
 
         return _resolve(noderef, NameService(to_limited_seconds(timeout, "resolve_node()"), resolver))
 
-    def reload(self, profile: str | None = None, /, **settings: Any) -> list[str]:
+    def reload(self, profile: str | None = None, /, **settings: Unpack[ConfigureSettings]) -> list[str]:
         """Read the settings again, as :meth:`configure` did, and take over those that may change while the node is up.
 
         These are ``secret`` and ``require_tls``, which hold for new connections, and ``allow_spawn``, ``allow_eval``,

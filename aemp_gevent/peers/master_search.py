@@ -25,7 +25,7 @@ from aemp_gevent.links.link import Link, LinkOwner
 from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.quoting import quoted, worded
 from aemp_gevent.settings.fields import Settings
-from aemp_gevent.transport.connector import Carrier
+from aemp_gevent.transport.connector import Connector
 from aemp_gevent.transport.transport import Transport
 from aemp_gevent.wire.vocabulary import REFUSED, VIA
 
@@ -44,7 +44,7 @@ class Host(Protocol):
     @property
     def settings(self) -> Settings: ...
     @property
-    def carrier(self) -> Carrier: ...
+    def connector(self) -> Connector: ...
 
     def link(self, transport: Transport, owner: LinkOwner, *, dialled: bool) -> Link:
         """Start a handshake on a connection."""
@@ -165,7 +165,7 @@ def _ask(host: Host, name: str, master: str, seconds: float, taken_in: Callable[
         host.node_id = ids.slave_id(name, called)
         left = max(deadline - monotonic(), 0.1)
         candidate = Candidate(host, called, taken_in)
-        link = host.link(host.carrier.dial(endpoints_of(noderef), left), candidate, dialled=True)
+        link = host.link(host.connector.dial(endpoints_of(noderef), left), candidate, dialled=True)
         try:
             candidate.outcome.wait(timeout=max(deadline - monotonic(), 0.1))
         finally:

@@ -44,7 +44,7 @@ from aemp_gevent.runtime.forking import Helper, helpers, keep, stop_watchers_of
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
 from aemp_gevent.settings.fields import Settings
-from aemp_gevent.transport.connector import Carrier, Listening, SocketCarrier
+from aemp_gevent.transport.connector import Connector, Listening, SocketConnector
 from aemp_gevent.transport.transport import Transport
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.framing import FRAMINGS
@@ -202,7 +202,7 @@ class Network:
         requested: Called with a peer and what it asked our node port.
         up: Called when a link to a node came up.
         down: Called when it went down; see ``peer.Host.link_down``.
-        carrier: Makes the connections; None: sockets.
+        connector: Makes the connections; None: sockets.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class Network:
         requested: Callable[[Peer, list[Any]], None],
         up: Callable[[Peer], None],
         down: Callable[[Peer, Reason, list[Job]], None],
-        carrier: Carrier | None = None,
+        connector: Connector | None = None,
     ) -> None:
         _ = scheduler.hub  # the node is this thread's from now on
         self.node_id = node_id
@@ -251,7 +251,7 @@ class Network:
         patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None
-        self.carrier = carrier or SocketCarrier(scheduler.hub, patience, settings.accept_rate)
+        self.connector = connector or SocketConnector(scheduler.hub, patience, settings.accept_rate)
         self._certificate = _read_certificate(settings)
         self._checked: Credentials | None = None  # of which it is known whether they are this node's; None: not yet
         self._auth_methods = (
@@ -445,7 +445,7 @@ class Network:
         """
         try:
             for endpoint in endpoints:
-                self._listeners.append(self.carrier.listen(endpoint, self._accepted))
+                self._listeners.append(self.connector.listen(endpoint, self._accepted))
         except BaseException:
             self.close()
             raise
@@ -530,7 +530,7 @@ class Network:
             endpoint, connecting, proving = attempt.next(self.settings.handshake_timeout)
             try:
                 # Both in the try: the connection may be gone again before we look at it.
-                transport = self.carrier.dial((endpoint,), connecting)
+                transport = self.connector.dial((endpoint,), connecting)
                 self.link(transport, Stranger(self, attempt), dialled=True, timeout=proving)
             except (OSError, AempError) as error:
                 attempt.failed(str(error))
@@ -566,7 +566,7 @@ class Network:
         Raises:
             OSError: Nobody is.
         """
-        return self.link(self.carrier.dial(endpoints, timeout), Stranger(self, None), dialled=True)
+        return self.link(self.connector.dial(endpoints, timeout), Stranger(self, None), dialled=True)
 
     # --- where nodes listen whose IDs do not say it ---
 
@@ -790,7 +790,7 @@ class Network:
             if watching and isinstance(peer, VirtualPeer):
                 peer.abandon()
             peer.room.open()  # greenlets that are not ours go on in the child, and would wait for ever
-        self.carrier.abandon()
+        self.connector.abandon()
         for listener in self._listeners:
             listener.abandon()
         for link in self._links:

@@ -93,7 +93,7 @@ from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Port, Reason
 from aemp_gevent.runtime import forking
 from aemp_gevent.runtime.bounded_log import Complaints, Failures
-from aemp_gevent.runtime.hub_calls import hub_call, repeated, see_through, stops_what_raises
+from aemp_gevent.runtime.hub_calls import hub_call, repeated, report_to, see_through, stops_what_raises
 from aemp_gevent.runtime.logs import Brief, Log
 from aemp_gevent.runtime.quoting import said
 from aemp_gevent.runtime.threads import Doorbell, close_with, doorbell_of, get_ident
@@ -467,7 +467,7 @@ class Scheduler:
         if isinstance(error, (SystemExit, KeyboardInterrupt)):
             self._interrupt(error)
         else:
-            self.hub.handle_error(None, type(error), error, error.__traceback__)
+            report_to(self.hub, error)
 
     def _interrupt(self, error: BaseException) -> None:
         """Raise in the main greenlet what ends the program: it reports what is to be reported.

@@ -48,11 +48,19 @@ def repeated(hub: Hub, call: Callable[..., object], *args: Any) -> Callable[[], 
     if not stops_what_raises(hub):
         return whole
 
-    def report(error: BaseException) -> None:
-        # Without a context, as gevent does: what ends the program goes to the main greenlet.
-        hub.handle_error(None, type(error), error, error.__traceback__)
+    return hub_call(whole, _nothing, partial(report_to, hub))
 
-    return hub_call(whole, _nothing, report)
+
+def report_to(hub: Hub, error: BaseException, context: object = None) -> None:
+    """Give a hub an exception that ended no greenlet: it prints the traceback, or ends the program with it.
+
+    Args:
+        hub: The hub.
+        error: What was raised on it.
+        context: The object whose call raised. None, as gevent has it for callbacks: what ends the program goes to
+            the main greenlet.
+    """
+    hub.handle_error(context, type(error), error, error.__traceback__)
 
 
 def stops_what_raises(hub: Hub) -> bool:

@@ -17,12 +17,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from gevent import monkey
 from gevent.hub import Hub
 
-from aemp_gevent.runtime.hub_calls import hub_call
+from aemp_gevent.runtime.hub_calls import hub_call, report_to
 
 # Any: monkey.get_original() cannot know what it returns.
 get_ident: Callable[[], int] = monkey.get_original("_thread", "get_ident")
@@ -44,7 +45,7 @@ class Doorbell:
         # Not loop.run_callback_threadsafe(): that counts the loop's references up without a lock, while the
         # loop may be counting, too, and one that is lost some day ends the loop under everybody.
         self._watcher: Any = hub.loop.async_(ref=False)  # gevent's watchers have no types
-        self._watcher.start(hub_call(self._answer, self._watcher.send, self._report))
+        self._watcher.start(hub_call(self._answer, self._watcher.send, partial(report_to, hub, context=self)))
 
     def ring(self, call: Callable[..., object], *args: Any) -> None:
         """Call ``call(*args)`` on the hub soon. Never blocks. What it raises goes to the hub's error handler."""
@@ -73,12 +74,9 @@ class Doorbell:
                 self._calls.append((entry[0], entry[1], False))
                 if isinstance(stray, Exception):
                     continue  # told when it is raised again
-            self._report(stray)
+            report_to(self._hub, stray, self)
         if self._calls:
             self._watcher.send()
-
-    def _report(self, error: BaseException) -> None:
-        self._hub.handle_error(self, type(error), error, error.__traceback__)
 
 
 def close_with(owner: object, watcher: Any, doorbell: Doorbell) -> None:

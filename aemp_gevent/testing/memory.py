@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import AsyncResult
@@ -31,6 +31,11 @@ from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.testing.memory_connection import End, connect
 from aemp_gevent.transport.transport import Transport
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from aemp_gevent.settings.given import InitialiseSettings
 
 _FIRST_FREE_PORT = 40000
 
@@ -118,7 +123,7 @@ class MemoryNetwork:
 
     # --- nodes ---
 
-    def node(self, noderef: str | None = None, *seeds: str, **settings: Any) -> Node:
+    def node(self, noderef: str | None = None, *seeds: str, **settings: Unpack[InitialiseSettings]) -> Node:
         """Return a new node of this network, initialised. Blocks until bound, which is at once.
 
         Args:
@@ -148,7 +153,7 @@ class MemoryNetwork:
         self._carriers[node_id] = carrier
         return node
 
-    def _slave(self, name: str, masters: tuple[str, ...], settings: dict[str, Any]) -> Node:
+    def _slave(self, name: str, masters: tuple[str, ...], settings: InitialiseSettings) -> Node:
         # The faults are to know it while it asks its first master.
         carrier = MemoryCarrier(self, ids.slave_id(name, resolve_node(masters[0])) if masters else name)
         node = carrier.node = Node(carrier=carrier)
@@ -465,7 +470,7 @@ class MemoryNetwork:
 
 
 class MemoryCarrier:
-    """Connects one node of a :class:`MemoryNetwork`: see :class:`~aemp_gevent.transport.connector.Carrier`.
+    """Connects one node of a :class:`MemoryNetwork`: see :class:`~aemp_gevent.transport.connector.Connector`.
 
     Args:
         network: Which.

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from gevent.queue import Empty, Full, ShutDown
 from aemp_gevent import CallTimeout, RemoteError, default_node
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.monitors import Monitor
+from aemp_gevent.runtime.hub_calls import report_to
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
 
@@ -142,5 +142,5 @@ class RemoteLinkable(Remote):
         for link in links:
             try:
                 link(self)
-            except BaseException:  # noqa: BLE001  # as gevent does
-                self.node.scheduler.hub.handle_error((link, self), *sys.exc_info())
+            except BaseException as error:  # noqa: BLE001  # as gevent does
+                report_to(self.node.scheduler.hub, error, (link, self))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""How a node's connections are made: by sockets, unless a test carries them otherwise.
+"""How a node's connections are made: by sockets, unless a test connects nodes otherwise.
 
-A :class:`Carrier` listens and dials; what comes out is a
+A :class:`Connector` listens and dials; what comes out is a
 :class:`~aemp_gevent.transport.transport.Transport`. It is all that the links know of the outside
 world, so a whole network of nodes can live in one process without a socket.
 """
@@ -44,7 +44,7 @@ class Listening(Protocol):
         """Release it in a forked child: the parent goes on accepting."""
 
 
-class Carrier(Protocol):
+class Connector(Protocol):
     """Makes connections for one node."""
 
     def listen(self, endpoint: Endpoint, accepted: Callable[[Transport], None]) -> Listening:
@@ -71,8 +71,8 @@ class Carrier(Protocol):
         """Release, in a forked child, connections that are being made."""
 
 
-class SocketCarrier:
-    """Carries links over gevent's stream sockets.
+class SocketConnector:
+    """Connects a node by gevent's stream sockets.
 
     Args:
         hub: Whose loop watches them.
@@ -90,16 +90,16 @@ class SocketCarrier:
         self._dialling: set[socket.socket] = set()
 
     def listen(self, endpoint: Endpoint, accepted: Callable[[Transport], None]) -> Listener:
-        return Listener(endpoint, lambda sock: accepted(self._carry(sock)), self._pace)
+        return Listener(endpoint, lambda sock: accepted(self._transport_over(sock)), self._pace)
 
     def dial(self, endpoints: Sequence[Endpoint], timeout: float) -> SocketTransport:
-        return self._carry(dial(endpoints, timeout, self._dialling))
+        return self._transport_over(dial(endpoints, timeout, self._dialling))
 
     def abandon(self) -> None:
         for sock in self._dialling:
             close_quietly(sock)
 
-    def _carry(self, sock: socket.socket) -> SocketTransport:
+    def _transport_over(self, sock: socket.socket) -> SocketTransport:
         if sock.family != getattr(std_socket, "AF_UNIX", None):
             _have_the_system_look_after(sock, self._patience)
         return SocketTransport(sock, self._hub, self._buffer)

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gevent.hub import Hub
 
 from aemp_gevent.errors import TlsError
-from aemp_gevent.runtime.hub_calls import hub_call
+from aemp_gevent.runtime.hub_calls import hub_call, report_to
 from aemp_gevent.transport.transport import WRITE_BYTES, Sink, Transport
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class TlsTransport:
         self._leaving = 0  # bytes of plaintext, encrypted and handed to the inner transport
         self._goodbye = 0  # 1 while our close_notify is still to leave
         self._flush_asked = False
-        self._flush = hub_call(self._encrypt_if_due, self._flush_again, self._report)
+        self._flush = hub_call(self._encrypt_if_due, self._flush_again, partial(report_to, hub, context=self))
         self._finishing = False
         self._finished = False
         self._closed = False
@@ -163,9 +164,6 @@ class TlsTransport:
     def _flush_again(self) -> None:
         """Go on after something struck on the hub."""
         self._hub.loop.run_callback(self._flush)
-
-    def _report(self, error: BaseException) -> None:
-        self._hub.handle_error(self, type(error), error, error.__traceback__)
 
     def _encrypt_if_due(self) -> None:
         self._flush_asked = False

@@ -18,13 +18,14 @@ import socket as std_socket
 import struct
 import sys
 from collections import deque
+from functools import partial
 from typing import Any, Protocol
 
 from gevent import socket
 from gevent.hub import Hub
 
 from aemp_gevent.runtime.forking import close_quietly
-from aemp_gevent.runtime.hub_calls import hub_call, repeated
+from aemp_gevent.runtime.hub_calls import hub_call, repeated, report_to
 
 READ_BYTES = 256 * 1024
 """How much is read at once: four 64 KiB messages. The buffer is shared by all transports of a hub's node."""
@@ -136,7 +137,7 @@ class SocketTransport:
         self._flush_asked = False
         self._is_sending = False
         """Whether it is not known how much of what was written the system has."""
-        self._flush = hub_call(self._send_all, self._flush_again, self._report)
+        self._flush = hub_call(self._send_all, self._flush_again, partial(report_to, hub, context=self))
         self._read = repeated(hub, self._readable)
         self._finishing = False
         self._closed = False
@@ -237,9 +238,6 @@ class SocketTransport:
             self._cut_off()
         elif not self._closed:
             self._hub.loop.run_callback(self._flush)
-
-    def _report(self, error: BaseException) -> None:
-        self._hub.handle_error(self, type(error), error, error.__traceback__)
 
     def _send_all(self) -> None:
         if self._closed:
