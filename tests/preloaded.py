@@ -13,6 +13,7 @@ processes are ordinary ones.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import os
@@ -52,6 +53,7 @@ class _Server:
             self._process = subprocess.Popen(  # ends when our side of the socket is closed
                 [sys.executable, str(_SERVER), str(number)], pass_fds=(number,), stdin=subprocess.DEVNULL, env=env
             )
+        atexit.register(self._end)
 
     def start(self, request: dict[str, Any], descriptors: list[int]) -> int:
         """Start a process and return its ID."""
@@ -67,6 +69,11 @@ class _Server:
             raise ChildProcessError("the server of preloaded processes has ended")
         pid: int = struct.unpack("=i", answer)[0]
         return pid
+
+    def _end(self) -> None:
+        if self.owner == os.getpid():
+            self._socket.close()
+            self._process.wait()
 
     def _adopt(self, orphans: bool) -> None:
         """Decide whether descendants whose parent has ended become our children."""

@@ -227,6 +227,7 @@ def test_nothing_long_is_cached(text: str) -> None:
     assert ids._known_fault.cache_info().currsize == 1
 
 
+@pytest.mark.slow
 def test_there_are_no_other_caches() -> None:
     """A cache that peers can feed keeps what they sent when they are gone. Bound its keys, and list it here."""
     found: list[str] = []
