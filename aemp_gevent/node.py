@@ -247,7 +247,9 @@ class Node(DirectoryNode):
         self._check_uninitialised("configure()")
         if not isinstance(profile, (str, NoneType)):
             # Not shown: it may be settings, and a secret among them.
-            raise InvalidSettingError("profile", type(profile), "it is a name; settings are given as nodeid=…, seeds=…")
+            raise InvalidSettingError(
+                "profile", type(profile), "it must be a name; settings are given as nodeid=…, seeds=…"
+            )
         from aemp_gevent.settings import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
 
         checked = make_settings(settings, profile=profile)

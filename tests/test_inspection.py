@@ -321,12 +321,12 @@ def test_who_may_not_look_is_told_so_and_no_more(
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        pytest.param(["prots"], "not 'prots'", id="unknown"),
-        pytest.param("ports", "as a list", id="text"),
-        pytest.param(None, "as a list", id="nothing"),
-        pytest.param({"ports": -1}, "is a number", id="negative"),
-        pytest.param({"ports": True}, "is a number", id="bool"),
-        pytest.param({"links": "many"}, "is a number", id="no-number"),
+        pytest.param(["prots"], "'prots' is not one of", id="unknown"),
+        pytest.param("ports", "must be a list", id="text"),
+        pytest.param(None, "must be a list", id="nothing"),
+        pytest.param({"ports": -1}, "must be a non-negative integer", id="negative"),
+        pytest.param({"ports": True}, "must be a non-negative integer", id="bool"),
+        pytest.param({"links": "many"}, "must be a non-negative integer", id="no-number"),
         pytest.param([["ports"]], "not", id="list"),
     ],
 )
