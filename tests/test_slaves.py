@@ -470,7 +470,7 @@ def test_timeout_of_the_callers_own_passes(make_node: MakeNode) -> None:
 
 def test_second_slave_of_the_same_name_is_refused(place: Place) -> None:
     with pytest.raises(NoMasterError, match="it refuses this node"):
-        place.network.node("slave/one", place.m1.NODE(), **{**QUICK, "monitor_timeout": 4.0})
+        place.network.node("slave/one", place.m1.NODE(), **{**QUICK, "monitor_timeout": 1.5})
     inbox = Inbox(place.s1)
     place.public.snd(inbox, "still there")
     wait_until(lambda: inbox.messages == [("still there",)])
