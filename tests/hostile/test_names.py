@@ -107,7 +107,7 @@ def test_a_huge_name_takes_no_time(node: Node, peer: RawPeer, request_of: Callab
     node._network.request(node._network.peers[PEER], request_of(node.NODE(), HUGE))
     with pytest.raises(InvalidPortError):
         node.snd(f"{PEER}#{HUGE}", "hello")
-    assert thread_time() - before < 0.2
+    assert thread_time() - before < 0.4
 
 
 FLOATS = [number / 7e300 for number in range(1, 300_000)]
