@@ -303,7 +303,7 @@ class Node(DirectoryNode):
     def _become_slave(self, settings: Settings, name: str) -> None:
         if not settings.seeds:
             raise InvalidSettingError(
-                "seeds", (), f"a slave needs masters: initialise_node('slave/{name}', master, …)", ""
+                "seeds", (), f"a slave needs masters: initialise_node('slave/{name}', master, …), or seeds", ""
             )
         if settings.binds is not None:
             raise InvalidSettingError("binds", settings.binds, "a slave listens nowhere", "")
