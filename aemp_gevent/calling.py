@@ -28,7 +28,6 @@ from aemp_gevent import calls
 from aemp_gevent.callbacks import DONE
 from aemp_gevent.context import current_port
 from aemp_gevent.errors import CallCycleError, CallTimeout, PortDied, ReceiveTimeout, RemoteError
-from aemp_gevent.hubcalls import see_through
 from aemp_gevent.matching import Message, tag_of
 from aemp_gevent.monitors import Monitor
 from aemp_gevent.port import RUNNING, Port, Reason, ReplyPort
@@ -132,7 +131,8 @@ def call_async(host: Host, port: object, message: Message, timeout: float | None
         # Nobody is blocked by it, so nobody waits in a circle. Last: it is made with all that belongs to it, or not.
         host.ask(port, message, reply.id, timeout, ())
     except BaseException:
-        see_through(calls.end_reply, scheduler, reply, guards)
+        calls.cancel_all(guards)
+        scheduler.die(reply, ())
         raise
     return result
 
