@@ -244,6 +244,7 @@ def fail_in_a_process() -> None:
     raise errors.CallTimeout("a#p", "tag", 1.5)
 
 
+@pytest.mark.slow
 def test_error_reaches_the_caller_of_a_process_pool() -> None:
     """A pool of processes hangs, or breaks, if the error of a job cannot be unpickled."""
     code = """

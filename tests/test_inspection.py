@@ -93,6 +93,7 @@ def test_memory_is_what_the_system_says() -> None:
     held.close()
 
 
+@pytest.mark.slow
 def test_lag_tells_that_the_loop_was_blocked(make_node: MakeNode) -> None:
     node = make_node()
     watch = watch_loop(gevent.get_hub())  # the loop's, whose worst may be of an earlier test
@@ -337,6 +338,7 @@ def test_question_that_makes_no_sense_is_answered_with_the_reason(make_node: Mak
     assert says in found["error"]
 
 
+@pytest.mark.slow
 def test_many_questions_at_once_are_refused(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, "_SLICE", 1)  # so that an answer takes many turns
     node = make_node()
