@@ -4,7 +4,8 @@
 :class:`Popen` and :func:`run` stand in for those of :mod:`subprocess`. A command that begins with this interpreter goes
 to a server, which forks; the child takes over arguments, folder, environment and file descriptors, and runs the
 program as ``python`` would. It is a process of its own, but what it imports may be loaded already. What depends
-on a fresh interpreter (import times, monkey-patching, the interpreter's options) is tested with :mod:`subprocess`.
+on a fresh interpreter (import times, for instance) is tested with :mod:`subprocess`. A program whose text mentions
+monkey-patching gets a fresh interpreter by itself, and so does one with options of the interpreter.
 
 The server's children become ours as their parent ends (we are a *subreaper*, which only Linux has), so waiting, signals
 and exit codes work as for any child. Elsewhere, in patched runs, and while coverage measures, the
