@@ -160,7 +160,7 @@ def _complain(error: Exception, code: int) -> int:
         )
     else:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        text = _OF_A_COMMAND.get(type(error).__name__, text)
+        text = _OF_A_COMMAND.get(type(error).__name__, text).removeprefix("the call: ")
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "aemp"
     # Part of it may be what another node said: that is nothing for a terminal to obey.

@@ -390,9 +390,9 @@ class ListenError(AempError, OSError):
     """The node could not listen on one of its endpoints."""
 
     def __init__(self, endpoint: str, why: object) -> None:
+        question = "is another node running there? " if "in use" in str(why) else ""
         super().__init__(
-            f"cannot listen on {endpoint}: {why}; is another node running there? "
-            "Give another address with 'binds' or --bind"
+            f"cannot listen on {endpoint}: {why}; {question}'binds' can name another address (--bind of 'aemp run')"
         )
         self.endpoint = endpoint
 

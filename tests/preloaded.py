@@ -4,7 +4,8 @@
 :class:`Popen` and :func:`run` stand in for those of :mod:`subprocess`. A command that begins with this interpreter goes
 to a server, which forks; the child takes over arguments, folder, environment and file descriptors, and runs the
 program as ``python`` would. It is a process of its own, but what it imports may be loaded already. What depends
-on a fresh interpreter (import times, monkey-patching, the interpreter's options) is tested with :mod:`subprocess`.
+on a fresh interpreter (import times, for instance) is tested with :mod:`subprocess`. A program whose text mentions
+monkey-patching gets a fresh interpreter by itself, and so does one with options of the interpreter.
 
 The server's children become ours as their parent ends (we are a *subreaper*, which only Linux has), so waiting, signals
 and exit codes work as for any child. Elsewhere, in patched runs, and while coverage measures, the
@@ -13,6 +14,7 @@ processes are ordinary ones.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import os
@@ -52,6 +54,7 @@ class _Server:
             self._process = subprocess.Popen(  # ends when our side of the socket is closed
                 [sys.executable, str(_SERVER), str(number)], pass_fds=(number,), stdin=subprocess.DEVNULL, env=env
             )
+        atexit.register(self._end)
 
     def start(self, request: dict[str, Any], descriptors: list[int]) -> int:
         """Start a process and return its ID."""
@@ -67,6 +70,11 @@ class _Server:
             raise ChildProcessError("the server of preloaded processes has ended")
         pid: int = struct.unpack("=i", answer)[0]
         return pid
+
+    def _end(self) -> None:
+        if self.owner == os.getpid():
+            self._socket.close()
+            self._process.wait()
 
     def _adopt(self, orphans: bool) -> None:
         """Decide whether descendants whose parent has ended become our children."""

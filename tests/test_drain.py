@@ -29,6 +29,7 @@ def keys(node: Node, family: str) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_entries_are_gone_at_once_and_ports_work_on(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0")
     other = make_node("127.0.0.1:0", node.NODE())

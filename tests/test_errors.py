@@ -54,7 +54,8 @@ OURS = [
         ),
         pytest.param(errors.NoSecretError(), "AEMP_SECRET", id="NoSecretError"),
         pytest.param(errors.MessageTooLargeError(9, 8), "raise the limit on both nodes", id="MessageTooLargeError"),
-        pytest.param(errors.ListenError("a:1", "in use"), "'binds' can name another", id="ListenError"),
+        pytest.param(errors.ListenError("a:1", "in use"), "there? 'binds' can name another", id="ListenError"),
+        pytest.param(errors.ListenError("a:1", "no such"), "no such; 'binds' can name", id="ListenError-not-in-use"),
         pytest.param(errors.WrongThreadError("port()"), "use snd() or kil()", id="WrongThread"),
         pytest.param(
             errors.WrongThreadError("port()"),
@@ -243,6 +244,7 @@ def fail_in_a_process() -> None:
     raise errors.CallTimeout("a#p", "tag", 1.5)
 
 
+@pytest.mark.slow
 def test_error_reaches_the_caller_of_a_process_pool() -> None:
     """A pool of processes hangs, or breaks, if the error of a job cannot be unpickled."""
     code = """

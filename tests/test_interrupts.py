@@ -344,6 +344,7 @@ def test_an_interrupted_initialise_leaves_the_node_as_it_was(make_node, interrup
     wait_until(lambda: descriptors() <= before, within=WAIT, show=descriptors)
 
 
+@pytest.mark.slow
 def test_a_slave_that_is_interrupted_just_when_it_was_taken_in_is_a_whole_one(make_node, interrupt):
     master = make_node()
     node = make_node(None)

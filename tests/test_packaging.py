@@ -53,6 +53,14 @@ def test_no_other_text_says_how_the_package_is_installed() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(int(version("setuptools").partition(".")[0]) < 77, reason="setuptools knows no licence expressions")
+def test_no_text_invents_an_address_of_the_project() -> None:
+    """It has no public one yet: once it has, ``docs/installing.py`` says so, and this goes."""
+    shown = [name for name in tracked() if name.startswith(("README", "setup.cfg", "docs/", "aemp_", "examples/"))]
+    assert len(shown) > 100
+    home = re.compile(r"https?://[\w.]*(?:github|gitlab|codeberg|sourceforge|pypi|readthedocs)\.")
+    assert [name for name in shown if home.search((ROOT / name).read_bytes().decode(errors="replace"))] == []
+
+
 def test_a_source_distribution_has_everything_that_a_clone_has(tmp_path: Path) -> None:
     names = tracked()
     clone = tmp_path / "clone"

@@ -19,6 +19,7 @@ def make_node() -> Iterator[MakeNode]:
         yield make
 
 
+@pytest.mark.slow
 def test_new_secret_is_for_new_links_and_those_that_are_up_stay(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0")
     friend = make_node("127.0.0.1:0", node.NODE())

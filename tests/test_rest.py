@@ -217,6 +217,7 @@ class Changes:
         node.mon_nodes(lambda *change: self.all.append(change))
 
 
+@pytest.mark.slow
 def test_idle_link_is_closed_in_order_and_made_again_on_demand(make_node: MakeNode) -> None:
     one, two = make_node(**QUICK), make_node(**QUICK)
     ours, theirs = Inbox(one), Inbox(two)
@@ -264,6 +265,7 @@ def kept_by_the_network(one: Node, two: Node) -> object:
     return one._network.keep(two.NODE())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "need", [kept_by_monitor, kept_by_monitor_of_the_node, kept_by_spawned_port, kept_by_the_network]
 )
@@ -296,6 +298,7 @@ def test_link_is_closed_once_nobody_needs_it_any_more(make_node: MakeNode) -> No
     wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
 
 
+@pytest.mark.slow
 def test_links_stay_if_one_side_says_never(make_node: MakeNode) -> None:
     one, two = make_node(**QUICK), make_node(idle_timeout=None, heartbeat_interval=0.05)
     one.snd(Inbox(two), "hello")
@@ -306,6 +309,7 @@ def test_links_stay_if_one_side_says_never(make_node: MakeNode) -> None:
     wait_until(lambda: peer.link is link and one.up_nodes() and two.up_nodes())
 
 
+@pytest.mark.slow
 def test_links_to_other_programs_and_to_nodes_nobody_can_find_stay(make_node: MakeNode) -> None:
     """They know nothing of rest, or could not be dialled again."""
     node = make_node(**QUICK)
@@ -360,6 +364,7 @@ def test_connection_that_comes_before_the_link_is_at_rest_waits_for_that(make_no
         assert old.closed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_sender", [False, True])
 def test_link_with_messages_in_one_direction_is_not_idle(make_node: MakeNode, is_sender: bool) -> None:
     node = make_node(**QUICK)
@@ -524,6 +529,7 @@ def test_nodes_whose_links_come_and_go_lose_nothing_without_a_word(seed: int, cu
         )
 
 
+@pytest.mark.slow
 def test_processes_let_their_link_rest_and_make_it_again() -> None:
     with NodeProcess(**QUICK) as one, NodeProcess(**QUICK) as two:
         one.run("def keep(*message): got.append(message)\ngot = []\ninbox = mp.port(keep)")
@@ -546,6 +552,7 @@ def say_idle(here: Node, there: Node, *, agrees: bool) -> None:
     peer._say_idle(peer.link)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agrees", [False, True])
 @pytest.mark.parametrize("asks", ["master", "public"])
 @pytest.mark.parametrize("sends", ["slave", "public"])
@@ -567,6 +574,7 @@ def test_virtual_link_is_made_over_a_link_that_comes_to_rest(
     assert died.count == 0
 
 
+@pytest.mark.slow
 def test_directory_is_told_over_a_link_that_comes_to_rest(network: MemoryNetwork) -> None:
     seeds = ("10.9.0.1:4040", "10.9.0.2:4040")
     settings = {"heartbeat_interval": 0.5, "heartbeat_timeout": 5.0}

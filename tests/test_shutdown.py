@@ -483,6 +483,7 @@ def test_signal_shuts_down_whichever_node_was_to_hear_of_it(
         assert child.wait(10) == 128 + signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_second_signal_ends_a_program_at_once(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while it waits for a peer that takes nothing."""
     monkeypatch.setenv("AEMP_SECRET", SECRET)

@@ -182,6 +182,7 @@ def linked(here: Node, there: Node) -> tuple[Inbox, Deaths, Deaths]:
     return inbox, deaths, back
 
 
+@pytest.mark.slow
 def test_cut_of_any_hop_is_noticed_at_both_far_ends_and_heals(place: Place, way: tuple[str, str]) -> None:
     here, there = both(place, way)
     masters = {"s1": place.m1, "s3": place.m1, "s2": place.m2}
@@ -217,6 +218,7 @@ def test_masters_death_is_noticed_at_both_far_ends(place: Place) -> None:
     assert other.count == 0
 
 
+@pytest.mark.slow
 def test_silent_loss_of_the_slave_is_noticed(place: Place) -> None:
     _, deaths, _ = linked(place.public, place.s1)
     _, others, _ = linked(place.s2, place.s1)
@@ -302,6 +304,7 @@ def test_slave_that_is_not_there_is_reported(place: Place) -> None:
         assert deaths.wait()[0] == "transport_error"
 
 
+@pytest.mark.slow
 def test_slave_that_does_not_answer_is_reported(place: Place) -> None:
     place.s1._network.routes._take = lambda *args: None  # type: ignore[union-attr, method-assign]
     deaths = Deaths()
@@ -441,6 +444,7 @@ def test_master_may_start_later(network: MemoryNetwork) -> None:
     start.get()
 
 
+@pytest.mark.slow
 def test_no_master_says_what_went_wrong_with_each_and_leaves_the_node_as_it_was(make_node: MakeNode) -> None:
     node, nobody, other = Node(), free_address(), make_node(secret="another")
     port = node.port()
@@ -468,9 +472,10 @@ def test_timeout_of_the_callers_own_passes(make_node: MakeNode) -> None:
     assert node.NODE().startswith("anon/")
 
 
+@pytest.mark.slow
 def test_second_slave_of_the_same_name_is_refused(place: Place) -> None:
     with pytest.raises(NoMasterError, match="it refuses this node"):
-        place.network.node("slave/one", place.m1.NODE(), **{**QUICK, "monitor_timeout": 4.0})
+        place.network.node("slave/one", place.m1.NODE(), **{**QUICK, "monitor_timeout": 1.5})
     inbox = Inbox(place.s1)
     place.public.snd(inbox, "still there")
     wait_until(lambda: inbox.messages == [("still there",)])

@@ -32,6 +32,7 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
             yield from enumerate(node.value.splitlines(), node.lineno)
 
 
+@pytest.mark.slow
 def test_texts_that_users_read_are_plain_english() -> None:
     assert len(SOURCES) > 50
     found = [

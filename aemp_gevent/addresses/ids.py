@@ -207,7 +207,7 @@ def check_noderef(noderef: object) -> None:
         InvalidNoderefError: It is malformed, or of a reserved kind.
     """
     if not isinstance(noderef, str):
-        raise InvalidNoderefError(noderef, "a noderef is a string")
+        raise InvalidNoderefError(noderef, "a noderef must be a string")
     if noderef.startswith((ANON_PREFIX, SLAVE_PREFIX)):
         raise InvalidNoderefError(noderef, "names that begin like this are reserved, and have no endpoints")
     for component in noderef.split(","):
@@ -240,7 +240,7 @@ def check_node_name(name: object) -> str:
         InvalidNoderefError: The name is reserved (``anon/…``, ``slave/…``) or malformed.
     """
     if not isinstance(name, str):
-        raise InvalidNoderefError(name, "a node ID is a string")
+        raise InvalidNoderefError(name, "a node ID must be a string")
     if name.startswith((ANON_PREFIX, SLAVE_PREFIX)):
         raise InvalidNoderefError(name, "names that begin like this are reserved")
     if is_resolved(name):

@@ -24,7 +24,6 @@ from aemp_gevent.ports.port import RUNNING, AnyPort, Port, Reason, ReplyPort
 from aemp_gevent.ports.receive import receive_for
 from aemp_gevent.ports.scheduler import CallJob, Job, Runner, Scheduler
 from aemp_gevent.ports.timers import Timer
-from aemp_gevent.runtime.hub_calls import see_through
 
 
 class Host(Protocol):
@@ -115,7 +114,8 @@ def call(host: Host, port: object, msg: Message, cb: Handler, timeout: float | N
             guards.append(Timer(scheduler, timeout, None, gone, ()))
         host.snd(port, *msg, reply.id)  # last: it is made with all that belongs to it, or not at all
     except BaseException:
-        see_through(end_reply, scheduler, reply, guards)
+        cancel_all(guards)  # here: at the recursion limit one call more could be one too many
+        scheduler.die(reply, ())
         raise
 
 
@@ -202,16 +202,12 @@ def receive_answer(
     finally:
         reason = () if is_taken else not_taken
         try:
-            end_reply(scheduler, reply, guards, reason)
+            cancel_all(guards)
+            scheduler.die(reply, reason)
         except BaseException:  # an interrupt struck: once more, as nobody else will
-            end_reply(scheduler, reply, guards, reason)
+            cancel_all(guards)
+            scheduler.die(reply, reason)
             raise
-
-
-def end_reply(scheduler: Scheduler, reply: Port, guards: list[Guard], reason: Reason = ()) -> None:
-    """Cancel what a call leaves behind, and end its reply port. May be begun again."""
-    cancel_all(guards)
-    scheduler.die(reply, reason)
 
 
 def cancel_all(guards: list[Guard]) -> None:

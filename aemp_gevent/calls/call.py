@@ -34,7 +34,6 @@ from aemp_gevent.ports.patterns import Message, tag_of
 from aemp_gevent.ports.port import RUNNING, Port, Reason, ReplyPort
 from aemp_gevent.ports.scheduler import Runner
 from aemp_gevent.ports.timers import Timer
-from aemp_gevent.runtime.hub_calls import see_through
 
 NOT_TAKEN = ("call_ended",)
 """What a reply port dies of when nobody takes an answer any more."""
@@ -132,7 +131,8 @@ def call_async(host: Host, port: object, message: Message, timeout: float | None
         # Nobody is blocked by it, so nobody waits in a circle. Last: it is made with all that belongs to it, or not.
         host.ask(port, message, reply.id, timeout, ())
     except BaseException:
-        see_through(calls.end_reply, scheduler, reply, guards)
+        calls.cancel_all(guards)
+        scheduler.die(reply, ())
         raise
     return result
 

@@ -73,7 +73,7 @@ class ProfileFile:
         found: Any = self.content.get(PROFILES, {})
         if not isinstance(found, dict) or not all(isinstance(profile, dict) for profile in found.values()):
             raise ProfileError(
-                self.path, f"{quoted(PROFILES)} is an object of profiles by name, each an object of settings"
+                self.path, f"{quoted(PROFILES)} must be an object of profiles by name, each an object of settings"
             )
         return found
 

@@ -260,7 +260,7 @@ class Directory:
             InvalidEntryError: It is.
         """
         if not isinstance(family, str) or not family:
-            raise InvalidEntryError("family", family, "a family is a str, and not empty")
+            raise InvalidEntryError("family", family, "a family must be a str, and not empty")
         if family.startswith("'"):
             raise InvalidEntryError("family", family, "names that begin with ' are the library's own; choose another")
         self._check_length("family", family)
@@ -269,7 +269,7 @@ class Directory:
         """Set an entry of this node, and return its guard."""
         self.check_family(family)
         if not isinstance(key, str):
-            raise InvalidEntryError("key", key, "a key is a str")
+            raise InvalidEntryError("key", key, "a key must be a str")
         self._check_length("key", key)
         value = _copy(family, key, value)
         guard = DirectoryEntry(self, family, key, is_port=is_port)

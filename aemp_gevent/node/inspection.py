@@ -312,14 +312,14 @@ def _limits(what: object) -> dict[str, int]:
         wanted = zip(what, itertools.repeat(MAX_ENTRIES))
     else:
         raise ValueError(  # noqa: TRY004  # a peer gave it
-            f"say what to tell as a list of {PARTS}, or a map from these to numbers"
+            f"the request must be a list of {PARTS}, or a map from these to limits"
         )
     found: dict[str, int] = {}
     for part, limit in wanted:
         if part not in PARTS:
-            raise ValueError(f"there are {PARTS} to look at, and not {quoted(part, 50)}")
+            raise ValueError(f"{quoted(part, 50)} is not one of {PARTS}")
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-            raise ValueError(f"how many {part} to tell of is a number, and not {quoted(limit, 50)}")
+            raise ValueError(f"the {part} limit must be a non-negative integer, not {quoted(limit, 50)}")
         found[part] = min(limit, MAX_ENTRIES)
     return found
 

@@ -253,7 +253,9 @@ class Node(DirectoryNode):
         self._check_uninitialised("configure()")
         if not isinstance(profile, (str, NoneType)):
             # Not shown: it may be settings, and a secret among them.
-            raise InvalidSettingError("profile", type(profile), "it is a name; settings are given as nodeid=…, seeds=…")
+            raise InvalidSettingError(
+                "profile", type(profile), "it must be a name; settings are given as nodeid=…, seeds=…"
+            )
         from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
 
         checked = make_settings(settings, profile=profile)
@@ -307,7 +309,7 @@ class Node(DirectoryNode):
     def _become_slave(self, settings: Settings, name: str) -> None:
         if not settings.seeds:
             raise InvalidSettingError(
-                "seeds", (), f"a slave needs masters: initialise_node('slave/{name}', master, …)", ""
+                "seeds", (), f"a slave needs masters: initialise_node('slave/{name}', master, …), or seeds", ""
             )
         if settings.binds is not None:
             raise InvalidSettingError("binds", settings.binds, "a slave listens nowhere", "")

@@ -13,7 +13,6 @@ switches but :meth:`Peer.pause`.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -350,11 +349,13 @@ class Peer:
 
     def check_hard_limit(self) -> None:
         """Drop the link of a peer that makes us answer, and does not read."""
-        limit = self._host.settings.hard_limit_bytes
-        if self.unsent > limit and self.unsent - self._all_paused_bytes > limit:
-            # What led here was accepted, so nothing is raised for want of stack: who sends next looks again.
-            with contextlib.suppress(RecursionError):
+        try:
+            limit = self._host.settings.hard_limit_bytes
+            if self.unsent > limit and self.unsent - self._all_paused_bytes > limit:
                 self._give_up("more is unsent than the hard limit allows, and the sender cannot be paused")
+        except RecursionError:
+            # What led here was accepted, so nothing is raised for want of stack: who sends next looks again.
+            pass
 
     @property
     def _all_paused_bytes(self) -> int:

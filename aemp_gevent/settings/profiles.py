@@ -97,7 +97,7 @@ def layers_of(name: str | None, path: object, content: Mapping[str, Any], enviro
     wanted = name if name is not None else environ.get(PROFILE_VARIABLE) or None
     profiles = content.get(PROFILES, {})
     if not isinstance(profiles, dict):
-        raise ProfileError(path, f"{quoted(PROFILES)} is an object of profiles by name")
+        raise ProfileError(path, f"{quoted(PROFILES)} must be an object of profiles by name")
     chosen = wanted
     if wanted is None:
         from socket import gethostname  # noqa: PLC0415  # not when the package is imported
@@ -127,7 +127,7 @@ def _inherited(name: str, profiles: Mapping[str, Any], path: object) -> Iterator
             hint = f"did you mean {quoted(nearest[0])}?" if nearest else _known(profiles)
             raise ProfileError(path, f"{what}; {hint}")
         if not isinstance(profile, dict):
-            raise ProfileError(path, f"profile {quoted(name)} is an object of settings")
+            raise ProfileError(path, f"profile {quoted(name)} must be an object of settings")
         seen.append(name)
         parent = profile.get(PARENT)
         values = {key: value for key, value in profile.items() if key != PARENT}

@@ -62,7 +62,7 @@ class PeerRule:
 
     def __post_init__(self) -> None:
         if not isinstance(self.peer, str) or not self.peer:
-            raise TypeError(f"'peer' is a shell pattern for node IDs, and not {quoted(self.peer)}")
+            raise TypeError(f"'peer' must be a shell pattern for node IDs, not {quoted(self.peer)}")
         for name in ("spawn", "kill", "relay", "inspect"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(
@@ -98,7 +98,7 @@ def read_rule(rule: object) -> PeerRule:
     if isinstance(rule, PeerRule):
         return rule
     if not isinstance(rule, Mapping):
-        raise TypeError(f"a rule is a mapping like {{'peer': 'web-*', 'spawn': False}}, and not {quoted(rule)}")
+        raise TypeError(f"a rule must be a mapping like {{'peer': 'web-*', 'spawn': False}}, not {quoted(rule)}")
     given = cast("Mapping[str, object]", rule)
     known = [described.name for described in fields(PeerRule)]
     for name in given:

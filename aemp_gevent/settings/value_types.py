@@ -73,7 +73,7 @@ def _secret(value: Any) -> str | bytes | tuple[str | bytes, ...]:
 
 def _items(value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
-        raise TypeError("it is a list: write ['…']")
+        raise TypeError("it must be a list: write ['…']")
     if not isinstance(value, Iterable):
         raise TypeError
     return tuple(value)
@@ -89,7 +89,7 @@ def _lists(value: Any) -> tuple[tuple[Any, ...], ...]:
 
 def _rules(value: Any) -> tuple[PeerRule, ...]:
     if isinstance(value, Mapping):
-        raise TypeError("it is a list of rules: write [{…}]")
+        raise TypeError("it must be a list of rules: write [{…}]")
     return tuple(map(read_rule, _items(value)))
 
 
@@ -123,18 +123,22 @@ def _read_json(text: str) -> Any:
 
 VALUE_TYPES: dict[Any, ValueType] = {
     bool: ValueType("it is True or False (in the environment also 1 or 0, yes or no, on or off)", _bool, _read_bool),
-    int: ValueType(f"it is a whole number above 0, and at most {_MOST} (2**40)", _int, int),
-    float: ValueType("it is a number above 0, or a timedelta", _float, float),
-    str: ValueType("it is a string", _text, str),
-    DirectoryAddress: ValueType("it is a string", lambda value: DirectoryAddress(_text(value)), str),
+    int: ValueType(f"it must be a whole number above 0, and at most {_MOST} (2**40)", _int, int),
+    float: ValueType("it must be a number above 0, or a timedelta", _float, float),
+    str: ValueType("it must be a string", _text, str),
+    DirectoryAddress: ValueType("it must be a string", lambda value: DirectoryAddress(_text(value)), str),
     str | bytes | tuple[str | bytes, ...]: ValueType(
-        "it is a str or bytes, or a list of them (in the environment a JSON list)", _secret, _read_secret
+        "it must be a str or bytes, or a list of them (in the environment a JSON list)", _secret, _read_secret
     ),
-    tuple[str, ...]: ValueType("it is a list of strings", _texts, _read_list),
+    tuple[str, ...]: ValueType("it must be a list of strings", _texts, _read_list),
     tuple[tuple[Any, ...], ...]: ValueType(
-        "it is a list of names and [name, argument, …] lists (in the environment: names, or JSON)", _lists, _read_lists
+        "it must be a list of names and [name, argument, …] lists (in the environment: names, or JSON)",
+        _lists,
+        _read_lists,
     ),
     tuple[PeerRule, ...]: ValueType(
-        "it is a list of rules like {'peer': 'web-*', 'spawn': False} (in the environment as JSON)", _rules, _read_json
+        "it must be a list of rules like {'peer': 'web-*', 'spawn': False} (in the environment as JSON)",
+        _rules,
+        _read_json,
     ),
 }

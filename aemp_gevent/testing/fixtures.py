@@ -97,7 +97,7 @@ def fault_seed(request: pytest.FixtureRequest) -> int:
         try:
             given = int(text) if text else None
         except ValueError:
-            raise pytest.UsageError(f"{SEED_VARIABLE} is a whole number, not {quoted(text)}") from None
+            raise pytest.UsageError(f"{SEED_VARIABLE} must be a whole number, not {quoted(text)}") from None
     seed = secrets.randbits(32) if given is None else int(given)
     print(f"{SEED_VARIABLE}={seed}")  # noqa: T201  # for whoever reads the failure
     return seed

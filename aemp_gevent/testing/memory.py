@@ -87,7 +87,7 @@ class MemoryNetwork:
         if not all(value >= 0 for value in (latency, jitter, skew)):  # nor is NaN
             raise ValueError("latency, jitter and skew are seconds, 0 or more")
         if not 0 <= split <= 1:
-            raise ValueError("split is a probability, from 0 to 1")
+            raise ValueError("split must be a probability, from 0 to 1")
         if buffer_bytes < 1:
             raise ValueError("buffer_bytes is at least 1: nothing would ever arrive")
         self.seed = random.SystemRandom().getrandbits(32) if seed is None else seed

@@ -153,8 +153,8 @@ def test_good_node_names_are_returned_unchanged(name):
         pytest.param("a\n", "consists of letters, digits", id="newline"),
         pytest.param("a#b", "consists of letters, digits", id="hash"),
         pytest.param("localhost:4040", "must not end in ':' and digits", id="unresolved"),
-        pytest.param(b"shop", "a node ID is a string", id="bytes"),
-        pytest.param(None, "a node ID is a string", id="None"),
+        pytest.param(b"shop", "a node ID must be a string", id="bytes"),
+        pytest.param(None, "a node ID must be a string", id="None"),
     ],
 )
 def test_bad_node_names_are_refused_with_the_remedy(name, why):

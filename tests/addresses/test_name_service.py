@@ -156,6 +156,7 @@ def test_server_that_does_not_answer_is_not_waited_for_beyond_the_timeout(server
     assert 0.3 < monotonic() - started < 3
 
 
+@pytest.mark.slow
 def test_second_server_is_asked_when_the_first_is_dead(server: Server) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as dead:
         dead.bind(("127.0.0.1", 0))

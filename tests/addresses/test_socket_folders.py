@@ -147,6 +147,7 @@ def test_nodes_in_a_folder_find_each_other_and_newcomers_find_them(
     assert all(node.NODE() not in node._network.peers for node in nodes)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_links_do_not_grow_with_the_folder(make_node: MakeNode, folder: str) -> None:
     seed = f"unix:{folder}"
     count = LINKS_A_FOLDER + 4

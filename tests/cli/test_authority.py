@@ -34,6 +34,7 @@ def modes(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 def test_nodes_talk_with_certificates_that_the_ca_issued(
     command: Command, home: Path, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 
@@ -80,6 +81,7 @@ def test_example_goes_on_until_it_is_ended(network: Network, line: str) -> None:
     words = words_of(line, network)
     if words[0] == "shell":
         words.append("--plain")
+    before = monitors_of_orders(network)
     with terminal(network, *words) as screen:
         child = screen.child
         shown = SHOWN_UNTIL_ENDED[line]
@@ -88,7 +90,8 @@ def test_example_goes_on_until_it_is_ended(network: Network, line: str) -> None:
         elif words[0] == "log":
             wait_until(lambda: speaks(network, screen), within=PATIENCE, show=screen.lines)
         else:
-            child.expect(pexpect.TIMEOUT, timeout=2)  # nothing, as the port lives
+            wait_until(lambda: monitors_of_orders(network) > before, within=PATIENCE, show=screen.lines)
+            child.expect(pexpect.TIMEOUT, timeout=0.2)  # nothing, as the port lives
         assert child.isalive()
         if words[0] == "shell":
             child.expect_exact(">>> ")
@@ -97,6 +100,12 @@ def test_example_goes_on_until_it_is_ended(network: Network, line: str) -> None:
             child.sendintr()
         wait_until(lambda: not screen.lines() or not child.isalive(), within=PATIENCE, show=screen.lines)
         assert child.exitstatus == (0 if words[0] in {"shell", "top"} else 130)
+
+
+def monitors_of_orders(network: Network) -> int:
+    rows = json.loads(network.aemp("ports", "backend", "--json").stdout)
+    (count,) = (row["monitors"] for row in rows if "orders" in row["names"])
+    return int(count)
 
 
 def speaks(network: Network, screen: object) -> bool:

@@ -120,8 +120,8 @@ def test_link_to_the_file_stays_one(command: Command, home: Path) -> None:
     [
         ("[]", "it holds one JSON object"),
         ("{", "it is not JSON"),
-        ('{"profiles": []}', "'profiles' is an object of profiles by name"),
-        ('{"profiles": {"p": 5}}', "'profiles' is an object of profiles by name"),
+        ('{"profiles": []}', "'profiles' must be an object of profiles by name"),
+        ('{"profiles": {"p": 5}}', "'profiles' must be an object of profiles by name"),
     ],
 )
 def test_file_that_is_none_is_left_alone(command: Command, home: Path, content: str, why: str) -> None:

@@ -56,6 +56,7 @@ def test_what_has_no_end_is_not_read_for_ever(health: HealthPort) -> None:
     assert ask(health, f"GET /{quote('x' * 20_000)}")[0] == "HTTP/1.1 404 Not Found"
 
 
+@pytest.mark.slow
 def test_those_who_say_nothing_keep_nobody_out(health: HealthPort, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "_PROBE_SECONDS", 0.2)
     with contextlib.ExitStack() as stack:

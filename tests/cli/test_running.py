@@ -205,6 +205,7 @@ WRONG = [
     (["--service", "[1"], 2, "'[1' begins like JSON"),
     (["--nodeid", "a b"], 2, "setting 'nodeid' cannot be 'a b'"),
     (["--bind", "*:x"], 2, "setting 'binds' cannot be"),
+    (["--nodeid", "h:99999"], 2, "aemp: setting 'nodeid' cannot be 'h:99999'"),
     (["--set", "x"], 2, "--set must be NAME=VALUE, not 'x'"),
     (["--set", "monitor_timeot=3"], 2, "did you mean 'monitor_timeout'?"),
     (["nix"], 2, "no profile 'nix'"),

@@ -111,7 +111,7 @@ WRONG = [
     (["addservice", '["a"'], "'[\"a\"' begins like JSON, but is not valid"),
     (["setsecret", ""], "the secret is empty"),
     (["set", "monitor_timeot", "3"], "there is no setting 'monitor_timeot'; did you mean 'monitor_timeout'?"),
-    (["set", "monitor_timeout", "soon"], "setting 'monitor_timeout' cannot be 'soon': it is a number above 0"),
+    (["set", "monitor_timeout", "soon"], "setting 'monitor_timeout' cannot be 'soon': it must be a number above 0"),
     (["set", "monitor_timeout", "-1"], "setting 'monitor_timeout' cannot be -1.0"),
     (["del", "monitor_timeot"], "there is no setting 'monitor_timeot'; did you mean 'monitor_timeout'?"),
     (["delseed", "c:3"], "what is for all profiles has no 'c:3' among its seeds; there are: a:1, b:2"),

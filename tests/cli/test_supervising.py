@@ -100,6 +100,7 @@ def test_becoming_leaves_alone_what_is_wanted_still(private: Node) -> None:
     assert supervisor.down == []
 
 
+@pytest.mark.slow
 def test_who_waits_to_be_started_again_is_down_and_can_be_stopped(private: Node) -> None:
     changes: list[list[str]] = []
     started: list[int] = []

@@ -112,6 +112,7 @@ def test_secret_is_made_up_once_and_kept(join: Join, folder: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("what", ["the secret", "the folder"])
+@pytest.mark.slow
 def test_those_who_came_before_and_after_the_secret_was_removed_meet_again(
     join: Join, folder: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -149,6 +150,7 @@ def test_secret_of_somebody_else_is_not_taken_over(
     assert node.settings.secret == secret
 
 
+@pytest.mark.slow
 def test_loop_of_a_program_that_has_shut_down_comes_to_its_end(folder: Path) -> None:
     program = """
 import sys
@@ -163,6 +165,7 @@ print(gevent.wait(timeout=10))
         assert line_of(child) == "True"
 
 
+@pytest.mark.slow
 def test_certificates_and_rules_count_on_a_host_as_between_hosts(join: Join, folder: Path) -> None:
     ca = authority()
     cert = ca.issue("aemp:app/*").pem(ca)

@@ -23,6 +23,7 @@ def test_public_name_is_documented(thing: object) -> None:
     assert inspect.getdoc(thing)
 
 
+@pytest.mark.slow
 def test_gunicorn_and_flask_are_not_needed() -> None:
     program = "import sys; sys.modules.update(gunicorn=None, flask=None); import aemp_gevent.contrib.gunicorn"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=20)

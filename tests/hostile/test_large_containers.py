@@ -93,6 +93,7 @@ def test_links_take_large_lists_and_maps(make_node: MakeNode, what: str) -> None
 @pytest.mark.parametrize("count", [_SMALL_LIST, 10_000, 900_000])
 @pytest.mark.parametrize("code", [0xDD, 0xDF], ids=["lists", "maps"])
 @pytest.mark.parametrize("behind", [b"", b"\x90"], ids=["first", "behind-another-packet"])
+@pytest.mark.slow
 def test_twenty_peers_that_announce_and_send_nothing_take_little_memory(code: int, count: int, behind: bytes) -> None:
     shared = Announced(16 * 2**20)
     limits = LIMITS._replace(announced=shared)
@@ -241,6 +242,7 @@ def test_a_map_with_many_numbers_for_keys_is_refused(framing: str, size: int) ->
 
 @pytest.mark.no_cover
 @pytest.mark.skipif("cbor" not in FRAMINGS, reason="cbor2 is not installed")
+@pytest.mark.slow
 def test_a_read_of_many_small_packets_before_a_large_map_takes_no_time() -> None:
     """What is behind each packet must not be copied for it."""
     decoder = FRAMINGS["cbor"].decoder(LIMITS)

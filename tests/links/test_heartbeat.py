@@ -67,12 +67,14 @@ def test_greeting_names_the_timeout(make_node: MakeNode) -> None:
         assert peer.greet().heartbeat == 0.25
 
 
+@pytest.mark.slow
 def test_idle_link_is_proved_alive(make_node: MakeNode) -> None:
     node = make_node(heartbeat_interval=0.05)
     with RawPeer.dial(node, extras=ours()).shake() as peer:
         assert 4 <= keep_alives(peer, 0.6) <= 40
 
 
+@pytest.mark.slow
 def test_peer_that_is_quick_to_judge_hears_of_us_more_often(make_node: MakeNode) -> None:
     node = make_node()
     with RawPeer.dial(node, extras=ours(0.15)).shake() as peer:
@@ -85,6 +87,7 @@ def test_absurd_heartbeat_of_a_peer_costs_little(make_node: MakeNode, heartbeat:
         assert keep_alives(peer, 0.3) <= 40
 
 
+@pytest.mark.slow
 def test_busy_link_carries_no_heartbeats(make_node: MakeNode) -> None:
     node = make_node(heartbeat_interval=0.2)
     with RawPeer.dial(node, extras=ours()).shake() as peer:
@@ -119,6 +122,7 @@ def test_silent_link_is_lost_in_time_and_each_missed_heartbeat_is_told(
     assert [text.split(" of ")[0] for text in missed[:2]] == ["missed heartbeat 1", "missed heartbeat 2"]
 
 
+@pytest.mark.slow
 def test_peer_that_sends_heartbeats_stays(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
     node = make_node(**QUICK)
     with RawPeer.dial(node, extras=ours()).shake() as peer:
@@ -130,6 +134,7 @@ def test_peer_that_sends_heartbeats_stays(make_node: MakeNode, caplog: pytest.Lo
         assert "missed" not in caplog.text
 
 
+@pytest.mark.slow
 def test_pieces_of_a_long_message_are_signs_of_life(make_node: MakeNode) -> None:
     node = make_node(**QUICK)
     inbox = Inbox(node)
@@ -147,6 +152,7 @@ def test_pieces_of_a_long_message_are_signs_of_life(make_node: MakeNode) -> None
 # --- peers that know no heartbeats --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_silent_peer_without_heartbeats_is_asked_and_lost_without_an_answer(make_node: MakeNode) -> None:
     node = make_node(**QUICK)
     with RawPeer.dial(node).shake() as peer:
@@ -158,6 +164,7 @@ def test_silent_peer_without_heartbeats_is_asked_and_lost_without_an_answer(make
         assert monotonic() - started > 0.6, "sooner than monitor_timeout after that"
 
 
+@pytest.mark.slow
 def test_peer_without_heartbeats_that_answers_stays(make_node: MakeNode) -> None:
     node = make_node(**QUICK)
     with RawPeer.dial(node).shake() as peer:
@@ -209,6 +216,7 @@ def test_beat_is_as_before_when_an_impatient_peer_is_gone(make_node: MakeNode) -
 # --- a busy program -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_blocked_loop_costs_no_peer_its_link_and_is_named(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +236,7 @@ def test_blocked_loop_costs_no_peer_its_link_and_is_named(
     assert f"{__name__.rpartition('.')[2]}.py" in record.getMessage()
 
 
+@pytest.mark.slow
 def test_loop_that_is_merely_idle_is_not_called_blocked(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +351,7 @@ gevent.sleep(0.3)
 """
 
 
+@pytest.mark.slow
 def test_blocked_loop_of_a_patched_program_is_named(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PATCHED)

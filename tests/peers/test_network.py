@@ -206,7 +206,7 @@ def test_huge_node_name_is_refused(make_node: MakeNode) -> None:
 
 @pytest.mark.parametrize("noderef", [4041, b"127.0.0.1:0", ["127.0.0.1:0"], 0, False], ids=repr)
 def test_noderef_that_is_no_string_is_refused(make_node: MakeNode, noderef: Any) -> None:
-    with pytest.raises(InvalidNoderefError, match="a noderef is a string"):
+    with pytest.raises(InvalidNoderefError, match="a noderef must be a string"):
         make_node(None).initialise_node(noderef, secret="s")
 
 
@@ -305,6 +305,7 @@ def test_named_nodes_find_each_other_on_demand(make_named: MakeNamed) -> None:
     assert died.wait() == ("enough",)
 
 
+@pytest.mark.slow
 def test_idle_link_of_named_nodes_is_closed_if_both_can_be_found(make_named: MakeNamed, directory: Directory) -> None:
     one, two = (make_named(name, idle_timeout=0.2) for name in ("one", "two"))
     inboxes = Inbox(one), Inbox(two)
@@ -325,6 +326,7 @@ def test_idle_link_of_named_nodes_is_closed_if_both_can_be_found(make_named: Mak
     wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
 
 
+@pytest.mark.slow
 def test_idle_link_stays_if_the_other_node_cannot_be_found_just_now(
     make_named: MakeNamed, directory: Directory
 ) -> None:
@@ -353,6 +355,7 @@ def test_name_that_nobody_knows_fires_monitors_with_a_word_on_what_to_do(make_na
     assert re.search("no known address.*running.*seeds", why)
 
 
+@pytest.mark.slow
 def test_name_is_asked_for_again_while_others_may_be_on_their_way_to_a_seed(
     make_named: MakeNamed, directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +382,7 @@ def test_name_is_asked_for_again_while_others_may_be_on_their_way_to_a_seed(
         assert (directory.asked.count(node) > 1) == changes
 
 
+@pytest.mark.slow
 def test_asking_again_ends_in_time_and_says_what_was_answered(
     make_named: MakeNamed, directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,6 +394,7 @@ def test_asking_again_ends_in_time_and_says_what_was_answered(
     assert died.wait()[2].startswith("no known address: is it running")
 
 
+@pytest.mark.slow
 def test_nobody_to_ask_fires_monitors_in_time(make_named: MakeNamed, directory: Directory) -> None:
     node, died = make_named("one", monitor_timeout=1.2, handshake_timeout=0.2), Deaths()
     directory.is_connected = False

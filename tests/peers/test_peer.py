@@ -507,6 +507,7 @@ def test_second_connection_of_another_program_is_closed_when_the_first_is_up(mak
         wait_until(node.up_nodes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["kil", "mon", "spawn"])
 def test_runner_that_reaches_the_hard_limit_lets_a_newcomer_in_from_the_hub(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, call: str
@@ -545,6 +546,7 @@ def test_runner_that_reaches_the_hard_limit_lets_a_newcomer_in_from_the_hub(
             assert off_hub == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["kil", "mon", "spawn"])
 def test_what_waits_for_a_link_is_bounded_by_the_hard_limit(make_node: MakeNode, call: str) -> None:
     """``kil``, ``mon`` and ``spawn`` never pause, and so are not bounded by the high water mark."""
@@ -1131,6 +1133,7 @@ def test_replies_do_not_reach_a_port_that_was_reported_dead(make_node: MakeNode)
         assert peer.packet()[:2] == ["q", "now"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["while the link is made", "while it is up"])
 def test_paused_senders_do_not_count_for_the_hard_limit(make_node: MakeNode, when: str) -> None:
     """They are as many as the program has; the limit is for what cannot be paused."""

@@ -51,6 +51,7 @@ def open_to(peer: RawPeer, origin: str, node: Node | str) -> None:
     peer.send(via(origin, destination, up(origin, "word", answer[4][4])))
 
 
+@pytest.mark.slow
 def test_raw_slave_opens_and_is_heard(make_node: MakeNode) -> None:
     master, public = make_node(), make_node()
     inbox = Inbox(public)
@@ -183,6 +184,7 @@ def test_slave_believes_only_its_master(make_node: MakeNode) -> None:
             node.shutdown(0.2)
 
 
+@pytest.mark.slow
 def test_slave_links_with_nobody_but_its_master(make_node: MakeNode) -> None:
     """Also when somebody else has its master's address."""
     with RawListener() as listener:

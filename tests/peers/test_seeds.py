@@ -111,6 +111,7 @@ def test_of_the_nodes_behind_a_name_the_first_two_are_linked_to(network: MemoryN
         assert up(node) == sorted(ids_of(*seeds[:2]))
 
 
+@pytest.mark.slow
 def test_links_grow_with_what_a_node_needs_and_not_with_the_network(network: MemoryNetwork, names: Names) -> None:
     addresses = [f"10.0.1.{number}:4040" for number in range(1, 61)]
     names.set(*addresses)
@@ -203,6 +204,7 @@ def test_node_finds_itself_behind_the_name(network: MemoryNetwork, names: Names)
         assert not own.tried
 
 
+@pytest.mark.slow
 def test_dead_addresses_delay_nobody_for_long_and_are_forgotten(
     network: MemoryNetwork, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +359,7 @@ def test_order_of_the_seeds_that_are_up_is_the_same_on_all_nodes(network: Memory
         wait_until(lambda: up_seeds(node) == sorted(seeds))  # noqa: B023
 
 
+@pytest.mark.slow
 def test_links_to_seeds_are_never_idle(network: MemoryNetwork) -> None:
     seed = network.node(idle_timeout=0.1)
     node = network.node(None, seed.NODE(), idle_timeout=0.1)

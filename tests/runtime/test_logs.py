@@ -114,6 +114,7 @@ def fail_with(text: object) -> None:
     raise ValueError(f"cannot do {text}")
 
 
+@pytest.mark.slow
 def test_no_peer_can_flood_the_log(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +151,7 @@ def test_no_peer_can_flood_the_log(
     assert {text: count for text, count in templates.items() if count > most} == {}
 
 
+@pytest.mark.slow
 def test_nobody_can_flood_the_log_under_many_node_ids(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +208,7 @@ HANDLES_LOGGERS = {
 """They set levels, or catch what was logged."""
 
 
+@pytest.mark.slow
 def test_every_logger_of_the_package_escapes() -> None:
     """A new module that makes a logger of its own would pass what peers say to it as it is."""
     for source in PACKAGE.rglob("*.py"):

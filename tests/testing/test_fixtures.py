@@ -75,7 +75,7 @@ def test_failure_shows_a_seed_that_can_be_given_again(run: Run) -> None:
 
 
 def test_seed_that_is_no_number_is_told(run: Run) -> None:
-    assert "AEMP_FAULT_SEED is a whole number, not 'x'" in run("-k", "test_seed", AEMP_FAULT_SEED="x")
+    assert "AEMP_FAULT_SEED must be a whole number, not 'x'" in run("-k", "test_seed", AEMP_FAULT_SEED="x")
 
 
 def test_factories_end_what_they_made_when_the_test_fails(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import sys
 import threading
 import unittest
 from collections.abc import Callable, Iterator
@@ -31,7 +32,9 @@ from aemp_gevent.toolkit import (
     RemoteSemaphore,
 )
 from soak.leftovers import live_greenlets
+from tests import preloaded
 from tests.native import PATCHED
+from tests.networking import ROOT
 from tests.toolkit.gevents_own import cases_of, load, run
 
 if PATCHED:
@@ -113,6 +116,11 @@ SPARED = {
 }
 """Seconds of sleep, and the same for pools of other sizes than three."""
 
+ALONE = {"semaphore-local": ["TestSemaphoreFair.test_fair_or_hangs"]}
+"""They wait until nothing is left that the loop could wait for; timers of other tests are, for seconds."""
+
+SLOW = ["TestPool3.test_imap_unordered_bounded_queue", "TestPool3.test_imap_unordered_sleep", "TestSpawn.test"]
+
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "toolkit.md"
 
 
@@ -126,14 +134,17 @@ def exceptions() -> dict[str, list[str]]:
     return found
 
 
-def cases() -> Iterator[Any]:
+def cases(*, alone: bool = False) -> Iterator[Any]:
     excepted = exceptions()
     for form, (name, replaced) in MODULES.items():
         kind = form.partition("-")[0]
         left_out = [*excepted[form], *(f"{pattern}.*" for pattern in OTHERS[kind]), *SPARED.get(kind, [])]
         for case_name, case in cases_of(load(name, form.replace("-", "_"), replaced)).items():
-            if not any(fnmatchcase(case_name, pattern) for pattern in left_out):
-                yield pytest.param(case, id=f"{form}-{case_name}")
+            if any(fnmatchcase(case_name, pattern) for pattern in left_out):
+                continue
+            if (case_name in ALONE.get(form, [])) is alone:
+                marks = [pytest.mark.slow] if case_name in SLOW else []
+                yield pytest.param(case, id=f"{form}-{case_name}", marks=marks)
 
 
 @pytest.fixture
@@ -156,6 +167,13 @@ def nothing_is_left_in_the_end() -> Iterator[None]:
 @pytest.mark.parametrize("case", list(cases()))
 def test_it_does_what_gevents_does(case: unittest.TestCase) -> None:
     run(case)
+
+
+@pytest.mark.slow
+def test_it_does_what_gevents_does_where_nothing_else_is_waited_for() -> None:
+    program = "from tests.toolkit.test_gevents_own import cases, run\nfor case in cases(alone=True): run(*case.values)"
+    done = preloaded.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_each_exception_is_one() -> None:

@@ -184,6 +184,7 @@ def test_closing_it_leaves_nothing_anywhere(make_node, node):
 # --- what goes wrong ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_is_interrupted(make_pool, nodes, tmp_path):
     pool = make_pool(nodes[:1], timeout=0.1)
     log = tmp_path / "log"
@@ -194,6 +195,7 @@ def test_a_run_that_takes_too_long_is_interrupted(make_pool, nodes, tmp_path):
     assert log.read_text().split() == ["began", str(os.getpid())]
 
 
+@pytest.mark.slow
 def test_a_killed_greenlet_takes_its_worker_along(make_pool, nodes, tmp_path):
     pool = make_pool(nodes[:1])
     log = tmp_path / "log"

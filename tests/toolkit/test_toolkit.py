@@ -52,6 +52,7 @@ def test_public_name_is_documented(name):
             assert inspect.getdoc(getattr(thing, attribute)), f"{name}.{attribute}"
 
 
+@pytest.mark.slow
 def test_importing_it_starts_nothing():
     program = """
 import aemp_gevent.toolkit
@@ -120,6 +121,7 @@ def test_a_remote_form_of_what_is_here_keeps_it(make_node):
     assert RemoteQueue(PortQueue(items=[1], node=node), node=node).get(timeout=WAIT) == 1
 
 
+@pytest.mark.slow
 def test_what_is_left_when_the_program_ends_ends_in_silence():
     program = """
 from aemp_gevent import NODE, attach, call_async, port

@@ -180,6 +180,7 @@ def test_path_is_not_taken_twice_by_processes_that_start_together(
     others[0].close()
 
 
+@pytest.mark.slow
 def test_lock_of_a_folder_ends_at_once_in_a_patched_program(tmp_path: Path) -> None:
     program = (
         "import gevent.monkey; gevent.monkey.patch_all(); import sys; "

@@ -233,12 +233,12 @@ def test_record_that_comes_slowly_is_a_sign_of_life(make_node: MakeNode, shared:
         two = make_node(proxy.address, binds=["127.0.0.1:0"], secret=None, cert=shared, idle_timeout=None)
         assert two._network is not None
         proxy.target = str(two._network._listeners[0].endpoint)
-        one = make_node(secret=None, cert=shared, heartbeat_timeout=2.0, idle_timeout=None)
+        one = make_node(secret=None, cert=shared, heartbeat_timeout=1.0, idle_timeout=None)
         reach(one, two)
         inbox, died = Inbox(one), Deaths()
         two.mon(inbox, died)
         one.mon(two.NODE(), died)
-        proxy.throttle(3000, direction="out")
+        proxy.throttle(6000, direction="out")
         two.snd(inbox, "x" * 15_000)
         wait_until(lambda: inbox.messages, within=20)
         assert not died.count

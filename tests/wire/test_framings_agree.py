@@ -95,6 +95,7 @@ def test_every_framing_carries_a_message_as_documented_or_refuses_it(from_perl: 
         assert repr(arrival(framing, packet, from_perl=from_perl)) == repr(expected)
 
 
+@pytest.mark.slow
 @given(
     packet=st.lists(
         st.recursive(st.none() | st.booleans() | texts | st.integers(-(2**63), 2**63 - 1), st.lists), max_size=4

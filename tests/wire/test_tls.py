@@ -72,6 +72,7 @@ def up(shared: Credentials) -> Callable[[], Pair]:
 # --- what goes well ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nodes_with_one_certificate_believe_each_other_and_name_nobody(shared: Credentials) -> None:
     both = pair(shared, shared)
     shake(*both)
@@ -264,6 +265,7 @@ def test_a_record_that_comes_twice_is_noticed(up: Callable[[], Pair]) -> None:
         server.receive(sent)
 
 
+@pytest.mark.slow
 def test_a_key_may_be_changed_now_and_then(shared: Credentials, tmp_path: Path) -> None:
     ours = shared.connect(is_client=False)
     theirs = HandWritten(ours, SHARED, tmp_path)

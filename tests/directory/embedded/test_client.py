@@ -95,6 +95,7 @@ def test_client_asks_its_master_and_takes_answers_from_nobody_else(make_node: Ma
         wait_until(lambda: found[2:] == [["1.2.3.4:5"]], within=WAIT)
 
 
+@pytest.mark.slow
 def test_client_does_it_all_again_when_its_master_was_lost(make_node: MakeNode, listener: RawListener) -> None:
     node = make_node("127.0.0.1:0", listener.id, heartbeat_timeout=1.0)
     node.db_set("f", "k", 1)
@@ -204,6 +205,7 @@ def test_global_nodes_find_each_other_and_keep_links(make_node: MakeNode) -> Non
         wait_until(lambda: leaves[2].db_family("f") == {"k": 2}, within=WAIT)
 
 
+@pytest.mark.slow
 def test_master_that_is_lost_soon_is_not_believed_that_entries_are_gone() -> None:
     quicker = {"heartbeat_interval": 0.2, "heartbeat_timeout": 1.0}
     with MemoryNetwork() as network:
@@ -314,6 +316,7 @@ def test_all_see_the_same_and_the_right_once_what_broke_has_healed(seed: int) ->
         assert all(role(member.node) == "global" for member in members[:3])
 
 
+@pytest.mark.slow
 def test_both_seeds_may_die_and_come_back() -> None:
     with MemoryNetwork() as network:
         names = ["10.0.0.1:4040", "10.0.0.2:4040"]
