@@ -22,7 +22,7 @@ from typing import Any
 import gevent
 import gevent.pool
 
-import aemp_gevent.directory.embedded.server
+import aemp_gevent.directory.embedded.mesh
 import aemp_gevent.peers.seeds
 from aemp_gevent import Node
 from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of
@@ -42,7 +42,7 @@ SETTINGS: dict[str, Any] = {
 QUICK: list[tuple[Any, str, float]] = [
     (aemp_gevent.peers.seeds, "_FIRST_PAUSE_SECONDS", 0.05),
     (aemp_gevent.peers.seeds, "_LAST_PAUSE_SECONDS", 0.3),
-    (aemp_gevent.directory.embedded.server, "_MESH_SECONDS", 0.5),
+    (aemp_gevent.directory.embedded.mesh, "_MESH_SECONDS", 0.5),
 ]
 """What the library waits for in seconds of real networks."""
 

@@ -3,8 +3,8 @@
 
 Several nodes may set the same key of a family; readers see the value of the smallest
 owner. Only in the family of nodes, where a key is a node, the node itself comes before
-all others who say something of it. :class:`Merged` keeps every owner's entries and the view of them all, and says of
-each change what it changes in that view: no change costs more than its own entries.
+all others with an entry about it. :class:`Merged` keeps every owner's entries and the view of them all, and returns for
+each change how it changes that view: no change costs more than its own entries.
 
 Pure data: nothing here knows nodes, links or time.
 """
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 from aemp_gevent.directory.engine import NODES, Entries
 
 Source: TypeAlias = "tuple[str, str]"
-"""An owner, and the node that told of it (``""``: itself). The same owner may be told of by two for a while."""
+"""An owner, and the node that sent its entries (``""``: itself). For a while, two nodes may send those of one owner."""
 
 
 class Change(NamedTuple):
@@ -33,7 +33,7 @@ class Change(NamedTuple):
 
 
 def same(one: Any, other: Any) -> bool:
-    """Return whether two values are the same to somebody who gets them; 1, 1.0 and True are not."""
+    """Return whether a receiver sees the same value; 1, 1.0 and True are different."""
     if one is other:
         return True
     if type(one) is not type(other):
@@ -46,7 +46,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
-    """Return what leads from one state of a family to another."""
+    """Return the change that leads from one state of a family to another."""
     entries = {key: value for key, value in new.items() if key not in old or not same(value, old[key])}
     return Change(entries, [key for key in old if key not in new])
 
@@ -58,23 +58,23 @@ class Merged:
         self.families: dict[str, Entries] = {}
         """What readers see; no family is empty. For reading only."""
         self._sources: dict[Source, dict[str, Entries]] = {}
-        self._holders: dict[str, dict[str, list[Source]]] = {}  # who has an entry, who counts first
+        self._holders: dict[str, dict[str, list[Source]]] = {}  # who has an entry, the one that counts first
 
     def of(self, source: Source) -> Mapping[str, Entries]:
         """Return the entries of one source, by family. For reading only."""
         return self._sources.get(source, {})
 
     def sources(self) -> Iterator[Source]:
-        """Return everybody who has an entry."""
+        """Return the sources that have any entries."""
         return iter(list(self._sources))
 
-    def told(self, family: str, key: str) -> list[tuple[Source, Any]]:
-        """Return who has an entry, and its values there; the first is what readers see."""
+    def held(self, family: str, key: str) -> list[tuple[Source, Any]]:
+        """Return the sources that have an entry, and its values there; readers see the first one."""
         holders = self._holders.get(family, {}).get(key, ())
         return [(source, self._sources[source][family][key]) for source in holders]
 
     def news(self, source: Source, family: str, entries: Entries, deleted: Collection[str]) -> Change:
-        """Return what of a change is news: what differs from what the source has already."""
+        """Return the part of a change that differs from what the source has already."""
         has = self.of(source).get(family, {})
         return Change(
             {key: value for key, value in entries.items() if key not in has or not same(value, has[key])},
@@ -82,11 +82,11 @@ class Merged:
         )
 
     def apply(self, source: Source, family: str, change: Change) -> Change:
-        """Change the entries of a source, and return what that changes in the view.
+        """Change the entries of a source, and return how that changes the view.
 
         Args:
-            source: Whose entries they are.
-            family: Of which family.
+            source: The source of the entries.
+            family: The name of the family.
             change: As :meth:`news` returned it.
         """
         seen = Change({}, [])
@@ -125,7 +125,7 @@ class Merged:
 
 
 def _place(holders: list[Source], family: str, key: str, source: Source) -> int:
-    """Return the place of a source among those who have an entry."""
+    """Return the place of a source among those that have an entry."""
     if family != NODES:
         return bisect_left(holders, source)
     return bisect_left(holders, (source[0] != key, source), key=lambda holder: (holder[0] != key, holder))

@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from aemp_gevent.addresses.name_service import NameService
-    from aemp_gevent.directory.embedded.client import EmbeddedEngine
+    from aemp_gevent.directory.embedded.engine import EmbeddedEngine
     from aemp_gevent.directory.engine import Engine
     from aemp_gevent.directory.etcd.engine import EtcdEngine
     from aemp_gevent.node.inspection import Inspection
@@ -368,7 +368,7 @@ class Node(DirectoryNode):
             timeout = network.settings.heartbeat_timeout
             self._etcd = EtcdEngine(address, network.node_id, self._scheduler, timeout, network.addresses())
             return self._etcd
-        from aemp_gevent.directory.embedded.client import EmbeddedEngine  # noqa: PLC0415  # see TYPE_CHECKING
+        from aemp_gevent.directory.embedded.engine import EmbeddedEngine  # noqa: PLC0415  # see TYPE_CHECKING
 
         engine = self._embedded = EmbeddedEngine(network)
         network.tell_seeds_changed = engine.seeds_changed

@@ -10,6 +10,7 @@ import pytest
 
 from aemp_gevent.calls import serve as serving
 from aemp_gevent.directory import local_directory as directory
+from aemp_gevent.directory.embedded import screening
 from aemp_gevent.directory.embedded import server as directory_server
 from aemp_gevent.links import link
 from aemp_gevent.node import requests
@@ -79,7 +80,7 @@ def test_settings_are_in_the_table_with_their_defaults(name: str, text: str) -> 
         ("levels of nesting", "512", framing_json.MAX_NESTING_RECEIVED == framing_cbor.MAX_NESTING_RECEIVED == 512),
         ("families watched", "10,000", directory_server.MAX_WATCHES == 10_000),
         ("an entry of the directory", "1 MiB", directory.MAX_ENTRY_BYTES == 2**20),
-        ("`max_directory_entries`", "64 MiB", directory_server.MAX_BYTES == 64 * 2**20),
+        ("`max_directory_entries`", "64 MiB", screening.MAX_BYTES == 64 * 2**20),
         ("ports of one peer that are remembered", "10,000", remote.MAX_REMOTE_PORTS == 10_000),
         ("ports of one peer that are remembered", "32 if", remote.MAX_VIRTUAL_PORTS == 32),
         ("conversations of slaves that are passed on, by link", "100,000", routes.MAX_CONVERSATIONS == 100_000),

@@ -155,7 +155,7 @@ RUNNABLE = [
 def test_every_program_that_is_shown_ends_on_ctrl_c_without_a_traceback():
     """What gunicorn or pytest starts leaves that to them."""
     starts = re.compile(r"initialise_node\(|join_host\(|attach\(")
-    others = re.compile(r"app\.py|test_\w+\.py")
+    others = re.compile(r"app\.py|live\.py|test_\w+\.py")
     nodes = [(name, source) for name, source in RUNNABLE if starts.search(source) and not others.fullmatch(name)]
     assert len(nodes) > 12
     cares = re.compile(r"shutdown_on_signal\(\)|signal_handler\(|except KeyboardInterrupt")

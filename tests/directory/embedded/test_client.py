@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The embedded engine: being a client of a raw master, becoming global, and a whole network that breaks and heals."""
+"""The client of a raw master."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -12,40 +10,11 @@ import pytest
 from gevent.event import Event
 
 from aemp_gevent.errors import DirectoryUnavailableError
-from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
-from tests.directories import QUICK
+from tests.directory.embedded.networks import PERL, attach, role
 from tests.directory.test_local_directory import Changes
 from tests.helpers import turns, wait_until
-from tests.networking import WAIT, MakeNode, RawListener, RawPeer, free_address, node_factory
-from tests.thoroughness import tries
-
-PERL = (("gproto", "1"), ("provider", "AE-2.02"))
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
-
-
-@pytest.fixture
-def listener() -> Iterator[RawListener]:
-    with RawListener() as listener:
-        yield listener
-
-
-def attach(listener: RawListener) -> tuple[RawPeer, Any]:
-    """Be the master of the node that dials; return that link and the database that came."""
-    master = listener.accept(extras=PERL).shake()
-    packet = master.packet()
-    assert packet[:2] == ["", "g_slave"], packet
-    return master, packet[2]
-
-
-def role(node: Node) -> str:
-    text: str = node.info()["directory"]
-    return text
+from tests.networking import WAIT, MakeNode, RawListener, RawPeer
 
 
 def test_client_tells_its_master_everything_and_then_each_change(make_node: MakeNode, listener: RawListener) -> None:
@@ -136,75 +105,6 @@ def test_reading_fails_in_time_when_no_seed_can_be_reached_and_works_once_one_is
     assert role(node) == "alone"
 
 
-def test_client_becomes_global_when_another_node_attaches_to_it(make_node: MakeNode) -> None:
-    seed = make_node()
-    seed.db_set("f", "seed's", 1)
-    node = make_node("127.0.0.1:0", seed.NODE())
-    node.db_set("f", "node's", 1)
-    changes = Changes()
-    node.db_mon("f", changes)
-    changes.wait({"seed's": 1, "node's": 1})
-    third = make_node("127.0.0.1:0", node.NODE())
-    third.db_set("f", "third's", 1)
-    everything = {"seed's": 1, "node's": 1, "third's": 1}
-    changes.wait(everything)
-    for one in (seed, node, third):
-        wait_until(lambda one=one: one.db_family("f") == everything, within=WAIT)  # type: ignore[misc]
-    wait_until(lambda: node._embedded is not None and node._embedded._master is None, within=WAIT)
-    assert [role(seed), role(node), role(third)] == ["global", "global", f"client of {node.NODE()}"]
-    # Nothing that lived all the time was ever seen to be gone.
-    assert all(not call[3] for call in changes.calls), changes.calls
-
-
-def test_client_of_a_perl_node_that_becomes_global_unwatches_nothing_there(
-    make_node: MakeNode, listener: RawListener
-) -> None:
-    """Perl forgot it all when it heard ``g_global``, and would take who unwatches for a client again."""
-    node = make_node("127.0.0.1:0", listener.id)
-    changes = Changes()
-    node.db_mon("f", changes)
-    master, _ = attach(listener)
-    with master, RawPeer.dial(node, "c", extras=PERL).shake() as client:
-        assert master.packet() == ["", "g_mon1", "f"]
-        master.send(["", "g_global"], ["", "g_chg1", "f", {"k": 1}])
-        changes.wait({"k": 1})
-        client.send(["", "g_slave"])
-        assert [packet[1] for packet in master.take(2)] == ["g_global", "g_set"]
-        master.send(["", "g_set", {"f": {"k": 1}, "'l": {listener.id: [listener.id]}}])
-        wait_until(lambda: node._embedded is not None and node._embedded._master is None, within=WAIT)
-        assert master.packet()[1] == "g_upd"  # of where the master listens, repeated as Perl does
-        assert master.answers()
-        master.send(["", "g_upd", "f", {"k": 2}])
-        changes.wait({"k": 2})
-
-
-def test_node_that_is_its_own_seed_is_global(make_node: MakeNode) -> None:
-    first = make_node()
-    address = first.NODE()
-    first.shutdown()
-    node = make_node(address, address)
-    wait_until(lambda: role(node) == "global", within=WAIT)
-
-
-def test_global_nodes_find_each_other_and_keep_links(make_node: MakeNode) -> None:
-    with MemoryNetwork() as network:
-        first = network.node()
-        others = [network.node(None, first.NODE()) for _ in range(3)]
-        leaves = [network.node(None, other.NODE()) for other in others]  # make them global
-        everybody = [first, *others]
-        wait_until(lambda: all(role(node) == "global" for node in everybody), within=WAIT)
-        for node in everybody:
-            expected = {other.NODE() for other in everybody if other is not node}
-            wait_until(lambda node=node, expected=expected: expected <= set(node.up_nodes()), within=WAIT)  # type: ignore[misc]
-        network.cut(others[0], others[1])
-        wait_until(lambda: others[1].NODE() in others[0].up_nodes(), within=WAIT)
-        leaves[0].db_set("f", "k", 1)
-        wait_until(lambda: leaves[2].db_family("f") == {"k": 1}, within=WAIT)
-        network.crash(first)
-        leaves[0].db_set("f", "k", 2)
-        wait_until(lambda: leaves[2].db_family("f") == {"k": 2}, within=WAIT)
-
-
 @pytest.mark.slow
 def test_master_that_is_lost_soon_is_not_believed_that_entries_are_gone() -> None:
     quicker = {"heartbeat_interval": 0.2, "heartbeat_timeout": 1.0}
@@ -227,146 +127,3 @@ def test_master_that_is_lost_soon_is_not_believed_that_entries_are_gone() -> Non
         assert changes.last == {"k": 1}, "a master that did not live long enough was believed"
         network.node(seed, **quicker)
         changes.wait({})
-
-
-def test_nobody_hears_from_the_directory_of_a_node_that_shut_down(make_node: MakeNode) -> None:
-    node = make_node()
-    node.shutdown()
-    assert node._embedded is not None
-    node._embedded.publish("f", {"k": None}, ())
-    assert not node._embedded._due
-
-
-class Member:
-    """A node of the property test, and what it should have in the directory."""
-
-    def __init__(self, network: MemoryNetwork, name: str, seeds: list[str]) -> None:
-        self.name = name
-        self.network = network
-        self.seeds = seeds
-        self.start()
-
-    def start(self) -> None:
-        self.own: dict[str, dict[str, int]] = {"f": {}, "g": {}}
-        self.changes = Changes()
-        self.node = self.network.node(self.name, *self.seeds, **QUICK)
-        self.node.db_mon("f", self.changes)
-
-    def act(self, value: int) -> None:
-        dice = self.network.dice
-        family, key = dice.choice("fg"), dice.choice("abcd")
-        if dice.random() < 0.6:
-            self.node.db_set(family, key, value)
-            self.own[family][key] = value
-        else:
-            self.node.db_del(family, key)
-            self.own[family].pop(key, None)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(tries(1, 4)))
-def test_all_see_the_same_and_the_right_once_what_broke_has_healed(seed: int) -> None:
-    with MemoryNetwork(seed, latency=0.001, jitter=0.005, split=0.1) as network:
-        dice = network.dice
-        seeds = [f"10.0.0.{number}:4040" for number in (1, 2, 3)]
-        members = [Member(network, name, seeds) for name in seeds]
-        members += [Member(network, f"10.1.0.{number}:4040", dice.sample(seeds, 2)) for number in range(1, 10)]
-        down: list[Member] = []
-        for step in range(150):
-            chance = dice.random()
-            up = [member for member in members if member not in down]
-            if chance < 0.75:
-                dice.choice(up).act(step)
-            elif chance < 0.80:
-                network.cut(*dice.sample([member.name for member in up], 2))
-            elif chance < 0.84 and len(up) > 6:
-                victim = dice.choice(up)
-                network.crash(victim.node)
-                down.append(victim)
-            elif chance < 0.90 and down:
-                down.pop(0).start()
-            elif chance < 0.95:
-                sides = [member.name for member in members]
-                dice.shuffle(sides)
-                network.partition(sides[: len(sides) // 2])
-            else:
-                network.heal()
-            gevent.sleep(dice.random() * 0.06)
-        network.heal()
-        for member in down:
-            member.start()
-        for member in members:
-            member.act(-1)
-        expected: dict[str, dict[str, int]] = {"f": {}, "g": {}}
-        for member in sorted(members, key=lambda member: member.name, reverse=True):
-            for family in "fg":
-                expected[family].update(member.own[family])
-
-        def differing() -> list[Any]:
-            found = []
-            for member in members:
-                with contextlib.suppress(DirectoryUnavailableError):
-                    seen = {family: member.node.db_family(family, timeout=0.5) for family in "fg"}
-                    if seen == expected and member.changes.last == expected["f"]:
-                        continue
-                found.append((member.name, role(member.node), member.changes.last))
-            return found
-
-        wait_until(lambda: not differing(), within=60.0, show=lambda: (expected, differing()))
-        assert all(role(member.node) == "global" for member in members[:3])
-
-
-@pytest.mark.slow
-def test_both_seeds_may_die_and_come_back() -> None:
-    with MemoryNetwork() as network:
-        names = ["10.0.0.1:4040", "10.0.0.2:4040"]
-        seeds = [network.node(name, *names) for name in names]
-        nodes = [network.node(None, *names) for _ in range(5)]
-        changes = Changes()
-        nodes[0].db_mon("group", changes)
-        for node in nodes:
-            node.grp_reg("group", node.port())
-        changes_of_all = nodes[1].db_wait("group", lambda ports: len(ports) == 5, WAIT)
-        changes.wait(changes_of_all)
-        for seed in seeds:
-            network.crash(seed)
-        wait_until(lambda: all(role(node) == "alone" for node in nodes), within=WAIT)
-        late = nodes[2].port()
-        nodes[2].grp_reg("group", late)
-        for name in names:
-            network.node(name, *names)
-        changes.wait({**changes_of_all, late: None})
-        everybody = sorted([*changes_of_all, late])
-        assert sorted(nodes[3].db_wait("group", lambda ports: len(ports) == 6, 30.0)) == everybody
-        assert not any(deleted for *_, deleted in changes.calls), "a port that lives was said to be gone"
-
-
-def test_seed_of_a_global_node_becomes_global_although_it_has_no_seeds_itself(make_node: MakeNode) -> None:
-    without = make_node("127.0.0.1:0")
-    without.db_set("f", "k", 1)
-    assert role(without) == "alone"
-    address = free_address()
-    other = make_node(address, address, without.NODE())
-    wait_until(lambda: role(without) == role(other) == "global", within=WAIT)
-    other.db_set("f", "l", 2)
-    for node in (without, other):
-        node.db_wait("f", lambda entries: set(entries) == {"k", "l"}, timeout=WAIT)
-
-
-def test_seeds_that_were_not_told_of_each_other_meet_through_their_clients() -> None:
-    with MemoryNetwork(latency=0.001) as network:
-        one, two = (network.node(f"10.9.0.{number}:4040", **QUICK) for number in (1, 2))
-        lists = [(one, two), (two, one), (one,), (two,)]
-        clients = [
-            network.node(f"10.8.0.{number}:4040", *(seed.NODE() for seed in seeds), **QUICK)
-            for number, seeds in enumerate(lists, 1)
-        ]
-        nodes = [one, two, *clients]
-        for node in nodes:
-            node.db_set("family", node.NODE())
-        everybody = sorted(node.NODE() for node in nodes)
-        for node in nodes:
-            wait_until(lambda node=node: sorted(node.db_keys("family")) == everybody, within=20)
-        # A seed that is gone is looked for by nobody who was merely told of it.
-        network.crash(two)
-        wait_until(lambda: "10.9.0.2:4040" not in one._embedded._server._merged.families["'g"], within=20)

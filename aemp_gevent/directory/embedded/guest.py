@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""One peer that has asked something of a global node, and what it brought."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from aemp_gevent.directory.merge import Source
+from aemp_gevent.peers.peer import Peer
+
+
+class Guest:
+    """A peer that has asked something of this node.
+
+    Args:
+        peer: That peer, whose link is up.
+    """
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.is_ours = bool(peer.greeting and peer.greeting.is_ours)
+        """Whether it runs this library."""
+        self.is_global = False
+        """Whether it is a global node itself."""
+        self.is_attached = False
+        """Whether it runs another program, and has this node for its master, even if it is global itself."""
+        self.families: set[str] = set()
+        """What it watches."""
+        self.sources: dict[Source, None] = {}
+        """The sources whose entries it brought, as far as they have any."""
+        self.repeated: set[tuple[str, str]] = set()
+        """Families and keys that this node repeated to it from other global nodes."""
+        self.entries = 0
+        """How many entries it brought."""
+        self.bytes = 0
+        """How large they are."""
+        self.globals: Counter[str] = Counter()
+        """The global nodes that it announced, with the number of owners it named for each."""
+        self.is_over = False
+        """Whether it exceeded its share, which is logged once."""

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: MIT
+"""Nodes for the tests of the directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.networking import MakeNode, node_factory
+
+
+@pytest.fixture
+def make_node() -> Iterator[MakeNode]:
+    with node_factory() as make:
+        yield make

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""Calls are made one after the other, and links that are lost meanwhile do not upset the order."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from aemp_gevent.directory.embedded.turns import Turns
+from aemp_gevent.node.node import Node
+from tests.directory.embedded.networks import OURS, PERL, Dial, become_global, handled, packets_until_now, shorten_grace
+from tests.networking import MakeNode, RawPeer
+
+
+def test_link_that_is_lost_while_a_change_is_told_does_not_upset_the_order(make_node: MakeNode) -> None:
+    node = make_node(max_message_bytes=2**20, high_water_bytes=2**10)
+    with ExitStack() as stack:
+        slow, watcher = (stack.enter_context(RawPeer.dial(node, name, extras=PERL).shake()) for name in ("s", "w"))
+        slow.send(["", "g_slave", {"f": {"k": "x" * 900_000}}], ["", "g_mon1", "f"])
+        packets_until_now(slow)
+        watcher.send(["", "g_mon1", "f"])
+        packets_until_now(watcher)
+        seen: dict[str, Any] = {}
+        # Deleting ours shows the slow one's. It does not read: telling it so ends its link, at the hard
+        # limit, and with that its entry, while the watcher is still to be told of the first change.
+        for number in range(200):
+            node.db_set("f", "k", number)
+            node.db_del("f", "k")
+            for _, _request, _family, entries, deleted in packets_until_now(watcher):
+                seen = {key: value for key, value in {**seen, **entries}.items() if key not in deleted}
+            if "s" not in node.up_nodes():
+                break
+        assert "s" not in node.up_nodes()
+        assert seen == {}
+
+
+def test_link_that_is_lost_when_others_are_forgotten_does_not_upset_the_order(
+    node: Node, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_grace(node, 0.2)
+    slow, watcher, other = dial("s"), dial("w"), dial("g", OURS)
+    become_global(other)
+    other.send(["", "g_set", {"f": {"k": "a's"}}, "a"], ["", "g_set", {"'g": {"g": None}}, "g"])
+    handled(other)
+    for peer in (slow, watcher):
+        peer.send(["", "g_mon1", "f"])
+        assert peer.packet() == ["", "g_chg1", "f", {"k": "a's"}]
+    slow.send(["", "g_slave", {"f": {"k": "s's"}}])
+    handled(slow)
+    assert node._network is not None
+    mine = node._network.peer("s")
+    monkeypatch.setattr(mine, "check_hard_limit", lambda: mine._give_up("it does not read"))
+    other.close()
+    assert watcher.take(2) == [["", "g_chg2", "f", {"k": "s's"}, []], ["", "g_chg2", "f", {}, ["k"]]]
+    assert node.db_family("f") == {}
+
+
+def test_nobody_hears_from_the_directory_of_a_node_that_shut_down(make_node: MakeNode) -> None:
+    node = make_node()
+    node.shutdown()
+    assert node._embedded is not None
+    node._embedded.publish("f", {"k": None}, ())
+    assert not node._embedded._turns._due
+
+
+def test_calls_inside_a_call_wait_for_its_end() -> None:
+    turns = Turns()
+    turns.start()
+    order: list[str] = []
+
+    def outer() -> None:
+        turns.take(order.append, "inner")
+        order.append("outer")
+
+    turns.take(outer)
+    assert order == ["outer", "inner"]
+
+
+def test_failing_calls_do_not_stop_the_others_and_the_first_exception_is_raised() -> None:
+    turns = Turns()
+    turns.start()
+    order: list[str] = []
+
+    def fail(name: str) -> None:
+        if name == "first":
+            turns.take(fail, "second")
+            turns.take(order.append, "third")
+        raise ValueError(name)
+
+    with pytest.raises(ValueError, match="first"):
+        turns.take(fail, "first")
+    assert order == ["third"]
+    turns.take(order.append, "later")
+    assert order == ["third", "later"]
+
+
+def test_no_call_is_made_before_the_start_or_after_the_end() -> None:
+    turns = Turns()
+    order: list[str] = []
+    turns.take(order.append, "early")
+    turns.start()
+    assert order == []
+
+    def stop() -> None:
+        turns.take(order.append, "waiting")
+        turns.stop()
+        turns.stop()
+
+    turns.take(stop)
+    turns.take(order.append, "late")
+    assert order == []
