@@ -11,7 +11,7 @@ from collections import deque
 from html import escape
 from pathlib import Path
 
-from aemp_gevent.wire.handshake import TRANSITIONS, Refused, State
+from aemp_gevent.wire.handshake_states import TRANSITIONS, Refused, State
 
 PICTURE = Path(__file__).parent / "reference" / "handshake.svg"
 

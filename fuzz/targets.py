@@ -15,7 +15,8 @@ from typing import Any
 from aemp_gevent.errors import FramingError, GreetingError, RemoteProtocolError, UnencodableMessageError
 from aemp_gevent.wire.framing import FRAMINGS, check_packet
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
-from aemp_gevent.wire.handshake import TRANSITIONS, Handshake, PeerGreeted, State, TlsDue
+from aemp_gevent.wire.handshake import Handshake
+from aemp_gevent.wire.handshake_states import TRANSITIONS, PeerGreeted, State, TlsDue
 from aemp_gevent.wire.limits import Limits
 from fuzz.node_requests import Victim
 

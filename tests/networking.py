@@ -23,7 +23,8 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.ports.port import REMOTE
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
-from aemp_gevent.wire.handshake import Handshake, PeerGreeted
+from aemp_gevent.wire.handshake import Handshake
+from aemp_gevent.wire.handshake_states import PeerGreeted
 from aemp_gevent.wire.limits import Limits
 from tests import preloaded
 from tests.native import read_line

@@ -11,7 +11,8 @@ from typing import Any
 from gevent import socket
 
 from aemp_gevent.wire.greeting import Greeting
-from aemp_gevent.wire.handshake import Handshake, PeerGreeted, TlsDue
+from aemp_gevent.wire.handshake import Handshake
+from aemp_gevent.wire.handshake_states import PeerGreeted, TlsDue
 from aemp_gevent.wire.limits import Limits
 from tests.authority import Identity
 from tests.networking import RawPeer

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Certificates: one that all nodes share, or a CA that issues one for each node.
 
-What nodes make of them :mod:`aemp_gevent.wire.tls` says. This is not a CA for the world: it
+What nodes make of them is in :mod:`aemp_gevent.wire.credentials`. This is not a CA for the world: it
 revokes nothing, and its key lies in a file, whose place is an operator's computer.
 """
 
@@ -26,7 +26,8 @@ from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.cli.setting_up import changes, set_value
 from aemp_gevent.errors import CertificateError
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.wire.tls import NAME_PREFIX, Credentials
+from aemp_gevent.wire.certified_names import NAME_PREFIX
+from aemp_gevent.wire.credentials import Credentials
 
 SHARED_DAYS = 3650
 """As AnyEvent::MP's: changing it means to stop the whole network."""

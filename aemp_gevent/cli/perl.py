@@ -27,7 +27,7 @@ from aemp_gevent.errors import AempError, ProfileError
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.settings import sources as settings
 from aemp_gevent.settings.profiles import PARENT
-from aemp_gevent.wire.tls import Credentials
+from aemp_gevent.wire.credentials import Credentials
 
 _VARIABLE = "PERL_ANYEVENT_MP_RC"
 _FILE = ".perl-anyevent-mp"

@@ -25,7 +25,8 @@ from aemp_gevent.transport.tls_transport import TlsTransport
 from aemp_gevent.transport.transport import Transport
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting
-from aemp_gevent.wire.handshake import Event, Handshake, PeerGreeted, TlsDue
+from aemp_gevent.wire.handshake import Handshake
+from aemp_gevent.wire.handshake_states import Event, PeerGreeted, TlsDue
 from aemp_gevent.wire.limits import Limits
 from aemp_gevent.wire.vocabulary import AFTER, SPAWN, VIA
 

@@ -54,7 +54,8 @@ from aemp_gevent.wire.limits import Announced, is_long
 
 if TYPE_CHECKING:
     from aemp_gevent.transport.certificates import Certificate
-    from aemp_gevent.wire.tls import Credentials, Tls
+    from aemp_gevent.wire.credentials import Credentials
+    from aemp_gevent.wire.tls import Tls
 
 Answered = Callable[[Collection[str] | None], None]
 """Who is told where a node listens; None: nobody knows."""

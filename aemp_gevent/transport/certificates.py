@@ -2,7 +2,7 @@
 """Certificates in files: read, checked, and read again when they have changed.
 
 A setting names a PEM file, or is the PEM text itself. A key that others may read is
-refused, as the secret in a profile file is. What the texts mean :mod:`aemp_gevent.wire.tls`
+refused, as the secret in a profile file is. What the texts mean :mod:`aemp_gevent.wire.credentials`
 knows, which is the file to read next.
 """
 
@@ -16,7 +16,7 @@ from aemp_gevent.errors import CertificateError
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.settings.exposure import exposure_of
-from aemp_gevent.wire.tls import Credentials
+from aemp_gevent.wire.credentials import Credentials
 
 _WARN_BEFORE = timedelta(days=14)
 _WARN_AGAIN = timedelta(days=1)

@@ -2,7 +2,7 @@
 """Counting the elements of messages that come, before they are objects, or few of them are.
 
 Why they are counted, and which: :mod:`aemp_gevent.wire.limits`. In CBOR the scanner of
-:mod:`~.framing_cbor` counts, which looks at each element anyhow.
+:mod:`~.cbor_scanner` counts, which looks at each element anyhow.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from aemp_gevent.errors import FramingError
 from aemp_gevent.runtime.quoting import of_type
 from aemp_gevent.wire.limits import Limits
 
-from . import framing_json, framing_msgpack
+from . import decoding, framing_json, framing_msgpack
 
 # [portname, *elements]. Any: the elements are whatever the framing carries.
 Encoder = Callable[[list[Any] | tuple[Any, ...]], bytes]
@@ -102,8 +102,8 @@ def _cbor() -> list[Framing]:
             encoder=framing_cbor.make_encoder,
             decoder=framing_cbor.CborDecoder,
             foreign_decoder=partial(framing_cbor.CborDecoder, bytes_are_text=True),
-            errors=framing_cbor.ERRORS,
-            translate=framing_cbor.translate,
+            errors=decoding.ERRORS,
+            translate=decoding.translate,
         )
     ]
 
@@ -126,8 +126,8 @@ FRAMINGS: dict[str, Framing] = {
             encoder=framing_json.make_encoder,
             decoder=framing_json.JsonDecoder,
             foreign_decoder=framing_json.JsonDecoder,
-            errors=framing_json.ERRORS,
-            translate=framing_json.translate,
+            errors=decoding.ERRORS,
+            translate=decoding.translate,
         ),
     )
 }

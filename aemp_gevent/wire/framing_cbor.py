@@ -4,8 +4,8 @@
 cbor2 decodes one item from a file, and has no way to stop in the middle of one. Trying
 again from the start whenever more came would be quadratic. So what a read holds
 completely, nearly all there ever is, goes to cbor2 at once; only the item that
-is cut by the end of a read is left to a scanner (:class:`_Scanner`), which walks headers,
-keeps its place from read to read, and tells where the item ends. Each byte is
+is cut by the end of a read is left to a scanner (:mod:`~.cbor_scanner`), which walks headers,
+keeps its place from read to read, and finds where the item ends. Each byte is
 looked at no more than three times, however the stream is cut.
 
 **Strings of other programs.** A Perl string is a row of code points, with no mark for
@@ -21,7 +21,6 @@ Not here: what is in a packet. Read :mod:`~.framing` first.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
 from typing import Any
@@ -30,15 +29,11 @@ import cbor2
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.wire.limits import MAX_NUMBER_KEYS, UNCOUNTED_BYTES, Limits
+from aemp_gevent.wire.limits import Limits
 
-from .counting import too_many, too_many_numbers
+from .cbor_scanner import MAX_NESTING_RECEIVED, CborScanner, find_large_map
+from .decoding import OneWayDecoder
 from .values import Rules, lone_surrogate
-
-# CBOR::XS neither sends nor takes more. Tags count as a level, there and here.
-MAX_NESTING_RECEIVED = 512
-
-ERRORS: tuple[type[Exception], ...] = (FramingError,)
 
 # What cbor2 raises about bytes it does not like, or about an item that goes on in the next read.
 _REFUSALS = (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError, MemoryError)
@@ -65,7 +60,7 @@ _RULES = Rules(framing="CBOR", scalars=_KEYS | {bytearray, memoryview}, keys=_KE
 
 def _encode_int(encoder: cbor2.CBOREncoder, value: int) -> None:
     if not _MIN_INT <= value <= _MAX_INT:
-        raise ValueError("a large int")  # _refuse() finds the words
+        raise ValueError("a large int")  # Rules.refuse() finds the words
     encoder.encode_int(value)
 
 
@@ -91,155 +86,15 @@ def make_encoder() -> Callable[[list[Any] | tuple[Any, ...]], bytes]:
         for element in packet:
             if type(element) not in scalars:
                 if not has_only_plain(packet):
-                    _refuse(packet)
+                    _RULES.refuse(packet)
                 break
         try:
             return encode_to_bytes(packet)
         except (cbor2.CBOREncodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            _refuse(packet, error)
+            _RULES.refuse(packet, error)
             raise UnencodableMessageError("as a whole it", f"was refused by cbor2: {error}") from error
 
     return encode
-
-
-def _refuse(packet: list[Any] | tuple[Any, ...], cause: Exception | None = None) -> None:
-    fault = _RULES.find_fault(packet)
-    if fault is not None:
-        raise fault from cause
-
-
-# --- where an item ends -------------------------------------------------------------
-
-# Major types, the first three bits of an item.
-_BYTES, _TEXT, _ARRAY, _MAP, _TAG = 2, 3, 4, 5, 6
-
-_INDEFINITE = 31  # as the length: items follow until a break
-_BREAK = 0xFF
-
-_UNTIL_BREAK = -1  # instead of how many items are still to come
-
-_NUMBERS = (0, 1, 7)  # major types; the last has few other values
-
-# The header of a map with more keys than may be numbers, or perhaps: it may stand in a text, too. With less bytes
-# behind it the map is not whole.
-_LARGE_MAP = re.compile(rb"\xb9[\x10-\xff]|[\xba\xbb\xbf]", re.DOTALL)
-_MIN_LARGE_MAP = 2 * MAX_NUMBER_KEYS
-
-
-def _find_large_map(data: bytes, begin: int) -> int:
-    """Return where the next map may begin that is whole and has too many keys to be numbers; else where data ends."""
-    found = _LARGE_MAP.search(data, begin, max(len(data) - _MIN_LARGE_MAP, begin))
-    return len(data) if found is None else found.start()
-
-
-class _Scanner:
-    """Finds the end of one item that is cut by the ends of reads.
-
-    It knows only what it must: whether chunks are strings, or a map has a value for each key, is
-    cbor2's to tell when the item is whole.
-
-    Args:
-        text: What there is of it, which is not copied: a read may hold as many items as bytes.
-        limits: How large it may be.
-    """
-
-    def __init__(self, text: memoryview, limits: Limits) -> None:
-        self.text: memoryview | bytearray = text
-        self._limit = limits.bytes
-        self._elements = limits.elements
-        self._count = 0
-        self._position = 0  # of the next header; beyond the text while a string is incomplete
-        self._open: list[int] = []  # how many items are still to come, the innermost last
-        self._numbers: list[int] = []  # how many keys of it are numbers, the same; -1: it is not a map
-        self._is_whole = False
-
-    def keep(self, more: bytes = b"") -> None:
-        """Keep what there is of the item beyond this read, and what came next."""
-        if not isinstance(self.text, bytearray):
-            self.text = bytearray(self.text)
-        self.text += more
-
-    def find_end(self) -> int:
-        """Return where the item ends in ``text``, which may have grown; 0 if it is incomplete.
-
-        Raises:
-            FramingError: It is malformed, or too long.
-        """
-        size = len(self.text)
-        while not self._is_whole and self._position < size and self._skip_header(size):
-            if self._count > self._elements and self._position > UNCOUNTED_BYTES:
-                raise too_many(self._elements)
-        is_complete = self._is_whole and self._position <= size
-        # One more, because what is incomplete needs at least a byte.
-        if max(self._position, size + 1 if not is_complete else 0) > self._limit:
-            raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
-        return self._position if is_complete else 0
-
-    def _skip_header(self, size: int) -> bool:
-        """Go behind one header, and behind the string it announces; False if it is cut."""
-        text, position = self.text, self._position
-        header = text[position]
-        major, length = header >> 5, header & 31
-        position += 1
-        if 24 <= length <= 27:
-            end = position + (1 << (length - 24))
-            if end > size:
-                return False
-            length, position = int.from_bytes(text[position:end], "big"), end
-        elif length == _INDEFINITE and _BYTES <= major <= _MAP:
-            length = _UNTIL_BREAK
-        elif length > 27 and header != _BREAK:
-            raise FramingError(f"the peer sent what is not CBOR: there is no header {header:#04x}")
-        self._position = position
-        if major in _NUMBERS and self._open and self._numbers[-1] >= 0 and header != _BREAK:
-            self._look_at_number()
-        self._count += major != _TAG and header != _BREAK
-        if header == _BREAK:
-            if not self._open or self._open.pop() != _UNTIL_BREAK:
-                raise FramingError("the peer sent what is not CBOR: a break where there is nothing to end")
-            self._numbers.pop()
-        elif length == _UNTIL_BREAK:
-            self._enter(length, is_map=major == _MAP)
-            return True
-        elif major in (_BYTES, _TEXT):
-            self._position += length
-        elif major in (_ARRAY, _MAP, _TAG):
-            count = 1 if major == _TAG else 2 * length if major == _MAP else length
-            if position + count > self._limit:  # an item takes a byte at least
-                raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
-            if count:
-                self._enter(count, is_map=major == _MAP)
-                return True
-        self._leave()
-        return True
-
-    def _look_at_number(self) -> None:
-        """Count a number in a map if it is, or may be, a key."""
-        left = self._open[-1]
-        if left % 2 and left != _UNTIL_BREAK:
-            return
-        self._numbers[-1] += 1
-        # Which are keys is not known of a map of indefinite length; no program is known to send one.
-        if self._numbers[-1] > (2 * MAX_NUMBER_KEYS if left == _UNTIL_BREAK else MAX_NUMBER_KEYS):
-            raise too_many_numbers()
-
-    def _enter(self, count: int, *, is_map: bool) -> None:
-        if len(self._open) == MAX_NESTING_RECEIVED:
-            raise FramingError(f"the peer sent a message nested more than {MAX_NESTING_RECEIVED} levels deep")
-        self._open.append(count)
-        self._numbers.append(0 if is_map else -1)
-
-    def _leave(self) -> None:
-        """An item is complete, and so may be those that it is the last of."""
-        while self._open:
-            left = self._open[-1]
-            if left != 1:
-                if left != _UNTIL_BREAK:
-                    self._open[-1] = left - 1
-                return
-            self._open.pop()
-            self._numbers.pop()
-        self._is_whole = True
 
 
 # --- reading ------------------------------------------------------------------------
@@ -261,7 +116,7 @@ class _NoTags(Mapping[int, Callable[[Any, bool], Any]]):
 _NO_TAGS = _NoTags()
 
 
-class CborDecoder:
+class CborDecoder(OneWayDecoder):
     """A stream of bytes, read as packets.
 
     After each :meth:`feed` iterate to the end; what a loop that is left early has
@@ -284,22 +139,11 @@ class CborDecoder:
         self._bytes_are_text = bytes_are_text
         self._plain = _KEYS - {bytes} if bytes_are_text else _KEYS
         self._data = b""
-        self._cut: _Scanner | None = None  # the item that goes on in the next read
+        self._cut: CborScanner | None = None  # the item that goes on in the next read
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take what came next; it is copied."""
         self._data += data
-
-    def quickly(self) -> Iterator[Any]:
-        """Iterate: there is one way only."""
-        return iter(self)
-
-    def retry(self, error: Exception) -> Iterator[Any]:
-        """Raise the error: there is no other way."""
-        try:
-            raise error
-        finally:
-            del error  # or it would refer to itself
 
     def __iter__(self) -> Iterator[Any]:
         # Any: a packet is whatever the peer sent; see check_packet.
@@ -315,12 +159,12 @@ class CborDecoder:
         file, begin = BytesIO(data), 0
         view = memoryview(data)
         decode = self._new_decode(file)
-        large = _find_large_map(data, begin)
+        large = find_large_map(data, begin)
         while begin < len(data):
             if large < begin:
-                large = _find_large_map(data, begin)
+                large = find_large_map(data, begin)
             if large < len(data):  # before it is made
-                scanner = _Scanner(view[begin:], self._limits)
+                scanner = CborScanner(view[begin:], self._limits)
                 if not scanner.find_end():
                     self._cut = scanner
                     scanner.keep()
@@ -330,7 +174,7 @@ class CborDecoder:
             except _REFUSALS as error:
                 # cbor2 may see a fault before the item is complete. Whether that is one must not
                 # depend on where the stream is cut, so it is the scanner that tells.
-                self._cut = _Scanner(view[begin:], self._limits)
+                self._cut = CborScanner(view[begin:], self._limits)
                 if self._cut.find_end():
                     raise _no_cbor(error) from error
                 self._cut.keep()
@@ -339,7 +183,7 @@ class CborDecoder:
             if begin - before > self._limit:
                 raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
             if begin - before > self._limits.counted_bytes:
-                _Scanner(view[before:begin], self._limits).find_end()
+                CborScanner(view[before:begin], self._limits).find_end()
             yield self._in_our_types(packet)
 
     def _new_decode(self, file: BytesIO) -> Callable[[], Any]:
@@ -397,9 +241,3 @@ class CborDecoder:
 
 def _no_cbor(error: Exception) -> FramingError:
     return FramingError(f"the peer sent a message that is not CBOR: {error}")
-
-
-def translate(error: Exception) -> FramingError:
-    """Return our error for one that came out of iterating a decoder: it is ours already."""
-    assert isinstance(error, FramingError)
-    return error

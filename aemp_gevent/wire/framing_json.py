@@ -28,12 +28,11 @@ from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.wire.limits import Limits
 
 from .counting import count_json
+from .decoding import OneWayDecoder
 from .values import Rules, lone_surrogate
 
 # JSON::XS neither sends nor takes more, so no Perl node loses its link by this.
 MAX_NESTING_RECEIVED = 512
-
-ERRORS: tuple[type[Exception], ...] = (FramingError,)
 
 # Outside of strings only these matter, ...
 _STRUCTURAL = re.compile(rb'[][{}"]')
@@ -75,19 +74,13 @@ def make_encoder() -> Callable[[list[Any] | tuple[Any, ...]], bytes]:
 
 def _encode(packet: list[Any] | tuple[Any, ...]) -> bytes:
     if not _RULES.has_only_plain(packet):
-        _refuse(packet)
+        _RULES.refuse(packet)
     try:
         return _ENCODER.encode(packet).encode("utf-8")
     except (ValueError, TypeError, RecursionError) as error:
-        _refuse(packet, error)
+        _RULES.refuse(packet, error)
         # An int of more digits than Python converts, or a stack too deep already.
         raise UnencodableMessageError("as a whole it", f"was refused by json: {error}") from error
-
-
-def _refuse(packet: list[Any] | tuple[Any, ...], cause: Exception | None = None) -> None:
-    fault = _RULES.find_fault(packet)
-    if fault is not None:
-        raise fault from cause
 
 
 def _finite(text: str) -> float:
@@ -106,7 +99,7 @@ def _refuse_constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
 
 
-class JsonDecoder:
+class JsonDecoder(OneWayDecoder):
     """A stream of bytes, read as packets.
 
     After each :meth:`feed` iterate to the end; what a loop that is left early has
@@ -133,17 +126,6 @@ class JsonDecoder:
     def feed(self, data: bytes | memoryview) -> None:
         """Take what came next; it is copied."""
         self._data += data
-
-    def quickly(self) -> Iterator[Any]:
-        """Iterate: there is one way only."""
-        return iter(self)
-
-    def retry(self, error: Exception) -> Iterator[Any]:
-        """Raise the error: there is no other way."""
-        try:
-            raise error
-        finally:
-            del error  # or it would refer to itself
 
     def __iter__(self) -> Iterator[list[Any]]:
         # Any: the elements are whatever the peer sent.
@@ -230,9 +212,3 @@ class JsonDecoder:
         except (ValueError, RecursionError) as error:
             raise FramingError(f"the peer sent a message that is not JSON: {error}") from error
         return packet
-
-
-def translate(error: Exception) -> FramingError:
-    """Return our error for one that came out of iterating a decoder: it is ours already."""
-    assert isinstance(error, FramingError)
-    return error

@@ -101,22 +101,16 @@ def make_encoder() -> Callable[[list[Any] | tuple[Any, ...]], bytes]:
         for element in packet:
             if type(element) not in scalars:
                 if not has_only_plain(packet):
-                    _refuse(packet)
+                    _RULES.refuse(packet)
                 pack = pack_any
                 break
         try:
             return pack(packet)
         except (ValueError, TypeError, OverflowError, BufferError, RecursionError) as error:
-            _refuse(packet, error)
+            _RULES.refuse(packet, error)
             raise UnencodableMessageError("as a whole it", f"was refused by msgpack: {error}") from error
 
     return encode
-
-
-def _refuse(packet: list[Any] | tuple[Any, ...], cause: Exception | None = None) -> None:
-    fault = _RULES.find_fault(packet)
-    if fault is not None:
-        raise fault from cause
 
 
 def _refuse_extension(code: int, _data: bytes) -> NoReturn:

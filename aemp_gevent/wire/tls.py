@@ -1,35 +1,23 @@
 # SPDX-License-Identifier: MIT
 """TLS without sockets: bytes in, plaintext and bytes out.
 
-:class:`Credentials` are what a node proves who it is with, and whom it believes; they are
-read from PEM texts once, and serve any number of connections. A :class:`Tls` is one side
-of one connection. Both sides present a certificate, and both verify the other's:
-
-- **Shared certificate**, as in AnyEvent::MP: the certificate is self-signed and names no node ID, and
-  all nodes have the same one and its key. It is its own CA. Who has it may call himself anything.
-- **Identities**: the certificate was issued by a CA of the network, for this node alone,
-  and names its node ID: a SAN of type URI, ``aemp:<node ID>``, or else the CN. A URI that
-  ends with ``*`` stands for all node IDs that begin like it. What a peer's certificate
-  names is for :meth:`~aemp_gevent.wire.handshake.Handshake.secured` to compare.
+A :class:`Tls` is one side of one connection; :mod:`~.credentials` makes it. Both sides present a certificate, and
+both verify the other's.
 
 Not here: which side is the client, and when TLS is due (:mod:`aemp_gevent.wire.handshake`);
-files (:mod:`aemp_gevent.transport.certificates`); how plaintext is counted, cut and sent
-(:mod:`aemp_gevent.transport.tls_transport`). The clock that certificates expire by is OpenSSL's own.
+how plaintext is counted, cut and sent (:mod:`aemp_gevent.transport.tls_transport`). The clock
+that certificates expire by is OpenSSL's own.
 """
 
 from __future__ import annotations
 
 import re
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
-from aemp_gevent.errors import CertificateError, TlsError
-from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.errors import TlsError
+
+from .certified_names import UNREADABLE, names_of
 
 MAX_HANDSHAKE_BYTES = 24 * 1024
 """What a peer may send until TLS is up. A chain of four certificates with RSA keys of 4096 bits is 8 KiB; the rest
@@ -43,142 +31,14 @@ MAX_ANSWER_BYTES = 16 * 1024
 """What a peer may have us answer between two things that we say ourselves: 600 changes of keys. Who needs one
 has sent 300 GiB before it."""
 
-NAME_PREFIX = "aemp:"
-"""What a URI among a certificate's alternative names begins with when it names a node ID."""
-
-# TLS 1.2 only with forward secrecy and authenticated encryption; those of TLS 1.3 all are, and OpenSSL's order is good.
-_TLS_1_2_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
-
 _RECORD_BYTES = 16 * 1024  # of plaintext; the most that a TLS record may hold
 _OVERHEAD_BYTES = 64  # of a record; 22 in TLS 1.3, and more for what else may be waiting
 
-# What cryptography raises for certificates that OpenSSL believed.
-_UNREADABLE = (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
-
-_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
-
-
-class Credentials:
-    """A key, its certificate, and the CAs whose certificates are believed.
-
-    Args:
-        pem: The private key and its certificate, in any order. Other certificates in it are
-            believed if they are self-signed, and else presented with our own.
-        ca: Certificates to believe as well.
-        where: What the texts came from, for errors.
-
-    Raises:
-        CertificateError: They cannot be used; the text never shows anything of the key.
-    """
-
-    def __init__(self, pem: bytes, ca: bytes = b"", where: str = "the certificate") -> None:
-        self._where = where
-        key = self._key(pem)
-        certificates = self._certificates(pem)
-        own = next((each for each in certificates if each.public_key() == key.public_key()), None)
-        if own is None:
-            raise CertificateError(where, "none of its certificates is that of the private key in it")
-        self._check_usage(own)
-        others = [each for each in certificates if each != own]
-        trusted = [each for each in others if _is_self_signed(each)] + self._certificates(ca)
-        is_self_signed = _is_self_signed(own)
-        # Whoever writes node IDs into certificates means something by it.
-        self.is_shared = is_self_signed and not _uris_of(own)
-        """Whether our certificate is one that all nodes share: then nobody's has to name his node ID."""
-        self.certificate = own
-        self.names = _names_of(own)
-        """The node IDs that our own certificate is for."""
-        if is_self_signed:
-            trusted.append(own)
-        if not trusted:
-            issuer = own.issuer.rfc4514_string()
-            raise CertificateError(where, f"the certificate of its issuer ({issuer}) is missing; add it, or set 'ca'")
-        chain = [each for each in others if not _is_self_signed(each)]
-        try:
-            self._context = _context(key, own, chain, trusted)
-        except (SSL.Error, crypto.Error, TypeError) as error:
-            raise CertificateError(where, f"OpenSSL refuses it: {_reason(error)}") from None
-
-    def __repr__(self) -> str:
-        return f"<Credentials of {quoted(self.certificate.subject.rfc4514_string())} from {self._where}>"
-
-    def connect(self, *, is_client: bool) -> Tls:
-        """Return one side of a new connection."""
-        return Tls(self._context, is_client=is_client, is_shared=self.is_shared)
-
-    def _key(self, pem: bytes) -> PrivateKeyTypes:
-        blocks = [match for match in _PEM.finditer(pem) if match[1].endswith(b"PRIVATE KEY")]
-        if len(blocks) != 1:
-            raise CertificateError(self._where, f"it holds {len(blocks)} private keys in PEM form, and one is needed")
-        try:
-            return serialization.load_pem_private_key(blocks[0][0], password=None)
-        except TypeError:
-            text = "its private key is encrypted, and nobody is here to type the passphrase: see openssl pkey"
-            raise CertificateError(self._where, text) from None
-        except (ValueError, UnsupportedAlgorithm):
-            raise CertificateError(self._where, "its private key cannot be read") from None
-
-    def _certificates(self, pem: bytes) -> list[x509.Certificate]:
-        found: list[x509.Certificate] = []
-        for match in _PEM.finditer(pem):
-            if match[1] == b"CERTIFICATE":
-                try:
-                    certificate = x509.load_pem_x509_certificate(match[0])
-                    # They are parsed when they are asked for, and here is where an error is expected.
-                    _ = certificate.subject, certificate.issuer, certificate.public_key()
-                    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-                except (*_UNREADABLE, UnsupportedAlgorithm):
-                    raise CertificateError(self._where, "a certificate in it cannot be read") from None
-                found.append(certificate)
-        return found
-
-    def _check_usage(self, own: x509.Certificate) -> None:
-        try:
-            usage = own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        except x509.ExtensionNotFound:
-            return
-        except _UNREADABLE:
-            raise CertificateError(self._where, "an extension of the certificate cannot be read") from None
-        if not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= set(usage):
-            # Chance decides which of two nodes is the client: without this, half of the handshakes would fail.
-            text = "its extended key usage must be both serverAuth and clientAuth, or not be there at all"
-            raise CertificateError(self._where, text)
-
-
-def _context(
-    key: PrivateKeyTypes, own: x509.Certificate, chain: list[x509.Certificate], trusted: list[x509.Certificate]
-) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    # Nothing is ever resumed: every connection proves both sides anew.
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
-    context.set_cipher_list(_TLS_1_2_CIPHERS)
-    context.use_privatekey(key)  # type: ignore[arg-type]  # OpenSSL refuses what is no key for TLS
-    context.use_certificate(own)
-    context.check_privatekey()
-    for certificate in chain:
-        context.add_extra_chain_cert(certificate)
-    store = context.get_cert_store()
-    assert store is not None  # a context has one
-    for certificate in trusted:
-        store.add_cert(crypto.X509.from_cryptography(certificate))
-    # A CA below a root that is not given may be believed, too.
-    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
-    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _note_fault)
-    return context
-
-
-def _note_fault(connection: SSL.Connection, _certificate: crypto.X509, fault: int, depth: int, is_good: int) -> bool:
-    """Keep what is wrong with the peer's certificate: OpenSSL's error says only that something is."""
-    if not is_good:
-        connection.get_app_data().append((fault, depth))
-    return bool(is_good)
-
 
 class Tls:
-    """One side of one TLS connection, fed with what comes. Made by :meth:`Credentials.connect`.
+    """One side of one TLS connection, fed with what comes.
 
+    Made by :meth:`~aemp_gevent.wire.credentials.Credentials.connect`.
     The order of use: :meth:`start`, then :meth:`receive` and :meth:`take` until :attr:`is_up`;
     then :meth:`receive` for what comes and :meth:`encrypt` for what goes, and :meth:`finish`
     when nothing more goes. After an error only :attr:`last_words` means anything.
@@ -219,8 +79,8 @@ class Tls:
             return None
         try:
             certificate = self._connection.get_peer_certificate(as_cryptography=True)
-            return () if certificate is None else _names_of(certificate)
-        except _UNREADABLE:
+            return () if certificate is None else names_of(certificate)
+        except UNREADABLE:
             return ()
 
     def start(self) -> bytes:
@@ -332,40 +192,7 @@ class Tls:
             fault, depth = self._faults[0]
             which = "the peer's certificate" if depth == 0 else "the certificate of the CA that issued the peer's"
             return TlsError(f"{which} is refused: {_FAULTS.get(fault, f'OpenSSL calls it X509_V_ERR {fault}')}")
-        return TlsError(_explain(_reason(error)))
-
-
-def _names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    uris = _uris_of(certificate)
-    if uris is None:
-        return ()  # what cannot be read may say that it is for somebody else
-    if uris:
-        return uris
-    # As with host names (RFC 6125): the CN counts only where nothing better is said, and word for word.
-    common = [str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    return tuple(name for name in common if not name.endswith("*"))
-
-
-def _uris_of(certificate: x509.Certificate) -> tuple[str, ...] | None:
-    """Return the node IDs in a certificate's URIs; None if they cannot be read."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
-    except _UNREADABLE:
-        return None
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    return tuple(uri[len(NAME_PREFIX) :] for uri in uris if uri.startswith(NAME_PREFIX))
-
-
-def _is_self_signed(certificate: x509.Certificate) -> bool:
-    if certificate.issuer != certificate.subject:
-        return False
-    try:
-        certificate.verify_directly_issued_by(certificate)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-        return False
-    return True
+        return TlsError(_explain(reason_of(error)))
 
 
 # --- what OpenSSL says, in words for whoever reads the log ------------------------------
@@ -407,7 +234,7 @@ _REASONS = {
 }
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return OpenSSL's first reason: the others follow from it."""
     for detail in error.args[0] if error.args and isinstance(error.args[0], list) else ():
         if isinstance(detail, tuple) and detail[-1]:

@@ -24,7 +24,7 @@ from typing import Any
 from aemp_gevent.errors import UnencodableMessageError
 from aemp_gevent.runtime.quoting import of_type, quoted
 from aemp_gevent.wire.limits import MAX_NUMBER_KEYS
-from aemp_gevent.wire.vocabulary import KIL0, KIL1, SPAWN, VIA
+from aemp_gevent.wire.vocabulary import CALL, KIL0, KIL1, SPAWN, VIA
 
 # The packet itself is the first level. msgpack's Packer stops at 511, JSON::XS
 # and CBOR::XS at 512; half of that leaves room for a packet inside of another
@@ -35,7 +35,7 @@ _MAX_TAG = 50
 
 # Requests to a node port that carry what their sender called, and where in the packet that begins: with a tag, the name
 # of a function, or the first word of a reason.
-_CALLED_AT = {"call": 4, SPAWN: 3, KIL0: 3, KIL1: 3}
+_CALLED_AT = {CALL: 4, SPAWN: 3, KIL0: 3, KIL1: 3}
 
 # What has elements. Exact types for the gate; its subclasses are found by the walk.
 _CONTAINERS = frozenset({list, tuple, dict})
@@ -111,6 +111,16 @@ class Rules:
             if fault is not None:
                 return fault
         return None
+
+    def refuse(self, packet: list[Any] | tuple[Any, ...], cause: Exception | None = None) -> None:
+        """Raise the error that :meth:`find_fault` returns, if it returns one.
+
+        Raises:
+            UnencodableMessageError: A value cannot travel.
+        """
+        fault = self.find_fault(packet)
+        if fault is not None:
+            raise fault from cause
 
     def _find_in(self, where: str, element: object) -> UnencodableMessageError | None:
         # The path is empty for the element itself; the packet is the level above it.

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 
 from aemp_gevent.transport.certificates import Certificate
-from aemp_gevent.wire.tls import Credentials
+from aemp_gevent.wire.credentials import Credentials
 from tests.cli.helpers import Command
 from tests.helpers import wait_until
 from tests.networking import MakeNode, node_factory

@@ -20,7 +20,7 @@ from aemp_gevent.peers import remote_ports as remote
 from aemp_gevent.peers import virtual_peer as virtual
 from aemp_gevent.runtime import bounded_log as complaints
 from aemp_gevent.settings.fields import Settings
-from aemp_gevent.wire import framing_cbor, framing_json, framing_msgpack, greeting, limits, tls
+from aemp_gevent.wire import cbor_scanner, framing_json, framing_msgpack, greeting, limits, tls
 from tests.networking import ROOT
 
 PAGE = (ROOT / "docs" / "explanation" / "security.md").read_text()
@@ -77,7 +77,7 @@ def test_settings_are_in_the_table_with_their_defaults(name: str, text: str) -> 
         ("what all peers have announced and not yet sent", "256 MiB", limits.MAX_ANNOUNCED_BYTES == 256 * 2**20),
         ("what all peers have announced and not yet sent", "256 elements", framing_msgpack._SMALL_LIST == 256),
         ("keys of one map that are numbers", "4096", limits.MAX_NUMBER_KEYS == 4096),
-        ("levels of nesting", "512", framing_json.MAX_NESTING_RECEIVED == framing_cbor.MAX_NESTING_RECEIVED == 512),
+        ("levels of nesting", "512", framing_json.MAX_NESTING_RECEIVED == cbor_scanner.MAX_NESTING_RECEIVED == 512),
         ("families watched", "10,000", directory_server.MAX_WATCHES == 10_000),
         ("an entry of the directory", "1 MiB", directory.MAX_ENTRY_BYTES == 2**20),
         ("`max_directory_entries`", "64 MiB", screening.MAX_BYTES == 64 * 2**20),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import runpy
 
 from aemp_gevent.node.requests import Requests
-from aemp_gevent.wire.handshake import TRANSITIONS, Refused, State
+from aemp_gevent.wire.handshake_states import TRANSITIONS, Refused, State
 from aemp_gevent.wire.vocabulary import DIRECTORY
 from tests.networking import ROOT
 

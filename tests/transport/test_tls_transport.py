@@ -32,7 +32,8 @@ from aemp_gevent.transport import certificates
 from aemp_gevent.transport.certificates import Certificate
 from aemp_gevent.transport.tls_transport import TlsTransport
 from aemp_gevent.transport.transport import WRITE_BYTES
-from aemp_gevent.wire.tls import Credentials, Tls
+from aemp_gevent.wire.credentials import Credentials
+from aemp_gevent.wire.tls import Tls
 from tests import helpers
 from tests.authority import DAY, Identity, authority, shared_certificate
 from tests.native import aside

@@ -92,7 +92,7 @@ UNCOUNTED = limits.UNCOUNTED_BYTES // 16
 
 MANY = UNCOUNTED + 2_000
 
-DECODERS = ("aemp_gevent.wire.framing_msgpack", "aemp_gevent.wire.framing_cbor")
+DECODERS = ("aemp_gevent.wire.framing_msgpack", "aemp_gevent.wire.cbor_scanner")
 
 SHAPES: dict[str, list[Any]] = {
     "numbers": ["", [1] * MANY],

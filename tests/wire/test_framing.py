@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
-from aemp_gevent.wire import framing_cbor, framing_json, values
+from aemp_gevent.wire import cbor_scanner, framing_json, values
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
 from aemp_gevent.wire.framing_cbor import CborDecoder
 from aemp_gevent.wire.limits import Limits
@@ -641,9 +641,9 @@ def test_json_is_scanned_once_however_it_is_cut(cut: Cut, monkeypatch: pytest.Mo
 def test_cbor_is_scanned_once_however_it_is_cut(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work is counted, not timed: each header is looked at once, and once more for each end of a read in it."""
     calls = []
-    plain = framing_cbor._Scanner._skip_header
+    plain = cbor_scanner.CborScanner._skip_header
     monkeypatch.setattr(
-        framing_cbor._Scanner, "_skip_header", lambda self, size: calls.append(self._position) or plain(self, size)
+        cbor_scanner.CborScanner, "_skip_header", lambda self, size: calls.append(self._position) or plain(self, size)
     )
     decoded = []
     decode_one = CborDecoder._decode_one

@@ -15,17 +15,8 @@ from hypothesis import strategies as st
 from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError, TlsError
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
-from aemp_gevent.wire.handshake import (
-    TRANSITIONS,
-    Event,
-    Handshake,
-    Move,
-    PeerGreeted,
-    PeerProved,
-    State,
-    TlsDue,
-    is_name_of,
-)
+from aemp_gevent.wire.handshake import Handshake, is_name_of
+from aemp_gevent.wire.handshake_states import TRANSITIONS, Event, Move, PeerGreeted, PeerProved, State, TlsDue
 
 Cut = Callable[[bytes], Iterator[bytes]]
 

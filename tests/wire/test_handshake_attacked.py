@@ -30,7 +30,8 @@ from hypothesis.stateful import (
 from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, TlsError
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting
-from aemp_gevent.wire.handshake import TRANSITIONS, Handshake, PeerProved, State, TlsDue
+from aemp_gevent.wire.handshake import Handshake
+from aemp_gevent.wire.handshake_states import TRANSITIONS, PeerProved, State, TlsDue
 from tests.thoroughness import tries
 
 SECRET = b"a secret of the tests"

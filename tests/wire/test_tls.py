@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 
 from aemp_gevent.errors import CertificateError, TlsError
 from aemp_gevent.wire import tls as wire_tls
+from aemp_gevent.wire.credentials import Credentials
 from aemp_gevent.wire.greeting import parse_greeting
-from aemp_gevent.wire.handshake import Handshake, TlsDue
-from aemp_gevent.wire.tls import MAX_ANSWER_BYTES, MAX_HANDSHAKE_BYTES, Credentials, Tls
+from aemp_gevent.wire.handshake import Handshake
+from aemp_gevent.wire.handshake_states import TlsDue
+from aemp_gevent.wire.tls import MAX_ANSWER_BYTES, MAX_HANDSHAKE_BYTES, Tls
 from tests.authority import BOTH_USAGES, DAY, Identity, authority, shared_certificate
 from tests.recordings import RECORDINGS
 from tests.tls_records import DATA, HandWritten
