@@ -24,7 +24,7 @@ from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, Unencodab
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import Port
 from aemp_gevent.ports.scheduler import Scheduler, describe
-from aemp_gevent.runtime.bounded_log import Complaints
+from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.quantities import to_seconds
 from aemp_gevent.runtime.quoting import escaped, quoted
 from aemp_gevent.wire.limits import is_long
@@ -171,7 +171,7 @@ def time_left(reply: str | None = None) -> float | None:
     return max(call.deadline - monotonic(), 0.0)
 
 
-def server(host: Host, tag: object, function: Handler, complaints: Complaints | None = None) -> Handler:
+def server(host: Host, tag: object, function: Handler, complaints: BoundedLog | None = None) -> Handler:
     """Return a handler that calls ``function``, and answers with what it returns or raises.
 
     Args:
@@ -180,7 +180,7 @@ def server(host: Host, tag: object, function: Handler, complaints: Complaints | 
         function: What serves it.
         complaints: Where to log what callers do wrong; None: apart for this handler.
     """
-    complaints = complaints or Complaints(host.scheduler.log, f"the server of {quoted(tag)}")
+    complaints = complaints or BoundedLog(host.scheduler.log, f"the server of {quoted(tag)}")
 
     def serve(*rest: Any) -> None:
         reply = rest[-1] if rest else None

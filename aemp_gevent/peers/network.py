@@ -39,7 +39,7 @@ from aemp_gevent.peers.seeds import Seeds
 from aemp_gevent.peers.virtual_peer import VirtualPeer
 from aemp_gevent.ports.port import Reason
 from aemp_gevent.ports.scheduler import Job, Scheduler
-from aemp_gevent.runtime.bounded_log import ALL_PEERS, Complaints
+from aemp_gevent.runtime.bounded_log import ALL_PEERS, BoundedLog
 from aemp_gevent.runtime.forking import Helper, helpers, keep, stop_watchers_of
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
@@ -241,9 +241,9 @@ class Network:
         self._listeners: list[Listening] = []
         self.strangers: set[Link] = set()
         self._gate = Gate(settings.max_strangers, settings.max_strangers_per_address)
-        self.complaints = Complaints(scheduler.log_soon, "strangers")
+        self.complaints = BoundedLog(scheduler.log_soon, "strangers")
         """What is logged about those who have not greeted."""
-        self.about_peers = Complaints(scheduler.log_soon, "all peers together", ALL_PEERS)
+        self.about_peers = BoundedLog(scheduler.log_soon, "all peers together", ALL_PEERS)
         """What is logged about those who have."""
         self.refusals: Counter[str] = Counter()
         """How often others were refused something; see ``Node.refusals``."""

@@ -29,7 +29,7 @@ from aemp_gevent.links.heartbeat import Pulse
 from aemp_gevent.peers.remote_ports import RemotePorts, Watchers, as_message
 from aemp_gevent.ports.port import Reason
 from aemp_gevent.ports.scheduler import Job, Scheduler
-from aemp_gevent.runtime.bounded_log import Complaints
+from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.hub_calls import see_through
 from aemp_gevent.runtime.logs import Brief
 from aemp_gevent.runtime.threads import get_ident
@@ -101,7 +101,7 @@ class Host(Protocol):
     @property
     def settings(self) -> Settings: ...
     @property
-    def about_peers(self) -> Complaints: ...
+    def about_peers(self) -> BoundedLog: ...
     @property
     def pulse(self) -> Pulse: ...
     @property
@@ -205,7 +205,7 @@ class Peer:
         self._retry_seconds = _FIRST_RETRY_SECONDS
         self._refusals = 0  # how often in a row it refused this node
         self._last_error = ""
-        self.complaints = Complaints(host.about_peers.log, node)
+        self.complaints = BoundedLog(host.about_peers.log, node)
         """What is logged about it."""
         self._log = self.complaints.log
 

@@ -92,7 +92,7 @@ from aemp_gevent.ports.handlers import is_done
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import DEAD, IDLE, JOB, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Port, Reason
 from aemp_gevent.runtime import forking
-from aemp_gevent.runtime.bounded_log import Complaints, Failures
+from aemp_gevent.runtime.bounded_log import BoundedLog, ErrorLog
 from aemp_gevent.runtime.hub_calls import hub_call, repeated, report_to, see_through, stops_what_raises
 from aemp_gevent.runtime.logs import Brief, Log
 from aemp_gevent.runtime.quoting import said
@@ -260,8 +260,8 @@ class Scheduler:
         """The node whose ports these are, for code that is spawned on it and wants to know; nothing here does."""
         self.on_unmonitored_death: Callable[[str, Reason], Job | None] = _ignore
         """Called when a port dies of something and nobody monitored it; returns what is to be run then."""
-        self._failures = Failures(self.log)
-        self.complaints = Complaints(self.log, "messages that nobody takes")
+        self._failures = ErrorLog(self.log)
+        self.complaints = BoundedLog(self.log, "messages that nobody takes")
         """What is logged about such messages."""
         self._pool: list[Runner] = []
         self._max_idle = MAX_IDLE_RUNNERS

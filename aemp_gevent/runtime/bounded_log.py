@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Complaints: log lines that others can cause, bounded, as it is they who choose how many there are.
+"""Bounds the number of log lines that peers, strangers and failing code can cause.
 
-One :class:`Complaints` has the lines about one peer, about all strangers, or about one served function. Those about
-peers pass another one, about all peers together: whoever knows the secret can have a new node ID for each connection.
-Exceptions of the program's own code, which a message of a peer may have raised, are counted by the place that raised
-them: who sent a message is not known any more where it is handled.
+A :class:`BoundedLog` takes the lines about one subject: one peer, all strangers, one served function. Those of peers
+go through another one for all peers together, because a peer that knows the secret can use a new node ID for each
+connection. An :class:`ErrorLog` bounds the exceptions of the program's own code, by the line that raised them: the
+sender of a message is no longer known where the message is handled.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from time import monotonic
 from aemp_gevent.runtime.logs import Log
 
 MAX_LINES = 100
-"""A minute, of each level. Whoever reads the log knows by then; a flood of a day is 20 MB of it."""
+"""Lines a minute, of each level. They are enough to see what happens; a flood of one day takes 20 MB."""
 
 ALL_PEERS = 10
-"""All peers together have this many times as many lines: many may be lost at once."""
+"""All peers together may cause this many times as many lines, because many links can be lost at once."""
 
 MAX_PLACES = 1000
-"""Places that raised, and are told apart."""
+"""Lines of code whose exceptions are counted separately."""
 
 _SECONDS = 60.0
 
 _log = Log()
 
 
-class Complaints:
-    """What is logged about one subject.
+class BoundedLog:
+    """Logs lines about one subject, and counts those beyond the bound.
 
     Args:
-        log: As ``Scheduler.log_soon``, or the ``log`` of what has to let the lines pass, too.
+        log: A function like ``Scheduler.log_soon``, or the ``log`` of another bounded log, which bounds them as well.
         about: The subject.
-        share: How many times as many lines it may have as others.
+        share: How many times as many lines it may log as other subjects.
     """
 
     __slots__ = ("_about", "_left_out", "_lines", "_log", "_share", "_until")
@@ -73,28 +73,28 @@ class Complaints:
         self.log(logging.WARNING, text, *args)
 
 
-class Failures:
-    """Exceptions, counted by the place that raised them.
+class ErrorLog:
+    """Logs exceptions, and bounds them by the line of code that raised them.
 
     Args:
-        log: As ``Scheduler.log``.
+        log: A function like ``Scheduler.log``.
     """
 
     __slots__ = ("_log", "_places")
 
     def __init__(self, log: Callable[..., None]) -> None:
         self._log = log
-        self._places: dict[str, Complaints] = {}
+        self._places: dict[str, BoundedLog] = {}
 
     def log(self, error: BaseException, text: str, *args: object) -> None:
         """Log an exception with its traceback, or count it."""
         place = f"{type(error).__name__}{_place_of(error)}"
-        complaints = self._places.get(place)
-        if complaints is None:
+        bounded = self._places.get(place)
+        if bounded is None:
             if len(self._places) >= MAX_PLACES:
                 self._places = {}
-            complaints = self._places[place] = Complaints(self._log, place)
-        complaints.log(logging.ERROR, text, *args, exc_info=error)
+            bounded = self._places[place] = BoundedLog(self._log, place)
+        bounded.log(logging.ERROR, text, *args, exc_info=error)
 
 
 def _place_of(error: BaseException) -> str:

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Forks: the child's nodes are fresh, and nothing of the parent's runs on in it.
+"""Gives a forked child fresh nodes, and stops everything there that belongs to the parent.
 
 A fork copies everything: ports, blocked handlers, timers, links. In the child all of
-it must stop, at once and forever, without anybody noticing: no exception may be thrown
-into a handler (its ``finally`` block would do in the child what only the parent may do),
-and nothing may be said on a link that is the parent's. So it is *abandoned*: timers are
-stopped, greenlets do not react any more to being switched to, and all of it is kept, as
-greenlets that nobody refers to are thrown a ``GreenletExit`` when they are collected.
+it must stop, at once and forever, without any effect: no exception may be thrown into a
+handler (its ``finally`` block would do in the child what only the parent may do), and
+nothing may be sent on a link of the parent's. So it is *abandoned*: timers are stopped,
+greenlets no longer react when they are switched to, and all of it is kept, because
+greenlets are thrown a ``GreenletExit`` when they are collected.
 
-gevent's own part: its loops notice a fork by themselves (libev), or are told by
-``gevent.os.fork`` and here; sockets of the child's that stand in the parent's ``epoll``
-set stay there, as closing the copy of a descriptor does not touch the original. Who
-uses gevent's greenlets directly meets gevent's rules: those go on in the child.
+gevent's own part: its loops notice a fork by themselves (libev), or because
+``gevent.os.fork`` and this module call ``gevent.reinit``; sockets of the child's that are in
+the parent's ``epoll`` set stay there, as closing the copy of a descriptor does not touch the
+original. For greenlets that a program makes with gevent directly, gevent's rules hold: they
+go on in the child.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Forkable(Protocol):
-    """What becomes another in a forked child: a node."""
+    """A node, which gets a new identity in a forked child."""
 
     @property
     def is_here(self) -> bool:
@@ -41,12 +42,12 @@ class Forkable(Protocol):
         ...
 
     def forked(self) -> None:
-        """Reset this one. Called in the child, in whatever greenlet forked; must not switch."""
+        """Start as a fresh node. Called in the child, in the greenlet that forked; must not switch."""
 
 
-# Of the process, and not of a node, like the fork itself. Its end is the other thing that all nodes hear of.
+# Of the process, not of a node, like the fork itself. The end of the process is the other event for all nodes.
 _nodes: weakref.WeakSet[Any] = weakref.WeakSet()
-_kept: list[object] = []  # what the parent left in this process, for ever
+_kept: list[object] = []  # what the parent left in this process, forever
 
 
 def register(node: Forkable) -> None:
@@ -60,15 +61,15 @@ def nodes() -> list[Any]:
 
 
 def keep(*things: object) -> None:
-    """Keep something from ever being collected."""
+    """Keep objects from ever being collected."""
     _kept.extend(things)
 
 
 def _reinit() -> None:
-    """Tell gevent of the fork; does not wait.
+    """Run ``gevent.reinit()`` without waiting for threads.
 
-    Left alone, it would end the pools of its pool's threads, that is wait for their threads, which only the
-    parent has: forever, and in the children of ``subprocess`` before they run their program.
+    By itself it would end the hubs of its pool's threads, and wait for these threads, which only the parent has:
+    forever, and in the children of ``subprocess`` before they run their program.
     """
     pool = getattr(gevent.get_hub(), "_threadpool", None)  # the property would make one
     for worker in list(getattr(pool, "_worker_greenlets", ())):
@@ -80,17 +81,17 @@ def _reinit() -> None:
 def _in_child() -> None:
     nodes: list[Forkable] = list(_nodes)
     if any(node.is_here for node in nodes):
-        # gevent's os.fork does the same, again and without harm; the plain one does not, and a child that
-        # resolves a host name first thing would wait forever for the threads that only the parent has.
+        # gevent's os.fork does the same again, without harm; the plain one does not, and a child that
+        # first resolves a host name would wait forever for threads that only the parent has.
         _reinit()
     for node in nodes:
         try:
             node.forked()
-        except Exception as error:  # noqa: BLE001  # the others are to be told all the same
+        except Exception as error:  # noqa: BLE001  # the other nodes must be called as well
             sys.excepthook(type(error), error, error.__traceback__)
     current = getcurrent()
     if getattr(current, "aemp_port", None) is not None:
-        current.aemp_port = None  # type: ignore[attr-defined]  # it carries one
+        current.aemp_port = None  # type: ignore[attr-defined]  # it has one
 
 
 if hasattr(os, "register_at_fork"):
@@ -98,27 +99,27 @@ if hasattr(os, "register_at_fork"):
 
 
 class Helper(Greenlet):  # type: ignore[type-arg]  # only its stubs can be subscripted
-    """A greenlet of ours beside the runners, which can be stopped forever."""
+    """A greenlet of the library beside the runners, which can be stopped forever."""
 
     stopped = False
-    """Whether being switched to, or thrown into, has no effect."""
+    """Whether switching to it, or throwing into it, has no effect."""
 
     def __repr__(self) -> str:
-        # Without the arguments, which gevent's own has: it stands in reports of failed greenlets.
+        # Without the arguments, which gevent's own shows: it appears in reports of failed greenlets.
         name = "ended" if self.dead else getattr(getattr(self, "_run", None), "__qualname__", "running")
         return f"<{type(self).__name__} at {id(self):#x}: {name}>"
 
     def switch(self, *args: Any, **kwargs: Any) -> Any:
-        """Go on, unless stopped."""
+        """Switch to it, unless it is stopped."""
         return None if self.stopped else super().switch(*args, **kwargs)
 
     def throw(self, *args: Any) -> Any:
-        """Raise what is thrown into it, unless stopped."""
+        """Throw into it, unless it is stopped."""
         return None if self.stopped else super().throw(*args)
 
 
 def helpers() -> Group:
-    """Return a group for greenlets of ours, which stop in a forked child."""
+    """Return a group for greenlets of the library, which stop in a forked child."""
     from gevent.pool import Group  # noqa: PLC0415  # of nodes with links only, like sockets
 
     group = Group()
@@ -127,11 +128,11 @@ def helpers() -> Group:
 
 
 def stop_watchers_of(greenlets: Iterable[greenlet]) -> None:
-    """Stop what would resume these greenlets: sockets' readiness, and timers.
+    """Stop the watchers that would resume these greenlets: sockets' readiness, and timers.
 
-    Resuming them has no effect any more, but a socket that stays readable would have
-    the loop try it forever, and a long timer would keep the loop from its end.
-    Looks through all objects of the process (some 10 ms a million), without touching those it does not stop.
+    Resuming them no longer has an effect, but a socket that stays readable would keep
+    the loop trying forever, and a long timer would keep the loop from ending.
+    Looks through all objects of the process (about 10 ms for a million), without touching those it does not stop.
     """
     found: list[Any] = list(greenlets)
     if not found:
@@ -153,7 +154,7 @@ def stop_watchers_of(greenlets: Iterable[greenlet]) -> None:
 
 
 def close_quietly(sock: socket) -> None:
-    """Close this process's copy of a socket: nothing is shut down, and nobody who waits for it is told."""
+    """Close this process's copy of a socket, without shutting it down or waking greenlets that wait for it."""
     descriptor = sock.detach()
     if descriptor >= 0:
         from socket import close  # noqa: PLC0415  # there is a socket, so it is imported

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Hints: what a program probably got wrong, logged once per place.
+"""Hints about probable mistakes in a program, such as a misspelt name, each logged once per place.
 
-A message that nothing here takes is dropped, as it must be: ports die at any time. It is also what
-a misspelt name looks like. So the first time at each place it is logged as a warning, with what to do
+A message that nothing takes is dropped, as it must be: ports die at any time. But a misspelt name
+looks the same. So the first time at each place it is logged as a warning, with what to do
 about it, and at debug level from then on.
 """
 
@@ -15,7 +15,7 @@ from itertools import islice
 from aemp_gevent.runtime.quoting import quoted
 
 MAX_PLACES = 500
-"""Places that are remembered. Peers choose tags, and so places; beyond, nothing is logged as a warning."""
+"""Places that are remembered. Peers choose tags, and so places; beyond this, nothing is logged as a warning."""
 
 _MAX_TEXT = 100
 _MAX_KNOWN = 1000
@@ -25,13 +25,13 @@ ONCE = "(logged once per place; DEBUG shows each)"
 
 
 class Hints:
-    """Which hints one node has given."""
+    """The hints that one node has logged."""
 
     def __init__(self) -> None:
         self._given: set[Hashable] = set()
 
     def is_due(self, *place: Hashable) -> bool:
-        """Return whether this is the first time at a place, so that it is to be logged as a warning."""
+        """Return whether this is the first hint at a place, so that it must be logged as a warning."""
         if len(self._given) >= MAX_PLACES or place in self._given:
             return False
         self._given.add(place)
@@ -39,12 +39,12 @@ class Hints:
 
 
 def kind_of(tag: object) -> str:
-    """Return what a place can remember of a tag, whatever somebody sent: its beginning, or its type's name."""
+    """Return the part of a tag that identifies a place: the beginning of a text, else the name of the type."""
     return tag[:_MAX_TEXT] if isinstance(tag, str) else type(tag).__name__
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """Return "; did you mean …?" with the name that is most like another; ``""`` if none is."""
+    """Return "; did you mean …?" with the most similar of the known names; ``""`` if none is similar."""
     if not isinstance(name, str) or len(name) > _MAX_TEXT:
         return ""
     candidates = [other for other in islice(known, _MAX_KNOWN) if len(other) <= _MAX_TEXT]
@@ -57,7 +57,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
 def calling_line() -> str | None:
     """Return "file:line" of the code that called the library; None if that is the library itself.
 
-    To be called inside of a method of a node.
+    Call it in a method of a node.
     """
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     start = frame.f_code.co_filename

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Calls that the event loop makes, and that an interrupt cannot make it forget.
+"""Calls made by the event loop that are not lost when a signal handler raises in them (Ctrl-C).
 
 The interpreter runs signal handlers where a function begins, before the function's first
-``try``. If one raises there (Ctrl-C), the loop takes the call for made, and nobody makes
-it again. So what the loop calls is the ``__next__`` of a suspended generator: it goes on inside a ``try``.
-A second strike, while the first is being reported, ends the generator; the next call is made by a new one.
+``try``. If a handler raises there, the loop counts the call as done, and nothing makes
+it again. So the loop calls the ``__next__`` of a suspended generator, which goes on inside a ``try``.
+A second exception, while the first is being reported, ends the generator; a new one makes the next call.
 
-What repeats by itself needs none of this with libev: sockets that stay readable, and timers that repeat. With libuv,
-gevent stops whatever watcher has a call that raises, so these calls must not: see :func:`repeated`.
+With libev, calls that repeat by themselves need none of this: sockets that stay readable, and repeating timers. With
+libuv, gevent stops each watcher whose call raises, so these calls must not raise: see :func:`repeated`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from gevent.hub import Hub
 def hub_call(
     call: Callable[[], object], again: Callable[[], object], report: Callable[[BaseException], object]
 ) -> Callable[[], None]:
-    """Return a form of ``call`` for the loop to call, which raises only what strikes while ``report`` runs.
+    """Return a form of ``call`` for the loop to call, which raises only exceptions that come while ``report`` runs.
 
     Args:
-        call: What is to be done, on the hub.
-        again: Called when something struck ``call``, or came before it: has the loop make the call again, if need be.
-        report: Called with what struck, afterwards.
+        call: The work to do, on the hub.
+        again: Called when an exception ended ``call``, or came before it: makes the loop call again, if needed.
+        report: Called with the exception, afterwards.
     """
     waiting = _calls(call, again, report, waits=True)
     next(waiting)
@@ -37,11 +37,11 @@ def hub_call(
 
 
 def repeated(hub: Hub, call: Callable[..., object], *args: Any) -> Callable[[], object]:
-    """Return a form of ``call(*args)`` for a watcher that repeats: whatever it raises, the watcher goes on.
+    """Return a form of ``call(*args)`` for a repeating watcher, which goes on whatever the call raises.
 
     Args:
-        hub: Whose loop calls it, and which has what it raises.
-        call: What bears to be called again after something struck it.
+        hub: The hub whose loop calls it, and which gets its exceptions.
+        call: A function that can be called again after any exception.
         args: Its arguments.
     """
     whole = partial(call, *args) if args else call
@@ -73,10 +73,10 @@ def _nothing() -> None:
 
 
 def see_through(call: Callable[..., object], *args: Any) -> None:
-    """Make a call that must come to its end: once more if something strikes it, and then raise what did.
+    """Make a call that must complete: repeat it once if it raises, and then raise the first exception.
 
     Args:
-        call: What bears to be begun again wherever it was struck.
+        call: A function that can be started again wherever an exception ended it.
         args: Its arguments.
     """
     try:
@@ -107,7 +107,7 @@ def _calls(
             stray = error
         try:
             again()
-        except BaseException:  # noqa: BLE001  # struck a second time
+        except BaseException:  # noqa: BLE001  # a second exception
             again()
         report(stray)
         del stray

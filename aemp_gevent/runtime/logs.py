@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The library's loggers: what every log line goes through.
+"""The library's logger, which cuts and escapes the values in every log line.
 
-A line is a text of ours and values that may be anybody's. Each value is cut and escaped before it reaches the
-:mod:`logging` module, so that no peer can begin a line of its own, speak to a terminal, or fill a disk with one
-message; and no handler keeps the value itself alive. Numbers stay numbers.
+A line consists of a text of the library and of values that anybody may have sent. Each value is cut and escaped before
+it reaches the :mod:`logging` module, so that no peer can begin a line of its own, control a terminal, or fill a disk
+with one message; and no handler keeps the value itself alive. Numbers stay numbers.
 
 How many lines a peer can cause is the concern of :mod:`aemp_gevent.runtime.bounded_log`.
 """
@@ -28,7 +28,7 @@ MAX_LINES = 20_000
 """Characters of a value that has several lines."""
 
 _MAX_CHAIN = 100
-"""Exceptions that led to one another, which are looked at."""
+"""The most exceptions of one chain that are looked at."""
 
 _MAX_TAG = 40
 """A text longer than this is data, and not a tag."""
@@ -38,7 +38,7 @@ RECORD_KEYS = frozenset({"node", "time", "level", "name", "text"})
 
 
 class Brief:
-    """A message, as log lines have it: its tag and size. What else is in it is not the log's business.
+    """A message as log lines show it: its tag and size, and nothing else that is in it.
 
     Args:
         message: The elements, the first of which may be a tag.
@@ -59,7 +59,7 @@ class Brief:
 
 
 class Lines(str):
-    """A text of several lines, all of which this process wrote: they stay apart."""
+    """A text of several lines, all written by this process: they stay separate lines."""
 
     __slots__ = ()
 
@@ -77,7 +77,7 @@ class Log:
         self._logger = logging.getLogger(name)
 
     def is_enabled_for(self, level: int) -> bool:
-        """Return whether anybody wants to see lines of a level."""
+        """Return whether lines of a level are logged."""
         return self._logger.isEnabledFor(level)
 
     def log(self, level: int, text: str, *args: object, exc_info: BaseException | None = None, depth: int = 1) -> None:
@@ -85,15 +85,15 @@ class Log:
 
         Args:
             level: One of the ``logging`` module's.
-            text: A text of ours, with ``%s``, ``%d`` and ``%g`` for the values.
+            text: A text of the library, with ``%s``, ``%d`` and ``%g`` for the values.
             args: The values.
             exc_info: An exception whose traceback is shown.
-            depth: How many calls away the code is that the line is about.
+            depth: The number of calls between this one and the code that the line names as its place.
         """
         if self._logger.isEnabledFor(level):
             shown = [arg if isinstance(arg, (int, float)) else _shown(arg) for arg in args]
             is_echo = any(isinstance(arg, Brief) and _holds_record(arg.message) for arg in args)
-            extra = {"is_echo": True} if is_echo else None  # for who tells others of this node's log
+            extra = {"is_echo": True} if is_echo else None  # for what sends this node's log to others
             self._hand_over(level, text, shown, exc_info, extra, depth + 2)
 
     def _hand_over(
@@ -105,7 +105,7 @@ class Log:
         extra: dict[str, bool] | None,
         depth: int,
     ) -> None:
-        """Do as ``logging.Logger.log``, but with a traceback's text that is ours."""
+        """Log as ``logging.Logger.log`` does, but with a cut and escaped traceback."""
         logger = self._logger
         if error is None:
             logger.log(level, text, *args, extra=extra, stacklevel=depth)
@@ -137,9 +137,9 @@ class Log:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return an exception's traceback, cut, and so that no exception's own text begins a line.
+    """Return an exception's traceback, cut, and with no line that begins with an exception's own text.
 
-    What an exception says may be what a peer sent to the code that raised it.
+    That text may be what a peer sent to the code that raised the exception.
     """
     chain = _chain(error)
     if any(cut_text(each) is not None for each in chain):
@@ -180,7 +180,7 @@ def _shown(value: object) -> str:
 
 
 def _holds_record(value: object, depth: int = 3) -> bool:
-    """Return whether a value is, or holds, a record of some node's log: a line about one is not told to listeners."""
+    """Return whether a value is, or holds, a log record of a node: a line about one is not sent to listeners."""
     if isinstance(value, Mapping):
         return value.keys() >= RECORD_KEYS
     return depth > 0 and isinstance(value, (list, tuple)) and any(_holds_record(item, depth - 1) for item in value)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Whether the event loop is blocked, and by what.
+"""Logs when the event loop was blocked, with the stack of the code that blocked it.
 
 A greenlet that computes for seconds, or calls something that blocks the whole thread,
-stops every port, every socket and every heartbeat of its program. It is hard to find,
-so it is named: a native thread, which alone can still run then, takes the stack of the
-loop's thread, and the loop logs it once it is free again.
+stops every port, every socket and every heartbeat of its program, and is hard to find.
+So a native thread, which can still run then, takes the stack of the loop's thread, and the
+loop logs it once it is free again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from aemp_gevent.runtime.logs import Lines, Log
 from aemp_gevent.runtime.threads import allocate_lock, doorbell_of, get_ident
 
 BLOCKED_SECONDS = 1.0
-"""From here on a loop counts as blocked."""
+"""A loop that was busy for longer counts as blocked."""
 
 _BEAT_SECONDS = 0.25
 
 _WORST_BEATS = 120
-"""Beats that the worst delay is taken of, twice at most: 30 to 60 seconds."""
+"""Beats over which the worst delay is taken, at most twice this number: 30 to 60 seconds."""
 
 _log = Log()
 
@@ -37,7 +37,7 @@ _watches: dict[Hub, LoopWatch] = {}
 
 
 class LoopWatch:
-    """Watches one hub's loop. Made by :func:`watch_loop`; ``release()`` it as often."""
+    """Watches one hub's loop. Made by :func:`watch_loop`; call ``release()`` once for each call of that."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -48,7 +48,7 @@ class LoopWatch:
         self._last_beat = monotonic()
         self._stack: str | None = None
         self.lag = 0.0
-        """Seconds by which the last beat was late: how long whatever is ready waits for its turn."""
+        """Seconds by which the last beat was late: how long a greenlet that is ready waits for its turn."""
         self._worst = (0.0, 0.0)  # of the beats counted now, and of the same number before
         self._beats = 0
         self._doorbell = doorbell_of(hub)
@@ -66,10 +66,10 @@ class LoopWatch:
         return self
 
     def release(self) -> None:
-        """Count one less; the last one ends the watch."""
+        """Count one user less; after the last one the watch ends."""
         self._users -= 1
         if not self._users:
-            # Not at once: it may be the garbage collector that ended a node, in whatever thread.
+            # Not at once: the garbage collector may have ended a node, in any thread.
             self._doorbell.close(self._timer)
             self._end.release()
             if _watches.get(self._hub) is self:
@@ -77,7 +77,7 @@ class LoopWatch:
 
     @property
     def worst_lag(self) -> float:
-        """The worst of the last half minute, or a little more."""
+        """The worst lag in seconds of the last 30 to 60 seconds."""
         return max(self._worst)
 
     def _beat(self) -> None:  # on the hub

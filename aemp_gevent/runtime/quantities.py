@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Times and counts that users give, checked where they enter.
+"""Checks times and counts that callers give, where they enter.
 
 A NaN stops every timer of the process, a string fails at the other end of the network, a huge integer overflows deep
-inside a loop. So each call that takes a time or a number of things asks here first, before it sends, creates or
+inside a loop. So each call that takes a time or a count checks it here first, before it sends, creates or
 registers anything.
 """
 
@@ -66,7 +66,7 @@ def to_seconds(value: Seconds | None, call: str, name: str = "timeout") -> float
 
 
 def to_limited_seconds(value: Seconds | None, call: str, name: str = "timeout") -> float:
-    """Return a time as seconds, for what has no use for "forever": that is 68 years here.
+    """Return a time as seconds, with 68 years for "forever".
 
     Raises:
         TypeError, ValueError: As in :func:`to_seconds`.
@@ -109,11 +109,11 @@ def _to_number(value: Any) -> float:  # of any kind
 
 
 def _is_a(value: object, module: str, name: str) -> bool:
-    """Return whether it is of a class whose module nobody need have imported."""
+    """Return whether a value is of a class, whose module may not be imported."""
     kind = getattr(sys.modules.get(module), name, None)
     return kind is not None and isinstance(value, kind)
 
 
 def _has_unit(value: object) -> bool:
-    """Return whether it is one of numpy's timedelta64, which counts as an integer of unknown unit."""
+    """Return whether a value is a numpy timedelta64, which counts as an integer of unknown unit."""
     return getattr(getattr(value, "dtype", None), "kind", "") == "m"

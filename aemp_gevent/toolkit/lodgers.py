@@ -20,7 +20,7 @@ from typing import Any
 from aemp_gevent.calls.serve import fail, server
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.port import Reason
-from aemp_gevent.runtime.bounded_log import Complaints
+from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.toolkit.lifetimes import port_of
 
@@ -145,7 +145,7 @@ class House:
         self._messages = messages
         self._calls = calls
         self.port: str = port_of(thing, node, self._receive)
-        self._complaints = Complaints(node.scheduler.log, f"port {self.port}")
+        self._complaints = BoundedLog(node.scheduler.log, f"port {self.port}")
         node.monitor(self.port, self._close, None)
 
     def _receive(self, *message: Any) -> None:

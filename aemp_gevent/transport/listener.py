@@ -17,7 +17,7 @@ from gevent import socket
 from aemp_gevent.addresses.endpoints import ANY_HOST, Endpoint
 from aemp_gevent.addresses.socket_folders import file_of, make_folder, new_socket_in, remove_dead, remove_own
 from aemp_gevent.errors import ListenError
-from aemp_gevent.runtime.bounded_log import Complaints
+from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.forking import Helper, close_quietly, keep
 from aemp_gevent.runtime.logs import Log
 
@@ -69,7 +69,7 @@ class Listener:
         self._accepted = accepted
         self._pace = pace
         self._closed = False
-        self._complaints = Complaints(_log.log, f"connections to {endpoint}")
+        self._complaints = BoundedLog(_log.log, f"connections to {endpoint}")
         try:
             if endpoint.is_folder:
                 endpoint = Endpoint("", 0, new_socket_in(endpoint.path))

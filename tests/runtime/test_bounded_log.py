@@ -8,14 +8,14 @@ import logging
 import pytest
 
 from aemp_gevent.runtime import bounded_log as complaints
-from aemp_gevent.runtime.bounded_log import ALL_PEERS, MAX_LINES, MAX_PLACES, Complaints, Failures
+from aemp_gevent.runtime.bounded_log import ALL_PEERS, MAX_LINES, MAX_PLACES, BoundedLog, ErrorLog
 
 
 def test_only_so_many_lines_a_minute_and_then_how_many_more(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(complaints, "monotonic", lambda: now)
     lines: list[str] = []
-    about = Complaints(lambda _level, text, *args, exc_info=None: lines.append(text % args), "somebody")
+    about = BoundedLog(lambda _level, text, *args, exc_info=None: lines.append(text % args), "somebody")
     for number in range(MAX_LINES + 50):
         about.warn("fault %d", number)
     assert lines[:MAX_LINES] == [f"fault {number}" for number in range(MAX_LINES)]
@@ -32,9 +32,9 @@ def test_only_so_many_lines_a_minute_and_then_how_many_more(monkeypatch: pytest.
 
 def test_peers_share_what_may_be_logged_about_all_of_them() -> None:
     lines: list[str] = []
-    everybody = Complaints(lambda _level, text, *args, exc_info=None: lines.append(text % args), "all", ALL_PEERS)
+    everybody = BoundedLog(lambda _level, text, *args, exc_info=None: lines.append(text % args), "all", ALL_PEERS)
     for peer in range(2 * ALL_PEERS):
-        about = Complaints(everybody.log, f"peer {peer}")
+        about = BoundedLog(everybody.log, f"peer {peer}")
         for number in range(MAX_LINES + 5):
             about.warn("fault %d of %d", number, peer)
     assert len(lines) == ALL_PEERS * MAX_LINES + 1
@@ -44,7 +44,7 @@ def test_peers_share_what_may_be_logged_about_all_of_them() -> None:
 
 def test_each_level_has_its_own_lines() -> None:
     lines: list[tuple[int, str]] = []
-    about = Complaints(lambda level, text, *args, exc_info=None: lines.append((level, text % args)), "somebody")
+    about = BoundedLog(lambda level, text, *args, exc_info=None: lines.append((level, text % args)), "somebody")
     for _ in range(MAX_LINES + 5):
         about.log(logging.WARNING, "fault")
     about.log(logging.ERROR, "disaster")
@@ -53,7 +53,7 @@ def test_each_level_has_its_own_lines() -> None:
 
 def test_what_nobody_wants_to_see_is_not_counted(caplog: pytest.LogCaptureFixture) -> None:
     lines: list[str] = []
-    about = Complaints(lambda _level, text, *args, exc_info=None: lines.append(text % args), "somebody")
+    about = BoundedLog(lambda _level, text, *args, exc_info=None: lines.append(text % args), "somebody")
     caplog.set_level(logging.INFO, "aemp_gevent")
     for _ in range(MAX_LINES + 5):
         about.log(logging.DEBUG, "detail")
@@ -68,7 +68,7 @@ def raised_by(function: object) -> Exception:
 
 def test_exceptions_are_counted_by_the_place_that_raised() -> None:
     lines: list[str] = []
-    failures = Failures(lambda _level, text, *args, exc_info=None: lines.append(text % args))
+    failures = ErrorLog(lambda _level, text, *args, exc_info=None: lines.append(text % args))
     for number in range(MAX_LINES + 5):
         failures.log(raised_by(lambda: 1 / 0), "first %d", number)
     failures.log(raised_by(lambda: 1 / 0), "second")
@@ -79,7 +79,7 @@ def test_exceptions_are_counted_by_the_place_that_raised() -> None:
 
 
 def test_places_that_raised_are_not_remembered_without_end() -> None:
-    failures = Failures(lambda _level, text, *args, exc_info=None: None)
+    failures = ErrorLog(lambda _level, text, *args, exc_info=None: None)
     for number in range(MAX_PLACES + 5):
         failures.log(type(f"Error{number}", (Exception,), {})(), "fault")
     assert len(failures._places) <= MAX_PLACES

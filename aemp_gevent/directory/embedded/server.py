@@ -46,7 +46,7 @@ from aemp_gevent.directory.engine import NODES, Entries, Observer, Query
 from aemp_gevent.directory.merge import Change, Merged, Source
 from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.peers.peer import Peer
-from aemp_gevent.runtime.bounded_log import Complaints
+from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.wire.vocabulary import G_CHG1, G_CHG2, G_FOUND, G_REPLY, G_SET
 
 MAX_WATCHES = 10_000
@@ -70,7 +70,7 @@ class DirectoryServer:
         self._host = host
         self._observer = observer
         self._synced = synced
-        self._warn = Complaints(host.scheduler.log_soon, "the directory").warn
+        self._warn = BoundedLog(host.scheduler.log_soon, "the directory").warn
         self._me: Source = (host.node_id, "")
         self._others: Source = (host.node_id, host.node_id)  # what is repeated from other global nodes
         self._merged = Merged()
