@@ -100,7 +100,10 @@ def called_function(error: BaseException, default: Any) -> str:
     if caller.f_code.co_name == "_run":  # of a runner, which lives on, and with it what was read of its variables
         function, what = default, "handler"
     else:
-        function, what = _called(caller.f_locals)
+        names = caller.f_locals
+        function, what = _called(names)
+        if isinstance(names, dict):  # until Python 3.12 the frame keeps it, with the error, which has the frame
+            names.clear()
     function = _unwrapped(function)
     if function is None or (type(function) is FunctionType and _is_ours(function.__module__)):
         return ""
