@@ -14,7 +14,8 @@ from importlib import import_module as _import_module
 
 from aemp_gevent._version import __version__
 from aemp_gevent.calls.serve import time_left
-from aemp_gevent.directory.local_directory import DirectoryEntry, DirectoryMonitor
+from aemp_gevent.directory.family_monitor import DirectoryMonitor
+from aemp_gevent.directory.local_directory import DirectoryEntry
 from aemp_gevent.errors import (
     AempError,
     CallTimeout,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import pytest
 from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
 from tests.etcd_server import EtcdServer, needs_etcd
+from tests.helpers import wait_until
 
 WAIT = 20.0
 """Seconds that anything may take before a test gives up."""
@@ -21,7 +22,7 @@ QUICK = {"heartbeat_interval": 0.5, "heartbeat_timeout": 3.0}
 
 
 class World(Protocol):
-    """Where nodes share a directory."""
+    """A network whose nodes share a directory."""
 
     def node(self) -> Node:
         """Return a new node, not initialised."""
@@ -73,7 +74,7 @@ def embedded_world(**options: Any) -> Iterator[EmbeddedWorld]:
 
 
 class EtcdWorld:
-    """Nodes that have nothing to do with each other but a part of an etcd."""
+    """Nodes that have nothing in common but a prefix in an etcd."""
 
     def __init__(self, server: EtcdServer) -> None:
         self._settings = {"directory": f"etcd://{server.endpoint}/{secrets.token_hex(8)}", "heartbeat_timeout": 2.0}
@@ -90,8 +91,8 @@ class EtcdWorld:
     def crash(self, node: Node) -> None:
         engine = node._etcd
         assert engine is not None
-        engine._former.clear()  # so that it is not revoked
-        engine._lease = None
+        engine._session._former.clear()  # so that it is not revoked
+        engine._session._lease = None
         node.shutdown(0.2)
 
     def close(self) -> None:
@@ -107,3 +108,37 @@ def etcd_world(server: EtcdServer) -> Iterator[EtcdWorld]:
 
 PARAMETERS = ["embedded", pytest.param("etcd", marks=[needs_etcd, pytest.mark.slow])]
 """The names of the worlds, for a fixture."""
+
+MakeNodes = Callable[[int], list[Node]]
+
+
+# --- fixtures, for the conftest.py of the folders that use them ---
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
+    with EtcdServer(tmp_path_factory.mktemp("etcd")) as server:
+        yield server
+
+
+@pytest.fixture(params=PARAMETERS)
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    is_embedded = request.param == "embedded"
+    with embedded_world() if is_embedded else etcd_world(request.getfixturevalue("etcd")) as world:
+        yield world
+
+
+@pytest.fixture
+def directory_nodes(world: World) -> MakeNodes:
+    """Make a number of nodes that share a directory."""
+    return lambda count: [world.join(world.node()) for _ in range(count)]
+
+
+@pytest.fixture
+def private() -> Iterator[Node]:
+    """Make a node without a network."""
+    node = Node()
+    yield node
+    for port in set(node._ports.values()):
+        node._scheduler.kill(port, ())
+    wait_until(lambda: not node._ports)

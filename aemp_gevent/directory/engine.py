@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What a directory engine does for a node, and what it tells it.
+"""The interface between a node and the engine that keeps the directory of its network.
 
-A *directory* maps families to entries, and these are key, value and owner: the node
-that set them. An engine keeps them for a whole network; the node's own side, with its
-entries, monitors and local copies, is the same for all engines. The embedded one
-speaks AnyEvent::MP's ``gproto``; others keep the entries in a store that runs already.
+A *directory* maps families to entries; an entry is a key, a value and an owner: the node
+that set it. An engine keeps them for a whole network; the node's own side, with its
+entries, monitors and local copies, is the same for all engines. The embedded engine
+speaks AnyEvent::MP's ``gproto``; others keep the entries in a store that is already running.
 
-Everything here is called in the node's thread, and nothing called here may switch: an
+All methods are called in the node's thread, and none may switch: an
 engine that waits does so in greenlets of its own.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Protocol
 
 NODES = "'l"
-"""The family of nodes: their IDs, and the endpoints they listen on."""
+"""The family of nodes: the keys are their IDs, the values the endpoints they listen on."""
 
 Entries = dict[str, Any]
 """The values of a family, by key: of several owners of a key, the smallest living one's."""
@@ -29,30 +29,30 @@ class Observer(Protocol):
 
     @property
     def own(self) -> Mapping[str, Entries]:
-        """The node's own entries, by family: what the engine is to make known, also after it was cut off."""
+        """The node's own entries, by family: the engine publishes them at the start and after it was cut off."""
         ...
 
     def replaced(self, family: str, entries: Entries) -> None:
-        """Here is the whole of a watched family: first of all, and whenever changes may have been missed."""
+        """Take the whole of a watched family: first of all, and whenever changes may have been missed."""
 
     def changed(self, family: str, entries: Entries, deleted: Collection[str]) -> None:
-        """These entries of a watched family are new or different, and those are gone."""
+        """Take a change of a watched family: entries that are new or different, and keys that are gone."""
 
 
 class Engine(Protocol):
-    """Keeps a directory for the node, and all others of its network."""
+    """Keeps the directory of a network for one of its nodes."""
 
     def start(self, observer: Observer) -> None:
-        """Begin: make the node's own entries known. The node is bound, and has its ID."""
+        """Begin: publish the node's own entries. The node is listening, and has its ID."""
 
     def publish(self, family: str, entries: Entries, deleted: Collection[str]) -> None:
-        """Own entries were set, and deleted; ``observer.own`` says the same already."""
+        """Publish a change of the node's own entries; ``observer.own`` contains it already."""
 
     def watch(self, family: str) -> None:
-        """Tell the observer of a family from now on."""
+        """Report a family to the observer from now on."""
 
     def unwatch(self, family: str) -> None:
-        """Tell it no more."""
+        """Stop reporting a family."""
 
     def query(self, what: Query, family: str, answered: Callable[[Any], None]) -> None:
         """Ask for a family once: its entries, its keys or its values, a dict or a list.
@@ -61,7 +61,7 @@ class Engine(Protocol):
         """
 
     def find(self, node: str, answered: Callable[[Collection[str] | None], None]) -> None:
-        """Ask where a node listens: its endpoints, or None when nobody knows."""
+        """Ask where a node listens: its endpoints, or None if that is unknown."""
 
     def stop(self) -> None:
-        """End: the node shuts down, and its own entries with it. Idempotent."""
+        """End: the node shuts down, and its own entries are removed. Idempotent."""

@@ -13,8 +13,9 @@ from typing import Any, overload
 
 from aemp_gevent.calls import cal as calls
 from aemp_gevent.directory.engine import NODES, Query
+from aemp_gevent.directory.family_monitor import DirectoryMonitor, FamilyCallback
 from aemp_gevent.directory.groups import GroupCallback, Groups
-from aemp_gevent.directory.local_directory import Directory, DirectoryEntry, DirectoryMonitor, FamilyCallback, Watching
+from aemp_gevent.directory.local_directory import Directory, DirectoryEntry, Watching
 from aemp_gevent.directory.merge import Change
 from aemp_gevent.errors import DirectoryTimeout, DirectoryUnavailableError
 from aemp_gevent.node.local_node import LocalNode

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.directories import directory_nodes, etcd, private, world
 from tests.networking import MakeNode, node_factory
+
+__all__ = ["directory_nodes", "etcd", "private", "world"]
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from gevent.event import Event
 
 from aemp_gevent.errors import DirectoryUnavailableError
 from aemp_gevent.testing import MemoryNetwork
+from tests.directory.changes import Changes
 from tests.directory.embedded.networks import PERL, attach, role
-from tests.directory.test_local_directory import Changes
 from tests.helpers import turns, wait_until
 from tests.networking import WAIT, MakeNode, RawListener, RawPeer
 

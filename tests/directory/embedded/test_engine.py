@@ -12,8 +12,8 @@ import pytest
 from aemp_gevent.errors import DirectoryUnavailableError
 from aemp_gevent.testing import MemoryNetwork
 from tests.directories import QUICK
+from tests.directory.changes import Changes
 from tests.directory.embedded.networks import PERL, attach, role
-from tests.directory.test_local_directory import Changes
 from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode, RawListener, RawPeer, free_address
 from tests.thoroughness import tries

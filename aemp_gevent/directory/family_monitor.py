@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""Monitors of families: they call back with each change, in order, in the context of a port."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from aemp_gevent.directory.engine import Entries
+from aemp_gevent.directory.local_directory import Directory, Watching
+from aemp_gevent.directory.merge import Change, difference
+from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.monitors import Monitor
+from aemp_gevent.ports.port import DEAD
+from aemp_gevent.ports.scheduler import CallJob
+
+MAX_CHANGES_BEHIND = 1000
+"""Changes that wait for a monitor whose callback is slow; more of them become one."""
+
+FamilyCallback: TypeAlias = Callable[[Mapping[str, Any], list[str], list[str], list[str]], object]
+"""``cb(map, added, changed, deleted)``: all entries, and the keys of those that are new, changed and deleted."""
+
+
+class DirectoryMonitor(Watching):
+    """A monitor, as returned by ``db_mon`` and ``grp_mon``: ``cancel()`` ends its calls; also a context manager."""
+
+    def __init__(self, directory: Directory, family: str, callback: FamilyCallback) -> None:
+        super().__init__(directory, family)
+        self._callback = callback
+        self._context = current_port()
+        self._view: Entries = {}  # as of the last call; the local copy may be newer
+        self._news: deque[tuple[Change, list[str]]] = deque()
+        self._is_behind = False
+        self._is_due = False
+        self._is_over = False
+        self._death: Monitor | None = None
+        if self._context is not None:
+            self._death = directory.host.monitor(self._context.id, lambda *_reason: self.cancel(), None)
+
+    def heard(self, change: Change, added: list[str]) -> None:
+        """Queue a change. For the directory only."""
+        if self._is_behind:
+            return  # the next call reports the difference
+        self._news.append((change, added))
+        if len(self._news) > MAX_CHANGES_BEHIND:
+            self._is_behind = True
+            self._news.clear()
+        self._ask()
+
+    def _ask(self) -> None:
+        """Make the next call, unless one is being made: one at a time keeps the order."""
+        if not self._is_due and (self._news or self._is_behind):
+            self._is_due = True
+            self._directory.scheduler.enqueue_job(CallJob(self._context, self._call, ()))
+
+    def _call(self) -> None:
+        try:
+            self._is_over = self._is_over or (self._context is not None and self._context.state == DEAD)
+            if self._is_over:
+                return
+            if self._is_behind:
+                self._is_behind = False
+                change = difference(self._view, self._directory.copy(self.family) or {})
+                added = [key for key in change.entries if key not in self._view]
+            else:
+                change, added = self._news.popleft()
+            for key in change.deleted:
+                del self._view[key]
+            self._view.update(change.entries)
+            fresh = set(added)
+            changed = [key for key in change.entries if key not in fresh]
+            self._callback(MappingProxyType(self._view), list(added), changed, list(change.deleted))
+        finally:
+            self._is_due = False
+            if not self._is_over:
+                self._ask()
+
+    def cancel(self) -> None:
+        """Make no more calls. May be called any number of times."""
+        self._directory.scheduler.check_thread("cancel() of what db_mon() returned")
+        self._is_over = True
+        self._news.clear()
+        if self._death is not None:
+            self._death.cancel()
+        super().cancel()
+
+    def __enter__(self) -> DirectoryMonitor:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._directory.scheduler.leave(self.cancel)
