@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The calls of the directory and of groups: a node with ``db_set``, ``grp_get`` and the like.
 
-What they do is :mod:`aemp_gevent.directory.local_directory`'s; here is what a caller sees of it, above all the
-forms that wait.
+They check their arguments and wait for answers; the work is done in :mod:`aemp_gevent.directory.local_directory`.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from aemp_gevent.ports.scheduler import CallJob
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 
 _OVER = object()
-"""What a waiting call is told when the directory ends."""
+"""What a waiting call gets when the directory ends."""
 
 
 class DirectoryNode(LocalNode):
-    """A node with a directory; as long as it is not networked, its own entries are all that is in there."""
+    """A node with a directory, which has only its own entries while it is not networked."""
 
     def _begin(self) -> None:
         super()._begin()
@@ -43,32 +42,33 @@ class DirectoryNode(LocalNode):
     def db_set(self, family: str, key: str, value: Any = None) -> DirectoryEntry:
         """Set an entry of the directory, for all nodes to see, until it is deleted or this node ends. Never switches.
 
-        It is this node's own: of several nodes that set the same key, readers see the
-        value of the one with the smallest ID. Entries set before the node is initialised
-        become known when it is.
+        The entry belongs to this node: if several nodes set the same key, readers see the
+        value of the node with the smallest ID. Entries that are set before the node is initialised
+        are published when it is.
 
         Args:
-            family: What the entry belongs to; not empty, and not beginning with ``'``.
-            key: Its key, a str.
+            family: The name of the family that the entry belongs to; not empty, and not beginning with ``'``.
+            key: The entry's key, a str.
             value: Any message data, copied now; at most 1 MiB encoded.
 
         Returns:
             A guard: ``.cancel()`` deletes the entry, unless it was set again, and so does
-            leaving it as a context manager. Dropping it does nothing.
+            leaving the guard as a context manager. Dropping the guard does nothing.
 
         Raises:
-            InvalidEntryError: It is not a family's name, or is one of the library's own, or the key is not one.
-            UnencodableMessageError: The value cannot travel.
+            InvalidEntryError: The name of the family is invalid or reserved, the key is not a str, or the entry is
+                too large.
+            UnencodableMessageError: The value cannot be sent to other nodes.
         """
         self._scheduler.check_thread("db_set()")
         self._check_open("db_set()")
         return self._directory.set(family, key, value)
 
     def db_del(self, family: str, *keys: str) -> None:
-        """Delete entries that this node has set; what others have set under these keys stays. Never switches.
+        """Delete entries that this node has set; those of other nodes with these keys stay. Never switches.
 
         Raises:
-            InvalidEntryError: It is not a family's name.
+            InvalidEntryError: The name of the family is invalid or reserved.
         """
         self._scheduler.check_thread("db_del()")
         self._directory.delete(family, keys)
@@ -78,16 +78,16 @@ class DirectoryNode(LocalNode):
 
         Args:
             family: As in :meth:`db_set`.
-            port: A port, of any node; ``SELF`` (the function, or nothing at all): the
+            port: A port of any node. ``SELF`` (the function), the default, is the
                 port in whose context this code runs.
             value: As in :meth:`db_set`.
 
         Returns:
-            A guard, as :meth:`db_set` does.
+            A guard, as from :meth:`db_set`.
 
         Raises:
-            NoPortContextError: There is no such context.
-            InvalidPortError: It is not a port ID.
+            NoPortContextError: ``port`` is ``SELF``, and this code runs in no port's context.
+            InvalidPortError: ``port`` is not a port ID.
             InvalidEntryError, UnencodableMessageError: As in :meth:`db_set`.
         """
         self._scheduler.check_thread("db_reg()")
@@ -97,7 +97,7 @@ class DirectoryNode(LocalNode):
     def _register(self, call: str, family: str, port: object, value: Any) -> DirectoryEntry:
         wanted = require_port(call).id if port is SELF else port
         found = self.find(wanted)
-        key = str(wanted) if found is None else found.id  # others know it by this one, whatever we call it
+        key = str(wanted) if found is None else found.id  # the ID by which other nodes know it
         self.split_port(key)
         entry = self._directory.set(family, key, value, is_port=True)
         entry.monitor = self.monitor(wanted, lambda *_reason: entry.cancel(), None)
@@ -118,19 +118,19 @@ class DirectoryNode(LocalNode):
         *,
         timeout: Seconds | EllipsisType | None = ...,
     ) -> dict[str, Any] | None:
-        """Return the entries of a family, values by key; empty if there are none. Switches, unless ``cb`` is given.
+        """Return the entries of a family as a dict of values by key. Switches, unless ``cb`` is given.
 
         Args:
             family: As in :meth:`db_set`.
-            cb: Called with the answer, in this port's context; then this returns None at once.
-                There is no call if no answer ever comes.
+            cb: Called with the answer, in this port's context; the method itself returns None at once.
+                It is not called if no answer ever comes.
             timeout: Seconds to wait; None waits forever. Not given: the setting ``monitor_timeout``.
 
         Raises:
-            DirectoryUnavailableError: No answer in time; or the node was shut down.
-            InvalidEntryError: It is not a family's name.
+            DirectoryUnavailableError: There was no answer in time, or the node was shut down.
+            InvalidEntryError: The name of the family is invalid or reserved.
             NoPortContextError: On the hub, which must never wait: use ``cb``.
-            PortKilled: The port that waits here was killed.
+            PortKilled: The waiting port was killed.
         """
         answer: dict[str, Any] | None = self._read("family", family, cb, timeout)
         return answer
@@ -146,7 +146,7 @@ class DirectoryNode(LocalNode):
         *,
         timeout: Seconds | EllipsisType | None = ...,
     ) -> list[str] | None:
-        """Return the keys of a family, in any order. As :meth:`db_family` otherwise."""
+        """Return the keys of a family, in any order. Otherwise as :meth:`db_family`."""
         answer: list[str] | None = self._read("keys", family, cb, timeout)
         return answer
 
@@ -161,7 +161,7 @@ class DirectoryNode(LocalNode):
         *,
         timeout: Seconds | EllipsisType | None = ...,
     ) -> list[Any] | None:
-        """Return the values of a family, in any order. As :meth:`db_family` otherwise."""
+        """Return the values of a family, in any order. Otherwise as :meth:`db_family`."""
         answer: list[Any] | None = self._read("values", family, cb, timeout)
         return answer
 
@@ -182,10 +182,10 @@ class DirectoryNode(LocalNode):
         return self._wait_for(what, family, seconds)
 
     def known_nodes(self, timeout: float | None) -> list[str]:
-        """Return the IDs of the nodes that are in the directory; slaves are not. Switches. For the ``aemp`` command.
+        """Return the IDs of the nodes in the directory, which slaves are not. Switches. For the ``aemp`` command.
 
         Raises:
-            DirectoryUnavailableError: No answer in time.
+            DirectoryUnavailableError: There was no answer in time.
         """
         found: list[str] = self._wait_for("keys", NODES, timeout)
         return found
@@ -204,12 +204,12 @@ class DirectoryNode(LocalNode):
         if self._directory.is_over:
             why = "because this node was shut down"
         else:
-            why = f"within {seconds} s; is one of the seeds up? node_is_up() and mon_nodes() tell"
+            why = f"within {seconds} s; check with node_is_up() or mon_nodes() that one of the seeds is up"
         raise DirectoryUnavailableError(call, why)
 
     @property
     def _directory_seconds(self) -> float:
-        """How long a question may take."""
+        """How long a query may take, in seconds."""
         from aemp_gevent.settings.fields import Settings  # noqa: PLC0415  # of nodes with links
 
         return Settings.monitor_timeout
@@ -219,22 +219,22 @@ class DirectoryNode(LocalNode):
     def db_mon(self, family: str, cb: FamilyCallback) -> DirectoryMonitor:
         """Call ``cb(map, added, changed, deleted)`` with a whole family first, then with each change. Never switches.
 
-        One call at a time, in order, in this port's context (whose death ends the calls; an
-        exception kills it). The first has all keys in ``added``, be there any or not. When the
-        node was cut off from the directory for a while, the next call has the difference.
-        A callback that is more than 1,000 changes behind gets these as one.
+        The calls are made one at a time, in order, in this port's context: its death ends them, and an
+        exception in the callback kills the port. The first call comes even if the family is empty, and has all keys
+        in ``added``. After the node was cut off from the directory for a while, the next call has the difference.
+        If a callback is more than 1,000 changes behind, it gets them as one.
 
         Args:
             family: As in :meth:`db_set`.
             cb: ``map`` is a read-only view of the values by key, as they were after this
-                change; it is this monitor's own, and goes on with its next call: copy what you keep. The
-                others are lists of keys.
+                change. The next call of this monitor changes it: copy what you keep. The
+                other arguments are lists of keys.
 
         Returns:
-            A guard: ``.cancel()``, after which no call is made; a context manager, too.
+            A guard: no call is made after ``.cancel()``. It is also a context manager.
 
         Raises:
-            InvalidEntryError: It is not a family's name.
+            InvalidEntryError: The name of the family is invalid or reserved.
         """
         self._scheduler.check_thread("db_mon()")
         self._check_open("db_mon()")
@@ -247,16 +247,16 @@ class DirectoryNode(LocalNode):
     def db_wait(
         self, family: str, predicate: Callable[[Mapping[str, Any]], Any], timeout: Seconds | None = None
     ) -> dict[str, Any]:
-        """Wait until a family is as wanted, and return it, values by key. Switches, unless it is so already.
+        """Wait until a family meets a condition, and return its values by key. Switches, unless it does already.
 
         Args:
             family: As in :meth:`db_set`.
-            predicate: Called here with a read-only view of the family, first as it is,
-                then whenever it has changed; true ends the wait. What it raises is raised here.
+            predicate: The condition: called with a read-only view of the values by key, first as they are,
+                then after each change; a true result ends the wait. Its exceptions are raised here.
             timeout: Seconds to wait; None waits forever.
 
         Raises:
-            DirectoryTimeout: It was not so in time.
+            DirectoryTimeout: The condition was not met in time.
             DirectoryUnavailableError: The node was shut down.
             InvalidEntryError, NoPortContextError, PortKilled: As in :meth:`db_family`.
         """
@@ -277,7 +277,7 @@ class DirectoryNode(LocalNode):
                 left = calls.left_until(deadline)
 
                 def ask(reply: Port) -> calls.Guard:
-                    return waiting.tell(lambda: self._scheduler.deliver(reply, (None,)))
+                    return waiting.call_once(lambda: self._scheduler.deliver(reply, (None,)))
 
                 if not calls.wait_for_answer(self, "db_wait()", left, ask):
                     copy = self._directory.copy(family)
@@ -298,21 +298,21 @@ class DirectoryNode(LocalNode):
         return self._register("grp_reg()", group, port, None)
 
     def grp_get(self, group: str) -> list[str] | None:
-        """Return the IDs of a group's ports, at once; None if the group is empty, or not known yet. Never switches.
+        """Return the IDs of a group's ports at once; None if the group is empty or not known yet. Never switches.
 
         The answer comes from a copy of the group that this node keeps from the first call on. Until the directory
-        has sent the group, which takes a moment, the copy is empty: None does not tell the two cases apart.
+        has sent the group, which takes a moment, the copy is empty: None can mean either case.
 
         - To loop over the ports there are, write ``for port in grp_get(group) or ():``.
         - To wait until the group has ports, call ``db_wait(group, len, timeout)``.
         - To send to all ports once the group is known, call :meth:`grp_snd`.
-        - To follow the group, call :meth:`grp_mon`: its first call comes when the group is known, be it empty or not.
+        - To follow the group, call :meth:`grp_mon`: its first call comes when the group is known, even if it is empty.
 
         Returns:
-            A list of port IDs, which is yours to change, and never empty; or None.
+            A list of port IDs, which is never empty and which you may change; or None.
 
         Raises:
-            InvalidEntryError: The group's name is not a family's name.
+            InvalidEntryError: The name of the group is invalid or reserved.
         """
         self._scheduler.check_thread("grp_get()")
         self._check_open("grp_get()")
@@ -321,9 +321,9 @@ class DirectoryNode(LocalNode):
     def grp_snd(self, group: str, *msg: Any, timeout: Seconds | EllipsisType | None = ...) -> list[str]:
         """Send a message to every port of a group, waiting until the group is known; return the ports' IDs.
 
-        The first call on a node waits for the directory, and keeps a copy of the group from then on; later ones
+        The first call for a group waits for the directory, and keeps a copy of the group from then on; later calls
         do not wait. An empty list means that the group has no ports at the moment: to wait for some, call
-        ``db_wait(group, len)`` first. Sends as :meth:`snd` does.
+        ``db_wait(group, len)`` first. The messages are sent as with :meth:`snd`.
 
         Args:
             group: The group's name.
@@ -333,8 +333,8 @@ class DirectoryNode(LocalNode):
         Raises:
             DirectoryTimeout: The group did not become known in time; nothing was sent.
             DirectoryUnavailableError: The node was shut down; nothing was sent.
-            UnencodableMessageError, MessageTooLargeError: The message cannot travel, and a port of the group is on
-                another node; nothing was sent.
+            UnencodableMessageError, MessageTooLargeError: The message cannot be sent to other nodes, and a port of
+                the group is on another node; nothing was sent.
             InvalidEntryError, NoPortContextError, PortKilled: As in :meth:`db_wait`.
         """
         self._scheduler.check_thread("grp_snd()")
@@ -346,16 +346,16 @@ class DirectoryNode(LocalNode):
             known = self.db_wait(group, lambda _ports: True, seconds)
         members = list(known)
         if not all(self._is_here(self.split_port(member)[0]) for member in members):
-            copy_as_sent(["port", *msg], self._limits)  # so that not only some of them get it
+            copy_as_sent(["port", *msg], self._limits)  # fail before the first one is sent
         for member in members:
             self.snd(member, *msg)
         return members
 
     def grp_mon(self, group: str, cb: GroupCallback) -> DirectoryMonitor:
-        """Call ``cb(ports, added, deleted)`` with all members of a group, and again when some came or went.
+        """Call ``cb(ports, added, deleted)`` with the ports of a group first, then whenever some joined or left.
 
-        As :meth:`db_mon` otherwise: the first call comes when the group is known, with all
-        members in ``added``. Never switches.
+        Otherwise as :meth:`db_mon`: the first call comes when the group is known, with all
+        ports in ``added``. Never switches.
         """
         self._scheduler.check_thread("grp_mon()")
         self._check_open("grp_mon()")
@@ -365,7 +365,7 @@ class DirectoryNode(LocalNode):
 
 
 class _Ended:
-    """The wish to be called when the directory ends."""
+    """A registration to be called when the directory ends."""
 
     def __init__(self, directory: Directory, call: Callable[[], None]) -> None:
         self._directory = directory
@@ -377,14 +377,14 @@ class _Ended:
 
 
 class _Waiting(Watching):
-    """A greenlet that waits for a family to change."""
+    """The interest of a greenlet that waits for a family to change."""
 
     def __init__(self, directory: Directory, family: str) -> None:
         super().__init__(directory, family)
         self._call: Callable[[], None] | None = None
 
-    def tell(self, call: Callable[[], None]) -> _Ended:
-        """Make this call at the next change, or when the directory ends."""
+    def call_once(self, call: Callable[[], None]) -> _Ended:
+        """Register a call for the next change, or for the end of the directory."""
         self._call = call
         return _Ended(self._directory, call)
 
