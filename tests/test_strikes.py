@@ -501,6 +501,7 @@ LINKS = (
     "tls_transport.py",
     "peer.py",
     "remote_ports.py",
+    "watchers.py",
     "flow_control.py",
     "hub_calls.py",
     "scheduler.py",
@@ -609,6 +610,7 @@ def test_an_interrupt_anywhere_in_a_link_loses_nothing_in_silence(make_node, err
 LOSSES = (
     "peer.py",
     "remote_ports.py",
+    "watchers.py",
     "direct_peer.py",
     "monitors.py",
     "scheduler.py",

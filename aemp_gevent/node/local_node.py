@@ -39,14 +39,14 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
 )
 from aemp_gevent.node import spawning
-from aemp_gevent.peers.remote_ports import in_words
+from aemp_gevent.peers.watchers import in_words
 from aemp_gevent.ports import monitors
 from aemp_gevent.ports.attachment import Attachment
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import current_port, require_port, run_in
 from aemp_gevent.ports.copying import copy_as_sent
 from aemp_gevent.ports.handlers import Handlers, parse_registrations
-from aemp_gevent.ports.monitors import Monitor
+from aemp_gevent.ports.monitors import Monitor, no_such_port
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import (
     IDLE,
@@ -1048,11 +1048,6 @@ class LocalNode:
             if port.state == IDLE:
                 del self._ports[port.id]
             raise
-
-
-def no_such_port(port: str) -> Reason:
-    """Return the reason that a monitor of a nonexistent port fires with."""
-    return ("no_such_port", "cannot monitor nonexistent port", port)
 
 
 def _killer(node: LocalNode, victim: object) -> Handler:

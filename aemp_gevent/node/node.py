@@ -47,7 +47,6 @@ from aemp_gevent.errors import (
 )
 from aemp_gevent.node import spawning
 from aemp_gevent.node.directory_calls import DirectoryNode
-from aemp_gevent.node.local_node import no_such_port
 from aemp_gevent.node.log_tap import LogCatcher
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import current_port
@@ -771,11 +770,6 @@ class Node(DirectoryNode):
 
     # --- the node port ---
 
-    def route(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
-        """Take, or pass on, a packet from or to a slave node."""
-        if self._network is not None:
-            self._network.routes.via(peer, origin, destination, packet)
-
     def _node_request(self, msg: Message) -> None:
         self._requests.handle(None, msg)
 
@@ -924,10 +918,6 @@ class Node(DirectoryNode):
         if port is not None:
             caller = None if peer is None else peer.node
             serving.take(self, port, message, serving.read_header(header, caller, self.max_name_bytes))
-
-    def no_such_port(self, name: str) -> Reason:
-        """Return the reason that monitors of a nonexistent local port fire with."""
-        return no_such_port(self._prefix + name)
 
     def is_node_port(self, port: object) -> bool:
         """Return whether this is the ID of this node's own node port."""

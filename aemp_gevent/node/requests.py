@@ -22,11 +22,11 @@ from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError, Unenc
 from aemp_gevent.node import spawning
 from aemp_gevent.node.inspection import Inspection
 from aemp_gevent.node.log_tap import LogCatcher
+from aemp_gevent.peers.link_requests import ABOUT_LINKS, too_long
 from aemp_gevent.peers.peer import Peer
-from aemp_gevent.ports import monitors
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import Port, Reason
-from aemp_gevent.ports.scheduler import CallJob, Job, Scheduler, describe
+from aemp_gevent.ports.port import Port
+from aemp_gevent.ports.scheduler import CallJob, Scheduler, describe
 from aemp_gevent.runtime.hints import ONCE, Hints, kind_of, nearest
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.settings.fields import Settings
@@ -55,18 +55,14 @@ from aemp_gevent.wire.vocabulary import (
     G_UPD,
     INFO,
     INSPECT,
-    KIL0,
     KIL1,
     LOG,
     LOOKUP,
-    MON0,
-    MON1,
     NOT_DONE,
     RELAY,
     SND,
     SPAWN,
     TIME,
-    VIA,
 )
 
 PERL_UP_NODES = "AnyEvent::MP::Kernel::up_nodes"
@@ -86,7 +82,7 @@ _WRITES = {G_SLAVE, G_UPD, G_SET, G_GLOBAL}
 
 
 _NAMES: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys((LOOKUP, CAN, MON1, MON0, KIL0, KIL1), (0,)),
+    **dict.fromkeys((LOOKUP, CAN), (0,)),
     NOT_DONE: (0, 2),
     **dict.fromkeys((G_FIND, G_FOUND, G_REPLY, G_MON1, G_MON0), (0,)),
     **dict.fromkeys((SPAWN, G_DB_FAMILY, G_DB_KEYS, G_DB_VALUES, G_SLAVE, G_SET, G_CHG1), (0, 1)),
@@ -95,8 +91,8 @@ _NAMES: dict[str, tuple[int, ...]] = {
     G_UPD: (0, 1, 2, 3),
 }
 """Which arguments are names: of ports, nodes, functions, families, or all keys of a map. The IDs of ports to answer to
-are looked at where they are taken apart, and the nodes in ``via`` by
-:mod:`aemp_gevent.peers.relaying`, which answers."""
+are looked at where they are taken apart, and the names in requests about links in
+:mod:`aemp_gevent.peers.link_requests`."""
 
 _DATABASES = (G_SLAVE, G_SET)
 """Requests with a map of maps."""
@@ -144,17 +140,12 @@ class Host(Protocol):
     def spawn_for(self, peer: Peer | None, name: str, function: Any, args: Message) -> None:
         """Create a port of this name, and run a function in it that the peer may call."""
 
-    def no_such_port(self, name: str) -> Reason: ...
-
     def function_for_peers(self, name: object) -> Handler:
         """Return the function of this name if peers may have it run here."""
         ...
 
     def take_call(self, peer: Peer | None, header: Any, name: str, message: Message) -> None:
         """Give a call to a port."""
-
-    def route(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
-        """Take, or pass on, a packet from or to a slave node."""
 
     def info(self) -> dict[str, Any]:
         """Return what the node tells about itself."""
@@ -189,25 +180,22 @@ class Host(Protocol):
 _ADVICE = "a message to a node ID is a request to the node itself, and the ID of a port has a '#'"
 
 
-class _Offspring(Job):
-    """Stands with a port that a peer spawned, as a monitor that nobody hears of: that peer may kill it."""
-
-    __slots__ = ("parent",)
-
-    def __init__(self, parent: str) -> None:
-        super().__init__(None)
-        self.parent = parent
-
-    def died(self, reason: Reason) -> bool:
-        return False
-
-
 def _for_directory(request: str) -> Callable[..., None]:
     """Return the row of a request of the directory's protocol."""
 
     def row(requests: Requests, peer: Peer | None, *args: Any) -> None:
         if peer is not None:  # this node has other ways to speak to itself
             requests.directory(peer, request, list(args))
+
+    return row
+
+
+def _about_links(request: str) -> Callable[..., None]:
+    """Return the row of a request that the peer handles: it comes here if it was sent by way of others."""
+
+    def row(_requests: Requests, peer: Peer | None, *args: Any) -> None:
+        if peer is not None:
+            peer.handle(request, args)
 
     return row
 
@@ -267,8 +255,7 @@ class Requests:
                     names.append(argument)
         for name in names:
             if isinstance(name, str) and is_long(name, limit):
-                text = f"the name {quoted(name)} has {len(name)} characters, and names have at most {limit} bytes"
-                self._refuse("name", text)
+                self._refuse("name", too_long(name, limit))
 
     def _report(self, peer: Peer | None, request: Any, error: Exception) -> None:
         if peer is None:
@@ -323,35 +310,13 @@ class Requests:
     def _snd(self, peer: Peer | None, port: Any, *message: Any) -> None:
         self._host.reply(peer, port, message)
 
-    def _mon1(self, peer: Peer | None, name: Any) -> None:
-        name = name_of_port(name)
-        if peer is None or not name:  # a node port lives as long as its link
-            return
-        port = self._host.find_port(name)
-        if port is None:
-            peer.watchers.port_died(name, self._host.no_such_port(name))
-        elif peer.watchers.may_add(name):
-            peer.watchers.add(port, name)
-        else:
-            text = f"{peer.node} monitors as many ports here as it may"
-            peer.watchers.port_died(name, ("monitor_refused", name, text))
-            self._refuse("monitor", text)
-
-    def _mon0(self, peer: Peer | None, name: Any) -> None:
-        if peer is not None:
-            peer.watchers.remove(name_of_port(name))
-
-    def _kil0(self, peer: Peer | None, name: Any, *reason: Any) -> None:
-        if peer is not None:
-            peer.ports.died(name_of_port(name), reason)
-
     def _kil1(self, peer: Peer | None, name: Any, *reason: Any) -> None:
-        port = self._host.find_port(name_of_port(name))
-        if port is None:
+        if peer is not None:
+            peer.handle(KIL1, (name, *reason))
             return
-        if peer is not None and not peer.rights.kill and not (port.asked == peer.node or _is_parent(peer, port)):
-            self._refuse("kill", f"the rules let {peer.node} kill nothing here")
-        self._host.scheduler.kill(port, reason)
+        port = self._host.find_port(name_of_port(name))
+        if port is not None:
+            self._host.scheduler.kill(port, reason)
 
     def _take_call(self, peer: Peer | None, *args: Any) -> None:
         if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
@@ -368,19 +333,13 @@ class Requests:
         if peer is not None and not peer.rights.kill:
             port = self._host.find_port(name)
             if port is not None:
-                monitors.add(port, _Offspring(peer.node))
+                peer.watchers.mark_spawned(port)
 
     def _bye(self, peer: Peer | None, *args: Any) -> None:
         if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
             self._call(peer, BYE, *args)  # which is the name of a function there
-        elif args:
-            raise TypeError("bye takes no arguments")
         elif peer is not None:
-            peer.said_goodbye()
-
-    def _via(self, peer: Peer | None, origin: Any, destination: Any, packet: Any) -> None:
-        if peer is not None:
-            self._host.route(peer, origin, destination, packet)
+            peer.handle(BYE, args)
 
     def _eval(self, peer: Peer | None, text: str, *reply: Any) -> None:
         if text == PERL_UP_NODES and reply:
@@ -520,13 +479,10 @@ class Requests:
         CAN: _can,
         SND: _snd,
         RELAY: _snd,
-        MON1: _mon1,
-        MON0: _mon0,
-        KIL0: _kil0,
+        **{request: _about_links(request) for request in ABOUT_LINKS},
         KIL1: _kil1,
         BYE: _bye,
         NOT_DONE: _not_done,
-        VIA: _via,
         CALL: _take_call,
         EVAL: _eval,
         SPAWN: _spawn,
@@ -541,13 +497,6 @@ def _names_in(argument: Any, *, is_database: bool) -> Iterable[Any]:
     if is_database and isinstance(argument, dict):
         return itertools.chain(argument, *(inner for inner in argument.values() if isinstance(inner, dict)))
     return argument if isinstance(argument, (dict, list)) else ()
-
-
-def _is_parent(peer: Peer, port: Port) -> bool:
-    """Return whether a peer that may not kill spawned this port."""
-    standing = port.monitors
-    marks = standing if isinstance(standing, dict) else (standing,)
-    return any(isinstance(mark, _Offspring) and mark.parent == peer.node for mark in marks)
 
 
 def _evaluate(text: str) -> tuple[str, Message]:

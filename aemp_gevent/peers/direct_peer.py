@@ -54,8 +54,9 @@ IMPOSTOR_SECONDS = 2.0
 
 _PROBE_SECONDS = 0.1
 
-_BETWEEN_OURS = (AFTER, REFUSED, IDLE, STAY)
-"""Requests about connections. A tuple, as a peer may send what cannot be hashed."""
+_BETWEEN_OURS = (BYE, AFTER, REFUSED, IDLE, STAY)
+"""Requests about connections; to other programs they are names of functions. A tuple, because a peer may send what
+cannot be hashed."""
 
 
 class _After(NamedTuple):
@@ -256,8 +257,12 @@ class DirectPeer(Peer):
 
     def requested(self, link: Link, message: list[Any]) -> None:
         request = message[0] if message else ""
-        if request in _BETWEEN_OURS and link.greeting is not None and link.greeting.is_of_another:
+        if request not in _BETWEEN_OURS:
+            self.asked(message)
+        elif link.greeting is not None and link.greeting.is_of_another:
             self._host.request(self, message)  # to others these are names of functions
+        elif request == BYE:
+            self.handle(BYE, message[1:])
         elif request == AFTER and len(message) >= 2:
             size = message[2] if len(message) > 2 else None
             nonce = message[1] if isinstance(message[1], str) else ""

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +27,10 @@ from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import LinkBusyError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.links.flow_control import Handover, Room
 from aemp_gevent.links.heartbeat import Pulse
-from aemp_gevent.peers.remote_ports import RemotePorts, Watchers, as_message
+from aemp_gevent.peers import link_requests
+from aemp_gevent.peers.link_requests import ABOUT_LINKS
+from aemp_gevent.peers.remote_ports import RemotePorts, as_message
+from aemp_gevent.peers.watchers import Watchers
 from aemp_gevent.ports.port import Reason
 from aemp_gevent.ports.scheduler import Job, Scheduler
 from aemp_gevent.runtime.bounded_log import BoundedLog
@@ -89,6 +93,13 @@ class Lane(Protocol):
         """Queue packets that are encoded in this framing already."""
 
 
+class Router(Protocol):
+    """The part of :class:`aemp_gevent.peers.relaying.Routes` that peers use."""
+
+    def via(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
+        """Take a wrapped packet that came from a peer, or pass it on."""
+
+
 class Host(Protocol):
     """The node that a peer is a peer of."""
 
@@ -126,8 +137,16 @@ class Host(Protocol):
             why: What happened.
         """
 
+    @property
+    def routes(self) -> Router:
+        """The ways to slave nodes, and from them."""
+        ...
+
+    @property
+    def refusals(self) -> Counter[str]: ...
+
     def request(self, peer: Peer, message: list[Any]) -> None:
-        """A message for our node port came from a peer. Must not switch; nothing may raise."""
+        """Do what a peer asks our node port, unless it is about the link. Must not switch; nothing may raise."""
 
     def can_find(self, node: str) -> bool:
         """Return whether there is anybody to ask where a node listens that its ID does not say of."""
@@ -571,8 +590,30 @@ class Peer:
         text = "%s from %s to port %s#%s dropped: there is no such port"
         self._log(logging.DEBUG, text, Brief(message), self.node, self._host.node_id, name)
 
+    # --- requests ---
+
+    def asked(self, message: list[Any]) -> None:
+        """Do what the peer asks our node port. Must not switch; nothing may raise.
+
+        Args:
+            message: The request, and its arguments.
+        """
+        request = message[0] if message else ""
+        if request.__class__ is str and request in ABOUT_LINKS:
+            self.handle(request, message[1:])
+        else:
+            self._host.request(self, message)
+
+    def handle(self, request: str, args: Sequence[Any]) -> None:
+        """Do what the peer asks about its link or the ports across it; see :mod:`aemp_gevent.peers.link_requests`."""
+        link_requests.handle(self, self._host, request, args)
+
+    def pass_on(self, origin: object, destination: object, packet: object) -> None:
+        """Take a wrapped packet that came over the link, or pass it on."""
+        self._host.routes.via(self, origin, destination, packet)
+
     def said_goodbye(self) -> None:
-        """The peer shuts down in order."""
+        """Lose the link, as the peer shuts down in order."""
         self._lose("it shuts down", ("shutdown", self.node))
 
     # --- the end ---

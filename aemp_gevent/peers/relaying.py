@@ -66,7 +66,6 @@ class Host(Protocol):
     def refusals(self) -> Counter[str]: ...
     def peer(self, node: str) -> Peer: ...
     def known_peer(self, node: str) -> Peer | None: ...
-    def request(self, peer: Peer, message: list[Any]) -> None: ...
 
 
 class Routes:
@@ -194,7 +193,7 @@ class Routes:
         elif name:
             peer.log_dropped(name, packet)
         else:
-            self._host.request(peer, packet)
+            peer.asked(packet)
 
     # --- passing on ---
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What two nodes know of each other's ports: whose messages go where, and who watches whom.
+"""The ports of another node, as this node sees them: where their messages go, and who monitors them here.
 
-A :class:`RemotePort` stands for a port of the peer in this node's tables; a
-:class:`Watcher` for the peer's interest in a port of ours. How packets get to the
-peer, and whether there is a link, is :mod:`aemp_gevent.peers.peer`'s concern.
+A :class:`RemotePort` stands for a port of the peer in this node's tables. What the peer monitors of this
+node is in :mod:`aemp_gevent.peers.watchers`; how packets get to the
+peer, and whether there is a link, in :mod:`aemp_gevent.peers.peer`.
 
 **Dead stays dead.** A monitored port of a link that was lost is *shunned*: messages to
 it are dropped until it is monitored again, or its node is another incarnation. That is for names that only one port
@@ -20,15 +20,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from aemp_gevent.addresses import ids
-from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.ports import monitors
 from aemp_gevent.ports.monitors import Watch
 from aemp_gevent.ports.patterns import Message
-from aemp_gevent.ports.port import REMOTE, Port, Reason
+from aemp_gevent.ports.port import REMOTE, Reason
 from aemp_gevent.ports.scheduler import CallJob, Job, Scheduler
 from aemp_gevent.runtime.hub_calls import see_through
-from aemp_gevent.runtime.quoting import worded
-from aemp_gevent.wire.vocabulary import CALL, KIL0, KIL1, MON0, MON1
+from aemp_gevent.wire.vocabulary import CALL, KIL1, MON0, MON1
 
 MAX_REMOTE_PORTS = 10_000
 """Remote ports remembered per peer without need, only to find them faster: 250 bytes each."""
@@ -38,17 +36,6 @@ MAX_VIRTUAL_PORTS = 32
 
 MAX_SHUNNED_PORTS = 10_000
 """Past this the whole node is shunned, port by port until monitored again, instead of remembering which."""
-
-MAX_WORDS = 10
-"""Elements of a reason that are told when it cannot travel as it is."""
-
-
-def in_words(reason: Reason) -> Reason:
-    """Return a reason that can travel in place of one that cannot: its texts, cut, and its other elements as text.
-
-    Never raises: deaths are reported with it.
-    """
-    return tuple(worded(element) for element in reason[:MAX_WORDS])
 
 
 def as_message(packet: list[Any]) -> list[Any]:
@@ -426,82 +413,3 @@ class RemotePorts:
         for port in ports:
             del self._ports[port.name]
             self.scheduler.ports.pop(port.id, None)
-
-
-class Watcher(Job):
-    """A peer's monitor of a port of ours. Needs no turn in the run queue: no user code runs but that of a reason."""
-
-    __slots__ = ("_was_told", "_watchers", "name", "port")
-
-    def __init__(self, watchers: Watchers, port: Port, name: str) -> None:
-        super().__init__(None)
-        self._watchers = watchers
-        self.port = port
-        self.name = name
-        self._was_told = False
-
-    def died(self, reason: Reason) -> bool:
-        """Tell the peer at once."""
-        # Told again: what struck the first time may be code of the reason's elements, and would strike each time.
-        words = in_words(reason) if self._was_told else reason
-        self._was_told = True
-        self._watchers.port_died(self.name, words)
-        return False
-
-
-class Watchers:
-    """The monitors that one peer has of our ports, by the names it used.
-
-    Args:
-        peer: Who watches.
-        limit: How many it may watch.
-    """
-
-    def __init__(self, peer: Sender, limit: int) -> None:
-        self._peer = peer
-        self._limit = limit
-        self._watchers: dict[str, Watcher] = {}
-
-    def may_add(self, name: str) -> bool:
-        """Return whether the peer may watch this one, too."""
-        return len(self._watchers) < self._limit or name in self._watchers
-
-    def add(self, port: Port, name: str) -> None:
-        """Watch a port for the peer from now on."""
-        if name not in self._watchers:
-            watcher = self._watchers[name] = Watcher(self, port, name)
-            monitors.add(port, watcher)
-
-    def remove(self, name: str) -> None:
-        """Watch it no more."""
-        watcher = self._watchers.get(name)
-        if watcher is not None:
-            monitors.remove(watcher.port, watcher)
-            self._watchers.pop(name, None)
-
-    @property
-    def count(self) -> int:
-        """How many it watches."""
-        return len(self._watchers)
-
-    @property
-    def are_any(self) -> bool:
-        """Whether it watches any."""
-        return bool(self._watchers)
-
-    def remove_all(self) -> None:
-        """Watch nothing for the peer any more: it cannot be told, and knows it."""
-        for name in list(self._watchers):
-            self.remove(name)
-
-    def port_died(self, name: str, reason: Reason) -> None:
-        """Tell the peer that a port of ours is dead. Never raises."""
-        self._watchers.pop(name, None)
-        # Here a reason may be anything; the watcher must hear of the death all the same. The
-        # last is as long as the request to watch, which fitted.
-        for words in (reason, in_words(reason) if reason else (), ("die",), ()):
-            try:
-                self._peer.send_if_connected(["", KIL0, name, *words])
-            except (UnencodableMessageError, MessageTooLargeError):
-                continue
-            return

@@ -20,6 +20,11 @@ from aemp_gevent.ports.scheduler import Job, Scheduler
 from aemp_gevent.runtime.threads import get_ident
 
 
+def no_such_port(port: str) -> Reason:
+    """Return the reason that a monitor of a nonexistent port fires with."""
+    return ("no_such_port", "cannot monitor nonexistent port", port)
+
+
 class Watched(Protocol):
     """What can be monitored: a local port, or a :class:`Watch`."""
 

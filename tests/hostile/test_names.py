@@ -118,7 +118,7 @@ def test_a_huge_name_takes_no_time(
     assert node._network is not None
     request, port = request_of(node.NODE(), HUGE), f"{PEER}#{HUGE}"
     before = thread_time()
-    node._network.request(node._network.peers[PEER], request)
+    node._network.peers[PEER].asked(request)
     with pytest.raises(InvalidPortError):
         node.snd(port, "hello")
     assert thread_time() - before < seconds_of_quoting
@@ -145,7 +145,7 @@ FLOATS = [number / 7e300 for number in range(1, 300_000)]
 def test_a_long_list_in_place_of_a_text_takes_no_time(node: Node, peer: RawPeer, request_: list[Any]) -> None:
     assert node._network is not None
     before = thread_time()
-    node._network.request(node._network.peers[PEER], request_)
+    node._network.peers[PEER].asked(request_)
     peer.send(["", "time", f"{PEER}#pong"])
     while peer.packet()[0] != "pong":
         pass
