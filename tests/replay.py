@@ -320,7 +320,7 @@ class StageOfB(Stage):
         self.expected_views: list[dict[str, Any]] = []
         assert node._embedded is not None
         numbers = [sent.packet[3] for sent in recording.exchange() if sent.packet[1:2] and sent.packet[1] in _QUERIES]
-        node._embedded._numbers = iter(numbers)  # type: ignore[assignment]  # what the recorded answers answer
+        node._embedded._client._numbers = iter(numbers)  # type: ignore[assignment]  # what the recorded answers answer
         self._spawned: set[str] = set()
         self._requests: dict[str, Callable[..., bool]] = {
             "mon1": self._monitor,

@@ -584,13 +584,13 @@ def test_directory_is_told_over_a_link_that_comes_to_rest(network: MemoryNetwork
     node.db_set("family", "key", "value")
     for seed in both:
         wait_until(lambda seed=seed: seed.db_family("family") == {"key": "value"})
-    former = next(seed for seed in both if seed.NODE() == node._embedded._master.node)
+    former = next(seed for seed in both if seed.NODE() == node._embedded._client.master.node)
     other = next(seed for seed in both if seed is not former)
     wait_until(lambda: node.NODE() in other.up_nodes())
     network.delay(other, node, 0.05)
     say_idle(other, node, agrees=False)
     former.shutdown(0.0)
-    wait_until(lambda: node._embedded._master is not None and node._embedded._master.node == other.NODE())
+    wait_until(lambda: node._embedded._client.master is not None and node._embedded._client.master.node == other.NODE())
     assert other._network.peer(node.NODE()).is_resting  # or else this shows nothing
     wait_until(lambda: other.db_family("family") == {"key": "value"})
     seen: list[Any] = []
