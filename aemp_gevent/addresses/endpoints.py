@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Endpoints: where a node listens, and how noderefs and binds write that down.
+"""Endpoints: the addresses at which nodes listen, and their text in noderefs and binds.
 
-Pure string work, like :mod:`aemp_gevent.addresses.ids`, which has the grammar.
+Pure string work, like :mod:`aemp_gevent.addresses.ids`, which describes the grammar.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from aemp_gevent.errors import InvalidNoderefError
 from aemp_gevent.runtime.quoting import escaped, quoted
 
 DEFAULT_PORT = 4040
-"""The port that an endpoint without one means, as in AnyEvent::MP."""
+"""The port of an endpoint that names none, as in AnyEvent::MP."""
 
 MAX_PORT = 65535
 
@@ -36,7 +36,7 @@ class Endpoint(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __repr__(self) -> str:
-        # Logs look into tuples, and show an endpoint in them as users write it.
+        # Logs show the elements of tuples, and so show an endpoint as users write it.
         return str(self)
 
     @property
@@ -46,7 +46,7 @@ class Endpoint(NamedTuple):
 
     @property
     def is_numeric(self) -> bool:
-        """Whether it can be dialled without asking anybody for an address."""
+        """Whether it can be dialled without asking the name service."""
         if self.path:
             return True
         import ipaddress  # noqa: PLC0415  # not when the package is imported
@@ -65,7 +65,7 @@ def is_port_number(digits: str, lowest: int) -> bool:
 
 
 def parse_endpoint(component: str) -> Endpoint:
-    """Return the endpoint a noderef component names; a missing port becomes :data:`DEFAULT_PORT`.
+    """Return the endpoint that a noderef component names; a missing port becomes :data:`DEFAULT_PORT`.
 
     Understands ``host:port``, ``host``, ``1.2.3.4``, ``[v6]:port``, ``[v6]`` and
     ``unix:/path``. The shorthands that mean *this host* (an empty component, a bare
@@ -125,11 +125,11 @@ def endpoints_of(noderef: str) -> tuple[Endpoint, ...]:
         found = tuple(parse_endpoint(component) for component in noderef.split(","))
     except InvalidNoderefError:
         return ()
-    # "localhost" parses, with the default port: only what names its port is resolved.
+    # "localhost" parses, with the default port: a resolved noderef names its port.
     spelled_out = all(str(endpoint) == component for endpoint, component in zip(found, noderef.split(","), strict=True))
     return found if spelled_out and all(endpoint.is_numeric for endpoint in found) else ()
 
 
 def is_resolved(noderef: str) -> bool:
-    """Whether every endpoint is numeric, so that the noderef is a node ID that can be dialled."""
+    """Return whether every endpoint is numeric, so that the noderef is a node ID that can be dialled."""
     return bool(endpoints_of(noderef))

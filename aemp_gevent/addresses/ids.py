@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The grammar of IDs: what a port ID, a node ID and a noderef look like.
+"""The grammar of IDs: the forms of port IDs, node IDs and noderefs.
 
-Pure string work: nothing here resolves a host name or opens a socket (that is
-:mod:`aemp_gevent.addresses.resolve`), and nothing knows which ports exist.
+Pure string work: nothing here resolves a host name or opens a socket (see
+:mod:`aemp_gevent.addresses.resolve`), and nothing knows which ports exist. Endpoints are in
+:mod:`aemp_gevent.addresses.endpoints`.
 
 Grammar::
 
@@ -38,8 +39,8 @@ SLAVE_PREFIX = "slave/"
 
 _ALPHABET = string.ascii_letters + string.digits
 
-# 10 characters of 62: 59 bits. Among a million processes the chance that any two share
-# a word is under one in a million, and the IDs of ports fit into 80 bytes.
+# 10 characters of 62: 59 bits. Among a million processes the chance that any two have the
+# same word is under one in a million, and the IDs of ports fit into 80 bytes.
 _UNIQ_LENGTH = 10
 
 MAX_NAME = 255  # a greeting line, which holds more than the name, has 4096 bytes
@@ -52,8 +53,8 @@ _PORT_NUMBER = re.compile(r"(?:^|,)(?:[^,:]*|\[[^,\]]*\]):(\d+)(?=,|$)")
 _SLAVE_ID = re.compile(r"slave/[A-Za-z0-9_.:/-]+@([A-Za-z0-9_.:/!\[\]%-]+)")
 
 
-# Digits, small and capital letters, all three: so no word of a language, nor most other names that people give, is
-# taken for a random one.
+# Digits, small letters and capital letters, all three: so words of a language, and most names that people give, are
+# not taken for random ones.
 _UNIQ = r"(?=\w{0,9}[0-9])(?=\w{0,9}[a-z])(?=\w{0,9}[A-Z])[A-Za-z0-9]{10}"
 _OWN_UNIQ = re.compile(_UNIQ)
 _UNIQUE_NAME = re.compile(_UNIQ + "[0-9a-f]+")
@@ -81,7 +82,7 @@ def port_names(uniq: str) -> Callable[[], str]:
 def is_unique_name(name: str) -> bool:
     """Return whether a port name was made by :func:`port_names`, so that no other port will ever have it.
 
-    All other names were given by somebody: another port may have them tomorrow.
+    All other names are chosen by programs: another port may have them later.
     """
     return _UNIQUE_NAME.fullmatch(name) is not None
 
@@ -89,7 +90,7 @@ def is_unique_name(name: str) -> bool:
 def split_port(port: object, max_name_bytes: int = MAX_NAME_BYTES) -> tuple[str, str]:
     """Return ``(node ID, port name)`` of a port ID; the name is ``""`` for a node port.
 
-    Nodes of ours have plain names, but those of other programs may have any printable ones.
+    Nodes of this library have plain names, but those of other programs may have any printable ones.
 
     Args:
         port: A port ID, or any object whose ``str()`` is one, of a node with a plain name.
@@ -124,7 +125,7 @@ def split_port(port: object, max_name_bytes: int = MAX_NAME_BYTES) -> tuple[str,
 
 def _fault_of(node: str, may_be_odd: bool) -> str:
     """Return why messages cannot be sent to this node ID, or "" when they can."""
-    # What is cached is peers' to choose, and stays when they are gone.
+    # Peers choose what is cached, and it stays after they are gone.
     return (_find_fault if len(node) > MAX_NAME else _known_fault)(node, may_be_odd)
 
 
@@ -141,7 +142,7 @@ def _find_fault(node: str, may_be_odd: bool) -> str:
     return "" if is_odd_name or _NODE_ID.fullmatch(node) else f"{quoted(node)} is not a node ID"
 
 
-# Asked for every new port of the same few nodes, and costs 10 microseconds.
+# Called for every new port of the same few nodes, and takes 10 microseconds.
 _known_fault = functools.lru_cache(maxsize=1024)(_find_fault)
 
 
@@ -155,7 +156,7 @@ def node_of(port: object) -> str:
 
 
 def is_node_id(node: str) -> bool:
-    """Whether messages can be sent to a node of this ID."""
+    """Return whether messages can be sent to a node of this ID."""
     return bool(node) and node.isprintable() and " " not in node and not _fault_of(node, True)
 
 
@@ -201,7 +202,7 @@ def slave_name(noderef: str) -> str:
 
 
 def check_noderef(noderef: object) -> None:
-    """Check that a string could be resolved, as far as that can be told without looking anything up.
+    """Check that a string could be resolved, as far as possible without asking the name service.
 
     Raises:
         InvalidNoderefError: It is malformed, or of a reserved kind.

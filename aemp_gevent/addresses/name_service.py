@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What the name service knows: addresses of hosts, and which hosts serve a name.
+"""Asks the name service for addresses of hosts, and for the hosts that serve a name (SRV records).
 
-Waiting for an answer blocks the calling greenlet and nobody else. Addresses come
+Waiting for an answer blocks only the calling greenlet. Addresses come
 from gevent's resolver, which knows ``/etc/hosts`` and asks a thread. SRV records
 come from dnspython. In a monkey-patched program its sockets and selectors are
 gevent's, and it runs in the calling greenlet; in an unpatched one it would block
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SRV_SECONDS = 5.0
-"""What of it the look-up of one SRV record may take: without one there is still port 4040."""
+"""Seconds of this for the look-up of one SRV record: without one there is still port 4040."""
 
 _log = Log()
 
 
 class Names(Protocol):
-    """Who is asked; tests have their own."""
+    """A name service; tests have their own."""
 
     def addresses(self, host: str) -> list[str]:
         """Return addresses of a host, in any order; all its IPv4 ones, if it has any.
 
         Raises:
-            OSError: It has none, or nobody answers.
+            OSError: It has none, or the name service does not answer.
         """
         ...
 
     def services(self, host: str) -> list[tuple[str, int]]:
-        """Return the hosts and ports that serve a name, the first to be tried first; ``[]`` when none are known.
+        """Return the hosts and ports that serve a name, best first; ``[]`` when none are known.
 
         Raises:
-            OSError: There is decidedly no service.
+            OSError: The name service says that there is no such service.
         """
         ...
 
@@ -60,8 +60,8 @@ class NameService:
 
     Args:
         timeout: Seconds from now in which all answers must come.
-        resolver: Who is asked for addresses as well as for SRV records; such a resolver
-            knows no ``/etc/hosts``. None: the system.
+        resolver: A resolver for addresses as well as SRV records, which does not know
+            ``/etc/hosts``. None: the system's.
     """
 
     def __init__(self, timeout: float = RESOLVE_SECONDS, resolver: dns.resolver.Resolver | None = None) -> None:
@@ -73,14 +73,14 @@ class NameService:
         return max(self._deadline - monotonic(), 0.0)
 
     def _wait(self, wait: Callable[[], T]) -> T:
-        # dnspython keeps to its lifetime by itself, but the thread pool may have no thread to run it.
+        # dnspython observes its lifetime by itself, but the thread pool may have no free thread to run it.
         with gevent.Timeout(self._left(), TimeoutError(f"no answer within {self._timeout:g} s")):
             return wait()
 
     def addresses(self, host: str) -> list[str]:
         if self._resolver is not None:
             return self._ask_addresses(self._resolver, host)
-        host.encode("idna")  # what Python's getaddrinfo does first, in a thread that prints what it thinks of it
+        host.encode("idna")  # Python's getaddrinfo does this first, in a thread that prints the exception
         infos = self._wait(lambda: socket.getaddrinfo(host, None, type=std_socket.SOCK_STREAM))
         return [str(info[4][0]) for info in infos]
 
@@ -105,7 +105,7 @@ class NameService:
 
     def services(self, host: str) -> list[tuple[str, int]]:
         if host.rstrip(".").lower().rpartition(".")[2] == "localhost":
-            return []  # RFC 6761, section 6.3: this is nothing to ask others
+            return []  # RFC 6761, section 6.3: never ask others about it
         # Imported only where it asks: dnspython takes longer than the rest of this package.
         from dns.exception import DNSException  # noqa: PLC0415
         from dns.resolver import NXDOMAIN, NoAnswer, NoResolverConfiguration  # noqa: PLC0415
@@ -129,7 +129,7 @@ class NameService:
     def _srv(self, host: str) -> dns.resolver.Answer:
         from dns.resolver import Resolver  # noqa: PLC0415
 
-        # A new one each time: resolv.conf changes under programs that run for long.
+        # A new one each time: resolv.conf may change while a program runs.
         resolver = self._resolver or Resolver()
         return resolver.resolve(f"_aemp._tcp.{host}", "SRV", search=True, lifetime=min(SRV_SECONDS, self._left()))
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Noderefs to resolved noderefs: from host names to addresses.
+"""Resolves noderefs: replaces host names by addresses.
 
-The grammar is :mod:`aemp_gevent.addresses.ids`'; who answers is :mod:`aemp_gevent.addresses.name_service`. Here is
-what each form of a component means.
+This module knows what each form of a component means. The grammar is in :mod:`aemp_gevent.addresses.ids`, and the
+questions to the name service are in :mod:`aemp_gevent.addresses.name_service`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aemp_gevent.errors import ResolveError
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted
 
-# Addresses for documentation, which nobody has: the way to them is the way to the rest of the world.
+# Addresses for documentation, which no host has: the route to them is the route to the rest of the world.
 _ELSEWHERE = ((std_socket.AF_INET, "192.0.2.1"), (std_socket.AF_INET6, "2001:db8::1"))
 
 _log = Log()
@@ -35,7 +35,7 @@ def resolve_node(noderef: str, names: Names | None = None) -> str:
 
     Args:
         noderef: Comma-separated components.
-        names: Who is asked; None: the system, for at most 15 seconds in all.
+        names: The name service to ask; None: the system's, for at most 15 seconds in all.
 
     Raises:
         InvalidNoderefError: A component is malformed, or a reserved name.
@@ -46,7 +46,7 @@ def resolve_node(noderef: str, names: Names | None = None) -> str:
     found: list[str] = []
     for component in noderef.split(","):
         for endpoint in _resolve_component(component.strip(), asked):
-            # Port 0 is any free port: two of them are two ports.
+            # Port 0 is any free port: two of these are two ports.
             if (endpoint.port == 0 and not endpoint.path) or str(endpoint) not in found:
                 found.append(str(endpoint))
     return ",".join(found)
@@ -91,7 +91,7 @@ def resolve_all(name: str, names: Names | None = None) -> list[Endpoint]:
     Args:
         name: ``host:port``: that port of all its addresses. ``host``: all that its SRV record
             names; if it has none, port 4040 of all its addresses. A folder: all Unix sockets in it.
-        names: Who is asked; None: the system, for at most 15 seconds in all.
+        names: The name service to ask; None: the system's, for at most 15 seconds in all.
 
     Raises:
         InvalidNoderefError: It is malformed.

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Unix sockets' files, and folders of them, in which the nodes of one host find each other.
+"""Files of Unix sockets, and folders of them, in which the nodes of one host find each other.
 
-``unix:/run/chat/``, with a slash at its end, is a folder. Bound, it stands for a new socket in
-it, as port 0 stands for a free port. As a seed it stands for all nodes that live there, as a host
-name does for all its addresses: the oldest first, so that newcomers change nothing for those
-who are there.
+``unix:/run/chat/``, with a slash at its end, is a folder. As a bind it stands for a new socket in
+it, as port 0 stands for a free port. As a seed it stands for all nodes that listen there, as a host
+name does for all its addresses: the oldest first, so that new nodes change nothing for the
+others.
 
-A process that dies without closing its socket leaves a file that nobody listens on. Whoever looks
-into the folder finds that out without disturbing the living, and removes it. So what is found there
-is always those who live, and there is no server that could be down, and no list that could be wrong.
+A process that dies without closing its socket leaves a file on which no process listens. A node that
+looks into the folder notices that without disturbing the living nodes, and removes the file. So the
+folder always shows the living nodes, without a server that could be down or a list that could be wrong.
 In the same way a node takes over the path of one that died.
 
-A path may be used again, so files are removed under a lock of their folder: between the look and the removal the
-file of a dead process could become a living one's, if another process removed it first.
+A path may be used again, so files are removed under a lock of their folder: between the check and the removal, another
+process could remove the file of a dead process and a living one could take its path.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from aemp_gevent.addresses import ids
 from aemp_gevent.addresses.endpoints import Endpoint
 
 MAX_PATH_BYTES = 107 if sys.platform == "linux" else 103
-"""What fits into the system's ``sun_path``, and the zero behind it."""
+"""The longest path that fits into the system's ``sun_path``, with the zero byte behind it."""
 
 _PRIVATE = 0o700
 
-# The unpatched one: whoever holds the lock of a folder must not switch, or the next greenlet waits for it with the
-# whole thread.
+# The unpatched one: the holder of a folder's lock must not switch, or the next greenlet blocks the whole thread
+# while it waits for the lock.
 _Socket: Any = monkey.get_original("socket", "socket")
 
 
 def new_socket_in(folder: str) -> str:
-    """Return the path for a socket in a folder, which is made, for its owner alone, if it is not there.
+    """Return the path for a new socket in a folder, which is created for its owner alone if it does not exist.
 
     No other process ever gets the same path; paths sort by the time they were made.
 
@@ -62,7 +62,7 @@ def new_socket_in(folder: str) -> str:
 
 
 def make_folder(folder: str) -> None:
-    """Make a folder for its owner alone, if it is not there.
+    """Create a folder for its owner alone, if it does not exist.
 
     Raises:
         OSError: It cannot be made.
@@ -72,7 +72,7 @@ def make_folder(folder: str) -> None:
 
 
 def sockets_in(folder: str) -> list[Endpoint]:
-    """Return where the nodes in a folder listen, the oldest first; remove what the dead left. Does not wait.
+    """Return where the nodes in a folder listen, the oldest first; remove files of dead ones. Does not wait.
 
     Raises:
         OSError: There is no such folder, or it may not be read.
@@ -86,15 +86,15 @@ def sockets_in(folder: str) -> list[Endpoint]:
 
 
 def remove_dead(path: str) -> None:
-    """Remove the file of a socket that nobody has any more; leave everything else as it is."""
+    """Remove the file of a socket that no process has open; leave everything else as it is."""
     with contextlib.suppress(OSError), _locked(path):
-        # Another file refuses, too.
+        # Files that are not sockets refuse, too.
         if _probe(path) == errno.ECONNREFUSED and stat.S_ISSOCK(os.lstat(path).st_mode):
             os.unlink(path)  # noqa: PTH108
 
 
 def file_of(path: str) -> tuple[int, int] | None:
-    """Return which file a path names; None if there is none. No other has the same while it is kept open."""
+    """Return the identity of the file at a path; None if there is no file. It is unique while the file is kept open."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -103,7 +103,7 @@ def file_of(path: str) -> tuple[int, int] | None:
 
 
 def remove_own(path: str, own: tuple[int, int] | None) -> None:
-    """Remove a socket's file, unless its path has become another one's."""
+    """Remove a socket's file, unless its path now names another file."""
     with contextlib.suppress(OSError), _locked(path):
         if own is not None and file_of(path) == own:
             os.unlink(path)  # noqa: PTH108
@@ -123,13 +123,13 @@ def _locked(path: str) -> Generator[None, None, None]:
         fcntl.flock(folder, fcntl.LOCK_EX)
         yield
     finally:
-        # Closing would unlock it, too, but gevent's os.close, which monkey-patching installs, closes later.
+        # Closing would also unlock it, but gevent's os.close, which monkey-patching installs, closes later.
         fcntl.flock(folder, fcntl.LOCK_UN)
         os.close(folder)
 
 
 def _is_alive(path: str) -> bool:
-    """Whether somebody listens on a socket; if nobody does, and never will again, remove it."""
+    """Return whether a process has a socket open; if none has, remove its file."""
     found = _probe(path)
     if found == errno.ECONNREFUSED:
         remove_dead(path)
@@ -139,11 +139,11 @@ def _is_alive(path: str) -> bool:
 def _probe(path: str) -> int:
     """Return the error number of a connection that cannot be made.
 
-    EPROTOTYPE: somebody has the socket; ECONNREFUSED: nobody has it.
+    EPROTOTYPE: a process has the socket open; ECONNREFUSED: none has.
     """
-    # Not by connecting: those who live would see a stranger come and go every second. A datagram
-    # socket is refused either way: as one of the wrong type if the other is there, bound to it but perhaps not
-    # listening yet, and as one that nobody has.
+    # Not by connecting: living nodes would see a stranger come and go every second. A datagram
+    # socket is refused either way: for its wrong type if a process has the other socket, perhaps bound but not
+    # listening yet, or because no process has it.
     with _Socket(std_socket.AF_UNIX, std_socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(path)

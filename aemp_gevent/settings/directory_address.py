@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Where a node's directory is kept: the text of the setting ``directory``, and what it says.
+"""Parses the setting ``directory``, which says where the directory of a network is kept.
 
-Only the text: :mod:`aemp_gevent.directory.etcd.client` dials what it names.
+The connections to etcd are made by :mod:`aemp_gevent.directory.etcd.client`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from aemp_gevent.addresses.endpoints import Endpoint
 
 EMBEDDED = "embedded"
-"""Among the nodes themselves."""
+"""The setting for a directory that the nodes keep themselves."""
 
 DEFAULT_PORT = 2379
 DEFAULT_PREFIX = "/aemp"
@@ -22,7 +22,7 @@ _FILES = ("ca", "cert", "key")
 _FORM = "write 'etcd://host:2379,host2:2379/prefix', or etcds:// for TLS"
 _NO_HOST = f"one of its hosts or ports is invalid; {_FORM}"
 
-# All from the first colon to the last @, whatever is wrong with it: rather too much than a part of a password.
+# Everything from the first colon to the last @, even in an invalid text: better too much than a part of a password.
 _PASSWORD = re.compile(r"(:/+[^:@]*:).*(?=@)", re.DOTALL)
 
 
@@ -37,17 +37,17 @@ class DirectoryAddress(str):
 
 @dataclass(frozen=True, kw_only=True)
 class EtcdAddress:
-    """An etcd cluster, and the part of it that a network of nodes has for itself.
+    """An etcd cluster, and the prefix in it that belongs to one network of nodes.
 
     Attributes:
         endpoints: Where its members serve clients. Hosts may be names.
-        prefix: What all keys begin with; without a slash at its end.
-        tls: Whether they are spoken to over TLS, and have to prove who they are.
-        user: The user to be there, or None: authentication is off.
-        password: The user's.
-        ca: The file with the certificates that vouch for the members, or None: the system's.
+        prefix: The beginning of all keys, without a slash at its end.
+        tls: Whether to use TLS, and to verify the certificates of the members.
+        user: The name of the user, or None if authentication is off.
+        password: The user's password.
+        ca: The file with the CA certificates for the members, or None for the system's.
         cert: The file with the node's own certificate, or None.
-        key: The file with its key, or None: it is in ``cert``, too.
+        key: The file with its key, or None if ``cert`` has it as well.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -64,7 +64,7 @@ def parse_directory(text: str) -> EtcdAddress | None:
     """Return the etcd cluster that a ``directory`` setting names; None: the embedded directory.
 
     Raises:
-        ValueError: It is neither; the text says what is wrong, without what may be a password.
+        ValueError: It is neither; the text says what is wrong, without anything that may be a password.
     """
     if text == EMBEDDED:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who else may read a file with a secret in it: one rule for keys, profile files and files of secrets."""
+"""Checks whether other users may read a file with a secret: one rule for keys, profiles and files of secrets."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import stat
 
 _OTHERS = 0o077
 _OTHERS_THAN_THE_GROUP = 0o027
-"""Of a file that is not ours: its owner may have chosen the group for us, as Kubernetes does with ``fsGroup``."""
+"""For a file that another user owns: its group may be chosen for this process, as by ``fsGroup`` of Kubernetes."""
 
 
 def exposure_of(status: os.stat_result, path: object) -> str:
-    """Return who else may read, or write, a file, and the cure; ``""``: nobody may. A pipe is as private as its maker.
+    """Return that other users may read or write a file, and the remedy; ``""`` if they may not. Pipes are not checked.
 
     Args:
-        status: Of the open file.
-        path: The file's, for the cure.
+        status: The status of the open file.
+        path: The path of the file, for the remedy.
     """
     if os.name != "posix" or not stat.S_ISREG(status.st_mode):
         return ""

@@ -44,11 +44,11 @@ def _check_nodeid(nodeid: str) -> None:
 
 def _check_secret(secret: str | bytes | tuple[str | bytes, ...]) -> None:
     if isinstance(secret, tuple) and not all(secret):
-        raise ValueError("one of the list is empty, and so everybody would know it")
+        raise ValueError("one of the list is empty, so that everybody would know it")
     if any(map(_has_stray_blanks, secret if isinstance(secret, tuple) else (secret,))):
         raise ValueError(
             "it begins or ends with a blank or a line end, as the content of a file does: "
-            "strip() it, or the nodes that do so have another secret"
+            "strip() it, or nodes that do so have a different secret"
         )
 
 
@@ -85,71 +85,71 @@ class Settings:
             for the host's name, ``%u`` for a word that no other process has, ``%%`` for a ``%``.
             ``slave/name``, or ``slave/`` for a name of its own, makes the node a slave: the first
             of the seeds that answers becomes its master.
-            None guesses a noderef from the host's name and interfaces; a profile asked for by
-            name is called after it then: ``profile/%u``.
+            None guesses a noderef from the host's name and interfaces; with a profile that is given by
+            name, the node is named after it: ``profile/%u``.
         binds: Where to listen, as endpoints; ``*`` (or no host at all) stands for all
-            interfaces, port 0 for any free port. Needed when the world sees another address
-            than the host does (NAT, proxies). None: the noderef's own endpoints; for a named
+            interfaces, port 0 for any free port. Needed when other hosts see another address
+            than this host does (NAT, proxies). None: the noderef's own endpoints; for a named
             node ``*:0``.
-        seeds: Nodes to link to from the start, and always: addresses, one node each; or host names,
-            each of which stands for all addresses that it has. Of those behind one name, links are kept to
-            two. For a slave, the nodes that may be its master, in this order.
-        secret: What all nodes of a network share. There must be one, or a `cert`. While it is being
-            changed, a list: the first is the one to prove ourselves with, and peers may use any of them. It does
+        seeds: Nodes to keep links to from the start: addresses, one node each; or host names,
+            each of which stands for all its addresses. Links are kept to two of the nodes behind one name.
+            For a slave, the nodes that may be its master, in this order.
+        secret: The secret that all nodes of a network share. A node needs one, or a `cert`. While it is being
+            changed, a list: this node proves itself with the first one, and peers may use any of them. It must
             not begin or end with a blank or a line end.
             In the environment a list is written in JSON: ``["new", "old"]``.
-        cert: The certificate that the node proves itself with, and its private key: the path of a PEM
+        cert: The certificate with which the node proves itself, and its private key: the path of a PEM
             file of mode 0600, or PEM text. All nodes may share one that is self-signed, as in
             AnyEvent::MP; or each has its own, which a CA of the network issued, and which names its node ID.
             Links between nodes that have one are encrypted. The file is read again when it has changed.
-        ca: Certificates of CAs to believe besides those in `cert`: the path of a PEM file, or PEM text.
-        require_tls: Refuse peers that offer no TLS, although they know the secret.
-        services: What to start with the node: dotted names of modules, which are imported, and of
-            functions, each of which is run in a port of its own. A list instead of a name
+        ca: Certificates of CAs to trust besides those in `cert`: the path of a PEM file, or PEM text.
+        require_tls: Refuse peers that do not offer TLS, even if they know the secret.
+        services: Services to start with the node: dotted names of modules, which are imported, and of
+            functions, each of which runs in a port of its own. A list instead of a name
             holds the function's name and its arguments.
         directory: Where the network's directory is kept: ``embedded`` is among the nodes themselves,
             ``etcd://host:2379,host2:2379/prefix`` is etcd v3, ``etcds://`` the same over TLS. All
-            nodes of a network say the same. The form in full is in the how-to about etcd.
+            nodes of a network must use the same. The how-to about etcd describes the full form.
         allow_spawn: Shell patterns for the dotted names of functions that peers may spawn and
             call besides ``@spawnable`` ones; modules that match are imported on demand. A pattern covers the
-            functions that a module defines, and nothing that it imports.
+            functions that a module defines, but not those that it imports.
         allow_eval: Whether peers may run any code here with the ``eval`` request.
         allow_relay: Whether ``snd`` requests of peers may make this node dial others.
-        secure: Refuse spawns, function requests and ``eval`` of all peers, whatever else
-            allows them.
-        rules: What peers may do here, by node ID; the first rule that matches counts, and what it does not
-            mention is allowed: ``{"peer": "web-*", "spawn": False, "kill": False, "directory": "read",
-            "relay": False, "inspect": False}``. They mean something only where nodes prove their IDs.
+        secure: Refuse spawns, function requests and ``eval`` of all peers, even if other settings
+            allow them.
+        rules: The rights of peers, by node ID; the first rule that matches counts, and rights that it does not
+            mention are granted: ``{"peer": "web-*", "spawn": False, "kill": False, "directory": "read",
+            "relay": False, "inspect": False}``. Rules protect only where nodes prove their IDs.
         strict: Check and copy messages between ports of this node as if they went to another one: what
             cannot travel raises, a tuple arrives as a list, and later changes by the sender are not seen.
-            Slower, and meant for tests; ``AEMP_STRICT=1`` works before the node is initialised, too.
+            Slower, and meant for tests; ``AEMP_STRICT=1`` also works before the node is initialised.
         max_message_bytes: The largest message, encoded, to send or accept. A peer that sends
             more loses its link.
         max_message_elements: The most elements that a message may have: each value in it, lists, maps and their
-            keys included. An element may take 80 bytes of memory, and one byte of the message.
+            keys included. An element may take 80 bytes of memory, but one byte of the message.
             Messages of up to 256 KiB are not counted.
         max_name_bytes: The longest name: of a port, a node, a function, a family or group, or a key of the directory.
-            What a peer asks with a longer one is refused. The same for all nodes of a network.
+            Requests with longer names are refused. All nodes of a network must use the same.
         high_water_bytes: Unsent bytes on a link above which a sending greenlet is paused. The
             default is 30 ms of a 1 Gbit/s line.
-        max_watched_ports: Ports of this node that one peer may monitor. Each takes some 250 bytes.
-        max_directory_entries: Entries of the directory that are kept of one node; of one that is global, twenty times
-            as many. A small one takes some 350 bytes; what is more is left out.
-        max_strangers: Connections made by others that may be in their handshakes at once. One more, and the
-            oldest is dropped. 64 of them have at most 8 MiB, as with TLS each takes up to 128 KiB.
+        max_watched_ports: Ports of this node that one peer may monitor. Each takes about 250 bytes.
+        max_directory_entries: Directory entries that are kept from one node; from a global one, twenty times
+            as many. A small entry takes about 350 bytes; entries beyond this are left out.
+        max_strangers: Incoming connections that may be in their handshakes at once. With one more, the
+            oldest is dropped. 64 of them take at most 8 MiB: with TLS each takes up to 128 KiB.
         max_strangers_per_address: The same for one address (for IPv6: one network of 64 bits). Raise it
             where many nodes start at once behind one address.
-        accept_rate: Connections accepted in a second, beyond the first few. The default leaves room for
+        accept_rate: Connections accepted per second, after the first few. The default leaves time for
             everything else: 200 handshakes take a tenth of a second.
-        handshake_timeout: From a connection's start to both sides being authenticated.
-        heartbeat_interval: An idle link is proved alive to the peer this often, or three times
+        handshake_timeout: The longest time from a connection's start until both sides are authenticated.
+        heartbeat_interval: How often a heartbeat is sent on an idle link; or three times
             within the peer's own ``heartbeat_timeout`` if that is more often.
-        heartbeat_timeout: A link on which nothing at all came for so long is lost. Time in which
+        heartbeat_timeout: A link counts as lost if nothing arrives on it for this long. Time in which
             this program's own loop was blocked does not count.
         monitor_timeout: The longest that a node may be unreachable before monitors of its ports
             fire. The default is AnyEvent::MP's.
-        idle_timeout: A link that carried no message for so long, over which nobody monitors
-            anything, and which either node can make again, is closed in order. Both nodes must
+        idle_timeout: A link that carried no message for this long, over which no port is monitored,
+            and which either node can make again, is closed in order. Both nodes must
             agree. None: never.
         seed_poll_interval: How often the name service is asked for the addresses of seeds that
             are host names.
@@ -202,21 +202,21 @@ class Settings:
 
     @property
     def hard_limit_bytes(self) -> int:
-        """Unsent bytes above which a link is dropped: reached only where nobody can be paused."""
+        """Unsent bytes above which a link is dropped: reached only if the senders cannot be paused."""
         return self.high_water_bytes + self.max_message_bytes + 16 * 2**20
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting, as its field describes it.
+    """A setting as its field describes it.
 
     Attributes:
-        name: The field's.
-        default: The field's.
+        name: The name of the field.
+        default: The default of the field.
         is_secret: Whether its value must not be shown.
         may_be_none: Whether None is a value.
-        kind: What else is.
-        check: Looks closer at a value; raises ValueError.
+        kind: The type of the other values.
+        check: Checks a value further; raises ValueError.
     """
 
     name: str
@@ -227,10 +227,10 @@ class Setting:
     check: Callable[[Any], object] | None
 
     def checked(self, value: Any, where: str) -> Any:
-        """Return a value as the field wants it.
+        """Return a value as the field stores it.
 
         Raises:
-            InvalidSettingError: It cannot be one.
+            InvalidSettingError: The setting cannot have this value.
         """
         if value is None and self.may_be_none:
             return None
@@ -245,10 +245,10 @@ class Setting:
         return converted
 
     def read(self, text: str, where: str) -> Any:
-        """Return what an environment variable says, yet to be checked.
+        """Return the value that an environment variable gives, not checked yet.
 
         Raises:
-            InvalidSettingError: It cannot be understood.
+            InvalidSettingError: The text cannot be read.
         """
         if self.may_be_none and self.default is not None and text.strip().lower() == "none":
             return None
@@ -258,7 +258,7 @@ class Setting:
             raise self._invalid(text, self.kind.wanted, where) from None
 
     def _invalid(self, value: Any, why: str, where: str) -> InvalidSettingError:
-        # Any text may be one with a password.
+        # Any text may include a password.
         shown = DirectoryAddress(value) if isinstance(value, str) else value
         return InvalidSettingError(self.name, "…" if self.is_secret else shown, why, where)
 

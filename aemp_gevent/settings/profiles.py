@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The profile file: settings by name of a profile, for operators to write.
+"""Reads the profile file, in which operators write settings for named profiles.
 
 A JSON object holds settings for all profiles of this user, and ``profiles``, an object
 of objects, each with settings of its own and perhaps a ``parent`` whose settings it
 takes over. This module finds the file, reads it and picks a profile; the settings that
 may be in it are in :mod:`aemp_gevent.settings.fields`.
 
-As with AnyEvent::MP, a profile's values hide its parent's, and those the ones at the
-top of the file. Other than there, a profile or parent that does not exist is an error.
+As in AnyEvent::MP, a profile's values hide its parent's, and those hide the ones at the
+top of the file. Unlike there, a profile or parent that does not exist is an error.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ class Layer:
     """Settings from one place.
 
     Attributes:
-        where: The place in words, for errors.
-        values: What it says, by the settings' names.
+        where: The name of the place, for errors.
+        values: The values, by the settings' names.
     """
 
     where: str
-    values: Mapping[str, Any] = field(repr=False)  # there may be a secret among them
+    values: Mapping[str, Any] = field(repr=False)  # may include a secret
 
 
 def default_path(environ: Mapping[str, str]) -> Path | None:
-    """Return where the profile file is looked for unless ``AEMP_CONFIG`` says where; None without a home."""
+    """Return the path of the profile file if ``AEMP_CONFIG`` is not set; None without a home."""
     home = environ.get("HOME")
     if sys.platform == "darwin":
         return Path(home, "Library", "Application Support", "aemp", "config.json") if home else None
     base = environ.get("XDG_CONFIG_HOME", "")
-    if not Path(base).is_absolute():  # the XDG specification: to be ignored then
+    if not Path(base).is_absolute():  # the XDG specification says to ignore it then
         if not home:
             return None
         base = str(Path(home, ".config"))
@@ -66,7 +66,7 @@ def default_path(environ: Mapping[str, str]) -> Path | None:
 
 
 def profile_path(environ: Mapping[str, str]) -> Path | None:
-    """Return where the profile file is, or would be; None without a home."""
+    """Return the path of the profile file, which may not exist; None without a home."""
     given = environ.get(CONFIG_VARIABLE)
     return Path(given) if given else default_path(environ)
 
@@ -78,7 +78,7 @@ def read_profile(name: str | None, environ: Mapping[str, str], secrets: Collecti
         name: The profile. None: the one that ``AEMP_PROFILE`` names, else the one named like
             this host, else the one named ``default``, else none.
         environ: The environment variables.
-        secrets: Settings because of which nobody else may read the file.
+        secrets: Settings that other users must not be able to read.
 
     Raises:
         ProfileError: The file cannot be read, is malformed, or others may read the secrets
@@ -135,7 +135,7 @@ def _inherited(name: str, profiles: Mapping[str, Any], path: object) -> Iterator
         if parent is None:
             return
         if not isinstance(parent, str):
-            raise ProfileError(path, f"the parent of {quoted(name)} is the name of a profile")
+            raise ProfileError(path, f"the parent of {quoted(name)} must be the name of a profile")
         if parent in seen:
             raise ProfileError(path, "profiles inherit in a circle: " + " -> ".join([*seen, parent]))
         name = parent
@@ -148,7 +148,7 @@ def _known(profiles: Mapping[str, Any]) -> str:
 
 
 def _read(environ: Mapping[str, str], secrets: Collection[str]) -> tuple[object, dict[str, Any]]:
-    """Return the file's path, and what is in it."""
+    """Return the file's path and content."""
     given = environ.get(CONFIG_VARIABLE)
     path = profile_path(environ)
     if path is None:
@@ -163,7 +163,7 @@ def _read(environ: Mapping[str, str], secrets: Collection[str]) -> tuple[object,
             advice = advice if isinstance(error, FileNotFoundError) else ""
             raise ProfileError(path, f"{error.strerror or error}; {CONFIG_VARIABLE} names it{advice}") from error
         if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            # HOME is somebody else's in many a daemon, which need not have a file at all.
+            # HOME belongs to another user in many daemons, which need not have a file at all.
             _log.warning("profile file %s cannot be read, and is ignored: %s", path, error.strerror or error)
         return path, {}
     content = parse(path, text)
@@ -173,17 +173,17 @@ def _read(environ: Mapping[str, str], secrets: Collection[str]) -> tuple[object,
 
 
 def holds(content: Mapping[str, Any], keys: Collection[str]) -> bool:
-    """Return whether any of the keys is anywhere in the file, also in profiles that are not asked for."""
+    """Return whether any of the keys is anywhere in the file, including profiles that are not used."""
     return any(key in keys or (isinstance(value, dict) and holds(value, keys)) for key, value in content.items())
 
 
 def parse(path: object, text: bytes) -> dict[str, Any]:
-    """Return what a profile file says.
+    """Return the content of a profile file.
 
     Raises:
         ProfileError: It is not a JSON object.
     """
-    import json  # noqa: PLC0415  # only those who have such a file need it
+    import json  # noqa: PLC0415  # only for programs that have such a file
 
     if not text.strip():
         return {}  # AEMP_CONFIG=/dev/null: no settings from a file
@@ -192,7 +192,7 @@ def parse(path: object, text: bytes) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) < len(pairs):
             twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
-            raise ProfileError(path, f"{quoted(twice)} stands in it twice")
+            raise ProfileError(path, f"{quoted(twice)} is in it twice")
         return made
 
     def refuse(constant: str) -> NoReturn:
@@ -211,5 +211,5 @@ def parse(path: object, text: bytes) -> dict[str, Any]:
     if fault:  # not raised above: those errors carry the whole text, secrets too
         raise ProfileError(path, fault)
     if not isinstance(content, dict):
-        raise ProfileError(path, "it holds one JSON object, {…}")
+        raise ProfileError(path, "it must hold one JSON object, {…}")
     return content

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Rules: what a peer may do here besides sending messages, by its node ID.
+"""Rules that say what a peer may do besides sending messages, by its node ID.
 
-A rule only takes away: what the other settings refuse to everybody (``secure``,
-``allow_spawn``, …) no rule allows. Of several the first whose pattern matches the peer's
-node ID counts; a peer that none matches may do everything.
+A rule only takes rights away: it cannot allow what the other settings refuse to all peers
+(``secure``, ``allow_spawn``, …). Of several rules, the first whose pattern matches the peer's
+node ID counts; a peer that matches none may do everything.
 
-**Whose ID it is.** A rule means something only where nobody can greet with another's ID: where each
-node proves its own with a certificate. With a secret that all nodes share, everybody
-who knows it may take any ID, and rules are a fence against mistakes.
+**Proven IDs.** A rule protects only where a node cannot greet with another node's ID: where each
+node proves its own with a certificate. With a secret that all nodes share, a peer
+that knows it may use any ID, and rules only prevent mistakes.
 
-**Slaves** are behind their master, which says what comes from them, and could say anything.
-So a slave may do what its own rule *and* its master's allow; and a slave, which hears
-everything through its own master, applies that one's rule, too.
+**Slaves** are behind their master, which passes on what they send, and could invent it.
+So a slave may do what its own rule *and* its master's allow; and a slave, which receives
+everything through its own master, applies that node's rule, too.
 
-Who asks which right is :mod:`aemp_gevent.node.requests`' concern, and :mod:`aemp_gevent.peers.relaying`'.
+The rights are checked in :mod:`aemp_gevent.node.requests` and :mod:`aemp_gevent.peers.relaying`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LEVELS: tuple[Access, ...] = ("none", "read", "write")
 
 @dataclass(frozen=True, kw_only=True)
 class PeerRule:
-    """What peers may do here whose node ID matches a pattern; what is not mentioned is allowed.
+    """What peers whose node ID matches a pattern may do; a right that is not mentioned is granted.
 
     Attributes:
         peer: A shell pattern for node IDs, such as ``web-*`` or ``10.0.0.?:*``; upper and lower
@@ -66,13 +66,12 @@ class PeerRule:
         for name in ("spawn", "kill", "relay", "inspect"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(
-                    f"{quoted(name)} of the rule for {quoted(self.peer)} is True or False, "
+                    f"{quoted(name)} of the rule for {quoted(self.peer)} must be True or False, "
                     f"not {quoted(getattr(self, name))}"
                 )
         if self.directory not in _LEVELS:
-            raise ValueError(
-                f"'directory' of the rule for {quoted(self.peer)} is one of {_LEVELS}, not {quoted(self.directory)}"
-            )
+            text = f"'directory' of the rule for {quoted(self.peer)} must be one of {_LEVELS}, "
+            raise ValueError(text + f"not {quoted(self.directory)}")
 
     @property
     def may_read(self) -> bool:
@@ -86,11 +85,11 @@ class PeerRule:
 
 
 EVERYTHING = PeerRule(peer="*")
-"""What a peer may do that no rule is about."""
+"""The rights of a peer that no rule matches."""
 
 
 def read_rule(rule: object) -> PeerRule:
-    """Return the rule that a setting says: one already, or a mapping of its attributes.
+    """Return the rule that a setting gives, as a rule or a mapping of its attributes.
 
     Raises:
         ValueError, TypeError: It is not one; the text says why.
@@ -112,11 +111,11 @@ def read_rule(rule: object) -> PeerRule:
 
 
 def rights_of(rules: Iterable[PeerRule], *nodes: str) -> PeerRule:
-    """Return what a peer may do.
+    """Return the rights of a peer.
 
     Args:
-        rules: The first that matches counts.
-        nodes: Its node ID, and those of the nodes that speak for it: it may do what all of them may.
+        rules: The rules, of which the first that matches counts.
+        nodes: Its node ID, and those of the nodes that pass on what it sends: it may do what all of them may.
     """
     rules = tuple(rules)
     rights = EVERYTHING

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where settings come from: the call, the environment, the profile file, the default.
+"""Collects settings from the call, the environment, the profile file and the defaults.
 
 Each value is taken from the first of these places that has one. The profile file is read by
 :mod:`aemp_gevent.settings.profiles`; which settings there are is in :mod:`aemp_gevent.settings.fields`.
@@ -33,15 +33,15 @@ def make_settings(
 ) -> Settings:
     """Collect a node's settings from the call, the environment and the profile file, and check them all.
 
-    None for a setting whose default it is counts as not given, and so does an empty
-    environment variable.
+    A value of None counts as not given if it is the default, and so does an empty environment
+    variable.
 
     Args:
-        given: The call's, by name. Lists may be any iterable of strings.
+        given: The settings of the call, by name. Lists may be any iterable of strings.
         environ: The environment variables.
         profile: The profile to take; None: see :func:`~aemp_gevent.settings.profiles.read_profile`.
         only_given: Settings that are taken from the call or not at all.
-        kind: What settings there are.
+        kind: The class whose fields are the settings.
 
     Raises:
         UnknownSettingError: There is no such setting; the text names the nearest one.
@@ -61,7 +61,7 @@ def make_settings(
 def _collect(
     layers: Iterable[Layer], known: Mapping[str, Setting], only_given: Collection[str] = ()
 ) -> dict[str, tuple[Any, str]]:
-    """Return each setting that somebody said anything of: the checked value, and where it stands."""
+    """Return the checked value of each setting that is given, and the place that gives it."""
     found: dict[str, tuple[Any, str]] = {}  # Any: of as many types as there are settings
     for index, layer in enumerate(layers):
         for name, value in layer.values.items():
@@ -69,20 +69,20 @@ def _collect(
                 raise UnknownSettingError(name, known, layer.where)
             if value is None and known[name].default is None:
                 continue
-            checked = known[name].checked(value, layer.where)  # even if a layer before hides it
+            checked = known[name].checked(value, layer.where)  # even if an earlier layer hides it
             if index == 0 or name not in only_given:  # the first layer is the call
                 found.setdefault(name, (checked, layer.where))
     return found
 
 
 def effective(layers: Iterable[Layer], environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
-    """Return what a node would be told that takes the environment before these layers.
+    """Return the settings of a node that takes the environment before these layers.
 
     Returns:
-        For each setting its value and where it stands; ``""`` is the default.
+        For each setting its value and the place that gives it; ``""`` for the default.
 
     Raises:
-        UnknownSettingError, InvalidSettingError: One is wrong, hidden by another or not.
+        UnknownSettingError, InvalidSettingError: A setting is wrong, even if another place hides it.
     """
     known = settings_of(Settings)
     found = _collect([*_environment(environ, known), *layers], known)
@@ -119,11 +119,11 @@ def check_setting(name: str, value: object, where: str) -> None:
 
 
 def read_setting(name: str, text: str, where: str) -> Any:  # of as many types as there are settings
-    """Return what a text means for a setting, as if it stood in the environment; not checked yet.
+    """Return the value that a text gives a setting, read as from the environment; not checked yet.
 
     Raises:
         UnknownSettingError: There is no such setting.
-        InvalidSettingError: It means nothing.
+        InvalidSettingError: It cannot be read.
     """
     return _named(name, where).read(text, where)
 
@@ -151,11 +151,11 @@ def _environment(environ: Mapping[str, str], known: Mapping[str, Setting]) -> It
             where = f"environment variable {variable}"
             yield Layer(where, {settings[variable].name: settings[variable].read(text, where)})
         elif variable not in names:
-            # Not every other one: Kubernetes sets AEMP_PORT and the like for a service named aemp.
+            # Not every unknown one: Kubernetes sets AEMP_PORT and others for a service named aemp.
             if difflib.get_close_matches(variable, names, n=1, cutoff=_MISSPELT):
                 raise UnknownSettingError(variable, names, "the environment")
-            _log.debug("the environment variable %s names no setting, and is ignored", variable)
+            _log.debug("the environment variable %s does not name a setting, and is ignored", variable)
 
 
 _MISSPELT = 0.88
-"""How like a setting's variable another must be to count as misspelt; Kubernetes' AEMP_SERVICE_HOST is 0.87 like."""
+"""A variable that is this similar to a setting's counts as misspelt. Kubernetes' AEMP_SERVICE_HOST has 0.87."""

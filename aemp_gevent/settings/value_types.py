@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the values of settings look like, by the type of the field, and how text is read as one."""
+"""Checks the values of settings by the type of their field, and reads them from text."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from aemp_gevent.settings.rules import PeerRule, read_rule
 
 @dataclass(frozen=True)
 class ValueType:
-    """What the values of settings of one type look like. ``Any`` below: that is what is checked.
+    """The values that settings of one type may have. ``Any`` below: anything may be given.
 
     Attributes:
-        wanted: What other values are told: "it is …".
-        convert: Returns a value as the field wants it; raises TypeError or ValueError.
-        read: Makes of an environment variable's text what ``convert`` takes; raises ValueError.
+        wanted: The error text for other values: "it must be …".
+        convert: Returns a value as the field stores it; raises TypeError or ValueError.
+        read: Turns the text of an environment variable into a value for ``convert``; raises ValueError.
     """
 
     wanted: str
@@ -28,7 +28,7 @@ class ValueType:
 
 
 _MOST = 2**40
-"""Of anything: sizes beyond this overflow in the decoders, and no link comes up."""
+"""The largest number: larger sizes overflow in the decoders, so that links fail."""
 
 
 def _bool(value: Any) -> bool:
@@ -41,7 +41,7 @@ def _int(value: Any) -> int:
     try:
         count = to_count(value, "settings", "it")
     except (TypeError, ValueError):
-        raise ValueError from None  # what is wanted says more
+        raise ValueError from None  # 'wanted' says more
     if count > _MOST:
         raise ValueError
     return count
@@ -107,7 +107,7 @@ def _read_list(text: str) -> Any:
 
 
 def _read_secret(text: str) -> Any:
-    # What begins like this is no secret that anybody generated, and must not become one by a missing bracket.
+    # A secret that begins like this was not generated, and a list must not become one because a bracket is missing.
     return _read_json(text) if text.startswith('["') else text
 
 
@@ -116,13 +116,15 @@ def _read_lists(text: str) -> Any:
 
 
 def _read_json(text: str) -> Any:
-    import json  # noqa: PLC0415  # hardly any variable is JSON
+    import json  # noqa: PLC0415  # few variables are JSON
 
     return json.loads(text)
 
 
 VALUE_TYPES: dict[Any, ValueType] = {
-    bool: ValueType("it is True or False (in the environment also 1 or 0, yes or no, on or off)", _bool, _read_bool),
+    bool: ValueType(
+        "it must be True or False (in the environment also 1 or 0, yes or no, on or off)", _bool, _read_bool
+    ),
     int: ValueType(f"it must be a whole number above 0, and at most {_MOST} (2**40)", _int, int),
     float: ValueType("it must be a number above 0, or a timedelta", _float, float),
     str: ValueType("it must be a string", _text, str),

@@ -118,7 +118,7 @@ def test_link_to_the_file_stays_one(command: Command, home: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("[]", "it holds one JSON object"),
+        ("[]", "it must hold one JSON object"),
         ("{", "it is not JSON"),
         ('{"profiles": []}', "'profiles' must be an object of profiles by name"),
         ('{"profiles": {"p": 5}}', "'profiles' must be an object of profiles by name"),

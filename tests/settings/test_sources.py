@@ -148,7 +148,7 @@ def test_some_settings_may_be_the_calls_alone(tmp_path: Path) -> None:
         pytest.param(
             {"profiles": {"p": {"parent": "q"}, "q": {"secure": 1}}},
             InvalidSettingError,
-            "profile 'q' of FILE: setting 'secure' cannot be 1: it is True or False",
+            "profile 'q' of FILE: setting 'secure' cannot be 1: it must be True or False",
             id="parent",
         ),
         pytest.param(
