@@ -15,7 +15,19 @@ import greenlet
 
 from tests.native import threading
 
-TRACED = ("scheduler.py", "receive.py", "port.py", "local_node.py", "monitors.py", "patterns.py")
+TRACED = (
+    "scheduler.py",
+    "receive.py",
+    "port.py",
+    "node_ports.py",
+    "sending.py",
+    "monitoring.py",
+    "registering.py",
+    "running.py",
+    "asking.py",
+    "monitors.py",
+    "patterns.py",
+)
 
 
 QUIET = (

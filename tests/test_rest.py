@@ -20,7 +20,7 @@ import gevent
 import pytest
 
 import aemp_gevent.links.link
-import aemp_gevent.node.local_node
+import aemp_gevent.node.node_ports
 import aemp_gevent.peers.network
 from aemp_gevent.links.heartbeat import Pulse
 from aemp_gevent.node.node import Node
@@ -173,7 +173,7 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld
 )
 def test_links_come_to_rest_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, breaks: int, runs: int) -> None:
     """A seed that failed is printed, with the steps of its run."""
-    monkeypatch.setattr(aemp_gevent.node.local_node, "Scheduler", InlineScheduler)
+    monkeypatch.setattr(aemp_gevent.node.node_ports, "Scheduler", InlineScheduler)
     monkeypatch.setattr(aemp_gevent.links.link, "SLICE_SECONDS", math.inf)  # the loop has no turns here
     monkeypatch.setattr(logging.getLogger("aemp_gevent"), "disabled", True)
     monkeypatch.setattr(Pulse, "quiet", lambda pulse, link: 1e9)

@@ -21,7 +21,7 @@ import gevent
 import pytest
 
 import aemp_gevent.links.link
-import aemp_gevent.node.local_node
+import aemp_gevent.node.node_ports
 import aemp_gevent.peers.network
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.attempts import Attempt
@@ -456,7 +456,7 @@ class World:
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make nodes run inline, and links take the ends of connections in memory for sockets."""
-    monkeypatch.setattr(aemp_gevent.node.local_node, "Scheduler", InlineScheduler)
+    monkeypatch.setattr(aemp_gevent.node.node_ports, "Scheduler", InlineScheduler)
     monkeypatch.setattr(
         aemp_gevent.links.link,
         "TlsTransport",

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""Calls: requests to ports, their answers, and functions that answer them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, TypeVar, overload
+
+from gevent.event import AsyncResult
+
+from aemp_gevent.calls import cal as calls
+from aemp_gevent.calls import call as calling
+from aemp_gevent.calls import serve as serving
+from aemp_gevent.node.monitoring import Monitoring
+from aemp_gevent.node.registering import Registering
+from aemp_gevent.ports.callbacks import check_callable
+from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.handlers import parse_registrations
+from aemp_gevent.ports.patterns import Handler, Message
+from aemp_gevent.ports.port import REMOTE, Port
+from aemp_gevent.runtime import hints
+from aemp_gevent.runtime.logs import Brief
+from aemp_gevent.runtime.quantities import Seconds, to_seconds
+from aemp_gevent.runtime.quoting import quoted
+
+T = TypeVar("T")
+
+H = TypeVar("H", bound=Handler)
+
+
+class Asking(Monitoring, Registering):
+    """A node whose code can ask ports and answer: ``call``, ``cal``, ``syncal`` and ``serve``."""
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._scheduler.default = self._discard
+        self.waiting: dict[Port, serving.Wait] = {}
+        """The ports that are blocked in a call."""
+
+    def cal(self, port: object, *msg: Any, cb: Handler, timeout: Seconds | None = None) -> None:
+        """Send a message with a one-shot reply port appended; call ``cb`` once with the answer. Never switches.
+
+        Args:
+            port: Whom to ask.
+            msg: The message; the reply port's ID is appended.
+            cb: Called with ``*reply``, or with nothing after the timeout or the port's death.
+            timeout: Seconds to wait for the answer; None waits until the port dies.
+
+        Raises:
+            InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
+        """
+        self._scheduler.check_thread("cal()")
+        check_callable("cal()", cb)
+        calls.call(self, port, msg, cb, to_seconds(timeout, "cal()"))
+
+    def syncal(self, timeout: Seconds | None, port: object, *msg: Any) -> Message:
+        """Send a message with a reply port appended and wait for the answer.
+
+        The blocking form of :meth:`cal`; for any greenlet but the hub. Late answers are
+        discarded.
+
+        Args:
+            timeout: Seconds to wait; None waits until the port dies.
+            port: Whom to ask.
+            msg: The message.
+
+        Returns:
+            The answer; ``()`` after the timeout or the port's death.
+
+        Raises:
+            PortKilled: The port that waits here was killed.
+            InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
+        """
+        self._scheduler.check_thread("syncal()")
+        return calls.call_and_wait(self, to_seconds(timeout, "syncal()"), port, msg)
+
+    def call(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> Any:
+        """Send a request, wait for the answer, and return it: the everyday call.
+
+        For any greenlet but the hub, with or without a port. The port gets ``(tag, *args,
+        reply)``: whatever answers ``cal`` and ``syncal`` answers this, and so do functions given
+        to :meth:`serve`. Calls and messages of one greenlet to one port arrive in order. An
+        answer that comes late is discarded.
+
+        Args:
+            port: Whom to ask.
+            tag: What for.
+            args: With what.
+            timeout: Seconds to wait; None waits until the port dies. It travels along: servers
+                see it as :func:`time_left`.
+
+        Returns:
+            The answer: what the served function returned, or the reply's element; None for an
+            empty reply, a tuple of several elements.
+
+        Raises:
+            CallTimeout: No answer came in time.
+            PortDied: The port died, does not exist, or messages to it were lost; at once.
+            RemoteError: The code that served the call raised, or the port has no handler for the tag.
+            CallCycleError: The port waits, itself or by way of others, for an answer of the port in
+                whose context this runs.
+            PortKilled: The port in whose context this runs was killed.
+            NoPortContextError: On the hub, which must never wait: see :meth:`call_async`.
+            InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
+        """
+        self._scheduler.check_thread("call()")
+        return calling.call(self, port, (tag, *args), to_seconds(timeout, "call()"))
+
+    def call_async(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> AsyncResult[Any]:
+        """Send a request as :meth:`call` does, and return at once what will hold the answer.
+
+        Args:
+            port: Whom to ask.
+            tag: What for.
+            args: With what.
+            timeout: Seconds until the result is a ``CallTimeout``; None: only the port's death ends it.
+
+        Returns:
+            A ``gevent.event.AsyncResult``: ``get()`` returns the answer, or raises what
+            :meth:`call` would have; ``gevent.wait`` takes any number of them.
+
+        Raises:
+            InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
+        """
+        self._scheduler.check_thread("call_async()")
+        return calling.call_async(self, port, (tag, *args), to_seconds(timeout, "call_async()"))
+
+    @overload
+    def serve(self, port: object, what: str, /) -> Callable[[H], H]: ...
+    @overload
+    def serve(self, port: T, /, *what: Any, **tags: Handler | None) -> T: ...
+    def serve(self, port: object, /, *what: Any, **tags: Handler | None) -> Any:
+        """Answer calls with functions of a local port, and return the port.
+
+        ``serve(port, "tag", function, "tag2", function2, …)`` or ``serve(port, tag=function)``
+            ``function(*args)`` is called for each ``call(port, tag, *args)``; its return value
+            is the answer. What it raises is raised in the caller, as ``RemoteError``, and this
+            port lives on. None removes it.
+        ``@serve(port, "tag")``
+            The same as a decorator, which returns the function.
+
+        Like handlers of :meth:`rcv`, which these are, functions may block; those who call
+        wait in line meanwhile, and a call whose caller gave up before its turn is skipped.
+        ``cal`` and ``syncal`` are answered, too, also those of Perl nodes; for them an
+        exception is as no answer, and it is logged here.
+
+        Raises:
+            NotLocalError: The port lives on another node.
+            DeadPortError: It died.
+            TypeError: The arguments have none of these forms.
+        """
+        self._scheduler.check_thread("serve()")
+        if len(what) == 1 and not tags and isinstance(what[0], str):
+
+            def decorator(function: Handler) -> Handler:
+                self.serve(port, what[0], function)
+                return function
+
+            return decorator
+        default, registrations = parse_registrations(what, tags, "serve()")
+        if default is not None or not all(isinstance(tag, str) for tag, _ in registrations):
+            raise TypeError("serve() takes tags (str), each with a function; for patterns and defaults there is rcv()")
+        pairs = [(tag, function and serving.server(self, tag, function)) for tag, function in registrations]
+        return self.rcv(port, *(element for pair in pairs for element in pair))
+
+    def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
+        """Send a call, a message and what goes along, to a port that the caller monitors."""
+        target = self._find(port)
+        if target is None:
+            node, name = self.split_port(port)
+            if not name and self._is_here(node):
+                self._node_request((*message, reply))
+            # Otherwise nobody can be reached, which the monitor tells.
+        elif target.state == REMOTE:
+            remote: Any = target  # what stands in the table for a port of another node
+            remote.call(message, reply, left, chain)
+        else:
+            until = None if left is None else monotonic() + left
+            serving.take(self, target, self._as_sent(message), serving.ReplyPort(reply, until, chain))
+
+    def _discard(self, *message: Any) -> None:
+        """Take a message that no handler matched: tell whoever waits for an answer to it, or else the log."""
+        port = current_port()
+        handlers = None if port is None else port.handlers
+        tag = message[0] if message else None
+        is_call = bool(message) and issubclass(
+            type(message[-1]), serving.ReplyPort
+        )  # not isinstance: proxies may raise
+        is_worth_a_hint = not (is_call or port is None or port.dying is not None or port.is_for_answer)
+        if is_worth_a_hint and self.hints.is_due("tag", hints.kind_of(tag), handlers and handlers.outline):
+            tags = [] if handlers is None else handlers.tags
+            none = "no handlers; give it some with rcv()"
+            if handlers is not None:
+                none = "no handlers left; one that returns DONE or True is removed"
+            has = f"handlers for {quoted(tags)}" if tags else none
+            if handlers is not None and handlers.has_patterns:
+                has = f"handlers for {quoted(tags)} and patterns, which do not match"
+            text = "port %s discarded %s: it has %s%s %s"
+            where = (port.id if port else None, Brief(message), has, hints.nearest(tag, tags), hints.ONCE)
+            self._scheduler.log(logging.WARNING, text, *where)
+        self._scheduler.discard(*message)
+        if is_call and not (port is not None and port.dying is not None):  # its death says more
+            tags = [] if handlers is None else handlers.tags
+            text = f"no handler for {quoted(tag)}{hints.nearest(tag, tags)}"
+            self.kil(message[-1], serving.FAILED, text)

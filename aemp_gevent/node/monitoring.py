@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Monitors of ports and nodes: ``mon``, and what it is made of."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from greenlet import getcurrent
+
+from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.node.sending import Sending
+from aemp_gevent.peers.watchers import in_words
+from aemp_gevent.ports import monitors
+from aemp_gevent.ports.callbacks import check_callable
+from aemp_gevent.ports.context import current_port, require_port
+from aemp_gevent.ports.monitors import Monitor, no_such_port
+from aemp_gevent.ports.patterns import Handler
+from aemp_gevent.ports.port import Port
+from aemp_gevent.runtime.logs import Log
+from aemp_gevent.runtime.quoting import quoted, worded
+from aemp_gevent.runtime.threads import get_ident
+
+_log = Log()
+
+_ACTIONS = "a port to watch, and a function to call, a port to kill, or a port and a message to send"
+
+
+class Monitoring(Sending):
+    """A node that watches ports: ``mon`` and ``mon_guard``."""
+
+    def mon(self, port: object, *action: Any) -> Monitor:
+        """Run an action, once, when a port dies or messages to it are lost; return a guard. Never switches.
+
+        ``mon(port, cb)`` or ``mon(port, cb, *args)``
+            Calls ``cb(*args, *reason)``; an empty reason is a normal death.
+        ``mon(port)``
+            Kills this port (``SELF()``) with the same reason, unless the death was normal. To
+            go with the port in any case: ``mon(port, kil, SELF())``.
+        ``mon(port, rcvport)``
+            Kills ``rcvport`` with the same reason, unless the death was normal.
+        ``mon(port, rcvport, *msg)``
+            Sends ``(*msg, *reason)`` to ``rcvport``.
+
+        ``mon`` of a node ID fires when the link to that node goes down. Of the messages
+        sent after ``mon`` returned either every one arrives or the action runs.
+
+        Args:
+            port: The port, or node, to watch; one that does not exist fires at once.
+            action: One of the forms above.
+
+        Returns:
+            A guard: ``.cancel()``, after which the action does not run, or a context
+            manager. Dropping it does nothing.
+
+        Raises:
+            NoPortContextError: ``mon(port)`` outside a port.
+            InvalidPortError: One of the ports is not a port ID, and no code of a port gives it. In code of a port the
+                action runs at once, with the reason ``no_such_port``.
+        """
+        if get_ident() != self._scheduler.thread:
+            self._scheduler.check_thread("mon()")
+        context: Port | None = getattr(getcurrent(), "aemp_port", None)
+        if not action:
+            call = _killer(self, require_port("mon(port)").id)
+        elif callable(action[0]):
+            check_callable("mon()", action[0])
+            call = action[0] if len(action) == 1 else functools.partial(action[0], *action[1:])
+        elif len(action) == 1:
+            self.split_or_drop("mon()", action[0], may_be_node=False, wanted=_ACTIONS)
+            call = _killer(self, action[0])
+        else:
+            self.split_or_drop("mon()", action[0], wanted=_ACTIONS)
+            call = functools.partial(_with_reason, functools.partial(self.snd, *action))
+        return self.monitor(port, call, context)
+
+    def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
+        """Call ``call(*reason)`` in a port's context when a port dies; what ``mon`` is made of."""
+        target = self.find(port)
+        if target is not None:
+            monitor = Monitor(target, call, context, self._scheduler)
+            if target.monitors is None:  # the usual case; monitors.add would do the same
+                target.monitors = monitor
+            else:
+                monitors.add(target, monitor)
+            return monitor
+        node, name = self.split_or_drop("mon()", port) or (self._id, quoted(port))
+        if not self._is_here(node):
+            return self._monitor_remote(node, name, call, context)
+        monitor = Monitor(None, call, context, self._scheduler)
+        if name and monitor.died(no_such_port(worded(port))):
+            self._scheduler.enqueue_job(monitor)
+        return monitor
+
+    def _monitor_remote(self, node: str, name: str, call: Handler, context: Port | None) -> Monitor:
+        monitor = Monitor(None, call, context, self._scheduler)
+        if monitor.died(("transport_error", node, "this node is private: call initialise_node() first")):
+            self._scheduler.enqueue_job(monitor)
+        return monitor
+
+    def mon_guard(self, port: object, *objects: Any) -> Monitor:
+        """Keep objects alive until the port dies, then close those that can be closed.
+
+        An object with a ``close`` method is closed, else one with a ``cancel`` method is
+        cancelled; others are just released. Returns a guard, which releases them
+        unclosed when cancelled.
+        """
+        self._scheduler.check_thread("mon_guard()")
+        return self.monitor(port, lambda *_reason: _close_all(objects), current_port())
+
+
+def _killer(node: Sending, victim: object) -> Handler:
+    """Return an action that passes an abnormal death on."""
+
+    def pass_on(*reason: Any) -> None:
+        if reason:
+            _with_reason(functools.partial(node.kil, victim), *reason)
+
+    return pass_on
+
+
+def _with_reason(call: Handler, *reason: Any) -> None:
+    """Hand a reason on; in words, if it cannot travel to another node."""
+    try:
+        call(*reason)
+    except (UnencodableMessageError, MessageTooLargeError):
+        call(*in_words(reason))
+
+
+def _close_all(objects: tuple[Any, ...]) -> None:
+    for thing in objects:
+        close = getattr(thing, "close", None) or getattr(thing, "cancel", None)
+        if callable(close):
+            try:
+                close()
+            except Exception as error:  # noqa: BLE001  # the others are to be closed all the same
+                _log.error("mon_guard: closing %s failed", quoted(thing), exc_info=error)

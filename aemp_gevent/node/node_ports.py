@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: MIT
+"""The ports of one node: its ID, and how its ports are named, created and found.
+
+:class:`NodePorts` is what the other parts of a node build on: :mod:`~aemp_gevent.node.sending`,
+:mod:`~aemp_gevent.node.monitoring`, :mod:`~aemp_gevent.node.registering`, :mod:`~aemp_gevent.node.running`
+and :mod:`~aemp_gevent.node.asking`.
+"""
+
+from __future__ import annotations
+
+import os
+from contextvars import Context
+from typing import overload
+
+from greenlet import getcurrent
+
+from aemp_gevent.addresses import ids
+from aemp_gevent.errors import (
+    DeadPortError,
+    MessageTooLargeError,
+    NodePortError,
+    NodeShutDownError,
+    NotLocalError,
+    PortExistsError,
+    UnencodableMessageError,
+)
+from aemp_gevent.ports.callbacks import check_callable
+from aemp_gevent.ports.copying import copy_as_sent
+from aemp_gevent.ports.patterns import Handler, Message
+from aemp_gevent.ports.port import IDLE, REMOTE, AnyPort, BoundedMailbox, ContextPort, Port, Reason
+from aemp_gevent.ports.scheduler import Job, Runner, Scheduler
+from aemp_gevent.runtime import forking, hints
+from aemp_gevent.runtime.quantities import to_count
+from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.runtime.threads import get_ident
+from aemp_gevent.wire.limits import MAX_NAME_BYTES, Limits
+
+_WHY_STRICT = (
+    "this node is strict (strict=True, or AEMP_STRICT=1 in the environment, as in tests with aemp_gevent's fixtures), "
+    "so messages to its own ports must be fit for other nodes, too"
+)
+
+
+class NodePorts:
+    """The node ID of a process, and the ports that live in it."""
+
+    def __init__(self) -> None:
+        self._begin()
+        forking.register(self)
+
+    def _begin(self) -> None:
+        """Become a node that has no port yet, with an ID that no other ever had."""
+        self._scheduler = Scheduler()
+        self._scheduler.on_unmonitored_death = self._unmonitored_death
+        self._scheduler.node = self
+        self._ports = self._scheduler.ports
+        self._direct: dict[str, Port] = {}
+        """Where :meth:`snd` looks first: the table of ports, or nothing while every message must be looked at."""
+        self._is_strict = False
+        self._is_over = False
+        self._new_name = ids.port_names(ids.new_uniq())
+        self._id = ids.ANON_PREFIX + ids.new_uniq()
+        self._prefix = self._id + "#"
+        self.max_name_bytes = MAX_NAME_BYTES
+        """The longest name: of a node, a port, a family of the directory or a key."""
+        self.hints = hints.Hints()
+        """What this node has warned of, once per place."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._id}>"
+
+    # --- forks ---
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this native thread is the one the node belongs to."""
+        return get_ident() == self._scheduler.thread
+
+    def forked(self) -> None:
+        """Become a fresh private node, in a forked child of the process that had this one."""
+        self._scheduler.abandon()
+        self._begin()
+
+    # --- settings that each call depends on ---
+
+    def _open_ports(self) -> None:
+        """Decide how messages to the ports here are sent: this comes before the first port, and when a setting does."""
+        self._is_strict = self._wants_strict()
+        self._direct = {} if self._is_strict or self._is_over else self._ports
+
+    def _wants_strict(self) -> bool:
+        variable = "AEMP_STRICT"
+        text = os.environ.get(variable)
+        if not text:
+            return False
+        from aemp_gevent.settings.sources import read_setting  # noqa: PLC0415  # of nodes with links, and strict ones
+
+        return bool(read_setting("strict", text, f"environment variable {variable}"))
+
+    def _close_ports(self) -> None:
+        """Refuse calls that need a node, from now on: it was shut down."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._direct = {}
+        new_name = self._new_name
+
+        def no_name() -> str:
+            self._check_open("creating a port")
+            return new_name()
+
+        # Every port that is made takes a name first, so that nothing else need look.
+        self._new_name = no_name
+
+    def _check_open(self, call: str) -> None:
+        """Refuse a call after the node was shut down, unless code of a port makes it, which may end in order.
+
+        Raises:
+            NodeShutDownError: The text names ``call``.
+        """
+        if self._is_over and not isinstance(getcurrent(), Runner):
+            raise NodeShutDownError(call, self._id)
+
+    def _as_sent(self, message: Message) -> Message:
+        """Return a message to a port of this node as another node would get it, if this node is strict.
+
+        Raises:
+            UnencodableMessageError, MessageTooLargeError: It could not travel. The text says that the node is strict.
+        """
+        if not self._is_strict:
+            return message
+        try:
+            return tuple(copy_as_sent(["port", *message], self._limits)[1:])  # not a request, whatever its tag
+        except (UnencodableMessageError, MessageTooLargeError) as error:
+            error.add(_WHY_STRICT)
+            raise
+
+    @property
+    def _limits(self) -> Limits:
+        """How large messages may be."""
+        from aemp_gevent.settings.fields import Settings  # noqa: PLC0415  # of nodes with links, and strict ones
+
+        return Limits(Settings.max_message_bytes, Settings.max_message_elements)
+
+    # --- identity ---
+
+    def NODE(self, port: object = None) -> str:
+        """Return this node's ID, or with an argument the node part of that port ID.
+
+        Raises:
+            InvalidPortError: The argument is not a port ID.
+        """
+        return self._id if port is None else self.split_port(port)[0]
+
+    def node_of(self, port: object) -> str:
+        """Return the node part of a port ID; a node ID is returned as it is.
+
+        Raises:
+            InvalidPortError: It is not a port ID.
+        """
+        return self.split_port(port)[0]
+
+    def split_port(self, port: object) -> tuple[str, str]:
+        """Return the node ID and the port name of a port ID; the name is ``""`` for a node port.
+
+        Raises:
+            InvalidPortError: It is not a port ID.
+        """
+        return ids.split_port(port, self.max_name_bytes)
+
+    def _is_here(self, node: str) -> bool:
+        return node == self._id
+
+    def _rename(self, node_id: str) -> None:
+        """Take another node ID; IDs made before keep working inside the process."""
+        former, self._id, self._prefix = self._prefix, node_id, node_id + "#"
+        ports = self._ports
+        for port_id, port in list(ports.items()):
+            if not port_id.startswith(former):
+                continue
+            name = port_id.removeprefix(former)
+            renamed = self._prefix + name
+            ports[renamed] = port
+            if port.id == port_id:
+                port.id = renamed
+                self._alias(port, port_id)
+            else:
+                self._alias(port, renamed)
+
+    # --- ports ---
+
+    def port(self, callback: Handler | None = None, *, limit: int | None = None, context: Context | None = None) -> str:
+        """Create a port and return its ID. Never switches.
+
+        Args:
+            callback: Called with ``*msg`` for every message (a *miniport*); returning ``DONE``
+                destroys the port, and so does True from a Python function. None: no handlers yet, messages
+                without a handler are discarded and logged at debug level.
+            limit: The port is killed with ``("mailbox_overflow", limit)`` when more
+                messages than this wait in its mailbox; None: no limit.
+            context: The ``contextvars.Context`` its handlers run in; None: an empty one.
+
+        Raises:
+            TypeError: The callback cannot be called, or calling it would not run its body: it is a generator
+                function or an ``async def``. Every call that takes a function refuses these.
+        """
+        # Here and where else a call more would be felt the thread is looked at first.
+        if get_ident() != self._scheduler.thread:
+            self._scheduler.check_thread("port()")
+        if callback is not None:
+            check_callable("port()", callback)
+        if context is not None and not isinstance(context, Context):
+            raise TypeError(f"port(): {quoted(context)} is not a contextvars.Context")
+        if limit is not None:
+            limit = to_count(limit, "port()", "limit")
+        return self._create(self._new_name(), callback, limit, context).id
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """What runs this node's ports."""
+        return self._scheduler
+
+    @overload
+    def make(self) -> Port: ...
+    @overload
+    def make(self, kind: type[AnyPort]) -> AnyPort: ...
+    def make(self, kind: type[Port] = Port) -> Port:
+        """Make a port without handlers, which nobody reaches before :meth:`enter`.
+
+        An interrupt may strike when this returns, and then nobody has the port: entered already, it would stay.
+        """
+        return self._create(self._new_name(), kind=kind, is_entered=False)
+
+    def enter(self, port: Port) -> None:
+        """Make a new port reachable. Called where whatever strikes ends the port again."""
+        self._ports[port.id] = port
+
+    def _create(
+        self,
+        name: str,
+        callback: Handler | None = None,
+        limit: int | None = None,
+        context: Context | None = None,
+        kind: type[Port] = Port,
+        is_entered: bool = True,
+    ) -> Port:
+        port_id = self._prefix + name
+        scheduler = self._scheduler
+        if not self._ports:
+            _ = scheduler.hub  # the node belongs to the thread that makes its first port, whoever sends first
+            if self._direct is not self._ports:
+                self._open_ports()
+        if port_id in self._ports:
+            raise PortExistsError(port_id)
+        default = scheduler.default if callback is None else callback
+        port = (
+            kind(port_id, scheduler, default) if context is None else ContextPort(port_id, scheduler, default, context)
+        )
+        if limit is not None:
+            port.inbox = port.mailbox = BoundedMailbox(port, limit, lambda: scheduler.overflow(port, limit))
+        if is_entered:
+            self._ports[port_id] = port
+        return port
+
+    def _start_port(self, port: Port, main: tuple[Handler, Message, bool]) -> None:
+        """Enter a port that was made, and have it run what is its ``main``: both, or neither if something strikes."""
+        port.main = main
+        self._ports[port.id] = port
+        try:
+            self._scheduler.enqueue(port)
+        except BaseException:
+            if port.state == IDLE:
+                del self._ports[port.id]
+            raise
+
+    def _local(self, call: str, port: object) -> Port:
+        """Return the living local port of this ID, for a call that other native threads may not make.
+
+        Raises:
+            InvalidPortError, NotLocalError, NodePortError, DeadPortError: It is not one.
+            WrongThreadError: One of them makes it.
+        """
+        self._scheduler.check_thread(call)
+        found = self.find(port)
+        if found is not None:
+            return found
+        node, name = self.split_port(port)
+        if not self._is_here(node):
+            raise NotLocalError(call, str(port), self._id)
+        if not name:
+            raise NodePortError(call, str(port))
+        raise DeadPortError(call, str(port))
+
+    def find(self, port: object) -> Port | None:
+        """Return the local port of this ID, if there is one."""
+        found = self._find(port)
+        # Ports of other nodes stand in the same table, for the sake of snd.
+        return None if found is None or found.state == REMOTE else found
+
+    def _find(self, port: object) -> Port | None:
+        """Return the port of this ID that stands in the table."""
+        try:
+            found = self._ports.get(port)  # type: ignore[call-overload]  # any object may miss
+        except TypeError:  # it cannot be hashed, and yet its str() may be a port ID
+            found = None
+        return self._ports.get(str(port)) if found is None else found
+
+    def _alias(self, port: Port, alias: str) -> None:
+        self._scheduler.aliases.setdefault(port, []).append(alias)
+
+    def _registered(self, name: str) -> str | None:
+        """Return the ID of the port registered under a name."""
+        alias = self._prefix + name
+        holder = self._ports.get(alias)
+        return None if holder is None or holder.id == alias else holder.id
+
+    def names_of(self, port: Port) -> tuple[str, ...]:
+        """Return the IDs by which others may know a local port."""
+        return (port.id, *self._scheduler.aliases.get(port, ()))
+
+    def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
+        """Return what is to be run because a port died of something and nobody monitored it."""
+        return None

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""Messages and kills to the ports of a node, and what happens to those that reach no port."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from aemp_gevent.addresses import ids
+from aemp_gevent.errors import (
+    InvalidPortError,
+    NodePortError,
+)
+from aemp_gevent.node.node_ports import NodePorts
+from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.patterns import Message
+from aemp_gevent.ports.port import QUEUED, REMOTE, Reason
+from aemp_gevent.runtime import hints
+from aemp_gevent.runtime.logs import Brief
+from aemp_gevent.runtime.threads import get_ident
+
+
+class Sending(NodePorts):
+    """A node that sends messages: ``snd``, ``snd_nowait`` and ``kil``."""
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._dropped_aloud = False
+
+    def snd(self, port: object, *msg: Any) -> None:
+        """Send a message; queues and returns. The first argument is the port: ``snd(*msg_with_port_first)`` works.
+
+        Locally it goes by reference and counts as read-only from now on; to another node
+        it is copied now. Never fails because a node is unreachable (monitor the port to
+        hear of that); never switches greenlets, except when it leaves a link's buffer
+        above its high-water mark. Messages of one node to one port arrive in order.
+        Any native thread may call it; where a greenlet would be paused, the whole thread blocks.
+
+        Raises:
+            InvalidPortError: It is not a port ID, and no code of a port gives it. In code of a port, which most likely
+                has it from a message, the message is dropped instead, and a warning names the line.
+            UnencodableMessageError: An element cannot travel to another node. A strict node looks at all messages.
+            MessageTooLargeError: It is larger than ``max_message_bytes``.
+            NodeShutDownError: The node was shut down, and no code of a port sends this.
+        """
+        # The hot path: one look-up with the whole ID, then Scheduler.deliver and
+        # Scheduler.enqueue written out, as two calls more would cost a quarter. What may strike
+        # where, and which steps are one for all native threads, says the scheduler's docstring.
+        try:
+            target = self._direct[port]  # type: ignore[index]  # any object may miss
+        except (KeyError, TypeError):
+            self._send_elsewhere(port, msg)
+            return
+        while not target.state:
+            scheduler = self._scheduler
+            if not scheduler.pumped:
+                scheduler.ask()
+                continue
+            target.state = QUEUED
+            try:
+                scheduler.runq.append(target)
+            except BaseException:
+                scheduler.runq += (target,)  # no call; twice does no harm
+                raise
+        target.mailbox.append(msg)
+
+    def snd_nowait(self, port: object, *msg: Any) -> None:
+        """Send a message like :meth:`snd`, but never pause: raise ``LinkBusyError`` instead, having sent nothing.
+
+        For code that must not wait, and can do without the message or send it later. To a
+        port of this node it is the same as :meth:`snd`. Any native thread may call it.
+
+        Raises:
+            LinkBusyError: More bytes wait to be sent to that node than ``high_water_bytes``.
+            InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
+        """
+        self._check_open("snd_nowait()")
+        target = self._find(port)
+        if target is None:
+            parts = self.split_or_drop("snd_nowait()", port)
+            if parts is None:
+                return
+            node, name = parts
+            if not self._is_here(node):
+                self._send_remote(node, name, msg, pausing=False)
+                return
+        elif target.state == REMOTE:
+            node, name = self.split_port(target.id)
+            self._send_remote(node, name, msg, pausing=False)
+            return
+        self.snd(port, *msg)
+
+    def _send_elsewhere(self, port: object, msg: Message) -> None:
+        """Send to what :meth:`snd` did not find: an object whose str() is a port ID, a port that is not there, a node.
+
+        Or to any port, while every message must be looked at.
+        """
+        self._check_open("snd()")
+        target = self._find(port)
+        if target is not None:
+            self._scheduler.deliver(target, msg if target.state == REMOTE else self._as_sent(msg))
+            return
+        parts = self.split_or_drop("snd()", port)
+        if parts is None:
+            return
+        node, name = parts
+        if not self._is_here(node):
+            self._send_remote(node, name, msg)
+        elif name:
+            self._no_such_port(str(port), name, self._as_sent(msg))
+        elif self._scheduler.is_foreign:
+            self._scheduler.call_on_hub(self._node_request, msg)
+        else:
+            self._node_request(msg)
+
+    def split_or_drop(
+        self, call: str, port: object, *, may_be_node: bool = True, wanted: str = ""
+    ) -> tuple[str, str] | None:
+        """Return the two parts of a port ID; None, having logged it, for what is not one and code of a port gives.
+
+        There it most likely came with a message, as the port to answer to, and whoever sent that must not be able
+        to kill the port that answers.
+
+        Raises:
+            InvalidPortError, NodePortError: It is not one, and no code of a port gives it.
+        """
+        try:
+            parts = self.split_port(port)
+            if parts[1] or may_be_node:
+                return parts
+            raise NodePortError(call, str(port))
+        except (InvalidPortError, NodePortError) as error:
+            current = current_port()
+            if current is None:
+                if wanted and isinstance(error, InvalidPortError):
+                    raise InvalidPortError(port, f"{call} takes {wanted}") from None
+                raise
+            port_id, why = current.id, str(error)
+        line = hints.calling_line()
+        is_news = line is not None and self.hints.is_due("port", line)
+        log = self._scheduler.log if is_news else self._scheduler.complaints.log
+        text = "port %s: %s had no effect: %s; called at %s %s"
+        log(logging.WARNING if is_news else logging.DEBUG, text, port_id, call, why, line, hints.ONCE)
+        return None
+
+    def _no_such_port(self, port: str, name: str, msg: Message) -> None:
+        """Drop a message to a port of this node that does not exist, or not any more."""
+        line = hints.calling_line()
+        if line is None or not self.hints.is_due("port", line):
+            self._scheduler.complaints.log(
+                logging.DEBUG, "%s to port %s dropped: there is no such port", Brief(msg), port
+            )
+            return
+        if ids.is_unique_name(name):
+            why = "it is dead; monitor a port to hear of its death"
+        else:
+            names = (known.partition("#")[2] for known in list(self._ports))
+            given = (known for known in names if known and not ids.is_unique_name(known))
+            why = f"this node has no such port{hints.nearest(name, given)}"
+        text = "%s to port %s dropped: %s; sent at %s %s"
+        self._scheduler.log(logging.WARNING, text, Brief(msg), port, why, line, hints.ONCE)
+
+    def _send_remote(self, node: str, name: str, msg: Message, *, pausing: bool = True) -> None:
+        """Send to a port of another node, pausing afterwards if too much is unsent, or else raising before."""
+        # Once aloud: it is nearly always a call of initialise_node() that was forgotten.
+        level, self._dropped_aloud = logging.DEBUG if self._dropped_aloud else logging.WARNING, True
+        text = "%s to %s dropped: this node is private; call initialise_node() first"
+        self._scheduler.log(level, text, Brief(msg), f"{node}#{name}" if name else node)
+
+    def _node_request(self, msg: Message) -> None:
+        """Handle a message to our own node port."""
+
+    def kil(self, port: object, *reason: Any) -> None:
+        """Kill a port, with a reason, or normally without one. Queues and returns, never switches.
+
+        The kill takes its place behind the messages sent before it. Killing what is dead
+        already does nothing: the first kill wins. ``kil(SELF())`` returns, too: what the
+        handler does next still happens, until it waits. Any native thread may call it.
+
+        Raises:
+            NodePortError: It is a node port, which lives as long as its node.
+            InvalidPortError: It is not a port ID. In code of a port both are dropped instead, as in :meth:`snd`.
+        """
+        target = self.find(port)
+        if target is not None:
+            scheduler = self._scheduler
+            if self._is_strict:
+                reason = self._as_sent(reason)
+            if get_ident() != scheduler.thread and scheduler.is_foreign:
+                scheduler.kill_from_afar(target, reason)
+            else:
+                scheduler.kill(target, reason)
+            return
+        parts = self.split_or_drop("kil()", port, may_be_node=False)
+        if parts is not None and not self._is_here(parts[0]):
+            self._kill_remote(*parts, reason)
+
+    def _kill_remote(self, node: str, name: str, reason: Reason) -> None:
+        """Kill a port of another node."""
