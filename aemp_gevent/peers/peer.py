@@ -14,7 +14,6 @@ switches but :meth:`Peer.pause`.
 from __future__ import annotations
 
 import logging
-import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -33,6 +32,7 @@ from aemp_gevent.peers.remote_ports import RemotePorts, as_message
 from aemp_gevent.peers.watchers import Watchers
 from aemp_gevent.ports.port import Reason
 from aemp_gevent.ports.scheduler import Job, Scheduler
+from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.hub_calls import see_through
 from aemp_gevent.runtime.logs import Brief
@@ -221,8 +221,8 @@ class Peer:
         self._encode = FRAMINGS["msgpack"].encoder()
         self._dialling = False
         self._retry_at = 0.0
-        self._retry_seconds = _FIRST_RETRY_SECONDS
-        self._refusals = 0  # how often in a row it refused this node
+        self._pauses = Backoff(_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
+        self._refused_pauses: Backoff | None = None  # while it refuses this node
         self._last_error = ""
         self.complaints = BoundedLog(host.about_peers.log, node)
         """What is logged about it."""
@@ -450,29 +450,28 @@ class Peer:
             self._unreachable(why)
 
     def _back_off(self) -> None:
-        # With jitter, so that a whole network does not dial a returning node in step.
-        self._retry_at = monotonic() + self._retry_seconds * (1 + random.random() / 2)  # noqa: S311
-        self._retry_seconds = min(2 * self._retry_seconds, _LAST_RETRY_SECONDS)
+        self._retry_at = monotonic() + self._pauses.next()
 
     def _was_refused(self, why: str) -> None:
         """The node let the link come up only to say that it refuses this one."""
-        self._refusals += 1
-        seconds = min(_FIRST_REFUSED_RETRY_SECONDS * 2 ** min(self._refusals - 1, 10), _LAST_REFUSED_RETRY_SECONDS)
-        self._retry_at = monotonic() + seconds * (1 + random.random() / 2)  # noqa: S311
+        pauses, is_first = self._refused_pauses, self._refused_pauses is None
+        if pauses is None:
+            pauses = self._refused_pauses = Backoff(_FIRST_REFUSED_RETRY_SECONDS, _LAST_REFUSED_RETRY_SECONDS)
+        self._retry_at = monotonic() + pauses.next()
         self._last_error = f"it refuses this node: {why}"
-        if self._refusals == 1:
+        if is_first:
             text = "node %s refuses this node: %s; trying again, less and less often"
             self._log(logging.ERROR, text, self.node, why)
         self._lose(self._last_error, ("transport_error", self.node, self._last_error))
 
     def _was_let_in(self) -> None:
         """The node sent something else than a refusal first."""
-        self._refusals = 0
+        self._refused_pauses = None
 
     @property
     def refused_until(self) -> float:
         """When a node that refuses this one may be dialled again, on the monotonic clock; 0.0: it does not."""
-        return self._retry_at if self._refusals else 0.0
+        return 0.0 if self._refused_pauses is None else self._retry_at
 
     def _unreachable(self, why: str) -> None:
         """Drop what waits for a link, and tell whoever monitors anything over there."""
@@ -497,7 +496,7 @@ class Peer:
         """The first link is up: send what waits."""
         self.link = link
         self._retry_at = 0.0
-        self._retry_seconds = _FIRST_RETRY_SECONDS
+        self._pauses.reset()
         if link.incarnation == self._incarnation:
             self.ports.returned()
         else:

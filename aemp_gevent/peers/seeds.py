@@ -34,6 +34,7 @@ from aemp_gevent.addresses.resolve import resolve_all, resolve_node
 from aemp_gevent.errors import AempError
 from aemp_gevent.links.link import Link
 from aemp_gevent.peers.peer import Peer
+from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.forking import Helper, helpers
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.settings.fields import Settings
@@ -105,21 +106,8 @@ class Host(Protocol):
         """Other seeds are up than before."""
 
 
-class _Pause:
-    """How long to wait before the next attempt."""
-
-    def __init__(self) -> None:
-        self._seconds = _FIRST_PAUSE_SECONDS
-
-    def next(self) -> float:
-        """Return a number of seconds, about twice that of the time before."""
-        seconds = self._seconds * (1 + random.random() / 2)  # noqa: S311  # jitter, no secret
-        self._seconds = min(2 * self._seconds, _LAST_PAUSE_SECONDS)
-        return seconds
-
-    def reset(self) -> None:
-        """Begin with short ones again."""
-        self._seconds = min(_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS)
+def _pauses() -> Backoff:
+    return Backoff(_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS)
 
 
 class Candidate:
@@ -148,7 +136,7 @@ class Candidate:
         """When the name service said it last, or it was up."""
         self.tried = 0.0
         """When it was dialled last."""
-        self.pause = _Pause()
+        self.pauses = _pauses()
 
 
 class Seed:
@@ -177,7 +165,7 @@ class Seed:
         self._tell_chosen = chosen
         self._tries = helpers()
         self._ask_at = 0.0
-        self._pause = _Pause()
+        self._pauses = _pauses()
         self._why_unknown = ""  # why nobody can say where it is
         self._wanted = LINKS_A_FOLDER if self._is_folder else LINKS_A_NAME if self.is_name else 1
 
@@ -236,10 +224,10 @@ class Seed:
         except (AempError, OSError) as error:
             _log.info("cannot find out where the seed %s is: %s", self.text, error)
             self._why_unknown = str(error)
-            self._ask_at = now + min(self._pause.next(), self._interval())
+            self._ask_at = now + min(self._pauses.next(), self._interval())
             return
         self._why_unknown = ""
-        self._pause.reset()
+        self._pauses.reset()
         self._ask_at = now + self._interval()
         self._take(found, now)
 
@@ -289,7 +277,7 @@ class Seed:
 
     def _postpone(self, candidate: Candidate) -> None:
         """Set when to dial a candidate again to which there is no link."""
-        candidate.due = next_attempt(self._host, candidate.node, candidate.pause)
+        candidate.due = next_attempt(self._host, candidate.node, candidate.pauses)
         peer = self._host.peers.get(candidate.node)
         if peer is not None and peer.refused_until:  # it answered, and that led to nothing all the same
             candidate.failures += 1
@@ -350,7 +338,7 @@ class Seed:
         if candidate.node and self._is_up(candidate.node):
             candidate.failures = 0
             candidate.why = ""
-            candidate.pause.reset()
+            candidate.pauses.reset()
         self._postpone(candidate)
         if not self.is_name and not candidate.is_own and not self._is_up(candidate.node):
             self._ask_at = min(self._ask_at, candidate.due)  # its host may have another address by then
@@ -448,16 +436,16 @@ class Seeds:
             keeper.kill(block=False)
 
     def _keep(self, node: str) -> None:
-        pause = _Pause()
+        pauses = _pauses()
         while True:
             if self._is_up(node):
-                pause.reset()
+                pauses.reset()
                 while self._is_up(node):
                     self._host.wait_for_change(_LAST_PAUSE_SECONDS)
                 # All others may have lost it, too: not in step.
-                gevent.sleep(next_attempt(self._host, node, pause) - monotonic())
+                gevent.sleep(next_attempt(self._host, node, pauses) - monotonic())
             self._host.peer(node).connect()
-            deadline = next_attempt(self._host, node, pause)
+            deadline = next_attempt(self._host, node, pauses)
             while not self._is_up(node) and (left := deadline - monotonic()) > 0:
                 self._host.wait_for_change(left)
 
@@ -471,9 +459,9 @@ def is_up(host: Host, node: str) -> bool:
     return peer is not None and peer.is_up
 
 
-def next_attempt(host: Host, node: str, pause: _Pause) -> float:
+def next_attempt(host: Host, node: str, pauses: Backoff) -> float:
     """Return when to dial a node again to which there is no link, on the monotonic clock."""
-    due = monotonic() + pause.next()
+    due = monotonic() + pauses.next()
     peer = host.peers.get(node)
     return due if peer is None else max(due, peer.refused_until)
 
