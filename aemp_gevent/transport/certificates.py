@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Certificates in files: read, checked, and read again when they have changed.
+"""Reads certificates from files, checks them, and reads them again when they have changed.
 
-A setting names a PEM file, or is the PEM text itself. A key that others may read is
-refused, as the secret in a profile file is. What the texts mean :mod:`aemp_gevent.wire.credentials`
-knows, which is the file to read next.
+A setting names a PEM file, or is the PEM text itself. A key that other users may read is
+refused, like a secret in a profile file. The texts are parsed by
+:mod:`aemp_gevent.wire.credentials`, the file to read next.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WARN_BEFORE = timedelta(days=14)
 _WARN_AGAIN = timedelta(days=1)
 
 _LONGEST_PATH = 255
-"""Of those that are shown in errors. A file with an elliptic key and its certificate is 1,100 characters of base64."""
+"""The longest path shown in errors. A file with an elliptic key and its certificate has 1,100 characters of base64."""
 
 _Stamp = tuple[object, ...]
 
@@ -30,14 +30,14 @@ _log = Log()
 
 
 class Certificate:
-    """What a node proves who it is with; always the newest.
+    """The certificate with which a node proves itself; always the newest.
 
     Args:
-        cert: The setting: a PEM file's path, or PEM text.
-        ca: The setting: another of either, or None.
+        cert: The setting ``cert``: the path of a PEM file, or PEM text.
+        ca: The setting ``ca``: the same, or None.
 
     Raises:
-        CertificateError: It cannot be used: unreadable for us, readable for others, broken, or expired.
+        CertificateError: It cannot be used: it is unreadable, readable for other users, broken, or expired.
     """
 
     def __init__(self, cert: str, ca: str | None = None) -> None:
@@ -52,10 +52,10 @@ class Certificate:
         return f"<Certificate {quoted(self._credentials)}>"
 
     def current(self) -> Credentials:
-        """Return it, read again if a file has changed. Does not raise: a new one that cannot be used is logged."""
+        """Return it, read again if a file has changed. Does not raise: an unusable new one is logged."""
         stamp = self._look()
         if stamp != self._stamp:
-            self._stamp = stamp  # also of a broken one, which is told of once
+            self._stamp = stamp  # also that of a broken one, which is logged once
             try:
                 self._credentials = self._load()
             except CertificateError as error:
@@ -95,24 +95,24 @@ def _now() -> datetime:
 
 
 class _Source:
-    """Where a PEM text is.
+    """A setting that is a PEM text, or names a file with one.
 
     Args:
-        name: The setting's.
-        value: The setting.
-        is_secret: Whether nobody else may read the file.
+        name: The name of the setting.
+        value: The value of the setting.
+        is_secret: Whether other users must not be able to read the file.
     """
 
     def __init__(self, name: str, value: str, *, is_secret: bool) -> None:
         self._text = value.encode() if not value or "-----BEGIN" in value else None
         self._path = Path(value)
         self._is_secret = is_secret
-        # A key whose first line was lost, or that is in base64 once more, is no path to be shown.
+        # A key without its first line, or in base64 once more, is not a path, and must not be shown.
         self._may_be_path = self._text is None and value.isprintable() and len(value) <= _LONGEST_PATH
         self.where = f"{name} file {self._path}" if self._may_be_path else f"setting {quoted(name)}"
 
     def stamp(self) -> _Stamp | None:
-        """Return something that is another when the file is."""
+        """Return a value that changes when the file does."""
         if self._text is not None:
             return None
         try:
@@ -125,7 +125,7 @@ class _Source:
         """Return the text.
 
         Raises:
-            CertificateError: The file cannot be read, or others may read it.
+            CertificateError: The file cannot be read, or other users may read it.
         """
         if self._text is not None:
             return self._text

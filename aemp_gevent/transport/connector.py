@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""How a node's connections are made: by sockets, unless a test connects nodes otherwise.
+"""Makes the connections of a node: by sockets, unless a test connects nodes in another way.
 
-A :class:`Connector` listens and dials; what comes out is a
-:class:`~aemp_gevent.transport.transport.Transport`. It is all that the links know of the outside
-world, so a whole network of nodes can live in one process without a socket.
+A :class:`Connector` listens and dials, and returns a
+:class:`~aemp_gevent.transport.transport.Transport` for each connection. Links know nothing else of the
+outside world, so a whole network of nodes can run in one process without a socket.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LONGEST_KEEPALIVE_SECONDS = 32767
 
 
 class Listening(Protocol):
-    """One endpoint that is bound."""
+    """A bound endpoint."""
 
     @property
     def endpoint(self) -> Endpoint:
@@ -51,8 +51,8 @@ class Connector(Protocol):
         """Bind an endpoint; port 0 takes a free one.
 
         Args:
-            endpoint: Where.
-            accepted: Called with each connection, from the moment that accepting was started.
+            endpoint: The endpoint.
+            accepted: Called with each connection, once accepting was started.
 
         Raises:
             ListenError: It cannot be bound.
@@ -75,11 +75,11 @@ class SocketConnector:
     """Connects a node by gevent's stream sockets.
 
     Args:
-        hub: Whose loop watches them.
-        patience: Seconds after which the system may declare a connection dead by itself. No
-            less than what the heartbeats allow, which judge better: they know when a
-            program was merely busy.
-        accept_rate: Connections to accept in a second.
+        hub: The hub whose loop watches them.
+        patience: Seconds after which the system may declare a connection dead by itself. At
+            least what the heartbeats allow, which judge better: they know when a
+            program was only busy.
+        accept_rate: Connections to accept per second.
     """
 
     def __init__(self, hub: Hub, patience: float, accept_rate: float = 200.0) -> None:
@@ -106,7 +106,7 @@ class SocketConnector:
 
 
 def _have_the_system_look_after(sock: socket.socket, patience: float) -> None:
-    """Ask for TCP's own signs of life: a connection on which nobody waits for anything must end, too."""
+    """Turn on TCP keep-alive: a connection that no greenlet waits for must end, too."""
     sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_KEEPALIVE, 1)
     interval = min(max(1, round(patience / _KEEPALIVE_PROBES)), _LONGEST_KEEPALIVE_SECONDS)
     patience = interval * _KEEPALIVE_PROBES

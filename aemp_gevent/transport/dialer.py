@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Dialling: from endpoints to a connected socket. Blocks the calling greenlet."""
+"""Dials endpoints, and returns a connected socket. Blocks the calling greenlet."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def dial(endpoints: Sequence[Endpoint], timeout: float, under_way: set[socket.so
     """Return a connection to the first endpoint that accepts one.
 
     Args:
-        endpoints: Where to try, in order.
-        timeout: Seconds for all of them together; each gets an equal part of what is left.
-        under_way: Where the socket stands while it connects.
+        endpoints: The endpoints to try, in order.
+        timeout: Seconds for all of them together; each gets an equal part of the time left.
+        under_way: A set in which the socket is kept while it connects.
 
     Raises:
-        OSError: None did; the text says why, and names them if they are several.
+        OSError: None did; the text gives the reasons, and names several endpoints.
     """
     deadline = monotonic() + timeout
     failures: list[str] = []

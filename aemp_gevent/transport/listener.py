@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Listening: one socket per endpoint, one greenlet that accepts."""
+"""Listens on endpoints: one socket each, and one greenlet that accepts."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from aemp_gevent.runtime.logs import Log
 BACKLOG = 128
 
 _RETRY_SECONDS = 0.2
-"""How long accepting rests after an error such as "too many open files", which would repeat at once."""
+"""The pause before accepting again after an error such as "too many open files", which would repeat at once."""
 
 _BURST = 8
-"""Connections that are accepted at once: nodes that start together, behind one address even."""
+"""Connections that are accepted without a pause, for nodes that start at once, even behind one address."""
 
 _KEEP_SECONDS = 60.0
-"""How often the file of a Unix socket is touched, and made again if it was removed."""
+"""How often the file of a Unix socket is touched, and created again if it was removed."""
 
 _log = Log()
 
 
 class Pace:
-    """How fast connections are accepted, by all listeners of a node together.
+    """Limits how fast connections are accepted, by all listeners of a node together.
 
     Args:
-        rate: How many a second, in the long run.
+        rate: Connections per second, on average.
     """
 
     def __init__(self, rate: float) -> None:
         self._seconds = 1 / rate
-        self._due = 0.0  # when the next one would be, if they came at this rate exactly
+        self._due = 0.0  # when the next one would come at exactly this rate
 
     def delay(self, now: float) -> float:
-        """Count one more connection, and return how many seconds to wait before the next; 0.0 is at once."""
+        """Count one more connection, and return the seconds to wait before the next one; 0.0 is at once."""
         self._due = max(self._due, now - (_BURST - 1) * self._seconds) + self._seconds
         return max(0.0, self._due - now)
 
@@ -56,10 +56,10 @@ class Listener:
     """Accepts connections on one endpoint.
 
     Args:
-        endpoint: Where; port 0 takes a free one, and a folder a new Unix socket in it. The host ``*`` means
+        endpoint: The endpoint; port 0 takes a free port, a folder a new Unix socket in it. The host ``*`` means
             all interfaces.
-        accepted: Called with each connected socket, which it owns from then on.
-        pace: How fast; None: as fast as they come.
+        accepted: Called with each connected socket, which it then owns.
+        pace: Limits the rate; None: as fast as they come.
 
     Raises:
         ListenError: The endpoint cannot be bound.
@@ -91,10 +91,10 @@ class Listener:
             self._keeper = Helper.spawn(self._keep_file)
 
     def _keep_file(self) -> None:
-        """Keep the socket's file from those who remove old files, and make it again if somebody has removed it."""
+        """Touch the socket's file, so that cleaners of old files leave it, and create it again if it was removed."""
         while not self._closed:
             self._look_after_file()
-            gevent.sleep(_KEEP_SECONDS, ref=False)  # the loop of a program that has ended need not go on for this
+            gevent.sleep(_KEEP_SECONDS, ref=False)  # must not keep the loop of a program from ending
 
     def _look_after_file(self) -> None:
         path = self.endpoint.path
@@ -104,9 +104,9 @@ class Listener:
                 os.utime(path)
             elif found is None:
                 self._listen_again()
-                _log.warning("the socket %s had been removed: made it again", path)
+                _log.warning("the socket %s was removed, and has been created again", path)
         except OSError as error:
-            _log.warning("the socket %s was removed, and cannot be made again: %s", path, error)
+            _log.warning("the socket %s was removed, and cannot be created again: %s", path, error)
 
     def _listen_again(self) -> None:
         make_folder(os.path.dirname(self.endpoint.path))  # noqa: PTH120
@@ -129,12 +129,12 @@ class Listener:
                 continue
             try:
                 self._accepted(sock)
-            except OSError as error:  # the stranger is gone before we looked at it
+            except OSError as error:  # the stranger is gone already
                 self._complaints.log(logging.DEBUG, "a connection to %s was gone at once: %s", self.endpoint, error)
                 sock.close()
             delay = self._pace.delay(monotonic()) if self._pace is not None else 0.0
             if delay:
-                # A real pause, in which others are heard: those that wait are in the system's backlog.
+                # A real pause, in which other greenlets run: waiting connections are in the system's backlog.
                 gevent.sleep(delay)
 
     def abandon(self) -> None:
@@ -149,7 +149,7 @@ class Listener:
     def close(self) -> None:
         """Stop accepting. Idempotent."""
         if self._closed:
-            return  # a successor may have the path meanwhile
+            return  # another listener may have the path meanwhile
         self._closed = True
         for helper in self._helpers:
             helper.kill(block=False)

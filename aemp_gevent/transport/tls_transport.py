@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""A transport inside of another: what leaves is encrypted, what comes is decrypted.
+"""A transport on top of another, which encrypts what leaves and decrypts what arrives.
 
 To its link it looks like any other, and counts plaintext: ``sent``, ``buffered`` and what
 the link counts as received mean the same on both sides, however TLS cuts it into records.
-What goes out is encrypted in batches, the next when the one before has left: so a burst of
-small messages becomes few records, and ``buffered`` still tells what is unsent.
+Data is encrypted in batches, each when the one before has left: so a burst of
+small messages becomes few records, and ``buffered`` is still what is unsent.
 
-The end is TLS's, too. A peer that has finished says so (*close_notify*); a connection
-that ends without it was cut off by somebody, and counts as broken.
+The end belongs to TLS, too. A peer that has finished sends *close_notify*; a connection
+that ends without it was cut off, and counts as broken.
 
 :mod:`aemp_gevent.wire.tls` does the work; nothing here knows certificates.
 """
@@ -26,19 +26,19 @@ from aemp_gevent.runtime.hub_calls import hub_call, report_to
 from aemp_gevent.transport.transport import WRITE_BYTES, Sink, Transport
 
 if TYPE_CHECKING:
-    # OpenSSL takes a while to import, and is not for those who want no TLS.
+    # OpenSSL takes a while to import, and nodes without TLS do not need it.
     from aemp_gevent.wire.tls import Tls
 
 
 class TlsTransport:
-    """A transport that encrypts, over one that carries.
+    """A transport that encrypts what goes over another one.
 
     Args:
-        inner: The connection; whatever was written to it goes first.
-        tls: A fresh side of a TLS connection.
-        hub: The hub whose loop carries the connection.
-        secured: Called once TLS is up, with the node IDs that the peer's certificate is for, if it
-            matters. May close the transport.
+        inner: The connection; what was already written to it goes first.
+        tls: A new side of a TLS connection.
+        hub: The hub whose loop watches the connection.
+        secured: Called once TLS is up, with the node IDs that the peer's certificate is for; None if all
+            nodes share one. May close the transport.
     """
 
     def __init__(self, inner: Transport, tls: Tls, hub: Hub, secured: Callable[[tuple[str, ...] | None], None]) -> None:
@@ -46,11 +46,11 @@ class TlsTransport:
         self.sent = inner.sent + inner.buffered
         self.sent_writes = 0
         self.arrived = 0
-        """Bytes that came, encrypted."""
+        """Encrypted bytes that arrived."""
         self.has_failed = False
-        """Whether TLS itself ended it: one side does not believe the other, or what came was no TLS."""
+        """Whether TLS itself failed: one side does not trust the other, or the bytes were not TLS."""
         self.was_cut = False
-        """Whether the connection ended, and TLS had not."""
+        """Whether the connection ended before TLS did."""
         self._inner = inner
         self._tls = tls
         self._hub = hub
@@ -98,7 +98,7 @@ class TlsTransport:
         self._inner.resume()
 
     def on_data(self, data: memoryview) -> None:
-        """Bytes came, encrypted."""
+        """Decrypt bytes that arrived, and pass them on."""
         sink, tls = self._sink, self._tls
         was_up, had_ended = tls.is_up, tls.has_ended
         if sink is None or had_ended:
@@ -117,7 +117,7 @@ class TlsTransport:
             if self._chunks:
                 self._flush_soon()
         if plain:
-            # All of one read at once: the link may have us pause, and then nothing is left over here.
+            # All of one read at once: the link may pause this transport, and then nothing is left over here.
             self._hand_on(plain)
         if tls.has_ended and self._sink is not None:
             self._sink.on_end()
@@ -132,7 +132,7 @@ class TlsTransport:
             self._sink.on_broken(str(error))
 
     def on_end(self) -> None:
-        """The other side's end, which TLS has announced if nobody forged it."""
+        """Note the end of the other side, which TLS has announced unless it is forged."""
         if not self._tls.has_ended:
             self.on_broken(
                 "the connection ended without TLS's close_notify: it was cut off, or the peer was killed"
@@ -141,7 +141,7 @@ class TlsTransport:
             )
 
     def on_broken(self, why: str) -> None:
-        """The connection is gone."""
+        """Note that the connection is gone."""
         self.was_cut = True
         if self._sink is not None:
             self._sink.on_broken(why)
@@ -154,7 +154,7 @@ class TlsTransport:
         size = len(data)
         self._flush_soon()
         self.buffered += size
-        self._chunks += (data,)  # no call in between: what may be struck comes first
+        self._chunks += (data,)  # no call in between: what an exception may end comes first
 
     def _flush_soon(self) -> None:
         if not self._flush_asked:
@@ -162,7 +162,7 @@ class TlsTransport:
             self._flush_asked = True
 
     def _flush_again(self) -> None:
-        """Go on after something struck on the hub."""
+        """Go on after an exception on the hub."""
         self._hub.loop.run_callback(self._flush)
 
     def _encrypt_if_due(self) -> None:
@@ -171,7 +171,7 @@ class TlsTransport:
             self._encrypt_next()
 
     def _encrypt_next(self) -> None:
-        """Encrypt as much as is joined for one system call, and hand it over."""
+        """Encrypt the bytes for one system call, and pass them on."""
         try:
             if self._chunks:
                 batch = self._next_batch()
@@ -179,13 +179,13 @@ class TlsTransport:
                 self._inner.write(self._tls.encrypt(batch))
             elif self._finishing and not self._finished:
                 self._finished = True
-                # Counted as unsent: whoever closes once everything has left must not drop it.
+                # Counted as unsent, so that it is not dropped by a close() that waits until everything has left.
                 self._goodbye = 1
                 self.buffered += 1
                 self._inner.write(self._tls.finish())
                 self._inner.finish()
         except BaseException:
-            # Ctrl-C strikes on the hub, too, and a record that is lost cannot be encrypted again.
+            # Ctrl-C may raise on the hub, too, and a lost record cannot be encrypted again.
             if self._sink is not None:
                 self._sink.on_broken("interrupted while encrypting")
             raise
@@ -195,7 +195,7 @@ class TlsTransport:
         first = chunks.popleft()
         if len(first) > WRITE_BYTES:
             view = memoryview(first)
-            chunks.appendleft(view[WRITE_BYTES:])  # which counts as the one write
+            chunks.appendleft(view[WRITE_BYTES:])  # the rest counts as the one write
             return view[:WRITE_BYTES]
         batch, size = [first], len(first)
         while chunks and size + len(chunks[0]) <= WRITE_BYTES:
@@ -205,7 +205,7 @@ class TlsTransport:
         return b"".join(batch) if len(batch) > 1 else first
 
     def on_room(self) -> None:
-        """Some of what was encrypted has left."""
+        """Note that some of what was encrypted has left."""
         if not self._inner.buffered:
             self.sent += self._leaving
             self.buffered -= self._leaving + self._goodbye
@@ -228,7 +228,7 @@ class TlsTransport:
     # --- the end ---
 
     def close(self, last_words: bytes = b"") -> None:
-        # After an error: the alert that tells the peer why. Else nothing: only finish() says that nothing was cut off.
+        # After an error: the alert with the reason. Otherwise nothing: only finish() confirms that nothing was cut off.
         self._forget()
         self._inner.close(last_words or self._tls.last_words)
 

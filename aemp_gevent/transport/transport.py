@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """A connected socket as the link layer sees it: bytes in by callback, bytes out by ``write``.
 
-Reading happens in an I/O callback on the hub and not in a reader greenlet, which
+Reading happens in an I/O callback on the hub instead of a reader greenlet, which
 saves two switches (9 microseconds a round trip). Writing is deferred to the end of the
-loop iteration, so that a burst costs one system call per join and not one per
-message (4.2 against 0.4 microseconds each).
+loop iteration, so that a burst costs one system call per batch instead of one per
+message (0.4 instead of 4.2 microseconds each).
 
 The sockets are gevent's own, set non-blocking, so it makes no difference whether the
 program is monkey-patched. Nothing here knows what the bytes mean.
@@ -39,25 +39,25 @@ _READ, _WRITE = 1, 2  # libev's and libuv's event masks
 
 _TCP_INFO: int | None = getattr(std_socket, "TCP_INFO", None) if sys.platform == "linux" else None
 _RTT_AT = 68
-"""Where ``tcpi_rtt``, in microseconds, stands in Linux's ``struct tcp_info``."""
+"""The offset of ``tcpi_rtt``, in microseconds, in Linux's ``struct tcp_info``."""
 
 _NOT_NOW = (BlockingIOError, InterruptedError)
 
 
 class Sink(Protocol):
-    """Who gets what a transport reads. Called on the hub: must not switch, must not raise."""
+    """Gets what a transport reads. Called on the hub: must not switch, must not raise."""
 
     def on_data(self, data: memoryview) -> None:
-        """Bytes came; the buffer is reused afterwards."""
+        """Take bytes that arrived; the buffer is reused afterwards."""
 
     def on_end(self) -> None:
-        """The other side shut its sending side down; ours may go on."""
+        """Note that the other side shut its sending side down; ours may go on."""
 
     def on_broken(self, why: str) -> None:
-        """The connection is gone, with whatever was under way."""
+        """Note that the connection is gone, with everything that was under way."""
 
     def on_room(self) -> None:
-        """Something of what was written has been handed to the system; ``buffered`` tells what is left."""
+        """Note that the system took some of what was written; ``buffered`` is what is left."""
 
 
 class Transport(Protocol):
@@ -68,7 +68,7 @@ class Transport(Protocol):
     sent: int
     """Bytes handed to the system."""
     sent_writes: int
-    """How many of the calls of :meth:`write` these were, as far as they are begun."""
+    """The number of calls of :meth:`write` whose bytes have begun to leave."""
 
     def start(self, sink: Sink) -> None:
         """Begin to read."""
@@ -83,7 +83,7 @@ class Transport(Protocol):
         """Close now; what has not left is dropped. May be called again.
 
         Args:
-            last_words: Bytes that still go, if everything before them has left and the system takes them at once.
+            last_words: Bytes to send before, if everything else has left and the system takes them at once.
         """
 
     def abort(self) -> None:
@@ -93,7 +93,7 @@ class Transport(Protocol):
         """Close this process's copy of the connection, in a forked child: the parent goes on with it, undisturbed.
 
         Args:
-            watching: Whether the loop that watches it is this thread's, so that it may be told.
+            watching: Whether the loop that watches it is this thread's, so that its watchers can be stopped.
         """
 
     def pause(self) -> None:
@@ -104,12 +104,12 @@ class Transport(Protocol):
 
     @property
     def peer_address(self) -> str:
-        """Where the other side is, as an endpoint, for logs and greetings."""
+        """The address of the other side, as an endpoint, for logs and greetings."""
         ...
 
     @property
     def round_trip(self) -> float | None:
-        """Seconds to the other side's system and back, as this one's estimates it; None: it does not say."""
+        """Seconds to the other side and back, as the system estimates them; None: it does not."""
         ...
 
 
@@ -119,7 +119,7 @@ class SocketTransport:
     Args:
         sock: A gevent socket.
         hub: The hub whose loop watches it.
-        buffer: Where to read into; shared, because nothing of it is needed after ``on_data``.
+        buffer: The buffer to read into; shared, because its content is not needed after ``on_data``.
     """
 
     def __init__(self, sock: socket.socket, hub: Hub, buffer: bytearray) -> None:
@@ -136,13 +136,13 @@ class SocketTransport:
         self._sending = memoryview(b"")
         self._flush_asked = False
         self._is_sending = False
-        """Whether it is not known how much of what was written the system has."""
+        """Whether it is unknown how much of what was written the system has."""
         self._flush = hub_call(self._send_all, self._flush_again, partial(report_to, hub, context=self))
         self._read = repeated(hub, self._readable)
         self._finishing = False
         self._closed = False
         self._is_over = False
-        """Whether everything is closed: until then that may be begun again."""
+        """Whether everything is closed: until then, closing may be repeated."""
         self._peer_address = _describe(sock)
         sock.setblocking(False)
         if sock.family != getattr(std_socket, "AF_UNIX", None):
@@ -201,18 +201,18 @@ class SocketTransport:
                 self._reader.stop()
                 sink.on_end()
         except BaseException:
-            # Ctrl-C strikes on the hub, too, and nobody knows how much was read and handled.
+            # Ctrl-C may raise on the hub, too, and then it is unknown how much was read and handled.
             self._cut_off()
             raise
 
     def _read_rest(self) -> None:
-        """Hand on what had arrived before writing failed: the other side's last words say why it went."""
+        """Pass on what had arrived before writing failed: the other side's last bytes may say why."""
         while self._reader.active and not self._closed:
             try:
                 count = self._socket.recv_into(self._view)
             except OSError:
                 return
-            sink = self._sink  # which may be another from one read to the next: TLS begins behind the greeting
+            sink = self._sink  # may change from one read to the next: TLS begins behind the greeting
             if not count or sink is None:
                 return
             sink.on_data(self._view[:count])
@@ -221,7 +221,7 @@ class SocketTransport:
 
     def write(self, data: bytes) -> None:
         if self._batch_bytes >= WRITE_BYTES:
-            self._batches += (self._chunks,)  # no call in between, nor below: what may be struck comes first
+            self._batches += (self._chunks,)  # no call in between, nor below: what an exception may end comes first
             self._chunks = []
             self._batch_bytes = 0
         size = len(data)
@@ -233,7 +233,7 @@ class SocketTransport:
         self._chunks += (data,)
 
     def _flush_again(self) -> None:
-        """Go on after something struck on the hub, where that is possible."""
+        """Go on after an exception on the hub, where that is possible."""
         if self._is_sending:
             self._cut_off()
         elif not self._closed:
@@ -289,7 +289,7 @@ class SocketTransport:
         try:
             self._socket.shutdown(std_socket.SHUT_WR)
         except OSError as error:
-            # Already gone: the reader hears of it. Anything else is news.
+            # Already gone: the reader notices that. Anything else must be reported.
             if error.errno not in (errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET):
                 self._break(error)
 
@@ -302,7 +302,7 @@ class SocketTransport:
             sink.on_broken(error.strerror or str(error))
 
     def _cut_off(self) -> None:
-        """Break because something struck in the middle of reading or sending."""
+        """Break the connection after an exception in the middle of reading or sending."""
         sink = self._sink
         self.abort()
         if sink is not None:
@@ -327,7 +327,7 @@ class SocketTransport:
 
     def abort(self) -> None:
         if not self._is_over:
-            # A linger time of zero makes close() send a reset. It is closed if that was struck where it ended.
+            # A linger time of zero makes close() send a reset. If an exception ended close(), it may be closed already.
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close()
@@ -345,7 +345,7 @@ class SocketTransport:
 
 
 _MAPPED = "::ffff:"
-"""What an IPv4 address begins with on a socket that listens for both families."""
+"""The beginning of an IPv4 address on a socket that listens for both families."""
 
 
 def _describe(sock: socket.socket) -> str:
