@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which node IDs a certificate is for.
+"""Reads from a certificate which node IDs it is for.
 
 It names them in SANs of type URI, ``aemp:<node ID>``, or else in its CN. A URI that ends with ``*`` stands for all
 node IDs that begin like it.
@@ -11,9 +11,9 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 NAME_PREFIX = "aemp:"
-"""What a URI among a certificate's alternative names begins with when it names a node ID."""
+"""The beginning of a URI among a certificate's alternative names that names a node ID."""
 
-# What cryptography raises for certificates that OpenSSL believed.
+# What cryptography raises for certificates that OpenSSL accepted.
 UNREADABLE = (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
 
 
@@ -21,10 +21,10 @@ def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
     """Return the node IDs that a certificate is for; ``()`` if it names none, or cannot be read."""
     uris = uris_of(certificate)
     if uris is None:
-        return ()  # what cannot be read may say that it is for somebody else
+        return ()  # the unreadable part may name another node
     if uris:
         return uris
-    # As with host names (RFC 6125): the CN counts only where nothing better is said, and word for word.
+    # As with host names (RFC 6125): the CN counts only without such names, and without patterns.
     common = [str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     return tuple(name for name in common if not name.endswith("*"))
 

@@ -36,16 +36,16 @@ _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL
 
 
 class Credentials:
-    """A key, its certificate, and the CAs whose certificates are believed.
+    """A private key, its certificate, and the certificates of trusted CAs.
 
     Args:
         pem: The private key and its certificate, in any order. Other certificates in it are
-            believed if they are self-signed, and else presented with our own.
-        ca: Certificates to believe as well.
-        where: What the texts came from, for errors.
+            trusted if they are self-signed, and otherwise sent with our own.
+        ca: Certificates to trust as well.
+        where: The source of the texts, for errors.
 
     Raises:
-        CertificateError: They cannot be used; the text never shows anything of the key.
+        CertificateError: They cannot be used; the text never shows any part of the key.
     """
 
     def __init__(self, pem: bytes, ca: bytes = b"", where: str = "the certificate") -> None:
@@ -59,9 +59,9 @@ class Credentials:
         others = [each for each in certificates if each != own]
         trusted = [each for each in others if _is_self_signed(each)] + self._certificates(ca)
         is_self_signed = _is_self_signed(own)
-        # Whoever writes node IDs into certificates means something by it.
+        # A certificate with node IDs in it is meant for these nodes.
         self.is_shared = is_self_signed and not uris_of(own)
-        """Whether our certificate is one that all nodes share: then nobody's has to name his node ID."""
+        """Whether all nodes share our certificate, so that it need not name node IDs."""
         self.certificate = own
         self.names = names_of(own)
         """The node IDs that our own certificate is for."""
@@ -101,7 +101,7 @@ class Credentials:
             if match[1] == b"CERTIFICATE":
                 try:
                     certificate = x509.load_pem_x509_certificate(match[0])
-                    # They are parsed when they are asked for, and here is where an error is expected.
+                    # They are parsed when they are first used, which is here, where errors are caught.
                     _ = certificate.subject, certificate.issuer, certificate.public_key()
                     _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
                 except (*UNREADABLE, UnsupportedAlgorithm):
@@ -117,7 +117,7 @@ class Credentials:
         except UNREADABLE:
             raise CertificateError(self._where, "an extension of the certificate cannot be read") from None
         if not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= set(usage):
-            # Chance decides which of two nodes is the client: without this, half of the handshakes would fail.
+            # Chance decides which of two nodes is the client: half of the handshakes would fail.
             text = "its extended key usage must be both serverAuth and clientAuth, or not be there at all"
             raise CertificateError(self._where, text)
 
@@ -127,11 +127,11 @@ def _context(
 ) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    # Nothing is ever resumed: every connection proves both sides anew.
+    # Nothing is ever resumed: every connection proves both sides again.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.set_cipher_list(_TLS_1_2_CIPHERS)
-    context.use_privatekey(key)  # type: ignore[arg-type]  # OpenSSL refuses what is no key for TLS
+    context.use_privatekey(key)  # type: ignore[arg-type]  # OpenSSL refuses keys that are not for TLS
     context.use_certificate(own)
     context.check_privatekey()
     for certificate in chain:
@@ -140,14 +140,14 @@ def _context(
     assert store is not None  # a context has one
     for certificate in trusted:
         store.add_cert(crypto.X509.from_cryptography(certificate))
-    # A CA below a root that is not given may be believed, too.
+    # A CA below a root that is not given may be trusted, too.
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _note_fault)
     return context
 
 
 def _note_fault(connection: SSL.Connection, _certificate: crypto.X509, fault: int, depth: int, is_good: int) -> bool:
-    """Keep what is wrong with the peer's certificate: OpenSSL's error says only that something is."""
+    """Keep the fault of the peer's certificate: OpenSSL's error does not name it."""
     if not is_good:
         connection.get_app_data().append((fault, depth))
     return bool(is_good)

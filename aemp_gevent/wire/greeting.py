@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The greeting: who is speaking, and what he understands.
+"""The greeting line, with which a node introduces itself: its ID and what it supports.
 
 The first line each side sends, as a frozen value, in both directions::
 
@@ -22,21 +22,21 @@ from aemp_gevent.runtime.quoting import quoted
 PROTOCOL = "aemp"
 VERSION = "1"
 
-# 4 KiB with the line end: Perl closes the connection on longer lines, and what
-# a stranger can make us buffer before he proved anything must be small.
+# 4 KiB with the line end: Perl closes the connection on longer lines, and a
+# stranger who has proved nothing must not be able to fill our memory.
 MAX_LINE_BYTES = 4096
 
 _CHARSET = "utf-8"
 
-# A Perl string is a row of code points up to 255 here, each written as one byte. What Perl sends as UTF-8
-# it takes for as many characters as there are bytes, in its port IDs, too.
+# A Perl string is a sequence of code points, here up to 255, each written as one byte. What Perl sends as UTF-8
+# it treats as one character for each byte, in its port IDs as well.
 _PERL_CHARSET = "latin-1"
-# Perl's greetings have a dozen fields, and lists of four. What these words become in memory is fifty
-# times as much as the line, if there are thousands of them.
+# Perl's greetings have a dozen fields, and lists of four. Thousands of them would take fifty times as much
+# memory as the line.
 MAX_FIELDS = 64
 MAX_LIST = 64
 
-# The first five fields have a place; what follows has a name.
+# The first five fields have fixed places; the others have names.
 _FIXED_FIELDS = 5
 
 # Greetings of our own library say "aemp_gevent-<version>".
@@ -50,7 +50,7 @@ _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 @dataclass(frozen=True)
 class Greeting:
-    """What one side says about itself before anything is proved.
+    """The description that one side gives of itself before anything is proved.
 
     Lists are in order of preference, best first. A key without a value (``tls``
     instead of ``tls=1.0``) is kept with an empty one.
@@ -59,8 +59,8 @@ class Greeting:
         node: The node ID of the speaker.
         auth_methods: The methods of authentication it accepts.
         framings: The framings it understands.
-        extras: The key and value pairs, in the order of the line. They mean
-            something to whoever knows the key, and nothing to others.
+        extras: The key and value pairs, in the order of the line. Unknown keys
+            are ignored.
         protocol: The protocol word, always ``aemp`` in a greeting that was parsed.
         version: The protocol version, always ``1`` in a greeting that was parsed.
 
@@ -78,9 +78,9 @@ class Greeting:
     def encode(self) -> bytes:
         """Build the line, without its line end.
 
-        Only ever used for a greeting of ours: what a peer sent is hashed as it
-        was received, for Perl sends the keys in another order each time. One
-        that is Perl's is built as Perl does, in a test.
+        Only used for a greeting of ours: a peer's is hashed as it was
+        received, because Perl sends the keys in another order each time. A test
+        builds greetings of Perl.
         """
         fields = [
             _escape(self.protocol),
@@ -115,8 +115,8 @@ class Greeting:
     def heartbeat(self) -> float | None:
         """The speaker's heartbeat timeout in seconds; None if it named none.
 
-        A value that is not a positive number counts as missing: the key is a
-        promise between nodes of ours, and no reason to refuse anybody.
+        A value that is not a positive number counts as missing: the key matters
+        only between nodes of this library, and is not a reason to refuse a peer.
         """
         try:
             seconds = float(self.extra("heartbeat") or "")
@@ -126,17 +126,17 @@ class Greeting:
 
     @property
     def offers_tls(self) -> bool:
-        """Whether the speaker can, and so, if the other side can too, must go on inside of TLS."""
+        """Whether the speaker supports TLS, which is used if the other side supports it, too."""
         return (self.extra("tls") or "").startswith("1.")
 
     @property
     def is_ours(self) -> bool:
-        """Whether this library speaks at the other end (PROTOCOL.md, section 6)."""
+        """Whether the other end runs this library (PROTOCOL.md, section 6)."""
         return (self.provider or "").startswith(_OUR_PROVIDER)
 
     @property
     def is_of_another(self) -> bool:
-        """Whether the other end says that it is another program."""
+        """Whether the other end says that it runs another program."""
         return self.provider is not None and not self.is_ours
 
 
@@ -149,7 +149,7 @@ def is_greeting_so_far(data: bytes) -> bool:
 def parse_greeting(line: bytes) -> Greeting:
     """Read a greeting line, given without its line end.
 
-    Whether the two sides fit together is not looked at, except for protocol and
+    Does not check whether the two sides fit together, except for protocol and
     version: a line of another protocol cannot be read at all.
 
     Raises:
@@ -157,7 +157,7 @@ def parse_greeting(line: bytes) -> Greeting:
     """
     word, _, _ = line.partition(b";")
     _check_protocol(word)
-    # Split first, unescape second: an escaped separator is no separator.
+    # Split first, unescape second: an escaped separator does not separate.
     fields = line.split(b";", MAX_FIELDS)
     if len(fields) > MAX_FIELDS:
         raise GreetingError(f"the greeting has more than {MAX_FIELDS} fields")
@@ -177,10 +177,10 @@ def parse_greeting(line: bytes) -> Greeting:
 
 
 def _charset_of(fields: list[bytes]) -> str:
-    """Return how a greeting with these pairs is written; of several providers the last counts, as everywhere."""
+    """Return the charset of a greeting with these pairs; of several providers the last counts, as everywhere."""
     provider = ""
     for field in fields:
-        key, value = _parse_pair(field, _PERL_CHARSET)  # in which any byte is a character
+        key, value = _parse_pair(field, _PERL_CHARSET)  # in this charset every byte is a character
         if key == "provider":
             provider = value
     return _PERL_CHARSET if provider.startswith(_PERL_PROVIDER) else _CHARSET
@@ -191,7 +191,7 @@ def _check_protocol(word: bytes) -> None:
         return
     if word.startswith(b"aemp-"):
         # Perl uses aemp-dataconn: a plain stream between two nodes that share
-        # the listener. Not a mistake of the peer, so the text should not read like one.
+        # the listener. It is not a mistake of the peer, so the text must not blame it.
         raise GreetingError(f"the peer asks for another protocol on this listener, {quoted(word)}")
     raise GreetingError(f"the peer does not speak aemp: its first word is {quoted(word)}")
 
@@ -226,9 +226,9 @@ def _escape(text: str, also: str = "") -> str:
 
 
 def _unescape(field: bytes, charset: str) -> str:
-    # Any %XX is read, though we and Perl write only a few: the bytes are
-    # replaced before decoding, so even an escaped UTF-8 sequence comes out right.
-    # A '%' without two digits after it stays what it is.
+    # Any %XX is read, although we and Perl write only a few: the bytes are
+    # replaced before decoding, so an escaped UTF-8 sequence is decoded correctly.
+    # A '%' without two digits after it stays as it is.
     # Not by sub(), which keeps all the pieces: a hundred bytes for each escape.
     raw, position = bytearray(), 0
     for match in _ESCAPE.finditer(field):

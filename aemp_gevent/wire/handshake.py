@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: MIT
-r"""The handshake: from the first byte to the first packet.
+r"""The handshake of one side of a connection: from the first byte to the first packet.
 
-Both sides do the same, whoever dialled. Each sends its two greeting lines at
+Both sides do the same, whichever of them dialled. Each sends its two greeting lines at
 once; after the peer's two it sends one auth line; it is open when its own auth
 line is sent and the peer's is verified::
 
     FRESH -> GREETING -> NONCE -------------> PROVING -> PROVED ----> OPEN
                            \---> SECURING ----^  \---> VERIFIED ----^
 
-If both greetings offer TLS, everything behind them goes through it: whoever owns the
-connection is told by :class:`TlsDue`, and tells :meth:`Handshake.secured` once it is up. A
-peer that has not come that far has not greeted, as far as anybody else is told.
+If both greetings offer TLS, everything behind them goes through it: the owner of the
+connection gets :class:`TlsDue`, and calls :meth:`Handshake.secured` once TLS is up. Until
+then the peer does not count as having greeted.
 
-The two branches are the two orders in which the auth lines may cross. We choose
-when ours is due: :meth:`Handshake.prove` is a call of its own, because whoever
-owns the connection looks at the peer's node ID first, and may hold the line back
-or hang up (two links at once: :mod:`aemp_gevent.peers.peer`).
+The two branches are the two orders in which the auth lines may cross. The owner of
+the connection chooses when ours is sent: it calls :meth:`Handshake.prove`, because it
+checks the peer's node ID first, and may hold the line back or hang up (two links at
+once: :mod:`aemp_gevent.peers.peer`).
 
-Everything a peer can do wrong raises :class:`~aemp_gevent.errors.GreetingError` (its
-first two lines), :class:`~aemp_gevent.errors.TlsError` (they offer no TLS where it is
+Every fault of a peer raises :class:`~aemp_gevent.errors.GreetingError` (its
+first two lines), :class:`~aemp_gevent.errors.TlsError` (they do not offer TLS where it is
 needed) or :class:`~aemp_gevent.errors.AuthenticationError` (what follows), and the
-object is useless from then on. Nothing it says before it is verified has any effect but
-the answers prescribed here.
+object is useless from then on. Until a peer is verified, nothing that it sends has any effect
+except the answers prescribed here.
 
 Not here: deadlines, closing, TLS itself (:mod:`aemp_gevent.wire.tls`), and duplicate
 connections. Read :mod:`aemp_gevent.wire.greeting` and :mod:`aemp_gevent.wire.auth` for the lines.
@@ -50,24 +50,24 @@ from .handshake_states import (
     TlsDue,
 )
 
-# Which kind of line each state reads, and thereby whose fault a bad one is.
+# The kind of line that each state reads, which decides the class of the error.
 _GREETING_STATES = frozenset({State.GREETING, State.NONCE})
 _AUTH_STATES = frozenset({State.PROVING, State.PROVED})
 
-# States in which a peer can still do wrong, that is, in which we listen to it; but while TLS comes up it
-# is for TLS to listen.
+# States in which a peer can break the rules, that is, in which we read; but while TLS comes up,
+# TLS reads.
 _LISTENING_STATES = frozenset(state for state, moves in TRANSITIONS.items() if Refused in moves) - {State.SECURING}
 
 _SHOWN = 200  # characters: most node IDs have fewer than 30
 
 
 def is_name_of(name: str, node: str) -> bool:
-    """Tell whether a name in a certificate is good for a node ID: its own, or with ``*`` at the end how it begins."""
+    """Return whether a name in a certificate is valid for a node ID; with ``*`` at its end it is a prefix of IDs."""
     return node.startswith(name[:-1]) if name.endswith("*") else node == name
 
 
 def _shown(node: str) -> str:
-    """Return a node ID that a stranger made up for the log, where a line of 4096 bytes would be his to fill."""
+    """Return a stranger's node ID for the log, cut: it may have 4096 bytes."""
     return quoted(node, _SHOWN)
 
 
@@ -82,11 +82,11 @@ class Handshake:
         also_accepted: Other secrets that peers may prove themselves with, while the secret is changed.
         require_tls: Refuse a peer that offers no TLS.
 
-    Whether we offer TLS our greeting says.
+    Our greeting says whether we offer TLS.
 
     Raises:
-        LocalProtocolError: These cannot be sent: a line too long or broken, or a
-            secret so empty that everybody knows it.
+        LocalProtocolError: These cannot be sent: a line is too long or broken, or a
+            secret is empty.
 
     Source:
         PROTOCOL.md, sections 1 to 3.
@@ -138,12 +138,12 @@ class Handshake:
 
     @property
     def peer(self) -> Greeting | None:
-        """What the peer says it is, once it has greeted; proved only when its auth line is verified."""
+        """The peer's greeting, once it has come; proved only when its auth line is verified."""
         return self._peer
 
     @property
     def is_identified(self) -> bool:
-        """Whether a certificate proved the peer's node ID, and not only that it belongs to the network."""
+        """Whether a certificate proved the peer's node ID, instead of only that it belongs to the network."""
         return self._is_identified
 
     @property
@@ -163,7 +163,7 @@ class Handshake:
 
     @property
     def leftover(self) -> bytes:
-        """What came behind the peer's auth line: the first bytes for the decoder.
+        """The bytes behind the peer's auth line: the first ones for the decoder.
 
         Empty while the handshake is not open. Not consumed by reading.
         """
@@ -175,16 +175,15 @@ class Handshake:
         return b"".join(line + b"\n" for line in self._lines)
 
     def receive(self, data: bytes) -> list[Event]:
-        """Take what the peer sent, cut however it comes, and return what it means.
+        """Take bytes that the peer sent, cut anywhere, and return their events.
 
-        Not to be called any more once the handshake is open: what follows goes to
-        the decoder, after :attr:`leftover`. If bytes that mean something are
-        followed by bytes that are refused, only the refusal is reported;
-        :attr:`peer` still tells who it was.
+        Do not call it once the handshake is open: what follows goes to
+        the decoder, after :attr:`leftover`. If valid bytes are followed by bytes
+        that are refused, only the refusal is reported; :attr:`peer` is still set.
 
         Raises:
             GreetingError: The peer's greeting is broken, or we refuse it.
-            TlsError: It offers no TLS, and without there is no way.
+            TlsError: It does not offer TLS, which is needed.
             AuthenticationError: The peer has not proved itself.
             LocalProtocolError: The handshake has not started, is open, or has failed.
         """
@@ -195,12 +194,12 @@ class Handshake:
             return self._read_lines()
         except RemoteProtocolError:
             self._move(Refused)
-            # Nothing of it is needed any more, and a stranger's bytes need not wait for the collector.
+            # It is no longer needed, and a stranger's bytes must not wait for the collector.
             self._buffer = b""
             raise
 
     def take_rest(self) -> bytes:
-        """Take what came behind the peer's greeting: it is TLS's. Called once, after :class:`TlsDue`.
+        """Take the bytes behind the peer's greeting, which belong to TLS. Called once, after :class:`TlsDue`.
 
         Raises:
             LocalProtocolError: TLS is not due.
@@ -211,11 +210,11 @@ class Handshake:
         return rest
 
     def secured(self, names: tuple[str, ...] | None) -> list[Event]:
-        """Note that TLS is up, and return what that means. From here on :meth:`receive` takes plaintext.
+        """Note that TLS is up, and return the events. From here on :meth:`receive` takes plaintext.
 
         Args:
             names: The node IDs that the peer's certificate is for, as :func:`is_name_of` reads them;
-                None: all nodes share one certificate, and it tells nothing but that the peer has it.
+                None: all nodes share one certificate, which proves only that the peer has it.
 
         Raises:
             AuthenticationError: The certificate is another node's.
@@ -281,7 +280,7 @@ class Handshake:
                 fault = GreetingError if self._state in _GREETING_STATES else AuthenticationError
                 raise fault(f"the peer sent a line of more than {MAX_LINE_BYTES} bytes")
             if self._state is State.GREETING and not is_greeting_so_far(self._buffer):
-                # TLS, say: there may never be an end of the line, and nobody is to wait for it.
+                # TLS, for example: the line may never end, and we must not wait for that.
                 raise GreetingError(f"the peer does not speak aemp: it begins with {quoted(self._buffer)}")
             return None
         line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
@@ -319,7 +318,7 @@ class Handshake:
         return PeerGreeted(greeting, self._peer_lines[1])
 
     def _provable(self, *, has_tls: bool) -> list[str]:
-        """Return the methods that prove something here: a token of TLS's only inside of it."""
+        """Return the methods that prove something here: TLS's token only inside of TLS."""
         needs = {auth.TLS_METHOD: has_tls, auth.HMAC_METHOD: bool(self._secrets)}
         return [method for method in auth.METHODS if needs.get(method)]
 
@@ -341,7 +340,7 @@ class Handshake:
         raise GreetingError(f"no common framing: {_shown(peer.node)} understands {theirs}, and we {ours}")
 
     def _read_proof(self, line: bytes) -> PeerProved:
-        # The line never shows up in an error: with 'cleartext' it is the secret.
+        # The line must never be in an error: with 'cleartext' it is the secret.
         fields = line.split(b";")
         if len(fields) != 3:
             raise AuthenticationError(f"the peer's auth line has {len(fields)} fields, not 3")

@@ -22,28 +22,28 @@ class State(Enum):
     PROVING = "both sides have greeted, neither has proved that it knows the secret"
     PROVED = "our auth line is sent, the peer's is due"
     VERIFIED = "the peer's auth line is verified, ours is not sent"
-    OPEN = "both sides know whom they talk to"
+    OPEN = "both sides are authenticated"
     FAILED = "the peer broke the rules"
 
 
 @dataclass(frozen=True)
 class Started:
-    """Our two greeting lines are under way."""
+    """Our two greeting lines were sent."""
 
 
 @dataclass(frozen=True)
 class GreetingRead:
-    """The peer's greeting line can be read. Not yet told to anybody: the nonce is missing."""
+    """The peer's greeting line was read. Not reported yet, because the nonce is missing."""
 
 
 @dataclass(frozen=True)
 class TlsDue:
-    """The peer's two lines are there, and what follows them, on both sides, is TLS.
+    """The peer's two lines were read, and what follows them, on both sides, is TLS.
 
-    The bytes that came behind them already are :meth:`Handshake.take_rest`'s.
+    :meth:`~aemp_gevent.wire.handshake.Handshake.take_rest` returns the bytes that came behind them.
 
     Attributes:
-        is_client: Whether we are the TLS client; that has nothing to do with who dialled.
+        is_client: Whether we are the TLS client, which does not depend on which side dialled.
     """
 
     is_client: bool
@@ -51,9 +51,9 @@ class TlsDue:
 
 @dataclass(frozen=True)
 class PeerGreeted:
-    """The peer's two lines are there, TLS is up if there is any, and we are willing to talk to it.
+    """The peer's two lines were read and accepted, and TLS is up if both sides offer it.
 
-    Without TLS nothing is proved: anybody can claim any node ID.
+    Without TLS nothing is proved: a stranger can claim any node ID.
     """
 
     greeting: Greeting
@@ -62,12 +62,12 @@ class PeerGreeted:
 
 @dataclass(frozen=True)
 class Proved:
-    """Our auth line is under way."""
+    """Our auth line was sent."""
 
 
 @dataclass(frozen=True)
 class PeerProved:
-    """The peer knows the secret; its packets will come in this framing."""
+    """The peer has proved itself; its packets will come in this framing."""
 
     method: str
     framing: str
@@ -89,7 +89,7 @@ TRANSITIONS: dict[State, dict[type[Move], State]] = {
     State.SECURING: {PeerGreeted: State.PROVING, Refused: State.FAILED},
     State.PROVING: {Proved: State.PROVED, PeerProved: State.VERIFIED, Refused: State.FAILED},
     State.PROVED: {PeerProved: State.OPEN, Refused: State.FAILED},
-    # A peer may send data only once it verified *us*: here it cannot have.
+    # A peer may send data only after it has verified *us*, which it cannot have done here.
     State.VERIFIED: {Proved: State.OPEN, Refused: State.FAILED},
     State.OPEN: {},
     State.FAILED: {},

@@ -20,19 +20,19 @@ from aemp_gevent.errors import TlsError
 from .certified_names import UNREADABLE, names_of
 
 MAX_HANDSHAKE_BYTES = 24 * 1024
-"""What a peer may send until TLS is up. A chain of four certificates with RSA keys of 4096 bits is 8 KiB; the rest
-would be memory that a stranger makes us use: a connection has some 100 KiB with it, most of which is OpenSSL's
-own, which keeps a message until all of it is there."""
+"""The most bytes from a peer until TLS is up. A chain of four certificates with RSA keys of 4096 bits is 8 KiB. More
+would let strangers fill our memory: a connection takes about 100 KiB even so, mostly in OpenSSL, which keeps a message
+until it is complete."""
 
 _PIECE_BYTES = 4 * 1024
-"""How much of that OpenSSL is given at once: its buffer grows to whatever is in it, and never shrinks."""
+"""The bytes of these that OpenSSL gets at once: its buffer grows with its content, and never shrinks."""
 
 MAX_ANSWER_BYTES = 16 * 1024
-"""What a peer may have us answer between two things that we say ourselves: 600 changes of keys. Who needs one
-has sent 300 GiB before it."""
+"""The most bytes that a peer can make us answer between two messages of ours: 600 changes of keys. One is needed
+only after 300 GiB."""
 
 _RECORD_BYTES = 16 * 1024  # of plaintext; the most that a TLS record may hold
-_OVERHEAD_BYTES = 64  # of a record; 22 in TLS 1.3, and more for what else may be waiting
+_OVERHEAD_BYTES = 64  # of a record; 22 in TLS 1.3, and some more for what else may be waiting
 
 
 class Tls:
@@ -47,7 +47,7 @@ class Tls:
     def __init__(self, context: SSL.Context, *, is_client: bool, is_shared: bool) -> None:
         self.is_client = is_client
         self.is_up = False
-        """Whether both sides' certificates are verified, as far as this side knows."""
+        """Whether TLS is up: both sides' certificates are verified, as far as this side knows."""
         self.has_ended = False
         """Whether the peer said that it sends nothing more."""
         self.last_words = b""
@@ -55,8 +55,8 @@ class Tls:
         self._is_shared = is_shared
         self._faults: list[tuple[int, int]] = []
         self._shaken_bytes = 0
-        self._overhead = 0  # bytes that came, and were no plaintext, since the last look at what we answer
-        self._answers = b""  # which was not asked for yet
+        self._overhead = 0  # bytes received that were not plaintext, since the answers were last checked
+        self._answers = b""  # not taken yet
         self._connection = SSL.Connection(context, None)
         self._connection.set_app_data(self._faults)
         if is_client:
@@ -84,18 +84,18 @@ class Tls:
             return ()
 
     def start(self) -> bytes:
-        """Return what is to be sent first; the server has nothing to say yet."""
+        """Return the bytes to send first; the server has none yet."""
         self._shake()
         return self.take()
 
     def receive(self, data: bytes | memoryview) -> bytes:
-        """Take what the peer sent, cut however it comes, and return what is plaintext of it.
+        """Take bytes that the peer sent, cut anywhere, and return their plaintext.
 
-        What follows the peer's end is ignored. Until TLS is up, and in the call in which it comes
-        up, :meth:`take` tells what is to be answered.
+        What follows the peer's end is ignored. Until TLS is up, and after the call in which it comes
+        up, :meth:`take` returns the answer to send.
 
         Raises:
-            TlsError: The peer is not believed, or does not believe us, or what it sends is not TLS.
+            TlsError: One side does not trust the other's certificate, or the bytes are not TLS.
         """
         if self.has_ended or not data:
             return b""
@@ -107,12 +107,12 @@ class Tls:
             self._connection.bio_write(data)
         plain = self._decrypt()
         self._overhead += len(data) - len(plain)
-        if self._overhead > MAX_ANSWER_BYTES:  # no answer is longer than what it answers
+        if self._overhead > MAX_ANSWER_BYTES:  # an answer is at most as long as what it answers
             self._check_answers()
         return plain
 
     def _shake_with(self, data: bytes | memoryview) -> bytes | memoryview:
-        """Take what belongs to the handshake, and return what is left; a part of that may be taken already."""
+        """Take the bytes of the handshake, and return the rest, of which OpenSSL may have a part already."""
         while data and not self.is_up:
             piece, data = data[:_PIECE_BYTES], data[_PIECE_BYTES:]
             self._shaken_bytes += len(piece)
@@ -146,12 +146,12 @@ class Tls:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _check_answers(self) -> None:
-        """See that a peer who has us answer (new keys, in TLS 1.3) does not have us keep it all.
+        """Check that a peer does not make us keep too many answers (to new keys, in TLS 1.3).
 
-        It leaves with the next thing that we say, which may be long in coming where nothing is read.
+        They leave with our next message, which may take long if the peer reads nothing.
 
         Raises:
-            TlsError: It has.
+            TlsError: There are too many.
         """
         self._overhead = 0
         self._answers = self.take()
@@ -159,21 +159,21 @@ class Tls:
             raise TlsError("the peer changes keys without end")
 
     def take(self, expected_bytes: int = 8 * 1024) -> bytes:
-        """Return everything that is to be sent and was not returned yet."""
+        """Return all bytes to send that were not returned yet."""
         pieces: list[bytes] = [self._answers] if self._answers else []
         self._answers = b""
         try:
             while True:
                 piece = self._connection.bio_read(expected_bytes)
                 pieces.append(piece)
-                if len(piece) < expected_bytes:  # asking once more would cost an exception
+                if len(piece) < expected_bytes:  # reading once more would cost an exception
                     break
         except SSL.WantReadError:
             pass
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def encrypt(self, data: bytes | memoryview) -> bytes:
-        """Return plaintext as it is to be sent, in as few records as there can be."""
+        """Return plaintext encrypted, in as few records as possible."""
         send = self._connection.send
         with memoryview(data) as view:
             sent = 0
@@ -182,7 +182,7 @@ class Tls:
         return self.take(len(data) + _OVERHEAD_BYTES * (len(data) // _RECORD_BYTES + 2))
 
     def finish(self) -> bytes:
-        """Say that nothing more will be sent; the peer may go on. Return what is to be sent for it."""
+        """End our side, while the peer may go on. Return the bytes to send for that."""
         self._connection.shutdown()
         return self.take()
 
@@ -195,7 +195,7 @@ class Tls:
         return TlsError(_explain(reason_of(error)))
 
 
-# --- what OpenSSL says, in words for whoever reads the log ------------------------------
+# --- what OpenSSL reports, in words for the log ------------------------------
 
 # X509_V_ERR_…: man X509_STORE_CTX_get_error.
 _FAULTS = {
