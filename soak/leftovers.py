@@ -8,7 +8,7 @@ import gc
 from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
-from aemp_gevent.ports.scheduler import Runner
+from aemp_gevent.ports.runner import Runner
 
 
 def live_greenlets() -> list[greenlet]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from aemp_gevent import Node, receive, spawnable
 from aemp_gevent.ports.context import require_port
-from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.ports.port import PortHost
 from aemp_gevent.ports.timers import Timer
 from soak.checker import (
     UNMONITORED,
@@ -45,7 +45,7 @@ BULK = "x" * 20_000
 NEWS = "monitor"
 """The tag of the messages that monitors send."""
 
-_members: weakref.WeakKeyDictionary[Scheduler, weakref.ref[Member]] = weakref.WeakKeyDictionary()
+_members: weakref.WeakKeyDictionary[PortHost, weakref.ref[Member]] = weakref.WeakKeyDictionary()
 """Whose node runs a spawned function: several live in this process. A member knows its scheduler, so that
 only both references being weak lets them go."""
 

@@ -15,8 +15,11 @@ import greenlet
 
 from tests.native import threading
 
+SCHEDULER = ("hub_thread.py", "run_queue.py", "turns.py", "deaths.py", "waits.py", "scheduler.py", "jobs.py")
+"""The modules of the scheduler's layers."""
+
 TRACED = (
-    "scheduler.py",
+    *SCHEDULER,
     "receive.py",
     "port.py",
     "node_ports.py",

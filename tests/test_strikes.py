@@ -24,13 +24,13 @@ from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import current_port, psub
+from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.port import IDLE, RUNNING, AttachedPort, Port
 from aemp_gevent.ports.receive import receive
-from aemp_gevent.ports.scheduler import CallJob
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.toolkit import PortQueue, PortSemaphore, RemotePool, RemoteSemaphore
 from tests.helpers import wait_until
-from tests.injecting import Injector, strike_points
+from tests.injecting import SCHEDULER, Injector, strike_points
 from tests.native import threading
 from tests.networking import Inbox, MakeNode, node_factory, tables
 from tests.settling import settle
@@ -208,8 +208,8 @@ def test_any_call_at_the_recursion_limit_leaves_a_node_that_works(node, name):
 # --- interrupts: what a signal handler raises, wherever CPython may run it ------------------
 
 TRACED = (
+    *SCHEDULER,
     *(
-        "scheduler.py",
         "receive.py",
         "port.py",
         "node_ports.py",
@@ -484,7 +484,7 @@ def test_a_death_that_is_struck_anywhere_and_begun_again_is_reported_once(monkey
         node.enter(port)
         if monitored:
             node.mon(port.id, lambda *reason: heard.append(PortDied("monitored", reason)))
-        injector = Injector(strike, lambda seen: seen == point, strike_points, ("scheduler.py", "node.py"))  # noqa: B023
+        injector = Injector(strike, lambda seen: seen == point, strike_points, (*SCHEDULER, "node.py"))  # noqa: B023
         with contextlib.suppress(KeyboardInterrupt), injector:
             node.scheduler.die(port, ("die", "test"))
         node.scheduler.die(port, ("die", "test"))
@@ -509,7 +509,7 @@ LINKS = (
     "watchers.py",
     "flow_control.py",
     "hub_calls.py",
-    "scheduler.py",
+    *SCHEDULER,
 )
 
 
@@ -618,7 +618,7 @@ LOSSES = (
     "watchers.py",
     "direct_peer.py",
     "monitors.py",
-    "scheduler.py",
+    *SCHEDULER,
     "link.py",
     "node.py",
     "network.py",

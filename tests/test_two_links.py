@@ -27,7 +27,8 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.peers.attempts import Attempt
 from aemp_gevent.peers.network import Network, Stranger
 from aemp_gevent.peers.peer import Peer
-from aemp_gevent.ports.scheduler import JOB, Job, Scheduler
+from aemp_gevent.ports.port import JOB, Job
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.settings.sources import make_settings
 from aemp_gevent.transport.tls_transport import TlsTransport
 from aemp_gevent.transport.transport import Sink

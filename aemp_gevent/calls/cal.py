@@ -18,11 +18,14 @@ from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiveTimeout
 from aemp_gevent.ports import monitors
 from aemp_gevent.ports.callbacks import DONE, check_callable
 from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.monitors import KillMonitor, Monitor
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import RUNNING, AnyPort, Port, Reason, ReplyPort
+from aemp_gevent.ports.port import RUNNING, AnyPort, Job, Port, ReplyPort
+from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.receive import receive_for
-from aemp_gevent.ports.scheduler import CallJob, Job, Runner, Scheduler
+from aemp_gevent.ports.runner import Runner
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.ports.timers import Timer
 
 

@@ -31,8 +31,9 @@ from aemp_gevent.ports.callbacks import DONE
 from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Message, tag_of
-from aemp_gevent.ports.port import RUNNING, Port, Reason, ReplyPort
-from aemp_gevent.ports.scheduler import Runner
+from aemp_gevent.ports.port import RUNNING, Port, ReplyPort
+from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.timers import Timer
 
 NOT_TAKEN = ("call_ended",)

@@ -23,7 +23,8 @@ from greenlet import getcurrent
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import Port
-from aemp_gevent.ports.scheduler import Scheduler, describe
+from aemp_gevent.ports.reasons import describe
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.quantities import to_seconds
 from aemp_gevent.runtime.quoting import escaped, quoted

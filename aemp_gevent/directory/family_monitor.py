@@ -12,9 +12,9 @@ from aemp_gevent.directory.engine import Entries
 from aemp_gevent.directory.local_directory import Directory, Watching
 from aemp_gevent.directory.merge import Change, difference
 from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.port import DEAD
-from aemp_gevent.ports.scheduler import CallJob
 
 MAX_CHANGES_BEHIND = 1000
 """Changes that wait for a monitor whose callback is slow; more of them become one."""

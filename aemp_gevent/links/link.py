@@ -19,7 +19,8 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aemp_gevent.errors import FramingError, RemoteProtocolError, TlsError
-from aemp_gevent.ports.scheduler import RETRY_SECONDS, Scheduler
+from aemp_gevent.ports.hub_thread import RETRY_SECONDS
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.hub_calls import repeated, see_through
 from aemp_gevent.transport.tls_transport import TlsTransport
 from aemp_gevent.transport.transport import Transport

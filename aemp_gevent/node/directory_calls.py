@@ -21,8 +21,8 @@ from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import SELF, current_port, require_port
 from aemp_gevent.ports.copying import copy_as_sent
+from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.port import Port
-from aemp_gevent.ports.scheduler import CallJob
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 
 _OVER = object()

@@ -34,8 +34,10 @@ from aemp_gevent.links.link import Link
 from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.virtual_peer import VirtualPeer
+from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.port import IDLE, NOWHERE, QUEUED, REMOTE, Port
-from aemp_gevent.ports.scheduler import CallJob, Runner, Scheduler
+from aemp_gevent.ports.runner import Runner
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.quoting import quoted
 
 MAX_ENTRIES = 1000

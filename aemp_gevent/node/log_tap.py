@@ -29,10 +29,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent.errors import AempError
+from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import Port
-from aemp_gevent.ports.scheduler import CallJob, Scheduler
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.logs import LOGGERS, traceback_of
 from aemp_gevent.runtime.quoting import quoted
 

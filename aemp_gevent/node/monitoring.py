@@ -10,13 +10,13 @@ from greenlet import getcurrent
 
 from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.node.sending import Sending
-from aemp_gevent.peers.watchers import in_words
 from aemp_gevent.ports import monitors
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import current_port, require_port
-from aemp_gevent.ports.monitors import Monitor, no_such_port
+from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler
 from aemp_gevent.ports.port import Port
+from aemp_gevent.ports.reasons import in_words, no_such_port
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted, worded
 from aemp_gevent.runtime.threads import get_ident

@@ -50,10 +50,12 @@ from aemp_gevent.node.directory_calls import DirectoryNode
 from aemp_gevent.node.log_tap import LogCatcher
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import DEAD, QUEUED, REMOTE, RUNNING, Port, Reason
-from aemp_gevent.ports.scheduler import CallJob, Job, Scheduler
+from aemp_gevent.ports.port import DEAD, QUEUED, REMOTE, RUNNING, Job, Port
+from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime import forking
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop

@@ -27,8 +27,10 @@ from aemp_gevent.errors import (
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.copying import copy_as_sent
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import IDLE, REMOTE, AnyPort, BoundedMailbox, ContextPort, Port, Reason
-from aemp_gevent.ports.scheduler import Job, Runner, Scheduler
+from aemp_gevent.ports.port import IDLE, REMOTE, AnyPort, BoundedMailbox, ContextPort, Job, Port
+from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.ports.runner import Runner
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime import forking, hints
 from aemp_gevent.runtime.quantities import to_count
 from aemp_gevent.runtime.quoting import quoted

@@ -24,9 +24,11 @@ from aemp_gevent.node.inspection import Inspection
 from aemp_gevent.node.log_tap import LogCatcher
 from aemp_gevent.peers.link_requests import ABOUT_LINKS, too_long
 from aemp_gevent.peers.peer import Peer
+from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import Port
-from aemp_gevent.ports.scheduler import CallJob, Scheduler, describe
+from aemp_gevent.ports.reasons import describe
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.hints import ONCE, Hints, kind_of, nearest
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.settings.fields import Settings

@@ -14,7 +14,8 @@ from aemp_gevent.errors import (
 from aemp_gevent.node.node_ports import NodePorts
 from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.patterns import Message
-from aemp_gevent.ports.port import QUEUED, REMOTE, Reason
+from aemp_gevent.ports.port import QUEUED, REMOTE
+from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime import hints
 from aemp_gevent.runtime.logs import Brief
 from aemp_gevent.runtime.threads import get_ident

@@ -43,7 +43,7 @@ from aemp_gevent.addresses import ids
 from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of, is_resolved
 from aemp_gevent.links.link import Link
 from aemp_gevent.peers.peer import Host, Lane, Peer
-from aemp_gevent.ports.port import Reason
+from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.hub_calls import repeated
 from aemp_gevent.runtime.quoting import worded
 from aemp_gevent.wire.greeting import Greeting

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from aemp_gevent.errors import RefusedError
 from aemp_gevent.peers.remote_ports import RemotePorts
 from aemp_gevent.peers.watchers import Watchers
-from aemp_gevent.ports.monitors import no_such_port
 from aemp_gevent.ports.port import REMOTE, Port
-from aemp_gevent.ports.scheduler import Scheduler, describe
+from aemp_gevent.ports.reasons import describe, no_such_port
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.settings.fields import Settings

@@ -37,8 +37,9 @@ from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.relaying import Routes
 from aemp_gevent.peers.seeds import Seeds
 from aemp_gevent.peers.virtual_peer import VirtualPeer
-from aemp_gevent.ports.port import Reason
-from aemp_gevent.ports.scheduler import Job, Scheduler
+from aemp_gevent.ports.port import Job
+from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.bounded_log import ALL_PEERS, BoundedLog
 from aemp_gevent.runtime.forking import Helper, helpers, keep, stop_watchers_of
 from aemp_gevent.runtime.logs import Log

@@ -30,8 +30,9 @@ from aemp_gevent.peers import link_requests
 from aemp_gevent.peers.link_requests import ABOUT_LINKS
 from aemp_gevent.peers.remote_ports import RemotePorts, as_message
 from aemp_gevent.peers.watchers import Watchers
-from aemp_gevent.ports.port import Reason
-from aemp_gevent.ports.scheduler import Job, Scheduler
+from aemp_gevent.ports.port import Job
+from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.hub_calls import see_through

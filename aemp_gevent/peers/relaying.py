@@ -29,7 +29,7 @@ from aemp_gevent.addresses.endpoints import is_resolved
 from aemp_gevent.errors import AempError
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.virtual_peer import MAX_RIDERS, VirtualPeer, closing, is_closing, is_opening
-from aemp_gevent.ports.port import Reason
+from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.quoting import quoted, worded
 from aemp_gevent.settings.fields import Settings

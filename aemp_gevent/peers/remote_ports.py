@@ -21,10 +21,12 @@ from typing import Any, Protocol
 
 from aemp_gevent.addresses import ids
 from aemp_gevent.ports import monitors
+from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.monitors import Watch
 from aemp_gevent.ports.patterns import Message
-from aemp_gevent.ports.port import REMOTE, Reason
-from aemp_gevent.ports.scheduler import CallJob, Job, Scheduler
+from aemp_gevent.ports.port import REMOTE, Job
+from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.hub_calls import see_through
 from aemp_gevent.wire.vocabulary import CALL, KIL1, MON0, MON1
 

@@ -31,8 +31,8 @@ from typing import Any
 
 from aemp_gevent.addresses import ids
 from aemp_gevent.peers.peer import Host, Outlet, Peer
-from aemp_gevent.ports.port import Reason
-from aemp_gevent.ports.scheduler import RETRY_SECONDS
+from aemp_gevent.ports.hub_thread import RETRY_SECONDS
+from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.hub_calls import repeated
 from aemp_gevent.runtime.quoting import worded
 from aemp_gevent.wire.framing import FRAMINGS

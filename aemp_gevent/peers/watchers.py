@@ -7,21 +7,9 @@ from typing import Any, Protocol
 
 from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.ports import monitors
-from aemp_gevent.ports.port import Port, Reason
-from aemp_gevent.ports.scheduler import Job
-from aemp_gevent.runtime.quoting import worded
+from aemp_gevent.ports.port import Job, Port
+from aemp_gevent.ports.reasons import Reason, in_words
 from aemp_gevent.wire.vocabulary import KIL0
-
-MAX_WORDS = 10
-"""Elements of a reason that are sent when the reason cannot travel as it is."""
-
-
-def in_words(reason: Reason) -> Reason:
-    """Return a reason that can travel in place of one that cannot: its texts, cut, and its other elements as text.
-
-    Never raises: deaths are reported with it.
-    """
-    return tuple(worded(element) for element in reason[:MAX_WORDS])
 
 
 class WatchingPeer(Protocol):

@@ -9,8 +9,8 @@ from gevent import Greenlet
 from greenlet import GreenletExit, getcurrent
 
 from aemp_gevent.ports.context import current_port, give_back
-from aemp_gevent.ports.port import RUNNING, STARTED, AttachedPort, Reason
-from aemp_gevent.ports.scheduler import describe
+from aemp_gevent.ports.port import RUNNING, STARTED, AttachedPort
+from aemp_gevent.ports.reasons import Reason, describe
 
 
 class Attachment:

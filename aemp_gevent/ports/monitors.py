@@ -15,14 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from aemp_gevent.ports.port import JOB, Port, Reason
-from aemp_gevent.ports.scheduler import Job, Scheduler
+from aemp_gevent.ports.port import JOB, Job, Port, PortHost
+from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.threads import get_ident
-
-
-def no_such_port(port: str) -> Reason:
-    """Return the reason that a monitor of a nonexistent port fires with."""
-    return ("no_such_port", "cannot monitor nonexistent port", port)
 
 
 class Watched(Protocol):
@@ -41,7 +36,7 @@ class Monitor(Job):
     __slots__ = ("_action", "_reason", "_scheduler", "_watched")
 
     def __init__(
-        self, watched: Watched | None, action: Callable[..., Any], context: Port | None, scheduler: Scheduler
+        self, watched: Watched | None, action: Callable[..., Any], context: Port | None, scheduler: PortHost
     ) -> None:
         # Not by super(): a call less of the three that a monitor costs.
         self.state = JOB
@@ -112,7 +107,7 @@ class Watch:
     def unwatched(self) -> None:
         """Hear that the last monitor was cancelled."""
 
-    def fire(self, scheduler: Scheduler, reason: Reason) -> None:
+    def fire(self, scheduler: PortHost, reason: Reason) -> None:
         """Queue the actions of all monitors, which are taken off."""
         monitors = self.monitors
         self.monitors = None  # no call in between: a finalizer may monitor, too

@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from aemp_gevent.ports.handlers import Handlers
 from aemp_gevent.ports.patterns import Handler, Message
+from aemp_gevent.ports.reasons import Reason
 
 if TYPE_CHECKING:
     from greenlet import greenlet
 
-    from aemp_gevent.ports.scheduler import Job, Scheduler
-
-Reason: TypeAlias = "tuple[Any, ...]"
 Mailbox: TypeAlias = "deque[Message] | Port"
 
 # Plain integers, not an Enum: the hot paths test them, and an Enum member costs a look-up each time.
@@ -32,7 +30,7 @@ RUNNING = 2
 """A greenlet is inside: in a handler, or in the body of a port with its own greenlet."""
 DEAD = 3
 JOB = 4
-"""Not a port but a :class:`~aemp_gevent.ports.scheduler.Job`, which shares the run queue with them."""
+"""Not a port but a :class:`Job`, which shares the run queue with them."""
 
 REMOTE = 5
 """Not a port of this node but a :class:`~aemp_gevent.peers.remote_ports.RemotePort`; they share the table."""
@@ -44,6 +42,90 @@ STARTED = True
 """``Port.main`` while its own greenlet runs the body: ``receive`` serves the port's handlers there."""
 INSIDE = False
 """``Port.main`` while that greenlet is inside a handler: ``receive`` serves none."""
+
+
+class Job:
+    """Something to run once that is not a message: a monitor's action, a timer's callback.
+
+    Jobs share the run queue with ports, so that they take their turn in order.
+    """
+
+    __slots__ = ("context", "state")
+
+    def __init__(self, context: Port | None) -> None:
+        self.state = JOB
+        self.context = context
+        """The port in whose context it runs, and which dies of its exceptions."""
+
+    def run(self) -> None:
+        """Do it. Runs in a runner, in the port's context; may block and may raise."""
+        raise NotImplementedError
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is still to be done: it was neither begun nor cancelled."""
+        return False
+
+    def died(self, reason: Reason) -> bool:
+        """A port this job monitors died; return whether it is to be run now."""
+        raise NotImplementedError
+
+
+class PortHost(Protocol):
+    """What runs a port, as the port and the code inside it see it: the scheduler."""
+
+    scan: object
+    """What the last ``receive`` to look at a message knows of its mailbox; None when one took a message since."""
+    credit: int
+    """Messages until the next look at the clock."""
+    thread: int
+    """The native thread that the ports belong to."""
+    ports: dict[str, Port]
+    """Every living port by its ID, and by its aliases."""
+    node: Any
+    """The node whose port it is, for code that is spawned on it and wants to know."""
+    is_abandoned: bool
+    """Whether this is a forked child, and the ports are the parent's."""
+
+    def enqueue(self, port: Port) -> None:
+        """Queue a port if it is idle."""
+
+    def enqueue_job(self, job: Job) -> None:
+        """Queue a job."""
+
+    def check_thread(self, call: str) -> None:
+        """Raise ``WrongThreadError``, which names ``call``, in another native thread."""
+
+    def leave(self, end: Callable[..., object], *args: Any) -> None:
+        """Call what ends a ``with`` block, whatever strikes."""
+
+    def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> Any:
+        """Call ``call(*args)`` on the hub once, in a while; return the timer."""
+
+    def end_timer(self, timer: Any) -> None:
+        """Stop a timer."""
+
+    def turn_is_over(self) -> bool:
+        """Return whether the hub must get control now; renew the credit if not."""
+        ...
+
+    def wait(self, port: Port, current: greenlet, scanned: int) -> None:
+        """Give way until a port has more than ``scanned`` messages, or was killed."""
+
+    def visit_hub(self, port: Port, current: greenlet) -> None:
+        """Give way to sockets and timers."""
+
+    def kill(self, port: Port, reason: Reason) -> None:
+        """Kill a port once it handled what was sent before."""
+
+    def doom(self, port: Port) -> None:
+        """End a killed port with a greenlet inside at the latest when that blocks."""
+
+    def fail(self, port: Port | None, error: BaseException) -> None:
+        """Kill a port at once for an exception of its code."""
+
+    def die(self, port: Port, reason: Reason) -> None:
+        """End a port's life now."""
 
 
 class Port:
@@ -77,7 +159,7 @@ class Port:
         "waiter",
     )
 
-    def __init__(self, port_id: str, scheduler: Scheduler, default: Handler) -> None:
+    def __init__(self, port_id: str, scheduler: PortHost, default: Handler) -> None:
         self.id = port_id
         self.scheduler = scheduler
         self.default = default
@@ -140,7 +222,7 @@ class ContextPort(Port):
 
     __slots__ = ("context",)
 
-    def __init__(self, port_id: str, scheduler: Scheduler, default: Handler, context: Context) -> None:
+    def __init__(self, port_id: str, scheduler: PortHost, default: Handler, context: Context) -> None:
         super().__init__(port_id, scheduler, default)
         self.context = context
 
@@ -152,7 +234,7 @@ class ReplyPort(Port):
 
     __slots__ = ("asked",)
 
-    def __init__(self, port_id: str, scheduler: Scheduler, default: Handler) -> None:
+    def __init__(self, port_id: str, scheduler: PortHost, default: Handler) -> None:
         super().__init__(port_id, scheduler, default)
         self.asked = ""
 
@@ -162,7 +244,7 @@ class AttachedPort(Port):
 
     __slots__ = ("before", "is_left")
 
-    def __init__(self, port_id: str, scheduler: Scheduler, default: Handler) -> None:
+    def __init__(self, port_id: str, scheduler: PortHost, default: Handler) -> None:
         super().__init__(port_id, scheduler, default)
         self.is_left = False
         """Whether the block is over: no greenlet gets this context back."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import Port
-from aemp_gevent.ports.scheduler import CallJob, Scheduler
+from aemp_gevent.ports.port import Port, PortHost
 
 
 class Timer:
@@ -19,7 +19,7 @@ class Timer:
     __slots__ = ("_job", "_scheduler", "_watcher")
 
     def __init__(
-        self, scheduler: Scheduler, seconds: float | None, context: Port | None, function: Handler, args: Message
+        self, scheduler: PortHost, seconds: float | None, context: Port | None, function: Handler, args: Message
     ) -> None:
         self._scheduler = scheduler
         self._job = CallJob(context, function, args)

@@ -19,7 +19,7 @@ from typing import Any
 
 from aemp_gevent.calls.serve import fail, server
 from aemp_gevent.node.local_node import LocalNode
-from aemp_gevent.ports.port import Reason
+from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.toolkit.lifetimes import port_of

@@ -17,7 +17,7 @@ from gevent.queue import Empty, Full, JoinableQueue
 
 from aemp_gevent import CallTimeout, default_node
 from aemp_gevent.node.local_node import LocalNode
-from aemp_gevent.ports.port import Reason
+from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.toolkit.lodgers import House, Lodger

@@ -15,11 +15,12 @@ import gevent.event
 import pytest
 
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiverBusyError, ReceiveTimeout, RemoteError
-from aemp_gevent.ports import scheduler
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.patterns import any_
 from aemp_gevent.ports.receive import get, get_cond, receive
+from aemp_gevent.ports.turns import CREDIT, TURN_SECONDS
 from tests.helpers import turns, wait_until
+from tests.ports.clocks import use_clock
 from tests.settling import settle
 
 
@@ -378,9 +379,9 @@ def test_looking_through_a_long_mailbox_takes_steps_in_proportion_to_its_length(
 
 @pytest.mark.parametrize("timeout", [None, 5, 0])
 def test_looking_through_a_long_mailbox_gives_way_unless_it_polls(node, me, log, monkeypatch, timeout):
-    clock = itertools.count(1.0, scheduler.TURN_SECONDS / 3)
-    monkeypatch.setattr(scheduler, "perf_counter", lambda: next(clock))  # a look at the clock takes a third of a turn
-    send_all(node, me, [("noise",)] * 20 * scheduler.CREDIT)
+    clock = itertools.count(1.0, TURN_SECONDS / 3)
+    use_clock(monkeypatch, lambda: next(clock))  # a look at the clock takes a third of a turn
+    send_all(node, me, [("noise",)] * 20 * CREDIT)
     node.snd(me, "wanted")
     gevent.spawn(log.append, "another greenlet")
     assert receive("wanted", timeout=timeout) == ("wanted",)

@@ -30,11 +30,15 @@ from aemp_gevent.errors import EndlessWaitError, NoPortContextError, PortKilled,
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import SELF, psub
 from aemp_gevent.ports.port import DEAD, IDLE, QUEUED, RUNNING
+from aemp_gevent.ports.reasons import describe
 from aemp_gevent.ports.receive import get, receive
-from aemp_gevent.ports.scheduler import CREDIT, FIRST_LOOK, MAX_IDLE_RUNNERS, SLICE, Runner, describe
+from aemp_gevent.ports.runner import Runner
+from aemp_gevent.ports.scheduler import MAX_IDLE_RUNNERS
+from aemp_gevent.ports.turns import CREDIT, FIRST_LOOK, SLICE
 from tests.helpers import on_hub, turns, wait_until
 from tests.injecting import Injector
 from tests.native import threading
+from tests.ports.clocks import use_clock
 from tests.settling import settle
 from tests.thoroughness import sampled, tries
 
@@ -60,7 +64,7 @@ def log() -> Log:
 def slow_clock(monkeypatch):
     """A clock that advances a millisecond a look: turns are then counted in messages, whatever the machine does."""
     ticks = itertools.count(1)
-    monkeypatch.setattr(scheduler_module, "perf_counter", lambda: next(ticks) * 0.001)
+    use_clock(monkeypatch, lambda: next(ticks) * 0.001)
     return CREDIT * 5 + SLICE * 2  # the most messages one turn can have: five looks, and the slice it ends in
 
 
@@ -319,7 +323,7 @@ class Work:
         self.now = 1.0
         self.slow = 0
         self.most = 0
-        monkeypatch.setattr(scheduler_module, "perf_counter", lambda: self.now)
+        use_clock(monkeypatch, lambda: self.now)
 
     def fast(self, *_message: Any) -> None:
         self.now += 1e-6
@@ -385,7 +389,7 @@ def test_slow_handlers_among_fast_ones_give_way(node, work):
 
 def test_fast_messages_are_not_looked_at_one_by_one(node, monkeypatch):
     looks = itertools.count()
-    monkeypatch.setattr(scheduler_module, "perf_counter", lambda: next(looks) * 1e-9 + 1)
+    use_clock(monkeypatch, lambda: next(looks) * 1e-9 + 1)
     port = node.port(lambda *_: None)
     for _ in range(100 * SLICE):
         node.snd(port)

@@ -13,7 +13,7 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 from aemp_gevent.errors import InvalidPortError
-from aemp_gevent.ports.scheduler import MAX_TRIES
+from aemp_gevent.ports.hub_thread import MAX_TRIES
 from aemp_gevent.ports.timers import Timer
 from tests.helpers import wait_until
 from tests.settling import PortLike, settle, wait_for_timers
@@ -172,7 +172,7 @@ def test_a_timer_after_none_never_fires(node):
 
 
 def test_a_call_of_the_library_that_always_raises_is_not_made_forever(node, monkeypatch):
-    monkeypatch.setattr("aemp_gevent.ports.scheduler.RETRY_SECONDS", 0.001)
+    monkeypatch.setattr("aemp_gevent.ports.hub_thread.RETRY_SECONDS", 0.001)
     monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda *_: None)
     calls: list[int] = []
 

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""Deaths: what kills a port, when it dies of that, and what the log says.
+
+Actions of monitors are queued here and run as jobs; :mod:`aemp_gevent.ports.monitors` is the file to read next.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from greenlet import getcurrent
+
+from aemp_gevent.errors import PortKilled
+from aemp_gevent.ports.callbacks import called_function
+from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, RUNNING, Job, Port
+from aemp_gevent.ports.reasons import Reason, describe
+from aemp_gevent.ports.turns import Turns
+from aemp_gevent.runtime.bounded_log import ErrorLog
+
+
+class Deaths(Turns):
+    """Kills ports, and ends their lives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ports: dict[str, Port] = {}
+        """Every living port by its ID, and by its aliases."""
+        self.aliases: dict[Port, list[str]] = {}
+        """Other IDs that reach a port: a registered name, its ID before the node was initialised."""
+        self.on_unmonitored_death: Callable[[str, Reason], Job | None] = ignore_death
+        """Called when a port dies of something and nobody monitored it; returns what is to be run then."""
+        self._deaths: deque[Port] = deque()
+        self._failures = ErrorLog(self.log)
+
+    def kill(self, port: Port, reason: Reason) -> None:
+        """Kill a port with ``reason`` once it handled what was sent before. The first kill wins."""
+        if port.dying is not None:
+            return
+        # First what may raise. Queued without having been killed it would be served, or looked at, in vain.
+        self._hurry(port)
+        if port.dying is None:  # no call before the two stores: other native threads kill, too
+            port.dying = reason
+            port.mailbox = NOWHERE
+
+    def _hurry(self, port: Port) -> None:
+        """See that a killed port dies, whoever is inside."""
+        if port.state == IDLE:
+            self.enqueue(port)
+        elif port.state == RUNNING:
+            self.doom(port)
+
+    def kill_from_afar(self, port: Port, reason: Reason) -> None:
+        """Do as :meth:`kill` in another native thread: the port is killed at once, the hub sees to the rest."""
+        if port.dying is None:
+            self.call_on_hub(self._kill_here, port, reason)
+            if port.dying is None:
+                port.dying = reason
+                port.mailbox = NOWHERE
+
+    def _kill_here(self, port: Port, reason: Reason) -> None:  # on the hub
+        self.kill(port, reason)
+        self._hurry(port)  # if it was marked in the other thread
+
+    def overflow(self, port: Port, limit: int) -> None:
+        """Kill a port that has too many messages, whichever native thread sent the last one."""
+        reason = ("mailbox_overflow", limit)
+        if self.is_foreign:
+            self.kill_from_afar(port, reason)
+            self.call_on_hub(self.kill_now, port, reason)  # what waits in it is not to be handled
+        else:
+            self.kill_now(port, reason)
+
+    def doom(self, port: Port) -> None:
+        """End a killed port with a greenlet inside at the latest when that blocks.
+
+        If a greenlet is still inside when the hub gets control, it is blocked, and waiting
+        for it to end would make a sleeping port unkillable. To be called whenever a greenlet
+        enters a killed port to handle what was sent before the kill, too.
+        """
+        if not self.pumped:
+            self.ask()
+        self._deaths.append(port)
+
+    def _leave(self, port: Port) -> None:
+        """Leave it to the hub to end a port that nobody is inside any more. Nothing in here can be struck."""
+        port.state = RUNNING
+        port.runner = None
+        port.mailbox = NOWHERE
+        if port.dying is None:
+            port.dying = ("die", "interrupted")
+        self._deaths += (port,)
+
+    def kill_now(self, port: Port, reason: Reason) -> None:
+        """Kill a port with ``reason`` without handling what was sent before."""
+        self.kill(port, reason)
+        # Afterwards, so that a finalizer of a message cannot send to the port any more.
+        if port.inbox:
+            port.inbox.clear()
+
+    def fail(self, port: Port | None, error: BaseException) -> None:
+        """Kill a port at once for an exception of its code, and drop its backlog; log it if it is news.
+
+        Args:
+            port: Whose code raised; None when it ran outside any port.
+            error: What it raised.
+        """
+        is_news = not isinstance(error, PortKilled) or port is None or port.dying is None
+        if port is not None and port.state != DEAD:
+            reason = ("die", describe(error)) if port.dying is None else port.dying
+            if port.state == RUNNING and port.runner is getcurrent():
+                self.die(port, reason)
+            else:
+                self.kill_now(port, reason)
+        # Afterwards: a log handler may block, and a foreign Timeout strike there.
+        where = f"port {port.id}" if port else "a callback outside any port"
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            self.log(logging.INFO, "%s was interrupted: %s", where, describe(error))
+            self._interrupt(error)
+        elif is_news:
+            called = called_function(error, port.default if port else None)
+            self._failures.log(error, "exception in %s%s", where, called and f"; {called}")
+
+    def die(self, port: Port, reason: Reason) -> None:
+        """End a port's life now: nothing more is handled, and its monitors' actions are queued.
+
+        Only for whoever is inside the port, or the hub. Never switches.
+        """
+        # Whatever interrupts this in the middle, it may be begun again: what shows that all is done comes last.
+        if port.state == DEAD:
+            return
+        port.dying = reason
+        port.mailbox = NOWHERE
+        if port.inbox:
+            port.inbox.clear()
+        port.handlers = None
+        ports = self.ports
+        ports.pop(port.id, None)
+        if self.aliases:
+            for alias in self.aliases.get(port, ()):
+                ports.pop(alias, None)
+            self.aliases.pop(port, None)
+        monitors = port.monitors
+        if monitors is None and reason:
+            monitors = port.monitors = self.on_unmonitored_death(port.id, reason)  # a job, which runs once
+        if monitors is not None:
+            for monitor in tuple(monitors) if isinstance(monitors, dict) else (monitors,):
+                if monitor.died(reason):
+                    self.enqueue_job(monitor)
+            port.monitors = None
+        port.state = DEAD
+
+
+def ignore_death(port: str, reason: Reason) -> None:
+    """Stand in for ``on_unmonitored_death`` while nobody set it: nothing is to be run."""

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""Exit reasons: the tuples that say why a port died."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from aemp_gevent.runtime.quoting import said, worded
+
+Reason: TypeAlias = "tuple[Any, ...]"
+"""Why a port died; an empty one is a normal death."""
+
+MAX_WORDS = 10
+"""Elements of a reason that are sent when it cannot travel as it is."""
+
+
+def describe(error: BaseException) -> str:
+    """Return what a reason says of an exception: its class and text."""
+    try:
+        text = said(error)
+    except BaseException:  # noqa: BLE001  # the user's __str__; whoever asks reports a death, and must come to its end
+        text = "<str() failed>"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def in_words(reason: Reason) -> Reason:
+    """Return a reason that can travel in place of one that cannot: its texts, cut, and its other elements as text.
+
+    Never raises: deaths are reported with it.
+    """
+    return tuple(worded(element) for element in reason[:MAX_WORDS])
+
+
+def no_such_port(port: str) -> Reason:
+    """Return the reason that a monitor of a nonexistent port fires with."""
+    return ("no_such_port", "cannot monitor nonexistent port", port)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""The run queue: the ports and jobs that have something to do, in order, and the request to the hub to run them.
+
+Which steps may be struck by an exception, and which are safe for other native threads, is explained in
+:mod:`aemp_gevent.ports`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from greenlet import getcurrent
+
+from aemp_gevent.ports.hub_thread import HubThread
+from aemp_gevent.ports.jobs import A_JOB, CallJob
+from aemp_gevent.ports.patterns import Message
+from aemp_gevent.ports.port import QUEUED, Job, Port
+from aemp_gevent.runtime.logs import Log
+
+_log = Log()
+
+
+class RunQueue(HubThread):
+    """The ports and jobs that are due. Any native thread may add a port."""
+
+    pump: Callable[[], object]
+    """Have runners work until nothing is due or the turn is over. Called on the hub only; raises nothing.
+
+    The link layer calls it right after it delivered what it read, which saves a loop iteration a message.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runq: deque[Any] = deque()  # Any: ports and jobs, which their state tells apart
+        self.jobs: deque[Job] = deque()
+        """The jobs for each of which :data:`~aemp_gevent.ports.jobs.A_JOB` stands in the run queue, in order."""
+        self.pumped = False
+        """Whether a pump is asked for, or on the hub's stack."""
+
+    def enqueue(self, port: Port) -> None:
+        """Queue a port if it is idle. Any native thread may call it. Written out in ``snd``: keep the two alike."""
+        while not port.state:
+            if not self.pumped:
+                self.ask()
+                continue  # other code may have run
+            port.state = QUEUED
+            try:
+                self.runq.append(port)
+            except BaseException:
+                self.runq += (port,)  # no call; twice does no harm
+                raise
+
+    def enqueue_job(self, job: Job) -> None:
+        """Queue a job; may be called on the hub."""
+        if not self.pumped:
+            self.ask()
+        self.runq.append(A_JOB)  # first: one too many does no harm
+        self.jobs.append(job)
+
+    def enqueue_first(self, jobs: Iterable[Job]) -> None:
+        """Queue jobs before everything that waits, in their order."""
+        if not self.pumped:
+            self.ask()
+        first = list(jobs)
+        self.runq.extendleft([A_JOB] * len(first))
+        self.jobs.extendleft(reversed(first))
+
+    def deliver(self, port: Port, message: Message) -> None:
+        """Put a message into a port's mailbox. Never switches. Written out in ``snd``: keep the two alike."""
+        while not port.state:  # tested again when it was queued, in one step with the next line
+            self.enqueue(port)
+        port.mailbox.append(message)
+
+    def ask(self) -> None:
+        """Ask the hub to run the pump soon. When this raises, nothing was asked for."""
+        try:
+            self.pumped = True  # first: another thread's hub may have run the pump before we go on
+            if self.is_foreign:  # the hub sleeps in its own thread, and must be woken
+                self.call_on_hub(self.pump)
+            else:
+                self.hub.loop.run_callback(self.pump)
+        except BaseException:
+            self.pumped = False  # if it was asked for all the same, it may run twice
+            raise
+
+    def log(self, level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+        """Log, from wherever. On the hub it takes a turn in the run queue: log handlers may block.
+
+        So it does for other native threads: log handlers in patched programs have greenlets' locks.
+        """
+        if self.is_foreign or getcurrent() is self._hub:
+            self.log_soon(level, text, *args, exc_info=exc_info)
+        else:
+            _log.log(level, text, *args, exc_info=exc_info)
+
+    def log_soon(self, level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+        """Log in a turn of its own, for code that must not switch: log handlers may."""
+        if not _log.is_enabled_for(level):
+            return
+        job = CallJob(None, partial(_log.log, level, text, *args, exc_info=exc_info), ())
+        if self.is_foreign:
+            self.call_on_hub(self.enqueue_job, job)
+        else:
+            self.enqueue_job(job)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""Waits: how a greenlet that waits for messages gives way, and to whom.
+
+Which message it waits for is :mod:`aemp_gevent.ports.receive`'s concern.
+"""
+
+from __future__ import annotations
+
+from gevent.exceptions import LoopExit
+from greenlet import greenlet
+
+from aemp_gevent.errors import EndlessWaitError
+from aemp_gevent.ports.deaths import Deaths
+from aemp_gevent.ports.port import DEAD, IDLE, QUEUED, RUNNING, Port
+from aemp_gevent.ports.runner import Runner
+
+_switch = greenlet.switch
+
+
+class Waits(Deaths):
+    """Switches from one greenlet to the next, with the hub or a runner between them only if needed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pool: list[Runner] = []
+
+    def wait(self, port: Port, current: greenlet, scanned: int) -> None:
+        """Give way until ``port`` has more than ``scanned`` messages, was killed, or ``current`` was resumed.
+
+        The caller looks at the port afterwards: why it was resumed is not told.
+        """
+        current.aemp_resumed = True  # type: ignore[attr-defined]  # any greenlet can carry it
+        port.waiter = current
+        port.state = IDLE
+        try:
+            # Idle first, then look: a finalizer may have sent after the caller's last look,
+            # and whoever sends from here on queues the port.
+            if port.dying is None and not (port.inbox and len(port.inbox) > scanned):
+                runq = self.runq
+                if runq and self.credit > 0 and (due := runq[0]).state == QUEUED and due.waiter is not None:
+                    # Greenlet to greenlet, without a runner in between: the hot path of
+                    # two actors that talk to each other.
+                    del runq[0]
+                    if due is not port:
+                        try:
+                            _switch(due.waiter)
+                        except BaseException:
+                            if due.state == QUEUED:  # struck before it was resumed
+                                self.runq += (due,)
+                            raise
+                else:
+                    due = None  # which this frame would keep alive
+                    self._give_way()
+        except BaseException as error:
+            # A foreign Timeout, which came before us to a port that was killed: it leaves
+            # receive, and may block elsewhere.
+            if port.dying is not None:
+                self.doom(port)
+            if isinstance(error, LoopExit):
+                raise EndlessWaitError from error
+            raise
+        finally:
+            port.waiter = None
+            if port.state != DEAD:
+                port.state = RUNNING
+
+    def _give_way(self) -> None:
+        """Switch to a runner that can serve what is due, or else to the hub."""
+        runq = self.runq
+        if runq and self.credit > 0 and self._pool:
+            runner = self._pool[-1]
+            del self._pool[-1]
+            runner.idle = False
+            _switch(runner)
+            return
+        if (runq or self._deaths) and not self.pumped:
+            self.ask()
+        self.hub.switch()
+
+    def visit_hub(self, port: Port, current: greenlet) -> None:
+        """Give sockets and timers a turn, from a greenlet that always finds a message."""
+        try:
+            port.waiter = current
+            port.state = QUEUED
+            current.aemp_resumed = True  # type: ignore[attr-defined]  # as in wait()
+            self.runq += (port,)
+            self.hub.switch()
+        finally:
+            port.waiter = None
+            if port.state != DEAD:
+                port.state = RUNNING
+                if port.dying is not None:  # and the hub may have passed it over, as it was queued
+                    self.doom(port)
