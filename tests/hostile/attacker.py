@@ -16,7 +16,7 @@ from typing import Any
 import gevent
 from gevent import socket
 
-from tests.networking import OUR_PROVIDER, RawPeer, reset
+from tests.networking import OUR_PROVIDER, RawPeer
 
 PROGRAM = "from tests.hostile.attacker import attack; attack()"
 NAME = "127.0.0.1:9"
@@ -168,16 +168,15 @@ def giants(victim: str, seconds: float, size: int) -> dict[str, int]:
     links = sent = 0
     end = monotonic() + seconds
     data = b"\x92\xa1x\xc6" + size.to_bytes(4, "big")
-    while monotonic() < end:
+    while not links or monotonic() < end:  # where the processor is busy, that may be long over
         with suppress(OSError, EOFError), RawPeer.dial(victim, NAME, extras=OURS).shake() as peer:
             links += 1
             peer.sock.sendall(data)
             sent += len(data)
-            while monotonic() < end:
+            while True:  # until the victim closes the connection
                 peer.sock.sendall(bytes(65536))
                 sent += 65536
                 gevent.sleep(0)
-            reset(peer)
         gevent.sleep(0.05)
     return {"bytes": sent, "links": links}
 
