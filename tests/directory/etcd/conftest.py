@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -22,9 +23,9 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
 
 
 @pytest.fixture
-def address(lasting: EtcdServer, request: pytest.FixtureRequest) -> EtcdAddress:
+def address(lasting: EtcdServer) -> EtcdAddress:
     """A prefix in an etcd for this test alone."""
-    return lasting.address(f"/{abs(hash(request.node.name))}")
+    return lasting.address(f"/{secrets.token_hex(8)}")
 
 
 @pytest.fixture

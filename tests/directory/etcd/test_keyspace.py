@@ -1,24 +1,49 @@
 # SPDX-License-Identifier: MIT
-"""The keys and values of a real etcd."""
+"""The keys and values in etcd: what is written can be read back, and the rest is skipped."""
 
 from __future__ import annotations
 
 import logging
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aemp_gevent.directory.etcd import keyspace
+from aemp_gevent.directory.etcd.keyspace import Keyspace, StoredValue
 from aemp_gevent.settings.directory_address import EtcdAddress
 from tests.directory.etcd.observers import WAIT, Make
 from tests.etcd_server import EtcdServer, needs_etcd
 from tests.helpers import wait_until
 
-pytestmark = [needs_etcd, pytest.mark.slow]
-
-
 ODD = ["", "/", "a/b", "ä€😀", "%2F", "..", "\udc80", "x" * 300, "'l", "\0"]
+KEYS = Keyspace("/prefix", "node")
+TEXTS = st.text(st.characters())  # with lone surrogates
 
 
+@given(TEXTS, TEXTS, TEXTS)
+def test_every_key_names_its_entry_and_lies_in_the_range_of_its_family(family: str, key: str, owner: str) -> None:
+    path = KEYS.key(family, key, owner)
+    assert KEYS.place(path) == (key, owner)
+    begin, end = KEYS.range(family)
+    assert begin <= path < end
+
+
+@given(TEXTS, TEXTS, TEXTS)
+def test_ranges_of_families_do_not_overlap(family: str, other: str, key: str) -> None:
+    begin, end = KEYS.range(family)
+    assert (begin <= KEYS.key(other, key) < end) == (family == other)
+
+
+@given(st.binary())
+def test_any_bytes_are_a_value_or_are_skipped(text: bytes) -> None:
+    value = KEYS.value(b"/prefix/db/f/k/o", text)
+    assert value is None or value.encoded == text
+    assert KEYS.value(b"path", KEYS.encode([text])) == StoredValue(KEYS.encode([text]), text)
+
+
+@needs_etcd
+@pytest.mark.slow
 def test_any_text_can_be_a_family_key_or_owner(address: EtcdAddress, make: Make) -> None:
     family = "f/ä%\udcff"
     a = make(address, "no/de ä", **{family: {key: key + "!" for key in ODD if key != "\udc80"}})
@@ -32,6 +57,8 @@ def test_any_text_can_be_a_family_key_or_owner(address: EtcdAddress, make: Make)
     assert b.copies["f"] == {}
 
 
+@needs_etcd
+@pytest.mark.slow
 def test_families_of_many_pages_are_read_at_one_revision(
     address: EtcdAddress, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,6 +72,8 @@ def test_families_of_many_pages_are_read_at_one_revision(
     assert b.steps == [("whole", many)]
 
 
+@needs_etcd
+@pytest.mark.slow
 def test_keys_and_values_of_other_programs_are_skipped_with_one_log_line(
     address: EtcdAddress, make: Make, lasting: EtcdServer, caplog: pytest.LogCaptureFixture
 ) -> None:
