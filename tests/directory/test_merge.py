@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Entries of many owners: the view is always what merging them anew would give, and the changes lead there."""
+"""Entries of many owners: the view is always what merging them from scratch gives, and the changes lead there."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_view_and_its_changes_are_those_of_a_merge_from_scratch(seed: int) -> No
         (b"1", "1", False),
     ],
 )
-def test_same_tells_apart_what_a_receiver_can_tell_apart(one: Any, other: Any, alike: bool) -> None:
+def test_values_are_the_same_only_if_a_receiver_sees_no_difference(one: Any, other: Any, alike: bool) -> None:
     assert same(one, other) is alike
     assert same(other, one) is alike
 

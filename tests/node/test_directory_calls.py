@@ -227,7 +227,7 @@ def test_grp_snd_sends_nothing_as_long_as_the_directory_does_not_answer() -> Non
         assert inbox.messages == []
 
 
-def test_grp_snd_sends_to_nobody_what_cannot_travel_to_all(directory_nodes: MakeNodes) -> None:
+def test_grp_snd_sends_nothing_if_one_port_cannot_get_the_message(directory_nodes: MakeNodes) -> None:
     one, other = directory_nodes(2)
     inboxes = [Inbox(one), Inbox(other)]
     one.grp_reg("group", inboxes[0])

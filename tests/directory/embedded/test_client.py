@@ -17,7 +17,7 @@ from tests.helpers import turns, wait_until
 from tests.networking import WAIT, MakeNode, RawListener, RawPeer
 
 
-def test_client_tells_its_master_everything_and_then_each_change(make_node: MakeNode, listener: RawListener) -> None:
+def test_client_sends_its_master_everything_and_then_each_change(make_node: MakeNode, listener: RawListener) -> None:
     node = make_node("127.0.0.1:0", listener.id)
     node.db_set("f", "k", 1)
     changes = Changes()
@@ -41,7 +41,9 @@ def test_client_tells_its_master_everything_and_then_each_change(make_node: Make
         assert [call[0] for call in changes.calls] == [{"a": 1}, {"a": 1, "b": 1}, {"b": 1}, {"b": 1, "c": 1}]
 
 
-def test_client_asks_its_master_and_takes_answers_from_nobody_else(make_node: MakeNode, listener: RawListener) -> None:
+def test_client_asks_its_master_and_takes_answers_from_no_other_peer(
+    make_node: MakeNode, listener: RawListener
+) -> None:
     node = make_node("127.0.0.1:0", listener.id)
     master, _database = attach(listener)
     with master, RawPeer.dial(node, "stranger", extras=PERL).shake() as stranger:
@@ -65,7 +67,7 @@ def test_client_asks_its_master_and_takes_answers_from_nobody_else(make_node: Ma
 
 
 @pytest.mark.slow
-def test_client_does_it_all_again_when_its_master_was_lost(make_node: MakeNode, listener: RawListener) -> None:
+def test_client_sends_everything_again_when_its_master_was_lost(make_node: MakeNode, listener: RawListener) -> None:
     node = make_node("127.0.0.1:0", listener.id, heartbeat_timeout=1.0)
     node.db_set("f", "k", 1)
     changes = Changes()
@@ -106,7 +108,7 @@ def test_reading_fails_in_time_when_no_seed_can_be_reached_and_works_once_one_is
 
 
 @pytest.mark.slow
-def test_master_that_is_lost_soon_is_not_believed_that_entries_are_gone() -> None:
+def test_entries_that_a_short_lived_master_did_not_have_are_kept() -> None:
     quicker = {"heartbeat_interval": 0.2, "heartbeat_timeout": 1.0}
     with MemoryNetwork() as network:
         seed = "10.0.0.1:4040"

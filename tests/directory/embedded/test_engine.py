@@ -161,7 +161,7 @@ def test_all_see_the_same_and_the_right_once_what_broke_has_healed(seed: int) ->
 
 
 @pytest.mark.slow
-def test_both_seeds_may_die_and_come_back() -> None:
+def test_both_seeds_can_die_and_return() -> None:
     with MemoryNetwork() as network:
         names = ["10.0.0.1:4040", "10.0.0.2:4040"]
         seeds = [network.node(name, *names) for name in names]

@@ -8,7 +8,7 @@ from tests.directories import QUICK
 from tests.helpers import wait_until
 
 
-def test_seeds_that_were_not_told_of_each_other_meet_through_their_clients() -> None:
+def test_seeds_that_do_not_know_each_other_meet_through_their_clients() -> None:
     with MemoryNetwork(latency=0.001) as network:
         one, two = (network.node(f"10.9.0.{number}:4040", **QUICK) for number in (1, 2))
         lists = [(one, two), (two, one), (one,), (two,)]

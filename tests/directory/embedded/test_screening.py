@@ -14,7 +14,7 @@ from tests.helpers import wait_until
 from tests.networking import WAIT
 
 
-def test_client_has_no_more_than_its_share(
+def test_entries_beyond_the_share_of_a_client_are_left_out(
     node: Node, dial: Dial, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert node._embedded is not None

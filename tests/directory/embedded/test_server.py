@@ -14,7 +14,7 @@ from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode, RawPeer
 
 
-def test_node_that_speaks_no_gproto_hears_nothing_of_it(node: Node) -> None:
+def test_node_that_speaks_no_gproto_is_sent_none_of_it(node: Node) -> None:
     with RawPeer.dial(node, "127.0.0.1:9").shake() as peer:
         handled(peer)
 
@@ -90,7 +90,7 @@ def skip_found(peer: RawPeer) -> list[Any]:
             return packet
 
 
-def test_what_a_client_had_goes_with_its_link(node: Node, dial: Dial) -> None:
+def test_entries_of_a_client_go_with_its_link(node: Node, dial: Dial) -> None:
     watcher, client, other = dial("w"), dial("b"), dial("c")
     watcher.send(["", "g_mon1", "f"])
     assert watcher.packet() == ["", "g_chg1", "f", None]
@@ -128,7 +128,7 @@ def test_entries_of_clients_that_cannot_be_asked_are_counted_where_they_are_kept
     wait_until(lambda: node.own_families == {"own": 1})
 
 
-def test_peer_cannot_watch_without_end(
+def test_the_number_of_families_that_a_peer_watches_is_limited(
     node: Node, dial: Dial, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "MAX_WATCHES", 2)
@@ -227,7 +227,7 @@ def test_global_perl_node_gets_everything_merged(node: Node, dial: Dial) -> None
     assert node.db_family("f") == {"k": "y"}
 
 
-def test_global_perl_node_always_hears_first_where_this_one_listens(node: Node, dial: Dial) -> None:
+def test_global_perl_node_is_always_sent_first_where_this_one_listens(node: Node, dial: Dial) -> None:
     """It takes that from ``g_set`` only, and keeps nil if it is not in there."""
     node.db_set("f", "k", b"what JSON cannot carry")
     me = node.NODE()

@@ -14,7 +14,7 @@ from tests.directory.embedded.networks import OURS, PERL, Dial, become_global, h
 from tests.networking import MakeNode, RawPeer
 
 
-def test_link_that_is_lost_while_a_change_is_told_does_not_upset_the_order(make_node: MakeNode) -> None:
+def test_link_that_is_lost_while_a_change_is_sent_does_not_upset_the_order(make_node: MakeNode) -> None:
     node = make_node(max_message_bytes=2**20, high_water_bytes=2**10)
     with ExitStack() as stack:
         slow, watcher = (stack.enter_context(RawPeer.dial(node, name, extras=PERL).shake()) for name in ("s", "w"))
@@ -57,7 +57,7 @@ def test_link_that_is_lost_when_others_are_forgotten_does_not_upset_the_order(
     assert node.db_family("f") == {}
 
 
-def test_nobody_hears_from_the_directory_of_a_node_that_shut_down(make_node: MakeNode) -> None:
+def test_directory_of_a_node_that_shut_down_does_nothing(make_node: MakeNode) -> None:
     node = make_node()
     node.shutdown()
     assert node._embedded is not None

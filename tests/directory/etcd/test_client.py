@@ -44,7 +44,7 @@ def test_the_next_member_is_asked_when_one_does_not_answer(server: EtcdServer, m
         assert never_without(a, "f", "a")
 
 
-def test_users_prove_who_they_are(
+def test_users_must_authenticate(
     server: EtcdServer, make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trouble, "_LOG_SECONDS", 0)
@@ -107,7 +107,9 @@ def certified(folder: Path, host: str) -> tuple[Path, Path]:
     return files
 
 
-def test_members_prove_who_they_are(tmp_path: Path, make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_members_and_nodes_must_have_valid_certificates(
+    tmp_path: Path, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     files = certified(tmp_path, "127.0.0.1")
     with EtcdServer(tmp_path, files) as server:
         a, b = make(server.address(), "a", f={"k": 1}), make(server.address(), "b")

@@ -53,7 +53,7 @@ def test_nodes_without_seeds_share_a_directory(make_node: MakeNode, directory: s
     wait_until(lambda: b.grp_get("group") is None, within=WAIT)
 
 
-def test_node_that_looks_for_the_directory_elsewhere_is_told_of(
+def test_a_node_with_another_directory_is_logged(
     make_node: MakeNode, directory: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     master = make_node(directory=directory)

@@ -12,7 +12,7 @@ def stored(content: object) -> StoredValue:
     return StoredValue(repr(content).encode(), content)
 
 
-def test_nothing_is_shown_before_the_whole_was() -> None:
+def test_nothing_is_shown_before_the_whole_family() -> None:
     family = EtcdFamily()
     family.put("k", "a", stored(1))
     assert family.show(["k"]).is_empty

@@ -138,7 +138,7 @@ class _Done(Exception):
     """All changes were made."""
 
 
-def test_entries_are_there_before_the_last_one_was_put_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leases_are_refreshed_while_many_entries_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """A session of many entries takes longer than the time to live of its lease, and of the former one."""
     writer = Writer(monkeypatch, random.Random(1), TTL / 4)
     writer.own["f"] = {f"own{number}": 0 for number in range(40)}
@@ -154,7 +154,7 @@ def test_entries_are_there_before_the_last_one_was_put_and_stay(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_entries_stay_whatever_request_fails(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_entries_stay_when_any_request_fails(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     writer = Writer(monkeypatch, random.Random(seed), TTL / 50)
     writer.own["f"] = {f"own{number}": 0 for number in range(30)}
     writer.run(1)
