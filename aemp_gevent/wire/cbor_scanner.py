@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Finds where an item of CBOR ends that is cut by the ends of reads, without decoding it.
 
-cbor2 cannot stop in the middle of an item: :mod:`~.framing_cbor` says when this scanner helps. It also counts what
-becomes objects, and bounds nesting, before they are made.
+cbor2 cannot stop in the middle of an item: :mod:`~.framing_cbor` explains when it needs this scanner, which also
+counts elements, and limits nesting, before objects are made.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _UNTIL_BREAK = -1  # instead of how many items are still to come
 
 _NUMBERS = (0, 1, 7)  # major types; the last has few other values
 
-# The header of a map with more keys than may be numbers, or perhaps: it may stand in a text, too. With less bytes
-# behind it the map is not whole.
+# The header of a map with more keys than may be numbers. These bytes may also be in a text. With fewer bytes
+# behind them the map is not complete.
 _LARGE_MAP = re.compile(rb"\xb9[\x10-\xff]|[\xba\xbb\xbf]", re.DOTALL)
 _MIN_LARGE_MAP = 2 * MAX_NUMBER_KEYS
 
 
 def find_large_map(data: bytes, begin: int) -> int:
-    """Return where the next map may begin that is whole and has too many keys to be numbers; else where data ends."""
+    """Return where the next complete map may begin that has too many keys to be numbers; else where data ends."""
     found = _LARGE_MAP.search(data, begin, max(len(data) - _MIN_LARGE_MAP, begin))
     return len(data) if found is None else found.start()
 
@@ -42,12 +42,12 @@ def find_large_map(data: bytes, begin: int) -> int:
 class CborScanner:
     """Finds the end of one item that is cut by the ends of reads.
 
-    It knows only what it must: whether chunks are strings, or a map has a value for each key, is
-    cbor2's to tell when the item is whole.
+    It checks only what it must: cbor2 checks later whether chunks are strings, and whether a map has a
+    value for each key.
 
     Args:
-        text: What there is of it, which is not copied: a read may hold as many items as bytes.
-        limits: How large it may be.
+        text: Its first bytes, which are not copied: a read may hold as many items as bytes.
+        limits: The limits of a message.
     """
 
     def __init__(self, text: memoryview, limits: Limits) -> None:
@@ -57,11 +57,11 @@ class CborScanner:
         self._count = 0
         self._position = 0  # of the next header; beyond the text while a string is incomplete
         self._open: list[int] = []  # how many items are still to come, the innermost last
-        self._numbers: list[int] = []  # how many keys of it are numbers, the same; -1: it is not a map
+        self._numbers: list[int] = []  # for each of them, how many keys are numbers; -1: it is not a map
         self._is_whole = False
 
     def keep(self, more: bytes = b"") -> None:
-        """Keep what there is of the item beyond this read, and what came next."""
+        """Keep the bytes of the item beyond this read, and add the next ones."""
         if not isinstance(self.text, bytearray):
             self.text = bytearray(self.text)
         self.text += more
@@ -77,13 +77,13 @@ class CborScanner:
             if self._count > self._elements and self._position > UNCOUNTED_BYTES:
                 raise too_many(self._elements)
         is_complete = self._is_whole and self._position <= size
-        # One more, because what is incomplete needs at least a byte.
+        # One more, because an incomplete item needs at least one more byte.
         if max(self._position, size + 1 if not is_complete else 0) > self._limit:
             raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
         return self._position if is_complete else 0
 
     def _skip_header(self, size: int) -> bool:
-        """Go behind one header, and behind the string it announces; False if it is cut."""
+        """Move behind one header, and behind the string that it announces; return False if the header is cut."""
         text, position = self.text, self._position
         header = text[position]
         major, length = header >> 5, header & 31
@@ -96,14 +96,14 @@ class CborScanner:
         elif length == _INDEFINITE and _BYTES <= major <= _MAP:
             length = _UNTIL_BREAK
         elif length > 27 and header != _BREAK:
-            raise FramingError(f"the peer sent what is not CBOR: there is no header {header:#04x}")
+            raise FramingError(f"the peer sent bytes that are not CBOR: the header {header:#04x} does not exist")
         self._position = position
         if major in _NUMBERS and self._open and self._numbers[-1] >= 0 and header != _BREAK:
             self._look_at_number()
         self._count += major != _TAG and header != _BREAK
         if header == _BREAK:
             if not self._open or self._open.pop() != _UNTIL_BREAK:
-                raise FramingError("the peer sent what is not CBOR: a break where there is nothing to end")
+                raise FramingError("the peer sent bytes that are not CBOR: a break outside of a list, map or string")
             self._numbers.pop()
         elif length == _UNTIL_BREAK:
             self._enter(length, is_map=major == _MAP)
@@ -112,7 +112,7 @@ class CborScanner:
             self._position += length
         elif major in (_ARRAY, _MAP, _TAG):
             count = 1 if major == _TAG else 2 * length if major == _MAP else length
-            if position + count > self._limit:  # an item takes a byte at least
+            if position + count > self._limit:  # an item takes at least one byte
                 raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
             if count:
                 self._enter(count, is_map=major == _MAP)
@@ -126,7 +126,7 @@ class CborScanner:
         if left % 2 and left != _UNTIL_BREAK:
             return
         self._numbers[-1] += 1
-        # Which are keys is not known of a map of indefinite length; no program is known to send one.
+        # In a map of indefinite length it is unknown which values are keys; no program is known to send one.
         if self._numbers[-1] > (2 * MAX_NUMBER_KEYS if left == _UNTIL_BREAK else MAX_NUMBER_KEYS):
             raise too_many_numbers()
 
@@ -137,7 +137,7 @@ class CborScanner:
         self._numbers.append(0 if is_map else -1)
 
     def _leave(self) -> None:
-        """An item is complete, and so may be those that it is the last of."""
+        """Note that an item is complete, and with it the containers of which it is the last item."""
         while self._open:
             left = self._open[-1]
             if left != 1:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Counting the elements of messages that come, before they are objects, or few of them are.
+"""Counts the elements of incoming messages, before many of them have become objects.
 
-Why they are counted, and which: :mod:`aemp_gevent.wire.limits`. In CBOR the scanner of
-:mod:`~.cbor_scanner` counts, which looks at each element anyhow.
+Why and which elements are counted is explained in :mod:`aemp_gevent.wire.limits`. In CBOR,
+:mod:`~.cbor_scanner` counts them, as it reads each element anyway.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from aemp_gevent.wire.limits import MAX_NUMBER_KEYS
 
 
 def too_many(limit: int) -> FramingError:
-    """Return the error of a peer that sent more elements."""
+    """Return the error for a peer that sent more elements."""
     return FramingError(f"the peer sent a message of more than {limit} elements")
 
 
 def too_many_numbers() -> FramingError:
-    """Return the error of a peer that sent a map with more keys that are numbers."""
+    """Return the error for a peer that sent a map with more keys that are numbers."""
     return FramingError(f"the peer sent a map with more than {MAX_NUMBER_KEYS} keys that are numbers")
 
 
 # --- in msgpack -----------------------------------------------------------------------
 
-# What is complete in its first byte, as far as counting goes: lists and maps are elements, too.
+# Elements that are counted by their first byte alone: lists and maps are elements, too.
 _ONE_BYTE = re.compile(rb"[\x00-\xa0\xc0\xc2\xc3\xe0-\xff]+")
 
-# Those among them that announce elements: as many as the last four bits say, or twice as many.
+# Those among them that announce elements: the number in the last four bits, or twice that.
 _NO_LIST = bytes(set(range(256)) - set(range(0x90, 0xA0)))
 _NO_MAP = bytes(set(range(256)) - set(range(0x80, 0x90)))
 
 ANNOUNCING = {0xDC: 1, 0xDD: 1, 0xDE: 2, 0xDF: 2}
 """Headers of lists and maps, and how many elements each unit of their length announces."""
 
-# The others: how many bytes say how long the rest is, and how long it is besides.
+# The others: the number of bytes with the length of the rest, and the bytes added to that length.
 _REST: dict[int, tuple[int, int]] = {
     **{0xA0 + length: (0, length) for length in range(1, 32)},  # str
     **{first: (size, 0) for first, size in ((0xC4, 1), (0xC5, 2), (0xC6, 4), (0xD9, 1), (0xDA, 2), (0xDB, 4))},
@@ -51,10 +51,10 @@ _REST: dict[int, tuple[int, int]] = {
 class MsgpackCounter:
     """Counts the elements of one message in msgpack, as it comes.
 
-    That it is msgpack is the decoder's to tell.
+    The decoder checks that it is msgpack.
 
     Args:
-        limit: How many it may have.
+        limit: The most elements that it may have.
 
     Attributes:
         limit: The same; it may be changed.
@@ -65,15 +65,15 @@ class MsgpackCounter:
         self._count = 0
         self._announced = 1  # elements, by the headers that came; the message itself is one
         self._skip = 0  # bytes of an element that began before
-        self._header = b""  # the beginning of one that does not say yet how long it is
+        self._header = b""  # the beginning of one whose length is not complete yet
 
     @property
     def missing(self) -> int:
-        """How many elements were announced, and have not begun."""
+        """The number of elements that were announced and have not begun."""
         return max(self._announced - self._count, 0)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Look at what came next.
+        """Count the elements in the next bytes.
 
         Raises:
             FramingError: There are too many.
@@ -107,7 +107,7 @@ class MsgpackCounter:
 
     @staticmethod
     def _end_of(text: bytes, position: int) -> int:
-        """Return where an element ends, lists and maps behind their headers; -1 if it does not say yet."""
+        """Return where an element ends, lists and maps behind their headers; -1 if its length is not complete."""
         length_bytes, rest = _REST.get(text[position], (0, 0))
         begin = position + 1 + length_bytes
         if begin > len(text):
@@ -126,7 +126,7 @@ def count_json(text: bytes | bytearray, limit: int) -> None:
     Raises:
         FramingError: There are more than ``limit``.
     """
-    # First what may be in strings as well: most texts are through with that.
+    # First an upper bound that includes strings, which is enough for most texts.
     if sum(map(text.count, b"[{,:")) < limit:
         return
     bare = _STRING.sub(b"0", bytes(text)).translate(None, b" \t\r\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Framings: how a stream of packets becomes a stream of bytes, and back.
+"""The table of framings, which turn a stream of packets into a stream of bytes, and back.
 
 After the handshake each direction is a stream of arrays, ``[portname, element,
 ...]``, in the framing its sender chose. A framing is a row of :data:`FRAMINGS`;
@@ -16,12 +16,12 @@ adding one is adding a row::
     except framing.errors as error:
         raise framing.translate(error) from error
 
-The last two lines are there for speed: msgpack's own iterator runs the loop, and
-its own exceptions come out of it (:mod:`~.framing_msgpack` has the figures). What
-the loop's body may raise has to be caught inside of the loop, or it would be taken for
-the peer's fault.
+The last two lines are for speed: msgpack's own iterator runs the loop, and
+raises its own exceptions (:mod:`~.framing_msgpack` has the figures). Exceptions of the
+loop's body must be caught inside of the loop, or they would look like the peer's
+fault.
 
-Not here: which framing is spoken (:mod:`~.handshake`), and what packets mean.
+Not here: which framing is chosen (:mod:`~.handshake`), and what packets mean.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ class Decoder(Protocol):
     """Turns a stream of bytes, cut anywhere, into packets."""
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Take what came next; iterate to the end before reusing its buffer."""
+        """Take the next bytes; iterate to the end before reusing their buffer."""
 
     def __iter__(self) -> Iterator[Any]:
-        """Give every packet that is complete, in order.
+        """Yield every complete packet, in order.
 
         Raises the ``errors`` of its framing.
         """
         ...
 
     def quickly(self) -> Iterator[Any]:
-        """Give the same in the quickest way, which may raise an error that :meth:`retry` has an answer to."""
+        """Yield the same in the quickest way, which may raise an error that :meth:`retry` can handle."""
         ...
 
     def retry(self, error: Exception) -> Iterator[Any]:
-        """Go on after an error out of :meth:`quickly`, in another way; raise it if it is the peer's fault."""
+        """Go on in another way after an error of :meth:`quickly`; raise it if it is the peer's fault."""
         ...
 
 
@@ -72,10 +72,10 @@ class Framing:
         name: As in the greeting.
         encoder: Makes a function from a packet to bytes, for one link. It raises
             :class:`~aemp_gevent.errors.UnencodableMessageError`, and stays usable.
-        decoder: Makes a decoder for one link with a node of ours, given how large messages may be.
+        decoder: Makes a decoder for one link with a node of this library, given the limits of messages.
         foreign_decoder: The same for a link with another program, whose strings may have no mark
             for text or binary, as Perl's have none: there everything is ``str``.
-        errors: What iterating a decoder raises when the peer's bytes are wrong.
+        errors: The exceptions of iterating a decoder when the peer's bytes are wrong.
         translate: Turns one of these into a
             :class:`~aemp_gevent.errors.FramingError`.
     """
@@ -89,7 +89,7 @@ class Framing:
 
 
 def _cbor() -> list[Framing]:
-    """Return the row of CBOR, or none if cbor2 is not installed."""
+    """Return the row of CBOR, or no row if cbor2 is not installed."""
     try:
         from . import framing_cbor  # noqa: PLC0415  # an extra
     except ModuleNotFoundError as error:
@@ -116,7 +116,7 @@ FRAMINGS: dict[str, Framing] = {
             name="msgpack",
             encoder=framing_msgpack.make_encoder,
             decoder=framing_msgpack.MsgpackDecoder,
-            foreign_decoder=framing_msgpack.MsgpackDecoder,  # whoever speaks it marks its strings
+            foreign_decoder=framing_msgpack.MsgpackDecoder,  # all programs with msgpack mark their strings
             errors=framing_msgpack.ERRORS,
             translate=framing_msgpack.translate,
         ),
@@ -136,8 +136,8 @@ FRAMINGS: dict[str, Framing] = {
 def check_packet(packet: object) -> None:
     """Raise unless this is an array that is empty or begins with a port name.
 
-    Not done by the decoders, because a loop that looks the name up in a dict
-    needs only ``type(packet) is list`` in the good case.
+    The decoders do not call it, because a loop that looks the name up in a dict
+    needs only ``type(packet) is list`` in the usual case.
 
     Raises:
         FramingError: The peer sent something else.
@@ -151,8 +151,8 @@ def check_packet(packet: object) -> None:
 def name_of_port(name: object) -> str:
     """Return the port name that a peer sent, as text.
 
-    To Perl ``"7"`` and 7 are the same, and which of them goes out depends on what was done with it
-    before. So a number stands for what Perl makes of it when it prints it.
+    To Perl ``"7"`` and 7 are the same, and which of them it sends depends on how the value was used
+    before. So a number stands for the text that Perl prints for it.
 
     Raises:
         FramingError: It sent something else.

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Packets as CBOR: Perl's favourite framing. Needs cbor2 (the extra ``cbor``).
+"""Encodes and decodes packets as CBOR, the framing that Perl prefers. Needs cbor2 (the extra ``cbor``).
 
-cbor2 decodes one item from a file, and has no way to stop in the middle of one. Trying
-again from the start whenever more came would be quadratic. So what a read holds
-completely, nearly all there ever is, goes to cbor2 at once; only the item that
-is cut by the end of a read is left to a scanner (:mod:`~.cbor_scanner`), which walks headers,
+cbor2 decodes one item from a file, and cannot stop in the middle of one. Trying
+again from the start after each read would be quadratic. So complete items,
+which are nearly all, go to cbor2 at once; only an item that
+is cut by the end of a read goes to a scanner (:mod:`~.cbor_scanner`), which walks headers,
 keeps its place from read to read, and finds where the item ends. Each byte is
-looked at no more than three times, however the stream is cut.
+read at most three times, however the stream is cut.
 
-**Strings of other programs.** A Perl string is a row of code points, with no mark for
+**Strings of other programs.** A Perl string is a sequence of code points, without a mark for
 text or binary, and CBOR::XS sends most of them, port names and map keys among them, as byte
 strings of their Latin-1 characters. From such a peer byte strings arrive as text,
 decoded as Latin-1; ``.encode("latin-1")`` gives binary data back.
 
-Tags are dropped: what they mark arrives as it is. cbor2 would turn some into dates,
-fractions, sets, or one list in two places, none of which could be sent on.
+Tags are dropped: the marked values arrive as they are. cbor2 would turn some into dates,
+fractions, sets, or one list in two places, which could not be sent on.
 
 Not here: what is in a packet. Read :mod:`~.framing` first.
 """
@@ -35,15 +35,15 @@ from .cbor_scanner import MAX_NESTING_RECEIVED, CborScanner, find_large_map
 from .decoding import OneWayDecoder
 from .values import Rules, lone_surrogate
 
-# What cbor2 raises about bytes it does not like, or about an item that goes on in the next read.
+# What cbor2 raises for wrong bytes, or for an item that continues in the next read.
 _REFUSALS = (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError, MemoryError)
 
-# How much cbor2 reads at a time, and in vain, for what lies behind the item it reads again. Measured for
+# The bytes that cbor2 reads at a time; those behind the item are read again. Measured for
 # packets of 80 bytes: 385 ns a packet with 256, 450 with 64, 850 with the default of 4096.
 _READ_SIZE = 256
 
-# CBOR itself goes down to -2**64. But Perl has no such number, and CBOR::XS takes it for another one without a
-# word: -2**63 - 1 arrives as 2**63 - 1. So what cannot go over msgpack cannot go over CBOR.
+# CBOR itself goes down to -2**64. But Perl does not have such numbers, and CBOR::XS silently changes them:
+# -2**63 - 1 arrives as 2**63 - 1. So CBOR has the same limits as msgpack.
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
 
 
@@ -54,18 +54,18 @@ def _objection(value: object) -> str | None:
 
 
 _KEYS = frozenset({type(None), bool, int, float, str, bytes})
-# As in msgpack, so that it makes no difference over which of them a message goes.
+# As in msgpack, so that messages can use either of them.
 _RULES = Rules(framing="CBOR", scalars=_KEYS | {bytearray, memoryview}, keys=_KEYS, objection=_objection)
 
 
 def _encode_int(encoder: cbor2.CBOREncoder, value: int) -> None:
     if not _MIN_INT <= value <= _MAX_INT:
-        raise ValueError("a large int")  # Rules.refuse() finds the words
+        raise ValueError("a large int")  # Rules.refuse() makes the error text
     encoder.encode_int(value)
 
 
 def _encode_memoryview(encoder: cbor2.CBOREncoder, value: memoryview) -> None:
-    # cbor2 takes it for a sequence of numbers.
+    # cbor2 would encode it as a sequence of numbers.
     encoder.encode_bytes(bytes(value))
 
 
@@ -101,7 +101,7 @@ def make_encoder() -> Callable[[list[Any] | tuple[Any, ...]], bytes]:
 
 
 class _NoTags(Mapping[int, Callable[[Any, bool], Any]]):
-    """What cbor2 asks for each tag, its own ones too."""
+    """The functions that cbor2 calls for each tag, including its own ones."""
 
     def __getitem__(self, tag: int) -> Callable[[Any, bool], Any]:
         return lambda value, _immutable: value
@@ -117,10 +117,10 @@ _NO_TAGS = _NoTags()
 
 
 class CborDecoder(OneWayDecoder):
-    """A stream of bytes, read as packets.
+    """Decodes a stream of bytes into packets.
 
-    After each :meth:`feed` iterate to the end; what a loop that is left early has
-    not seen is lost. Iterating raises nothing but
+    After each :meth:`feed` iterate to the end; packets that a loop does not reach
+    are lost. Iterating raises nothing but
     :class:`~aemp_gevent.errors.FramingError`; after that the decoder is useless.
 
     The limit is exact, however the stream is cut.
@@ -139,10 +139,10 @@ class CborDecoder(OneWayDecoder):
         self._bytes_are_text = bytes_are_text
         self._plain = _KEYS - {bytes} if bytes_are_text else _KEYS
         self._data = b""
-        self._cut: CborScanner | None = None  # the item that goes on in the next read
+        self._cut: CborScanner | None = None  # the item that continues in the next read
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Take what came next; it is copied."""
+        """Take the next bytes, which are copied."""
         self._data += data
 
     def __iter__(self) -> Iterator[Any]:
@@ -163,7 +163,7 @@ class CborDecoder(OneWayDecoder):
         while begin < len(data):
             if large < begin:
                 large = find_large_map(data, begin)
-            if large < len(data):  # before it is made
+            if large < len(data):  # check it before it is decoded
                 scanner = CborScanner(view[begin:], self._limits)
                 if not scanner.find_end():
                     self._cut = scanner
@@ -172,8 +172,8 @@ class CborDecoder(OneWayDecoder):
             try:
                 packet = decode()
             except _REFUSALS as error:
-                # cbor2 may see a fault before the item is complete. Whether that is one must not
-                # depend on where the stream is cut, so it is the scanner that tells.
+                # cbor2 may see a fault before the item is complete. Whether it is one must not
+                # depend on where the stream is cut, so the scanner decides.
                 self._cut = CborScanner(view[begin:], self._limits)
                 if self._cut.find_end():
                     raise _no_cbor(error) from error
@@ -199,7 +199,7 @@ class CborDecoder(OneWayDecoder):
         return self._in_our_types(packet)
 
     def _in_our_types(self, packet: Any) -> Any:
-        """Replace, in place, what is not of the types that packets are made of."""
+        """Replace, in place, values of types that packets do not have."""
         if type(packet) is not list:
             return packet  # which check_packet() refuses
         plain = self._plain
@@ -229,7 +229,7 @@ class CborDecoder(OneWayDecoder):
             return value.decode("latin-1")
         if value is cbor2.undefined:
             return None
-        raise FramingError(f"the peer sent what nothing of ours means: {quoted(value)}")
+        raise FramingError(f"the peer sent a value that has no meaning here: {quoted(value)}")
 
     def _key(self, key: object) -> Any:
         if type(key) in self._plain:

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Packets as JSON: the framing every AnyEvent::MP node understands.
+"""Encodes and decodes packets as JSON, the framing that every AnyEvent::MP node understands.
 
-Texts follow each other with nothing but white space between them, so the ends
-must be found before json can parse anything. The scanner counts brackets and
-knows strings, nothing else, and looks at each byte once, however the stream
-is cut: a peer that sends a large text in small pieces costs us no
-more than one that sends it whole. Parsing tentatively from the start at each
-piece, the obvious alternative, is quadratic.
+Texts follow each other with only white space between them, so their ends
+must be found before json can parse them. The scanner only counts brackets and
+recognises strings, and reads each byte once, however the stream
+is cut: a large text in small pieces costs no more than a whole one.
+Trying to parse from the start at each piece, the obvious alternative, is quadratic.
 
-What the scanner takes for one text, json parses as one text: the scanner knows
-only brackets and strings, and every text it delimits begins with ``[`` and ends
+json parses exactly the texts that the scanner finds: each begins with ``[`` and ends
 where the brackets balance.
 
 Not here: what is in a packet. Read :mod:`~.framing` first.
@@ -55,19 +53,19 @@ def _objection(value: object) -> str | None:
 _RULES = Rules(
     framing="JSON",
     scalars=frozenset({type(None), bool, int, float, str}),
-    # json would turn 1, None and True into text without a word.
+    # json would silently turn 1, None and True into text.
     keys=frozenset({str}),
     objection=_objection,
 )
 
-# check_circular: Rules has bounded the nesting before.
+# check_circular: Rules has limited the nesting before.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
 
 
 def make_encoder() -> Callable[[list[Any] | tuple[Any, ...]], bytes]:
     """Return a function that turns one packet into bytes.
 
-    It raises :class:`~aemp_gevent.errors.UnencodableMessageError`. It keeps no state.
+    It raises :class:`~aemp_gevent.errors.UnencodableMessageError`. It has no state.
     """
     return _encode
 
@@ -100,14 +98,14 @@ _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant
 
 
 class JsonDecoder(OneWayDecoder):
-    """A stream of bytes, read as packets.
+    """Decodes a stream of bytes into packets.
 
-    After each :meth:`feed` iterate to the end; what a loop that is left early has
-    not seen is lost. Iterating raises nothing but
+    After each :meth:`feed` iterate to the end; packets that a loop does not reach
+    are lost. Iterating raises nothing but
     :class:`~aemp_gevent.errors.FramingError`; after that the decoder is useless.
 
-    The limit is exact, however the stream is cut. White space between texts does
-    not count.
+    The limit is exact, however the stream is cut. White space between texts is
+    not counted.
 
     Memory: at most ``max_message_bytes`` and one read in bytes, besides the objects
     decoded from them.
@@ -117,14 +115,14 @@ class JsonDecoder(OneWayDecoder):
         self._limits = limits
         self._limit = limits.bytes
         self._data = b""
-        # The unfinished text: what earlier reads had of it, and how far it is.
+        # The unfinished text: its bytes from earlier reads, and the scanner's state.
         self._text = bytearray()
         self._depth = 0
         self._in_string = False
         self._escaped = False
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Take what came next; it is copied."""
+        """Take the next bytes, which are copied."""
         self._data += data
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -141,7 +139,7 @@ class JsonDecoder(OneWayDecoder):
                 yield self._take()
 
     def _find_begin(self, data: bytes, position: int) -> int:
-        """Skip white space; raise if something else than an array follows."""
+        """Skip white space; raise unless an array follows."""
         match = _WHITE_SPACE.match(data, position)
         assert match is not None  # it matches the empty string too
         begin = match.end()
@@ -176,7 +174,7 @@ class JsonDecoder(OneWayDecoder):
         return end
 
     def _skip_string(self, data: bytes, position: int) -> int:
-        """Go on in a string, to behind its end or to the end of the data."""
+        """Continue in a string, to its end or to the end of the data."""
         match = _STRING_REST.match(data, position + self._escaped)
         assert match is not None  # it matches the empty string too
         stop = match.end()
@@ -191,8 +189,8 @@ class JsonDecoder(OneWayDecoder):
         return stop + 1
 
     def _keep(self, data: bytes, begin: int, end: int) -> int:
-        """Add what was scanned to the text, and return its end."""
-        # One more, because an unfinished text needs at least a byte.
+        """Add the scanned bytes to the text, and return their end."""
+        # One more, because an unfinished text needs at least one more byte.
         if len(self._text) + end - begin + (self._depth > 0) > self._limit:
             raise FramingError(f"the peer sent a message of more than {self._limit} bytes")
         self._text += data[begin:end]
@@ -205,7 +203,7 @@ class JsonDecoder(OneWayDecoder):
         try:
             text = raw.decode("utf-8")
             packet: list[Any] = _DECODER.decode(text)
-            # An escape can spell half of a surrogate pair. Such a text can be neither
+            # An escape can produce half of a surrogate pair. Such a text can be neither
             # printed nor sent on, and is as wrong as bytes that are not UTF-8.
             if "\\u" in text:
                 _ENCODER.encode(packet).encode("utf-8")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Packets as msgpack: our own framing, and the hot path.
+"""Encodes and decodes packets as msgpack, the framing between nodes of this library and a hot path.
 
-What costs, measured (CPython 3.11, msgpack 1.2, 64 KiB reads of packets
+The costs, measured (CPython 3.11, msgpack 1.2, 64 KiB reads of packets
 ``(name, "tag", i, 64 characters)``; the bare Unpacker: 115 ns a packet):
 
 =================================================== ==========
@@ -12,15 +12,15 @@ a subclass of Unpacker                               +  7 %
 :func:`itertools.chain` over the Unpacker (this)     +  3..5 %
 =================================================== ==========
 
-So the decoder hands out the Unpacker itself, and its errors arrive in the
-caller's loop as msgpack raises them; :func:`translate` makes them ours. Looking
-at each packet's type costs 10 ns in the caller's loop and 13 ns here: it stays
-with the caller, see :func:`~.framing.check_packet`.
+So the decoder returns the Unpacker itself, whose errors arrive in the
+caller's loop as msgpack raises them; :func:`translate` turns them into ours. Checking
+the type of each packet costs 10 ns in the caller's loop and 13 ns here, so
+the caller does it: see :func:`~.framing.check_packet`.
 
 Encoding such a packet takes 220 to 280 ns; 86 of them are the strict Packer (108 a
-lenient one), the rest is a call and the look at each element's type. That look is
-needed: msgpack writes tuples as map keys, and extension types, and no decoder of
-ours takes either.
+lenient one), the rest is a call and the check of each element's type. The check is
+needed: msgpack writes tuples as map keys, and extension types, which our decoders
+refuse.
 
 Not here: what is in a packet. Read :mod:`~.framing` first.
 """
@@ -40,9 +40,9 @@ from aemp_gevent.wire.limits import MAX_NUMBER_KEYS, UNCOUNTED_BYTES, Announced,
 from .counting import ANNOUNCING, MsgpackCounter, too_many_numbers
 from .values import Rules, lone_surrogate
 
-# What an Unpacker raises about bytes it does not like. ValueError is most of it
-# (format, size, nesting, UTF-8); TypeError a map key that cannot be hashed;
-# the others come from the pure-Python Unpacker, or from a peer's idea of a size.
+# What an Unpacker raises for wrong bytes. ValueError is for most faults
+# (format, size, nesting, UTF-8); TypeError for a map key that cannot be hashed;
+# the others come from the pure-Python Unpacker, or from wrong sizes.
 ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     TypeError,
@@ -53,14 +53,14 @@ ERRORS: tuple[type[Exception], ...] = (
     FramingError,
 )
 
-# What the unpacker asks for at a time; msgpack's own default of 1 MiB for each link is a waste.
+# What the Unpacker reads at a time; msgpack's default of 1 MiB for each link would be a waste.
 _READ_SIZE = 64 * 1024
 
-# What each encoder reserves from the start; it grows with the messages. msgpack's default is 256 KiB.
+# What each encoder allocates at first; it grows with the messages. msgpack's default is 256 KiB.
 _BUFFER_SIZE = 4 * 1024
 
 
-# What no peer can send.
+# A value that no peer can send.
 _NOTHING = object()
 
 
@@ -88,9 +88,9 @@ def make_encoder() -> Callable[[list[Any] | tuple[Any, ...]], bytes]:
     as new afterwards. bytearray and memoryview arrive as bytes, tuples as lists,
     instances of subclasses (an IntEnum, a namedtuple) as what they are derived from.
     """
-    # The strict Packer takes exact built-in types only, which all values of a plain
-    # message are. The lenient one takes tuples and subclasses, which the
-    # walk has looked at before.
+    # The strict Packer takes only exact built-in types, like all values of a plain
+    # message. The lenient one takes tuples and subclasses, which the
+    # walk has checked before.
     pack_plain: Callable[[object], bytes] = msgpack.Packer(strict_types=True, buf_size=_BUFFER_SIZE).pack
     pack_any: Callable[[object], bytes] = msgpack.Packer(buf_size=_BUFFER_SIZE).pack
     scalars, has_only_plain = _RULES.scalars, _RULES.has_only_plain
@@ -117,12 +117,12 @@ def _refuse_extension(code: int, _data: bytes) -> NoReturn:
     raise ValueError(f"extension type {code} (no framing of ours has any)")
 
 
-# Of lists and maps that nothing of ours looks at: a header makes the Unpacker set aside 8 bytes for each element of a
+# The largest lists and maps that we do not check: a header makes the Unpacker allocate 8 bytes for each element of a
 # list, on each of 1024 levels; and a map with chosen numbers as keys takes quadratic time.
 _SMALL_LIST, _SMALL_MAP = 256, 1000
 
 _LARGE_LIST, _LARGE_MAP = "max_array_len", "max_map_len"
-"""What the Unpacker says of larger ones."""
+"""In the Unpacker's errors about larger ones."""
 
 
 def _make_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -134,7 +134,7 @@ def _make_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _new_unpacker(limits: Limits, large: frozenset[str] = frozenset((_LARGE_LIST, _LARGE_MAP))) -> Any:
-    # Any: msgpack ships no types.
+    # Any: msgpack does not have types.
     max_message_bytes = limits.bytes
     most = min(max_message_bytes, limits.counted_bytes)
     return msgpack.Unpacker(
@@ -146,8 +146,8 @@ def _new_unpacker(limits: Limits, large: frozenset[str] = frozenset((_LARGE_LIST
         # The hook never sees timestamps, but the limit does: theirs have 4 bytes at least.
         max_ext_len=0,
         # A list or map that announces more than a message may have is refused at its
-        # header. An element takes a byte at least, a pair two. Texts are looked at
-        # only when they are complete; it is the decoder's own count that stops them.
+        # header. An element takes at least one byte, a pair two. Texts are checked
+        # only when they are complete; the decoder's own count stops longer ones.
         max_str_len=max_message_bytes,
         max_bin_len=max_message_bytes,
         max_array_len=most if _LARGE_LIST in large else min(most, _SMALL_LIST),
@@ -160,33 +160,33 @@ def _new_unpacker(limits: Limits, large: frozenset[str] = frozenset((_LARGE_LIST
 
 
 class MsgpackDecoder:
-    """A stream of bytes, read as packets.
+    """Decodes a stream of bytes into packets.
 
-    After each :meth:`feed` iterate to the end; what a loop that is left early has
-    not seen is lost. The loop may raise any of :data:`ERRORS`: hand it to
-    :func:`translate`, and catch what your own code raises inside of the loop, or
-    it looks like the peer's fault. After an error the decoder is useless.
+    After each :meth:`feed` iterate to the end; packets that a loop does not reach
+    are lost. The loop may raise any of :data:`ERRORS`: pass it to
+    :func:`translate`, and catch exceptions of your own code inside of the loop, or
+    they look like the peer's fault. After an error the decoder is useless.
 
     The limit is exact, however the stream is cut: a message of ``max_message_bytes``
     is accepted, one of a byte more is refused as soon as that byte is needed.
     The Unpacker alone does not do this: its ``max_buffer_size`` counts only what
     it could not parse yet, and a list can grow forever without counting.
 
-    **Large lists and maps** need care that would slow everything else down: what a list's header announces is
-    accounted for, and the keys of a map are looked at before it is made. So the Unpacker refuses both at first, at
-    their header, which costs nothing, and then :meth:`retry` begins again where the message began, with care,
-    for good: whoever has sent one sends others.
+    **Large lists and maps** need checks that would slow everything else down: the elements that a list's header
+    announces are counted, and the keys of a map are checked before it is made. So the Unpacker refuses both at
+    first, at their header, which costs nothing. Then :meth:`retry` starts again where the message began, with
+    these checks, and keeps them: a peer that has sent one will send others.
 
     Memory: at most three times ``max_message_bytes`` and one read in bytes, besides the
     objects decoded from them (:mod:`aemp_gevent.wire.limits`), and what
-    the Unpacker sets aside for lists that were only announced: 2 KiB for each of
+    the Unpacker allocates for lists that were only announced: 2 KiB for each of
     1024 levels, and what ``limits.announced`` allows.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._announced = limits.announced or Announced()
-        self._large: frozenset[str] = frozenset()  # which of them are decoded with care
+        self._large: frozenset[str] = frozenset()  # which of them are decoded with checks
         self._pieces: Iterator[bytes | memoryview] = iter(())  # of the read
         self._current: bytes | memoryview = b""  # the piece that was fed last, unless it is in _since
         self._limit = limits.bytes
@@ -203,7 +203,7 @@ class MsgpackDecoder:
         self._since = bytearray()
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Take what came next. The buffer may be reused after the next iteration."""
+        """Take the next bytes. Their buffer may be reused after the next iteration."""
         self._data = b"".join((self._data, data)) if self._data else data
 
     def __iter__(self) -> Iterator[Any]:
@@ -214,11 +214,11 @@ class MsgpackDecoder:
             yield from self.retry(error)
 
     def quickly(self) -> Iterator[Any]:
-        """Iterate without calls of ours, and perhaps have to :meth:`retry`."""
+        """Iterate without calls of ours; after an error, call :meth:`retry`."""
         return chain.from_iterable(self._parts())
 
     def retry(self, error: Exception) -> Iterator[Any]:
-        """Return the packets that iterating gave up at because of the first large list or map; else raise the error."""
+        """Return the packets from the first large list or map on, at which iterating failed; else raise the error."""
         found = {word for word in (_LARGE_LIST, _LARGE_MAP) if word in str(error)} - self._large
         if not found or isinstance(error, FramingError):
             try:
@@ -226,7 +226,7 @@ class MsgpackDecoder:
             finally:
                 del error  # or it would refer to itself, and what was decoded would live on for a while
         text = bytes(self._since) + bytes(self._current)
-        # Packets before that one were handled, and there the Unpacker stops again.
+        # Packets before that one were handled; the Unpacker stops there again.
         done, unpacker = 0, _new_unpacker(self._limits, self._large)
         unpacker.feed(text)
         with suppress(ValueError):
@@ -244,8 +244,8 @@ class MsgpackDecoder:
         # one packet: then all this is latency.
         data, self._data = self._data, b""
         unpacker, limit = self._unpacker, self._limit
-        # In pieces no larger than the limits, so that a message above them never is
-        # within one piece, and all counting is done at the seams.
+        # In pieces that are at most as large as the limits, so that a larger message is never
+        # within one piece, and counting is only needed between pieces.
         if len(data) > self._piece:
             self._pieces = _cut(data, self._piece)
         for piece in (data,) if len(data) <= self._piece else self._pieces:
@@ -254,7 +254,7 @@ class MsgpackDecoder:
             before = self._fed
             self._fed = fed = before + len(piece)
             # Only the first packet may have begun in an earlier piece. Right after it the
-            # Unpacker stands at the packet's end; later it runs ahead into the next.
+            # Unpacker is at the packet's end; later it reads ahead into the next one.
             first = next(unpacker, _NOTHING)
             if first is not _NOTHING:
                 end = unpacker.tell()
@@ -280,7 +280,7 @@ class MsgpackDecoder:
                 self._since += piece
             self._current = b""
             if fed - self._begin >= limit:
-                # One more, because a message that has come this far is not complete.
+                # One more, because the message is not complete yet.
                 self._check_size(fed + 1)
 
     def _check_size(self, needed: int) -> None:
@@ -309,7 +309,7 @@ class MsgpackDecoder:
             self._counter = counter if text else None
         else:
             return
-        # One that is not long yet has at most as many elements as bytes.
+        # A message that is not long yet has at most as many elements as bytes.
         counter.limit = self._limits.elements if is_long else self._limits.counted_bytes
         counter.feed(text)
         missing = 8 * counter.missing if counter.missing > _SMALL_LIST else 0
@@ -325,10 +325,10 @@ class MsgpackDecoder:
         self._since, self._counter = bytearray(), None
 
     def _find_begin(self) -> None:
-        """Find out where exactly the unfinished message began.
+        """Find out exactly where the unfinished message began.
 
-        Rare: only when it could be too large. Parses what came since it began a second
-        time, which is cheaper than asking for each packet where it ended.
+        Rare: only when it could be too large. Parses its bytes a second time,
+        which is cheaper than asking where each packet ended.
         """
         unpacker = _new_unpacker(self._limits)
         unpacker.feed(self._since)
@@ -358,7 +358,7 @@ def _cut(data: bytes | memoryview, size: int) -> Iterator[bytes | memoryview]:
 
 
 def translate(error: Exception) -> FramingError:
-    """Return our error for one that came out of iterating a decoder."""
+    """Return a :class:`FramingError` for an error of iterating a decoder."""
     if isinstance(error, FramingError):
         return error
     return FramingError(f"the peer sent bytes that are not msgpack: {type(error).__name__}: {error}")

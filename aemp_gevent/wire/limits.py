@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""How large a message may be: its bytes, and the elements that they become; and how long a name.
+"""Limits of messages, in bytes and elements, and of the length of names.
 
-Bytes alone are no bound for memory. An empty list is one byte of msgpack and 56 of memory, with
-8 more where it stands; a map of one pair three bytes, and 230: what 64 MiB become may be 5 GiB. So the
-*elements* are counted as well: every value in a message, lists, maps and their keys
-included.
+A limit in bytes does not limit memory. An empty list takes one byte of msgpack and 56 of memory, with
+8 more in its container; a map of one pair three bytes, and 230: 64 MiB may become 5 GiB. So the
+*elements* are counted as well: every value in a message, including lists, maps and their keys.
 
-Most messages need no count, as no message has more elements than bytes. Those that are longer than
-the bound are counted by their sender, who hears of it, and by their receiver, who trusts nobody:
-while they come, in what is cut by the end of a read.
+Most messages need not be counted, as a message never has more elements than bytes. Longer ones are counted by
+their sender, where an error helps, and by their receiver, which trusts no peer: while they arrive,
+if the end of a read cuts them.
 
-**Names** are what a node keeps of others: of ports, nodes, functions, families and keys, thousands of each. So their
-number is bounded, and their length is, too: by :func:`is_long`, where a name enters
+**Names** of ports, nodes, functions, families and keys are what a node remembers of others, thousands of each. So
+their number is limited, and so is their length: by :func:`is_long`, where a name enters
 (:mod:`aemp_gevent.node.requests`, and ``split_port`` for the IDs of ports in messages).
 
-How it counts what comes is :mod:`aemp_gevent.wire.counting`'s. Nesting needs no bound of
-ours: the decoders refuse what is deeper than some hundred levels.
+Incoming messages are counted in :mod:`aemp_gevent.wire.counting`. The decoders limit the
+nesting themselves, to some hundred levels.
 """
 
 from __future__ import annotations
@@ -27,31 +26,31 @@ from weakref import WeakKeyDictionary
 from aemp_gevent.errors import MessageTooLargeError
 
 MAX_ELEMENTS = 1_000_000
-"""Some 80 MB at worst, and 8 MB of floats."""
+"""About 80 MB at worst, and 8 MB for floats."""
 
 RESOLVE_SECONDS = 15.0
-"""What all look-ups for one noderef may take together."""
+"""Seconds for all look-ups for one noderef together."""
 
 UNCOUNTED_BYTES = 256 * 1024
-"""A read: what comes in one is decoded at once, and not counted."""
+"""The size of a read: a message within one read is decoded at once, and not counted."""
 
 
 MAX_NUMBER_KEYS = 4096
-"""Keys of one map that are numbers. Python hashes a number to itself, so that a peer can choose thousands that share a
-place in the table, and the time that a map of them takes is quadratic. Texts and bytes are hashed with a random key."""
+"""Keys of one map that may be numbers. Python hashes a number to itself, so a peer can choose thousands with the same
+place in the table, and building that map takes quadratic time. Texts and bytes are hashed with a random key."""
 
 MAX_ANNOUNCED_BYTES = 256 * 2**20
-"""For what all peers together have announced, and not yet sent: a list's header sets aside 8 bytes for each element."""
+"""For elements that all peers together announced and have not sent: a list's header allocates 8 bytes for each."""
 
 _JUDGED_SECONDS = 1.0
-"""For how long a message is waited for before its speed is more than a guess."""
+"""Seconds that a message must have taken before its speed is meaningful."""
 
 MAX_NAME_BYTES = 1024
-"""Of a name, as UTF-8. The longest in use are the IDs of slaves of nodes with many addresses, some 300 bytes."""
+"""The longest name, as UTF-8. IDs of slaves of nodes with many addresses have about 300 bytes."""
 
 
 def is_long(name: str, limit: int) -> bool:
-    """Return whether a name has more than this many bytes; quickly, however long it is."""
+    """Return whether a name has more than this many bytes; fast, however long it is."""
     size = len(name)
     if 4 * size <= limit:  # the usual case: a character has at most four bytes
         return False
@@ -59,7 +58,7 @@ def is_long(name: str, limit: int) -> bool:
 
 
 class Waiting(Protocol):
-    """A decoder that waits for what a peer has announced."""
+    """A decoder that waits for elements that a peer has announced."""
 
     def give_up(self, why: str) -> None:
         """Drop the unfinished message, and refuse whatever comes next. Must not raise."""
@@ -71,26 +70,26 @@ class _Announcement(NamedTuple):
     since: float
 
     def bytes_per_second(self, now: float) -> float:
-        """Return how fast the message comes; one that has just begun is taken for slow."""
+        """Return the speed of the message; one that has just begun counts as slow."""
         return self.received / max(now - self.since, _JUDGED_SECONDS)
 
 
 class Announced:
-    """What the decoders of one node have announced, and not yet got.
+    """The elements that the decoders of one node wait for.
 
-    When that is too much, the message goes that comes most slowly, and among equals the one that has waited longest.
+    When they are too many, the slowest message is dropped, and among equals the one that has waited longest.
     Not the newest: peers that announce much and send little could keep all others from sending large lists. So
-    whoever wants to stay has to send as fast as the others do.
+    a peer must send as fast as the others do.
 
     Args:
         limit: Bytes of all together.
-        clock: Returns the time in seconds. Without one all are taken for equally slow.
+        clock: Returns the time in seconds. Without one all count as equally slow.
     """
 
     def __init__(self, limit: int = MAX_ANNOUNCED_BYTES, clock: Callable[[], float] = float) -> None:
         self.limit = limit
         self._clock = clock
-        # Few: those amid a message with large lists. Those that began first come first.
+        # Few: only decoders in the middle of a message with large lists. Those that began first come first.
         self._by: WeakKeyDictionary[Waiting, _Announcement] = WeakKeyDictionary()
 
     @property
@@ -99,14 +98,14 @@ class Announced:
         return sum(announcement.size for announcement in self._by.values())
 
     def allows(self, decoder: Waiting, size: int, received: int = 0) -> bool:
-        """Note what one of them waits for; return whether it may, which it may if that is nothing.
+        """Note how much a decoder waits for; return whether it is allowed to.
 
-        Others may have to give up for it.
+        Nothing is always allowed. Other decoders may have to give up for it.
 
         Args:
-            decoder: Who waits.
-            size: For how many bytes of memory.
-            received: How many bytes of the message have come.
+            decoder: The decoder.
+            size: The bytes of memory for what it waits for.
+            received: The bytes of the message that have come.
         """
         if not size:
             self._by.pop(decoder, None)
@@ -136,25 +135,25 @@ class Announced:
 
 
 class Limits(NamedTuple):
-    """What a message may have, with everything around it."""
+    """The limits of a message, with everything around it."""
 
     bytes: int
     elements: int = MAX_ELEMENTS
     announced: Announced | None = None
-    """Where a node's decoders note what they wait for; None: each is alone."""
+    """The record of what a node's decoders wait for; None: each decoder has its own."""
 
     @property
     def unchecked_bytes(self) -> int:
-        """How long a message may be that needs no check at all."""
+        """The longest message, in bytes, that needs no check at all."""
         return min(self.bytes, self.counted_bytes)
 
     @property
     def counted_bytes(self) -> int:
-        """How long one is at least whose elements are counted, less one."""
+        """The longest message, in bytes, whose elements are not counted."""
         return max(self.elements, UNCOUNTED_BYTES)
 
     def check(self, packet: list[Any], size: int) -> None:
-        """Look at a packet that is to be sent, and has ``size`` bytes.
+        """Check a packet of ``size`` bytes that is to be sent.
 
         Raises:
             MessageTooLargeError: It is too large.
@@ -167,12 +166,12 @@ class Limits(NamedTuple):
                 raise MessageTooLargeError(elements, self.elements, "elements")
 
     def less(self, size: int, elements: int) -> Limits:
-        """Return the limits of what is sent inside of something else."""
+        """Return the limits of a packet that is sent inside another one."""
         return Limits(self.bytes - size, self.elements - elements)
 
 
 def count_elements(packet: list[Any] | tuple[Any, ...]) -> int:
-    """Return how many elements there are in a packet, itself included."""
+    """Return the number of elements in a packet, including itself."""
     count = 1
     todo: list[Any] = [packet]
     while todo:

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Which values may travel, and what is wrong with a message that holds others.
+"""Rules that say which values may travel, and name the first value in a message that may not.
 
-Encoders are quick but not careful: msgpack writes a tuple as a map key that no
-decoder can take, JSON turns the key 1 into "1" without a word. Bad data must
-raise at whoever sends it, in words that name the place, and must never reach
-the peer, which would drop the link for it.
+Encoders are fast but do not check everything: msgpack writes a tuple as a map key
+that decoders refuse, JSON silently turns the key 1 into "1". Bad data must
+raise where it is sent, with a text that names the place, and must never reach
+the peer, which would drop the link because of it.
 
-:meth:`Rules.has_only_plain` is the gate every message with a container passes:
-exact built-in types, and nothing is built for it but a list of containers.
-:meth:`Rules.find_fault` is the slow walk that is taken when the gate or the
-encoder said no: it knows subclasses, and finds the words.
+:meth:`Rules.has_only_plain` is the fast check of every message with a container:
+it accepts exact built-in types only, and builds nothing but a list of containers.
+:meth:`Rules.find_fault` is the slow walk after the fast check or the encoder
+refused a message: it accepts subclasses, and makes the error text.
 
 Not here: how values become bytes (:mod:`~.framing_msgpack`,
 :mod:`~.framing_json`).
@@ -27,7 +27,7 @@ from aemp_gevent.wire.limits import MAX_NUMBER_KEYS
 from aemp_gevent.wire.vocabulary import CALL, KIL0, KIL1, SPAWN, VIA
 
 # The packet itself is the first level. msgpack's Packer stops at 511, JSON::XS
-# and CBOR::XS at 512; half of that leaves room for a packet inside of another
+# and CBOR::XS at 512; half of that leaves room for a packet inside another
 # packet (``via``), and for the recursion of json's C encoder on a deep stack.
 MAX_NESTING = 256
 
@@ -43,14 +43,14 @@ _CONTAINERS = frozenset({list, tuple, dict})
 
 @dataclass(frozen=True)
 class Rules:
-    """What one framing can carry.
+    """The values that one framing can carry.
 
     Attributes:
         framing: Its name, for error texts.
         scalars: The types without elements.
         keys: The types of map keys.
-        objection: Tells what is wrong with the value of a scalar (NaN, say), or
-            returns None. Asked only after an encoder failed.
+        objection: Returns what is wrong with the value of a scalar (NaN, for example), or
+            None. Called only after an encoder failed.
         forbidden: Types that are refused although they are subclasses of
             something allowed.
     """
@@ -62,9 +62,9 @@ class Rules:
     forbidden: tuple[type, ...] = ()
 
     def has_only_plain(self, packet: list[Any] | tuple[Any, ...]) -> bool:
-        """Tell whether everything in a packet is of an allowed built-in type.
+        """Return whether everything in a packet is of an allowed built-in type.
 
-        False does not settle it yet: :meth:`find_fault` knows more. Depth first, so
+        False is not final: :meth:`find_fault` accepts more. Depth first, so
         that a list that contains itself is noticed at once, and without recursion,
         because senders may be deep in their stack already.
         """
@@ -92,7 +92,7 @@ class Rules:
         return True
 
     def find_fault(self, packet: list[Any] | tuple[Any, ...]) -> UnencodableMessageError | None:
-        """Return the error that names the first value which cannot travel, or None.
+        """Return an error that names the first value which cannot travel, or None.
 
         Places are counted as the caller of ``snd``, ``call`` or ``spawn`` sees them: the arguments behind a
         tag from 1; without a tag the elements from 0.
@@ -161,7 +161,7 @@ def _is_request(packet: list[Any] | tuple[Any, ...], name: str) -> bool:
 
 
 def lone_surrogate(value: object) -> str | None:
-    """Object to text that is not Unicode: half of a surrogate pair, as ``os.fsdecode`` makes them."""
+    """Return an objection to text with half of a surrogate pair, as ``os.fsdecode`` makes them; else None."""
     if isinstance(value, str):
         try:
             value.encode("utf-8")
@@ -171,7 +171,7 @@ def lone_surrogate(value: object) -> str | None:
 
 
 def _has_many_numbers(value: dict[Any, Any]) -> bool:
-    """Return whether more keys are numbers than a receiver takes, which cannot know whether an attacker chose them."""
+    """Return whether more keys are numbers than a receiver accepts, as an attacker could have chosen them."""
     if len(value) <= MAX_NUMBER_KEYS:
         return False
     return sum(1 for key in value if not isinstance(key, (str, bytes))) > MAX_NUMBER_KEYS
