@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from aemp_gevent.calls import serve as serving
-from aemp_gevent.calls.serve import ReplyPort, time_left
+from aemp_gevent.calls.serve import ReplyPortID, time_left
 from aemp_gevent.errors import RemoteError
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import psub
@@ -127,9 +127,9 @@ def test_what_fails_lets_go_of_its_arguments_at_once(
 def test_reply_port_survives_being_copied(
     copied: Callable[[Any], Any], deadline: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reply = ReplyPort("a#p", deadline and serving.monotonic() + deadline, ("b#q",))
+    reply = ReplyPortID("a#p", deadline and serving.monotonic() + deadline, ("b#q",))
     other = copied(({"job": 1}, reply))[1]
-    assert type(other) is ReplyPort
+    assert type(other) is ReplyPortID
     assert (other, other.chain) == ("a#p", ("b#q",))
     left, other_left = time_left(reply), time_left(other)
     assert left == other_left if left is None or other_left is None else abs(left - other_left) < 1

@@ -223,7 +223,7 @@ TRACED = (
         "hub_calls.py",
         "threads.py",
     ),
-    *("timers.py", "attachment.py", "cal.py", "call.py", "context.py"),
+    *("timers.py", "attachment.py", "answers.py", "cal.py", "call.py", "context.py"),
 )
 STRIKES = [KeyboardInterrupt, MemoryError]
 

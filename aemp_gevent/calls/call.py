@@ -2,18 +2,17 @@
 """The side of a ``call`` that asks: the everyday request, blocking or not.
 
 Unlike ``cal`` and ``syncal`` (:mod:`aemp_gevent.calls.cal`), which are AnyEvent::MP's, a call
-says what went wrong: nothing came in time, the port died, or the code that served it
-raised. Until when the caller waits, and which ports do, goes along, so that the other
-side (:mod:`aemp_gevent.calls.serve`, to be read with this) can leave undone what nobody waits for,
-and notice ports that wait for each other.
+reports what went wrong: nothing came in time, the port died, or the code that served it
+raised. The caller's deadline and the chain of waiting ports travel with it. The other
+side (:mod:`aemp_gevent.calls.serve`, the file to read with this) uses them to skip a call that nobody waits
+for, and to notice ports that wait for each other.
 
-**Circles.** A port that is blocked in a call knows whom it called. When a call reaches it
-whose chain of waiting ports holds the one it called, each waits for the next, and none
-of them would ever go on: the call that closed the circle fails. Nothing is guessed from how long
-something takes; only that somebody further up a chain was killed, or interrupted, is not known to
-those who go on for it.
+**Circles.** A port that is blocked in a call knows the port it called. When it gets a call whose chain of
+waiting ports contains that port, each of them waits for the next and none could ever go on, so
+the call that closed the circle fails. No decision depends on how long something takes. One case is not noticed:
+if a caller further up a chain is killed or interrupted, those who work for it do not know that.
 
-**Reply ports** live as long as the call. One that dies without an answer having been taken
+**Reply ports** live as long as the call. One that dies before an answer was taken
 dies abnormally, so that a server that monitors it learns whether its answer was taken.
 """
 
@@ -24,7 +23,7 @@ from typing import Any, Protocol
 from gevent.event import AsyncResult
 from greenlet import getcurrent
 
-from aemp_gevent.calls import cal as calls
+from aemp_gevent.calls import answers
 from aemp_gevent.calls.serve import CYCLE, FAILED, Wait, call_being_served, time_left
 from aemp_gevent.errors import CallCycleError, CallTimeout, PortDied, ReceiveTimeout, RemoteError
 from aemp_gevent.ports.callbacks import DONE
@@ -37,11 +36,11 @@ from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.timers import Timer
 
 NOT_TAKEN = ("call_ended",)
-"""What a reply port dies of when nobody takes an answer any more."""
+"""The reason that a reply port dies of when the call is over and no answer was taken."""
 
 
-class Host(calls.Host, Protocol):
-    """The node that calls."""
+class CallHost(answers.AskingHost, Protocol):
+    """The node whose code calls, as this module sees it."""
 
     @property
     def waiting(self) -> dict[Port, Wait]:
@@ -49,23 +48,23 @@ class Host(calls.Host, Protocol):
         ...
 
     def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
-        """Send a call: a message, and what goes along."""
+        """Send a call: a message with its reply port, deadline and chain."""
 
     def names_of(self, port: Port) -> tuple[str, ...]:
         """Return the IDs by which others may know a local port."""
         ...
 
 
-def call(host: Host, port: object, message: Message, timeout: float | None) -> Any:
+def call(host: CallHost, port: object, message: Message, timeout: float | None) -> Any:
     """Send a call, wait, and return the answer. See ``call``."""
-    name = str(port)  # first: the code of an object whose str() is a port ID may raise
+    name = str(port)  # first, because the object's own __str__ may raise
     if timeout is not None and timeout <= 0:
         raise CallTimeout(name, message[0], timeout)
     holder = _blocked_port()
     died: list[Reason] = []
 
     def ask(reply: ReplyPort) -> Monitor:
-        reply.asked = name.partition("#")[0]  # that it is a port ID is checked by what follows
+        reply.asked = name.partition("#")[0]  # what follows checks that it is a port ID
 
         def gone(*reason: Any) -> None:
             if reply.dying is None:
@@ -84,10 +83,10 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
         return guard
 
     try:
-        answer = calls.receive_answer(host, "call()", timeout, ask, NOT_TAKEN)
+        answer = answers.receive_answer(host, "call()", timeout, ask, NOT_TAKEN)
     except ReceiveTimeout:
         raise CallTimeout(name, message[0], timeout) from None
-    except calls.Unanswered as error:
+    except answers.Unanswered as error:
         raise _failure(name, error.reason, died) from None
     finally:
         if holder is not None:
@@ -95,24 +94,24 @@ def call(host: Host, port: object, message: Message, timeout: float | None) -> A
     return value_of(answer)
 
 
-def call_async(host: Host, port: object, message: Message, timeout: float | None) -> AsyncResult[Any]:
+def call_async(host: CallHost, port: object, message: Message, timeout: float | None) -> AsyncResult[Any]:
     """Send a call, and return what will hold the answer. See ``call_async``."""
     name = str(port)
-    asked, _ = host.split_port(port)  # first, so that a bad one leaves nothing behind
+    asked, _ = host.split_port(port)  # first, so that an invalid one leaves nothing behind
     scheduler = host.scheduler
     result: AsyncResult[Any] = AsyncResult()
     died: list[Reason] = []
-    guards: list[calls.Guard] = []
+    guards: list[answers.Guard] = []
     reply = host.make(ReplyPort)
     reply.asked = asked
 
     def answered(*answer: Any) -> object:
-        calls.cancel_all(guards)
+        answers.cancel_all(guards)
         result.set(value_of(answer))
         return DONE
 
     def unanswered(*reason: Any) -> None:
-        calls.cancel_all(guards)
+        answers.cancel_all(guards)
         late = len(reason) == 1 and tag_of(reason) == NOT_TAKEN[0] and not died
         error = CallTimeout(name, message[0], timeout) if late else _failure(name, reason, died)
         result.set_exception(error)
@@ -129,43 +128,43 @@ def call_async(host: Host, port: object, message: Message, timeout: float | None
         guards.append(host.monitor(port, gone, None))
         if timeout is not None:
             guards.append(Timer(scheduler, timeout, None, scheduler.kill, (reply, NOT_TAKEN)))
-        # Nobody is blocked by it, so nobody waits in a circle. Last: it is made with all that belongs to it, or not.
+        # No chain: it blocks no port. Last: the call is made with its guards, or not at all.
         host.ask(port, message, reply.id, timeout, ())
     except BaseException:
-        calls.cancel_all(guards)
+        answers.cancel_all(guards)
         scheduler.die(reply, ())
         raise
     return result
 
 
 def value_of(answer: Message) -> Any:
-    """Return the value that an answer stands for: its element; None for none, a tuple for several."""
+    """Return an answer as a value: its only element, None if it is empty, a tuple of several."""
     return answer[0] if len(answer) == 1 else (tuple(answer) or None)
 
 
 def _failure(port: str, reason: Reason, died: list[Reason]) -> Exception:
-    """Return the error that says why a reply port got no answer: what it died of."""
+    """Return the error for a reply port that died of this reason without an answer."""
     if died:
         return PortDied(port, died[0])
     if tag_of(reason) == CYCLE:
         return CallCycleError(map(str, reason[1:]))
     if tag_of(reason) == FAILED:
         return RemoteError(port, *map(str, reason[1:3] or ("an error that could not travel",)))
-    # A handler of AnyEvent::MP's kind refused with kil(reply, …).
+    # A handler in AnyEvent::MP's style refused with kil(reply, …).
     return RemoteError(port, " ".join(map(str, reason)) or "it killed the reply port")
 
 
 def _blocked_port() -> Port | None:
-    """Return the port that does nothing else while this greenlet waits."""
+    """Return the port that is blocked while this greenlet waits."""
     current = getcurrent()
     port = current.at if isinstance(current, Runner) else current_port()
     return port if port is not None and port.runner is current and port.state == RUNNING else None
 
 
-def _chain(host: Host, holder: Port | None) -> tuple[str, ...]:
-    """Return who waits for what this greenlet does: the callers of the call that it serves, and itself."""
+def _chain(host: CallHost, holder: Port | None) -> tuple[str, ...]:
+    """Return the ports that wait for this greenlet: the callers of the call that it serves, then its own port."""
     if holder is None:
         return ()
-    # Nobody waits any more for a call whose time is over.
+    # After its deadline, nobody waits for a call any more.
     callers = () if time_left() == 0 else getattr(call_being_served(), "chain", ())
     return (*callers, *host.names_of(holder))

@@ -10,9 +10,7 @@ from typing import Any, TypeVar, overload
 
 from gevent.event import AsyncResult
 
-from aemp_gevent.calls import cal as calls
-from aemp_gevent.calls import call as calling
-from aemp_gevent.calls import serve as serving
+from aemp_gevent.calls import cal, call, serve
 from aemp_gevent.node.monitoring import Monitoring
 from aemp_gevent.node.registering import Registering
 from aemp_gevent.ports.callbacks import check_callable
@@ -36,7 +34,7 @@ class Asking(Monitoring, Registering):
     def _begin(self) -> None:
         super()._begin()
         self._scheduler.default = self._discard
-        self.waiting: dict[Port, serving.Wait] = {}
+        self.waiting: dict[Port, serve.Wait] = {}
         """The ports that are blocked in a call."""
 
     def cal(self, port: object, *msg: Any, cb: Handler, timeout: Seconds | None = None) -> None:
@@ -53,7 +51,7 @@ class Asking(Monitoring, Registering):
         """
         self._scheduler.check_thread("cal()")
         check_callable("cal()", cb)
-        calls.call(self, port, msg, cb, to_seconds(timeout, "cal()"))
+        cal.cal(self, port, msg, cb, to_seconds(timeout, "cal()"))
 
     def syncal(self, timeout: Seconds | None, port: object, *msg: Any) -> Message:
         """Send a message with a reply port appended and wait for the answer.
@@ -74,7 +72,7 @@ class Asking(Monitoring, Registering):
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("syncal()")
-        return calls.call_and_wait(self, to_seconds(timeout, "syncal()"), port, msg)
+        return cal.syncal(self, to_seconds(timeout, "syncal()"), port, msg)
 
     def call(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> Any:
         """Send a request, wait for the answer, and return it: the everyday call.
@@ -106,7 +104,7 @@ class Asking(Monitoring, Registering):
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("call()")
-        return calling.call(self, port, (tag, *args), to_seconds(timeout, "call()"))
+        return call.call(self, port, (tag, *args), to_seconds(timeout, "call()"))
 
     def call_async(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> AsyncResult[Any]:
         """Send a request as :meth:`call` does, and return at once what will hold the answer.
@@ -125,7 +123,7 @@ class Asking(Monitoring, Registering):
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("call_async()")
-        return calling.call_async(self, port, (tag, *args), to_seconds(timeout, "call_async()"))
+        return call.call_async(self, port, (tag, *args), to_seconds(timeout, "call_async()"))
 
     @overload
     def serve(self, port: object, what: str, /) -> Callable[[H], H]: ...
@@ -162,7 +160,7 @@ class Asking(Monitoring, Registering):
         default, registrations = parse_registrations(what, tags, "serve()")
         if default is not None or not all(isinstance(tag, str) for tag, _ in registrations):
             raise TypeError("serve() takes tags (str), each with a function; for patterns and defaults there is rcv()")
-        pairs = [(tag, function and serving.server(self, tag, function)) for tag, function in registrations]
+        pairs = [(tag, function and serve.server(self, tag, function)) for tag, function in registrations]
         return self.rcv(port, *(element for pair in pairs for element in pair))
 
     def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
@@ -178,7 +176,7 @@ class Asking(Monitoring, Registering):
             remote.call(message, reply, left, chain)
         else:
             until = None if left is None else monotonic() + left
-            serving.take(self, target, self._as_sent(message), serving.ReplyPort(reply, until, chain))
+            serve.take(self, target, self._as_sent(message), serve.ReplyPortID(reply, until, chain))
 
     def _discard(self, *message: Any) -> None:
         """Take a message that no handler matched: tell whoever waits for an answer to it, or else the log."""
@@ -186,7 +184,7 @@ class Asking(Monitoring, Registering):
         handlers = None if port is None else port.handlers
         tag = message[0] if message else None
         is_call = bool(message) and issubclass(
-            type(message[-1]), serving.ReplyPort
+            type(message[-1]), serve.ReplyPortID
         )  # not isinstance: proxies may raise
         is_worth_a_hint = not (is_call or port is None or port.dying is not None or port.is_for_answer)
         if is_worth_a_hint and self.hints.is_due("tag", hints.kind_of(tag), handlers and handlers.outline):
@@ -204,4 +202,4 @@ class Asking(Monitoring, Registering):
         if is_call and not (port is not None and port.dying is not None):  # its death says more
             tags = [] if handlers is None else handlers.tags
             text = f"no handler for {quoted(tag)}{hints.nearest(tag, tags)}"
-            self.kil(message[-1], serving.FAILED, text)
+            self.kil(message[-1], serve.FAILED, text)

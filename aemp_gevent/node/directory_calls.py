@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import EllipsisType, MappingProxyType
 from typing import Any, overload
 
-from aemp_gevent.calls import cal as calls
+from aemp_gevent.calls import answers
 from aemp_gevent.directory.engine import NODES, Query
 from aemp_gevent.directory.family_monitor import DirectoryMonitor, FamilyCallback
 from aemp_gevent.directory.groups import GroupCallback, Groups
@@ -193,12 +193,12 @@ class DirectoryNode(LocalNode):
     def _wait_for(self, what: Query, family: str, seconds: float | None) -> Any:
         call = f"db_{what}()"
 
-        def ask(reply: Port) -> calls.Guard:
+        def ask(reply: Port) -> answers.Guard:
             ended = _Ended(self._directory, lambda: self._scheduler.deliver(reply, (_OVER,)))
             self._directory.query(what, family, lambda answer: self._scheduler.deliver(reply, (answer,)))
             return ended
 
-        answer = () if self._directory.is_over else calls.wait_for_answer(self, call, seconds, ask)
+        answer = () if self._directory.is_over else answers.wait_for_answer(self, call, seconds, ask)
         if answer and answer[0] is not _OVER:
             return answer[0]
         if self._directory.is_over:
@@ -265,7 +265,7 @@ class DirectoryNode(LocalNode):
         self._directory.check_family(family)
         seconds = to_seconds(timeout, "db_wait()")
         waiting = _Waiting(self._directory, family)
-        deadline = calls.deadline_of(seconds)
+        deadline = answers.deadline_of(seconds)
         self._directory.watch(waiting)
         try:
             while not self._directory.is_over:
@@ -274,12 +274,12 @@ class DirectoryNode(LocalNode):
                     seen = dict(entries)
                     if predicate(MappingProxyType(seen)):
                         return seen
-                left = calls.left_until(deadline)
+                left = answers.left_until(deadline)
 
-                def ask(reply: Port) -> calls.Guard:
+                def ask(reply: Port) -> answers.Guard:
                     return waiting.call_once(lambda: self._scheduler.deliver(reply, (None,)))
 
-                if not calls.wait_for_answer(self, "db_wait()", left, ask):
+                if not answers.wait_for_answer(self, "db_wait()", left, ask):
                     copy = self._directory.copy(family)
                     raise DirectoryTimeout(family, seconds, None if copy is None else len(copy))
         finally:

@@ -31,7 +31,7 @@ from greenlet import getcurrent
 from aemp_gevent._version import PROVIDER
 from aemp_gevent.addresses import ids
 from aemp_gevent.addresses.endpoints import ANY_HOST, DEFAULT_PORT, Endpoint, endpoints_of, is_resolved, parse_bind
-from aemp_gevent.calls import cal as calls
+from aemp_gevent.calls import answers
 from aemp_gevent.calls import serve as serving
 from aemp_gevent.errors import (
     AlreadyInitialisedError,
@@ -508,7 +508,7 @@ class Node(DirectoryNode):
             Whether that came about in time.
         """
         self._check_may_wait("drain()")
-        deadline = calls.deadline_of(to_seconds(timeout, "drain()"))
+        deadline = answers.deadline_of(to_seconds(timeout, "drain()"))
         self._directory.withdraw_all()
         quiet_since = monotonic()
         while True:
@@ -517,7 +517,7 @@ class Node(DirectoryNode):
                 quiet_since = now
             if now - quiet_since >= _QUIET_SECONDS:
                 return True
-            left = calls.left_until(deadline)
+            left = answers.left_until(deadline)
             if left is not None and left <= 0:
                 return False
             gevent.sleep(_LOOK_SECONDS)
@@ -626,13 +626,13 @@ class Node(DirectoryNode):
         network = self._network
         if network is None:
             return False
-        deadline = calls.deadline_of(seconds)
+        deadline = answers.deadline_of(seconds)
         if not network.wait_for_seeds(seconds):
             return False
         # A seed said what it is when the link came up, and its first answer is behind that: by then it has been sent
         # what is here. Its second answer is behind its hearing of it.
         seeds = [peer.node for peer in network.up_seeds()]
-        return all(self.syncal(calls.left_until(deadline), seed, TIME) for _ in range(2) for seed in seeds)
+        return all(self.syncal(answers.left_until(deadline), seed, TIME) for _ in range(2) for seed in seeds)
 
     @property
     def seeds_down(self) -> dict[str, str]:

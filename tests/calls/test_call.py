@@ -12,7 +12,7 @@ import gevent
 import pytest
 import zope.event
 
-from aemp_gevent.calls.serve import ReplyPort
+from aemp_gevent.calls.serve import ReplyPortID
 from aemp_gevent.errors import (
     CallCycleError,
     CallTimeout,
@@ -688,7 +688,7 @@ def test_a_reply_port_travels_and_serves_like_any_other(make_node):
     front = first.port()
     first.rcv(front, "x", lambda reply: first.snd(back, "x", reply))
     assert first.call(front, "x") == "from behind"
-    assert isinstance(ReplyPort("a#b", None, ()), str)
+    assert isinstance(ReplyPortID("a#b", None, ()), str)
 
 
 def test_a_call_to_a_port_reported_dead_reaches_nobody_before_it_is_known_to_live(make_node):

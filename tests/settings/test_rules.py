@@ -11,7 +11,7 @@ import pytest
 from gevent.event import AsyncResult
 
 from aemp_gevent import Node, PeerRule, RemoteError
-from aemp_gevent.calls import cal as calls
+from aemp_gevent.calls.answers import wait_for_answer
 from aemp_gevent.settings.rules import EVERYTHING, read_rule, rights_of
 from tests import node_functions
 from tests.helpers import wait_until
@@ -238,7 +238,7 @@ def test_only_the_node_that_was_asked_may_end_the_wait_for_its_answer(
     port = server.port(lambda _tag, reply: replies.append(reply))
     with raw(node) as asked_before, raw(node, OTHER) as hostile:
         if where == "private":  # a port for what this node itself is to say, as the directory's calls have
-            asked = gevent.spawn(calls.wait_for_answer, node, how, WAIT, lambda reply: replies.append(reply.id))
+            asked = gevent.spawn(wait_for_answer, node, how, WAIT, lambda reply: replies.append(reply.id))
         else:
             asked = gevent.spawn(ASKED[how], node, port)
         wait_until(lambda: replies)

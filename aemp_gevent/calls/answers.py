@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""Waiting for an answer: on a port that is made for it, until a message, a death or a timeout ends the wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Protocol
+
+from greenlet import getcurrent
+
+from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiveTimeout
+from aemp_gevent.ports import monitors
+from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.monitors import KillMonitor, Monitor
+from aemp_gevent.ports.patterns import Handler, Message
+from aemp_gevent.ports.port import RUNNING, AnyPort, Job, Port, ReplyPort
+from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.ports.receive import receive_for
+from aemp_gevent.ports.runner import Runner
+from aemp_gevent.ports.scheduler import Scheduler
+
+
+class AskingHost(Protocol):
+    """The node whose code asks, as :mod:`aemp_gevent.calls` sees it."""
+
+    @property
+    def scheduler(self) -> Scheduler: ...
+
+    def make(self, kind: type[AnyPort]) -> AnyPort:
+        """Make a port without handlers, which nobody reaches before :meth:`enter`."""
+        ...
+
+    def enter(self, port: Port) -> None:
+        """Make a new port reachable."""
+
+    def find(self, port: object) -> Port | None:
+        """Return the living local port of this ID, if there is one."""
+        ...
+
+    def split_port(self, port: object) -> tuple[str, str]:
+        """Return a port ID's node ID and port name, or raise ``InvalidPortError``."""
+        ...
+
+    def split_or_drop(self, call: str, port: object) -> tuple[str, str] | None:
+        """Return a port ID's node ID and port name; or raise, or in code of a port log that it is not one."""
+        ...
+
+    def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
+        """Call a function when a port dies."""
+        ...
+
+    def snd(self, port: object, *msg: Any) -> None: ...
+
+
+class Guard(Protocol):
+    """A monitor or a timer that can be cancelled."""
+
+    def cancel(self) -> None:
+        """Cancel it. Idempotent."""
+
+
+class Unanswered(Exception):
+    """The reply port was killed. Never leaves the library."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Nobody(Job):
+    """A monitor that does nothing: a reply port's abnormal death does not count as unmonitored."""
+
+    __slots__ = ()
+
+    def died(self, reason: Reason) -> bool:
+        return False
+
+
+_NOBODY = _Nobody(None)
+
+
+def wait_for_answer(
+    host: AskingHost, call: str, timeout: float | None, ask: Callable[[ReplyPort], Guard | None]
+) -> Message:
+    """Wait for a message to a port made for it, and return it; ``()`` after the timeout, or that port's death.
+
+    Args:
+        host: The node that asks.
+        call: What the user called, for error texts.
+        timeout: Seconds; None waits forever.
+        ask: Called with the port; it may return a guard, which is cancelled when the wait is over.
+
+    Raises:
+        NoPortContextError: On the hub.
+        PortKilled: The port in whose context this waits was killed.
+    """
+    try:
+        return receive_answer(host, call, timeout, ask)
+    except (ReceiveTimeout, Unanswered):
+        return ()
+
+
+def receive_answer(
+    host: AskingHost, call: str, timeout: float | None, ask: Callable[[ReplyPort], Guard | None], not_taken: Reason = ()
+) -> Message:
+    """Wait like :func:`wait_for_answer`, but raise what went wrong.
+
+    Args:
+        host: As in :func:`wait_for_answer`.
+        call: As in :func:`wait_for_answer`.
+        timeout: As in :func:`wait_for_answer`.
+        ask: As in :func:`wait_for_answer`.
+        not_taken: The reason that the port dies of if no message was taken; its monitors get it.
+
+    Raises:
+        ReceiveTimeout: No message came in time.
+        Unanswered: The port that was made for the message was killed.
+        NoPortContextError, PortKilled: As in :func:`wait_for_answer`.
+    """
+    me = current_port()
+    if me is not None and me.dying is not None:  # also when kil(SELF()) came just before
+        raise PortKilled(*me.dying)
+    current = getcurrent()
+    scheduler = host.scheduler
+    if current is scheduler.hub:
+        raise NoPortContextError(call, "it was called on the hub, which must never wait: spawn a greenlet")
+    reply = host.make(ReplyPort)
+    reply.runner, reply.state, reply.monitors = current, RUNNING, _NOBODY
+    guards: list[Guard] = []
+    is_taken = False
+    try:
+        host.enter(reply)
+        if me is not None and not (isinstance(current, Runner) and current.at is me):
+            # Nothing is thrown into an attached greenlet: its port's death ends the wait through the reply port.
+            guards.append(end_with(host, me.id, reply))
+        guard = ask(reply)
+        if guard is not None:
+            guards.append(guard)
+        message = receive_for(reply, None, timeout)
+        is_taken = True
+        return message
+    except PortKilled:
+        if reply.dying is None or (me is not None and me.dying is not None):
+            raise  # the port that waits here was killed
+        raise Unanswered(reply.dying) from None
+    finally:
+        reason = () if is_taken else not_taken
+        try:
+            cancel_all(guards)
+            scheduler.die(reply, reason)
+        except BaseException:  # an interrupt struck; again, because nothing else cleans up
+            cancel_all(guards)
+            scheduler.die(reply, reason)
+            raise
+
+
+def cancel_all(guards: list[Guard]) -> None:
+    """Cancel the monitors and timers of a call."""
+    for guard in guards:
+        guard.cancel()
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """Return the time, on the monotonic clock, when a timeout in seconds ends; None never ends."""
+    return None if timeout is None else monotonic() + timeout
+
+
+def left_until(deadline: float | None) -> float | None:
+    """Return the seconds until a deadline; 0 after it, None for None."""
+    return None if deadline is None else max(deadline - monotonic(), 0.0)
+
+
+def end_with(host: AskingHost, port: object, reply: Port) -> Monitor:
+    """End the wait for the answer when ``port`` dies."""
+    target = host.find(port)
+    if target is None:
+        return host.monitor(port, lambda *reason: host.scheduler.kill(reply, reason), None)
+    monitor = KillMonitor(target, reply)
+    monitors.add(target, monitor)
+    return monitor
