@@ -167,7 +167,7 @@ class DirectoryClient:
     # --- what the master sends; from other peers it is ignored ---
 
     def replied(self, peer: Peer, number: Any, answer: Any, *_more: Any) -> None:
-        """``g_reply``: the answer to a query."""
+        """``g_reply``: take the answer to a query."""
         asked = self._queries.get(gproto.text(number))
         if asked is None or peer is not self._master:
             return
@@ -182,14 +182,14 @@ class DirectoryClient:
         answered(answer)
 
     def found(self, peer: Peer, node: Any, addresses: Any = None, *_more: Any) -> None:
-        """``g_found``: where a node listens."""
+        """``g_found``: take the addresses of a node."""
         if peer is self._master:
             found = gproto.texts(addresses) or None
             for answered in self._finds.pop(gproto.text(node), ()):
                 answered(found)
 
     def whole(self, peer: Peer, family: Any, entries: Any = None, *_more: Any) -> None:
-        """``g_chg1``: the whole of a watched family."""
+        """``g_chg1``: take the whole of a watched family."""
         assert self._observer is not None
         name = gproto.text(family)
         if peer is self._master and name in self._watched:
@@ -203,7 +203,7 @@ class DirectoryClient:
                 self._observer.replaced(name, whole)
 
     def changed(self, peer: Peer, family: Any, entries: Any = None, deleted: Any = None, *_more: Any) -> None:
-        """``g_chg2``: a change of a watched family."""
+        """``g_chg2``: take a change of a watched family."""
         assert self._observer is not None
         name = gproto.text(family)
         if peer is self._master and self._watched.get(name):

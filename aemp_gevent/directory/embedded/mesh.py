@@ -20,7 +20,7 @@ _AGAIN_SECONDS = 0.2
 
 
 class Mesh:
-    """Dials the global nodes that are missing, again and again until none is.
+    """Dials the global nodes that are missing, again and again until none are missing.
 
     Args:
         host: The node's links.
@@ -39,7 +39,7 @@ class Mesh:
         self._dial_after(0.0)
 
     def lost(self) -> None:
-        """Dial a node soon whose link was lost; at a random moment, as the others do the same."""
+        """Dial a node whose link was lost soon, but at a random moment, as other nodes do the same."""
         self._dial_after(_AGAIN_SECONDS * random.random())  # noqa: S311  # not a secret
 
     def _dial_after(self, seconds: float) -> None:
