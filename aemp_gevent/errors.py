@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Every exception this library raises, in one tree.
+"""All exceptions that this library raises, in one tree.
 
-Each leaf answers "what do I do now?": the :class:`UsageError` family means the
-calling code must change, the :class:`ProtocolError` family means the peer must,
-and the rest report what the world did. Classes build their own text from facts,
-so that every place that raises one says the same thing. Exceptions never log;
-whoever handles one does, once.
+Each class tells the caller what to do next: after a :class:`UsageError` the calling
+code must change, after a :class:`ProtocolError` the peer must, and the others report
+what happened outside. Classes build their own text from facts, so that it is the same
+everywhere. Exceptions never log; the code that handles one does, once.
 
 The package's top level exports the twelve that programs catch most; the others are imported from
-here. Names end in ``Error``, but for what has a word of Erlang's: a timeout, and a port that was killed or died.
+here. Names end in ``Error``, except where Erlang has a word: a timeout, and a port that was killed or died.
 
-Nothing here imports anything of ours but how to quote. Read :mod:`aemp_gevent.addresses.ids` next.
+The module is longer than others because the tree is one list of small classes that is read as a whole, and users
+import all of them from here. It imports only the quoting of values. Read :mod:`aemp_gevent.addresses.ids` next.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _MAX_TEXT = 4000
 """Characters of an error's text."""
 
 _MAX_REASON = 1000
-"""Characters of a reason that it shows."""
+"""Characters of a reason in its text."""
 
 _MAX_TRACEBACK = 10_000
-"""Characters of a traceback of another process that its text shows."""
+"""Characters of another process's traceback in its text."""
 
 
 def _restore(kind: type[BaseException], args: tuple[object, ...], state: dict[str, Any]) -> Any:
-    """Return a copy of an error, or one that was pickled."""
+    """Return a copy of an error, also from a pickle."""
     error: Any = kind.__new__(kind)
     error.args = args
     error.__dict__.update(state)
@@ -43,34 +43,34 @@ def _restore(kind: type[BaseException], args: tuple[object, ...], state: dict[st
 
 
 class Copyable:
-    """Lets an exception survive ``pickle`` and ``copy``, whatever its class makes of its arguments."""
+    """Lets an exception be pickled and copied, whatever its class does with its arguments."""
 
     args: tuple[Any, ...]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Not by calling the class again, as BaseException does: most make their text from other arguments.
+        # Not by calling the class again, as BaseException does: most build their text from other arguments.
         return _restore, (type(self), self.args, self.__dict__)
 
 
 class AempError(Copyable, Exception):
     """The root of every error of this library.
 
-    Its text is one line that is fit for logs and terminals, whatever it was made of.
+    Its text is one line that is safe for logs and terminals, whatever values are in it.
     """
 
     _keep = ""
-    """Characters that its text may hold although they are not printable."""
+    """Unprintable characters that its text may have."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(escaped(arg, _MAX_TEXT, self._keep) if isinstance(arg, str) else arg for arg in args))
 
     def add(self, more: str) -> None:
-        """Add to the text what only the caller knows, such as where a setting comes from."""
+        """Add details to the text that only the caller knows, such as the source of a setting."""
         self.args = (f"{self.args[0]}; {more}", *self.args[1:])
 
 
 def _with_traceback(text: str, traceback: str) -> str:
-    """Return an error's text with a traceback of another process below it: its lines are marked as such."""
+    """Return an error's text with a traceback of another process below it, whose lines are marked."""
     lines = escaped(traceback.strip(), _MAX_TRACEBACK, "\n").split("\n") if traceback else []
     return text + "".join(f"\n  | {line}" for line in lines)
 
@@ -83,7 +83,7 @@ class UsageError(AempError):
 
 
 class InvalidPortError(UsageError, ValueError):
-    """What was given as a port is not a port ID, even after ``str()``."""
+    """The value is not a port ID, even after ``str()``."""
 
     def __init__(self, port: object, why: str = "it has no node part") -> None:
         super().__init__(
@@ -105,7 +105,7 @@ class InvalidNoderefError(UsageError, ValueError):
 
 
 class NotLocalError(UsageError):
-    """The call needs a port of this node, and was given one of another node."""
+    """The call needs a port of this node, but got one of another node."""
 
     def __init__(self, call: str, port: str, node: str) -> None:
         super().__init__(
@@ -116,7 +116,7 @@ class NotLocalError(UsageError):
 
 
 class DeadPortError(UsageError):
-    """The call needs a living port, and this one died (or never existed)."""
+    """The call needs a living port, but this one died, or never existed."""
 
     def __init__(self, call: str, port: str) -> None:
         super().__init__(f"{call}: there is no port {quoted(port)} (it died, or never existed); create one with port()")
@@ -124,7 +124,7 @@ class DeadPortError(UsageError):
 
 
 class NoPortContextError(UsageError):
-    """The call acts on ``SELF()``, and this code runs outside any port."""
+    """The call acts on ``SELF()``, but this code runs outside of any port."""
 
     def __init__(
         self, call: str, remedy: str = "run it in a handler, in port_async(), or inside 'with attach():'"
@@ -133,7 +133,7 @@ class NoPortContextError(UsageError):
 
 
 class ReceiverBusyError(UsageError):
-    """Another greenlet is the one that receives for this port."""
+    """Another greenlet receives for this port."""
 
     def __init__(self, port: str, why: str) -> None:
         super().__init__(f"receive for {quoted(port)} is not possible here: {why}; one greenlet receives for one port")
@@ -164,7 +164,7 @@ class AlreadyInitialisedError(UsageError):
 
 
 class NodeShutDownError(UsageError):
-    """The node was shut down, and the call could have no effect any more."""
+    """The node was shut down, so the call could not have any effect."""
 
     def __init__(self, call: str, node: str) -> None:
         super().__init__(
@@ -185,21 +185,21 @@ class UnknownSettingError(UsageError, TypeError):
 
 
 class EndlessWaitError(UsageError, LoopExit):
-    """What the main greenlet waits for can never come; gevent's ``LoopExit``, in other words."""
+    """The main greenlet waits for something that can never come; this is gevent's ``LoopExit``."""
 
     def __init__(self) -> None:
         super().__init__(
             "this wait could never end: gevent's loop has nothing left that could send a message, no timer, no socket "
-            "and no other greenlet; give a timeout, initialise the node first, so that it listens, or see why whoever "
-            "was to send has ended"
+            "and no other greenlet; give a timeout, initialise the node first, so that it listens, or find out why the "
+            "greenlet that was to send has ended"
         )
 
-    # That of LoopExit puts the name of the class and quotes around the text.
+    # LoopExit's own adds the name of the class and quotes to the text.
     __str__ = Exception.__str__
 
 
 class WrongThreadError(UsageError):
-    """The call was made in another native thread than the one the node belongs to."""
+    """The call was made in a native thread that the node does not belong to."""
 
     def __init__(self, call: str, *, is_patched: bool = False) -> None:
         hint = ", or call monkey.patch_all() in the program's first lines"
@@ -213,7 +213,7 @@ class WrongThreadError(UsageError):
 
 
 class InvalidSettingError(UsageError, ValueError):
-    """A setting exists, but cannot have this value. The text says where it stands, if that is known."""
+    """A setting exists, but cannot have this value. The text names its source, if that is known."""
 
     def __init__(self, name: str, value: object, why: str, where: str = "the call") -> None:
         super().__init__(f"{where + ': ' if where else ''}setting {quoted(name)} cannot be {quoted(value)}: {why}")
@@ -229,7 +229,7 @@ class ProfileError(UsageError, ValueError):
 
 
 class NoSecretError(UsageError):
-    """A networked node needs a secret or a certificate, and neither was configured."""
+    """A networked node needs a secret or a certificate, but neither is configured."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -241,7 +241,7 @@ class NoSecretError(UsageError):
 
 
 class CertificateError(UsageError, ValueError):
-    """A certificate, its key or a CA cannot be used, or others may read the key."""
+    """A certificate, its key or a CA cannot be used, or other users may read the key."""
 
     def __init__(self, where: object, why: str) -> None:
         super().__init__(f"{where}: {why}")
@@ -249,7 +249,7 @@ class CertificateError(UsageError, ValueError):
 
 
 class UnencodableMessageError(UsageError, TypeError):
-    """A message holds something that cannot travel to another node."""
+    """A message has a value that cannot travel to another node."""
 
     def __init__(self, where: str, why: str) -> None:
         super().__init__(f"the message cannot be encoded: {where} {why}")
@@ -271,7 +271,7 @@ class MessageTooLargeError(UsageError, ValueError):
 
 
 class InvalidEntryError(UsageError, ValueError):
-    """The directory has no such family or key."""
+    """The name cannot be a family or key of the directory."""
 
     def __init__(self, what: str, name: object, why: str) -> None:
         super().__init__(f"{quoted(name)} cannot be the {what} of a directory entry: {why}")
@@ -279,11 +279,11 @@ class InvalidEntryError(UsageError, ValueError):
 
 
 class CallCycleError(UsageError):
-    """Ports wait for each other's answers in a circle: none would ever come. One of them has to ``snd`` instead."""
+    """Ports wait for each other's answers in a circle, so that none would come. One of them must use ``snd``."""
 
     def __init__(self, ports: Iterable[str]) -> None:
         self.ports = tuple(ports)
-        """Who waits for whom: the first for the second, the last for the first."""
+        """The ports in order: the first waits for the second, and the last for the first."""
         circle = " -> ".join((*self.ports, *self.ports[:1]))
         super().__init__(
             f"these ports wait for each other's answers: {circle}; let one of them use call_async() or snd(), "
@@ -297,8 +297,8 @@ class CallCycleError(UsageError):
 class PortDied(AempError):
     """A port died, or messages to it were lost: no answer will come.
 
-    Raised where somebody waits for the port, as in ``call``; and told to subscribers of
-    ``zope.event`` when a port of this node died abnormally and nobody monitored it.
+    Raised where a greenlet waits for the port, as in ``call``. Subscribers of ``zope.event``
+    get it when a port of this node died abnormally and no monitor saw it.
     """
 
     def __init__(self, port: str, reason: tuple[object, ...]) -> None:
@@ -315,7 +315,7 @@ class PortDied(AempError):
 
 
 class CallTimeout(AempError, TimeoutError):
-    """The port that was called gave no answer in time. It may have done what it was asked all the same."""
+    """The called port did not answer in time. It may still have done the work."""
 
     def __init__(self, port: str, tag: object, timeout: float | None) -> None:
         super().__init__(f"{port} did not answer {quoted(tag)} within {timeout} s; it may still do what it was asked")
@@ -331,16 +331,16 @@ class RemoteError(AempError):
         super().__init__(f"{port} answered with an error: {error}")
         self.port = port
         self.error = error
-        """What it raised: the exception's class and text."""
+        """The class and text of the exception that it raised."""
         self.traceback = traceback
-        """Where, as text; empty if the port's code said no more than the error."""
+        """The traceback as text; empty if the port's code sent only an error."""
 
     def __str__(self) -> str:
         return _with_traceback(self.args[0], self.traceback)
 
 
 class ReceiveTimeout(AempError, TimeoutError):
-    """No matching message came in time. Later ones stay queued as usual."""
+    """A matching message did not come in time. Later ones stay queued as usual."""
 
     def __init__(self, timeout: float | None) -> None:
         super().__init__(f"no matching message within {timeout} s")
@@ -348,7 +348,7 @@ class ReceiveTimeout(AempError, TimeoutError):
 
 
 class LinkBusyError(AempError):
-    """``snd_nowait`` sent nothing: too much waits to be sent to that node already. ``snd`` would have waited."""
+    """``snd_nowait`` sent nothing, because too much waits to be sent to that node. ``snd`` would have waited."""
 
     def __init__(self, node: str, unsent: int, high_water: int) -> None:
         super().__init__(
@@ -361,7 +361,7 @@ class LinkBusyError(AempError):
 
 
 class DirectoryUnavailableError(AempError, TimeoutError):
-    """The directory gave no answer: no seed of this node can be reached, or not in time."""
+    """The directory did not answer: none of this node's seeds can be reached, or not in time."""
 
     def __init__(self, call: str, why: str) -> None:
         super().__init__(f"{call}: the directory did not answer {why}")
@@ -369,10 +369,10 @@ class DirectoryUnavailableError(AempError, TimeoutError):
 
 
 class DirectoryTimeout(AempError, TimeoutError):
-    """A family did not come to be what ``db_wait`` waited for."""
+    """A family did not become what ``db_wait`` waited for in time."""
 
     def __init__(self, family: str, timeout: float | None, entries: int | None) -> None:
-        seen = "the directory did not tell of it" if entries is None else f"it has {entries} entries now"
+        seen = "the directory did not report it" if entries is None else f"it has {entries} entries now"
         super().__init__(f"the family {quoted(family)} was not as wanted within {timeout} s; {seen}")
         self.family = family
         self.timeout = timeout
@@ -398,7 +398,7 @@ class ListenError(AempError, OSError):
 
 
 class NoMasterError(AempError, OSError):
-    """None of a slave's masters took it in: the node is as it was, and may try again."""
+    """None of a slave's masters accepted it: the node is unchanged, and may try again."""
 
     def __init__(self, failures: Mapping[str, str], timeout: float) -> None:
         each = "; ".join(f"{master}: {why}" for master, why in failures.items())
@@ -407,21 +407,21 @@ class NoMasterError(AempError, OSError):
             "are they running, reachable from here, and is their secret the same?"
         )
         self.failures = dict(failures)
-        """What went wrong last, by master."""
+        """The last error, by master."""
 
 
 class RefusedError(AempError):
-    """A peer asked for what it may not do here; its node logs and counts it. See the setting ``rules``."""
+    """A peer asked for something that it may not do; the node logs and counts it. See the setting ``rules``."""
 
 
 class SpawnRefusedError(RefusedError):
-    """There is no function of this name, or the peer may not call it."""
+    """A function of this name does not exist, or the peer may not call it."""
 
 
 class PortKilled(GreenletExit):
     """Thrown into a greenlet whose port was killed.
 
-    Unlike the others not an :class:`AempError`, nor an :class:`Exception`: code
+    Unlike the others it is not an :class:`AempError`, nor an :class:`Exception`: code
     that catches errors must not stop a kill. ``reason`` is the tuple given to
     :func:`~aemp_gevent.kil`.
     """
@@ -435,31 +435,31 @@ class PortKilled(GreenletExit):
 
 
 class ProtocolError(AempError):
-    """The rules of the wire were broken: the link closes."""
+    """A side broke the rules of the wire: the link closes."""
 
 
 class LocalProtocolError(ProtocolError):
-    """Our own code made an undefined move: a bug here, not at the peer."""
+    """The library made an undefined move: a bug here, not at the peer."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer broke the rules. Anything else a decoder raises is our bug."""
+    """The peer broke the rules. Other exceptions of a decoder are bugs of the library."""
 
 
 class GreetingError(RemoteProtocolError):
-    """The peer's greeting cannot be read, or is one we refuse."""
+    """The peer's greeting cannot be read, or is refused."""
 
 
 class AuthenticationError(RemoteProtocolError):
-    """The peer could not prove that it knows the secret, or that it is the node it says."""
+    """The peer could not prove that it knows the secret, or that it is the node of its ID."""
 
 
 class TlsError(RemoteProtocolError):
-    """TLS did not come up, or broke: one side does not believe the other's certificate, or what came is not TLS."""
+    """TLS failed: one side does not trust the other's certificate, or the bytes are not TLS."""
 
 
 class FramingError(RemoteProtocolError):
-    """The peer sent bytes that are no packets, or one that is too large."""
+    """The peer sent bytes that are not packets, or a packet that is too large."""
 
 
 # --- names of earlier versions ------------------------------------------------
@@ -473,10 +473,10 @@ _FORMER_NAMES = {
 
 
 def find_former(module: str, name: str) -> type[BaseException]:
-    """Return an exception by a name, or from a module, of version 0.1, and warn; for a module's ``__getattr__``.
+    """Return an exception by its name or module of version 0.1, and warn; for a module's ``__getattr__``.
 
     Raises:
-        AttributeError: There was none of this name.
+        AttributeError: There was no exception of this name.
     """
     new = _FORMER_NAMES.get(name, name)
     found = globals().get(new)
@@ -487,7 +487,7 @@ def find_former(module: str, name: str) -> type[BaseException]:
     return found
 
 
-if not TYPE_CHECKING:  # type checkers would take any name for one of ours
+if not TYPE_CHECKING:  # type checkers would accept any name
 
     def __getattr__(name):
         return find_former(__name__, name)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What subscribers of ``zope.event`` hear from us.
+"""The events that subscribers of ``zope.event`` get from this library.
 
-Each event is a frozen dataclass, but for :class:`~aemp_gevent.errors.PortDied`, which is
-raised, too, where somebody waits for the port. Subscribers run in a runner greenlet, outside any
-port, one after the other and in the order things happened; they may block.
+Each event is a frozen dataclass, except :class:`~aemp_gevent.errors.PortDied`, which is
+also raised where a greenlet waits for the port. Subscribers run in a runner greenlet, outside of any
+port, one after the other and in the order of events; they may block.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class NodeUp:
-    """A link to a node came up; messages of that node come after this."""
+    """A link to a node came up; messages from that node come after this."""
 
     node: str
     """The ID of the other node."""
     by: str
-    """The ID of the node that tells it: ours."""
+    """The ID of the node that reports it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Text of others in logs, on terminals and in error texts: short, on one line, and harmless.
+"""Shortens and escapes values for logs, terminals and error texts, so that they are one harmless line.
 
-What a peer, or a caller, chose may be 60 MB long, hold line ends that begin a log line of its own, escapes that a
-terminal obeys, or marks that turn the reading direction around. Whatever shows such a text shows what
+A value from a peer or a caller may be 60 MB long, have line ends that begin a log line of its own, escapes that a
+terminal obeys, or marks that reverse the reading direction. So all code that shows such a text shows what
 :func:`escaped` returns. Nothing else in the package calls ``repr``, or formats with ``!r`` or ``%r``: those write
-the whole value before anybody could cut it. A test looks for both.
+the whole value before it can be cut. A test looks for both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 LIMIT = 120
-"""Characters of a value that are worth showing, unless the caller knows better."""
+"""The most characters of a value to show, unless the caller gives another number."""
 
 _DEPTH = 6
 """Containers inside containers that are shown."""
@@ -34,15 +34,15 @@ def escaped(text: str, limit: int | None = LIMIT, keep: str = "") -> str:
     """
     shown = text if limit is None else text[: limit + 1]
     if not shown.isprintable():
-        # isprintable() is Unicode's word for it: neither controls, nor surrogates, nor marks of direction.
+        # isprintable() follows Unicode: neither controls, nor surrogates, nor marks of direction.
         shown = "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in shown)
     return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def quoted(value: object, limit: int = LIMIT) -> str:
-    """Return a value about as ``repr`` would write it, escaped and cut. Never raises.
+    """Return a value as ``repr`` would write it, escaped and cut. Never raises.
 
-    Takes time only for what is shown. What the value's own code raises, whatever it is, goes no further.
+    Takes time only for what is shown. Any exception of the value's own code is caught.
 
     Args:
         value: Any object. An unknown class's own ``__repr__`` is called, and may fail.
@@ -54,7 +54,7 @@ def quoted(value: object, limit: int = LIMIT) -> str:
             text += piece
             if len(text) > limit:
                 break
-    except GeneratorExit:  # of the value's own code: _pieces() takes it for the end
+    except GeneratorExit:  # raised by the value's own code: _pieces() takes it for the end
         text += f"<{type(value).__name__} object, whose repr() fails>"
     return escaped(text, limit)
 
@@ -66,18 +66,18 @@ def of_type(value: object) -> str:
 
 
 def worded(value: object, limit: int = LIMIT) -> str:
-    """Return what somebody said, for a sentence: a text escaped but without quotes, anything else quoted.
+    """Return a value for use in a sentence: a text escaped but without quotes, anything else quoted.
 
     Never raises, like :func:`quoted`.
     """
-    # By the type, as isinstance() runs code of the value's own, and so do methods of a class derived from str.
+    # By the type, as isinstance() runs the value's own code, and so do methods of a class derived from str.
     if issubclass(type(value), str):
         return escaped(str.__str__(value), limit)  # pyright: ignore[reportArgumentType]
     return quoted(value, limit)
 
 
 def said(error: BaseException) -> str:
-    """Return what an exception says, as ``str`` does, but cut if it has long arguments.
+    """Return the text of an exception, as ``str`` does, but cut if it has long arguments.
 
     Raises:
         BaseException: The class's own ``__str__`` raised it.
@@ -87,7 +87,7 @@ def said(error: BaseException) -> str:
 
 
 def cut_text(error: BaseException) -> str | None:
-    """Return the beginning of what an exception with long arguments says; None if its arguments are short.
+    """Return the beginning of the text of an exception with long arguments; None if they are short.
 
     ``table[key]`` with a key of 30 MB raises an exception whose ``str`` takes a third of a second, and its
     traceback takes more than one: Python writes out the arguments in full.
@@ -98,13 +98,13 @@ def cut_text(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         args = (*args, error.filename)
     if len(args) == 1 and isinstance(args[0], str) and type(error).__str__ is BaseException.__str__:
-        return None  # which is that very text
+        return None  # str() returns this text itself
     text = quoted(args[0] if len(args) == 1 else args, _LONG)
     return text if len(text) == _LONG else None
 
 
 _LONG = 4000
-"""Characters of an exception's arguments that are worth showing."""
+"""The most characters of an exception's arguments to show."""
 
 _ARGUMENT_WRITERS = {BaseException.__str__, KeyError.__str__, OSError.__str__}
 
@@ -120,8 +120,8 @@ def _pieces(value: Any, limit: int, depth: int) -> Iterator[str]:
         else:
             yield "…"
     except GeneratorExit:
-        raise  # we are not asked for more
-    except BaseException:  # noqa: BLE001  # of the value's own code; where deaths are reported nothing may raise
+        raise  # the caller needs no more
+    except BaseException:  # noqa: BLE001  # of the value's own code; nothing may raise where deaths are reported
         yield f"<{type(value).__name__} object, whose repr() fails>"
 
 
@@ -141,7 +141,7 @@ def _number(value: Any, _limit: int, _depth: int) -> Iterator[str]:
 def _several(opening: str, closing: str) -> Callable[[Any, int, int], Iterator[str]]:
     def write(value: Any, limit: int, depth: int) -> Iterator[str]:
         yield opening
-        # Somebody may add to it while this is written: a copy of what can be shown is made in one step.
+        # Another thread may add to it while this is written: what can be shown is copied in one step.
         for number, item in enumerate(list(islice(value, limit))):
             if number:
                 yield ", "
@@ -174,4 +174,4 @@ _WRITERS: dict[Any, Callable[[Any, int, int], Iterable[str]]] = {
     deque.__repr__: _several("deque([", "])"),
     dict.__repr__: _map,
 }
-"""By a class's ``__repr__``, so that subclasses with one of their own are asked, and others are not."""
+"""By a class's ``__repr__``, so that only subclasses with one of their own have it called."""
