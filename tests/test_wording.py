@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Errors, log lines, help texts and docstrings are plain English: the worst habits stay out of them."""
+"""Errors, logs, help texts, docstrings and the documentation are plain English: the worst habits stay out of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pytest
 
 TOP = Path(__file__).parents[1]
 SOURCES = sorted([*(TOP / "aemp_gevent").rglob("*.py"), *(TOP / "aemp_command").rglob("*.py")])
+# Not CHANGELOG.md, which quotes what was corrected.
+PAGES = [TOP / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES += sorted([*(TOP / "docs").rglob("*.md"), *(TOP / ".github").rglob("*.md")])
 
 BAD = re.compile(
     r"\bis no (?!longer\b|more\b)|\b(?:is|are) none\b|\banew\b|\blest\b|\bshall\b|\bfor ever\b|\bwho may\b"
@@ -59,9 +62,11 @@ def test_odd_imperatives_are_found(line: str) -> None:
     assert not ODD_IMPERATIVE.match("Become a node.")
 
 
-def test_help_of_the_command_is_plain_english() -> None:
-    lines = (TOP / "docs" / "reference" / "cli.md").read_text().splitlines()  # written from the help texts
-    assert [line for line in lines if faults(line)] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(TOP).as_posix())
+def test_pages_are_plain_english(page: Path) -> None:
+    """Some are written from docstrings and from the help texts of the command."""
+    lines = enumerate(page.read_text().splitlines(), 1)
+    assert [f"{number}: {line}" for number, line in lines if faults(line)] == []
 
 
 @pytest.mark.parametrize(
