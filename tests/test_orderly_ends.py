@@ -42,7 +42,7 @@ def test_greeting_that_comes_after_our_goodbye_is_not_answered(node: Node) -> No
     """The peer would see a link come up, and then end without a goodbye: as lost."""
     first = RawPeer.dial(node, extras=OURS).shake()
     second = RawPeer.dial(node, extras=OURS)
-    wait_until(lambda: len(node.network.strangers) == 1)
+    wait_until(lambda: len(node.network.strangers.links) == 1)
     leaving = gevent.spawn(node.shutdown, 5)
     assert first.packet() == ["", "bye"]
     second.greet()
@@ -68,7 +68,7 @@ def test_connection_in_its_handshake_of_a_process_that_said_goodbye_is_no_news(
     assert died.wait() == ("shutdown", first.name)
     second = RawPeer.dial(node, extras=OURS)
     second.greet()
-    wait_until(lambda: not node.network.strangers)
+    wait_until(lambda: not node.network.strangers.links)
     reset(second) if is_reset else second.close()
     wait_until(lambda: any(f"connection with {first.name} at" in text for text in caplog.messages))
     first.close()
@@ -78,7 +78,7 @@ def test_connection_in_its_handshake_of_a_process_that_said_goodbye_is_no_news(
 def test_same_of_a_process_that_never_had_a_link_is_a_warning(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     peer = RawPeer.dial(node, extras=OURS)
     peer.greet()
-    wait_until(lambda: not node.network.strangers)
+    wait_until(lambda: not node.network.strangers.links)
     peer.close()
     wait_until(lambda: warnings(caplog))
     assert f"connection with {peer.name} at" in warnings(caplog)[0]

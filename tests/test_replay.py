@@ -36,7 +36,7 @@ def make_node() -> Iterator[MakeNode]:
 
 def endpoint_of(node: Node) -> tuple[str, int]:
     assert node._network is not None
-    endpoint = node._network._listeners[0].endpoint
+    endpoint = node._network.listeners.endpoints[0]
     return endpoint.host, endpoint.port
 
 

@@ -21,7 +21,7 @@ import pytest
 
 import aemp_gevent.links.link
 import aemp_gevent.node.node_ports
-import aemp_gevent.peers.network
+import aemp_gevent.peers.link_maker
 from aemp_gevent.links.heartbeat import Pulse
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.direct_peer import DirectPeer
@@ -149,7 +149,7 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld
         STAY(peer, link)
 
     monkeypatch.setattr(DirectPeer, "_stay", note_stay)
-    monkeypatch.setattr(aemp_gevent.peers.network, "secrets", Nonces(world.dice))
+    monkeypatch.setattr(aemp_gevent.peers.link_maker, "secrets", Nonces(world.dice))
     try:
         world.run()
         world.check()

@@ -486,7 +486,7 @@ def test_master_of_another_name_than_its_address(make_node: MakeNode, name: str)
     master = Node()
     master.configure(nodeid=name if name == "backend" else "127.0.0.1:4567", binds=["127.0.0.1:0"], secret=SECRET)
     try:
-        bound = master._network._listeners[0].endpoint  # type: ignore[union-attr]
+        bound = master._network.listeners.endpoints[0]  # type: ignore[union-attr]
         slave = make_node("slave/x", str(bound))
         assert slave.NODE() == f"slave/x@{master.NODE()}"
         inbox = Inbox(slave)

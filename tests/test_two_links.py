@@ -22,11 +22,12 @@ import pytest
 
 import aemp_gevent.links.link
 import aemp_gevent.node.node_ports
-import aemp_gevent.peers.network
+import aemp_gevent.peers.link_maker
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.attempts import Attempt
-from aemp_gevent.peers.network import Network, Stranger
+from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.peer import Peer
+from aemp_gevent.peers.strangers import Stranger
 from aemp_gevent.ports.port import JOB, Job
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.settings.sources import make_settings
@@ -280,7 +281,7 @@ class Side:
         self.network = Network(
             IDS[number], self.node.scheduler, settings, requests.handle, self.node._link_up, self.node._link_down
         )
-        self.network.dial = self._dial  # type: ignore[method-assign]
+        self.network.dialling.dial = self._dial  # type: ignore[method-assign]
         self.node._network = self.network
         self.node._rename(IDS[number])
         self.node.reg(self.node.port(lambda *message: self.received.append(message)), "sink")
@@ -372,7 +373,7 @@ class World:
         self.ends += near, far
         self.accepts.append((self.sides[1 - side.number], far))
         attempt = None if peer is None else Attempt(peer, (), 0.0)  # a seed's address, or a node
-        side.network.link(near, Stranger(side.network, attempt), dialled=True)
+        side.network.strangers.meet(near, Stranger(side.network, attempt), dialled=True)
 
     def refuse(self, number: int) -> None:
         side, peer = self.dials.pop(number)
@@ -383,7 +384,7 @@ class World:
 
     def accept(self, number: int) -> None:
         side, end = self.accepts.pop(number)
-        side.network._accepted(end)
+        side.network.strangers.accepted(end)
 
     def break_connection(self, end: End) -> None:
         self.breaks -= 1
@@ -479,7 +480,7 @@ class Nonces:
 
 def run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: int) -> World:
     world = World(seed, **options)
-    monkeypatch.setattr(aemp_gevent.peers.network, "secrets", Nonces(world.dice))
+    monkeypatch.setattr(aemp_gevent.peers.link_maker, "secrets", Nonces(world.dice))
     try:
         world.run()
         world.check()

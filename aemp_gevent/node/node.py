@@ -627,7 +627,7 @@ class Node(DirectoryNode):
         if network is None:
             return False
         deadline = answers.deadline_of(seconds)
-        if not network.wait_for_seeds(seconds):
+        if not network.seeds.wait(seconds):
             return False
         # A seed said what it is when the link came up, and its first answer is behind that: by then it has been sent
         # what is here. Its second answer is behind its hearing of it.
@@ -853,7 +853,7 @@ class Node(DirectoryNode):
         ``["192.0.2.7:41873", "[2001:db8::7]:41873"]``. Empty for private nodes and slaves, which listen nowhere.
         Behind NAT these are not the addresses at which others reach the node: those its node ID says.
         """
-        return [] if self._network is None else self._network.bound_addresses()
+        return [] if self._network is None else self._network.listeners.bound_addresses()
 
     @property
     def network(self) -> Network | None:
@@ -1004,12 +1004,12 @@ def _with_real_ports(node_id: str, bound: list[Endpoint]) -> str:
 
 def _with_real_hosts(node_id: str, network: Network) -> str:
     """Return a noderef with addresses of this host instead of 0.0.0.0 and ::, which are nobody's."""
-    from aemp_gevent.peers.network import is_any  # noqa: PLC0415  # see TYPE_CHECKING
+    from aemp_gevent.peers.listeners import is_any  # noqa: PLC0415  # see TYPE_CHECKING
 
     endpoints = endpoints_of(node_id)
     if not any(map(is_any, endpoints)):
         return node_id
-    found = ",".join(map(str, network.reachable(endpoints)))
+    found = ",".join(map(str, network.listeners.reachable(endpoints)))
     text = (
         "%s stands for all interfaces, and nobody can dial that: this node is %s (to say so without a warning: '*:%d')"
     )

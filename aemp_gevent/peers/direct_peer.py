@@ -42,7 +42,8 @@ from typing import Any, NamedTuple
 from aemp_gevent.addresses import ids
 from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of, is_resolved
 from aemp_gevent.links.link import Link
-from aemp_gevent.peers.peer import Host, Lane, Peer
+from aemp_gevent.peers.peer import Peer
+from aemp_gevent.peers.peer_host import Lane, PeerHost
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.hub_calls import repeated
 from aemp_gevent.runtime.quoting import worded
@@ -95,7 +96,7 @@ class DirectPeer(Peer):
 
     link: Link | None
 
-    def __init__(self, node: str, host: Host) -> None:
+    def __init__(self, node: str, host: PeerHost) -> None:
         super().__init__(node, host)
         self._links: list[Link] = []  # every open connection that greeted as this node
         self._drained: dict[str, int] = {}  # connections that ended well: the peer's nonce, and the bytes received
@@ -161,10 +162,10 @@ class DirectPeer(Peer):
 
     def _dial(self) -> None:
         endpoints = endpoints_of(self.node)
-        if endpoints or self._host.can_find(self.node):
+        if endpoints or self._host.finding.can_find(self.node):
             try:
                 self._dialling = True
-                self._host.dial(self, endpoints)
+                self._host.dialling.dial(self, endpoints)
             except BaseException:
                 self._dialling = False  # it may be, and then twice
                 raise
@@ -365,14 +366,14 @@ class DirectPeer(Peer):
         text, address = "connection with %s at %s closed: %s", link.transport.peer_address
         is_spare = bool(link.incarnation) and link.incarnation == self._incarnation  # of a process that had a link
         if link.is_refused or (self.link is None and not self._links and not is_spare):
-            self._host.stranger_failed(text, self.node, address, why)
+            self._host.strangers.complaints.warn(text, self.node, address, why)
         else:
             # One that was closed because there is a better one, or by a peer that ends, is no news.
             self._log(logging.DEBUG, text, self.node, address, why)
         self._prove_next()
         if link.dialled:
             self._dialling = True
-            self._host.dial_failed(self, link, why)
+            self._host.dialling.link_failed(self, link, why)
         elif link in self._hopes:
             self._hopes.remove(link)
             if not self._hopes:
@@ -412,9 +413,9 @@ class DirectPeer(Peer):
             return
         if is_resolved(self.node):
             self._say_idle(link)
-        elif self._host.can_find(self.node):
+        elif self._host.finding.can_find(self.node):
             # Whoever has something to say must find it again.
-            self._host.locate(self.node, lambda endpoints: self._located(link, endpoints))
+            self._host.finding.locate(self.node, lambda endpoints: self._located(link, endpoints))
 
     def _located(self, link: Link, endpoints: tuple[Endpoint, ...]) -> None:
         self._found(endpoints)
@@ -433,8 +434,8 @@ class DirectPeer(Peer):
 
     def _is_within_reach(self, *, is_known: bool) -> bool:
         """Return whether it could be found again; if that is not known, it will be when it asks once more."""
-        if not (is_known or is_resolved(self.node)) and self._host.can_find(self.node):
-            self._host.locate(self.node, self._found)
+        if not (is_known or is_resolved(self.node)) and self._host.finding.can_find(self.node):
+            self._host.finding.locate(self.node, self._found)
         return is_known or is_resolved(self.node)
 
     def _found(self, endpoints: tuple[Endpoint, ...]) -> None:

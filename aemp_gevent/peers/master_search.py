@@ -36,7 +36,18 @@ _LAST_PAUSE_SECONDS = 2.0
 _SHORTEST_SHARE_SECONDS = 0.5
 
 
-class Host(Protocol):
+class Meeting(Protocol):
+    """The part of :class:`aemp_gevent.peers.strangers.Strangers` that is used here."""
+
+    def meet(self, transport: Transport, owner: LinkOwner, *, dialled: bool) -> Link:
+        """Start a handshake on a connection."""
+        ...
+
+    def forget(self, link: Link) -> None:
+        """Forget a connection that was in its handshake."""
+
+
+class MasterSearchHost(Protocol):
     """The network of the node that is to be a slave."""
 
     node_id: str
@@ -46,15 +57,11 @@ class Host(Protocol):
     @property
     def connector(self) -> Connector: ...
 
-    def link(self, transport: Transport, owner: LinkOwner, *, dialled: bool) -> Link:
-        """Start a handshake on a connection."""
-        ...
-
-    def forget(self, link: Link) -> None:
-        """Forget a connection that was in its handshake."""
+    @property
+    def strangers(self) -> Meeting: ...
 
 
-class Candidate:
+class MasterCandidate:
     """The owner of a link with a node that may become our master.
 
     Args:
@@ -63,7 +70,7 @@ class Candidate:
         taken_in: Called with the link, and the master's ID, before what came over it is handled.
     """
 
-    def __init__(self, host: Host, master: str, taken_in: Callable[[Link, str], None]) -> None:
+    def __init__(self, host: MasterSearchHost, master: str, taken_in: Callable[[Link, str], None]) -> None:
         self._host = host
         self._master = master
         self._taken_in = taken_in
@@ -82,7 +89,7 @@ class Candidate:
         elif greeting.node == self._master:
             link.prove()
         elif ids.is_node_id(greeting.node) and ids.master_of(greeting.node) is None:
-            self._host.forget(link)
+            self._host.strangers.forget(link)
             link.close()
             self._say(greeting.node)
         else:
@@ -96,7 +103,7 @@ class Candidate:
         if packet[:2] == ["", REFUSED]:
             link.fail(f"it refuses this node: {' '.join(map(worded, packet[2:4]))}")
             return False
-        self._host.forget(link)
+        self._host.strangers.forget(link)
         self._taken_in(link, self._master)
         self._say("")
         return True
@@ -105,7 +112,7 @@ class Candidate:
         link.fail("it closed the connection")
 
     def failed(self, link: Link, why: str) -> None:
-        self._host.forget(link)
+        self._host.strangers.forget(link)
         if not self.outcome.ready():
             self.outcome.set_exception(OSError(why))
 
@@ -118,7 +125,7 @@ class Candidate:
     def has_room(self, link: Link) -> None: ...
 
 
-def join(host: Host, name: str, masters: Sequence[str], taken_in: Callable[[Link, str], None]) -> str:
+def join(host: MasterSearchHost, name: str, masters: Sequence[str], taken_in: Callable[[Link, str], None]) -> str:
     """Become a slave of the first of several nodes that takes us in. Blocks.
 
     Args:
@@ -152,7 +159,7 @@ def join(host: Host, name: str, masters: Sequence[str], taken_in: Callable[[Link
         gevent.sleep(min(pauses.next(), left))
 
 
-def _ask(host: Host, name: str, master: str, seconds: float, taken_in: Callable[[Link, str], None]) -> None:
+def _ask(host: MasterSearchHost, name: str, master: str, seconds: float, taken_in: Callable[[Link, str], None]) -> None:
     """Ask one master.
 
     Raises:
@@ -164,13 +171,13 @@ def _ask(host: Host, name: str, master: str, seconds: float, taken_in: Callable[
     for _ in range(2):  # the second time with what it calls itself
         host.node_id = ids.slave_id(name, called)
         left = max(deadline - monotonic(), 0.1)
-        candidate = Candidate(host, called, taken_in)
-        link = host.link(host.connector.dial(endpoints_of(noderef), left), candidate, dialled=True)
+        candidate = MasterCandidate(host, called, taken_in)
+        link = host.strangers.meet(host.connector.dial(endpoints_of(noderef), left), candidate, dialled=True)
         try:
             candidate.outcome.wait(timeout=max(deadline - monotonic(), 0.1))
         finally:
             if not candidate.outcome.ready():
-                host.forget(link)
+                host.strangers.forget(link)
                 link.close()
         if not candidate.outcome.ready():
             raise OSError(f"it did not take us in within {seconds:g} s")

@@ -14,31 +14,27 @@ switches but :meth:`Peer.pause`.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
 
 from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import LinkBusyError, MessageTooLargeError, UnencodableMessageError
-from aemp_gevent.links.flow_control import Handover, Room
-from aemp_gevent.links.heartbeat import Pulse
+from aemp_gevent.links.flow_control import Room
 from aemp_gevent.peers import link_requests
 from aemp_gevent.peers.link_requests import ABOUT_LINKS
+from aemp_gevent.peers.peer_host import Lane, PeerHost
 from aemp_gevent.peers.remote_ports import RemotePorts, as_message
 from aemp_gevent.peers.watchers import Watchers
 from aemp_gevent.ports.port import Job
 from aemp_gevent.ports.reasons import Reason
-from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.hub_calls import see_through
 from aemp_gevent.runtime.logs import Brief
 from aemp_gevent.runtime.threads import get_ident
-from aemp_gevent.settings.fields import Settings
 from aemp_gevent.settings.rules import PeerRule, rights_of
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
@@ -58,131 +54,6 @@ _LAST_REFUSED_RETRY_SECONDS = 60.0
 """After the node itself refused this one, doubling each time until it lets this one in."""
 
 
-class Outlet(Protocol):
-    """What carries bytes away, as far as a peer looks at it."""
-
-    @property
-    def buffered(self) -> int: ...
-    @property
-    def peer_address(self) -> str: ...
-
-
-class Lane(Protocol):
-    """What a peer sends on: a :class:`~aemp_gevent.links.link.Link`, or a virtual one."""
-
-    @property
-    def transport(self) -> Outlet: ...
-    @property
-    def send_framing(self) -> str: ...
-    @property
-    def incarnation(self) -> str: ...
-
-    @property
-    def sent_packets(self) -> int:
-        """Heartbeats apart, like the next."""
-        ...
-
-    received_packets: int
-    up_since: float
-    """On the monotonic clock."""
-
-    def send(self, packet: list[Any]) -> int:
-        """Encode a packet now and queue it; return its size in bytes."""
-        ...
-
-    def send_encoded(self, data: bytes) -> None:
-        """Queue packets that are encoded in this framing already."""
-
-
-class Router(Protocol):
-    """The part of :class:`aemp_gevent.peers.relaying.Routes` that peers use."""
-
-    def via(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
-        """Take a wrapped packet that came from a peer, or pass it on."""
-
-
-class Host(Protocol):
-    """The node that a peer is a peer of."""
-
-    @property
-    def node_id(self) -> str: ...
-    @property
-    def incarnation(self) -> str: ...
-    @property
-    def scheduler(self) -> Scheduler: ...
-    @property
-    def settings(self) -> Settings: ...
-    @property
-    def about_peers(self) -> BoundedLog: ...
-    @property
-    def pulse(self) -> Pulse: ...
-    @property
-    def handover(self) -> Handover: ...
-
-    def send_from_afar(self, node: str, packet: list[Any], *, pausing: bool) -> None:
-        """Send a message from another native thread, which may block."""
-
-    def peer(self, node: str) -> Peer:
-        """Return the peer with this node ID."""
-        ...
-
-    def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
-        """Begin to make a connection; ``attempt_failed`` tells the peer if it does not come about."""
-
-    def dial_failed(self, peer: Peer, link: Link, why: str) -> None:
-        """Try the next endpoint of a peer, or tell it by ``attempt_failed`` that there is none.
-
-        Args:
-            peer: Who was dialled.
-            link: The connection that closed after it had greeted as this peer.
-            why: What happened.
-        """
-
-    @property
-    def routes(self) -> Router:
-        """The ways to slave nodes, and from them."""
-        ...
-
-    @property
-    def refusals(self) -> Counter[str]: ...
-
-    def request(self, peer: Peer, message: list[Any]) -> None:
-        """Do what a peer asks our node port, unless it is about the link. Must not switch; nothing may raise."""
-
-    def can_find(self, node: str) -> bool:
-        """Return whether there is anybody to ask where a node listens that its ID does not say of."""
-        ...
-
-    def locate(self, node: str, answered: Callable[[tuple[Endpoint, ...]], None]) -> None:
-        """Ask where a node listens; ``()`` when that is not known. Never switches."""
-
-    def is_kept(self, node: str) -> bool:
-        """Return whether there must always be a link to this node."""
-        ...
-
-    def stranger_failed(self, text: str, *args: object) -> None:
-        """A connection is closed on which the other side had not proved itself: log that."""
-
-    def forget_if_idle(self, peer: Peer) -> None:
-        """Forget a peer that may be a stranger's invention."""
-
-    def link_up(self, peer: Peer) -> None: ...
-    def link_stays(self, peer: Peer) -> None:
-        """A link that was about to rest goes on."""
-
-    def link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
-        """A link went down.
-
-        Args:
-            peer: To whom.
-            reason: As monitors get it.
-            news: Empty at first, and filled here with the jobs that tell of it: jobs are done once, so when this
-                is struck, and called again with the same list, nobody is told twice.
-        """
-
-    def unreachable(self, peer: Peer, why: str) -> None: ...
-
-
 class Peer:
     """One other node; what is common to all kinds of them.
 
@@ -194,7 +65,7 @@ class Peer:
     is_virtual = False
     """Whether others carry its link."""
 
-    def __init__(self, node: str, host: Host) -> None:
+    def __init__(self, node: str, host: PeerHost) -> None:
         self.node = node
         self.link: Lane | None = None
         """The link to send on; None while there is none."""
@@ -229,7 +100,7 @@ class Peer:
         """What is logged about it."""
         self._log = self.complaints.log
 
-    def _rights_with(self, host: Host, *speakers: str) -> PeerRule:
+    def _rights_with(self, host: PeerHost, *speakers: str) -> PeerRule:
         """Return what the peer may do, of whom its master, if it has one, and others speak."""
         master = ids.master_of(self.node)
         if master is not None and master != host.node_id:

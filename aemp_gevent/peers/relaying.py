@@ -49,7 +49,7 @@ MAX_WAITING = 10_000
 Pair = tuple[str, str]
 
 
-class Host(Protocol):
+class RoutesHost(Protocol):
     """The network whose routes these are."""
 
     @property
@@ -75,7 +75,7 @@ class Routes:
         host: The node's network.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: RoutesHost) -> None:
         self._host = host
         self._conversations: dict[str, set[Pair]] = {}  # by door, at both ends
         self._waiting: dict[str, dict[Pair, list[Any]]] = {}  # openings, by the door that is dialled

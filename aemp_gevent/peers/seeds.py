@@ -71,7 +71,19 @@ _FORGET_SECONDS = 300.0
 _log = Log()
 
 
-class Host(Protocol):
+class Dialler(Protocol):
+    """The part of :class:`aemp_gevent.peers.dialling.Dialling` that is used here."""
+
+    def dial_address(self, endpoints: tuple[Endpoint, ...], timeout: float) -> Link:
+        """Connect with the node at an address, whichever it is. Blocks until connected; the handshake comes later.
+
+        Raises:
+            OSError: Nothing accepts there.
+        """
+        ...
+
+
+class SeedsHost(Protocol):
     """The network in which there are seeds."""
 
     @property
@@ -82,18 +94,12 @@ class Host(Protocol):
     def settings(self) -> Settings: ...
     @property
     def peers(self) -> Mapping[str, Peer]: ...
+    @property
+    def dialling(self) -> Dialler: ...
     def peer(self, node: str) -> Peer: ...
 
     def addresses(self) -> list[str]:
         """Return where this node listens."""
-        ...
-
-    def dial_address(self, endpoints: tuple[Endpoint, ...], timeout: float) -> Link:
-        """Connect with whoever is there. Blocks until connected; the handshake is still to come.
-
-        Raises:
-            OSError: Nobody is.
-        """
         ...
 
     def wait_for_change(self, timeout: float) -> None:
@@ -150,7 +156,9 @@ class Seed:
         node: Who it is, if that is known.
     """
 
-    def __init__(self, text: str, host: Host, chosen: Callable[[], None], *, is_name: bool, node: str = "") -> None:
+    def __init__(
+        self, text: str, host: SeedsHost, chosen: Callable[[], None], *, is_name: bool, node: str = ""
+    ) -> None:
         self.text = text
         self._node = node
         self.is_name = is_name
@@ -317,7 +325,7 @@ class Seed:
         settings = self._host.settings
         patience = settings.handshake_timeout if self.is_name else settings.monitor_timeout
         try:
-            link = self._host.dial_address(candidate.endpoints, patience)
+            link = self._host.dialling.dial_address(candidate.endpoints, patience)
         except (AempError, OSError) as error:
             where = ",".join(map(str, candidate.endpoints))
             candidate.why = str(error)
@@ -363,7 +371,7 @@ class Seeds:
         master: The node that this one is a slave of; then there is one seed, and it is that node always.
     """
 
-    def __init__(self, host: Host, texts: Iterable[str], *, master: str = "") -> None:
+    def __init__(self, host: SeedsHost, texts: Iterable[str], *, master: str = "") -> None:
         self._host = host
         self._seeds = [
             Seed(text, host, self.refresh, is_name=not master and _is_name(text), node=master) for text in texts
@@ -409,6 +417,16 @@ class Seeds:
         """Whether there are links to the seeds, to all for which that can be."""
         return all(seed.is_settled for seed in self._seeds)
 
+    def wait(self, timeout: float) -> bool:
+        """Wait until each seed is linked to, or did not answer; return whether that came in time. Switches."""
+        deadline = monotonic() + timeout
+        while not self.are_settled:
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            self._host.wait_for_change(left)
+        return True
+
     @property
     def are_own(self) -> bool:
         """Whether this node itself is among the seeds."""
@@ -453,13 +471,13 @@ class Seeds:
         return is_up(self._host, node)
 
 
-def is_up(host: Host, node: str) -> bool:
+def is_up(host: SeedsHost, node: str) -> bool:
     """Return whether there is a link to a node; it may as well be one that nobody has heard of."""
     peer = host.peers.get(node)
     return peer is not None and peer.is_up
 
 
-def next_attempt(host: Host, node: str, pauses: Backoff) -> float:
+def next_attempt(host: SeedsHost, node: str, pauses: Backoff) -> float:
     """Return when to dial a node again to which there is no link, on the monotonic clock."""
     due = monotonic() + pauses.next()
     peer = host.peers.get(node)

@@ -30,7 +30,8 @@ from time import monotonic
 from typing import Any
 
 from aemp_gevent.addresses import ids
-from aemp_gevent.peers.peer import Host, Outlet, Peer
+from aemp_gevent.peers.peer import Peer
+from aemp_gevent.peers.peer_host import Outlet, PeerHost
 from aemp_gevent.ports.hub_thread import RETRY_SECONDS
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.hub_calls import repeated
@@ -148,7 +149,7 @@ class VirtualPeer(Peer):
 
     is_virtual = True
 
-    def __init__(self, node: str, host: Host, hop: str) -> None:
+    def __init__(self, node: str, host: PeerHost, hop: str) -> None:
         super().__init__(node, host)
         self._hop = hop
         self.review_rights()

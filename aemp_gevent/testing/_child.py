@@ -58,8 +58,7 @@ def start_node(noderef: str | None, seeds: Sequence[str], settings: dict[str, An
         mp.initialise_node(noderef, *seeds, **settings)
     network = mp.default_node._network  # pyright: ignore[reportPrivateUsage]
     assert network is not None
-    listeners = network._listeners  # pyright: ignore[reportPrivateUsage]
-    return mp.NODE(), [str(listener.endpoint) for listener in listeners]
+    return mp.NODE(), list(map(str, network.listeners.endpoints))
 
 
 def serve(channel: Channel, namespace: dict[str, Any]) -> None:

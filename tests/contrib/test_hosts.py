@@ -89,7 +89,7 @@ def test_nothing_is_open_to_others(join: Join, folder: Path) -> None:
     assert mode(folder) == mode(folder / "app") == 0o700
     assert mode(folder / "app.secret") == 0o600
     assert node._network is not None
-    assert [str(listener.endpoint)[:5] for listener in node._network._listeners] == ["unix:"], "it listens on TCP"
+    assert [str(endpoint)[:5] for endpoint in node._network.listeners.endpoints] == ["unix:"], "it listens on TCP"
 
 
 def test_secret_is_made_up_once_and_kept(join: Join, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,17 +205,17 @@ def test_small_lists_hide_no_announcement() -> None:
 def test_announcements_to_one_node_have_one_bound(make_node: MakeNode) -> None:
     node = make_node()
     assert node._network is not None
-    node._network._announced.limit = 100_000
+    node._network.link_maker.announced.limit = 100_000
     with RawPeer.dial(node, "127.0.0.1:8").shake() as one, RawPeer.dial(node, "127.0.0.1:9").shake() as other:
         one.sock.sendall(header(0xDD, 10_000))
-        wait_until(lambda: node._network._announced.total > 0)  # type: ignore[union-attr]
+        wait_until(lambda: node._network.link_maker.announced.total > 0)  # type: ignore[union-attr]
         other.sock.sendall(header(0xDD, 10_000) + b"\x01" * 5_000)
-        wait_until(lambda: node._network._announced.total == 8 * 5_000)  # type: ignore[union-attr]
+        wait_until(lambda: node._network.link_maker.announced.total == 8 * 5_000)  # type: ignore[union-attr]
         one.sock.sendall(b"\x01")
         assert one.closed()
         assert node.up_nodes() == ["127.0.0.1:9"]
         other.close()
-        wait_until(lambda: node._network._announced.total == 0)  # type: ignore[union-attr]
+        wait_until(lambda: node._network.link_maker.announced.total == 0)  # type: ignore[union-attr]
 
 
 # --- keys --------------------------------------------------------------------------------

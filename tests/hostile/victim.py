@@ -39,7 +39,7 @@ def be_one() -> None:
 
     def tell(reply: str, **more: Any) -> None:
         allocated, peak = tracemalloc.get_traced_memory() if is_measured else (0, 0)
-        waiting = network._gate.waiting()
+        waiting = network.strangers.gate.waiting()
         node.snd(
             reply,
             {
@@ -47,7 +47,7 @@ def be_one() -> None:
                 "peak": peak,
                 "refusals": node.refusals,
                 "waiting": len(waiting),
-                "links": sum(not link.closed for link in network._links),
+                "links": sum(not link.closed for link in network.link_maker.links),
                 "peers": len(network.peers),
                 "ports": node.info()["ports"],
                 "descriptors": len(list(Path("/dev/fd").iterdir())),

@@ -617,7 +617,7 @@ def test_bind_without_a_host_means_all_interfaces(bind: str) -> None:
     node = Node()
     node.configure(nodeid="everywhere", binds=[bind], secret=SECRET)
     try:
-        (endpoint,) = [listener.endpoint for listener in node._network._listeners]
+        (endpoint,) = node._network.listeners.endpoints
         assert endpoint.host == "*"
         assert endpoint.port > 0
     finally:

@@ -11,12 +11,14 @@ from typing import Any
 import gevent
 import pytest
 
+import aemp_gevent.peers.finding
+import aemp_gevent.peers.listeners
 import aemp_gevent.peers.network
 import aemp_gevent.peers.seeds
 from aemp_gevent._version import PROVIDER
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, ListenError
 from aemp_gevent.node.node import Node
-from aemp_gevent.peers.network import _checked
+from aemp_gevent.peers.finding import _checked
 from tests.helpers import turns, wait_until
 from tests.networking import (
     SECRET,
@@ -129,7 +131,7 @@ def test_strangers_are_forgotten(make_node: MakeNode, monkeypatch: pytest.Monkey
             stranger.greet()
             stranger.sock.sendall(stranger.handshake.prove())
             assert stranger.closed()
-    wait_until(lambda: not network.strangers)
+    wait_until(lambda: not network.strangers.links)
     assert len(network.peers) < 12
 
 
@@ -277,7 +279,7 @@ def directory() -> Directory:
 
 @pytest.fixture
 def make_named(make_node: MakeNode, directory: Directory, monkeypatch: pytest.MonkeyPatch) -> MakeNamed:
-    monkeypatch.setattr(aemp_gevent.peers.network, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(aemp_gevent.peers.finding, "SETTLE_SECONDS", 0.0)
 
     def make(name: str, **settings: Any) -> Node:
         node = make_node(None)
@@ -285,7 +287,7 @@ def make_named(make_node: MakeNode, directory: Directory, monkeypatch: pytest.Mo
         network = node._network
         assert network is not None
         network.find = directory.find
-        directory.nodes[name] = [str(listener.endpoint) for listener in network._listeners]
+        directory.nodes[name] = [str(endpoint) for endpoint in network.listeners.endpoints]
         return node
 
     return make
@@ -359,7 +361,7 @@ def test_name_that_nobody_knows_fires_monitors_with_a_word_on_what_to_do(make_na
 def test_name_is_asked_for_again_while_others_may_be_on_their_way_to_a_seed(
     make_named: MakeNamed, directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aemp_gevent.peers.network, "SETTLE_SECONDS", 60.0)
+    monkeypatch.setattr(aemp_gevent.peers.finding, "SETTLE_SECONDS", 60.0)
     one, two = make_named("one"), make_named("two")
     where, died, inbox = directory.nodes.pop("two"), Deaths(), Inbox(two)
     one.mon(inbox, died)
@@ -371,8 +373,8 @@ def test_name_is_asked_for_again_while_others_may_be_on_their_way_to_a_seed(
     # Again, after one of the seeds was lost, and not for ever.
     network = one._network
     assert network is not None
-    monkeypatch.setattr(aemp_gevent.peers.network, "SETTLE_SECONDS", 1.0)
-    network._settled_at = 0.0
+    monkeypatch.setattr(aemp_gevent.peers.finding, "SETTLE_SECONDS", 1.0)
+    network.finding._settled_at = 0.0
     for changes, expected in ((False, 1), (True, 2)):
         node = f"nobody/{expected}"
         if changes:
@@ -386,7 +388,7 @@ def test_name_is_asked_for_again_while_others_may_be_on_their_way_to_a_seed(
 def test_asking_again_ends_in_time_and_says_what_was_answered(
     make_named: MakeNamed, directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aemp_gevent.peers.network, "SETTLE_SECONDS", 60.0)
+    monkeypatch.setattr(aemp_gevent.peers.finding, "SETTLE_SECONDS", 60.0)
     node, died = make_named("one", monitor_timeout=1.2, handshake_timeout=0.2), Deaths()
     node.mon("nobody#x", died)
     wait_until(lambda: directory.asked.count("nobody") > 1)
@@ -428,7 +430,7 @@ def test_stale_address_fires_monitors_and_says_who_is_there(make_named: MakeName
 
 def addresses_of(node: Node) -> list[str]:
     assert node._network is not None
-    return [str(listener.endpoint) for listener in node._network._listeners]
+    return [str(endpoint) for endpoint in node._network.listeners.endpoints]
 
 
 def someone_without_the_secret(make_node: MakeNode, name: str) -> Node:
@@ -566,7 +568,7 @@ def test_named_node_says_where_others_reach_it(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, bind: str, hosts: list[str]
 ) -> None:
     """Only where it listens, and nobody else can dial 0.0.0.0 or [::]: that is his own host."""
-    monkeypatch.setattr(aemp_gevent.peers.network, "own_addresses", lambda _others: ["192.0.2.7", "2001:db8::7"])
+    monkeypatch.setattr(aemp_gevent.peers.listeners, "own_addresses", lambda _others: ["192.0.2.7", "2001:db8::7"])
     node = make_node(None)
     try:
         node.configure(nodeid="backend", binds=[bind], secret=SECRET)
@@ -577,11 +579,11 @@ def test_named_node_says_where_others_reach_it(
 
 
 def test_node_says_which_ports_the_system_chose(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aemp_gevent.peers.network, "own_addresses", lambda _others: ["192.0.2.7"])
+    monkeypatch.setattr(aemp_gevent.peers.listeners, "own_addresses", lambda _others: ["192.0.2.7"])
     node = make_node(None)
     assert node.addresses() == []
     node.configure(nodeid="192.0.2.17:4040", binds=["*:0", "127.0.0.1:0"], secret=SECRET)
-    ports = [listener.endpoint.port for listener in node._network._listeners]
+    ports = [endpoint.port for endpoint in node._network.listeners.endpoints]
     assert all(ports)
     assert node.addresses() == [f"192.0.2.7:{ports[0]}", f"127.0.0.1:{ports[1]}"]
     with RawPeer.dial(f"127.0.0.1:{ports[0]}") as peer:
@@ -601,7 +603,7 @@ def test_named_node_that_tells_others_only_loopback_says_so(
     settings: dict[str, object],
     is_warned: bool,
 ) -> None:
-    monkeypatch.setattr(aemp_gevent.peers.network, "own_addresses", lambda _others: [])
+    monkeypatch.setattr(aemp_gevent.peers.listeners, "own_addresses", lambda _others: [])
     make_node(None).configure(nodeid="backend", secret=SECRET, **settings)
     assert ("no address was found at which other hosts can reach this one" in caplog.text) == is_warned
 
@@ -623,7 +625,7 @@ def test_nobodys_address_does_not_become_a_node_id(
     noderef: str,
     hosts: list[str],
 ) -> None:
-    monkeypatch.setattr(aemp_gevent.peers.network, "own_addresses", lambda _others: ["192.0.2.7", "2001:db8::7"])
+    monkeypatch.setattr(aemp_gevent.peers.listeners, "own_addresses", lambda _others: ["192.0.2.7", "2001:db8::7"])
     node = make_node(None)
     try:
         if how == "configure":
@@ -633,7 +635,7 @@ def test_nobodys_address_does_not_become_a_node_id(
     except ListenError:
         pytest.skip("this host has no IPv6")
     assert [endpoint.rpartition(":")[0] for endpoint in node.NODE().split(",")] == hosts
-    ports = [listener.endpoint.port for listener in node._network._listeners]
+    ports = [endpoint.port for endpoint in node._network.listeners.endpoints]
     assert [int(endpoint.rpartition(":")[2]) for endpoint in node.NODE().split(",")] == ports
     assert node._network.addresses() == node.NODE().split(",")
     assert f"stands for all interfaces, and nobody can dial that: this node is {node.NODE()}" in caplog.text

@@ -65,7 +65,7 @@ def test_monitor_of_a_nonexistent_port_fires(make_node: MakeNode) -> None:
 
 
 def test_monitor_of_a_node_without_address_fires(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aemp_gevent.peers.network.SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr("aemp_gevent.peers.finding.SETTLE_SECONDS", 0.2)
     node, died = make_node(), Deaths()
     node.mon("some/named/node#x", died)
     kind, name, text = died.wait()

@@ -34,7 +34,7 @@ def echo_behind(proxy: Proxy, make_node: MakeNode) -> str:
     """Start a node behind a proxy, with a port that sends back what it gets."""
     node = make_node(proxy.address, binds=["127.0.0.1:0"])
     assert node._network is not None
-    proxy.target = str(node._network._listeners[0].endpoint)
+    proxy.target = str(node._network.listeners.endpoints[0])
     echo = node.port()
     return node.rcv(echo, node.snd)
 

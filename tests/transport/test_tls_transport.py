@@ -233,7 +233,7 @@ def test_record_that_comes_slowly_is_a_sign_of_life(make_node: MakeNode, shared:
     with Proxy() as proxy:
         two = make_node(proxy.address, binds=["127.0.0.1:0"], secret=None, cert=shared, idle_timeout=None)
         assert two._network is not None
-        proxy.target = str(two._network._listeners[0].endpoint)
+        proxy.target = str(two._network.listeners.endpoints[0])
         one = make_node(secret=None, cert=shared, heartbeat_timeout=1.0, idle_timeout=None)
         reach(one, two)
         inbox, died = Inbox(one), Deaths()
@@ -249,7 +249,7 @@ def test_sender_is_paused_while_too_much_is_unsent(make_node: MakeNode, shared: 
     with Proxy() as proxy:
         two = make_node(proxy.address, binds=["127.0.0.1:0"], secret=None, cert=shared)
         assert two._network is not None
-        proxy.target = str(two._network._listeners[0].endpoint)
+        proxy.target = str(two._network.listeners.endpoints[0])
         one = make_node(secret=None, cert=shared, high_water_bytes=200_000)
         reach(one, two)
         inbox = Inbox(two)
@@ -508,7 +508,7 @@ def test_somebody_between_two_nodes_cannot_take_tls_out(
     """He changes the greetings, which both tokens cover."""
     one, two = (make_node(cert=shared) for _ in range(2))
     with Stripper(two.NODE()) as stripper:
-        one._network.dial_address((stripper.endpoint,), 5)  # type: ignore[union-attr]
+        one._network.dialling.dial_address((stripper.endpoint,), 5)  # type: ignore[union-attr]
         refused(caplog, "token is wrong")
         assert all(b";tls=1.0" in stream for stream in stripper.seen)
     assert one.up_nodes() == two.up_nodes() == []
@@ -731,7 +731,7 @@ def test_nothing_is_readable_on_the_wire_behind_the_greeting(make_node: MakeNode
     one, two = (make_node(cert=shared, secret="the secret of the test", idle_timeout=None) for _ in range(2))
     inbox, back = Inbox(two), Inbox(one)
     with Relay(two.NODE()) as recorder:
-        one._network.dial_address((recorder.endpoint,), 5)  # type: ignore[union-attr]
+        one._network.dialling.dial_address((recorder.endpoint,), 5)  # type: ignore[union-attr]
         wait_until(one.up_nodes)
         for _ in range(20):
             one.snd(inbox, word, word * 1000)
@@ -831,7 +831,7 @@ def handshake_sizes(shared: str, make_node: MakeNode) -> tuple[int, int]:
     node = make_node(secret=None, cert=shared)
     other = make_node(secret=None, cert=shared)
     with Relay(node.NODE()) as recorder:
-        other._network.dial_address((recorder.endpoint,), 5)  # type: ignore[union-attr]
+        other._network.dialling.dial_address((recorder.endpoint,), 5)  # type: ignore[union-attr]
         wait_until(other.up_nodes)
         wait_until(node.up_nodes)
         turns(20)
@@ -854,7 +854,7 @@ def test_handshake_that_is_cut_anywhere_leaves_nothing_and_the_next_one_works(
     with Proxy(seed=seed) as proxy:
         node = make_node(proxy.address, binds=["127.0.0.1:0"], **settings)
         assert node._network is not None
-        proxy.target = str(node._network._listeners[0].endpoint)
+        proxy.target = str(node._network.listeners.endpoints[0])
         for place in places:
             other = make_node(**settings)
             assert other._network is not None
@@ -864,7 +864,7 @@ def test_handshake_that_is_cut_anywhere_leaves_nothing_and_the_next_one_works(
             assert died.wait()[0] in ("transport_error", "no_such_port"), place
             proxy.heal()
             other.shutdown(0.1)
-            wait_until(lambda: not node._network.strangers)  # type: ignore[union-attr]
+            wait_until(lambda: not node._network.strangers.links)  # type: ignore[union-attr]
         talk(node, make_node(**settings))
 
 
@@ -878,7 +878,7 @@ def test_changed_bytes_open_nothing_and_are_delivered_to_nobody(
     with Proxy(seed=7) as proxy:
         node = make_node(proxy.address, binds=["127.0.0.1:0"], secret=None, cert=shared)
         assert node._network is not None
-        proxy.target = str(node._network._listeners[0].endpoint)
+        proxy.target = str(node._network.listeners.endpoints[0])
         inbox = Inbox(node)
         for place in dice.sample(range(sizes[0] + 2000), 25):
             other = make_node(secret=None, cert=shared, monitor_timeout=3)
@@ -1105,7 +1105,15 @@ def test_neither_key_nor_secret_shows_in_any_log_or_repr(
     with RawPeer.dial(one, secret="guessed") as peer, pytest.raises((EOFError, OSError, Exception)):
         peer.shake()
     link = link_of(one, two)
-    things = [one, one.settings, one._network, link, link.transport, one._network._certificate, link._handshake]  # type: ignore[union-attr]
+    things = [
+        one,
+        one.settings,
+        one._network,
+        link,
+        link.transport,
+        one._network.link_maker.certificate,
+        link._handshake,
+    ]  # type: ignore[union-attr]
     shown = "\n".join([*map(repr, things), *(record.getMessage() for record in caplog.records)])
     for hidden in (secret, secret.encode().hex(), SHARED.key_text.splitlines()[1], SECRET):
         assert hidden not in shown

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""What a peer sends on, and what it needs of the node that it is a peer of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aemp_gevent.addresses.endpoints import Endpoint
+from aemp_gevent.links.flow_control import Handover
+from aemp_gevent.links.heartbeat import Pulse
+from aemp_gevent.ports.port import Job
+from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.runtime.bounded_log import BoundedLog
+from aemp_gevent.settings.fields import Settings
+
+if TYPE_CHECKING:
+    from aemp_gevent.links.link import Link
+    from aemp_gevent.peers.peer import Peer
+
+
+class Outlet(Protocol):
+    """What carries bytes away, as far as a peer looks at it."""
+
+    @property
+    def buffered(self) -> int: ...
+    @property
+    def peer_address(self) -> str: ...
+
+
+class Lane(Protocol):
+    """What a peer sends on: a :class:`~aemp_gevent.links.link.Link`, or a virtual one."""
+
+    @property
+    def transport(self) -> Outlet: ...
+    @property
+    def send_framing(self) -> str: ...
+    @property
+    def incarnation(self) -> str: ...
+
+    @property
+    def sent_packets(self) -> int:
+        """Heartbeats apart, like the next."""
+        ...
+
+    received_packets: int
+    up_since: float
+    """On the monotonic clock."""
+
+    def send(self, packet: list[Any]) -> int:
+        """Encode a packet now and queue it; return its size in bytes."""
+        ...
+
+    def send_encoded(self, data: bytes) -> None:
+        """Queue packets that are encoded in this framing already."""
+
+
+class Router(Protocol):
+    """The part of :class:`aemp_gevent.peers.relaying.Routes` that peers use."""
+
+    def via(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
+        """Take a wrapped packet that came from a peer, or pass it on."""
+
+
+class Dialler(Protocol):
+    """The part of :class:`aemp_gevent.peers.dialling.Dialling` that peers use."""
+
+    def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
+        """Begin to make a connection; ``attempt_failed`` of the peer is called if that leads to nothing."""
+
+    def link_failed(self, peer: Peer, link: Link, why: str) -> None:
+        """Try the next endpoint of a peer, or call its ``attempt_failed`` if none is left.
+
+        Args:
+            peer: The peer that was dialled.
+            link: The connection that closed after it had greeted as this peer.
+            why: What happened.
+        """
+
+
+class Finder(Protocol):
+    """The part of :class:`aemp_gevent.peers.finding.Finding` that peers use."""
+
+    def can_find(self, node: str) -> bool:
+        """Return whether anybody can be asked where a node listens whose ID does not say so."""
+        ...
+
+    def locate(self, node: str, answered: Callable[[tuple[Endpoint, ...]], None]) -> None:
+        """Ask where a node listens; ``()`` when that is not known. Never switches."""
+
+
+class Strangers(Protocol):
+    """The part of :class:`aemp_gevent.peers.strangers.Strangers` that peers use."""
+
+    @property
+    def complaints(self) -> BoundedLog: ...
+
+
+class PeerHost(Protocol):
+    """The node that a peer is a peer of."""
+
+    @property
+    def node_id(self) -> str: ...
+    @property
+    def incarnation(self) -> str: ...
+    @property
+    def scheduler(self) -> Scheduler: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def about_peers(self) -> BoundedLog: ...
+    @property
+    def pulse(self) -> Pulse: ...
+    @property
+    def handover(self) -> Handover: ...
+    @property
+    def dialling(self) -> Dialler: ...
+    @property
+    def finding(self) -> Finder: ...
+    @property
+    def strangers(self) -> Strangers: ...
+
+    def send_from_afar(self, node: str, packet: list[Any], *, pausing: bool) -> None:
+        """Send a message from another native thread, which may block."""
+
+    def peer(self, node: str) -> Peer:
+        """Return the peer with this node ID."""
+        ...
+
+    @property
+    def routes(self) -> Router:
+        """The ways to slave nodes, and from them."""
+        ...
+
+    @property
+    def refusals(self) -> Counter[str]: ...
+
+    def request(self, peer: Peer, message: list[Any]) -> None:
+        """Do what a peer asks our node port, unless it is about the link. Must not switch; nothing may raise."""
+
+    def is_kept(self, node: str) -> bool:
+        """Return whether there must always be a link to this node."""
+        ...
+
+    def forget_if_idle(self, peer: Peer) -> None:
+        """Forget a peer that may be a stranger's invention."""
+
+    def link_up(self, peer: Peer) -> None: ...
+    def link_stays(self, peer: Peer) -> None:
+        """A link that was about to rest goes on."""
+
+    def link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
+        """A link went down.
+
+        Args:
+            peer: To whom.
+            reason: As monitors get it.
+            news: Empty at first, and filled here with the jobs that tell of it: jobs are done once, so when this
+                is struck, and called again with the same list, nobody is told twice.
+        """
+
+    def unreachable(self, peer: Peer, why: str) -> None: ...
