@@ -10,30 +10,25 @@ Nothing here switches, and what runs code of the user's is queued as a job.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NoReturn, Protocol
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn
 
 from aemp_gevent.addresses.ids import MAX_NAME
 from aemp_gevent.calls.serve import FAILED
 from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError, UnencodableMessageError
-from aemp_gevent.node import spawning
 from aemp_gevent.node.inspection import Inspection
-from aemp_gevent.node.log_tap import LogCatcher
+from aemp_gevent.node.request_host import RequestHost
+from aemp_gevent.node.request_names import first_long_name
 from aemp_gevent.peers.link_requests import ABOUT_LINKS, too_long
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.ports.jobs import CallJob
-from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import Port
+from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.reasons import describe
-from aemp_gevent.ports.scheduler import Scheduler
-from aemp_gevent.runtime.hints import ONCE, Hints, kind_of, nearest
+from aemp_gevent.runtime.hints import ONCE, kind_of, nearest
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.settings.fields import Settings
 from aemp_gevent.wire.framing import FRAMINGS, name_of_port
-from aemp_gevent.wire.limits import is_long
 from aemp_gevent.wire.vocabulary import (
     BYE,
     CALL,
@@ -42,14 +37,12 @@ from aemp_gevent.wire.vocabulary import (
     DIRECTORY,
     EVAL,
     G_CHG1,
-    G_CHG2,
     G_DB_FAMILY,
     G_DB_KEYS,
     G_DB_VALUES,
     G_FIND,
     G_FOUND,
     G_GLOBAL,
-    G_MON0,
     G_MON1,
     G_REPLY,
     G_SET,
@@ -83,22 +76,6 @@ _WRITES = {G_SLAVE, G_UPD, G_SET, G_GLOBAL}
 """What writes to it. Not ``g_global`` itself; but who says that is about to write the whole of it."""
 
 
-_NAMES: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys((LOOKUP, CAN), (0,)),
-    NOT_DONE: (0, 2),
-    **dict.fromkeys((G_FIND, G_FOUND, G_REPLY, G_MON1, G_MON0), (0,)),
-    **dict.fromkeys((SPAWN, G_DB_FAMILY, G_DB_KEYS, G_DB_VALUES, G_SLAVE, G_SET, G_CHG1), (0, 1)),
-    CALL: (1,),
-    G_CHG2: (0, 1, 2),
-    G_UPD: (0, 1, 2, 3),
-}
-"""Which arguments are names: of ports, nodes, functions, families, or all keys of a map. The IDs of ports to answer to
-are looked at where they are taken apart, and the names in requests about links in
-:mod:`aemp_gevent.peers.link_requests`."""
-
-_DATABASES = (G_SLAVE, G_SET)
-"""Requests with a map of maps."""
-
 MAX_REPLY_BYTES = 4096
 """What a peer may have each record of the log begin with: it is kept."""
 
@@ -113,70 +90,6 @@ message of 64 MiB has room for a million, each of which would look at all that f
 
 _MAX_WHY = 500
 """Characters of a reason why a request was not done."""
-
-
-class Host(Protocol):
-    """What requests need of the node they are addressed to."""
-
-    def NODE(self) -> str: ...
-    @property
-    def scheduler(self) -> Scheduler: ...
-    @property
-    def settings(self) -> Settings | None: ...
-    @property
-    def max_name_bytes(self) -> int: ...
-
-    def find_port(self, name: str) -> Port | None:
-        """Return the living port of this name, registered or not."""
-
-    def registered(self, name: str) -> str | None:
-        """Return the ID of the port registered under a name."""
-
-    def is_node_port(self, port: object) -> bool:
-        """Return whether this is the ID of this node's own node port."""
-        ...
-
-    def reply(self, peer: Peer | None, port: Any, message: Message) -> None:
-        """Send on a peer's behalf: to our ports, and over links that are up."""
-
-    def spawn_for(self, peer: Peer | None, name: str, function: Any, args: Message) -> None:
-        """Create a port of this name, and run a function in it that the peer may call."""
-
-    def function_for_peers(self, name: object) -> Handler:
-        """Return the function of this name if peers may have it run here."""
-        ...
-
-    def take_call(self, peer: Peer | None, header: Any, name: str, message: Message) -> None:
-        """Give a call to a port."""
-
-    def info(self) -> dict[str, Any]:
-        """Return what the node tells about itself."""
-        ...
-
-    def up_nodes(self) -> list[str]:
-        """Return the nodes to which a link is up."""
-        ...
-
-    @property
-    def inspection(self) -> Inspection:
-        """What looks into the node."""
-        ...
-
-    @property
-    def log_catcher(self) -> LogCatcher:
-        """Who listens to its log."""
-        ...
-
-    def directory_request(self, peer: Peer, request: str, args: list[Any]) -> None:
-        """Do what a peer asks of the directory, or take what it tells."""
-
-    def count_refusal(self, what: str) -> None:
-        """Count that a peer was refused something."""
-
-    @property
-    def hints(self) -> Hints:
-        """What the node has warned of."""
-        ...
 
 
 _ADVICE = "a message to a node ID is a request to the node itself, and the ID of a port has a '#'"
@@ -205,8 +118,9 @@ def _about_links(request: str) -> Callable[..., None]:
 class Requests:
     """The node port of one node."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: RequestHost) -> None:
         self._host = host
+        self._inspection = Inspection(host)
 
     def handle(self, peer: Peer | None, message: Message | list[Any]) -> None:
         """Do what a message to the node port asks for; raises nothing but what no request can cause.
@@ -220,7 +134,9 @@ class Requests:
             begin = self._end_of_detours(message)
             request, *args = (message[begin:] if begin else message) or ("",)
             method = self._TABLE.get(request) if isinstance(request, str) else None
-            self._check_names(request, args)
+            name = first_long_name(request, args, self._host.max_name_bytes, is_known=method is not None)
+            if name is not None:
+                self._refuse("name", too_long(name, self._host.max_name_bytes))
             if method is not None:
                 method(self, peer, *args)
             else:
@@ -234,7 +150,7 @@ class Requests:
     def _end_of_detours(self, message: Message | list[Any]) -> int:
         """Return where the request begins that is to be done, behind those to send it to this very node port.
 
-        Nothing else hands a request on to this node port: answers are refused there (``Host.reply``).
+        Nothing else hands a request on to this node port: answers are refused there (``RequestHost.reply``).
         """
         begin = 0
         while len(message) > begin + 1 and message[begin] in _RELAYS and self._host.is_node_port(message[begin + 1]):
@@ -242,22 +158,6 @@ class Requests:
             if begin > 2 * MAX_DETOURS:
                 self._refuse("relay", f"it is sent on to this node's own node port more than {MAX_DETOURS} times")
         return begin
-
-    def _check_names(self, request: Any, args: list[Any]) -> None:
-        """Refuse a request with a name that is too long, before anything of it is kept."""
-        limit = self._host.max_name_bytes
-        is_text = isinstance(request, str)
-        names: list[Any] = [] if is_text and request in self._TABLE else [request]
-        for position in _NAMES.get(request, ()) if is_text else ():
-            if position < len(args):
-                argument = args[position]
-                if type(argument) is not str:
-                    names += _names_in(argument, is_database=request in _DATABASES)
-                elif 4 * len(argument) > limit:  # else it is short for sure; this is on the way of each call
-                    names.append(argument)
-        for name in names:
-            if isinstance(name, str) and is_long(name, limit):
-                self._refuse("name", too_long(name, limit))
 
     def _report(self, peer: Peer | None, request: Any, error: Exception) -> None:
         if peer is None:
@@ -289,7 +189,7 @@ class Requests:
             except AempError as error:  # too large for this node's settings, say
                 self._report(peer, "inspect", error)
 
-        self._host.inspection.ask(peer, what, answered)
+        self._inspection.ask(peer, what, answered)
 
     def _log(self, peer: Peer | None, level: Any, port: Any, *reply: Any) -> None:
         self._check_may_inspect(peer, port, reply)
@@ -303,7 +203,7 @@ class Requests:
         """Answer a peer that may not look into this node that it may not: who asks waits."""
         if peer is not None and not peer.rights.inspect:
             text = f"the rules let {peer.node} look at nothing here"
-            self._host.reply(peer, port, (*reply, (in_words or self._host.inspection.refusal)(text)))
+            self._host.reply(peer, port, (*reply, (in_words or self._inspection.refusal)(text)))
             self._refuse("inspect", text)
 
     def _can(self, peer: Peer | None, request: str, port: Any, *reply: Any) -> None:
@@ -402,7 +302,7 @@ class Requests:
 
         def run() -> None:  # finding it may import its module: no work for the hub
             try:
-                function = self.find_function(peer, name)
+                function = self._host.find_function(peer, name)
             except AempError as error:
                 if peer is None:
                     self._hint(self._host.scheduler.log, self._host.NODE(), name, str(error))
@@ -452,24 +352,6 @@ class Requests:
         known = nearest(request, filter(None, self._TABLE)) if level == logging.WARNING else ""
         log(level, text, node, quoted(request), why, known, _ADVICE, ONCE)
 
-    def find_function(self, peer: Peer | None, name: Any) -> Handler:
-        """Return the function of this name if the peer may have it run here.
-
-        Requests of this node itself are judged alike: a handler that answers to whatever port a message named may be
-        given this node's ID, and then sends what the peer wanted to be run.
-
-        Raises:
-            SpawnRefusedError: It may not, or there is none.
-        """
-        if self._host.settings is None:  # no peers, and so nobody whose words a handler could pass on
-            return spawning.find_for_us(name)
-        if peer is not None and not peer.rights.spawn:
-            self._refuse("spawn", f"the rules let {peer.node} run nothing here")
-        try:
-            return self._host.function_for_peers(name)
-        except SpawnRefusedError as error:
-            self._refuse("spawn", str(error))
-
     _TABLE: ClassVar[dict[str, Callable[..., None]]] = {
         "": _devnull,
         DEVNULL: _devnull,
@@ -490,15 +372,6 @@ class Requests:
         SPAWN: _spawn,
         **{request: _for_directory(request) for request in DIRECTORY},
     }
-
-
-def _names_in(argument: Any, *, is_database: bool) -> Iterable[Any]:
-    """Return the names in an argument, and other things that may be in their places."""
-    if isinstance(argument, str):
-        return (argument,)
-    if is_database and isinstance(argument, dict):
-        return itertools.chain(argument, *(inner for inner in argument.values() if isinstance(inner, dict)))
-    return argument if isinstance(argument, (dict, list)) else ()
 
 
 def _evaluate(text: str) -> tuple[str, Message]:

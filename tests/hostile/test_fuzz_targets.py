@@ -140,7 +140,7 @@ BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     ),
     "any-request-is-relayed": (
         "requests",
-        lambda patch: patch.setattr("aemp_gevent.node.node.Node._check_relay", ignore),
+        lambda patch: patch.setattr("aemp_gevent.node.request_host.RequestHost._check_relay", ignore),
     ),
     "errors-reach-the-hub": ("requests", lambda patch: patch.setattr(requests.Requests, "_report", fail)),
     "any-proof-will-do": ("greeting", lambda patch: patch.setattr(auth, "verify_any", lambda *_args: True)),

@@ -15,7 +15,7 @@ import pytest
 
 import aemp_gevent.addresses.endpoints
 import aemp_gevent.addresses.resolve
-import aemp_gevent.node.node
+import aemp_gevent.node.becoming
 from aemp_gevent.addresses.ids import node_of
 from aemp_gevent.errors import (
     AempError,
@@ -48,7 +48,7 @@ def make_node() -> Iterator[MakeNode]:
 def default_port(monkeypatch: pytest.MonkeyPatch) -> int:
     """Have another port than 4040, which other processes may use, as the one that a noderef without a port means."""
     port = int(free_address().partition(":")[2])
-    for module in (aemp_gevent.addresses.endpoints, aemp_gevent.addresses.resolve, aemp_gevent.node.node):
+    for module in (aemp_gevent.addresses.endpoints, aemp_gevent.addresses.resolve, aemp_gevent.node.becoming):
         monkeypatch.setattr(module, "DEFAULT_PORT", port)
     return port
 

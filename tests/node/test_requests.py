@@ -409,7 +409,7 @@ def test_watchers_of_a_lost_link_are_forgotten(node: Node, peer: RawPeer) -> Non
     inbox = Inbox(node)
     peer.send(["", "mon1", name_of(inbox)])
     assert peer.answers()
-    found = node.find_port(name_of(inbox))
+    found = node._request_host.find_port(name_of(inbox))
     assert found is not None
     assert found.monitors is not None
     peer.close()

@@ -230,7 +230,7 @@ def test_node_callback_of_a_dead_port_is_dropped(make_node: MakeNode) -> None:
         wait_until(lambda: others)
     wait_until(lambda: len(others) == 2)
     assert mine == []
-    assert len(node._node_callbacks) == 1
+    assert len(node._node_monitors._callbacks) == 1
 
 
 def test_timeouts_may_be_longer_than_the_system_takes(make_node: MakeNode) -> None:

@@ -663,7 +663,7 @@ def test_death_is_told_however_small_messages_must_be(make_node: MakeNode, limit
     with RawPeer.dial(node).shake() as peer:
         node.mon(inbox, before)
         peer.send(["", "mon1", name])
-        watched = node.find_port(name)
+        watched = node._request_host.find_port(name)
         assert watched is not None
         wait_until(lambda: isinstance(watched.monitors, dict))
         node.mon(inbox, after)
@@ -841,11 +841,11 @@ def test_orphans_really_die(make_node: MakeNode) -> None:
     assert link is not None
     link.fail("broken by the test")
     wait_until(lambda: not two.up_nodes())
-    assert two.find_port(name) is not None
+    assert two._request_host.find_port(name) is not None
     assert died.count == 0
     one.snd(two.NODE(), "devnull")
     assert died.wait()[0] == "transport_error"
-    assert two.find_port(name) is None
+    assert two._request_host.find_port(name) is None
 
 
 def test_past_the_bound_the_whole_node_is_shunned_port_by_port(

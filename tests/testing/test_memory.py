@@ -400,7 +400,7 @@ def test_crashed_node_says_nothing_more_and_its_successor_is_another_one(network
     two.snd(back, "never leaves")
     network.crash(two)
     assert lost.wait()[0] == "transport_error"
-    assert two.find_port(own.partition("#")[2]) is None, "its ports live on"
+    assert two._request_host.find_port(own.partition("#")[2]) is None, "its ports live on"
     new = network.node(two.NODE(), **PATIENT)
     new.reg(new.port(lambda reply: new.snd(reply, "successor")), "who")
     assert one.syncal(5.0, f"{two.NODE()}#who") == ("successor",)

@@ -123,9 +123,9 @@ def test_entries_of_clients_that_cannot_be_asked_are_counted_where_they_are_kept
             ["", "g_slave", {"'l": {peer.name: ["127.0.0.1:5"]}, "own": {peer.name: 1}, f"of {peer.name}": {"x": 1}}]
         )
     handled(*peers)
-    assert node.own_families == {"own": 2, "of perl": 1}
+    assert node._request_host.own_families == {"own": 2, "of perl": 1}
     perl.close()
-    wait_until(lambda: node.own_families == {"own": 1})
+    wait_until(lambda: node._request_host.own_families == {"own": 1})
 
 
 def test_the_number_of_families_that_a_peer_watches_is_limited(

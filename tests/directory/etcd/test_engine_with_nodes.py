@@ -58,7 +58,7 @@ def test_a_node_with_another_directory_is_logged(
 ) -> None:
     master = make_node(directory=directory)
     slave = make_node("slave/one", master.NODE())
-    wait_until(lambda: f"node {slave.NODE()} wants to have its directory here" in caplog.text, within=WAIT)
+    wait_until(lambda: f"node {slave.NODE()} wants to use the directory of this node" in caplog.text, within=WAIT)
 
 
 def test_slaves_share_it_and_named_nodes_are_found(make_node: MakeNode, directory: str) -> None:

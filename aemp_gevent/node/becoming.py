@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: MIT
+"""How a private node becomes a public node or a slave: ``initialise_node`` and ``configure``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from types import NoneType
+from typing import TYPE_CHECKING, Any
+
+from gevent.hub import Hub
+from greenlet import getcurrent
+
+from aemp_gevent.addresses import ids
+from aemp_gevent.addresses.endpoints import ANY_HOST, DEFAULT_PORT, Endpoint, endpoints_of, is_resolved, parse_bind
+from aemp_gevent.errors import (
+    AlreadyInitialisedError,
+    InvalidNoderefError,
+    InvalidSettingError,
+    NodeShutDownError,
+    NoPortContextError,
+    PortDied,
+    UsageError,
+)
+from aemp_gevent.node.linked_node import ON_THE_HUB, LinkedNode
+from aemp_gevent.node.node_monitors import event_jobs
+from aemp_gevent.runtime.logs import Log
+from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds
+from aemp_gevent.wire.limits import RESOLVE_SECONDS
+
+if TYPE_CHECKING:
+    import dns.resolver
+    from typing_extensions import Unpack
+
+    from aemp_gevent.addresses.name_service import NameService
+    from aemp_gevent.directory.engine import Engine
+    from aemp_gevent.node.services import Service
+    from aemp_gevent.peers.network import Network
+    from aemp_gevent.settings.fields import Settings
+    from aemp_gevent.settings.given import ConfigureSettings, InitialiseSettings
+
+
+_log = Log()
+
+
+class Becoming(LinkedNode):
+    """A node that can be initialised, once."""
+
+    def initialise_node(self, noderef: str | None = None, *seeds: str, **settings: Unpack[InitialiseSettings]) -> None:
+        """Become a public node, or a slave: listen on the endpoints of ``noderef`` and dial the seeds, or attach.
+
+        A public node blocks until it is bound. A slave listens nowhere; it has one link, to its
+        master, through which others reach it: the call blocks until a master has taken it in.
+        Its ID is ``slave/name@`` and the master's. When it loses the link it makes it again, with the
+        same master and under the same ID.
+
+        Settings that are not given here come from the environment and the profile file,
+        as with :meth:`configure`; but ``nodeid``, ``seeds`` and ``binds`` do not: this
+        call alone says where the node listens, and whom it dials.
+
+        Args:
+            noderef: Where this node listens, and so its ID: ``"host:4040"``,
+                ``"127.0.0.1:0"`` (any free port), ``"4041"``, several separated by commas;
+                None or ``""`` guesses from the host's name, with port 4040. ``"*:4041"`` listens on
+                that port of all interfaces, ``"*"`` on port 4040; the ID is as for ``"4041"`` and
+                ``""``. ``"0.0.0.0:4041"`` and ``"[::]:4041"`` listen alike, with a warning: an address of this host
+                becomes the ID. ``"slave/name"``
+                makes a slave, ``"slave/"`` one with a name that no other process has.
+            seeds: Noderefs of nodes to link to from the start; they may be unresolved,
+                and down: they are dialled in the background until they answer. For a slave, the
+                masters it may have; the first that answers is it.
+            settings: See :class:`~aemp_gevent.Settings`; above all ``secret``.
+
+        Raises:
+            NoSecretError: There is no ``secret`` anywhere, and no ``cert``.
+            CertificateError: The certificate cannot be used.
+            InvalidNoderefError: A component is malformed, or the name is reserved.
+            ResolveError: A host name has no address.
+            ListenError: An endpoint cannot be bound, for instance because it is in use.
+            NoMasterError: None of a slave's masters took it in within ``monitor_timeout``.
+            AlreadyInitialisedError: The node has its identity already.
+            NodeShutDownError: It was shut down.
+            UnknownSettingError, InvalidSettingError: A setting is wrong; the text says where it stands.
+            ProfileError: The profile file cannot be used.
+
+        After an error the node is as it was, and the call may be repeated. A ``gevent.Timeout`` or a kill
+        that strikes in the moment after a master took the node in finds a slave: ``NODE()`` tells.
+        """
+        wanted = "" if noderef is None else noderef
+        if isinstance(wanted, str) and wanted.partition(":")[0] == ANY_HOST:
+            wanted = wanted.partition(":")[2]
+            settings.setdefault("binds", [f"{ANY_HOST}:{wanted or DEFAULT_PORT}"])
+        slave = _slave_name(wanted)
+        if slave is None:
+            ids.check_noderef(wanted)
+        for name, value in settings.items():
+            if name in {"nodeid", "seeds"}:
+                raise InvalidSettingError(name, value, "give it by position here, or use configure()")
+        self._check_uninitialised("initialise_node()")
+        from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
+
+        given = {**settings, "seeds": seeds, "nodeid": wanted}
+        checked = make_settings(given, only_given=("nodeid", "seeds", "binds"))
+        if slave is not None:
+            self._become_slave(checked, slave)
+        else:
+            self._initialise(checked, lambda: _resolve(wanted))
+
+    def configure(self, profile: str | None = None, /, **settings: Unpack[ConfigureSettings]) -> None:
+        """Become a networked node as the settings say. Blocks until bound, or taken in by a master.
+
+        The same as :meth:`initialise_node`, for nodes that are set up by their operator,
+        that have a name instead of a noderef, or that listen elsewhere than their noderef says
+        (NAT, proxies): ``configure(nodeid="backend", binds=["*:4040"], seeds=["10.0.0.1:4040"])``.
+
+        Each setting is taken from the first place that has it: this call, the environment
+        variable (``AEMP_NODEID`` for ``nodeid``), the profile file, the default.
+
+        Args:
+            profile: A profile of the profile file. None: the one that the environment variable
+                ``AEMP_PROFILE`` names, else one named like this host, else ``default``; none
+                of the last two need exist.
+            settings: See :class:`~aemp_gevent.Settings`.
+
+        Raises:
+            AempError: The same as :meth:`initialise_node`.
+        """
+        self._check_uninitialised("configure()")
+        if not isinstance(profile, (str, NoneType)):
+            # Not shown: it may be settings, and a secret among them.
+            raise InvalidSettingError(
+                "profile", type(profile), "it must be a name; settings are given as nodeid=…, seeds=…"
+            )
+        from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
+
+        checked = make_settings(settings, profile=profile)
+        from socket import gethostname  # noqa: PLC0415  # see TYPE_CHECKING
+
+        nodeid = ids.expand_node_id(checked.nodeid or "", gethostname(), ids.new_uniq())
+        slave = _slave_name(nodeid)
+        if slave is not None:
+            self._become_slave(checked, slave)
+            return
+        try:
+            name = ids.check_node_name(nodeid)
+        except InvalidNoderefError:
+            self._initialise(checked, lambda: _resolve(nodeid))
+        else:
+            self._initialise(checked, lambda: name)
+
+    def resolve_node(
+        self, noderef: str, *, timeout: Seconds | None = RESOLVE_SECONDS, resolver: dns.resolver.Resolver | None = None
+    ) -> str:
+        """Return a noderef with every endpoint resolved to numbers; order kept, duplicates dropped. May switch.
+
+        ========================================  =================================================
+        component                                 endpoints
+        ========================================  =================================================
+        (empty)                                   port 4040 of this host, at an address others can
+                                                  reach, or loopback, with a warning, if it has none
+        ``4041``                                  that port of this host
+        ``host:4041``                             the host's first address, IPv4 before IPv6
+        ``host``                                  what the SRV record ``_aemp._tcp.host`` says, by
+                                                  priority and weight; without one, port 4040
+        ``1.2.3.4``, ``[2001:db8::1]``            port 4040
+        ``1.2.3.4:5``, ``[::1]:5``, ``unix:/s``   as it is
+        ========================================  =================================================
+
+        Args:
+            noderef: Components, separated by commas.
+            timeout: Seconds for all look-ups together. A look-up of an SRV record takes at
+                most 5 of them, and is then done without.
+            resolver: A dnspython resolver that is asked for everything, for a name service of
+                one's own; None: the system's.
+
+        Raises:
+            InvalidNoderefError: A component is malformed; the text names it.
+            ResolveError: A host name has no address; the text names the component.
+            NoPortContextError: On the hub, which must never wait.
+        """
+        if isinstance(getcurrent(), Hub):  # any thread's
+            raise NoPortContextError("resolve_node()", ON_THE_HUB)
+        from aemp_gevent.addresses.name_service import NameService  # noqa: PLC0415  # see TYPE_CHECKING
+
+        return _resolve(noderef, NameService(to_limited_seconds(timeout, "resolve_node()"), resolver))
+
+    def reload(self, profile: str | None = None, /, **settings: Unpack[ConfigureSettings]) -> list[str]:
+        """Read the settings again, as :meth:`configure` did, and take over those that may change while the node is up.
+
+        These are ``secret`` and ``require_tls``, which hold for new connections, and ``allow_spawn``, ``allow_eval``,
+        ``allow_relay``, ``secure`` and ``rules``, which hold at once. Services are neither started nor ended.
+        (The files that ``cert`` and ``ca`` name are read again by themselves.)
+
+        Args:
+            profile: As for ``configure``.
+            settings: As for ``configure``.
+
+        Returns:
+            The names of settings that are others than the node's, and need a restart.
+
+        Raises:
+            AempError: The same as for ``configure``; the node goes on as it was.
+        """
+        network = self._network
+        if network is None:
+            raise UsageError("reload() is for a node that is initialised: call configure()")
+        from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415  # see TYPE_CHECKING
+
+        return network.reload(make_settings(settings, profile=profile))
+
+    def start_service(self, service: Service, ended: Callable[..., None] | None = None) -> str:
+        """Run a service in a port of its own, which dies of the service's exceptions. Never switches.
+
+        Args:
+            service: From :func:`~aemp_gevent.node.services.load_services`.
+            ended: Called with the reason when the port died.
+
+        Returns:
+            The port's ID.
+        """
+        name = self._new_name()
+        self._spawn_here(name, service.name, service.args, lambda _name: service.function)
+        port = self._prefix + name
+
+        def died(*reason: Any) -> None:
+            if reason:
+                _log.error("the service %s, port %s, died: %s", service.name, port, reason)
+                self._node_monitors.enqueue(event_jobs(PortDied(port, reason)))
+            if ended is not None:
+                ended(*reason)
+
+        self.monitor(port, died, None)
+        return port
+
+    # --- the steps ---
+
+    def _check_uninitialised(self, call: str) -> None:
+        self._check_may_wait(call)
+        if self._is_over:
+            raise NodeShutDownError(call, self._id)
+        if self._network is not None or self._initialising:
+            raise AlreadyInitialisedError(self._id)
+
+    def _initialise(self, settings: Settings, resolve: Callable[[], str]) -> None:
+        self._initialising = True  # resolving may switch, and another greenlet may try the same
+        try:
+            services = _load(settings)
+            node_id = resolve()
+            if settings.binds is not None and any(endpoint.port == 0 for endpoint in endpoints_of(node_id)):
+                raise InvalidNoderefError(
+                    node_id, "with 'binds', the node ID needs the port that others dial, and 0 is not one"
+                )
+            network = self._make_network(node_id, settings)
+            bound = network.listen(self._binds(node_id, settings))
+            if settings.binds is None:
+                node_id = _with_real_ports(node_id, bound)
+            node_id = network.node_id = _with_real_hosts(node_id, network)
+        finally:
+            self._initialising = False
+        former_prefix = self._prefix
+        self._network = network
+        self._rename(node_id)
+        self._start(services, former_prefix)
+
+    def _become_slave(self, settings: Settings, name: str) -> None:
+        if not settings.seeds:
+            raise InvalidSettingError(
+                "seeds", (), f"a slave needs masters: initialise_node('slave/{name}', master, …), or seeds", ""
+            )
+        if settings.binds is not None:
+            raise InvalidSettingError("binds", settings.binds, "a slave listens nowhere", "")
+        services = _load(settings)
+        self._initialising = True
+        former_prefix = self._prefix
+        network = self._joining = self._make_network(self._id, settings)
+
+        def taken_in(node_id: str) -> None:
+            self._network = network
+            self._rename(node_id)
+
+        try:
+            network.join(name, settings.seeds, taken_in)
+        finally:
+            self._initialising = False
+            self._joining = None
+            if self._network is not network:
+                network.close()
+            else:  # also if a foreign Timeout strikes now: others know us by our new ID, and there is no way back
+                self._start(services, former_prefix)
+
+    def _make_network(self, node_id: str, settings: Settings) -> Network:
+        from aemp_gevent.peers.network import Network  # noqa: PLC0415  # see TYPE_CHECKING
+
+        return Network(
+            node_id,
+            self._scheduler,
+            settings,
+            self._requests.handle,
+            self._link_up,
+            self._link_down,
+            self._carrier,
+        )
+
+    def _start(self, services: Iterable[Service], former_prefix: str) -> None:
+        network = self._network
+        assert network is not None  # we have just been initialised
+        self._open_ports()
+        self.max_name_bytes = network.settings.max_name_bytes
+        self._directory.start(self._make_engine(network), former_prefix, self._prefix)
+        network.find = self._directory.find
+        network.start()
+        for service in services:
+            self.start_service(service)
+
+    def _make_engine(self, network: Network) -> Engine:
+        """Return the directory's engine, not started."""
+        from aemp_gevent.settings.directory_address import parse_directory  # noqa: PLC0415  # see TYPE_CHECKING
+
+        address = parse_directory(network.settings.directory)
+        if address is not None:
+            # Imported only by those who want it.
+            from aemp_gevent.directory.etcd.engine import EtcdEngine  # noqa: PLC0415
+
+            timeout = network.settings.heartbeat_timeout
+            self._etcd = EtcdEngine(address, network.node_id, self._scheduler, timeout, network.addresses())
+            return self._etcd
+        from aemp_gevent.directory.embedded.engine import EmbeddedEngine  # noqa: PLC0415  # see TYPE_CHECKING
+
+        engine = self._embedded = EmbeddedEngine(network)
+        network.tell_seeds_changed = engine.seeds_changed
+        network.needs = engine.needs
+        return engine
+
+    @staticmethod
+    def _binds(node_id: str, settings: Settings) -> list[Endpoint]:
+        from aemp_gevent.addresses.resolve import resolve_endpoint  # noqa: PLC0415  # see TYPE_CHECKING
+
+        if settings.binds is not None:
+            binds = map(parse_bind, settings.binds)
+            return [bind if bind.host == ANY_HOST else resolve_endpoint(bind) for bind in binds]
+        return list(endpoints_of(node_id)) or [Endpoint(ANY_HOST, 0)]
+
+
+def _load(settings: Settings) -> list[Service]:
+    from aemp_gevent.node.services import load_services  # noqa: PLC0415  # see TYPE_CHECKING
+
+    return load_services(settings.services)
+
+
+def _resolve(noderef: str, *names: NameService) -> str:
+    from aemp_gevent.addresses.resolve import resolve_node  # noqa: PLC0415  # see TYPE_CHECKING
+
+    return resolve_node(noderef, *names)
+
+
+def _slave_name(noderef: object) -> str | None:
+    """Return the name of the slave that a node is to be; None if it is to be another kind of node."""
+    if isinstance(noderef, str) and noderef.startswith(ids.SLAVE_PREFIX):
+        return ids.slave_name(noderef)
+    return None
+
+
+def _with_real_ports(node_id: str, bound: list[Endpoint]) -> str:
+    """Return a noderef in which port 0 is replaced by what the system chose; other IDs unchanged."""
+    return ",".join(map(str, bound)) if is_resolved(node_id) else node_id
+
+
+def _with_real_hosts(node_id: str, network: Network) -> str:
+    """Return a noderef with addresses of this host instead of 0.0.0.0 and ::, which are nobody's."""
+    from aemp_gevent.peers.listeners import is_any  # noqa: PLC0415  # see TYPE_CHECKING
+
+    endpoints = endpoints_of(node_id)
+    if not any(map(is_any, endpoints)):
+        return node_id
+    found = ",".join(map(str, network.listeners.reachable(endpoints)))
+    text = (
+        "%s stands for all interfaces, and nobody can dial that: this node is %s (to say so without a warning: '*:%d')"
+    )
+    _log.warning(text, node_id, found, endpoints[0].port)
+    return found

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""How a node leaves: by draining, by shutting down, on a signal, and when the program ends."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from time import monotonic
+
+import gevent
+from greenlet import getcurrent
+
+from aemp_gevent.calls import answers
+from aemp_gevent.node.linked_node import LinkedNode
+from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.port import DEAD, QUEUED, REMOTE, RUNNING
+from aemp_gevent.runtime import forking
+from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds, to_seconds
+
+_QUIET_SECONDS = 0.5
+"""So long nothing comes to a node that is drained: what was on its way from others has arrived."""
+
+_LOOK_SECONDS = 0.05
+
+
+class Leaving(LinkedNode):
+    """A node that can leave the network."""
+
+    def drain(self, timeout: Seconds | None = 10.0) -> bool:
+        """Take this node's entries out of the directory, and wait until its ports have done their work. Switches.
+
+        Whoever looks for ports in groups and families finds those of other nodes from then on. To be called before
+        :meth:`shutdown`, so that what was sent to ports here until then is done and not lost. The work is done when no
+        port is in a handler, and no message has waited for one, for half a second.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Returns:
+            Whether that came about in time.
+        """
+        self._check_may_wait("drain()")
+        deadline = answers.deadline_of(to_seconds(timeout, "drain()"))
+        self._directory.withdraw_all()
+        quiet_since = monotonic()
+        while True:
+            now = monotonic()
+            if self._is_busy:
+                quiet_since = now
+            if now - quiet_since >= _QUIET_SECONDS:
+                return True
+            left = answers.left_until(deadline)
+            if left is not None and left <= 0:
+                return False
+            gevent.sleep(_LOOK_SECONDS)
+
+    @property
+    def _is_busy(self) -> bool:
+        current = current_port()
+        return any(port.state in (QUEUED, RUNNING) and port is not current for port in list(self._ports.values()))
+
+    def shutdown(self, timeout: Seconds | None = 5.0) -> None:
+        """Say goodbye to the peers, send what is queued within ``timeout`` seconds, and close all links. Switches.
+
+        Monitors that peers have of ports here fire with ``("shutdown", node)`` as soon as they
+        have heard everything that was sent before, and so do those that this node has of
+        theirs. The node keeps its ports and its ID; it cannot be initialised again. Handlers and actors may
+        go on sending to each other; ``snd``, ``port`` and the like raise ``NodeShutDownError`` everywhere else.
+        A program that ends does this by itself, with all nodes of the main thread at the same time.
+
+        Args:
+            timeout: Seconds; peers that have not taken everything by then are logged.
+        """
+        self._scheduler.check_thread("shutdown()")
+        seconds = to_limited_seconds(timeout, "shutdown()")
+        if self._network is None:
+            return
+        self._check_may_wait("shutdown()")
+        seconds = self._network.wait_for_names(seconds)
+        self._log_catcher.stop()
+        self._directory.stop()
+        try:
+            self._network.shut_down(seconds)
+            if self._etcd is not None:
+                self._etcd.stopped.wait(seconds)
+        finally:
+            self._close_ports()
+        self._scheduler.hub.loop.run_callback(self._scheduler.end_idle_runners)
+
+    def reset(self, timeout: Seconds | None = 1.0) -> None:
+        """Kill every port here, shut down, and become a private node with a new ID. For tests. Switches.
+
+        Ports die normally, what waits in them is dropped, and timers are stopped. Greenlets that are not the
+        library's go on; one that called ``attach`` learns of its port's death in its next blocking call.
+
+        Args:
+            timeout: Seconds for the shutdown.
+        """
+        self._check_may_wait("reset()")
+        seconds = to_limited_seconds(timeout, "reset()")
+        scheduler = self._scheduler
+        scheduler.end_all_timers()
+        mine = [port for port in set(self._ports.values()) if port.state != REMOTE]
+        for port in mine:
+            scheduler.kill_now(port, ())
+        while any(port.state != DEAD for port in mine):
+            gevent.sleep(0)  # killed ports die when the hub gets control, at the latest
+        self.shutdown(seconds)
+        self._stop_watching()
+        scheduler.end_all_timers()
+        scheduler.hub.loop.run_callback(scheduler.end_idle_runners)
+        current = getcurrent()
+        if getattr(current, "aemp_port", None) in mine:
+            current.aemp_port = None  # type: ignore[attr-defined]  # any greenlet can carry it
+        self._begin()
+
+    def shutdown_on_signal(self, *signals: int, timeout: Seconds | None = 5.0) -> None:
+        """End the program in order on a signal: call :meth:`shutdown`, then raise ``SystemExit(128 + signal)``.
+
+        A program that calls this in its first lines ends on Ctrl-C without a traceback. ``SystemExit`` is raised in
+        the main greenlet, so that its ``finally`` blocks run. A second signal ends the program without waiting for
+        peers any longer. Signals are handled when gevent's loop runs: code that never waits cannot be interrupted.
+
+        Args:
+            signals: Their numbers; none given: ``SIGINT``, which is Ctrl-C, and ``SIGTERM``.
+            timeout: Seconds that the shutdown may take.
+        """
+        self._scheduler.check_thread("shutdown_on_signal()")
+        seconds = to_limited_seconds(timeout, "shutdown_on_signal()")
+        for number in signals or (signal.SIGINT, signal.SIGTERM):
+            gevent.signal_handler(number, self._end_program, number, seconds)
+
+    @property
+    def _is_on_sockets(self) -> bool:
+        """Whether this node has, or may make, connections over sockets."""
+        return self._carrier is None and self._network is not None and not self._network.is_closed
+
+    def _end_program(self, number: int, timeout: float) -> None:
+        ending, self._ending = self._ending, True
+        if not ending:
+            self.shutdown(timeout)
+        elif self._network is not None:
+            self._network.close()
+        sys.exit(128 + number)
+
+
+def shut_down_all() -> None:
+    """Shut down all networked nodes of this native thread, at the same time: the program ends. Switches."""
+    here = [node for node in forking.nodes() if isinstance(node, Leaving) and node.is_here]
+    due = [node for node in here if node._is_on_sockets]  # pyright: ignore[reportPrivateUsage]  # one of ours
+    if due:  # otherwise this would make a hub in a program that may not have one
+        gevent.joinall([gevent.spawn(node.shutdown) for node in due])

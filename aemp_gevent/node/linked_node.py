@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: MIT
+"""A node that has links once it is initialised: messages to ports of other nodes, and who is linked."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import weakref
+from typing import TYPE_CHECKING
+
+from gevent.hub import Hub
+from greenlet import getcurrent
+
+from aemp_gevent.errors import InvalidPortError, NoPortContextError, PortDied
+from aemp_gevent.node.directory_calls import DirectoryNode
+from aemp_gevent.node.log_tap import LogCatcher
+from aemp_gevent.node.node_monitors import NodeGuard, NodeMonitors, event_jobs
+from aemp_gevent.node.request_host import RequestHost
+from aemp_gevent.ports.callbacks import check_callable
+from aemp_gevent.ports.monitors import Monitor
+from aemp_gevent.ports.patterns import Handler, Message
+from aemp_gevent.ports.port import Job, Port
+from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
+from aemp_gevent.wire.limits import Limits, is_long
+from aemp_gevent.wire.vocabulary import KIL1, SPAWN
+
+if TYPE_CHECKING:
+    from aemp_gevent.directory.embedded.engine import EmbeddedEngine
+    from aemp_gevent.directory.etcd.engine import EtcdEngine
+    from aemp_gevent.node.requests import Requests
+    from aemp_gevent.peers.network import Network
+    from aemp_gevent.peers.peer import Peer
+    from aemp_gevent.settings.fields import Settings
+    from aemp_gevent.transport.connector import Connector
+
+ON_THE_HUB = "it was called on the hub, which must never wait: spawn a greenlet"
+
+
+class LinkedNode(DirectoryNode):
+    """A node with links to others, or without any while it is private."""
+
+    def __init__(self, *, carrier: Connector | None = None) -> None:
+        super().__init__()
+        self._carrier = carrier
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._network: Network | None = None
+        self._embedded: EmbeddedEngine | None = None  # the directory's engine, if that is told of links
+        self._etcd: EtcdEngine | None = None  # the directory's engine, if that is it
+        self._joining: Network | None = None  # of a slave that has no master yet
+        self._watch: LoopWatch | None = None
+        self._initialising = False
+        self._ending = False
+        self._former_id = self._id
+        self._node_monitors = NodeMonitors(self._scheduler)
+        self._log_catcher = LogCatcher(self._request_host)
+
+    def forked(self) -> None:
+        """Become a fresh private node, in a forked child of the process that had this one and keeps its links."""
+        self._log_catcher.abandon()
+        if self._etcd is not None:
+            self._etcd.abandon()
+        for network in (self._network, self._joining):
+            if network is not None:
+                network.abandon()
+        self._stop_watching()
+        super().forked()
+
+    # --- what changes with the settings and the node ID ---
+
+    def split_port(self, port: object) -> tuple[str, str]:
+        """Return the node ID and the port name of a port ID; the name is ``""`` for a node port.
+
+        Nodes of other programs may have names that are taken for mistakes elsewhere, with blanks for
+        instance. Those that this node has met are understood.
+
+        Raises:
+            InvalidPortError: It is not a port ID.
+        """
+        try:
+            return super().split_port(port)
+        except InvalidPortError:
+            node, _, name = port.partition("#") if isinstance(port, str) else ("", "", "")
+            peer = self._network.peers.get(node) if self._network is not None else None
+            if peer is None or not peer.was_met or is_long(name, self.max_name_bytes) or not name.isprintable():
+                raise
+            return node, name
+
+    def _rename(self, node_id: str) -> None:
+        self._former_id = self._id
+        super()._rename(node_id)
+
+    def _is_here(self, node: str) -> bool:
+        return node in (self._id, self._former_id)
+
+    def _open_ports(self) -> None:
+        super()._open_ports()
+        if self._watch is None and not self._is_over:
+            # From the first port on, not only when there are links: handlers block the loop as well.
+            self._watch = watch_loop(self._scheduler.hub)
+            self._end_watch = weakref.finalize(self, self._watch.release)
+            self._end_watch.atexit = False
+
+    def _close_ports(self) -> None:
+        super()._close_ports()
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._end_watch()
+            self._watch = None
+
+    def _wants_strict(self) -> bool:
+        return super()._wants_strict() if self._network is None else self._network.settings.strict
+
+    @property
+    def _limits(self) -> Limits:
+        return super()._limits if self._network is None else self._network.settings.limits
+
+    @property
+    def _directory_seconds(self) -> float:
+        return super()._directory_seconds if self._network is None else self._network.settings.monitor_timeout
+
+    @property
+    def settings(self) -> Settings | None:
+        """The settings this node was initialised with; None before."""
+        return None if self._network is None else self._network.settings
+
+    @property
+    def network(self) -> Network | None:
+        """The node's links; None while it is private. Not for users."""
+        return self._network
+
+    # --- links ---
+
+    def up_nodes(self) -> list[str]:
+        """Return the IDs of all nodes to which a link is up, this node not among them."""
+        # A list, in one step: other native threads may ask, too.
+        peers = list(self._network.peers.values()) if self._network is not None else []
+        return [peer.node for peer in peers if peer.is_up]
+
+    def node_is_up(self, node: object) -> bool:
+        """Return whether a link to a node is up, True for this node; takes a node ID or a port of the node."""
+        node_id = self.split_port(node)[0]
+        return self._is_here(node_id) or node_id in self.up_nodes()
+
+    def _check_may_wait(self, call: str) -> None:
+        self._scheduler.check_thread(call)
+        if isinstance(getcurrent(), Hub):
+            raise NoPortContextError(call, ON_THE_HUB)
+
+    def mon_nodes(self, callback: Handler) -> NodeGuard:
+        """Call ``callback(node, True)`` when a link comes up, ``callback(node, False, *reason)`` when one goes down.
+
+        The calls come in the order in which it happens, in this port's context. Links that are up already are not
+        reported: ask :meth:`up_nodes`. Returns a guard: ``.cancel()``, or a context manager.
+        """
+        self._scheduler.check_thread("mon_nodes()")
+        check_callable("mon_nodes()", callback)
+        return self._node_monitors.add(callback)
+
+    def _link_up(self, peer: Peer) -> None:
+        peer.complaints.log(logging.INFO, "link to %s is up", peer.node)
+        if self._embedded is not None:
+            self._embedded.link_up(peer)
+        self._node_monitors.link_up(peer, self._id)
+
+    def _link_down(self, peer: Peer, reason: Reason, jobs: list[Job]) -> None:
+        if self._embedded is not None:
+            self._embedded.link_down(peer)
+        self._node_monitors.link_down(peer, self._id, reason, jobs)
+
+    def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
+        return next(iter(event_jobs(PortDied(port, reason))), None)
+
+    # --- ports of other nodes ---
+
+    def _peer(self, node: str) -> Peer | None:
+        return None if self._network is None else self._network.peer(node)
+
+    def _send_remote(self, node: str, name: str, msg: Message, *, pausing: bool = True) -> None:
+        network = self._network
+        if network is None:
+            super()._send_remote(node, name, msg, pausing=pausing)
+        elif self._scheduler.is_foreign:
+            network.send_from_afar(node, [name, *msg], pausing=pausing)
+        else:
+            port = network.peer(node).ports.get(name)
+            (port.mailbox.append if pausing else port.append_or_refuse)(msg)
+
+    def _kill_remote(self, node: str, name: str, reason: Reason) -> None:
+        packet = ["", KIL1, name, *reason]
+        if self._network is None:
+            return
+        if self._scheduler.is_foreign:
+            self._network.handover.send(node, packet)
+        else:
+            self._network.peer(node).send(packet)
+
+    def _monitor_remote(self, node: str, name: str, call: Handler, context: Port | None) -> Monitor:
+        peer = self._peer(node)
+        if peer is None:
+            return super()._monitor_remote(node, name, call, context)
+        remote = peer.ports.get(name)
+        monitor = Monitor(remote, call, context, self._scheduler)
+        remote.monitor(monitor)
+        return monitor
+
+    def _spawn_remote(self, node: str, name: str, function: str, args: Message) -> None:
+        peer = self._peer(node)
+        if peer is not None:
+            peer.send(["", SPAWN, name, function, *args])
+            peer.ports.get(name).spawned()
+
+    # --- requests ---
+
+    @functools.cached_property
+    def _request_host(self) -> RequestHost:
+        return RequestHost(self)
+
+    @functools.cached_property
+    def _requests(self) -> Requests:
+        from aemp_gevent.node.requests import Requests  # noqa: PLC0415  # see TYPE_CHECKING
+
+        return Requests(self._request_host)
+
+    def _node_request(self, msg: Message) -> None:
+        self._requests.handle(None, msg)
