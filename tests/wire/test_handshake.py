@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Callable, Iterator
-from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -16,40 +13,26 @@ from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocol
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
 from aemp_gevent.wire.handshake import Handshake, is_name_of
-from aemp_gevent.wire.handshake_states import TRANSITIONS, Event, Move, PeerGreeted, PeerProved, State, TlsDue
-
-Cut = Callable[[bytes], Iterator[bytes]]
-
-SECRET = b"geheim"
-METHOD = "hmac_sha3_512"
-OURS = Greeting("a", (METHOD,), ("msgpack", "json"), (("provider", "aemp_gevent-0"),))
-OUR_LINES = (OURS.encode(), b"nonce-a")
-THEIRS = Greeting("b", ("tls_sha3_512", METHOD), ("cbor", "json", "msgpack"), (("uniq", "u"),))
-THEIR_LINES = (THEIRS.encode(), b"nonce-b")
-THEIR_GREETING = b"\n".join(THEIR_LINES) + b"\n"
-
-
-def auth_line(
-    *,
-    method: str = METHOD,
-    token: str | None = None,
-    framing: str = "json",
-    theirs: auth.Lines = THEIR_LINES,
-    secret: bytes = SECRET,
-) -> bytes:
-    token = auth.hmac_token(secret, theirs, OUR_LINES) if token is None else token
-    return f"{method};{token};{framing}\n".encode()
-
-
-def started(greeting: Greeting = OURS, secret: bytes | None = SECRET) -> Handshake:
-    handshake = Handshake(greeting, "nonce-a", secret)
-    handshake.start()
-    return handshake
-
-
-def feed(handshake: Handshake, pieces: Iterator[bytes]) -> list[Event]:
-    return [event for piece in pieces for event in handshake.receive(piece)]
-
+from aemp_gevent.wire.handshake_states import Event, PeerGreeted, PeerProved, State, TlsDue
+from tests.wire.handshaking import (
+    METHOD,
+    OUR_LINES,
+    OURS,
+    OURS_TLS,
+    SECRET,
+    THEIR_GREETING,
+    THEIR_LINES,
+    THEIR_TLS_GREETING,
+    THEIRS,
+    THEIRS_TLS,
+    TLS,
+    TLS_LINES,
+    Cut,
+    auth_line,
+    feed,
+    secured,
+    started,
+)
 
 # --- what goes well ---------------------------------------------------------------
 
@@ -274,20 +257,6 @@ def test_random_bytes_never_open_it_and_raise_nothing_else(data: bytes, before: 
 
 # --- with TLS ---------------------------------------------------------------------
 
-TLS = "tls_sha3_512"
-OURS_TLS = Greeting("a", (TLS, METHOD), ("msgpack", "json"), (("tls", "1.0"),))
-THEIRS_TLS = Greeting("b", (TLS, METHOD), ("json",), (("tls", "1.3"),))
-THEIR_TLS_GREETING = THEIRS_TLS.encode() + b"\nnonce-b\n"
-TLS_LINES = (THEIRS_TLS.encode(), b"nonce-b"), (OURS_TLS.encode(), b"nonce-a")
-
-
-def secured(greeting: Greeting = OURS_TLS, secret: bytes | None = None) -> Handshake:
-    """A handshake inside of TLS that is up, with a peer that has the shared certificate."""
-    handshake = started(greeting, secret)
-    assert handshake.receive(THEIR_TLS_GREETING) == [TlsDue(is_client=True)]
-    assert handshake.secured(None) == [PeerGreeted(THEIRS_TLS, b"nonce-b")]
-    return handshake
-
 
 def tls_line(method: str = TLS, token: str | None = None) -> bytes:
     token = auth.tls_token(b"", *TLS_LINES) if token is None else token
@@ -471,81 +440,3 @@ def test_the_secret_shows_in_no_repr() -> None:
     for hidden in (SECRET.decode(), SECRET.hex(), line.split(";")[1]):
         assert hidden not in shown
     assert repr(handshake) == "<Handshake 'a' with 'b': OPEN>"
-
-
-# --- the table --------------------------------------------------------------------
-
-
-def in_state(state: State) -> Handshake:
-    """A handshake brought into a state by what peers really do."""
-    handshake = Handshake(OURS_TLS if state is State.SECURING else OURS, "nonce-a", SECRET)
-    if state is State.FRESH:
-        return handshake
-    handshake.start()
-    if state is State.SECURING:
-        handshake.receive(THEIR_TLS_GREETING)
-        return handshake
-    if state is State.FAILED:
-        with pytest.raises(GreetingError):
-            handshake.receive(b"x\n")
-        return handshake
-    steps: dict[State, list[str]] = {
-        State.GREETING: [],
-        State.NONCE: ["line"],
-        State.PROVING: ["line", "nonce"],
-        State.PROVED: ["line", "nonce", "prove"],
-        State.VERIFIED: ["line", "nonce", "auth"],
-        State.OPEN: ["line", "nonce", "auth", "prove"],
-    }
-    sent = {"line": THEIR_LINES[0] + b"\n", "nonce": THEIR_LINES[1] + b"\n", "auth": auth_line()}
-    for step in steps[state]:
-        if step == "prove":
-            handshake.prove()
-        else:
-            handshake.receive(sent[step])
-    return handshake
-
-
-@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
-@pytest.mark.parametrize("move", get_args(Move), ids=lambda move: move.__name__)
-def test_every_move_is_listed_or_raises(state: State, move: type) -> None:
-    handshake = in_state(state)
-    assert handshake.state is state
-    if move in TRANSITIONS[state]:
-        handshake._move(move)
-        assert handshake.state is TRANSITIONS[state][move]
-    else:
-        with pytest.raises(LocalProtocolError, match=re.escape(state.value)):
-            handshake._move(move)
-        assert handshake.state is state
-
-
-@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
-def test_every_call_is_possible_in_its_states_only(state: State) -> None:
-    possible = {
-        "start": {State.FRESH},
-        "prove": {State.PROVING, State.VERIFIED},
-        "receive": set(State) - {State.FRESH, State.SECURING, State.OPEN, State.FAILED},
-        "take_rest": {State.SECURING},
-        "secured": {State.SECURING},
-    }
-    calls = {
-        "start": Handshake.start,
-        "prove": Handshake.prove,
-        "receive": lambda handshake: handshake.receive(b""),
-        "take_rest": Handshake.take_rest,
-        "secured": lambda handshake: handshake.secured(None),
-    }
-    for name, call in calls.items():
-        handshake = in_state(state)
-        if state in possible[name]:
-            call(handshake)
-        else:
-            with pytest.raises(LocalProtocolError):
-                call(handshake)
-            assert handshake.state is state
-
-
-def test_every_state_can_be_reached_and_is_in_the_table() -> None:
-    assert set(TRANSITIONS) == set(State)
-    assert {after for moves in TRANSITIONS.values() for after in moves.values()} == set(State) - {State.FRESH}

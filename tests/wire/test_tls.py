@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import x25519
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -138,11 +136,6 @@ def test_a_ca_below_another_is_followed_or_believed_by_itself() -> None:
     shake(*pair(credentials(leaf, below, CA), credentials(A, CA)))
     ca_only = Credentials(leaf.pem().encode(), below.certificate_text.encode())
     shake(*pair(ca_only, Credentials(below.issue("aemp:d").pem().encode(), below.certificate_text.encode())))
-
-
-def test_key_and_certificates_may_stand_in_any_order_with_anything_between() -> None:
-    text = f"Bag Attributes\n{CA.certificate_text}\nnote\n{A.certificate_text}{A.key_text}\n\n"
-    assert Credentials(text.encode()).names == ("a",)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -506,78 +499,7 @@ def test_nothing_that_a_stranger_says_has_much_allocated(shared: Credentials, sa
     assert 16 * 1024 < (allocated() - before) / count < 120 * 1024  # what is left of 128 KiB is the link's
 
 
-# --- texts that cannot be used ----------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        pytest.param("", "0 private keys", id="empty"),
-        pytest.param(A.certificate_text, "0 private keys", id="no-key"),
-        pytest.param(A.key_text, "none of its certificates", id="no-certificate"),
-        pytest.param(A.key_text + CA.certificate_text, "none of its certificates", id="another-key"),
-        pytest.param(A.pem(CA) + B.key_text, "2 private keys", id="two-keys"),
-        pytest.param(A.pem(), "the certificate of its issuer .* is missing", id="no-ca"),
-        pytest.param(
-            A.certificate_text + A.key_text.replace("MIG", "AAA"), "private key cannot be read", id="broken-key"
-        ),
-        pytest.param(
-            A.key_text + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----", "cannot be read", id="broken"
-        ),
-    ],
-)
-def test_a_text_that_cannot_be_used_is_refused_and_not_shown(text: str, why: str) -> None:
-    with pytest.raises(CertificateError, match=why) as caught:
-        Credentials(text.encode(), where="cert file /here")
-    assert str(caught.value).startswith("cert file /here: ")
-    shown = f"{caught.value!r} {caught.value.__context__!r}"
-    assert not any(line in shown for line in text.splitlines() if len(line) > 40)
-
-
-def altered(text: str, dice: random.Random) -> str:
-    """Change a byte of what is in a PEM text."""
-    kind = text.split("-----")[1][len("BEGIN ") :]
-    data = bytearray(ssl.PEM_cert_to_DER_cert(text.replace(kind, "CERTIFICATE")))
-    data[dice.randrange(len(data))] = dice.randrange(256)
-    return ssl.DER_cert_to_PEM_cert(bytes(data)).replace("CERTIFICATE", kind)
-
-
-@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
-@pytest.mark.parametrize("which", range(3))
-def test_texts_with_changed_bytes_raise_nothing_else(which: int) -> None:
-    """Or a node would fall over a new certificate, which it reads in the middle of something."""
-    dice, texts = random.Random(which), [A.key_text, A.certificate_text, CA.certificate_text]
-    refused = 0
-    for _ in range(300):
-        changed = [altered(text, dice) if number == which else text for number, text in enumerate(texts)]
-        try:
-            repr(Credentials("".join(changed).encode()))
-        except CertificateError:
-            refused += 1
-    assert refused > 30
-
-
-def test_a_key_that_is_none_for_tls_is_refused() -> None:
-    key = x25519.X25519PrivateKey.generate()
-    certificate = CA.issue("aemp:a", key=key)
-    with pytest.raises(CertificateError, match="OpenSSL refuses it"):
-        credentials(certificate, CA)
-
-
-def test_an_encrypted_key_is_refused() -> None:
-    for form in (serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL):
-        key = A.key.private_bytes(
-            serialization.Encoding.PEM, form, serialization.BestAvailableEncryption(b"open sesame")
-        ).decode()
-        with pytest.raises(CertificateError, match="encrypted"):
-            Credentials((key + A.certificate_text + CA.certificate_text).encode())
-
-
-def test_no_repr_shows_the_key(shared: Credentials) -> None:
-    both = pair(shared, shared)
-    for thing in (shared, *both):
-        assert "PRIVATE" not in repr(thing)
-        assert SHARED.key_text.splitlines()[1] not in repr(thing)
+# --- texts of faults ---------------------------------------------------------------
 
 
 def test_what_it_knows_of_faults_is_what_openssl_calls_them() -> None:
