@@ -15,7 +15,10 @@ import greenlet
 
 from tests.native import threading
 
-SCHEDULER = ("hub_thread.py", "run_queue.py", "turns.py", "deaths.py", "waits.py", "scheduler.py", "jobs.py")
+SCHEDULER = (
+    *("hub_thread.py", "run_queue.py", "jobs.py", "turns.py", "port_table.py", "deaths.py", "waits.py"),
+    "scheduler.py",
+)
 """The modules of the scheduler's layers."""
 
 TRACED = (

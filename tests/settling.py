@@ -39,7 +39,7 @@ def fresh_node() -> Iterator[LocalNode]:
         node._scheduler.kill(port, ())
     settle(node)
     assert node._ports == {}, "these ports survived their kill"
-    assert node._scheduler.aliases == {}, "these aliases survived their ports"
+    assert node._scheduler.table._aliases == {}, "these aliases survived their ports"
 
 
 class PortLike:

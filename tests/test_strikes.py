@@ -481,7 +481,7 @@ def test_a_death_that_is_struck_anywhere_and_begun_again_is_reported_once(monkey
 
     for point in itertools.count(1):
         port = node.make()
-        node.enter(port)
+        node.scheduler.table.add(port)
         if monitored:
             node.mon(port.id, lambda *reason: heard.append(PortDied("monitored", reason)))
         injector = Injector(strike, lambda seen: seen == point, strike_points, (*SCHEDULER, "node.py"))  # noqa: B023

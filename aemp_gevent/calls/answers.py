@@ -28,11 +28,8 @@ class AskingHost(Protocol):
     def scheduler(self) -> Scheduler: ...
 
     def make(self, kind: type[AnyPort]) -> AnyPort:
-        """Make a port without handlers, which nobody reaches before :meth:`enter`."""
+        """Make a port without handlers, which nobody reaches before it is added to the scheduler's table."""
         ...
-
-    def enter(self, port: Port) -> None:
-        """Make a new port reachable."""
 
     def find(self, port: object) -> Port | None:
         """Return the living local port of this ID, if there is one."""
@@ -130,7 +127,7 @@ def receive_answer(
     guards: list[Guard] = []
     is_taken = False
     try:
-        host.enter(reply)
+        scheduler.table.add(reply)
         if me is not None and not (isinstance(current, Runner) and current.at is me):
             # Nothing is thrown into an attached greenlet: its port's death ends the wait through the reply port.
             guards.append(end_with(host, me.id, reply))

@@ -41,7 +41,7 @@ def cal(host: AskingHost, port: object, msg: Message, cb: Handler, timeout: floa
 
     reply.default = answered
     try:
-        host.enter(reply)
+        scheduler.table.add(reply)
         guards.append(host.monitor(reply.id, lambda *_reason: answered(), None))
         guards.append(host.monitor(port, gone, None))
         if timeout is not None:

@@ -50,10 +50,6 @@ class CallHost(answers.AskingHost, Protocol):
     def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
         """Send a call: a message with its reply port, deadline and chain."""
 
-    def names_of(self, port: Port) -> tuple[str, ...]:
-        """Return the IDs by which others may know a local port."""
-        ...
-
 
 def call(host: CallHost, port: object, message: Message, timeout: float | None) -> Any:
     """Send a call, wait, and return the answer. See ``call``."""
@@ -123,7 +119,7 @@ def call_async(host: CallHost, port: object, message: Message, timeout: float | 
 
     reply.default = answered
     try:
-        host.enter(reply)
+        scheduler.table.add(reply)
         guards.append(host.monitor(reply.id, unanswered, None))
         guards.append(host.monitor(port, gone, None))
         if timeout is not None:
@@ -167,4 +163,4 @@ def _chain(host: CallHost, holder: Port | None) -> tuple[str, ...]:
         return ()
     # After its deadline, nobody waits for a call any more.
     callers = () if time_left() == 0 else getattr(call_being_served(), "chain", ())
-    return (*callers, *host.names_of(holder))
+    return (*callers, *host.scheduler.table.names_of(holder))

@@ -217,7 +217,7 @@ class Inspection:
         scheduler = self._host.scheduler
         default = port.default
         own, here = port.id.partition("#")[2], self._host.NODE() + "#"
-        aliases = [alias.removeprefix(here) for alias in scheduler.aliases.get(port, ()) if alias.startswith(here)]
+        aliases = [alias.removeprefix(here) for alias in scheduler.table.names_of(port)[1:] if alias.startswith(here)]
         return {
             "port": port.id,
             "names": [name for name in aliases if name != own],

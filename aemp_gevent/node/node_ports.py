@@ -9,6 +9,7 @@ and :mod:`~aemp_gevent.node.asking`.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextvars import Context
 from typing import overload
 
@@ -56,7 +57,7 @@ class NodePorts:
         self._scheduler.on_unmonitored_death = self._unmonitored_death
         self._scheduler.node = self
         self._ports = self._scheduler.ports
-        self._direct: dict[str, Port] = {}
+        self._direct: Mapping[str, Port] = {}
         """Where :meth:`snd` looks first: the table of ports, or nothing while every message must be looked at."""
         self._is_strict = False
         self._is_over = False
@@ -176,18 +177,7 @@ class NodePorts:
     def _rename(self, node_id: str) -> None:
         """Take another node ID; IDs made before keep working inside the process."""
         former, self._id, self._prefix = self._prefix, node_id, node_id + "#"
-        ports = self._ports
-        for port_id, port in list(ports.items()):
-            if not port_id.startswith(former):
-                continue
-            name = port_id.removeprefix(former)
-            renamed = self._prefix + name
-            ports[renamed] = port
-            if port.id == port_id:
-                port.id = renamed
-                self._alias(port, port_id)
-            else:
-                self._alias(port, renamed)
+        self._scheduler.table.rename(former, self._prefix)
 
     # --- ports ---
 
@@ -227,15 +217,11 @@ class NodePorts:
     @overload
     def make(self, kind: type[AnyPort]) -> AnyPort: ...
     def make(self, kind: type[Port] = Port) -> Port:
-        """Make a port without handlers, which nobody reaches before :meth:`enter`.
+        """Make a port without handlers, which nobody reaches before it is added to the scheduler's table.
 
-        An interrupt may strike when this returns, and then nobody has the port: entered already, it would stay.
+        An interrupt may strike when this returns, and then nobody has the port: added already, it would stay.
         """
         return self._create(self._new_name(), kind=kind, is_entered=False)
-
-    def enter(self, port: Port) -> None:
-        """Make a new port reachable. Called where whatever strikes ends the port again."""
-        self._ports[port.id] = port
 
     def _create(
         self,
@@ -261,18 +247,18 @@ class NodePorts:
         if limit is not None:
             port.inbox = port.mailbox = BoundedMailbox(port, limit, lambda: scheduler.overflow(port, limit))
         if is_entered:
-            self._ports[port_id] = port
+            scheduler.table.add(port)
         return port
 
     def _start_port(self, port: Port, main: tuple[Handler, Message, bool]) -> None:
         """Enter a port that was made, and have it run what is its ``main``: both, or neither if something strikes."""
         port.main = main
-        self._ports[port.id] = port
         try:
+            self._scheduler.table.add(port)
             self._scheduler.enqueue(port)
         except BaseException:
             if port.state == IDLE:
-                del self._ports[port.id]
+                self._scheduler.table.remove(port)
             raise
 
     def _local(self, call: str, port: object) -> Port:
@@ -307,18 +293,9 @@ class NodePorts:
             found = None
         return self._ports.get(str(port)) if found is None else found
 
-    def _alias(self, port: Port, alias: str) -> None:
-        self._scheduler.aliases.setdefault(port, []).append(alias)
-
     def _registered(self, name: str) -> str | None:
         """Return the ID of the port registered under a name."""
-        alias = self._prefix + name
-        holder = self._ports.get(alias)
-        return None if holder is None or holder.id == alias else holder.id
-
-    def names_of(self, port: Port) -> tuple[str, ...]:
-        """Return the IDs by which others may know a local port."""
-        return (port.id, *self._scheduler.aliases.get(port, ()))
+        return self._scheduler.table.registered(self._prefix + name)
 
     def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
         """Return what is to be run because a port died of something and nobody monitored it."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from aemp_gevent.errors import InvalidPortError, PortExistsError
+from aemp_gevent.errors import InvalidPortError
 from aemp_gevent.node.node_ports import NodePorts
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import require_port
@@ -90,18 +90,7 @@ class Registering(NodePorts):
             raise InvalidPortError(alias, "a registered name cannot be empty")
         if " " in name:
             raise InvalidPortError(alias, "it holds blanks")
-        holder = self._ports.get(alias)
-        if holder is not None and holder.id == alias:
-            raise PortExistsError(alias)
-        if holder is not None:
-            self._scheduler.aliases[holder].remove(alias)
-        known = self._scheduler.aliases.get(target, [])
-        own_name = target.id.partition("#")[2]  # an alias with this is not a name, but the ID under a former node ID
-        for old in [other for other in known if other.partition("#")[2] != own_name]:
-            known.remove(old)
-            del self._ports[old]
-        self._alias(target, alias)
-        self._ports[alias] = target
+        self._scheduler.table.register(target, alias)
 
 
 def _handlers(port: Port) -> Handlers:

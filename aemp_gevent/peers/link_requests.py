@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from aemp_gevent.errors import RefusedError
 from aemp_gevent.peers.remote_ports import RemotePorts
 from aemp_gevent.peers.watchers import Watchers
-from aemp_gevent.ports.port import REMOTE, Port
+from aemp_gevent.ports.port import Port
 from aemp_gevent.ports.reasons import describe, no_such_port
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.bounded_log import BoundedLog
@@ -99,8 +99,7 @@ def _port_name(host: LinkRequestsHost, name: Any) -> str:
 
 def _find_port(host: LinkRequestsHost, name: str) -> Port | None:
     """Return the living port of this name, registered or not."""
-    found = host.scheduler.ports.get(f"{host.node_id}#{name}")
-    return None if found is None or found.state == REMOTE else found
+    return host.scheduler.table.find(f"{host.node_id}#{name}")
 
 
 def _mon1(peer: Asking, host: LinkRequestsHost, name: Any) -> None:

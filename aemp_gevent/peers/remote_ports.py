@@ -261,7 +261,7 @@ class RemotePorts:
             port = self._ports[name] = RemotePort(self._peer, self, name)
             port.is_shunned = self._are_shunned and port.can_be_shunned
             self.settle(port)
-            self.scheduler.ports[port.id] = port  # type: ignore[assignment]  # see RemotePort
+            self.scheduler.table.add(port)  # type: ignore[arg-type]  # see RemotePort
         return port
 
     def died(self, name: str, reason: Reason) -> None:
@@ -414,4 +414,4 @@ class RemotePorts:
     def _forget(self, ports: Iterable[RemotePort]) -> None:
         for port in ports:
             del self._ports[port.name]
-            self.scheduler.ports.pop(port.id, None)
+            self.scheduler.table.remove(port)  # type: ignore[arg-type]  # see RemotePort

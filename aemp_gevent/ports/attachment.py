@@ -23,8 +23,12 @@ class Attachment:
         if isinstance(self._greenlet, Greenlet):
             # It may end without leaving the block, and its port must not outlive it.
             self._greenlet.rawlink(self._ended)
+        try:
+            port.scheduler.table.add(port)
+        except BaseException:
+            port.scheduler.die(port, ())
+            raise
         # Last, and without a call: the greenlet is attached, or it is not.
-        port.scheduler.ports[port.id] = port
         port.main = STARTED
         port.runner = self._greenlet
         port.state = RUNNING

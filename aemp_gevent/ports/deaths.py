@@ -15,6 +15,7 @@ from greenlet import getcurrent
 from aemp_gevent.errors import PortKilled
 from aemp_gevent.ports.callbacks import called_function
 from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, RUNNING, Job, Port
+from aemp_gevent.ports.port_table import PortTable
 from aemp_gevent.ports.reasons import Reason, describe
 from aemp_gevent.ports.turns import Turns
 from aemp_gevent.runtime.bounded_log import ErrorLog
@@ -25,10 +26,10 @@ class Deaths(Turns):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ports: dict[str, Port] = {}
-        """Every living port by its ID, and by its aliases."""
-        self.aliases: dict[Port, list[str]] = {}
-        """Other IDs that reach a port: a registered name, its ID before the node was initialised."""
+        self.table = PortTable()
+        """Finds ports, and is the only one to change what it finds."""
+        self.ports = self.table.by_id
+        """Every living port by its ID, and by its aliases. For reading."""
         self.on_unmonitored_death: Callable[[str, Reason], Job | None] = ignore_death
         """Called when a port dies of something and nobody monitored it; returns what is to be run then."""
         self._deaths: deque[Port] = deque()
@@ -135,12 +136,7 @@ class Deaths(Turns):
         if port.inbox:
             port.inbox.clear()
         port.handlers = None
-        ports = self.ports
-        ports.pop(port.id, None)
-        if self.aliases:
-            for alias in self.aliases.get(port, ()):
-                ports.pop(alias, None)
-            self.aliases.pop(port, None)
+        self.table.remove(port)
         monitors = port.monitors
         if monitors is None and reason:
             monitors = port.monitors = self.on_unmonitored_death(port.id, reason)  # a job, which runs once

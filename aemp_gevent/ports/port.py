@@ -71,6 +71,13 @@ class Job:
         raise NotImplementedError
 
 
+class Table(Protocol):
+    """The table that a port is found in."""
+
+    def add(self, port: Port) -> None:
+        """Make a port reachable under its ID."""
+
+
 class PortHost(Protocol):
     """What runs a port, as the port and the code inside it see it: the scheduler."""
 
@@ -80,12 +87,15 @@ class PortHost(Protocol):
     """Messages until the next look at the clock."""
     thread: int
     """The native thread that the ports belong to."""
-    ports: dict[str, Port]
-    """Every living port by its ID, and by its aliases."""
     node: Any
     """The node whose port it is, for code that is spawned on it and wants to know."""
     is_abandoned: bool
     """Whether this is a forked child, and the ports are the parent's."""
+
+    @property
+    def table(self) -> Table:
+        """The table that its ports are found in."""
+        ...
 
     def enqueue(self, port: Port) -> None:
         """Queue a port if it is idle."""

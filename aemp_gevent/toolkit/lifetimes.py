@@ -32,7 +32,7 @@ def port_of(thing: object, node: LocalNode, default: Handler | None = None) -> s
     if default is not None:
         port.default = default
     try:
-        node.enter(port)
+        node.scheduler.table.add(port)
         _end_with(thing, node, port.id)
     except BaseException:
         node.kil(port.id)

@@ -112,7 +112,7 @@ class RemoteLinkable(Remote):
                 reply = self.node.make()
                 reply.default = self._ready
                 self._reply = reply.id
-                self.node.enter(reply)
+                self.node.scheduler.table.add(reply)
                 self.node.snd(self.port, "wait", reply.id)
             except BaseException:
                 self.unlink(callback)

@@ -147,7 +147,7 @@ class RemoteSemaphore(RemoteLinkable):
         port = self.node.make()
         lease = port.id
         try:
-            self.node.enter(port)
+            self.node.scheduler.table.add(port)
             if waits:
                 # If it is granted just when the time is over, the lease's death is its release.
                 is_held = self._wait_until(timeout, "acquire", lease) == 1

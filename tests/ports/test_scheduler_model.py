@@ -433,7 +433,7 @@ class World:
             len(pool) == len(set(pool)) and set(pool) == self.live_runners, f"runners {self.live_runners}, idle {pool}"
         )
         self.claim(not self.node._ports, f"left in the table: {self.node._ports}")
-        self.claim(not scheduler.aliases, "aliases left")
+        self.claim(not scheduler.table._aliases, "aliases left")
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
