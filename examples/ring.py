@@ -36,10 +36,16 @@ from aemp_gevent import (
 
 
 @spawnable
-def pass_on(following: str) -> None:
-    """Be one port of the ring: whatever token comes goes on to the next port, one hop older."""
-    mon(following)
-    rcv(SELF(), token=lambda hops: snd(following, "token", hops + 1))
+def pass_on(starter: str) -> None:
+    """Be one port of the ring: pass every token on to the port that follows, one hop older."""
+
+    def follow(following: str) -> None:
+        mon(following)
+        rcv(SELF(), token=lambda hops: snd(following, "token", hops + 1))
+        snd(starter, "ready")
+
+    rcv(SELF(), follow=follow)
+    snd(starter, "ready")
 
 
 def host_ports() -> None:
@@ -62,20 +68,29 @@ def read_line(process: Popen[bytes]) -> str:
     return line.decode().strip()
 
 
+def wait_for(ring: list[str]) -> None:
+    """Wait until each port has sent that it is ready."""
+    for _ in ring:
+        get("ready")
+
+
 def run_ring(nodes: list[str], ports: int, rounds: int) -> tuple[int, float]:
     """Make a ring of ports, on each node in turn, and return the token's hops and the seconds they took."""
     with attach() as me:
-        following = me
-        for number in reversed(range(ports)):
-            following = spawn(nodes[number % len(nodes)], "ring.pass_on", following)
-        mon(following)  # should the ring die, get() raises
-        snd(following, "token", 0)
+        ring = [spawn(nodes[number % len(nodes)], "ring.pass_on", me) for number in range(ports)]
+        wait_for(ring)  # before another process hears of a port, it must be there
+        for port, following in zip(ring, [*ring[1:], me], strict=True):
+            snd(port, "follow", following)
+        wait_for(ring)
+        first = ring[0]
+        mon(first)  # should the ring die, get() raises
+        snd(first, "token", 0)
         get("token")  # one round for nothing, when messages still wait for links
 
         start = perf_counter()
         hops = 0
         for _ in range(rounds):
-            snd(following, "token", hops)
+            snd(first, "token", hops)
             (hops,) = get("token")
         return hops, perf_counter() - start
 
