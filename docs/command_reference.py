@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Write the reference page of the ``aemp`` command, and its manual page. A test checks that they are up to date.
 
-Both come from the commands themselves: their docstrings, parameters and examples. What is
-true of all commands stands here.
+Both come from the commands themselves: their docstrings, parameters and examples. Text about
+all commands is here.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ MANUAL = FOLDER / "aemp.1"
 
 WRITTEN = "written by docs/command_reference.py"
 
-# In backquotes is what is typed. Each line break but those between paragraphs is a blank.
+# Backquotes mark what users type. A single line break becomes a blank.
 ABOUT = """
 ## Description
 
-`aemp` is what operators touch: it sets nodes up, runs them, sends messages to their ports, and shows what they do.
-The names are those of AnyEvent::MP's `aemp`. `aemp --help` lists the commands, `aemp COMMAND --help` says what one
-does. To install it, run `pip install '.[cli]'` in a clone of aemp_gevent.
+`aemp` is the tool for operators: it sets nodes up, runs them, sends messages to their ports, and shows what they do.
+The commands have the names of AnyEvent::MP's `aemp`. `aemp --help` lists them, and `aemp COMMAND --help` describes
+one. To install it, run `pip install '.[cli]'` in a clone of aemp_gevent.
 
-**Set-up commands may follow one another** on one command line, and each takes as many arguments as it needs: `aemp
-gensecret profile server setbinds '*:4040'`. They change what is for all profiles of the profile file or, behind
-`profile NAME`, that profile. All of them are checked first; then the file is written once, and what it was before is
-kept beside it as `config.json~`. Whenever one of them is wrong, nothing is written. As with AnyEvent::MP, `set` may
-be left out: `binds '*:4040'` is `setbinds '*:4040'`.
+**You can write several set-up commands** on one command line; each takes as many arguments as it needs: `aemp
+gensecret profile server setbinds '*:4040'`. They change the settings for all profiles in the profile file or, behind
+`profile NAME`, those of that profile. All of them are checked first. Then the file is written once, and the former
+file is kept beside it as `config.json~`. If one of them is wrong, nothing is written. As with AnyEvent::MP, you can
+leave out `set`: `binds '*:4040'` is `setbinds '*:4040'`.
 
-**Arguments that are messages** are JSON where they look like JSON: numbers, `true`, `false`, `null`, and whatever
-begins with `[`, `{` or `"`. All else is text. What begins with a minus sign stands behind `--`.
+**Arguments that are messages** are JSON if they look like JSON: numbers, `true`, `false`, `null`, and everything that
+begins with `[`, `{` or `"`. All else is text. Write arguments that begin with a minus sign behind `--`.
 
-**Output** is for people: tables, and colours on a terminal. `--json`, where a command has it, is for scripts.
+**Output** is for people: tables, and colours on a terminal. For scripts, use `--json` where a command has it.
 
 ## Exit codes
 
-0: done. 1: it could not be done, as somebody else was not there, or refused. 2: the command line, or a setting, is
-wrong, which one line on the standard error output explains. 130: interrupted by Ctrl-C.
+0: done. 1: not done, because another node or port is missing, or refused. 2: the command line, or a setting, is
+wrong; one line on the standard error output explains it. 130: interrupted by Ctrl-C.
 
 ## Files
 
-`~/.config/aemp/config.json`, or what `AEMP_CONFIG` names: the profile file, of mode 0600. (On macOS
+`~/.config/aemp/config.json`, or the file that `AEMP_CONFIG` names: the profile file, with mode 0600. (On macOS
 `~/Library/Application Support/aemp/config.json`.) `.config.json.lock` beside it keeps two `aemp` from changing it at
 once.
 
@@ -60,7 +60,7 @@ once.
 ## Environment
 
 `AEMP_CONFIG`: the profile file. `AEMP_PROFILE`: the profile that is taken when none is named. `AEMP_NODEID`,
-`AEMP_SECRET`, and so on: any setting, which goes before the profile's. `NO_COLOR`: no colours.
+`AEMP_SECRET`, and so on: any setting; it takes precedence over the profile's. `NO_COLOR`: no colours.
 
 ## Shell completion
 
@@ -70,7 +70,7 @@ aemp)"` into `~/.zshrc`. fish: `_AEMP_COMPLETE=fish_source aemp | source` into `
 
 
 def about() -> dict[str, list[str]]:
-    """Return the paragraphs that are true of all commands, by section."""
+    """Return the paragraphs about all commands, by section."""
     found: dict[str, list[str]] = {}
     for block in ABOUT.strip().split("\n\n"):
         if block.startswith("## "):
@@ -90,8 +90,8 @@ NODE_OPTIONS = [parameter for parameter in _node.params if isinstance(parameter,
 
 NODE_TITLE = "Options of a node"
 AS_A_NODE = (
-    "Commands that talk to the network are nodes of it as long as they run, called aemp/ and something. Their settings "
-    "are those of a profile and of the environment, as any node's are; but they listen nowhere, and start no services. "
+    "Commands that talk to the network are nodes of it while they run; their IDs begin with aemp/. Their settings "
+    "come from a profile and from the environment, as for any node; but they listen nowhere, and start no services. "
     "They link to the profile's seeds or, if it has none, to the node that the profile describes. All of them have "
     "these options:"
 )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Write the tables that begin the reference and the how-to pages, and the programs on the landing page.
 
-Readers on a code host see the Markdown as it is, without what Sphinx makes of it: so it stands there. A test checks
-that it is up to date, and that no name and no page is missing.
+Readers on a code host see the Markdown without what Sphinx adds, so the tables are written into it. A test checks
+that they are up to date, and that no name and no page is missing.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ NAMES = {
     "Beyond AnyEvent::MP": "call_async time_left snd_nowait flush shutdown_on_signal",
     "Nodes and links": ("Node default_node Settings PeerRule mon_nodes up_nodes node_is_up NodeUp NodeDown NodeGuard"),
 }
-"""The public names but for exceptions, in the order in which they are shown."""
+"""The public names without the exceptions, in the order in which they are shown."""
 
 VALUES = {
     "DONE": "What a handler returns to be removed.",
     "any_": "In a pattern: matches any one element.",
     "default_node": "The node that the module functions act on.",
 }
-"""What is said of names that have no docstring of their own."""
+"""The texts for names that have no docstring of their own."""
 
 PAGES = {
     "Set nodes up": {
         "set-nodes-up": "write the settings of nodes with the command `aemp`",
-        "configure-a-node": "leave it to the operator what kind of node a program is",
+        "configure-a-node": "let operators decide what kind of node a program is",
         "named-nodes": "give nodes names instead of addresses",
         "listen-elsewhere": "listen behind NAT, a proxy, or in a container",
-        "reach-nodes-behind-nat": "reach processes that nobody can dial",
+        "reach-nodes-behind-nat": "reach processes that other nodes cannot dial",
         "encrypt-links": "use TLS, with or without a certificate authority",
         "keep-the-directory-in-etcd": "keep groups and entries in etcd",
         "run-in-production": "run nodes under systemd, Docker or Kubernetes, and watch them",
@@ -63,13 +63,13 @@ PAGES = {
         "ask-a-port": "call a function of another port, and get its result or its error",
         "find-ports": "find ports on other nodes, send to groups of them, and share values",
         "run-code-elsewhere": "start functions on other nodes, and allow that here",
-        "any-greenlet": "send and receive in a greenlet that you have already",
+        "any-greenlet": "send and receive in greenlets that you have already",
         "send-from-threads": "send from native threads",
         "talk-to-perl": "exchange messages with Perl's AnyEvent::MP",
     },
     "Serve the web": {
         "gunicorn-workers": "let the workers of gunicorn talk to each other",
-        "wsgi-servers": "be a node under other WSGI servers",
+        "wsgi-servers": "make the processes of other WSGI servers nodes",
     },
     "Move from gevent's own tools": {
         "migrate-a-service": "move a whole service, step by step",
@@ -78,7 +78,7 @@ PAGES = {
         "migrate-events-and-semaphores": "share events and semaphores between nodes",
     },
     "Test": {
-        "test-with-faults": "test with real processes and broken connections, and notice crashes",
+        "test-with-faults": "test with real processes and broken connections, and let crashes fail tests",
         "simulate-a-network": "simulate a network that breaks, in one process",
     },
 }
@@ -86,7 +86,7 @@ PAGES = {
 
 
 def sentence(name: str) -> str:
-    """Return the first sentence of what is documented of a public name, as Markdown."""
+    """Return the first sentence of the docstring of a public name, as Markdown."""
     thing = getattr(aemp_gevent if name in aemp_gevent.__all__ else aemp_gevent.errors, name)
     text = VALUES.get(name) or (inspect.getdoc(thing) or "").splitlines()[0]
     text = re.sub(r":\w+:`([^`]+)`", r"`\1`", text).replace("``", "`")
@@ -141,7 +141,7 @@ WRITTEN = {API: api_tables, HOWTO: page_tables, LANDING: program}
 
 
 def updated(page: Path) -> str:
-    """Return a page with the part that is written here as it is to be."""
+    """Return a page with an up-to-date part between the marks."""
     head, _, rest = page.read_text().partition(BEGIN)
     _, _, tail = rest.partition(END)
     return f"{head}{BEGIN}\n{WRITTEN[page]()}\n{END}{tail}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""How the package is installed, wherever that is said: from a clone, until it is on a package index.
+"""Keep all texts alike that say how to install the package: from a clone, until it is on a package index.
 
 When it is on one, set :data:`ON_INDEX` to True and run this, then ``docs/command_reference.py``. When the repository
-has a public address, set :data:`REPOSITORY` to it: there is none yet, so the metadata name only the program whose
+has a public address, set :data:`REPOSITORY` to it: there is none yet, so the metadata link only to the program whose
 protocol this is. Tests fail until everything agrees.
 """
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Text(NamedTuple):
-    """What a file says.
+    """What a file says about installing.
 
     Attributes:
         file: The file's path in the repository.
