@@ -508,6 +508,7 @@ LINKS = (
     "remote_ports.py",
     "watchers.py",
     "flow_control.py",
+    "thread_handover.py",
     "hub_calls.py",
     *SCHEDULER,
 )

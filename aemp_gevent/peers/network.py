@@ -14,7 +14,6 @@ from gevent.event import Event
 
 from aemp_gevent.addresses import ids
 from aemp_gevent.addresses.endpoints import Endpoint
-from aemp_gevent.links.flow_control import Handover
 from aemp_gevent.links.heartbeat import Pulse
 from aemp_gevent.links.link import Link
 from aemp_gevent.peers.dialling import Dialling
@@ -28,6 +27,7 @@ from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.relaying import Routes
 from aemp_gevent.peers.seeds import Seeds
 from aemp_gevent.peers.strangers import Strangers
+from aemp_gevent.peers.thread_handover import Handover
 from aemp_gevent.peers.virtual_peer import VirtualPeer
 from aemp_gevent.ports.port import Job
 from aemp_gevent.ports.reasons import Reason

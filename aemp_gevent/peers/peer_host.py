@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aemp_gevent.addresses.endpoints import Endpoint
-from aemp_gevent.links.flow_control import Handover
 from aemp_gevent.links.heartbeat import Pulse
+from aemp_gevent.peers.thread_handover import Handover
 from aemp_gevent.ports.port import Job
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.scheduler import Scheduler
