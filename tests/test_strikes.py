@@ -505,6 +505,7 @@ LINKS = (
     "transport.py",
     "tls_transport.py",
     "peer.py",
+    "remote_port.py",
     "remote_ports.py",
     "watchers.py",
     "flow_control.py",
@@ -615,6 +616,7 @@ def test_an_interrupt_anywhere_in_a_link_loses_nothing_in_silence(make_node, err
 
 LOSSES = (
     "peer.py",
+    "remote_port.py",
     "remote_ports.py",
     "watchers.py",
     "direct_peer.py",

@@ -26,7 +26,7 @@ from aemp_gevent.links.flow_control import Room
 from aemp_gevent.peers import link_requests
 from aemp_gevent.peers.link_requests import ABOUT_LINKS
 from aemp_gevent.peers.peer_host import Lane, PeerHost
-from aemp_gevent.peers.remote_ports import RemotePorts, as_message
+from aemp_gevent.peers.remote_ports import RemotePorts
 from aemp_gevent.peers.watchers import Watchers
 from aemp_gevent.ports.port import Job
 from aemp_gevent.ports.reasons import Reason
@@ -39,6 +39,7 @@ from aemp_gevent.settings.rules import PeerRule, rights_of
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.limits import Limits
+from aemp_gevent.wire.vocabulary import CALL
 
 if TYPE_CHECKING:
     from aemp_gevent.links.link import Link
@@ -52,6 +53,14 @@ is not there, and it may be back."""
 _FIRST_REFUSED_RETRY_SECONDS = 5.0
 _LAST_REFUSED_RETRY_SECONDS = 60.0
 """After the node itself refused this one, doubling each time until it lets this one in."""
+
+
+def as_message(packet: list[Any]) -> list[Any]:
+    """Return a call as the message that other programs understand; other packets as they are."""
+    if packet[:2] == ["", CALL]:
+        _name, _request, header, name, *message = packet
+        return [name, *message, header["reply"]]
+    return packet
 
 
 class Peer:

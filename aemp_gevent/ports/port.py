@@ -33,7 +33,7 @@ JOB = 4
 """Not a port but a :class:`Job`, which shares the run queue with them."""
 
 REMOTE = 5
-"""Not a port of this node but a :class:`~aemp_gevent.peers.remote_ports.RemotePort`; they share the table."""
+"""Not a port of this node but a :class:`~aemp_gevent.peers.remote_port.RemotePort`; they share the table."""
 
 NOWHERE: deque[Message] = deque(maxlen=0)
 """The mailbox of whoever was killed: what is appended vanishes, at no cost to the senders' hot path."""

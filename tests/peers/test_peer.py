@@ -14,6 +14,7 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 import aemp_gevent.peers.peer
+import aemp_gevent.peers.remote_port
 import aemp_gevent.peers.remote_ports
 from aemp_gevent.links.link import Link
 from aemp_gevent.node.node import Node
@@ -265,7 +266,7 @@ def test_ports_monitored_in_great_numbers_cost_the_same_each(
         looks = 0
         is_idle = peer.ports._is_idle
 
-        def look(port: aemp_gevent.peers.remote_ports.RemotePort) -> bool:
+        def look(port: aemp_gevent.peers.remote_port.RemotePort) -> bool:
             nonlocal looks
             looks += 1
             return is_idle(port)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""A port of another node, as this node sees it: where its messages go, and who monitors it here.
+
+**Dead stays dead.** A monitored port of a link that was lost is *shunned*: messages to
+it are dropped until it is monitored again, or its node is another incarnation. That is for names that only one port
+ever has: a name that somebody gave is the address of whoever holds it, and can be reached again as soon as
+the loss was reported. So can all ports of a node that does not say which incarnation it is, such as a Perl
+node: nobody could tell the port that was lost from its successor. If this
+node had spawned the port, it is an *orphan*, and killed when the link comes back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from aemp_gevent.addresses import ids
+from aemp_gevent.ports import monitors
+from aemp_gevent.ports.monitors import Watch
+from aemp_gevent.ports.patterns import Message
+from aemp_gevent.ports.port import REMOTE, Job
+from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.wire.vocabulary import CALL, KIL1, MON0, MON1
+
+
+class Sender(Protocol):
+    """The peer, as far as its ports use it."""
+
+    @property
+    def node(self) -> str: ...
+
+    def post(self, packet: list[Any]) -> None:
+        """Send or queue a message to a port; may pause the greenlet that sends."""
+
+    def check_room(self) -> None:
+        """Raise ``LinkBusyError`` where ``post`` would pause."""
+
+    def send(self, packet: list[Any]) -> None:
+        """Send or queue a packet, and see that there is a link; never switches."""
+
+    def send_if_connected(self, packet: list[Any]) -> None:
+        """Send a packet if that needs no new link; never switches."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a link."""
+        ...
+
+    @property
+    def understands_calls(self) -> bool:
+        """Whether it takes ``call`` requests; also true until that is known."""
+        ...
+
+    def connect(self) -> None:
+        """See that there is a link."""
+
+
+class PortTable(Protocol):
+    """All ports of the peer."""
+
+    def settle(self, port: RemotePort) -> None:
+        """Send the messages that wait for a port, or drop them."""
+
+
+class _Parent(Job):
+    """The monitor of a port that this node spawned: it keeps us informed whether there still is one."""
+
+    __slots__ = ()
+
+    def died(self, reason: Reason) -> bool:
+        return False
+
+
+PARENT = _Parent(None)
+"""The monitor that this node has of each port that it spawned."""
+
+
+class ClosedMailbox:
+    """The mailbox of a port that gets nothing at the moment; a new one for each loss."""
+
+    __slots__ = ("_dropped", "_log", "_port")
+
+    def __init__(self, port: RemotePort, scheduler: Scheduler) -> None:
+        self._port = port
+        self._log = scheduler.log_soon
+        self._dropped = 0
+
+    def append(self, message: Message) -> None:
+        """Drop a message; the first one is worth a warning."""
+        self._dropped += 1
+        if self._port.loss is not None:
+            text = "message %d to %s dropped: earlier messages to it were lost, and its monitors have not been told yet"
+        else:
+            text = "message %d to %s dropped: it was reported dead when the link was lost; monitor it again to reach it"
+        self._log(logging.WARNING if self._dropped == 1 else logging.DEBUG, text, self._dropped, self._port.id)
+
+
+class RemotePort(Watch):
+    """A port of another node, as this node sees it: where its messages go, and who monitors it here.
+
+    Stands in the same table as local ports and is its own mailbox, so that ``snd`` finds
+    both with one look-up and treats them alike. The name ``""`` is the node port,
+    whose monitors watch the link.
+    """
+
+    __slots__ = ("_peer", "_ports", "id", "is_shunned", "is_spawned", "late", "loss", "mailbox", "name", "state")
+
+    def __init__(self, peer: Sender, ports: PortTable, name: str) -> None:
+        super().__init__()
+        self._peer = peer
+        self._ports = ports
+        self.name = name
+        self.id = f"{peer.node}#{name}" if name else peer.node
+        self.state = REMOTE
+        self.mailbox: Any = self  # Any: what snd wants of a mailbox is append
+        self.is_spawned = False
+        """Whether this node spawned it, and watches it ever since."""
+        self.is_shunned = False
+        """Whether it gets nothing before it is monitored again, over a link that is up."""
+        self.loss: Reason | None = None
+        """What its monitors are about to hear; until they did it gets nothing, as that would arrive behind a hole."""
+        self.late: Sequence[Job] = ()
+        """Monitors that came meanwhile: they will hear the same."""
+
+    @property
+    def can_be_shunned(self) -> bool:
+        """Whether no other port will ever have its name."""
+        return ids.is_unique_name(self.name)
+
+    def append(self, message: Message) -> None:
+        """Send a message; the mailbox's part in ``snd``."""
+        self._peer.post([self.name, *message])
+
+    def append_or_refuse(self, message: Message) -> None:
+        """Send a message without ever pausing.
+
+        Raises:
+            LinkBusyError: Too much is unsent; nothing was sent.
+        """
+        if self.mailbox is not self:
+            self.mailbox.append(message)  # nothing gets there
+        else:
+            self._peer.check_room()
+            self._peer.send([self.name, *message])
+
+    def call(self, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
+        """Send a call: a message with a reply port appended, and more for those who understand it."""
+        if self.mailbox is not self:
+            self.mailbox.append(message)  # nothing gets there
+        elif not self.name or not self._peer.understands_calls:
+            self._peer.post([self.name, *message, reply])
+        else:
+            header: dict[str, Any] = {"reply": reply, "chain": chain}
+            if left is not None:
+                header["left"] = left
+            self._peer.post(["", CALL, header, self.name, *message])
+
+    def monitor(self, monitor: Job) -> None:
+        """Add a monitor: with one, a shunned port gets messages, and is not shunned any more once the link is up."""
+        if self.loss is not None and self.name:
+            # Others are still to hear of a loss, so what follows now is lost as well.
+            if monitor.died(self.loss):
+                self.late = [*self.late, monitor]
+            return
+        first = self.monitors is None
+        was_shunned, mailbox = self.is_shunned, self.mailbox
+        monitors.add(self, monitor)
+        try:
+            if self._peer.is_up:
+                self.is_shunned = False
+            self.mailbox = self
+            if not self.name:
+                self._peer.connect()
+            elif first:
+                self._peer.send(["", MON1, self.name])
+        except BaseException:
+            # Struck, or at the recursion limit: nobody over there may know of it, and the next to monitor must ask.
+            if not first:
+                monitors.remove(self, monitor)
+            elif self.monitors is monitor:
+                self.monitors: Job | dict[Job, None] | None = None
+                self.is_shunned, self.mailbox = was_shunned, mailbox
+            raise
+
+    def unwatched(self) -> None:
+        """Tell the peer that nobody here monitors the port any more."""
+        if self.name:
+            self._peer.send_if_connected(["", MON0, self.name])
+            self._ports.settle(self)
+
+    def spawned(self) -> None:
+        """Watch it from its first moment, as this node spawned it."""
+        self.is_spawned = True
+        self.is_shunned = False  # nobody ever believed it dead
+        monitors.add(self, PARENT)
+        self._ports.settle(self)
+        self._peer.send(["", MON1, self.name])
+
+    def kill(self) -> None:
+        """Kill it, an orphan, over the link that came back."""
+        self._peer.send(["", KIL1, self.name, "transport_error", self._peer.node, "its parent lost the link"])
+
+    def see_it_die(self) -> None:
+        """Watch it, an orphan that was told to die; it stays shunned."""
+        if self.monitors is None:
+            self._peer.send(["", MON1, self.name])
+        self.is_spawned = True
+        monitors.add(self, PARENT)
