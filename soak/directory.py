@@ -23,7 +23,7 @@ import gevent
 import gevent.pool
 
 import aemp_gevent.directory.embedded.mesh
-import aemp_gevent.peers.seeds
+import aemp_gevent.peers.seed
 from aemp_gevent import Node
 from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of
 from aemp_gevent.errors import ResolveError
@@ -40,8 +40,8 @@ SETTINGS: dict[str, Any] = {
 }
 
 QUICK: list[tuple[Any, str, float]] = [
-    (aemp_gevent.peers.seeds, "_FIRST_PAUSE_SECONDS", 0.05),
-    (aemp_gevent.peers.seeds, "_LAST_PAUSE_SECONDS", 0.3),
+    (aemp_gevent.peers.seed, "_FIRST_PAUSE_SECONDS", 0.05),
+    (aemp_gevent.peers.seed, "_LAST_PAUSE_SECONDS", 0.3),
     (aemp_gevent.directory.embedded.mesh, "_MESH_SECONDS", 0.5),
 ]
 """What the library waits for in seconds of real networks."""
@@ -229,7 +229,7 @@ def _resolve_all(name: str) -> list[Endpoint]:
 
 @contextmanager
 def _hurry() -> Generator[None, None, None]:
-    patches = [*QUICK, (aemp_gevent.peers.seeds, "resolve_all", _resolve_all)]
+    patches = [*QUICK, (aemp_gevent.peers.seed, "resolve_all", _resolve_all)]
     before = [getattr(module, name) for module, name, _value in patches]
     for module, name, value in patches:
         setattr(module, name, value)

@@ -14,12 +14,12 @@ from time import monotonic
 import pytest
 
 import aemp_gevent.addresses.socket_folders
-import aemp_gevent.peers.seeds
+import aemp_gevent.peers.seed
 from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.addresses.socket_folders import MAX_PATH_BYTES, new_socket_in, sockets_in
 from aemp_gevent.errors import ListenError
 from aemp_gevent.node.node import Node
-from aemp_gevent.peers.seeds import LINKS_A_FOLDER
+from aemp_gevent.peers.seed import LINKS_A_FOLDER
 from tests.helpers import wait_until
 from tests.networking import SECRET, WAIT, MakeNode, line_of, node_factory, process
 

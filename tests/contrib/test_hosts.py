@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import aemp_gevent.contrib.hosts
-import aemp_gevent.peers.seeds
+import aemp_gevent.peers.seed
 from aemp_gevent import InvalidSettingError, Node, PortDied, RemoteError
 from aemp_gevent.contrib import join_host
 from aemp_gevent.errors import AlreadyInitialisedError, NoSecretError
@@ -123,7 +123,7 @@ def test_those_who_came_before_and_after_the_secret_was_removed_meet_again(
         file.unlink()
     else:
         shutil.rmtree(folder)
-    monkeypatch.setattr(aemp_gevent.peers.seeds, "_LAST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(aemp_gevent.peers.seed, "_LAST_PAUSE_SECONDS", 0.1)
     monkeypatch.setattr(aemp_gevent.contrib.hosts, "_LOOK_SECONDS", 0.01)
     nodes += [join()]  # before the others look at the file again
     assert file.read_text() != former

@@ -14,7 +14,7 @@ import pytest
 import aemp_gevent.peers.finding
 import aemp_gevent.peers.listeners
 import aemp_gevent.peers.network
-import aemp_gevent.peers.seeds
+import aemp_gevent.peers.seed
 from aemp_gevent._version import PROVIDER
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError, ListenError
 from aemp_gevent.node.node import Node
@@ -36,8 +36,8 @@ from tests.networking import (
 
 @pytest.fixture
 def make_node(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeNode]:
-    monkeypatch.setattr(aemp_gevent.peers.seeds, "_FIRST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(aemp_gevent.peers.seeds, "_LAST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(aemp_gevent.peers.seed, "_FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(aemp_gevent.peers.seed, "_LAST_PAUSE_SECONDS", 0.05)
     with node_factory() as make:
         yield make
 

@@ -17,14 +17,14 @@ import pytest
 
 import aemp_gevent.addresses.resolve
 import aemp_gevent.peers.peer
-import aemp_gevent.peers.seeds
+import aemp_gevent.peers.seed
 from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of
 from aemp_gevent.addresses.name_service import NameService
 from aemp_gevent.addresses.resolve import resolve_all
 from aemp_gevent.errors import ResolveError
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.network import Network
-from aemp_gevent.peers.seeds import LINKS_A_NAME, Seed
+from aemp_gevent.peers.seed import LINKS_A_NAME, Seed
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.testing.memory import MemoryNetwork
 from tests.helpers import turns, wait_until
@@ -55,15 +55,15 @@ class Names:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aemp_gevent.peers.seeds, "_FIRST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(aemp_gevent.peers.seeds, "_LAST_PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr(aemp_gevent.peers.seeds, "_HEDGE_SECONDS", 20)  # a busy machine is no dead candidate
+    monkeypatch.setattr(aemp_gevent.peers.seed, "_FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(aemp_gevent.peers.seed, "_LAST_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(aemp_gevent.peers.seed, "_HEDGE_SECONDS", 20)  # a busy machine is no dead candidate
 
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     names = Names()
-    monkeypatch.setattr(aemp_gevent.peers.seeds, "resolve_all", names.resolve_all)
+    monkeypatch.setattr(aemp_gevent.peers.seed, "resolve_all", names.resolve_all)
     return names
 
 
@@ -163,8 +163,8 @@ def test_node_that_is_back_takes_nobodys_place(network: MemoryNetwork, names: Na
 def test_seed_that_was_lost_is_not_dialled_by_all_at_once(
     network: MemoryNetwork, names: Names, monkeypatch: pytest.MonkeyPatch, by_name: bool
 ) -> None:
-    monkeypatch.setattr(aemp_gevent.peers.seeds, "_FIRST_PAUSE_SECONDS", 1000)
-    monkeypatch.setattr(aemp_gevent.peers.seeds, "_LAST_PAUSE_SECONDS", 1000)
+    monkeypatch.setattr(aemp_gevent.peers.seed, "_FIRST_PAUSE_SECONDS", 1000)
+    monkeypatch.setattr(aemp_gevent.peers.seed, "_LAST_PAUSE_SECONDS", 1000)
     seed = network.node()
     names.set(seed)
     nodes = [network.node(None, NAME if by_name else seed.NODE()) for _ in range(2)]
@@ -208,8 +208,8 @@ def test_node_finds_itself_behind_the_name(network: MemoryNetwork, names: Names)
 def test_dead_addresses_delay_nobody_for_long_and_are_forgotten(
     network: MemoryNetwork, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aemp_gevent.peers.seeds, "_HEDGE_SECONDS", 0.02)
-    monkeypatch.setattr(aemp_gevent.peers.seeds, "_FORGET_SECONDS", 0.2)
+    monkeypatch.setattr(aemp_gevent.peers.seed, "_HEDGE_SECONDS", 0.02)
+    monkeypatch.setattr(aemp_gevent.peers.seed, "_FORGET_SECONDS", 0.2)
     lost = [network.node(f"10.0.0.{number}:4040") for number in range(1, 8)]
     living = [network.node(f"10.0.0.{number}:4040") for number in (10, 11)]
     for node in lost:
@@ -251,7 +251,7 @@ def test_only_so_many_addresses_are_looked_at(network: MemoryNetwork, names: Nam
     names.set(*[f"10.{number // 200}.{number % 200}.1:4040" for number in range(3000)])
     node = network.node(None, NAME, **QUICK)
     wait_until(lambda: names.asked > 2)
-    assert len(links(node).seeds._seeds[0].candidates) == aemp_gevent.peers.seeds.MAX_CANDIDATES
+    assert len(links(node).seeds._seeds[0].candidates) == aemp_gevent.peers.seed.MAX_CANDIDATES
 
 
 class Counts:
@@ -262,7 +262,7 @@ class Counts:
 
 
 class CrowdedHost:
-    """A network in which the first so many nodes behind the name are up; see :class:`aemp_gevent.peers.seeds.Host`."""
+    """A network in which the first so many nodes behind the name are up; see :class:`aemp_gevent.peers.seed.Host`."""
 
     def __init__(self, counts: Counts) -> None:
         self.node_id, self.incarnation, self.settings = "10.9.9.9:4040", "i", Settings(secret="s")
@@ -282,7 +282,7 @@ class CrowdedHost:
 def test_look_at_the_seeds_costs_the_same_however_many_there_are(
     names: Names, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    counts, order = Counts(), aemp_gevent.peers.seeds._order
+    counts, order = Counts(), aemp_gevent.peers.seed._order
 
     class Compared(tuple[Any, ...]):
         __slots__ = ()
@@ -295,7 +295,7 @@ def test_look_at_the_seeds_costs_the_same_however_many_there_are(
         counts.parsed += 1
         return Compared(order(endpoints))
 
-    monkeypatch.setattr(aemp_gevent.peers.seeds, "_order", counted)
+    monkeypatch.setattr(aemp_gevent.peers.seed, "_order", counted)
     host: Any = CrowdedHost(counts)
     seed = Seed(NAME, host, lambda: None, is_name=True)
     addresses = [f"10.0.{number // 200}.{number % 200}:4040" for number in range(count)]
