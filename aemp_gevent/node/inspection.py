@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What a node reports about itself to those that may look into it: the answers of ``info`` and ``inspect``.
 
-Everything here is read off what is there anyway; nothing is counted for its sake alone but
-packets and what the loop's watch sees. An answer is a map of plain values, so that it can travel, and
-bounded, however many ports and links there are. Looking at a million ports takes a fifth
-of a second, so it is done in a job that gives way to everybody else in between.
+The figures come from state that exists anyway; only packets and the blocked loop are counted for this. An answer is a
+map of plain values, so that it can travel, and its size is bounded, however many ports and links there are. Looking at
+a million ports takes a fifth of a second, so a job does it that lets others run in between.
 
-Who may look is :mod:`aemp_gevent.settings.rules`', what the log tells :mod:`aemp_gevent.node.log_tap`'s concern.
+The right to look comes from :mod:`aemp_gevent.settings.rules`; the log is sent by :mod:`aemp_gevent.node.log_feed`.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.quoting import quoted
 
 MAX_ENTRIES = 1000
-"""Ports, or links, that an answer tells of: some 300 KiB."""
+"""Ports, or links, in one answer: about 300 KiB."""
 
 MAX_AT_ONCE = 16
-"""Answers that are being made; who asks for one more is refused."""
+"""Answers that are made at the same time; another request is refused."""
 
 PARTS = ("links", "ports", "families")
-"""What is told only if it is asked for."""
+"""The parts of an answer that are there only on request."""
 
 _SLICE = 1000
 """Ports looked at in a row, which takes 0.3 ms."""
@@ -57,7 +56,7 @@ _MAX_TEXT = 200
 Answered = Callable[[dict[str, Any]], None]  # Any: whatever can travel
 
 
-class Host(Protocol):
+class InspectedNode(Protocol):
     """The node that is looked into."""
 
     @property
@@ -70,41 +69,41 @@ class Host(Protocol):
 
     @property
     def waiting(self) -> Mapping[Port, Wait]:
-        """The ports that are blocked in a call, and whom they called."""
+        """The ports that are blocked in a call, and which ports they called."""
         ...
 
     @property
     def directory_role(self) -> str:
-        """What it is for the directory."""
+        """Its part in the directory."""
         ...
 
     @property
     def own_families(self) -> dict[str, int]:
-        """How many entries it, and clients that cannot be asked, have in each family of the directory."""
+        """The number of entries in each family of the directory that it, and clients that cannot be asked, have set."""
         ...
 
     def NODE(self) -> str: ...
 
 
 class Inspection:
-    """Looks into one node.
+    """Answers questions about one node.
 
     Args:
         host: The node.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: InspectedNode) -> None:
         self._host = host
         self._at_once = 0
 
     def ask(self, peer: Peer | None, what: object, answered: Answered) -> None:
-        """Call back with what was asked for. Never switches.
+        """Call back with the answer to a question. Never switches.
 
         Args:
-            peer: Who asks; None for this node itself.
-            what: Parts besides the node as a whole, ``"links"``, ``"ports"`` and ``"families"``: a list, or
-                a map from these to how many entries there may be.
-            answered: Called with a map. One with ``error`` says why there is no other.
+            peer: The node that asks; None for this node itself.
+            what: The parts besides the node as a whole, ``"links"``, ``"ports"`` and ``"families"``: a list, or
+                a map from each to its largest number of entries.
+            answered: Called with a map; after an error it has only the key ``error`` and those that name the node.
         """
         try:
             limits = _limits(what)
@@ -112,7 +111,7 @@ class Inspection:
             answered(self.refusal(str(error)))
             return
         if self._at_once >= MAX_AT_ONCE:
-            answered(self.refusal(f"{MAX_AT_ONCE} answers are being made already: ask again later"))
+            answered(self.refusal(f"{MAX_AT_ONCE} answers are being made already; ask again later"))
             return
         self._at_once += 1
         self._host.scheduler.enqueue_job(CallJob(None, self._answer, (peer, limits, answered)))
@@ -186,7 +185,7 @@ class Inspection:
         return roles
 
     def _rights(self, peer: Peer | None) -> dict[str, Any]:
-        """Return what who asks may do here."""
+        """Return what the node that asks may do here."""
         network = self._host.network
         if peer is None or network is None:
             return {"eval": True, "spawn": True, "kill": True, "directory": "write", "relay": True}
@@ -206,7 +205,7 @@ class Inspection:
         network = self._host.network
         if network is None:
             return []
-        # Those that are up first; not those that are remembered, and nothing happens with.
+        # Linked peers first; peers that are only remembered are left out.
         peers = [peer for peer in network.peers.values() if peer.is_up]
         peers += [peer for peer in network.peers.values() if not peer.is_up and not peer.is_quiet]
         return [_link(network, peer) for peer in peers[:limit]]
@@ -236,8 +235,7 @@ class Census:
     """One look at all ports.
 
     Args:
-        limit: How many to remember: those with most messages, then those that are blocked, then those that
-            were there first.
+        limit: How many ports to remember: those with most messages, then those that are blocked, then the oldest.
     """
 
     def __init__(self, limit: int) -> None:
@@ -246,7 +244,7 @@ class Census:
         self._first: list[tuple[int, bool, int, Port]] = []
 
     def take(self, scheduler: Scheduler) -> None:
-        """Look. Switches: many ports are looked at in slices."""
+        """Look at all ports, in slices. Switches."""
         seen = dict.fromkeys(scheduler.ports.values())  # once each, whatever names they have
         for number, port in enumerate(seen):
             if port.state == REMOTE:
@@ -266,7 +264,7 @@ class Census:
                 gevent.sleep(0)
 
     def foremost(self) -> list[Port]:
-        """Return those that were remembered, and live."""
+        """Return the ports that were remembered and are alive."""
         found = [entry[-1] for entry in sorted(self._first, reverse=True)]
         return [port for port in found if port.mailbox is not NOWHERE]
 
@@ -279,11 +277,11 @@ def kind_of(port: Port) -> str:
 
 
 def state_of(port: Port) -> str:
-    """Return what a port does, seen from another greenlet.
+    """Return what a port does at the moment, seen from another greenlet.
 
     Returns:
         ``"idle"``, ``"receiving"`` (its greenlet waits in ``receive``), ``"queued"`` (it has something to
-        handle), ``"blocked"`` (its code waits for something else), ``"running"`` (it is who asks).
+        handle), ``"blocked"`` (its code waits for something else), ``"running"`` (it asks for this itself).
     """
     if port.state == IDLE:
         return "idle" if port.waiter is None else "receiving"
@@ -293,7 +291,7 @@ def state_of(port: Port) -> str:
 
 
 def resident_bytes() -> int | None:
-    """Return how much memory this process has in use; None where the system does not say it like Linux."""
+    """Return the bytes of memory that this process uses; None where there is no ``/proc``."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
@@ -302,10 +300,10 @@ def resident_bytes() -> int | None:
 
 
 def _limits(what: object) -> dict[str, int]:
-    """Return how many entries each part may have that was asked for.
+    """Return the largest number of entries of each part that was asked for.
 
     Raises:
-        ValueError: It is not one.
+        ValueError: ``what`` has another form.
     """
     wanted: Iterable[tuple[Any, Any]]  # Any: whatever the peer sent
     if isinstance(what, Mapping):

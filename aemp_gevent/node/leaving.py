@@ -77,7 +77,7 @@ class Leaving(LinkedNode):
             return
         self._check_may_wait("shutdown()")
         seconds = self._network.wait_for_names(seconds)
-        self._log_catcher.stop()
+        self._log_feed.stop()
         self._directory.stop()
         try:
             self._network.shut_down(seconds)

@@ -13,7 +13,7 @@ from greenlet import getcurrent
 
 from aemp_gevent.errors import InvalidPortError, NoPortContextError, PortDied
 from aemp_gevent.node.directory_calls import DirectoryNode
-from aemp_gevent.node.log_tap import LogCatcher
+from aemp_gevent.node.log_feed import LogFeed
 from aemp_gevent.node.node_monitors import NodeGuard, NodeMonitors, event_jobs
 from aemp_gevent.node.request_host import RequestHost
 from aemp_gevent.ports.callbacks import check_callable
@@ -55,11 +55,11 @@ class LinkedNode(DirectoryNode):
         self._ending = False
         self._former_id = self._id
         self._node_monitors = NodeMonitors(self._scheduler)
-        self._log_catcher = LogCatcher(self._request_host)
+        self._log_feed = LogFeed(self._request_host)
 
     def forked(self) -> None:
         """Become a fresh private node, in a forked child of the process that had this one and keeps its links."""
-        self._log_catcher.abandon()
+        self._log_feed.abandon()
         if self._etcd is not None:
             self._etcd.abandon()
         for network in (self._network, self._joining):

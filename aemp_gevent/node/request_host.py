@@ -3,7 +3,7 @@
 """What a node does for requests: it finds ports, sends answers, runs functions and passes on to the directory.
 
 Requests reach the node port (:mod:`aemp_gevent.node.requests`). Answers to them are made by
-:mod:`aemp_gevent.node.inspection` and :mod:`aemp_gevent.node.log_tap`. None of this is meant for programs, so it is
+:mod:`aemp_gevent.node.inspection` and :mod:`aemp_gevent.node.log_feed`. None of this is meant for programs, so it is
 not part of :class:`~aemp_gevent.node.node.Node`; but it is a part of the node, and reads its private attributes.
 """
 
@@ -31,7 +31,7 @@ from aemp_gevent.wire.vocabulary import DEVNULL, G_SLAVE
 # For annotations only: what links need is imported when a node is initialised.
 if TYPE_CHECKING:
     from aemp_gevent.node.linked_node import LinkedNode
-    from aemp_gevent.node.log_tap import LogCatcher
+    from aemp_gevent.node.log_feed import LogFeed
     from aemp_gevent.peers.network import Network
     from aemp_gevent.peers.peer import Peer
     from aemp_gevent.settings.fields import Settings
@@ -81,9 +81,9 @@ class RequestHost:
         return self._node.hints
 
     @property
-    def log_catcher(self) -> LogCatcher:
+    def log_feed(self) -> LogFeed:
         """The listeners to the node's log."""
-        return self._node._log_catcher
+        return self._node._log_feed
 
     @property
     def waiting(self) -> Mapping[Port, serving.Wait]:

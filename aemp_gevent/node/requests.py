@@ -195,7 +195,7 @@ class Requests:
         self._check_may_inspect(peer, port, reply)
         if peer is not None and len(_ENCODE(reply)) > MAX_REPLY_BYTES:
             self._refuse("name", f"each record of the log can begin with at most {MAX_REPLY_BYTES} bytes of the peer's")
-        self._host.log_catcher.ask(peer, level, port, reply)
+        self._host.log_feed.ask(peer, level, port, reply)
 
     def _check_may_inspect(
         self, peer: Peer | None, port: Any, reply: Message, *, in_words: Callable[[str], Any] | None = None

@@ -223,7 +223,7 @@ def test_own_entries_have_short_names_too(node: Node, family: str, key: str) -> 
 def test_what_each_record_of_the_log_begins_with_is_bounded(node: Node, peer: RawPeer) -> None:
     peer.send(["", "log", "error", f"{PEER}#r", "x" * MAX_REPLY_BYTES])
     wait_until(lambda: node.refusals.get("name") == 1)
-    assert node._log_catcher.listeners == 0
+    assert node._log_feed.listeners == 0
 
 
 def test_a_call_tells_only_of_the_last_ports_that_wait() -> None:

@@ -315,7 +315,7 @@ def test_who_may_not_look_is_told_so_and_no_more(
         assert set(answer) == {"node", "provider", "error"}
         assert answer["error"] == f"the rules let {PEER} look at nothing here"
         assert peer.answers(), "and nothing else came"
-        assert node._log_catcher.listeners == 0
+        assert node._log_feed.listeners == 0
     wait_until(lambda: "look at nothing" in caplog.text)
     assert node.refusals == {"inspect": 1}
 

@@ -199,6 +199,7 @@ PACKAGE = Path(aemp_gevent.__file__).parent
 
 HANDLES_LOGGERS = {
     "runtime/logs.py",
+    "node/log_feed.py",
     "node/log_tap.py",
     "cli/connecting.py",
     "cli/watching.py",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from aemp_gevent import Node
-from aemp_gevent.node import log_tap as logcatcher
+from aemp_gevent.node import log_feed
 from tests.helpers import turns, wait_until
 from tests.native import threading
 from tests.networking import SECRET, MakeNode, RawPeer, line_of, node_factory, process
@@ -53,7 +53,7 @@ class Listener:
 
     def stop(self) -> None:
         self.node.snd(self.other.NODE(), "log", None, self.port, *self.tag)
-        wait_until(lambda: not self.other._log_catcher.listeners)
+        wait_until(lambda: not self.other._log_feed.listeners)
 
 
 def heard(listener: Listener, count: int = 1) -> None:
@@ -137,7 +137,7 @@ def test_listening_again_changes_the_level(make_node: MakeNode) -> None:
     listener = Listener(two, one, "error")
     two.snd(one.NODE(), "log", "warning", listener.port)
     wait_until(lambda: listener.got)
-    assert one._log_catcher.listeners == 1
+    assert one._log_feed.listeners == 1
     LIBRARY.warning("now")
     heard(listener, 2)
     assert listener.got[1]["text"] == "now"
@@ -150,7 +150,7 @@ def test_listener_that_died_is_forgotten(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     listener = Listener(two, one, "debug")
     two.kil(listener.port)
-    wait_until(lambda: not one._log_catcher.listeners)
+    wait_until(lambda: not one._log_feed.listeners)
 
 
 def test_listener_whose_node_is_gone_is_forgotten(make_node: MakeNode) -> None:
@@ -158,15 +158,15 @@ def test_listener_whose_node_is_gone_is_forgotten(make_node: MakeNode) -> None:
     with RawPeer.dial(node, PEER).shake() as peer:
         peer.send(["", "log", "error", REPLY])
         assert peer.take(2) == [["", "mon1", "r"], ["r", {"node": node.NODE(), "level": "ERROR"}]]
-        assert node._log_catcher.listeners == 1
-    wait_until(lambda: not node._log_catcher.listeners)
+        assert node._log_feed.listeners == 1
+    wait_until(lambda: not node._log_feed.listeners)
 
 
 def test_forked_child_tells_nobody(make_node: MakeNode) -> None:
     """What ``forked()`` calls, without forking."""
     one, two = make_node(), make_node()
     listener = Listener(two, one, "warning")
-    one._log_catcher.abandon()
+    one._log_feed.abandon()
     PROGRAM.warning("of the child")
     assert two.syncal(10, one.NODE(), "time")
     assert listener.got == []
@@ -182,7 +182,7 @@ def test_who_may_look_no_more_is_told_so_and_hears_no_more(make_node: MakeNode) 
     PROGRAM.warning("one")
     heard(listener)
     assert listener.got == [{"node": one.NODE(), "error": f"the rules let {two.NODE()} look at nothing here any more"}]
-    assert one._log_catcher.listeners == 0
+    assert one._log_feed.listeners == 0
 
 
 # --- no echo, no flood -----------------------------------------------------------------------
@@ -193,14 +193,14 @@ def test_listening_port_without_a_handler_makes_no_echo(make_node: MakeNode) -> 
     node = make_node()
     port = node.port()
     node.snd(node.NODE(), "log", "debug", port)
-    wait_until(lambda: node._log_catcher.listeners)
+    wait_until(lambda: node._log_feed.listeners)
     PROGRAM.warning("one")
     for _ in range(50):
         turns(5)
     settle(node)
     assert node.scheduler.discarded == 4, "the answer, the hint and the line that say so, and the record"
     node.kil(port)
-    wait_until(lambda: not node._log_catcher.listeners)
+    wait_until(lambda: not node._log_feed.listeners)
 
 
 def test_nodes_that_listen_to_each_other_make_no_echo(make_node: MakeNode) -> None:
@@ -208,7 +208,7 @@ def test_nodes_that_listen_to_each_other_make_no_echo(make_node: MakeNode) -> No
     ports = [one.port(), two.port()]
     one.snd(two.NODE(), "log", "debug", ports[0])
     two.snd(one.NODE(), "log", "debug", ports[1])
-    wait_until(lambda: one._log_catcher.listeners and two._log_catcher.listeners)
+    wait_until(lambda: one._log_feed.listeners and two._log_feed.listeners)
     PROGRAM.warning("one")
     for _ in range(50):
         assert one.syncal(10, two.NODE(), "time")
@@ -219,17 +219,17 @@ def test_nodes_that_listen_to_each_other_make_no_echo(make_node: MakeNode) -> No
 
 def test_flood_is_cut_and_counted(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(logcatcher, "monotonic", lambda: now[0])
+    monkeypatch.setattr(log_feed, "monotonic", lambda: now[0])
     one, two = make_node(), make_node()
     listener = Listener(two, one, "warning")
-    for number in range(logcatcher.MAX_A_SECOND + 30):
+    for number in range(log_feed.MAX_A_SECOND + 30):
         PROGRAM.warning("%d", number)
-    heard(listener, logcatcher.MAX_A_SECOND)
+    heard(listener, log_feed.MAX_A_SECOND)
     assert two.syncal(10, one.NODE(), "time")
-    assert len(listener.got) == logcatcher.MAX_A_SECOND
+    assert len(listener.got) == log_feed.MAX_A_SECOND
     now[0] += 1.5
     PROGRAM.warning("later")
-    heard(listener, logcatcher.MAX_A_SECOND + 1)
+    heard(listener, log_feed.MAX_A_SECOND + 1)
     assert sum(record.get("left_out", 0) for record in listener.got) == 30
     assert listener.got[-1]["text"] == "later"
 
@@ -257,7 +257,7 @@ def test_long_texts_are_cut_in_the_middle(make_node: MakeNode) -> None:
     only_told("\ud800")
     heard(listener, 2)
     text, odd = listener.texts()
-    assert len(text) < logcatcher.MAX_TEXT + 10
+    assert len(text) < log_feed.MAX_TEXT + 10
     assert text.startswith("begin x")
     assert text.endswith("x end")
     assert odd == "\\ud800"
@@ -329,7 +329,7 @@ def test_question_that_makes_no_sense_is_answered_with_the_reason(
     with RawPeer.dial(node, PEER).shake() as peer:
         peer.send(["", "log", level, port, "devnull"])
         assert says in peer.packet()[-1]["error"]
-    assert not node._log_catcher.listeners
+    assert not node._log_feed.listeners
 
 
 def test_log_is_told_to_nobody_but_who_asks(make_node: MakeNode) -> None:
@@ -342,13 +342,13 @@ def test_log_is_told_to_nobody_but_who_asks(make_node: MakeNode) -> None:
         peer.send(["", "log", "debug", victim])
         wait_until(lambda: got)
         assert "requesting node" in got[0][0]["error"]
-        assert not one._log_catcher.listeners
+        assert not one._log_feed.listeners
 
 
 def test_listeners_are_bounded(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logcatcher, "MAX_LISTENERS", 2)
+    monkeypatch.setattr(log_feed, "MAX_LISTENERS", 2)
     one, two = make_node(secret=SECRET), make_node()
     listeners = [Listener(two, one, "error") for _ in range(3)]
     assert "error" not in listeners[1].answer
     assert "listen to this node's log already" in listeners[2].answer["error"]
-    assert one._log_catcher.listeners == 2
+    assert one._log_feed.listeners == 2
