@@ -42,6 +42,11 @@ TEXTS = (
         "(`cli` is for the command `aemp`; leave it out if you do not need that).",
     ),
     Text(
+        "README.md",
+        "for those\nbehind gunicorn, run `pip install '.[web]'` there.",
+        "for those\nbehind gunicorn, run `pip install 'aemp-gevent[web]'` there.",
+    ),
+    Text(
         "aemp_command/__init__.py",
         "run pip install '.[cli]' in a clone of aemp_gevent",
         "run pip install 'aemp-gevent[cli]'",
