@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import textwrap
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -54,19 +55,33 @@ def rooms(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if (child / "__init__.py").exists())
 
 
+def modules(path: Path) -> list[str]:
+    """Return the names of a folder's modules."""
+    return sorted(child.stem for child in path.glob("*.py") if not child.stem.startswith("__"))
+
+
 def tree() -> str:
-    """Return the package's folders and top modules from the edge down, each with its sentence."""
-    lines = ["```text", "aemp_gevent/"]
+    """Return the package's folders from the edge down, each with its sentence and its modules."""
     names = [name for floor in floors() for name in floor]
+    lines = ["```text", "aemp_gevent/"]
     for name in names:
-        path = PACKAGE / name
-        fork, beside = ("└", " ") if name == names[-1] else ("├", "│")
-        lines.append(f"{fork}── {name + '/' if path.is_dir() else name + '.py':17} {_plain(sentence(path))}")
-        inner = rooms(path) if path.is_dir() else []
-        for room in inner:
-            twig = "└" if room == inner[-1] else "├"
-            lines.append(f"{beside}   {twig}── {room.name + '/':13} {_plain(sentence(room))}")
+        is_last = name == names[-1]
+        lines += branch(PACKAGE / name, "", is_last=is_last)
     return "\n".join([*lines, "```", ""])
+
+
+def branch(path: Path, before: str, *, is_last: bool) -> list[str]:
+    """Return the lines of a folder, or of a module at the top."""
+    fork, stem = ("└── ", "    ") if is_last else ("├── ", "│   ")
+    name = f"{path.name}/" if path.is_dir() else f"{path.name}.py"
+    lines = [f"{before}{fork}{name:{18 - len(before)}}{_plain(sentence(path))}"]
+    if path.is_dir():
+        inner = rooms(path)
+        twig = before + stem + ("│   " if inner else "    ")
+        lines += textwrap.wrap("  ".join(modules(path)), 110, initial_indent=twig, subsequent_indent=twig)
+        for room in inner:
+            lines += branch(room, before + stem, is_last=room == inner[-1])
+    return lines
 
 
 def rules() -> str:

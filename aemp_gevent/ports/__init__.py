@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The scheduler: what lets callbacks block without a greenlet for each port.
+"""Running code: ports, the scheduler that runs them, ``receive``, timers and monitors.
+
+The scheduler lets callbacks block without a greenlet for each port.
 
 Ports with work stand in a run queue. A *runner* greenlet takes them one by one and
 calls their handlers as plain functions, so that a message costs a call and not a

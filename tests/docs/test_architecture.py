@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -35,3 +36,10 @@ def test_every_folder_says_in_one_line_what_lives_there() -> None:
         text = ARCHITECTURE["sentence"](folder)
         assert text.endswith("."), folder
         assert len(text) < 130, folder
+
+
+def test_every_module_that_the_page_recommends_exists() -> None:
+    _, _, text = ARCHITECTURE["PAGE"].read_text().partition(ARCHITECTURE["END"])
+    named = re.findall(r"`(\w+/\w+\.py)`", text)
+    assert len(named) > 4
+    assert [name for name in named if not (ROOT / "aemp_gevent" / name).exists()] == []
