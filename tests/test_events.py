@@ -14,6 +14,8 @@ from aemp_gevent.errors import PortDied, PortKilled
 from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
+from aemp_gevent.wire.vocabulary import SPAWN
+from tests import node_functions
 from tests.helpers import turns, wait_until
 from tests.networking import Deaths, Inbox, MakeNode, RawPeer, node_factory
 
@@ -65,6 +67,22 @@ def test_only_abnormal_unmonitored_deaths_are_told(make_node: MakeNode, heard: l
     wait_until(lambda: heard)
     turns(3)
     assert heard == [PortDied(alone, ("alone", 1))]
+
+
+@pytest.mark.parametrize("may_kill", [True, False])
+def test_death_of_a_spawned_port_is_told_if_its_parent_does_not_monitor_it(
+    make_node: MakeNode, heard: list[Any], may_kill: bool
+) -> None:
+    node = make_node(allow_spawn=["tests.node_functions.*"], rules=[{"peer": "*", "kill": may_kill}])
+    node_functions.called.clear()
+    with RawPeer.dial(node).shake() as peer:
+        peer.send(["", SPAWN, "child", "tests.node_functions.note"])
+        wait_until(lambda: node_functions.called)
+        child = f"{node.NODE()}#child"
+        rows = node.call(node.NODE(), "inspect", ["ports"])["ports"]
+        assert [row["monitors"] for row in rows if row["port"] == child] == [0]
+        node.kil(child, "alone")
+        wait_until(lambda: PortDied(child, ("alone",)) in heard)
 
 
 def test_death_is_told_once_although_the_code_goes_on_and_ends_later(make_node: MakeNode, heard: list[Any]) -> None:

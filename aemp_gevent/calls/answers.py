@@ -14,7 +14,7 @@ from aemp_gevent.ports import monitors
 from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.monitors import KillMonitor, Monitor
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import RUNNING, AnyPort, Job, Port, ReplyPort
+from aemp_gevent.ports.port import RUNNING, AnyPort, Port, ReplyPort
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.receive import receive_for
 from aemp_gevent.ports.runner import Runner
@@ -65,18 +65,6 @@ class Unanswered(Exception):
         self.reason = reason
 
 
-class _Nobody(Job):
-    """A monitor that does nothing: a reply port's abnormal death does not count as unmonitored."""
-
-    __slots__ = ()
-
-    def died(self, reason: Reason) -> bool:
-        return False
-
-
-_NOBODY = _Nobody(None)
-
-
 def wait_for_answer(
     host: AskingHost, call: str, timeout: float | None, ask: Callable[[ReplyPort], Guard | None]
 ) -> Message:
@@ -123,7 +111,7 @@ def receive_answer(
     if current is scheduler.hub:
         raise NoPortContextError(call, "it was called on the hub, which must never wait: spawn a greenlet")
     reply = host.make(ReplyPort)
-    reply.runner, reply.state, reply.monitors = current, RUNNING, _NOBODY
+    reply.runner, reply.state = current, RUNNING
     guards: list[Guard] = []
     is_taken = False
     try:

@@ -21,7 +21,7 @@ from aemp_gevent.ports.attachment import Attachment
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import current_port, run_in
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import IDLE, AttachedPort
+from aemp_gevent.ports.port import IDLE, AttachedPort, SpawnedPort
 from aemp_gevent.ports.timers import Timer
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
@@ -198,7 +198,7 @@ class Running(Sending):
         warn: Callable[..., None] = _log.warning,
     ) -> None:
         """Create a port of this name and have it run its init function, in a turn of its own."""
-        port = self._create(name, is_entered=False)
+        port = self._create(name, kind=SpawnedPort, is_entered=False)
 
         def init() -> None:
             try:

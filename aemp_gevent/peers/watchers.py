@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.ports import monitors
-from aemp_gevent.ports.port import Job, Port
+from aemp_gevent.ports.port import Job, Port, SpawnedPort
 from aemp_gevent.ports.reasons import Reason, in_words
 from aemp_gevent.wire.vocabulary import KIL0
 
@@ -40,19 +40,6 @@ class Watcher(Job):
         words = in_words(reason) if self._was_told else reason
         self._was_told = True
         self._watchers.port_died(self.name, words)
-        return False
-
-
-class _Offspring(Job):
-    """The mark of a port that a peer spawned: that peer may kill it. Stands as a monitor, and does nothing."""
-
-    __slots__ = ("parent",)
-
-    def __init__(self, parent: str) -> None:
-        super().__init__(None)
-        self.parent = parent
-
-    def died(self, reason: Reason) -> bool:
         return False
 
 
@@ -98,13 +85,12 @@ class Watchers:
 
     def mark_spawned(self, port: Port) -> None:
         """Note that the peer spawned a port."""
-        monitors.add(port, _Offspring(self._peer.node))
+        if isinstance(port, SpawnedPort):
+            port.parent = self._peer.node
 
     def has_spawned(self, port: Port) -> bool:
         """Return whether a port was marked as one that the peer spawned."""
-        standing = port.monitors
-        marks = standing if isinstance(standing, dict) else (standing,)
-        return any(isinstance(mark, _Offspring) and mark.parent == self._peer.node for mark in marks)
+        return port.parent == self._peer.node
 
     def remove_all(self) -> None:
         """Watch nothing for the peer any more: it cannot be told, and knows it."""

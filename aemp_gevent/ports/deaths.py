@@ -138,7 +138,7 @@ class Deaths(Turns):
         port.handlers = None
         self.table.remove(port)
         monitors = port.monitors
-        if monitors is None and reason:
+        if monitors is None and reason and not port.is_for_answer:
             monitors = port.monitors = self.on_unmonitored_death(port.id, reason)  # a job, which runs once
         if monitors is not None:
             for monitor in tuple(monitors) if isinstance(monitors, dict) else (monitors,):

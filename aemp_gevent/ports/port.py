@@ -151,6 +151,9 @@ class Port:
     is_for_answer = False
     """Whether it was made for the answer to a question."""
 
+    parent: str = ""
+    """The ID of the node that spawned it; ``""``: this node, or it was not spawned."""
+
     asked: str = ""
     """The ID of the node that was asked the question, which may refuse by killing the port; ``""``: none was."""
 
@@ -247,6 +250,16 @@ class ReplyPort(Port):
     def __init__(self, port_id: str, scheduler: PortHost, default: Handler) -> None:
         super().__init__(port_id, scheduler, default)
         self.asked = ""
+
+
+class SpawnedPort(Port):
+    """A port that ``spawn`` made, here or from another node."""
+
+    __slots__ = ("parent",)
+
+    def __init__(self, port_id: str, scheduler: PortHost, default: Handler) -> None:
+        super().__init__(port_id, scheduler, default)
+        self.parent = ""
 
 
 class AttachedPort(Port):
