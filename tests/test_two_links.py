@@ -23,6 +23,7 @@ import pytest
 import aemp_gevent.links.link
 import aemp_gevent.node.node_ports
 import aemp_gevent.peers.link_maker
+from aemp_gevent.node.network_listener import NodeListener
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.attempts import Attempt
 from aemp_gevent.peers.network import Network
@@ -277,10 +278,7 @@ class Side:
         self.number = number
         self.node = Node()
         settings = make_settings({"cert": CERTIFICATE} if world.tls else {"secret": "s"})
-        requests = self.node._requests
-        self.network = Network(
-            IDS[number], self.node.scheduler, settings, requests.handle, self.node._link_up, self.node._link_down
-        )
+        self.network = Network(IDS[number], self.node.scheduler, settings, NodeListener(self.node))
         self.network.dialling.dial = self._dial  # type: ignore[method-assign]
         self.node._network = self.network
         self.node._rename(IDS[number])

@@ -288,15 +288,14 @@ class Becoming(LinkedNode):
                 self._start(services, former_prefix)
 
     def _make_network(self, node_id: str, settings: Settings) -> Network:
-        from aemp_gevent.peers.network import Network  # noqa: PLC0415  # see TYPE_CHECKING
+        from aemp_gevent.node.network_listener import NodeListener  # noqa: PLC0415  # see TYPE_CHECKING
+        from aemp_gevent.peers.network import Network  # noqa: PLC0415
 
         return Network(
             node_id,
             self._scheduler,
             settings,
-            self._requests.handle,
-            self._link_up,
-            self._link_down,
+            NodeListener(self),
             self._carrier,
         )
 
@@ -306,7 +305,6 @@ class Becoming(LinkedNode):
         self._open_ports()
         self.max_name_bytes = network.settings.max_name_bytes
         self._directory.start(self._make_engine(network), former_prefix, self._prefix)
-        network.find = self._directory.find
         network.start()
         for service in services:
             self.start_service(service)
@@ -326,8 +324,6 @@ class Becoming(LinkedNode):
         from aemp_gevent.directory.embedded.engine import EmbeddedEngine  # noqa: PLC0415  # see TYPE_CHECKING
 
         engine = self._embedded = EmbeddedEngine(network)
-        network.tell_seeds_changed = engine.seeds_changed
-        network.needs = engine.needs
         return engine
 
     @staticmethod

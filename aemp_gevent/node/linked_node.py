@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import weakref
 from typing import TYPE_CHECKING
 
@@ -160,17 +159,6 @@ class LinkedNode(DirectoryNode):
         self._scheduler.check_thread("mon_nodes()")
         check_callable("mon_nodes()", callback)
         return self._node_monitors.add(callback)
-
-    def _link_up(self, peer: Peer) -> None:
-        peer.complaints.log(logging.INFO, "link to %s is up", peer.node)
-        if self._embedded is not None:
-            self._embedded.link_up(peer)
-        self._node_monitors.link_up(peer, self._id)
-
-    def _link_down(self, peer: Peer, reason: Reason, jobs: list[Job]) -> None:
-        if self._embedded is not None:
-            self._embedded.link_down(peer)
-        self._node_monitors.link_down(peer, self._id, reason, jobs)
 
     def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
         return next(iter(event_jobs(PortDied(port, reason))), None)

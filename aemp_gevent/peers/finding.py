@@ -30,11 +30,18 @@ this much time has passed: others that start at the same time, or lost the same 
 _ASK_AGAIN_SECONDS = 0.3
 
 
+class Finder(Protocol):
+    """The part of the network's listener that knows the directory."""
+
+    def find(self, node: str, answered: Answered) -> None:
+        """Ask where a named node listens. Never switches."""
+
+
 class FindingHost(Protocol):
     """The network that looks for nodes."""
 
-    find: Callable[[str, Answered], None] | None
-    """Asks where a named node listens; never switches. None: nobody can be asked."""
+    @property
+    def listener(self) -> Finder: ...
 
     def changed(self) -> None:
         """Wake all greenlets that wait for links to come or go."""
@@ -55,6 +62,12 @@ class Finding:
         self.sought: set[Peer] = set()
         """Peers whose addresses are being asked for."""
         self._settled_at = 0.0
+        self._is_started = False
+
+    def start(self) -> None:
+        """Ask the directory from now on: until then it is not ready."""
+        self._is_started = True
+        self.unsettle()
 
     def unsettle(self) -> None:
         """Note that the network changes: names that are unknown now may be known soon."""
@@ -62,14 +75,14 @@ class Finding:
 
     def can_find(self, node: str) -> bool:
         """Return whether anybody can be asked where this node listens."""
-        return self._host.find is not None and not node.startswith((ids.ANON_PREFIX, ids.SLAVE_PREFIX))
+        return self._is_started and not node.startswith((ids.ANON_PREFIX, ids.SLAVE_PREFIX))
 
     def locate(self, node: str, answered: Callable[[tuple[Endpoint, ...]], None]) -> None:
         """Ask where a node listens; ``()`` when that is not known. Never switches."""
-        if self._host.find is None:
-            answered(())
+        if self._is_started:
+            self._host.listener.find(node, lambda addresses: answered(_checked(addresses)))
         else:
-            self._host.find(node, lambda addresses: answered(_checked(addresses)))
+            answered(())
 
     def find(self, peer: Peer, timeout: float) -> tuple[Endpoint, ...]:
         """Return where a node listens. Waits, since the nodes that know it may not be connected yet.

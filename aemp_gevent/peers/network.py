@@ -18,11 +18,12 @@ from aemp_gevent.links.heartbeat import Pulse
 from aemp_gevent.links.link import Link
 from aemp_gevent.peers.dialling import Dialling
 from aemp_gevent.peers.direct_peer import DirectPeer
-from aemp_gevent.peers.finding import Answered, Finding
+from aemp_gevent.peers.finding import Finding
 from aemp_gevent.peers.leaving import Leaving
 from aemp_gevent.peers.link_maker import LinkMaker
 from aemp_gevent.peers.listeners import Listeners
 from aemp_gevent.peers.master_search import join
+from aemp_gevent.peers.network_listener import NetworkListener
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.relaying import Routes
 from aemp_gevent.peers.seeds import Seeds
@@ -57,9 +58,7 @@ class Network:
         node_id: The node's ID, which every greeting says.
         scheduler: Runs the node's ports.
         settings: Of the node.
-        requested: Called with a peer and what it asked our node port, unless that is about the link.
-        up: Called when a link to a node came up.
-        down: Called when it went down; see :meth:`aemp_gevent.peers.peer_host.PeerHost.link_down`.
+        listener: The node, which gets what happens.
         connector: Makes the connections; None: sockets.
     """
 
@@ -68,9 +67,7 @@ class Network:
         node_id: str,
         scheduler: Scheduler,
         settings: Settings,
-        requested: Callable[[Peer, list[Any]], None],
-        up: Callable[[Peer], None],
-        down: Callable[[Peer, Reason, list[Job]], None],
+        listener: NetworkListener,
         connector: Connector | None = None,
     ) -> None:
         _ = scheduler.hub  # the node is this thread's from now on
@@ -80,18 +77,9 @@ class Network:
         self.scheduler = scheduler
         self.settings = settings
         self.peers: dict[str, Peer] = {}
-        self._requested = requested
-        self._up = up
-        self._down = down
+        self.listener = listener
         self.incarnation = ids.new_uniq()
         """Which process of its node this is."""
-        self.find: Callable[[str, Answered], None] | None = None
-        """Asks where a named node listens; never switches. None: nobody can be asked."""
-        self.tell_seeds_changed: Callable[[], None] = _ignore
-        """Called when :meth:`up_seeds` is another list than before, or this node turned out to be a seed. Must
-        neither switch nor raise."""
-        self.needs: Callable[[Peer], bool] = lambda _peer: False
-        """Whether the directory needs the link to a peer."""
         self._sweep_at = IDLE_PEERS
         self.about_peers = BoundedLog(scheduler.log_soon, "all peers together", ALL_PEERS)
         """Logs what peers cause, which have greeted."""
@@ -171,7 +159,7 @@ class Network:
 
     def link_up(self, peer: Peer) -> None:
         self.changed()
-        self._up(peer)
+        self.listener.link_up(peer)
         self.routes.link_up(peer)
         self.seeds.refresh()
 
@@ -180,7 +168,7 @@ class Network:
 
     def link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
         self.changed()
-        self._down(peer, reason, news)
+        self.listener.link_down(peer, reason, news)
         self.seeds.refresh()
         self.routes.link_down(peer, reason)
 
@@ -188,7 +176,7 @@ class Network:
         self.routes.unreachable(peer, why)
 
     def request(self, peer: Peer, message: list[Any]) -> None:
-        self._requested(peer, message)
+        self.listener.requested(peer, message)
 
     def changed(self) -> None:
         """Wake all greenlets that wait for links to come or go."""
@@ -226,7 +214,7 @@ class Network:
     def seeds_changed(self) -> None:
         """Take note that other seeds are up than before, or that this node turned out to be one."""
         self.finding.unsettle()
-        self.tell_seeds_changed()
+        self.listener.seeds_changed()
 
     def keep(self, node: str) -> None:
         """See that there is a link to this node, until told otherwise. Idempotent; never switches."""
@@ -240,7 +228,7 @@ class Network:
     def is_kept(self, node: str) -> bool:
         """Return whether there must always be a link to this node."""
         peer = self.peers.get(node)
-        return self.seeds.is_kept(node) or (peer is not None and (self.needs(peer) or self.routes.needs(peer)))
+        return self.seeds.is_kept(node) or (peer is not None and (self.listener.needs(peer) or self.routes.needs(peer)))
 
     @property
     def is_closed(self) -> bool:
@@ -294,7 +282,7 @@ class Network:
     def start(self) -> None:
         """Accept connections, and dial the seeds."""
         self._loop_watch = watch_loop(self.scheduler.hub)
-        self.finding.unsettle()
+        self.finding.start()
         self.link_maker.check_own_name()
         self.listeners.start()
         self.seeds.start()
@@ -390,6 +378,3 @@ class Network:
         self.finding.sought.clear()
         self.strangers.close()
         self._leaving.close()
-
-
-def _ignore() -> None: ...

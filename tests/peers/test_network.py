@@ -286,7 +286,7 @@ def make_named(make_node: MakeNode, directory: Directory, monkeypatch: pytest.Mo
         node.configure(nodeid=name, binds=["127.0.0.1:0"], secret=SECRET, **settings)
         network = node._network
         assert network is not None
-        network.find = directory.find
+        network.listener.find = directory.find
         directory.nodes[name] = [str(endpoint) for endpoint in network.listeners.endpoints]
         return node
 

@@ -335,7 +335,7 @@ def test_loss_of_all_seeds_is_survived_and_healed(network: MemoryNetwork, names:
     seeds = [network.node(address) for address in addresses]
     nodes = [network.node(None, *([NAME] if by_name else addresses), **QUICK) for _ in range(3)]
     changes: list[list[str]] = []
-    links(nodes[0]).tell_seeds_changed = lambda: changes.append(up_seeds(nodes[0]))
+    links(nodes[0]).listener.seeds_changed = lambda: changes.append(up_seeds(nodes[0]))
     for _ in range(2):
         for node in nodes:
             wait_until(lambda: up_seeds(node) == addresses)  # noqa: B023

@@ -632,7 +632,7 @@ def test_node_that_has_the_name_and_not_its_certificate_does_not_hide_the_right_
     front, liar, backend = make("front", "aemp:front"), make("backend", "aemp:liar"), make("backend", "aemp:backend")
     assert front._network is not None
     told = [address for node in (liar, backend) for address in node._network.addresses()]  # type: ignore[union-attr]
-    front._network.find = lambda _node, answered: answered(told)
+    front._network.listener.find = lambda _node, answered: answered(told)
     inbox = Inbox(backend)
     front.snd(inbox, "reaches it")
     wait_until(lambda: inbox.messages)
