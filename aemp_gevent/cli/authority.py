@@ -85,7 +85,7 @@ def _folder(given: Path | None) -> Path:
 def init(folder: Path | None, name: str, days: int) -> None:
     """Make a CA: a key, and its certificate.
 
-    Whoever has the key can be any node: keep it on no node's host.
+    With the key one can claim any node ID: do not keep it on a node's host.
     """
     folder = _folder(folder)
     if not 0 < len(name) <= _MAX_CN:

@@ -146,8 +146,8 @@ _ABOUT_THE_FILE = {"version", "dirty", _PROFILES}
 def import_perl(ctx: click.Context, file: Path | None, overwrite: bool, dry_run: bool, as_json: bool) -> None:
     """Take over the configuration of AnyEvent::MP: secret, certificate, profiles, parents, seeds and binds.
 
-    FILE is otherwise what PERL_ANYEVENT_MP_RC names, or ~/.perl-anyevent-mp. It is only read. What has no
-    counterpart here is told, and left out; so is what is set differently here already.
+    The default FILE is the one that PERL_ANYEVENT_MP_RC names, or ~/.perl-anyevent-mp. It is only read. Settings
+    without a counterpart here, and those that are set differently here already, are reported and left out.
     """
     path = file or Path(os.environ.get(_VARIABLE) or Path.home() / _FILE)
     source = _read(path)

@@ -49,7 +49,7 @@ DRAIN_SECONDS = 10.0
     type=Seconds(min=0),
     default=DRAIN_SECONDS,
     show_default=True,
-    help="When told to end: how long to go on with what was begun.",
+    help="How long to finish the work that was begun when the node is asked to end.",
 )
 @click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="What to log.")
 def run(
@@ -63,7 +63,7 @@ def run(
     drain_seconds: float,
     log_level: str,
 ) -> None:
-    """Run a node with its services, until it is told to end.
+    """Run a node with its services, until it is asked to end.
 
     The settings are those of PROFILE, of the environment, and of the options, which go first. Modules are found as
     Python finds them, and in the current folder. The first line on the standard output is the node's ID; what is

@@ -140,8 +140,8 @@ def gensecret(file: ProfileFile) -> None:
 def setsecret(file: ProfileFile, secret: str) -> None:
     """Set the secret that all nodes of the network share.
 
-    Whoever may list processes sees what stands on a command line: "-" reads the secret from the standard input.
-    While it is being changed, a JSON list: '["new", "old"]'.
+    Command lines are visible in process listings: "-" reads the secret from the standard input.
+    While you change the secret, give a JSON list: '["new", "old"]'.
     """
     text = sys.stdin.readline().strip() if secret == "-" else secret  # noqa: S105  # no secret, a place
     if not text:

@@ -58,15 +58,15 @@ def showprofile(file: ProfileFile, name: str | None, show_secrets: bool, as_json
 
 @click.command(cls=LastWord)
 @click.argument("name", required=False, shell_complete=profile_names)
-@click.option("--all", "everything", is_flag=True, help="Show also what has its default.")
+@click.option("--all", "everything", is_flag=True, help="Show also settings that have their default.")
 @_secrets_option
 @json_option
 @changes
 def showconfig(file: ProfileFile, name: str | None, everything: bool, show_secrets: bool, as_json: bool) -> None:
-    """Show the settings that a node would get, and where each stands.
+    """Show the settings that a node would get, and where each comes from.
 
-    They are those of the profile NAME, or, without one, of the profile that a node takes which is told none.
-    What the environment says goes before the profile.
+    They are those of the profile NAME or, without a name, of the default profile.
+    The environment takes precedence over the profile.
     """
     if name is not None:
         file.existing(name)
