@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,25 @@ def spin(seconds: float) -> None:
     while perf_counter() < end:
         pass
 
+
+VALUES: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    -(2**63),
+    2**64 - 1,
+    1.5,
+    float("inf"),
+    "",
+    "grün \U0001f600 \x00",
+    b"\x00\xff",
+    [],
+    [1, [2, [3]]],
+    {},
+    {"a": {1: b"x", None: 2.5, False: []}},
+]
+"""One of each type that can travel."""
 
 NO_PORTS = [
     pytest.param(None, id="None"),
