@@ -298,7 +298,7 @@ class PortDied(AempError):
     """A port died, or messages to it were lost: no answer will come.
 
     Raised where a greenlet waits for the port, as in ``call``. Subscribers of ``zope.event``
-    get it when a port of this node died abnormally and no monitor saw it.
+    get it when a port of this node, or one that this node spawned, died abnormally and no monitor saw it.
     """
 
     def __init__(self, port: str, reason: tuple[object, ...]) -> None:

@@ -85,6 +85,19 @@ def test_death_of_a_spawned_port_is_told_if_its_parent_does_not_monitor_it(
         wait_until(lambda: PortDied(child, ("alone",)) in heard)
 
 
+def test_death_of_a_port_spawned_on_another_node_is_told_if_its_parent_does_not_monitor_it(
+    make_node: MakeNode, heard: list[Any]
+) -> None:
+    one, two = make_node(), make_node(allow_spawn=["tests.node_functions.*"])
+    died = Deaths()
+    watched, alone = (one.spawn(two.NODE(), "tests.node_functions.fail", text) for text in ("watched", "alone"))
+    one.mon(watched, died)
+    assert died.wait() == ("die", "ValueError: watched")
+    told = PortDied(alone, ("die", "ValueError: alone"))
+    wait_until(lambda: told in heard)
+    assert [event for event in heard if isinstance(event, PortDied)] == [told]
+
+
 def test_death_is_told_once_although_the_code_goes_on_and_ends_later(make_node: MakeNode, heard: list[Any]) -> None:
     node, ended = make_node(), Deaths()
 

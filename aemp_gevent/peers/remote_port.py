@@ -57,24 +57,11 @@ class Sender(Protocol):
         """See that there is a link."""
 
 
-class PortTable(Protocol):
+class PeerPorts(Protocol):
     """All ports of the peer."""
 
     def settle(self, port: RemotePort) -> None:
         """Send the messages that wait for a port, or drop them."""
-
-
-class _Parent(Job):
-    """The monitor of a port that this node spawned: it keeps us informed whether there still is one."""
-
-    __slots__ = ()
-
-    def died(self, reason: Reason) -> bool:
-        return False
-
-
-PARENT = _Parent(None)
-"""The monitor that this node has of each port that it spawned."""
 
 
 class ClosedMailbox:
@@ -107,7 +94,7 @@ class RemotePort(Watch):
 
     __slots__ = ("_peer", "_ports", "id", "is_shunned", "is_spawned", "late", "loss", "mailbox", "name", "state")
 
-    def __init__(self, peer: Sender, ports: PortTable, name: str) -> None:
+    def __init__(self, peer: Sender, ports: PeerPorts, name: str) -> None:
         super().__init__()
         self._peer = peer
         self._ports = ports
@@ -116,13 +103,18 @@ class RemotePort(Watch):
         self.state = REMOTE
         self.mailbox: Any = self  # Any: what snd wants of a mailbox is append
         self.is_spawned = False
-        """Whether this node spawned it, and watches it ever since."""
+        """Whether this node spawned it, and watches it since then, also while nobody here monitors it."""
         self.is_shunned = False
         """Whether it gets nothing before it is monitored again, over a link that is up."""
         self.loss: Reason | None = None
         """What its monitors are about to hear; until they did it gets nothing, as that would arrive behind a hole."""
         self.late: Sequence[Job] = ()
         """Monitors that came meanwhile: they will hear the same."""
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether this node must hear of its death: somebody here monitors it, or this node spawned it."""
+        return self.monitors is not None or self.is_spawned
 
     @property
     def can_be_shunned(self) -> bool:
@@ -164,7 +156,7 @@ class RemotePort(Watch):
             if monitor.died(self.loss):
                 self.late = [*self.late, monitor]
             return
-        first = self.monitors is None
+        first = not self.is_watched
         was_shunned, mailbox = self.is_shunned, self.mailbox
         monitors.add(self, monitor)
         try:
@@ -186,7 +178,7 @@ class RemotePort(Watch):
 
     def unwatched(self) -> None:
         """Tell the peer that nobody here monitors the port any more."""
-        if self.name:
+        if self.name and not self.is_spawned:
             self._peer.send_if_connected(["", MON0, self.name])
             self._ports.settle(self)
 
@@ -194,7 +186,6 @@ class RemotePort(Watch):
         """Watch it from its first moment, as this node spawned it."""
         self.is_spawned = True
         self.is_shunned = False  # nobody ever believed it dead
-        monitors.add(self, PARENT)
         self._ports.settle(self)
         self._peer.send(["", MON1, self.name])
 
@@ -204,7 +195,6 @@ class RemotePort(Watch):
 
     def see_it_die(self) -> None:
         """Watch it, an orphan that was told to die; it stays shunned."""
-        if self.monitors is None:
+        if not self.is_watched:
             self._peer.send(["", MON1, self.name])
         self.is_spawned = True
-        monitors.add(self, PARENT)

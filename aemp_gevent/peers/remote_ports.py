@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from aemp_gevent.peers.remote_port import PARENT, ClosedMailbox, RemotePort, Sender
-from aemp_gevent.ports import monitors
+from aemp_gevent.peers.remote_port import ClosedMailbox, RemotePort, Sender
 from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.port import Job
 from aemp_gevent.ports.reasons import Reason
@@ -59,7 +58,7 @@ class RemotePorts:
                 self._forget_idle()
                 if self._are_shunned and len(self._ports) >= self._most:
                     # Those that were monitored again, and are no longer, are like all others.
-                    self._forget([port for port in self._all() if not (port.monitors or port.loss)])
+                    self._forget([port for port in self._all() if not (port.is_watched or port.loss)])
                 # Where most are needed, looking at all of them for each new one would be quadratic.
                 self._sweep_at = max(self._most, 2 * len(self._ports))
             port = self._ports[name] = RemotePort(self._peer, self, name)
@@ -73,17 +72,17 @@ class RemotePorts:
         port = self._ports.get(name)
         if port is not None and name:
             port.is_shunned = self._are_shunned and port.can_be_shunned
+            if port.is_spawned and port.monitors is None and reason:  # as in the death of a port of this node
+                port.monitors = self.scheduler.on_unmonitored_death(port.id, reason)
             port.is_spawned = False
             self._tell(reason, [port])
 
     def missed(self, name: str, reason: Reason) -> None:
         """Report to the monitors of one of them that a message to it was lost."""
         port = self._ports.get(name)
-        if port is not None and port.monitors is not None:
+        if port is not None and port.is_watched:
             self._tell(reason, [port])
-            if port.is_spawned:
-                monitors.add(port, PARENT)
-            else:
+            if not port.is_spawned:
                 self._peer.send_if_connected(["", MON0, name])
 
     def all_lost(self, reason: Reason, *, shun: bool, was_up: bool) -> None:
@@ -95,7 +94,7 @@ class RemotePorts:
                 names are theirs alone; else only until the loss was reported.
             was_up: Whether what was sent to them may have arrived.
         """
-        monitored = [port for port in self._all() if port.monitors is not None]
+        monitored = [port for port in self._all() if port.is_watched]
         for port in monitored:
             if port.is_spawned:
                 if was_up:  # else it never was
@@ -137,7 +136,7 @@ class RemotePorts:
 
     def settle(self, port: RemotePort) -> None:
         """Send the messages that wait for a port, or drop them."""
-        is_shunned = port.is_shunned and port.monitors is None
+        is_shunned = port.is_shunned and not port.is_watched
         is_closed = port.name and (is_shunned or port.loss is not None)
         if not is_closed:
             port.mailbox = port
@@ -152,14 +151,14 @@ class RemotePorts:
             )
             self.scheduler.log_soon(logging.WARNING, text, MAX_SHUNNED_PORTS, self._peer.node)
         for port in self._all():
-            if port.monitors is None and port.can_be_shunned:
+            if not port.is_watched and port.can_be_shunned:
                 port.is_shunned = True
                 self.settle(port)
 
     def returned(self) -> None:
         """Kill the orphans, as the link to the same process is up again, and nothing was sent yet."""
         for port in self._all():
-            if port.monitors is not None:
+            if port.is_watched:
                 port.is_shunned = False  # it was monitored again, and now that counts
         for port in self._orphans:
             port.kill()
@@ -191,17 +190,17 @@ class RemotePorts:
     def _is_idle(self, port: RemotePort) -> bool:
         """Return whether forgetting it changes nothing."""
         is_usual = port.is_shunned == (self._are_shunned and port.can_be_shunned) and port.loss is None
-        return is_usual and port.monitors is None and port not in self._orphans
+        return is_usual and not port.is_watched and port not in self._orphans
 
     @property
     def are_monitored(self) -> bool:
         """Whether anybody here monitors any of them."""
-        return any(port.monitors is not None for port in self._all())
+        return any(port.is_watched for port in self._all())
 
     @property
     def need_a_link(self) -> bool:
         """Whether anybody here would notice that the link is gone."""
-        return bool(self._orphans) or any(port.monitors is not None or port.loss is not None for port in self._all())
+        return bool(self._orphans) or any(port.is_watched or port.loss is not None for port in self._all())
 
     @property
     def are_idle(self) -> bool:
