@@ -417,7 +417,7 @@ def test_a_call_that_is_struck_anywhere_leaves_no_port_behind(node, name):
     assert point > 20
 
 
-TOOLKIT = ("semaphores.py", "remotes.py", "lifetimes.py", "lodgers.py", "queues.py", "pools.py")
+TOOLKIT = ("semaphores.py", "remotes.py", "lifetimes.py", "proxy_waiters.py", "queues.py", "pools.py")
 
 
 def enter(semaphore: RemoteSemaphore) -> None:

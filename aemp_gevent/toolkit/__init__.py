@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""What gevent programs are made of, over ports: queues, events, semaphores, pools, and deaths to wait for.
+"""gevent's queues, events, semaphores and pools, usable from other nodes.
 
-For services that move to message passing piece by piece. The things that hold something
-(:class:`PortQueue`, :class:`PortEvent`, :class:`PortSemaphore`) *are* gevent's, so that the code which has
-them goes on as it is; whoever knows their port uses them from other nodes by way of
-:class:`RemoteQueue`, :class:`RemoteEvent` and :class:`RemoteSemaphore`. :class:`RemotePool` is a gevent pool whose
-functions run on other nodes. :func:`death_of` gives ``gevent.wait`` a port's death.
+For services that move to message passing step by step. :class:`PortQueue`, :class:`PortEvent` and
+:class:`PortSemaphore` are subclasses of gevent's own classes, so existing code keeps working with them. Code on
+other nodes uses them by their port's ID, through :class:`RemoteQueue`, :class:`RemoteEvent` and
+:class:`RemoteSemaphore`. :class:`RemotePool` is a gevent pool whose functions run on other nodes.
+:func:`death_of` lets ``gevent.wait`` wait for a port's death.
 
-A map: ``queues``, ``events``, ``semaphores``, ``pools``, ``deaths``; and ``lodgers``, which wait on
-behalf of somebody who is elsewhere.
+The modules are ``queues``, ``events``, ``semaphores``, ``pools`` and ``deaths``. ``proxy_waiters`` waits for local
+objects on behalf of remote clients, ``remotes`` is what the remote classes share, and ``lifetimes`` makes a port
+die with its object.
 """
 
 from aemp_gevent.toolkit.deaths import PortDeath, death_of

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Deaths that ``gevent.wait`` understands."""
+"""A port's death as an object that ``gevent.wait`` accepts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ else:  # only its stubs can be subscripted
 
 
 class _Watch:
-    """What a port's monitor refers to: the death only if somebody else does, or waits for it."""
+    """Receive a port's death, and refer strongly to its :class:`PortDeath` only while something is linked to it."""
 
     def __init__(self, death: PortDeath) -> None:
         self.linked: PortDeath | None = None
@@ -36,12 +36,12 @@ class _Watch:
 class PortDeath(_AsyncResult):
     """The death of a port, as a ``gevent.event.AsyncResult`` whose value is the reason.
 
-    ``gevent.wait`` and ``iwait`` take it together with greenlets, events and the like.
-    ``get()`` returns the reason, a tuple: ``()`` is a normal death. As a context manager it
-    stops watching on exit; so it does when nobody refers to it any more, or waits for it.
+    ``gevent.wait`` and ``iwait`` accept it together with greenlets, events and the like.
+    ``get()`` returns the reason, a tuple: ``()`` is a normal death. Used as a context manager, it stops
+    monitoring on exit. It also stops when nothing refers to it and nothing waits for it any more.
 
     Args:
-        port: Any port, of whichever node; or a node, whose link is meant then.
+        port: Any port on any node; or a node, to wait for the loss of its link.
         node: This node.
     """
 
@@ -53,18 +53,18 @@ class PortDeath(_AsyncResult):
         cancel_with(self, node.scheduler, self._guard)
 
     def rawlink(self, callback: Callable[[Any], object]) -> None:
-        """Call a function with this, on the hub, when it is set."""
+        """Call a function with this object, on the hub, when the port has died."""
         self._watch.linked = self  # the caller may not keep it
         super().rawlink(callback)
 
     def unlink(self, callback: Callable[[Any], object]) -> None:
-        """Forget a function given to :meth:`rawlink`."""
+        """Remove a function given to :meth:`rawlink`."""
         super().unlink(callback)
         if not self.linkcount():
             self._watch.linked = None
 
-    def cancel(self) -> None:  # type: ignore[override]  # AsyncResult has one for futures, which says False
-        """Stop watching, so that it is never set from now on."""
+    def cancel(self) -> None:  # type: ignore[override]  # AsyncResult's is for futures, and returns False
+        """Stop monitoring the port: this is never set from now on."""
         self._guard.cancel()
 
     def __enter__(self) -> PortDeath:
@@ -75,5 +75,5 @@ class PortDeath(_AsyncResult):
 
 
 def death_of(port: object, *, node: LocalNode = default_node) -> PortDeath:
-    """Return a port's death, for ``gevent.wait([death_of(port), greenlet, event])``. See :class:`PortDeath`."""
+    """Return a :class:`PortDeath`, to be used as in ``gevent.wait([death_of(port), greenlet, event])``."""
     return PortDeath(port, node=node)

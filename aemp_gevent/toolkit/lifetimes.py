@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Ports that end with an object.
+"""Ports that die with an object.
 
-gevent's own objects go away when nothing refers to them any more. Those with a port do the same: the
+gevent's own objects are freed when nothing refers to them any more. Objects with a port behave the same way: the
 port's handlers refer to them weakly, and the port dies with the object.
 """
 
@@ -16,16 +16,18 @@ from aemp_gevent.ports.patterns import Handler
 from aemp_gevent.ports.scheduler import Scheduler
 
 UNREFERENCED = "unreferenced"
-"""First element of the reason that such a port dies of; a text follows."""
+"""First element of the reason with which such a port dies; a text follows."""
 
 
 def port_of(thing: object, node: LocalNode, default: Handler | None = None) -> str:
-    """Create a port that dies as soon as nothing refers to an object any more; there is none if this raises.
+    """Create a port that dies as soon as nothing refers to an object any more.
+
+    If this raises, no port is left.
 
     Args:
         thing: The object.
-        node: Where.
-        default: Its default callback; None: what no handler takes is discarded.
+        node: The node to create it on.
+        default: Its default callback; None: messages that no handler accepts are dropped.
     """
     node.scheduler.check_thread(f"{type(thing).__name__}()")
     port = node.make()
@@ -55,7 +57,7 @@ def _end(node: LocalNode, scheduler: Scheduler, port: str, kind: str) -> None:  
     if scheduler.is_foreign:
         scheduler.kill_from_afar(found, reason)
     else:
-        scheduler.kill_now(found, reason)  # what waits in its mailbox is for the object
+        scheduler.kill_now(found, reason)  # the messages in its mailbox were for the object
 
 
 def cancel_with(thing: object, scheduler: Scheduler, guard: Monitor) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A gevent pool whose functions run on other nodes.
 
-:class:`RemotePool` *is* a ``gevent.pool.Pool``: its greenlets only wait, each for a *worker*,
-a port on one of the nodes, that runs the function. A worker runs one at a time, and is
-used again; one that died is replaced when it is needed.
+:class:`RemotePool` is a subclass of ``gevent.pool.Pool``. Each of its greenlets waits for a *worker*, a port on one
+of the nodes that runs the function. A worker runs one function at a time and is reused; a worker that died is
+replaced when it is needed.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from aemp_gevent.toolkit.lifetimes import port_of
 WORKER = "aemp_gevent.toolkit.pool_worker"
 
 SHUN_SECONDS = 1.0
-"""How long a node gets no work, if others can do it, after a worker died there."""
+"""How long other nodes are preferred after a worker died on a node."""
 
 
-class _Worker:
-    """A place on a node where one function runs at a time."""
+class _WorkerSlot:
+    """A slot for one worker on a node, which runs one function at a time."""
 
     def __init__(self, node: str) -> None:
         self.node = node
         self.port: str | None = None
-        """The port, if it has one already, and that is alive as far as is known."""
+        """The worker's port, if it was spawned and is not known to be dead."""
 
 
 class _Task:
-    """One run of a function. Its ``repr`` stands in gevent's report of a failed greenlet: it has no argument in it."""
+    """One run of a function. gevent reports failed greenlets with its ``repr``, which contains no arguments."""
 
     __slots__ = ("_args", "_kwargs", "_name", "_run")
 
@@ -62,21 +62,20 @@ class _Task:
 class RemotePool(Pool):
     """A ``gevent.pool.Pool`` whose ``spawn``, ``apply``, ``map``, ``imap`` and so on run functions on other nodes.
 
-    Functions are given as themselves or by name, ``"package.module.function"``; they must be
-    ``@spawnable`` over there, or covered by ``allow_spawn``; a node that has not imported a marked function does
-    not know it. Arguments and results must be able to travel.
+    Give the function itself or its name, ``"package.module.function"``. On the other node it must be
+    ``@spawnable`` or covered by ``allow_spawn``; a node knows a marked function only if it has imported
+    it. Arguments and results must be serialisable.
 
-    What a function raises is raised here as ``RemoteError``. When a worker dies, or its node
-    is lost, the function may have been done, half or not at all: it is run once more,
-    on another node if there is one, as often as ``retries`` says, and then ``PortDied`` is
-    raised. A greenlet of the pool that is killed, or whose time is over, takes its worker
-    along: what that does is interrupted, if it blocks.
+    An exception of the function is raised here as ``RemoteError``. When a worker dies or its node
+    is lost, the function may have run completely, partly or not at all. It is then run again, up to ``retries``
+    times, on another node if possible; after that ``PortDied`` is raised. If a greenlet of the pool is killed
+    or its timeout expires, its worker is killed, which interrupts the function if it blocks.
 
     Args:
         nodes: The nodes' IDs.
-        workers: How many functions run at once on each.
-        retries: How often a function is run again when its worker died; 0 for those that must not run twice.
-        timeout: Seconds that one run may take, ``CallTimeout`` afterwards; None: any time.
+        workers: How many functions run at once on each node.
+        retries: How often a function is run again when its worker died; 0 if it must not run twice.
+        timeout: Seconds that one run may take before ``CallTimeout`` is raised; None: no limit.
         node: This node.
     """
 
@@ -89,10 +88,10 @@ class RemotePool(Pool):
         timeout: Seconds | None = None,
         node: LocalNode = default_node,
     ) -> None:
-        # Turn and turn about, so that the first few functions run on as many nodes.
+        # The nodes alternate, so that the first few functions run on different nodes.
         names = list(nodes)
         count = to_count(workers, "RemotePool()", "workers")
-        self._workers = [_Worker(ids.node_of(name)) for _ in range(count) for name in names]
+        self._workers = [_WorkerSlot(ids.node_of(name)) for _ in range(count) for name in names]
         if not self._workers:
             raise ValueError("RemotePool() needs nodes, and workers on them")
         self._retries = to_count(retries, "RemotePool()", "retries", least=0)
@@ -100,23 +99,23 @@ class RemotePool(Pool):
         super().__init__(len(self._workers))
         self.node = node
         self.port: str = port_of(self, node)
-        """The workers live as long as this port does."""
+        """The pool's port; its workers die with it."""
         self._idle = list(self._workers)
         self._shunned: dict[str, float] = {}
         self._waiting: list[Event] = []
 
-    def spawn(  # type: ignore[override]  # and names
+    def spawn(  # type: ignore[override]  # accepts names, too
         self, function: Callable[..., Any] | str, *args: Any, **kwargs: Any
     ) -> Any:
-        """Run a function on one of the nodes; return the greenlet that waits for it. Waits while all workers run."""
+        """Run a function on one of the nodes, and return the greenlet that waits for it. Waits for an idle worker."""
         name = function if isinstance(function, str) else spawning.name_of(function)
         return super().spawn(_Task(self._run, name, args, kwargs))
 
     def _apply_immediately(self) -> bool:
-        return False  # in one of our greenlets, too, a name is nothing to be called
+        return False  # a function may be given by name, and so cannot be called directly even in a pool's greenlet
 
     def close(self) -> None:
-        """Kill what runs, and all workers."""
+        """Kill all running functions and all workers."""
         self.kill(block=False)
         self.node.kil(self.port)
 
@@ -149,19 +148,19 @@ class RemotePool(Pool):
                 raise
             except PortDied as error:
                 if is_used and tag_of(error.reason) == "no_such_port":
-                    continue  # it had died before it got this
+                    continue  # it had died before the call arrived
                 if tag_of(error.reason) == "spawn_refused" or len(tried) >= self._retries:
                     raise
                 tried.append(worker.node)
                 self._shunned[worker.node] = monotonic() + SHUN_SECONDS
             finally:
                 if not is_well and worker.port is not None:
-                    self.node.kil(worker.port)  # it may be running the function still
+                    self.node.kil(worker.port)  # it may still be running the function
                     worker.port = None
                 self._give_back(worker)
 
-    def _take(self, tried: Collection[str]) -> _Worker:
-        """Wait for an idle worker, of a node that does not seem to be down, unless all do."""
+    def _take(self, tried: Collection[str]) -> _WorkerSlot:
+        """Wait for an idle worker, on a node that does not seem to be down unless all seem so."""
         while True:
             avoid = {*tried, *(node for node, until in self._shunned.items() if until > monotonic())}
             good = {worker.node for worker in self._workers} - avoid
@@ -176,26 +175,26 @@ class RemotePool(Pool):
             finally:
                 self._waiting.remove(freed)
 
-    def _give_back(self, worker: _Worker) -> None:
+    def _give_back(self, worker: _WorkerSlot) -> None:
         self._idle.append(worker)
         for freed in self._waiting:
             freed.set()
 
 
-# --- over there -----------------------------------------------------------------------
+# --- on the other node ------------------------------------------------------------------
 
 
 @spawnable(WORKER)
 def pool_worker(pool: str) -> None:
-    """Run functions for a pool, one after the other, as long as it lives."""
+    """Run functions for a pool, one after the other, until its port dies."""
     port = require_port("a pool's worker")
     node: Any = port.scheduler.node  # which may not be the default one
     me = port.id
     node.mon_guard(me, node.mon(pool, lambda *_reason: node.kil(me)))
 
     def apply(name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        # By who calls, and not by whose pool it is: that is what the peer says who spawned the worker, and whoever
-        # knows a worker's ID can call it.
+        # Permission depends on the calling node, not on the pool's ID: the peer that spawned the worker chose that
+        # ID, and any node that knows a worker's ID can call it.
         return node.function_for(caller_of_call(), name)(*args, **kwargs)
 
     node.serve(me, apply=apply)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Queues that other nodes reach: gevent's own where they are, and a stand-in everywhere else."""
+"""Queues that other nodes can put into and get from."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.toolkit.lodgers import House, Lodger
+from aemp_gevent.toolkit.proxy_waiters import ObjectPort, ProxyWaiter
 from aemp_gevent.toolkit.remotes import Remote, is_poll
 
 T = TypeVar("T")
 
 if TYPE_CHECKING:
     _Queue = JoinableQueue
-else:  # the one with join() in all supported gevents; the older ones cannot be subscripted
+else:  # has join() in all supported versions of gevent; it cannot be subscripted in the older ones
     _Queue = {T: JoinableQueue}
 
 
@@ -50,22 +50,21 @@ _CALLS = {
 
 
 class PortQueue(_Queue[T]):
-    """A ``gevent.queue.Queue`` with a port: code on this node uses it as usual, others by messages.
+    """A ``gevent.queue.Queue`` that other nodes use through a :class:`RemoteQueue`.
 
-    ``snd(queue.port, "put", item)`` puts an item in, from anywhere, and does not wait; while the queue is
-    full, such items wait beside it, in the order in which they came. On
-    other nodes a :class:`RemoteQueue` of that port gets and puts.
+    ``snd(queue.port, "put", item)`` puts an item in from any node, and does not wait. While the queue is
+    full, such items wait outside of it in their order of arrival.
 
-    Items that other nodes get are safe: one that a getter was sent when it had just timed out, or
-    died, goes back in, to the front. If the link breaks just then, an item may be gotten twice.
+    Items that other nodes get are not lost: if a getter times out or dies while an item is on its way, the item goes
+    back to the front of the queue. If the link breaks at that moment, two getters may receive the same item.
 
-    The port dies when nothing refers to the queue any more: keep it.
+    The port dies when nothing refers to the queue any more, so keep a reference to it.
 
     Args:
         maxsize: Items it holds before ``put`` waits; None: any number.
-        items: What it holds at first.
+        items: The initial items.
         unfinished_tasks: How many of them :meth:`join` waits for; None: all.
-        node: Where its port lives.
+        node: The node that its port belongs to.
     """
 
     if not TYPE_CHECKING:
@@ -81,25 +80,25 @@ class PortQueue(_Queue[T]):
     ) -> None:
         super().__init__(maxsize, items, unfinished_tasks)
         self.node = node
-        self._house = House(self, node, _MESSAGES, _CALLS)
-        self.port: str = self._house.port
-        """Its port's ID, to be sent to others. ``str()`` of the queue is the same."""
+        self._object_port = ObjectPort(self, node, _MESSAGES, _CALLS)
+        self.port: str = self._object_port.port
+        """The port's ID, which you can send to other nodes. ``str(queue)`` returns it, too."""
         self._line = _Line(self)
         self._is_drained = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.port}: {self.qsize()} items>"  # gevent's shows them all
+        return f"<{type(self).__name__} {self.port}: {self.qsize()} items>"  # gevent's repr shows all of them
 
     def __str__(self) -> str:
         return self.port
 
     def close(self) -> None:
-        """Close the port: others get ``PortDied``. The queue itself goes on here."""
-        self._house.close()
+        """Close the port: other nodes get ``PortDied``. The queue itself keeps working on this node."""
+        self._object_port.close()
 
     def copy(self) -> PortQueue[T]:
-        """Return a queue with the same items, and a port of its own."""
-        mine: Any = self  # its stubs confuse some checkers
+        """Return a queue with the same items and another port."""
+        mine: Any = self  # gevent's stubs confuse some checkers
         return type(self)(self.maxsize, mine.queue, mine.unfinished_tasks, node=self.node)
 
     def shutdown(self, immediate: bool = False) -> None:
@@ -111,11 +110,11 @@ class PortQueue(_Queue[T]):
         self._is_drained = immediate
         super().shutdown(immediate)
 
-    # --- what clients ask for ---
+    # --- requests of remote clients ---
 
     def _put_for(self, item: Any, reply: str | None = None) -> None:
-        lodger = None if reply is None else Lodger(self._house, reply, lambda _none: self.node.snd(reply))
-        self._line.put(item, lodger)
+        waiter = None if reply is None else ProxyWaiter(self._object_port, reply, lambda _none: self.node.snd(reply))
+        self._line.put(item, waiter)
 
     def _end_for(self, reply: str | None = None) -> None:
         self._put_for(StopIteration, reply)
@@ -139,61 +138,61 @@ class PortQueue(_Queue[T]):
         self._give(reply, self.get_nowait)
 
     def _give(self, reply: str, get: Callable[[], Any]) -> None:
-        lodger = Lodger(self._house, reply, partial(self._send, reply), self._take_back)
+        waiter = ProxyWaiter(self._object_port, reply, partial(self._send, reply), self._take_back)
         if self.empty():
-            lodger.wait(get)
+            waiter.wait(get)
         else:
-            lodger.got(get())
+            waiter.got(get())
 
     def _send(self, reply: str, item: Any) -> None:
         self.node.snd(reply, *(("end", None) if item is StopIteration else ("item", item)))
 
     def _take_back(self, item: Any, reason: Reason) -> None:
-        """Put an item back that a client had been given, and did not take."""
+        """Put an item back that was sent to a client which has died."""
         if not reason:
             return
         if self._is_drained:
             self.task_done()
             return
-        # Not by put(): there is room for it, also after a shutdown, and it is no other task.
+        # Not by put(), which may wait, fails after a shutdown, and counts another unfinished task.
         mine: Any = self
         mine.queue.appendleft(item)
         self.node.scheduler.hub.loop.run_callback(mine._unlock)
 
     def _peek_for(self, reply: str) -> None:
-        Lodger(self._house, reply, partial(self._send, reply)).wait(self.peek)
+        ProxyWaiter(self._object_port, reply, partial(self._send, reply)).wait(self.peek)
 
     def _peek_now_for(self, reply: str) -> None:
-        Lodger(self._house, reply, partial(self._send, reply)).wait(self.peek_nowait)
+        ProxyWaiter(self._object_port, reply, partial(self._send, reply)).wait(self.peek_nowait)
 
     def _join_for(self, reply: str) -> None:
-        Lodger(self._house, reply, lambda _none: self.node.snd(reply, True)).wait(self.join)
+        ProxyWaiter(self._object_port, reply, lambda _none: self.node.snd(reply, True)).wait(self.join)
 
     def _sizes(self) -> list[Any]:
         return [self.qsize(), self.maxsize, self.unfinished_tasks]
 
 
 class _GaveUp(BaseException):
-    """Whoever put the item does not want that any more."""
+    """The client that put the item has given up."""
 
 
 class _Turn:
-    """An item that waits for room."""
+    """An item that waits for room in the queue."""
 
-    def __init__(self, item: Any, lodger: Lodger | None) -> None:
+    def __init__(self, item: Any, waiter: ProxyWaiter | None) -> None:
         self.item = item
-        self.lodger = lodger
+        self.waiter = waiter
 
 
 class _Line:
-    """Puts items into a queue one after the other, and so in order, waiting for room in between.
+    """Put items into a queue in order, waiting for room before each.
 
     Args:
         queue: The queue.
     """
 
     def __init__(self, queue: PortQueue[Any]) -> None:
-        self._queue = weakref.ref(queue)  # it has the line
+        self._queue = weakref.ref(queue)  # the queue refers to the line
         self._turns: deque[_Turn] = deque()
         self._greenlet: Greenlet[..., Any] | None = None
         self._putting: _Turn | None = None
@@ -203,35 +202,35 @@ class _Line:
         """Whether no item waits."""
         return not self._turns
 
-    def put(self, item: Any, lodger: Lodger | None) -> None:
-        """Put an item in when it is its turn; its lodger, if it has one, hears of that."""
+    def put(self, item: Any, waiter: ProxyWaiter | None) -> None:
+        """Put an item in when its turn comes, and then notify its waiter if it has one."""
         queue = self._queue()
         if queue is None:
             return
-        turn = _Turn(item, lodger)
+        turn = _Turn(item, waiter)
         if not self._turns and not queue.full():
             self._put(queue, turn, block=False)
             return
         self._turns.append(turn)
-        if lodger is not None:
-            lodger.wait_elsewhere(partial(self._give_up, turn))
+        if waiter is not None:
+            waiter.wait_elsewhere(partial(self._give_up, turn))
         if self._greenlet is None:
             self._greenlet = queue.node.scheduler.start_greenlet(self._work, queue)
 
     def _put(self, queue: PortQueue[Any], turn: _Turn, *, block: bool = True) -> None:
         try:
             queue.put(turn.item, block)
-        except Exception as error:  # noqa: BLE001  # whoever put it hears that
+        except Exception as error:  # noqa: BLE001  # goes to the client that put the item
             failure = error
         else:
-            if turn.lodger is not None:
-                turn.lodger.got(None)
+            if turn.waiter is not None:
+                turn.waiter.got(None)
             return
-        if turn.lodger is not None:
-            turn.lodger.failed(failure)
+        if turn.waiter is not None:
+            turn.waiter.failed(failure)
         else:
             queue.node.scheduler.log(logging.DEBUG, "%s: dropped an item that was put: %s", queue.port, quoted(failure))
-        del failure  # its traceback has this frame: a circle
+        del failure  # its traceback refers to this frame, which would be a cycle
 
     def _work(self, queue: PortQueue[Any]) -> None:
         try:
@@ -249,7 +248,7 @@ class _Line:
         if queue is not None:
             queue.node.scheduler.hub.loop.run_callback(self._remove, turn)
 
-    def _remove(self, turn: _Turn) -> None:  # on the hub, where the greenlet does not run just now
+    def _remove(self, turn: _Turn) -> None:  # on the hub, so that the greenlet is not running
         if turn is self._putting and self._greenlet is not None:
             self._greenlet.throw(_GaveUp)
         elif turn in self._turns:
@@ -257,12 +256,12 @@ class _Line:
 
 
 class RemoteQueue(Remote, Generic[T]):
-    """A queue of another node, to be used as if it were a ``gevent.queue.Queue`` of this one.
+    """A queue on another node, with the methods of a ``gevent.queue.Queue``.
 
-    Every method waits for an answer, and raises ``PortDied`` when the queue is gone, or its node.
+    Each method waits for an answer, and raises ``PortDied`` if the queue or its node is gone.
 
     Args:
-        port: Of the :class:`PortQueue`.
+        port: The port of the :class:`PortQueue`.
         node: This node.
     """
 
@@ -273,10 +272,10 @@ class RemoteQueue(Remote, Generic[T]):
         """Put an item in; wait while the queue is full.
 
         Args:
-            item: Anything that can travel, or ``StopIteration``, which ends loops over the queue.
+            item: Anything serialisable, or ``StopIteration``, which ends loops over the queue.
             block: Whether to wait.
-            timeout: Seconds to wait; None: forever, 0: as if it did not ``block``. The item may be in the
-                queue although the time was over.
+            timeout: Seconds to wait; None: forever, 0: do not wait. After a timeout the item may still
+                have been put in.
 
         Raises:
             queue.Full: There was no room.
@@ -296,32 +295,32 @@ class RemoteQueue(Remote, Generic[T]):
             raise Full
 
     def put_nowait(self, item: T) -> None:
-        """Put an item in if there is room, else raise ``queue.Full``."""
+        """Put an item in if there is room, otherwise raise ``queue.Full``."""
         self.put(item, block=False)
 
     def get(self, block: bool = True, timeout: Seconds | None = None) -> T:
-        """Take the next item out; wait while there is none.
+        """Take the next item out; wait while the queue is empty.
 
         Args:
             block: Whether to wait.
-            timeout: Seconds to wait; None: forever, 0: as if it did not ``block``.
+            timeout: Seconds to wait; None: forever, 0: do not wait.
 
         Raises:
-            queue.Empty: There was none.
-            gevent.queue.ShutDown: There was none, and the queue was shut down.
+            queue.Empty: The queue was empty.
+            gevent.queue.ShutDown: The queue was empty and shut down.
         """
         return self._take("get", block, timeout)
 
     def get_nowait(self) -> T:
-        """Take the next item out if there is one, else raise ``queue.Empty``."""
+        """Take the next item out if there is one, otherwise raise ``queue.Empty``."""
         return self.get(block=False)
 
     def peek(self, block: bool = True, timeout: Seconds | None = None) -> T:
-        """Return the next item without taking it out; as :meth:`get` otherwise."""
+        """Return the next item without taking it out; otherwise the same as :meth:`get`."""
         return self._take("peek", block, timeout)
 
     def peek_nowait(self) -> T:
-        """Return the next item if there is one, without taking it out, else raise ``queue.Empty``."""
+        """Return the next item, if there is one, without taking it out; otherwise raise ``queue.Empty``."""
         return self.peek(block=False)
 
     def _take(self, tag: str, block: bool, timeout: Seconds | None) -> T:
@@ -338,7 +337,7 @@ class RemoteQueue(Remote, Generic[T]):
         return sizes
 
     def qsize(self) -> int:
-        """Return how many items are in it."""
+        """Return how many items are in the queue."""
         size: int = self._sizes()[0]
         return size
 
@@ -348,7 +347,7 @@ class RemoteQueue(Remote, Generic[T]):
         return True  # as gevent's queues are, with or without items
 
     def empty(self) -> bool:
-        """Return whether there is no item in it."""
+        """Return whether the queue is empty."""
         return not self.qsize()
 
     def full(self) -> bool:
@@ -358,7 +357,7 @@ class RemoteQueue(Remote, Generic[T]):
 
     @property
     def maxsize(self) -> int | None:
-        """How many items it holds before ``put`` waits; None: any number. Asked over the network."""
+        """How many items the queue holds before ``put`` waits; None: any number. Asked over the network."""
         maxsize: int | None = self._sizes()[1]
         return maxsize
 
@@ -369,11 +368,11 @@ class RemoteQueue(Remote, Generic[T]):
         return unfinished
 
     def task_done(self) -> None:
-        """Say that an item that was taken out is done with, for those who :meth:`join`."""
+        """Mark an item that was taken out as done, for :meth:`join`."""
         self._call("task_done")
 
     def join(self, timeout: Seconds | None = None) -> bool:
-        """Wait until every item was taken out and is done with; return whether that was within ``timeout`` seconds."""
+        """Wait until all items are taken out and done; return whether that was within ``timeout`` seconds."""
         if is_poll(timeout, "join()"):
             return not self.unfinished_tasks
         return self._wait_until(timeout, "join") is not None
@@ -387,7 +386,7 @@ class RemoteQueue(Remote, Generic[T]):
         self._call("shutdown", immediate)
 
     def __iter__(self) -> Iterator[T]:
-        """Give item by item, until somebody puts ``StopIteration`` in."""
+        """Return an iterator that gets items until it gets ``StopIteration``."""
         return self
 
     def __next__(self) -> T:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the remote forms of gevent's objects have in common: a port that is asked, and a node that asks."""
+"""The base classes of :class:`RemoteQueue` and the other remote objects."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
 
 QUICK_SECONDS = 30
-"""How long calls may take that never wait for anything."""
+"""Timeout of calls that do not wait for anything on the other node."""
 
 _OF_GEVENT: dict[str, type[Exception]] = {kind.__name__: kind for kind in (Empty, Full, ShutDown, ValueError)}
-"""What gevent's own objects raise: raised over there, it is raised here as the same."""
+"""Exceptions of gevent's objects. If one is raised on the other node, the same class is raised here."""
 
 
 class Remote:
-    """An object of another node, to be used from this one.
+    """An object on another node, used through its port.
 
     Args:
-        port: Of the object.
+        port: The object's port.
         node: This node.
     """
 
     def __init__(self, port: object, *, node: LocalNode = default_node) -> None:
         self.port = str(port)
         self.node = node
-        self._kept = port  # the object itself, if it is here and was given
+        self._kept = port  # may be a local object, whose port dies with it
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.port}>"
@@ -44,7 +44,7 @@ class Remote:
         return self.port
 
     def _call(self, tag: str, *args: Any, timeout: float | None = QUICK_SECONDS) -> Any:
-        """Make a call; raise what gevent's object over there raised."""
+        """Make a call, and raise what gevent's object on the other node raised."""
         try:
             return self.node.call(self.port, tag, *args, timeout=timeout)
         except RemoteError as error:
@@ -55,15 +55,15 @@ class Remote:
             raise (kind(text) if text else kind()) from None
 
     def _wait(self, timeout: Seconds | None, tag: str, *args: Any) -> Any:
-        """Make a call that waits over there.
+        """Make a call that waits on the other node.
 
         Raises:
-            CallTimeout: After so many seconds.
-            Timeout: The ``gevent.Timeout`` given was due; or what that says to raise.
+            CallTimeout: ``timeout`` seconds have passed.
+            Timeout: The given ``gevent.Timeout`` has expired; or the exception that it was made with.
         """
         if isinstance(timeout, Timeout):
             to_seconds(timeout, tag)
-            timer = Timeout.start_new(timeout)  # unless it was started already
+            timer = Timeout.start_new(timeout)  # does nothing if it was started already
             try:
                 return self._call(tag, *args, timeout=None)
             finally:
@@ -71,7 +71,7 @@ class Remote:
         return self._call(tag, *args, timeout=to_seconds(timeout, tag))
 
     def _wait_until(self, timeout: Seconds | None, tag: str, *args: Any) -> Any:
-        """Do the same, but return None when the time is over."""
+        """Do the same as :meth:`_wait`, but return None after the timeout."""
         try:
             return self._wait(timeout, tag, *args)
         except CallTimeout:
@@ -83,16 +83,16 @@ class Remote:
 
 
 def is_poll(timeout: Seconds | None, call: str) -> bool:
-    """Return whether a time allows no waiting: what is there is taken, as gevent does.
+    """Return whether a timeout is 0, which means not to wait, as with gevent.
 
     Raises:
-        TypeError, ValueError: It is not a time.
+        TypeError, ValueError: It is not a valid timeout.
     """
     return not isinstance(timeout, Timeout) and to_seconds(timeout, call) == 0
 
 
 class RemoteLinkable(Remote):
-    """A remote form that ``gevent.wait`` and ``iwait`` take, as they take gevent's own."""
+    """A remote object that ``gevent.wait`` and ``iwait`` accept."""
 
     def __init__(self, port: object, *, node: LocalNode = default_node) -> None:
         super().__init__(port, node=node)
@@ -101,7 +101,7 @@ class RemoteLinkable(Remote):
         self._guard: Monitor | None = None
 
     def rawlink(self, callback: Callable[[Any], object]) -> None:
-        """Call a function once with this object, on the hub, when it is ready over there, or gone."""
+        """Call a function once with this object, on the hub, when the other node's object is ready or gone."""
         if not callable(callback):
             raise TypeError(f"rawlink(): {quoted(callback)} cannot be called")
         self.node.scheduler.check_thread("rawlink()")
@@ -119,7 +119,7 @@ class RemoteLinkable(Remote):
                 raise
 
     def unlink(self, callback: Callable[[Any], object]) -> None:
-        """Forget a function given to :meth:`rawlink`, if it was not called yet."""
+        """Remove a function given to :meth:`rawlink`, unless it was called already."""
         with contextlib.suppress(ValueError):
             self._links.remove(callback)
         if not self._links:

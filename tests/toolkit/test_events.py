@@ -55,7 +55,7 @@ def test_it_is_an_event_of_gevents_that_others_set_and_clear(nodes, event, remot
 def test_waiting_for_it_from_elsewhere(event, remote):
     assert remote.wait(0.02) is False
     waiters = [gevent.spawn(remote.wait, WAIT) for _ in range(3)]
-    wait_until(lambda: len(event._house.lodgers) == 3)
+    wait_until(lambda: len(event._object_port.waiters) == 3)
     event.set()
     assert [waiter.get(timeout=WAIT) for waiter in waiters] == [True] * 3
     assert remote.wait() is True
@@ -63,20 +63,20 @@ def test_waiting_for_it_from_elsewhere(event, remote):
 
 def test_who_waits_hears_of_its_end_and_nothing_is_left(nodes, event, remote):
     waiter = gevent.spawn(remote.wait)
-    wait_until(lambda: event._house.lodgers)
+    wait_until(lambda: event._object_port.waiters)
     event.close()
     with pytest.raises(PortDied):
         waiter.get(timeout=WAIT)
-    assert not event._house.lodgers
+    assert not event._object_port.waiters
 
 
 def test_who_gave_up_waits_no_more(nodes, event, remote):
     remote.is_set()
     before = settled_tables(*nodes)
     waiters = [gevent.spawn(remote.wait) for _ in range(3)]
-    wait_until(lambda: len(event._house.lodgers) == 3)
+    wait_until(lambda: len(event._object_port.waiters) == 3)
     gevent.killall(waiters)
-    wait_until(lambda: not event._house.lodgers)
+    wait_until(lambda: not event._object_port.waiters)
     wait_until(lambda: tables(*nodes) == before)
 
 
@@ -101,7 +101,7 @@ def test_gevent_waits_for_it_with_others(nodes, event, remote):
     assert gevent.wait([remote, never], timeout=0.02) == []
     wait_until(lambda: tables(*nodes) == before)
     waiter = gevent.spawn(gevent.wait, [remote, never, other], timeout=WAIT, count=2)
-    wait_until(lambda: len(event._house.lodgers) == 2)
+    wait_until(lambda: len(event._object_port.waiters) == 2)
     event.set()
     assert set(waiter.get(timeout=WAIT)) == {remote, other}
     assert gevent.wait([remote], timeout=WAIT) == [remote], "it is set already"
@@ -110,7 +110,7 @@ def test_gevent_waits_for_it_with_others(nodes, event, remote):
 
 def test_gevent_waits_for_it_until_it_is_gone(nodes, event, remote):
     waiter = gevent.spawn(gevent.wait, [remote], timeout=WAIT)
-    wait_until(lambda: event._house.lodgers)
+    wait_until(lambda: event._object_port.waiters)
     event.close()
     assert waiter.get(timeout=WAIT) == [remote]
     with pytest.raises(PortDied):

@@ -306,7 +306,7 @@ def test_an_item_for_a_getter_that_gave_up_stays_and_in_its_place(nodes):
     queue, remote = both(nodes)
     with pytest.raises(Empty):
         remote.get(timeout=0.02)
-    wait_until(lambda: not queue._house.lodgers)
+    wait_until(lambda: not queue._object_port.waiters)
     queue.put(1)
     queue.put(2)
     assert [queue.get_nowait(), queue.get_nowait()] == [1, 2]
@@ -360,14 +360,14 @@ def test_the_end_of_the_queue_is_told_to_all_who_wait_and_leaves_nothing(nodes):
     before = settled_tables(*nodes)
     queue, remote = both(nodes, 1)
     waiting = [gevent.spawn(remote.get)]
-    wait_until(lambda: queue._house.lodgers)
+    wait_until(lambda: queue._object_port.waiters)
     queue.close()
     for greenlet in waiting:
         with pytest.raises(PortDied):
             greenlet.get(timeout=WAIT)
     with pytest.raises(PortDied):
         remote.put(1)
-    wait_until(lambda: not queue._house.lodgers)
+    wait_until(lambda: not queue._object_port.waiters)
     wait_until(lambda: [each[:2] + each[3:] for each in tables(*nodes)] == [each[:2] + each[3:] for each in before])
 
 

@@ -92,7 +92,7 @@ def test_the_death_of_the_port_that_holds_it_releases_it(nodes, semaphore, remot
     else:
         nodes[1].snd(port, "go")
     wait_until(lambda: semaphore.counter == 2)
-    with pytest.raises(ValueError, match="released by a death"):
+    with pytest.raises(ValueError, match="its holder has died"):
         remote.release()
 
 
@@ -215,7 +215,7 @@ def test_gevent_waits_until_it_can_be_acquired(nodes, semaphore, remote):
     semaphore.acquire()
     semaphore.acquire()
     waiter = gevent.spawn(gevent.wait, [remote], timeout=WAIT)
-    wait_until(lambda: semaphore._house.lodgers)
+    wait_until(lambda: semaphore._object_port.waiters)
     semaphore.release()
     assert waiter.get(timeout=WAIT) == [remote]
     assert semaphore.counter == 1, "it took nothing"
@@ -228,14 +228,14 @@ def test_a_newcomer_does_not_overtake_who_waits(nodes):
     semaphore = PortSemaphore(1, node=owner)
     semaphore.acquire()
     waiter = gevent.spawn(RemoteSemaphore(semaphore, node=user).acquire, timeout=WAIT)
-    wait_until(lambda: semaphore._house.waiting == 1)
+    wait_until(lambda: semaphore._object_port.waiting == 1)
     answers: list[tuple[int]] = []
     lease = owner.port()
     semaphore.release()  # whoever waits hears of it when the loop comes to that
     semaphore._acquire_now_for(lease, owner.port(lambda *answer: answers.append(answer)))
     semaphore._acquire_for(lease, owner.port(lambda *answer: answers.append(answer)))
     assert waiter.get(timeout=WAIT) is True
-    wait_until(lambda: semaphore._house.waiting == 1)
+    wait_until(lambda: semaphore._object_port.waiting == 1)
     assert answers == [(0,)]
     semaphore.release()
     wait_until(lambda: answers == [(0,), (1,)])

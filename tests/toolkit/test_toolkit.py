@@ -96,9 +96,9 @@ def test_who_asks_for_what_is_gone_hears_why_at_once(make_node):
 def test_whoever_waits_for_it_keeps_it(make_node):
     owner, user = make_node(), make_node()
     event = PortEvent(node=owner)
-    port, lodgers = event.port, event._house.lodgers
+    port, waiters = event.port, event._object_port.waiters
     waiter = gevent.spawn(RemoteEvent(port, node=user).wait, WAIT)
-    wait_until(lambda: lodgers)
+    wait_until(lambda: waiters)
     del event
     gevent.sleep(0.01)
     user.snd(port, "set")

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Lodgers wait here, for one of gevent's objects, on behalf of a client that is elsewhere.
+"""Waiting for a local gevent object on behalf of a remote client.
 
-A handler must not block for the sake of one client: those behind it may be the ones who
-would end the wait. So a client that has to wait gets a lodger, which waits
-in its place among the others and sends on what it got.
+A handler must not block for one client, because the message that would end the wait may be behind it in the mailbox.
+So a client that has to wait gets a proxy waiter, which waits for the object like any local greenlet and sends what
+it got to the client.
 
-What was sent may not be taken: the client gave up, or died, while it was under way. Its
-port tells, by how it dies; then the lodger gives back what it had.
+The client may give up or die while an answer is on its way. The reason of its port's death shows this, and the
+waiter then gives back what it had.
 """
 
 from __future__ import annotations
@@ -26,76 +26,76 @@ from aemp_gevent.toolkit.lifetimes import port_of
 
 
 def _ignore(_thing: object, _reason: Reason) -> None:
-    """Give nothing back."""
+    """Keep what was given to the client."""
 
 
-class Lodger:
-    """Waits here for one client.
+class ProxyWaiter:
+    """Wait for an object on behalf of one client.
 
     Args:
-        house: Where it lodges.
+        object_port: The object's port, which the waiter belongs to.
         reply: The port that gets the answer.
-        give: Called with what it got, to send that to the client.
-        client_died: Called with what it got, and the reason, when the client dies after that.
-        client: The port whose death ends it; None: ``reply``.
+        give: Called with what the waiter got, to send it to the client.
+        client_died: Called with what the waiter got and the reason, if the client dies afterwards.
+        client: The port whose death ends the wait; None: ``reply``.
     """
 
     def __init__(
         self,
-        house: House,
+        object_port: ObjectPort,
         reply: str,
         give: Callable[[Any], object],
         client_died: Callable[[Any, Reason], object] = _ignore,
         *,
         client: str | None = None,
     ) -> None:
-        self._house = house
+        self._object_port = object_port
         self._reply = reply
         self._give = give
         self._client_died = client_died
         self._stop: Callable[[], object] | None = None
         self._got: list[Any] = []
         self._is_over = False
-        house.lodgers[self] = None
-        self._guard = house.node.monitor(reply if client is None else client, self._end, None)
+        object_port.waiters[self] = None
+        self._guard = object_port.node.monitor(reply if client is None else client, self._end, None)
 
     def wait(self, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function that blocks, in a greenlet; what it returns is what the client gets."""
-        greenlet = self._house.node.scheduler.start_greenlet(self._wait, function, *args)
+        """Call a blocking function in a greenlet, and send the client what it returns."""
+        greenlet = self._object_port.node.scheduler.start_greenlet(self._wait, function, *args)
         self.wait_elsewhere(partial(greenlet.kill, block=False))
 
     def _wait(self, function: Callable[..., Any], *args: Any) -> None:
         try:
             thing = function(*args)
-        except Exception as error:  # noqa: BLE001  # the client's answer
+        except Exception as error:  # noqa: BLE001  # goes to the client
             failure = error
         else:
             self.got(thing)
             return
         self.failed(failure)
-        del failure  # its traceback has this frame: a circle
+        del failure  # its traceback refers to this frame, which would be a cycle
 
     def wait_elsewhere(self, stop: Callable[[], object]) -> None:
-        """Leave calling :meth:`got` or :meth:`failed` to others; ``stop`` is called if the client gives up before."""
+        """Leave :meth:`got` or :meth:`failed` to other code; ``stop`` is called if the client gives up first."""
         self._stop = stop
-        self._house.waiting += 1
+        self._object_port.waiting += 1
 
     def _waits_no_more(self) -> None:
         if self._stop is not None:
             self._stop = None
-            self._house.waiting -= 1
+            self._object_port.waiting -= 1
 
     def got(self, thing: Any) -> None:
-        """Send the client what it gets."""
+        """Send the client what was waited for."""
         self._waits_no_more()
         self._got.append(thing)
-        if self._is_over:  # it ended in the very moment in which there was something to get
+        if self._is_over:  # the client left at the moment in which there was something to get
             self._client_died(thing, ("gone",))
             return
         try:
             self._give(thing)
             return
-        except Exception as error:  # noqa: BLE001  # it cannot travel: the client hears that, and it is gone
+        except Exception as error:  # noqa: BLE001  # it cannot be serialised: the client gets the error, and the item is lost
             failure = error
         self.failed(failure)
         del failure
@@ -105,7 +105,7 @@ class Lodger:
         self._waits_no_more()
         self._got.clear()
         self.leave()
-        fail(self._house.node, self._reply, error)
+        fail(self._object_port.node, self._reply, error)
 
     def _end(self, *reason: Any) -> None:
         self.leave()
@@ -116,31 +116,31 @@ class Lodger:
         """Stop waiting."""
         self._is_over = True
         self._guard.cancel()
-        self._house.lodgers.pop(self, None)
+        self._object_port.waiters.pop(self, None)
         stop = self._stop
         self._waits_no_more()
         if stop is not None:
             stop()
 
 
-class House:
-    """The port of one of gevent's objects, and the lodgers that wait for it.
+class ObjectPort:
+    """The port of one gevent object, and its proxy waiters.
 
-    The lodgers leave when the port dies; the port dies when nothing refers to the object any more. Nothing that a
-    client sends ends the port.
+    The waiters leave when the port dies; the port dies when nothing refers to the object any more. No message from a
+    client can kill the port.
 
     Args:
-        thing: The object. One handler that refers to it weakly serves all tags, as there may be many such objects.
+        thing: The object. A single handler serves all tags to save memory, and refers to the object weakly.
         node: This node.
-        messages: The object's methods by the tags of messages, which are called with the rest of the message.
-        calls: The same for calls: what these methods return, or raise, is the answer.
+        messages: Names of the object's methods by message tag; each is called with the rest of the message.
+        calls: The same for calls; the answer is what the method returns or raises.
     """
 
     def __init__(self, thing: object, node: LocalNode, messages: Mapping[str, str], calls: Mapping[str, str]) -> None:
         self.node = node
-        self.lodgers: dict[Lodger, None] = {}
+        self.waiters: dict[ProxyWaiter, None] = {}
         self.waiting = 0
-        """How many of them have not got anything yet. Newcomers wait behind them, even if there is something now."""
+        """How many waiters have got nothing yet. New clients wait behind them, even if the object is ready now."""
         self._thing = weakref.ref(thing)
         self._messages = messages
         self._calls = calls
@@ -161,7 +161,7 @@ class House:
             else:
                 self.node.scheduler.default(*message)
             return
-        except Exception as error:  # noqa: BLE001  # too few elements, or a reply port that is none
+        except Exception as error:  # noqa: BLE001  # too few elements, or an invalid reply port
             failure = error
         self._complaints.log(logging.DEBUG, "message %s to %s dropped", quoted(tag), self.port, exc_info=failure)
         del failure
@@ -171,5 +171,5 @@ class House:
         self.node.kil(self.port)
 
     def _close(self, *_reason: Any) -> None:
-        for lodger in list(self.lodgers):
-            lodger.leave()
+        for waiter in list(self.waiters):
+            waiter.leave()
