@@ -169,7 +169,7 @@ def test_errors_keep_their_facts_for_programs():
     assert (remote.port, remote.error, remote.traceback) == ("a#p", "E: x", "trace")
 
 
-def test_deaths_are_equal_that_say_the_same():
+def test_deaths_of_one_port_with_one_reason_are_equal():
     died = errors.PortDied("a#p", ("why", [1]))
     assert died == errors.PortDied("a#p", ("why", [1]))
     assert hash(died) == hash(errors.PortDied("a#p", ("why", [1])))

@@ -56,7 +56,7 @@ def test_node_up_comes_before_that_nodes_messages(make_node: MakeNode, heard: li
     assert heard[:2] == [NodeUp(PEER, node.NODE()), ("first",)]
 
 
-def test_only_abnormal_unmonitored_deaths_are_told(make_node: MakeNode, heard: list[Any]) -> None:
+def test_only_abnormal_unmonitored_deaths_are_reported(make_node: MakeNode, heard: list[Any]) -> None:
     node, died = make_node(), Deaths()
     normal, watched, alone = (node.port(print) for _ in range(3))
     node.mon(watched, died)
@@ -70,7 +70,7 @@ def test_only_abnormal_unmonitored_deaths_are_told(make_node: MakeNode, heard: l
 
 
 @pytest.mark.parametrize("may_kill", [True, False])
-def test_death_of_a_spawned_port_is_told_if_its_parent_does_not_monitor_it(
+def test_death_of_a_spawned_port_is_reported_if_its_parent_does_not_monitor_it(
     make_node: MakeNode, heard: list[Any], may_kill: bool
 ) -> None:
     node = make_node(allow_spawn=["tests.node_functions.*"], rules=[{"peer": "*", "kill": may_kill}])
@@ -85,7 +85,7 @@ def test_death_of_a_spawned_port_is_told_if_its_parent_does_not_monitor_it(
         wait_until(lambda: PortDied(child, ("alone",)) in heard)
 
 
-def test_death_of_a_port_spawned_on_another_node_is_told_if_its_parent_does_not_monitor_it(
+def test_death_of_a_port_spawned_on_another_node_is_reported_if_its_parent_does_not_monitor_it(
     make_node: MakeNode, heard: list[Any]
 ) -> None:
     one, two = make_node(), make_node(allow_spawn=["tests.node_functions.*"])
@@ -98,7 +98,7 @@ def test_death_of_a_port_spawned_on_another_node_is_told_if_its_parent_does_not_
     assert [event for event in heard if isinstance(event, PortDied)] == [told]
 
 
-def test_death_is_told_once_although_the_code_goes_on_and_ends_later(make_node: MakeNode, heard: list[Any]) -> None:
+def test_death_is_reported_once_although_the_code_goes_on_and_ends_later(make_node: MakeNode, heard: list[Any]) -> None:
     node, ended = make_node(), Deaths()
 
     def stubborn() -> None:
@@ -120,7 +120,7 @@ def test_death_is_told_once_although_the_code_goes_on_and_ends_later(make_node: 
     assert died.count == 1
 
 
-def test_subscriber_that_raises_or_blocks_hurts_nobody(
+def test_subscriber_that_raises_or_blocks_does_not_affect_others(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def bad(event: object) -> None:

@@ -68,7 +68,7 @@ def test_components_name_endpoints(component, endpoint, text):
         pytest.param("unix:a/b", "needs an absolute path", id="unix-relative"),
     ],
 )
-def test_what_names_no_endpoint_is_refused_with_the_remedy(component, why):
+def test_a_text_that_is_not_an_endpoint_is_refused_with_the_remedy(component, why):
     with pytest.raises(InvalidNoderefError, match=why) as caught:
         parse_endpoint(component)
     assert caught.value.component == component
@@ -91,7 +91,7 @@ def test_any_component_parses_or_is_refused_as_documented(text):
 
 
 @given(NUMERIC)
-def test_numeric_endpoints_say_so(endpoint):
+def test_numeric_endpoints_are_known_as_such(endpoint):
     assert endpoint.is_numeric
 
 

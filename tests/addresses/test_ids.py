@@ -107,7 +107,7 @@ def test_port_ids_split_into_node_and_name(port, parts):
     ],
 )
 @pytest.mark.parametrize("call", [ids.split_port, ids.node_of])
-def test_what_is_no_port_id_is_refused_with_the_remedy(call, port, why):
+def test_a_value_that_is_not_a_port_id_is_refused_with_the_remedy(call, port, why):
     with pytest.raises(InvalidPortError, match=why) as caught:
         call(port)
     assert caught.value.port is port

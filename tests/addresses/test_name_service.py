@@ -262,7 +262,7 @@ def test_host_without_dns_means_port_4040(monkeypatch: pytest.MonkeyPatch, failu
     assert NameService().services("somewhere") == []
 
 
-def test_missing_resolv_conf_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_resolv_conf_is_not_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made = dns.resolver.Resolver
     monkeypatch.setattr(dns.resolver, "Resolver", lambda: made(str(tmp_path / "resolv.conf")))
     assert NameService().services("somewhere") == []
@@ -312,7 +312,7 @@ def test_system_is_asked_cooperatively() -> None:
 
 @pytest.mark.parametrize("name", ["a" * 70, "a..b", ".a"])
 @pytest.mark.parametrize("port", ["", ":1"])
-def test_name_that_no_resolver_takes_is_named(name: str, port: str) -> None:
+def test_name_that_resolvers_refuse_is_named_in_the_error(name: str, port: str) -> None:
     """Python's own encoder of host names raises a UnicodeError, before any resolver is asked."""
     with pytest.raises(ResolveError) as caught:
         resolve_node(f"{name}{port}")

@@ -152,7 +152,7 @@ class Probe:
     def __exit__(self, *exc_info: object) -> None: ...
 
 
-def test_where_there_is_no_way_to_the_world_the_way_to_others_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_route_to_the_world_the_route_to_others_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a network that has only what it needs, of IPv6 only for instance."""
     ways = {"fd00::1": "fd00::2", "10.0.0.9": "127.0.0.1"}
 
@@ -167,13 +167,13 @@ def test_where_there_is_no_way_to_the_world_the_way_to_others_counts(monkeypatch
     assert aemp_gevent.addresses.resolve.own_addresses(["10.0.0.9", "fd00::3", "fd00::1"]) == ["fd00::2"]
 
 
-def test_loopback_is_no_interface_to_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_does_not_lead_to_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aemp_gevent.addresses.resolve.std_socket, "socket", Probe)
     assert aemp_gevent.addresses.resolve.own_addresses() == []
 
 
 @pytest.mark.parametrize("noderef", ["²", "4" * 5000, "unix:/a\0b", "65536", "1.2.3.4:99999"])
-def test_what_looks_like_a_number_or_path_and_is_none_is_refused(names: Names, noderef: str) -> None:
+def test_malformed_numbers_and_paths_are_refused(names: Names, noderef: str) -> None:
     with pytest.raises(InvalidNoderefError):
         resolve_node(noderef, names)
     assert names.asked == []
@@ -213,6 +213,6 @@ def test_component_at_fault_is_named(names: Names) -> None:
     assert names.asked == [], "nobody is asked for a noderef that is malformed elsewhere"
 
 
-def test_endpoint_of_a_bind_is_no_service(names: Names) -> None:
+def test_endpoint_of_a_bind_is_not_looked_up_as_a_service(names: Names) -> None:
     assert str(resolve_endpoint(parse_endpoint("one"), names)) == "10.0.0.1:4040"
     assert names.asked == ["one"]

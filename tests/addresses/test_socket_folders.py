@@ -71,7 +71,7 @@ def test_new_socket_gets_a_path_that_sorts_by_age_in_a_folder_that_is_its_owners
     assert stat.S_IMODE(Path(folder).stat().st_mode) == 0o700
 
 
-def test_those_who_live_are_found_oldest_first_and_what_the_dead_left_is_removed(folder: str) -> None:
+def test_living_nodes_are_found_oldest_first_and_files_of_dead_ones_are_removed(folder: str) -> None:
     first, dead, unready, last = (new_socket_in(folder) + str(number) for number in range(4))
     sockets = [listening(last), listening(unready, backlog=0), listening(first)]
     listening(dead).close()
@@ -89,7 +89,7 @@ def test_those_who_live_are_found_oldest_first_and_what_the_dead_left_is_removed
     assert files(folder) == ["inner", "note"]
 
 
-def test_looking_into_a_folder_is_not_noticed_by_those_who_live_there(folder: str) -> None:
+def test_looking_into_a_folder_is_not_noticed_by_its_nodes(folder: str) -> None:
     sock = listening(new_socket_in(folder), backlog=1)
     sock.setblocking(False)
     for _ in range(100):
@@ -99,7 +99,7 @@ def test_looking_into_a_folder_is_not_noticed_by_those_who_live_there(folder: st
     sock.close()
 
 
-def test_path_that_is_too_long_for_a_socket_says_by_how_much(make_node: MakeNode, folder: str) -> None:
+def test_error_about_a_long_path_says_how_much_is_too_much(make_node: MakeNode, folder: str) -> None:
     Path(folder).mkdir()
     longest = folder + (MAX_PATH_BYTES - len(folder) - len("12345678901-1234567890") - 1) * "x" + "/"
     assert len(new_socket_in(longest)) == MAX_PATH_BYTES
@@ -162,7 +162,7 @@ def test_links_do_not_grow_with_the_folder(make_node: MakeNode, folder: str) -> 
         assert len(node.db_wait("members", lambda members: len(members) == count, timeout=WAIT)) == count
 
 
-def test_node_that_has_waited_for_its_seeds_knows_what_they_know_and_they_know_it(
+def test_node_that_waited_for_its_seeds_knows_their_entries_and_they_know_the_node(
     make_node: MakeNode, folder: str
 ) -> None:
     seed = f"unix:{folder}"
@@ -188,7 +188,7 @@ def test_waiting_for_seeds_that_are_down_ends(make_node: MakeNode, folder: str) 
 
 
 @pytest.mark.slow
-def test_killed_oldest_members_are_missed_by_nobody_and_their_sockets_are_removed(
+def test_nodes_find_each_other_after_the_oldest_were_killed_and_their_sockets_are_removed(
     make_node: MakeNode, folder: str
 ) -> None:
     Path(folder).mkdir()

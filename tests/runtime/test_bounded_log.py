@@ -51,7 +51,7 @@ def test_each_level_has_its_own_lines() -> None:
     assert lines[-1] == (logging.ERROR, "disaster")
 
 
-def test_what_nobody_wants_to_see_is_not_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_lines_below_the_log_level_are_not_counted(caplog: pytest.LogCaptureFixture) -> None:
     lines: list[str] = []
     about = BoundedLog(lambda _level, text, *args, exc_info=None: lines.append(text % args), "somebody")
     caplog.set_level(logging.INFO, "aemp_gevent")

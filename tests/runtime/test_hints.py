@@ -114,7 +114,7 @@ class Unprintable:
     __repr__ = __str__
 
 
-def test_a_tag_without_a_text_is_no_problem(private: Node, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tag_that_is_not_a_text_is_accepted(private: Node, caplog: pytest.LogCaptureFixture) -> None:
     port = private.port()
     private.snd(port, Unprintable())
     private.snd(port, ["x" * 1000])
@@ -135,7 +135,7 @@ def test_a_caller_hears_of_the_nearest_tag_and_the_log_does_not(
     assert warnings(caplog) == []
 
 
-def test_late_answers_and_messages_of_the_library_are_no_mistakes(
+def test_late_answers_and_messages_of_the_library_are_not_mistakes(
     private: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     replies: list[str] = []
@@ -250,7 +250,7 @@ def test_places_are_bounded() -> None:
     assert sum(hints.is_due("tag", number) for number in range(2 * MAX_PLACES)) == MAX_PLACES
 
 
-def test_nearest_does_not_spend_time_on_what_is_no_name() -> None:
+def test_nearest_spends_no_time_on_values_that_are_not_names() -> None:
     assert nearest("x" * 10_000_000, ["x"]) == ""
     assert nearest(5, ["5"]) == ""
     assert nearest("abcd", ["x" * 10_000_000, "abce"]) == "; did you mean 'abce'?"

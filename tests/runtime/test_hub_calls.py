@@ -17,7 +17,7 @@ from aemp_gevent.runtime.hub_calls import hub_call
 ROOT = Path(__file__).parent.parent
 
 
-def test_what_strikes_a_call_is_reported_and_the_call_is_asked_for_again():
+def test_exception_in_a_call_is_reported_and_the_call_is_made_again():
     seen: list[object] = []
 
     def call() -> None:
@@ -54,7 +54,7 @@ def test_a_second_strike_during_the_report_does_not_end_the_calls(error):
     assert seen == ["call", "again", "call", "call"]
 
 
-def test_a_call_that_nobody_refers_to_any_more_goes_away():
+def test_a_call_without_references_is_collected():
     class Owner:
         def call(self) -> None:
             pass
@@ -117,7 +117,7 @@ print(type(gevent.get_hub().loop).__module__, got)
 """
 
 
-def test_with_libuv_too_whatever_repeats_goes_on_after_something_struck_it():
+def test_with_libuv_too_repeated_calls_go_on_after_an_exception():
     """It strikes where the loop's call begins. gevent stops a watcher of libuv whose call raises."""
     environment = {**os.environ, "GEVENT_LOOP": "libuv"}
     done = subprocess.run(

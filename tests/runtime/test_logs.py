@@ -51,7 +51,7 @@ def test_values_are_cut_and_escaped(caplog: pytest.LogCaptureFixture, value: obj
     assert caplog.messages == [f"said {shown} 7 0.5"]
 
 
-def test_value_whose_text_fails_is_logged_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+def test_value_whose_text_fails_is_still_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Awful:
         def __str__(self) -> str:
             raise ValueError("no text")
@@ -152,7 +152,7 @@ def test_no_peer_can_flood_the_log(
 
 
 @pytest.mark.slow
-def test_nobody_can_flood_the_log_under_many_node_ids(
+def test_a_peer_cannot_flood_the_log_under_many_node_ids(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 2

@@ -90,7 +90,7 @@ BAD["nan-in-a-timeout"][0].seconds = nan
 
 
 @pytest.mark.parametrize(("value", "seconds"), GOOD.values(), ids=GOOD)
-def test_what_has_an_obvious_meaning_is_taken_as_seconds(value, seconds):
+def test_values_with_an_obvious_meaning_are_taken_as_seconds(value, seconds):
     assert to_seconds(value, "call()") == seconds
     assert to_limited_seconds(value, "call()") == (FOREVER_SECONDS if seconds is None else seconds)
 
@@ -234,7 +234,7 @@ def test_counts_are_any_kind_of_integer(node):
 
 
 @pytest.mark.parametrize("port", [5, None, True, 1.5, b"node#port", ["node#port"], {}, object], ids=repr)
-def test_what_is_not_a_string_names_no_node(node, port):
+def test_values_that_are_not_strings_name_no_node(node, port):
     with pytest.raises(InvalidPortError):
         node.snd(port, "message")
 

@@ -49,7 +49,7 @@ def test_text_is_escaped_and_cut(text: str, shown: str) -> None:
     assert escaped(text) == worded(text) == shown
 
 
-def test_line_ends_are_kept_for_those_who_want_lines_and_the_whole_for_those_who_want_it() -> None:
+def test_line_ends_and_full_length_are_kept_on_request() -> None:
     assert escaped("a\nb\x1b" * 100, None, "\n") == "a\nb\\x1b" * 100
 
 
@@ -78,7 +78,7 @@ def test_line_ends_are_kept_for_those_who_want_lines_and_the_whole_for_those_who
     ],
     ids=str,
 )
-def test_what_is_short_is_shown_as_python_does(value: object) -> None:
+def test_short_values_are_shown_as_python_does(value: object) -> None:
     assert quoted(value) == repr(value)
     assert worded(value) == (value if isinstance(value, str) else repr(value))
 
@@ -99,7 +99,7 @@ class Counting:
 
 
 @pytest.mark.parametrize("container", [list, tuple, deque])
-def test_only_what_is_shown_is_written(container: Any) -> None:
+def test_only_the_shown_part_of_a_value_is_written(container: Any) -> None:
     Counting.shown = 0
     assert len(quoted(container(Counting() for _ in range(10_000)))) == LIMIT
     assert Counting.shown < 20
@@ -120,13 +120,13 @@ def test_large_values_are_cut_before_they_are_written(value: object, monkeypatch
     assert not written or max(written) <= LIMIT + 1
 
 
-def test_what_holds_itself_or_is_deep_comes_to_an_end() -> None:
+def test_recursive_and_deep_values_are_cut() -> None:
     itself: list[Any] = []
     itself.append(itself)
     assert quoted(itself) == "[[[[[[…]]]]]]"
 
 
-def test_repr_that_fails_is_told_and_harms_nobody() -> None:
+def test_failing_repr_is_shown_as_such() -> None:
     class Awful:
         def __repr__(self) -> str:
             raise ValueError("no repr")
@@ -187,7 +187,7 @@ def test_that_test_sees_them() -> None:
         pytest.param(ValueError(), "", id="nothing"),
     ],
 )
-def test_exceptions_say_what_str_says(error: BaseException, said_of_it: str) -> None:
+def test_text_of_exceptions_is_that_of_str(error: BaseException, said_of_it: str) -> None:
     assert said(error) == str(error) == said_of_it
 
 

@@ -133,7 +133,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("call", REFUSED)
-def test_other_threads_are_told_that_a_call_is_not_theirs(make_node, call):
+def test_calls_of_other_threads_raise_an_error(make_node, call):
     node = make_node(None)
     port = node.port()
     named, prepare = REFUSED[call]
@@ -163,7 +163,7 @@ def test_another_thread_cannot_receive_for_an_attached_greenlet(make_node):
     attachment.detach()
 
 
-def test_a_node_without_ports_belongs_to_whoever_makes_the_first():
+def test_a_node_without_ports_belongs_to_the_thread_that_makes_the_first():
     node = LocalNode()
     in_thread(node.port)
     with pytest.raises(WrongThreadError):
@@ -235,7 +235,7 @@ def test_messages_and_the_kill_of_another_thread_arrive_in_its_order(node):
     assert got == list(range(100))
 
 
-def test_nothing_sent_after_a_kill_from_another_thread_is_handled_whoever_sends(node):
+def test_messages_after_a_kill_from_another_thread_are_not_handled(node):
     got: list[object] = []
     port = node.port(got.append)
     sent_in_time = Event()
@@ -323,7 +323,7 @@ def test_requests_to_our_own_node_port_are_handled_in_the_nodes_thread(make_node
     assert threads == [threading.get_ident()]
 
 
-def test_a_thread_that_sends_to_nobody_logs_in_the_nodes_thread(node, caplog):
+def test_a_thread_that_sends_to_a_dead_port_logs_in_the_nodes_thread(node, caplog):
     threads = []
 
     class Handler(logging.Handler):
@@ -577,7 +577,7 @@ def test_a_blocked_thread_goes_on_when_the_link_is_lost_or_the_node_shuts_down(m
 
 
 @pytest.mark.slow
-def test_a_thread_that_must_not_block_is_told_that_the_link_is_busy(make_node):
+def test_a_thread_that_must_not_block_gets_an_error_if_the_link_is_busy(make_node):
     with Stalled(make_node) as stalled:
         # More than the system's buffers may grow to.
         thread = Thread(lambda: stalled.node.snd(stalled.port, "x" * 30_000_000))
@@ -862,7 +862,7 @@ def test_a_thread_that_stops_anywhere_while_it_overflows_a_port_that_waits_ends_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["sent", "lost"])
-def test_a_thread_that_stops_anywhere_while_it_sends_elsewhere_does_not_wait_for_what_is_over(make_node, end):
+def test_a_thread_that_stops_anywhere_while_it_sends_does_not_wait_for_a_closed_node(make_node, end):
     aside = gevent.get_hub().threadpool.apply
 
     def scene(point):

@@ -58,7 +58,7 @@ def test_secrets_may_be_several_and_the_first_is_sent(given: dict[str, Any], env
 
 
 @pytest.mark.parametrize("text", ["[new, old]", "a,b", "{}", "[5]"])
-def test_secret_of_the_environment_that_is_no_list_is_one_word_for_word(text: str) -> None:
+def test_secret_of_the_environment_that_is_not_a_list_is_taken_literally(text: str) -> None:
     assert make_settings({}, {SECRET_VARIABLE: text}).secrets_bytes == (text.encode(),)
 
 

@@ -97,7 +97,7 @@ def test_profile_inherits(write: Write, name: str | None, values: dict[str, Any]
     assert effective(name, write(FAMILY)) == values
 
 
-def test_layers_say_where_they_stand(write: Write) -> None:
+def test_layers_name_their_source(write: Write) -> None:
     environ = write(FAMILY)
     wheres = [layer.where for layer in read_profile("child", environ, SECRETS)]
     assert [where.replace(environ["AEMP_CONFIG"], "FILE") for where in wheres] == [
@@ -130,7 +130,7 @@ def test_environment_names_the_profile_unless_the_call_does(write: Write) -> Non
     assert "nodeid" not in effective(None, {**environ, "AEMP_PROFILE": ""})
 
 
-def test_profile_that_nobody_asked_for_by_name_does_not_name_the_node(write: Write) -> None:
+def test_profile_that_was_not_given_by_name_does_not_name_the_node(write: Write) -> None:
     assert effective(None, write({"profiles": {"default": {"seeds": []}}})) == {"seeds": []}
 
 
@@ -179,7 +179,7 @@ def test_malformed_file_is_refused_with_its_name(write: Write, content: object, 
 
 
 @pytest.mark.parametrize("content", [b"", b" \n"])
-def test_empty_file_says_nothing(write: Write, content: bytes) -> None:
+def test_empty_file_has_no_settings(write: Write, content: bytes) -> None:
     assert effective(None, write(content)) == {}
 
 
@@ -218,7 +218,7 @@ def test_command_of_the_error_mends_it(tmp_path: Path) -> None:
     [({"secret": "s"}, 0o600), ({"secret": "s"}, 0o400), ({"seeds": []}, 0o644)],
     ids=["secret-0600", "secret-0400", "no-secret-0644"],
 )
-def test_file_that_gives_no_secret_away_is_read(write: Write, content: dict[str, Any], mode: int) -> None:
+def test_file_that_reveals_no_secret_is_read(write: Write, content: dict[str, Any], mode: int) -> None:
     assert effective(None, write(content, mode)) == content
 
 

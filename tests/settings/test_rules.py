@@ -85,7 +85,7 @@ RULES = (
         ),
     ],
 )
-def test_first_rule_that_matches_counts_and_who_speaks_for_a_node_has_a_say(nodes: list[str], rights: PeerRule) -> None:
+def test_first_matching_rule_counts_and_masters_rules_apply_too(nodes: list[str], rights: PeerRule) -> None:
     found = rights_of(RULES, *nodes)
     for right in ("spawn", "kill", "directory", "relay", "may_read", "may_write"):
         assert getattr(found, right) == getattr(rights, right), right
@@ -111,7 +111,7 @@ def test_without_rules_a_peer_may_do_what_the_other_settings_allow() -> None:
         ({"peer": "x", "directory": None}, "'none', 'read', 'write'"),
     ],
 )
-def test_what_is_no_rule_is_refused_in_words(rule: object, says: str) -> None:
+def test_a_value_that_is_not_a_rule_is_refused_with_the_reason(rule: object, says: str) -> None:
     with pytest.raises((ValueError, TypeError), match=says):
         read_rule(rule)
 
@@ -119,7 +119,9 @@ def test_what_is_no_rule_is_refused_in_words(rule: object, says: str) -> None:
 # --- running code ------------------------------------------------------------------------------
 
 
-def test_who_may_not_spawn_hears_so_from_his_monitor(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+def test_peer_that_may_not_spawn_learns_it_from_its_monitor(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
     """Real nodes on both sides, and the same names allowed to others."""
     a = make_node(rules=[{"peer": "web-*", "spawn": False}], allow_spawn=["tests.node_functions.*"])
     web, db = Node(), Node()
@@ -142,7 +144,7 @@ def test_who_may_not_spawn_hears_so_from_his_monitor(make_node: MakeNode, caplog
     assert "rules let web-1" in caplog.text
 
 
-def test_who_may_not_spawn_calls_no_functions_and_evaluates_nothing(make_node: MakeNode) -> None:
+def test_peer_that_may_not_spawn_cannot_call_functions_or_evaluate_code(make_node: MakeNode) -> None:
     node = make_node(rules=[{"peer": "web-*", "spawn": False}], allow_spawn=["tests.node_functions.*"], allow_eval=True)
     with raw(node) as web, raw(node, OTHER) as db:
         for peer in (web, db):
@@ -157,7 +159,7 @@ def test_who_may_not_spawn_calls_no_functions_and_evaluates_nothing(make_node: M
     assert [args if args == 1 else args[1:] for args in node_functions.called] == [(OTHER,), 1]
 
 
-def test_what_the_settings_refuse_to_everybody_no_rule_allows(make_node: MakeNode) -> None:
+def test_rules_cannot_allow_what_the_settings_refuse_to_all(make_node: MakeNode) -> None:
     node = make_node(rules=[{"peer": "*", "spawn": True}], allow_spawn=["tests.node_functions.*"], secure=True)
     with raw(node) as peer:
         peer.send(["", SPAWN, "p", NOTE], ["", "mon1", "p"])
@@ -168,7 +170,9 @@ def test_what_the_settings_refuse_to_everybody_no_rule_allows(make_node: MakeNod
 # --- killing -----------------------------------------------------------------------------------
 
 
-def test_who_may_not_kill_kills_only_what_he_spawned(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+def test_peer_that_may_not_kill_can_kill_only_what_it_spawned(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
     """His orphans among them: a node kills those when a lost link returns."""
     node = make_node(rules=[{"peer": "web-*", "kill": False}], allow_spawn=["tests.node_functions.*"])
     node_functions.node = node
@@ -202,7 +206,7 @@ def test_a_child_that_has_only_its_parent_for_a_monitor_can_be_killed_by_it(make
 
 
 @pytest.mark.parametrize("how", ["call", "call_async", "cal", "syncal"])
-def test_who_may_not_kill_may_say_that_what_it_was_asked_for_failed(make_node: MakeNode, how: str) -> None:
+def test_peer_that_may_not_kill_may_report_that_a_request_failed(make_node: MakeNode, how: str) -> None:
     """By the death of the reply port, which is there for nothing else."""
     node = make_node(rules=[{"peer": "*", "kill": False}])
     server = make_node()
@@ -329,7 +333,7 @@ def test_directory_is_as_open_to_a_peer_as_the_rules_say(make_node: MakeNode, le
 
 
 @pytest.mark.parametrize("level", ["none", "read"])
-def test_who_may_not_write_cannot_do_it_as_a_global_node_either(make_node: MakeNode, level: str) -> None:
+def test_peer_that_may_not_write_cannot_do_so_as_a_global_node(make_node: MakeNode, level: str) -> None:
     node = seed(make_node, rules=[{"peer": "web-*", "directory": level}])
     with raw(node) as web:
         web.send(["", "g_global"], ["", "g_set", {"colours": {"green": 3}}], ["", "g_upd", "colours", {"x": 1}])
@@ -338,7 +342,7 @@ def test_who_may_not_write_cannot_do_it_as_a_global_node_either(make_node: MakeN
         assert node.refusals == {"directory": 3}
 
 
-def test_who_may_not_read_makes_no_node_global(make_node: MakeNode) -> None:
+def test_peer_that_may_not_read_makes_no_node_global(make_node: MakeNode) -> None:
     node = make_node(rules=[{"peer": "web-*", "directory": "none"}])
     with raw(node) as web:
         web.send(["", "g_slave"], ["", "g_slave", {}])
@@ -365,7 +369,7 @@ def test_reader_finds_what_others_have_and_is_in_no_directory(make_node: MakeNod
 # --- relaying ------------------------------------------------------------------------------------
 
 
-def test_who_may_not_relay_reaches_only_this_node_and_himself(make_node: MakeNode) -> None:
+def test_peer_that_may_not_relay_reaches_only_this_node_and_itself(make_node: MakeNode) -> None:
     node = make_node(rules=[{"peer": "web-*", "relay": False}])
     inbox = Inbox(node)
     with raw(node) as web, raw(node, OTHER) as db:
@@ -485,7 +489,9 @@ def test_between_slaves_the_rules_for_both_masters_count(make_node: MakeNode, ru
 
 
 @pytest.mark.parametrize("rule", ["slave/*", "127.0.0.1:9"])
-def test_virtual_link_of_who_may_not_relay_is_refused_and_both_ends_told(make_node: MakeNode, rule: str) -> None:
+def test_virtual_link_of_a_peer_that_may_not_relay_is_refused_and_both_ends_learn_it(
+    make_node: MakeNode, rule: str
+) -> None:
     """Whether it is the slave or the other end."""
     node = make_node(rules=[{"peer": rule, "relay": False}])
     me, far = slave_of(node.NODE()), "127.0.0.1:9"

@@ -169,7 +169,7 @@ def test_fault_in_the_file_is_refused_with_its_place(
         make_settings({"secret": "s"}, environ, profile="p")
 
 
-def test_profile_whose_name_can_be_no_node_id_is_told(tmp_path: Path) -> None:
+def test_profile_whose_name_cannot_be_a_node_id_is_named_in_the_error(tmp_path: Path) -> None:
     environ = file_of(tmp_path, {"profiles": {"a b": {}}})
     with pytest.raises(InvalidSettingError, match="profile 'a b' of .*, which sets no node ID"):
         make_settings({"secret": "s"}, environ, profile="a b")

@@ -201,7 +201,7 @@ def test_listener_leaves_the_file_of_a_successor(tmp_path: Path) -> None:
     second.close()
 
 
-def test_files_are_kept_from_who_removes_old_ones_and_made_again(
+def test_socket_files_are_touched_and_created_again_after_removal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(aemp_gevent.transport.listener, "_KEEP_SECONDS", 0.001)

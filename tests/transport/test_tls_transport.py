@@ -130,7 +130,7 @@ def test_certificate_and_ca_may_be_texts_and_files(make_node: MakeNode, files: F
 
 
 @pytest.mark.parametrize("size", [100, 3_000_000])
-def test_what_one_side_wrote_is_what_the_other_received(make_node: MakeNode, shared: str, size: int) -> None:
+def test_one_side_receives_what_the_other_wrote(make_node: MakeNode, shared: str, size: int) -> None:
     """Links that move to another connection compare these numbers."""
     one, two = (make_node(secret=None, cert=shared, idle_timeout=None) for _ in range(2))
     inbox = Inbox(two)
@@ -162,7 +162,7 @@ def test_nodes_that_dial_each_other_at_once_lose_nothing(make_node: MakeNode, sh
 
 
 @pytest.mark.parametrize("says", [pytest.param(b"", id="closes"), pytest.param(b"GET / HTTP/1.0\r\n", id="is-refused")])
-def test_spare_connection_that_is_closed_while_tls_comes_up_is_no_news(
+def test_spare_connection_that_is_closed_while_tls_comes_up_is_not_logged(
     make_node: MakeNode, shared: str, caplog: pytest.LogCaptureFixture, says: bytes
 ) -> None:
     """A node that dialled and was dialled closes one before we know it as its own; but who does wrong is news."""
@@ -182,7 +182,7 @@ def test_spare_connection_that_is_closed_while_tls_comes_up_is_no_news(
         assert peer.answers()
 
 
-def test_who_is_dropped_from_a_crowd_hides_behind_no_name(
+def test_dropped_stranger_is_logged_without_its_claimed_name(
     make_node: MakeNode, shared: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = make_node(secret=None, cert=shared, max_strangers_per_address=1)
@@ -1006,12 +1006,12 @@ def test_what_cannot_be_used_is_refused_and_the_node_stays_private(
     assert node.NODE().startswith("anon/")
 
 
-def test_certificate_that_expires_soon_is_told_of(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+def test_certificate_that_expires_soon_is_logged(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
     make_node(secret=None, cert=shared_certificate(ends=DAY).pem())
     refused(caplog, "the certificate expires on")
 
 
-def test_certificate_that_has_become_old_is_told_of_once_a_day(
+def test_expired_certificate_is_logged_once_a_day(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node may run for longer than its certificate is good for."""
@@ -1030,7 +1030,7 @@ def replace(path: str, identity: Identity, *others: Identity) -> None:
     Path(new).rename(path)
 
 
-def test_new_certificate_of_another_node_is_told_of(
+def test_new_certificate_of_another_node_is_logged(
     make_node: MakeNode, files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = files.write(CA.issue(ANYWHERE), CA)
@@ -1066,7 +1066,7 @@ def unreadable() -> str:
 
 
 @pytest.mark.parametrize("broken", [pytest.param("broken", id="no-pem"), pytest.param(unreadable(), id="unreadable")])
-def test_new_certificate_that_cannot_be_used_is_told_of_once_and_the_old_one_goes_on(
+def test_unusable_new_certificate_is_logged_once_and_the_old_one_stays_in_use(
     make_node: MakeNode, shared: str, caplog: pytest.LogCaptureFixture, broken: str
 ) -> None:
     node = make_node(secret=None, cert=shared)

@@ -147,7 +147,7 @@ def test_close_is_an_end_and_may_be_repeated(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("by", ["reading", "writing"])
-def test_reset_is_told_once(pair: Pair, by: str) -> None:
+def test_reset_is_reported_once(pair: Pair, by: str) -> None:
     transport, sink, far = pair
     if by == "writing":
         transport.pause()

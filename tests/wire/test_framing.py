@@ -78,7 +78,7 @@ def test_a_packet_is_decoded_however_it_is_cut(framing: Framing, packet: list[An
 
 
 @each_framing
-def test_no_bytes_are_no_packets(framing: Framing) -> None:
+def test_empty_reads_yield_nothing(framing: Framing) -> None:
     assert read(framing, [b"", b""]) == ([], None)
 
 
@@ -248,7 +248,7 @@ def test_white_space_between_json_texts_is_skipped(cut: Cut) -> None:
         pytest.param(b"\xc9\xff\xff\xff\xff\x05" + b"x" * LIMIT, id="ext-of-4-GiB"),
     ],
 )
-def test_wrong_msgpack_is_refused_and_what_came_before_is_not_lost(bad: bytes, cut: Cut) -> None:
+def test_wrong_msgpack_is_refused_and_earlier_packets_are_not_lost(bad: bytes, cut: Cut) -> None:
     packets, error = read(MSGPACK, cut(packer(["p", 1]) + packer(["p", 2]) + bad + b"\x00" * 400))
     assert packets == [["p", 1], ["p", 2]]
     assert isinstance(error, FramingError)
@@ -284,7 +284,7 @@ def test_wrong_msgpack_is_refused_and_what_came_before_is_not_lost(bad: bytes, c
         pytest.param(b'[{"a":' * 600, id="nested-for-ever"),
     ],
 )
-def test_wrong_json_is_refused_and_what_came_before_is_not_lost(bad: bytes, cut: Cut) -> None:
+def test_wrong_json_is_refused_and_earlier_packets_are_not_lost(bad: bytes, cut: Cut) -> None:
     packets, error = read(JSON, cut(b'["p",1]["p",2]' + bad + b"[]"))
     assert packets == [["p", 1], ["p", 2]]
     assert isinstance(error, FramingError)
@@ -324,7 +324,7 @@ def test_wrong_json_is_refused_and_what_came_before_is_not_lost(bad: bytes, cut:
         pytest.param("815bffffffffffffffff", id="bytes-of-2-to-64"),
     ],
 )
-def test_wrong_cbor_is_refused_and_what_came_before_is_not_lost(bad: str, cut: Cut) -> None:
+def test_wrong_cbor_is_refused_and_earlier_packets_are_not_lost(bad: str, cut: Cut) -> None:
     encode = CBOR.encoder()
     # What follows is long enough to run an unfinished text past its end, and is no UTF-8.
     stream = encode(["p", 1]) + encode(["p", 2]) + bytes.fromhex(bad) + b"\xff" * 600
@@ -363,7 +363,7 @@ def test_json_nested_as_deep_as_perl_sends_it_is_read() -> None:
         pytest.param([["p"], 1], id="name-list"),
     ],
 )
-def test_a_packet_that_is_no_array_with_a_name_is_refused(packet: object) -> None:
+def test_a_packet_that_is_not_an_array_with_a_name_is_refused(packet: object) -> None:
     with pytest.raises(FramingError):
         check_packet(packet)
 
@@ -601,7 +601,7 @@ def split(data: bytes, places: list[int]) -> list[bytes]:
 
 @each_framing
 @given(data=st.data())
-def test_what_is_encoded_is_decoded_in_any_split(framing: Framing, data: st.DataObject) -> None:
+def test_encoded_packets_are_decoded_in_any_split(framing: Framing, data: st.DataObject) -> None:
     packets = data.draw(st.lists(STRATEGIES[framing.name], max_size=4))
     encoded = b"".join(map(framing.encoder(), packets))
     assert read(framing, split(encoded, data.draw(cuts))) == (packets, None)
@@ -623,7 +623,7 @@ def test_random_bytes_give_packets_or_a_framing_error_the_same_in_any_split(
 
 @each_framing
 @given(data=st.data())
-def test_what_was_received_can_be_sent_on(framing: Framing, data: st.DataObject) -> None:
+def test_received_packets_can_be_sent_on(framing: Framing, data: st.DataObject) -> None:
     got, _ = read(framing, [data.draw(GARBAGE[framing.name])])
     encode = framing.encoder()
     for packet in got:

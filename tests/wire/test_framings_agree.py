@@ -101,6 +101,6 @@ def test_every_framing_carries_a_message_as_documented_or_refuses_it(from_perl: 
         st.recursive(st.none() | st.booleans() | texts | st.integers(-(2**63), 2**63 - 1), st.lists), max_size=4
     )
 )
-def test_what_all_of_them_can_carry_arrives_the_same(packet: list[Any]) -> None:
+def test_values_of_all_framings_arrive_the_same(packet: list[Any]) -> None:
     packet = ["p", *packet]
     assert {repr(arrival(framing, packet, from_perl=False)) for framing in FRAMINGS} == {repr(packet)}

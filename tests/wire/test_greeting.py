@@ -69,12 +69,12 @@ def test_a_greeting_is_parsed(line: bytes, greeting: Greeting) -> None:
         pytest.param(b"aemp;1;n;a;b;x=%ff", "not UTF-8", id="escaped-not-utf-8"),
     ],
 )
-def test_what_is_no_greeting_of_this_protocol_is_refused(line: bytes, text: str) -> None:
+def test_a_line_that_is_not_a_greeting_is_refused(line: bytes, text: str) -> None:
     with pytest.raises(GreetingError, match=re.escape(text)):
         parse_greeting(line)
 
 
-def test_what_would_break_the_line_is_escaped() -> None:
+def test_characters_that_would_break_the_line_are_escaped() -> None:
     greeting = with_extras(("x", "a;b%c\r\nd"))
     assert greeting.encode() == b"aemp;1;n;hmac_sha3_512;msgpack,json;x=a%3bb%25c%0d%0ad"
 
@@ -86,7 +86,7 @@ pairs = st.lists(st.tuples(texts.filter(bool), texts), max_size=4).map(tuple)
 
 
 @given(st.builds(Greeting, node=nodes, auth_methods=words, framings=words, extras=pairs))
-def test_what_is_encoded_is_parsed_back(greeting: Greeting) -> None:
+def test_encoded_greetings_are_parsed_back(greeting: Greeting) -> None:
     line = greeting.encode()
     assert b"\n" not in line
     assert b"\r" not in line
@@ -132,7 +132,7 @@ def test_a_recorded_greeting_is_parsed_and_encoded_again(recording, node: str) -
         pytest.param("0", None, id="zero"),
     ],
 )
-def test_a_heartbeat_that_is_no_positive_number_counts_as_missing(value: str, seconds: float | None) -> None:
+def test_a_heartbeat_that_is_not_a_positive_number_counts_as_missing(value: str, seconds: float | None) -> None:
     assert with_extras(("heartbeat", value)).heartbeat == seconds
 
 
@@ -176,7 +176,7 @@ def test_a_line_has_no_more_pieces_than_it_may(line: bytes, text: str) -> None:
         parse_greeting(line)
 
 
-def test_of_several_providers_the_last_says_how_the_line_is_written() -> None:
+def test_the_last_of_several_providers_decides_the_charset() -> None:
     line = b"aemp;1;n\xe4;m;f;provider=AE-2.02"
     assert parse_greeting(line).node == "n\xe4"
     assert parse_greeting(b"aemp;1;n;m;f;provider=x;provider=AE-2.02;k=\xe4").extra("k") == "\xe4"

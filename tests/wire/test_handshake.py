@@ -213,7 +213,7 @@ def test_a_peer_that_does_wrong_is_refused_however_it_is_cut(
 
 
 @pytest.mark.parametrize("data", [b"\x16\x03\x01", b"G", b"aeMp", b"aemp"[:3] + b"\x00", b"\xff" * 100], ids=repr)
-def test_what_does_not_begin_like_a_greeting_is_refused_before_its_line_ends(data: bytes) -> None:
+def test_bytes_unlike_a_greeting_are_refused_before_their_line_ends(data: bytes) -> None:
     handshake = started()
     with pytest.raises(GreetingError, match="does not speak aemp"):
         handshake.receive(data)
@@ -363,7 +363,7 @@ def test_a_peer_without_tls_is_refused(secret: bytes | None, require: bool, text
         pytest.param(("b/*",), False, id="below"),
     ],
 )
-def test_a_certificate_has_to_name_the_node(names: tuple[str, ...], is_good: bool) -> None:
+def test_a_certificate_must_name_the_node(names: tuple[str, ...], is_good: bool) -> None:
     handshake = started(OURS_TLS, None)
     handshake.receive(THEIR_TLS_GREETING)
     if is_good:
@@ -387,7 +387,7 @@ def test_a_certificate_has_to_name_the_node(names: tuple[str, ...], is_good: boo
         ("127.0.0.1:*", "127.0.0.1:4040", True),
     ],
 )
-def test_a_star_means_something_at_the_end_only(name: str, node: str, is_one: bool) -> None:
+def test_a_star_is_a_pattern_only_at_the_end(name: str, node: str, is_one: bool) -> None:
     assert is_name_of(name, node) is is_one
 
 
@@ -422,12 +422,12 @@ def test_a_secret_that_is_not_accepted_any_more_is_refused() -> None:
         pytest.param(OURS, "n", b"", id="empty-secret"),
     ],
 )
-def test_what_we_could_not_send_is_refused_at_once(greeting: Greeting, nonce: str, secret: bytes) -> None:
+def test_a_greeting_that_cannot_be_sent_is_refused_at_once(greeting: Greeting, nonce: str, secret: bytes) -> None:
     with pytest.raises(LocalProtocolError):
         Handshake(greeting, nonce, secret)
 
 
-def test_an_empty_secret_is_accepted_of_nobody() -> None:
+def test_an_empty_secret_is_never_accepted() -> None:
     with pytest.raises(LocalProtocolError):
         Handshake(OURS, "n", SECRET, also_accepted=(b"",))
 

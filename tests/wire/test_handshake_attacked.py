@@ -241,7 +241,7 @@ def attack(examples: int, phases: Collection[Phase] = tuple(Phase)) -> None:
 
 
 @pytest.mark.slow
-def test_nobody_in_between_gets_in_or_takes_tls_out(record_property: Any) -> None:
+def test_an_attacker_in_between_cannot_get_in_or_remove_tls(record_property: Any) -> None:
     told.clear()
     examples = tries(100, 400)
     attack(examples)

@@ -73,7 +73,7 @@ def up(shared: Credentials) -> Callable[[], Pair]:
 
 
 @pytest.mark.slow
-def test_nodes_with_one_certificate_believe_each_other_and_name_nobody(shared: Credentials) -> None:
+def test_nodes_with_one_certificate_trust_each_other_and_name_no_node(shared: Credentials) -> None:
     both = pair(shared, shared)
     shake(*both)
     assert shared.is_shared
@@ -112,7 +112,7 @@ def test_a_self_signed_certificate_that_names_a_node_is_not_shared() -> None:
         pytest.param(b"\x30\x03\x86\x01\xff", id="not-ascii"),
     ],
 )
-def test_a_certificate_whose_names_cannot_be_read_names_nobody(raw: bytes, tmp_path: Path) -> None:
+def test_a_certificate_with_unreadable_names_names_no_node(raw: bytes, tmp_path: Path) -> None:
     """Not even by its CN: what cannot be read might say that it is for somebody else."""
     extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), raw)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -361,7 +361,9 @@ def test_a_client_without_a_certificate_is_refused(shared: Credentials, version:
         pytest.param("ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0", ssl.TLSVersion.TLSv1_2, "none of the ciphers", id="cbc"),
     ],
 )
-def test_what_is_out_of_date_is_refused(shared: Credentials, ciphers: str, version: ssl.TLSVersion, text: str) -> None:
+def test_outdated_versions_and_ciphers_are_refused(
+    shared: Credentials, ciphers: str, version: ssl.TLSVersion, text: str
+) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -430,7 +432,7 @@ def test_a_changed_byte_of_the_handshake_brings_nothing_up(is_client: bool) -> N
         assert not (client.is_up and server.is_up)
 
 
-def test_a_peer_cannot_go_on_shaking_for_ever(shared: Credentials) -> None:
+def test_a_peer_cannot_continue_the_tls_handshake_forever(shared: Credentials) -> None:
     side = shared.connect(is_client=False)
     # The beginning of a client's greeting that is to be enormous, in records of one byte.
     head = b"\x01\x00\xff\xff"
@@ -487,7 +489,7 @@ def test_a_message_that_does_not_end_is_refused(shared: Credentials, cut: int) -
         pytest.param(handshake_record(LARGE_HELLO) + b"\x16\x03\x01\x40\x00" + bytes(8_000), id="half-a-record"),
     ],
 )
-def test_nothing_that_a_stranger_says_has_much_allocated(shared: Credentials, saying: bytes, is_client: bool) -> None:
+def test_a_stranger_cannot_make_us_allocate_much(shared: Credentials, saying: bytes, is_client: bool) -> None:
     """OpenSSL's memory, which Python does not count."""
     before, count, sides = allocated(), 20, []
     for _ in range(count):
@@ -502,7 +504,7 @@ def test_nothing_that_a_stranger_says_has_much_allocated(shared: Credentials, sa
 # --- texts of faults ---------------------------------------------------------------
 
 
-def test_what_it_knows_of_faults_is_what_openssl_calls_them() -> None:
+def test_fault_numbers_are_those_of_openssl() -> None:
     """Numbers do not explain themselves."""
     from OpenSSL import SSL
 

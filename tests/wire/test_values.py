@@ -44,7 +44,7 @@ MYSELF += [MYSELF, MYSELF]
         pytest.param([object()], "the port name", id="port-name"),
     ],
 )
-def test_place_of_what_cannot_travel_is_that_in_the_senders_call(
+def test_error_names_the_place_of_the_value_in_the_senders_call(
     framing: Framing, packet: list[Any], place: str
 ) -> None:
     with pytest.raises(UnencodableMessageError, match=f"cannot be encoded: {place} is an object, which"):
@@ -75,7 +75,9 @@ def test_place_of_what_cannot_travel_is_that_in_the_senders_call(
         pytest.param([1, MYSELF], "element 1 is nested deeper", id="contains-itself"),
     ],
 )
-def test_what_cannot_travel_is_named_and_harms_nothing_else(framing: Framing, message: list[Any], text: str) -> None:
+def test_a_value_that_cannot_travel_is_named_and_harms_nothing_else(
+    framing: Framing, message: list[Any], text: str
+) -> None:
     encode = framing.encoder()
     before = encode(["p", 1])
     with pytest.raises(UnencodableMessageError, match=text):
@@ -108,7 +110,7 @@ def test_what_cannot_travel_is_named_and_harms_nothing_else(framing: Framing, me
         pytest.param(JSON, [10**5000], "was refused by json", id="json-too-many-digits"),
     ],
 )
-def test_what_one_framing_cannot_carry_is_named(framing: Framing, message: list[Any], text: str) -> None:
+def test_a_value_that_one_framing_cannot_carry_is_named(framing: Framing, message: list[Any], text: str) -> None:
     with pytest.raises(UnencodableMessageError, match=text):
         framing.encoder()(["p", *message])
 
