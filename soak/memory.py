@@ -51,8 +51,8 @@ SETTINGS: dict[str, Any] = {
 QUICK: list[tuple[Any, str, float]] = [
     (aemp_gevent.peers.direct_peer, "IMPOSTOR_SECONDS", 0.4),
     (aemp_gevent.peers.direct_peer, "_PROBE_SECONDS", 0.05),
-    (aemp_gevent.peers.peer, "_FIRST_RETRY_SECONDS", 0.05),
-    (aemp_gevent.peers.peer, "_LAST_RETRY_SECONDS", 0.2),
+    (aemp_gevent.peers.redialling, "_FIRST_RETRY_SECONDS", 0.05),
+    (aemp_gevent.peers.redialling, "_LAST_RETRY_SECONDS", 0.2),
 ]
 """Constants that are no settings, and would make every world last ten seconds."""
 

@@ -157,7 +157,7 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld
         print(f"seed {seed}, {breaks} breaks\n" + "\n".join(world.log))
         for side in world.sides:
             print(side.node, "received", side.received, side.unmonitored, "sent", side.sent, side.count, side.watching)
-            print("  ", side.peer, side.peer._resting, side.peer._links, side.peer._queue)
+            print("  ", side.peer, side.peer._resting, side.peer._links, side.peer.outbox.packets)
         for end in world.ends:
             print(end, "to come:", list(end.incoming))
         raise

@@ -40,7 +40,7 @@ QUICK: dict[str, Any] = {
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryNetwork]:
-    monkeypatch.setattr("aemp_gevent.peers.peer._LAST_RETRY_SECONDS", 0.3)
+    monkeypatch.setattr("aemp_gevent.peers.redialling._LAST_RETRY_SECONDS", 0.3)
     monkeypatch.setattr("aemp_gevent.peers.seed._FIRST_PAUSE_SECONDS", 0.1)
     with MemoryNetwork(latency=0.001, jitter=0.002) as network:
         yield network

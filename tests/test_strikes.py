@@ -501,6 +501,7 @@ def test_a_death_that_is_struck_anywhere_and_begun_again_is_reported_once(monkey
 # --- the same over links -------------------------------------------------------------------
 
 LINKS = (
+    "outbox.py",
     "link.py",
     "transport.py",
     "tls_transport.py",

@@ -104,7 +104,6 @@ class DirectPeer(Peer):
         self._held: dict[Link, _After] = {}  # links behind an "after", and what they wait for
         self._newcomer: Link | None = None  # another process with this node ID, not let in yet
         self._resting: Link | None = None  # the link, from the moment that we send no more until it is at rest
-        self._answers = 0  # how many packets at the head of the queue are worth no new link
         self._hopes: set[Link] = set()  # connections made by others that may come up, when ours failed
         self._probe = ["", TIME, host.node_id, DEVNULL]  # the answer ends up nowhere, having been heard
 
@@ -143,15 +142,11 @@ class DirectPeer(Peer):
     # --- sending ---
 
     def send_if_connected(self, packet: list[Any]) -> None:
-        if self._resting is not None and len(self._queue) == self._answers:
+        if self._resting is not None and self.outbox.has_only_answers:
             self.send(packet)
-            self._answers = len(self._queue)
+            self.outbox.mark_answers()
         else:
             super().send_if_connected(packet)
-
-    def _clear_queue(self) -> None:
-        super()._clear_queue()
-        self._answers = 0
 
     # --- making a link ---
 
@@ -177,7 +172,7 @@ class DirectPeer(Peer):
         """A connection we dialled did not come about."""
         self._dialling = False
         if not self.is_up:
-            self._back_off()
+            self.redialling.failed()
             # Those that are here now may still come up; for later ones nobody waits, lest
             # strangers who take turns keep us hoping.
             self._hopes = set(self._links)
@@ -283,7 +278,7 @@ class DirectPeer(Peer):
 
     def begins(self, link: Link, packet: list[Any]) -> bool:
         if packet[:2] != ["", REFUSED]:
-            self._was_let_in()
+            self.redialling.let_in()
         # A second connection of one link that brings messages begins with an "after", unless the
         # other ones brought nothing yet. So this one belongs to a former link, which the peer
         # has lost already, and its messages may be older than those handled since.
@@ -480,14 +475,12 @@ class DirectPeer(Peer):
         self.watchers.remove_all()
         link.finish()
         link.owner = _NOBODY
-        self._queued_bytes -= sum(map(len, self._queue[: self._answers]))
-        del self._queue[: self._answers]
-        self._answers = 0
+        self.outbox.drop_answers()
         self._host.link_down(self, ("idle", self.node), [])
         for newer in list(self._links):
             if newer in self._links and not newer.proved:
                 self._prove(newer)
-        if self._queue or self.ports.are_monitored or self.riders or self._host.is_kept(self.node):
+        if self.outbox.packets or self.ports.are_monitored or self.riders or self._host.is_kept(self.node):
             self.connect()
         self.has_room(link)
 

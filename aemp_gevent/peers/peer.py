@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
@@ -25,42 +24,22 @@ from aemp_gevent.errors import LinkBusyError, MessageTooLargeError, UnencodableM
 from aemp_gevent.links.flow_control import Room
 from aemp_gevent.peers import link_requests
 from aemp_gevent.peers.link_requests import ABOUT_LINKS
+from aemp_gevent.peers.outbox import Outbox, packets_in
 from aemp_gevent.peers.peer_host import Lane, PeerHost
+from aemp_gevent.peers.redialling import Redialling
 from aemp_gevent.peers.remote_ports import RemotePorts
 from aemp_gevent.peers.watchers import Watchers
 from aemp_gevent.ports.port import Job
 from aemp_gevent.ports.reasons import Reason
-from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.hub_calls import see_through
 from aemp_gevent.runtime.logs import Brief
 from aemp_gevent.runtime.threads import get_ident
 from aemp_gevent.settings.rules import PeerRule, rights_of
-from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
-from aemp_gevent.wire.limits import Limits
-from aemp_gevent.wire.vocabulary import CALL
 
 if TYPE_CHECKING:
     from aemp_gevent.links.link import Link
-
-_FIRST_RETRY_SECONDS = 0.2
-_LAST_RETRY_SECONDS = 1.0
-"""After a failed dial the next waits this long, doubling each time: a tight loop of sends to a dead
-node must not become a tight loop of dialling. Not longer: meanwhile the program is told that the node
-is not there, and it may be back."""
-
-_FIRST_REFUSED_RETRY_SECONDS = 5.0
-_LAST_REFUSED_RETRY_SECONDS = 60.0
-"""After the node itself refused this one, doubling each time until it lets this one in."""
-
-
-def as_message(packet: list[Any]) -> list[Any]:
-    """Return a call as the message that other programs understand; other packets as they are."""
-    if packet[:2] == ["", CALL]:
-        _name, _request, header, name, *message = packet
-        return [name, *message, header["reply"]]
-    return packet
 
 
 class Peer:
@@ -96,14 +75,12 @@ class Peer:
         self._thread = host.scheduler.thread
         self._handover = host.handover
         self._incarnation: str | None = None  # of the last link; "": it tells none; None: there never was one
-        self._queue: list[bytes] = []  # packets as msgpack, while there is no link
-        self._queued_bytes = 0
+        self.outbox = Outbox()
+        """What waits for a link."""
         self._paused_bytes = 0
-        self._encode = FRAMINGS["msgpack"].encoder()
         self._dialling = False
-        self._retry_at = 0.0
-        self._pauses = Backoff(_FIRST_RETRY_SECONDS, _LAST_RETRY_SECONDS)
-        self._refused_pauses: Backoff | None = None  # while it refuses this node
+        self.redialling = Redialling()
+        """When it may be dialled again."""
         self._last_error = ""
         self.complaints = BoundedLog(host.about_peers.log, node)
         """What is logged about it."""
@@ -128,8 +105,8 @@ class Peer:
         """Whether nothing happens with the peer, or is waited for."""
         return (
             self.link is None
-            and not (self._dialling or self._queue or self.riders)
-            and monotonic() >= self._retry_at
+            and not (self._dialling or self.outbox.packets or self.riders)
+            and self.redialling.may_dial
             and not self.ports.are_monitored
             and not self._host.is_kept(self.node)
         )
@@ -209,17 +186,10 @@ class Peer:
         self.check_hard_limit()
 
     def _queue_packet(self, packet: list[Any]) -> int:
-        """Queue a packet for the link to be made; return its size."""
-        data = self._encode(packet)
-        self._limits.check(packet, len(data))
-        self._enqueue(data)
-        return len(data)
-
-    def _enqueue(self, data: bytes) -> None:
-        """Keep a packet, as msgpack, until there is a link, and see that one is made."""
-        self._queue.append(data)
-        self._queued_bytes += len(data)
+        """Queue a packet, and see that a link is made; return its size."""
+        size = self.outbox.put(packet, self._limits)
         self.connect()
+        return size
 
     def send_encoded(self, name: str, data: bytes) -> None:
         """Send or queue a packet that another native thread encoded as msgpack, for a port of this name.
@@ -233,7 +203,8 @@ class Peer:
         elif len(data) > self._limits.bytes:  # it was let pass by who did not know the way to this node
             self._missed(name, MessageTooLargeError(len(data), self._limits.bytes))
         elif link is None:
-            self._enqueue(data)
+            self.outbox.put_encoded(data)
+            self.connect()
         elif link.send_framing == "msgpack":
             link.send_encoded(data)
         else:
@@ -244,7 +215,7 @@ class Peer:
         if self.link is not None:
             self.link.send(packet)
             self.check_hard_limit()
-        elif self._queue:
+        elif self.outbox.packets:
             self.send(packet)
 
     def check_hard_limit(self) -> None:
@@ -266,7 +237,7 @@ class Peer:
     def unsent(self) -> int:
         """Bytes that wait to be sent. Any native thread may ask."""
         link = self.link  # once: another thread's look must not fail when it goes
-        return self._queued_bytes if link is None else link.transport.buffered
+        return self.outbox.size if link is None else link.transport.buffered
 
     def check_room(self) -> None:
         """Refuse to send where :meth:`pause` would wait.
@@ -309,10 +280,10 @@ class Peer:
         """See that there is a link, soon; monitors fire if there cannot be one."""
         if self.is_up or self._is_coming:
             return
-        if monotonic() < self._retry_at:
-            see_through(self._give_up_queue, self._last_error)  # which the log has been told
-        else:
+        if self.redialling.may_dial:
             self._dial()
+        else:
+            see_through(self._give_up_queue, self._last_error)  # which was logged
 
     @property
     def _is_coming(self) -> bool:
@@ -327,32 +298,16 @@ class Peer:
         """The link that we tried to make did not come about."""
         self._dialling = False
         if not self.is_up:
-            self._back_off()
+            self.redialling.failed()
             self._unreachable(why)
-
-    def _back_off(self) -> None:
-        self._retry_at = monotonic() + self._pauses.next()
 
     def _was_refused(self, why: str) -> None:
         """The node let the link come up only to say that it refuses this one."""
-        pauses, is_first = self._refused_pauses, self._refused_pauses is None
-        if pauses is None:
-            pauses = self._refused_pauses = Backoff(_FIRST_REFUSED_RETRY_SECONDS, _LAST_REFUSED_RETRY_SECONDS)
-        self._retry_at = monotonic() + pauses.next()
         self._last_error = f"it refuses this node: {why}"
-        if is_first:
+        if self.redialling.refused():
             text = "node %s refuses this node: %s; trying again, less and less often"
             self._log(logging.ERROR, text, self.node, why)
         self._lose(self._last_error, ("transport_error", self.node, self._last_error))
-
-    def _was_let_in(self) -> None:
-        """The node sent something else than a refusal first."""
-        self._refused_pauses = None
-
-    @property
-    def refused_until(self) -> float:
-        """When a node that refuses this one may be dialled again, on the monotonic clock; 0.0: it does not."""
-        return 0.0 if self._refused_pauses is None else self._retry_at
 
     def _unreachable(self, why: str) -> None:
         """Drop what waits for a link, and tell whoever monitors anything over there."""
@@ -361,23 +316,18 @@ class Peer:
         self._see_through(self._give_up_queue, why)
 
     def _give_up_queue(self, why: str) -> None:
-        self._clear_queue()
+        self.outbox.clear()
         # A port that was reported dead must not be alive again for having been monitored in vain.
         self.ports.all_lost(("transport_error", self.node, why), shun=bool(self._incarnation), was_up=False)
         self.room.open()
         self._host.unreachable(self, why)
-
-    def _clear_queue(self) -> None:
-        self._queue.clear()
-        self._queued_bytes = 0
 
     # --- the link coming and going ---
 
     def _use(self, link: Lane) -> None:
         """The first link is up: send what waits."""
         self.link = link
-        self._retry_at = 0.0
-        self._pauses.reset()
+        self.redialling.succeeded()
         if link.incarnation == self._incarnation:
             self.ports.returned()
         else:
@@ -391,20 +341,17 @@ class Peer:
 
     def _send_queue(self, link: Lane) -> None:
         """Send what waited for a link."""
-        queue, self._queue = self._queue, []
-        self._clear_queue()
+        packets = self.outbox.take()
         if link.send_framing == "msgpack" and self.understands_calls:
-            for data in queue:
+            for data in packets:
                 link.send_encoded(data)
         else:
-            self._send_translated(link, b"".join(queue))
+            self._send_translated(link, b"".join(packets))
 
     def _send_translated(self, link: Lane, data: bytes) -> None:
-        """Send what was queued as msgpack in another framing; what that cannot carry is lost, and reported."""
-        decoder = FRAMINGS["msgpack"].decoder(Limits(len(data) + 1, len(data) + 1))
-        decoder.feed(data)
+        """Send what was encoded as msgpack in another framing; what that cannot carry is lost, and reported."""
         lost: set[str] = set()  # ports with a hole: nothing later may reach them before it is reported
-        for packet in decoder if self.understands_calls else map(as_message, decoder):
+        for packet in packets_in(data, with_calls=self.understands_calls):
             if packet[0] in lost:
                 continue
             try:
@@ -455,7 +402,7 @@ class Peer:
 
     def _lose_now(self, reason: Reason, news: list[Job]) -> None:
         self.link = None
-        self._clear_queue()
+        self.outbox.clear()
         self._let_go()
         self.watchers.remove_all()
         self.ports.all_lost(reason, shun=bool(self._incarnation), was_up=True)
@@ -501,7 +448,7 @@ class Peer:
     @property
     def is_waiting(self) -> bool:
         """Whether something waits for a link, here or on the way to another node."""
-        return bool(self._queue) or any(rider.is_waiting for rider in self.riders)
+        return bool(self.outbox.packets) or any(rider.is_waiting for rider in self.riders)
 
     def depart(self) -> list[Link]:
         """Tell the peer that we shut down, and send it nothing more; monitors of its ports here fire.
@@ -514,7 +461,7 @@ class Peer:
         if self.link is not None:
             self._lose(why, reason)
         else:
-            self._clear_queue()
+            self.outbox.clear()
             self.ports.all_lost(reason, shun=False, was_up=False)
             self.room.open()
         return []

@@ -286,7 +286,7 @@ class Seed:
         """Set when to dial a candidate again to which there is no link."""
         candidate.due = next_attempt(self._host, candidate.node, candidate.pauses)
         peer = self._host.peers.get(candidate.node)
-        if peer is not None and peer.refused_until:  # it answered, and that led to nothing all the same
+        if peer is not None and peer.redialling.refused_until:  # it answered, and that led to nothing all the same
             candidate.failures += 1
             candidate.why = peer.last_error
 
@@ -371,7 +371,7 @@ def next_attempt(host: SeedsHost, node: str, pauses: Backoff) -> float:
     """Return when to dial a node again to which there is no link, on the monotonic clock."""
     due = monotonic() + pauses.next()
     peer = host.peers.get(node)
-    return due if peer is None else max(due, peer.refused_until)
+    return due if peer is None else max(due, peer.redialling.refused_until)
 
 
 def _order(endpoints: tuple[Endpoint, ...]) -> tuple[Any, ...]:

@@ -163,7 +163,7 @@ class VirtualPeer(Peer):
         self.rights = self._rights_with(self._host, self._hop)
 
     def _wrapped(self, packet: list[Any] | None) -> bytes:
-        return self._encode(["", VIA, self._host.node_id, self.node, packet])
+        return self.outbox.encode(["", VIA, self._host.node_id, self.node, packet])
 
     # --- sending ---
 

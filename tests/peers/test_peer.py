@@ -78,7 +78,7 @@ def test_node_that_cannot_be_reached_is_logged_once_for_each_attempt(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And not for each message that is lost until the next one."""
-    monkeypatch.setattr("aemp_gevent.peers.peer._FIRST_RETRY_SECONDS", 1000)
+    monkeypatch.setattr("aemp_gevent.peers.redialling._FIRST_RETRY_SECONDS", 1000)
     caplog.set_level(logging.INFO)
     node, port = make_node(), f"{free_address()}#x"
     for _ in range(3):
@@ -124,7 +124,7 @@ def test_monitor_of_ports_of_a_private_node_fires_at_once() -> None:
 
 def test_node_can_be_reached_after_it_could_not(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the next attempt is due, what is sent is dropped at once, and monitors say why."""
-    monkeypatch.setattr(aemp_gevent.peers.peer, "_FIRST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(aemp_gevent.peers.redialling, "_FIRST_RETRY_SECONDS", 0.05)
     node, address = make_node(), free_address()
     died = Deaths()
     node.mon(f"{address}#x", died)
@@ -557,7 +557,7 @@ def test_what_waits_for_a_link_is_bounded_by_the_hard_limit(make_node: MakeNode,
         node.mon(f"{listener.id}#p", died)
         known = node._network.peers[listener.id]  # type: ignore[union-attr]
         for _ in send_without_pause(node, listener.id, call):
-            assert known._queued_bytes <= node.settings.hard_limit_bytes
+            assert known.unsent <= node.settings.hard_limit_bytes
         assert "hard limit" in died.wait()[2]
 
 
@@ -1065,7 +1065,7 @@ def test_ports_monitored_for_a_moment_are_forgotten_on_a_wholly_shunned_node(
 def test_monitor_that_was_cancelled_before_the_link_is_up_opens_no_port(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(aemp_gevent.peers.peer, "_FIRST_RETRY_SECONDS", 0.02)
+    monkeypatch.setattr(aemp_gevent.peers.redialling, "_FIRST_RETRY_SECONDS", 0.02)
     node, died = make_node(), Deaths()
     with RawListener() as listener:
         port, other = f"{listener.id}#{UNIQUE}", f"{listener.id}#other"

@@ -272,7 +272,7 @@ class CrowdedHost:
 
     def get(self, node: str) -> Any:
         self._counts.looked_up += 1
-        return SimpleNamespace(is_up=node in self.up, refused_until=0.0)
+        return SimpleNamespace(is_up=node in self.up, redialling=SimpleNamespace(refused_until=0.0))
 
     def addresses(self) -> list[str]:
         return [self.node_id]
@@ -376,8 +376,8 @@ def test_links_to_seeds_are_never_idle(network: MemoryNetwork) -> None:
 def test_seed_that_refuses_this_node_is_dialled_less_and_less_often_and_that_is_reported_once(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(aemp_gevent.peers.peer, "_FIRST_REFUSED_RETRY_SECONDS", 1000)
-    monkeypatch.setattr(aemp_gevent.peers.peer, "_LAST_REFUSED_RETRY_SECONDS", 3000)
+    monkeypatch.setattr(aemp_gevent.peers.redialling, "_FIRST_REFUSED_RETRY_SECONDS", 1000)
+    monkeypatch.setattr(aemp_gevent.peers.redialling, "_LAST_REFUSED_RETRY_SECONDS", 3000)
     seed, first, second = make_node(), make_node(None), make_node(None)
     settings = {"nodeid": "twin", "seeds": [seed.NODE()], "secret": SECRET}
     first.configure(**settings)
