@@ -30,7 +30,7 @@ import gevent
 import gevent.pool
 
 import aemp_gevent.peers.direct_peer
-import aemp_gevent.peers.peer
+import aemp_gevent.peers.redialling
 from aemp_gevent import Node
 from aemp_gevent.addresses import ids
 from aemp_gevent.errors import NoMasterError

@@ -24,7 +24,7 @@ import aemp_gevent.node.node_ports
 import aemp_gevent.peers.link_maker
 from aemp_gevent.links.heartbeat import Pulse
 from aemp_gevent.node.node import Node
-from aemp_gevent.peers.direct_peer import DirectPeer
+from aemp_gevent.peers.resting import RestingPeer
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.testing.memory import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
@@ -35,7 +35,7 @@ from tests.thoroughness import tries
 
 MESSAGES = 8
 WISHES = 4
-STAY = DirectPeer._stay
+STAY = RestingPeer._stay
 
 
 class RestingSide(Side):
@@ -87,7 +87,7 @@ class RestingSide(Side):
         self.wishes -= 1
         link = self.peer.link
         assert link is not None
-        self.peer._may_rest(link)
+        self.peer._found_idle(link)
         self.asked += self.peer._resting is link
 
 
@@ -144,11 +144,11 @@ class RestingWorld(World):
 def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld:
     world = RestingWorld(seed, breaks=breaks)
 
-    def note_stay(peer: DirectPeer, link: Any) -> None:
+    def note_stay(peer: RestingPeer, link: Any) -> None:
         world.refused += 1
         STAY(peer, link)
 
-    monkeypatch.setattr(DirectPeer, "_stay", note_stay)
+    monkeypatch.setattr(RestingPeer, "_stay", note_stay)
     monkeypatch.setattr(aemp_gevent.peers.link_maker, "secrets", Nonces(world.dice))
     try:
         world.run()
@@ -243,7 +243,7 @@ def test_both_sides_may_find_a_link_idle_at_the_same_moment(network: MemoryNetwo
     network.delay(one, two, 0.05)
     for here, there in ((one, two), (two, one)):
         peer = here._network.peer(there.NODE())
-        peer._may_rest(peer.link)
+        peer._found_idle(peer.link)
         assert peer._resting is not None
     wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
 

@@ -621,6 +621,7 @@ LOSSES = (
     "remote_ports.py",
     "watchers.py",
     "direct_peer.py",
+    "resting.py",
     "monitors.py",
     *SCHEDULER,
     "link.py",

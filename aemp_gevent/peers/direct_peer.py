@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Connections with one other node: which of several is the link.
+"""A node that this one has connections with: which of several is the link.
 
 **Two links at once.** Both nodes may dial each other at the same moment, and each may
 see a different connection finish first. These rules leave exactly one link, and
@@ -18,20 +18,8 @@ breaking anywhere (docs, *Design*):
 5. Losing a connection that is up, or one that an ``after`` waits for, loses the link:
    all connections with the peer are closed, and monitors fire.
 
-**Rest.** A link that neither side needs is closed by agreement, so that nothing is lost and
-nobody has a loss to report:
-
-1. Who finds it idle and could do without says ``idle``, and sends nothing more on it; what
-   is to be sent waits, as it does for a link that is being made.
-2. The other side, if it could do without, too, and if it said ``idle`` itself, shuts its
-   sending side. Else it says ``stay``, and everything goes on as it was.
-3. At the end of what the other side sent, the first shuts its sending side as well. A side
-   that has shut its own and seen the other's end is *at rest*: if anything waits, it dials.
-4. Until then it answers no greeting: the peer may be at rest already and dial again, and what
-   it sends then must not overtake what it sent before.
-
-What every peer does, with or without a connection of its own, is :mod:`aemp_gevent.peers.peer`'s. Nothing
-here switches.
+How a link that nobody needs is closed is in :mod:`aemp_gevent.peers.resting`; what every peer does, with or
+without a connection of its own, in :mod:`aemp_gevent.peers.peer`. Nothing here switches.
 """
 
 from __future__ import annotations
@@ -40,7 +28,7 @@ import logging
 from typing import Any, NamedTuple
 
 from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of, is_resolved
+from aemp_gevent.addresses.endpoints import endpoints_of
 from aemp_gevent.links.link import Link
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.peer_host import Lane, PeerHost
@@ -68,26 +56,8 @@ class _After(NamedTuple):
     """The bytes that the peer had written to it by then; None: it does not say."""
 
 
-class Nobody:
-    """The owner of a link that is at rest, while the last heartbeat leaves."""
-
-    def greeted(self, link: Link) -> None: ...
-    def came_up(self, link: Link) -> None: ...
-    def begins(self, link: Link, packet: list[Any]) -> bool:
-        return False
-
-    def requested(self, link: Link, message: list[Any]) -> None: ...
-    def dropped(self, link: Link, name: str, message: list[Any]) -> None: ...
-    def ended(self, link: Link) -> None: ...
-    def failed(self, link: Link, why: str) -> None: ...
-    def has_room(self, link: Link) -> None: ...
-
-
-_NOBODY = Nobody()
-
-
 class DirectPeer(Peer):
-    """A node that this one has connections with. Owns all of them once they have greeted.
+    """A node that this one has connections with. It owns all of them once they have greeted.
 
     Args:
         node: Its ID.
@@ -103,7 +73,6 @@ class DirectPeer(Peer):
         self._has_spoken = False  # whether anything of the peer's was handled since the link came up
         self._held: dict[Link, _After] = {}  # links behind an "after", and what they wait for
         self._newcomer: Link | None = None  # another process with this node ID, not let in yet
-        self._resting: Link | None = None  # the link, from the moment that we send no more until it is at rest
         self._hopes: set[Link] = set()  # connections made by others that may come up, when ours failed
         self._probe = ["", TIME, host.node_id, DEVNULL]  # the answer ends up nowhere, having been heard
 
@@ -117,36 +86,24 @@ class DirectPeer(Peer):
         return self.is_up or bool(self._links)
 
     @property
-    def is_up(self) -> bool:
-        return self.link is not None or self._resting is not None
-
-    @property
-    def is_resting(self) -> bool:
-        return self._resting is not None
+    def _open_link(self) -> Link | None:
+        """The link, if there is one, also while nothing may be sent on it."""
+        return self.link
 
     @property
     def greeting(self) -> Greeting | None:
-        link = self.link or self._resting
+        link = self._open_link
         return None if link is None else link.greeting
 
     @property
     def can_carry(self) -> bool:
-        link = self.link or self._resting  # what comes is still passed on, and what is to go waits
+        link = self._open_link  # while it comes to rest, what comes is still passed on, and what is to go waits
         return (
             link is not None
             and link.greeting is not None
             and link.greeting.is_ours
             and link.send_framing == "msgpack"  # so that what is encoded once can be wrapped as it is
         )
-
-    # --- sending ---
-
-    def send_if_connected(self, packet: list[Any]) -> None:
-        if self._resting is not None and self.outbox.has_only_answers:
-            self.send(packet)
-            self.outbox.mark_answers()
-        else:
-            super().send_if_connected(packet)
 
     # --- making a link ---
 
@@ -169,12 +126,12 @@ class DirectPeer(Peer):
             self._unreachable("this slave is not attached to its master" if is_slave else "no known address")
 
     def attempt_failed(self, why: str) -> None:
-        """A connection we dialled did not come about."""
+        """Pause before dialling again, as a connection that we dialled did not come about."""
         self._dialling = False
         if not self.is_up:
             self.redialling.failed()
-            # Those that are here now may still come up; for later ones nobody waits, lest
-            # strangers who take turns keep us hoping.
+            # Those that are here now may still come up; for later ones nobody waits, so that
+            # strangers that take turns cannot keep us hoping.
             self._hopes = set(self._links)
             if not self._hopes:
                 self._unreachable(why)
@@ -188,10 +145,10 @@ class DirectPeer(Peer):
             link.close()  # rule 2
             return
         self._links.append(link)
-        if self._resting is None:
-            self._prove(link)
+        self._prove(link)
 
     def _prove(self, link: Link) -> None:
+        """Send our auth line on a connection, unless another one is to be tried first."""
         # Other programs know none of these rules, and drop all connections that are past the
         # greeting: one after the other.
         if (link.greeting and link.greeting.is_ours) or not any(other.proved for other in self._links):
@@ -204,13 +161,16 @@ class DirectPeer(Peer):
         self._has_spoken = True
         self.came_up(link)
 
+    def _found_idle(self, link: Link) -> None:
+        """Take note that a link carries nothing but heartbeats."""
+
     def _prove_next(self) -> None:
         """A connection failed: let one go on that was held back for it."""
         if self.link is None and self._links and not any(link.proved for link in self._links):
             self._links[0].prove()
 
     def came_up(self, link: Link) -> None:
-        self._host.pulse.add(link, self._probe, self._may_rest)
+        self._host.pulse.add(link, self._probe, self._found_idle)
         current = self.link
         if current is not None and link.incarnation != current.incarnation:
             self._links.remove(link)
@@ -265,13 +225,13 @@ class DirectPeer(Peer):
             self._wait_for(link, _After(nonce, size if isinstance(size, int) else None))
         elif request == REFUSED:
             self._was_refused(" ".join(map(worded, message[1:3])))
-        elif request == IDLE and link.greeting is not None and link.greeting.is_ours:
-            self._asked_to_rest(link)
-        elif request == STAY and link.greeting is not None and link.greeting.is_ours:
-            if link is self._resting:  # else it is late, and it stays anyway
-                self._stay(link)
+        elif request in (IDLE, STAY) and link.greeting is not None and link.greeting.is_ours:
+            self._asked_about_rest(link, request)
         else:
             self._host.request(self, message)
+
+    def _asked_about_rest(self, link: Link, request: str) -> None:
+        """Handle a request of the protocol by which links come to rest."""
 
     def dropped(self, link: Link, name: str, message: list[Any]) -> None:
         self.log_dropped(name, message)
@@ -329,9 +289,6 @@ class DirectPeer(Peer):
         )
 
     def ended(self, link: Link) -> None:
-        if link is self._resting:
-            self._rest(link)
-            return
         if self._is_abandoned():
             self._lose("the node closed the connection")
             return
@@ -387,7 +344,6 @@ class DirectPeer(Peer):
                 self._admit(newcomer)
 
     def _let_go(self) -> None:
-        self._resting = None
         for link in self._links:
             link.abort()
         self._links.clear()
@@ -399,90 +355,6 @@ class DirectPeer(Peer):
         self._held.clear()
         self._drained.clear()
         self._has_spoken = False
-
-    # --- rest ---
-
-    def _may_rest(self, link: Link) -> None:
-        """The link is idle: see whether it may be closed."""
-        if not self._can_rest(link):
-            return
-        if is_resolved(self.node):
-            self._say_idle(link)
-        elif self._host.finding.can_find(self.node):
-            # Whoever has something to say must find it again.
-            self._host.finding.locate(self.node, lambda endpoints: self._located(link, endpoints))
-
-    def _located(self, link: Link, endpoints: tuple[Endpoint, ...]) -> None:
-        self._found(endpoints)
-        if endpoints and self._can_rest(link):
-            self._say_idle(link)
-
-    def _can_rest(self, link: Link) -> bool:
-        """Return whether nobody here would miss this link, and nothing is under way on it."""
-        is_ours = link.greeting is not None and link.greeting.is_ours
-        is_only = link is self.link and self._links == [link] and not self._dialling and self._newcomer is None
-        is_whole = not (link.finished or link.has_ended or link.is_held or link.transport.buffered)
-        is_needed = (
-            self.ports.need_a_link or self.watchers.are_any or bool(self.riders) or self._host.is_kept(self.node)
-        )
-        return is_ours and is_only and is_whole and not is_needed
-
-    def _is_within_reach(self, *, is_known: bool) -> bool:
-        """Return whether it could be found again; if that is not known, it will be when it asks once more."""
-        if not (is_known or is_resolved(self.node)) and self._host.finding.can_find(self.node):
-            self._host.finding.locate(self.node, self._found)
-        return is_known or is_resolved(self.node)
-
-    def _found(self, endpoints: tuple[Endpoint, ...]) -> None:
-        self.can_be_found = bool(endpoints)
-
-    def _say_idle(self, link: Link) -> None:
-        link.send(["", IDLE])
-        self.link, self._resting = None, link
-
-    def _asked_to_rest(self, link: Link) -> None:
-        timeout = self._host.settings.idle_timeout
-        is_known, self.can_be_found = self.can_be_found, False  # that holds for this time only
-        if link is self._resting:
-            link.finish()  # both asked, and must answer the same
-        elif (
-            timeout is not None
-            and self._host.pulse.quiet(link) >= timeout / 2
-            and self._can_rest(link)
-            and self._is_within_reach(is_known=is_known)
-        ):
-            self.link, self._resting = None, link
-            link.finish()
-        elif not link.finished:
-            link.send(["", STAY])
-
-    def _stay(self, link: Link) -> None:
-        """The peer needs the link: go on."""
-        if link.finished:
-            return  # it said that it does not
-        self.link, self._resting = link, None
-        self._close_newer()
-        self._send_queue(link)
-        self._host.link_stays(self)
-        self.has_room(link)
-
-    def _rest(self, link: Link) -> None:
-        """Both sides have sent their last, and nothing was lost."""
-        self._log(logging.INFO, "link to %s closed, as nobody needs it", self.node)
-        self._resting = None
-        self._links.remove(link)
-        self._forget_connections()
-        self.watchers.remove_all()
-        link.finish()
-        link.owner = _NOBODY
-        self.outbox.drop_answers()
-        self._host.link_down(self, ("idle", self.node), [])
-        for newer in list(self._links):
-            if newer in self._links and not newer.proved:
-                self._prove(newer)
-        if self.outbox.packets or self.ports.are_monitored or self.riders or self._host.is_kept(self.node):
-            self.connect()
-        self.has_room(link)
 
     # --- restart or impostor? ---
 
@@ -536,10 +408,6 @@ class DirectPeer(Peer):
 
     def depart(self) -> list[Link]:
         leaving: list[Link] = []
-        if self._resting is not None:
-            # The peer may have shut its side, and yet reads to our end.
-            self.link = self._resting  # pyright: ignore[reportIncompatibleVariableOverride]
-            self._resting = None
         for link in self._links:
             if not (link.is_up or link.proved):
                 link.close()

@@ -13,7 +13,7 @@ import pytest
 from gevent.event import Event
 from greenlet import getcurrent
 
-import aemp_gevent.peers.peer
+import aemp_gevent.peers.redialling
 import aemp_gevent.peers.remote_port
 import aemp_gevent.peers.remote_ports
 from aemp_gevent.links.link import Link

@@ -16,7 +16,7 @@ import dns.resolver
 import pytest
 
 import aemp_gevent.addresses.resolve
-import aemp_gevent.peers.peer
+import aemp_gevent.peers.redialling
 import aemp_gevent.peers.seed
 from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of
 from aemp_gevent.addresses.name_service import NameService
@@ -399,7 +399,7 @@ def test_seed_that_refuses_this_node_is_dialled_less_and_less_often_and_that_is_
     candidate.due = 0.0
     links(second).changed()
     wait_until(lambda: up(second) == ids_of(seed))
-    wait_until(lambda: links(second).peer(seed.NODE()).refused_until == 0.0)
+    wait_until(lambda: links(second).peer(seed.NODE()).redialling.refused_until == 0.0)
     assert second.seeds_down == {}
 
 
