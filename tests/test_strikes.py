@@ -503,6 +503,7 @@ def test_a_death_that_is_struck_anywhere_and_begun_again_is_reported_once(monkey
 LINKS = (
     "outbox.py",
     "link.py",
+    "handshaking.py",
     "transport.py",
     "tls_transport.py",
     "peer.py",
@@ -625,6 +626,7 @@ LOSSES = (
     "monitors.py",
     *SCHEDULER,
     "link.py",
+    "handshaking.py",
     "node.py",
     "network.py",
 )

@@ -20,6 +20,7 @@ from typing import Any
 import gevent
 import pytest
 
+import aemp_gevent.links.handshaking
 import aemp_gevent.links.link
 import aemp_gevent.node.node_ports
 import aemp_gevent.peers.link_maker
@@ -458,7 +459,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make nodes run inline, and links take the ends of connections in memory for sockets."""
     monkeypatch.setattr(aemp_gevent.node.node_ports, "Scheduler", InlineScheduler)
     monkeypatch.setattr(
-        aemp_gevent.links.link,
+        aemp_gevent.links.handshaking,
         "TlsTransport",
         lambda inner, tls, _hub, secured: TlsTransport(inner, tls, HUB, secured),  # type: ignore[arg-type]
     )

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""One connection with another node: handshake, then packets in both directions.
+"""One connection with another node: packets in both directions, once the handshake is done.
 
 A link glues a :class:`~aemp_gevent.transport.transport.Transport` to the sans-IO wire. It
 delivers packets for ports itself, since that is the hot path; everything else it
-tells its *owner*: who greeted, that it is up, what the node port is asked, how it
+reports to its *owner*: who greeted, that it is up, what the node port is asked, how it
 ended. What several links with the same node mean to each other is
-:mod:`aemp_gevent.peers.peer`'s concern; read that next.
+:mod:`aemp_gevent.peers.direct_peer`'s concern; read that next. The handshake and the
+end are in :mod:`aemp_gevent.links.handshaking`. This module is longer than others because the way of
+a packet through a link is kept in one piece.
 
 Everything here runs on the hub or in whatever greenlet sends; nothing here switches.
 """
@@ -14,28 +16,18 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator
+from time import perf_counter
+from typing import Any, Protocol
 
-from aemp_gevent.errors import FramingError, RemoteProtocolError, TlsError
-from aemp_gevent.ports.hub_thread import RETRY_SECONDS
+from aemp_gevent.errors import FramingError
+from aemp_gevent.links.handshaking import Handshaking, MakeTls
 from aemp_gevent.ports.scheduler import Scheduler
-from aemp_gevent.runtime.hub_calls import repeated, see_through
-from aemp_gevent.transport.tls_transport import TlsTransport
 from aemp_gevent.transport.transport import Transport
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
-from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting
 from aemp_gevent.wire.handshake import Handshake
-from aemp_gevent.wire.handshake_states import Event, PeerGreeted, TlsDue
 from aemp_gevent.wire.limits import Limits
 from aemp_gevent.wire.vocabulary import AFTER, SPAWN, VIA
-
-if TYPE_CHECKING:
-    from aemp_gevent.wire.tls import Tls
-
-MakeTls = Callable[[bool], "Tls"]
-"""Makes one side of a TLS connection, the client's or the server's."""
 
 SLICE_SECONDS = 0.0001
 """How long requests of one peer are handled before others have their turn. A loop's turn costs a tenth of
@@ -53,54 +45,54 @@ def _spawns(request: list[Any]) -> bool:
 
 
 class LinkOwner(Protocol):
-    """Who is told what happens to a link. Called on the hub; must neither switch nor raise."""
+    """What decides about a link. Called on the hub; must neither switch nor raise."""
 
     def greeted(self, link: Link) -> None:
-        """The peer said who it is, and TLS is up if both have it: ``prove()`` or ``close()`` the link.
+        """Call ``prove()`` or ``close()`` of the link, as the peer has greeted, and TLS is up if both have it.
 
-        Without TLS nothing is proved.
+        Without TLS the peer has proved nothing.
         """
 
     def came_up(self, link: Link) -> None:
-        """Both sides are authenticated: packets may flow."""
+        """Take note that both sides are authenticated: packets may flow."""
 
     def requested(self, link: Link, message: list[Any]) -> None:
-        """A packet for the node port came; ``message`` is without the port name."""
+        """Handle a packet for the node port; ``message`` is without the port name."""
 
     def dropped(self, link: Link, name: str, message: list[Any]) -> None:
-        """A packet came for a port that does not exist here; ``message`` is without the port name."""
+        """Handle a packet for a port that does not exist here; ``message`` is without the port name."""
 
     def begins(self, link: Link, packet: list[Any]) -> bool:
-        """This is the first packet, and no ``after``; return whether it, and what follows, may be handled.
+        """Return whether the first packet, which is not an ``after``, and what follows may be handled.
 
-        Who returns True may have given the link another owner, but may not hold it.
+        This may give the link another owner and return True, but may not hold it then.
         """
         ...
 
     def ended(self, link: Link) -> None:
-        """The peer shut its sending side down, after everything it had sent."""
+        """Take note that the peer shut its sending side down, after everything it had sent."""
 
     def failed(self, link: Link, why: str) -> None:
-        """The link is closed, and whatever was under way may be lost."""
+        """Take note that the link is closed, and that whatever was under way may be lost."""
 
     def has_room(self, link: Link) -> None:
-        """Everything that was sent has been handed to the system."""
+        """Take note that everything that was sent has been handed to the system."""
 
 
-class Link:
+class Link(Handshaking):
     """One connection.
 
     Args:
         transport: The connection, not started.
         handshake: A fresh one, made of our greeting.
-        owner: Who is told of everything.
+        owner: Decides about the link, and hears what happens to it.
         scheduler: Runs the ports to deliver to.
         prefix: Our node ID and ``#``: what makes a port name a port ID.
         nonce: Our nonce in the handshake.
         dialled: Whether we made the connection.
         limits: The largest message to send or accept.
         make_tls: For a handshake that offers TLS.
-        refusals: Where is counted what peers are refused; None: for this link alone.
+        refusals: Where refusals of peers are counted; None: for this link alone.
     """
 
     def __init__(
@@ -117,43 +109,24 @@ class Link:
         make_tls: MakeTls | None = None,
         refusals: Counter[str] | None = None,
     ) -> None:
-        self.transport = transport
+        super().__init__(transport, handshake, scheduler, make_tls, refusals)
         self.owner = owner
         self.dialled = dialled
         self.nonce = nonce
-        self.peer_nonce = ""
-        self.proved = False
-        """Whether our auth line was sent: the peer may be up with us from then on."""
-        self.is_up = False
         self.finished = False
         """Whether our sending side was shut down."""
         self.has_ended = False
         """Whether the peer's sending side was shut down, everything before it handled."""
-        self.closed = False
-        self.is_refused = False
-        """Whether it failed because of what the peer said, or did not say in time."""
-        self.why = ""
-        """Why it failed; ``""``: it has not."""
-        self.received = 0
-        """Bytes that came, from the first of the greeting on; what TLS adds to them does not count."""
         self.received_packets = 0
         """Packets that came, heartbeats apart."""
-        self.up_since = 0.0
-        """When the link came up, on the monotonic clock."""
         self.keep_alives = 0
         """How many empty packets came: between nodes of ours, and so in msgpack, a byte each."""
         self.has_sent = False
-        """Whether anything left; whoever wants to know clears it first."""
+        """Whether anything left since this was cleared."""
         self.send_framing = ""
-        self._other_writes = 0  # to the transport, of what is no packet
-        self._handshake = handshake
-        self._scheduler = scheduler
         self._prefix = prefix
         self._limits = limits
         self._unchecked = limits.unchecked_bytes
-        self._make_tls = make_tls
-        self._refusals: Counter[str] = Counter() if refusals is None else refusals
-        self._secure: TlsTransport | None = None
         self._encode: Any = None
         self._decoder: Decoder | None = None
         self._framing: Framing | None = None  # what the peer sends
@@ -162,149 +135,31 @@ class Link:
         self._held: list[Any] | None = None  # packets that wait for another connection's end
         self._rest: Iterator[Any] | None = None  # packets that wait for their next turn
         self._end_is_held = False
-        self._timer: Any = None  # gevent's watchers have no types
-        self._turn: Any = None
+        self._turn: Any = None  # a timer; gevent's watchers have no types
 
     def __repr__(self) -> str:
         return f"<Link with {self.greeting.node if self.greeting else '?'} at {self.transport.peer_address}>"
-
-    @property
-    def greeting(self) -> Greeting | None:
-        """What the peer says it is; None before it has greeted."""
-        return self._handshake.peer
-
-    @property
-    def incarnation(self) -> str:
-        """Which process of its node the peer is; ``""`` for peers that do not tell."""
-        return (self.greeting.uniq if self.greeting else None) or ""
-
-    @property
-    def protection(self) -> str:
-        """The TLS version and cipher; ``""`` while nothing is encrypted."""
-        return self._secure.protocol if self._secure is not None else ""
-
-    @property
-    def auth_method(self) -> str:
-        """How we proved ourselves."""
-        return self._handshake.send_method
 
     @property
     def receive_framing(self) -> str:
         """What the peer sends in; ``""`` before the link is up."""
         return self._framing.name if self._framing is not None else ""
 
-    @property
-    def was_cut(self) -> bool:
-        """Whether the connection ended while TLS was coming up, or up, and nobody had done wrong."""
-        return self._secure is not None and self._secure.was_cut
+    # --- coming up ---
 
-    @property
-    def is_identified(self) -> bool:
-        """Whether a certificate proved that the peer may have the node ID it says."""
-        return self._handshake.is_identified
+    def _greeted(self) -> None:
+        self.owner.greeted(self)
 
-    @property
-    def heard(self) -> int:
-        """A number that changes with whatever comes: ``received`` tells nothing of half a TLS record."""
-        return self.received if self._secure is None else self._secure.arrived
-
-    # --- handshake ---
-
-    def start(self, timeout: float) -> None:
-        """Greet, and fail unless everything is settled within ``timeout`` seconds."""
-        # Again and again until it ends the link, which ends it: an interrupt may strike.
-        hub = self._scheduler.hub
-        self._timer = hub.loop.timer(timeout, RETRY_SECONDS)
-        self._timer.start(repeated(hub, self._too_slow, timeout), update=True)
-        self.transport.start(self)
-        self._other_writes = 1
-        self.transport.write(self._handshake.start())
-
-    def _too_slow(self, timeout: float) -> None:
-        self.refuse("tls" if self._is_securing else "handshake", f"no handshake within {timeout} s")
-
-    def prove(self) -> None:
-        """Send our auth line."""
-        self.proved = True
-        self._other_writes += 1
-        self.transport.write(self._handshake.prove())
-        self._check_open()
-
-    def _shake(self, data: memoryview) -> None:
-        # In pieces: who has proved nothing is not to choose how much of a read is copied.
-        was_secure = self._secure is not None
-        for begin in range(0, len(data), MAX_LINE_BYTES):
-            rest = data[begin + MAX_LINE_BYTES :]
-            self._shake_piece(bytes(data[begin : begin + MAX_LINE_BYTES]))
-            if self.closed:
-                return
-            if self.is_up:
-                self._take_behind(rest)
-                return
-            if self._secure is not None and not was_secure:
-                self._begin_with(rest)
-                return
-
-    def _shake_piece(self, data: bytes) -> None:
-        try:
-            events = self._handshake.receive(data)
-        except RemoteProtocolError as error:
-            self.refuse("tls" if isinstance(error, TlsError) else "handshake", error)
-            return
-        self._act_on(events)
-        self._check_open()
-
-    def _act_on(self, events: Iterable[Event]) -> None:
-        for event in events:
-            if isinstance(event, PeerGreeted):
-                self.peer_nonce = event.nonce.decode("latin-1")
-                self.owner.greeted(self)
-            elif isinstance(event, TlsDue):
-                self._begin_tls(is_client=event.is_client)
-
-    def _begin_tls(self, *, is_client: bool) -> None:
-        """Send everything from here on through TLS, beginning with what came behind the greeting."""
-        assert self._make_tls is not None  # our greeting offers TLS
-        rest = self._handshake.take_rest()
-        hub = self._scheduler.hub
-        self._secure = TlsTransport(self.transport, self._make_tls(is_client), hub, self._secured)
-        self.transport = self._secure
-        self._other_writes = 0
-        self._secure.start(self)
-        self._begin_with(memoryview(rest))
-
-    def _begin_with(self, data: memoryview) -> None:
-        """Take what came in one read with the greeting, and is TLS's."""
-        assert self._secure is not None  # it has just begun
-        self.received -= len(data)
-        if not self.closed:
-            self._secure.on_data(data)
-
-    def _secured(self, names: tuple[str, ...] | None) -> None:
-        try:
-            events = self._handshake.secured(names)
-        except RemoteProtocolError as error:
-            self.refuse("tls", error)
-            return
-        self._act_on(events)
-
-    def _check_open(self) -> None:
-        if self.closed or self.is_up or not self._handshake.is_open:
-            return
-        self._stop_timer()
-        self.is_up = True
-        self.up_since = monotonic()
+    def _came_up(self, leftover: memoryview) -> None:
         self.send_framing = self._handshake.send_framing or ""
         self._encode = FRAMINGS[self.send_framing].encoder()
         self._framing = FRAMINGS[self._handshake.receive_framing or ""]
         is_ours = self.greeting is not None and self.greeting.is_ours
         self._decoder = (self._framing.decoder if is_ours else self._framing.foreign_decoder)(self._limits)
-        leftover = self._handshake.leftover
         self.owner.came_up(self)
-        self._take_behind(memoryview(leftover))
+        self._take_behind(leftover)
 
     def _take_behind(self, data: memoryview) -> None:
-        """Take what came in the same read as the auth line."""
         if not data or self.closed:
             return
         if not self.is_held:
@@ -389,7 +244,7 @@ class Link:
             self.refuse("message", framing.translate(error))
 
     def _begin(self, packets: Iterable[Any]) -> Iterable[Any]:
-        """Ask the owner about the first packet, which tells whether the peer sent on another link before."""
+        """Ask the owner about the first packet, which shows whether the peer sent on another link before."""
         iterator = iter(packets)
         for packet in iterator:
             if packet == []:
@@ -457,8 +312,8 @@ class Link:
                         if turn_ends < 0 or not _spawns(packet):
                             self._let_others(iterator)
                             break
-                        # One more: whoever spawns a port monitors it in the next packet, and is to hear why it
-                        # died, not that there is none, if it does so at once.
+                        # One more: a node that spawns a port monitors it in the next packet, and should hear why it
+                        # died, instead of that it does not exist, if it dies at once.
                         turn_ends = -1.0
         finally:
             self.received_packets += count
@@ -476,7 +331,7 @@ class Link:
         return left
 
     def _let_others(self, packets: Iterator[Any]) -> None:
-        """Handle what is left in the loop's next turn: whoever asks much must not make others wait."""
+        """Handle what is left in the loop's next turn: a peer that asks much must not make others wait."""
         if packets is not self._rest:
             left = self._all_of(packets)  # the decoder wants to be read to its end
             if not left:
@@ -484,9 +339,7 @@ class Link:
             self._rest = iter(left)
             self.transport.pause()
         # A timer, behind which the loop looks at all other connections; callbacks run before that.
-        hub = self._scheduler.hub
-        self._turn = hub.loop.timer(0, RETRY_SECONDS)
-        self._turn.start(repeated(hub, self._go_on))
+        self._turn = self._scheduler.start_timer(0, self._go_on)
 
     def _go_on(self) -> None:
         try:
@@ -498,14 +351,13 @@ class Link:
             if self._turn is None:
                 self._rest = None
                 self._read_on()
-        except BaseException:  # Ctrl-C, and nobody knows how much was handled
+        except BaseException:  # Ctrl-C, and it is not known how much was handled
             self.fail("interrupted")
             raise
 
     def _stop_turn(self) -> None:
         if self._turn is not None:
-            self._turn.stop()
-            self._turn.close()
+            self._scheduler.end_timer(self._turn)
             self._turn = None
 
     def _read_on(self) -> None:
@@ -543,7 +395,7 @@ class Link:
             self._held = None
             self._handle(held if self._has_begun else self._begin(held))
             self._read_on()
-        except BaseException:  # Ctrl-C, and nobody knows how much was handled
+        except BaseException:  # Ctrl-C, and it is not known how much was handled
             self.fail("interrupted")
             raise
 
@@ -570,17 +422,7 @@ class Link:
             self.owner.ended(self)
             self._close_if_done()
         else:
-            what = "secret" if self._secure is None else "secret or certificate"
-            self.fail(f"the peer closed the connection during the handshake; does it use a different {what}?")
-
-    def on_broken(self, why: str) -> None:
-        if self._secure is not None and not self.is_up:
-            if self._secure.has_failed:
-                self.refuse("tls", why)
-                return
-            if self.protection:
-                why += "; or it did not let us in, and its log says why"
-        self.fail(why)
+            self._ended_early()
 
     def on_room(self) -> None:
         self.has_sent = True
@@ -597,60 +439,15 @@ class Link:
         if self.finished and self.has_ended and not self.transport.buffered:
             self.close()
 
-    @property
-    def _is_securing(self) -> bool:
-        return self._secure is not None and not self.is_up
-
-    def refuse(self, what: str, why: object) -> None:
-        """Fail because of what the peer said, or did not say, and count that as ``what``. Idempotent."""
-        if not self.closed:
-            self.is_refused = True
-            self._refusals[what] += 1
-            self.fail(str(why))
-
-    def fail(self, why: str) -> None:
-        """Close the connection because of ``why``, and tell the owner. Idempotent."""
-        if not self.closed:
-            self.why = why
-            see_through(self._fail, why)
-
-    def _fail(self, why: str) -> None:
-        if self.is_up:
-            self.abort()
-        else:
-            self.close()  # nothing of anybody's can be lost
+    def _failed(self, why: str) -> None:
         self.owner.failed(self, why)
 
-    def close(self) -> None:
-        """Close in silence; nobody is told. Idempotent."""
-        self._end()
-        self.transport.close()
-
-    def abort(self) -> None:
-        """Close with a reset, which tells the peer that something was lost; nobody here is told."""
-        self._end()
-        self.transport.abort()
-
-    def abandon(self, *, watching: bool) -> None:
-        """Close this process's copy of the connection, in a forked child; see :meth:`Transport.abandon`."""
-        if watching:
-            self._stop_timers()
-        self.closed = True
-        self.transport.abandon(watching=watching)
-
     def _end(self) -> None:
-        self._stop_timers()
-        self.closed = True
-        # It may have half a message of 64 MiB, and the link, which others know that it knows, lives until
+        super()._end()
+        # It may have half a message of 64 MiB, and the link, which is part of a circle of references, lives until
         # the garbage collector comes by.
         self._decoder = None
 
     def _stop_timers(self) -> None:
-        self._stop_timer()
+        super()._stop_timers()
         self._stop_turn()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
