@@ -33,7 +33,6 @@ from aemp_gevent.links.link import Link
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.peer_host import Lane, PeerHost
 from aemp_gevent.ports.reasons import Reason
-from aemp_gevent.runtime.hub_calls import repeated
 from aemp_gevent.runtime.quoting import worded
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.vocabulary import AFTER, BYE, DEVNULL, IDLE, REFUSED, STAY, TIME
@@ -369,8 +368,7 @@ class DirectPeer(Peer):
         old.send(self._probe)
         # Counted in looks and not by the clock: while our own loop was blocked nobody could be heard.
         looks = 0
-        hub = self._host.scheduler.hub
-        timer: Any = hub.loop.timer(_PROBE_SECONDS, _PROBE_SECONDS)
+        start_timer = self._host.scheduler.start_timer
 
         def look() -> None:
             nonlocal looks
@@ -381,11 +379,9 @@ class DirectPeer(Peer):
                 elif looks * _PROBE_SECONDS >= IMPOSTOR_SECONDS:
                     self._lose("the node was restarted")
                 else:
-                    return
-            timer.stop()
-            timer.close()
+                    start_timer(_PROBE_SECONDS, look)
 
-        timer.start(repeated(hub, look), update=True)
+        start_timer(_PROBE_SECONDS, look)
 
     def _refuse(self, newcomer: Link) -> None:
         self._newcomer = None

@@ -182,14 +182,12 @@ class Routes:
             return
         name = packet.pop(0)
         if not isinstance(name, str):
-            self._drop(peer, peer.node, self._host.node_id, "it is for no port")
+            self._drop(peer, peer.node, self._host.node_id, "its port name is not a string")
             return
         scheduler = self._host.scheduler
         target = scheduler.ports.get(f"{self._host.node_id}#{name}")
         if target is not None:
-            target.mailbox.append(tuple(packet))
-            if not target.state:
-                scheduler.enqueue(target)
+            scheduler.deliver(target, tuple(packet))
         elif name:
             peer.log_dropped(name, packet)
         else:

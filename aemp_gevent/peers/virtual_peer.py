@@ -32,9 +32,7 @@ from typing import Any
 from aemp_gevent.addresses import ids
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.peer_host import Outlet, PeerHost
-from aemp_gevent.ports.hub_thread import RETRY_SECONDS
 from aemp_gevent.ports.reasons import Reason
-from aemp_gevent.runtime.hub_calls import repeated
 from aemp_gevent.runtime.quoting import worded
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.limits import Limits
@@ -201,9 +199,8 @@ class VirtualPeer(Peer):
         self._dialling = self.link is None
         if self._dialling and self._timer is None:
             seconds = self._host.settings.monitor_timeout
-            hub = self._host.scheduler.hub
-            self._timer = hub.loop.timer(seconds, RETRY_SECONDS)
-            self._timer.start(repeated(hub, self.attempt_failed, f"no answer within {seconds:g} s"), update=True)
+            why = f"no answer within {seconds:g} s"
+            self._timer = self._host.scheduler.start_timer(seconds, self.attempt_failed, why)
         return carrier
 
     def carrier_up(self) -> None:
@@ -281,8 +278,7 @@ class VirtualPeer(Peer):
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
+            self._host.scheduler.end_timer(self._timer)
             self._timer = None
 
     def depart(self) -> list[Any]:
