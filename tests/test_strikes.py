@@ -507,6 +507,7 @@ LINKS = (
     "transport.py",
     "tls_transport.py",
     "peer.py",
+    "sending.py",
     "remote_port.py",
     "remote_ports.py",
     "watchers.py",
@@ -618,6 +619,7 @@ def test_an_interrupt_anywhere_in_a_link_loses_nothing_in_silence(make_node, err
 
 LOSSES = (
     "peer.py",
+    "sending.py",
     "remote_port.py",
     "remote_ports.py",
     "watchers.py",

@@ -313,7 +313,7 @@ class Routes:
                 self._tell(neighbour, destination, origin, _error(destination, why))
 
 
-def _virtual(riders: Iterable[Peer]) -> list[VirtualPeer]:
+def _virtual(riders: Iterable[object]) -> list[VirtualPeer]:
     return [rider for rider in riders if isinstance(rider, VirtualPeer)]
 
 
