@@ -19,7 +19,8 @@ breaking anywhere (docs, *Design*):
    all connections with the peer are closed, and monitors fire.
 
 How a link that nobody needs is closed is in :mod:`aemp_gevent.peers.resting`; what every peer does, with or
-without a connection of its own, in :mod:`aemp_gevent.peers.peer`. Nothing here switches.
+without a connection of its own, in :mod:`aemp_gevent.peers.peer`. Nothing here switches. This
+module is longer than others because the five rules make sense only together.
 """
 
 from __future__ import annotations
