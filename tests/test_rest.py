@@ -53,7 +53,7 @@ class RestingSide(Side):
         self.rests = 0
         self.losses = 0
         self.guard: Monitor | None = None
-        self.network._down = self.went_down
+        self.network.listener.link_down = self.went_down  # type: ignore[method-assign]
 
     def went_down(self, peer: object, reason: tuple[Any, ...], news: list[Any]) -> None:
         if reason == ("idle", IDS[1 - self.number]):
