@@ -20,6 +20,9 @@ MAX_PORT = 65535
 ANY_HOST = "*"
 """Stands for all interfaces in a bind."""
 
+RESOLVE_SECONDS = 15.0
+"""Seconds for all look-ups for one noderef together."""
+
 _HOST = re.compile(r"[A-Za-z0-9_.-]+")
 
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import gevent
 from gevent import monkey, socket
 
+from aemp_gevent.addresses.endpoints import RESOLVE_SECONDS
 from aemp_gevent.runtime.logs import Log
-from aemp_gevent.wire.limits import RESOLVE_SECONDS
 
 if TYPE_CHECKING:
     import dns.resolver

@@ -11,7 +11,15 @@ from gevent.hub import Hub
 from greenlet import getcurrent
 
 from aemp_gevent.addresses import ids
-from aemp_gevent.addresses.endpoints import ANY_HOST, DEFAULT_PORT, Endpoint, endpoints_of, is_resolved, parse_bind
+from aemp_gevent.addresses.endpoints import (
+    ANY_HOST,
+    DEFAULT_PORT,
+    RESOLVE_SECONDS,
+    Endpoint,
+    endpoints_of,
+    is_resolved,
+    parse_bind,
+)
 from aemp_gevent.errors import (
     AlreadyInitialisedError,
     InvalidNoderefError,
@@ -25,7 +33,6 @@ from aemp_gevent.node.linked_node import ON_THE_HUB, LinkedNode
 from aemp_gevent.node.node_monitors import event_jobs
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds
-from aemp_gevent.wire.limits import RESOLVE_SECONDS
 
 if TYPE_CHECKING:
     import dns.resolver

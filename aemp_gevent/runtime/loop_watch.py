@@ -104,7 +104,7 @@ class LoopWatch:
 
 
 def _report(seconds: float, stack: str | None) -> None:
-    where = Lines(f"in:\n{stack}") if stack else "and nobody saw in what: perhaps the whole process was stopped"
+    where = Lines(f"in:\n{stack}") if stack else "but no stack was captured: perhaps the whole process was stopped"
     _log.warning("the event loop was blocked for %.1f s, %s", seconds, where)
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What a node is told: its settings, where they come from, profiles and rules for peers."""
+"""The settings of a node: where they come from, profiles, and rules for peers."""

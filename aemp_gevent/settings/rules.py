@@ -47,7 +47,7 @@ class PeerRule:
         relay: Whether anything is passed on from them to other nodes: by ``snd`` requests, by answers
             that another node is to get, and between slaves and the rest of the network.
         inspect: Whether they may look into this node: its links, its ports and their IDs, its log.
-            Without it they are told who it is, and nothing else.
+            Without it they learn its identity, and nothing else.
 
     Raises:
         ValueError, TypeError: A value is not valid; the text names its key.

@@ -90,7 +90,7 @@ class Credentials:
         try:
             return serialization.load_pem_private_key(blocks[0][0], password=None)
         except TypeError:
-            text = "its private key is encrypted, and nobody is here to type the passphrase: see openssl pkey"
+            text = "its private key is encrypted, which is not supported; remove the passphrase with openssl pkey"
             raise CertificateError(self._where, text) from None
         except (ValueError, UnsupportedAlgorithm):
             raise CertificateError(self._where, "its private key cannot be read") from None

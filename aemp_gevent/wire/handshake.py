@@ -309,7 +309,7 @@ class Handshake:
         if not tls_is_due:
             return self._greet(greeting)
         if nonce == self._lines[1]:
-            raise GreetingError("the peer's nonce is ours, and so nobody would be the TLS client")
+            raise GreetingError("the peer's nonce is ours, so that neither side would be the TLS client")
         self._move(TlsDue)
         return TlsDue(is_client=self._lines[1] < nonce)
 
@@ -351,7 +351,7 @@ class Handshake:
         secrets = self._secrets if method == auth.HMAC_METHOD else (b"",)
         if not auth.verify_any(method, fields[1], secrets, self._peer_lines, self._lines):
             raise AuthenticationError(
-                "the peer's token is wrong: it uses a different secret, or somebody is in between"
+                "the peer's token is wrong: it uses a different secret, or an attacker is in between"
             )
         self._receive_framing = framing
         self._move(PeerProved)

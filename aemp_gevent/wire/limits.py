@@ -28,9 +28,6 @@ from aemp_gevent.errors import MessageTooLargeError
 MAX_ELEMENTS = 1_000_000
 """About 80 MB at worst, and 8 MB for floats."""
 
-RESOLVE_SECONDS = 15.0
-"""Seconds for all look-ups for one noderef together."""
-
 UNCOUNTED_BYTES = 256 * 1024
 """The size of a read: a message within one read is decoded at once, and not counted."""
 

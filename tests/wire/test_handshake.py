@@ -282,7 +282,7 @@ def test_the_lower_nonce_is_the_tls_client_and_nothing_else_decides(ours: str, t
 
 
 def test_equal_nonces_make_no_tls_client() -> None:
-    with pytest.raises(GreetingError, match="nobody would be the TLS client"):
+    with pytest.raises(GreetingError, match="neither side would be the TLS client"):
         started(OURS_TLS).receive(THEIRS_TLS.encode() + b"\nnonce-a\n")
 
 
