@@ -22,7 +22,7 @@ from aemp_gevent.ports.port import Job, Port
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
 from aemp_gevent.wire.limits import Limits, is_long
-from aemp_gevent.wire.vocabulary import KIL1, SPAWN
+from aemp_gevent.wire.vocabulary import KIL1, MON1, SPAWN
 
 if TYPE_CHECKING:
     from aemp_gevent.directory.embedded.engine import EmbeddedEngine
@@ -199,8 +199,11 @@ class LinkedNode(DirectoryNode):
     def _spawn_remote(self, node: str, name: str, function: str, args: Message) -> None:
         peer = self._peer(node)
         if peer is not None:
+            remote = peer.ports.get(name)
             peer.send(["", SPAWN, name, function, *args])
-            peer.ports.get(name).spawned()
+            # From here on nothing needs more stack than that, so that at the recursion limit no orphan is left.
+            remote.spawned()
+            peer.send(["", MON1, name])
 
     # --- requests ---
 

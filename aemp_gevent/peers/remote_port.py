@@ -183,11 +183,10 @@ class RemotePort(Watch):
             self._ports.settle(self)
 
     def spawned(self) -> None:
-        """Watch it from its first moment, as this node spawned it."""
+        """Note that this node spawned it, and watches it from its first moment. Makes no call."""
         self.is_spawned = True
-        self.is_shunned = False  # nobody ever believed it dead
-        self._ports.settle(self)
-        self._peer.send(["", MON1, self.name])
+        self.is_shunned = False  # it was never reported dead
+        self.mailbox = self
 
     def kill(self) -> None:
         """Kill it, an orphan, over the link that came back."""
