@@ -41,9 +41,9 @@ class Asking(Monitoring, Registering):
         """Send a message with a one-shot reply port appended; call ``cb`` once with the answer. Never switches.
 
         Args:
-            port: Whom to ask.
+            port: The port to ask.
             msg: The message; the reply port's ID is appended.
-            cb: Called with ``*reply``, or with nothing after the timeout or the port's death.
+            cb: Called with ``*reply``, or without arguments after the timeout or the port's death.
             timeout: Seconds to wait for the answer; None waits until the port dies.
 
         Raises:
@@ -56,68 +56,68 @@ class Asking(Monitoring, Registering):
     def syncal(self, timeout: Seconds | None, port: object, *msg: Any) -> Message:
         """Send a message with a reply port appended and wait for the answer.
 
-        The blocking form of :meth:`cal`; for any greenlet but the hub. Late answers are
+        The blocking form of :meth:`cal`, for any greenlet except the hub. Late answers are
         discarded.
 
         Args:
             timeout: Seconds to wait; None waits until the port dies.
-            port: Whom to ask.
+            port: The port to ask.
             msg: The message.
 
         Returns:
             The answer; ``()`` after the timeout or the port's death.
 
         Raises:
-            PortKilled: The port that waits here was killed.
+            PortKilled: The port whose code waits was killed.
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("syncal()")
         return cal.syncal(self, to_seconds(timeout, "syncal()"), port, msg)
 
     def call(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> Any:
-        """Send a request, wait for the answer, and return it: the everyday call.
+        """Send a request, wait for the answer, and return it.
 
-        For any greenlet but the hub, with or without a port. The port gets ``(tag, *args,
-        reply)``: whatever answers ``cal`` and ``syncal`` answers this, and so do functions given
-        to :meth:`serve`. Calls and messages of one greenlet to one port arrive in order. An
-        answer that comes late is discarded.
+        For any greenlet except the hub, with or without a port. The port gets ``(tag, *args,
+        reply)``: handlers that answer ``cal`` and ``syncal`` answer this as well, and so do functions given
+        to :meth:`serve`. Calls and messages from one greenlet to one port arrive in order. A
+        late answer is discarded.
 
         Args:
-            port: Whom to ask.
-            tag: What for.
-            args: With what.
-            timeout: Seconds to wait; None waits until the port dies. It travels along: servers
+            port: The port to ask.
+            tag: The request's name.
+            args: Its arguments.
+            timeout: Seconds to wait; None waits until the port dies. The timeout travels with the request: servers
                 see it as :func:`time_left`.
 
         Returns:
-            The answer: what the served function returned, or the reply's element; None for an
-            empty reply, a tuple of several elements.
+            The answer: the served function's result, or the reply's element. None for an
+            empty reply; a tuple for several elements.
 
         Raises:
             CallTimeout: No answer came in time.
-            PortDied: The port died, does not exist, or messages to it were lost; at once.
+            PortDied: The port died or does not exist, or messages to it were lost.
             RemoteError: The code that served the call raised, or the port has no handler for the tag.
-            CallCycleError: The port waits, itself or by way of others, for an answer of the port in
+            CallCycleError: The port waits, directly or through others, for an answer of the port in
                 whose context this runs.
             PortKilled: The port in whose context this runs was killed.
-            NoPortContextError: On the hub, which must never wait: see :meth:`call_async`.
+            NoPortContextError: On the hub, which must never wait; use :meth:`call_async` there.
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("call()")
         return call.call(self, port, (tag, *args), to_seconds(timeout, "call()"))
 
     def call_async(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> AsyncResult[Any]:
-        """Send a request as :meth:`call` does, and return at once what will hold the answer.
+        """Send a request as :meth:`call` does, and return a result object at once.
 
         Args:
-            port: Whom to ask.
-            tag: What for.
-            args: With what.
-            timeout: Seconds until the result is a ``CallTimeout``; None: only the port's death ends it.
+            port: The port to ask.
+            tag: The request's name.
+            args: Its arguments.
+            timeout: Seconds until the result is a ``CallTimeout``; None: it waits until the port dies.
 
         Returns:
-            A ``gevent.event.AsyncResult``: ``get()`` returns the answer, or raises what
-            :meth:`call` would have; ``gevent.wait`` takes any number of them.
+            A ``gevent.event.AsyncResult``: ``get()`` returns the answer, or raises the errors of
+            :meth:`call`; ``gevent.wait`` takes any number of them.
 
         Raises:
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
@@ -134,15 +134,15 @@ class Asking(Monitoring, Registering):
 
         ``serve(port, "tag", function, "tag2", function2, …)`` or ``serve(port, tag=function)``
             ``function(*args)`` is called for each ``call(port, tag, *args)``; its return value
-            is the answer. What it raises is raised in the caller, as ``RemoteError``, and this
-            port lives on. None removes it.
+            is the answer. An exception is raised in the caller, as ``RemoteError``, and this
+            port lives on. None instead of a function removes it.
         ``@serve(port, "tag")``
-            The same as a decorator, which returns the function.
+            The same as a decorator; it returns the function.
 
-        Like handlers of :meth:`rcv`, which these are, functions may block; those who call
-        wait in line meanwhile, and a call whose caller gave up before its turn is skipped.
-        ``cal`` and ``syncal`` are answered, too, also those of Perl nodes; for them an
-        exception is as no answer, and it is logged here.
+        The functions are handlers, as those of :meth:`rcv`, and may block. Other calls
+        wait meanwhile, and a call is skipped if its caller gave up before its turn.
+        ``cal`` and ``syncal`` are answered, too, also those of Perl nodes. They get no answer
+        after an exception, which is logged here.
 
         Raises:
             NotLocalError: The port lives on another node.
@@ -159,27 +159,27 @@ class Asking(Monitoring, Registering):
             return decorator
         default, registrations = parse_registrations(what, tags, "serve()")
         if default is not None or not all(isinstance(tag, str) for tag, _ in registrations):
-            raise TypeError("serve() takes tags (str), each with a function; for patterns and defaults there is rcv()")
+            raise TypeError("serve() takes tags (str), each with a function; use rcv() for patterns and defaults")
         pairs = [(tag, function and serve.server(self, tag, function)) for tag, function in registrations]
         return self.rcv(port, *(element for pair in pairs for element in pair))
 
     def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
-        """Send a call, a message and what goes along, to a port that the caller monitors."""
+        """Send a call to a port that the caller monitors: the message, the timeout and the chain of callers."""
         target = self._find(port)
         if target is None:
             node, name = self.split_port(port)
             if not name and self._is_here(node):
                 self._node_request((*message, reply))
-            # Otherwise nobody can be reached, which the monitor tells.
+            # Otherwise the port cannot be reached, and the caller's monitor fires.
         elif target.state == REMOTE:
-            remote: Any = target  # what stands in the table for a port of another node
+            remote: Any = target  # the table has an object of peers/ for a port of another node
             remote.call(message, reply, left, chain)
         else:
             until = None if left is None else monotonic() + left
             serve.take(self, target, self._as_sent(message), serve.ReplyPortID(reply, until, chain))
 
     def _discard(self, *message: Any) -> None:
-        """Take a message that no handler matched: tell whoever waits for an answer to it, or else the log."""
+        """Discard a message that no handler matched: log it, and let a call that waits for an answer fail."""
         port = current_port()
         handlers = None if port is None else port.handlers
         tag = message[0] if message else None
@@ -199,7 +199,7 @@ class Asking(Monitoring, Registering):
             where = (port.id if port else None, Brief(message), has, hints.nearest(tag, tags), hints.ONCE)
             self._scheduler.log(logging.WARNING, text, *where)
         self._scheduler.discard(*message)
-        if is_call and not (port is not None and port.dying is not None):  # its death says more
+        if is_call and not (port is not None and port.dying is not None):  # otherwise its death gives the better reason
             tags = [] if handlers is None else handlers.tags
             text = f"no handler for {quoted(tag)}{hints.nearest(tag, tags)}"
             self.kil(message[-1], serve.FAILED, text)

@@ -53,28 +53,28 @@ class Becoming(LinkedNode):
     """A node that can be initialised, once."""
 
     def initialise_node(self, noderef: str | None = None, *seeds: str, **settings: Unpack[InitialiseSettings]) -> None:
-        """Become a public node, or a slave: listen on the endpoints of ``noderef`` and dial the seeds, or attach.
+        """Become a public node, which listens and dials its seeds, or a slave, which attaches to a master.
 
-        A public node blocks until it is bound. A slave listens nowhere; it has one link, to its
-        master, through which others reach it: the call blocks until a master has taken it in.
-        Its ID is ``slave/name@`` and the master's. When it loses the link it makes it again, with the
-        same master and under the same ID.
+        The call blocks until a public node is bound, or until a master has accepted a slave. A slave
+        does not listen; it has one link, to its master, through which others reach it.
+        Its ID is ``slave/name@`` and the master's ID. When it loses the link, it connects again to the
+        same master and keeps its ID.
 
         Settings that are not given here come from the environment and the profile file,
-        as with :meth:`configure`; but ``nodeid``, ``seeds`` and ``binds`` do not: this
-        call alone says where the node listens, and whom it dials.
+        as with :meth:`configure`. ``nodeid``, ``seeds`` and ``binds`` do not: only this
+        call determines where the node listens and which seeds it dials.
 
         Args:
             noderef: Where this node listens, and so its ID: ``"host:4040"``,
                 ``"127.0.0.1:0"`` (any free port), ``"4041"``, several separated by commas;
                 None or ``""`` guesses from the host's name, with port 4040. ``"*:4041"`` listens on
                 that port of all interfaces, ``"*"`` on port 4040; the ID is as for ``"4041"`` and
-                ``""``. ``"0.0.0.0:4041"`` and ``"[::]:4041"`` listen alike, with a warning: an address of this host
+                ``""``. ``"0.0.0.0:4041"`` and ``"[::]:4041"`` do the same with a warning; an address of this host
                 becomes the ID. ``"slave/name"``
-                makes a slave, ``"slave/"`` one with a name that no other process has.
-            seeds: Noderefs of nodes to link to from the start; they may be unresolved,
-                and down: they are dialled in the background until they answer. For a slave, the
-                masters it may have; the first that answers is it.
+                makes a slave, ``"slave/"`` a slave with a unique name.
+            seeds: Noderefs of nodes to link to from the start. They may be unresolved,
+                and down: they are dialled in the background until they answer. For a slave: its possible
+                masters; the first that answers becomes its master.
             settings: See :class:`~aemp_gevent.Settings`; above all ``secret``.
 
         Raises:
@@ -83,14 +83,14 @@ class Becoming(LinkedNode):
             InvalidNoderefError: A component is malformed, or the name is reserved.
             ResolveError: A host name has no address.
             ListenError: An endpoint cannot be bound, for instance because it is in use.
-            NoMasterError: None of a slave's masters took it in within ``monitor_timeout``.
-            AlreadyInitialisedError: The node has its identity already.
+            NoMasterError: No master accepted the slave within ``monitor_timeout``.
+            AlreadyInitialisedError: The node was initialised before.
             NodeShutDownError: It was shut down.
-            UnknownSettingError, InvalidSettingError: A setting is wrong; the text says where it stands.
+            UnknownSettingError, InvalidSettingError: A setting is wrong; the text says where it was set.
             ProfileError: The profile file cannot be used.
 
-        After an error the node is as it was, and the call may be repeated. A ``gevent.Timeout`` or a kill
-        that strikes in the moment after a master took the node in finds a slave: ``NODE()`` tells.
+        After an error the node is unchanged, and the call may be repeated. If a ``gevent.Timeout`` or a kill
+        strikes just after a master accepted the node, it is a slave: check ``NODE()``.
         """
         wanted = "" if noderef is None else noderef
         if isinstance(wanted, str) and wanted.partition(":")[0] == ANY_HOST:
@@ -113,19 +113,19 @@ class Becoming(LinkedNode):
             self._initialise(checked, lambda: _resolve(wanted))
 
     def configure(self, profile: str | None = None, /, **settings: Unpack[ConfigureSettings]) -> None:
-        """Become a networked node as the settings say. Blocks until bound, or taken in by a master.
+        """Become a networked node according to the settings. Blocks until it is bound, or accepted by a master.
 
-        The same as :meth:`initialise_node`, for nodes that are set up by their operator,
-        that have a name instead of a noderef, or that listen elsewhere than their noderef says
+        The same as :meth:`initialise_node`, for nodes that an operator sets up,
+        that have a name instead of a noderef, or that listen at other addresses than their noderef says
         (NAT, proxies): ``configure(nodeid="backend", binds=["*:4040"], seeds=["10.0.0.1:4040"])``.
 
-        Each setting is taken from the first place that has it: this call, the environment
+        Each setting comes from the first of these places that has it: this call, the environment
         variable (``AEMP_NODEID`` for ``nodeid``), the profile file, the default.
 
         Args:
-            profile: A profile of the profile file. None: the one that the environment variable
-                ``AEMP_PROFILE`` names, else one named like this host, else ``default``; none
-                of the last two need exist.
+            profile: The name of a profile in the profile file. None: the one in the environment variable
+                ``AEMP_PROFILE``, or else the one with this host's name, or else ``default``; the last two
+                need not exist.
             settings: See :class:`~aemp_gevent.Settings`.
 
         Raises:
@@ -133,7 +133,7 @@ class Becoming(LinkedNode):
         """
         self._check_uninitialised("configure()")
         if not isinstance(profile, (str, NoneType)):
-            # Not shown: it may be settings, and a secret among them.
+            # Not shown: it may be settings that include a secret.
             raise InvalidSettingError(
                 "profile", type(profile), "it must be a name; settings are given as nodeid=…, seeds=…"
             )
@@ -164,48 +164,48 @@ class Becoming(LinkedNode):
         ========================================  =================================================
         (empty)                                   port 4040 of this host, at an address others can
                                                   reach, or loopback, with a warning, if it has none
-        ``4041``                                  that port of this host
+        ``4041``                                  this port of this host
         ``host:4041``                             the host's first address, IPv4 before IPv6
-        ``host``                                  what the SRV record ``_aemp._tcp.host`` says, by
+        ``host``                                  the targets of the SRV record ``_aemp._tcp.host``, by
                                                   priority and weight; without one, port 4040
         ``1.2.3.4``, ``[2001:db8::1]``            port 4040
-        ``1.2.3.4:5``, ``[::1]:5``, ``unix:/s``   as it is
+        ``1.2.3.4:5``, ``[::1]:5``, ``unix:/s``   unchanged
         ========================================  =================================================
 
         Args:
             noderef: Components, separated by commas.
-            timeout: Seconds for all look-ups together. A look-up of an SRV record takes at
-                most 5 of them, and is then done without.
-            resolver: A dnspython resolver that is asked for everything, for a name service of
-                one's own; None: the system's.
+            timeout: Seconds for all look-ups together. The look-up of an SRV record is given up after
+                5 seconds; then the host's address is used.
+            resolver: A dnspython resolver for all look-ups, for a name service of your
+                own; None: the system's.
 
         Raises:
             InvalidNoderefError: A component is malformed; the text names it.
             ResolveError: A host name has no address; the text names the component.
             NoPortContextError: On the hub, which must never wait.
         """
-        if isinstance(getcurrent(), Hub):  # any thread's
+        if isinstance(getcurrent(), Hub):  # of any thread
             raise NoPortContextError("resolve_node()", ON_THE_HUB)
         from aemp_gevent.addresses.name_service import NameService  # noqa: PLC0415  # see TYPE_CHECKING
 
         return _resolve(noderef, NameService(to_limited_seconds(timeout, "resolve_node()"), resolver))
 
     def reload(self, profile: str | None = None, /, **settings: Unpack[ConfigureSettings]) -> list[str]:
-        """Read the settings again, as :meth:`configure` did, and take over those that may change while the node is up.
+        """Read the settings again, as :meth:`configure` did, and apply those that may change while the node is up.
 
-        These are ``secret`` and ``require_tls``, which hold for new connections, and ``allow_spawn``, ``allow_eval``,
-        ``allow_relay``, ``secure`` and ``rules``, which hold at once. Services are neither started nor ended.
-        (The files that ``cert`` and ``ca`` name are read again by themselves.)
+        These are ``secret`` and ``require_tls``, which apply to new connections, and ``allow_spawn``, ``allow_eval``,
+        ``allow_relay``, ``secure`` and ``rules``, which apply at once. Services are neither started nor ended.
+        (The files of ``cert`` and ``ca`` are read again automatically.)
 
         Args:
             profile: As for ``configure``.
             settings: As for ``configure``.
 
         Returns:
-            The names of settings that are others than the node's, and need a restart.
+            The names of changed settings that need a restart.
 
         Raises:
-            AempError: The same as for ``configure``; the node goes on as it was.
+            AempError: The same as for ``configure``; the node is unchanged.
         """
         network = self._network
         if network is None:
@@ -215,11 +215,11 @@ class Becoming(LinkedNode):
         return network.reload(make_settings(settings, profile=profile))
 
     def start_service(self, service: Service, ended: Callable[..., None] | None = None) -> str:
-        """Run a service in a port of its own, which dies of the service's exceptions. Never switches.
+        """Run a service in a port of its own, which an exception of the service kills. Never switches.
 
         Args:
             service: From :func:`~aemp_gevent.node.services.load_services`.
-            ended: Called with the reason when the port died.
+            ended: Called with the reason when the port has died.
 
         Returns:
             The port's ID.
@@ -248,7 +248,7 @@ class Becoming(LinkedNode):
             raise AlreadyInitialisedError(self._id)
 
     def _initialise(self, settings: Settings, resolve: Callable[[], str]) -> None:
-        self._initialising = True  # resolving may switch, and another greenlet may try the same
+        self._initialising = True  # resolving may switch, and another greenlet may make the same call
         try:
             services = _load(settings)
             node_id = resolve()
@@ -291,7 +291,7 @@ class Becoming(LinkedNode):
             self._joining = None
             if self._network is not network:
                 network.close()
-            else:  # also if a foreign Timeout strikes now: others know us by our new ID, and there is no way back
+            else:  # also if a foreign Timeout strikes now: other nodes know the new ID, which cannot be undone
                 self._start(services, former_prefix)
 
     def _make_network(self, node_id: str, settings: Settings) -> Network:
@@ -308,7 +308,7 @@ class Becoming(LinkedNode):
 
     def _start(self, services: Iterable[Service], former_prefix: str) -> None:
         network = self._network
-        assert network is not None  # we have just been initialised
+        assert network is not None  # it was set before
         self._open_ports()
         self.max_name_bytes = network.settings.max_name_bytes
         self._directory.start(self._make_engine(network), former_prefix, self._prefix)
@@ -317,12 +317,12 @@ class Becoming(LinkedNode):
             self.start_service(service)
 
     def _make_engine(self, network: Network) -> Engine:
-        """Return the directory's engine, not started."""
+        """Return the directory's engine, which is not started yet."""
         from aemp_gevent.settings.directory_address import parse_directory  # noqa: PLC0415  # see TYPE_CHECKING
 
         address = parse_directory(network.settings.directory)
         if address is not None:
-            # Imported only by those who want it.
+            # Imported only if it is used.
             from aemp_gevent.directory.etcd.engine import EtcdEngine  # noqa: PLC0415
 
             timeout = network.settings.heartbeat_timeout
@@ -356,19 +356,19 @@ def _resolve(noderef: str, *names: NameService) -> str:
 
 
 def _slave_name(noderef: object) -> str | None:
-    """Return the name of the slave that a node is to be; None if it is to be another kind of node."""
+    """Return the slave's name if a noderef asks for a slave, otherwise None."""
     if isinstance(noderef, str) and noderef.startswith(ids.SLAVE_PREFIX):
         return ids.slave_name(noderef)
     return None
 
 
 def _with_real_ports(node_id: str, bound: list[Endpoint]) -> str:
-    """Return a noderef in which port 0 is replaced by what the system chose; other IDs unchanged."""
+    """Return a noderef with the ports that the system chose instead of port 0; other IDs are unchanged."""
     return ",".join(map(str, bound)) if is_resolved(node_id) else node_id
 
 
 def _with_real_hosts(node_id: str, network: Network) -> str:
-    """Return a noderef with addresses of this host instead of 0.0.0.0 and ::, which are nobody's."""
+    """Return a noderef with addresses of this host instead of 0.0.0.0 and ::, which cannot be dialled."""
     from aemp_gevent.peers.listeners import is_any  # noqa: PLC0415  # see TYPE_CHECKING
 
     endpoints = endpoints_of(node_id)
@@ -376,7 +376,7 @@ def _with_real_hosts(node_id: str, network: Network) -> str:
         return node_id
     found = ",".join(map(str, network.listeners.reachable(endpoints)))
     text = (
-        "%s stands for all interfaces, and nobody can dial that: this node is %s (to say so without a warning: '*:%d')"
+        "%s means all interfaces and cannot be dialled; the node ID is %s (use '*:%d' to get it without this warning)"
     )
     _log.warning(text, node_id, found, endpoints[0].port)
     return found

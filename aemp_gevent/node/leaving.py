@@ -18,7 +18,7 @@ from aemp_gevent.runtime import forking
 from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds, to_seconds
 
 _QUIET_SECONDS = 0.5
-"""So long nothing comes to a node that is drained: what was on its way from others has arrived."""
+"""A drained node that is idle for this long has got the messages that were on their way."""
 
 _LOOK_SECONDS = 0.05
 
@@ -29,15 +29,15 @@ class Leaving(LinkedNode):
     def drain(self, timeout: Seconds | None = 10.0) -> bool:
         """Take this node's entries out of the directory, and wait until its ports have done their work. Switches.
 
-        Whoever looks for ports in groups and families finds those of other nodes from then on. To be called before
-        :meth:`shutdown`, so that what was sent to ports here until then is done and not lost. The work is done when no
-        port is in a handler, and no message has waited for one, for half a second.
+        Look-ups in groups and families find only ports of other nodes from then on. Call it before
+        :meth:`shutdown`, so that messages that were sent here until then are handled. The work is done when no
+        port has run a handler, and no message has waited for one, for half a second.
 
         Args:
             timeout: Seconds to wait.
 
         Returns:
-            Whether that came about in time.
+            Whether the work was done in time.
         """
         self._check_may_wait("drain()")
         deadline = answers.deadline_of(to_seconds(timeout, "drain()"))
@@ -60,16 +60,16 @@ class Leaving(LinkedNode):
         return any(port.state in (QUEUED, RUNNING) and port is not current for port in list(self._ports.values()))
 
     def shutdown(self, timeout: Seconds | None = 5.0) -> None:
-        """Say goodbye to the peers, send what is queued within ``timeout`` seconds, and close all links. Switches.
+        """Say goodbye to the peers, send queued messages within ``timeout`` seconds, and close all links. Switches.
 
-        Monitors that peers have of ports here fire with ``("shutdown", node)`` as soon as they
-        have heard everything that was sent before, and so do those that this node has of
-        theirs. The node keeps its ports and its ID; it cannot be initialised again. Handlers and actors may
-        go on sending to each other; ``snd``, ``port`` and the like raise ``NodeShutDownError`` everywhere else.
-        A program that ends does this by itself, with all nodes of the main thread at the same time.
+        Monitors that peers have of ports here fire with ``("shutdown", node)``, after everything
+        that was sent before; so do monitors that this node has of
+        their ports. The node keeps its ports and its ID, and cannot be initialised again. Handlers and actors may
+        go on sending to each other; everywhere else ``snd``, ``port`` and the like raise ``NodeShutDownError``.
+        When a program ends, this happens automatically, for all nodes of the main thread at the same time.
 
         Args:
-            timeout: Seconds; peers that have not taken everything by then are logged.
+            timeout: Seconds; peers that have not received everything by then are logged.
         """
         self._scheduler.check_thread("shutdown()")
         seconds = to_limited_seconds(timeout, "shutdown()")
@@ -90,8 +90,8 @@ class Leaving(LinkedNode):
     def reset(self, timeout: Seconds | None = 1.0) -> None:
         """Kill every port here, shut down, and become a private node with a new ID. For tests. Switches.
 
-        Ports die normally, what waits in them is dropped, and timers are stopped. Greenlets that are not the
-        library's go on; one that called ``attach`` learns of its port's death in its next blocking call.
+        Ports die normally, their messages are dropped, and timers are stopped. Greenlets that the library did not
+        start go on; one that called ``attach`` learns of its port's death in its next blocking call.
 
         Args:
             timeout: Seconds for the shutdown.
@@ -104,26 +104,26 @@ class Leaving(LinkedNode):
         for port in mine:
             scheduler.kill_now(port, ())
         while any(port.state != DEAD for port in mine):
-            gevent.sleep(0)  # killed ports die when the hub gets control, at the latest
+            gevent.sleep(0)  # killed ports die at the latest when the hub gets control
         self.shutdown(seconds)
         self._stop_watching()
         scheduler.end_all_timers()
         scheduler.hub.loop.run_callback(scheduler.end_idle_runners)
         current = getcurrent()
         if getattr(current, "aemp_port", None) in mine:
-            current.aemp_port = None  # type: ignore[attr-defined]  # any greenlet can carry it
+            current.aemp_port = None  # type: ignore[attr-defined]  # any greenlet can have it
         self._begin()
 
     def shutdown_on_signal(self, *signals: int, timeout: Seconds | None = 5.0) -> None:
-        """End the program in order on a signal: call :meth:`shutdown`, then raise ``SystemExit(128 + signal)``.
+        """Shut the node down on a signal, then end the program: raise ``SystemExit(128 + signal)``.
 
         A program that calls this in its first lines ends on Ctrl-C without a traceback. ``SystemExit`` is raised in
         the main greenlet, so that its ``finally`` blocks run. A second signal ends the program without waiting for
-        peers any longer. Signals are handled when gevent's loop runs: code that never waits cannot be interrupted.
+        peers. Signals are handled when gevent's loop runs: code that never waits cannot be interrupted.
 
         Args:
-            signals: Their numbers; none given: ``SIGINT``, which is Ctrl-C, and ``SIGTERM``.
-            timeout: Seconds that the shutdown may take.
+            signals: The signals' numbers. Without any: ``SIGINT``, which is Ctrl-C, and ``SIGTERM``.
+            timeout: Seconds for the shutdown.
         """
         self._scheduler.check_thread("shutdown_on_signal()")
         seconds = to_limited_seconds(timeout, "shutdown_on_signal()")
@@ -132,7 +132,7 @@ class Leaving(LinkedNode):
 
     @property
     def _is_on_sockets(self) -> bool:
-        """Whether this node has, or may make, connections over sockets."""
+        """Whether this node has or may make connections over sockets."""
         return self._carrier is None and self._network is not None and not self._network.is_closed
 
     def _end_program(self, number: int, timeout: float) -> None:
@@ -145,7 +145,7 @@ class Leaving(LinkedNode):
 
 
 def shut_down_all() -> None:
-    """Shut down all networked nodes of this native thread, at the same time: the program ends. Switches."""
+    """Shut down all networked nodes of this native thread at the same time, because the program ends. Switches."""
     here = [node for node in forking.nodes() if isinstance(node, Leaving) and node.is_here]
     due = [node for node in here if node._is_on_sockets]  # pyright: ignore[reportPrivateUsage]  # one of ours
     if due:  # otherwise this would make a hub in a program that may not have one

@@ -46,9 +46,9 @@ class LinkedNode(DirectoryNode):
     def _begin(self) -> None:
         super()._begin()
         self._network: Network | None = None
-        self._embedded: EmbeddedEngine | None = None  # the directory's engine, if that is told of links
-        self._etcd: EtcdEngine | None = None  # the directory's engine, if that is it
-        self._joining: Network | None = None  # of a slave that has no master yet
+        self._embedded: EmbeddedEngine | None = None  # the directory's engine, if it depends on links
+        self._etcd: EtcdEngine | None = None  # the directory's engine, if it is etcd's
+        self._joining: Network | None = None  # the links of a slave that has no master yet
         self._watch: LoopWatch | None = None
         self._initialising = False
         self._ending = False
@@ -57,7 +57,7 @@ class LinkedNode(DirectoryNode):
         self._log_feed = LogFeed(self._request_host)
 
     def forked(self) -> None:
-        """Become a fresh private node, in a forked child of the process that had this one and keeps its links."""
+        """Become a fresh private node in a forked child; the parent process keeps the node and its links."""
         self._log_feed.abandon()
         if self._etcd is not None:
             self._etcd.abandon()
@@ -72,11 +72,11 @@ class LinkedNode(DirectoryNode):
     def split_port(self, port: object) -> tuple[str, str]:
         """Return the node ID and the port name of a port ID; the name is ``""`` for a node port.
 
-        Nodes of other programs may have names that are taken for mistakes elsewhere, with blanks for
-        instance. Those that this node has met are understood.
+        Nodes of other programs may have names that are refused elsewhere, for example with blanks. The names of nodes
+        that were linked to this one are accepted.
 
         Raises:
-            InvalidPortError: It is not a port ID.
+            InvalidPortError: The argument is not a port ID.
         """
         try:
             return super().split_port(port)
@@ -97,7 +97,7 @@ class LinkedNode(DirectoryNode):
     def _open_ports(self) -> None:
         super()._open_ports()
         if self._watch is None and not self._is_over:
-            # From the first port on, not only when there are links: handlers block the loop as well.
+            # From the first port on, and not only with links: handlers can block the loop as well.
             self._watch = watch_loop(self._scheduler.hub)
             self._end_watch = weakref.finalize(self, self._watch.release)
             self._end_watch.atexit = False
@@ -124,7 +124,7 @@ class LinkedNode(DirectoryNode):
 
     @property
     def settings(self) -> Settings | None:
-        """The settings this node was initialised with; None before."""
+        """The settings with which this node was initialised; None before."""
         return None if self._network is None else self._network.settings
 
     @property
@@ -135,13 +135,13 @@ class LinkedNode(DirectoryNode):
     # --- links ---
 
     def up_nodes(self) -> list[str]:
-        """Return the IDs of all nodes to which a link is up, this node not among them."""
-        # A list, in one step: other native threads may ask, too.
+        """Return the IDs of all nodes to which a link is up, without this node."""
+        # A list, made in one step: other native threads may call this, too.
         peers = list(self._network.peers.values()) if self._network is not None else []
         return [peer.node for peer in peers if peer.is_up]
 
     def node_is_up(self, node: object) -> bool:
-        """Return whether a link to a node is up, True for this node; takes a node ID or a port of the node."""
+        """Return whether a link to a node is up; True for this node. Takes a node ID or a port of the node."""
         node_id = self.split_port(node)[0]
         return self._is_here(node_id) or node_id in self.up_nodes()
 

@@ -30,23 +30,23 @@ class Monitoring(Sending):
     """A node that watches ports: ``mon`` and ``mon_guard``."""
 
     def mon(self, port: object, *action: Any) -> Monitor:
-        """Run an action, once, when a port dies or messages to it are lost; return a guard. Never switches.
+        """Run an action once when a port dies or messages to it are lost; return a guard. Never switches.
 
         ``mon(port, cb)`` or ``mon(port, cb, *args)``
             Calls ``cb(*args, *reason)``; an empty reason is a normal death.
         ``mon(port)``
             Kills this port (``SELF()``) with the same reason, unless the death was normal. To
-            go with the port in any case: ``mon(port, kil, SELF())``.
+            die with the port in any case, write ``mon(port, kil, SELF())``.
         ``mon(port, rcvport)``
             Kills ``rcvport`` with the same reason, unless the death was normal.
         ``mon(port, rcvport, *msg)``
             Sends ``(*msg, *reason)`` to ``rcvport``.
 
-        ``mon`` of a node ID fires when the link to that node goes down. Of the messages
-        sent after ``mon`` returned either every one arrives or the action runs.
+        ``mon`` of a node ID fires when the link to that node goes down. Either all messages
+        sent after ``mon`` returned arrive, or the action runs.
 
         Args:
-            port: The port, or node, to watch; one that does not exist fires at once.
+            port: The port or node to watch. If it does not exist, the action runs at once.
             action: One of the forms above.
 
         Returns:
@@ -55,8 +55,8 @@ class Monitoring(Sending):
 
         Raises:
             NoPortContextError: ``mon(port)`` outside a port.
-            InvalidPortError: One of the ports is not a port ID, and no code of a port gives it. In code of a port the
-                action runs at once, with the reason ``no_such_port``.
+            InvalidPortError: One of the ports is not a port ID, and the call does not come from a port's code. In a
+                port's code the action runs at once, with the reason ``no_such_port``.
         """
         if get_ident() != self._scheduler.thread:
             self._scheduler.check_thread("mon()")
@@ -75,11 +75,11 @@ class Monitoring(Sending):
         return self.monitor(port, call, context)
 
     def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
-        """Call ``call(*reason)`` in a port's context when a port dies; what ``mon`` is made of."""
+        """Call ``call(*reason)`` in a port's context when a port dies; the primitive below ``mon``."""
         target = self.find(port)
         if target is not None:
             monitor = Monitor(target, call, context, self._scheduler)
-            if target.monitors is None:  # the usual case; monitors.add would do the same
+            if target.monitors is None:  # the usual case; monitors.add() would do the same
                 target.monitors = monitor
             else:
                 monitors.add(target, monitor)
@@ -101,9 +101,8 @@ class Monitoring(Sending):
     def mon_guard(self, port: object, *objects: Any) -> Monitor:
         """Keep objects alive until the port dies, then close those that can be closed.
 
-        An object with a ``close`` method is closed, else one with a ``cancel`` method is
-        cancelled; others are just released. Returns a guard, which releases them
-        unclosed when cancelled.
+        Calls an object's ``close`` method or, without one, its ``cancel`` method; other objects are
+        only released. Returns a guard. Cancelling the guard releases the objects without closing them.
         """
         self._scheduler.check_thread("mon_guard()")
         return self.monitor(port, lambda *_reason: _close_all(objects), current_port())
@@ -120,7 +119,7 @@ def _killer(node: Sending, victim: object) -> Handler:
 
 
 def _with_reason(call: Handler, *reason: Any) -> None:
-    """Hand a reason on; in words, if it cannot travel to another node."""
+    """Pass a reason on; as text, if it cannot travel to another node."""
     try:
         call(*reason)
     except (UnencodableMessageError, MessageTooLargeError):
@@ -133,5 +132,5 @@ def _close_all(objects: tuple[Any, ...]) -> None:
         if callable(close):
             try:
                 close()
-            except Exception as error:  # noqa: BLE001  # the others are to be closed all the same
+            except Exception as error:  # noqa: BLE001  # the other objects are closed all the same
                 _log.error("mon_guard: closing %s failed", quoted(thing), exc_info=error)

@@ -40,15 +40,16 @@ class Node(Becoming, Leaving):
     def wait_for_seeds(self, timeout: Seconds | None = 5.0) -> bool:
         """Wait for links to the seeds, and until this node and they know of each other what is in the directory.
 
-        A node need not: it waits for what it wants to know, and others are told of it as soon as they can be.
-        A web server's worker should, before it takes requests. Called again, it waits until the seeds know what was
-        registered here before. Seeds that do not answer when they are dialled are not waited for. Switches.
+        Most nodes need not call this: calls that need the directory wait for it, and other nodes learn of this one
+        as soon as possible. A web server's worker should call it before it takes requests. Called again, it waits
+        until the seeds know the entries that this node has registered. It does not wait for seeds that do not answer.
+        Switches.
 
         Args:
             timeout: Seconds for all of it.
 
         Returns:
-            Whether that came about in time; False for a node that is not initialised.
+            Whether all of this happened in time; False for a node that is not initialised.
         """
         self._check_may_wait("wait_for_seeds()")
         seconds = to_limited_seconds(timeout, "wait_for_seeds()")
@@ -58,25 +59,25 @@ class Node(Becoming, Leaving):
         deadline = answers.deadline_of(seconds)
         if not network.seeds.wait(seconds):
             return False
-        # A seed said what it is when the link came up, and its first answer is behind that: by then it has been sent
-        # what is here. Its second answer is behind its hearing of it.
+        # A seed reports its role when the link comes up, and its first answer follows that: by then this node's
+        # entries have been sent to it. Its second answer comes after it has received them.
         seeds = [peer.node for peer in network.up_seeds()]
         return all(self.syncal(answers.left_until(deadline), seed, TIME) for _ in range(2) for seed in seeds)
 
     def flush(self, timeout: Seconds | None = 5.0) -> bool:
         """Wait until everything that this node has sent so far has arrived at the other nodes. Switches.
 
-        Each node to which there is a link, or one is being made, is asked the time: its answer comes after it has put
-        all earlier messages into its ports' mailboxes. Whether handlers have run by then is not known.
+        Each node with a link, or whose link is being made, is asked for the time: its answer comes after it has put
+        all earlier messages into its ports' mailboxes. Handlers may not have run by then.
 
         Args:
             timeout: Seconds for all nodes together; None waits until each has answered or its link is lost.
 
         Returns:
-            Whether all answered in time; True if there was nobody to ask.
+            Whether all nodes answered in time; True if there were none.
 
         Raises:
-            WrongThreadError: Another native thread than the node's called this.
+            WrongThreadError: The call came from another native thread than the node's.
             NoPortContextError: On the hub, which must never wait.
         """
         self._check_may_wait("flush()")
@@ -95,28 +96,28 @@ class Node(Becoming, Leaving):
         return all(greenlet.value for greenlet in asked)
 
     def addresses(self) -> list[str]:
-        """Return where this node listens, as endpoints with the ports that the system chose.
+        """Return the endpoints at which this node listens, with the ports that the system chose.
 
-        What was bound as ``*:0`` is an address of this host for IPv4, one for IPv6, and the real port of both:
-        ``["192.0.2.7:41873", "[2001:db8::7]:41873"]``. Empty for private nodes and slaves, which listen nowhere.
-        Behind NAT these are not the addresses at which others reach the node: those its node ID says.
+        ``*:0`` becomes an address of this host for IPv4 and one for IPv6, each with its real port:
+        ``["192.0.2.7:41873", "[2001:db8::7]:41873"]``. Empty for private nodes and slaves, which do not listen.
+        Behind NAT, other nodes reach the node at the addresses in its node ID, and not at these.
         """
         return [] if self._network is None else self._network.listeners.bound_addresses()
 
     @property
     def seeds_down(self) -> dict[str, str]:
-        """The seeds to which there is no link, and why; ``""`` if that is not known yet. Not for users."""
+        """The seeds to which there is no link, with the reason; ``""`` if it is not known yet. Not for users."""
         return {} if self._network is None else self._network.seeds.why_down()
 
     @property
     def refusals(self) -> dict[str, int]:
-        """How often peers were refused something, by what it was; what never was is not there.
+        """The number of refusals by kind, without kinds that never happened.
 
-        Of peers: ``spawn`` (and whatever else runs code), ``kill``, ``directory`` (by rule, about other nodes, or too
-        many entries), ``relay``, ``inspect``, ``monitor`` (by number), ``message`` (one that is too large, or none,
-        which ends the link). Of strangers, whoever dialled: ``handshake`` (it failed, or took too long), ``tls``
-        (the same, while TLS came up or because there is none; the certificate may be ours that the
-        other side refuses), ``crowd`` (dropped, because there were too many).
+        Refused to peers: ``spawn`` (and everything else that runs code), ``kill``, ``directory`` (by a rule, about
+        other nodes, or too many entries), ``relay``, ``inspect``, ``monitor`` (too many), ``message`` (too large or
+        not a message, which ends the link). To connections that are not authenticated yet: ``handshake`` (it failed
+        or took too long), ``tls`` (TLS failed, took too long or was missing; the other side may have refused this
+        node's certificate), ``crowd`` (dropped, because there were too many).
         """
         return dict(self._network.refusals) if self._network is not None else {}
 
@@ -125,18 +126,18 @@ class Node(Becoming, Leaving):
         return self._request_host.info()
 
     def function_for(self, caller: str | None, name: object) -> Handler:
-        """Return the function of this name if the node whose call is served may have it run here.
+        """Return the function of this name if the calling node may run it here. Not for users.
 
         Args:
             caller: That node's ID; None: it is not known, and may run nothing.
-            name: As it came.
+            name: The function's name, as it came.
 
         Raises:
-            SpawnRefusedError: It may not, or there is none.
+            SpawnRefusedError: The node may not, or there is no such function.
         """
-        if caller == self._id:  # and no former one, which a peer might take
+        if caller == self._id:  # not a former ID, which a peer could take
             return self._request_host.find_function(None, name)
         peer = self._network.known_peer(caller) if self._network is not None and caller is not None else None
         if peer is None:
-            raise SpawnRefusedError("functions are run only for calls, which say whose they are: use call()")
+            raise SpawnRefusedError("functions run only for calls, whose caller is known: use call()")
         return self._request_host.find_function(peer, name)

@@ -52,22 +52,22 @@ class NodePorts:
         forking.register(self)
 
     def _begin(self) -> None:
-        """Become a node that has no port yet, with an ID that no other ever had."""
+        """Become a node without ports, with an ID that no other node ever had."""
         self._scheduler = Scheduler()
         self._scheduler.on_unmonitored_death = self._unmonitored_death
         self._scheduler.node = self
         self._ports = self._scheduler.ports
         self._direct: Mapping[str, Port] = {}
-        """Where :meth:`snd` looks first: the table of ports, or nothing while every message must be looked at."""
+        """Where :meth:`snd` looks first: the table of ports, or an empty one while every message must be checked."""
         self._is_strict = False
         self._is_over = False
         self._new_name = ids.port_names(ids.new_uniq())
         self._id = ids.ANON_PREFIX + ids.new_uniq()
         self._prefix = self._id + "#"
         self.max_name_bytes = MAX_NAME_BYTES
-        """The longest name: of a node, a port, a family of the directory or a key."""
+        """The longest name of a node, a port, a family of the directory or a key."""
         self.hints = hints.Hints()
-        """What this node has warned of, once per place."""
+        """The warnings that this node has given, one per place."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"
@@ -76,18 +76,18 @@ class NodePorts:
 
     @property
     def is_here(self) -> bool:
-        """Whether this native thread is the one the node belongs to."""
+        """Whether the node belongs to this native thread."""
         return get_ident() == self._scheduler.thread
 
     def forked(self) -> None:
-        """Become a fresh private node, in a forked child of the process that had this one."""
+        """Become a fresh private node in a forked child; the parent process keeps the former node."""
         self._scheduler.abandon()
         self._begin()
 
     # --- settings that each call depends on ---
 
     def _open_ports(self) -> None:
-        """Decide how messages to the ports here are sent: this comes before the first port, and when a setting does."""
+        """Choose how messages to local ports are sent: before the first port, and again with the settings."""
         self._is_strict = self._wants_strict()
         self._direct = {} if self._is_strict or self._is_over else self._ports
 
@@ -96,12 +96,12 @@ class NodePorts:
         text = os.environ.get(variable)
         if not text:
             return False
-        from aemp_gevent.settings.sources import read_setting  # noqa: PLC0415  # of nodes with links, and strict ones
+        from aemp_gevent.settings.sources import read_setting  # noqa: PLC0415  # only nodes with links and strict ones need it
 
         return bool(read_setting("strict", text, f"environment variable {variable}"))
 
     def _close_ports(self) -> None:
-        """Refuse calls that need a node, from now on: it was shut down."""
+        """Refuse calls that need a node from now on, because it was shut down."""
         if self._is_over:
             return
         self._is_over = True
@@ -112,43 +112,44 @@ class NodePorts:
             self._check_open("creating a port")
             return new_name()
 
-        # Every port that is made takes a name first, so that nothing else need look.
+        # Every new port takes a name first, so that nothing else needs to check.
         self._new_name = no_name
 
     def _check_open(self, call: str) -> None:
-        """Refuse a call after the node was shut down, unless code of a port makes it, which may end in order.
+        """Refuse a call after the node was shut down, unless it comes from a port's code, which may finish its work.
 
         Raises:
-            NodeShutDownError: The text names ``call``.
+            NodeShutDownError: The node was shut down; the text names ``call``.
         """
         if self._is_over and not isinstance(getcurrent(), Runner):
             raise NodeShutDownError(call, self._id)
 
     def _as_sent(self, message: Message) -> Message:
-        """Return a message to a port of this node as another node would get it, if this node is strict.
+        """Return a message as another node would get it if this node is strict; otherwise return it unchanged.
 
         Raises:
-            UnencodableMessageError, MessageTooLargeError: It could not travel. The text says that the node is strict.
+            UnencodableMessageError, MessageTooLargeError: It cannot travel. The text says that the node is strict.
         """
         if not self._is_strict:
             return message
         try:
-            return tuple(copy_as_sent(["port", *message], self._limits)[1:])  # not a request, whatever its tag
+            # Behind a port's name, so that its tag does not make it a request.
+            return tuple(copy_as_sent(["port", *message], self._limits)[1:])
         except (UnencodableMessageError, MessageTooLargeError) as error:
             error.add(_WHY_STRICT)
             raise
 
     @property
     def _limits(self) -> Limits:
-        """How large messages may be."""
-        from aemp_gevent.settings.fields import Settings  # noqa: PLC0415  # of nodes with links, and strict ones
+        """The limits on the size of messages."""
+        from aemp_gevent.settings.fields import Settings  # noqa: PLC0415  # only nodes with links and strict ones need it
 
         return Limits(Settings.max_message_bytes, Settings.max_message_elements)
 
     # --- identity ---
 
     def NODE(self, port: object = None) -> str:
-        """Return this node's ID, or with an argument the node part of that port ID.
+        """Return this node's ID or, with an argument, the node part of that port ID.
 
         Raises:
             InvalidPortError: The argument is not a port ID.
@@ -156,10 +157,10 @@ class NodePorts:
         return self._id if port is None else self.split_port(port)[0]
 
     def node_of(self, port: object) -> str:
-        """Return the node part of a port ID; a node ID is returned as it is.
+        """Return the node part of a port ID; a node ID is returned unchanged.
 
         Raises:
-            InvalidPortError: It is not a port ID.
+            InvalidPortError: The argument is not a port ID.
         """
         return self.split_port(port)[0]
 
@@ -167,7 +168,7 @@ class NodePorts:
         """Return the node ID and the port name of a port ID; the name is ``""`` for a node port.
 
         Raises:
-            InvalidPortError: It is not a port ID.
+            InvalidPortError: The argument is not a port ID.
         """
         return ids.split_port(port, self.max_name_bytes)
 
@@ -175,7 +176,7 @@ class NodePorts:
         return node == self._id
 
     def _rename(self, node_id: str) -> None:
-        """Take another node ID; IDs made before keep working inside the process."""
+        """Change the node ID; port IDs made before keep working inside the process."""
         former, self._id, self._prefix = self._prefix, node_id, node_id + "#"
         self._scheduler.table.rename(former, self._prefix)
 
@@ -185,18 +186,18 @@ class NodePorts:
         """Create a port and return its ID. Never switches.
 
         Args:
-            callback: Called with ``*msg`` for every message (a *miniport*); returning ``DONE``
-                destroys the port, and so does True from a Python function. None: no handlers yet, messages
+            callback: Called with ``*msg`` for every message (a *miniport*). Returning ``DONE``
+                destroys the port, and so does True from a Python function. None: no handlers yet; messages
                 without a handler are discarded and logged at debug level.
-            limit: The port is killed with ``("mailbox_overflow", limit)`` when more
-                messages than this wait in its mailbox; None: no limit.
-            context: The ``contextvars.Context`` its handlers run in; None: an empty one.
+            limit: The most messages that may wait in the mailbox. One more kills the port with
+                ``("mailbox_overflow", limit)``. None: no limit.
+            context: The ``contextvars.Context`` in which its handlers run; None: an empty one.
 
         Raises:
             TypeError: The callback cannot be called, or calling it would not run its body: it is a generator
                 function or an ``async def``. Every call that takes a function refuses these.
         """
-        # Here and where else a call more would be felt the thread is looked at first.
+        # Written out here, and wherever one more call would be noticed.
         if get_ident() != self._scheduler.thread:
             self._scheduler.check_thread("port()")
         if callback is not None:
@@ -209,7 +210,7 @@ class NodePorts:
 
     @property
     def scheduler(self) -> Scheduler:
-        """What runs this node's ports."""
+        """The scheduler, which runs this node's ports."""
         return self._scheduler
 
     @overload
@@ -217,9 +218,10 @@ class NodePorts:
     @overload
     def make(self, kind: type[AnyPort]) -> AnyPort: ...
     def make(self, kind: type[Port] = Port) -> Port:
-        """Make a port without handlers, which nobody reaches before it is added to the scheduler's table.
+        """Make a port without handlers, which cannot be reached before it is added to the scheduler's table.
 
-        An interrupt may strike when this returns, and then nobody has the port: added already, it would stay.
+        An interrupt may strike when this returns, so that the caller never gets the port. If it were in the table
+        already, it would stay forever.
         """
         return self._create(self._new_name(), kind=kind, is_entered=False)
 
@@ -235,7 +237,7 @@ class NodePorts:
         port_id = self._prefix + name
         scheduler = self._scheduler
         if not self._ports:
-            _ = scheduler.hub  # the node belongs to the thread that makes its first port, whoever sends first
+            _ = scheduler.hub  # the node belongs to the thread that makes its first port, not to the first sender's
             if self._direct is not self._ports:
                 self._open_ports()
         if port_id in self._ports:
@@ -251,7 +253,7 @@ class NodePorts:
         return port
 
     def _start_port(self, port: Port, main: tuple[Handler, Message, bool]) -> None:
-        """Enter a port that was made, and have it run what is its ``main``: both, or neither if something strikes."""
+        """Enter a new port and start its ``main``: both, or neither if an interrupt strikes."""
         port.main = main
         try:
             self._scheduler.table.add(port)
@@ -265,8 +267,8 @@ class NodePorts:
         """Return the living local port of this ID, for a call that other native threads may not make.
 
         Raises:
-            InvalidPortError, NotLocalError, NodePortError, DeadPortError: It is not one.
-            WrongThreadError: One of them makes it.
+            InvalidPortError, NotLocalError, NodePortError, DeadPortError: It is not a living local port.
+            WrongThreadError: Another native thread makes the call.
         """
         self._scheduler.check_thread(call)
         found = self.find(port)
@@ -280,23 +282,23 @@ class NodePorts:
         raise DeadPortError(call, str(port))
 
     def find(self, port: object) -> Port | None:
-        """Return the local port of this ID, if there is one."""
+        """Return the living local port of this ID, if there is one."""
         found = self._find(port)
-        # Ports of other nodes stand in the same table, for the sake of snd.
+        # Ports of other nodes are in the same table, so that snd needs one look-up.
         return None if found is None or found.state == REMOTE else found
 
     def _find(self, port: object) -> Port | None:
-        """Return the port of this ID that stands in the table."""
+        """Return the port of this ID, local or remote, that is in the table."""
         try:
             found = self._ports.get(port)  # type: ignore[call-overload]  # any object may miss
-        except TypeError:  # it cannot be hashed, and yet its str() may be a port ID
+        except TypeError:  # it cannot be hashed, but its str() may be a port ID
             found = None
         return self._ports.get(str(port)) if found is None else found
 
     def _registered(self, name: str) -> str | None:
-        """Return the ID of the port registered under a name."""
+        """Return the ID of the port that is registered under a name."""
         return self._scheduler.table.registered(self._prefix + name)
 
     def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
-        """Return what is to be run because a port died of something and nobody monitored it."""
+        """Return the job for an abnormal death that no monitor saw, if there is one."""
         return None

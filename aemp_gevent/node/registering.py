@@ -31,17 +31,17 @@ class Registering(NodePorts):
         """Set handlers of a local port, and return the port.
 
         ``rcv(port, cb)``
-            ``cb(*msg)`` gets what nothing else matched; returning ``DONE`` destroys the port.
+            ``cb(*msg)`` gets the messages that nothing else matched; returning ``DONE`` destroys the port.
         ``rcv(port, "tag", cb, "tag2", cb2, …)`` or ``rcv(port, tag=cb)``
-            ``cb(*rest)`` gets messages with this first element. One handler a tag: a new
+            ``cb(*rest)`` gets messages with this first element. Each tag has one handler: a new
             one replaces it, None removes it.
         ``@rcv(port, "tag")``
-            The same as a decorator, which returns the function.
+            The same as a decorator; it returns the function.
         ``rcv(port, [p0, p1, …], cb)``
             ``cb(*msg)`` when the first elements match. An element is ``any_``, a type, a
             compiled regex (searched in strings), another callable (a predicate), or a
-            value to be equal to. Patterns add up. What cannot be compared (an array, an
-            element whose ``__eq__`` raises) is not equal; what a predicate raises kills the port.
+            value to be equal to. Patterns add up. Elements that cannot be compared (an array, an
+            object whose ``__eq__`` raises) are not equal; an exception in a predicate kills the port.
 
         A handler that returns ``DONE`` is removed. True means the same if a Python function
         returns it; the return value of anything else, such as a method of gevent, is ignored.
@@ -73,11 +73,11 @@ class Registering(NodePorts):
     def reg(self, port: object, name: str | None = None) -> None:
         """Register a local port under a well-known name: ``nodeid#name`` reaches it. Also ``reg(name)`` for ``SELF()``.
 
-        One name a port; a name's new holder replaces the old; gone when the port dies.
+        A port has one name. A name that is registered again moves to the new port, and it ends with its port.
 
         Raises:
             NotLocalError, DeadPortError: It is not a living port of this node.
-            PortExistsError: A port was created with this very name.
+            PortExistsError: A port was created with this name.
             NoPortContextError: ``reg(name)`` outside a port.
         """
         if name is None:
@@ -89,7 +89,7 @@ class Registering(NodePorts):
         if not self.split_port(alias)[1]:
             raise InvalidPortError(alias, "a registered name cannot be empty")
         if " " in name:
-            raise InvalidPortError(alias, "it holds blanks")
+            raise InvalidPortError(alias, "it contains blanks")
         self._scheduler.table.register(target, alias)
 
 

@@ -38,12 +38,12 @@ _NAMES: dict[str, tuple[int, ...]] = {
     G_CHG2: (0, 1, 2),
     G_UPD: (0, 1, 2, 3),
 }
-"""Which arguments are names: of ports, nodes, functions, families, or all keys of a map. The IDs of ports to answer to
-are looked at where they are taken apart, and the names in requests about links in
+"""Positions of arguments that are names: of ports, nodes, functions or families, or maps whose keys are names. The IDs
+of ports that get answers are checked when they are split, and names in requests about links in
 :mod:`aemp_gevent.peers.link_requests`."""
 
 _DATABASES = (G_SLAVE, G_SET)
-"""Requests with a map of maps."""
+"""Requests with maps of maps."""
 
 
 def first_long_name(request: object, args: Sequence[Any], limit: int, *, is_known: bool) -> str | None:
@@ -67,7 +67,7 @@ def first_long_name(request: object, args: Sequence[Any], limit: int, *, is_know
 
 
 def _names_in(argument: Any, *, is_database: bool) -> Iterable[Any]:
-    """Return the names in an argument, and other things that may be in their places."""
+    """Return the names in an argument, and any other objects in their places."""
     if isinstance(argument, str):
         return (argument,)
     if is_database and isinstance(argument, dict):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What the node port understands: one row per request.
+"""The requests that the node port understands, one row of a table for each.
 
 Requests come from peers, and from this node itself (``snd(NODE(), "time", …)``). A row
-is a method of :class:`Requests`, found in a table; its arguments are checked by the
-call itself, because whatever a peer gets wrong must end here: with a log line.
+is a method of :class:`Requests`. Its arguments are checked by the
+call itself, because every mistake of a peer must end here, with a log line.
 
-Nothing here switches, and what runs code of the user's is queued as a job.
+Nothing here switches; user code runs in jobs that are queued.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from aemp_gevent.wire.vocabulary import (
 )
 
 PERL_UP_NODES = "AnyEvent::MP::Kernel::up_nodes"
-"""What Perl's ``aemp trace`` has each node evaluate (AnyEvent::MP 2.02). Nothing is run here to answer it."""
+"""The code that Perl's ``aemp trace`` sends to be evaluated (AnyEvent::MP 2.02). It is answered without running it."""
 
 _READS: dict[str, Callable[[], Any]] = {
     G_DB_FAMILY: dict,
@@ -70,26 +70,26 @@ _READS: dict[str, Callable[[], Any]] = {
     G_FIND: lambda: None,
     G_MON1: lambda: None,
 }
-"""What reads the directory, and the answers to peers without the right to: to them it is empty."""
+"""Requests that read the directory, and the answers for peers without that right, to which it looks empty."""
 
 _WRITES = {G_SLAVE, G_UPD, G_SET, G_GLOBAL}
-"""What writes to it. Not ``g_global`` itself; but who says that is about to write the whole of it."""
+"""Requests that write to the directory. ``g_global`` announces that a peer will write all of it."""
 
 
 MAX_REPLY_BYTES = 4096
-"""What a peer may have each record of the log begin with: it is kept."""
+"""The most that a peer may put before each record of the log, which this node keeps."""
 
 _ENCODE = FRAMINGS["msgpack"].encoder()
 
 _RELAYS = (SND, RELAY)
 
 MAX_DETOURS = 4
-"""How often one request may tell this node to send a message to its own node port. One is of use, behind a relay; a
-message of 64 MiB has room for a million, each of which would look at all that follow."""
+"""How often one request may ask this node to send a message to its own node port. Once is useful, behind a relay; a
+message of 64 MiB has room for a million times, and each would look at all that follow."""
 
 
 _MAX_WHY = 500
-"""Characters of a reason why a request was not done."""
+"""The characters that are sent of a reason why a request was refused."""
 
 
 _ADVICE = "a message to a node ID is a request to the node itself, and the ID of a port has a '#'"
@@ -99,7 +99,7 @@ def _for_directory(request: str) -> Callable[..., None]:
     """Return the row of a request of the directory's protocol."""
 
     def row(requests: Requests, peer: Peer | None, *args: Any) -> None:
-        if peer is not None:  # this node has other ways to speak to itself
+        if peer is not None:  # this node does not use requests for its own directory
             requests.directory(peer, request, list(args))
 
     return row
@@ -123,13 +123,13 @@ class Requests:
         self._inspection = Inspection(host)
 
     def handle(self, peer: Peer | None, message: Message | list[Any]) -> None:
-        """Do what a message to the node port asks for; raises nothing but what no request can cause.
+        """Carry out a message to the node port. Raises only errors that a request cannot cause.
 
         Args:
-            peer: Who asks; None for this node itself.
+            peer: The node that asks; None for this node itself.
             message: The request's name and its arguments.
         """
-        request: Any = SND  # for what is wrong with detours
+        request: Any = SND  # for errors in the detours
         try:
             begin = self._end_of_detours(message)
             request, *args = (message[begin:] if begin else message) or ("",)
@@ -142,15 +142,15 @@ class Requests:
             else:
                 self._call(peer, request, *args)
         except (MemoryError, RecursionError):
-            raise  # not because of the arguments: it may have struck anywhere, and whoever called cannot go on
-        # Exception: the arguments are the peer's, and any call of them may fail anyhow.
+            raise  # not caused by the arguments: it may strike anywhere, and the caller cannot go on
+        # Exception: the arguments are the peer's, and any call with them may raise anything.
         except Exception as error:  # noqa: BLE001
             self._report(peer, request, error)
 
     def _end_of_detours(self, message: Message | list[Any]) -> int:
-        """Return where the request begins that is to be done, behind those to send it to this very node port.
+        """Return the index at which the real request begins, behind requests to send it to this same node port.
 
-        Nothing else hands a request on to this node port: answers are refused there (``RequestHost.reply``).
+        Nothing else passes a request on to this node port: answers to it are refused (``RequestHost.reply``).
         """
         begin = 0
         while len(message) > begin + 1 and message[begin] in _RELAYS and self._host.is_node_port(message[begin + 1]):
@@ -168,7 +168,7 @@ class Requests:
             peer.complaints.warn("request %s of %s failed: %s", quoted(request), peer.node, describe(error))
 
     def _devnull(self, peer: Peer | None, *args: Any) -> None:
-        """Take anything."""
+        """Do nothing."""
 
     def _lookup(self, peer: Peer | None, name: str, port: Any, *reply: Any) -> None:
         self._host.reply(peer, port, (*reply, self._host.registered(name_of_port(name))))
@@ -186,7 +186,7 @@ class Requests:
         def answered(found: dict[str, Any]) -> None:
             try:
                 self._host.reply(peer, port, (*reply, found))
-            except AempError as error:  # too large for this node's settings, say
+            except AempError as error:  # too large for this node's settings, for example
                 self._report(peer, "inspect", error)
 
         self._inspection.ask(peer, what, answered)
@@ -194,13 +194,13 @@ class Requests:
     def _log(self, peer: Peer | None, level: Any, port: Any, *reply: Any) -> None:
         self._check_may_inspect(peer, port, reply)
         if peer is not None and len(_ENCODE(reply)) > MAX_REPLY_BYTES:
-            self._refuse("name", f"each record of the log can begin with at most {MAX_REPLY_BYTES} bytes of the peer's")
+            self._refuse("name", f"a peer may put at most {MAX_REPLY_BYTES} bytes before each record of the log")
         self._host.log_feed.ask(peer, level, port, reply)
 
     def _check_may_inspect(
         self, peer: Peer | None, port: Any, reply: Message, *, in_words: Callable[[str], Any] | None = None
     ) -> None:
-        """Answer a peer that may not look into this node that it may not: who asks waits."""
+        """Refuse a peer that may not look into this node, with an answer, because the peer waits for one."""
         if peer is not None and not peer.rights.inspect:
             text = f"the rules let {peer.node} look at nothing here"
             self._host.reply(peer, port, (*reply, (in_words or self._inspection.refusal)(text)))
@@ -222,7 +222,7 @@ class Requests:
 
     def _take_call(self, peer: Peer | None, *args: Any) -> None:
         if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
-            self._call(peer, "call", *args)  # which is the name of a function there
+            self._call(peer, "call", *args)  # in that program it is the name of a function
         else:
             header, name, tag, *rest = args
             self._host.take_call(peer, header, name_of_port(name), (tag, *rest))
@@ -239,7 +239,7 @@ class Requests:
 
     def _bye(self, peer: Peer | None, *args: Any) -> None:
         if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
-            self._call(peer, BYE, *args)  # which is the name of a function there
+            self._call(peer, BYE, *args)  # in that program it is the name of a function
         elif peer is not None:
             peer.handle(BYE, args)
 
@@ -265,7 +265,7 @@ class Requests:
         self._host.scheduler.enqueue_job(CallJob(None, run, ()))
 
     def _tell_up_nodes(self, peer: Peer | None, port: Any, *reply: Any) -> None:
-        """Answer which links are up, in the form of an evaluation's results, to a peer that may look into this node."""
+        """Answer with the linked nodes, in the form of an evaluation's results, if the peer may look into this node."""
         self._check_may_inspect(peer, port, reply, in_words=str)
         self._host.reply(peer, port, (*reply, "", *self._host.up_nodes()))
 
@@ -277,13 +277,13 @@ class Requests:
             self._host.directory_request(peer, request, args)
             return
         elif request == G_SLAVE and peer.rights.may_read:
-            # It wants a master, and gets one: whoever may read must have somebody to ask.
+            # It needs a master to ask, even if it may only read.
             self._host.directory_request(peer, request, [])
-        self._refuse("directory", f"the rules say {quoted(peer.rights.directory)} for {peer.node} in the directory")
+        self._refuse("directory", f"the rules allow {peer.node} only {quoted(peer.rights.directory)} in the directory")
 
     @staticmethod
     def _answer_emptily(peer: Peer, request: str, args: list[Any]) -> None:
-        """Answer as if there were nothing: who asks waits, and the protocol has no word for a refusal."""
+        """Answer as if the directory were empty: the peer waits, and the protocol has no refusals."""
         nothing = _READS[request]()
         if request in (G_FIND, G_MON1):
             (name,) = args[:1]
@@ -293,14 +293,14 @@ class Requests:
             peer.send_if_connected(["", G_REPLY, number, nothing])
 
     def _refuse(self, what: str, text: str) -> NoReturn:
-        """Refuse a peer something: it is counted here, and logged where the request ends."""
+        """Refuse a request: count it here; it is logged where the request ends."""
         self._host.count_refusal(what)
         raise (SpawnRefusedError if what == "spawn" else RefusedError)(text)
 
     def _call(self, peer: Peer | None, name: Any, *args: Any) -> None:
         """Call the function that an unknown request names."""
 
-        def run() -> None:  # finding it may import its module: no work for the hub
+        def run() -> None:  # not on the hub: finding the function may import its module
             try:
                 function = self._host.find_function(peer, name)
             except AempError as error:
@@ -318,15 +318,15 @@ class Requests:
                     raise
                 failure = error
             if failure is not None and peer is not None:
-                text = "exception in %s, which %s asked to be run"
+                text = "exception in %s, which node %s called"
                 peer.complaints.log(logging.ERROR, text, quoted(name), peer.node, exc_info=failure)
-                failure = None  # its traceback has this frame: a circle, which would keep the arguments
+                failure = None  # its traceback has this frame: a cycle, which would keep the arguments
 
         self._host.scheduler.enqueue_job(CallJob(None, run, ()))
 
     @staticmethod
     def _tell(peer: Peer, name: Any, error: AempError, args: Message) -> None:
-        """Tell a peer that its request was not done: its log, not ours, is read by whoever made the mistake."""
+        """Report a refused request to the peer: its log is read where the mistake was made."""
         if peer.greeting is not None and peer.greeting.is_ours:
             last = args[-1] if args else None
             reply = last if isinstance(last, str) and last.startswith(peer.node + "#") else ""
@@ -335,11 +335,11 @@ class Requests:
             peer.send_if_connected(["", NOT_DONE, what, str(error)[:_MAX_WHY], reply[:MAX_NAME]])
 
     def _not_done(self, peer: Peer | None, request: str | float, why: str, reply: str) -> None:
-        """Hear that a request of this node was not done over there."""
+        """Handle a peer's report that it refused a request of this node."""
         if peer is None or not (peer.greeting is not None and peer.greeting.is_ours):
             return
         self._hint(peer.complaints.log, peer.node, request, why[:_MAX_WHY])
-        # Whoever waits for this node's answer is told now; nobody else's port is touched.
+        # A call that waits for the answer fails now. Only a port that waits for this peer is touched.
         port = self._host.find_port(reply.partition("#")[2])
         if port is not None and port.asked == peer.node:
             text = f"request {quoted(request)} refused: {why[:_MAX_WHY]}; {_ADVICE}"
@@ -348,7 +348,7 @@ class Requests:
     def _hint(self, log: Callable[..., None], node: str, request: Any, why: str) -> None:
         level = logging.WARNING if self._host.hints.is_due("request", node, kind_of(request)) else logging.DEBUG
         text = "node %s refused the request %s: %s%s; %s %s"
-        # Comparing takes a millisecond, which no peer is to cost this node more often than there are warnings.
+        # Comparing takes a millisecond; peers can cause that only as often as warnings are logged.
         known = nearest(request, filter(None, self._TABLE)) if level == logging.WARNING else ""
         log(level, text, node, quoted(request), why, known, _ADVICE, ONCE)
 
@@ -381,7 +381,7 @@ def _evaluate(text: str) -> tuple[str, Message]:
         try:
             code = compile(text, "<eval request>", "eval")
         except SyntaxError:
-            exec(compile(text, "<eval request>", "exec"), names)  # noqa: S102  # that is what the owner allowed
+            exec(compile(text, "<eval request>", "exec"), names)  # noqa: S102  # the setting allow_eval permits it
             return "", ()
         return "", (eval(code, names),)  # noqa: S307
     except Exception as error:  # noqa: BLE001  # it is the answer

@@ -40,7 +40,7 @@ class Running(Sending):
     # --- contexts and timers ---
 
     def peval(self, port: object, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """Run a function in a local port's context now, and return its value.
+        """Run a function in a local port's context now and return its result.
 
         An exception kills the port, and None is returned.
 
@@ -51,7 +51,7 @@ class Running(Sending):
         return run_in(self._local("peval()", port), function, *args, **kwargs)
 
     def peval_async(self, port: object, function: Callable[..., Any], *args: Any) -> Greenlet[..., Any]:
-        """Start a second greenlet in a local port's context, and return it. It cannot ``receive`` for the port.
+        """Start another greenlet in a local port's context and return it. It cannot ``receive`` for the port.
 
         An exception in it kills the port.
 
@@ -63,12 +63,12 @@ class Running(Sending):
         return self._scheduler.start_greenlet(run_in, target, function, *args)
 
     def after(self, seconds: Seconds | None, what: Any, *msg: Any) -> Timer:
-        """Call ``what()``, or send ``msg`` to the port ``what``, in a while, in this port's context.
+        """Call ``what()``, or send ``msg`` to the port ``what``, after some seconds, in this port's context.
 
         Args:
-            seconds: From now; 0 or less: as soon as possible; None: never.
-            what: A function (called with ``*msg``, if any), or a port.
-            msg: What to send.
+            seconds: The delay; 0 or less: as soon as possible; None: never.
+            what: A function, which is called with ``*msg``, or a port.
+            msg: The arguments or the message.
 
         Returns:
             A timer: ``.cancel()``, after which nothing happens, or a context manager.
@@ -89,9 +89,9 @@ class Running(Sending):
     def port_async(self, function: Handler, *args: Any) -> str:
         """Create a port with a greenlet of its own, which runs ``function(*args)``; return its ID at once.
 
-        In there ``receive``, ``get`` and ``syncal`` work, and ``SELF()`` is the port.
-        Returning is a normal death, raising one with ``("die", text)``. The function
-        starts in a later turn, never before this returned.
+        ``receive``, ``get`` and ``syncal`` work in the function, and ``SELF()`` is the port.
+        When the function returns, the port dies normally; an exception kills it with ``("die", text)``. The
+        function starts in a later turn, never before this call returned.
         """
         self._scheduler.check_thread("port_async()")
         check_callable("port_async()", function)
@@ -102,8 +102,8 @@ class Running(Sending):
     def rcv_async(self, port: object, function: Handler, *args: Any) -> object:
         """Give an existing local port a greenlet of its own, as :meth:`port_async` does; return the port.
 
-        Its messages so far wait for ``receive``. Called from one of the port's own
-        handlers, it takes effect when that handler returns.
+        Its messages so far wait for ``receive``. In one of the port's own
+        handlers, the call takes effect when that handler returns.
 
         Raises:
             NotLocalError, DeadPortError: It is not a living port of this node.
@@ -116,15 +116,15 @@ class Running(Sending):
         target.main = (function, args, True)
         if target.state == IDLE and target.waiter is None:
             self._scheduler.enqueue(target)
-        else:  # a handler is inside, or waits in receive; queued already, it is harmless
+        else:  # a handler runs, or waits in receive; harmless if the port is queued
             target.divert_inbox()
         return port
 
     def actor(self, function: Callable[P, Any]) -> Callable[P, str]:
         """Make a function that starts a port with a greenlet of its own when called, and returns the port ID.
 
-        A decorator: ``@actor`` above ``def f(…)`` makes ``f(…)`` mean
-        ``port_async(f, …)``. Spawning it runs its body on the spawned port.
+        As a decorator: with ``@actor`` above ``def f(…)``, ``f(…)`` means
+        ``port_async(f, …)``. Spawning it runs its body in the spawned port.
         """
         check_callable("actor()", function)
 
@@ -136,16 +136,16 @@ class Running(Sending):
         return start
 
     def attach(self) -> Attachment:
-        """Give the running greenlet a port, at once, so that it can ``receive``. Also a context manager.
+        """Give the running greenlet a port, so that it can ``receive``. Also a context manager.
 
-        For greenlets that are not ours: a script's main greenlet, a WSGI handler, a pool's
-        worker. ``with attach() as port:`` gives the port's ID; leaving the block is a
-        normal death, also when another greenlet closes the generator that holds it; an
-        exception that leaves it is an abnormal one. Without ``with`` the
-        port lives until ``detach()`` or the greenlet's end. Nothing is thrown into such a
-        greenlet when its port is killed: its next blocking call of ours raises
-        ``PortKilled``. Initialise the node first: the ID that this returns before that
-        reaches the port only from within this process.
+        For greenlets that the library did not start: a script's main greenlet, a WSGI handler, a pool's
+        worker. ``with attach() as port:`` gives the port's ID. Leaving the block is a
+        normal death, also when another greenlet closes the generator that contains it; an
+        exception that leaves the block is an abnormal death. Without ``with`` the
+        port lives until ``detach()`` or the greenlet's end. When the port is killed, nothing is thrown into the
+        greenlet; its next blocking call of the library raises
+        ``PortKilled``. Initialise the node first: a port ID from before that
+        is valid only inside this process.
 
         Raises:
             NoPortContextError: On the hub, which must never wait.
@@ -159,11 +159,11 @@ class Running(Sending):
     # --- spawning ---
 
     def spawn(self, node: object, function: str, *args: Any) -> str:
-        """Create a port on a node, run ``function(*args)`` there with it as ``SELF()``; return its ID at once.
+        """Create a port on a node and run ``function(*args)`` in it; return the port's ID at once.
 
-        Messages sent to it while the function runs wait. If anything fails over there
-        (no such function, not allowed, an exception), the port dies and its monitors say
-        why. The function has no visible effect before this returned. Never switches.
+        ``SELF()`` is the new port in the function. Messages sent to it while the function runs wait. If anything
+        fails on that node (no such function, not allowed, an exception), the port dies, and its monitors get the
+        reason. The function has no visible effect before this call returned. Never switches.
 
         Args:
             node: A node ID, or a port of that node.
@@ -172,7 +172,7 @@ class Running(Sending):
 
         Raises:
             InvalidPortError: It is not a node ID.
-            TypeError: The function is not given by its name.
+            TypeError: ``function`` is not a name.
             UnencodableMessageError: An argument cannot travel to another node.
         """
         self._scheduler.check_thread("spawn()")
@@ -197,7 +197,7 @@ class Running(Sending):
         find: Callable[[Any], Handler],
         warn: Callable[..., None] = _log.warning,
     ) -> None:
-        """Create a port of this name and have it run its init function, in a turn of its own."""
+        """Create a port of this name; it runs its init function in a later turn."""
         port = self._create(name, kind=SpawnedPort, is_entered=False)
 
         def init() -> None:

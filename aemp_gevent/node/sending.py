@@ -29,24 +29,24 @@ class Sending(NodePorts):
         self._dropped_aloud = False
 
     def snd(self, port: object, *msg: Any) -> None:
-        """Send a message; queues and returns. The first argument is the port: ``snd(*msg_with_port_first)`` works.
+        """Send a message to a port: queue it and return. ``snd(*msg_with_port_first)`` works as well.
 
-        Locally it goes by reference and counts as read-only from now on; to another node
-        it is copied now. Never fails because a node is unreachable (monitor the port to
-        hear of that); never switches greenlets, except when it leaves a link's buffer
-        above its high-water mark. Messages of one node to one port arrive in order.
+        A local port gets the message by reference: do not change it afterwards. For another node it
+        is copied now. The call never fails because a node is unreachable (monitor the port to
+        learn of that). It switches greenlets only when it leaves a link's buffer
+        above its high-water mark. Messages from one node to one port arrive in order.
         Any native thread may call it; where a greenlet would be paused, the whole thread blocks.
 
         Raises:
-            InvalidPortError: It is not a port ID, and no code of a port gives it. In code of a port, which most likely
-                has it from a message, the message is dropped instead, and a warning names the line.
-            UnencodableMessageError: An element cannot travel to another node. A strict node looks at all messages.
+            InvalidPortError: It is not a port ID, and the call does not come from a port's code. In a port's code,
+                where it most likely came with a message, the message is dropped and a warning names the line.
+            UnencodableMessageError: An element cannot travel to another node. A strict node checks all messages.
             MessageTooLargeError: It is larger than ``max_message_bytes``.
-            NodeShutDownError: The node was shut down, and no code of a port sends this.
+            NodeShutDownError: The node was shut down, and the call does not come from a port's code.
         """
-        # The hot path: one look-up with the whole ID, then Scheduler.deliver and
-        # Scheduler.enqueue written out, as two calls more would cost a quarter. What may strike
-        # where, and which steps are one for all native threads, says the scheduler's docstring.
+        # The hot path: one look-up with the whole ID, then Scheduler.deliver and Scheduler.enqueue
+        # written out, because two more calls would cost a quarter. The scheduler's docstring says where
+        # interrupts may strike, and which steps are atomic for native threads.
         try:
             target = self._direct[port]  # type: ignore[index]  # any object may miss
         except (KeyError, TypeError):
@@ -61,18 +61,18 @@ class Sending(NodePorts):
             try:
                 scheduler.runq.append(target)
             except BaseException:
-                scheduler.runq += (target,)  # no call; twice does no harm
+                scheduler.runq += (target,)  # without a call; adding it twice does no harm
                 raise
         target.mailbox.append(msg)
 
     def snd_nowait(self, port: object, *msg: Any) -> None:
         """Send a message like :meth:`snd`, but never pause: raise ``LinkBusyError`` instead, having sent nothing.
 
-        For code that must not wait, and can do without the message or send it later. To a
+        For code that must not wait and can drop the message or send it later. For a
         port of this node it is the same as :meth:`snd`. Any native thread may call it.
 
         Raises:
-            LinkBusyError: More bytes wait to be sent to that node than ``high_water_bytes``.
+            LinkBusyError: More than ``high_water_bytes`` wait to be sent to that node.
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._check_open("snd_nowait()")
@@ -92,9 +92,9 @@ class Sending(NodePorts):
         self.snd(port, *msg)
 
     def _send_elsewhere(self, port: object, msg: Message) -> None:
-        """Send to what :meth:`snd` did not find: an object whose str() is a port ID, a port that is not there, a node.
+        """Send what :meth:`snd` does not send itself: to an object whose str() is a port ID, a missing port or a node.
 
-        Or to any port, while every message must be looked at.
+        While every message must be checked, to any port.
         """
         self._check_open("snd()")
         target = self._find(port)
@@ -117,13 +117,13 @@ class Sending(NodePorts):
     def split_or_drop(
         self, call: str, port: object, *, may_be_node: bool = True, wanted: str = ""
     ) -> tuple[str, str] | None:
-        """Return the two parts of a port ID; None, having logged it, for what is not one and code of a port gives.
+        """Return the two parts of a port ID; in a port's code, log an invalid one and return None.
 
-        There it most likely came with a message, as the port to answer to, and whoever sent that must not be able
+        There it most likely came with a message, as the port to answer to, and the sender must not be able
         to kill the port that answers.
 
         Raises:
-            InvalidPortError, NodePortError: It is not one, and no code of a port gives it.
+            InvalidPortError, NodePortError: It is not a port ID, and the call does not come from a port's code.
         """
         try:
             parts = self.split_port(port)
@@ -145,7 +145,7 @@ class Sending(NodePorts):
         return None
 
     def _no_such_port(self, port: str, name: str, msg: Message) -> None:
-        """Drop a message to a port of this node that does not exist, or not any more."""
+        """Drop a message to a port of this node that never existed or is dead."""
         line = hints.calling_line()
         if line is None or not self.hints.is_due("port", line):
             self._scheduler.complaints.log(
@@ -162,25 +162,25 @@ class Sending(NodePorts):
         self._scheduler.log(logging.WARNING, text, Brief(msg), port, why, line, hints.ONCE)
 
     def _send_remote(self, node: str, name: str, msg: Message, *, pausing: bool = True) -> None:
-        """Send to a port of another node, pausing afterwards if too much is unsent, or else raising before."""
-        # Once aloud: it is nearly always a call of initialise_node() that was forgotten.
+        """Send to a port of another node. If too much is unsent, pause afterwards, or raise before sending."""
+        # One warning: nearly always a call of initialise_node() is missing.
         level, self._dropped_aloud = logging.DEBUG if self._dropped_aloud else logging.WARNING, True
         text = "%s to %s dropped: this node is private; call initialise_node() first"
         self._scheduler.log(level, text, Brief(msg), f"{node}#{name}" if name else node)
 
     def _node_request(self, msg: Message) -> None:
-        """Handle a message to our own node port."""
+        """Handle a message to this node's own node port."""
 
     def kil(self, port: object, *reason: Any) -> None:
-        """Kill a port, with a reason, or normally without one. Queues and returns, never switches.
+        """Kill a port with a reason, or without one for a normal death: queue the kill and return. Never switches.
 
-        The kill takes its place behind the messages sent before it. Killing what is dead
-        already does nothing: the first kill wins. ``kil(SELF())`` returns, too: what the
-        handler does next still happens, until it waits. Any native thread may call it.
+        The kill comes after the messages sent before it. Killing a dead port
+        does nothing: the first kill wins. ``kil(SELF())`` returns, too: the
+        handler goes on until it waits. Any native thread may call it.
 
         Raises:
             NodePortError: It is a node port, which lives as long as its node.
-            InvalidPortError: It is not a port ID. In code of a port both are dropped instead, as in :meth:`snd`.
+            InvalidPortError: It is not a port ID. In a port's code both kills are dropped, as in :meth:`snd`.
         """
         target = self.find(port)
         if target is not None:

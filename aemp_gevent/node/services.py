@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Services: what the settings say is to be started with a node.
+"""Services: functions and modules that the settings start with a node.
 
-Everything is imported before the node binds anything, so that a misspelt name is
+All of them are imported before the node binds an address, so that a misspelt name is
 noticed at once and changes nothing.
 """
 
@@ -17,7 +17,7 @@ from aemp_gevent.ports.callbacks import check_callable
 
 
 class Service(NamedTuple):
-    """A function to be run in a port of its own."""
+    """A function that runs in a port of its own."""
 
     name: str
     function: Callable[..., Any]
@@ -25,16 +25,16 @@ class Service(NamedTuple):
 
 
 def load_services(wanted: Iterable[tuple[Any, ...]]) -> list[Service]:
-    """Import modules, and return the functions that are to be run. May switch greenlets, as imports may.
+    """Import modules and return the functions to run. May switch greenlets, because imports may.
 
-    A name that means both a function and a module means the function.
+    If a name fits both a function and a module, it means the function.
 
     Args:
         wanted: Names, each with the function's arguments.
 
     Raises:
         InvalidSettingError: There is no such function or module, or importing it failed
-            (why is in ``__cause__``).
+            (``__cause__`` has the error).
     """
     services: list[Service] = []
     for name, *args in wanted:
@@ -42,7 +42,7 @@ def load_services(wanted: Iterable[tuple[Any, ...]]) -> list[Service]:
             function = _load(name)
         except SpawnRefusedError as error:
             raise InvalidSettingError("services", name, str(error), "") from error
-        except Exception as error:  # whatever a module's text may raise
+        except Exception as error:  # a module's code may raise anything
             why = f"importing it failed: {type(error).__name__}: {error}"
             raise InvalidSettingError("services", name, why, "") from error
         if function is not None:
@@ -65,7 +65,7 @@ def _load(name: str) -> Callable[..., Any] | None:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             if not f"{name}.".startswith(f"{error.name}."):
-                raise  # the module exists, and lacks another
+                raise  # the module exists, and imports one that does not
         else:
             return None
     raise SpawnRefusedError("there is no such function or module: give its full name, 'package.module.function'")

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Names to functions: what ``spawn`` and function requests may call, and for whom.
+"""Functions by name: which ones ``spawn`` and function requests may call, and for which node.
 
-A peer may run only what somebody here allowed: functions marked ``@spawnable``, and
-names that an ``allow_spawn`` pattern of the settings covers; only for the latter is a
-module imported on demand. This node itself may spawn anything.
+A peer may run only functions that are marked ``@spawnable``, and functions whose names an ``allow_spawn`` pattern of
+the settings covers. Only for the latter is a module imported on demand. This node itself may spawn any function.
 
-**What a pattern covers** are the functions that a module *defines*, under their own names. A
-module is full of other things: modules that it imports, functions of theirs, classes, instances,
-and what hangs on all of these. So a name from a peer is never followed from attribute to
-attribute: it is a module's name and one name in that module's namespace, and what stands there
-must say itself that it was defined there. Whatever else is to be run is marked.
+**A pattern covers** the functions that a module *defines*, under their own names. A module's namespace has much
+more: modules that it imports, their functions, classes, instances, and all their attributes. So a
+name from a peer is not followed from attribute to attribute: it is a module's name and one name in that module's
+namespace, and the object there must have been defined in that module. Mark every other function that peers may run.
 """
 
 from __future__ import annotations
@@ -29,12 +27,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 _spawnable: dict[str, Callable[..., Any]] = {}
-"""Marked functions by name. Of the process, like the modules that hold them: marks are part of the
+"""Marked functions by name. They belong to the process, like the modules that define them: marks are part of the
 program's text, not of a node's state."""
 
 _OURS = {"aemp_gevent.toolkit.pool_worker": "aemp_gevent.toolkit.pools"}
 """Marked functions of this library, by name, and the modules that mark them. Programs need not have imported these:
-the function does no more for a peer than what it may have run anyway."""
+the function runs for a peer only what that peer may run anyway."""
 
 
 @overload
@@ -44,12 +42,12 @@ def spawnable(name: str, /) -> Callable[[F], F]: ...
 def spawnable(what: Any, /) -> Any:
     """Allow peers to spawn this function: ``@spawnable``, or ``@spawnable("Any::Name")``.
 
-    The name is the dotted one, ``module.function``, unless another is given (for
-    instance the name under which Perl nodes know it). A function of the program's main
-    module goes by the name under which others would import it, ``program.function``,
-    as well as by ``__main__.function``.
+    The name is ``module.function``, unless another is given (for
+    example the name under which Perl nodes know it). A function of the program's main
+    module has the name under which others would import it, ``program.function``,
+    and also ``__main__.function``.
 
-    No pattern of ``allow_spawn`` covers the static functions of a class: mark those.
+    Patterns of ``allow_spawn`` do not cover the static methods of a class: mark those.
 
     Raises:
         TypeError: It is a builtin, such as ``os.system``.
@@ -70,7 +68,7 @@ def spawnable(what: Any, /) -> Any:
 
 
 def _marked(name: str) -> Callable[..., Any] | None:
-    """Return the function that is marked with a name, if there is one."""
+    """Return the function that is marked with a name, or None."""
     if name in _OURS and name not in _spawnable:
         importlib.import_module(_OURS[name])
     return _spawnable.get(name)
@@ -85,12 +83,12 @@ def _check_markable(function: object) -> None:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Return the name by which other nodes would find a function: its mark's, or else its dotted one.
+    """Return the name by which other nodes find a function: the name of its mark, or else its full name.
 
     Raises:
-        SpawnRefusedError: It has none, as it stands inside another function, or is a method or a lambda.
+        SpawnRefusedError: It has no such name, because it is inside another function, a method or a lambda.
     """
-    if callable(function):  # else it has no name either
+    if callable(function):  # other objects have no name either
         check_callable("a function to be run on other nodes", function)
     marks = [name for name, marked in _spawnable.items() if marked is function and not name.startswith("__main__.")]
     if marks:
@@ -116,14 +114,14 @@ def _main_module_name() -> str:
 
 
 def _import(name: str) -> Callable[..., Any]:
-    """Find a function by its dotted name, importing the module, else its parents, as the seed does."""
+    """Find a function by its full name, importing the module or else its parents, as AnyEvent::MP does."""
     module_name, _, rest = name.rpartition(".")
     attributes = [rest]
     while module_name and not name.startswith("."):  # a relative name has no meaning here
         try:
             found: Any = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
-            # What a module that does exist fails to import is news, and passes through.
+            # An existing module that fails to import another is an error, which passes through.
             if not f"{module_name}.".startswith(f"{error.name}."):
                 raise
         else:
@@ -142,10 +140,10 @@ def _import(name: str) -> Callable[..., Any]:
 
 
 def find_for_us(name: str) -> Callable[..., Any]:
-    """Return the function of this name for this node's own use, importing what is needed.
+    """Return the function of this name for this node's own use, importing its module.
 
     Raises:
-        SpawnRefusedError: There is none. What an import raises passes through.
+        SpawnRefusedError: There is no such function. Errors of the import pass through.
     """
     if not isinstance(name, str):
         raise SpawnRefusedError(
@@ -156,7 +154,7 @@ def find_for_us(name: str) -> Callable[..., Any]:
 
 
 def _defined_function(name: str) -> Callable[..., Any] | None:
-    """Return the function of a dotted name, importing its module, if that module defines it under this name."""
+    """Return the function of a full name, importing its module, if that module defines it under this name."""
     module_name, _, attribute = name.rpartition(".")
     packages = [] if module_name == "__main__" else module_name.split(".")
     if not all(map(_is_plain, (*packages, attribute))):
@@ -167,15 +165,15 @@ def _defined_function(name: str) -> Callable[..., Any] | None:
         if not f"{module_name}.".startswith(f"{error.name}."):
             raise  # as in _import()
         return None
-    found = vars(module).get(attribute)  # not getattr(), which a module can answer with code of its own
-    # An exact type: proxies, mocks and partials can claim any __module__.
+    found = vars(module).get(attribute)  # not getattr(), for which a module can run code of its own
+    # The exact type: proxies, mocks and partials can have any __module__.
     if type(found) is not FunctionType or (found.__module__, found.__qualname__) != (module_name, attribute):
         return None
     return found
 
 
 def _is_plain(word: str) -> bool:
-    """Return whether a part of a dotted name is an identifier without a meaning to Python itself, as dunders have."""
+    """Return whether a part of a full name is an identifier and not a dunder, which has a meaning to Python."""
     return word.isidentifier() and not (word.startswith("__") and word.endswith("__"))
 
 
@@ -184,11 +182,11 @@ def find_for_peer(name: object, allowed: Sequence[str]) -> Callable[..., Any]:
 
     Args:
         name: What the peer sent.
-        allowed: ``allow_spawn``: shell patterns for dotted names, such as ``"shop.*"``. They cover functions
-            that a module defines, and nothing that it imports.
+        allowed: ``allow_spawn``: shell patterns for dotted names, such as ``"shop.*"``. They cover the functions
+            that a module defines, but not those that it imports.
 
     Raises:
-        SpawnRefusedError: It may not, or there is none; the text does not tell which modules exist.
+        SpawnRefusedError: The peer may not, or there is no such function; the text does not reveal which modules exist.
     """
     if isinstance(name, str):
         marked = _marked(name)

@@ -638,6 +638,6 @@ def test_nobodys_address_does_not_become_a_node_id(
     ports = [endpoint.port for endpoint in node._network.listeners.endpoints]
     assert [int(endpoint.rpartition(":")[2]) for endpoint in node.NODE().split(",")] == ports
     assert node._network.addresses() == node.NODE().split(",")
-    assert f"stands for all interfaces, and nobody can dial that: this node is {node.NODE()}" in caplog.text
+    assert f"means all interfaces and cannot be dialled; the node ID is {node.NODE()}" in caplog.text
     with RawPeer.dial(f"127.0.0.1:{ports[-1]}") as peer:
         assert peer.greet().node == node.NODE()
