@@ -74,14 +74,20 @@ def branch(path: Path, before: str, *, is_last: bool) -> list[str]:
     """Return the lines of a folder, or of a module at the top."""
     fork, stem = ("└── ", "    ") if is_last else ("├── ", "│   ")
     name = f"{path.name}/" if path.is_dir() else f"{path.name}.py"
-    lines = [f"{before}{fork}{name:{18 - len(before)}}{_plain(sentence(path))}"]
+    label = f"{before}{fork}{name:{18 - len(before)}}"
+    lines = wrapped(_plain(sentence(path)), label, f"{before}{stem}".ljust(len(label)))
     if path.is_dir():
         inner = rooms(path)
         twig = before + stem + ("│   " if inner else "    ")
-        lines += textwrap.wrap("  ".join(modules(path)), 110, initial_indent=twig, subsequent_indent=twig)
+        lines += wrapped("  ".join(modules(path)), twig, twig)
         for room in inner:
             lines += branch(room, before + stem, is_last=room == inner[-1])
     return lines
+
+
+def wrapped(text: str, first: str, others: str) -> list[str]:
+    """Return lines that fit on a page, with what the first and the others begin with."""
+    return textwrap.wrap(text, 88, initial_indent=first, subsequent_indent=others)
 
 
 def rules() -> str:

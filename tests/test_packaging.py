@@ -51,6 +51,15 @@ def test_no_other_text_says_how_the_package_is_installed() -> None:
     assert set(others) <= {"docs/aemp.1", "docs/reference/cli.md"}
 
 
+def test_all_texts_name_the_same_python_versions() -> None:
+    metadata = (ROOT / "setup.cfg").read_text()
+    supported = re.findall(r"Python :: (3\.\d+)$", metadata, re.MULTILINE)
+    assert f"CPython {supported[0]} to {supported[-1]}" in (ROOT / "README.md").read_text()
+    assert f"python_requires = >={supported[0]}" in metadata
+    tested = re.findall(r"\bpy3(\d+)\b", (ROOT / "tox.ini").read_text().partition("\n[testenv]")[0])
+    assert [f"3.{minor}" for minor in tested] == supported
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(int(version("setuptools").partition(".")[0]) < 77, reason="setuptools knows no licence expressions")
 def test_no_text_invents_an_address_of_the_project() -> None:
