@@ -15,8 +15,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from greenlet import getcurrent
@@ -103,6 +104,15 @@ def no_greenlet_is_left_over(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if live_greenlets():
         wait_until(lambda: not live_greenlets(), within=2.0, show=lambda: [(g, g.gr_frame) for g in live_greenlets()])
+
+
+@pytest.fixture
+def make_node() -> Iterator[Callable[..., Any]]:
+    """A function that makes networked nodes, which are shut down afterwards; see ``tests.networking``."""
+    from tests.networking import node_factory
+
+    with node_factory() as make:
+        yield make
 
 
 @pytest.fixture

@@ -11,16 +11,10 @@ from aemp_gevent import LinkBusyError, MessageTooLargeError, UnencodableMessageE
 from aemp_gevent.errors import AempError, InvalidPortError, UsageError
 from aemp_gevent.links.flow_control import Room
 from tests.helpers import on_hub, turns, wait_until
-from tests.networking import UNIQUE, WAIT, Deaths, Inbox, RawListener, RawPeer, node_factory
+from tests.networking import UNIQUE, WAIT, Deaths, Inbox, RawListener, RawPeer
 
 BIG = "x" * 30_000_000
 """More than the system's buffers may grow to."""
-
-
-@pytest.fixture
-def make_node():
-    with node_factory() as make:
-        yield make
 
 
 class Stalled:

@@ -7,7 +7,6 @@ import gc
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -20,15 +19,9 @@ from aemp_gevent.runtime import loop_watch as loopwatch
 from aemp_gevent.runtime.loop_watch import watch_loop
 from tests.helpers import wait_until
 from tests.native import sleep, threading
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory
+from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer
 
 QUICK = {"heartbeat_interval": 0.06, "heartbeat_timeout": 0.3, "monitor_timeout": 0.4}
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 def ours(heartbeat: float | str = 15) -> tuple[tuple[str, str], ...]:

@@ -7,7 +7,6 @@ import gc
 import itertools
 import math
 import socket as std_socket
-from collections.abc import Iterator
 
 import gevent
 import pytest
@@ -16,15 +15,9 @@ from aemp_gevent.links.link import JOBS_AT_ONCE, Link
 from aemp_gevent.node.node import Node
 from aemp_gevent.wire.framing_msgpack import MsgpackDecoder
 from tests.helpers import turns, wait_until
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, node_factory, two_connections
+from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, two_connections
 
 SAME = (*OUR_PROVIDER, ("uniq", "one process"))
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture

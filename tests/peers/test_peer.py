@@ -29,19 +29,12 @@ from tests.networking import (
     RawListener,
     RawPeer,
     free_address,
-    node_factory,
 )
 
 PEER = "127.0.0.1:9"
 SAME = (*OUR_PROVIDER, ("uniq", "one process"))
 OTHER = (*OUR_PROVIDER, ("uniq", "another process"))
 PERL = (("provider", "AE-2.02"),)
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 # --- monitors that fire because there is no link ------------------------------------------

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -13,14 +12,7 @@ import pytest
 import aemp_gevent.peers.relaying
 from aemp_gevent import Node
 from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, SECRET, Deaths, Inbox, MakeNode, RawListener, RawPeer, node_factory
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
-
+from tests.networking import OUR_PROVIDER, SECRET, Deaths, Inbox, MakeNode, RawListener, RawPeer
 
 OURS = (*OUR_PROVIDER, ("uniq", "once"))
 

@@ -28,7 +28,7 @@ from aemp_gevent.peers.seed import LINKS_A_NAME, Seed
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.testing.memory import MemoryNetwork
 from tests.helpers import turns, wait_until
-from tests.networking import SECRET, MakeNode, line_of, node_factory, process
+from tests.networking import SECRET, MakeNode, line_of, process
 
 SERVER = Path(__file__).parents[1] / "dns_server.py"
 NAME = "seeds.test:4040"
@@ -71,12 +71,6 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
 def network() -> Iterator[MemoryNetwork]:
     with MemoryNetwork(seed=4) as network:
         yield network
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 def links(node: Node) -> Network:

@@ -48,7 +48,6 @@ from tests.networking import (
     RawListener,
     RawPeer,
     line_of,
-    node_factory,
     process,
 )
 from tests.thoroughness import tries
@@ -525,12 +524,6 @@ def test_messages_arrive_in_order_or_their_sender_hears_of_the_loss(
 
 
 # --- with sockets ------------------------------------------------------------------------
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.mark.slow

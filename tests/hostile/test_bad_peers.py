@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import socket as std_socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from aemp_gevent.node.requests import MAX_DETOURS, Requests
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.runtime.bounded_log import MAX_LINES
 from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, node_factory, reset
+from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, reset
 
 LIMIT = 20_000
 HANDSHAKE_TIMEOUT = 0.4
@@ -41,12 +41,6 @@ class PingPong:
         before = self.hits
         wait_until(lambda: self.hits > before + 5, show=lambda: (self.hits, before))
         assert not self.lost
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture

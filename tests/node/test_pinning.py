@@ -84,7 +84,7 @@ WAYS: dict[str, Callable[[Node, Blob], object]] = {
     "monitor": lambda node, blob: node.mon(dead_port(node), fail, blob),
     "peval": lambda node, blob: node.peval(node.port(), fail, blob),
     "psub": lambda node, blob: node.peval(node.port(), lambda: psub(fail)(blob)),
-    "request": lambda node, blob: node.snd(node.NODE(), "tests.test_pinning.fail", blob),
+    "request": lambda node, blob: node.snd(node.NODE(), "tests.node.test_pinning.fail", blob),
     "toolkit": lambda node, blob: node.snd(PortQueue(node=node).port, "put_nowait", blob, blob, blob),
 }
 

@@ -2,7 +2,7 @@
 """Idle links are closed in order: no message is lost or doubled, and nobody has a loss to report.
 
 The first part drives real nodes, peers and links through random interleavings of both sides'
-sends, monitors and wishes to rest, as ``test_two_links.py`` does for links that are
+sends, monitors and wishes to rest, as ``test_direct_peer.py`` does for links that are
 being made. The second uses whole nodes.
 """
 
@@ -29,8 +29,8 @@ from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.testing.memory import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
 from tests.helpers import turns, wait_until
-from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer, node_factory
-from tests.test_two_links import IDS, InlineScheduler, Nonces, Side, World
+from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer
+from tests.peers.test_direct_peer import IDS, InlineScheduler, Nonces, Side, World
 from tests.thoroughness import tries
 
 MESSAGES = 8
@@ -195,12 +195,6 @@ def test_links_come_to_rest_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch,
 # --- with whole nodes ---------------------------------------------------------------------
 
 QUICK = {"idle_timeout": 0.2, "heartbeat_interval": 0.05}
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture

@@ -4,69 +4,23 @@
 from __future__ import annotations
 
 import itertools
-import logging
-from collections.abc import Iterator
-from typing import Any
 
 import gevent
 import pytest
 
-from aemp_gevent import InvalidSettingError, Node
-from aemp_gevent.errors import InvalidNoderefError, NoMasterError
+from aemp_gevent import Node
 from aemp_gevent.peers.remote_ports import MAX_VIRTUAL_PORTS
 from aemp_gevent.testing import MemoryNetwork, NodeProcess
 from tests import node_functions
 from tests.helpers import wait_until
 from tests.native import threading
 from tests.networking import (
-    OUR_PROVIDER,
     SECRET,
     Deaths,
     Inbox,
     MakeNode,
-    RawListener,
-    RawPeer,
-    free_address,
-    node_factory,
 )
-
-QUICK: dict[str, Any] = {
-    "heartbeat_interval": 0.1,
-    "heartbeat_timeout": 0.5,
-    "handshake_timeout": 1.0,
-    "monitor_timeout": 2.0,
-}
-
-
-@pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryNetwork]:
-    monkeypatch.setattr("aemp_gevent.peers.redialling._LAST_RETRY_SECONDS", 0.3)
-    monkeypatch.setattr("aemp_gevent.peers.seed._FIRST_PAUSE_SECONDS", 0.1)
-    with MemoryNetwork(latency=0.001, jitter=0.002) as network:
-        yield network
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
-
-
-class Place:
-    """Two masters, a slave of each, one more of the first, and a public node."""
-
-    def __init__(self, network: MemoryNetwork) -> None:
-        self.network = network
-        self.m1, self.m2, self.public = (network.node(**QUICK) for _ in range(3))
-        self.s1 = network.node("slave/one", self.m1.NODE(), **QUICK)
-        self.s2 = network.node("slave/two", self.m2.NODE(), **QUICK)
-        self.s3 = network.node("slave/", self.m1.NODE(), **QUICK)
-
-
-@pytest.fixture
-def place(network: MemoryNetwork) -> Place:
-    return Place(network)
-
+from tests.peers.slave_nodes import QUICK, Place
 
 WAYS = [
     ("public", "s1"),
@@ -99,12 +53,12 @@ def test_slave_is_called_after_its_master(place: Place) -> None:
     assert place.m1.node_is_up(place.s1.NODE())
 
 
-def test_master_with_several_endpoints_is_part_of_an_id(network: MemoryNetwork) -> None:
-    master = network.node("10.1.0.1:4040,10.1.0.2:4040", **QUICK)
-    slave = network.node("slave/one", master.NODE(), **QUICK)
+def test_master_with_several_endpoints_is_part_of_an_id(slave_network: MemoryNetwork) -> None:
+    master = slave_network.node("10.1.0.1:4040,10.1.0.2:4040", **QUICK)
+    slave = slave_network.node("slave/one", master.NODE(), **QUICK)
     assert slave.NODE() == "slave/one@10.1.0.1:4040!10.1.0.2:4040"
     inbox = Inbox(slave)
-    network.node(**QUICK).snd(inbox, "hello")
+    slave_network.node(**QUICK).snd(inbox, "hello")
     wait_until(lambda: inbox.messages == [("hello",)])
 
 
@@ -313,9 +267,9 @@ def test_slave_that_does_not_answer_is_reported(place: Place) -> None:
     assert reason[:2] == ("transport_error", place.s1.NODE()) and "no answer" in reason[2]
 
 
-def test_unreachable_master_is_reported_at_once(network: MemoryNetwork) -> None:
+def test_unreachable_master_is_reported_at_once(slave_network: MemoryNetwork) -> None:
     """Not only when nobody has answered for long."""
-    here, deaths = network.node(**{**QUICK, "monitor_timeout": 60.0}), Deaths()
+    here, deaths = slave_network.node(**{**QUICK, "monitor_timeout": 60.0}), Deaths()
     here.mon("slave/nobody@10.9.9.9:4040#x", deaths)
     assert "10.9.9.9:4040, through which it is reached" in deaths.wait()[2]
 
@@ -428,98 +382,6 @@ def test_message_too_large_for_the_way_raises_and_one_that_just_fits_arrives(pla
         size = 5000
 
 
-# --- joining ------------------------------------------------------------------------
-
-
-def test_first_master_that_answers_is_taken(network: MemoryNetwork) -> None:
-    master = network.node(**QUICK)
-    slave = network.node("slave/one", "10.9.9.9:4040", master.NODE(), **QUICK)
-    assert slave.NODE() == f"slave/one@{master.NODE()}"
-
-
-def test_master_may_start_later(network: MemoryNetwork) -> None:
-    start = gevent.spawn_later(0.3, network.node, "10.5.0.1:4040", **QUICK)
-    slave = network.node("slave/one", "10.5.0.1:4040", **QUICK)
-    assert slave.NODE() == "slave/one@10.5.0.1:4040"
-    start.get()
-
-
-@pytest.mark.slow
-def test_no_master_says_what_went_wrong_with_each_and_leaves_the_node_as_it_was(make_node: MakeNode) -> None:
-    node, nobody, other = Node(), free_address(), make_node(secret="another")
-    port = node.port()
-    with pytest.raises(NoMasterError) as caught, RawListener() as silent:
-        node.initialise_node(
-            "slave/x", nobody, other.NODE(), silent.id, secret=SECRET, **{**QUICK, "monitor_timeout": 1}
-        )
-    assert list(caught.value.failures) == [nobody, other.NODE(), silent.id]
-    assert "refused" in caught.value.failures[nobody]
-    assert "secret" in caught.value.failures[other.NODE()]
-    assert "within" in caught.value.failures[silent.id] or "no handshake" in caught.value.failures[silent.id]
-    assert all(master in str(caught.value) for master in caught.value.failures)
-    assert node.NODE().startswith("anon/") and node.port().startswith(node.NODE())
-    assert port in node._ports
-    master = make_node()
-    node.initialise_node("slave/x", master.NODE(), secret=SECRET)
-    assert node.NODE() == f"slave/x@{master.NODE()}"
-    node.shutdown(0.2)
-
-
-def test_timeout_of_the_callers_own_passes(make_node: MakeNode) -> None:
-    node = Node()
-    with RawListener() as silent, pytest.raises(gevent.Timeout), gevent.Timeout(0.3):
-        node.initialise_node("slave/x", silent.id, secret=SECRET)
-    assert node.NODE().startswith("anon/")
-
-
-@pytest.mark.slow
-def test_second_slave_of_the_same_name_is_refused(place: Place) -> None:
-    with pytest.raises(NoMasterError, match="it refuses this node"):
-        place.network.node("slave/one", place.m1.NODE(), **{**QUICK, "monitor_timeout": 1.5})
-    inbox = Inbox(place.s1)
-    place.public.snd(inbox, "still there")
-    wait_until(lambda: inbox.messages == [("still there",)])
-
-
-@pytest.mark.parametrize("name", ["backend", "127.0.0.1"])
-def test_master_of_another_name_than_its_address(make_node: MakeNode, name: str) -> None:
-    master = Node()
-    master.configure(nodeid=name if name == "backend" else "127.0.0.1:4567", binds=["127.0.0.1:0"], secret=SECRET)
-    try:
-        bound = master._network.listeners.endpoints[0]  # type: ignore[union-attr]
-        slave = make_node("slave/x", str(bound))
-        assert slave.NODE() == f"slave/x@{master.NODE()}"
-        inbox = Inbox(slave)
-        master.snd(inbox, "hello")
-        wait_until(lambda: inbox.messages == [("hello",)])
-    finally:
-        master.shutdown(0.2)
-
-
-@pytest.mark.parametrize(
-    ("noderef", "options", "error", "text"),
-    [
-        pytest.param("slave/x", {}, InvalidSettingError, "needs masters", id="no-master"),
-        pytest.param("slave/x@1.2.3.4:5", {}, InvalidNoderefError, "give the masters as seeds", id="whole-id"),
-        pytest.param("slave/a b", {}, InvalidNoderefError, "consists of", id="blank"),
-        pytest.param("slave/" + "x" * 300, {}, InvalidNoderefError, "at most", id="long"),
-        pytest.param("slave/x", {"binds": ["*:0"], "seeds": "y"}, InvalidSettingError, "listens nowhere", id="binds"),
-    ],
-)
-def test_bad_slave_is_refused_at_once(noderef: str, options: dict[str, Any], error: type, text: str) -> None:
-    node = Node()
-    seeds = ["127.0.0.1:1"] if options.pop("seeds", None) else []
-    with pytest.raises(error, match=text):
-        node.initialise_node(noderef, *seeds, secret=SECRET, **options)
-
-
-def test_configure_makes_a_slave(make_node: MakeNode) -> None:
-    master, node = make_node(), Node()
-    node.configure(nodeid="slave/%u", seeds=[master.NODE()], secret=SECRET)
-    assert node.NODE().endswith("@" + master.NODE())
-    node.shutdown(0.2)
-
-
 # --- processes ------------------------------------------------------------------------
 
 
@@ -548,11 +410,11 @@ def test_slaves_as_processes(make_node: MakeNode) -> None:
         wait_until(answers, within=20.0)
 
 
-def test_slave_never_keeps_the_directory(network: MemoryNetwork) -> None:
+def test_slave_never_keeps_the_directory(slave_network: MemoryNetwork) -> None:
     """It cannot have links to the other global nodes, and would see but a part."""
     seeds = ("10.9.0.1:4040", "10.9.0.2:4040")
-    master, other = (network.node(seed, *seeds, **QUICK) for seed in seeds)
-    slave = network.node("slave/one", master.NODE(), **QUICK)
+    master, other = (slave_network.node(seed, *seeds, **QUICK) for seed in seeds)
+    slave = slave_network.node("slave/one", master.NODE(), **QUICK)
     wait_until(lambda: slave.info()["directory"] == f"client of {master.NODE()}")
     inbox = Inbox(slave)
     for node in (master, other):
@@ -564,29 +426,3 @@ def test_slave_never_keeps_the_directory(network: MemoryNetwork) -> None:
     slave.db_set("family", "mine", 1)
     for node in (master, other, slave):
         wait_until(lambda node=node: node.db_family("family") == {"key": "value", "mine": 1})
-
-
-def test_slave_that_joins_a_named_master_is_no_news(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
-    """It greets as the slave of the address that it dials, hears the master's name, and comes again as that one's."""
-    place = free_address()
-    master = make_node(None)
-    master.configure(nodeid="backend", binds=[place], secret=SECRET)
-    slave = make_node("slave/one", place)
-    assert slave.NODE() == "slave/one@backend"
-    wait_until(lambda: master.node_is_up(slave.NODE()))
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
-    assert master.refusals == {}
-
-
-@pytest.mark.parametrize("name", ["slave/one@other", "slave/one@"])
-def test_what_cannot_be_our_slave_is_still_refused_by_a_named_master(
-    make_node: MakeNode, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    place = free_address()
-    master = make_node(None)
-    master.configure(nodeid="backend", binds=[place], secret=SECRET)
-    with RawPeer.dial(place, name, extras=OUR_PROVIDER) as peer:
-        peer.greet()
-        assert peer.closed()
-    wait_until(lambda: master.refusals == {"handshake": 1})
-    assert "a slave of another node" in caplog.text

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,17 +23,10 @@ from tests.networking import (
     MakeNode,
     RawListener,
     RawPeer,
-    node_factory,
 )
 
 # Without gproto: what the directory says to it is tested elsewhere.
 PERL = (("provider", "AE-2.02"),)
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture
