@@ -322,7 +322,7 @@ def test_perl_that_is_dialled_gets_what_waited(make_node: MakeNode) -> None:
 def test_name_of_a_node_that_is_nowhere_is_still_no_address(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aemp_gevent.peers.network.SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr("aemp_gevent.peers.finding.SETTLE_SECONDS", 0.2)
     node = make_node()
     deaths = Deaths()
     node.mon("a+Perl+node#p", deaths)
