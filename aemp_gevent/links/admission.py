@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The gate: connections that others made, and that have not proved themselves yet.
+"""Admission: how many connections that others made may be in their handshakes at once.
 
-They cost us memory and descriptors, and nobody knows whose they are, so there are never
-many: one more than may be, of one address or of all, and the oldest is dropped. The oldest,
-because a node that means it is through within a few round trips, and who opens connections and
-says nothing pushes out his own.
+They cost memory and descriptors, and it is not known yet whose they are. So their number is bounded, for
+one address and for all: one more, and the oldest is dropped. The oldest,
+because the handshake of a real node takes a few round trips only, and a stranger that opens connections and
+sends nothing pushes out its own.
 
-How fast they may come is :mod:`aemp_gevent.transport.listener`'s concern; how much each may say, and how long
-it may take, :mod:`aemp_gevent.wire.handshake`'s and :mod:`aemp_gevent.links.link`'s.
+How fast they may come is :mod:`aemp_gevent.transport.listener`'s concern; how many bytes each may send,
+:mod:`aemp_gevent.wire.handshake`'s; how long it may take, :mod:`aemp_gevent.links.handshaking`'s.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ import weakref
 from aemp_gevent.links.link import Link
 
 _NETWORK_BITS = 64
-"""Of an IPv6 address: everybody has as many addresses as fit into one such network."""
+"""Bits of an IPv6 address that count: one host may have all addresses of such a network."""
 
 
 class Gate:
-    """Who waits to be let in.
+    """Bounds the connections that are in their handshakes.
 
     Args:
-        total: How many may.
-        per_address: How many of one address may.
+        total: The most of all addresses together.
+        per_address: The most of one address.
     """
 
     def __init__(self, total: int, per_address: int) -> None:
         self._total = total
         self._per_address = per_address
-        # Those that are in, or gone, are left out when the next one comes: a list of 64 at most.
+        # Those that are up or closed are left out when the next one comes.
         self._waiting: list[weakref.ref[Link]] = []
 
     def waiting(self) -> list[Link]:
-        """Return the connections that wait, the oldest first."""
+        """Return the connections that are in their handshakes, the oldest first."""
         links = [link for link in (reference() for reference in self._waiting) if link is not None]
         return [link for link in links if not (link.closed or link.is_up)]
 
     def admit(self, link: Link) -> Link | None:
-        """Add one that waits, and return the one that has to go for it, if any."""
+        """Add a connection, and return the one that has to be closed for it, if any."""
         waiting = [*self.waiting(), link]
         self._waiting = [weakref.ref(other) for other in waiting]
         home = home_of(link.transport.peer_address)
@@ -57,7 +57,7 @@ def home_of(endpoint: str) -> str:
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return host  # a Unix socket: whoever may use it is one
+        return host  # a Unix socket: all that may use it count as one
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
     if address.ipv4_mapped is not None:

@@ -28,8 +28,8 @@ class Room:
 
     def open(self) -> None:
         """Wake all senders that wait now. In the node's thread only; never switches."""
-        # One event for each opening: it wakes those that wait at this moment. Nobody looks again
-        # afterwards, as the first to look would take the room, and the last might wait forever.
+        # One event for each opening: it wakes those that wait at this moment. They do not look again
+        # afterwards, since the first to look would take the room, and the last might wait forever.
         if self._waiting:
             event, self._event = self._event, Event()
             self._waiting = 0

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A connection until both sides are authenticated, and its end: greetings, TLS if both have it, auth lines.
 
-What is said, and in which order, is :mod:`aemp_gevent.wire.handshake`'s concern; this module feeds it with
+What is sent, and in which order, is decided in :mod:`aemp_gevent.wire.handshake`; this module feeds that with
 bytes and time. Once the connection is up, :class:`~aemp_gevent.links.link.Link` sends packets over it.
 """
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Signs of life: idle links are proved alive, silent ones are given up.
+"""Heartbeats: they keep idle links alive, and show which silent ones are dead.
 
 Every link that is up has a :class:`Heartbeat`; the :class:`Pulse` of a node beats them
 all. Two rules keep the living from being declared dead:
 
-- Whatever comes is a sign of life, also a piece of a message that takes a minute.
+- Any bytes that come are a sign of life, also a piece of a message that takes a minute.
 - Silence is counted in beats of our own loop, not by the clock: while this program was
-  blocked or stopped it could not have heard anybody, so that time does not count.
+  blocked or stopped it could not have heard any peer, so that time does not count.
 
-A link that carries nothing but these signs for ``idle_timeout`` seconds is idle, and its
-owner is told: :mod:`aemp_gevent.peers.peer` closes it if nobody needs it.
+A link that carries nothing but these signs for ``idle_timeout`` seconds is idle, which is reported to its
+owner: :mod:`aemp_gevent.peers.resting` closes it if neither side needs it.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ _SHORTEST_BEAT_SECONDS = 0.01
 _BEATS_AN_INTERVAL = 4
 
 _CREDITED_FROM = 10
-"""A beat that comes later than this part of the timeout counts no longer: we were blocked."""
+"""Of the time between two beats at most this part of the timeout counts: during the rest we were blocked."""
 
 _HEARTBEATS_A_TIMEOUT = 3
 """A peer may miss two before it is given up."""
 
 
 class Heartbeat:
-    """The signs of life on one link that is up: what the peer expects of us, and what we expect of it.
+    """Sends heartbeats on one link that is up, and notes those of the peer.
 
-    A peer that named no ``heartbeat`` in its greeting (a Perl node) sends none, and is asked
+    A peer without ``heartbeat`` in its greeting (a Perl node) sends none, and is asked
     for the time instead when it has been silent for too long.
 
     Args:
         link: The link.
-        scheduler: Who logs.
+        scheduler: Where log lines go.
         settings: How long to wait for what.
-        probe: A packet that makes a peer without heartbeats say something.
+        probe: A packet that a peer without heartbeats answers.
         idle: Called when nothing but heartbeats came or went for ``idle_timeout`` seconds, and
             again after as many more.
     """
@@ -65,7 +65,7 @@ class Heartbeat:
         self._probe = probe
         self._last_heard = link.heard
         self._silent = 0.0  # seconds since the peer was heard
-        self._idle = 0.0  # seconds since we said something
+        self._idle = 0.0  # seconds since we sent something
         self._warnings = 0  # how many for this silence
         self.quiet = 0.0
         """Seconds since anything but a heartbeat came or went."""
@@ -90,7 +90,7 @@ class Heartbeat:
 
     def _listen(self, counted: float, beat: float) -> None:
         link = self._link
-        # A link that is held is not read, and one that has ended has nothing more to say.
+        # A link that is held is not read, and on one that has ended nothing more comes.
         if link.heard != self._last_heard or link.is_held or link.has_ended:
             self._last_heard = link.heard
             self._silent = 0.0
@@ -136,7 +136,7 @@ class Heartbeat:
             self._idle = elapsed  # it may have left right after the last beat
         else:
             self._idle += elapsed
-        # What is still to leave is a sign of life itself once it moves, and can be overtaken by none.
+        # What is still to leave is a sign of life itself once it moves, and a heartbeat cannot overtake it.
         due = self.interval is not None and self._idle + beat > self.interval
         if due and not link.finished and not link.closed and not link.transport.buffered:
             self._has_beaten = True
@@ -201,7 +201,7 @@ class Pulse:
         self._keep_beat()
 
     def stop(self) -> None:
-        """Beat no more, until a link is added. Idempotent."""
+        """Stop beating, until a link is added. Idempotent."""
         if self._timer is not None:
             self._timer.stop()
             self._timer.close()

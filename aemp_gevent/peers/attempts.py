@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """An attempt to reach a node: its endpoints, one after the other, until one of them leads to it.
 
-Where a node listens is what others say of it, and they may be wrong, or lie. So an endpoint where
-another node answers, or somebody who cannot prove to be the node, must not keep
-anybody from trying the next one. All of them together take no longer than one alone may.
+The addresses of a node come from other nodes, which may be wrong, or lie. So an endpoint where
+another node answers, or a stranger that cannot prove to be the node, must not prevent
+the next one from being tried. All of them together take no longer than one alone may.
 
 **Slow ones come last.** Where there are several, each is first given little time. What has not answered by then is
 tried once more behind all others, with the time that is left. So a peer that announces false addresses of a node, and
@@ -26,7 +26,7 @@ QUICK_SECONDS = 2.0
 """For the connection to one of several endpoints, and as long for the handshake, before the next one is tried."""
 
 _NEARLY = 0.95
-"""Whoever fails after this part of its time has not answered: timers are not exact."""
+"""An endpoint that fails after this part of its time has not answered: timers are not exact."""
 
 
 class Attempt:
@@ -75,7 +75,7 @@ class Attempt:
         is_last = count == 1
         proving = handshake_timeout if is_last else min(handshake_timeout, max(share / 2, _SHORTEST_SECONDS))
         if self._is_first_round and not is_last:
-            # Half of the share for both: so there is as much for those who are tried once more.
+            # Half of the share for both: so there is as much for those that are tried once more.
             quick = min(QUICK_SECONDS, max(share / 4, _SHORTEST_SECONDS / 2))
             connecting, proving = min(connecting, quick), min(proving, quick)
             self._slow_at = now + min(connecting, proving) * _NEARLY

@@ -53,7 +53,7 @@ class _After(NamedTuple):
 
     nonce: str
     size: int | None
-    """The bytes that the peer had written to it by then; None: it does not say."""
+    """The bytes that the peer had written to it by then; None: not known."""
 
 
 class DirectPeer(Peer):
@@ -109,7 +109,7 @@ class DirectPeer(Peer):
 
     @property
     def _is_coming(self) -> bool:
-        # Not just any link in its handshake: a stranger who claims to be this node must delay nobody.
+        # Not just any link in its handshake: a stranger that claims to be this node must not delay messages.
         return super()._is_coming or bool(self._hopes) or any(link.dialled for link in self._links)
 
     def _dial(self) -> None:
@@ -130,7 +130,7 @@ class DirectPeer(Peer):
         self._dialling = False
         if not self.is_up:
             self.redialling.failed()
-            # Those that are here now may still come up; for later ones nobody waits, so that
+            # Those that are here now may still come up; later ones are not waited for, so that
             # strangers that take turns cannot keep us hoping.
             self._hopes = set(self._links)
             if not self._hopes:
@@ -149,13 +149,13 @@ class DirectPeer(Peer):
 
     def _prove(self, link: Link) -> None:
         """Send our auth line on a connection, unless another one is to be tried first."""
-        # Other programs know none of these rules, and drop all connections that are past the
+        # Other programs do not know these rules, and drop all connections that are past the
         # greeting: one after the other.
         if (link.greeting and link.greeting.is_ours) or not any(other.proved for other in self._links):
             link.prove()
 
     def adopt(self, link: Link) -> None:
-        """Take over a link that is up, and has just begun; the peer had none."""
+        """Take over the first link with the peer, which is up, and has just begun."""
         link.owner = self
         self._links.append(link)
         self._has_spoken = True
@@ -278,7 +278,7 @@ class DirectPeer(Peer):
     def _is_abandoned(self) -> bool:
         """Whether the peer has shut down its side of the link, and there is no other it may have moved to."""
         link = self.link
-        # It moves only to connections of the same process: a stranger who claims to be another
+        # It moves only to connections of the same process: a stranger that claims to be another
         # one of this ID must not make us wait.
         return (
             link is not None
@@ -310,7 +310,7 @@ class DirectPeer(Peer):
         if link in self._links:
             self._links.remove(link)
         # The last: the peer had moved to this connection, and shut the one that is up for us. A
-        # reset of that one, behind its end, shows only to who writes.
+        # reset of that one, behind its end, shows only when one writes to it.
         is_awaited = any(after.nonce == link.peer_nonce for after in self._held.values())
         if link.is_up or is_awaited or self._is_abandoned():
             self._lose(why)  # rule 5
@@ -359,7 +359,7 @@ class DirectPeer(Peer):
     # --- restart or impostor? ---
 
     def _challenge(self, newcomer: Link, old: Link) -> None:
-        """Another process claims this node ID, and knows the secret: see whether the old one still answers."""
+        """See whether the old link still answers, as another process connects that has this node ID and the secret."""
         newcomer.hold()
         if self._newcomer is not None:
             newcomer.close()
@@ -367,7 +367,7 @@ class DirectPeer(Peer):
         self._newcomer = newcomer
         heard = old.heard
         old.send(self._probe)
-        # Counted in looks and not by the clock: while our own loop was blocked nobody could be heard.
+        # Counted in looks and not by the clock: while our own loop was blocked no peer could be heard.
         looks = 0
         start_timer = self._host.scheduler.start_timer
 
@@ -398,7 +398,7 @@ class DirectPeer(Peer):
     def _admit(self, newcomer: Link) -> None:
         self._links.append(newcomer)
         self._use(newcomer)
-        # Later: it runs the pump, and whoever reached the hard limit is not on the hub.
+        # Later: it runs the pump, and a caller that reached the hard limit is not on the hub.
         self._host.scheduler.start_timer(0, newcomer.release)
 
     # --- the end ---

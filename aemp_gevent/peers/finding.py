@@ -21,7 +21,7 @@ Answered = Callable[[Collection[str] | None], None]
 """Called with the addresses at which a node listens; None: they are not known."""
 
 MAX_ADDRESSES = 16
-"""Addresses of a node that are tried, of those that others say it has."""
+"""Addresses of a node that are tried, of those that the directory knows."""
 
 SETTLE_SECONDS = 5.0
 """After a node begins, and after the links to its seeds changed, unknown names are asked for again until
@@ -74,7 +74,7 @@ class Finding:
         self._settled_at = monotonic() + SETTLE_SECONDS
 
     def can_find(self, node: str) -> bool:
-        """Return whether anybody can be asked where this node listens."""
+        """Return whether the directory can be asked where this node listens."""
         return self._is_started and not node.startswith((ids.ANON_PREFIX, ids.SLAVE_PREFIX))
 
     def locate(self, node: str, answered: Callable[[tuple[Endpoint, ...]], None]) -> None:
@@ -128,7 +128,7 @@ class Finding:
 
 
 def _checked(addresses: object) -> tuple[Endpoint, ...]:
-    """Return those of the addresses that somebody says a node has which can be dialled."""
+    """Return those of the addresses found for a node that can be dialled."""
     if not isinstance(addresses, Collection) or isinstance(addresses, (str, bytes)):
         return ()
     found: list[Endpoint] = []

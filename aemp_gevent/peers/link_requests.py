@@ -61,7 +61,7 @@ class Asking(Protocol):
 
 
 def handle(peer: Asking, host: LinkRequestsHost, request: str, args: Sequence[Any]) -> None:
-    """Do what a peer asks. Whatever is wrong with its request is logged, and raised to nobody.
+    """Do what a peer asks. What is wrong with a request is logged, and not raised.
 
     Args:
         peer: The peer.

@@ -84,7 +84,7 @@ class Listeners:
             listener.abandon()
 
     def _check_addresses(self) -> None:
-        """Log a warning if others are told to look for this node on their own host, and nobody has chosen that."""
+        """Log a warning if others can look for this node only on their own host, and no setting says so."""
         if endpoints_of(self._host.node_id) or not any(map(is_any, self.endpoints)):
             return
         told = self.addresses()

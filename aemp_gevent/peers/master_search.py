@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """How a slave finds its master: the first of several that takes it in.
 
-A slave's ID holds its master's, so it has none before it knows that. It greets as the
-slave of the address that it dials; if the node there calls itself something else, it
-comes again as the slave of that. Then it routes a packet to itself: what a master
-sends first is either that it refuses, or shows that it does not.
+A slave's ID contains its master's, so it does not know its own ID before it knows that. It greets as the
+slave of the address that it dials; if the node there has another ID, it
+connects again as the slave of that. Then it routes a packet to itself: what a master
+sends first is either a refusal, or shows that it does not refuse.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class MasterCandidate:
         self._master = master
         self._taken_in = taken_in
         self.outcome: AsyncResult[str] = AsyncResult()
-        """Empty when it took us in, what it calls itself when that is something else, or an error."""
+        """Empty when it took us in, its ID when that is another one, or an error."""
 
     def _say(self, outcome: str) -> None:
         if not self.outcome.ready():
@@ -117,10 +117,10 @@ class MasterCandidate:
             self.outcome.set_exception(OSError(why))
 
     def requested(self, link: Link, message: list[Any]) -> None:
-        """Nothing is handled before we are taken in, and then the link has another owner."""
+        """Ignore it: nothing is handled before we are taken in, and then the link has another owner."""
 
     def dropped(self, link: Link, name: str, message: list[Any]) -> None:
-        """Neither is this."""
+        """Ignore it, too."""
 
     def has_room(self, link: Link) -> None: ...
 

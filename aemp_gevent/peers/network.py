@@ -218,12 +218,12 @@ class Network:
         self.listener.seeds_changed()
 
     def keep(self, node: str) -> None:
-        """See that there is a link to this node, until told otherwise. Idempotent; never switches."""
+        """See that there is a link to this node, until :meth:`unkeep`. Idempotent; never switches."""
         if not self._closed and node != self.node_id:
             self.seeds.keep(node)
 
     def unkeep(self, node: str) -> None:
-        """Release the link to this node: it is closed when nobody else needs it. Idempotent; never switches."""
+        """Release the link to this node: it is closed when nothing else needs it. Idempotent; never switches."""
         self.seeds.unkeep(node)
 
     def is_kept(self, node: str) -> bool:

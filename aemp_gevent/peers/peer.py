@@ -101,12 +101,12 @@ class Peer(SendingPeer):
 
     @property
     def is_resting(self) -> bool:
-        """Whether the link is about to be closed because nobody needs it, if the peer agrees: nothing is sent on it."""
+        """Whether the link, which this side does not need, is closed if the peer agrees. Nothing is sent on it."""
         return False
 
     @property
     def greeting(self) -> Greeting | None:
-        """What the peer said of itself; None while there is no link of its own to it."""
+        """The greeting of the peer; None while there is no connection with it."""
         return None
 
     @property

@@ -157,8 +157,8 @@ class PeerHost(Protocol):
         Args:
             peer: To whom.
             reason: As monitors get it.
-            news: Empty at first, and filled here with the jobs that tell of it: jobs are done once, so when this
-                is struck, and called again with the same list, nobody is told twice.
+            news: Empty at first, and filled here with the jobs that report it: jobs are done once, so when this
+                is struck, and called again with the same list, nothing is reported twice.
         """
 
     def unreachable(self, peer: Peer, why: str) -> None: ...

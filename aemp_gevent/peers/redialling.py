@@ -10,8 +10,8 @@ from aemp_gevent.runtime.backoff import Backoff
 _FIRST_RETRY_SECONDS = 0.2
 _LAST_RETRY_SECONDS = 1.0
 """After a failed dial the next waits this long, doubling each time: a tight loop of sends to a dead
-node must not become a tight loop of dialling. Not longer: meanwhile the program is told that the node
-is not there, and it may be back."""
+node must not become a tight loop of dialling. Not longer: meanwhile every message is reported as lost, and the
+node may be back."""
 
 _FIRST_REFUSED_RETRY_SECONDS = 5.0
 _LAST_REFUSED_RETRY_SECONDS = 60.0

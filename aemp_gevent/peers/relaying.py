@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Routes: how a packet gets to a slave and from one, who passes it on, and who believes it.
+"""Routes: how packets get to slaves and from them, which nodes pass them on, and which packets are believed.
 
 Every node is reached through its *door*: a slave through its master, other nodes by
 themselves. A route is thus at most four nodes long, ``slave, its master, the other's
@@ -8,11 +8,11 @@ master, the other slave``, and an ID says what it is. Three rules about
 
 1. A node takes a packet for itself if it would send the answer to where that came from.
 2. A master passes a packet on if the origin or the destination is a slave of its own,
-   and it came in by the origin's door. So nobody speaks in another's name: a slave only
+   and it came in by the origin's door. So no node speaks in another's name: a slave only
    through its master, who knows its own slaves by their links.
 3. A master passes on what belongs to a *conversation*, which an opening begins
-   (:mod:`aemp_gevent.peers.virtual_peer`), and which ends when a door closes: whoever is behind
-   the others is told, in the name of the node that is gone.
+   (:mod:`aemp_gevent.peers.virtual_peer`), and which ends when a door closes: the nodes behind
+   the others get a packet about that, in the name of the node that is gone.
 
 What breaks them is dropped, and logged. A master dials for its slaves: they cannot. The
 conversations of each link, and the openings that wait for one, are bounded.
@@ -96,7 +96,7 @@ class Routes:
         return ids.master_of(node) == self._host.node_id
 
     def check_greeting(self, node: str) -> str:
-        """Return why no link with a node of this ID can be, or ``""``."""
+        """Return why there cannot be a link with a node of this ID, or ``""``."""
         if node.startswith(ids.SLAVE_PREFIX) and not self._is_ours(node):
             return f"it greets as {quoted(node)}, a slave of another node"
         if self._host.master not in (None, node):
@@ -104,7 +104,7 @@ class Routes:
         return ""
 
     def may_mean_us(self, node: str) -> bool:
-        """Return whether this is a slave's first word: as the slave of an address, which may be this named node's."""
+        """Return whether a slave greets as the slave of an address, which may be this named node's."""
         master = ids.master_of(node)
         here = self._host
         return here.master is None and not is_resolved(here.node_id) and master is not None and is_resolved(master)
@@ -116,11 +116,11 @@ class Routes:
     # --- packets ---
 
     def via(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
-        """A wrapped packet came from a peer. Never raises for what the peer says.
+        """Take a wrapped packet that came from a peer, or pass it on. Never raises for what the peer sends.
 
         Args:
             peer: Whose link it came over.
-            origin: The node it says it is from.
+            origin: The node that it claims to be from.
             destination: The node it is for.
             packet: As on any link.
         """
@@ -212,7 +212,7 @@ class Routes:
             return  # when it goes its conversations go
         try:
             hop.send(["", VIA, origin, destination, packet])
-        except AempError as error:  # too large for this node, say
+        except AempError as error:  # for instance, too large for this node
             self._end(origin, destination)
             self._tell(peer, destination, origin, _error(destination, str(error)))
             self._tell(hop, origin, destination, _error(origin, str(error)))

@@ -3,9 +3,9 @@
 
 **Dead stays dead.** A monitored port of a link that was lost is *shunned*: messages to
 it are dropped until it is monitored again, or its node is another incarnation. That is for names that only one port
-ever has: a name that somebody gave is the address of whoever holds it, and can be reached again as soon as
+ever has: a name that a program chose is the address of whichever port holds it, and can be reached again as soon as
 the loss was reported. So can all ports of a node that does not say which incarnation it is, such as a Perl
-node: nobody could tell the port that was lost from its successor. If this
+node: the port that was lost could not be told from its successor. If this
 node had spawned the port, it is an *orphan*, and killed when the link comes back.
 """
 
@@ -193,7 +193,7 @@ class RemotePort(Watch):
         self._peer.send(["", KIL1, self.name, "transport_error", self._peer.node, "its parent lost the link"])
 
     def see_it_die(self) -> None:
-        """Watch it, an orphan that was told to die; it stays shunned."""
+        """Monitor it, an orphan that was killed; it stays shunned."""
         if not self.is_watched:
             self._peer.send(["", MON1, self.name])
         self.is_spawned = True

@@ -33,7 +33,7 @@ class RemotePorts:
 
     Args:
         peer: Whose they are.
-        scheduler: Runs this node's ports; in its table they stand, too.
+        scheduler: Runs this node's ports, and has these in its table, too.
         is_virtual: Whether others carry the peer's link.
     """
 
@@ -111,7 +111,7 @@ class RemotePorts:
     def _tell(self, reason: Reason, ports: list[RemotePort]) -> None:
         """Fire the monitors of ports, which get nothing more before these ran."""
         if ports:
-            see_through(self._tell_now, reason, ports)  # a loss that was noted must be told
+            see_through(self._tell_now, reason, ports)  # a loss that was noted must be reported
 
     def _tell_now(self, reason: Reason, ports: list[RemotePort]) -> None:
         for port in ports:  # all of them before anybody can react
@@ -129,7 +129,7 @@ class RemotePorts:
             late += port.late
             port.late = ()
             self.settle(port)
-        # Next, so that nobody sends in between, also behind a hole. Not before the port is open: what they do
+        # Next, so that nothing is sent in between, also behind a hole. Not before the port is open: what they do
         # is often to monitor it again, and they would be late forever.
         self.scheduler.enqueue_first(late)
         self._forget([port for port in ports if self._ports.get(port.name) is port and self._is_idle(port)])

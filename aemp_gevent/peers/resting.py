@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Closing links that nobody needs, by agreement with the peer, so that nothing is lost.
+"""Closing links that neither side needs, by agreement with the peer, so that nothing is lost.
 
 A link that neither side needs *comes to rest*, and neither side has a loss to report:
 
-1. Who finds it idle and could do without says ``idle``, and sends nothing more on it; what
+1. A side that finds it idle and could do without sends ``idle``, and then nothing more on it; what
    is to be sent waits, as it does for a link that is being made.
-2. The other side, if it could do without, too, and if it said ``idle`` itself, shuts its
-   sending side. Else it says ``stay``, and everything goes on as it was.
+2. The other side, if it could do without, too, or has sent ``idle`` itself, shuts its
+   sending side. Else it sends ``stay``, and everything goes on as it was.
 3. At the end of what the other side sent, the first shuts its sending side as well. A side
    that has shut its own and seen the other's end is *at rest*: if anything waits, it dials.
 4. Until then it answers no greeting: the peer may be at rest already and dial again, and what
@@ -46,7 +46,7 @@ _NOBODY = _Nobody()
 
 
 class RestingPeer(DirectPeer):
-    """A node that this one has connections with, whose link is closed while nobody needs it.
+    """A node that this one has connections with, whose link is closed while neither side needs it.
 
     Args:
         node: Its ID.
@@ -114,7 +114,7 @@ class RestingPeer(DirectPeer):
         if is_resolved(self.node):
             self._say_idle(link)
         elif self._host.finding.can_find(self.node):
-            # Whoever has something to say must find it again.
+            # To send something later, this node must be able to find it again.
             self._host.finding.locate(self.node, lambda endpoints: self._located(link, endpoints))
 
     def _located(self, link: Link, endpoints: tuple[Endpoint, ...]) -> None:
@@ -123,7 +123,7 @@ class RestingPeer(DirectPeer):
             self._say_idle(link)
 
     def _can_rest(self, link: Link) -> bool:
-        """Return whether nobody here would miss this link, and nothing is under way on it."""
+        """Return whether nothing here needs this link, and nothing is under way on it."""
         is_ours = link.greeting is not None and link.greeting.is_ours
         is_only = link is self.link and self._links == [link] and not self._dialling and self._newcomer is None
         is_whole = not (link.finished or link.has_ended or link.is_held or link.transport.buffered)
@@ -164,7 +164,7 @@ class RestingPeer(DirectPeer):
     def _stay(self, link: Link) -> None:
         """The peer needs the link: go on."""
         if link.finished:
-            return  # it said that it does not
+            return  # it sent that it does not
         self.link, self._resting = link, None
         self._close_newer()
         self._send_queue(link)

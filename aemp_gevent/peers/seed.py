@@ -173,7 +173,7 @@ class Seed:
         self._tries = helpers()
         self._ask_at = 0.0
         self._pauses = new_pauses()
-        self._why_unknown = ""  # why nobody can say where it is
+        self._why_unknown = ""  # why its addresses cannot be found out
         self._wanted = LINKS_A_FOLDER if self._is_folder else LINKS_A_NAME if self.is_name else 1
 
     def run(self) -> None:
@@ -220,7 +220,7 @@ class Seed:
     # --- where it may be ---
 
     def _ask(self) -> None:
-        """See where the seed may be; when nobody can tell, all is as it was."""
+        """Find out where the seed may be; when that fails, everything stays as it was."""
         now = monotonic()
         try:
             found: list[tuple[Endpoint, ...]]
@@ -266,7 +266,7 @@ class Seed:
             elif not candidate.is_tried and now - candidate.seen > _FORGET_SECONDS:
                 del self.candidates[endpoints]
 
-    # --- who is to be linked to ---
+    # --- which nodes to link to ---
 
     def _choose(self) -> None:
         """Keep to the nodes that are up; take others in the order of their addresses where some are missing."""
@@ -357,12 +357,12 @@ class Seed:
         return list(self._tries)
 
     def stop(self) -> None:
-        """Dial no more. Idempotent."""
+        """Stop dialling. Idempotent."""
         self._tries.kill(block=False)
 
 
 def is_up(host: SeedsHost, node: str) -> bool:
-    """Return whether there is a link to a node; it may as well be one that nobody has heard of."""
+    """Return whether there is a link to a node, which need not be a known one."""
     peer = host.peers.get(node)
     return peer is not None and peer.is_up
 

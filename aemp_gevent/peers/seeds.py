@@ -45,7 +45,7 @@ class Seeds:
             self._workers.spawn(seed.run)
 
     def stop(self) -> None:
-        """Dial no more. Idempotent."""
+        """Stop dialling. Idempotent."""
         self._workers.kill(block=False)
         self._keepers.clear()
         for seed in self._seeds:
@@ -102,12 +102,12 @@ class Seeds:
     # --- other nodes ---
 
     def keep(self, node: str) -> None:
-        """See that there is a link to this node, until told otherwise. Idempotent; never switches."""
+        """See that there is a link to this node, until :meth:`unkeep`. Idempotent; never switches."""
         if node not in self._keepers:
             self._keepers[node] = self._workers.spawn(self._keep, node)
 
     def unkeep(self, node: str) -> None:
-        """Release the link to this node: it is closed when nobody else needs it. Idempotent; never switches."""
+        """Release the link to this node: it is closed when nothing else needs it. Idempotent; never switches."""
         keeper = self._keepers.pop(node, None)
         if keeper is not None:
             keeper.kill(block=False)

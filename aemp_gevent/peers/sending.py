@@ -134,7 +134,7 @@ class SendingPeer:
             self._send_translated(link, data)
 
     def send_if_connected(self, packet: list[Any]) -> None:
-        """Send a packet over the link if it is up, or behind what is queued for it; dial nobody."""
+        """Send a packet over the link if it is up, or behind what is queued for it, without dialling."""
         if self.link is not None:
             self.link.send(packet)
             self.check_hard_limit()

@@ -127,7 +127,7 @@ class Handover:
     def take(self) -> None:
         """Send or queue everything that was handed over. In the node's thread only; never switches."""
         if self._is_taking:
-            return  # a finalizer sends, in the middle of this
+            return  # called by a finalizer that sends, in the middle of this
         try:
             self._is_taking = True
             while self.handed:

@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: MIT
 """Virtual links: to nodes that are reached over the link of another one.
 
-A *slave* has one link, to its master; everybody else has a virtual link with it, and it
-has virtual links with everybody else. A packet on one is wrapped,
+A *slave* has one link, to its master; with all other nodes it
+has virtual links. A packet on one is wrapped,
 ``["", "via", origin, destination, packet]``, and sent over the peer that *carries* it;
-:mod:`aemp_gevent.peers.relaying` has who passes it on, and who believes it. Otherwise a virtual
+:mod:`aemp_gevent.peers.relaying` has the rules of passing on. Otherwise a virtual
 link is a link: it encodes, monitors, shuns and kills orphans like a real one.
 
-**Opening.** Only its two ends can tell what was lost and what was not, so they, and not
-the masters between them, open it, with packets for nobody's port::
+**Opening.** Only its two ends know what was lost and what was not, so they, and not
+the masters between them, open it, with packets that are not for a port::
 
     ["", "via_up", origin, uniq, word, echo]
 
 ``uniq`` is the origin's incarnation, ``word`` one that it makes up for each attempt, and
-``echo`` the last word that it heard of the other, or ``""``. Who hears a new word has
-lost what it had before, and answers; who hears its own word echoed is up. Routes keep
+``echo`` the last word that it got from the other, or ``""``. An end that gets a new word has
+lost what it had before, and answers; an end that gets its own word echoed is up. Routes keep
 the order, so whatever a former link left under way comes before the word of the new
-one, and is dropped: ports that were told of a loss hear nothing from before it.
+one, and is dropped: after a loss was reported, nothing from before it arrives.
 
-**Closing.** ``["", "via_down", origin, *reason]``, in the name of an end that is gone:
-said by its master, or by the master of the node that is told. Where the carrying link is lost,
-nobody needs to say it. Nothing here switches but :meth:`Peer.pause`.
+**Closing.** ``["", "via_down", origin, *reason]``, in the name of an end that is gone: sent
+by its master, or by the master of the other end. Where the carrying link is lost,
+it need not be sent. Nothing here switches but :meth:`Peer.pause`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from aemp_gevent.wire.limits import Limits
 from aemp_gevent.wire.vocabulary import VIA, VIA_DOWN, VIA_UP
 
 MAX_WORD = 100
-"""Characters in what an opening says: ours have ten."""
+"""Characters in each word of an opening: ours have ten."""
 
 _WRAPPING_ELEMENTS = 5
 """The array around a packet, and what stands before the packet in it."""
@@ -112,7 +112,7 @@ class VirtualLink:
     @property
     def transport(self) -> Outlet:
         link = self._carrier.link
-        if link is not None:  # when it goes, so does this; but another native thread may look meanwhile
+        if link is not None:  # when it goes, so does this; but another native thread may be here meanwhile
             return link.transport
         return _NOTHING
 
@@ -137,7 +137,7 @@ class VirtualLink:
 
 
 class VirtualPeer(Peer):
-    """A node with which this one has no connection, but somebody who passes on.
+    """A node with which this one has no connection, but which it reaches over another one.
 
     Args:
         node: Its ID.
@@ -204,9 +204,9 @@ class VirtualPeer(Peer):
         return carrier
 
     def carrier_up(self) -> None:
-        """The link that may carry this one is up."""
+        """Open the virtual link, as the link that may carry it is up."""
         if self._carrier is None or not self._dialling or self._carrier.is_resting:
-            return  # if it is about to rest, it goes on or is made anew for us, and we hear of it
+            return  # if it is about to rest, it goes on or is made again for us, and this is called again
         if not self._carrier.can_carry:
             self.attempt_failed(f"it is reached through {self._hop}, which knows nothing of slave nodes")
         elif not self._word:
@@ -214,13 +214,13 @@ class VirtualPeer(Peer):
             self._say_word()
 
     def _say_word(self) -> None:
-        assert self._carrier is not None  # that is how one says it
+        assert self._carrier is not None  # the word is sent over it
         host = self._host
         packet = opening(host.node_id, host.incarnation, self._word, self._heard)
         self._carrier.send(["", VIA, host.node_id, self.node, packet])
 
     def opened(self, uniq: str, word: str, echo: str) -> None:
-        """The other end says a word: it opens the link, or answers."""
+        """Take a word of the other end, which opens the link, or answers."""
         if word != self._heard:
             self._lose("the other end lost the link")
             self._ride()
@@ -236,7 +236,7 @@ class VirtualPeer(Peer):
     # --- the link going ---
 
     def closed(self, reason: Reason) -> None:
-        """Somebody on the way says that there is no link, or no more."""
+        """Take note that a node on the way reports that there is no link, or no longer one."""
         why = worded(reason[-1], 500) if reason else "it is gone"
         if self.link is None:
             if self._dialling:
@@ -247,10 +247,10 @@ class VirtualPeer(Peer):
             self._lose(why)
 
     def carrier_lost(self, reason: Reason) -> None:
-        """The link that carries this one is lost, or was never made."""
+        """Take note that the link that carries this one is lost, or could not be made."""
         here = self._host.node_id
         if reason[:1] == ("idle",) and self.link is None:
-            return  # nothing went over it, or it would not rest; what is to go has it made anew
+            return  # nothing went over it, or it would not rest; what is to be sent has it made again
         if reason == ("shutdown", here):
             self._lose("this node shuts down", reason)
         elif reason[:1] == ("shutdown",):

@@ -67,7 +67,7 @@ class Watchers:
             monitors.add(port, watcher)
 
     def remove(self, name: str) -> None:
-        """Watch it no more."""
+        """Stop watching it."""
         watcher = self._watchers.get(name)
         if watcher is not None:
             monitors.remove(watcher.port, watcher)
@@ -93,7 +93,7 @@ class Watchers:
         return port.parent == self._peer.node
 
     def remove_all(self) -> None:
-        """Watch nothing for the peer any more: it cannot be told, and knows it."""
+        """Stop watching for the peer, which knows that the link is lost."""
         for name in list(self._watchers):
             self.remove(name)
 

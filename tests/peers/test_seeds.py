@@ -256,7 +256,7 @@ class Counts:
 
 
 class CrowdedHost:
-    """A network in which the first so many nodes behind the name are up; see :class:`aemp_gevent.peers.seed.SeedsHost`."""
+    """A :class:`~aemp_gevent.peers.seed.SeedsHost` in which the first so many nodes behind the name are up."""
 
     def __init__(self, counts: Counts) -> None:
         self.node_id, self.incarnation, self.settings = "10.9.9.9:4040", "i", Settings(secret="s")
