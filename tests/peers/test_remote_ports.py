@@ -1,0 +1,512 @@
+# SPDX-License-Identifier: MIT
+"""Ports that were reported dead stay dead, until they are monitored again or their node is another process."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+import aemp_gevent.peers.redialling
+import aemp_gevent.peers.remote_port
+import aemp_gevent.peers.remote_ports
+from aemp_gevent.node.node import Node
+from tests.helpers import on_hub, wait_until
+from tests.networking import (
+    OUR_PROVIDER,
+    UNIQUE,
+    Deaths,
+    Inbox,
+    MakeNode,
+    RawListener,
+    RawPeer,
+)
+
+PEER = "127.0.0.1:9"
+
+
+SAME = (*OUR_PROVIDER, ("uniq", "one process"))
+
+
+OTHER = (*OUR_PROVIDER, ("uniq", "another process"))
+
+
+PERL = (("provider", "AE-2.02"),)
+
+
+def test_dead_stays_dead_until_it_is_monitored_anew(make_node: MakeNode) -> None:
+    node = make_node()
+    died, again = Deaths(), Deaths()
+    with RawListener() as listener:
+        port, other = f"{listener.id}#{UNIQUE}", f"{listener.id}#other"
+        node.mon(port, died)
+        with listener.accept(extras=SAME).shake() as peer:
+            assert peer.packet() == ["", "mon1", UNIQUE]
+        died.wait()
+        for number in range(3):  # it does not even dial for it
+            node.snd(port, "shunned", number)
+        assert node.up_nodes() == []
+        node.snd(other, "not shunned")
+        with listener.accept(extras=SAME).shake() as peer:
+            assert peer.packet() == ["other", "not shunned"]
+            node.snd(port, "shunned")
+            node.mon(port, again)
+            node.snd(port, "alive")
+            assert peer.take(2) == [["", "mon1", UNIQUE], [UNIQUE, "alive"]]
+    again.wait()
+
+
+def test_cancelled_monitor_does_not_fire_and_its_port_is_not_shunned(make_node: MakeNode) -> None:
+    node, cancelled, died = make_node(), Deaths(), Deaths()
+    with RawListener() as listener:
+        port = f"{listener.id}#p"
+        with node.mon(port, cancelled):
+            pass
+        node.mon(f"{listener.id}#q", died)
+        listener.accept().shake().close()
+        died.wait()
+        node.snd(port, "hello")
+        with listener.accept().shake() as peer:
+            assert peer.packet() == ["p", "hello"]
+    assert cancelled.count == 0
+
+
+def test_ports_monitored_in_great_numbers_cost_the_same_each(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking through all of them for each new one, once there are many, would take minutes."""
+    monkeypatch.setattr(aemp_gevent.peers.remote_ports, "MAX_REMOTE_PORTS", 100)
+    node = make_node()
+    with RawPeer.dial(node).shake():
+        (peer,) = node._network.peers.values()  # type: ignore[union-attr]
+        peer.ports._sweep_at = 100
+        looks = 0
+        is_idle = peer.ports._is_idle
+
+        def look(port: aemp_gevent.peers.remote_port.RemotePort) -> bool:
+            nonlocal looks
+            looks += 1
+            return is_idle(port)
+
+        monkeypatch.setattr(peer.ports, "_is_idle", look)
+        guards = [node.mon(f"{PEER}#{number}", print) for number in range(3000)]
+        assert looks < 10_000
+        for guard in guards:
+            guard.cancel()
+        for number in range(10_000):
+            node.snd(f"{PEER}#other{number}", 1)
+        assert len(peer.ports._ports) < 7000, "idle ones are forgotten"
+
+
+def spawned(node: Node, peer: RawPeer) -> str:
+    """Spawn a port at the peer, which notes it, and return its name."""
+    name = node.spawn(peer.name, "some.function", 1).partition("#")[2]
+    assert peer.take(2) == [["", "AnyEvent::MP::_spawn", name, "some.function", 1], ["", "mon1", name]]
+    return name
+
+
+def test_orphans_are_killed_before_anything_else_when_the_link_returns(make_node: MakeNode) -> None:
+    node, down = make_node(), Deaths()
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        names = [spawned(node, peer) for _ in range(3)]
+        node.mon(PEER, down)
+        peer.send(["", "kil0", names[1], "died meanwhile"])
+        assert peer.answers()
+    down.wait()
+    for name in names:
+        node.snd(f"{PEER}#{name}", "to the dead")
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        orphans = (names[0], names[2])
+        assert [packet[:4] for packet in peer.take(2)] == [["", "kil1", name, "transport_error"] for name in orphans]
+        assert peer.take(2) == [["", "mon1", name] for name in orphans]
+        for name in orphans:
+            peer.send(["", "kil0", name, "killed"])
+        assert peer.answers()
+    wait_until(lambda: not node.up_nodes())
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        assert peer.answers(), "killed once more, and its end had been heard of"
+
+
+def test_orphans_are_killed_anew_when_the_link_is_lost_before_their_end_was_heard_of(make_node: MakeNode) -> None:
+    node = make_node()
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        name = spawned(node, peer)
+    wait_until(lambda: not node.up_nodes())
+    for _ in range(3):
+        with RawPeer.dial(node, extras=SAME).shake() as peer:
+            assert [packet[:3] for packet in peer.take(2)] == [["", "kil1", name], ["", "mon1", name]]
+        wait_until(lambda: not node.up_nodes())
+
+
+def test_orphan_that_was_monitored_meanwhile_dies_and_its_monitor_fires(make_node: MakeNode) -> None:
+    node, died, lost = make_node(), Deaths(), Deaths()
+    with RawListener() as listener:
+        node.mon(listener.id, lost)
+        with listener.accept(extras=SAME).shake() as peer:
+            name = spawned(node, peer)
+        lost.wait()
+        node.mon(f"{listener.id}#{name}", died)
+        with listener.accept(extras=SAME).shake() as peer:
+            assert [packet[:3] for packet in peer.take(2)] == [["", "kil1", name], ["", "mon1", name]]
+            peer.send(["", "kil0", name, "killed"])
+            assert died.wait() == ("killed",)
+            assert peer.answers(), "watched twice"
+
+
+def test_other_process_of_the_node_has_no_orphans_of_ours(make_node: MakeNode) -> None:
+    node = make_node()
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        name = spawned(node, peer)
+    wait_until(lambda: not node.up_nodes())
+    with RawPeer.dial(node, extras=OTHER).shake() as peer:
+        assert peer.answers()
+        node.snd(f"{PEER}#{name}", "hello")
+        assert peer.packet() == [name, "hello"]
+    wait_until(lambda: not node.up_nodes())
+    with RawPeer.dial(node, extras=OTHER).shake() as peer:
+        assert peer.answers()
+
+
+def test_spawn_that_never_left_leaves_nothing_behind(make_node: MakeNode) -> None:
+    """Neither an orphan to kill, nor a port to shun: a loop of spawns at a dead node must not fill the memory."""
+    node = make_node()
+    with RawPeer.dial(node, extras=SAME).shake():
+        pass
+    wait_until(lambda: not node.up_nodes())
+    deaths = [Deaths() for _ in range(100)]
+    for died in deaths:
+        node.mon(node.spawn(PEER, "some.function"), died)
+    for died in deaths:
+        assert died.wait()[0] == "transport_error"
+    peer = node._network.peers[PEER]  # type: ignore[union-attr]
+    assert peer.ports._ports == {}
+
+
+def test_orphans_really_die(make_node: MakeNode) -> None:
+    """On a real node: the link breaks, the port lives on; it returns, and the port is gone."""
+    one, two = make_node(), make_node(allow_spawn=["tests.node_functions.*"])
+    from tests import node_functions
+
+    node_functions.node = two
+    answers, died = Inbox(one), Deaths()
+    port = one.spawn(two.NODE(), "tests.node_functions.echo", answers.port)
+    one.snd(port, "alive")
+    wait_until(lambda: answers.messages)
+    two.mon(port, died)
+    name = port.partition("#")[2]
+    (link,) = (peer.link for peer in one._network.peers.values())  # type: ignore[union-attr]
+    assert link is not None
+    link.fail("broken by the test")
+    wait_until(lambda: not two.up_nodes())
+    assert two._request_host.find_port(name) is not None
+    assert died.count == 0
+    one.snd(two.NODE(), "devnull")
+    assert died.wait()[0] == "transport_error"
+    assert two._request_host.find_port(name) is None
+
+
+def test_past_the_bound_the_whole_node_is_shunned_port_by_port(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(aemp_gevent.peers.remote_ports, "MAX_SHUNNED_PORTS", 100)
+    node, down = make_node(), Deaths()
+    node.mon(PEER, down)  # in vain: it does not listen
+    down.wait()
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        deaths = [Deaths() for _ in range(101)]
+        for number, died in enumerate(deaths):
+            node.mon(f"{PEER}#{UNIQUE}{number}", died)
+        node.snd(f"{PEER}#{UNIQUE}abc", "hello")
+        peer.take(102)
+    for died in deaths:
+        died.wait()
+    assert caplog.text.count("are shunned until they are monitored again") == 1
+    ports = node._network.peers[PEER].ports  # type: ignore[union-attr]
+    assert len(ports._ports) <= 1, "each is remembered"
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        for name in ("7", "abc", "def"):
+            node.snd(f"{PEER}#{UNIQUE}{name}", "to the dead")
+        with node.mon(f"{PEER}#{UNIQUE}8", print):
+            node.snd(f"{PEER}#{UNIQUE}8", "alive")
+            assert peer.take(2) == [["", "mon1", f"{UNIQUE}8"], [f"{UNIQUE}8", "alive"]]
+        assert peer.packet() == ["", "mon0", f"{UNIQUE}8"]
+        ports._forget_idle()
+        node.snd(f"{PEER}#{UNIQUE}8", "still alive")
+        assert peer.packet() == [f"{UNIQUE}8", "still alive"]
+    wait_until(lambda: not node.up_nodes())
+    with RawPeer.dial(node, extras=OTHER).shake() as peer:
+        node.snd(f"{PEER}#{UNIQUE}7", "alive")
+        assert peer.packet() == [f"{UNIQUE}7", "alive"]
+
+
+def test_dropped_messages_are_logged_once_for_each_port_and_loss(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    node = make_node()
+    ports = f"{PEER}#{UNIQUE}1", f"{PEER}#{UNIQUE}2"
+    for loss in (1, 2):
+        deaths = Deaths(), Deaths()
+        with RawPeer.dial(node, extras=SAME).shake() as peer:
+            wait_until(node.up_nodes)
+            for port, died in zip(ports, deaths, strict=True):
+                node.mon(port, died)
+            peer.take(2)
+        for died in deaths:
+            died.wait()
+        for number in range(3):
+            for port in ports:
+                node.snd(port, "card number", number)
+                node.snd_nowait(port, "card number", number)
+        node.snd(port, "marker")
+        dropped = f"message 7 to {ports[1]} dropped"
+        wait_until(lambda: sum(dropped in text for text in caplog.messages) == loss)  # noqa: B023  # run at once
+        warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING" and "dropped" in r.getMessage()]
+        assert len(warned) == 2 * loss
+        for port in ports:
+            assert sum(port in text and "monitor it again" in text for text in warned) == loss
+    assert "card number" not in caplog.text
+
+
+@pytest.mark.parametrize("extras", [SAME, OTHER, PERL, ()], ids=["same", "restarted", "perl", "another-program"])
+def test_port_with_a_given_name_is_reached_again_once_its_loss_was_reported(
+    make_node: MakeNode, extras: tuple[tuple[str, str], ...]
+) -> None:
+    """A name is the address of whoever holds it; nobody was told that it will never answer again."""
+    node = make_node()
+    first = SAME if extras == OTHER else extras
+    for name in ("echo", "distributed", "10", "Some::Service.1"):
+        with RawListener() as listener:
+            port, died = f"{listener.id}#{name}", Deaths()
+            node.mon(port, died)
+            with listener.accept(extras=first).shake() as peer:
+                assert peer.packet() == ["", "mon1", name]
+            assert died.wait()[0] == "transport_error"
+            node.snd(port, "hello")  # and has it dialled
+            with listener.accept(extras=extras).shake() as peer:
+                assert peer.packet() == [name, "hello"]
+
+
+@pytest.mark.parametrize("extras", [PERL, ()], ids=["perl", "another-program"])
+def test_peer_that_tells_no_incarnation_is_not_shunned(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, extras: tuple[tuple[str, str], ...]
+) -> None:
+    """Not even ports with names like ours, however many: but those that this node spawned are killed first."""
+    monkeypatch.setattr(aemp_gevent.peers.remote_ports, "MAX_SHUNNED_PORTS", 3)
+    node = make_node()
+    deaths = [Deaths() for _ in range(5)]
+    with RawPeer.dial(node, extras=extras).shake() as peer:
+        for number, died in enumerate(deaths):
+            node.mon(f"{PEER}#{UNIQUE}{number}", died)
+        peer.take(5)
+        orphan = spawned(node, peer)
+    for died in deaths:
+        died.wait()
+    with RawPeer.dial(node, extras=extras).shake() as peer:
+        assert [packet[:3] for packet in peer.take(2)] == [["", "kil1", orphan], ["", "mon1", orphan]]
+        node.snd(f"{PEER}#{orphan}", "to the dead")
+        for number in range(5):
+            node.snd(f"{PEER}#{UNIQUE}{number}", "hello")
+            assert peer.packet() == [f"{UNIQUE}{number}", "hello"]
+
+
+@pytest.mark.parametrize("how", ["unreachable", "JSON"])
+def test_what_is_sent_between_a_loss_and_its_report_is_lost_too(make_node: MakeNode, how: str) -> None:
+    """The monitor's action is queued; others who run before it must not send behind the hole."""
+    node = make_node()
+    events: list[Any] = []
+    with RawListener() as listener:
+        port = f"{listener.id}#p"
+        node.mon(port, lambda *reason: events.append("reported"))
+        peer = node._network.peers[listener.id]  # type: ignore[union-attr]
+        node.snd(port, b"lost")
+
+        def lose() -> None:
+            node.snd(eager, "go")  # stands in the run queue before the report does
+            if how == "unreachable":
+                peer._unreachable("said the test")
+            else:
+                peer.ports.missed("p", ("transport_error", "said the test"))
+
+        def send() -> None:
+            events.append("sent")
+            node.snd(port, "behind the hole")
+
+        eager = node.port(lambda _go: send())
+        on_hub(lose)
+        wait_until(lambda: len(events) == 2)
+        assert events == ["sent", "reported"]
+        node.snd(port, "after the report")
+        with listener.accept().shake() as other:
+            queued = [] if how == "unreachable" else [["", "mon1", "p"], ["p", b"lost"], ["", "mon0", "p"]]
+            expected = [*queued, ["p", "after the report"]]
+            assert other.take(len(expected)) == expected
+
+
+@pytest.mark.parametrize("what", ["another monitor", "another incarnation"])
+def test_nothing_opens_a_port_again_before_a_loss_was_reported(make_node: MakeNode, what: str) -> None:
+    node = make_node()
+    events: list[Any] = []
+    port = f"{PEER}#p"
+
+    def send() -> None:
+        if what == "another monitor":
+            node.mon(port, lambda *reason: events.append(("second heard", reason[0])))
+        node.snd(port, "behind the hole")
+        events.append(("waits for a link", peer.is_waiting))
+
+    with RawPeer.dial(node, extras=SAME).shake() as first:
+        node.mon(port, lambda *reason: events.append(("first heard", reason[0])))
+        assert first.packet() == ["", "mon1", "p"]
+        peer = node._network.peers[PEER]  # type: ignore[union-attr]
+        eager = node.port(lambda _go: send())
+
+        def lose() -> None:
+            node.snd(eager, "go")  # stands in the run queue before the report does
+            peer._lose("said the test")
+            if what == "another incarnation":
+                peer.ports.reincarnated()
+
+        on_hub(lose)
+        second = [("second heard", "transport_error")] if what == "another monitor" else []
+        wait_until(lambda: len(events) == 2 + len(second))
+        assert events == [("waits for a link", False), ("first heard", "transport_error"), *second]
+    with RawPeer.dial(node, extras=OTHER).shake() as other:
+        assert other.answers()
+        node.snd(port, "after the report")
+        assert other.packet() == ["p", "after the report"]
+
+
+def linked_anew(node: Node, monkeypatch: pytest.MonkeyPatch) -> RawPeer:
+    """Have more ports reported dead than are remembered one by one; return the same process, come back."""
+    monkeypatch.setattr(aemp_gevent.peers.remote_ports, "MAX_SHUNNED_PORTS", 3)
+    deaths = [Deaths() for _ in range(5)]
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        for number, died in enumerate(deaths):
+            node.mon(f"{PEER}#{UNIQUE}{number}", died)
+        peer.take(5)
+    for died in deaths:
+        died.wait()
+    peer = RawPeer.dial(node, extras=SAME).shake()
+    assert peer.answers()
+    return peer
+
+
+def test_port_spawned_on_a_wholly_shunned_node_is_reached(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = make_node()
+    with linked_anew(node, monkeypatch) as peer:
+        name = spawned(node, peer)
+        node.snd(f"{PEER}#{name}", "hello")
+        node.snd(f"{PEER}#{UNIQUE}", "to the dead")
+        assert peer.packet() == [name, "hello"]
+        assert peer.answers()
+
+
+def test_ports_monitored_for_a_moment_are_forgotten_on_a_wholly_shunned_node(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aemp_gevent.peers.remote_ports, "MAX_REMOTE_PORTS", 20)
+    node = make_node()
+    with linked_anew(node, monkeypatch) as peer:
+        for number in range(200):
+            node.mon(f"{PEER}#{UNIQUE}f{number}", print).cancel()
+        assert len(node._network.peers[PEER].ports._ports) < 60  # type: ignore[union-attr]
+        peer.take(400)
+
+
+@pytest.mark.parametrize("how", ["in vain", "until the link is up"])
+def test_monitor_that_was_cancelled_before_the_link_is_up_opens_no_port(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(aemp_gevent.peers.redialling, "_FIRST_RETRY_SECONDS", 0.02)
+    node, died = make_node(), Deaths()
+    with RawListener() as listener:
+        port, other = f"{listener.id}#{UNIQUE}", f"{listener.id}#other"
+        node.mon(port, died)
+        with listener.accept(extras=SAME).shake() as peer:
+            assert peer.packet() == ["", "mon1", UNIQUE]
+        died.wait()
+        if how == "in vain":
+            listener.close()
+        with node.mon(port, print):
+            pass
+        if how == "in vain":
+            wait_until(lambda: node._network.peers[listener.id].is_quiet)  # type: ignore[union-attr]
+            again = RawPeer.dial(node, listener.id, extras=SAME)
+        else:
+            again = listener.accept(extras=SAME)
+        with again.shake():
+            if how != "in vain":
+                assert again.take(2) == [["", "mon1", UNIQUE], ["", "mon0", UNIQUE]]
+            node.snd(port, "to the dead")
+            node.snd(other, "alive")
+            assert again.packet() == ["other", "alive"]
+
+
+def test_orphan_that_was_monitored_for_a_moment_is_seen_to_die(make_node: MakeNode) -> None:
+    """While the link is made; what stops that watch must not stop ours."""
+    node, lost = make_node(), Deaths()
+    with RawListener() as listener:
+        node.mon(listener.id, lost)
+        with listener.accept(extras=SAME).shake() as peer:
+            name = spawned(node, peer)
+        lost.wait()
+        node.mon(f"{listener.id}#{name}", print).cancel()
+        with listener.accept(extras=SAME).shake() as peer:
+            packets = [packet[:3] for packet in peer.take(4)]
+            assert packets == [["", verb, name] for verb in ("kil1", "mon1", "mon0", "mon1")]
+            peer.send(["", "kil0", name, "killed"])
+            ports = node._network.peers[listener.id].ports._ports  # type: ignore[union-attr]
+            wait_until(lambda: name not in ports)
+
+
+def test_port_is_watched_anew_after_a_message_that_json_could_not_carry(make_node: MakeNode) -> None:
+    node, died, again = make_node(), Deaths(), Deaths()
+    with RawListener() as listener:
+        port = f"{listener.id}#p"
+        node.mon(port, died)
+        node.snd(port, b"lost")
+        with listener.accept(framing="json").shake() as peer:
+            assert peer.take(2) == [["", "mon1", "p"], ["", "mon0", "p"]]
+            died.wait()
+            node.mon(port, again)
+            assert peer.packet() == ["", "mon1", "p"]
+            peer.send(["", "kil0", "p", "once"])
+            assert again.wait() == ("once",)
+
+
+def test_replies_do_not_reach_a_port_that_was_reported_dead(make_node: MakeNode) -> None:
+    node, died = make_node(), Deaths()
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        node.mon(f"{PEER}#{UNIQUE}", died)
+        assert peer.packet() == ["", "mon1", UNIQUE]
+    died.wait()
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        for reply_to in (UNIQUE, "q"):
+            peer.send(["", "time", f"{PEER}#{reply_to}", "now"])
+        assert peer.packet()[:2] == ["q", "now"]
+
+
+def test_late_monitor_hears_of_a_loss_before_anything_is_sent_again(make_node: MakeNode) -> None:
+    """Set while the loss was being reported: what was sent since is lost, and nothing may arrive behind that."""
+    node = make_node()
+    events: list[Any] = []
+    port = f"{PEER}#p"
+
+    def monitor_anew(*reason: Any) -> None:
+        events.append("first heard")
+        node.mon(port, lambda *reason: events.append("late one heard"))
+        node.snd(port, "into the hole")
+        node.snd(eager, "go")  # stands in the run queue before anything that comes now
+
+    def send() -> None:
+        events.append("sent")
+        node.snd(port, "after the hole")
+
+    eager = node.port(lambda _go: send())
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        node.mon(port, monitor_anew)
+        assert peer.packet() == ["", "mon1", "p"]
+    wait_until(lambda: len(events) == 3)
+    assert events == ["first heard", "late one heard", "sent"]
