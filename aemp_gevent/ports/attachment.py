@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Attachments: a port for a greenlet that is not ours."""
+"""Attachments: ports for greenlets that the library did not start."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from aemp_gevent.ports.reasons import Reason, describe
 
 
 class Attachment:
-    """A port given to a running greenlet by ``attach``; a context manager. ``str()`` is the port ID."""
+    """The port that ``attach`` gave to a running greenlet. A context manager; ``str()`` is the port ID."""
 
     def __init__(self, port: AttachedPort) -> None:
         self._port = port
         self._greenlet = getcurrent()
         port.before = current_port()
         if isinstance(self._greenlet, Greenlet):
-            # It may end without leaving the block, and its port must not outlive it.
+            # The greenlet may end without leaving the block, and its port must not outlive it.
             self._greenlet.rawlink(self._ended)
         try:
             port.scheduler.table.add(port)
@@ -35,7 +35,7 @@ class Attachment:
         self._greenlet.aemp_port = port  # type: ignore[attr-defined]  # any greenlet can carry it
 
     def _ended(self, ended: Greenlet[..., Any]) -> None:  # on the hub
-        # Greenlet.kill() is no exception to gevent: it makes its exit the value.
+        # gevent does not count Greenlet.kill() as an exception: the value is the exit.
         self._die(_reason_of(ended.exception or (ended.value if isinstance(ended.value, GreenletExit) else None)))
 
     @property
@@ -53,7 +53,7 @@ class Attachment:
         self._port.scheduler.leave(self.detach, error)
 
     def detach(self, error: BaseException | None = None) -> None:
-        """End the port, normally or with an exception, and restore the greenlet's former context.
+        """End the port, normally or by an exception, and restore the greenlet's former context.
 
         Any greenlet of this thread may call it. If the greenlet that attached waits for
         the port's messages, it gets ``PortKilled`` there.
@@ -67,7 +67,7 @@ class Attachment:
             give_back(self._greenlet, port.before)
         if getcurrent() is self._greenlet:
             self._die(_reason_of(error))
-        else:  # which may wait in receive: a kill wakes it
+        else:  # it may wait in receive, where a kill wakes it
             port.scheduler.kill(port, _reason_of(error))
 
     def _die(self, reason: Reason) -> None:
@@ -76,7 +76,7 @@ class Attachment:
 
 
 def _reason_of(error: BaseException | None) -> Reason:
-    """Return the reason of a death by what ended the code: nothing, or something raised."""
-    if error is None or isinstance(error, GeneratorExit):  # which is how a generator is closed
+    """Return the exit reason for code that ended, with or without an exception."""
+    if error is None or isinstance(error, GeneratorExit):  # that closes a generator
         return ()
     return ("die", describe(error))

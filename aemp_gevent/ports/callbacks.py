@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What users give to be called: which objects can be, and what their return values mean.
+"""Callbacks: which objects users may give to be called, and what their return values mean.
 
 Every call of the library that takes a callable checks it with :func:`check_callable` when it is
 given, because a generator function or an ``async def`` would be called later without an error
@@ -25,13 +25,13 @@ class _Done:
         return "DONE"
 
     def __reduce__(self) -> str:
-        return "DONE"  # a copy, pickled or not, is the object itself
+        return "DONE"  # every copy, pickled or not, is the object itself
 
 
 DONE: Final = _Done()
-"""What a handler returns to be removed; a port's default callback that returns it ends its port."""
+"""A handler that returns this is removed; a port's default callback that returns it ends the port."""
 
-# As in the module inspect, which takes longer to import than the rest of this package's ground floor.
+# As in the module inspect, which takes longer to import than this whole package's lowest floor.
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 _NEVER_RUNS = _GENERATOR | _COROUTINE | _ASYNC_GENERATOR
 
@@ -40,7 +40,7 @@ def check_callable(call: str, function: Any) -> None:
     """Raise unless calling this object runs it.
 
     Args:
-        call: What the user called, for the error's text.
+        call: The function that the user called, for the error's text.
         function: What is to be called later. Any object may be given.
 
     Raises:
@@ -53,7 +53,7 @@ def check_callable(call: str, function: Any) -> None:
         if isinstance(function, functools.partial):
             check_callable(call, function.func)
             return
-        # Of its class, as for a call. Not of a class itself: calling that makes an instance.
+        # The class's code, as in a call; but not for a class, whose call makes an instance.
         code = None if isinstance(function, type) else getattr(type(function).__call__, "__code__", None)
     if isinstance(code, CodeType) and code.co_flags & _NEVER_RUNS:
         kind = "a generator function" if code.co_flags & _GENERATOR else "declared with async def"
@@ -69,18 +69,18 @@ def is_python_function(function: object) -> bool:
 
 
 _CALLERS = frozenset({"serve", "_call_tag", "_call_pattern", "run", "_run", "_run_main", "run_in"})
-"""Code of the library that calls functions of users with what a message, or a reason, holds."""
+"""Functions of the library that call functions of users with the elements of a message, or a reason."""
 
 _PACKAGE = __name__.partition(".")[0]
 
 _MAX_NAME = 150
-"""Characters of a function's name, and of its file's, that are shown."""
+"""Characters of a function's name, and of its file's name, that are shown."""
 
 _MAX_WRAPPERS = 10
 
 
 def called_function(error: BaseException, default: Any) -> str:
-    """Return which function of the user's the library had called when this was raised, and what for; or ``""``.
+    """Return which function of users the library had called when this was raised, and why; or ``""``.
 
     The traceback shows what is running, but not what that was registered for; and it has no frame of a function that
     could not be called, nor of one that is not written in Python.
@@ -97,7 +97,7 @@ def called_function(error: BaseException, default: Any) -> str:
         trace = trace.tb_next
     if caller is None:
         return ""
-    if caller.f_code.co_name == "_run":  # of a runner, which lives on, and with it what was read of its variables
+    if caller.f_code.co_name == "_run":  # of a runner, which lives on and would keep the variables that were read
         function, what = default, "handler"
     else:
         names = caller.f_locals
@@ -115,7 +115,7 @@ def _is_ours(module: object) -> bool:
 
 
 def _unwrapped(function: Any) -> Any:
-    """Return what a partial or a decorated function ends up calling. Runs no code of the function's own."""
+    """Return the function that a partial or a decorated function calls in the end. Runs no code of users."""
     for _ in range(_MAX_WRAPPERS):
         kind = type(function)
         if issubclass(kind, functools.partial):
@@ -130,10 +130,10 @@ def _unwrapped(function: Any) -> Any:
 
 
 def _where(function: Any) -> str:
-    """Return the qualified name of something that can be called, and where it stands, if that is known."""
+    """Return the qualified name of a callable, and the file and line of its code if they are known."""
     kind = type(function)
     name = None
-    with suppress(Exception):  # of the object's own code
+    with suppress(Exception):  # raised by the object's own code
         name = getattr(function, "__qualname__", None)
     if type(name) is not str:
         name = f"an object of the class {kind.__qualname__}"
@@ -143,13 +143,13 @@ def _where(function: Any) -> str:
     if not isinstance(code, CodeType):
         return name
     file = code.co_filename
-    if len(file) > _MAX_NAME:  # its end says more
+    if len(file) > _MAX_NAME:  # its end is more useful
         file = f"…{file[-_MAX_NAME:]}"
     return f"{name} at {file}:{code.co_firstlineno}"
 
 
 def _called(names: dict[str, Any]) -> tuple[Any, str]:
-    """Return what a frame of the library was calling, and what that is for."""
+    """Return the function that a frame of the library was calling, and its kind."""
     message = names.get("message", ())
     if "handler" in names:
         tag = names.get("tag", message[0] if message else "")

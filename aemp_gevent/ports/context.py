@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Whose context code runs in: ``SELF``, and the calls that set it.
+"""The port in whose context code runs: ``SELF``, and the calls that set it.
 
-The context is an attribute of the greenlet, not a context variable: a greenlet that
+The context is an attribute of the greenlet, not a context variable, because a greenlet that
 user code spawns must start without one, and some ways to spawn copy context
 variables.
 """
@@ -32,7 +32,7 @@ def require_port(call: str) -> Port:
     """Return the current port.
 
     Raises:
-        NoPortContextError: There is none; the text names ``call``.
+        NoPortContextError: This greenlet has no port. The text names ``call``.
     """
     port = current_port()
     if port is None:
@@ -53,7 +53,7 @@ def SELF() -> str | None:
 
 @contextmanager
 def port_context(port: Port | None) -> Generator[None, None, None]:
-    """Set the current greenlet's context for a while."""
+    """Set the current greenlet's context inside the block."""
     current = getcurrent()
     before = getattr(current, "aemp_port", None)
     current.aemp_port = port  # type: ignore[attr-defined]  # any greenlet can carry it
@@ -65,12 +65,12 @@ def port_context(port: Port | None) -> Generator[None, None, None]:
 
 
 def give_back(current: greenlet, before: Port | None) -> None:
-    """Set a greenlet's context back to what it was, or to the one around it if that is over meanwhile."""
-    # A generator may hold an attach block, and another greenlet may close it, at any time.
+    """Restore a greenlet's former context, or the one around it if an ``attach`` block ended meanwhile."""
+    # A generator may hold the attach block, and another greenlet may close it at any time.
     while isinstance(before, AttachedPort) and before.is_left:
         before = before.before
     if before is not None and before.scheduler.is_abandoned:
-        before = None  # it forked, and this is the child
+        before = None  # the greenlet forked, and this is the child
     current.aemp_port = before  # type: ignore[attr-defined]  # any greenlet can carry it
 
 
@@ -81,21 +81,21 @@ def run_in(port: Port, function: Callable[P, T], *args: P.args, **kwargs: P.kwar
         with port_context(port):
             return function(*args, **kwargs)
     except PortKilled:
-        # The kill of the borrowed port ends this call; that of whoever borrowed it passes through.
+        # The kill of the borrowed port ends this call; the kill of the port that borrowed it passes through.
         borrowers = (current_port(), getattr(getcurrent(), "at", None))
         if port.state != DEAD or port in borrowers or any(one and one.dying is not None for one in borrowers):
             raise
         return None
-    # Not BaseException: a foreign Timeout or SystemExit is for whoever runs this greenlet.
+    # Not BaseException: a foreign Timeout or SystemExit is meant for the code that runs this greenlet.
     except Exception as error:  # noqa: BLE001
         failure = error
     port.scheduler.fail(port, failure)
-    del failure  # its traceback has this frame: a circle, which would keep the arguments
+    del failure  # its traceback has this frame: a circle, which would keep the arguments alive
     return None
 
 
 def psub(function: Callable[P, T]) -> Callable[P, T | None]:
-    """Return a closure that runs ``function`` with the present port as ``SELF()``. Also a decorator.
+    """Return a closure that runs ``function`` with the current port as ``SELF()``. Also a decorator.
 
     For callbacks given to other libraries from inside a port. An exception in it kills
     the port at once, as in a handler, and the closure returns None then. Called after the

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Messages as another node would get them: checked, and copied, without leaving this process."""
+"""Copies messages as the network would: checked, encoded and decoded, within this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aemp_gevent.wire.limits import Limits
 
 
 def copy_as_sent(packet: list[Any], limits: Limits) -> list[Any]:
-    """Return a packet as it arrives at another node: tuples are lists, an enum's member is its value.
+    """Return a packet as another node would get it: tuples as lists, members of enums as their values.
 
     Args:
         packet: A port name, and the elements of a message; or ``""``, and those of a request.
@@ -19,7 +19,7 @@ def copy_as_sent(packet: list[Any], limits: Limits) -> list[Any]:
         UnencodableMessageError: An element cannot travel.
         MessageTooLargeError: The packet exceeds the limits.
     """
-    # Only strict nodes, groups and entries of the directory need it.
+    # Imported here because only strict nodes, groups and entries of the directory need it.
     from aemp_gevent.wire.framing_msgpack import MsgpackDecoder, make_encoder  # noqa: PLC0415
 
     data = make_encoder()(packet)

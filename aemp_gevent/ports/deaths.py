@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Deaths: what kills a port, when it dies of that, and what the log says.
+"""Deaths: how ports are killed, when they die, and which errors are logged.
 
 Actions of monitors are queued here and run as jobs; :mod:`aemp_gevent.ports.monitors` is the file to read next.
 """
@@ -31,29 +31,29 @@ class Deaths(Turns):
         self.ports = self.table.by_id
         """Every living port by its ID, and by its aliases. For reading."""
         self.on_unmonitored_death: Callable[[str, Reason], Job | None] = ignore_death
-        """Called when a port dies of something and nobody monitored it; returns what is to be run then."""
+        """Called when a port that nobody monitors dies abnormally; returns a job to be run then."""
         self._deaths: deque[Port] = deque()
         self._failures = ErrorLog(self.log)
 
     def kill(self, port: Port, reason: Reason) -> None:
-        """Kill a port with ``reason`` once it handled what was sent before. The first kill wins."""
+        """Kill a port with ``reason`` once it handled what was sent before. Later kills have no effect."""
         if port.dying is not None:
             return
-        # First what may raise. Queued without having been killed it would be served, or looked at, in vain.
+        # First what may raise: a port that is queued without having been killed is served in vain.
         self._hurry(port)
-        if port.dying is None:  # no call before the two stores: other native threads kill, too
+        if port.dying is None:  # no call before the two stores, because other native threads kill, too
             port.dying = reason
             port.mailbox = NOWHERE
 
     def _hurry(self, port: Port) -> None:
-        """See that a killed port dies, whoever is inside."""
+        """Ensure that a killed port dies, with or without a greenlet inside."""
         if port.state == IDLE:
             self.enqueue(port)
         elif port.state == RUNNING:
             self.doom(port)
 
     def kill_from_afar(self, port: Port, reason: Reason) -> None:
-        """Do as :meth:`kill` in another native thread: the port is killed at once, the hub sees to the rest."""
+        """Kill a port like :meth:`kill`, in another native thread: it is killed at once, and the hub ends it."""
         if port.dying is None:
             self.call_on_hub(self._kill_here, port, reason)
             if port.dying is None:
@@ -62,30 +62,30 @@ class Deaths(Turns):
 
     def _kill_here(self, port: Port, reason: Reason) -> None:  # on the hub
         self.kill(port, reason)
-        self._hurry(port)  # if it was marked in the other thread
+        self._hurry(port)  # it may have been marked in the other thread
 
     def overflow(self, port: Port, limit: int) -> None:
-        """Kill a port that has too many messages, whichever native thread sent the last one."""
+        """Kill a port that has too many messages. Any native thread may call it."""
         reason = ("mailbox_overflow", limit)
         if self.is_foreign:
             self.kill_from_afar(port, reason)
-            self.call_on_hub(self.kill_now, port, reason)  # what waits in it is not to be handled
+            self.call_on_hub(self.kill_now, port, reason)  # its waiting messages must not be handled
         else:
             self.kill_now(port, reason)
 
     def doom(self, port: Port) -> None:
-        """End a killed port with a greenlet inside at the latest when that blocks.
+        """Ask the hub to end a killed port with a greenlet inside, if that greenlet blocks.
 
-        If a greenlet is still inside when the hub gets control, it is blocked, and waiting
-        for it to end would make a sleeping port unkillable. To be called whenever a greenlet
-        enters a killed port to handle what was sent before the kill, too.
+        A greenlet that is still inside when the hub gets control is blocked, and to wait
+        for its end would make a sleeping port unkillable. Also to be called when a greenlet
+        enters a killed port to handle what was sent before the kill.
         """
         if not self.pumped:
             self.ask()
         self._deaths.append(port)
 
     def _leave(self, port: Port) -> None:
-        """Leave it to the hub to end a port that nobody is inside any more. Nothing in here can be struck."""
+        """Ask the hub to end a port without a greenlet inside. Nothing in here can be struck."""
         port.state = RUNNING
         port.runner = None
         port.mailbox = NOWHERE
@@ -96,15 +96,17 @@ class Deaths(Turns):
     def kill_now(self, port: Port, reason: Reason) -> None:
         """Kill a port with ``reason`` without handling what was sent before."""
         self.kill(port, reason)
-        # Afterwards, so that a finalizer of a message cannot send to the port any more.
+        # Afterwards, so that the finalizer of a message cannot send to the port any more.
         if port.inbox:
             port.inbox.clear()
 
     def fail(self, port: Port | None, error: BaseException) -> None:
-        """Kill a port at once for an exception of its code, and drop its backlog; log it if it is news.
+        """Kill a port at once for an exception of its code, drop its messages, and log the exception.
+
+        The exception that the kill itself raised is not logged.
 
         Args:
-            port: Whose code raised; None when it ran outside any port.
+            port: The port whose code raised; None when it ran outside any port.
             error: What it raised.
         """
         is_news = not isinstance(error, PortKilled) or port is None or port.dying is None
@@ -114,7 +116,7 @@ class Deaths(Turns):
                 self.die(port, reason)
             else:
                 self.kill_now(port, reason)
-        # Afterwards: a log handler may block, and a foreign Timeout strike there.
+        # Afterwards: a log handler may block, and a foreign Timeout may strike there.
         where = f"port {port.id}" if port else "a callback outside any port"
         if isinstance(error, (SystemExit, KeyboardInterrupt)):
             self.log(logging.INFO, "%s was interrupted: %s", where, describe(error))
@@ -126,9 +128,9 @@ class Deaths(Turns):
     def die(self, port: Port, reason: Reason) -> None:
         """End a port's life now: nothing more is handled, and its monitors' actions are queued.
 
-        Only for whoever is inside the port, or the hub. Never switches.
+        Only for the greenlet inside the port, or the hub. Never switches.
         """
-        # Whatever interrupts this in the middle, it may be begun again: what shows that all is done comes last.
+        # If this is struck in the middle, it may be begun again: the state that shows that all is done comes last.
         if port.state == DEAD:
             return
         port.dying = reason
@@ -139,7 +141,7 @@ class Deaths(Turns):
         self.table.remove(port)
         monitors = port.monitors
         if monitors is None and reason and not port.is_for_answer:
-            monitors = port.monitors = self.on_unmonitored_death(port.id, reason)  # a job, which runs once
+            monitors = port.monitors = self.on_unmonitored_death(port.id, reason)  # as a job, which runs once
         if monitors is not None:
             for monitor in tuple(monitors) if isinstance(monitors, dict) else (monitors,):
                 if monitor.died(reason):
@@ -149,4 +151,4 @@ class Deaths(Turns):
 
 
 def ignore_death(port: str, reason: Reason) -> None:
-    """Stand in for ``on_unmonitored_death`` while nobody set it: nothing is to be run."""
+    """Do nothing about an unmonitored death, while no node set ``on_unmonitored_death``."""

@@ -22,11 +22,11 @@ Registration: TypeAlias = "tuple[str | list[Any], Handler | None]"
 _log = Log()
 
 _told_of_true: weakref.WeakSet[CodeType] = weakref.WeakSet()
-"""Code of the functions that were reported to have ended themselves by True."""
+"""Code of the functions for which it was logged that True removed them."""
 
 
 def is_done(handler: Handler, value: object) -> bool:
-    """Return whether a handler's return value, which is not None, says that its work is done.
+    """Return whether a handler's return value, which is not None, means that its work is done.
 
     ``DONE`` says so. True says so only from a Python function: methods of gevent and of
     extension modules return True to report success.
@@ -38,7 +38,7 @@ def is_done(handler: Handler, value: object) -> bool:
         return True
     if value is not True or not is_python_function(handler):
         if isinstance(value, CoroutineType):
-            value.close()  # otherwise Python warns as well, and names a line of this library
+            value.close()  # otherwise Python warns as well, and gives a line of this library
             called = f"{quoted(handler)} returned the coroutine {value.__qualname__}(), whose body did not run"
             raise TypeError(f"{called}; give a plain function, which may block")
         return False
@@ -69,7 +69,7 @@ def parse_registrations(
         call: What the user called, for error texts.
 
     Raises:
-        TypeError: They have none of the forms that ``rcv`` takes; the text says which one is wrong.
+        TypeError: They do not have one of the forms that ``rcv`` takes. The text says which argument is wrong.
     """
     pairs = list(what)
     default: Handler | None = None
@@ -102,12 +102,12 @@ class Handlers:
 
     @property
     def tags(self) -> list[str]:
-        """The tags there are handlers for."""
+        """The tags that have handlers."""
         return list(self._tags)
 
     @property
     def outline(self) -> tuple[object, ...]:
-        """What tells ports of one kind from others, in constant time: how many tags there are, and the first few."""
+        """The number of tags and the first few of them, which distinguish kinds of ports in constant time."""
         return (len(self._tags), *islice(self._tags, 3))
 
     @property
@@ -135,7 +135,7 @@ class Handlers:
                 self.add_pattern(match, handler)
 
     def find(self, message: Message) -> list[Callable[[], None]]:
-        """Return the calls that this message is due: its tag's handler first, then every pattern that matches."""
+        """Return the calls of the handlers that match a message: its tag's first, then those of patterns."""
         calls: list[Callable[[], None]] = []
         tag = tag_of(message)
         handler = None if tag is None else self._tags.get(tag)
@@ -145,12 +145,12 @@ class Handlers:
         return calls
 
     def serve(self, message: Message) -> bool:
-        """Call whoever is due this message; return whether there was anybody."""
+        """Call the handlers that match a message; return whether one did."""
         if not self._patterns:  # the usual case: at most one call, so no list of calls
             if not message:
                 return False
             tag = message[0]
-            if type(tag) is not str:  # saves a call, nearly always
+            if type(tag) is not str:  # saves a call in nearly all cases
                 tag = tag_of(message)
                 if tag is None:
                     return False

@@ -21,10 +21,10 @@ from aemp_gevent.runtime.hub_calls import repeated, see_through, stops_what_rais
 from aemp_gevent.runtime.threads import Doorbell, close_with, doorbell_of, get_ident
 
 RETRY_SECONDS = 0.05
-"""How long after a timer's call was interrupted it is made again."""
+"""Seconds after which a timer's call that raised is made again."""
 
 MAX_TRIES = 10
-"""How often at most: a call that raises by itself would otherwise do so forever, with a traceback each time."""
+"""How often a timer's call is made at most. A call that always raises would otherwise go on forever."""
 
 
 class HubThread:
@@ -42,7 +42,7 @@ class HubThread:
 
     @property
     def hub(self) -> Hub:
-        """The hub that orders our work."""
+        """The hub that runs the pump and the timers; found at the first use."""
         if self._hub is None:
             hub = gevent.get_hub()
             self._doorbell = doorbell_of(hub)
@@ -55,29 +55,29 @@ class HubThread:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether this code runs in another native thread than the ports'."""
+        """Whether this code runs in a native thread that the ports do not belong to."""
         return get_ident() != self.thread and self.thread != 0
 
     def check_thread(self, call: str) -> None:
-        """Refuse a call that is made in another native thread.
+        """Raise if this is another native thread than the ports'.
 
         Raises:
-            WrongThreadError: It is; the text names ``call``.
+            WrongThreadError: It is. The text names ``call``.
         """
         if get_ident() != self.thread and self.thread:
             raise WrongThreadError(call, is_patched=monkey.is_module_patched("threading"))
 
     def call_on_hub(self, call: Callable[..., object], *args: Any) -> None:
-        """Call ``call(*args)`` on the hub soon, whichever native thread this is; each thread's calls in order."""
+        """Call ``call(*args)`` on the hub soon. Any native thread may call it; the order of its calls is kept."""
         if self._doorbell is None:
             self._doorbell = doorbell_of(self.hub)
         self._doorbell.ring(call, *args)
 
     def leave(self, end: Callable[..., object], *args: Any) -> None:
-        """Call what ends a ``with`` block, once more if something strikes it: here, or on the hub in other threads.
+        """Make the call that ends a ``with`` block, again if it is struck: here, or in other threads on the hub.
 
-        In these the garbage collector may close a generator that holds the block. One that is left when the interpreter
-        ends has nothing to end any more.
+        In other threads the garbage collector may close a generator that holds the block. When the interpreter ends,
+        nothing is left to be ended.
         """
         if sys.is_finalizing():
             return
@@ -86,15 +86,15 @@ class HubThread:
         else:
             see_through(end, *args)
 
-    # --- timers and greenlets that end with the node ---
+    # --- timers, and greenlets beside the runners ---
 
     def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> Any:
-        """Call ``call(*args)`` on the hub once, in a while; return the timer for :meth:`end_timer`."""
+        """Call ``call(*args)`` on the hub once, after some seconds; return the timer, for :meth:`end_timer`."""
         timer = self.hub.loop.timer(max(seconds, 0), RETRY_SECONDS)
-        # update: the loop's idea of now may be a whole turn of ours old.
+        # update: the loop's time may be as old as a whole turn of ours.
         if self._wraps_timers:
             timer.start(repeated(self.hub, self._due, timer, call, args), update=True)
-        else:  # which does the same at less cost
+        else:  # the same at less cost
             timer.start(self._due, timer, call, args, update=True)
         self._timers[timer] = 0
         return timer
@@ -105,10 +105,10 @@ class HubThread:
         except BaseException:
             if timer in self._timers:
                 self._timers[timer] += 1
-                if self._timers[timer] >= MAX_TRIES:  # it is the call that raises, and nothing that struck it
+                if self._timers[timer] >= MAX_TRIES:  # the call itself raises; it was not struck
                     self.end_timer(timer)
             raise
-        self.end_timer(timer)  # not before: what interrupts has it made again
+        self.end_timer(timer)  # not before, so that a call that is struck is made again
 
     def end_timer(self, timer: Any) -> None:
         """Stop a timer and forget it. Idempotent."""
@@ -117,19 +117,19 @@ class HubThread:
         timer.close()
 
     def end_all_timers(self) -> None:
-        """Stop and forget every timer: nobody is called back any more."""
+        """Stop and forget every timer: no call of theirs is made any more."""
         for timer in list(self._timers):
             self.end_timer(timer)
 
     def start_greenlet(self, function: Callable[..., Any], *args: Any) -> forking.Helper:
-        """Start a greenlet beside the runners, which a forked child stops like these."""
+        """Start a greenlet beside the runners. A forked child stops it as it stops these."""
         helper = forking.Helper.spawn(function, *args)
         self._helpers.add(helper)
         return helper
 
     def _interrupt(self, error: BaseException) -> None:
-        """Raise in the main greenlet what ends the program: it reports what is to be reported.
+        """Raise an exception that ends the program in the main greenlet, which reports it.
 
-        Not ``handle_error()``, which prints a traceback before that.
+        Not ``handle_error()``, which would print a traceback as well.
         """
         self.hub.handle_system_error(type(error), error, error.__traceback__)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Function calls that wait in the run queue. What every job has is :class:`~aemp_gevent.ports.port.Job`."""
+"""Jobs that call a function. The base of all jobs is :class:`~aemp_gevent.ports.port.Job`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class CallJob(Job):
         """Make the call, once."""
         function, args = self.function, self.args
         if function is not None:
-            self.function = None  # no call before the next: begun is begun
+            self.function = None  # no call before the next line: a job that began does not begin again
             self.args = ()
             function(*args)
 
     def drop(self) -> None:
-        """Do not make the call any more, and keep nothing for it."""
+        """Cancel the call, and let go of its arguments."""
         self.function = None
         self.args = ()
 
@@ -40,4 +40,4 @@ class CallJob(Job):
 
 
 A_JOB = Job(None)
-"""What stands in the run queue for the first of the jobs that wait."""
+"""The mark in the run queue for the first of the waiting jobs."""

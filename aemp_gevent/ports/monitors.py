@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Monitors: who wants to know about whose death, and what is done about it.
+"""Monitors: what is done when a port dies, or the link to a node is lost.
 
-A monitor stands with the *watched* thing: a local :class:`~aemp_gevent.ports.port.Port`, or
-a :class:`Watch` that stands for a port (or the link) of another node. When the watched
-thing dies, each of its monitors becomes a job in the run queue: actions never run
-inside the stack of the one who killed, may use every function of the library, and
-may block without delaying anybody.
+A monitor is kept by the *watched* object: a local :class:`~aemp_gevent.ports.port.Port`, or
+a :class:`Watch` that represents a port of another node, or the link to it. When the watched
+object dies, each of its monitors becomes a job in the run queue. So actions never run
+inside the stack of the code that killed, may use every function of the library, and
+may block without delaying other ports.
 
-A monitor is one-shot, and is its own guard.
+A monitor fires once, and is its own guard.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Watched(Protocol):
 
 
 class Monitor(Job):
-    """One registered interest in one death; returned by ``mon`` as its guard.
+    """An action for one death. ``mon`` returns it as the guard.
 
-    ``cancel()`` ends the interest: after it returned, the action does not run. As a
+    After ``cancel()`` returned, the action does not run. As a
     context manager it cancels on exit. Dropping it does nothing.
     """
 
@@ -38,7 +38,7 @@ class Monitor(Job):
     def __init__(
         self, watched: Watched | None, action: Callable[..., Any], context: Port | None, scheduler: PortHost
     ) -> None:
-        # Not by super(): a call less of the three that a monitor costs.
+        # Without super(): that saves one of the three calls that a monitor costs.
         self.state = JOB
         self.context = context
         self._watched = watched
@@ -54,17 +54,17 @@ class Monitor(Job):
         watched = self._watched
         if watched is not None:
             remove(watched, self)
-            self._watched = None  # last: an interrupted call may be made again
+            self._watched = None  # last, so that an interrupted call can be made again
 
     def died(self, reason: Reason) -> bool:
-        """Take note of the death. For the scheduler only."""
+        """Note the death. For the scheduler only."""
         self._watched = None
         self._reason = reason
         return self._action is not None
 
     def run(self) -> None:
-        """Do the action, unless it was cancelled. For the scheduler only."""
-        # Looked up now, not when it was queued: a guard may have been cancelled meanwhile.
+        """Run the action, unless it was cancelled. For the scheduler only."""
+        # Looked up now, not when it was queued: the guard may have been cancelled meanwhile.
         action = self._action
         self._action = None
         if action is not None:
@@ -82,7 +82,7 @@ class Monitor(Job):
 
 
 class KillMonitor(Monitor):
-    """Kills a port of this node when another dies. No user code runs, so it needs no turn in the queue."""
+    """Kills a port of this node when another dies. No code of users runs, so it needs no job of its own."""
 
     __slots__ = ("_victim",)
 
@@ -97,7 +97,7 @@ class KillMonitor(Monitor):
 
 
 class Watch:
-    """What we watch on another node: the base of whatever stands for a port, or a link, over there."""
+    """A port of another node, or the link to it, that is watched here. A base class."""
 
     __slots__ = ("monitors",)
 
@@ -105,12 +105,12 @@ class Watch:
         self.monitors: Job | dict[Job, None] | None = None
 
     def unwatched(self) -> None:
-        """Hear that the last monitor was cancelled."""
+        """React to the end of the last monitor, which was cancelled."""
 
     def fire(self, scheduler: PortHost, reason: Reason) -> None:
-        """Queue the actions of all monitors, which are taken off."""
+        """Queue the actions of all monitors, and remove them."""
         monitors = self.monitors
-        self.monitors = None  # no call in between: a finalizer may monitor, too
+        self.monitors = None  # no call in between, because a finalizer may monitor, too
         if monitors is None:
             return
         try:
@@ -118,7 +118,7 @@ class Watch:
                 if monitor.died(reason):
                     scheduler.enqueue_job(monitor)
         except BaseException:
-            # Struck: who begins again finds all of them. Those that were queued already run once.
+            # Struck: the call that begins again finds all of them. Those that were queued already run once.
             if self.monitors is None:
                 self.monitors = monitors
             raise
@@ -129,7 +129,7 @@ def add(watched: Watched, monitor: Job) -> None:
     while True:
         monitors = watched.monitors
         if monitors is None:
-            watched.monitors = monitor  # no call between test and store: a finalizer may monitor, too
+            watched.monitors = monitor  # no call between test and store, because a finalizer may monitor, too
             return
         several = monitors if isinstance(monitors, dict) else {monitors: None}
         several[monitor] = None
@@ -139,11 +139,11 @@ def add(watched: Watched, monitor: Job) -> None:
 
 
 def remove(watched: Watched, monitor: Job) -> None:
-    """Take a monitor off, and tell a :class:`Watch` when it was the last one."""
+    """Remove a monitor, and inform a :class:`Watch` if it was the last one."""
     monitors = watched.monitors
     if isinstance(monitors, dict):
         monitors.pop(monitor, None)
-        # No call between look and store: a finalizer may have added one, to this dict or in place of it.
+        # No call between test and store: a finalizer may have added one, to this dict or in place of it.
         if monitors or watched.monitors is not monitors:
             return
         watched.monitors = None

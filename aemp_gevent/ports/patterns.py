@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Patterns: which messages a ``rcv`` handler or a ``receive`` wants.
+"""Patterns: which messages match a handler of ``rcv``, or a ``receive``.
 
 A pattern is compiled once into a predicate of the whole message, so that the
 scheduler and ``receive`` know a single kind of thing. Compiled predicates take the
@@ -15,9 +15,9 @@ from typing import Any, Final, TypeAlias
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.runtime.quoting import quoted
 
-# Any: messages hold whatever their senders put in.
+# Any: the elements of messages may be any objects.
 Message: TypeAlias = "tuple[Any, ...]"
-# Handlers take what senders put in a message; what they return is ignored unless it is DONE, or True.
+# Handlers get the elements of messages. Their return values are ignored, except DONE and True.
 Handler: TypeAlias = Callable[..., Any]
 Matcher: TypeAlias = Callable[[Message], Any]
 Pattern: TypeAlias = "str | list[Any] | type | Callable[..., Any]"
@@ -39,17 +39,17 @@ any_: Final = _Any()
 def _element_test(wanted: Any) -> Callable[[Any], Any]:
     """Return the test for one element of a list pattern."""
     if isinstance(wanted, type):
-        isinstance(None, wanted)  # raises here for types that cannot be asked, such as most protocols
+        isinstance(None, wanted)  # raises here for types without an instance check, such as most protocols
 
         def is_instance(element: Any) -> bool:
             try:
                 return isinstance(element, wanted)
-            except Exception:  # noqa: BLE001  # a proxy that cannot tell its class
+            except Exception:  # noqa: BLE001  # a proxy without a class
                 return False
 
         return is_instance
     if isinstance(wanted, re.Pattern):
-        kind = type(wanted.pattern)  # str; or bytes, for a pattern made of bytes
+        kind = type(wanted.pattern)  # str, or bytes for a pattern of bytes
         return lambda element: issubclass(type(element), kind) and wanted.search(element)
     if callable(wanted):
         check_callable("a pattern's predicate", wanted)
@@ -58,7 +58,7 @@ def _element_test(wanted: Any) -> Callable[[Any], Any]:
     def is_equal(element: Any) -> bool:
         try:
             return bool(element == wanted)
-        except Exception:  # noqa: BLE001  # its own __eq__; or an array, which is neither true nor false
+        except Exception:  # noqa: BLE001  # from its own __eq__; or it is an array, which is neither true nor false
             return False
 
     return is_equal
@@ -78,7 +78,7 @@ def tag_of(message: Message) -> str | None:
 
 
 def match_elements(pattern: Sequence[Any]) -> Matcher:
-    """Compile a list pattern: true for messages whose first elements match, one by one."""
+    """Compile a list pattern: true for messages whose first elements match it one by one."""
     length = len(pattern)
     tests = [(index, _element_test(wanted)) for index, wanted in enumerate(pattern) if wanted is not any_]
 
@@ -96,7 +96,7 @@ def _matcher(pattern: Pattern) -> Matcher:
             if not message:
                 return False
             tag = message[0]
-            return (tag if type(tag) is str else tag_of(message)) == wanted  # saves a call, nearly always
+            return (tag if type(tag) is str else tag_of(message)) == wanted  # saves a call in nearly all cases
 
         return has_tag
     if isinstance(pattern, (list, tuple)):
@@ -113,7 +113,7 @@ def _matcher(pattern: Pattern) -> Matcher:
 
 
 def match_any_of(patterns: Sequence[Pattern]) -> Matcher | None:
-    """Compile the patterns of a ``receive``: true when one matches; None (none given) means every message.
+    """Compile the patterns of a ``receive``: true when one matches. None, without patterns, means every message.
 
     Raises:
         TypeError: One of them is not a pattern.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The port itself: its mailbox, and where it stands in its life.
+"""The port itself: its mailbox and its state; and the jobs that monitor it or run in its context.
 
-A :class:`Port` is data. What moves it from one state to the next is the
-:mod:`aemp_gevent.ports.scheduler`, which is the file to read next.
+A :class:`Port` is data. The :mod:`scheduler <aemp_gevent.ports.scheduler>`, the file to read next, moves it from
+one state to the next. Ports and jobs know each other, so both are defined here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Mailbox: TypeAlias = "deque[Message] | Port"
 
 # Plain integers, not an Enum: the hot paths test them, and an Enum member costs a look-up each time.
 IDLE = 0
-"""No message, nobody inside (or its greenlet waits in ``receive``)."""
+"""No message, and no greenlet inside (or it waits in ``receive``)."""
 QUEUED = 1
 """Stands in the run queue."""
 RUNNING = 2
@@ -33,21 +33,21 @@ JOB = 4
 """Not a port but a :class:`Job`, which shares the run queue with them."""
 
 REMOTE = 5
-"""Not a port of this node but a :class:`~aemp_gevent.peers.remote_port.RemotePort`; they share the table."""
+"""Not a port of this node but a :class:`~aemp_gevent.peers.remote_port.RemotePort`, in the same table."""
 
 NOWHERE: deque[Message] = deque(maxlen=0)
-"""The mailbox of whoever was killed: what is appended vanishes, at no cost to the senders' hot path."""
+"""The mailbox of killed ports: what is appended vanishes, at no cost to the senders' hot path."""
 
 STARTED = True
-"""``Port.main`` while its own greenlet runs the body: ``receive`` serves the port's handlers there."""
+"""``Port.main`` while its own greenlet runs the body. ``receive`` serves the port's handlers there."""
 INSIDE = False
-"""``Port.main`` while that greenlet is inside a handler: ``receive`` serves none."""
+"""``Port.main`` while that greenlet is inside a handler. ``receive`` serves no handlers there."""
 
 
 class Job:
-    """Something to run once that is not a message: a monitor's action, a timer's callback.
+    """Code to run once that no message starts: a monitor's action, a timer's callback.
 
-    Jobs share the run queue with ports, so that they take their turn in order.
+    Jobs share the run queue with ports, so that both run in order.
     """
 
     __slots__ = ("context", "state")
@@ -55,19 +55,19 @@ class Job:
     def __init__(self, context: Port | None) -> None:
         self.state = JOB
         self.context = context
-        """The port in whose context it runs, and which dies of its exceptions."""
+        """The port in whose context it runs, and that dies of its exceptions."""
 
     def run(self) -> None:
-        """Do it. Runs in a runner, in the port's context; may block and may raise."""
+        """Do the job. Runs in a runner, in the port's context; may block and may raise."""
         raise NotImplementedError
 
     @property
     def is_due(self) -> bool:
-        """Whether it is still to be done: it was neither begun nor cancelled."""
+        """Whether it still has to be done: it was neither begun nor cancelled."""
         return False
 
     def died(self, reason: Reason) -> bool:
-        """A port this job monitors died; return whether it is to be run now."""
+        """Note the death of the port that this job monitors; return whether it must run now."""
         raise NotImplementedError
 
 
@@ -82,13 +82,13 @@ class PortHost(Protocol):
     """What runs a port, as the port and the code inside it see it: the scheduler."""
 
     scan: object
-    """What the last ``receive`` to look at a message knows of its mailbox; None when one took a message since."""
+    """What the last ``receive`` that looked at a message knows of its mailbox; None once a message was taken."""
     credit: int
     """Messages until the next look at the clock."""
     thread: int
     """The native thread that the ports belong to."""
     node: Any
-    """The node whose port it is, for code that is spawned on it and wants to know."""
+    """The node that the port belongs to, for code that is spawned on it."""
     is_abandoned: bool
     """Whether this is a forked child, and the ports are the parent's."""
 
@@ -107,10 +107,10 @@ class PortHost(Protocol):
         """Raise ``WrongThreadError``, which names ``call``, in another native thread."""
 
     def leave(self, end: Callable[..., object], *args: Any) -> None:
-        """Call what ends a ``with`` block, whatever strikes."""
+        """Make the call that ends a ``with`` block, again if it is struck."""
 
     def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> Any:
-        """Call ``call(*args)`` on the hub once, in a while; return the timer."""
+        """Call ``call(*args)`` on the hub once, after some seconds; return the timer."""
 
     def end_timer(self, timer: Any) -> None:
         """Stop a timer."""
@@ -139,23 +139,23 @@ class PortHost(Protocol):
 
 
 class Port:
-    """Something that receives messages. Lives in one node, dies once.
+    """Something that receives messages. It lives in one node, and dies once.
 
-    One of these costs 128 bytes, so whatever few ports have is kept elsewhere; the
-    inbox (another 700 bytes) is made when the first message comes.
+    A port takes 128 bytes, so what only few ports have is kept elsewhere. The
+    inbox, another 700 bytes, is made when the first message comes.
     """
 
     context: Context | None = None
-    """The context its handlers run in; None: an empty one. See :class:`ContextPort`."""
+    """The ``contextvars.Context`` of its handlers; None: an empty one. See :class:`ContextPort`."""
 
     is_for_answer = False
-    """Whether it was made for the answer to a question."""
+    """Whether it was made for an answer. See :class:`ReplyPort`."""
 
     parent: str = ""
-    """The ID of the node that spawned it; ``""``: this node, or it was not spawned."""
+    """The ID of the node that spawned it; ``""``: this node spawned it, or it was not spawned."""
 
     asked: str = ""
-    """The ID of the node that was asked the question, which may refuse by killing the port; ``""``: none was."""
+    """The ID of the node that was asked, which may kill the port to refuse; ``""``: no node was asked."""
 
     __slots__ = (
         "default",
@@ -176,46 +176,46 @@ class Port:
         self.id = port_id
         self.scheduler = scheduler
         self.default = default
-        """What no handler matched goes here."""
+        """Called with the messages that no handler matches."""
         self.state = IDLE
         self.inbox: deque[Message] | None = None
-        """What the port still has to handle; only its holder takes from it."""
+        """The messages that the port still has to handle. Only its holder takes from it."""
         self.mailbox: Mailbox = self
-        """What senders append to: the inbox, or :data:`NOWHERE` once the port was killed. Before the first
-        message the port itself, whose ``append`` makes the inbox."""
+        """Senders append to this: the inbox, or :data:`NOWHERE` once the port was killed. Before the first
+        message it is the port itself, whose ``append`` makes the inbox."""
         self.handlers: Handlers | None = None
         self.waiter: greenlet | None = None
-        """The greenlet to resume when something happens: it waits in ``receive``."""
+        """The greenlet that waits in ``receive`` and is resumed when something happens."""
         self.runner: greenlet | None = None
-        """The greenlet that is (or was last) inside."""
+        """The greenlet that is inside, or was last."""
         self.dying: Reason | None = None
-        """The reason of the first kill, from then on."""
+        """The reason of the first kill; None before it."""
         self.monitors: Job | dict[Job, None] | None = None
-        """Who wants to know about its death: nobody, one (the usual case, at no cost), or several."""
+        """The monitors of its death: none, one (the usual case, at no cost), or several."""
         self.main: tuple[Handler, Message, bool] | bool | None = None
-        """A body still to be started (function, arguments, "its end is the port's"), one of
+        """A body that is to be started (function, arguments, whether its end is the port's), one of
         :data:`STARTED` and :data:`INSIDE`, or None for a port without a greenlet of its own."""
 
     def append(self, message: Message) -> None:
-        """Take the first message; the mailbox's part in ``snd``."""
-        # Making a deque may run the garbage collector, and a finalizer may send to this very
-        # port, or another thread; its mailbox must not be overwritten: make, then test, then store,
+        """Take the first message. This is the mailbox's part of ``snd``."""
+        # While a deque is made, a finalizer or another thread may send to this very port,
+        # and the mailbox made there must not be overwritten: make, then test, then store,
         # with no call between test and store.
         made: deque[Message] = deque()
         if self.mailbox is self:
             self.inbox = self.mailbox = made
         self.mailbox.append(message)
-        if not self.state:  # served in vain by the hub, while this, another thread, made the deque
+        if not self.state:  # the hub served it in vain while this, another thread, made the deque
             self.scheduler.enqueue(self)
 
     def divert_inbox(self) -> None:
-        """Take the inbox away from the runner that is serving it; what is in it stays the port's."""
+        """Take the inbox away from the runner that is serving it. The port keeps its messages."""
         inbox = self.inbox
         if inbox is None:
             return
         diverted = inbox.emptied() if isinstance(inbox, BoundedMailbox) else deque[Message]()
-        # New messages go to the new one from here on, so the old ones go before them. No call between
-        # test and store: another thread's kil() stores here, too.
+        # From here on new messages go to the new inbox, so the old ones go before them. No call between
+        # test and store, because kil() in another thread stores here, too.
         if self.mailbox is inbox:
             self.mailbox = diverted
         self.inbox = diverted
@@ -227,7 +227,7 @@ class Port:
 
 
 AnyPort = TypeVar("AnyPort", bound=Port)
-"""One of the kinds of ports."""
+"""A kind of port."""
 
 
 class ContextPort(Port):
@@ -241,7 +241,7 @@ class ContextPort(Port):
 
 
 class ReplyPort(Port):
-    """A port that was made for an answer, and lives as long as somebody waits for that."""
+    """A port that was made for an answer, and lives until the wait for it is over."""
 
     is_for_answer = True
 
@@ -270,15 +270,15 @@ class AttachedPort(Port):
     def __init__(self, port_id: str, scheduler: PortHost, default: Handler) -> None:
         super().__init__(port_id, scheduler, default)
         self.is_left = False
-        """Whether the block is over: no greenlet gets this context back."""
+        """Whether the block was left, so that no greenlet gets this context back."""
         self.before: Port | None = None
-        """The context that the greenlet had, and gets back."""
+        """The context that the greenlet had before, and gets back."""
 
 
 class BoundedMailbox(deque[Message]):
     """A mailbox that calls ``overflow`` instead of growing past ``limit`` messages.
 
-    A subclass instead of a test in ``snd``: ports without a limit pay nothing.
+    A subclass, not a test in ``snd``, so that ports without a limit pay nothing.
     """
 
     def __init__(self, port: Port, limit: int, overflow: Callable[[], None]) -> None:
@@ -293,7 +293,7 @@ class BoundedMailbox(deque[Message]):
 
     def append(self, message: Message) -> None:
         if len(self) < self._limit:
-            # Not to this mailbox: another thread may have come here before the port's inbox was diverted.
+            # Not to this mailbox: another thread may have entered here before the port's inbox was diverted.
             port = self._port
             _append(port.mailbox, message)  # type: ignore[arg-type]  # never the port itself
             if not port.state:  # as in Port.append

@@ -15,10 +15,10 @@ MAX_WORDS = 10
 
 
 def describe(error: BaseException) -> str:
-    """Return what a reason says of an exception: its class and text."""
+    """Return an exception as the text in a reason: its class and message."""
     try:
         text = said(error)
-    except BaseException:  # noqa: BLE001  # the user's __str__; whoever asks reports a death, and must come to its end
+    except BaseException:  # noqa: BLE001  # the user's __str__; the caller reports a death and must not fail
         text = "<str() failed>"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

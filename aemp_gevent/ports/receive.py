@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Blocking ``receive``: Erlang's selective receive, and Coro::MP's forms of it.
 
-These act on the port of the running greenlet and need no node. How a greenlet that
-waits gives way, and to whom, is :meth:`aemp_gevent.ports.scheduler.Scheduler.wait`.
+These functions act on the port of the running greenlet and need no node. How a greenlet that
+waits gives way to others is decided in :mod:`aemp_gevent.ports.waits`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from aemp_gevent.runtime.quantities import Seconds, to_seconds
 _RAISE: Final = object()
 
 _NEAR = 1024
-"""Messages from an end of an inbox that are reached by walking no more than 16 blocks of a deque."""
+"""Messages at each end of an inbox that a deque reaches through no more than 16 of its blocks."""
 
 
 class Deadline:
-    """A timer that resumes a greenlet waiting for a port; close it afterwards."""
+    """A timer that resumes a greenlet waiting for a port. Close it afterwards."""
 
     def __init__(self, port: Port, seconds: float) -> None:
         self.expired = False
@@ -78,7 +78,7 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
         and port.runner is current
         and port.state == RUNNING
     ):
-        # The usual case by far: an actor takes its next message. receive_for would do the
+        # By far the most common case: an actor takes its next message. receive_for would do the
         # same in twice the time.
         scheduler = port.scheduler
         while port.dying is None:
@@ -123,28 +123,28 @@ def get_cond(predicate: Callable[..., Any], timeout: Seconds | None = None) -> M
 
 
 def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> Message:
-    """Receive for a port that this greenlet holds; for :func:`receive` and whoever waits for an answer."""
+    """Receive for a port that this greenlet holds. :func:`receive` and code that waits for answers call it."""
     current = getcurrent()
     scheduler = port.scheduler
     _check_holder(port)
-    scanned = 0  # how many messages at the front of the inbox are known not to match
+    scanned = 0  # how many messages at the front of the inbox do not match
     seen: list[Message] = []  # those, and perhaps the next ones
     deadline: Deadline | None = None
     try:
         while True:
             inbox = port.inbox
             if inbox and port.dying is not None:
-                scheduler.doom(port)  # handlers, predicates and our caller may block
+                scheduler.doom(port)  # handlers, predicates and the caller may block
             while inbox and scanned < len(inbox):
                 message = seen[scanned] if scanned < len(seen) else _look_at(inbox, scanned, seen)
                 scheduler.scan = seen
                 served = port.main is STARTED and port.handlers is not None and _serve(port, message, scanned, seen)
                 matched = not served and (matches is None or matches(message))
-                # What ran there may have received, too, and so shifted the inbox.
+                # Handlers and predicates may have received, too, which shifts the inbox.
                 shifted = scheduler.scan is not seen
                 if not matched and not served:
                     scanned += 1
-                # Paid before it is taken: a foreign Timeout that strikes meanwhile must not lose it.
+                # The credit comes before the message is taken, which a foreign Timeout that strikes here must not lose.
                 scheduler.credit -= 1
                 if scheduler.credit <= 0 and (timeout is None or timeout > 0) and scheduler.turn_is_over():
                     scheduler.visit_hub(port, current)
@@ -153,7 +153,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 if shifted:
                     scanned = _scan_again(port, seen, scanned)
                     inbox = port.inbox
-            # In this order: a message that is there beats the kill and the timeout that
+            # In this order: a message in the inbox comes before a kill and a timeout that
             # came after it, or in the same loop iteration.
             if port.state == DEAD:
                 raise PortKilled(*(port.dying or ()))
@@ -164,7 +164,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 raise ReceiveTimeout(timeout)
             if timeout is not None and deadline is None:
                 deadline = Deadline(port, timeout)
-            scheduler.credit -= 1  # predicates that send to each other's ports find no message, ever
+            scheduler.credit -= 1  # predicates that send to each other's ports never find a message
             scheduler.wait(port, current, scanned)
     finally:
         scheduler.scan = None
@@ -173,9 +173,9 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
 
 
 def _look_at(inbox: deque[Message], index: int, seen: list[Message]) -> Message:
-    """Return a message of the inbox, the first that is not among those seen, and add it to these."""
-    # A deque finds what is near one of its ends at once, and what is in the middle by walking there. So there
-    # it is walked once for as many messages as are in front of them.
+    """Return the first message of the inbox that was not seen yet, and add it to those seen."""
+    # A deque reaches messages near its ends at once, and those in the middle by walking there. So in the middle
+    # one walk takes as many messages as are in front of it.
     if index >= _NEAR and len(inbox) - index > _NEAR:
         try:
             seen.extend(islice(inbox, index, 2 * index))
@@ -188,7 +188,7 @@ def _look_at(inbox: deque[Message], index: int, seen: list[Message]) -> Message:
 
 
 def _take(port: Port, message: Message, index: int) -> bool:
-    """Remove a message from a port's inbox, and return whether it was still there; ``index`` is where it was."""
+    """Remove a message from a port's inbox; return whether it was still there. ``index`` is its last known place."""
     inbox = port.inbox
     port.scheduler.scan = None  # an outer receive, whose predicate calls this one, looks again
     if inbox and index < len(inbox) and inbox[index] is message:  # nearly always
@@ -196,17 +196,17 @@ def _take(port: Port, message: Message, index: int) -> bool:
         return True
     for place, queued in enumerate(list(inbox or ())):
         if queued is message:
-            del inbox[place]  # type: ignore[union-attr]  # it is in there
+            del inbox[place]  # type: ignore[union-attr]  # the message is in there
             return True
     return False
 
 
 def _scan_again(port: Port, seen: list[Message], scanned: int) -> int:
-    """Return how many messages at the front of an inbox are known not to match, when others were taken.
+    """Return how many messages at the front of an inbox do not match, after others were taken.
 
     Args:
-        port: Whose inbox it is.
-        seen: The messages that were at its front; left in there are those that still are.
+        port: The port with the inbox.
+        seen: The messages that were at its front. Those that are still there are kept in it.
         scanned: How many of them did not match.
     """
     known = set(map(id, seen[:scanned]))
@@ -216,7 +216,7 @@ def _scan_again(port: Port, seen: list[Message], scanned: int) -> int:
 
 
 def _check_holder(port: Port) -> None:
-    """Refuse to receive where another greenlet is the one that may."""
+    """Raise unless this greenlet may receive for the port."""
     port.scheduler.check_thread("receive()")
     if port.state == DEAD:
         raise PortKilled(*(port.dying or ()))
@@ -225,7 +225,7 @@ def _check_holder(port: Port) -> None:
 
 
 def _serve(port: Port, message: Message, index: int, seen: list[Message]) -> bool:
-    """Give a message to the handlers that want it; an exception in one kills the port."""
+    """Give a message to the handlers that match it. An exception in one of them kills the port."""
     served = False
     failure: BaseException | None = None
     scheduler = port.scheduler
@@ -248,5 +248,5 @@ def _serve(port: Port, message: Message, index: int, seen: list[Message]) -> boo
         try:
             raise PortKilled(*(port.dying or ())) from failure
         finally:
-            failure = None  # its traceback has this frame: a circle, which would keep the message
+            failure = None  # its traceback has this frame: a circle, which would keep the message alive
     return served

@@ -41,7 +41,7 @@ class RunQueue(HubThread):
         """Whether a pump is asked for, or on the hub's stack."""
 
     def enqueue(self, port: Port) -> None:
-        """Queue a port if it is idle. Any native thread may call it. Written out in ``snd``: keep the two alike."""
+        """Queue a port if it is idle. Any native thread may call it. ``snd`` has a copy of this: keep the two alike."""
         while not port.state:
             if not self.pumped:
                 self.ask()
@@ -50,18 +50,18 @@ class RunQueue(HubThread):
             try:
                 self.runq.append(port)
             except BaseException:
-                self.runq += (port,)  # no call; twice does no harm
+                self.runq += (port,)  # no call; a second entry does no harm
                 raise
 
     def enqueue_job(self, job: Job) -> None:
-        """Queue a job; may be called on the hub."""
+        """Queue a job. May be called on the hub."""
         if not self.pumped:
             self.ask()
-        self.runq.append(A_JOB)  # first: one too many does no harm
+        self.runq.append(A_JOB)  # first: one mark too many does no harm
         self.jobs.append(job)
 
     def enqueue_first(self, jobs: Iterable[Job]) -> None:
-        """Queue jobs before everything that waits, in their order."""
+        """Queue jobs, in their order, before everything that is queued."""
         if not self.pumped:
             self.ask()
         first = list(jobs)
@@ -69,27 +69,27 @@ class RunQueue(HubThread):
         self.jobs.extendleft(reversed(first))
 
     def deliver(self, port: Port, message: Message) -> None:
-        """Put a message into a port's mailbox. Never switches. Written out in ``snd``: keep the two alike."""
-        while not port.state:  # tested again when it was queued, in one step with the next line
+        """Put a message into a port's mailbox. Never switches. ``snd`` has a copy of this: keep the two alike."""
+        while not port.state:  # tested again after it was queued, in one step with the next line
             self.enqueue(port)
         port.mailbox.append(message)
 
     def ask(self) -> None:
-        """Ask the hub to run the pump soon. When this raises, nothing was asked for."""
+        """Ask the hub to run the pump soon. If this raises, nothing was asked for."""
         try:
-            self.pumped = True  # first: another thread's hub may have run the pump before we go on
-            if self.is_foreign:  # the hub sleeps in its own thread, and must be woken
+            self.pumped = True  # first: the hub, in another thread, may run the pump before this goes on
+            if self.is_foreign:  # the hub sleeps in its own thread and must be woken
                 self.call_on_hub(self.pump)
             else:
                 self.hub.loop.run_callback(self.pump)
         except BaseException:
-            self.pumped = False  # if it was asked for all the same, it may run twice
+            self.pumped = False  # if it was asked for nevertheless, it may run twice
             raise
 
     def log(self, level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
-        """Log, from wherever. On the hub it takes a turn in the run queue: log handlers may block.
+        """Log from anywhere. On the hub, the line is logged by a job, because log handlers may block.
 
-        So it does for other native threads: log handlers in patched programs have greenlets' locks.
+        It is so for other native threads, too, because log handlers in patched programs have greenlets' locks.
         """
         if self.is_foreign or getcurrent() is self._hub:
             self.log_soon(level, text, *args, exc_info=exc_info)
@@ -97,7 +97,7 @@ class RunQueue(HubThread):
             _log.log(level, text, *args, exc_info=exc_info)
 
     def log_soon(self, level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
-        """Log in a turn of its own, for code that must not switch: log handlers may."""
+        """Log in a job, for code that must not switch: log handlers may switch."""
         if not _log.is_enabled_for(level):
             return
         job = CallJob(None, partial(_log.log, level, text, *args, exc_info=exc_info), ())

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The scheduler: runs callbacks without a greenlet for each port, and lets them block.
 
-It is built in layers, each of which knows only those below it: :class:`Scheduler` here, above
+It consists of layers, each of which knows only those below it: :class:`Scheduler` here, then
 :mod:`waits <aemp_gevent.ports.waits>`, :mod:`deaths <aemp_gevent.ports.deaths>`,
 :mod:`turns <aemp_gevent.ports.turns>`, the :mod:`run queue <aemp_gevent.ports.run_queue>` and the
-:mod:`hub's thread <aemp_gevent.ports.hub_thread>`. They are base classes and not parts, because a
-look-up more would be felt in each message.
-The rules that all of them keep are in :mod:`aemp_gevent.ports`.
+:mod:`hub's thread <aemp_gevent.ports.hub_thread>`. They are base classes, not parts, because one more attribute
+look-up per message would be measurable. That is also why all layers together have more than 25 public names.
+The rules that all layers keep are in :mod:`aemp_gevent.ports`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from aemp_gevent.runtime.hub_calls import hub_call, report_to
 from aemp_gevent.runtime.logs import Brief, Log
 
 MAX_IDLE_RUNNERS = 64
-"""Idle runners kept for reuse, 4 KiB each. Blocked ones are never capped: that would be a deadlock."""
+"""Idle runners kept for reuse, 4 KiB each. The number of blocked ones has no limit, which would be a deadlock."""
 
 _log = Log()
 
@@ -50,20 +50,20 @@ class Scheduler(Waits):
     def __init__(self) -> None:
         super().__init__()
         self.scan: object = None
-        """What the last ``receive`` to look at a message knows of its mailbox; None when one took a message since."""
+        """What the last ``receive`` that looked at a message knows of its mailbox; None once a message was taken."""
         self.discarded = 0
         """Messages that found no handler."""
         self.default: Callable[..., None] = self.discard
         """The default handler of every port that was given none: one bound method, not 64 bytes for each port."""
         self.node: Any = None
-        """The node whose ports these are, for code that is spawned on it and wants to know; nothing here does."""
+        """The node whose ports these are, for code that is spawned on it. Not used here."""
         self.complaints = BoundedLog(self.log, "messages that nobody takes")
-        """What is logged about such messages."""
+        """Takes the log lines about messages without a handler or a port."""
         self._max_idle = MAX_IDLE_RUNNERS
         self._runners: weakref.WeakSet[Runner] = weakref.WeakSet()
         self.pump = hub_call(self._pump, self.ask, self._report)
         self.is_abandoned = False
-        """Whether this is a forked child, and this the parent's: everything stands still forever."""
+        """Whether this is a forked child and the ports are the parent's: nothing runs here any more."""
 
     # --- on the hub ---
 
@@ -83,7 +83,7 @@ class Scheduler(Waits):
         if self._deaths:
             self._reap()
         while runq:
-            # The runner, or whoever it hands over to, comes back when it blocks, has
+            # The runner, or the greenlet that it hands over to, comes back when it blocks, has
             # nothing left to do, or the turn is over.
             if pool:
                 runner = pool[-1]
@@ -103,11 +103,11 @@ class Scheduler(Waits):
                 self._reap()
         self._turn_started = 0.0
         self.pumped = False
-        if runq or self._deaths:  # first say no, then look: a finalizer may have sent in between
+        if runq or self._deaths:  # only after pumped is false: a finalizer may have sent in between
             self.ask()
 
     def end_idle_runners(self) -> None:
-        """Keep no idle runners from now on: they would keep the whole node in memory. Runs on the hub only."""
+        """Keep no idle runners from now on, because they keep the whole node in memory. Called on the hub only."""
         self._max_idle = 0
         while self._pool:
             runner = self._pool.pop()
@@ -115,17 +115,16 @@ class Scheduler(Waits):
             runner.switch()
 
     def _reap(self) -> None:
-        """Throw into the holders of killed ports. On the hub, so every greenlet is blocked."""
+        """End killed ports, and throw into the greenlets inside. Called on the hub, so every greenlet is blocked."""
         deaths = self._deaths
         while deaths:
             port = deaths[0]
             if port.state != RUNNING or port.dying is None:
-                # It left its handler meanwhile: dead, or about to die in order. Or the kill was struck in the middle.
+                # Its handler ended meanwhile, so it is dead or about to die. Or the kill was struck in the middle.
                 del deaths[0]
                 continue
             holder = port.runner
-            # An attached greenlet is somebody else's: it learns of the death in its next
-            # blocking call of ours.
+            # An attached greenlet is not ours: its next blocking call of ours raises.
             is_inside = isinstance(holder, Runner) and holder.at is port and not holder.dead
             killed = PortKilled(*port.dying)
             try:
@@ -139,15 +138,15 @@ class Scheduler(Waits):
     # --- in the runners ---
 
     def _run(self, runner: Runner) -> None:
-        """A runner's life: take the next that is due, serve it, and park when nothing is.
+        """Serve what is due, one after the other, and park when nothing is.
 
         The body of the inner loop is one function on purpose: a call per message or per
         slice would cost 5 to 8 % of a local round trip.
         """
         runq = self.runq
         left_behind = runner.__dict__
-        # What one port's handler sets in a context variable must not show in the next port's. Looking whether it
-        # set one costs a third of giving each a fresh context.
+        # Context variables that one port's handler sets must not show in the next port. To test whether any was
+        # set costs a third of a fresh context for each port.
         context = runner.gr_context = Context()
         while True:
             references = getrefcount(runner)
@@ -156,7 +155,7 @@ class Scheduler(Waits):
                     break
                 try:
                     port = runq.popleft()
-                except BaseException:  # struck when it returned, and what it took is lost
+                except BaseException:  # struck when it returned: what it took is lost
                     self._recover()
                     raise
                 if port.state != QUEUED:
@@ -180,9 +179,9 @@ class Scheduler(Waits):
                     try:
                         was_struck = self._park(runner, port.waiter)
                     finally:
-                        if was_struck and port.state == QUEUED:  # it may not have been resumed
+                        if was_struck and port.state == QUEUED:  # its greenlet may not have been resumed
                             self.runq += (port,)
-                    references = getrefcount(runner)  # of those who switched to it, some wait for their next turn
+                    references = getrefcount(runner)  # some greenlets that switched to it wait for their next turn
                     continue
                 failure = None
                 room = SLICE
@@ -198,7 +197,7 @@ class Scheduler(Waits):
                     inbox = port.inbox
                     if port.main is not None:
                         self._run_main(port)
-                        # An init function may have given the port a body, whose messages these are.
+                        # An init function may have given the port a body, which receives these messages.
                         inbox = port.inbox if port.main is None else None
                     while inbox:
                         message = inbox.popleft()
@@ -220,24 +219,24 @@ class Scheduler(Waits):
                             self.enqueue(port)
                         elif port.dying is not None:
                             self.die(port, port.dying)
-                        elif port.main is not None:  # its handler gave it a body
+                        elif port.main is not None:  # its handler gave the port a body
                             self.enqueue(port)
                 except BaseException as error:  # noqa: BLE001
-                    failure = error  # dealt with below: nothing may switch inside an except block
+                    failure = error  # handled below, because nothing may switch inside an except block
                 if failure is not None:
                     self.credit -= 1
                     try:
                         self.fail(port, failure)
                     finally:
-                        failure = None  # its traceback has this frame: a circle, which would keep the message
-                        if port.state != DEAD:  # struck again: the hub sees to the rest
+                        failure = None  # its traceback has this frame: a circle, which would keep the message alive
+                        if port.state != DEAD:  # struck again: the hub ends the port
                             self._leave(port)
                 port.runner = None
                 if context or port.context is not None:
                     context = runner.gr_context = Context()
                 if left_behind or getrefcount(runner) != references:
                     break
-            # What the frame of an idle runner holds would live on with it.
+            # An idle runner's frame would keep these alive.
             port = job = inbox = message = handlers = value = failure = None
             runner.at = runner.aemp_port = None
             if (runq or self._deaths) and not self.pumped:
@@ -249,15 +248,15 @@ class Scheduler(Waits):
             self._park(runner, self.hub)
 
     def _recover(self) -> None:
-        """Queue again what an interrupt took out of the run queue; looks at all ports."""
+        """Queue again what an interrupt took out of the run queue. Looks at all ports."""
         queued = set(map(id, self.runq))
         self.runq.extend(port for port in list(self.ports.values()) if port.state == QUEUED and id(port) not in queued)
         self.runq.extendleft([A_JOB] * (len(self.jobs) - self.runq.count(A_JOB)))
 
     def _park(self, runner: Runner, target: greenlet) -> bool:
-        """Switch away from an idle runner until somebody takes it from the pool; return whether an exception struck."""
-        # Into the pool before switching: whoever runs next may want a runner, and would
-        # otherwise make the hub start a new one each time.
+        """Switch away from an idle runner until it is taken from the pool; return whether an exception struck."""
+        # Into the pool before switching: the code that runs next may need a runner, and the hub would
+        # otherwise start a new one each time.
         stray: BaseException | None = None
         try:
             runner.idle = True
@@ -266,24 +265,24 @@ class Scheduler(Waits):
         except BaseException as error:  # noqa: BLE001
             stray = error
         if runner.idle:
-            # Nobody took it: a Timeout that a handler left running fired here, or Ctrl-C before it had left.
+            # It was not taken: a Timeout that a handler left running fired here, or Ctrl-C before the switch.
             runner.idle = False
             if runner in self._pool:
                 self._pool.remove(runner)
         if stray is None:
             return False
-        if isinstance(stray, (SystemExit, KeyboardInterrupt)):  # Ctrl-C, just now
+        if isinstance(stray, (SystemExit, KeyboardInterrupt)):  # Ctrl-C
             self._interrupt(stray)
         else:
             _log.warning("%s reached an idle runner: a handler that had ended left it behind", stray)
         return True
 
     def _run_main(self, port: Port) -> None:
-        """Run what stands in ``port.main``: the body of a port with its own greenlet, or an init function."""
+        """Run the function in ``port.main``: the body of a port with its own greenlet, or an init function."""
         if port.dying is not None and port.main[2]:  # type: ignore[index]  # killed before its body began
             self.die(port, port.dying)
             return
-        self.credit -= 1  # without it, bodies that start bodies would keep the hub from running
+        self.credit -= 1  # otherwise bodies that start bodies would keep the hub from running
         function, args, ends_port = port.main  # type: ignore[misc]  # a queued port's main is never a bool
         # An init function runs like a handler: ``receive`` in it serves no others.
         port.main = STARTED if ends_port else None
@@ -293,7 +292,7 @@ class Scheduler(Waits):
 
     def _run_job(self, runner: Runner, job: Job) -> None:
         self.credit -= 1
-        runner.at = None  # it serves no port: what waits here for its context's port is not thrown into
+        runner.at = None  # it serves no port: the death of its context's port is not thrown into it
         runner.aemp_port = job.context
         failure = None
         try:
@@ -306,7 +305,7 @@ class Scheduler(Waits):
             self.fail(job.context, failure)
             failure = None  # see _run
 
-    # --- what nobody takes, and what a forked child leaves behind ---
+    # --- messages without a handler, and forked children ---
 
     def discard(self, *message: Any) -> None:
         """Take a message that no handler matched: count it, and log it at debug level."""
@@ -314,13 +313,13 @@ class Scheduler(Waits):
         self.complaints.log(logging.DEBUG, "%s discarded: no handler matches", Brief(message))
 
     def abandon(self) -> None:
-        """Stop forever, in a forked child: nothing here runs on, nothing is thrown into anybody, and all is kept."""
+        """Stop forever, in a forked child: nothing runs or is thrown into a greenlet, and all objects are kept."""
         current = getcurrent()
         runners = list(self._runners)
         forking.keep(
             self, self._hub, runners, list(self._helpers), list(self.runq), list(self.jobs), list(self._deaths)
         )
-        is_ours = not self.is_foreign  # the loop of a thread that only the parent has may be in any state
+        is_ours = not self.is_foreign  # the loop of another thread, which only the parent has, may be in any state
         self.is_abandoned = True
         self.thread = 0
         self.on_unmonitored_death = ignore_death
@@ -331,7 +330,7 @@ class Scheduler(Waits):
                 port.state = DEAD
                 port.mailbox = NOWHERE
                 port.dying = port.dying or ()
-        # Whoever forked may come back to the runner's loop, which must find nothing to do; what is
+        # The code that forked may come back to the runner's loop, which must find nothing to do. What is
         # appended from now on vanishes.
         served = current.at if isinstance(current, Runner) else None
         if isinstance(current, Runner):

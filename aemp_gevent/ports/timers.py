@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Timers in port context: what ``after`` returns."""
+"""Timers, which ``after`` returns: calls in the context of a port."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aemp_gevent.ports.port import Port, PortHost
 
 
 class Timer:
-    """A call that is due in a while. ``cancel()`` it, or use it as a context manager.
+    """A call that is made after some seconds. ``cancel()`` it, or use it as a context manager.
 
     After ``cancel()`` returned, the call is not made.
     """
@@ -38,7 +38,7 @@ class Timer:
             self._watcher = None
 
     def cancel(self) -> None:
-        """Forget the call. May be called any number of times, also after it was made."""
+        """Cancel the call. May be called any number of times, also after the call was made."""
         self._scheduler.check_thread("cancel() of a timer")
         self._job.drop()  # it may be queued already
         self._close()

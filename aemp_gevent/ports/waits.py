@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Waits: how a greenlet that waits for messages gives way, and to whom.
+"""Waits: how a greenlet that waits for messages gives way to others.
 
-Which message it waits for is :mod:`aemp_gevent.ports.receive`'s concern.
+Which message it waits for is decided in :mod:`aemp_gevent.ports.receive`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _switch = greenlet.switch
 
 
 class Waits(Deaths):
-    """Switches from one greenlet to the next, with the hub or a runner between them only if needed."""
+    """Switches from one waiting greenlet to the next, by way of a runner or the hub only if needed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,33 +27,33 @@ class Waits(Deaths):
     def wait(self, port: Port, current: greenlet, scanned: int) -> None:
         """Give way until ``port`` has more than ``scanned`` messages, was killed, or ``current`` was resumed.
 
-        The caller looks at the port afterwards: why it was resumed is not told.
+        The caller looks at the port afterwards, because this does not return why it was resumed.
         """
         current.aemp_resumed = True  # type: ignore[attr-defined]  # any greenlet can carry it
         port.waiter = current
         port.state = IDLE
         try:
             # Idle first, then look: a finalizer may have sent after the caller's last look,
-            # and whoever sends from here on queues the port.
+            # and all that is sent from here on queues the port.
             if port.dying is None and not (port.inbox and len(port.inbox) > scanned):
                 runq = self.runq
                 if runq and self.credit > 0 and (due := runq[0]).state == QUEUED and due.waiter is not None:
-                    # Greenlet to greenlet, without a runner in between: the hot path of
-                    # two actors that talk to each other.
+                    # From greenlet to greenlet, without a runner in between: the hot path of
+                    # two actors that send to each other.
                     del runq[0]
                     if due is not port:
                         try:
                             _switch(due.waiter)
                         except BaseException:
-                            if due.state == QUEUED:  # struck before it was resumed
+                            if due.state == QUEUED:  # struck before the other was resumed
                                 self.runq += (due,)
                             raise
                 else:
-                    due = None  # which this frame would keep alive
+                    due = None  # this frame would keep it alive
                     self._give_way()
         except BaseException as error:
-            # A foreign Timeout, which came before us to a port that was killed: it leaves
-            # receive, and may block elsewhere.
+            # A foreign Timeout struck a port that was killed before the hub ended it: it leaves
+            # receive, and its code may block elsewhere.
             if port.dying is not None:
                 self.doom(port)
             if isinstance(error, LoopExit):
@@ -65,7 +65,7 @@ class Waits(Deaths):
                 port.state = RUNNING
 
     def _give_way(self) -> None:
-        """Switch to a runner that can serve what is due, or else to the hub."""
+        """Switch to an idle runner if something is due, otherwise to the hub."""
         runq = self.runq
         if runq and self.credit > 0 and self._pool:
             runner = self._pool[-1]
@@ -78,7 +78,7 @@ class Waits(Deaths):
         self.hub.switch()
 
     def visit_hub(self, port: Port, current: greenlet) -> None:
-        """Give sockets and timers a turn, from a greenlet that always finds a message."""
+        """Go to the hub, for the sake of sockets and timers, from a greenlet that always finds a message."""
         try:
             port.waiter = current
             port.state = QUEUED
@@ -89,5 +89,5 @@ class Waits(Deaths):
             port.waiter = None
             if port.state != DEAD:
                 port.state = RUNNING
-                if port.dying is not None:  # and the hub may have passed it over, as it was queued
+                if port.dying is not None:  # the hub may have passed it over, because it was queued
                     self.doom(port)

@@ -4,7 +4,7 @@
 A node belongs to the hub of one native thread, and has no locks: greenlets
 of one thread take turns by themselves. What other threads may call (``snd``, ``kil``)
 is either safe as it is, because the interpreter switches threads only at certain
-points (:mod:`aemp_gevent.ports.scheduler` says which steps rely on that), or is handed to the
+points (:mod:`aemp_gevent.ports` lists the steps that rely on that), or is handed to the
 hub through its :class:`Doorbell`.
 
 In monkey-patched programs the threads of :mod:`threading` are greenlets of one native
