@@ -168,7 +168,7 @@ def test_log_of_a_perl_node_is_not_asked_for(
         with perl_node(node) as perl:
             stream = _Stream(node, "info", as_json=True)
             following = gevent.spawn(stream.follow, ["perl", ours.NODE()])
-            wait_until(lambda: ours.log_feed._listeners)
+            wait_until(lambda: ours._log_feed._listeners)
             following.kill()
             for port in stream._ports.values():
                 node.kil(port)

@@ -106,7 +106,7 @@ def test_arrays_in_messages_make_neither_receive_nor_handlers_raise(node, me, lo
     node.mon(port, lambda *reason: died.append(reason))
     for message in (("move", odd), (odd,), ("move", 5)):
         node.snd(port, *message)
-    turns(2)
+    wait_until(lambda: len(log) == 3)
     assert not died
     assert log[0] is odd
     assert log[1:] == [5, ("move", 5)]
