@@ -45,7 +45,7 @@ class Sending(NodePorts):
             NodeShutDownError: The node was shut down, and the call does not come from a port's code.
         """
         # The hot path: one look-up with the whole ID, then Scheduler.deliver and Scheduler.enqueue
-        # written out, because two more calls would cost a quarter. The scheduler's docstring says where
+        # written out, because two more calls would cost a quarter. The docstring of aemp_gevent.ports says where
         # interrupts may strike, and which steps are atomic for native threads.
         try:
             target = self._direct[port]  # type: ignore[index]  # any object may miss
