@@ -16,7 +16,7 @@ import greenlet
 from tests.native import threading
 
 SCHEDULER = (
-    *("hub_thread.py", "run_queue.py", "jobs.py", "turns.py", "port_table.py", "deaths.py", "waits.py"),
+    *("hub_thread.py", "run_queue.py", "jobs.py", "pacing.py", "port_table.py", "deaths.py", "giving_way.py"),
     "scheduler.py",
 )
 """The modules of the scheduler's layers."""

@@ -14,14 +14,14 @@ from greenlet import getcurrent
 
 from aemp_gevent.errors import PortKilled
 from aemp_gevent.ports.callbacks import called_function
+from aemp_gevent.ports.pacing import Pacing
 from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, RUNNING, Job, Port
 from aemp_gevent.ports.port_table import PortTable
 from aemp_gevent.ports.reasons import Reason, describe
-from aemp_gevent.ports.turns import Turns
 from aemp_gevent.runtime.bounded_log import ErrorLog
 
 
-class Deaths(Turns):
+class Deaths(Pacing):
     """Kills ports, and ends their lives."""
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 """Blocking ``receive``: Erlang's selective receive, and Coro::MP's forms of it.
 
 These functions act on the port of the running greenlet and need no node. How a greenlet that
-waits gives way to others is decided in :mod:`aemp_gevent.ports.waits`.
+waits gives way to others is decided in :mod:`aemp_gevent.ports.giving_way`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 """The scheduler: runs callbacks without a greenlet for each port, and lets them block.
 
 It consists of layers, each of which knows only those below it: :class:`Scheduler` here, then
-:mod:`waits <aemp_gevent.ports.waits>`, :mod:`deaths <aemp_gevent.ports.deaths>`,
-:mod:`turns <aemp_gevent.ports.turns>`, the :mod:`run queue <aemp_gevent.ports.run_queue>` and the
+:mod:`giving way <aemp_gevent.ports.giving_way>`, :mod:`deaths <aemp_gevent.ports.deaths>`,
+:mod:`pacing <aemp_gevent.ports.pacing>`, the :mod:`run queue <aemp_gevent.ports.run_queue>` and the
 :mod:`hub's thread <aemp_gevent.ports.hub_thread>`. They are base classes, not parts, because one more attribute
 look-up per message would be measurable. That is also why all layers together have more than 25 public names.
 The rules that all layers keep are in :mod:`aemp_gevent.ports`.
@@ -24,12 +24,12 @@ from greenlet import getcurrent, greenlet
 
 from aemp_gevent.errors import PortKilled
 from aemp_gevent.ports.deaths import ignore_death
+from aemp_gevent.ports.giving_way import GivingWay
 from aemp_gevent.ports.handlers import is_done
 from aemp_gevent.ports.jobs import A_JOB
+from aemp_gevent.ports.pacing import FIRST_LOOK, SLICE
 from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Job, Port
 from aemp_gevent.ports.runner import Runner
-from aemp_gevent.ports.turns import FIRST_LOOK, SLICE
-from aemp_gevent.ports.waits import Waits
 from aemp_gevent.runtime import forking
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.hub_calls import hub_call, report_to
@@ -44,7 +44,7 @@ _switch = greenlet.switch
 _throw = greenlet.throw
 
 
-class Scheduler(Waits):
+class Scheduler(GivingWay):
     """Runs the ports of one node. Belongs to the hub of the thread that makes its first port."""
 
     def __init__(self) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from aemp_gevent.ports.pacing import CREDIT, SLICE
 from aemp_gevent.ports.runner import Runner
-from aemp_gevent.ports.turns import CREDIT, SLICE
 from tests.ports.clocks import use_clock
 from tests.ports.logs import Log
 

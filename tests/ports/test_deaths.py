@@ -14,8 +14,8 @@ import pytest
 
 from aemp_gevent.errors import PortKilled
 from aemp_gevent.ports.context import SELF, psub
+from aemp_gevent.ports.pacing import SLICE
 from aemp_gevent.ports.receive import receive
-from aemp_gevent.ports.turns import SLICE
 from tests.helpers import on_hub, wait_until
 from tests.ports.logs import monitored
 from tests.settling import settle

@@ -16,9 +16,9 @@ import pytest
 
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiverBusyError, ReceiveTimeout, RemoteError
 from aemp_gevent.ports.context import SELF
+from aemp_gevent.ports.pacing import CREDIT, TURN_SECONDS
 from aemp_gevent.ports.patterns import any_
 from aemp_gevent.ports.receive import get, get_cond, receive
-from aemp_gevent.ports.turns import CREDIT, TURN_SECONDS
 from tests.helpers import turns, wait_until
 from tests.ports.clocks import use_clock
 from tests.settling import settle

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Turns: how long ports may run before sockets and timers are looked at."""
+"""Pacing: how long ports may run before sockets and timers are looked at."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CAREFUL_LOOKS = 256
 15 microseconds, which does not matter if the turn was long because other processes needed the processor."""
 
 
-class Turns(RunQueue):
+class Pacing(RunQueue):
     """Counts messages, and looks at the clock now and then."""
 
     def __init__(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Waits: greenlets that wait for messages are woken, give way, and are resumed by nothing else."""
+"""Giving way: greenlets that wait for messages are woken, give way, and are resumed by nothing else."""
 
 from __future__ import annotations
 

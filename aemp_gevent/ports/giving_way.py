@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Waits: how a greenlet that waits for messages gives way to others.
+"""Giving way: how a greenlet that waits for messages gives way to others.
 
 Which message it waits for is decided in :mod:`aemp_gevent.ports.receive`.
 """
@@ -17,7 +17,7 @@ from aemp_gevent.ports.runner import Runner
 _switch = greenlet.switch
 
 
-class Waits(Deaths):
+class GivingWay(Deaths):
     """Switches from one waiting greenlet to the next, by way of a runner or the hub only if needed."""
 
     def __init__(self) -> None:

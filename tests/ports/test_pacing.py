@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Turns: slow handlers and endless work give way to sockets and timers."""
+"""Pacing: slow handlers and endless work give way to sockets and timers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gevent import get_hub
 
 from aemp_gevent.errors import ReceiveTimeout
 from aemp_gevent.ports.context import SELF
+from aemp_gevent.ports.pacing import CREDIT, FIRST_LOOK, SLICE
 from aemp_gevent.ports.receive import receive
-from aemp_gevent.ports.turns import CREDIT, FIRST_LOOK, SLICE
 from tests.helpers import wait_until
 from tests.ports.clocks import use_clock
 from tests.settling import settle
