@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Where the ``aemp`` command starts.
+"""The entry point of the ``aemp`` command.
 
-A package of its own, beside ``aemp_gevent``, because importing that takes longer than a
-command may that only shows its help: the commands are in :mod:`aemp_gevent.cli`, and
-imported when one of them runs. :mod:`aemp_command.table` says which there are.
+A package separate from ``aemp_gevent``, because importing that would make ``aemp --help`` slow. The commands
+themselves are in :mod:`aemp_gevent.cli`, and each is imported only when it runs. :mod:`aemp_command.table` lists them.
 """
 
 import os
@@ -15,7 +14,7 @@ _NEEDED = ("click", "rich")
 
 
 def main() -> None:
-    """Run the command that ``sys.argv`` asks for, and end the program with its exit code."""
+    """Run the command in ``sys.argv``, and exit with its exit code."""
     _open_what_is_closed()
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -27,7 +26,7 @@ def main() -> None:
 
 
 def _open_what_is_closed() -> None:
-    """Open standard files that are closed: Python has None for them, and sockets would get their numbers."""
+    """Open standard files that are closed: Python has None for them, and sockets would get their descriptors."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  # for as long as the program runs

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An example or two of each command: its help shows them, the reference has them, and a test runs them."""
+"""Examples of each command, for its help and the reference; a test runs them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "delprofile": ("aemp delprofile worker",),
     "showprofile": ("aemp showprofile", "aemp showprofile server"),
     "showconfig": ("aemp showconfig server", "aemp showconfig --all --json"),
-    # Keep house
+    # Maintain
     "ca init": ("aemp ca init --name 'CA of the shop'",),
     "ca issue": ("aemp ca issue backend", "aemp ca issue 'worker/*' --days 90 --out worker.pem"),
     "import-perl": ("aemp import-perl --dry-run", "aemp import-perl ~/.perl-anyevent-mp"),
@@ -64,4 +64,4 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "log": ("aemp log", "aemp log backend --level debug"),
     "dump": ("aemp dump 127.0.0.1:4040 --listen 127.0.0.1:5050",),
 }
-"""Command lines by command; what is below a group is named with it."""
+"""Example command lines by command. Subcommands are named with their group, such as ``ca init``."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The group of all commands: finds one, runs it, and says in one line what went wrong."""
+"""The group of all commands: it finds and runs a command, and reports errors in one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 
 class Group(click.Group):
-    """Commands by name; of one that is misspelt the nearest is told, whatever click's version."""
+    """A group that suggests the nearest command for a misspelt one, with any version of click."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -34,13 +34,13 @@ class Group(click.Group):
 
 
 class Commands(Group):
-    """All commands, each imported when it is asked for.
+    """All commands, each imported when it is needed.
 
-    Words of the section *Set up* may follow one another; each takes as many arguments as it needs.
+    Commands of the section *Set up* can follow one another; each takes as many arguments as it needs.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # The group's own options are flags, so the first other word is the command.
+        # The group's own options are all flags, so the first word that is not an option is the command.
         first = next((arg for arg in args if not arg.startswith("-")), "")
         self.chain = _full_name(first) in SECTIONS[SET_UP]
         return super().parse_args(ctx, args)
@@ -63,7 +63,7 @@ class Commands(Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = _full_name(args[0])
         if self.chain and name in COMMANDS and name not in SECTIONS[SET_UP]:
-            ctx.fail(f"{name!r} cannot follow a set-up command: run it for itself")
+            ctx.fail(f"{name!r} cannot follow a set-up command; run it separately")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -74,9 +74,9 @@ class Commands(Group):
 
 
 def _add_examples(command: click.Command, path: str) -> None:
-    """Add examples to the end of the help of a command, and of those below it."""
+    """Add examples to the end of the help of a command and of its subcommands."""
     if path in EXAMPLES:
-        # \b: click is not to fill these lines.
+        # \b keeps click from rewrapping these lines.
         command.epilog = "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[path])])
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
@@ -84,7 +84,7 @@ def _add_examples(command: click.Command, path: str) -> None:
 
 
 def _full_name(word: str) -> str:
-    """Return the command's name that a word means: as with AnyEvent::MP, ``setbinds`` may be written ``binds``."""
+    """Return the full name of a command: ``setbinds`` can be written ``binds``, as with AnyEvent::MP."""
     return f"set{word}" if word and word not in COMMANDS and f"set{word}" in COMMANDS else word
 
 
@@ -98,23 +98,23 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     cls=Commands,
     name="aemp",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="'aemp COMMAND --help' says more of a command.",
+    epilog="Run 'aemp COMMAND --help' for details of a command.",
 )
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
 def aemp() -> None:
-    """Set up, run, ask and watch nodes: processes that send messages to each other's ports."""
+    """Set up, run, inspect and watch nodes: processes that send messages to each other's ports."""
 
 
 @aemp.result_callback()
 @click.pass_context
 def _finish(ctx: click.Context, _results: object) -> None:
-    """Write what all words of a chain together have changed."""
+    """Write the changes of all commands of a chain together."""
     if aemp.chain:
         import_module("aemp_gevent.cli.setting_up").finish(ctx)
 
 
 def run_command(args: Sequence[str] | None = None) -> int:
-    """Run the command that the arguments (None: the program's) ask for, and return its exit code."""
+    """Run a command line (None: the program's arguments), and return its exit code."""
     words = list(sys.argv[1:] if args is None else args)
     try:
         result: Any = aemp.main(words or ["--help"], prog_name="aemp", standalone_mode=False)
@@ -127,33 +127,33 @@ def run_command(args: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as error:
-        # Not imported here: it takes long, and who has not done so cannot have raised one.
+        # Not imported here, which would take long: if it is not imported yet, this is none of its errors.
         errors = sys.modules.get("aemp_gevent.errors")
         if errors is not None and isinstance(error, errors.AempError):
             return _complain(error, WRONG_INPUT if isinstance(error, errors.UsageError) else FAILED)
         if not isinstance(error, OSError):
             raise
-        # It is not to be tried once more when the program ends to print what could not be.
+        # Otherwise Python would try again at exit to print what could not be printed, and fail again.
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""
         return _complain(click.ClickException(where + (error.strerror or str(error))), FAILED)
-    # The exit code of who called Context.exit(); what a command returns otherwise is nothing to us.
+    # An int is the exit code of Context.exit(); other results of commands are ignored.
     return result if isinstance(result, int) else 0
 
 
-# What a program would do about it is nothing that a command line can.
+# Users of the command cannot do what these errors advise programmers to do.
 _OF_A_COMMAND = {
     "NoSecretError": (
-        "no secret is set, and no certificate: run 'aemp gensecret' to make the secret of a new network, or "
-        "'aemp setsecret - < FILE' to use that of the others; or give --secret-file FILE, or set AEMP_SECRET"
+        "neither a secret nor a certificate is set: run 'aemp gensecret' to make the secret of a new network, or "
+        "'aemp setsecret - < FILE' to use that of an existing one; or give --secret-file FILE, or set AEMP_SECRET"
     ),
 }
-"""The texts of errors, by class, as the command words them."""
+"""The command's own texts for some errors, by class."""
 
 
 def _complain(error: Exception, code: int) -> int:
     if isinstance(error, click.NoSuchOption):
-        # Said as that of a command; how click says it differs from version to version.
+        # Worded like the error for commands; click's wording differs from version to version.
         nearest = error.possibilities
         text = f"there is no option {error.option_name!r}; " + (
             f"did you mean {nearest[0]!r}?" if nearest else "--help lists them"
@@ -163,7 +163,7 @@ def _complain(error: Exception, code: int) -> int:
         text = _OF_A_COMMAND.get(type(error).__name__, text).removeprefix("the call: ")
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "aemp"
-    # Part of it may be what another node said: that is nothing for a terminal to obey.
+    # Part of it may come from another node, and must not control the terminal.
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
     click.echo(f"{path}: {line}", err=True)
     return code

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Which commands there are, and where: the help lists them from here, without importing one.
+"""The table of all commands, from which ``aemp --help`` lists them without importing any.
 
-A command is a ``click.Command``. Its ``help`` is the docstring of its function, the one
-line below is what ``aemp --help`` says of it.
+A command is a ``click.Command``. Its own help text is the docstring of its function; its line in ``aemp --help`` is
+in this table.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ class Entry(NamedTuple):
     """A command.
 
     Attributes:
-        where: Its module in ``aemp_gevent.cli``, and its name there.
-        line: What it does, in one line.
+        where: Its module in ``aemp_gevent.cli``, and its name in that module.
+        line: Its description, in one line.
     """
 
     where: str
@@ -23,42 +23,42 @@ class Entry(NamedTuple):
 
 
 SET_UP = "Set up"
-"""The section whose words may stand one after the other, and are done in one go."""
+"""The section whose commands can follow one another on one command line and are then run together."""
 
 SECTIONS: dict[str, dict[str, Entry]] = {
     SET_UP: {
         "gensecret": Entry("setting_up:gensecret", "Generate a secret for the network."),
         "setsecret": Entry("setting_up:setsecret", "Set the secret."),
-        "delsecret": Entry("setting_up:delsecret", "Forget the secret."),
-        "gencert": Entry("authority:gencert", "Generate a certificate for all nodes to share."),
-        "setcert": Entry("setting_up:setcert", "Name the file with the certificate and its key."),
-        "delcert": Entry("setting_up:delcert", "Forget the certificate."),
+        "delsecret": Entry("setting_up:delsecret", "Remove the secret."),
+        "gencert": Entry("authority:gencert", "Generate a certificate that all nodes share."),
+        "setcert": Entry("setting_up:setcert", "Set the file with the certificate and its key."),
+        "delcert": Entry("setting_up:delcert", "Remove the certificate."),
         "setnodeid": Entry("setting_up:setnodeid", "Set the node ID."),
-        "delnodeid": Entry("setting_up:delnodeid", "Forget the node ID."),
+        "delnodeid": Entry("setting_up:delnodeid", "Remove the node ID."),
         "addseed": Entry("setting_up:addseed", "Add a seed."),
         "delseed": Entry("setting_up:delseed", "Remove a seed."),
         "setseeds": Entry("setting_up:setseeds", "Set all seeds."),
-        "delseeds": Entry("setting_up:delseeds", "Forget the seeds."),
-        "addbind": Entry("setting_up:addbind", "Add a place to listen at."),
-        "delbind": Entry("setting_up:delbind", "Remove a place to listen at."),
-        "setbinds": Entry("setting_up:setbinds", "Set all places to listen at."),
-        "delbinds": Entry("setting_up:delbinds", "Forget where to listen."),
+        "delseeds": Entry("setting_up:delseeds", "Remove all seeds."),
+        "addbind": Entry("setting_up:addbind", "Add an address to listen on."),
+        "delbind": Entry("setting_up:delbind", "Remove an address to listen on."),
+        "setbinds": Entry("setting_up:setbinds", "Set all addresses to listen on."),
+        "delbinds": Entry("setting_up:delbinds", "Remove all addresses to listen on."),
         "addservice": Entry("setting_up:addservice", "Add a service."),
         "delservice": Entry("setting_up:delservice", "Remove a service."),
         "setservices": Entry("setting_up:setservices", "Set all services."),
-        "delservices": Entry("setting_up:delservices", "Forget the services."),
+        "delservices": Entry("setting_up:delservices", "Remove all services."),
         "set": Entry("setting_up:set_", "Set any setting."),
-        "del": Entry("setting_up:del_", "Forget any setting."),
-        "profile": Entry("setting_up:profile", "Apply what follows to a profile."),
-        "setparent": Entry("setting_up:setparent", "Set the profile to inherit from."),
-        "delparent": Entry("setting_up:delparent", "Stop inheriting from another profile."),
+        "del": Entry("setting_up:del_", "Remove any setting."),
+        "profile": Entry("setting_up:profile", "Apply the following commands to a profile."),
+        "setparent": Entry("setting_up:setparent", "Set a profile's parent, from which it inherits."),
+        "delparent": Entry("setting_up:delparent", "Remove a profile's parent."),
         "delprofile": Entry("setting_up:delprofile", "Delete a profile."),
-        "showprofile": Entry("showing:showprofile", "Show what a profile itself says."),
-        "showconfig": Entry("showing:showconfig", "Show a node's settings, and where each of them is set."),
+        "showprofile": Entry("showing:showprofile", "Show the settings of a profile itself."),
+        "showconfig": Entry("showing:showconfig", "Show a node's settings, and where each is set."),
     },
-    "Keep house": {
+    "Maintain": {
         "ca": Entry("authority:ca", "Run a certificate authority for the nodes."),
-        "import-perl": Entry("perl:import_perl", "Take over the configuration of AnyEvent::MP."),
+        "import-perl": Entry("perl:import_perl", "Import the configuration of AnyEvent::MP."),
     },
     "Run": {
         "run": Entry("running:run", "Run a node with its services."),
@@ -69,16 +69,16 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "mon": Entry("talking:mon", "Wait for a port to die, and print the reason."),
         "spawn": Entry("talking:spawn", "Run a function in a new port of a node."),
         "eval": Entry("talking:eval_", "Evaluate Python on a node."),
-        "shell": Entry("prompt:shell", "A Python prompt, as a port of the network."),
+        "shell": Entry("prompt:shell", "Open a Python prompt on the network."),
     },
     "Look": {
         "nodes": Entry("looking:nodes", "List the nodes."),
-        "ports": Entry("looking:ports", "List the ports of a node, or of all."),
-        "groups": Entry("looking:groups", "List the directory's families, or what is in one."),
-        "trace": Entry("tracing:trace", "Walk the links from node to node, and draw them."),
-        "top": Entry("watching:top", "Watch nodes, links and ports, live."),
+        "ports": Entry("looking:ports", "List the ports of a node, or of all nodes."),
+        "groups": Entry("looking:groups", "List the directory's families, or the entries of one."),
+        "trace": Entry("tracing:trace", "Follow the links from node to node, and draw them."),
+        "top": Entry("watching:top", "Watch nodes, links and ports live."),
         "ping": Entry("measuring:ping", "Measure round trips to a node."),
-        "bench": Entry("measuring:bench", "Measure how many messages a second a node takes."),
+        "bench": Entry("measuring:bench", "Measure how many messages a second a node handles."),
         "log": Entry("listening:log", "Follow the logs of all nodes."),
         "dump": Entry("dumping:dump", "Show the messages between two nodes."),
     },

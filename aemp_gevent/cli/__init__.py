@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The commands of ``aemp``: what operators do with nodes.
+"""The commands of ``aemp``, with which operators set up, run and watch nodes.
 
-Which there are, :mod:`aemp_command.table` says; each is imported only when it runs, and
-imports gevent's loop, ``rich`` and the node only inside of itself. What several share:
+:mod:`aemp_command.table` lists them. Each is imported only when it runs, and imports gevent's loop, ``rich`` and the
+node only inside its functions. Several commands share these modules:
 
-- :mod:`~aemp_gevent.cli.connecting`: being a node of the network while a command runs;
-- :mod:`~aemp_gevent.cli.arguments`: what users write to mean a value;
+- :mod:`~aemp_gevent.cli.connecting`: joining the network while a command runs;
+- :mod:`~aemp_gevent.cli.asking`: requests to nodes, and the walk from node to node;
+- :mod:`~aemp_gevent.cli.arguments`: values on the command line;
 - :mod:`~aemp_gevent.cli.output`: tables for people, JSON for scripts.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What users write to mean a value: JSON where it looks like JSON, else text."""
+"""Values on the command line: JSON if they look like JSON, otherwise text."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from aemp_gevent.runtime.quoting import quoted
 _LITERAL = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?|true|false|null")
 
 
-def parse_value(text: str) -> Any:  # whatever JSON can say
-    """Return the value that a text means.
+def parse_value(text: str) -> Any:  # any JSON value
+    """Return the value of an argument.
 
     Numbers, ``true``, ``false``, ``null`` and everything that begins with ``[``, ``{`` or
-    ``"`` are JSON; all else is text as it stands.
+    ``"`` are parsed as JSON; everything else is text.
 
     Raises:
-        ValueError: It begins like JSON, but is not valid.
+        ValueError: The argument begins like JSON, but is not valid.
     """
     if text.startswith(("[", "{", '"')):
         try:
             return json.loads(text)
         except ValueError as error:
             as_text = shlex.quote(json.dumps(text, ensure_ascii=False))
-            wanted = f"{quoted(text)} begins like JSON, but is not valid ({error}); to mean the text, write {as_text}"
+            wanted = f"{quoted(text)} begins like JSON, but is not valid ({error}); to give a text, write {as_text}"
             raise ValueError(wanted) from None
     return json.loads(text) if _LITERAL.fullmatch(text) else text
 
 
 class Seconds(click.FloatRange):
-    """A number of seconds, as the ``type`` of a parameter; ``nan`` and ``inf`` are refused."""
+    """A parameter's ``type`` for a number of seconds; ``nan`` and ``inf`` are refused."""
 
     name = "number of seconds"
 
@@ -48,7 +48,7 @@ class Seconds(click.FloatRange):
 
 
 def value(text: str) -> Any:  # as above
-    """Return what a text means: the ``type`` of such a parameter; see :func:`parse_value`."""
+    """Return the value of an argument, as a parameter's ``type``; see :func:`parse_value`."""
     try:
         return parse_value(text)
     except ValueError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Asking nodes what they are: whom users mean, one node's answer, and the walk from node to node."""
+"""Requests to nodes: the node that a user means, one node's answer, and the walk from node to node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 5.0
 
 _AT_ONCE = 50
-"""Nodes that are asked at a time: each may cost a connection to be made."""
+"""How many nodes are asked at a time: each may need a new connection."""
 
 _OURS = "aemp_gevent-"
 
@@ -40,10 +40,10 @@ _PORT: Kinds = {
     **dict.fromkeys(("names", "tags"), _LIST),
     "calls": _PERHAPS_TEXT,
 }
-"""What an answer has at least, and of what kind it is."""
+"""Keys that an answer must have, and the types of their values."""
 
 COMMAND_PREFIX = "aemp/"
-"""What the node IDs of commands begin with: they come and go, and are shown to nobody."""
+"""Prefix of the node IDs of commands, which are short-lived and not shown."""
 
 timeout_option = click.option(
     "--timeout",
@@ -56,10 +56,10 @@ timeout_option = click.option(
 
 
 def node_id(node: Node, text: str) -> str:
-    """Return the ID of the node that a user means: an ID as it is, or an address such as ``localhost:4040``.
+    """Return the ID of the node that a user names: the ID itself, or an address such as ``localhost:4040``.
 
     Raises:
-        UsageError, ResolveError: It is not one.
+        UsageError, ResolveError: It is neither.
     """
     from aemp_gevent.addresses import ids  # noqa: PLC0415
     from aemp_gevent.addresses.endpoints import is_resolved  # noqa: PLC0415
@@ -68,7 +68,7 @@ def node_id(node: Node, text: str) -> str:
     if not text:
         raise click.UsageError("the node's name is missing")
     if "#" in text:
-        raise click.UsageError(f"{text} is a port's ID: give a node's, which is {text.partition('#')[0]}")
+        raise click.UsageError(f"{text} is the ID of a port; give the node's ID, {text.partition('#')[0]}")
     if is_resolved(text) or text.startswith(ids.SLAVE_PREFIX):
         return text
     try:
@@ -78,18 +78,18 @@ def node_id(node: Node, text: str) -> str:
 
 
 def port_id(node: Node, text: str) -> str:
-    """Return the ID of the port that a user means: behind ``#`` its name, before that a node as for :func:`node_id`."""
+    """Return the ID of the port that a user names: a node as for :func:`node_id`, ``#``, and the port's name."""
     place, sign, name = text.partition("#")
     if not place:
         raise click.UsageError(f"the node's name is missing in {quoted(text)}")
     return node_id(node, place) + sign + name
 
 
-def ask(node: Node, other: str, *request: Any, timeout: float) -> Any:  # whatever the other node answers
-    """Return a node's answer to a node request.
+def ask(node: Node, other: str, *request: Any, timeout: float) -> Any:  # any answer of the other node
+    """Return a node's answer to a request.
 
     Raises:
-        click.ClickException: There is none.
+        click.ClickException: It did not answer in time, or cannot be reached.
     """
     from aemp_gevent.errors import CallTimeout, PortDied  # noqa: PLC0415
 
@@ -105,7 +105,7 @@ def ask(node: Node, other: str, *request: Any, timeout: float) -> Any:  # whatev
 
 
 class OtherProgramError(click.ClickException):
-    """A node does not understand a request of this library's.
+    """A node runs another program, which does not understand this library's requests.
 
     Args:
         node: Its ID.
@@ -113,15 +113,15 @@ class OtherProgramError(click.ClickException):
     """
 
     def __init__(self, node: str, program: str) -> None:
-        super().__init__(f"{node} runs {program}, and not aemp_gevent: it cannot tell anything of itself")
+        super().__init__(f"{node} runs {program}, not aemp_gevent, and cannot be inspected")
         self.program = program
 
 
 def other_program(node: Node, other: str, *, timeout: float) -> str:
-    """Return the program of a node that is not of this library, as its greeting says; ``""``: it is. Makes the link.
+    """Return the program named in a node's greeting; ``""`` if it runs this library. Makes the link.
 
     Raises:
-        click.ClickException: There is no link.
+        click.ClickException: The node cannot be reached.
     """
     if not node.node_is_up(other):
         ask(node, other, "time", timeout=timeout)
@@ -129,52 +129,52 @@ def other_program(node: Node, other: str, *, timeout: float) -> str:
 
 
 def program_of_linked(node: Node, other: str) -> str:
-    """Return the same for a node to which there is a link."""
+    """Return the program of a node to which there is a link; ``""`` if it runs this library."""
     peer = node.network.known_peer(other) if node.network is not None else None
     greeting = None if peer is None else peer.greeting
     if greeting is None or greeting.is_ours:
         return ""
-    return greeting.provider or "a program that does not say its name"
+    return greeting.provider or "an unnamed program"
 
 
 def check_is_linked(node: Node, other: str) -> None:
-    """Say so if there is no link to a node, after it has not answered.
+    """Raise an error if there is no link to a node, which has not answered.
 
     Raises:
-        click.ClickException: There is none.
+        click.ClickException: There is no link.
     """
     if not node.node_is_up(other):
-        raise click.ClickException(f"there is no node {other}, or no way to it; see 'aemp nodes'") from None
+        raise click.ClickException(f"node {other} does not exist or cannot be reached; see 'aemp nodes'") from None
 
 
 def unreachable(other: str, reason: tuple[Any, ...]) -> click.ClickException:
-    """Return the error which says that there is no link to a node, or no port."""
+    """Return the error for a node that cannot be reached, or a port that does not exist."""
     if reason[:1] == ("no_such_port",):
-        return click.ClickException(f"there is no port {other}; see 'aemp ports {other.partition('#')[0]}'")
+        return click.ClickException(f"port {other} does not exist; see 'aemp ports {other.partition('#')[0]}'")
     why = " ".join(map(str, reason[1:])).replace(other, "", 1).strip() or "it is gone"
     return click.ClickException(f"{other} cannot be reached: {why}")
 
 
 def look(node: Node, other: str, what: object = (), *, timeout: float) -> dict[str, Any]:
-    """Return what a node tells of itself: see the page *Looking into a node*.
+    """Return a node's answer to ``inspect``: see the page *Looking into a node*.
 
     Raises:
-        OtherProgramError: It cannot.
-        click.ClickException: It tells nothing.
+        OtherProgramError: The node runs another program.
+        click.ClickException: It refuses, does not answer, or cannot be reached.
     """
     program = other_program(node, other, timeout=timeout)
     if program:
         raise OtherProgramError(other, program)
     found = ask(node, other, "inspect", list(what) if isinstance(what, tuple) else what, timeout=timeout)
     if isinstance(found, dict) and "error" in found:
-        raise click.ClickException(f"{other} tells nothing: {found['error']}")
+        raise click.ClickException(f"{other} refuses to be inspected: {found['error']}")
     if not _is_whole(found):
-        raise click.ClickException(f"{other} tells something else than it is asked: is it of another version?")
+        raise click.ClickException(f"{other} sent an unexpected answer: does it run another version?")
     return dict(found)
 
 
 def _is_whole(found: object) -> bool:
-    """Return whether an answer has what this version's nodes tell."""
+    """Return whether an answer has everything that nodes of this version send."""
     if not has_kinds(found, _FIGURES) or "eval" not in found["rights"]:
         return False
     links, ports = found.get("links", ()), found.get("ports", ())
@@ -187,7 +187,7 @@ def _is_whole(found: object) -> bool:
 
 
 def has_kinds(found: object, kinds: Kinds) -> TypeGuard[dict[str, Any]]:
-    """Return whether something that another node has told is a map with these values, of these types."""
+    """Return whether something that another node sent is a map with these keys, and values of these types."""
     return isinstance(found, dict) and all(
         name in found and isinstance(found[name], kind) for name, kind in kinds.items()
     )
@@ -195,14 +195,14 @@ def has_kinds(found: object, kinds: Kinds) -> TypeGuard[dict[str, Any]]:
 
 @dataclass
 class Seen:
-    """A node that was met on a walk.
+    """A node that was found on a walk.
 
     Attributes:
         node: Its ID.
-        parent: By whom it was met first; None: by us.
-        provider: Its program, as far as is known.
-        figures: What it told of itself; None: nothing.
-        error: Why not.
+        parent: The node through which it was found first; None: the walk began with it.
+        provider: Its program; ``""`` if that is not known.
+        figures: Its answer to ``inspect``; None if it sent none.
+        error: Why it sent none.
     """
 
     node: str
@@ -213,12 +213,12 @@ class Seen:
 
     @property
     def is_of_another(self) -> bool:
-        """Whether it is of another program, which cannot be asked."""
+        """Whether it runs another program, which cannot be inspected."""
         return bool(self.provider) and not self.provider.startswith(_OURS)
 
     @property
     def links(self) -> list[dict[str, Any]]:
-        """Its links that are up, commands' nodes apart."""
+        """Its links that are up, except those to commands."""
         rows = self.figures.get("links", []) if self.figures else []
         return [row for row in rows if row["state"] == "up" and not row["node"].startswith(COMMAND_PREFIX)]
 
@@ -228,8 +228,8 @@ class Walk:
     """A walk over the links, from node to node.
 
     Args:
-        node: Ours.
-        timeout: Seconds for each answer.
+        node: Our node.
+        timeout: Seconds to wait for each answer.
         what: What to ask for, besides links.
         heard: Called after each answer.
     """
@@ -240,7 +240,7 @@ class Walk:
     heard: Callable[[Seen], object] = lambda _seen: None
 
     def go(self, start: Iterable[str]) -> dict[str, Seen]:
-        """Ask these nodes, and whom they know, and so on; return all, in the order of meeting. Switches."""
+        """Ask these nodes, then the nodes they link to, and so on; return all in the order found. Switches."""
         from gevent.pool import Pool  # noqa: PLC0415
 
         pool = Pool(_AT_ONCE)
@@ -265,14 +265,14 @@ class Walk:
             seen.provider = seen.figures["provider"]
         except OtherProgramError as error:
             seen.provider = error.program
-            seen.error = f"of another program: {error.program}"
+            seen.error = f"runs another program: {error.program}"
         except click.ClickException as error:
             seen.error = error.format_message().removeprefix(f"{seen.node} ")
         self.heard(seen)
 
 
 def known_nodes(node: Node, timeout: float) -> list[str]:
-    """Return the nodes to begin a walk with: those linked to, and those in the directory. Switches."""
+    """Return the nodes from which a walk begins: linked ones, and those in the directory. Switches."""
     from aemp_gevent.errors import DirectoryUnavailableError  # noqa: PLC0415
 
     known = dict.fromkeys(node.up_nodes())
@@ -284,5 +284,5 @@ def known_nodes(node: Node, timeout: float) -> list[str]:
 
 
 def walk(node: Node, timeout: float, what: dict[str, int] | None = None) -> dict[str, Seen]:
-    """Meet all nodes of the network that can be met. Switches."""
+    """Find all nodes of the network that can be reached. Switches."""
     return Walk(node, timeout, what or {}).go(known_nodes(node, timeout))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Certificates: one that all nodes share, or a CA that issues one for each node.
+"""``aemp gencert`` and ``aemp ca``: a certificate that all nodes share, or a CA that issues one for each node.
 
-What nodes make of them is in :mod:`aemp_gevent.wire.credentials`. This is not a CA for the world: it
-revokes nothing, and its key lies in a file, whose place is an operator's computer.
+:mod:`aemp_gevent.wire.credentials` checks them. This is a CA for private networks only: it cannot revoke
+certificates, and its key is a file, which belongs on an operator's computer.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from aemp_gevent.wire.certified_names import NAME_PREFIX
 from aemp_gevent.wire.credentials import Credentials
 
 SHARED_DAYS = 3650
-"""As AnyEvent::MP's: changing it means to stop the whole network."""
+"""The same as AnyEvent::MP's. It is long because changing the certificate means to stop the whole network."""
 CA_DAYS = 3650
 NODE_DAYS = 365
 
 _CLOCK_SKEW = timedelta(hours=1)
-"""How far behind a node's clock may be that is to believe a new certificate at once."""
+"""How far a node's clock may be behind without rejecting a new certificate."""
 
 _MAX_CN = 64
 
@@ -46,32 +46,34 @@ _days = click.IntRange(1, 36500)
 
 
 @click.command()
-@click.option("--days", type=_days, metavar="DAYS", default=SHARED_DAYS, show_default=True, help="How long it is good.")
+@click.option(
+    "--days", type=_days, metavar="DAYS", default=SHARED_DAYS, show_default=True, help="How long it is valid."
+)
 @changes
 def gencert(file: ProfileFile, days: int) -> None:
-    """Generate a certificate, signed by itself, for all nodes of a network to share.
+    """Generate a self-signed certificate that all nodes of a network share.
 
-    Who has it and its key is in, as with a secret; and links are encrypted. Key and certificate are kept in the
-    profile file itself, as AnyEvent::MP's are.
+    Like a secret, it admits everyone who has it and its key; and links are encrypted. Certificate and key are stored
+    in the profile file itself, as AnyEvent::MP does.
     """
     key = _new_key()
     builder = _builder("aemp: shared by all nodes", key, days).issuer_name(_name("aemp: shared by all nodes"))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     pem = _pem(key) + _pem_of(builder.sign(key, hashes.SHA256()))
-    Credentials(pem)  # what we could not use ourselves is not kept
+    Credentials(pem)  # do not store what we cannot use
     set_value(file, "cert", pem.decode())
 
 
 @click.group(cls=Group)
 def ca() -> None:
-    """Run a certificate authority: give each node a certificate of its own, which proves its node ID."""
+    """Run a certificate authority, which gives each node its own certificate to prove its node ID."""
 
 
 def _folder_option() -> click.Option:
     return click.Option(
         ["--dir", "folder"],
         type=click.Path(file_okay=False, path_type=Path),
-        help="Where the CA is kept; otherwise 'ca' beside the profile file.",
+        help="The CA's folder (default: 'ca' next to the profile file).",
     )
 
 
@@ -80,19 +82,19 @@ def _folder(given: Path | None) -> Path:
 
 
 @click.command()
-@click.option("--name", default="aemp: CA of a network", show_default=True, help="What to call it.")
-@click.option("--days", type=_days, metavar="DAYS", default=CA_DAYS, show_default=True, help="How long it is good.")
+@click.option("--name", default="aemp: CA of a network", show_default=True, help="The CA's name.")
+@click.option("--days", type=_days, metavar="DAYS", default=CA_DAYS, show_default=True, help="How long it is valid.")
 def init(folder: Path | None, name: str, days: int) -> None:
-    """Make a CA: a key, and its certificate.
+    """Make a CA: a key and its certificate.
 
-    With the key one can claim any node ID: do not keep it on a node's host.
+    Anyone who has the key can claim any node ID, so do not keep it on a node's host.
     """
     folder = _folder(folder)
     if not 0 < len(name) <= _MAX_CN:
-        raise click.UsageError(f"--name has 1 to {_MAX_CN} characters")
+        raise click.UsageError(f"--name must have 1 to {_MAX_CN} characters")
     for path in (folder / _CA_KEY, folder / _CA_CERTIFICATE):
         if path.exists():
-            raise click.ClickException(f"{path} exists: there is a CA already; --dir says where to make another")
+            raise click.ClickException(f"{path} exists: this folder already has a CA; choose another with --dir")
     key = _new_key()
     builder = _builder(name, key, days).issuer_name(_name(name))
     usage = x509.KeyUsage(
@@ -114,22 +116,24 @@ def init(folder: Path | None, name: str, days: int) -> None:
         write_private(folder / _CA_CERTIFICATE, _pem_of(certificate))
     except OSError as error:
         raise click.ClickException(f"{folder}: {error.strerror or error}") from error
-    click.echo(f"wrote {folder / _CA_KEY}: the key of the CA, for nobody else's eyes")
-    click.echo(f"wrote {folder / _CA_CERTIFICATE}: its certificate, good until {_end(certificate)}")
+    click.echo(f"wrote {folder / _CA_KEY}: the CA's key, which you must keep secret")
+    click.echo(f"wrote {folder / _CA_CERTIFICATE}: its certificate, valid until {_end(certificate)}")
     click.echo("next: aemp ca issue NODE, for each node")
 
 
 @click.command()
 @click.argument("node", metavar="NODE")
-@click.option("--also", metavar="NODE", multiple=True, help="Another node ID that it is good for; may be repeated.")
-@click.option("--days", type=_days, metavar="DAYS", default=NODE_DAYS, show_default=True, help="How long it is good.")
-@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file; otherwise NODE.pem.")
+@click.option("--also", metavar="NODE", multiple=True, help="Another node ID to certify; repeatable.")
+@click.option("--days", type=_days, metavar="DAYS", default=NODE_DAYS, show_default=True, help="How long it is valid.")
+@click.option(
+    "-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="The file to write (default: NODE.pem)."
+)
 @click.option("--renew", is_flag=True, help="Replace the file if it exists.")
 def issue(folder: Path | None, node: str, also: tuple[str, ...], days: int, out: Path | None, renew: bool) -> None:
-    """Issue the certificate of a node: a file with its new key, the certificate, and that of the CA.
+    """Issue a node's certificate: a file with its new key, its certificate, and the CA's certificate.
 
-    NODE is the node's ID. With a * at the end it stands for all IDs that begin like it: 'worker/*', '10.0.0.7:*'. The
-    commands of aemp are nodes, too: who uses them needs one for 'aemp/*'.
+    NODE is the node's ID. With a * at the end it covers all IDs that begin with it: 'worker/*', '10.0.0.7:*'. The
+    commands of aemp are nodes, too: to use them you need a certificate for 'aemp/*'.
     """
     folder = _folder(folder)
     names = (node, *also)
@@ -140,7 +144,7 @@ def issue(folder: Path | None, node: str, also: tuple[str, ...], days: int, out:
     if path.name == ".pem":
         path = Path("node.pem")
     if path.exists() and not renew:
-        raise click.ClickException(f"{path} exists: give --renew to replace it, or --out to write another file")
+        raise click.ClickException(f"{path} exists; replace it with --renew, or write another file with --out")
     if path.exists():
         _check_renewal(path, names)
     key = _new_key()
@@ -151,10 +155,10 @@ def issue(folder: Path | None, node: str, also: tuple[str, ...], days: int, out:
         write_private(path, pem)
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror or error}") from error
-    click.echo(f"wrote {path}: for {', '.join(names)}, good until {_end(certificate)}")
+    click.echo(f"wrote {path}: for {', '.join(names)}, valid until {_end(certificate)}")
     if renew:
         return
-    click.echo("next: copy it to the node's host, where nobody else may read it (mode 0600), and there:")
+    click.echo("next: copy it to the node's host, readable by its user only (mode 0600), and run there:")
     named = "" if node.endswith("*") else f" setnodeid {shlex.quote(node)}"
     click.echo(f"  aemp profile NAME setcert {shlex.quote(path.name)}{named} set require_tls yes")
 
@@ -175,9 +179,9 @@ def _issue(
     left = end_of_ca - datetime.now(timezone.utc)
     if left < timedelta(days=days):
         if left < timedelta(days=1):
-            raise click.ClickException(f"the CA's own certificate expires on {_end(certificate_of_ca)}: make a new CA")
+            raise click.ClickException(f"the CA's own certificate expires on {_end(certificate_of_ca)}; make a new CA")
         days = left.days
-        click.echo(f"aemp: only for {days} days, as the CA's own certificate expires then", err=True)
+        click.echo(f"aemp: the certificate is valid for {days} days only, because the CA's own expires then", err=True)
     usage = x509.ExtendedKeyUsage((ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH))
     uris = [x509.UniformResourceIdentifier(NAME_PREFIX + name) for name in names]
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(certificate_of_ca.public_key())  # type: ignore[arg-type]
@@ -185,7 +189,7 @@ def _issue(
         _builder(names[0][:_MAX_CN], key, days)
         .issuer_name(certificate_of_ca.subject)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(usage, critical=False)  # both, as chance decides which side is the client
+        .add_extension(usage, critical=False)  # both, because either side of a link can be the client
         .add_extension(x509.SubjectAlternativeName(uris), critical=False)
         .add_extension(identifier, critical=False)
         .sign(key_of_ca, hashes.SHA256())
@@ -193,7 +197,7 @@ def _issue(
 
 
 def _check_renewal(path: Path, names: Sequence[str]) -> None:
-    """Refuse to replace a certificate by one that is for others: its node would be shut out."""
+    """Refuse to replace a certificate by one for other node IDs: its node would be refused by the others."""
     try:
         before = Credentials(path.read_bytes()).names
     except (OSError, CertificateError) as error:
@@ -202,14 +206,14 @@ def _check_renewal(path: Path, names: Sequence[str]) -> None:
         options = " ".join(
             ["ca issue", *map(shlex.quote, before[:1]), *(f"--also {shlex.quote(n)}" for n in before[1:])]
         )
-        raise click.UsageError(f"{path} is for {', '.join(before)}, and is renewed for the same: {options}")
+        raise click.UsageError(f"{path} is for {', '.join(before)}, and must be renewed for the same IDs: {options}")
 
 
 def _check_name(name: str) -> None:
     if not name.isascii() or not name.isprintable() or " " in name:
-        raise click.UsageError(f"{quoted(name)} cannot stand in a certificate: a name there is ASCII, without blanks")
+        raise click.UsageError(f"{quoted(name)} cannot be certified: names in certificates are ASCII without blanks")
     if "*" in name[:-1]:
-        raise click.UsageError(f"{quoted(name)}: a * means something at the end only")
+        raise click.UsageError(f"{quoted(name)}: a * is allowed at the end only")
     if not name:
         raise click.UsageError("a certificate needs the ID of a node")
 
@@ -221,7 +225,7 @@ def _read_ca(folder: Path) -> tuple[CertificateIssuerPrivateKeyTypes, x509.Certi
         key = serialization.load_pem_private_key(key_text, password=None)
         certificate = x509.load_pem_x509_certificate(certificate_text)
     except FileNotFoundError as error:
-        raise click.ClickException(f"there is no CA in {folder}: make one with aemp ca init") from error
+        raise click.ClickException(f"there is no CA in {folder}; make one with 'aemp ca init'") from error
     except OSError as error:
         raise click.ClickException(f"{folder}: {error.strerror or error}") from error
     except (ValueError, TypeError) as error:

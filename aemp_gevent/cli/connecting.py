@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Being a node of the network while a command runs.
+"""Joining the network while a command runs.
 
-The node's settings are those of the profile and the environment, as those of any other,
-but its name is its own, it listens nowhere, and starts no services. Its seeds are the
-profile's; of a profile that has none, the node that the profile describes.
+The command's node takes its settings from the profile and the environment like any other node, but it has a name
+of its own, does not listen, and starts no services. Its seeds are the profile's; if the profile has none, the seed is
+the node that the profile describes.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 NODE_NAME = "aemp/%n/%u"
-"""As AnyEvent::MP's ``aemp`` calls its nodes."""
+"""The command's node ID, like those of AnyEvent::MP's ``aemp``."""
 
 CONNECT_SECONDS = 5.0
 
 _STDIN = "-"
 
 _HOME = "127.0.0.1:4040"
-"""Who is asked where nobody has said anything: a node of this host, on the usual port."""
+"""The seed if nothing is configured: a node on this host, on the usual port."""
 
 
 class SettingOptions:
-    """The settings that the command line gives.
+    """The settings on the command line.
 
     Args:
-        nodeid, seeds, secret, cert, ca: As they were given, or not.
-        secret_file: Where the secret is to be read; "-" is the standard input.
+        nodeid, seeds, secret, cert, ca: The options' values, if given.
+        secret_file: The file with the secret; "-" is standard input.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class SettingOptions:
         ca: str | None,
     ) -> None:
         if secret is not None and secret_file is not None:
-            raise click.UsageError("--secret and --secret-file say the same: give one")
+            raise click.UsageError("--secret and --secret-file both set the secret; give only one")
         self._given = {
             "nodeid": nodeid,
             "seeds": [part for seed in seeds for part in seed.split(",") if part] or None,
@@ -70,17 +70,17 @@ class SettingOptions:
         }
         self._secret_file = secret_file
         if secret_file == _STDIN:
-            self._given["secret"] = _secret_in(sys.stdin.readline(), "the standard input")
+            self._given["secret"] = _secret_in(sys.stdin.readline(), "standard input")
             self._secret_file = None
 
     def given(self) -> dict[str, Any]:
-        """Return the settings that were given, by name; the secret's file is read again each time."""
+        """Return the given settings by name; the secret's file is read again each time."""
         given = {name: value for name, value in self._given.items() if value is not None}
         if self._secret_file is not None:
             try:
                 text = read_private(Path(self._secret_file)).decode()
             except (OSError, UnicodeError) as error:
-                why = getattr(error, "strerror", None) or "it is not a text"
+                why = getattr(error, "strerror", None) or "it is not a text file"
                 raise click.UsageError(f"--secret-file {self._secret_file}: {why}") from error
             given["secret"] = _secret_in(text, self._secret_file)
         return given
@@ -94,7 +94,7 @@ def _secret_in(text: str, where: str) -> str:
 
 
 def setting_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Give a command the options that stand for settings of a node; it gets them as ``options``."""
+    """Add the options for a node's settings to a command, which gets them as ``options``."""
 
     @functools.wraps(command)
     def with_options(
@@ -116,9 +116,9 @@ def setting_options(command: Callable[..., R]) -> Callable[..., R]:
             click.option("--nodeid", metavar="ID", help="The node's ID."),
             click.option("--seed", "seeds", metavar="NODEREF", multiple=True, help="A node to link to; repeatable."),
             click.option("--secret", metavar="TEXT", help="The network's secret; visible in process listings."),
-            click.option("--secret-file", metavar="FILE", help="The file with the secret; - is the standard input."),
+            click.option("--secret-file", metavar="FILE", help="The file with the secret; - is standard input."),
             click.option("--cert", metavar="FILE", help="The node's certificate and key."),
-            click.option("--ca", metavar="FILE", help="Certificates of further CAs to believe."),
+            click.option("--ca", metavar="FILE", help="Certificates of further CAs to trust."),
         ]
     ):
         decorated = option(decorated)
@@ -126,11 +126,11 @@ def setting_options(command: Callable[..., R]) -> Callable[..., R]:
 
 
 class NodeOptions(NamedTuple):
-    """What the command line says of the node that a command is to be.
+    """The options for a command's own node.
 
     Attributes:
         profile: The profile; None: the usual one.
-        settings: The settings that were given.
+        settings: The settings on the command line.
         timeout: Seconds to wait for a link.
     """
 
@@ -140,7 +140,7 @@ class NodeOptions(NamedTuple):
 
 
 def node_options(command: Callable[..., R]) -> Callable[..., R]:
-    """Give a command the options of its node; it gets them as ``options``, for :func:`connected`."""
+    """Add the options for its own node to a command, which gets them as ``options``, for :func:`connected`."""
 
     @functools.wraps(command)
     def with_node(*args: Any, profile: str | None, options: SettingOptions, connect_timeout: float, **others: Any) -> R:
@@ -162,15 +162,15 @@ def node_options(command: Callable[..., R]) -> Callable[..., R]:
 
 @contextmanager
 def connected(options: NodeOptions, *, runs_code: bool = False) -> Generator[Node, None, None]:
-    """Make the default node one of the network, linked to at least one other; shut it down in the end.
+    """Link the default node to the network for the duration of a ``with`` block, then shut it down.
 
     Args:
-        options: What the command line says of it.
-        runs_code: Whether the user's code is run meanwhile, which Ctrl-C is to strike wherever it is.
+        options: The node's options.
+        runs_code: Whether the block runs the user's code, which Ctrl-C must be able to interrupt anywhere.
 
     Raises:
-        AempError: A setting is wrong, or there is no secret.
-        click.ClickException: Nobody answered.
+        AempError: A setting is wrong, or the secret is missing.
+        click.ClickException: No node of the network answered.
     """
     from aemp_gevent import default_node as node  # noqa: PLC0415
 
@@ -178,19 +178,19 @@ def connected(options: NodeOptions, *, runs_code: bool = False) -> Generator[Nod
     with _log_lines(runs_code=runs_code) as lines, _linked(node, options):
         lines.show_held()
         yield node
-        if lines.hints:  # the mistake that a hint is about is the command line's
+        if lines.hints:  # the hint is about a mistake on the command line
             raise click.ClickException(lines.hints[0])
 
 
 @contextmanager
 def _linked(node: Node, options: NodeOptions) -> Generator[None, None, None]:
-    """Link a node to the network, and shut it down in the end."""
+    """Link a node to the network for the duration of a ``with`` block, then shut it down."""
     from aemp_gevent.settings.sources import make_settings  # noqa: PLC0415
 
     ours = options.settings.given()
     given: dict[str, Any] = {"nodeid": NODE_NAME, **ours, "binds": (), "services": ()}
     if "seeds" not in given:
-        # Without our own name and place: what is asked is who the profile's node is.
+        # Without our own name and binds, so that these are the settings of the profile's node.
         wanted = {name: value for name, value in ours.items() if name != "nodeid"}
         given["seeds"] = _seeds(make_settings(wanted, profile=options.profile))
     node.configure(options.profile, **given)
@@ -205,23 +205,23 @@ def _linked(node: Node, options: NodeOptions) -> Generator[None, None, None]:
 
 
 def reasons(seeds_down: dict[str, str]) -> str:
-    """Return why there are no links to seeds, as a text."""
+    """Return a text that says why there are no links to seeds."""
     found = (f"{seed}: {why or 'no answer yet'}" for seed, why in seeds_down.items())
     return "; ".join(found) or "no seeds are set"
 
 
 def _take_signals(node: Node, *, runs_code: bool) -> None:
-    """Take leave of the network on SIGTERM, too, and print nothing of a Ctrl-C."""
+    """Shut the node down on SIGTERM, too, and print no traceback after Ctrl-C."""
     import gevent  # noqa: PLC0415
 
-    # That is raised in the hub, which raises it in the main greenlet, and would print it besides.
-    hub: Any = gevent.get_hub()  # its stubs do not say what it leaves out
+    # KeyboardInterrupt is raised in the hub, which raises it in the main greenlet and would also print it.
+    hub: Any = gevent.get_hub()  # its stubs lack NOT_ERROR
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
     if threading.current_thread() is not threading.main_thread():
         return
-    node.shutdown_on_signal(signal.SIGTERM)  # which takes as long as an end otherwise may
+    node.shutdown_on_signal(signal.SIGTERM)  # takes no longer than any other shutdown
     if not runs_code and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Python's would raise it in whatever runs just then: a callback, which dies of it, or a link.
+        # Python's handler would raise it in any code that is running, and kill a callback or a link.
         gevent.signal_handler(signal.SIGINT, _interrupt)
 
 
@@ -230,7 +230,7 @@ def _interrupt() -> None:
 
 
 def _seeds(settings: Settings) -> tuple[str, ...]:
-    """Return whom to ask: the seeds, or else the node itself that the settings describe."""
+    """Return the seeds; if there are none, the node that the settings describe."""
     from aemp_gevent.addresses.endpoints import is_resolved, parse_bind  # noqa: PLC0415
 
     if settings.seeds:
@@ -242,13 +242,14 @@ def _seeds(settings: Settings) -> tuple[str, ...]:
 
 
 class _LogLines(logging.Handler):
-    """Shows what the node logs, one line each, where errors go.
+    """Show the node's log on standard error, one line for each record.
 
-    A command that fails prints one line. So nothing is shown before the node is linked, as the error that says that it
-    is not may say the same; and hints, which are about mistakes of the code that calls the library, become the error.
+    A command that fails should print one line. So records are held back until the node is linked, because the error of
+    a failed link repeats them. Hints, which are about mistakes in code that calls the library, replace the
+    error.
 
     Args:
-        runs_code: Whether that code is the user's: hints are shown then as they come.
+        runs_code: Whether the user's code runs: hints are shown at once then.
     """
 
     def __init__(self, *, runs_code: bool) -> None:
@@ -268,7 +269,7 @@ class _LogLines(logging.Handler):
             click.echo(self.format(record), err=True)
 
     def show_held(self, error: str = "") -> None:
-        """Show what was held back, but for lines whose reason the command's error repeats; hold back nothing more."""
+        """Show the held records, except those whose reason the command's error repeats; stop holding records."""
         held, self._held = self._held or [], None
         for record in held:
             why = record.getMessage().partition(": ")[2]
@@ -278,7 +279,7 @@ class _LogLines(logging.Handler):
 
 @contextmanager
 def _log_lines(*, runs_code: bool) -> Generator[_LogLines, None, None]:
-    """Show what the node logs meanwhile."""
+    """Show the node's log for the duration of a ``with`` block."""
     lines = _LogLines(runs_code=runs_code)
     root = logging.getLogger()
     root.addHandler(lines)

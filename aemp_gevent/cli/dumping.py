@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``aemp dump``: what two nodes say to each other, shown by a proxy between them."""
+"""``aemp dump``: the messages between two nodes, shown by a proxy between them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aemp_gevent.cli.output import told_by_callback
+from aemp_gevent.cli.output import printing_in_callback
 
 if TYPE_CHECKING:
     from aemp_gevent.addresses.endpoints import Endpoint
@@ -33,24 +33,24 @@ def _endpoint(_ctx: click.Context, _param: click.Parameter, text: str) -> Endpoi
     metavar="ENDPOINT",
     callback=_endpoint,
     default="127.0.0.1:0",
-    help="host:port, or a port of this host, to be dialled instead (any free port).",
+    help="The proxy's address: host:port, or a port of this host (default: any free port).",
 )
-@click.option("--connections", type=click.IntRange(min=1), metavar="N", help="End after this many connections.")
+@click.option("--connections", type=click.IntRange(min=1), metavar="N", help="Stop after N connections.")
 def dump(target: Endpoint, listen: Endpoint, connections: int | None) -> None:
     """Show the messages between two nodes.
 
-    Start it in front of the node that listens at TARGET (host:port, or a port of this host), and have the other one
-    dial it instead, as the first line tells.
+    This starts a proxy in front of the node that listens at TARGET (host:port, or a port of this host). Make the other
+    node dial the proxy's address, which the first line shows, instead of TARGET.
 
-    A line is printed for each line of the handshake and for each packet: seconds, direction (> is towards the
-    target), and what was said. Packets are Python literals, behind the name of their framing. Tokens, which are made
-    of the secret, are not shown. Inside of TLS it cannot look, and says so. Only the first node dials through it: one
-    that learns the target's own address dials that.
+    Each line of the handshake and each packet is printed on a line: seconds, direction (> is towards the target), and
+    content. Packets are shown as Python literals after the name of their framing. Tokens, which are derived from the
+    secret, are hidden. Traffic inside TLS cannot be shown. A node that learns TARGET's real address may dial that
+    and bypass the proxy.
     """
     from aemp_gevent.cli.wire_dump import Dump  # noqa: PLC0415
 
     def say(line: str) -> None:
-        with told_by_callback():
+        with printing_in_callback():
             click.echo(line)
 
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``aemp log``: what all nodes log, in one stream."""
+"""``aemp log``: the logs of all nodes in one stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from aemp_gevent.cli.asking import (
     walk,
 )
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable, told_by_callback
+from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable, printing_in_callback
 from aemp_gevent.runtime.quoting import worded
 
 if TYPE_CHECKING:
@@ -33,20 +33,20 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 _STYLES = {"DEBUG": "dim", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
 _LOOK_AGAIN_SECONDS = 1.0
-"""How often it is looked for nodes that came, or came back."""
+"""How often to look for new and returned nodes."""
 
 
 @click.command()
 @click.argument("node_names", metavar="[NODE]...", nargs=-1)
-@click.option("--level", type=click.Choice(LEVELS), default="info", show_default=True, help="From which level on.")
+@click.option("--level", type=click.Choice(LEVELS), default="info", show_default=True, help="The lowest level to show.")
 @json_option
 @node_options
 def log(options: NodeOptions, node_names: tuple[str, ...], level: str, as_json: bool) -> None:
-    """Follow the logs of all nodes, or of those that are named, in one stream, until Ctrl-C.
+    """Follow the logs of all nodes, or of the named ones, in one stream, until Ctrl-C.
 
-    Of what the library logs everything from the level on is shown. Of other loggers it is what the program itself
-    lets through: Python's usual level is warning. Nodes that end are waited for until they are back; if none of those
-    that are named can be reached at the beginning, the command fails.
+    All records of the library from the given level on are shown. Records of other loggers are shown only if the
+    program's own configuration lets them through; Python's default level is warning. When a node ends, the command
+    waits for it to come back. The command fails if none of the named nodes can be reached at first.
     """
     with connected(options) as node:
         wanted = [node_id(node, name) for name in node_names]
@@ -56,11 +56,11 @@ def log(options: NodeOptions, node_names: tuple[str, ...], level: str, as_json: 
 _RECORD: Kinds = {"time": (int, float), "level": str, "name": str, "text": str}
 
 _LAST_SECOND = 1e11
-"""Of the clock: it can be shown until then."""
+"""The last time that can be shown."""
 
 
 def _is_record(told: dict[str, Any]) -> bool:
-    """Return whether this is a record as nodes of this version tell of them."""
+    """Return whether this is a log record as nodes of this version send them."""
     return (
         has_kinds(told, _RECORD)
         and 0 <= told["time"] < _LAST_SECOND
@@ -69,11 +69,11 @@ def _is_record(told: dict[str, Any]) -> bool:
 
 
 class _Stream:
-    """The stream.
+    """The stream of log records.
 
     Args:
-        node: Ours.
-        level: From which level on.
+        node: Our node.
+        level: The lowest level to show.
         as_json: Whether to print JSON.
     """
 
@@ -81,26 +81,26 @@ class _Stream:
         self._node = node
         self._level = level
         self._as_json = as_json
-        self._ports: dict[str, str] = {}  # what listens to whom
-        self._told: dict[str, str] = {}  # the last complaint about whom
-        self._met: set[str] = set()  # who was linked to
-        self._missed: dict[str, str] = {}  # who never was, and why
+        self._ports: dict[str, str] = {}  # the ports that receive records, by node
+        self._told: dict[str, str] = {}  # the last text printed about each node
+        self._met: set[str] = set()  # the nodes that were linked
+        self._missed: dict[str, str] = {}  # the reasons of those that never were
         self._console: Console = console()
         self._is_over = False
 
     def follow(self, wanted: list[str]) -> None:
-        """Listen to these nodes, or to all. Switches, and returns only by an exception.
+        """Listen to these nodes, or to all if the list is empty. Switches, and never returns normally.
 
         Raises:
             click.ClickException: None of these nodes can be reached, and none ever could.
         """
         import gevent  # noqa: PLC0415
 
-        # That a link is lost is said below, and not twice.
+        # Lost links are reported below; do not log them as well.
         logging.getLogger("aemp_gevent").setLevel(logging.ERROR)
         self._node.mon_nodes(self._linked)
         try:
-            # Slaves, and who is known by a link only, are not in the directory.
+            # By a walk, because slaves and nodes known only by a link are not in the directory.
             for name in wanted or walk(self._node, ANSWER_SECONDS):
                 self._listen(name)
             while True:
@@ -118,24 +118,24 @@ class _Stream:
         if name in self._ports or name.startswith(COMMAND_PREFIX):
             return
         self._ports[name] = self._node.port(lambda told: self._heard(name, told))
-        self._node.mon(name, lambda *reason: self._lost(name, reason))  # which makes a link, if there is none
+        self._node.mon(name, lambda *reason: self._lost(name, reason))  # makes a link if there is none
         if self._node.node_is_up(name):
             self._linked(name, True)
 
     def _linked(self, name: str, is_up: bool, *_reason: Any) -> None:
-        """There is a link: now it is known whom to ask."""
+        """Ask a node for its log, now that there is a link and its program is known."""
         if not is_up or name not in self._ports:
             return
         self._met.add(name)
         self._missed.pop(name, None)
         program = program_of_linked(self._node, name)
         if program:
-            self._complain(name, f"runs {program}, and not aemp_gevent: it cannot send its log")
+            self._complain(name, f"runs {program}, not aemp_gevent, and cannot send its log")
         else:
             self._node.snd(name, "log", self._level, self._ports[name])
 
     def _lost(self, name: str, reason: tuple[Any, ...]) -> None:
-        if self._is_over or reason == ("shutdown", self._node.NODE()):  # this command ends, and nobody else
+        if self._is_over or reason == ("shutdown", self._node.NODE()):  # this command is ending, not the node
             return
         port = self._ports.pop(name, None)
         if port is not None:
@@ -158,10 +158,10 @@ class _Stream:
             if not _is_record(told):
                 self._complain(name, "sent an invalid log record: does it run another version?")
                 return
-            with told_by_callback():
-                self._print({**told, "node": name})  # whatever else it calls itself
+            with printing_in_callback():
+                self._print({**told, "node": name})  # not the name that the record claims
         elif "error" in told:
-            self._complain(name, f"tells nothing of its log: {told['error']}")
+            self._complain(name, f"refuses to send its log: {told['error']}")
         elif self._told.pop(name, None) is not None:
             complain(f"{name} is back")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``aemp nodes``, ``ports`` and ``groups``: what there is, as tables."""
+"""``aemp nodes``, ``ports`` and ``groups``: tables of nodes, ports and families."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from aemp_gevent.cli.asking import Seen, look, node_id, timeout_option, walk
 from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.output import complain, json_option, print_json_line, print_table, printable, told_by_callback
+from aemp_gevent.cli.output import complain, json_option, print_json_line, print_table, printable, printing_in_callback
 from aemp_gevent.runtime.quoting import quoted
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ _PORT_COLUMNS = ("port", "names", "kind", "state", "messages", "monitors", "wher
 @json_option
 @node_options
 def nodes(options: NodeOptions, timeout: float, as_json: bool) -> None:
-    """List the nodes of the network, and how each of them is.
+    """List the nodes of the network, with their state.
 
-    These are the nodes in the directory, and those that their links lead to. A node that does not answer is listed
-    with the reason.
+    Lists the nodes in the directory, and all nodes that can be reached over their links. A node that does not answer is
+    listed with the reason.
     """
     with connected(options) as node:
         met = walk(node, timeout)
@@ -66,7 +66,7 @@ def _thousandths(seconds: float | None) -> float | None:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time in words: ``3d 4h``, ``5m 6s``."""
+    """Return a duration as text, such as ``3d 4h`` or ``5m 6s``."""
     if seconds is None:
         return ""
     parts: list[str] = []
@@ -79,15 +79,17 @@ def duration(seconds: float | None) -> str:
 
 @click.command()
 @click.argument("node_name", metavar="[NODE]", required=False)
-@click.option("--limit", metavar="N", type=click.IntRange(1, 1000), default=1000, help="Ports of a node, at most.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(1, 1000), default=1000, help="List at most N ports of each node."
+)
 @timeout_option
 @json_option
 @node_options
 def ports(options: NodeOptions, node_name: str | None, limit: int, timeout: float, as_json: bool) -> None:
-    """List the ports of a node, or of all nodes, those with most messages first.
+    """List the ports of a node, or of all nodes; those with the most messages come first.
 
-    A port is idle, queued (it has something to handle), receiving (it waits for a message) or blocked (its code waits
-    for something else, and messages wait for it).
+    A port is idle, queued (it has messages to handle), receiving (its code waits for a message) or blocked (its code
+    waits for something else).
     """
     with connected(options) as node:
         if node_name is not None:
@@ -112,7 +114,7 @@ def ports(options: NodeOptions, node_name: str | None, limit: int, timeout: floa
 
 
 def port_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a port as a table shows it: what is a list there as text, and where its code is."""
+    """Return a port's row for the table: lists as text, and where its code is."""
     where = row["at"] or row["handler"] or " ".join(row["tags"])
     if row["calls"]:
         where = f"calls {row['calls']}, {where}"
@@ -121,19 +123,19 @@ def port_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 @click.command()
 @click.argument("family", required=False)
-@click.option("--watch", is_flag=True, help="Go on, and print what changes.")
+@click.option("--watch", is_flag=True, help="Keep running, and print changes.")
 @timeout_option
 @json_option
 @node_options
 def groups(options: NodeOptions, family: str | None, watch: bool, timeout: float, as_json: bool) -> None:
-    """List the directory's families, or what is in one.
+    """List the directory's families, or the entries of one.
 
-    Port groups are families whose keys are port IDs. Nodes of other programs cannot list their families: what such
-    a node has is counted where a node of aemp_gevent keeps the directory for it, and shown for a family that is named.
-    With --watch, entries are printed as they come (+), change (~) and go (-), until Ctrl-C.
+    Port groups are families whose keys are port IDs. Nodes that run other programs cannot list their families; their
+    entries are counted only if an aemp_gevent node keeps the directory for them. Name a family to see all its entries.
+    With --watch, entries are printed when they are added (+), changed (~) and removed (-), until Ctrl-C.
     """
     if watch and family is None:
-        raise click.UsageError("--watch needs a family")
+        raise click.UsageError("--watch needs a FAMILY")
     with connected(options) as node:
         if family is None:
             _list_families(node, timeout, as_json=as_json)
@@ -160,7 +162,11 @@ def _list_families(node: Node, timeout: float, *, as_json: bool) -> None:
             owners[name] += 1
     rows = [{"family": name, "entries": entries[name], "nodes": owners[name]} for name in sorted(entries)]
     others = any(seen.is_of_another for seen in met.values())
-    empty = "No family is known: nodes of other programs cannot list theirs." if others else "The directory is empty."
+    empty = (
+        "No families are known; nodes that run other programs cannot list theirs."
+        if others
+        else "The directory is empty."
+    )
     print_table(rows, ("family", "entries", "nodes"), as_json=as_json, empty=empty)
 
 
@@ -172,7 +178,7 @@ def _watch(node: Node, family: str, *, as_json: bool) -> None:
             for key in sorted(keys):
                 entry = {"time": time.time(), "change": sign, "key": key, "value": entries.get(key)}
                 shown = "" if entry["value"] is None else f" {quoted(entry['value'])}"
-                with told_by_callback():
+                with printing_in_callback():
                     if as_json:
                         print_json_line(entry)
                     else:

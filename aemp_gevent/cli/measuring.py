@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``aemp ping`` and ``aemp bench``: how far away a node is, and how much it takes."""
+"""``aemp ping`` and ``aemp bench``: round trips to a node, and how many messages it handles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from aemp_gevent.wire.vocabulary import DEVNULL
 
 @click.command()
 @click.argument("node_name", metavar="NODE")
-@click.option("-c", "--count", metavar="N", type=click.IntRange(min=1), help="End after so many; else with Ctrl-C.")
+@click.option(
+    "-c", "--count", metavar="N", type=click.IntRange(min=1), help="Stop after N pings (default: until Ctrl-C)."
+)
 @click.option(
     "-i",
     "--interval",
@@ -28,7 +30,7 @@ from aemp_gevent.wire.vocabulary import DEVNULL
     type=Seconds(min=0),
     default=1.0,
     show_default=True,
-    help="Time between two.",
+    help="Time between two pings.",
 )
 @timeout_option
 @json_option
@@ -36,9 +38,9 @@ from aemp_gevent.wire.vocabulary import DEVNULL
 def ping(
     options: NodeOptions, node_name: str, count: int | None, interval: float, timeout: float, as_json: bool
 ) -> None:
-    """Measure round trips to a node: requests to its node port, handled in turn with everything else it does.
+    """Measure round trips to a node: requests to its node port, which waits its turn among all ports of the node.
 
-    Exit code 1: none was answered.
+    Exit code 1: no request was answered.
     """
     with connected(options) as node:
         import gevent  # noqa: PLC0415
@@ -46,7 +48,7 @@ def ping(
         from aemp_gevent.errors import CallTimeout, PortDied  # noqa: PLC0415
 
         other = node_id(node, node_name)
-        ask(node, other, "time", timeout=timeout)  # makes the link, which is not to be measured
+        ask(node, other, "time", timeout=timeout)  # makes the link, so that this is not measured
         seconds: list[float] = []
         sent = 0
         try:
@@ -77,7 +79,7 @@ def ping(
 
 
 def statistics_of(sent: int, seconds: list[float]) -> dict[str, Any]:
-    """Return what ping sums up: how many, and the round trips' extremes, mean, and mean deviation, in seconds."""
+    """Return ping's summary: counts, and the round trips' minimum, maximum, mean and mean deviation in seconds."""
     found: dict[str, Any] = {"sent": sent, "answered": len(seconds)}
     if not seconds:
         return {**found, "min": None, "avg": None, "max": None, "mdev": None}
@@ -106,15 +108,20 @@ def _summary(other: str, found: dict[str, Any]) -> str:
     help="How long to send.",
 )
 @click.option(
-    "--size", metavar="BYTES", type=click.IntRange(min=0), default=100, show_default=True, help="Of each message."
+    "--size",
+    metavar="BYTES",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="The size of each message.",
 )
 @timeout_option
 @json_option
 @node_options
 def bench(options: NodeOptions, node_name: str, seconds: float, size: int, timeout: float, as_json: bool) -> None:
-    """Measure how many messages a second a node takes from this host, over one link.
+    """Measure how many messages a second a node handles from this host, over one link.
 
-    They go to its node port, and do nothing there. It is busy for that long: think twice where others rely on it.
+    The messages go to its node port, which drops them. The node is busy meanwhile, so avoid this in production.
     """
     with connected(options) as node:
         import gevent  # noqa: PLC0415
@@ -132,7 +139,7 @@ def bench(options: NodeOptions, node_name: str, seconds: float, size: int, timeo
                 gevent.sleep(0)
                 passed = time.perf_counter() - began
                 show(min(passed, seconds), f"{count / passed:,.0f}/s")
-            ask(node, other, "time", timeout=max(timeout, seconds))  # behind them all
+            ask(node, other, "time", timeout=max(timeout, seconds))  # arrives after all of them
         passed = time.perf_counter() - began
         found = {"node": other, "messages": count, "bytes": count * size, "seconds": passed, "rate": count / passed}
         if as_json:
@@ -146,7 +153,7 @@ def bench(options: NodeOptions, node_name: str, seconds: float, size: int, timeo
 
 @contextmanager
 def _progress(total: float, *, shown: bool) -> Generator[Callable[[float, str], None], None, None]:
-    """Show a bar on standard error, if that is a terminal; yield what moves it."""
+    """Show a progress bar on standard error, if that is a terminal; yield a function that moves it."""
     from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
 
     from aemp_gevent.cli.output import console  # noqa: PLC0415
@@ -156,7 +163,7 @@ def _progress(total: float, *, shown: bool) -> Generator[Callable[[float, str], 
         yield lambda _done, _text: None
         return
     columns = (TextColumn("sending"), BarColumn(), TextColumn("{task.fields[rate]}"))
-    # No refreshing thread: this program is one loop.
+    # Without a refreshing thread, because this program runs one event loop.
     with Progress(*columns, console=out, auto_refresh=False, transient=True) as progress:
         task = progress.add_task("", total=total, rate="")
         last = 0.0

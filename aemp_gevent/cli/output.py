@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Tables for people, JSON for scripts.
+"""Output of commands: tables for people, JSON for scripts.
 
-Colours only on a terminal, and never where ``NO_COLOR`` is set: ``rich`` sees to both.
+Colours are used only on a terminal, and not if ``NO_COLOR`` is set; ``rich`` takes care of both.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PIPE_COLUMNS = 10_000
-"""Where nobody looks at the width, no line is broken."""
+"""Width of the output if it is not a terminal, so that lines are not broken."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-"""Gives a command the parameter ``as_json``."""
+"""Add the option ``--json`` to a command, which gets it as ``as_json``."""
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where to print what is to look well."""
+    """Return a console of ``rich`` for standard output."""
     from rich.console import Console  # noqa: PLC0415
 
     stream: TextIO = sys.stderr if stderr else sys.stdout
@@ -36,23 +36,23 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: object) -> None:
-    """Print a value as one JSON document; what JSON cannot say, such as bytes, as its ``repr``."""
+    """Print a value as one JSON document; what JSON cannot express, such as bytes, is printed as its ``repr``."""
     click.echo(json_text(value, indent=2 if sys.stdout.isatty() else None))
 
 
 def print_json_line(value: object) -> None:
-    """Print a value as one line of JSON, for programs that read the lines as they come."""
+    """Print a value as one line of JSON, for programs that read line by line."""
     click.echo(json_text(value))
 
 
 def json_text(value: object, indent: int | None = None) -> str:
-    """Return a value as JSON, whatever it is: what JSON cannot say, keys and numbers too, is said as its ``repr``."""
+    """Return any value as JSON; values, keys and numbers that JSON cannot express become their ``repr``."""
     try:
         text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=repr)
     except (TypeError, ValueError):
         text = json.dumps(_sayable(value), indent=indent, ensure_ascii=False, default=repr)
-    # Unprintable characters stand in texts only, line ends between them, and have escapes in JSON. Half of a
-    # surrogate pair could not even be written.
+    # Unprintable characters occur only inside of strings (line ends also between them), where JSON can escape them.
+    # Half of a surrogate pair could not even be encoded.
     return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else _json_escape(c) for c in text)
 
 
@@ -80,11 +80,11 @@ def print_table(
     """Print rows as a table, or as a JSON list of objects.
 
     Args:
-        rows: Values by column; in JSON all of them are shown, in the table those that `columns` name.
-        columns: The table's columns, whose titles they are.
+        rows: Values by column. JSON shows all of them, the table only those in ``columns``.
+        columns: The table's columns and their titles.
         as_json: Whether to print JSON.
-        empty: What to say instead of a table that has no row.
-        style: A row's style, as ``rich`` names it.
+        empty: The text to print instead of a table without rows.
+        style: Returns a row's style, as ``rich`` names it.
     """
     rows = list(rows)
     if as_json:
@@ -102,7 +102,7 @@ def print_table(
         is_number = all(type(row.get(column)) in (int, float) for row in rows)
         table.add_column(column.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        # Text: what others chose as names is no markup of ours.
+        # Text, because names of others must not be parsed as markup.
         cells = [Text(_cell(row.get(column))) for column in columns]
         table.add_row(*cells, style=style(row) if style else None)
     printer = console()
@@ -118,22 +118,22 @@ def _cell(value: object) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return the whole of somebody's text without what would do something to a terminal; see ``escaped``."""
+    """Return a whole text with everything escaped that would control the terminal; see ``escaped``."""
     return escaped(text, None, keep)
 
 
 @contextmanager
-def told_by_callback() -> Generator[None, None, None]:
-    """In a callback: if what it prints cannot be printed, the command ends, and not the callback alone."""
+def printing_in_callback() -> Generator[None, None, None]:
+    """End the command, and not only the running callback, if printing fails in a ``with`` block."""
     try:
         yield
-    except (OSError, SystemExit) as error:  # rich makes the one of the other
+    except (OSError, SystemExit) as error:  # rich turns a broken pipe into SystemExit
         import gevent  # noqa: PLC0415
 
-        hub: Any = gevent.get_hub()  # its stubs leave this out
+        hub: Any = gevent.get_hub()  # missing in its stubs
         hub.handle_system_error(type(error), error)
 
 
 def complain(text: str) -> None:
-    """Say something on the standard error output, in a line, and go on."""
+    """Print a line on standard error, and go on."""
     click.echo(f"aemp: {printable(text)}", err=True)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``aemp import-perl``: the configuration of AnyEvent::MP, as its own ``aemp`` writes it.
+"""``aemp import-perl``: import the configuration that AnyEvent::MP's own ``aemp`` writes.
 
-A JSON object: settings for all profiles, and ``profile``, an object of profiles. Names and
-meanings are mostly the same here; what is not the same, or makes no sense for Python, is
-told, and not taken over silently.
+That is a JSON object of settings for all profiles, in which ``profile`` is an object of profiles. Most names and
+meanings are the same here. Settings that differ, or make no sense for Python, are reported and left out.
 
 Source:
     AnyEvent::MP 2.01, ``AnyEvent::MP::Config`` and the manual of ``aemp``.
@@ -36,22 +35,22 @@ _PROFILES = "profile"
 
 
 class Refused(Exception):
-    """A setting of Perl's has no counterpart: the text says why."""
+    """A Perl setting has no counterpart; the text says why."""
 
 
 class _Taken(NamedTuple):
-    """What becomes of a setting.
+    """An imported setting.
 
     Attributes:
-        value: What it is here.
-        remark: What is to be said about that.
+        value: Its value here.
+        remark: A remark for the user.
     """
 
     value: Any
     remark: str = ""
 
 
-# --- each setting ------------------------------------------------------------------------
+# --- conversions of the settings ------------------------------------------------------------------------
 
 
 def _same(value: Any) -> _Taken:
@@ -61,9 +60,9 @@ def _same(value: Any) -> _Taken:
 def _nodeid(value: Any) -> _Taken:
     text = str(value)
     if text.startswith(ANON_PREFIX):
-        raise Refused("nodes of a profile without one are called after it, each with a word of its own")
+        raise Refused("nodes of a profile without a node ID are named after the profile and a random word")
     if text.endswith("/"):
-        return _Taken(text + "%u", "%u stands for the random word that Perl puts there")
+        return _Taken(text + "%u", "%u stands for the random word that Perl adds")
     return _Taken(text)
 
 
@@ -88,7 +87,7 @@ def _secure(value: Any) -> _Taken:
     if value in (None, "", "0", 0, False):
         return _Taken(False)
     remark = (
-        "" if value in ("1", 1, True) else "Perl asks a function, which nobody can be asked here: 'rules' may say it"
+        "" if value in ("1", 1, True) else "Perl calls a function, which is not possible here; see the setting 'rules'"
     )
     return _Taken(True, remark)
 
@@ -98,7 +97,7 @@ def _services(value: Any) -> _Taken:
     kept = [item for item in items if "::" not in str(item[0] if isinstance(item, list) and item else item)]
     perl = [item for item in items if item not in kept]
     if not kept and perl:
-        raise Refused(f"Perl code, which does not run here: {', '.join(map(_service, perl))}")
+        raise Refused(f"Perl code cannot run here: {', '.join(map(_service, perl))}")
     return _Taken(kept, f"without Perl code: {', '.join(map(_service, perl))}" if perl else "")
 
 
@@ -123,12 +122,12 @@ _SETTINGS: dict[str, Callable[[Any], _Taken]] = {
     "monitor_timeout": _seconds,
     "secure": _secure,
     PARENT: _same,
-    "connect_interval": _without("nodes here choose the time between two attempts themselves"),
-    "framing_format": _without("nodes here offer all framings that they know"),
+    "connect_interval": _without("nodes choose the time between two attempts themselves"),
+    "framing_format": _without("nodes offer all framings that they support"),
     "auth_offer": _without("with a certificate it is TLS, with a secret HMAC; require_tls makes it TLS alone"),
     "auth_accept": _without("with a certificate it is TLS, with a secret HMAC; require_tls makes it TLS alone"),
-    "autocork": _without("nodes here always send what is queued in one go"),
-    "nodelay": _without("connections here always have it"),
+    "autocork": _without("nodes always send queued messages together"),
+    "nodelay": _without("connections always have it"),
 }
 
 _ABOUT_THE_FILE = {"version", "dirty", _PROFILES}
@@ -139,12 +138,12 @@ _ABOUT_THE_FILE = {"version", "dirty", _PROFILES}
 
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
-@click.option("--overwrite", is_flag=True, help="Replace what is set here already.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option("--overwrite", is_flag=True, help="Replace settings that exist here already.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @json_option
 @click.pass_context
 def import_perl(ctx: click.Context, file: Path | None, overwrite: bool, dry_run: bool, as_json: bool) -> None:
-    """Take over the configuration of AnyEvent::MP: secret, certificate, profiles, parents, seeds and binds.
+    """Import the configuration of AnyEvent::MP: secret, certificate, profiles, parents, seeds and binds.
 
     The default FILE is the one that PERL_ANYEVENT_MP_RC names, or ~/.perl-anyevent-mp. It is only read. Settings
     without a counterpart here, and those that are set differently here already, are reported and left out.
@@ -154,11 +153,11 @@ def import_perl(ctx: click.Context, file: Path | None, overwrite: bool, dry_run:
     target = profile_file(ctx)
     target.is_rehearsal = dry_run
     rows = _take_all(target, source, overwrite)
-    target.notes.clear()  # the table says more
+    target.notes.clear()  # the table is more detailed
     if as_json:
         print_json(rows)
     else:
-        print_table(rows, ("profile", "setting", "what"), empty=f"{path} says nothing")
+        print_table(rows, ("profile", "setting", "what"), empty=f"{path} sets nothing")
     if not dry_run:
         if as_json:
             target.commit()
@@ -173,7 +172,9 @@ def _take_all(target: ProfileFile, source: Mapping[str, Any], overwrite: bool) -
         target.profile = name
         section = target.section()
         if not values:
-            rows.append({"profile": name, "setting": "", "taken": True, "what": "taken, and says nothing itself"})
+            rows.append(
+                {"profile": name, "setting": "", "taken": True, "what": "imported, without settings of its own"}
+            )
         for key, value in values.items():
             if name is None and key in _ABOUT_THE_FILE:
                 continue
@@ -183,21 +184,21 @@ def _take_all(target: ProfileFile, source: Mapping[str, Any], overwrite: bool) -
 
 
 def _take(section: dict[str, Any], key: str, value: Any, overwrite: bool) -> tuple[bool, str]:
-    """Take a setting over; return whether that was possible, and what became of it, in words."""
-    convert = _SETTINGS.get(key, _without("there is no such setting here"))
+    """Import a setting; return whether that was possible, and a text that says what was done."""
+    convert = _SETTINGS.get(key, _without("unknown setting"))
     try:
         taken = convert(value)
         if key == PARENT and not isinstance(taken.value, str):
-            raise Refused("it is not the name of a profile")
+            raise Refused("not the name of a profile")
         if key != PARENT:
             settings.check_setting(key, taken.value, "")
     except (Refused, AempError) as error:
         return False, f"left out: {error}"
     shown = "" if key in settings.secret_names() else f": {json.dumps(taken.value, ensure_ascii=False)}"
     if key in section and section[key] != taken.value and not overwrite:
-        return False, "left out: it is set differently here; --overwrite replaces that"
+        return False, "left out: set differently here already; replace that with --overwrite"
     section[key] = taken.value
-    return True, f"taken{shown}" + (f" ({taken.remark})" if taken.remark else "")
+    return True, f"imported{shown}" + (f" ({taken.remark})" if taken.remark else "")
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -208,10 +209,10 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         content: Any = json.loads(text)
     except ValueError as error:
-        why = f"{error}; AnyEvent::MP itself writes plain JSON: take comments and commas before a bracket out"
+        why = f"{error}; remove comments and commas before closing brackets"
         raise ProfileError(path, f"it is not JSON: {why}") from None
     profiles = content.get(_PROFILES, {}) if isinstance(content, dict) else None
     if not isinstance(profiles, dict) or not all(isinstance(profile, dict) for profile in profiles.values()):
-        raise ProfileError(path, "AnyEvent::MP writes an object of settings, with profiles by name in 'profile'")
+        raise ProfileError(path, "it must be an object of settings, with profiles by name in 'profile'")
     assert isinstance(content, dict)
     return content

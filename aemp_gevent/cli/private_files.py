@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files that nobody else may read, put in their places whole."""
+"""Files that only their owner can read, replaced atomically."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ OURS_ALONE = 0o600
 
 
 def read_private(path: Path) -> bytes:
-    """Return what is in a file that nobody else may read.
+    """Return the content of a file that only its owner can read.
 
     Raises:
-        OSError: It cannot be read, or others may read it.
+        OSError: It cannot be read, or others can read it, too.
     """
     with path.open("rb") as file:
         exposure = exposure_of(os.fstat(file.fileno()), path)
@@ -26,15 +26,15 @@ def read_private(path: Path) -> bytes:
 
 
 def write_private(path: Path, text: bytes, owner: os.stat_result | None = None) -> None:
-    """Write a file of mode 0600 beside ``path``, and then move it there; on the disk when this returns.
+    """Write a file of mode 0600 atomically: next to ``path`` first, then moved there. It is on disk on return.
 
-    Whoever is killed meanwhile leaves the old file as it was, and perhaps ``.name.new``, which
-    the next one writes over. Two must not write the same file at the same time.
+    A process that is killed meanwhile leaves the old file unchanged, and perhaps ``.name.new``, which is overwritten
+    the next time. Two processes must not write the same file at the same time.
 
     Args:
-        path: Where it is to be.
-        text: What is to be in it.
-        owner: Whose it is to be: root may change a user's file.
+        path: The file.
+        text: Its new content.
+        owner: The file's owner, which matters if root changes a user's file.
 
     Raises:
         OSError: It could not be written.
@@ -42,7 +42,7 @@ def write_private(path: Path, text: bytes, owner: os.stat_result | None = None) 
     new = path.with_name(f".{path.name}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(new, flags, OURS_ALONE), "wb") as file:
-        os.fchmod(file.fileno(), OURS_ALONE)  # it may have been there
+        os.fchmod(file.fileno(), OURS_ALONE)  # it may have existed already
         if owner is not None and owner.st_uid != os.geteuid():
             os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         file.write(text)

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The profile file, while commands change it: all of a command line's changes, or none.
+"""The profile file, changed by commands: all changes of a command line are made, or none.
 
-Whoever changes it holds a lock from reading to writing, so that of two who do so at the
-same time neither loses the other's change. The new text is written beside the old, and
-then takes its place: whoever reads meanwhile, or is killed in the middle, finds the one
-or the other, whole. The one before remains as ``config.json~``, as with AnyEvent::MP.
-What the file may contain is in :mod:`aemp_gevent.settings.profiles` and :mod:`aemp_gevent.settings.fields`.
+A command holds a lock from reading to writing, so that two commands at the same time do not lose each other's
+changes. The file is replaced atomically: readers see the old or the new content, even if the command is killed. The
+previous content remains as ``config.json~``, as with AnyEvent::MP. :mod:`aemp_gevent.settings.profiles` and
+:mod:`aemp_gevent.settings.fields` define what the file can contain.
 """
 
 from __future__ import annotations
@@ -30,23 +29,23 @@ from aemp_gevent.settings.profiles import PARENT, PROFILES, holds, layers_of, pa
 
 
 class ProfileFile:
-    """The profile file of this user, to be read and changed.
+    """This user's profile file, for reading and changing.
 
     Args:
-        environ: The environment variables, which say where it is.
+        environ: The environment variables, which determine its path.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         path = profile_path(environ)
         if path is None:
-            raise click.ClickException("there is no place for the profile file: set HOME or AEMP_CONFIG")
+            raise click.ClickException("the path of the profile file is unknown: set HOME or AEMP_CONFIG")
         self.path = path
         self.profile: str | None = None
-        """The profile that is being changed; None: what is for all profiles."""
+        """The profile that is being changed; None: the settings for all profiles."""
         self.is_rehearsal = False
-        """Whether nothing is to be written in the end."""
+        """Whether to write nothing at the end."""
         self.notes: list[str] = []
-        """What was changed, in words, to be told when it is written."""
+        """Texts that say what was changed, printed when it is written."""
         self._content: dict[str, Any] | None = None
         self._original: dict[str, Any] = {}
         self._text: bytes | None = None
@@ -57,7 +56,7 @@ class ProfileFile:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the file says, with the changes made so far.
+        """The file's content, with the changes made so far.
 
         Raises:
             ProfileError: It cannot be read, or is malformed.
@@ -78,22 +77,22 @@ class ProfileFile:
         return found
 
     def existing(self, name: str) -> dict[str, Any]:
-        """Return what a profile itself says.
+        """Return a profile's own settings.
 
         Raises:
-            click.UsageError: There is no such profile.
+            click.UsageError: The profile does not exist.
         """
         if name not in self.profiles:
             nearest = difflib.get_close_matches(name, self.profiles, n=1)
             hint = (
                 f"did you mean {quoted(nearest[0])}?" if nearest else f"there are: {', '.join(self.profiles) or 'none'}"
             )
-            raise click.UsageError(f"there is no profile {quoted(name)}; {hint}")
+            raise click.UsageError(f"profile {quoted(name)} does not exist; {hint}")
         return self.profiles[name]
 
     @property
     def was_exposed(self) -> bool:
-        """Whether others may read a secret in it, as it was found."""
+        """Whether others could read a secret in the file when it was read."""
         status = self._status
         return (
             status is not None
@@ -116,10 +115,10 @@ class ProfileFile:
     # --- changing ---
 
     def section(self) -> dict[str, Any]:
-        """Return the settings that are being changed: the profile's, or those for all. Locks the file."""
+        """Return the settings that are being changed: the profile's, or those for all profiles. Locks the file."""
         if self._lock is None and not self.is_rehearsal:
             self._take_lock()
-            self._read()  # somebody else may have written it since we looked
+            self._read()  # another command may have written it since it was read
         if self.profile is None:
             return self.content
         if self.profile not in self.profiles:
@@ -129,11 +128,11 @@ class ProfileFile:
 
     @property
     def was_asked_to_change(self) -> bool:
-        """Whether anybody has asked for the settings in order to change them."""
+        """Whether a command has requested settings in order to change them."""
         return self._lock is not None
 
     def note(self, text: str) -> None:
-        """Tell of a change of the section when it is written."""
+        """Add a text about a change of the section, printed when it is written."""
         self.notes.append(f"{self.profile}: {text}" if self.profile is not None else text)
 
     def _take_lock(self) -> None:
@@ -142,7 +141,7 @@ class ProfileFile:
             raise ProfileError(self.path, "it is not a file; name the file to write to")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # It stays there: whoever removed it would take it from under somebody who waits for it.
+            # The lock file is never removed, because another command may be waiting for it.
             lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, OURS_ALONE)
         except OSError as error:
             raise ProfileError(self.path, f"it cannot be changed: {error.strerror or error}") from error
@@ -155,17 +154,17 @@ class ProfileFile:
         return Path(os.path.realpath(self.path))
 
     def commit(self) -> bool:
-        """Check what was changed, and write it; return whether anything was.
+        """Check the changes, and write them; return whether there were any.
 
         Raises:
-            click.UsageError: Nodes could not use it, because of what was changed.
+            click.UsageError: The changes make the file invalid for nodes.
             ProfileError: It cannot be written.
         """
         if self._lock is None or self.content == self._original:
             return False
         before = set(_problems(self.path, self._original))
         for problem in _problems(self.path, self.content):
-            if problem not in before:  # or nobody could mend one after the other
+            if problem not in before:  # earlier problems do not count, so that they can be fixed one by one
                 raise click.UsageError(problem)
         text = json.dumps(self.content, indent=2, ensure_ascii=False) + "\n"
         path = self._target
@@ -178,14 +177,14 @@ class ProfileFile:
         return True
 
     def close(self) -> None:
-        """Unlock the file for others. Idempotent."""
+        """Unlock the file. Idempotent."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
 def _problems(path: Path, content: Mapping[str, Any]) -> list[str]:
-    """Return everything in a profile file that a node would refuse."""
+    """Return the problems in a profile file because of which a node would refuse it."""
     found: list[str] = []
     profiles = content.get(PROFILES, {})
     named = profiles if isinstance(profiles, dict) else {}

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""``aemp shell``: a Python prompt that is a port of the network.
+"""``aemp shell``: a Python prompt with a node and a port of its own.
 
-**Two threads.** ``readline`` blocks the thread that reads a line, and a node whose loop stands still loses its links.
-So the node has a native thread of its own, in whose main greenlet, which has a port, every statement is run; the main
-thread only reads lines, completes names and hears Ctrl-C. (The way around this, C's ``PyOS_InputHook``, would
-have gevent switch greenlets inside of ``readline``, and leaves no way to tell it of a Ctrl-C.)
+**Two threads.** ``readline`` blocks its thread while it reads a line, and a node whose loop is blocked loses its links.
+So the node has a native thread of its own, and all statements run in that thread's main greenlet, which has a port. The
+main thread only reads lines, completes names and receives Ctrl-C. (The alternative, C's ``PyOS_InputHook``, would make
+gevent switch greenlets inside of ``readline``, and could not be told of a Ctrl-C.)
 
-IPython has a hook for loops like ours, so there the node lives in the main thread.
+IPython has a hook for event loops, so with IPython the node runs in the main thread.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from aemp_gevent.node.node import Node
 
 _PATIENCE_SECONDS = 0.3
-"""After a Ctrl-C, for code that waits; then code that computes is interrupted as well."""
+"""Time for waiting code to stop after a Ctrl-C, before computing code is interrupted as well."""
 
 _ATTEMPTS = 5
 _GOES_ON = "aemp: it goes on until the call returns: gevent.sleep can be interrupted, time.sleep cannot"
-"""What is said after so many: code in C that is not gevent's hears nothing."""
+"""Printed after so many attempts: C code outside of gevent cannot be interrupted."""
 
 _HISTORY_LINES = 1000
 
@@ -50,16 +50,16 @@ _REMOTE_SECONDS = 3600.0
 
 @click.command()
 @click.argument("node_name", metavar="[NODE]", required=False)
-@click.option("--plain", is_flag=True, help="Python's own prompt, even if IPython is installed.")
+@click.option("--plain", is_flag=True, help="Use Python's own prompt even if IPython is installed.")
 @node_options
 def shell(options: NodeOptions, node_name: str | None, plain: bool) -> None:
-    """A Python prompt, as a port of the network: all functions of aemp_gevent are at hand.
+    """Open a Python prompt that has a port of the network, with all functions of aemp_gevent imported.
 
-    What is sent to this port is there for receive(timeout=0). Tab completes names, the history is kept, Ctrl-C
-    interrupts, Ctrl-D ends it.
+    Messages sent to the port can be read with receive(timeout=0). Tab completes names, the history is saved, Ctrl-C
+    interrupts a statement, and Ctrl-D ends the prompt.
 
-    With NODE each statement is run on that node instead, if that is run with allow_eval, and by itself: nothing is
-    kept from one to the next.
+    With NODE, each statement runs on that node instead, which must be run with allow_eval. Statements run separately:
+    nothing is kept from one to the next.
     """
     if node_name is None and not plain and sys.stdin.isatty() and find_spec("IPython") is not None:
         _run_ipython(options)
@@ -75,7 +75,7 @@ def shell(options: NodeOptions, node_name: str | None, plain: bool) -> None:
 
 
 def names_for(node: Node, port: str) -> dict[str, Any]:
-    """Return what a prompt knows: the library's functions, ``mp``, ``gevent``, ``node``, and the port as ``me``."""
+    """Return a prompt's names: the library's functions, ``mp``, ``gevent``, ``node``, and the port as ``me``."""
     import gevent  # noqa: PLC0415
 
     import aemp_gevent as mp  # noqa: PLC0415
@@ -87,7 +87,7 @@ def names_for(node: Node, port: str) -> dict[str, Any]:
 def _welcome(node: Node, port: str) -> str:
     return (
         f"Port {port} of a node linked to {', '.join(node.up_nodes())}.\n"
-        "snd, call, receive, mon, spawn and all the others are here, and this port as 'me'. Ctrl-D ends it."
+        "snd, call, receive, mon, spawn and the other functions are imported; 'me' is this port. Ctrl-D quits."
     )
 
 
@@ -95,10 +95,10 @@ def _welcome(node: Node, port: str) -> str:
 
 
 class _Place(threading.Thread):
-    """The thread of the node, and of the code that is typed.
+    """The native thread in which the node and the typed code run.
 
     Args:
-        options: What node.
+        options: The node's options.
     """
 
     node: Node
@@ -134,7 +134,7 @@ class _Place(threading.Thread):
         self._bell = Event()
         self._ready.set()
         while True:
-            with suppress(KeyboardInterrupt):  # one that came too late
+            with suppress(KeyboardInterrupt):  # from a Ctrl-C that came too late
                 self._bell.wait()
                 self._bell.clear()
                 while self._jobs:
@@ -156,13 +156,13 @@ class _Place(threading.Thread):
     # --- in the main thread ---
 
     def wait_until_ready(self) -> None:
-        """Return when the node is linked, or raise what kept it from that."""
+        """Wait until the node is linked, or raise what prevented it."""
         self._ready.wait()
         if self._failure is not None:
             raise self._failure
 
     def do(self, call: Callable[[], object]) -> None:
-        """Call something there, and wait; raise what it raises. Ctrl-C interrupts it there."""
+        """Call a function in this thread, and wait; raise what it raises. Ctrl-C interrupts the function."""
         done = _Done()
         self._jobs.append((call, done))
         self._ring()
@@ -184,7 +184,7 @@ class _Place(threading.Thread):
                 ctypes.c_ulong(self.ident or 0), ctypes.py_object(KeyboardInterrupt)
             )
 
-    def _throw(self) -> None:  # on the hub: the code waits for something
+    def _throw(self) -> None:  # on the hub, so the code is waiting for something
         if self._is_busy:
             self._greenlet.throw(KeyboardInterrupt)
 
@@ -201,7 +201,7 @@ class _Place(threading.Thread):
 
 
 class _Done(threading.Event):
-    """That a call has ended, and how."""
+    """The end of a call, with the exception that it raised."""
 
     failure: BaseException | None = None
 
@@ -210,10 +210,10 @@ class _Done(threading.Event):
 
 
 class _Prompt(code.InteractiveConsole):
-    """Python's prompt, whose code runs at another place.
+    """Python's prompt, whose code runs in the node's thread.
 
     Args:
-        place: There.
+        place: That thread.
     """
 
     def __init__(self, place: _Place) -> None:
@@ -231,11 +231,11 @@ class _Prompt(code.InteractiveConsole):
             self.interact(self.welcome() if is_terminal else "", "")
 
     def welcome(self) -> str:
-        """Return what is said first."""
+        """Return the text that is printed first."""
         return _welcome(self._place.node, self._place.port)
 
     def runcode(self, code: CodeType) -> None:
-        """Run a statement over there, and show its traceback there, where the exception is."""
+        """Run a statement in the node's thread, and print its traceback there, where the exception is."""
 
         def run() -> None:
             try:
@@ -270,7 +270,7 @@ class _Prompt(code.InteractiveConsole):
 
 
 class _RemotePrompt(_Prompt):
-    """The same, but each statement is run on another node."""
+    """Python's prompt, whose statements run on another node."""
 
     def __init__(self, place: _Place, node_name: str) -> None:
         super().__init__(place)
@@ -282,14 +282,14 @@ class _RemotePrompt(_Prompt):
 
     def welcome(self) -> str:
         if self._program:
-            return f"Each line is run by itself on {self._other}, in the language of {self._program}. Ctrl-D ends it."
-        return f"Each statement is run by itself on {self._other}. Ctrl-D ends it."
+            return f"Each line runs separately on {self._other}, in the language of {self._program}. Ctrl-D quits."
+        return f"Each statement runs separately on {self._other}. Ctrl-D quits."
 
     def completed(self) -> dict[str, Any]:
         return {}
 
     def runsource(self, source: str, filename: str = "<input>", symbol: str = "single") -> bool:
-        """Send a statement, once it is whole; in another language than Python a line."""
+        """Send a statement once it is complete; for another language than Python, send each line."""
         if self._program:
             if source.strip():
                 self._place.do(lambda: self._evaluate(source))
@@ -316,7 +316,7 @@ class _RemotePrompt(_Prompt):
 
 
 def history_path() -> Path:
-    """Return where the lines are kept that were typed."""
+    """Return the path of the history file."""
     base = os.environ.get("XDG_STATE_HOME", "")
     folder = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state"
     return folder / "aemp" / "shell_history"
@@ -327,7 +327,7 @@ def _keep_history(path: Path) -> None:
 
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)  # there may be secrets in it
+        path.touch(mode=0o600)  # it may contain secrets
         readline.write_history_file(path)
 
 
@@ -337,12 +337,12 @@ def _keep_history(path: Path) -> None:
 def _run_ipython(options: NodeOptions) -> None:
     from gevent.select import select  # noqa: PLC0415
 
-    # Imported by name: nobody need have it, type checkers included.
+    # Imported by name because IPython is optional, also for type checkers.
     hooks: Any = import_module("IPython.terminal.pt_inputhooks")
     embedding: Any = import_module("IPython.terminal.embed")
 
     def wait_for_keys(context: Any) -> None:
-        select([context.fileno()], [], [])  # gevent's: the loop goes on
+        select([context.fileno()], [], [])  # gevent's select, so that the loop keeps running
 
     with connected(options, runs_code=True) as node, node.attach() as port:
         names = names_for(node, port)

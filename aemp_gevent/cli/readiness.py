@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Telling whoever started a node how it is: systemd, a file, or HTTP for Kubernetes.
+"""Reporting whether a node is ready: to systemd, in a file, or over HTTP for Kubernetes.
 
-All three say the same: *ready* is a node that others may rely on. It is not while it
-starts, while a service waits to be started again, and from the moment it is told to end.
+All three report the same: a node is *ready* when others can rely on it. It is not ready while it
+starts, while a crashed service waits for its restart, and after the node was asked to end.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from aemp_gevent.runtime.quoting import quoted
 _PROBE_SECONDS = 2.0
 _MAX_PROBES = 32
 _MAX_HEAD_BYTES = 8 * 1024
-"""More than kubelet, curl and load balancers send."""
+"""Longer than the requests of kubelet, curl and load balancers."""
 
 
 class ServiceManager:
     """systemd's notification protocol: datagrams of lines to the socket that ``NOTIFY_SOCKET`` names.
 
-    Without that variable nothing is said to anybody.
+    Without that variable nothing is sent.
 
     Args:
         environ: The environment variables.
@@ -46,10 +46,10 @@ class ServiceManager:
         usec = environ.get("WATCHDOG_USEC", "")
         is_ours = wanted_by is None or wanted_by == str(os.getpid())
         self.watchdog_seconds = int(usec) / 1e6 if usec.isdecimal() and is_ours else 0.0
-        """How often it wants to hear that we live, or else kills us; 0: never."""
+        """How often it expects a sign of life before it kills the process, in seconds; 0: never."""
 
     def tell(self, *lines: str) -> None:
-        """Say something, such as ``READY=1``. Whether anybody hears it is not known."""
+        """Send lines such as ``READY=1``. Delivery is not confirmed."""
         if not self._address.startswith(("/", "@")):
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
@@ -57,11 +57,11 @@ class ServiceManager:
             to.sendto("\n".join(lines).encode(), address)
 
     def reloading(self) -> None:
-        """Say that the configuration is being read again; ``READY=1`` says that it is done."""
+        """Report that the configuration is being reloaded, until ``READY=1`` is sent."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def start_watchdog(self) -> None:
-        """Say often enough that we live, from this loop: when it is blocked, nothing is said."""
+        """Send signs of life in time from this event loop, so that they stop if the loop is blocked."""
         if self.watchdog_seconds:
             self._watchdog = gevent.spawn(self._live, self.watchdog_seconds / 2)
 
@@ -71,20 +71,20 @@ class ServiceManager:
             gevent.sleep(seconds)
 
     def stop(self) -> None:
-        """Say nothing more of living. Idempotent."""
+        """Stop the signs of life. Idempotent."""
         if self._watchdog is not None:
             self._watchdog.kill()
             self._watchdog = None
 
 
 class ReadyFile:
-    """A file that exists while the node is ready, and holds its ID.
+    """A file that exists while the node is ready, and contains its ID.
 
     Args:
-        path: Where; a file that is there already is removed.
+        path: The file's path; an existing file is removed.
 
     Raises:
-        click.ClickException: There can be no such file.
+        click.ClickException: The file cannot be created there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,7 +95,7 @@ class ReadyFile:
         self.remove()
 
     def write(self, node_id: str) -> None:
-        """Make it, whole at once."""
+        """Create the file atomically."""
         new = self._path.with_name(f".{self._path.name}.new")
         try:
             new.write_text(node_id + "\n")
@@ -104,7 +104,7 @@ class ReadyFile:
             raise click.ClickException(f"{self._path}: {error.strerror or error}") from error
 
     def remove(self) -> None:
-        """Remove it. Idempotent."""
+        """Remove the file. Idempotent."""
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
@@ -112,13 +112,13 @@ class ReadyFile:
 
 
 class HealthPort:
-    """HTTP for probes: ``/livez`` answers 200 while the loop runs, ``/readyz`` while the node is ready, else 503.
+    """HTTP for probes: ``/livez`` answers 200 while the loop runs, ``/readyz`` while the node is ready, otherwise 503.
 
-    Anybody may connect: each connection is one short question, and is closed after two seconds.
+    Anyone can connect, so each connection is limited to one short request, and is closed after two seconds.
 
     Args:
         address: ``port``, or ``host:port``; without a host it listens on all IPv4 interfaces.
-        readiness: Says what it answers.
+        readiness: Whether the node is ready.
     """
 
     def __init__(self, address: str, readiness: Readiness) -> None:
@@ -131,10 +131,10 @@ class HealthPort:
         self._server: StreamServer | None = None
 
     def start(self) -> None:
-        """Listen.
+        """Begin to listen.
 
         Raises:
-            click.ClickException: It cannot.
+            click.ClickException: The address cannot be used.
         """
         listener = socket.socket(socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET)
         try:
@@ -150,11 +150,11 @@ class HealthPort:
 
     @property
     def port(self) -> int:
-        """Where it listens; 0 before it does."""
+        """The port that it listens on; 0 before it listens."""
         return (self._server.server_port or 0) if self._server is not None else 0
 
     def stop(self) -> None:
-        """Listen no more. Idempotent."""
+        """Stop listening. Idempotent."""
         if self._server is not None:
             self._server.stop(timeout=1)
 
@@ -168,14 +168,14 @@ class HealthPort:
                 head += received
             connection.sendall(self._answer(head.split(b" ", 2)))
             connection.shutdown(socket.SHUT_WR)
-            while connection.recv(_MAX_HEAD_BYTES):  # or what was not read would reset the connection
+            while connection.recv(_MAX_HEAD_BYTES):  # unread data would reset the connection
                 pass
 
     def _answer(self, words: list[bytes]) -> bytes:
         path = words[1].partition(b"?")[0] if len(words) > 1 else b""
         why = self._readiness.why_not
         if path not in {b"/livez", b"/readyz"}:
-            status, text = "404 Not Found", "ask for /livez or /readyz"
+            status, text = "404 Not Found", "use /livez or /readyz"
         elif path == b"/readyz" and why:
             status, text = "503 Service Unavailable", why
         else:
@@ -192,11 +192,11 @@ class HealthPort:
 
 
 class Readiness:
-    """Whether a node is ready, told everywhere where it is to be told.
+    """Whether a node is ready, reported to systemd and in a file.
 
     Args:
-        manager: systemd, perhaps.
-        file: A file to be there while it is ready.
+        manager: The connection to systemd.
+        file: A file that exists while the node is ready; None: none.
     """
 
     def __init__(self, manager: ServiceManager, file: ReadyFile | None) -> None:
@@ -204,10 +204,10 @@ class Readiness:
         self._file = file
         self._node_id = ""
         self.why_not = "starting"
-        """Why it is not ready; empty when it is."""
+        """Why the node is not ready; empty when it is."""
 
     def now(self, why_not: str, node_id: str) -> None:
-        """Tell how it is, if that is new."""
+        """Report the node's state, if it has changed."""
         if why_not == self.why_not:
             return
         self.why_not, self._node_id = why_not, node_id
@@ -222,5 +222,5 @@ class Readiness:
             self._manager.tell("READY=1", f"STATUS={node_id} is ready")
 
     def repeat(self) -> None:
-        """Tell systemd that reloading is done."""
+        """Report to systemd that reloading is done."""
         self._manager.tell("READY=1", f"STATUS={self._node_id}: {self.why_not or 'ready'}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A node from its start to its end, with all that happens to it between: what ``aemp run`` does."""
+"""The work of ``aemp run``: it starts a node, reloads it, drains it and shuts it down."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from aemp_gevent.settings.sources import make_settings
 SHUTDOWN_SECONDS = 5.0
 
 JOIN_SECONDS = 5.0
-"""How long a node waits for a seed, and to know what it knows, before it is ready all the same: it may be the first."""
+"""How long a node waits for a seed and its directory. It is ready afterwards in any case: it may be the first node."""
 
 _LOOK_SECONDS = 0.1
 
@@ -36,17 +36,17 @@ _log = Log()
 
 
 def _without_services(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings for a node whose services are started by the supervisor, and not by the node."""
+    """Return settings without services, which the supervisor starts instead of the node."""
     return {**settings, "services": ()}
 
 
 class Runner:
-    """The default node and its services.
+    """The default node and its services, as ``aemp run`` runs them.
 
     Args:
         profile: The profile.
-        given: Returns the settings that the command line gives, again each time: some are files.
-        drain_seconds: How long to finish what was begun.
+        given: Returns the settings of the command line; called again for each reload, because some are read from files.
+        drain_seconds: How long to finish the work that was begun.
     """
 
     def __init__(self, profile: str | None, given: Callable[[], dict[str, Any]], drain_seconds: float) -> None:
@@ -63,17 +63,17 @@ class Runner:
         self._has_terminal = os.isatty(0)
 
     def watch_signals(self, ending: Iterable[int], reloading: int) -> None:
-        """End in order on some signals, and read the settings again on another."""
+        """Shut down in order on SIGTERM and SIGINT, and reload on SIGHUP."""
         for number in ending:
             gevent.signal_handler(number, self._end, number)
         gevent.signal_handler(reloading, self._reload)
 
     def run(self, health_port: str | None, ready_file: Path | None) -> None:
-        """Run the node until it is told to end. Blocks.
+        """Run the node until it is asked to end. Blocks.
 
         Raises:
             AempError: It cannot be started.
-            click.ClickException: Its readiness cannot be told as wanted.
+            click.ClickException: Its readiness cannot be reported as requested.
         """
         readiness = self._readiness = Readiness(self._manager, ReadyFile(ready_file) if ready_file else None)
         health = HealthPort(health_port, readiness) if health_port is not None else None
@@ -97,7 +97,7 @@ class Runner:
 
     def _start(self) -> None:
         given = self._given()
-        # Before anything is bound: what cannot be imported keeps the node from starting.
+        # Before binding, so that the node does not start if a service cannot be imported.
         services = load_services(make_settings(given, profile=self._profile).services)
         default_node.configure(self._profile, **_without_services(given))
         click.echo(default_node.NODE())
@@ -107,33 +107,33 @@ class Runner:
     def _join(self) -> None:
         deadline = monotonic() + JOIN_SECONDS
         knows = default_node.wait_for_seeds(JOIN_SECONDS)
-        # Seeds that do not answer are not waited for: they may be down. Or they are being started, as this node is.
+        # wait_for_seeds() does not wait for seeds that are down, but they may be starting, like this node.
         while self._is_alone and monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)
             knows = default_node.wait_for_seeds(max(deadline - monotonic(), 0.0))
         if self._is_alone:
-            text = "no link to any of the seeds within %g s: %s: going on without"
+            text = "no link to any seed within %g s, continuing without: %s"
             _log.warning(text, JOIN_SECONDS, reasons(default_node.seeds_down))
         elif not knows:
-            _log.warning("the seeds have not told what they know within %g s: going on without", JOIN_SECONDS)
+            _log.warning("no directory from the seeds within %g s; continuing without", JOIN_SECONDS)
         self._has_joined = True
         self._changed()
 
     @property
     def _is_alone(self) -> bool:
-        """Whether there ought to be links to seeds, but there is none."""
+        """Whether the node has seeds, but no link to any of them."""
         settings = default_node.settings
         return bool(settings and settings.seeds) and default_node.info()["directory"] == "alone"
 
     def _changed(self) -> None:
-        """Tell how the node is now."""
+        """Report the node's current state."""
         if self._readiness is None:
             return
         down = self._supervisor.down
         if self._is_ending:
             why = "ending"
         elif down:
-            why = f"crashed, and to be started again: {', '.join(down)}"
+            why = f"crashed, waiting for a restart: {', '.join(down)}"
         else:
             why = "" if self._has_joined else "joining the network"
         try:
@@ -145,7 +145,7 @@ class Runner:
 
     def _reload(self) -> None:
         if self._has_terminal and not os.isatty(0):
-            self._end(signal.SIGHUP)  # that is what it means here: the terminal is gone
+            self._end(signal.SIGHUP)  # the terminal is gone, which ends a program
             return
         with self._reloading:
             if self._is_ending or default_node.settings is None:
@@ -156,20 +156,20 @@ class Runner:
                 services = load_services(make_settings(given, profile=self._profile).services)
                 fixed = default_node.reload(self._profile, **_without_services(given))
             except (AempError, click.ClickException) as error:
-                _log.error("reloading failed, and everything goes on as before: %s", error)
+                _log.error("reloading failed, nothing was changed: %s", error)
             else:
                 self._supervisor.become(services)
                 if fixed:
-                    _log.warning("only a restart changes these settings: %s", ", ".join(fixed))
+                    _log.warning("these settings change only after a restart: %s", ", ".join(fixed))
                 _log.info("reloaded")
-            assert self._readiness is not None  # it was set before a signal could come to anything
+            assert self._readiness is not None  # it is set before signals are handled
             self._readiness.repeat()
 
     # --- SIGTERM ---
 
     def _end(self, number: int) -> None:
         if self._told_to_end.ready():
-            _log.warning("signal %d once more: not waiting any longer", number)
+            _log.warning("second signal (%d): ending without waiting any longer", number)
             os._exit(128 + number)
         self._told_to_end.set(number)
 
@@ -179,6 +179,6 @@ class Runner:
         self._supervisor.let_be()
         self._changed()
         if self._drain_seconds and not default_node.drain(self._drain_seconds):
-            _log.warning("some ports were still at work after %g s", self._drain_seconds)
+            _log.warning("some ports were still working after %g s", self._drain_seconds)
         default_node.shutdown(SHUTDOWN_SECONDS)
         _log.info("ended")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""``aemp run``: a node with its services, as a supervisor such as systemd or Kubernetes wants it.
+"""``aemp run``: run a node with its services under a supervisor such as systemd or Kubernetes.
 
-The node is ready when it is linked to its seeds, if any answers, and its services run.
-SIGHUP reads the settings again, SIGTERM and SIGINT end it in order: not ready any more, out of the
-directory, what was begun is done, peers are told, exit code 0. A second signal ends it at once.
+The node is ready when it is linked to those seeds that answer, and its services run. SIGHUP reloads the
+settings. SIGTERM and SIGINT end it in order: the node is no longer ready, leaves the directory, finishes the work that
+was begun, says goodbye to its peers, and exits with code 0. A second signal ends it at once.
 """
 
 from __future__ import annotations
@@ -30,11 +30,9 @@ DRAIN_SECONDS = 10.0
 @click.command()
 @click.argument("profile", required=False, shell_complete=profile_names)
 @setting_options
-@click.option("--bind", "binds", metavar="HOST:PORT", multiple=True, help="Where to listen; may be repeated.")
-@click.option(
-    "--service", "services", metavar="NAME", multiple=True, help="A module, or function, to start; may be repeated."
-)
-@click.option("--set", "others", metavar="NAME=VALUE", multiple=True, help="Any other setting; may be repeated.")
+@click.option("--bind", "binds", metavar="HOST:PORT", multiple=True, help="An address to listen on; repeatable.")
+@click.option("--service", "services", metavar="NAME", multiple=True, help="A module or function to start; repeatable.")
+@click.option("--set", "others", metavar="NAME=VALUE", multiple=True, help="Any other setting; repeatable.")
 @click.option("--health-port", metavar="[HOST:]PORT", help="Answer HTTP probes: /livez and /readyz.")
 @click.option(
     "--ready-file",
@@ -51,7 +49,9 @@ DRAIN_SECONDS = 10.0
     show_default=True,
     help="How long to finish the work that was begun when the node is asked to end.",
 )
-@click.option("--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="What to log.")
+@click.option(
+    "--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="The lowest level to log."
+)
 def run(
     profile: str | None,
     options: SettingOptions,
@@ -65,18 +65,18 @@ def run(
 ) -> None:
     """Run a node with its services, until it is asked to end.
 
-    The settings are those of PROFILE, of the environment, and of the options, which go first. Modules are found as
-    Python finds them, and in the current folder. The first line on the standard output is the node's ID; what is
-    logged goes to the standard error output.
+    The settings come from the options, the environment and PROFILE, in this order of precedence. Modules are searched
+    on Python's path and in the current folder. The first line on standard output is the node's ID; the log goes to
+    standard error.
 
-    A service that crashes is started again after 1, 2, 4, … 60 seconds. SIGHUP reads the settings again and starts and
-    ends services accordingly. SIGTERM, or Ctrl-C, drains the node: it leaves the directory, finishes what it has
-    begun, says goodbye to its peers, and ends with exit code 0.
+    A service that crashes is restarted after 1, 2, 4, … 60 seconds. SIGHUP reloads the settings, and starts and
+    ends services accordingly. SIGTERM or Ctrl-C drains the node: it leaves the directory, finishes the work that was
+    begun, says goodbye to its peers, and exits with code 0.
     """
     logging.basicConfig(stream=sys.stderr, level=log_level.upper(), format=_log_format())
     if os.getcwd() not in sys.path:  # noqa: PTH109  # as the import system compares it
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
-    # Imported only when it runs: gevent's loop takes long.
+    # Imported only when it runs, because gevent's loop takes long to import.
     from aemp_gevent.cli.runner import Runner  # noqa: PLC0415
 
     extra: dict[str, Any] = {}
@@ -91,14 +91,14 @@ def run(
 
 
 def service_of(text: str) -> Any:
-    """Return a service as the settings have it: a name, or a list of a name and arguments, in JSON."""
+    """Return a service for the settings: a name, or a JSON list of a name and arguments."""
     from aemp_gevent.cli.arguments import value  # noqa: PLC0415
 
     return value(text) if text.startswith("[") else text
 
 
 def setting_of(text: str) -> tuple[str, Any]:
-    """Return the name and the value that ``NAME=VALUE`` means."""
+    """Return the name and the value in ``NAME=VALUE``."""
     from aemp_gevent.settings.sources import read_setting  # noqa: PLC0415
 
     name, equals, rest = text.partition("=")
@@ -108,5 +108,5 @@ def setting_of(text: str) -> tuple[str, Any]:
 
 
 def _log_format() -> str:
-    """Return the format of a log line; systemd's journal has the time already."""
+    """Return the format of log lines, without the time for systemd's journal, which adds it."""
     return "%(levelname)s %(message)s" if "JOURNAL_STREAM" in os.environ else "%(asctime)s %(levelname)s %(message)s"

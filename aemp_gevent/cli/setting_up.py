@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The words that change the profile file, as AnyEvent::MP's ``aemp`` has them.
+"""The commands that change the profile file, such as ``setnodeid`` and ``addseed``, as in AnyEvent::MP's ``aemp``.
 
-They may stand one after the other, and each takes as many arguments as it needs. They
-change what is for all profiles, or, after ``profile NAME``, that profile. All of them
-are checked before anything is written.
+They can follow one another on a command line, and each takes as many arguments as it needs. They change the settings
+for all profiles, or, after ``profile NAME``, those of that profile. All of them are checked before anything is written.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _WHERE = "the command line"
 
 
 def profile_file(ctx: click.Context) -> ProfileFile:
-    """Return the profile file that all words of this command line work on."""
+    """Return the profile file that all commands of this command line change."""
     root = ctx.find_root()
     file: Any = root.obj
     if file is None:
@@ -42,7 +41,7 @@ def profile_file(ctx: click.Context) -> ProfileFile:
 
 
 def changes(function: Callable[Concatenate[ProfileFile, P], None]) -> Callable[P, None]:
-    """Give a command's function the profile file as its first argument."""
+    """Pass the profile file to a command's function as its first argument."""
 
     def with_file(*args: P.args, **kwargs: P.kwargs) -> None:
         function(profile_file(click.get_current_context()), *args, **kwargs)
@@ -51,20 +50,22 @@ def changes(function: Callable[Concatenate[ProfileFile, P], None]) -> Callable[P
 
 
 def finish(ctx: click.Context) -> None:
-    """Write what the words have changed, and say so."""
+    """Write the changes of all commands, and print them."""
     file = profile_file(ctx)
     if file.commit():
         for note in file.notes:
             click.echo(note)
         click.echo(f"wrote {file.path}")
         if file.was_exposed:
-            click.echo("aemp: others could read the secret in it until now: better make a new one", err=True)
+            click.echo(
+                "aemp: other users could read the secret in this file until now; you should make a new secret", err=True
+            )
     elif file.was_asked_to_change:
         click.echo("nothing to change")
 
 
 def set_value(file: ProfileFile, name: str, value: Any) -> None:
-    """Set a setting, once it is checked."""
+    """Check a setting, and set it."""
     settings.check_setting(name, value, _WHERE)
     file.section()[name] = value
     file.note(f"{name} is set" if name in settings.secret_names() else f"{name} = {json.dumps(value)}")
@@ -72,11 +73,11 @@ def set_value(file: ProfileFile, name: str, value: Any) -> None:
 
 def _delete(file: ProfileFile, name: str) -> None:
     if file.section().pop(name, None) is not None:
-        file.note(f"no {name} of its own" if file.profile is not None else f"no {name}")
+        file.note(f"{name} is removed")
 
 
 def _items(text: str) -> list[Any]:
-    """Return the items of a list: JSON, or separated by commas."""
+    """Return the items of a list that is given as JSON, or separated by commas."""
     if text.startswith("["):
         try:
             value = parse_value(text)
@@ -99,9 +100,9 @@ def _add(file: ProfileFile, name: str, item: Any, *, repeated: bool = False) -> 
 def _remove(file: ProfileFile, name: str, item: Any) -> None:
     items = _own_list(file, name)
     if item not in items:
-        where = f"profile {quoted(file.profile)}" if file.profile is not None else "what is for all profiles"
+        where = f"of profile {quoted(file.profile)}" if file.profile is not None else "for all profiles"
         there = ", ".join(map(str, items)) or "none"
-        raise click.UsageError(f"{where} has no {quoted(item)} among its {name}; there are: {there}")
+        raise click.UsageError(f"{quoted(item)} is not one of the {name} {where}; there are: {there}")
     items.remove(item)
     set_value(file, name, items)
 
@@ -113,9 +114,9 @@ def _remove(file: ProfileFile, name: str, item: Any) -> None:
 @click.argument("nodeid")
 @changes
 def setnodeid(file: ProfileFile, nodeid: str) -> None:
-    """Say what the node is called: a name, or a noderef, where it listens.
+    """Set the node ID: a name, or a noderef, which is also the address to listen on.
 
-    %n in it stands for the host's name, %u for a word that no other process has.
+    %n stands for the host's name, %u for a word that is different in each process.
     """
     set_value(file, "nodeid", nodeid)
 
@@ -123,7 +124,7 @@ def setnodeid(file: ProfileFile, nodeid: str) -> None:
 @click.command()
 @changes
 def delnodeid(file: ProfileFile) -> None:
-    """Forget the node ID: it is inherited, or guessed."""
+    """Remove the node ID, which is inherited or made up then."""
     _delete(file, "nodeid")
 
 
@@ -140,8 +141,8 @@ def gensecret(file: ProfileFile) -> None:
 def setsecret(file: ProfileFile, secret: str) -> None:
     """Set the secret that all nodes of the network share.
 
-    Command lines are visible in process listings: "-" reads the secret from the standard input.
-    While you change the secret, give a JSON list: '["new", "old"]'.
+    Command lines are visible in process listings, so give "-" to read the secret from standard input.
+    To change the secret without stopping the network, give both for a while, as a JSON list: '["new", "old"]'.
     """
     text = sys.stdin.readline().strip() if secret == "-" else secret  # noqa: S105  # no secret, a place
     if not text:
@@ -152,7 +153,7 @@ def setsecret(file: ProfileFile, secret: str) -> None:
 @click.command()
 @changes
 def delsecret(file: ProfileFile) -> None:
-    """Forget the secret: it is inherited, or there is none."""
+    """Remove the secret, which is inherited then, or not set."""
     _delete(file, "secret")
 
 
@@ -160,11 +161,11 @@ def delsecret(file: ProfileFile) -> None:
 @click.argument("file_name", metavar="FILE")
 @changes
 def setcert(file: ProfileFile, file_name: str) -> None:
-    """Name the file with the certificate of the node and its key, in PEM, of mode 0600.
+    """Set the file with the node's certificate and its key, in PEM format and with mode 0600.
 
-    The node reads it, and reads it again when it has changed.
+    The node reads the file again when it changes.
     """
-    # Imported only by who wants it: OpenSSL takes long.
+    # Imported only where needed, because OpenSSL takes long to import.
     from aemp_gevent.transport.certificates import Certificate  # noqa: PLC0415
 
     path = str(Path(file_name).expanduser().absolute())
@@ -175,7 +176,7 @@ def setcert(file: ProfileFile, file_name: str) -> None:
 @click.command()
 @changes
 def delcert(file: ProfileFile) -> None:
-    """Forget the certificate: it is inherited, or there is none."""
+    """Remove the certificate, which is inherited then, or not set."""
     _delete(file, "cert")
 
 
@@ -186,7 +187,7 @@ def delcert(file: ProfileFile) -> None:
 @click.argument("noderef")
 @changes
 def addseed(file: ProfileFile, noderef: str) -> None:
-    """Add a seed: a node to link to from the start."""
+    """Add a seed: a node that this one links to when it starts."""
     _add(file, "seeds", noderef)
 
 
@@ -202,14 +203,14 @@ def delseed(file: ProfileFile, noderef: str) -> None:
 @click.argument("noderefs")
 @changes
 def setseeds(file: ProfileFile, noderefs: str) -> None:
-    """Set all seeds, separated by commas; '' means none."""
+    """Set all seeds, separated by commas; '' means no seeds."""
     set_value(file, "seeds", _items(noderefs))
 
 
 @click.command()
 @changes
 def delseeds(file: ProfileFile) -> None:
-    """Forget the seeds: they are inherited, or there are none."""
+    """Remove all seeds, which are inherited then, or not set."""
     _delete(file, "seeds")
 
 
@@ -220,7 +221,7 @@ def delseeds(file: ProfileFile) -> None:
 @click.argument("endpoint")
 @changes
 def addbind(file: ProfileFile, endpoint: str) -> None:
-    """Add a place to listen at: host:port; '*' is all interfaces, port 0 any free one."""
+    """Add an address to listen on: host:port; host '*' means all interfaces, port 0 any free port."""
     _add(file, "binds", endpoint)
 
 
@@ -228,7 +229,7 @@ def addbind(file: ProfileFile, endpoint: str) -> None:
 @click.argument("endpoint")
 @changes
 def delbind(file: ProfileFile, endpoint: str) -> None:
-    """Remove a place to listen at."""
+    """Remove an address to listen on."""
     _remove(file, "binds", endpoint)
 
 
@@ -236,14 +237,14 @@ def delbind(file: ProfileFile, endpoint: str) -> None:
 @click.argument("endpoints")
 @changes
 def setbinds(file: ProfileFile, endpoints: str) -> None:
-    """Set all places to listen at, separated by commas; '' means nowhere."""
+    """Set all addresses to listen on, separated by commas; '' means not to listen."""
     set_value(file, "binds", _items(endpoints))
 
 
 @click.command()
 @changes
 def delbinds(file: ProfileFile) -> None:
-    """Forget where to listen: it is inherited, or follows from the node ID."""
+    """Remove all addresses to listen on, which are inherited then, or follow from the node ID."""
     _delete(file, "binds")
 
 
@@ -256,7 +257,7 @@ def delbinds(file: ProfileFile) -> None:
 def addservice(file: ProfileFile, service: str) -> None:
     """Add a service: a module to import, or a function to run in a port of its own.
 
-    With arguments it is a JSON list: '["shop.workers.work", 4]'. Added twice, it is started twice.
+    A function with arguments is a JSON list: '["shop.workers.work", 4]'. A service that is added twice runs twice.
     """
     _add(file, "services", _service(service), repeated=True)
 
@@ -265,7 +266,7 @@ def addservice(file: ProfileFile, service: str) -> None:
 @click.argument("service")
 @changes
 def delservice(file: ProfileFile, service: str) -> None:
-    """Remove a service, once."""
+    """Remove a service; if it was added twice, one of them remains."""
     _remove(file, "services", _service(service))
 
 
@@ -273,14 +274,14 @@ def delservice(file: ProfileFile, service: str) -> None:
 @click.argument("services")
 @changes
 def setservices(file: ProfileFile, services: str) -> None:
-    """Set all services, separated by commas, or as a JSON list; '' means none."""
+    """Set all services, separated by commas, or as a JSON list; '' means no services."""
     set_value(file, "services", _items(services))
 
 
 @click.command()
 @changes
 def delservices(file: ProfileFile) -> None:
-    """Forget the services: they are inherited, or there are none."""
+    """Remove all services, which are inherited then, or not set."""
     _delete(file, "services")
 
 
@@ -296,9 +297,9 @@ def _service(text: str) -> Any:
 @click.argument("value")
 @changes
 def set_(file: ProfileFile, name: str, value: str) -> None:
-    """Set any setting; its value is written as in the environment.
+    """Set any setting. Values are written as in environment variables.
 
-    The page on settings lists them all, with their units and defaults.
+    The reference page on settings lists all of them with their units and defaults.
     """
     set_value(file, name, _plain(settings.read_setting(name, value, _WHERE)))
 
@@ -307,7 +308,7 @@ def set_(file: ProfileFile, name: str, value: str) -> None:
 @click.argument("name", shell_complete=setting_names)
 @changes
 def del_(file: ProfileFile, name: str) -> None:
-    """Forget any setting: it is inherited, or has its default."""
+    """Remove any setting, which is inherited then, or has its default."""
     settings.check_name(name, _WHERE)
     _delete(file, name)
 
@@ -323,7 +324,7 @@ def _plain(value: Any) -> Any:
 @click.argument("name", shell_complete=profile_names)
 @changes
 def profile(file: ProfileFile, name: str) -> None:
-    """Apply what follows to a profile, which is made if there is none of this name."""
+    """Apply the following commands to a profile, which is created if it does not exist."""
     file.profile = name
     file.section()
 
@@ -332,9 +333,9 @@ def profile(file: ProfileFile, name: str) -> None:
 @click.argument("name", shell_complete=profile_names)
 @changes
 def setparent(file: ProfileFile, name: str) -> None:
-    """Set the profile from which this one inherits what it does not set itself."""
+    """Set the profile's parent, from which it inherits all settings that it does not set itself."""
     if file.profile is None:
-        raise click.UsageError("it is profiles that have parents: put 'profile NAME' before it")
+        raise click.UsageError("only profiles have parents; put 'profile NAME' before 'setparent'")
     file.section()[PARENT] = name
     file.note(f"parent = {name}")
 
@@ -342,7 +343,7 @@ def setparent(file: ProfileFile, name: str) -> None:
 @click.command()
 @changes
 def delparent(file: ProfileFile) -> None:
-    """Inherit only what is set for all profiles."""
+    """Remove the profile's parent: it inherits only the settings for all profiles then."""
     _delete(file, PARENT)
 
 

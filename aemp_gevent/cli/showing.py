@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``aemp showconfig`` and ``aemp showprofile``: what is set, and where."""
+"""``aemp showconfig`` and ``aemp showprofile``: show settings, and where they are set."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from aemp_gevent.settings.rules import PeerRule
 
 HIDDEN = "(hidden)"
 
-_secrets_option = click.option("--show-secrets", is_flag=True, help="Show the secret and the key, too.")
+_secrets_option = click.option("--show-secrets", is_flag=True, help="Show secrets and keys, too.")
 
 
 class LastWord(click.Command):
-    """A word whose options may stand behind its argument."""
+    """A command that accepts its options after its argument."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -38,9 +38,9 @@ class LastWord(click.Command):
 @json_option
 @changes
 def showprofile(file: ProfileFile, name: str | None, show_secrets: bool, as_json: bool) -> None:
-    """Show what a profile itself says, and nothing that it inherits.
+    """Show the settings of a profile itself, without those that it inherits.
 
-    Without a NAME: what is for all profiles, and which profiles there are.
+    Without NAME, show the settings for all profiles, and list the profiles.
     """
     if name is None:
         values = {key: value for key, value in file.content.items() if key != PROFILES}
@@ -65,7 +65,7 @@ def showprofile(file: ProfileFile, name: str | None, show_secrets: bool, as_json
 def showconfig(file: ProfileFile, name: str | None, everything: bool, show_secrets: bool, as_json: bool) -> None:
     """Show the settings that a node would get, and where each comes from.
 
-    They are those of the profile NAME or, without a name, of the default profile.
+    They are those of the profile NAME or, without NAME, of the default profile.
     The environment takes precedence over the profile.
     """
     if name is not None:
@@ -81,11 +81,11 @@ def showconfig(file: ProfileFile, name: str | None, everything: bool, show_secre
     if as_json:
         print_json({row["setting"]: {"value": row["value"], "from": row["from"]} for row in rows})
         return
-    print_table(rows, ("setting", "value", "from"), empty="nothing is set: 'aemp gensecret' is a good beginning")
+    print_table(rows, ("setting", "value", "from"), empty="nothing is set; start with 'aemp gensecret'")
 
 
 def _as_written(value: Any) -> Any:
-    """Return a setting as it would stand in the file, not as a node has it."""
+    """Return a setting as it is written in the profile file."""
     if isinstance(value, tuple):
         return [_as_written(item[0] if isinstance(item, tuple) and len(item) == 1 else item) for item in value]
     return asdict(value) if isinstance(value, PeerRule) else value

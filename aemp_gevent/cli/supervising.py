@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Services that are started again when they crash, each time after a longer wait."""
+"""Services that are restarted when they crash, each time after a longer wait."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from aemp_gevent.runtime.logs import Log
 
 FIRST_DELAY = 1.0
 MAX_DELAY = 60.0
-"""Seconds from a crash to the restart: the first, and twice as many after each further crash, up to this."""
+"""Seconds from a crash to the restart: they begin with the first and double after each crash, up to the second."""
 
 LONG_LIFE = 60.0
-"""A service that lived for so many seconds has recovered: its next crash is a first one again."""
+"""A service that ran for this many seconds has recovered: the next crash counts as the first."""
 
 _log = Log()
 
 
 class Supervised:
-    """A service that is to run, until it ends by itself.
+    """A service that is restarted until it ends normally.
 
     Args:
-        node: Where it runs.
-        service: What it is.
-        changed: Called when it crashed, was started again, or ended.
+        node: The node that runs it.
+        service: The service.
+        changed: Called when it crashed, was restarted, or ended.
     """
 
     def __init__(self, node: Node, service: Service, changed: Callable[[], None]) -> None:
         self.service = service
         self.is_up = False
-        """Whether it runs, or has ended as it should."""
+        """Whether it is running, or has ended normally."""
         self.crashes = 0
         self._node = node
         self._changed = changed
@@ -47,7 +47,7 @@ class Supervised:
         self._is_over = False
 
     def start(self) -> None:
-        """Start it. Never switches."""
+        """Start the service. Never switches."""
         self._restart = None
         self._started_at = monotonic()
         self.is_up = True
@@ -55,13 +55,13 @@ class Supervised:
         self._changed()
 
     def stop(self) -> None:
-        """End it, and do not start it again. Never switches."""
+        """End the service for good. Never switches."""
         self.let_be()
         if self._port is not None:
             self._node.kil(self._port)
 
     def let_be(self) -> None:
-        """Do not start it again, whatever becomes of it. Never switches."""
+        """Stop restarting the service. Never switches."""
         self._is_over = True
         if self._restart is not None:
             self._restart.kill(block=False)
@@ -72,14 +72,14 @@ class Supervised:
         if self._is_over:
             return
         if not reason:
-            _log.info("the service %s has ended", self.service.name)
+            _log.info("service %s ended", self.service.name)
             return
         self.crashes += 1
         if monotonic() - self._started_at >= LONG_LIFE:
             self._delay = FIRST_DELAY
         delay, self._delay = self._delay, min(2 * self._delay, MAX_DELAY)
         self.is_up = False
-        _log.warning("the service %s is started again in %g s", self.service.name, delay)
+        _log.warning("service %s crashed, restarting in %g s", self.service.name, delay)
         self._restart = gevent.spawn_later(delay, self.start)
         self._changed()
 
@@ -88,7 +88,7 @@ class Supervisor:
     """All services of a node.
 
     Args:
-        node: Where they run.
+        node: The node that runs them.
         changed: Called when one crashed, was started, or ended.
     """
 
@@ -99,7 +99,7 @@ class Supervisor:
         self._is_over = False
 
     def become(self, services: Iterable[Service]) -> None:
-        """See that these run, and no others; those that do already are left alone. Never switches."""
+        """Start and end services so that exactly these run. Never switches."""
         if self._is_over:
             return
         leaving = list(self._running)
@@ -110,7 +110,7 @@ class Supervisor:
                 leaving.remove(known)
                 self._running.append(known)
         for each in leaving:
-            _log.info("the service %s is ended", each.service.name)
+            _log.info("service %s is no longer configured, ending it", each.service.name)
             each.stop()
         kept = [_key(each.service) for each in self._running]
         for service in services:
@@ -124,16 +124,16 @@ class Supervisor:
 
     @property
     def down(self) -> list[str]:
-        """The names of the services that crashed, and were not started again yet."""
+        """The names of the services that crashed and wait for their restart."""
         return [each.service.name for each in self._running if not each.is_up]
 
     def let_be(self) -> None:
-        """Start nothing again from now on: the node is about to end."""
+        """Stop restarting services, because the node is about to end."""
         self._is_over = True
         for each in self._running:
             each.let_be()
 
 
 def _key(service: Service) -> str:
-    """Return what two services have in common only if they are the same; arguments need not be hashable."""
+    """Return a key that is equal only for equal services; their arguments may be unhashable."""
     return json.dumps([service.name, *service.args], sort_keys=True, default=repr)

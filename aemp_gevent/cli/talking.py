@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``aemp snd``, ``cal``, ``mon``, ``eval`` and ``spawn``: a message from the command line, and what becomes of it."""
+"""``aemp snd``, ``cal``, ``mon``, ``eval`` and ``spawn``: use ports from the command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aemp_gevent.node.node import Node
 
 _LOST = ("transport_error", "no_such_port", "shutdown", "spawn_refused")
-"""Reasons that say that a message did not arrive."""
+"""Tags of reasons which mean that a message did not arrive."""
 
 
 @click.command()
@@ -35,11 +35,11 @@ _LOST = ("transport_error", "no_such_port", "shutdown", "spawn_refused")
 @timeout_option
 @node_options
 def snd(options: NodeOptions, port: str, message: tuple[Any, ...], timeout: float) -> None:
-    """Send a message to a port, and see that it arrives.
+    """Send a message to a port, and wait until it has arrived.
 
-    PORT is a port's ID, such as backend#log, where log may be a registered name. What looks like JSON in MESSAGE
-    (numbers, true, false, null, and whatever begins with [, { or ") is JSON, all else is text. A message that begins
-    with a minus sign stands behind --.
+    PORT is a port's ID, such as backend#log, where log may be a registered name. Each element of MESSAGE that looks
+    like JSON (numbers, true, false, null, and everything that begins with [, { or ") is parsed as JSON; everything else
+    is text. Put -- before a message that begins with a minus sign.
 
     Exit code 1: the port does not exist, or its node cannot be reached.
     """
@@ -49,7 +49,7 @@ def snd(options: NodeOptions, port: str, message: tuple[Any, ...], timeout: floa
         node.mon(target, lambda *reason: lost.append(reason))
         node.snd(target, *message)
         if "#" in target:
-            ask(node, node.node_of(target), "time", timeout=timeout)  # behind the message on the same way
+            ask(node, node.node_of(target), "time", timeout=timeout)  # follows the message on the same link
         else:
             _wait_for_requests(node, target, timeout)
         if lost and lost[0][:1] and lost[0][0] in _LOST:
@@ -65,8 +65,8 @@ def snd(options: NodeOptions, port: str, message: tuple[Any, ...], timeout: floa
 def cal(options: NodeOptions, port: str, message: tuple[Any, ...], timeout: float, as_json: bool) -> None:
     """Send a request to a port, and print the answer.
 
-    PORT and MESSAGE are as for 'aemp snd'. The answer is printed as JSON, and text as it stands; text that a script
-    is to read as JSON, too, with --json.
+    PORT and MESSAGE are as for 'aemp snd'. The answer is printed as JSON, except that a text is printed as it is; with
+    --json it is printed as JSON, too.
 
     Exit code 1: there was no answer in time, the port does not exist, or it answered with an error.
     """
@@ -83,23 +83,24 @@ def cal(options: NodeOptions, port: str, message: tuple[Any, ...], timeout: floa
         except CallTimeout:
             check_is_linked(node, node.node_of(target))
             raise click.ClickException(
-                f"no answer from {target} within {timeout:g} s; it may still do what it was asked"
+                f"no answer from {target} within {timeout:g} s; it may still handle the request"
             ) from None
         _print_value(answer, as_json=as_json)
 
 
 @click.command()
 @click.argument("port")
-@click.option("--timeout", metavar="SECONDS", type=Seconds(min=0), help="Give up after this long, and fail.")
+@click.option("--timeout", metavar="SECONDS", type=Seconds(min=0), help="Fail after this time.")
 @json_option
 @node_options
 def mon(options: NodeOptions, port: str, timeout: float | None, as_json: bool) -> None:
     """Wait for a port to die, and print the reason.
 
-    A normal death prints 'normal', any other the elements of its reason, as JSON where they are no text. PORT may be
-    a node's ID: that waits for the link to it to go.
+    After a normal death, 'normal' is printed; otherwise the elements of the reason, as JSON unless they are text. PORT
+    may be a node's ID, to wait for the loss of the link to it.
 
-    Exit code 0: it died normally. 1: it did not, it does not exist, messages to it were lost, or --timeout came first.
+    Exit code 0: the port died normally. 1: it died otherwise, it does not exist, messages to it were lost, or --timeout
+    expired.
     """
     with connected(options) as node:
         from gevent.event import AsyncResult  # noqa: PLC0415
@@ -112,7 +113,7 @@ def mon(options: NodeOptions, port: str, timeout: float | None, as_json: bool) -
             reason = died.get(timeout=timeout) or ()
         except Timeout:
             check_is_linked(node, node.node_of(target))
-            raise click.ClickException(f"{target} still lives after {timeout:g} s") from None
+            raise click.ClickException(f"{target} is still alive after {timeout:g} s") from None
         if as_json:
             print_json(list(reason))
         else:
@@ -130,7 +131,7 @@ def eval_(options: NodeOptions, node_name: str, code: str, timeout: float, as_js
     """Evaluate Python on a node, and print the value.
 
     EXPR is an expression, or statements, which have no value. The node must be run with the setting allow_eval.
-    A node of another program evaluates EXPR in its own language: a Perl node evaluates Perl, unless it is secure.
+    A Perl node evaluates EXPR as Perl, unless it is secure.
     """
     with connected(options) as node:
         other = node_id(node, node_name)
@@ -141,13 +142,13 @@ def eval_(options: NodeOptions, node_name: str, code: str, timeout: float, as_js
 
 
 def check_may_eval(node: Node, other: str, timeout: float) -> str:
-    """Say so if a node evaluates nothing for us: it would not answer.
+    """Check that a node evaluates code for us, as it would not answer otherwise.
 
     Returns:
-        The node's program, if that is another, which cannot be asked; else ``""``.
+        The node's program if it is another one, for which this cannot be checked; otherwise ``""``.
 
     Raises:
-        click.ClickException: It does not, or cannot be reached.
+        click.ClickException: It does not evaluate code, or cannot be reached.
     """
     program = other_program(node, other, timeout=timeout)
     if not program and not look(node, other, timeout=timeout)["rights"]["eval"]:
@@ -158,11 +159,11 @@ def check_may_eval(node: Node, other: str, timeout: float) -> str:
     return program
 
 
-def evaluate(node: Node, other: str, code: str, timeout: float) -> Any:  # whatever it comes to over there
-    """Return what code comes to on another node.
+def evaluate(node: Node, other: str, code: str, timeout: float) -> Any:  # any value
+    """Evaluate code on another node, and return its value.
 
     Raises:
-        click.ClickException: It raised there, or there was no answer.
+        click.ClickException: The code raised an exception, or the node did not answer.
     """
     answer = ask(node, other, "eval", code, timeout=timeout)
     error, *results = answer if isinstance(answer, tuple) else (answer,)
@@ -180,9 +181,9 @@ def evaluate(node: Node, other: str, code: str, timeout: float) -> Any:  # whate
 def spawn(options: NodeOptions, node_name: str, function: str, args: tuple[Any, ...], timeout: float) -> None:
     """Create a port on a node, run a function in it, and print the port's ID.
 
-    FUNCTION is a dotted name like shop.orders.serve, which the node must allow: by @spawnable, or the setting
-    allow_spawn. On a Perl node it is a name like Shop::Orders::serve. ARGS are as for 'aemp snd'. The port lives on
-    when this command has ended.
+    FUNCTION is a dotted name such as shop.orders.serve, which the node must allow by @spawnable or the setting
+    allow_spawn. On a Perl node it is a name such as Shop::Orders::serve. ARGS are as MESSAGE for 'aemp snd'. The port
+    outlives this command.
     """
     with connected(options) as node:
         click.echo(spawn_there(node, node_id(node, node_name), function, args, timeout))
@@ -192,7 +193,7 @@ def spawn_there(node: Node, other: str, function: str, args: tuple[Any, ...], ti
     """Spawn a port on another node, and return its ID when it has started.
 
     Raises:
-        click.ClickException: It did not, or the node cannot be reached.
+        click.ClickException: It did not start, or the node cannot be reached.
     """
     died: list[tuple[Any, ...]] = []
     port = node.spawn(other, function, *args)
@@ -201,27 +202,27 @@ def spawn_there(node: Node, other: str, function: str, args: tuple[Any, ...], ti
     if died and died[0]:
         reason = died[0]
         if program and reason[0] == "no_such_port":
-            why = (
-                f"it runs {program}, and has no such function, or spawns nothing for others; only its own log says why"
-            )
+            why = f"it runs {program}, which lacks the function or spawns nothing for other nodes; its log says why"
             raise click.ClickException(f"{function} did not start on {other}: {why}")
         if reason[0] in _LOST[:-1]:
             raise unreachable(other, reason)
-        words = reason[2:] if reason[0] == "spawn_refused" else reason[1:]  # which names the function, too
+        words = (
+            reason[2:] if reason[0] == "spawn_refused" else reason[1:]
+        )  # whose second element is the function's name
         raise click.ClickException(f"{function} did not start on {other}: {' '.join(map(_text, words))}")
     return port
 
 
 def _wait_for_requests(node: Node, other: str, timeout: float) -> str:
-    """Wait until a node has refused what was asked of it before, if it does; return its program if that is another.
+    """Wait until a node has handled earlier requests, so that their refusal is known; return :func:`other_program`.
 
     Raises:
         click.ClickException: It cannot be reached, or does not answer.
     """
     ask(node, other, "time", timeout=timeout)
     program = other_program(node, other, timeout=timeout)
-    # Asked behind it, and answered behind what it does first: its refusal is known by then. What a Perl node runs
-    # dies in the next turn of its loop, and it takes no other request for a question.
+    # This request follows the others and is answered after them, so a refusal has arrived by then. A second one,
+    # because a failing port on a Perl node dies only in the next turn of its loop; Perl answers no other request.
     ask(node, other, *(("time",) if program else ("inspect", [])), timeout=timeout)
     return program
 
@@ -231,7 +232,7 @@ def _print_value(answer: Any, *, as_json: bool) -> None:
         print_json(answer)
     else:
         text = _text(answer)
-        # Into a pipe as it stands: click would take colours out of it.
+        # Unchanged into a pipe: click would remove colours from it.
         click.echo(printable(text, "\n\t") if sys.stdout.isatty() else text, color=True)
 
 

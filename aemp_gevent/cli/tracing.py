@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``aemp trace``: the links of a network, met by walking from node to node, as a tree or a picture."""
+"""``aemp trace``: the links of a network as a tree, a graph or a picture."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Edge:
-    """A link, as both of its ends have told of it.
+    """A link, combined from the answers of both ends.
 
     Attributes:
         one: The node that dialled, as far as is known.
-        other: The other one.
-        via: The node that carries it, if one of them is a slave.
-        round_trip: Seconds, if anybody knows.
+        other: The other node.
+        via: The node that relays it, if one of them is a slave.
+        round_trip: Seconds; None if neither end knows.
     """
 
     one: str
@@ -37,12 +37,12 @@ class Edge:
 
     @property
     def nodes(self) -> frozenset[str]:
-        """Both ends."""
+        """The IDs of both nodes."""
         return frozenset((self.one, self.other))
 
 
 def edges_of(met: Mapping[str, Seen]) -> list[Edge]:
-    """Return each link once, in the order of meeting."""
+    """Return each link once, in the order in which they were found."""
     found: dict[frozenset[str], Edge] = {}
     for seen in met.values():
         for row in seen.links:
@@ -56,21 +56,23 @@ def edges_of(met: Mapping[str, Seen]) -> list[Edge]:
 
 @click.command()
 @click.argument("node_name", metavar="[NODE]", required=False)
-@click.option("--dot", is_flag=True, help="Print the graph in Graphviz's language instead.")
-@click.option("--svg", "picture", metavar="FILE", type=click.File("w"), help="Draw a picture; - is stdout.")
+@click.option("--dot", is_flag=True, help="Print the graph in Graphviz's DOT language.")
+@click.option(
+    "--svg", "picture", metavar="FILE", type=click.File("w"), help="Draw a picture into FILE; - is standard output."
+)
 @timeout_option
 @json_option
 @node_options
 def trace(options: NodeOptions, node_name: str | None, dot: bool, picture: Any, timeout: float, as_json: bool) -> None:
-    """Walk the links from node to node, and draw them as a tree.
+    """Follow the links from node to node, and draw them as a tree.
 
-    It begins with NODE, or else with a node that this command is linked to. A node stands where it was met first; its
-    other links are named beside it. Dotted are links that another node carries, to and from slaves.
+    The tree begins with NODE, or with a node that this command is linked to. Each node is shown where it was found
+    first, with its other links beside it. Links to slaves, which another node relays, are dotted in pictures.
 
     Exit code 1: the first node does not answer.
     """
     if dot + as_json + (picture is not None) > 1:
-        raise click.UsageError("--dot, --svg and --json are three ways to show the same: give one")
+        raise click.UsageError("give only one of --dot, --svg and --json")
     with connected(options) as node:
         start = node_id(node, node_name) if node_name is not None else known_nodes(node, timeout)[:1]
         met = Walk(node, timeout).go([start] if isinstance(start, str) else start)
@@ -98,7 +100,7 @@ def _link(edge: Edge) -> dict[str, Any]:
 
 
 def draw_tree(met: Mapping[str, Seen], edges: Iterable[Edge]) -> Tree:
-    """Return the tree: each node under the one by which it was met."""
+    """Return the tree: each node below the one through which it was found."""
     from rich.text import Text  # noqa: PLC0415
     from rich.tree import Tree  # noqa: PLC0415
 
@@ -146,7 +148,7 @@ def _quoted(text: str) -> str:
 
 
 _HALO = 'stroke="white" stroke-width="4" paint-order="stroke"'
-"""What keeps a text readable that a line runs through."""
+"""Keeps a text readable where a line crosses it."""
 
 _ROW_HEIGHT, _BOX_HEIGHT, _CHARACTER, _GAP, _EDGE = 110, 46, 7.3, 36, 20
 
@@ -194,7 +196,7 @@ def _svg_edge(edge: Edge, one: tuple[float, float], other: tuple[float, float]) 
 
 
 def _svg_box(seen: Seen, x: float, y: float, width: float) -> str:
-    stroke, note = ("#246", " ".join(seen.figures["roles"])) if seen.figures else ("#c22", "tells nothing")
+    stroke, note = ("#246", " ".join(seen.figures["roles"])) if seen.figures else ("#c22", "no answer")
     name, note = html.escape(printable(seen.node)), html.escape(printable(note))
     box = f'x="{x - width / 2:.0f}" y="{y - _BOX_HEIGHT / 2:.0f}" width="{width:.0f}" height="{_BOX_HEIGHT}"'
     return (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``aemp top``: nodes, links and ports on a full screen, again and again."""
+"""``aemp top``: nodes, links and ports on a full screen, refreshed continuously."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 VIEWS = ("nodes", "links", "ports")
 
 _PORTS = 20
-"""Of each node, those with most messages."""
+"""How many ports of each node to show: those with the most messages."""
 
 _LOOK_AROUND_SECONDS = 10.0
-"""How often the directory is asked for nodes that nobody is linked to."""
+"""How often the directory is searched for nodes without links."""
 
 Row = dict[str, Any]
 
@@ -93,22 +93,22 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     type=Seconds(min=0.1),
     default=2.0,
     show_default=True,
-    help="Time between two looks.",
+    help="Time between two updates.",
 )
-@click.option("--view", type=click.Choice(VIEWS), default="nodes", show_default=True, help="What to begin with.")
-@click.option("--once", is_flag=True, help="Print one table, of one interval, and end.")
+@click.option("--view", type=click.Choice(VIEWS), default="nodes", show_default=True, help="The view to begin with.")
+@click.option("--once", is_flag=True, help="Print one table for one interval, and exit.")
 @timeout_option
 @json_option
 @node_options
 def top(options: NodeOptions, interval: float, view: str, once: bool, timeout: float, as_json: bool) -> None:
-    """Watch nodes, links and ports, live.
+    """Watch nodes, links and ports live.
 
-    The keys n, l and p show nodes, links or ports, q ends it. Rates are messages a second, of all links of a node,
-    heartbeats and this command's own apart. Without a terminal, or with --json, it prints one look and ends, as with
+    Press n, l or p to show nodes, links or ports, and q to quit. Rates are messages per second over all links of a
+    node, without heartbeats and the messages of this command. Without a terminal, or with --json, it behaves as with
     --once.
     """
     with connected(options) as node:
-        # Who does not answer must not keep the others from being shown.
+        # A node that does not answer must not delay the others.
         sampler = Sampler(node, min(timeout, max(interval, 1.0)))
         if once or as_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
             _look_once(sampler, interval, view, as_json=as_json)
@@ -118,12 +118,12 @@ def top(options: NodeOptions, interval: float, view: str, once: bool, timeout: f
 
 @dataclass
 class Sample:
-    """One look at all nodes.
+    """The state of all nodes at one time.
 
     Attributes:
-        nodes: A row for each, those that told nothing with an ``error``.
+        nodes: A row for each node; with an ``error`` if it did not answer.
         links: A row for each end of a link.
-        ports: A row for each of the foremost ports.
+        ports: A row for each port shown.
     """
 
     nodes: list[Row] = field(default_factory=list)
@@ -132,11 +132,11 @@ class Sample:
 
 
 class Sampler:
-    """Looks at all nodes, and at what has changed since the last time.
+    """Take samples of all nodes, with rates since the last sample.
 
     Args:
-        node: Ours.
-        timeout: Seconds that an answer may take.
+        node: Our node.
+        timeout: Seconds to wait for each answer.
     """
 
     def __init__(self, node: Node, timeout: float) -> None:
@@ -147,7 +147,7 @@ class Sampler:
         self._before: dict[str, dict[str, Any]] = {}
 
     def take(self) -> Sample:
-        """Look. Switches."""
+        """Take a sample. Switches."""
         if time.monotonic() >= self._look_around_at:
             self._look_around_at = time.monotonic() + _LOOK_AROUND_SECONDS
             self._known = dict.fromkeys(known_nodes(self._node, self._timeout))
@@ -179,7 +179,7 @@ class Sampler:
                 "links": len(links),
                 "in_rate": _sum(links, "in_rate"),
                 "out_rate": _sum(links, "out_rate"),
-                # Of all links: what waits for this command's node waits, too.
+                # Over all links, also the one to this command's node.
                 "unsent": sum(row["unsent"] for row in figures["links"] if row["via"] is None),
                 "ports": figures["port_count"],
                 "messages": figures["messages"],
@@ -213,7 +213,7 @@ def _link_row(node: str, row: Row, before: Row | None, passed: float) -> Row:
 
 
 def rate(now: int | None, before: int | None, passed: float) -> float | None:
-    """Return how much there was a second; None: not known yet. What is less than before has started again from 0."""
+    """Return a counter's rate per second; None: not known yet. A counter that is lower than before restarted at 0."""
     if now is None or before is None or passed <= 0:
         return None
     return (now - before if now >= before else now) / passed
@@ -240,7 +240,7 @@ def _look_once(sampler: Sampler, interval: float, view: str, *, as_json: bool) -
 
 
 def draw(sample: Sample, view: str, height: int | None = None) -> RenderableType:
-    """Return a table of one view, with no more rows than have room."""
+    """Return the table of a view, with as many rows as fit."""
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -276,7 +276,7 @@ def _style(view: str, row: Mapping[str, Any]) -> str:
 
 
 def draw_screen(sample: Sample, view: str, height: int, clock: str) -> RenderableType:
-    """Return the whole screen: a summary, the keys, and the table."""
+    """Return the whole screen: a summary, the keys and the table."""
     from rich.console import Group  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -294,9 +294,9 @@ class _Screen:
     """The full screen.
 
     Args:
-        sampler: What looks.
-        interval: Seconds between two looks.
-        view: What to show first.
+        sampler: Takes the samples.
+        interval: Seconds between two samples.
+        view: The view to begin with.
     """
 
     def __init__(self, sampler: Sampler, interval: float, view: str) -> None:
@@ -307,15 +307,15 @@ class _Screen:
         self._is_over = False
 
     def show(self) -> None:
-        """Show it until somebody has had enough. Switches."""
+        """Show the screen until the user quits. Switches."""
         import gevent  # noqa: PLC0415
         from gevent.event import Event  # noqa: PLC0415
         from rich.live import Live  # noqa: PLC0415
 
-        logging.getLogger("aemp_gevent").setLevel(logging.CRITICAL)  # it would write into the screen
+        logging.getLogger("aemp_gevent").setLevel(logging.CRITICAL)  # log lines would spoil the screen
         pressed = Event()
         out = console()
-        # No refreshing thread: this program is one loop.
+        # Without a refreshing thread, because this program runs one event loop.
         with _keys() as descriptor, Live(console=out, screen=True, auto_refresh=False) as live:
             reader = gevent.spawn(self._read_keys, descriptor, pressed)
             looking: Any = None  # a greenlet
@@ -353,13 +353,13 @@ class _Screen:
                 if key in ("q", "\x1b", "\x03") and (key != "\x1b" or len(keys) == 1):
                     self._is_over = True
                 self._view = next((view for view in VIEWS if view.startswith(key)), self._view)
-            self._is_over = self._is_over or not keys  # the terminal is gone
+            self._is_over = self._is_over or not keys  # an empty read: the terminal is gone
             pressed.set()
 
 
 @contextmanager
 def _keys() -> Generator[int, None, None]:
-    """Read keys as they are pressed, without echo; yield where."""
+    """Make the terminal deliver keys as they are pressed, without echo; yield its descriptor."""
     import termios  # noqa: PLC0415
     import tty  # noqa: PLC0415
 

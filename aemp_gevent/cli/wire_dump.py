@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A proxy that shows what two nodes say to each other, decoded.
+"""A proxy that decodes and shows the messages between two nodes.
 
-A line for each line of the handshake and for each packet: seconds, direction (``>`` is towards the target), and
-what was said. Packets are Python literals, behind the name of their framing. Tokens, which are made of the
-secret, are not shown. Inside of TLS it cannot look, and says so.
+It prints a line for each line of the handshake and for each packet: seconds, direction (``>`` is towards the target),
+and content. Packets are shown as Python literals after the name of their framing. Tokens, which are derived from the
+secret, are hidden. Traffic inside TLS cannot be shown.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Say = Callable[[str, str], None]
 
 
 class Side:
-    """What one node says, as it is read.
+    """One direction of the traffic, decoded as it arrives.
 
     Args:
         direction: ``>`` or ``<``.
-        say: Prints.
+        say: Prints a text with its direction.
     """
 
     def __init__(self, direction: str, say: Say) -> None:
@@ -47,9 +47,9 @@ class Side:
         self._data = b""
 
     def feed(self, data: bytes) -> None:
-        """Print what these bytes mean."""
+        """Decode and print these bytes."""
         self._data += data
-        # Each stage takes what it understands off the front, or nothing as long as that is incomplete.
+        # Each stage consumes what it understands from the front, or nothing while that is incomplete.
         while self._data:
             left = self._read(self._data)
             if left is None:
@@ -57,12 +57,12 @@ class Side:
             self._data = left
 
     def ended(self) -> None:
-        """Print that this side says nothing more."""
-        self._say("(the connection is closed by this side)")
+        """Print that this side has closed the connection."""
+        self._say("(closed by this side)")
 
     def broke(self, error: OSError) -> None:
         """Print that the connection failed."""
-        self._say(f"(the connection broke: {error.strerror or error})")
+        self._say(f"(connection lost: {error.strerror or error})")
 
     def _say(self, text: str) -> None:
         self._print(self._direction, text)
@@ -92,9 +92,9 @@ class Side:
     def _read_proof(self, data: bytes) -> bytes | None:
         other = self.opposite.greeting if self.opposite is not None else None
         if other is None:
-            return None  # whether it is TLS depends on both
+            return None  # whether TLS is used depends on both sides
         if _offers_tls(self.greeting) and _offers_tls(other):
-            return self._give_up("what follows is encrypted (TLS), and cannot be looked into")
+            return self._give_up("the rest is encrypted (TLS)")
         line, left = _cut_line(data)
         if line is None:
             return None
@@ -116,13 +116,13 @@ class Side:
             for packet in decoder:
                 self._say(f"{framing.name} {_describe(packet)}")
         except framing.errors as error:
-            # Any of a decoder's errors; what it made of them is what a node would log.
+            # Translated into the error that a node would log.
             text: FramingError = framing.translate(error)
             return self._give_up(str(text))
         return b""
 
     def _give_up(self, why: str) -> bytes:
-        self._say(f"({why}; bytes pass on unseen)")
+        self._say(f"({why}; forwarding without decoding)")
         self._read = _ignore
         return b""
 
@@ -132,7 +132,7 @@ def _ignore(_data: bytes) -> bytes:
 
 
 def _cut_line(data: bytes) -> tuple[bytes | None, bytes]:
-    """Take a line off the front, without its end; None if it is not complete."""
+    """Return the first line without its end, and the rest; None if the line is not complete."""
     line, end, left = data.partition(b"\n")
     return (line.removesuffix(b"\r"), left) if end else (None, data)
 
@@ -142,13 +142,13 @@ def _offers_tls(greeting: Greeting | None) -> bool:
 
 
 def _printable(line: bytes) -> str:
-    """Show bytes of a stranger, who must not get at the terminal."""
+    """Return untrusted bytes as printable text, which cannot control the terminal."""
     return line.decode("utf-8", "backslashreplace").encode("unicode_escape").decode() if line else ""
 
 
 def _describe(packet: Any) -> str:
     if not isinstance(packet, list):
-        return f"(no packet) {quoted(packet)}"
+        return f"(not a packet) {quoted(packet)}"
     if packet in ([], [""]):
         return f"{quoted(packet)} (keep-alive)"
     return repr(packet)
@@ -158,8 +158,8 @@ class Dump:
     """The proxy.
 
     Args:
-        target: The node behind it.
-        listen: Where it is to be dialled instead.
+        target: The node behind the proxy.
+        listen: The proxy's own address.
         say: Prints a line.
     """
 
@@ -168,7 +168,7 @@ class Dump:
         self._say = say
         self._count = 0
         self._started = time.monotonic()
-        # Not create_server(), whose sockets would block the loop.
+        # Not socket.create_server(), whose sockets would block the loop.
         self._listener = socket.socket(socket.AF_INET6 if ":" in listen.host else socket.AF_INET)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind((listen.host, listen.port))
@@ -177,7 +177,7 @@ class Dump:
         self.endpoint = Endpoint(host, port)
 
     def serve(self, connections: int | None = None) -> None:
-        """Carry so many connections, and return when they have ended; None: any number. To be called once."""
+        """Carry this many connections (None: any number), and return when all have ended. Call it once."""
         served: list[gevent.Greenlet[..., None]] = []
         try:
             while connections is None or len(served) < connections:
@@ -215,10 +215,10 @@ class Dump:
 def _pump(source: socket.socket, sink: socket.socket, side: Side) -> None:
     try:
         while data := source.recv(_READ_BYTES):
-            side.feed(data)  # first, so that an answer never stands before its question
+            side.feed(data)  # before sending it, so that a request is printed before its answer
             sink.sendall(data)
             if side.opposite is not None:
-                side.opposite.feed(b"")  # it may have waited for this side's greeting
+                side.opposite.feed(b"")  # it may have been waiting for this side's greeting
         side.ended()
         sink.shutdown(socket.SHUT_WR)
     except OSError as error:

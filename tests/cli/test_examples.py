@@ -24,8 +24,8 @@ COMMANDS = [*SECTIONS["Talk"], *SECTIONS["Look"]]
 SHOWN_UNTIL_ENDED = {
     "aemp mon backend#orders": None,
     "aemp mon backend#orders --timeout 60 --json": None,
-    "aemp shell": r"Ctrl-D ends it.",
-    "aemp shell 127.0.0.1:4040": r"Each statement is run by itself on ",
+    "aemp shell": r"Ctrl-D quits.",
+    "aemp shell 127.0.0.1:4040": r"Each statement runs separately on ",
     "aemp groups workers --watch": r"\+ backend#",
     "aemp top": r"\[q\] quit",
     "aemp log": None,

@@ -140,7 +140,7 @@ def test_errors_of_nodes_are_one_line_with_the_right_exit_code(
 
     monkeypatch.setattr(Commands, "get_command", lambda *_args: click.Command("failing", callback=fail))
     said = command("run", code=2).err
-    assert said.startswith("aemp: no secret is set, and no certificate: run 'aemp gensecret'")
+    assert said.startswith("aemp: neither a secret nor a certificate is set: run 'aemp gensecret'")
     assert said.count("\n") == 1
     assert "secret=" not in said  # as a program passes it
     wrong = ListenError("x:1", "in use")

@@ -83,11 +83,11 @@ def test_node_that_tells_nothing_is_listed_with_the_reason(network: Network) -> 
     rules = json.dumps([{"peer": "*", "inspect": False}])
     with network.node("closed", "--bind", "127.0.0.1:0", "--set", f"rules={rules}"):
         (row,) = (row for row in rows(network, "nodes") if row["node"] == "closed")
-        assert row["note"].startswith("tells nothing: the rules let aemp/")
+        assert row["note"].startswith("refuses to be inspected: the rules let aemp/")
         said = network.refused("ports", "closed")
-        assert said.startswith("aemp: closed tells nothing: the rules let aemp/")
+        assert said.startswith("aemp: closed refuses to be inspected: the rules let aemp/")
         assert said.endswith("look at nothing here")
-        assert "closed tells nothing" in network.aemp("ports").stderr
+        assert "closed refuses to be inspected" in network.aemp("ports").stderr
 
 
 @slow
@@ -151,7 +151,7 @@ def test_groups_are_watched(network: Network) -> None:
 
 @slow
 def test_watching_needs_a_family(network: Network) -> None:
-    assert network.refused("groups", "--watch", code=2) == "aemp groups: --watch needs a family"
+    assert network.refused("groups", "--watch", code=2) == "aemp groups: --watch needs a FAMILY"
 
 
 # --- trace ---------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_trace_for_scripts_and_pictures(network: Network) -> None:
 @slow
 def test_trace_from_nowhere_fails(network: Network) -> None:
     assert network.refused("trace", "127.0.0.1:1").startswith("aemp: 127.0.0.1:1 cannot be reached: ")
-    assert "give one" in network.refused("trace", "--dot", "--json", code=2)
+    assert "give only one" in network.refused("trace", "--dot", "--json", code=2)
 
 
 def link(node: str, **more: Any) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def seen(node: str, parent: str | None, *links: dict[str, Any]) -> Seen:
 MET = {
     'a"&<': seen('a"&<', None, link("b", dialled=True, round_trip=0.002), link("c", dialled=False, round_trip=None)),
     "b": seen("b", 'a"&<', link('a"&<', dialled=False, round_trip=0.003), link("s", via='a"&<')),
-    "c": Seen("c", 'a"&<', provider="AE-2.02", error="of another program: AE-2.02"),
+    "c": Seen("c", 'a"&<', provider="AE-2.02", error="runs another program: AE-2.02"),
     "s": seen("s", "b", link("b", via='a"&<')),
 }
 
@@ -349,7 +349,7 @@ def test_log_says_who_refuses_and_who_is_back(network: Network) -> None:
     with contextlib.ExitStack() as stack:
         with network.node("other", "--bind", "127.0.0.1:0", "--set", f"rules={rules}"):
             process, _out, err = stack.enter_context(following(network, "log", "other"))
-            seen_in(err, "aemp: other tells nothing of its log: the rules let aemp/")
+            seen_in(err, "aemp: other refuses to send its log: the rules let aemp/")
         seen_in(err, "aemp: other is gone: ")
         with network.node("other", "--bind", "127.0.0.1:0"):
             seen_in(err, "aemp: other is back")
@@ -508,7 +508,7 @@ def test_records_are_of_who_told_them(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        pytest.param({"error": "not you\x1b[2J"}, "x tells nothing: not you", id="error"),
+        pytest.param({"error": "not you\x1b[2J"}, "x refuses to be inspected: not you", id="error"),
         pytest.param(5, "another version", id="no-map"),
         pytest.param({"node": "x"}, "another version", id="little"),
         pytest.param({**WHOLE, "links": [{"node": "y"}]}, "another version", id="half-a-link"),

@@ -112,10 +112,10 @@ def test_program_of_a_node_is_known_from_its_greeting(make_node: MakeNode, node:
 
 def test_perl_node_is_not_asked_what_it_is(node: Node) -> None:
     with perl_node(node) as perl:
-        with pytest.raises(OtherProgramError, match=r"perl runs AE-2\.02, and not aemp_gevent"):
+        with pytest.raises(OtherProgramError, match=r"perl runs AE-2\.02, not aemp_gevent"):
             look(node, "perl", timeout=WAIT)
         (seen,) = Walk(node, WAIT, {"ports": 5}).go(["perl"]).values()
-        assert (seen.provider, seen.error) == ("AE-2.02", "of another program: AE-2.02")
+        assert (seen.provider, seen.error) == ("AE-2.02", "runs another program: AE-2.02")
         assert asked(perl) == set()
 
 
@@ -140,7 +140,7 @@ def test_spawn_on_a_perl_node(node: Node) -> None:
         with pytest.raises(click.ClickException, match="broken did not start on perl: oops at x.pl line 1"):
             spawn_there(node, "perl", "broken", (), WAIT)
         assert asked(perl) == {"AnyEvent::MP::_spawn"}
-    with perl_node(node) as perl, pytest.raises(click.ClickException, match="only its own log says why"):
+    with perl_node(node) as perl, pytest.raises(click.ClickException, match="its log says why"):
         spawn_there(node, "perl", "No::such", (), WAIT)
 
 
@@ -149,7 +149,7 @@ def test_families_of_a_perl_node_are_said_to_be_missing(node: Node, capsys: pyte
         _list_families(node, WAIT, as_json=False)
         assert asked(perl) == set()
     printed = capsys.readouterr()
-    assert printed.out == "No family is known: nodes of other programs cannot list theirs.\n"
+    assert printed.out == "No families are known; nodes that run other programs cannot list theirs.\n"
     assert "perl runs AE-2.02, and cannot list its families" in printed.err
 
 
@@ -175,7 +175,7 @@ def test_log_of_a_perl_node_is_not_asked_for(
             assert asked(perl) == set()
     finally:
         logger.setLevel(level)
-    assert "perl runs AE-2.02, and not aemp_gevent: it cannot send its log" in capsys.readouterr().err
+    assert "perl runs AE-2.02, not aemp_gevent, and cannot send its log" in capsys.readouterr().err
 
 
 class Place:

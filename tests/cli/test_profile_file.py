@@ -147,5 +147,5 @@ def test_without_a_home_it_says_what_is_missing(command: Command, monkeypatch: p
     for name in ("AEMP_CONFIG", "HOME", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
     assert command("setnodeid", "x", code=1).err == (
-        "aemp: there is no place for the profile file: set HOME or AEMP_CONFIG\n"
+        "aemp: the path of the profile file is unknown: set HOME or AEMP_CONFIG\n"
     )

@@ -30,7 +30,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 def shell(network: Network):
     """Python's own prompt, ready for a statement."""
     with terminal(network, "shell", "--plain") as screen:
-        screen.child.expect_exact("Ctrl-D ends it.")
+        screen.child.expect_exact("Ctrl-D quits.")
         screen.child.expect_exact(PROMPT)
         yield screen.child
 
@@ -162,7 +162,7 @@ def test_statements_are_run_on_another_node(network: Network) -> None:
     assert f"{network.hub}: ZeroDivisionError: division by zero\n" in done.stderr
     assert "SyntaxError" in done.stderr
     with terminal(network, "shell", network.hub) as screen:
-        screen.child.expect_exact(f"Each statement is run by itself on {network.hub}.")
+        screen.child.expect_exact(f"Each statement runs separately on {network.hub}.")
         screen.child.expect_exact(PROMPT)
         screen.child.sendline("6 * 7")
         screen.child.expect_exact("42\r\n")

@@ -209,7 +209,7 @@ WRONG = [
     (["--set", "x"], 2, "--set must be NAME=VALUE, not 'x'"),
     (["--set", "monitor_timeot=3"], 2, "did you mean 'monitor_timeout'?"),
     (["nix"], 2, "no profile 'nix'"),
-    (["--secret", "a", "--secret-file", "b"], 2, "say the same"),
+    (["--secret", "a", "--secret-file", "b"], 2, "both set the secret"),
     (["--secret-file", "nowhere"], 2, "--secret-file nowhere: No such file or directory"),
     (["--health-port", "x"], 2, "--health-port must be PORT or HOST:PORT, not 'x'"),
     (["--log-level", "loud"], 2, "'loud' is not one of"),
@@ -256,7 +256,7 @@ def test_node_is_ready_when_it_is_linked_to_a_seed_that_starts_as_it_does(
     assert not (home / "ready").exists()
     seed = make_node(address)
     wait_until((home / "ready").exists, within=PATIENCE, show=lambda: running.log)
-    assert "going on without" not in running.log
+    assert "continuing without" not in running.log
     assert seed.up_nodes() == [running.id]
     assert members(seed, "echo"), "and what it has is known there"
     assert running.end() == 0
@@ -266,7 +266,7 @@ def test_first_node_of_a_network_does_not_wait_for_ever(start: Start, home: Path
     seed = free_address()
     args = ("--nodeid", "127.0.0.1:0", "--seed", seed, "--ready-file", "ready")
     running = start(*args, command=hurried("runner.JOIN_SECONDS = 0.5"))
-    running.logs(f"no link to any of the seeds within 0.5 s: {seed}: Connection refused: going on without")
+    running.logs(f"no link to any seed within 0.5 s, continuing without: {seed}: Connection refused")
     wait_until((home / "ready").exists, within=PATIENCE, show=lambda: running.log)
     assert running.end() == 0
 
@@ -275,8 +275,8 @@ def test_probes_tell_how_it_is(start: Start, home: Path) -> None:
     args = ("--service", '["shop.fragile", 1]', "--health-port", "127.0.0.1:0")
     running = start("--nodeid", "127.0.0.1:0", *args)
     address = ("127.0.0.1", int(running.logs("probes are answered on port").split()[-1]))
-    running.logs("is started again in 1 s")
-    assert http(address, "/readyz") == (503, "crashed, and to be started again: shop.fragile")
+    running.logs("crashed, restarting in 1 s")
+    assert http(address, "/readyz") == (503, "crashed, waiting for a restart: shop.fragile")
     assert http(address, "/livez") == (200, "alive")
     assert http(address, "/")[0] == 404
     wait_until(lambda: http(address, "/readyz") == (200, "ready"), within=PATIENCE)
@@ -316,16 +316,16 @@ def test_crashed_service_is_started_again_and_the_others_go_on(start: Start, mak
     running = start("--nodeid", "127.0.0.1:0", *services, command=hurried("supervising.FIRST_DELAY = 0.2"))
     node = make_node("127.0.0.1:0", running.id)
     echo = only(node, "echo")
-    running.logs("the service shop.fragile is started again in 0.4 s")
+    running.logs("service shop.fragile crashed, restarting in 0.4 s")
     assert only(node, "fragile")
     assert only(node, "echo") == echo
-    assert "again in 0.2 s" in running.log
+    assert "restarting in 0.2 s" in running.log
     assert running.end() == 0
 
 
 def test_service_that_ends_by_itself_is_not_started_again(start: Start) -> None:
     running = start("--nodeid", "127.0.0.1:0", "--service", "shop.short")
-    running.logs("the service shop.short has ended")
+    running.logs("service shop.short ended")
     assert "again" not in running.log
     assert running.end() == 0
 
@@ -348,7 +348,7 @@ def test_sighup_starts_and_ends_services_and_takes_the_new_secret(
     aemp(home, "setsecret", "another", "profile", "p", "setservices", services, "set", "monitor_timeout", "7")
     running.send(signal.SIGHUP)
     running.logs("reloaded")
-    running.logs("only a restart changes these settings: monitor_timeout")
+    running.logs("these settings change only after a restart: monitor_timeout")
     assert only(node, "coming")
     wait_until(lambda: reasons == [()], within=PATIENCE, show=lambda: reasons)
     assert members(node, "leaving") == []
@@ -366,7 +366,7 @@ def test_reloading_that_fails_changes_nothing(start: Start, home: Path, make_nod
     running = start(*args, AEMP_SECRET="")
     secret.unlink()
     running.send(signal.SIGHUP)
-    running.logs("reloading failed, and everything goes on as before: --secret-file secret: No such file")
+    running.logs("reloading failed, nothing was changed: --secret-file secret: No such file")
     (home / "config.json").write_text("{")
     secret.touch(0o600)
     secret.write_text("another")
@@ -427,7 +427,7 @@ def test_who_does_not_finish_is_not_waited_for_longer_than_is_said(start: Start,
     gevent.sleep(0)
     assert node.syncal(PATIENCE, running.id, "time"), "and so what was sent before has arrived"
     assert running.end() == 0
-    running.logs("some ports were still at work after 0.2 s")
+    running.logs("some ports were still working after 0.2 s")
 
 
 def test_second_signal_ends_it_at_once(start: Start, make_node: MakeNode) -> None:

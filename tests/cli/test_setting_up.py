@@ -114,14 +114,14 @@ WRONG = [
     (["set", "monitor_timeout", "soon"], "setting 'monitor_timeout' cannot be 'soon': it must be a number above 0"),
     (["set", "monitor_timeout", "-1"], "setting 'monitor_timeout' cannot be -1.0"),
     (["del", "monitor_timeot"], "there is no setting 'monitor_timeot'; did you mean 'monitor_timeout'?"),
-    (["delseed", "c:3"], "what is for all profiles has no 'c:3' among its seeds; there are: a:1, b:2"),
-    (["profile", "p", "delbind", "*"], "profile 'p' has no '*' among its binds; there are: none"),
-    (["setparent", "q"], "it is profiles that have parents: put 'profile NAME' before it"),
+    (["delseed", "c:3"], "'c:3' is not one of the seeds for all profiles; there are: a:1, b:2"),
+    (["profile", "p", "delbind", "*"], "'*' is not one of the binds of profile 'p'; there are: none"),
+    (["setparent", "q"], "only profiles have parents; put 'profile NAME' before 'setparent'"),
     (["profile", "p", "setparent", "qq"], "the parent of profile 'p' is 'qq', which does not exist; did you mean 'q'?"),
     (["profile", "q", "setparent", "p"], "profiles inherit in a circle: "),
     (["delprofile", "q"], "the parent of profile 'p' is 'q', which does not exist"),
-    (["delprofile", "pp"], "there is no profile 'pp'; did you mean 'p'?"),
-    (["gensecret", "run"], "'run' cannot follow a set-up command: run it for itself"),
+    (["delprofile", "pp"], "profile 'pp' does not exist; did you mean 'p'?"),
+    (["gensecret", "run"], "'run' cannot follow a set-up command; run it separately"),
     (["setcert", "nowhere.pem"], "nowhere.pem: No such file or directory"),
     (["gensecret", "--days", "3"], "there is no option '--days'"),
 ]
@@ -169,7 +169,7 @@ def test_file_that_others_could_read_is_closed_and_told_of(command: Command, hom
     path = home / "config.json"
     path.write_text('{"secret": "known"}')
     path.chmod(0o644)
-    assert "others could read the secret in it until now" in command("setnodeid", "x").err
+    assert "other users could read the secret in this file until now" in command("setnodeid", "x").err
     assert (path.stat().st_mode & 0o777, (home / "config.json~").stat().st_mode & 0o777) == (0o600, 0o600)
     assert command("setnodeid", "y").err == ""
 

@@ -79,7 +79,7 @@ def test_behind_other_words_it_shows_what_they_would_change(command: Command, co
 
 @pytest.mark.parametrize("word", ["showconfig", "showprofile"])
 def test_profile_that_is_none_is_told_with_the_nearest(command: Command, word: str) -> None:
-    assert "there is no profile 'laef'; did you mean 'leaf'?" in command.refused(word, "laef")
+    assert "profile 'laef' does not exist; did you mean 'leaf'?" in command.refused(word, "laef")
 
 
 def test_showing_makes_no_files(command: Command, home: Path) -> None:

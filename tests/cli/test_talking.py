@@ -34,14 +34,16 @@ def test_snd_returns_when_the_message_has_arrived(network: Network) -> None:
 @pytest.mark.parametrize(
     ("port", "says"),
     [
-        pytest.param("backend#nobody", r"aemp: there is no port backend#nobody; see 'aemp ports backend'$", id="port"),
+        pytest.param(
+            "backend#nobody", r"aemp: port backend#nobody does not exist; see 'aemp ports backend'$", id="port"
+        ),
         pytest.param("127.0.0.1:1#x", "aemp: 127.0.0.1:1 cannot be reached: ", id="address"),
     ],
 )
 @pytest.mark.parametrize("command", ["snd", "cal"])
 def test_message_to_nobody_fails(network: Network, command: str, port: str, says: str) -> None:
     said = network.refused(command, port, "hello")
-    assert re.match(says, said.replace(port, port.partition("#")[0] if "there is" not in said else port)), said
+    assert re.match(says, said.replace(port, port.partition("#")[0] if "does not exist" not in said else port)), said
 
 
 def test_message_to_a_node_that_is_not_there_fails(network: Network) -> None:
@@ -51,8 +53,8 @@ def test_message_to_a_node_that_is_not_there_fails(network: Network) -> None:
         sent, called, monitored = pool.map(lambda args: network.refused(*args), commands)
     # It depends on whether we or the node give up first: both wait for five seconds.
     for said in (sent, called):
-        assert re.match(r"aemp: (there is no node nowhere|nowhere(#x)? cannot be reached: )", said), said
-    assert monitored.startswith("aemp: there is no node nowhere, or no way to it"), "not that it lives"
+        assert re.match(r"aemp: (node nowhere does not exist|nowhere(#x)? cannot be reached: )", said), said
+    assert monitored.startswith("aemp: node nowhere does not exist or cannot be reached"), "not that it lives"
 
 
 def test_node_that_is_given_as_an_address_is_found(network: Network) -> None:
@@ -87,7 +89,7 @@ def test_cal_tells_that_the_port_answered_with_an_error(network: Network) -> Non
 
 def test_cal_gives_up_after_the_timeout(network: Network) -> None:
     said = network.refused("cal", f"{network.hub}#stock", "work", "--timeout", "0.3")
-    assert said == f"aemp: no answer from {network.hub}#stock within 0.3 s; it may still do what it was asked"
+    assert said == f"aemp: no answer from {network.hub}#stock within 0.3 s; it may still handle the request"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_cal_gives_up_after_the_timeout(network: Network) -> None:
         (["snd"], "aemp snd: "),
         (["snd", "backend#orders", "[1"], "begins like JSON"),
         (["cal", "backend#orders", "x", "--timeout", "0"], "--timeout"),
-        (["eval", "backend#orders", "1"], "is a port's ID: give a node's, which is backend"),
+        (["eval", "backend#orders", "1"], "is the ID of a port; give the node's ID, backend"),
         (["snd", "bad node#x"], "bad node"),
         (["cal", "backend#orders", "x", "--timeuot", "1"], "did you mean '--timeout'?"),
     ],
@@ -191,7 +193,8 @@ def is_linked(network: Network, node: str) -> bool:
 
 def test_mon_gives_up(network: Network) -> None:
     assert (
-        network.refused("mon", "backend#orders", "--timeout", "0.2") == "aemp: backend#orders still lives after 0.2 s"
+        network.refused("mon", "backend#orders", "--timeout", "0.2")
+        == "aemp: backend#orders is still alive after 0.2 s"
     )
 
 

@@ -168,7 +168,7 @@ IN_ONE_PROCESS = [
     pytest.param(line, id=line)
     for name, lines in EXAMPLES.items()
     for line in lines
-    if name.split()[0] in {**SECTIONS["Set up"], **SECTIONS["Keep house"]}
+    if name.split()[0] in {**SECTIONS["Set up"], **SECTIONS["Maintain"]}
 ]
 
 
@@ -208,7 +208,7 @@ def test_example_does_what_it_says(
 
 
 def test_every_command_has_an_example() -> None:
-    wanted = {*SECTIONS["Set up"], *SECTIONS["Keep house"], *SECTIONS["Run"]}
+    wanted = {*SECTIONS["Set up"], *SECTIONS["Maintain"], *SECTIONS["Run"]}
     assert wanted == {name.split()[0] for name in EXAMPLES} & wanted
     assert all(line.startswith("aemp ") for lines in EXAMPLES.values() for line in lines)
 
