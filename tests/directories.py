@@ -14,6 +14,7 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
 from tests.etcd_server import EtcdServer, needs_etcd
 from tests.helpers import wait_until
+from tests.seams import ports_of
 
 WAIT = 20.0
 """Seconds that anything may take before a test gives up."""
@@ -139,6 +140,6 @@ def private() -> Iterator[Node]:
     """Make a node without a network."""
     node = Node()
     yield node
-    for port in set(node._ports.values()):
-        node._scheduler.kill(port, ())
-    wait_until(lambda: not node._ports)
+    for port in set(ports_of(node).values()):
+        node.scheduler.kill(port, ())
+    wait_until(lambda: not ports_of(node))

@@ -28,6 +28,7 @@ from aemp_gevent.wire.handshake_states import PeerGreeted
 from aemp_gevent.wire.limits import Limits
 from tests import preloaded
 from tests.native import read_line
+from tests.seams import ports_of
 
 SECRET = "a secret of the tests"
 ROOT = Path(__file__).parent.parent
@@ -79,18 +80,18 @@ def tables(*nodes: Node) -> list[Any]:
     """Return how much nodes know: ports, whom they watch, who watches them, what waits in a call, timers."""
     found: list[Any] = []
     for node in nodes:
-        ports = {port for port in node._ports.values() if port.state != REMOTE}
-        watched = [port for port in node._ports.values() if port.monitors]
+        ports = {port for port in ports_of(node).values() if port.state != REMOTE}
+        watched = [port for port in ports_of(node).values() if port.monitors]
         found.append(
             (
                 len(ports),
                 sum(len(port.monitors) if isinstance(port.monitors, dict) else 1 for port in watched),
                 sorted(
                     (peer.node, len(peer.watchers._watchers))
-                    for peer in (node._network.peers.values() if node._network else ())
+                    for peer in (node.network.peers.values() if node.network else ())
                 ),
                 dict(node.waiting),
-                len(node._scheduler._timers),
+                len(node.scheduler._timers),
             )
         )
     return found

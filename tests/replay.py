@@ -36,6 +36,7 @@ from aemp_gevent.wire.vocabulary import SPAWN
 from tests.helpers import wait_until
 from tests.networking import WAIT, Deaths
 from tests.recordings import Recording, Side
+from tests.seams import embedded_of
 
 TOLD = {
     "g_slave": "b tells its seed: once only that it should be global, then its whole database",
@@ -318,9 +319,8 @@ class StageOfB(Stage):
         self.expected_answers: list[Any] = []
         self.views: list[dict[str, Any]] = []
         self.expected_views: list[dict[str, Any]] = []
-        assert node._embedded is not None
         numbers = [sent.packet[3] for sent in recording.exchange() if sent.packet[1:2] and sent.packet[1] in _QUERIES]
-        node._embedded._client._numbers = iter(numbers)  # type: ignore[assignment]  # what the recorded answers answer
+        embedded_of(node)._client._numbers = iter(numbers)  # type: ignore[assignment]  # what the recorded answers answer
         self._spawned: set[str] = set()
         self._requests: dict[str, Callable[..., bool]] = {
             "mon1": self._monitor,

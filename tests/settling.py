@@ -11,11 +11,12 @@ import gevent
 import gevent.event
 
 from aemp_gevent.node.local_node import LocalNode
+from tests.seams import ports_of
 
 
 def settle(node: LocalNode, within: float = 5.0) -> None:
     """Give way until nothing is due on this node any more: no port, no job, no death."""
-    scheduler = node._scheduler
+    scheduler = node.scheduler
     deadline = monotonic() + within
     while scheduler.runq or scheduler._deaths or scheduler.pumped:
         assert monotonic() < deadline, f"still due after {within} s: {list(scheduler.runq)}, {list(scheduler._deaths)}"
@@ -35,11 +36,11 @@ def fresh_node() -> Iterator[LocalNode]:
     """A node of its own for one test; afterwards every port of it can be killed, and none is left."""
     node = LocalNode()
     yield node
-    for port in set(node._ports.values()):
-        node._scheduler.kill(port, ())
+    for port in set(ports_of(node).values()):
+        node.scheduler.kill(port, ())
     settle(node)
-    assert node._ports == {}, "these ports survived their kill"
-    assert node._scheduler.table._aliases == {}, "these aliases survived their ports"
+    assert ports_of(node) == {}, "these ports survived their kill"
+    assert node.scheduler.table._aliases == {}, "these aliases survived their ports"
 
 
 class PortLike:

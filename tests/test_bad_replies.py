@@ -14,7 +14,8 @@ from aemp_gevent.errors import InvalidPortError, NodePortError
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.receive import receive
 from tests.helpers import wait_until
-from tests.networking import Inbox, MakeNode, RawPeer, node_factory
+from tests.networking import Inbox, MakeNode, RawPeer
+from tests.seams import ports_of
 from tests.settling import settle
 
 BAD = {
@@ -36,17 +37,11 @@ BAD = {
 
 
 @pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
-
-
-@pytest.fixture
 def node() -> Iterator[Node]:
     node = Node()
     yield node
-    for port in set(node._ports.values()):
-        node._scheduler.kill(port, ())
+    for port in set(ports_of(node).values()):
+        node.scheduler.kill(port, ())
     settle(node)
 
 

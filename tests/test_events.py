@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -17,15 +16,9 @@ from aemp_gevent.ports.receive import receive
 from aemp_gevent.wire.vocabulary import SPAWN
 from tests import node_functions
 from tests.helpers import turns, wait_until
-from tests.networking import Deaths, Inbox, MakeNode, RawPeer, node_factory
+from tests.networking import Deaths, Inbox, MakeNode, RawPeer
 
 PEER = "127.0.0.1:9"
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture

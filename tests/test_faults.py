@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 from aemp_gevent.testing import NodeProcess, Proxy, wait_until
-from tests.networking import Deaths, Inbox, MakeNode, node_factory
+from tests.networking import Deaths, Inbox, MakeNode
 from tests.thoroughness import THOROUGH
 
 SCALE = 1 if THOROUGH else 0.2
@@ -20,12 +20,6 @@ SCALE = 1 if THOROUGH else 0.2
 
 SLACK = 0 if THOROUGH else 2.0
 """Seconds for a busy machine, where times are short."""
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from aemp_gevent import Node
 from aemp_gevent.addresses import ids
 from tests.helpers import wait_until
-from tests.networking import SECRET, WAIT, Deaths, line_of, node_factory, process
+from tests.networking import SECRET, WAIT, Deaths, line_of, process
 
 pytestmark = [
     pytest.mark.slow,
@@ -131,7 +131,7 @@ gevent.sleep(0.1)
 CHILD_LIVES = """
     assert SELF() is None, SELF()
     assert NODE() != parent_id and NODE().startswith("anon/"), NODE()
-    assert not default_node._ports and up_nodes() == []
+    assert not default_node.scheduler.ports and up_nodes() == []
     snd(actor_port, "stop")
     kil(actor_port)
     released.set()
@@ -153,12 +153,6 @@ CHILD_LIVES = """
     assert hub.loop.iteration - before < 600, "the loop spins"
     note("was fine")
 """
-
-
-@pytest.fixture
-def make_node():
-    with node_factory() as make:
-        yield make
 
 
 class Server:
@@ -867,7 +861,7 @@ assert go.wait(20)
 parent_id = NODE()
 
 def work(number, parent):
-    assert SELF() is None and NODE() != parent_id and not default_node._ports
+    assert SELF() is None and NODE() != parent_id and not default_node.scheduler.ports
     initialise_node("127.0.0.1:0", secret={SECRET!r})
     snd(parent, "result", number * number)
     shutdown()

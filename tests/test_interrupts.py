@@ -35,7 +35,8 @@ from aemp_gevent.toolkit import (
     death_of,
 )
 from tests.helpers import turns, wait_until
-from tests.networking import SECRET, WAIT, MakeNode, node_factory, settled_tables, tables
+from tests.networking import SECRET, WAIT, MakeNode, settled_tables, tables
+from tests.seams import ports_of
 from tests.thoroughness import tries
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -43,12 +44,6 @@ SEEDS = range(tries(4, 12))
 DELAYS = (0, 0, 0, 1, 2, 3, 5, 8, 20, 100)
 """Callbacks that the hub makes between the switch and the interruption; 100 are some rounds of the loop."""
 INTERRUPTS = {"kill": gevent.GreenletExit, "timeout": gevent.Timeout}
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture(params=INTERRUPTS)
@@ -337,7 +332,7 @@ def test_an_interrupted_initialise_leaves_the_node_as_it_was(make_node, interrup
         else:
             initialise()
         wait_until(lambda: master.node_is_up(node.NODE()))  # noqa: B023
-        assert port.partition("#")[2] in {each.id.partition("#")[2] for each in node._ports.values()}
+        assert port.partition("#")[2] in {each.id.partition("#")[2] for each in ports_of(node).values()}
         node.shutdown()
         wait_until(lambda: not master.up_nodes(), within=WAIT, show=master.up_nodes)
     assert interrupted >= len(SEEDS) // 2

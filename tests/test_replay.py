@@ -13,9 +13,10 @@ from gevent import socket
 
 from aemp_gevent.node.node import Node
 from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, RawPeer, free_address, node_factory
+from tests.networking import WAIT, MakeNode, RawPeer, free_address
 from tests.recordings import RECORDINGS, Recording
 from tests.replay import ReplayPeer, Stage, StageOfA, StageOfB, is_same, known, own
+from tests.seams import network_of
 
 SEEDS = range(3)
 
@@ -28,15 +29,8 @@ behind_tls = pytest.mark.parametrize(
 each_role = pytest.mark.parametrize("role", ["a", "b"])
 
 
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
-
-
 def endpoint_of(node: Node) -> tuple[str, int]:
-    assert node._network is not None
-    endpoint = node._network.listeners.endpoints[0]
+    endpoint = network_of(node).listeners.endpoints[0]
     return endpoint.host, endpoint.port
 
 

@@ -33,6 +33,7 @@ from tests.helpers import wait_until
 from tests.injecting import SCHEDULER, Injector, strike_points
 from tests.native import threading
 from tests.networking import Inbox, MakeNode, node_factory, tables
+from tests.seams import ports_of
 from tests.settling import settle
 from tests.thoroughness import tries
 
@@ -304,7 +305,7 @@ class Scene:
             )
         for port in list(self.died):
             node.kil(port, "end")
-        wait_until(lambda: all(self.died.values()), within=3, show=lambda: (self.died, node._ports))
+        wait_until(lambda: all(self.died.values()), within=3, show=lambda: (self.died, ports_of(node)))
         works(node)
         # A port that was made, and a greenlet that was attached, just before the interrupt came are what they are.
         ours = gevent.getcurrent()
@@ -317,7 +318,7 @@ def left_over(node: LocalNode) -> list[Port]:
     """Return the ports that are in use, and those that were made for a call or a block."""
     return [
         port
-        for port in node._ports.values()
+        for port in ports_of(node).values()
         if port.state != IDLE or port.is_for_answer or isinstance(port, AttachedPort)
     ]
 
@@ -411,7 +412,7 @@ def test_a_call_that_is_struck_anywhere_leaves_no_port_behind(node, name):
         if node.find(server) is None:  # it was struck in its handler
             server = node.port()
             node.serve(server, add=lambda a, b: a + b)
-        wait_until(lambda: list(node._ports) == [server], within=3, show=lambda: (point, node._ports))  # noqa: B023
+        wait_until(lambda: list(ports_of(node)) == [server], within=3, show=lambda: (point, ports_of(node)))  # noqa: B023
         if not injector.fired:
             break
     assert point > 20
@@ -463,7 +464,7 @@ def test_a_tool_that_is_struck_anywhere_leaves_no_port_behind_and_holds_nothing(
             semaphore = PortSemaphore(1, node=node)
             remote = RemoteSemaphore(semaphore.port, node=node)
         gc.collect()
-        wait_until(lambda: list(node._ports) == [semaphore.port], within=3, show=lambda: (point, node._ports))  # noqa: B023
+        wait_until(lambda: list(ports_of(node)) == [semaphore.port], within=3, show=lambda: (point, ports_of(node)))  # noqa: B023
         wait_until(lambda: semaphore.counter == 1, within=3, show=lambda: point)  # noqa: B023
         if not injector.fired:
             break
@@ -516,12 +517,6 @@ LINKS = (
     "hub_calls.py",
     *SCHEDULER,
 )
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 class Linked:

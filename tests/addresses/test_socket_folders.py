@@ -21,7 +21,8 @@ from aemp_gevent.errors import ListenError
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.seed import LINKS_A_FOLDER
 from tests.helpers import wait_until
-from tests.networking import SECRET, WAIT, MakeNode, line_of, node_factory, process
+from tests.networking import SECRET, WAIT, MakeNode, line_of, process
+from tests.seams import network_of
 
 MEMBER = """
 import sys
@@ -40,12 +41,6 @@ def folder() -> Iterator[str]:
     """The path of a folder that is not there yet; short enough for sockets, which pytest's own may not be."""
     with TemporaryDirectory() as path:
         yield f"{path}/meet/"
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 def listening(path: str, kind: int = socket.SOCK_STREAM, *, backlog: int = 5) -> socket.socket:
@@ -144,7 +139,7 @@ def test_nodes_in_a_folder_find_each_other_and_newcomers_find_them(
     wait_for_links(nodes)
     assert {node.info()["directory"] for node in nodes} == {"global"}
     # Nobody dials himself to find out who that is.
-    assert all(node.NODE() not in node._network.peers for node in nodes)  # type: ignore[union-attr]
+    assert all(node.NODE() not in network_of(node).peers for node in nodes)
 
 
 @pytest.mark.slow
@@ -155,7 +150,7 @@ def test_links_do_not_grow_with_the_folder(make_node: MakeNode, folder: str) -> 
     assert all(node.wait_for_seeds(WAIT) for node in nodes)
     for node in nodes:
         # Those that came first look into the folder once a second, and may not have seen all the others yet.
-        (seed_of_node,) = node._network.seeds._seeds  # type: ignore[union-attr]
+        (seed_of_node,) = network_of(node).seeds._seeds
         wait_until(lambda: len(seed_of_node.chosen) == LINKS_A_FOLDER, show=lambda: seed_of_node.chosen)  # noqa: B023
         node.grp_reg("members", node.port())
     for node in nodes:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -16,13 +15,7 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
 from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, node_factory
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
+from tests.networking import WAIT, MakeNode
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -15,15 +14,10 @@ from aemp_gevent.transport.certificates import Certificate
 from aemp_gevent.wire.credentials import Credentials
 from tests.cli.helpers import Command
 from tests.helpers import wait_until
-from tests.networking import MakeNode, node_factory
+from tests.networking import MakeNode
+from tests.seams import network_of
 
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 def lifetime(certificate: x509.Certificate) -> timedelta:
@@ -44,7 +38,7 @@ def test_nodes_talk_with_certificates_that_the_ca_issued(
     command("ca", "issue", "w/*", "--also", "two")
     one = make_node(None)
     one.configure(nodeid="one", binds=["127.0.0.1:0"], cert=str(home / "one.pem"), require_tls=True)
-    (seed,) = one._network.addresses()
+    (seed,) = network_of(one).addresses()
     for name in ("two", "w/5"):
         node = make_node(None)
         node.configure(nodeid=name, binds=[], seeds=[seed], cert=str(home / "w.pem"), require_tls=True)

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from aemp_gevent.cli.connecting import SettingOptions
 from tests import preloaded
 from tests.cli.helpers import environment
 from tests.helpers import wait_until
-from tests.networking import SECRET, MakeNode, free_address, node_factory
+from tests.networking import SECRET, MakeNode, free_address
 
 PROGRAM = """
 import click
@@ -40,12 +39,6 @@ group.Commands.resolve_command = lambda self, ctx, args: ("show", show, args[1:]
 import sys
 sys.exit(group.run_command(["show", *sys.argv[1:]]))
 """
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 def show(home: Path, *args: str, check: bool = True, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,8 @@ from aemp_gevent.cli.prompt import _RemotePrompt
 from aemp_gevent.cli.talking import check_may_eval, evaluate, spawn_there
 from aemp_gevent.node.node import Node
 from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, RawListener, RawPeer, node_factory
+from tests.networking import WAIT, MakeNode, RawListener, RawPeer
+from tests.seams import log_feed_of
 
 PERL = (("provider", "AE-2.02"),)
 
@@ -68,12 +69,6 @@ class PerlNode:
     def close(self) -> None:
         self._peer.close()
         self._greenlet.kill()
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture
@@ -168,7 +163,7 @@ def test_log_of_a_perl_node_is_not_asked_for(
         with perl_node(node) as perl:
             stream = _Stream(node, "info", as_json=True)
             following = gevent.spawn(stream.follow, ["perl", ours.NODE()])
-            wait_until(lambda: ours._log_feed._listeners)
+            wait_until(lambda: log_feed_of(ours)._listeners)
             following.kill()
             for port in stream._ports.values():
                 node.kil(port)

@@ -22,7 +22,8 @@ from aemp_gevent.errors import AlreadyInitialisedError, NoSecretError
 from aemp_gevent.transport.tls_transport import TlsTransport
 from tests.authority import authority
 from tests.helpers import turns, wait_until
-from tests.networking import SECRET, WAIT, MakeNode, line_of, node_factory, process
+from tests.networking import SECRET, WAIT, MakeNode, line_of, process
+from tests.seams import network_of
 
 Join = Callable[..., Node]
 
@@ -44,12 +45,6 @@ def folder() -> Iterator[Path]:
     """A folder that is not there yet, with a path that is short enough for sockets."""
     with TemporaryDirectory() as path:
         yield Path(path, "own")
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture
@@ -88,8 +83,7 @@ def test_nothing_is_open_to_others(join: Join, folder: Path) -> None:
         os.umask(before)
     assert mode(folder) == mode(folder / "app") == 0o700
     assert mode(folder / "app.secret") == 0o600
-    assert node._network is not None
-    assert [str(endpoint)[:5] for endpoint in node._network.listeners.endpoints] == ["unix:"], "it listens on TCP"
+    assert [str(endpoint)[:5] for endpoint in network_of(node).listeners.endpoints] == ["unix:"], "it listens on TCP"
 
 
 def test_secret_is_made_up_once_and_kept(join: Join, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +168,7 @@ def test_certificates_and_rules_count_on_a_host_as_between_hosts(join: Join, fol
     assert [path.name for path in folder.iterdir()] == ["app"], "a secret was made up that nobody needs"
     port = second.serve(second.port(), double=lambda n: 2 * n)
     assert first.call(port, "double", 4, timeout=WAIT) == 8
-    (peer,) = first._network.peers.values()  # type: ignore[union-attr]
+    (peer,) = network_of(first).peers.values()
     assert isinstance(peer.link.transport, TlsTransport)  # type: ignore[union-attr]
     with pytest.raises(PortDied, match="spawn_refused"):
         first.call(first.spawn(second.NODE(), "os.getpid"), "x", timeout=WAIT)
@@ -222,8 +216,7 @@ def test_settings_come_from_the_environment_as_well(join: Join, monkeypatch: pyt
     monkeypatch.setenv("AEMP_BINDS", "127.0.0.1:0")
     node = join()
     assert node.NODE().startswith("mine/")
-    assert node._network is not None
-    assert [address.partition(":")[0] for address in node._network.addresses()] == ["unix", "127.0.0.1"]
+    assert [address.partition(":")[0] for address in network_of(node).addresses()] == ["unix", "127.0.0.1"]
     assert node.settings is not None
     assert node.settings.seeds[1:] == ("127.0.0.1:1",)
 

@@ -16,6 +16,7 @@ from aemp_gevent.peers.peer import Peer
 from aemp_gevent.runtime.bounded_log import MAX_LINES
 from tests.helpers import wait_until
 from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, reset
+from tests.seams import network_of
 
 LIMIT = 20_000
 HANDSHAKE_TIMEOUT = 0.4
@@ -206,8 +207,7 @@ def test_strangers_who_take_turns_do_not_keep_monitors_hoping(make_node: MakeNod
         RawPeer.dial(node, name, extras=OUR_PROVIDER) as early,
         RawPeer.dial(node, name, extras=OUR_PROVIDER) as late,
     ):
-        assert node._network is not None
-        peer = node._network.peer(name)
+        peer = network_of(node).peer(name)
         early.greet()
         wait_until(lambda: peer._links)
         node.mon(name, deaths)

@@ -9,7 +9,6 @@ memory the victim has, and how much longer a round trip takes than before.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -22,7 +21,7 @@ from aemp_gevent.runtime.bounded_log import MAX_LINES
 from tests.hostile import attacker
 from tests.hostile.test_strangers import Tally, tally
 from tests.hostile.victim import Told, victim
-from tests.networking import MakeNode, line_of, node_factory, process
+from tests.networking import MakeNode, line_of, process
 
 __all__ = ["tally"]
 
@@ -57,12 +56,6 @@ REFUSED = {
     "entries": "directory",
 }
 """What is refused for sure, whatever the machine is like; what else is depends on how fast it is."""
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.mark.parametrize("what", [*FLOODS, *attacker.STRANGERS, "giants"])

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
 from time import thread_time
 from typing import Any
 
@@ -15,7 +14,8 @@ from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.framing_msgpack import _SMALL_LIST, _SMALL_MAP
 from aemp_gevent.wire.limits import MAX_NUMBER_KEYS, Announced, Limits
 from tests.helpers import wait_until
-from tests.networking import Inbox, MakeNode, RawPeer, node_factory
+from tests.networking import Inbox, MakeNode, RawPeer
+from tests.seams import network_of
 
 LIMITS = Limits(64 * 2**20)
 WITH_NUMBERS = ["msgpack", *(["cbor"] if "cbor" in FRAMINGS else [])]
@@ -25,12 +25,6 @@ LARGE = {
     "both": [list(range(_SMALL_LIST + 1)), dict.fromkeys(map(str, range(_SMALL_MAP + 1)))],
     "nested": [[dict.fromkeys(map(str, range(_SMALL_MAP + 1)))] * 2, [list(range(3000))] * 3],
 }
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 def header(code: int, count: int) -> bytes:
@@ -204,18 +198,17 @@ def test_small_lists_hide_no_announcement() -> None:
 
 def test_announcements_to_one_node_have_one_bound(make_node: MakeNode) -> None:
     node = make_node()
-    assert node._network is not None
-    node._network.link_maker.announced.limit = 100_000
+    network_of(node).link_maker.announced.limit = 100_000
     with RawPeer.dial(node, "127.0.0.1:8").shake() as one, RawPeer.dial(node, "127.0.0.1:9").shake() as other:
         one.sock.sendall(header(0xDD, 10_000))
-        wait_until(lambda: node._network.link_maker.announced.total > 0)  # type: ignore[union-attr]
+        wait_until(lambda: network_of(node).link_maker.announced.total > 0)
         other.sock.sendall(header(0xDD, 10_000) + b"\x01" * 5_000)
-        wait_until(lambda: node._network.link_maker.announced.total == 8 * 5_000)  # type: ignore[union-attr]
+        wait_until(lambda: network_of(node).link_maker.announced.total == 8 * 5_000)
         one.sock.sendall(b"\x01")
         assert one.closed()
         assert node.up_nodes() == ["127.0.0.1:9"]
         other.close()
-        wait_until(lambda: node._network.link_maker.announced.total == 0)  # type: ignore[union-attr]
+        wait_until(lambda: network_of(node).link_maker.announced.total == 0)
 
 
 # --- keys --------------------------------------------------------------------------------

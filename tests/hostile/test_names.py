@@ -17,7 +17,8 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.node.requests import MAX_REPLY_BYTES
 from aemp_gevent.wire.limits import MAX_NAME_BYTES, is_long
 from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, ROOT, Inbox, MakeNode, RawPeer, node_factory
+from tests.networking import OUR_PROVIDER, ROOT, Inbox, MakeNode, RawPeer
+from tests.seams import log_feed_of, network_of, ports_of
 
 PEER = "127.0.0.1:9"
 OURS = (*OUR_PROVIDER, ("uniq", "once"), ("gproto", "1"))
@@ -25,12 +26,6 @@ SPAWN = "AnyEvent::MP::_spawn"
 LONG = "n" * (MAX_NAME_BYTES + 1)
 BLANKS = "\u00a0" * (MAX_NAME_BYTES // 2 + 1)
 """Too long in bytes, and not printable, so that quoting it takes long."""
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture
@@ -115,10 +110,9 @@ def test_a_huge_name_takes_no_time(
     node: Node, peer: RawPeer, seconds_of_quoting: float, request_of: Callable[[str, str], list[Any]]
 ) -> None:
     """Only what is kept of it is quoted."""
-    assert node._network is not None
     request, port = request_of(node.NODE(), HUGE), f"{PEER}#{HUGE}"
     before = thread_time()
-    node._network.peers[PEER].asked(request)
+    network_of(node).peers[PEER].asked(request)
     with pytest.raises(InvalidPortError):
         node.snd(port, "hello")
     assert thread_time() - before < seconds_of_quoting
@@ -143,9 +137,8 @@ FLOATS = [number / 7e300 for number in range(1, 300_000)]
     ids=lambda request: " ".join(word if isinstance(word, str) else type(word).__name__ for word in request),
 )
 def test_a_long_list_in_place_of_a_text_takes_no_time(node: Node, peer: RawPeer, request_: list[Any]) -> None:
-    assert node._network is not None
     before = thread_time()
-    node._network.peers[PEER].asked(request_)
+    network_of(node).peers[PEER].asked(request_)
     peer.send(["", "time", f"{PEER}#pong"])
     while peer.packet()[0] != "pong":
         pass
@@ -156,8 +149,7 @@ def test_whoever_opens_a_virtual_link_with_a_long_name_is_told_that_it_is_refuse
     slave = f"slave/{LONG}@{PEER}"
     peer.send(["", "via", slave, node.NODE(), ["", "via_up", slave, "u", "w", ""]])
     assert peer.packet()[:4] == ["", "via", node.NODE(), slave]
-    assert node._network is not None
-    assert list(node._network.peers) == [PEER]
+    assert list(network_of(node).peers) == [PEER]
 
 
 @pytest.mark.parametrize(
@@ -176,23 +168,22 @@ def test_a_request_with_a_port_id_that_is_too_long_leaves_nothing_behind(
     node: Node, peer: RawPeer, request_of: Callable[[str], list[Any]], port: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     node.reg(node.port(lambda *_message: None), "p")
-    before = set(node._ports)
+    before = set(ports_of(node))
     peer.send(["", *request_of(port)])
     wait_until(lambda: "bytes" in caplog.text)
     assert peer.answers()
-    assert {port for port in set(node._ports) - before if len(port) > 100} == set()
+    assert {port for port in set(ports_of(node)) - before if len(port) > 100} == set()
 
 
 def test_an_answer_to_a_port_id_that_is_too_long_leaves_nothing_behind(node: Node, peer: RawPeer) -> None:
     """In a message, only whoever sends to it knows that it is one."""
-    assert node._network is not None
-    ports = node._network.peers[PEER].ports
+    ports = network_of(node).peers[PEER].ports
     before = dict(ports._ports)
     for port in (f"{PEER}#{LONG}", f"{LONG}#p"):
         with pytest.raises(InvalidPortError, match="have at most 1024 bytes each"):
             node.snd(port, "hello")
     assert ports._ports == before
-    assert list(node._network.peers) == [PEER]
+    assert list(network_of(node).peers) == [PEER]
 
 
 def test_the_limit_is_a_setting(make_node: MakeNode) -> None:
@@ -223,7 +214,7 @@ def test_own_entries_have_short_names_too(node: Node, family: str, key: str) -> 
 def test_what_each_record_of_the_log_begins_with_is_bounded(node: Node, peer: RawPeer) -> None:
     peer.send(["", "log", "error", f"{PEER}#r", "x" * MAX_REPLY_BYTES])
     wait_until(lambda: node.refusals.get("name") == 1)
-    assert node._log_feed.listeners == 0
+    assert log_feed_of(node).listeners == 0
 
 
 def test_a_call_tells_only_of_the_last_ports_that_wait() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 
@@ -19,7 +19,7 @@ from aemp_gevent.wire import auth
 from tests.authority import shared_certificate
 from tests.helpers import wait_until
 from tests.hostile.victim import Told, Victim, rss, victim
-from tests.networking import OUR_PROVIDER, SECRET, MakeNode, RawListener, RawPeer, node_factory, reset
+from tests.networking import OUR_PROVIDER, SECRET, MakeNode, RawListener, RawPeer, reset
 from tests.tls_peers import HIGHEST, LOWEST
 from tests.wire.test_tls import hello
 
@@ -33,12 +33,6 @@ MANY = 300
 """Connections where each could leave something: a line in the log, above all."""
 
 Tally = Callable[..., None]
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture

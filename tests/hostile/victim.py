@@ -20,6 +20,7 @@ import gevent
 
 from aemp_gevent.node.node import Node
 from tests.networking import SECRET, WAIT, line_of, process
+from tests.seams import network_of
 
 PROGRAM = "from tests.hostile.victim import be_one; be_one()"
 MANY = 100
@@ -32,7 +33,7 @@ def be_one() -> None:
     is_measured = options.pop("measure", False)
     node = Node()
     node.initialise_node("127.0.0.1:0", secret=SECRET, **options)
-    network = node._network
+    network = network_of(node)
     assert network is not None
     if is_measured:
         tracemalloc.start()

@@ -12,6 +12,7 @@ from aemp_gevent.errors import AempError, InvalidPortError, UsageError
 from aemp_gevent.links.flow_control import Room
 from tests.helpers import on_hub, turns, wait_until
 from tests.networking import UNIQUE, WAIT, Deaths, Inbox, RawListener, RawPeer
+from tests.seams import network_of
 
 BIG = "x" * 30_000_000
 """More than the system's buffers may grow to."""
@@ -24,7 +25,7 @@ class Stalled:
         self.node = make_node(**{"high_water_bytes": 20_000, **settings})
         self.peer = RawPeer.dial(self.node).shake()
         wait_until(self.node.up_nodes)
-        self.link_to = self.node._network.peers[self.peer.name]
+        self.link_to = network_of(self.node).peers[self.peer.name]
         self.port = f"{self.peer.name}#p"
         self.greenlets: list[gevent.Greenlet] = []
 
@@ -171,7 +172,7 @@ def test_senders_that_were_just_paused_again_go_on_when_the_link_is_lost(make_no
     node = make_node(high_water_bytes=1000)
     with RawPeer.dial(node).shake() as peer:
         wait_until(node.up_nodes)
-        link_to = node._network.peers[peer.name]
+        link_to = network_of(node).peers[peer.name]
 
         def send_twice():
             node.snd(f"{peer.name}#p", "x" * 2000)

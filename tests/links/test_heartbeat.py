@@ -20,6 +20,7 @@ from aemp_gevent.runtime.loop_watch import watch_loop
 from tests.helpers import wait_until
 from tests.native import sleep, threading
 from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer
+from tests.seams import network_of
 
 QUICK = {"heartbeat_interval": 0.06, "heartbeat_timeout": 0.3, "monitor_timeout": 0.4}
 
@@ -173,15 +174,14 @@ def test_impatient_peer_does_not_hide_the_silence_of_another(
 ) -> None:
     """In a program with long turns: however often we mean to look, they count in full."""
     node = make_node(heartbeat_timeout=20, heartbeat_interval=5)
-    assert node._network is not None
-    pulse = node._network.pulse
+    pulse = network_of(node).pulse
     with (
         RawPeer.dial(node, extras=ours(100)).shake() as silent,
         RawPeer.dial(node, "127.0.0.1:8", extras=ours(1e-300)).shake() as visitor,
     ):
         assert silent.answers()
         assert visitor.answers()
-        link = node._network.peers[silent.name].link
+        link = network_of(node).peers[silent.name].link
         assert link is not None
         ticks, start = 0, monotonic()
         monkeypatch.setattr("aemp_gevent.links.heartbeat.monotonic", lambda: start + 10 + ticks)
@@ -194,8 +194,7 @@ def test_impatient_peer_does_not_hide_the_silence_of_another(
 
 def test_beat_is_as_before_when_an_impatient_peer_is_gone(make_node: MakeNode) -> None:
     node = make_node()
-    assert node._network is not None
-    pulse = node._network.pulse
+    pulse = network_of(node).pulse
     with RawPeer.dial(node, extras=ours()).shake() as peer:
         assert peer.answers()
         usual = pulse._beat
@@ -244,10 +243,8 @@ def test_loop_that_is_merely_idle_is_not_called_blocked(
 
 def test_nodes_of_one_loop_share_its_watch(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
-    assert one._network is not None
-    assert two._network is not None
-    assert one._network._loop_watch is two._network._loop_watch is not None
-    watch = one._network._loop_watch
+    assert network_of(one)._loop_watch is network_of(two)._loop_watch is not None
+    watch = network_of(one)._loop_watch
     users = watch._users
     one.shutdown()
     assert gevent.get_hub() in loopwatch._watches, "ended, and one node still needs it"
@@ -283,8 +280,7 @@ def test_networked_node_gives_its_watch_back(make_node: MakeNode) -> None:
 
 def test_beats_end_with_the_last_link(make_node: MakeNode) -> None:
     node = make_node(**QUICK)
-    assert node._network is not None
-    pulse = node._network.pulse
+    pulse = network_of(node).pulse
     assert pulse._timer is None
     with RawPeer.dial(node, extras=ours()).shake() as peer:
         assert peer.answers()

@@ -16,6 +16,7 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.wire.framing_msgpack import MsgpackDecoder
 from tests.helpers import turns, wait_until
 from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, two_connections
+from tests.seams import network_of
 
 SAME = (*OUR_PROVIDER, ("uniq", "one process"))
 
@@ -159,8 +160,7 @@ def test_losing_a_connection_before_it_is_up_here_loses_the_link_if_an_after_nam
 
 
 def links_of(node: Node) -> list[Link]:
-    assert node._network is not None
-    return node._network.peer("127.0.0.1:9")._links
+    return network_of(node).peer("127.0.0.1:9")._links
 
 
 @pytest.mark.parametrize("which", ["the one to send on", "the other"])
@@ -327,8 +327,7 @@ def test_link_that_ends_while_requests_wait_for_their_turns(short_turns: None, n
         if end == "shutdown":
             node.shutdown(0.5)
         elif end == "reset":
-            assert node._network is not None
-            node._network.peer(peer.name)._lose("by the test")
+            network_of(node).peer(peer.name)._lose("by the test")
         else:
             peer.sock.sendall(b"\xc1")
             wait_until(lambda: not node.up_nodes(), within=20)

@@ -15,6 +15,7 @@ from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
 from tests.helpers import on_hub, wait_until
 from tests.node.local import Log, in_port, not_here, spin
+from tests.seams import ports_of
 from tests.settling import settle, wait_for_timers
 
 # --- cal ------------------------------------------------------------------------------
@@ -103,9 +104,9 @@ def test_cal_leaves_nothing_behind(node, log):
     node.cal(port, cb=log, timeout=1)
     node.cal(silent, cb=log, timeout=0)
     wait_for_timers(node, 0.005)
-    assert set(node._ports) == {port, silent}
-    assert node._ports[port].monitors is None
-    assert node._ports[silent].monitors is None
+    assert set(ports_of(node)) == {port, silent}
+    assert ports_of(node)[port].monitors is None
+    assert ports_of(node)[silent].monitors is None
 
 
 def test_a_cal_that_raises_leaves_nothing_behind(node, log, monkeypatch):
@@ -118,7 +119,7 @@ def test_a_cal_that_raises_leaves_nothing_behind(node, log, monkeypatch):
     with pytest.raises(LookupError):
         node.cal(port, object(), cb=log, timeout=0)
     settle(node)
-    assert set(node._ports) == {port}
+    assert set(ports_of(node)) == {port}
     assert log == []
 
 
@@ -163,9 +164,9 @@ def test_syncal_leaves_nothing_behind(node):
     silent = node.port()
     node.syncal(5, port)
     node.syncal(0.001, silent)
-    assert set(node._ports) == {port, silent}
-    assert node._ports[port].monitors is None
-    assert node._ports[silent].monitors is None
+    assert set(ports_of(node)) == {port, silent}
+    assert ports_of(node)[port].monitors is None
+    assert ports_of(node)[silent].monitors is None
 
 
 def test_a_late_answer_to_syncal_disturbs_nobody(node):
@@ -233,7 +234,7 @@ def test_syncal_raises_when_the_port_it_waits_in_is_killed(node, dead, log, how)
             node.kil(victim)
         case _:  # the runner that served the port runs its job next
             in_port(node, lambda: node.mon(dead, ask))
-    wait_until(lambda: selves and node._ports[silent].monitors is not None, show=lambda: (selves, log))
+    wait_until(lambda: selves and ports_of(node)[silent].monitors is not None, show=lambda: (selves, log))
     settle(node)
     node.kil(selves[0], "why")
     wait_until(lambda: log, show=lambda: log)
@@ -262,7 +263,7 @@ def test_a_foreign_timeout_passes_through_syncal(node):
     silent = node.port()
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.001):
         node.syncal(5, silent)
-    assert set(node._ports) == {silent}
+    assert set(ports_of(node)) == {silent}
 
 
 def test_syncal_on_the_hub_is_refused_with_the_remedy(node):

@@ -27,12 +27,7 @@ from aemp_gevent.errors import (
 from aemp_gevent.node.node import Node
 from tests.helpers import turns, wait_until
 from tests.networking import SECRET, Deaths, Inbox, MakeNode, RawPeer, free_address, node_factory
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
+from tests.seams import network_of
 
 
 @pytest.fixture
@@ -272,7 +267,7 @@ def test_bind_without_a_host_means_all_interfaces(bind: str) -> None:
     node = Node()
     node.configure(nodeid="everywhere", binds=[bind], secret=SECRET)
     try:
-        (endpoint,) = node._network.listeners.endpoints
+        (endpoint,) = network_of(node).listeners.endpoints
         assert endpoint.host == "*"
         assert endpoint.port > 0
     finally:

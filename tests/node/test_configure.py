@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,9 @@ import pytest
 from aemp_gevent.errors import InvalidSettingError, NoSecretError, ProfileError
 from aemp_gevent.settings.sources import make_settings
 from tests.helpers import wait_until
-from tests.networking import ROOT, SECRET, Inbox, MakeNode, free_address, node_factory
+from tests.networking import ROOT, SECRET, Inbox, MakeNode, free_address
 
 WriteFile = Callable[[object], Path]
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture

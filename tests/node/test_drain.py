@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from time import monotonic
 
 import gevent
@@ -14,13 +13,7 @@ from aemp_gevent import receive
 from aemp_gevent.errors import AempError
 from aemp_gevent.node.node import Node
 from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, node_factory
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
+from tests.networking import WAIT, MakeNode
 
 
 def keys(node: Node, family: str) -> list[str]:

@@ -12,6 +12,7 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
 from tests.helpers import on_hub
 from tests.networking import Inbox
+from tests.seams import ports_of
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_flush_returns_when_everything_has_arrived(network: MemoryNetwork) -> No
     assert sender.flush(10) is True
     for node, inbox in zip(receivers, inboxes, strict=True):
         # They are in the mailbox: nothing but the node's own work is left to do.
-        waiting = node._ports[str(inbox)].inbox
+        waiting = ports_of(node)[str(inbox)].inbox
         assert len(inbox.messages) + len(waiting or ()) == 100
 
 

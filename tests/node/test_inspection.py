@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -19,16 +18,11 @@ from aemp_gevent.testing import MemoryNetwork
 from tests.authority import shared_certificate
 from tests.helpers import wait_until
 from tests.native import sleep
-from tests.networking import SECRET, MakeNode, RawPeer, node_factory
+from tests.networking import SECRET, MakeNode, RawPeer
+from tests.seams import log_feed_of, network_of
 
 PEER = "127.0.0.1:9"
 REPLY = f"{PEER}#r"
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 def look(node: Node, other: Node, what: object = ("links", "ports")) -> dict[str, Any]:
@@ -235,7 +229,7 @@ def test_heartbeats_are_no_packets(make_node: MakeNode) -> None:
     quick = {"heartbeat_interval": 0.05, "heartbeat_timeout": 0.5}
     one, two = make_node(**quick), make_node(**quick)
     assert two.syncal(10, one.NODE(), "time")
-    network = one._network
+    network = network_of(one)
     assert network is not None
     link: Any = network.peers[two.NODE()].link
     before = link.received_packets, link.sent_packets
@@ -315,7 +309,7 @@ def test_who_may_not_look_is_told_so_and_no_more(
         assert set(answer) == {"node", "provider", "error"}
         assert answer["error"] == f"the rules let {PEER} look at nothing here"
         assert peer.answers(), "and nothing else came"
-        assert node._log_feed.listeners == 0
+        assert log_feed_of(node).listeners == 0
     wait_until(lambda: "look at nothing" in caplog.text)
     assert node.refusals == {"inspect": 1}
 

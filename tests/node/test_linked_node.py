@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,16 +17,9 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
 )
 from tests.helpers import turns, wait_until
-from tests.networking import Deaths, Inbox, MakeNode, node_factory
+from tests.networking import Deaths, Inbox, MakeNode
 from tests.node.local import VALUES
 from tests.settling import PortLike
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
-
 
 # --- messages ----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from aemp_gevent.node import log_feed
 from tests.helpers import turns, wait_until
 from tests.native import threading
 from tests.networking import SECRET, MakeNode, RawPeer, line_of, node_factory, process
+from tests.seams import log_feed_of, network_of
 from tests.settling import settle
 
 PEER = "127.0.0.1:9"
@@ -53,7 +54,7 @@ class Listener:
 
     def stop(self) -> None:
         self.node.snd(self.other.NODE(), "log", None, self.port, *self.tag)
-        wait_until(lambda: not self.other._log_feed.listeners)
+        wait_until(lambda: not log_feed_of(self.other).listeners)
 
 
 def heard(listener: Listener, count: int = 1) -> None:
@@ -137,7 +138,7 @@ def test_listening_again_changes_the_level(make_node: MakeNode) -> None:
     listener = Listener(two, one, "error")
     two.snd(one.NODE(), "log", "warning", listener.port)
     wait_until(lambda: listener.got)
-    assert one._log_feed.listeners == 1
+    assert log_feed_of(one).listeners == 1
     LIBRARY.warning("now")
     heard(listener, 2)
     assert listener.got[1]["text"] == "now"
@@ -150,7 +151,7 @@ def test_listener_that_died_is_forgotten(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     listener = Listener(two, one, "debug")
     two.kil(listener.port)
-    wait_until(lambda: not one._log_feed.listeners)
+    wait_until(lambda: not log_feed_of(one).listeners)
 
 
 def test_listener_whose_node_is_gone_is_forgotten(make_node: MakeNode) -> None:
@@ -158,15 +159,15 @@ def test_listener_whose_node_is_gone_is_forgotten(make_node: MakeNode) -> None:
     with RawPeer.dial(node, PEER).shake() as peer:
         peer.send(["", "log", "error", REPLY])
         assert peer.take(2) == [["", "mon1", "r"], ["r", {"node": node.NODE(), "level": "ERROR"}]]
-        assert node._log_feed.listeners == 1
-    wait_until(lambda: not node._log_feed.listeners)
+        assert log_feed_of(node).listeners == 1
+    wait_until(lambda: not log_feed_of(node).listeners)
 
 
 def test_forked_child_tells_nobody(make_node: MakeNode) -> None:
     """What ``forked()`` calls, without forking."""
     one, two = make_node(), make_node()
     listener = Listener(two, one, "warning")
-    one._log_feed.abandon()
+    log_feed_of(one).abandon()
     PROGRAM.warning("of the child")
     assert two.syncal(10, one.NODE(), "time")
     assert listener.got == []
@@ -175,14 +176,14 @@ def test_forked_child_tells_nobody(make_node: MakeNode) -> None:
 def test_who_may_look_no_more_is_told_so_and_hears_no_more(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     listener = Listener(two, one, "warning", "tag")
-    network = one._network
+    network = network_of(one)
     assert network is not None
     peer = network.peers[two.NODE()]
     peer.rights = replace(peer.rights, inspect=False)
     PROGRAM.warning("one")
     heard(listener)
     assert listener.got == [{"node": one.NODE(), "error": f"the rules let {two.NODE()} look at nothing here any more"}]
-    assert one._log_feed.listeners == 0
+    assert log_feed_of(one).listeners == 0
 
 
 # --- no echo, no flood -----------------------------------------------------------------------
@@ -193,14 +194,14 @@ def test_listening_port_without_a_handler_makes_no_echo(make_node: MakeNode) -> 
     node = make_node()
     port = node.port()
     node.snd(node.NODE(), "log", "debug", port)
-    wait_until(lambda: node._log_feed.listeners)
+    wait_until(lambda: log_feed_of(node).listeners)
     PROGRAM.warning("one")
     for _ in range(50):
         turns(5)
     settle(node)
     assert node.scheduler.discarded == 4, "the answer, the hint and the line that say so, and the record"
     node.kil(port)
-    wait_until(lambda: not node._log_feed.listeners)
+    wait_until(lambda: not log_feed_of(node).listeners)
 
 
 def test_nodes_that_listen_to_each_other_make_no_echo(make_node: MakeNode) -> None:
@@ -208,7 +209,7 @@ def test_nodes_that_listen_to_each_other_make_no_echo(make_node: MakeNode) -> No
     ports = [one.port(), two.port()]
     one.snd(two.NODE(), "log", "debug", ports[0])
     two.snd(one.NODE(), "log", "debug", ports[1])
-    wait_until(lambda: one._log_feed.listeners and two._log_feed.listeners)
+    wait_until(lambda: log_feed_of(one).listeners and log_feed_of(two).listeners)
     PROGRAM.warning("one")
     for _ in range(50):
         assert one.syncal(10, two.NODE(), "time")
@@ -237,7 +238,7 @@ def test_flood_is_cut_and_counted(make_node: MakeNode, monkeypatch: pytest.Monke
 def test_listener_whose_link_is_full_misses_records_and_nobody_waits(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     listener = Listener(two, one, "warning")
-    network = one._network
+    network = network_of(one)
     assert network is not None
     peer = network.peers[two.NODE()]
     peer.high_water = -1
@@ -329,7 +330,7 @@ def test_question_that_makes_no_sense_is_answered_with_the_reason(
     with RawPeer.dial(node, PEER).shake() as peer:
         peer.send(["", "log", level, port, "devnull"])
         assert says in peer.packet()[-1]["error"]
-    assert not node._log_feed.listeners
+    assert not log_feed_of(node).listeners
 
 
 def test_log_is_told_to_nobody_but_who_asks(make_node: MakeNode) -> None:
@@ -342,7 +343,7 @@ def test_log_is_told_to_nobody_but_who_asks(make_node: MakeNode) -> None:
         peer.send(["", "log", "debug", victim])
         wait_until(lambda: got)
         assert "requesting node" in got[0][0]["error"]
-        assert not one._log_feed.listeners
+        assert not log_feed_of(one).listeners
 
 
 def test_listeners_are_bounded(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,4 +352,4 @@ def test_listeners_are_bounded(make_node: MakeNode, monkeypatch: pytest.MonkeyPa
     listeners = [Listener(two, one, "error") for _ in range(3)]
     assert "error" not in listeners[1].answer
     assert "listen to this node's log already" in listeners[2].answer["error"]
-    assert one._log_feed.listeners == 2
+    assert log_feed_of(one).listeners == 2

@@ -15,6 +15,7 @@ from aemp_gevent.errors import (
     NoPortContextError,
 )
 from tests.node.local import Closable, Log, deaths_of, in_port, not_here
+from tests.seams import ports_of
 from tests.settling import settle, wait_for_timers
 
 # --- mon ------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ def test_the_guard_cancels_every_form(node, log):
     node.kil(watched, "why")
     settle(node)
     assert log == []
-    assert linked in node._ports
+    assert linked in ports_of(node)
 
 
 def test_of_the_messages_sent_after_mon_every_one_arrives_or_the_action_runs(node, log):

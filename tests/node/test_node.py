@@ -4,20 +4,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from tests.helpers import wait_until
-from tests.networking import SECRET, Deaths, Inbox, MakeNode, line_of, node_factory, process
+from tests.networking import SECRET, Deaths, Inbox, MakeNode, line_of, process
 from tests.node.local import VALUES
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
-
 
 # --- real processes --------------------------------------------------------------------------
 

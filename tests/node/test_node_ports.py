@@ -16,6 +16,7 @@ from aemp_gevent.errors import (
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.context import SELF
 from tests.node.local import NO_PORTS, deaths_of, in_port
+from tests.seams import ports_of
 from tests.settling import PortLike, settle
 
 # --- NODE, IDs ------------------------------------------------------------------
@@ -134,10 +135,10 @@ def test_what_no_handler_matches_is_discarded_counted_and_logged_at_debug_level(
         node.snd(port, *message)
     settle(node)
     assert log == []
-    assert node._scheduler.discarded == 3
+    assert node.scheduler.discarded == 3
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.DEBUG] * 3
     assert "message 'unwanted' with 1 more element discarded: no handler matches" in caplog.text
-    assert port in node._ports
+    assert port in ports_of(node)
 
 
 def test_a_full_mailbox_kills_its_port_and_drops_what_waits(node, log):
@@ -190,7 +191,7 @@ def test_two_nodes_in_one_process_know_nothing_of_each_other(node, log):
     settle(node)
     settle(other)
     assert log == []
-    assert port in other._ports
+    assert port in ports_of(other)
 
 
 def test_a_handler_of_one_node_may_use_another(node, log):

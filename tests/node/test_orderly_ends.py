@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Iterator
 
 import gevent
 import pytest
@@ -13,15 +12,9 @@ from gevent import socket
 
 from aemp_gevent.node.node import Node
 from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, Deaths, MakeNode, RawListener, RawPeer, node_factory
+from tests.networking import OUR_PROVIDER, Deaths, MakeNode, RawListener, RawPeer
 
 OURS = (*OUR_PROVIDER, ("uniq", "one process"))
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from aemp_gevent.ports.context import psub
 from aemp_gevent.ports.receive import receive
 from aemp_gevent.toolkit import PortQueue
 from tests.helpers import wait_until
+from tests.seams import ports_of
 from tests.settling import settle
 
 
@@ -36,8 +37,8 @@ def fail(*_args: Any) -> None:
 def node() -> Iterator[Node]:
     node = Node()
     yield node
-    for port in set(node._ports.values()):
-        node._scheduler.kill(port, ())
+    for port in set(ports_of(node).values()):
+        node.scheduler.kill(port, ())
     settle(node)
 
 

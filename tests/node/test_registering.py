@@ -13,6 +13,7 @@ from aemp_gevent.errors import (
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.patterns import any_
 from tests.node.local import NOT_HERE, Log, deaths_of, in_port, not_here
+from tests.seams import ports_of
 from tests.settling import settle
 
 # --- rcv --------------------------------------------------------------------------
@@ -98,7 +99,7 @@ def test_a_tag_handler_that_returns_true_is_removed_and_the_port_lives(node):
     node.snd(port, "tag", 2)
     settle(node)
     assert (calls, rest) == ([(1,)], [("tag", 2)])
-    assert port in node._ports
+    assert port in ports_of(node)
 
 
 def test_a_handler_replaced_during_its_own_call_stays_replaced_whatever_it_returns(node, log):
@@ -162,7 +163,7 @@ def test_other_forms_of_rcv_are_refused_with_the_remedy(node, args, tags, remedy
 
 @pytest.mark.parametrize("args", [("a", print, "b", 5), (print, "b", 5), ("a", print, 7, print)])
 def test_a_refused_rcv_changes_nothing(node, args):
-    port = node._ports[node.port()]
+    port = ports_of(node)[node.port()]
     default = port.default
     with pytest.raises(TypeError):
         node.rcv(port.id, *args)

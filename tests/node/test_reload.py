@@ -3,20 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from aemp_gevent.errors import InvalidSettingError, UsageError
 from tests.authority import shared_certificate
 from tests.helpers import wait_until
-from tests.networking import SECRET, WAIT, Deaths, MakeNode, node_factory
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
+from tests.networking import SECRET, WAIT, Deaths, MakeNode
 
 
 @pytest.mark.slow

@@ -15,18 +15,13 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.node.spawning import spawnable
 from tests import node_functions
 from tests.helpers import turns, wait_until
-from tests.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer, node_factory
+from tests.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer
+from tests.seams import network_of, request_host_of
 from tests.settling import settle
 
 PEER = "127.0.0.1:9"
 REPLY = f"{PEER}#r"
 SPAWN = "AnyEvent::MP::_spawn"
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture
@@ -97,7 +92,7 @@ def test_snd_goes_over_links_that_are_up_and_dials_nobody(node: Node, peer: RawP
     with RawListener() as listener:
         peer.send(["", "snd", f"{listener.id}#x", 1], ["", "time", f"{listener.id}#x"])
         assert peer.answers()
-        assert listener.id not in (node._network.peers if node._network else ())
+        assert listener.id not in (node.network.peers if node.network else ())
         other = make_node()
         inbox = Inbox(other)
         peer.send(["", "snd", inbox.port, "while it is down"])
@@ -117,8 +112,7 @@ def test_snd_does_not_dial_a_node_that_was_up_before(node: Node, peer: RawPeer) 
         wait_until(lambda: listener.id not in node.up_nodes())
         peer.send(["", "snd", f"{listener.id}#x", 1])
         assert peer.answers()
-        assert node._network is not None
-        assert not node._network.peers[listener.id]._dialling
+        assert not network_of(node).peers[listener.id]._dialling
 
 
 def test_snd_dials_where_that_is_allowed(make_node: MakeNode) -> None:
@@ -409,7 +403,7 @@ def test_watchers_of_a_lost_link_are_forgotten(node: Node, peer: RawPeer) -> Non
     inbox = Inbox(node)
     peer.send(["", "mon1", name_of(inbox)])
     assert peer.answers()
-    found = node._request_host.find_port(name_of(inbox))
+    found = request_host_of(node).find_port(name_of(inbox))
     assert found is not None
     assert found.monitors is not None
     peer.close()

@@ -24,6 +24,7 @@ from aemp_gevent.ports.receive import receive
 from tests.helpers import on_hub, wait_until
 from tests.native import threading
 from tests.node.local import Log, deaths_of, in_port
+from tests.seams import ports_of
 from tests.settling import settle
 
 # --- handlers may block ---------------------------------------------------------------
@@ -87,7 +88,7 @@ def test_returning_from_an_own_greenlet_is_a_normal_death(node, value):
     deaths = deaths_of(node, port)
     settle(node)
     assert deaths == [()]
-    assert port not in node._ports
+    assert port not in ports_of(node)
 
 
 def test_a_port_killed_before_its_greenlet_began_never_runs(node, log):
@@ -104,7 +105,7 @@ def test_a_kill_reaches_an_own_greenlet_wherever_it_blocks(node, log):
         try:
             Event().wait()
         finally:
-            log("finally", SELF() in node._ports)
+            log("finally", SELF() in ports_of(node))
 
     port = node.port_async(body)
     node.mon(port, functools.partial(log, "died"))
@@ -187,7 +188,7 @@ def test_an_actor_starts_a_port_when_called_and_returns_its_id(node, log):
     node.snd(one, "x")
     settle(node)
     assert sorted(log, key=str) == sorted([(one, (1,), {"key": 2}), (other, (), {}), ("x",)], key=str)
-    assert one not in node._ports, "returning is a normal death"
+    assert one not in ports_of(node), "returning is a normal death"
 
 
 def test_detaching_from_another_greenlet_wakes_who_waits_in_receive(node):
@@ -255,7 +256,7 @@ def test_attach_gives_the_running_greenlet_a_port(node):
     settle(node)
     assert SELF() is None
     assert deaths == [()], "leaving it is a normal death"
-    assert port not in node._ports
+    assert port not in ports_of(node)
 
 
 def test_an_exception_that_leaves_the_block_is_an_abnormal_death(node):
@@ -328,7 +329,7 @@ def test_an_attached_port_dies_with_its_greenlet(node):
         deaths.append(deaths_of(node, node.attach()))
 
     gevent.spawn(run).join()
-    wait_until(lambda: node._ports == {}, show=lambda: node._ports)
+    wait_until(lambda: ports_of(node) == {}, show=lambda: ports_of(node))
     settle(node)
     assert deaths == [[()]]
 
@@ -383,7 +384,7 @@ def test_a_block_in_a_generator_may_be_left_by_any_greenlet(node, end):
         port = next(box[0])
         assert SELF() == port
         end(box)
-        wait_until(lambda: port not in node._ports)
+        wait_until(lambda: port not in ports_of(node))
         assert SELF() is None
         assert node.call(answering, "hi", timeout=5) == "hi"
         with node.attach() as again:
@@ -409,7 +410,7 @@ def test_blocks_in_generators_may_be_left_in_any_order(node, end, order):
             other = node.port()
             node.peval(other, end, boxes[index])
             node.kil(other)
-            wait_until(lambda index=index: ports[index] not in node._ports)
+            wait_until(lambda index=index: ports[index] not in ports_of(node))
             left = [port for which, port in enumerate(ports) if which not in order[: count + 1]]
             assert SELF() == (left[-1] if left else None)
 
@@ -443,7 +444,7 @@ def test_attaching_the_hub_is_refused_with_the_remedy(node):
 
     on_hub(attach)
     assert "the hub, which must never wait: spawn a greenlet" in errors[0]
-    assert node._ports == {}
+    assert ports_of(node) == {}
 
 
 @pytest.mark.parametrize("how", ["with", "by hand"])
@@ -462,6 +463,6 @@ def test_an_attached_greenlet_that_is_killed_dies_of_that(node, how):
     greenlet = gevent.spawn(run)
     wait_until(lambda: deaths)
     greenlet.kill()
-    wait_until(lambda: node._ports == {}, show=lambda: node._ports)
+    wait_until(lambda: ports_of(node) == {}, show=lambda: ports_of(node))
     settle(node)
     assert deaths == [[("die", "GreenletExit")]]

@@ -19,6 +19,7 @@ from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.context import SELF
 from tests.helpers import wait_until
 from tests.node.local import NO_PORTS, deaths_of, in_port, not_here
+from tests.seams import ports_of
 from tests.settling import settle
 
 # --- snd --------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def test_a_dropped_message_is_logged_at_debug_level_but_for_the_first(node, dead
 def test_what_is_no_port_is_refused_everywhere_with_the_remedy(node, call, port):
     with pytest.raises(InvalidPortError, match=r"as returned by port\(\), spawn\(\) and SELF\(\)"):
         call(node, port)
-    assert node._ports == {}, "a refused call leaves nothing behind"
+    assert ports_of(node) == {}, "a refused call leaves nothing behind"
 
 
 # --- native threads ---
@@ -198,7 +199,7 @@ def test_a_kill_is_thrown_into_a_blocked_handler_and_the_rest_is_discarded(node,
             Event().wait()
         except PortKilled as kill:
             log("thrown", *kill.reason)
-            assert SELF() not in node._ports, "finally blocks find the port dead"
+            assert SELF() not in ports_of(node), "finally blocks find the port dead"
             raise
 
     port = node.port(block)
@@ -254,7 +255,7 @@ def test_after_kil_of_self_syncal_raises_even_if_the_answer_comes_quickly(node, 
     # A runner that is free would deliver the answer before the hub had its look at the killed: there is one.
     node.snd(node.port(lambda *_: None))
     settle(node)
-    assert node._scheduler._pool
+    assert node.scheduler._pool
 
     def end():
         node.kil(SELF(), "why")

@@ -33,16 +33,10 @@ from tests.networking import (
     RawListener,
     RawPeer,
     line_of,
-    node_factory,
     process,
     two_connections,
 )
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
+from tests.seams import network_of
 
 
 def test_shutdown_tells_monitors_at_once(make_node: MakeNode) -> None:
@@ -93,7 +87,7 @@ def test_shutdown_while_a_link_is_held_and_handlers_block(make_node: MakeNode, p
     one, two = make_node(), make_node()
     one.mon(two.NODE(), print)
     wait_until(lambda: one.up_nodes() and two.up_nodes())
-    link = one._network.peers[two.NODE()].link  # type: ignore[union-attr]
+    link = network_of(one).peers[two.NODE()].link
     assert link is not None
     link.hold()
     two.snd(one.NODE(), "devnull")
@@ -191,7 +185,7 @@ def test_peer_that_takes_nothing_is_waited_for_no_longer_than_the_timeout(
     node = make_node()
     with RawPeer.dial(node).shake() as peer:
         sender = gevent.spawn(node.snd, f"{peer.name}#x", bytes(30_000_000))
-        wait_until(lambda: node._network.peers[peer.name].link.transport.buffered)  # type: ignore[union-attr]
+        wait_until(lambda: network_of(node).peers[peer.name].link.transport.buffered)
         assert not sender.ready()
         started = monotonic()
         node.shutdown(0.2)
@@ -286,7 +280,7 @@ def test_link_that_waits_for_another_is_not_waited_for(make_node: MakeNode) -> N
     first, second = two_connections(node)
     with first, second:
         second.send(["", "after", first.nonce])
-        wait_until(lambda: node._network.peers[second.name]._held)  # type: ignore[union-attr]
+        wait_until(lambda: network_of(node).peers[second.name]._held)
         leaving = gevent.spawn(node.shutdown, 10)
         wait_until(lambda: not node.up_nodes())
         assert not leaving.ready()
@@ -360,7 +354,7 @@ def test_log_handlers_may_switch_during_the_shutdown(
         peer.close()
     leaving.get(timeout=5)
     wait_until(lambda: len(handler.seen) == 3)
-    wait_until(lambda: "named/2" in node._network.peers)  # type: ignore[union-attr]
+    wait_until(lambda: "named/2" in network_of(node).peers)
 
 
 def test_link_is_lost_once_although_log_handlers_switch(
@@ -374,7 +368,7 @@ def test_link_is_lost_once_although_log_handlers_switch(
         assert peer.packet() == ["", "mon1", "p"]
         # Were it still up while that is logged, it would be lost for another reason now.
         handler = switching(lambda: (peer.close(), wait_until(lambda: not node.up_nodes())))
-        gevent.spawn(node._network.peers[peer.name]._lose, "said the test")  # type: ignore[union-attr]
+        gevent.spawn(network_of(node).peers[peer.name]._lose, "said the test")
         assert died.wait()[2] == "said the test"
         wait_until(lambda: handler.seen)
         turns(50)

@@ -20,6 +20,7 @@ from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
 from tests import trap_module
 from tests.helpers import wait_until
+from tests.seams import ports_of
 from tests.settling import PortLike, settle
 
 
@@ -304,7 +305,7 @@ def test_spawn_runs_the_function_with_the_new_port_as_self(node, module, form):
     settle(node)
     assert seen == [(port, (1, [2]))]
     assert node.NODE(port) == node.NODE()
-    assert port in node._ports, "the port outlives its init function"
+    assert port in ports_of(node), "the port outlives its init function"
 
 
 def test_spawn_is_quiet_until_it_returned(node, tmp_path, monkeypatch):

@@ -50,6 +50,7 @@ from tests.networking import (
     line_of,
     process,
 )
+from tests.seams import network_of
 from tests.thoroughness import tries
 
 IDS = ("127.0.0.1:1001", "127.0.0.1:1002")
@@ -548,8 +549,7 @@ def test_two_nodes_that_dial_each_other_at_once_lose_nothing(make_node: MakeNode
 
 
 def open_links(node: Node) -> list[Any]:
-    assert node._network is not None
-    return [link for peer in node._network.peers.values() for link in peer._links]
+    return [link for peer in network_of(node).peers.values() for link in peer._links]
 
 
 # --- restart or impostor -------------------------------------------------------------------

@@ -26,6 +26,7 @@ from tests.networking import (
     RawListener,
     free_address,
 )
+from tests.seams import network_of
 
 
 class Directory:
@@ -64,7 +65,7 @@ def make_named(make_node: MakeNode, directory: Directory, monkeypatch: pytest.Mo
     def make(name: str, **settings: Any) -> Node:
         node = make_node(None)
         node.configure(nodeid=name, binds=["127.0.0.1:0"], secret=SECRET, **settings)
-        network = node._network
+        network = network_of(node)
         assert network is not None
         network.listener.find = directory.find
         directory.nodes[name] = [str(endpoint) for endpoint in network.listeners.endpoints]
@@ -116,12 +117,11 @@ def test_idle_link_stays_if_the_other_node_cannot_be_found_just_now(
     quick, patient = make_named("quick", idle_timeout=0.2), make_named("patient", idle_timeout=0.35)
     guard = patient.mon(Inbox(quick), Deaths())
     wait_until(lambda: quick.up_nodes() and patient.up_nodes())
-    assert patient._network is not None
-    other = patient._network.peer("quick")
+    other = network_of(patient).peer("quick")
     other._asked_to_rest(other.link)  # type: ignore[arg-type]  # the first one is refused for the monitor
     del directory.nodes["quick"]
     guard.cancel()
-    peer = quick._network.peer("patient")  # type: ignore[union-attr]
+    peer = network_of(quick).peer("patient")
     link, asked = peer.link, directory.asked.count("quick")
     wait_until(lambda: directory.asked.count("quick") > asked + 3, within=20)
     assert peer.link in (link, None) and peer._links == [link]
@@ -151,7 +151,7 @@ def test_name_is_asked_for_again_while_others_may_be_on_their_way_to_a_seed(
     wait_until(lambda: inbox.messages == [("early",)])
     assert died.count == 0
     # Again, after one of the seeds was lost, and not for ever.
-    network = one._network
+    network = network_of(one)
     assert network is not None
     monkeypatch.setattr(aemp_gevent.peers.finding, "SETTLE_SECONDS", 1.0)
     network.finding._settled_at = 0.0
@@ -209,8 +209,7 @@ def test_stale_address_fires_monitors_and_says_who_is_there(make_named: MakeName
 
 
 def addresses_of(node: Node) -> list[str]:
-    assert node._network is not None
-    return [str(endpoint) for endpoint in node._network.listeners.endpoints]
+    return [str(endpoint) for endpoint in network_of(node).listeners.endpoints]
 
 
 def someone_without_the_secret(make_node: MakeNode, name: str) -> Node:

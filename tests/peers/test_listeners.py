@@ -15,6 +15,7 @@ from tests.networking import (
     MakeNode,
     RawPeer,
 )
+from tests.seams import network_of
 
 
 @pytest.mark.parametrize(
@@ -36,8 +37,8 @@ def test_named_node_says_where_others_reach_it(
         node.configure(nodeid="backend", binds=[bind], secret=SECRET)
     except ListenError:
         pytest.skip("this host has no IPv6")
-    assert [address.rpartition(":")[0] for address in node._network.addresses()] == hosts
-    assert not any(address.endswith(":0") for address in node._network.addresses())
+    assert [address.rpartition(":")[0] for address in network_of(node).addresses()] == hosts
+    assert not any(address.endswith(":0") for address in network_of(node).addresses())
 
 
 def test_node_says_which_ports_the_system_chose(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +46,7 @@ def test_node_says_which_ports_the_system_chose(make_node: MakeNode, monkeypatch
     node = make_node(None)
     assert node.addresses() == []
     node.configure(nodeid="192.0.2.17:4040", binds=["*:0", "127.0.0.1:0"], secret=SECRET)
-    ports = [endpoint.port for endpoint in node._network.listeners.endpoints]
+    ports = [endpoint.port for endpoint in network_of(node).listeners.endpoints]
     assert all(ports)
     assert node.addresses() == [f"192.0.2.7:{ports[0]}", f"127.0.0.1:{ports[1]}"]
     with RawPeer.dial(f"127.0.0.1:{ports[0]}") as peer:
@@ -97,9 +98,9 @@ def test_nobodys_address_does_not_become_a_node_id(
     except ListenError:
         pytest.skip("this host has no IPv6")
     assert [endpoint.rpartition(":")[0] for endpoint in node.NODE().split(",")] == hosts
-    ports = [endpoint.port for endpoint in node._network.listeners.endpoints]
+    ports = [endpoint.port for endpoint in network_of(node).listeners.endpoints]
     assert [int(endpoint.rpartition(":")[2]) for endpoint in node.NODE().split(",")] == ports
-    assert node._network.addresses() == node.NODE().split(",")
+    assert network_of(node).addresses() == node.NODE().split(",")
     assert f"means all interfaces and cannot be dialled; the node ID is {node.NODE()}" in caplog.text
     with RawPeer.dial(f"127.0.0.1:{ports[-1]}") as peer:
         assert peer.greet().node == node.NODE()

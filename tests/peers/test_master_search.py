@@ -23,6 +23,7 @@ from tests.networking import (
     free_address,
 )
 from tests.peers.slave_nodes import QUICK, Place
+from tests.seams import network_of, ports_of
 
 
 def test_first_master_that_answers_is_taken(slave_network: MemoryNetwork) -> None:
@@ -52,7 +53,7 @@ def test_no_master_says_what_went_wrong_with_each_and_leaves_the_node_as_it_was(
     assert "within" in caught.value.failures[silent.id] or "no handshake" in caught.value.failures[silent.id]
     assert all(master in str(caught.value) for master in caught.value.failures)
     assert node.NODE().startswith("anon/") and node.port().startswith(node.NODE())
-    assert port in node._ports
+    assert port in ports_of(node)
     master = make_node()
     node.initialise_node("slave/x", master.NODE(), secret=SECRET)
     assert node.NODE() == f"slave/x@{master.NODE()}"
@@ -80,7 +81,7 @@ def test_master_of_another_name_than_its_address(make_node: MakeNode, name: str)
     master = Node()
     master.configure(nodeid=name if name == "backend" else "127.0.0.1:4567", binds=["127.0.0.1:0"], secret=SECRET)
     try:
-        bound = master._network.listeners.endpoints[0]  # type: ignore[union-attr]
+        bound = network_of(master).listeners.endpoints[0]
         slave = make_node("slave/x", str(bound))
         assert slave.NODE() == f"slave/x@{master.NODE()}"
         inbox = Inbox(slave)

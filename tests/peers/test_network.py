@@ -26,6 +26,7 @@ from tests.networking import (
     free_address,
     node_factory,
 )
+from tests.seams import network_of
 
 
 @pytest.fixture
@@ -69,9 +70,8 @@ def test_node_that_is_its_own_seed_gives_it_up_in_silence(
     address, other = free_address(), make_node()
     node = make_node(address, address, f"localhost:{address.partition(':')[2]}", other.NODE())
     wait_until(lambda: node.up_nodes() == [other.NODE()])
-    assert node._network is not None
-    numeric, name, _other = node._network.seeds._seeds
-    wait_until(lambda: len(node._network.seeds.workers) == 2)  # the name may get other addresses
+    numeric, name, _other = network_of(node).seeds._seeds
+    wait_until(lambda: len(network_of(node).seeds.workers) == 2)  # the name may get other addresses
     wait_until(lambda: [c.is_own for (e,), c in name.candidates.items() if e.host == "127.0.0.1"] == [True])
     assert numeric.chosen == name.chosen == []
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
@@ -81,7 +81,7 @@ def test_node_that_is_its_own_seed_by_another_address_gives_it_up(make_node: Mak
     behind = free_address()
     node = make_node(None)
     node.configure(nodeid=free_address(), binds=[behind], seeds=[behind], secret="s")
-    network: Any = node._network
+    network: Any = network_of(node)
     wait_until(lambda: network.seeds.workers == [])
     assert node.up_nodes() == []
 
@@ -117,7 +117,7 @@ def test_strangers_are_forgotten(make_node: MakeNode, monkeypatch: pytest.Monkey
     """Whatever node IDs they claim: memory is not theirs to fill."""
     monkeypatch.setattr(aemp_gevent.peers.network, "IDLE_PEERS", 5)
     node = make_node()
-    network = node._network
+    network = network_of(node)
     assert network is not None
     network._sweep_at = 5
     for number in range(30):
@@ -136,7 +136,7 @@ def test_memory_of_nodes_that_are_gone_is_bounded(
     monkeypatch.setattr(aemp_gevent.peers.network, "IDLE_PEERS", 5)
     monkeypatch.setattr(aemp_gevent.peers.network, "MAX_LOST_PEERS", 10)
     node = make_node()
-    network = node._network
+    network = network_of(node)
     assert network is not None
     network._sweep_at = 5
     for number in range(60):

@@ -30,6 +30,7 @@ from tests.networking import (
     free_address,
 )
 from tests.peers.test_sending import send_without_pause
+from tests.seams import network_of
 
 PEER = "127.0.0.1:9"
 
@@ -249,7 +250,7 @@ def test_second_process_that_resets_while_it_is_challenged_takes_no_link_down(
     with RawPeer.dial(node, extras=incarnation("first")).shake() as first:
         node.mon(PEER, died)
         assert first.answers()
-        known: Any = node._network.peers[PEER]  # type: ignore[union-attr]
+        known: Any = network_of(node).peers[PEER]
         with RawPeer.dial(node, extras=incarnation("second")).shake() as second:
             newcomer = wait_until(lambda: known._newcomer)
             assert first.packet()[:2] == ["", "time"]
@@ -334,7 +335,7 @@ def test_runner_that_reaches_the_hard_limit_lets_a_newcomer_in_from_the_hub(
     with RawPeer.dial(node, extras=incarnation("first")).shake() as first:
         node.mon(PEER, died)
         assert first.answers()
-        known: Any = node._network.peers[PEER]  # type: ignore[union-attr]
+        known: Any = network_of(node).peers[PEER]
         with RawPeer.dial(node, extras=incarnation("second")).shake() as second:
             second.send([inbox.port.partition("#")[2], "hi"])
             wait_until(lambda: known._newcomer)
@@ -393,7 +394,7 @@ def test_stranger_who_claims_to_be_a_node_does_not_hide_its_end(
 
 def links_of(node: Node, peer: str, count: int) -> list[Link]:
     """Wait until so many connections have greeted as a peer, and return them."""
-    peers = node._network.peers  # type: ignore[union-attr]
+    peers = network_of(node).peers
     wait_until(lambda: peer in peers and len(peers[peer]._links) == count)
     return peers[peer]._links
 

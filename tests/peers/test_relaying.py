@@ -13,6 +13,7 @@ import aemp_gevent.peers.relaying
 from aemp_gevent import Node
 from tests.helpers import wait_until
 from tests.networking import OUR_PROVIDER, SECRET, Deaths, Inbox, MakeNode, RawListener, RawPeer
+from tests.seams import network_of
 
 OURS = (*OUR_PROVIDER, ("uniq", "once"))
 
@@ -83,7 +84,7 @@ def test_slave_of_another_node_is_refused(make_node: MakeNode, name: str) -> Non
     with RawPeer.dial(node, name, extras=OURS) as peer:
         peer.greet()
         assert peer.closed()
-    assert name not in node._network.peers  # type: ignore[union-attr]
+    assert name not in network_of(node).peers
 
 
 def forged(master: Node, me: str, victim: Node) -> dict[str, list[Any]]:
@@ -116,12 +117,12 @@ def test_forged_packet_is_dropped_by_a_master_and_by_the_addressed(make_node: Ma
     real = make_node("slave/real", master.NODE())
     inbox, deaths = Inbox(master), Deaths()
     master.mon(real.NODE(), deaths)
-    before = set(master._network.peers)  # type: ignore[union-attr]
+    before = set(network_of(master).peers)
     with raw(master) as peer:
         peer.send(forged(master, "127.0.0.1:9", master)[case])
         assert peer.answers()
-        assert set(master._network.peers) <= {*before, "127.0.0.1:9", real.NODE()}  # type: ignore[union-attr]
-        assert not master._network.routes._conversations  # type: ignore[union-attr]
+        assert set(network_of(master).peers) <= {*before, "127.0.0.1:9", real.NODE()}
+        assert not network_of(master).routes._conversations
         peer.send(["", "snd", str(inbox), "still heard"])
         wait_until(lambda: inbox.messages == [("still heard",)])
     assert deaths.count == 0
@@ -146,7 +147,7 @@ def test_conversation_of_others_cannot_be_entered_or_ended(make_node: MakeNode) 
     public.snd(inbox, "last")
     wait_until(lambda: len(inbox.messages) == 2)
     assert inbox.messages == [("true",), ("last",)] and deaths.count == 0
-    assert public._network.routes.dropped and master._network.routes.dropped  # type: ignore[union-attr]
+    assert network_of(public).routes.dropped and network_of(master).routes.dropped
 
 
 def test_slave_believes_only_its_master(make_node: MakeNode) -> None:
@@ -192,7 +193,7 @@ def test_slave_links_with_nobody_but_its_master(make_node: MakeNode) -> None:
                 assert other.closed()
             with listener.accept(extras=OURS).shake():
                 wait_until(lambda: node.node_is_up(listener.id))
-            assert "10.0.0.1:1" not in node._network.peers  # type: ignore[union-attr]
+            assert "10.0.0.1:1" not in network_of(node).peers
         finally:
             node.shutdown(0.2)
 
@@ -217,7 +218,7 @@ def test_peer_of_another_library_is_neither_passed_on_to_nor_from(make_node: Mak
         assert "knows nothing of slave nodes" in deaths.wait()[2]
         foreign.send(via("127.0.0.1:9", real.NODE(), up("127.0.0.1:9", "word")))
         assert foreign.answers()  # and got nothing before
-        assert not master._network.routes._conversations  # type: ignore[union-attr]
+        assert not network_of(master).routes._conversations
 
 
 def test_node_of_another_library_carries_nothing(make_node: MakeNode) -> None:
@@ -239,7 +240,7 @@ def test_conversations_are_bounded(make_node: MakeNode, monkeypatch: pytest.Monk
         other.send(*(via(name, real.NODE(), up(name, "word")) for name in names))
         answers = {packet[3]: packet[4][1] for packet in other.take(5)}
     assert sorted(answers.values()) == ["via_down"] * 2 + ["via_up"] * 3
-    wait_until(lambda: not master._network.routes._conversations)  # type: ignore[union-attr]
+    wait_until(lambda: not network_of(master).routes._conversations)
 
 
 def test_virtual_links_are_bounded(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,5 +285,5 @@ def test_master_that_cannot_pass_a_message_on_tells_both_ends(make_node: MakeNod
             "transport_error",
         ]
         assert slave.answers()
-        assert not master._network.routes._conversations  # type: ignore[union-attr]
+        assert not network_of(master).routes._conversations
     assert inbox.messages == []

@@ -22,6 +22,7 @@ from tests.networking import (
     RawListener,
     RawPeer,
 )
+from tests.seams import network_of, request_host_of
 
 PEER = "127.0.0.1:9"
 
@@ -79,7 +80,7 @@ def test_ports_monitored_in_great_numbers_cost_the_same_each(
     monkeypatch.setattr(aemp_gevent.peers.remote_ports, "MAX_REMOTE_PORTS", 100)
     node = make_node()
     with RawPeer.dial(node).shake():
-        (peer,) = node._network.peers.values()  # type: ignore[union-attr]
+        (peer,) = network_of(node).peers.values()
         peer.ports._sweep_at = 100
         looks = 0
         is_idle = peer.ports._is_idle
@@ -179,7 +180,7 @@ def test_spawn_that_never_left_leaves_nothing_behind(make_node: MakeNode) -> Non
         node.mon(node.spawn(PEER, "some.function"), died)
     for died in deaths:
         assert died.wait()[0] == "transport_error"
-    peer = node._network.peers[PEER]  # type: ignore[union-attr]
+    peer = network_of(node).peers[PEER]
     assert peer.ports._ports == {}
 
 
@@ -195,15 +196,15 @@ def test_orphans_really_die(make_node: MakeNode) -> None:
     wait_until(lambda: answers.messages)
     two.mon(port, died)
     name = port.partition("#")[2]
-    (link,) = (peer.link for peer in one._network.peers.values())  # type: ignore[union-attr]
+    (link,) = (peer.link for peer in network_of(one).peers.values())
     assert link is not None
     link.fail("broken by the test")
     wait_until(lambda: not two.up_nodes())
-    assert two._request_host.find_port(name) is not None
+    assert request_host_of(two).find_port(name) is not None
     assert died.count == 0
     one.snd(two.NODE(), "devnull")
     assert died.wait()[0] == "transport_error"
-    assert two._request_host.find_port(name) is None
+    assert request_host_of(two).find_port(name) is None
 
 
 def test_past_the_bound_the_whole_node_is_shunned_port_by_port(
@@ -222,7 +223,7 @@ def test_past_the_bound_the_whole_node_is_shunned_port_by_port(
     for died in deaths:
         died.wait()
     assert caplog.text.count("are shunned until they are monitored again") == 1
-    ports = node._network.peers[PEER].ports  # type: ignore[union-attr]
+    ports = network_of(node).peers[PEER].ports
     assert len(ports._ports) <= 1, "each is remembered"
     with RawPeer.dial(node, extras=SAME).shake() as peer:
         for name in ("7", "abc", "def"):
@@ -319,7 +320,7 @@ def test_what_is_sent_between_a_loss_and_its_report_is_lost_too(make_node: MakeN
     with RawListener() as listener:
         port = f"{listener.id}#p"
         node.mon(port, lambda *reason: events.append("reported"))
-        peer = node._network.peers[listener.id]  # type: ignore[union-attr]
+        peer = network_of(node).peers[listener.id]
         node.snd(port, b"lost")
 
         def lose() -> None:
@@ -359,7 +360,7 @@ def test_nothing_opens_a_port_again_before_a_loss_was_reported(make_node: MakeNo
     with RawPeer.dial(node, extras=SAME).shake() as first:
         node.mon(port, lambda *reason: events.append(("first heard", reason[0])))
         assert first.packet() == ["", "mon1", "p"]
-        peer = node._network.peers[PEER]  # type: ignore[union-attr]
+        peer = network_of(node).peers[PEER]
         eager = node.port(lambda _go: send())
 
         def lose() -> None:
@@ -411,7 +412,7 @@ def test_ports_monitored_for_a_moment_are_forgotten_on_a_wholly_shunned_node(
     with linked_anew(node, monkeypatch) as peer:
         for number in range(200):
             node.mon(f"{PEER}#{UNIQUE}f{number}", print).cancel()
-        assert len(node._network.peers[PEER].ports._ports) < 60  # type: ignore[union-attr]
+        assert len(network_of(node).peers[PEER].ports._ports) < 60
         peer.take(400)
 
 
@@ -432,7 +433,7 @@ def test_monitor_that_was_cancelled_before_the_link_is_up_opens_no_port(
         with node.mon(port, print):
             pass
         if how == "in vain":
-            wait_until(lambda: node._network.peers[listener.id].is_quiet)  # type: ignore[union-attr]
+            wait_until(lambda: network_of(node).peers[listener.id].is_quiet)
             again = RawPeer.dial(node, listener.id, extras=SAME)
         else:
             again = listener.accept(extras=SAME)
@@ -457,7 +458,7 @@ def test_orphan_that_was_monitored_for_a_moment_is_seen_to_die(make_node: MakeNo
             packets = [packet[:3] for packet in peer.take(4)]
             assert packets == [["", verb, name] for verb in ("kil1", "mon1", "mon0", "mon1")]
             peer.send(["", "kil0", name, "killed"])
-            ports = node._network.peers[listener.id].ports._ports  # type: ignore[union-attr]
+            ports = network_of(node).peers[listener.id].ports._ports
             wait_until(lambda: name not in ports)
 
 

@@ -31,6 +31,7 @@ from aemp_gevent.testing.processes import NodeProcess
 from tests.helpers import turns, wait_until
 from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer
 from tests.peers.test_direct_peer import IDS, InlineScheduler, Nonces, Side, World
+from tests.seams import embedded_of, network_of
 from tests.thoroughness import tries
 
 MESSAGES = 8
@@ -236,7 +237,7 @@ def test_both_sides_may_find_a_link_idle_at_the_same_moment(network: MemoryNetwo
     wait_until(lambda: inbox.messages and two.up_nodes())
     network.delay(one, two, 0.05)
     for here, there in ((one, two), (two, one)):
-        peer = here._network.peer(there.NODE())
+        peer = network_of(here).peer(there.NODE())
         peer._found_idle(peer.link)
         assert peer._resting is not None
     wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
@@ -255,8 +256,7 @@ def kept_by_spawned_port(one: Node, two: Node) -> object:
 
 
 def kept_by_the_network(one: Node, two: Node) -> object:
-    assert one._network is not None
-    return one._network.keep(two.NODE())
+    return network_of(one).keep(two.NODE())
 
 
 @pytest.mark.slow
@@ -274,7 +274,7 @@ def test_link_that_somebody_needs_stays(
     wait_until(lambda: one.up_nodes() and two.up_nodes())
     need(*((two, one) if swapped else (one, two)))
     changes = Changes(one)
-    peers = [here._network.peer(there.NODE()) for here, there in ((one, two), (two, one))]
+    peers = [network_of(here).peer(there.NODE()) for here, there in ((one, two), (two, one))]
     links = [peer.link for peer in peers]
     assert all(links)
     # Long enough for several requests to rest, each of which begins a new idle time.
@@ -297,7 +297,7 @@ def test_links_stay_if_one_side_says_never(make_node: MakeNode) -> None:
     one, two = make_node(**QUICK), make_node(idle_timeout=None, heartbeat_interval=0.05)
     one.snd(Inbox(two), "hello")
     wait_until(lambda: one.up_nodes() and two.up_nodes())
-    peer = one._network.peer(two.NODE())
+    peer = network_of(one).peer(two.NODE())
     link = peer.link
     wait_until(lambda: link.keep_alives > 12)
     wait_until(lambda: peer.link is link and one.up_nodes() and two.up_nodes())
@@ -375,7 +375,7 @@ def test_link_with_messages_in_one_direction_is_not_idle(make_node: MakeNode, is
                 peer.send([str(inbox).partition("#")[2], count])
                 wait_until(lambda: len(inbox.messages) == count)  # noqa: B023
             gevent.sleep(0.02)  # a message so often is what is tested
-            assert node._network.peer(peer.name)._resting is None
+            assert network_of(node).peer(peer.name)._resting is None
         assert peer.packet() == ["", "idle"]
 
 
@@ -386,7 +386,7 @@ def test_connection_that_fails_while_the_link_comes_to_rest_is_no_news(make_node
     with RawListener() as listener, RawPeer.dial(node, listener.id, extras=extras).shake() as peer:
         assert peer.packet() == ["", "idle"]
         node.mon(f"{peer.name}#x", died)
-        node._network.peer(peer.name).attempt_failed("a seed's address was no good")
+        network_of(node).peer(peer.name).attempt_failed("a seed's address was no good")
         peer.sock.shutdown(socket.SHUT_WR)
         with listener.accept(extras=extras).shake() as again:
             assert again.packet() == ["", "mon1", "x"]
@@ -418,7 +418,7 @@ def test_monitor_that_is_set_while_the_link_comes_to_rest_is_set(network: Memory
     inbox = Inbox(two)
     one.snd(inbox, 1)
     wait_until(lambda: two.up_nodes() and inbox.messages)
-    peer, other = one._network.peer(two.NODE()), two._network.peer(one.NODE())
+    peer, other = network_of(one).peer(two.NODE()), network_of(two).peer(one.NODE())
     for agrees in (True, False):
         if not agrees:
             two.mon(Inbox(one), Deaths())
@@ -469,7 +469,6 @@ class Flow:
 
 def left_of(node: Node) -> list[Any]:
     """Return what keeps the links of a node."""
-    assert node._network is not None
     return [
         (
             peer,
@@ -477,9 +476,9 @@ def left_of(node: Node) -> list[Any]:
             peer._links,
             peer.ports.need_a_link,
             peer.watchers.are_any,
-            node._network.pulse.quiet(link),
+            network_of(node).pulse.quiet(link),
         )
-        for peer in node._network.peers.values()
+        for peer in network_of(node).peers.values()
         if (link := peer.link or peer._resting) is not None
     ]
 
@@ -541,7 +540,7 @@ def test_processes_let_their_link_rest_and_make_it_again() -> None:
 
 def say_idle(here: Node, there: Node, *, agrees: bool) -> None:
     """Ask for rest; the other side agrees if it has nothing to say by then."""
-    peer, other = here._network.peer(there.NODE()), there._network.peer(here.NODE())
+    peer, other = network_of(here).peer(there.NODE()), network_of(there).peer(here.NODE())
     other._host.pulse._hearts[other.link].quiet = 1e9 if agrees else 0.0
     assert peer._can_rest(peer.link)
     peer._say_idle(peer.link)
@@ -579,14 +578,15 @@ def test_directory_is_told_over_a_link_that_comes_to_rest(network: MemoryNetwork
     node.db_set("family", "key", "value")
     for seed in both:
         wait_until(lambda seed=seed: seed.db_family("family") == {"key": "value"})
-    former = next(seed for seed in both if seed.NODE() == node._embedded._client.master.node)
+    former = next(seed for seed in both if seed.NODE() == embedded_of(node)._client.master.node)
     other = next(seed for seed in both if seed is not former)
     wait_until(lambda: node.NODE() in other.up_nodes())
     network.delay(other, node, 0.05)
     say_idle(other, node, agrees=False)
     former.shutdown(0.0)
-    wait_until(lambda: node._embedded._client.master is not None and node._embedded._client.master.node == other.NODE())
-    assert other._network.peer(node.NODE()).is_resting  # or else this shows nothing
+    client = embedded_of(node)._client
+    wait_until(lambda: client.master is not None and client.master.node == other.NODE())
+    assert network_of(other).peer(node.NODE()).is_resting  # or else this shows nothing
     wait_until(lambda: other.db_family("family") == {"key": "value"})
     seen: list[Any] = []
     node.db_mon("family", lambda entries, *_changes: seen.append(dict(entries)))

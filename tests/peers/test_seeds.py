@@ -29,6 +29,7 @@ from aemp_gevent.settings.fields import Settings
 from aemp_gevent.testing.memory import MemoryNetwork
 from tests.helpers import turns, wait_until
 from tests.networking import SECRET, MakeNode, line_of, process
+from tests.seams import network_of
 
 SERVER = Path(__file__).parents[1] / "dns_server.py"
 NAME = "seeds.test:4040"
@@ -74,8 +75,7 @@ def network() -> Iterator[MemoryNetwork]:
 
 
 def links(node: Node) -> Network:
-    assert node._network is not None
-    return node._network
+    return network_of(node)
 
 
 def up(node: Node) -> list[str]:

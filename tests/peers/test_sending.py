@@ -19,6 +19,7 @@ from tests.networking import (
     RawListener,
     RawPeer,
 )
+from tests.seams import network_of
 
 PEER = "127.0.0.1:9"
 
@@ -38,7 +39,7 @@ def test_sender_to_a_stopped_reader_is_paused_and_others_go_on(make_node: MakeNo
                 sent += 1
 
         sender = gevent.spawn(send)
-        link = node._network.peers[PEER].link  # type: ignore[union-attr]
+        link = network_of(node).peers[PEER].link
         assert link is not None
 
         def stands_still() -> bool:
@@ -70,7 +71,7 @@ def test_paused_sender_goes_on_when_the_link_is_lost(make_node: MakeNode) -> Non
     with RawPeer.dial(node).shake() as peer:
         node.mon(f"{PEER}#p", died)
         sender = gevent.spawn(lambda: [node.snd(f"{PEER}#p", b"x" * 1_000_000) for _ in range(30)])
-        wait_until(lambda: node._network.peers[PEER].link.transport.buffered > 1000)  # type: ignore[union-attr]
+        wait_until(lambda: network_of(node).peers[PEER].link.transport.buffered > 1000)
         turns(5)
         assert not sender.ready()
         peer.close()
@@ -136,7 +137,7 @@ def test_what_waits_for_a_link_is_bounded_by_the_hard_limit(make_node: MakeNode,
     assert node.settings is not None
     with RawListener() as listener:  # nobody accepts
         node.mon(f"{listener.id}#p", died)
-        known = node._network.peers[listener.id]  # type: ignore[union-attr]
+        known = network_of(node).peers[listener.id]
         for _ in send_without_pause(node, listener.id, call):
             assert known.unsent <= node.settings.hard_limit_bytes
         assert "hard limit" in died.wait()[2]
@@ -198,7 +199,7 @@ def test_paused_senders_do_not_count_for_the_hard_limit(make_node: MakeNode, whe
         innocent = gevent.spawn(node.mon, f"{listener.id}#q", print)
         unsent: list[int] = []
         # Behind all of them, and before anything leaves.
-        gevent.spawn(lambda: unsent.append(node._network.peers[listener.id].unsent))  # type: ignore[union-attr]
+        gevent.spawn(lambda: unsent.append(network_of(node).peers[listener.id].unsent))
         innocent.get(timeout=WAIT)
         turns(1)
         assert unsent[0] > limit
@@ -209,4 +210,4 @@ def test_paused_senders_do_not_count_for_the_hard_limit(make_node: MakeNode, whe
             gevent.joinall(senders, timeout=WAIT, raise_error=True)
             assert reader.answers()
             assert died.count == 0
-        assert node._network.peers[listener.id]._paused_bytes == 0  # type: ignore[union-attr]
+        assert network_of(node).peers[listener.id]._paused_bytes == 0

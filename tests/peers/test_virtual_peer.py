@@ -21,6 +21,7 @@ from tests.networking import (
     MakeNode,
 )
 from tests.peers.slave_nodes import QUICK, Place
+from tests.seams import network_of, ports_of
 
 WAYS = [
     ("public", "s1"),
@@ -77,7 +78,7 @@ def test_few_ports_of_a_node_behind_others_are_remembered(place: Place) -> None:
     here, there = place.s1, place.s3
     for number in range(10 * MAX_VIRTUAL_PORTS):
         here.snd(f"{there.NODE()}#port-{number}", 1)
-    assert len(here._network.peer(there.NODE()).ports._ports) <= 2 * MAX_VIRTUAL_PORTS
+    assert len(network_of(here).peer(there.NODE()).ports._ports) <= 2 * MAX_VIRTUAL_PORTS
 
 
 def test_kill_and_death_pass(place: Place, way: tuple[str, str]) -> None:
@@ -97,7 +98,7 @@ def test_port_that_never_was_is_reported(place: Place, way: tuple[str, str]) -> 
 
 def test_spawn(place: Place, way: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = both(place, way)
-    there._network.settings.__dict__["allow_spawn"] = ("tests.node_functions.*",)  # type: ignore[union-attr]
+    network_of(there).settings.__dict__["allow_spawn"] = ("tests.node_functions.*",)
     monkeypatch.setattr(node_functions, "node", there)
     inbox = Inbox(here)
     echo = here.spawn(there.NODE(), "tests.node_functions.echo", str(inbox))
@@ -185,22 +186,22 @@ def test_slave_returns_to_its_master_under_its_id_and_shuns_and_kills_orphans(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s1, public = place.s1, place.public
-    s1._network.settings.__dict__["allow_spawn"] = ("tests.node_functions.*",)  # type: ignore[union-attr]
+    network_of(s1).settings.__dict__["allow_spawn"] = ("tests.node_functions.*",)
     monkeypatch.setattr(node_functions, "node", s1)
     inbox, deaths, _ = linked(public, s1)
     orphan, lost = public.spawn(s1.NODE(), "tests.node_functions.echo", str(inbox)), Deaths()
     public.mon(orphan, lost)
     public.snd(orphan, "alive")
     wait_until(lambda: ("alive",) in inbox.messages)
-    assert orphan in s1._ports
+    assert orphan in ports_of(s1)
     node_id = s1.NODE()
     place.network.cut(s1, place.m1)
     assert deaths.wait()[0] == lost.wait()[0] == "transport_error"
     wait_until(lambda: place.m1.node_is_up(node_id))
-    assert orphan in s1._ports
+    assert orphan in ports_of(s1)
     again = Deaths()
     wait_until(lambda: revived(public, inbox, again))
-    wait_until(lambda: orphan not in s1._ports)
+    wait_until(lambda: orphan not in ports_of(s1))
     assert s1.NODE() == node_id
 
 
@@ -260,7 +261,7 @@ def test_slave_that_is_not_there_is_reported(place: Place) -> None:
 
 @pytest.mark.slow
 def test_slave_that_does_not_answer_is_reported(place: Place) -> None:
-    place.s1._network.routes._take = lambda *args: None  # type: ignore[union-attr, method-assign]
+    network_of(place.s1).routes._take = lambda *args: None  # type: ignore[union-attr, method-assign]
     deaths = Deaths()
     place.public.mon(Inbox(place.s1), deaths)
     reason = deaths.wait()
@@ -297,7 +298,7 @@ def test_senders_to_a_slave_are_paused_at_the_first_hop(place: Place) -> None:
 
     sender = gevent.spawn(send)
     try:
-        peer = slave._network.peer(place.public.NODE())  # type: ignore[union-attr]
+        peer = network_of(slave).peer(place.public.NODE())
         wait_until(lambda: peer.unsent > 20_000)
         assert not sender.ready()
         assert peer.unsent < 100_000
@@ -321,9 +322,9 @@ def test_what_paused_senders_sent_does_not_drop_the_carrying_link(place: Place) 
     place.network.block(slave, master)
     senders = [gevent.spawn(slave.snd, far, b"x" * 2**20) for _ in range(24)]
     try:
-        peer = slave._network.peer(public.NODE())  # type: ignore[union-attr]
+        peer = network_of(slave).peer(public.NODE())
         wait_until(lambda: peer.unsent > 23 * 2**20)
-        assert peer.unsent > slave._network.settings.hard_limit_bytes  # type: ignore[union-attr]
+        assert peer.unsent > network_of(slave).settings.hard_limit_bytes
         slave.kil(f"{public.NODE()}#nobody")
         slave.kil(f"{place.public.NODE()}#nobody")
         slave.kil(f"{master.NODE()}#nobody")

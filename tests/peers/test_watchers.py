@@ -15,6 +15,7 @@ from tests.networking import (
     MakeNode,
     RawPeer,
 )
+from tests.seams import request_host_of
 
 PEER = "127.0.0.1:9"
 
@@ -74,7 +75,7 @@ def test_death_is_told_however_small_messages_must_be(make_node: MakeNode, limit
     with RawPeer.dial(node).shake() as peer:
         node.mon(inbox, before)
         peer.send(["", "mon1", name])
-        watched = node._request_host.find_port(name)
+        watched = request_host_of(node).find_port(name)
         assert watched is not None
         wait_until(lambda: isinstance(watched.monitors, dict))
         node.mon(inbox, after)

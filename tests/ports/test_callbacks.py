@@ -21,6 +21,7 @@ from aemp_gevent.node.services import load_services
 from aemp_gevent.node.spawning import name_of
 from aemp_gevent.ports.callbacks import check_callable
 from tests.helpers import wait_until
+from tests.seams import ports_of
 from tests.settling import settle
 
 ran: list[str] = []
@@ -96,8 +97,8 @@ TAKERS = {
 def node():
     node = Node()
     yield node
-    for port in set(node._ports.values()):
-        node._scheduler.kill(port, ())
+    for port in set(ports_of(node).values()):
+        node.scheduler.kill(port, ())
     settle(node)
 
 

@@ -15,6 +15,7 @@ from greenlet import getcurrent
 from aemp_gevent.errors import DeadPortError, NodePortError, NoPortContextError, NotLocalError, ReceiverBusyError
 from aemp_gevent.ports.context import SELF, current_port, port_context, psub, require_port, run_in
 from aemp_gevent.ports.receive import receive
+from tests.seams import ports_of
 from tests.settling import PortLike, settle, wait_for_timers
 
 
@@ -172,7 +173,7 @@ def test_a_call_that_needs_a_port_says_so_and_what_to_do():
 
 
 def test_a_context_is_given_back_also_after_an_exception(node):
-    port = node._ports[node.port()]
+    port = ports_of(node)[node.port()]
     with pytest.raises(LookupError), port_context(port):
         assert current_port() is port
         raise LookupError
@@ -186,9 +187,9 @@ def test_a_borrowed_context_leaves_exceptions_that_are_no_errors_alone(node):
         raise gevent.Timeout
 
     with pytest.raises(gevent.Timeout):
-        run_in(node._ports[port], time_out)
+        run_in(ports_of(node)[port], time_out)
     settle(node)
-    assert port in node._ports
+    assert port in ports_of(node)
 
 
 # --- psub ---------------------------------------------------------------------
@@ -265,7 +266,7 @@ def test_a_psub_closure_runs_after_the_death_of_its_port_and_cannot_wait_there(n
         waits = psub(lambda: (receive(timeout=5), "not reached"))
         asks = psub(lambda port: (node.syncal(5, port), "not reached"))
         fails = psub(lambda: 1 / 0)
-    assert me not in node._ports
+    assert me not in ports_of(node)
     assert name() == me
     with node.attach() as other:
         sends(other)
@@ -309,7 +310,7 @@ def test_an_exception_in_peval_kills_that_port_only(node):
     port, value = in_port(node, lambda: node.peval(other, lambda: 1 / 0))
     assert value is None
     assert deaths == [("die", "ZeroDivisionError: division by zero")]
-    assert port in node._ports
+    assert port in ports_of(node)
 
 
 def test_monitors_set_up_in_peval_run_in_that_ports_context(node):
@@ -342,7 +343,7 @@ def test_receive_in_a_borrowed_context_is_refused_with_the_remedy(node):
 
     assert node.peval(port, borrow) == "refused"
     assert node.peval_async(port, borrow).get() == "refused"
-    assert port in node._ports
+    assert port in ports_of(node)
 
 
 # --- peval_async --------------------------------------------------------------
@@ -364,7 +365,7 @@ def test_peval_async_runs_a_second_greenlet_in_a_ports_context(node, wrap):
     go_on.set()
     greenlet.join()
     assert seen[1:] == [port]
-    assert port in node._ports, "its end is not the port's"
+    assert port in ports_of(node), "its end is not the port's"
 
 
 def test_the_port_goes_on_handling_messages_beside_its_second_greenlet(node):

@@ -18,6 +18,7 @@ from aemp_gevent.ports.pacing import SLICE
 from aemp_gevent.ports.receive import receive
 from tests.helpers import on_hub, wait_until
 from tests.ports.logs import monitored
+from tests.seams import ports_of
 from tests.settling import settle
 
 
@@ -68,7 +69,7 @@ def test_a_kill_of_an_attached_port_throws_nothing_into_the_handler_that_attache
     settle(node)
     wait_until(lambda: len(log) == 2, show=lambda: log)
     assert log == [("woke",), ("receive raised", "attached")]
-    assert port in node._ports
+    assert port in ports_of(node)
 
 
 def test_a_kill_of_a_port_that_was_served_does_not_hit_the_port_that_its_runner_serves_now(node, log, runners):
@@ -134,7 +135,7 @@ def test_a_blocked_handler_is_interrupted_by_a_kill(node, log):
         try:
             gevent.event.Event().wait()
         finally:
-            log.add("finally", number, SELF() in node._ports)
+            log.add("finally", number, SELF() in ports_of(node))
 
     port = node.port(callback)
     monitored(node, port, log)
@@ -196,13 +197,13 @@ def test_a_greenlet_that_blocks_after_the_message_before_the_kill_is_interrupted
 def test_a_greenlet_killed_on_its_visit_to_the_hub_is_interrupted_when_it_blocks(node, log, slow_clock):
     """Trap "blocked port never dies": a port on its visit is queued, where the reaper passes it over."""
     visits: list[bool] = []
-    visit_hub = node._scheduler.visit_hub
+    visit_hub = node.scheduler.visit_hub
 
     def visit(*args):
         visits.append(True)
         visit_hub(*args)
 
-    node._scheduler.visit_hub = visit
+    node.scheduler.visit_hub = visit
 
     def body():
         me = SELF()
@@ -234,7 +235,7 @@ def test_a_greenlet_that_a_timeout_drives_out_of_the_receive_of_a_killed_port_is
 
     port = monitored(node, node.port_async(body), log)
     settle(node)
-    waiter = node._ports[port].waiter
+    waiter = ports_of(node)[port].waiter
 
     def collide():
         node.kil(port, "reason")
@@ -262,7 +263,7 @@ def test_messages_in_the_finalizers_of_a_dropped_backlog_reach_nobody(node, log)
     event.set()
     settle(node)
     assert log == []
-    assert port not in node._ports
+    assert port not in ports_of(node)
 
 
 def test_a_greenlet_of_its_own_is_interrupted_outside_receive_and_the_rest_is_dropped(node, log):
@@ -385,7 +386,7 @@ def test_a_kill_from_outside_by_gevent_is_an_abnormal_death(node, log):
     port = monitored(node, node.port(callback), log)
     node.snd(port)
     settle(node)
-    runner = node._ports[port].runner
+    runner = ports_of(node)[port].runner
     on_hub(lambda: runner.throw(greenlet.GreenletExit))
     settle(node)
     assert log == [("died", "die", "GreenletExit")]
@@ -401,14 +402,14 @@ def test_twenty_thousand_linked_ports_die_together(node):
     node.kil(ports[0], "reason")
     wait_until(lambda: deaths, within=20)
     assert deaths == [("reason",)]
-    assert node._ports == {}
+    assert ports_of(node) == {}
 
 
 def test_a_monitor_action_sees_the_port_dead_and_may_use_every_function(node, log):
     port = node.port(lambda: True)
 
     def action():
-        log.add(port in node._ports)
+        log.add(port in ports_of(node))
         node.snd(node.port(log.add), "from the action")
 
     node.mon(port, action)

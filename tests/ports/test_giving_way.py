@@ -18,6 +18,7 @@ from aemp_gevent.ports.context import SELF, psub
 from aemp_gevent.ports.receive import get, receive
 from tests.helpers import on_hub, turns, wait_until
 from tests.ports.logs import monitored
+from tests.seams import ports_of
 from tests.settling import settle
 
 # By name: in the package's surface, "port" and "receive" are functions.
@@ -27,7 +28,7 @@ receive_module = import_module("aemp_gevent.ports.receive")
 def test_a_runner_is_not_started_by_a_greenlet_that_waits(node, runners):
     """Trap "RecursionError": also runners are started by the hub alone, whose stack is flat."""
     starters = []
-    start = node._scheduler._run
+    start = node.scheduler._run
 
     def run(runner):
         starters.append(runner.parent)
@@ -35,7 +36,7 @@ def test_a_runner_is_not_started_by_a_greenlet_that_waits(node, runners):
         start(runner)
 
     depth: list[int] = []
-    node._scheduler._run = run
+    node.scheduler._run = run
 
     def nested(level):
         port = node.port(lambda: None)
@@ -70,7 +71,7 @@ def _recursion_left():
 
 def test_a_message_sent_after_the_last_look_wakes_the_reader(node, log):
     """Trap "send while registering": scanned, empty; a finalizer sends; only then idle, then asleep."""
-    scheduler = node._scheduler
+    scheduler = node.scheduler
     wait = scheduler.wait
 
     def finalizer_first(port, current, scanned):
@@ -87,7 +88,7 @@ def test_a_message_sent_after_the_last_look_wakes_the_reader(node, log):
 
 def test_a_message_that_does_not_match_does_not_hide_one_sent_after_the_last_look(node, log):
     """Trap "send while registering": the length is compared with what was scanned, not with zero."""
-    scheduler = node._scheduler
+    scheduler = node.scheduler
     wait = scheduler.wait
 
     def finalizer_first(port, current, scanned):
@@ -216,7 +217,7 @@ def test_attaching_the_hub_is_refused(node, log):
 def test_a_stray_switch_into_a_waiting_greenlet_harms_nobody(node, log):
     port = node.port_async(lambda: log.append(receive("tag")))
     settle(node)
-    waiter = node._ports[port].waiter
+    waiter = ports_of(node)[port].waiter
     on_hub(lambda: waiter.switch("stray"))
     settle(node)
     assert log == []

@@ -14,6 +14,7 @@ from aemp_gevent.ports import monitors
 from aemp_gevent.ports.monitors import KillMonitor, Monitor, Watch
 from aemp_gevent.ports.scheduler import Scheduler
 from tests.helpers import wait_until
+from tests.seams import ports_of
 from tests.settling import settle
 
 
@@ -90,10 +91,10 @@ def test_firing_a_watch_takes_all_monitors_off_and_queues_the_wanted_ones(node):
     for monitor in found:
         monitors.add(watch, monitor)
     found[1]._action = None  # cancelled at the very moment of the loss
-    watch.fire(node._scheduler, ("gone",))
+    watch.fire(node.scheduler, ("gone",))
     assert watch.monitors is None
     assert calls == [[], [], []], "they are queued, not run"
-    watch.fire(node._scheduler, ("again",))
+    watch.fire(node.scheduler, ("again",))
     settle(node)
     assert calls == [[("gone",)], [], [("gone",)]]
     assert emptied == [], "nobody cancelled: the peer need not be told"
@@ -118,7 +119,7 @@ def test_a_kill_monitor_kills_its_victim_and_needs_no_turn_of_its_own(node):
     victim = node.port()
     calls = Calls()
     node.mon(victim, calls)
-    monitor = KillMonitor(None, node._ports[victim])
+    monitor = KillMonitor(None, ports_of(node)[victim])
     assert monitor.died(("why",)) is False
     settle(node)
     assert calls == [("why",)]
@@ -126,11 +127,11 @@ def test_a_kill_monitor_kills_its_victim_and_needs_no_turn_of_its_own(node):
 
 def test_a_cancelled_kill_monitor_spares_its_victim(node):
     victim = node.port()
-    monitor = KillMonitor(None, node._ports[victim])
+    monitor = KillMonitor(None, ports_of(node)[victim])
     monitor.cancel()
     assert monitor.died(("why",)) is False
     settle(node)
-    assert victim in node._ports
+    assert victim in ports_of(node)
 
 
 # --- what mon promises ----------------------------------------------------------
@@ -342,7 +343,7 @@ def test_a_chain_of_linked_ports_dies_to_its_end(node):
     node.kil(ports[0], "chain")
     settle(node)
     assert calls == [("chain",)]
-    assert node._ports == {}
+    assert ports_of(node) == {}
 
 
 def test_a_monitor_that_comes_while_another_is_taken_off_is_kept(node):

@@ -24,7 +24,7 @@ from tests.settling import settle
 
 def test_a_busy_node_serves_a_socket_within_few_turns(node, slow_clock):
     """Trap "starved sockets": gevent runs fifty of its run_callbacks between two looks at the sockets."""
-    scheduler = node._scheduler
+    scheduler = node.scheduler
     ours, theirs = gevent.socket.socketpair()
     seen = []
     pumps = itertools.count()

@@ -362,7 +362,7 @@ class CountingInbox(deque):
 
 @pytest.mark.parametrize("burst", [1, 5_000], ids=["one-by-one", "in-bursts"])
 def test_looking_through_a_long_mailbox_takes_steps_in_proportion_to_its_length(node, me, burst):
-    port = node._scheduler.ports[me]
+    port = node.scheduler.ports[me]
     port.inbox = port.mailbox = inbox = CountingInbox(("noise", number) for number in range(30_000))
     more = [burst] * 4
 

@@ -23,6 +23,7 @@ from aemp_gevent.ports.receive import receive
 from aemp_gevent.ports.scheduler import MAX_IDLE_RUNNERS
 from tests.helpers import on_hub, turns, wait_until
 from tests.ports.logs import monitored
+from tests.seams import ports_of
 from tests.settling import settle
 
 
@@ -34,7 +35,7 @@ def test_an_exception_thrown_into_an_idle_runner_takes_it_from_the_pool(node, lo
     """Trap "runner switched into twice": it still stands in the pool."""
     node.snd(node.port(lambda: None))
     settle(node)
-    pool = node._scheduler._pool
+    pool = node.scheduler._pool
     get_hub().loop.run_callback(pool[0].throw, gevent.Timeout(1))
     wait_until(lambda: "reached an idle runner" in caplog.text, show=lambda: caplog.text)
     settle(node)
@@ -303,12 +304,12 @@ def test_ctrl_c_in_an_idle_runner_is_not_swallowed(node, monkeypatch):
     monkeypatch.setattr(get_hub(), "NOT_ERROR", (KeyboardInterrupt,))
     node.snd(node.port(lambda: None))
     settle(node)
-    (runner,) = node._scheduler._pool
+    (runner,) = node.scheduler._pool
     with pytest.raises(KeyboardInterrupt):
         on_hub(lambda: runner.throw(KeyboardInterrupt))
     settle(node)
     turns(2)
-    assert node._scheduler._pool.count(runner) <= 1
+    assert node.scheduler._pool.count(runner) <= 1
 
 
 def test_idle_runners_keep_nothing_of_the_ports_they_served(node):
@@ -323,7 +324,7 @@ def test_idle_runners_keep_nothing_of_the_ports_they_served(node):
         node.rcv(port, "tag", lambda _thing: None)
         node.snd(port, thing)
         node.snd(port, "tag", thing)
-        entry = node._ports[port]
+        entry = ports_of(node)[port]
         found = [weakref.ref(thing), weakref.ref(entry.default), weakref.ref(entry.handlers.find(("tag",))[0])]
         settle(node)
         node.kil(port)
@@ -421,5 +422,5 @@ def test_blocked_runners_are_not_limited_and_idle_ones_are(node, log, runners):
     event.set()
     wait_until(lambda: len(log) == count, show=lambda: len(log))
     settle(node)
-    assert len(node._scheduler._pool) <= MAX_IDLE_RUNNERS
+    assert len(node.scheduler._pool) <= MAX_IDLE_RUNNERS
     assert sum(not runner.dead for runner in runners) <= MAX_IDLE_RUNNERS

@@ -25,6 +25,7 @@ from aemp_gevent.ports.receive import get, receive
 from tests.helpers import on_hub, wait_until
 from tests.native import threading
 from tests.ports.logs import Log, monitored
+from tests.seams import ports_of
 from tests.settling import settle
 
 # By name: in the package's surface, "port" and "receive" are functions.
@@ -47,7 +48,7 @@ def test_a_runner_that_a_timer_resumed_has_its_leftover_work_pumped(node, log, s
     count = slow_clock * 3
     for number in range(1, count):
         node.snd(port, number)
-    assert not node._scheduler.pumped
+    assert not node.scheduler.pumped
     resume.set()
     wait_until(lambda: len(log) == count, show=lambda: log)
     assert log == list(range(count))
@@ -257,7 +258,7 @@ def test_an_init_function_that_receives_gets_the_messages(node, log):
     node.snd(port, "message")
     settle(node)
     assert log == [("init", "message")]
-    assert port in node._ports
+    assert port in ports_of(node)
 
 
 def test_an_init_function_that_fails_kills_its_port(node, log):
@@ -271,11 +272,11 @@ def test_the_states_a_port_goes_through(node):
     event = gevent.event.Event()
 
     def callback():
-        states.append(node._ports[port].state)
+        states.append(ports_of(node)[port].state)
         event.wait()
 
     port = node.port(callback)
-    entry = node._ports[port]
+    entry = ports_of(node)[port]
     states.append(entry.state)
     node.snd(port)
     states.append(entry.state)

@@ -21,6 +21,7 @@ from aemp_gevent.errors import DeadPortError, PortKilled, ReceiverBusyError
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.port import DEAD
 from aemp_gevent.ports.receive import get, get_cond, receive
+from tests.seams import ports_of
 from tests.settling import settle
 
 SEEDS = int(os.environ.get("AEMP_MODEL_SEEDS", "60"))
@@ -66,7 +67,7 @@ class World:
     # --- doors of the scheduler, watched ---
 
     def _spy(self) -> None:
-        scheduler = self.node._scheduler
+        scheduler = self.node.scheduler
         kill, die, run = scheduler.kill, scheduler.die, scheduler._run
 
         def spied_kill(port: Any, reason: Any) -> None:
@@ -197,7 +198,8 @@ class World:
             self.node.snd(depth, "answer")
             depth = 0
         self.claim(
-            me in self.node._ports or self.kinds.get(me) == "attached", f"{me} handled {number} of {sender} when dead"
+            me in ports_of(self.node) or self.kinds.get(me) == "attached",
+            f"{me} handled {number} of {sender} when dead",
         )
         is_greenlet = self.kinds.get(me) in {"greenlet", "attached", None}
         self.claim(self.inside[me] == 0 or is_greenlet, f"{me} does two things at a time")
@@ -274,12 +276,12 @@ class World:
         self.claim(port in self.reasons, f"{port} was killed and no kill was seen")
 
     def monitor(self, port: str, by: str | None) -> None:
-        alive = port in self.node._ports
+        alive = port in ports_of(self.node)
         entry: dict[str, Any] = {"port": port, "alive": alive, "fired": [], "cancelled": False}
 
         def fired(*reason: Any) -> None:
             self.claim(not entry["cancelled"], f"a cancelled monitor of {port} fired")
-            self.claim(port not in self.node._ports, f"a monitor of {port} fired before its death")
+            self.claim(port not in ports_of(self.node), f"a monitor of {port} fired before its death")
             self.claim(SELF() == by, f"a monitor set up by {by} ran as {SELF()}")
             entry["fired"].append(reason)
             if self.rng.random() < 0.1 and not self.ending:
@@ -374,7 +376,7 @@ class World:
             gevent.sleep(0.001)
             settle(self.node)
             busy = [port for port, count in self.inside.items() if count]
-            timed = [port for port in self.node._ports.values() if port.id not in self.kinds]
+            timed = [port for port in ports_of(self.node).values() if port.id not in self.kinds]
             idle_rounds = 0 if busy or timed else idle_rounds + 1
             if monotonic() > deadline:
                 self.claim(False, f"stuck: {busy} {timed}")
@@ -382,7 +384,7 @@ class World:
 
     def check_the_living(self) -> None:
         for port in self.ports:
-            entry = self.node._ports.get(port)
+            entry = ports_of(self.node).get(port)
             if entry is None or entry.dying is not None:
                 continue
             inbox = list(entry.inbox or ())
@@ -427,12 +429,12 @@ class World:
                 self.claim([fired[0] for fired in entry["fired"]] == ["no_such_port"], f"of a dead port: {entry}")
         for entry in self.answers:
             self.claim(len(entry["answers"]) == 1, f"cal called back {entry['answers']}")
-        scheduler = self.node._scheduler
+        scheduler = self.node.scheduler
         pool = scheduler._pool
         self.claim(
             len(pool) == len(set(pool)) and set(pool) == self.live_runners, f"runners {self.live_runners}, idle {pool}"
         )
-        self.claim(not self.node._ports, f"left in the table: {self.node._ports}")
+        self.claim(not ports_of(self.node), f"left in the table: {ports_of(self.node)}")
         self.claim(not scheduler.table._aliases, "aliases left")
 
 

@@ -16,6 +16,7 @@ import pytest
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
 from tests.injecting import Injector
+from tests.seams import ports_of
 from tests.settling import settle
 from tests.thoroughness import sampled, tries
 
@@ -203,7 +204,7 @@ def test_a_kill_injected_wherever_other_code_can_run_is_told_once_and_leaves_nob
         settle(node)
         killed = ["injected"] * 2 if injector.fired else ["end"] * 2
         assert sorted(deaths) == sorted([(reason,) for reason in [*killed, "end", "end"]])
-        assert node._ports == {}
+        assert ports_of(node) == {}
         return injector.count
 
     total = scene(lambda _count: False)

@@ -138,7 +138,7 @@ def test_a_timer_does_not_run_on_the_hub(node):
     greenlets = []
     node.after(0, lambda: greenlets.append(getcurrent()))
     wait_for_timers(node, 0.002)
-    assert greenlets[0] is not node._scheduler.hub
+    assert greenlets[0] is not node.scheduler.hub
 
 
 def test_a_timer_that_was_started_may_start_the_next(node):

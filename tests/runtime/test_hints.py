@@ -18,6 +18,7 @@ from aemp_gevent.runtime.hints import MAX_PLACES, Hints, nearest
 from aemp_gevent.testing import MemoryNetwork
 from tests.helpers import wait_until
 from tests.networking import Inbox
+from tests.seams import ports_of
 from tests.settling import settle
 
 
@@ -31,8 +32,8 @@ def network() -> Iterator[MemoryNetwork]:
 def private() -> Iterator[Node]:
     node = Node()
     yield node
-    for port in set(node._ports.values()):
-        node._scheduler.kill(port, ())
+    for port in set(ports_of(node).values()):
+        node.scheduler.kill(port, ())
     settle(node)
 
 

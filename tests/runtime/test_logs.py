@@ -17,15 +17,9 @@ from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.node.requests import Requests
 from aemp_gevent.runtime.bounded_log import ALL_PEERS
 from aemp_gevent.runtime.logs import MAX_VALUE, Brief, Lines, Log
-from tests.networking import OUR_PROVIDER, MakeNode, RawPeer, node_factory
+from tests.networking import OUR_PROVIDER, MakeNode, RawPeer
 
 EVIL = "bye\nCRITICAL forged line \x1b[31m\u202e"
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from aemp_gevent.ports.receive import get, get_cond, receive
 from aemp_gevent.runtime.quantities import FOREVER_SECONDS, to_count, to_limited_seconds, to_seconds
 from aemp_gevent.testing import wait_until as wait_until_of_users
 from tests.networking import node_factory
+from tests.seams import network_of, ports_of
 
 HUGE = 10**5000
 
@@ -139,15 +140,15 @@ def test_every_call_refuses_what_is_not_a_time_before_it_does_anything(make, val
     node = make()
     with node.attach():
         for call, name in CALLS.values():
-            before = (dict(node._ports), set(node._scheduler._timers), list(node._scheduler.runq), node.up_nodes())
+            before = (dict(ports_of(node)), set(node.scheduler._timers), list(node.scheduler.runq), node.up_nodes())
             with pytest.raises(error) as refused:
                 call(node, value)
             assert str(refused.value).startswith(f"{name}: ")
             shown = "<Unprintable object" if isinstance(value, Unprintable) else repr(getattr(value, "seconds", value))
             assert shown in str(refused.value)
-            after = (dict(node._ports), set(node._scheduler._timers), list(node._scheduler.runq), node.up_nodes())
+            after = (dict(ports_of(node)), set(node.scheduler._timers), list(node.scheduler.runq), node.up_nodes())
             assert after == before, name
-            assert not node._network.peers
+            assert not network_of(node).peers
 
 
 NOTHING_CAME = (ReceiveTimeout, CallTimeout, DirectoryTimeout, DirectoryUnavailableError, ResolveError, AssertionError)
@@ -217,10 +218,10 @@ def test_nan_stops_no_timer_of_the_process(node):
     ],
 )
 def test_a_port_with_a_limit_that_is_not_a_count_is_refused(node, value, error):
-    before = dict(node._ports)
+    before = dict(ports_of(node))
     with pytest.raises(error, match=r"^port\(\): limit must be "):
         node.port(limit=value)
-    assert node._ports == before
+    assert ports_of(node) == before
 
 
 def test_counts_are_any_kind_of_integer(node):

@@ -38,10 +38,10 @@ from tests.networking import (
     RawListener,
     RawPeer,
     line_of,
-    node_factory,
     process,
     tables,
 )
+from tests.seams import network_of, ports_of
 from tests.settling import settle
 from tests.thoroughness import sampled
 
@@ -78,12 +78,6 @@ class Thread:
 def in_thread(function, *args, **kwargs):
     """Call a function in a native thread, and return what it returns, or raise what it raises."""
     return Thread(lambda: function(*args, **kwargs)).result()
-
-
-@pytest.fixture
-def make_node():
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture
@@ -144,7 +138,7 @@ def test_calls_of_other_threads_raise_an_error(make_node, call):
     assert node.find(port).state == 0, "the call had an effect all the same"
     node.kil(port)
     settle(node)
-    assert not node._ports
+    assert not ports_of(node)
 
 
 def test_another_thread_cannot_receive_for_an_attached_greenlet(make_node):
@@ -379,7 +373,7 @@ def test_all_nodes_of_a_thread_share_one_doorbell():
 
 def test_a_thread_that_rings_all_the_time_keeps_no_timer_waiting(node):
     """The calls rung meanwhile wait for the next loop iteration."""
-    scheduler = node._scheduler
+    scheduler = node.scheduler
     _ = scheduler.hub
     rung = 0
 
@@ -484,7 +478,7 @@ def test_a_port_reported_dead_gets_nothing_that_was_handed_over_before_that(make
             thread = threading.Thread(target=a.snd, args=(port, "lost"))
             thread.start()
             thread.join(WAIT)
-            a._network.peers[peer.name]._lose("a test")
+            network_of(a).peers[peer.name]._lose("a test")
 
         on_hub(lose)
         assert deaths.wait()[0] == "transport_error"
@@ -514,7 +508,7 @@ class Stalled:
         self.node = make_node(high_water_bytes=high_water)
         self.peer = RawPeer.dial(self.node).shake()
         wait_until(self.node.up_nodes)
-        self.link_to = self.node._network.peers[self.peer.name]
+        self.link_to = network_of(self.node).peers[self.peer.name]
         self.port = f"{self.peer.name}#p"
         self.sent = 0
         self.wanted = 100_000
@@ -778,7 +772,7 @@ def test_a_thread_that_stops_anywhere_in_snd_loses_nothing_and_breaks_nothing(ma
             settle(node)
             assert stage.deaths == [("end",)], context
             assert stage.got[-1] == "last", context
-        assert node._ports == {}, context
+        assert ports_of(node) == {}, context
         return thread
 
     at_every_point(scene, at_least=4)
@@ -793,7 +787,7 @@ def test_a_thread_that_stops_anywhere_in_kil_kills_once(make_node, monkeypatch, 
     def scene(point):
         node = make_node(None)
         stage = make(Stage(node))
-        monkeypatch.setattr(node._scheduler, "on_unmonitored_death", lambda *death: unmonitored.append(death))
+        monkeypatch.setattr(node.scheduler, "on_unmonitored_death", lambda *death: unmonitored.append(death))
         thread = StoppedThread(lambda: stage.node.kil(stage.port, "thread"), point)
         stage.then(happens(stage))
         thread.go_on()
@@ -804,7 +798,7 @@ def test_a_thread_that_stops_anywhere_in_kil_kills_once(make_node, monkeypatch, 
         assert stage.deaths in ([("thread",)], [("killed",)] if dies else []), f"stopped at point {point}"
         assert "too late" not in stage.got
         assert unmonitored == [], f"stopped at point {point}: it died twice"
-        assert node._ports == {}
+        assert ports_of(node) == {}
         return thread
 
     at_every_point(scene, at_least=4)
@@ -815,7 +809,7 @@ def test_a_thread_that_stops_anywhere_while_it_fills_a_bounded_mailbox_ends_the_
     def scene(point):
         node = make_node(None)
         unmonitored: list[object] = []
-        monkeypatch.setattr(node._scheduler, "on_unmonitored_death", lambda *death: unmonitored.append(death))
+        monkeypatch.setattr(node.scheduler, "on_unmonitored_death", lambda *death: unmonitored.append(death))
         stage = Stage(node).blocked(limit=2)
         node.snd(stage.port, "dropped")
         node.snd(stage.port, "dropped")
@@ -828,7 +822,7 @@ def test_a_thread_that_stops_anywhere_while_it_fills_a_bounded_mailbox_ends_the_
         settle(node)
         assert stage.deaths in ([("mailbox_overflow", 2)], [("killed",)]), f"stopped at point {point}"
         assert unmonitored == [], f"stopped at point {point}: it died twice"
-        assert node._ports == {}
+        assert ports_of(node) == {}
         return thread
 
     at_every_point(scene)
@@ -839,7 +833,7 @@ def test_a_thread_that_stops_anywhere_while_it_overflows_a_port_that_waits_ends_
     def scene(point):
         node = make_node(None)
         unmonitored: list[object] = []
-        monkeypatch.setattr(node._scheduler, "on_unmonitored_death", lambda *death: unmonitored.append(death))
+        monkeypatch.setattr(node.scheduler, "on_unmonitored_death", lambda *death: unmonitored.append(death))
         stage = Stage(node)
         stage.port = node.port(limit=2)
         node.rcv_async(stage.port, lambda: receive("never sent", timeout=0.003, default=None))
@@ -849,9 +843,9 @@ def test_a_thread_that_stops_anywhere_while_it_overflows_a_port_that_waits_ends_
         turns(2)
         thread = StoppedThread(lambda: stage.node.snd(stage.port, "too much"), point)
         with contextlib.suppress(AssertionError):  # it may have to wait for the thread
-            wait_until(lambda: not node._ports, within=0.05)
+            wait_until(lambda: not ports_of(node), within=0.05)
         thread.go_on()
-        wait_until(lambda: not node._ports)
+        wait_until(lambda: not ports_of(node))
         settle(node)
         assert stage.deaths in ([("mailbox_overflow", 2)], [()]), f"stopped at point {point}"
         assert unmonitored == [], f"stopped at point {point}: it died twice"
@@ -962,7 +956,7 @@ def test_a_thread_that_gets_the_interpreter_anywhere_in_a_ports_life_is_heard(no
         else:
             assert numbers == list(range(5))[: len(numbers)]
             assert deaths == [("injected",)]
-        assert node._ports == {}
+        assert ports_of(node) == {}
         return injector.count
 
     total = scene(lambda _count: False)
@@ -1077,7 +1071,7 @@ def test_hammering_ports_that_get_a_greenlet_of_their_own_meanwhile(make_node, e
     threads = _together(work)
     for thread in threads:
         thread.result(60)
-    wait_until(lambda: not node._ports, within=60, show=lambda: [record.numbers for record in records][:3])
+    wait_until(lambda: not ports_of(node), within=60, show=lambda: [record.numbers for record in records][:3])
     for record in records:
         record.check(per_port)
 
@@ -1119,7 +1113,7 @@ def test_hammering_ports_that_are_killed_meanwhile(make_node, eager_switches):
         gevent.sleep(0)
     for thread in threads:
         thread.result(60)
-    wait_until(lambda: not node._ports, within=60, show=lambda: len(node._ports))
+    wait_until(lambda: not ports_of(node), within=60, show=lambda: len(ports_of(node)))
     settle(node)
     for sender, ports in enumerate(own):
         for port in ports:
@@ -1294,4 +1288,4 @@ def test_the_collector_may_close_a_block_in_any_thread(make_node, guard):
     wait_until(lambda: tables(node) != before or guard in {"db_set", "db_mon", "mon_nodes"})
     node.kil(port)
     settle(node)
-    wait_until(lambda: not node._ports)
+    wait_until(lambda: not ports_of(node))

@@ -16,6 +16,7 @@ from aemp_gevent.settings.rules import EVERYTHING, read_rule, rights_of
 from tests import node_functions
 from tests.helpers import wait_until
 from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawPeer, node_factory
+from tests.seams import network_of
 
 SPAWN = "AnyEvent::MP::_spawn"
 ECHO = "tests.node_functions.echo"
@@ -484,8 +485,7 @@ def test_between_slaves_the_rules_for_both_masters_count(make_node: MakeNode, ru
     master = make_node()
     name = rule.format(master=master.NODE())
     slave = make_node("slave/s", master.NODE(), rules=[{"peer": name, "spawn": False}])
-    assert slave._network is not None
-    assert not slave._network.peer("slave/x@10.0.0.9:1").rights.spawn
+    assert not network_of(slave).peer("slave/x@10.0.0.9:1").rights.spawn
 
 
 @pytest.mark.parametrize("rule", ["slave/*", "127.0.0.1:9"])

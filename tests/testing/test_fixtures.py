@@ -131,7 +131,7 @@ schedulers, ids = [], []
 @pytest.mark.parametrize("turn", [1, 2])
 def test_default_node_is_fresh(default_node, turn):
     assert default_node is node
-    assert SELF() is None and not node._ports
+    assert SELF() is None and not node.scheduler.ports
     ids.append(NODE())
     initialise_node("127.0.0.1:0", secret="x")
     attach()
@@ -140,7 +140,7 @@ def test_default_node_is_fresh(default_node, turn):
     schedulers.append(node.scheduler)
 
 def test_nothing_is_left_of_it():
-    assert NODE().startswith("anon/") and not node._ports and SELF() is None
+    assert NODE().startswith("anon/") and not node.scheduler.ports and SELF() is None
     assert len(schedulers) == 2 and not any(scheduler._timers for scheduler in schedulers)
     assert len({*ids, NODE()}) == 3
 """

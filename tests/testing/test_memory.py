@@ -22,6 +22,7 @@ from aemp_gevent.transport.connector import Connector, SocketConnector
 from aemp_gevent.transport.transport import SocketTransport, Transport
 from tests.helpers import turns, wait_until
 from tests.networking import Deaths, Inbox
+from tests.seams import request_host_of
 
 BUFFER = 64 * 1024
 PATIENT = {"heartbeat_interval": 5.0, "heartbeat_timeout": 30.0}
@@ -400,7 +401,7 @@ def test_crashed_node_says_nothing_more_and_its_successor_is_another_one(network
     two.snd(back, "never leaves")
     network.crash(two)
     assert lost.wait()[0] == "transport_error"
-    assert two._request_host.find_port(own.partition("#")[2]) is None, "its ports live on"
+    assert request_host_of(two).find_port(own.partition("#")[2]) is None, "its ports live on"
     new = network.node(two.NODE(), **PATIENT)
     new.reg(new.port(lambda reply: new.snd(reply, "successor")), "who")
     assert one.syncal(5.0, f"{two.NODE()}#who") == ("successor",)

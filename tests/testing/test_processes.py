@@ -18,6 +18,7 @@ import pytest
 
 from aemp_gevent.testing import SECRET, NodeProcess, NodeProcessError, NodeProcessTimeout, RemoteCodeError, wait_until
 from tests.networking import Deaths, Inbox, MakeNode, node_factory
+from tests.seams import network_of
 
 pytestmark = pytest.mark.slow
 
@@ -111,7 +112,7 @@ def test_restarted_process_has_the_same_id_and_is_another_incarnation(
     shouter = process.run(SHOUTER)
     node.snd(shouter, inbox.port, "one")
     wait_until(lambda: inbox.messages)
-    (peer,) = node._network.peers.values()  # type: ignore[union-attr]
+    (peer,) = network_of(node).peers.values()
     incarnation = peer._incarnation
     if kill_first:
         process.kill()

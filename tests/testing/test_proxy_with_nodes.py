@@ -10,6 +10,7 @@ import pytest
 
 from aemp_gevent.testing import SECRET, NodeProcess, Proxy, wait_until
 from tests.networking import Deaths, Inbox, MakeNode, node_factory
+from tests.seams import network_of
 
 StartProxy = Callable[..., Proxy]
 
@@ -33,8 +34,7 @@ def make_node() -> Iterator[MakeNode]:
 def echo_behind(proxy: Proxy, make_node: MakeNode) -> str:
     """Start a node behind a proxy, with a port that sends back what it gets."""
     node = make_node(proxy.address, binds=["127.0.0.1:0"])
-    assert node._network is not None
-    proxy.target = str(node._network.listeners.endpoints[0])
+    proxy.target = str(network_of(node).listeners.endpoints[0])
     echo = node.port()
     return node.rcv(echo, node.snd)
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import gevent
 import pytest
 from gevent.event import Event
@@ -13,13 +11,7 @@ from aemp_gevent.errors import PortDied
 from aemp_gevent.node.node import Node
 from aemp_gevent.toolkit import PortEvent, RemoteEvent
 from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, node_factory, settled_tables, tables
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
+from tests.networking import WAIT, MakeNode, settled_tables, tables
 
 
 @pytest.fixture(params=["here", "there"])

@@ -19,17 +19,11 @@ from aemp_gevent.node.spawning import spawnable
 from aemp_gevent.testing import SECRET, NodeProcess
 from aemp_gevent.toolkit import RemotePool, death_of
 from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, node_factory, settled_tables, tables
+from tests.networking import WAIT, MakeNode, settled_tables, tables
 
 from tests.toolkit import functions  # isort: skip
 
 F = "tests.toolkit.functions"
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture
@@ -310,7 +304,7 @@ def test_a_node_needs_to_have_imported_no_more_than_the_functions(make_pool, nod
 @pytest.mark.slow
 def test_workers_end_with_the_process_that_wanted_them(node_process):
     worker, master = processes(node_process, 2)
-    before = worker.run("len(mp.default_node._ports)")
+    before = worker.run("len(mp.default_node.scheduler.ports)")
     master.run(
         f"""
         from aemp_gevent.toolkit import RemotePool, death_of
@@ -318,8 +312,9 @@ def test_workers_end_with_the_process_that_wanted_them(node_process):
         list(pool.map("{F}.square", range(9)))
         """
     )
-    assert worker.run("len(mp.default_node._ports)") > before
+    assert worker.run("len(mp.default_node.scheduler.ports)") > before
     master.kill()
     # One entry may stay: what the node remembers of the port that it watched.
-    wait_until(lambda: worker.run("sum(p.state < 3 for p in mp.default_node._ports.values())") <= before, within=20)
+    count = "sum(p.state < 3 for p in mp.default_node.scheduler.ports.values())"
+    wait_until(lambda: worker.run(count) <= before, within=20)
     assert SELF() is None

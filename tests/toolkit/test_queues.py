@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -17,15 +16,9 @@ from aemp_gevent.errors import PortDied, RemoteError
 from aemp_gevent.node.node import Node
 from aemp_gevent.toolkit import PortQueue, RemoteQueue
 from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, node_factory, settled_tables, tables
+from tests.networking import WAIT, MakeNode, settled_tables, tables
 
 Nodes = tuple[Node, Node]
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture(params=["here", "there"])

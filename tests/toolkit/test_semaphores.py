@@ -17,13 +17,7 @@ from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
 from aemp_gevent.toolkit import PortSemaphore, RemoteSemaphore
 from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, node_factory, settled_tables, tables
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
+from tests.networking import WAIT, MakeNode, settled_tables, tables
 
 
 @pytest.fixture(params=["here", "there"])

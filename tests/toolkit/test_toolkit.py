@@ -8,7 +8,7 @@ import inspect
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -19,14 +19,7 @@ from aemp_gevent.errors import PortDied
 from aemp_gevent.toolkit import PortEvent, PortQueue, PortSemaphore, RemoteEvent, RemotePool, RemoteQueue
 from tests.helpers import wait_until
 from tests.native import threading
-from tests.networking import WAIT, MakeNode, node_factory
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
-
+from tests.networking import WAIT
 
 THINGS: list[Callable[..., Any]] = [
     PortQueue,

@@ -15,7 +15,7 @@ import pytest
 from gevent import socket
 
 from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, RawListener, free_address, line_of, node_factory, process
+from tests.networking import WAIT, MakeNode, RawListener, free_address, line_of, process
 from tests.recordings import RECORDINGS
 from tests.replay import StageOfA, StageOfB
 from tests.test_replay import endpoint_of
@@ -24,12 +24,6 @@ PROGRAM = "import sys; from tools.wire_dump import main; sys.stderr = sys.stdout
 SECRET = "the secret of the dumped"
 
 LINE = re.compile(r" *\d+\.\d{3} #(\d+) ([<>-]) (.*)")
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import re
 import shutil
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,9 @@ from tests.networking import (
     MakeNode,
     RawListener,
     RawPeer,
-    node_factory,
     process,
 )
+from tests.seams import network_of
 from tests.tls_peers import HIGHEST, LOWEST, Files, TlsPeer
 
 wait_until = functools.partial(helpers.wait_until, within=20.0)  # for machines with other things to do
@@ -57,12 +57,6 @@ SHARED = shared_certificate()
 CA = authority()
 OTHER_CA = authority("another CA")
 ANYWHERE = "aemp:127.0.0.1:*"
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 @pytest.fixture
@@ -80,8 +74,7 @@ def name_of(inbox: Inbox) -> str:
 
 
 def links_of(node: Node, peer: str = "127.0.0.1:9") -> list[Link]:
-    assert node._network is not None
-    return node._network.peer(peer)._links  # type: ignore[attr-defined]
+    return network_of(node).peer(peer)._links  # type: ignore[attr-defined]
 
 
 def link_of(node: Node, peer: Node) -> Link:
@@ -232,8 +225,7 @@ def test_record_that_comes_slowly_is_a_sign_of_life(make_node: MakeNode, shared:
     """A record says nothing before its last byte came."""
     with Proxy() as proxy:
         two = make_node(proxy.address, binds=["127.0.0.1:0"], secret=None, cert=shared, idle_timeout=None)
-        assert two._network is not None
-        proxy.target = str(two._network.listeners.endpoints[0])
+        proxy.target = str(network_of(two).listeners.endpoints[0])
         one = make_node(secret=None, cert=shared, heartbeat_timeout=1.0, idle_timeout=None)
         reach(one, two)
         inbox, died = Inbox(one), Deaths()
@@ -248,8 +240,7 @@ def test_record_that_comes_slowly_is_a_sign_of_life(make_node: MakeNode, shared:
 def test_sender_is_paused_while_too_much_is_unsent(make_node: MakeNode, shared: str) -> None:
     with Proxy() as proxy:
         two = make_node(proxy.address, binds=["127.0.0.1:0"], secret=None, cert=shared)
-        assert two._network is not None
-        proxy.target = str(two._network.listeners.endpoints[0])
+        proxy.target = str(network_of(two).listeners.endpoints[0])
         one = make_node(secret=None, cert=shared, high_water_bytes=200_000)
         reach(one, two)
         inbox = Inbox(two)
@@ -474,7 +465,7 @@ def test_stranger_with_a_certificate_is_refused_with_a_reason(
     assert node.refusals == {"tls": 1}
     assert node.up_nodes() == []
     assert node.refusals == {"tls": 1}
-    assert not node._network.peers if node._network else False
+    assert not node.network.peers if node.network else False
 
 
 def test_client_without_a_certificate_is_refused_with_a_reason(
@@ -508,7 +499,7 @@ def test_somebody_between_two_nodes_cannot_take_tls_out(
     """He changes the greetings, which both tokens cover."""
     one, two = (make_node(cert=shared) for _ in range(2))
     with Stripper(two.NODE()) as stripper:
-        one._network.dialling.dial_address((stripper.endpoint,), 5)  # type: ignore[union-attr]
+        network_of(one).dialling.dial_address((stripper.endpoint,), 5)
         refused(caplog, "token is wrong")
         assert all(b";tls=1.0" in stream for stream in stripper.seen)
     assert one.up_nodes() == two.up_nodes() == []
@@ -630,9 +621,8 @@ def test_node_that_has_the_name_and_not_its_certificate_does_not_hide_the_right_
         return node
 
     front, liar, backend = make("front", "aemp:front"), make("backend", "aemp:liar"), make("backend", "aemp:backend")
-    assert front._network is not None
-    told = [address for node in (liar, backend) for address in node._network.addresses()]  # type: ignore[union-attr]
-    front._network.listener.find = lambda _node, answered: answered(told)
+    told = [address for node in (liar, backend) for address in network_of(node).addresses()]
+    network_of(front).listener.find = lambda _node, answered: answered(told)
     inbox = Inbox(backend)
     front.snd(inbox, "reaches it")
     wait_until(lambda: inbox.messages)
@@ -731,7 +721,7 @@ def test_nothing_is_readable_on_the_wire_behind_the_greeting(make_node: MakeNode
     one, two = (make_node(cert=shared, secret="the secret of the test", idle_timeout=None) for _ in range(2))
     inbox, back = Inbox(two), Inbox(one)
     with Relay(two.NODE()) as recorder:
-        one._network.dialling.dial_address((recorder.endpoint,), 5)  # type: ignore[union-attr]
+        network_of(one).dialling.dial_address((recorder.endpoint,), 5)
         wait_until(one.up_nodes)
         for _ in range(20):
             one.snd(inbox, word, word * 1000)
@@ -831,7 +821,7 @@ def handshake_sizes(shared: str, make_node: MakeNode) -> tuple[int, int]:
     node = make_node(secret=None, cert=shared)
     other = make_node(secret=None, cert=shared)
     with Relay(node.NODE()) as recorder:
-        other._network.dialling.dial_address((recorder.endpoint,), 5)  # type: ignore[union-attr]
+        network_of(other).dialling.dial_address((recorder.endpoint,), 5)
         wait_until(other.up_nodes)
         wait_until(node.up_nodes)
         turns(20)
@@ -853,18 +843,16 @@ def test_handshake_that_is_cut_anywhere_leaves_nothing_and_the_next_one_works(
     settings = {"secret": None, "cert": shared, "idle_timeout": None}
     with Proxy(seed=seed) as proxy:
         node = make_node(proxy.address, binds=["127.0.0.1:0"], **settings)
-        assert node._network is not None
-        proxy.target = str(node._network.listeners.endpoints[0])
+        proxy.target = str(network_of(node).listeners.endpoints[0])
         for place in places:
             other = make_node(**settings)
-            assert other._network is not None
             getattr(proxy, dice.choice(["cut", "reset"]))(after=place, direction=direction)
             died = Deaths()
             other.mon(f"{node.NODE()}#nobody", died)
             assert died.wait()[0] in ("transport_error", "no_such_port"), place
             proxy.heal()
             other.shutdown(0.1)
-            wait_until(lambda: not node._network.strangers.links)  # type: ignore[union-attr]
+            wait_until(lambda: not network_of(node).strangers.links)
         talk(node, make_node(**settings))
 
 
@@ -877,8 +865,7 @@ def test_changed_bytes_open_nothing_and_are_delivered_to_nobody(
     dice = random.Random(7)
     with Proxy(seed=7) as proxy:
         node = make_node(proxy.address, binds=["127.0.0.1:0"], secret=None, cert=shared)
-        assert node._network is not None
-        proxy.target = str(node._network.listeners.endpoints[0])
+        proxy.target = str(network_of(node).listeners.endpoints[0])
         inbox = Inbox(node)
         for place in dice.sample(range(sizes[0] + 2000), 25):
             other = make_node(secret=None, cert=shared, monitor_timeout=3)
@@ -1108,10 +1095,10 @@ def test_neither_key_nor_secret_shows_in_any_log_or_repr(
     things = [
         one,
         one.settings,
-        one._network,
+        network_of(one),
         link,
         link.transport,
-        one._network.link_maker.certificate,
+        network_of(one).link_maker.certificate,
         link._handshake,
     ]  # type: ignore[union-attr]
     shown = "\n".join([*map(repr, things), *(record.getMessage() for record in caplog.records)])

@@ -9,6 +9,7 @@ from typing import Any
 
 from aemp_gevent.node.node import Node
 from tests.networking import OUR_PROVIDER, RawListener, RawPeer
+from tests.seams import network_of
 
 PERL = (("gproto", "1"), ("provider", "AE-2.02"))
 OURS = (*OUR_PROVIDER, ("gproto", "1"))
@@ -48,8 +49,7 @@ def role(node: Node) -> str:
 
 def shorten_grace(node: Node, seconds: float) -> None:
     """Shorten the time that a node waits for the clients of a lost global node; heartbeats stay the same."""
-    assert node._network is not None
-    node._network.settings = dataclasses.replace(node._network.settings, heartbeat_timeout=seconds)
+    network_of(node).settings = dataclasses.replace(network_of(node).settings, heartbeat_timeout=seconds)
 
 
 def found(peer: RawPeer, node: str) -> Any:

@@ -16,6 +16,7 @@ from tests.directory.changes import Changes
 from tests.directory.embedded.networks import PERL, attach, role
 from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode, RawListener, RawPeer, free_address
+from tests.seams import embedded_of
 from tests.thoroughness import tries
 
 
@@ -33,7 +34,7 @@ def test_client_becomes_global_when_another_node_attaches_to_it(make_node: MakeN
     changes.wait(everything)
     for one in (seed, node, third):
         wait_until(lambda one=one: one.db_family("f") == everything, within=WAIT)  # type: ignore[misc]
-    wait_until(lambda: node._embedded is not None and node._embedded._client.master is None, within=WAIT)
+    wait_until(lambda: embedded_of(node) is not None and embedded_of(node)._client.master is None, within=WAIT)
     assert [role(seed), role(node), role(third)] == ["global", "global", f"client of {node.NODE()}"]
     # Nothing that lived all the time was ever seen to be gone.
     assert all(not call[3] for call in changes.calls), changes.calls
@@ -54,7 +55,7 @@ def test_client_of_a_perl_node_that_becomes_global_unwatches_nothing_there(
         client.send(["", "g_slave"])
         assert [packet[1] for packet in master.take(2)] == ["g_global", "g_set"]
         master.send(["", "g_set", {"f": {"k": 1}, "'l": {listener.id: [listener.id]}}])
-        wait_until(lambda: node._embedded is not None and node._embedded._client.master is None, within=WAIT)
+        wait_until(lambda: embedded_of(node) is not None and embedded_of(node)._client.master is None, within=WAIT)
         assert master.packet()[1] == "g_upd"  # of where the master listens, repeated as Perl does
         assert master.answers()
         master.send(["", "g_upd", "f", {"k": 2}])

@@ -6,6 +6,7 @@ from __future__ import annotations
 from aemp_gevent.testing import MemoryNetwork
 from tests.directories import QUICK
 from tests.helpers import wait_until
+from tests.seams import embedded_of
 
 
 def test_seeds_that_do_not_know_each_other_meet_through_their_clients() -> None:
@@ -24,4 +25,4 @@ def test_seeds_that_do_not_know_each_other_meet_through_their_clients() -> None:
             wait_until(lambda node=node: sorted(node.db_keys("family")) == everybody, within=20)
         # A seed that is gone is looked for by nobody who was merely told of it.
         network.crash(two)
-        wait_until(lambda: "10.9.0.2:4040" not in one._embedded._server._merged.families["'g"], within=20)
+        wait_until(lambda: "10.9.0.2:4040" not in embedded_of(one)._server._merged.families["'g"], within=20)

@@ -10,6 +10,7 @@ from aemp_gevent.testing import MemoryNetwork
 from tests.directory.embedded.networks import role
 from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode
+from tests.seams import embedded_of
 
 
 def test_global_nodes_that_lost_each_other_meet_again_although_a_third_one_has_links_to_both(
@@ -23,8 +24,7 @@ def test_global_nodes_that_lost_each_other_meet_again_although_a_third_one_has_l
         # Nothing but the loss itself makes them look for each other.
         for node in nodes:
             node.db_set("f", node.NODE())
-            assert node._embedded is not None
-            server = node._embedded._server
+            server = embedded_of(node)._server
             assert server is not None
             wait_until(lambda server=server: server._mesh._timer is None, within=WAIT)  # type: ignore[misc]
         assert network.cut(nodes[1], nodes[2]) == 1

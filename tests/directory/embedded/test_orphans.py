@@ -7,6 +7,7 @@ from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import OURS, Dial, become_global, handled, packets_until_now, shorten_grace
 from tests.helpers import wait_until
 from tests.networking import WAIT
+from tests.seams import embedded_of
 
 
 def test_entries_from_a_lost_global_node_are_kept_until_their_owners_had_the_time_to_go_elsewhere(
@@ -61,6 +62,5 @@ def test_entries_of_owners_that_go_nowhere_are_dropped_in_the_end(node: Node, di
     assert watcher.packet() == ["", "g_chg1", "f", {"k": 1}]
     other.close()
     assert watcher.packet() == ["", "g_chg2", "f", {}, ["k"]]
-    assert node._embedded is not None
-    assert node._embedded._server is not None
-    assert not node._embedded._server._orphans._terms
+    assert embedded_of(node)._server is not None
+    assert not embedded_of(node)._server._orphans._terms

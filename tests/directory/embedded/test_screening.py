@@ -12,15 +12,15 @@ from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import OURS, Dial, become_global, found, handled
 from tests.helpers import wait_until
 from tests.networking import WAIT
+from tests.seams import embedded_of, network_of
 
 
 def test_entries_beyond_the_share_of_a_client_are_left_out(
     node: Node, dial: Dial, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert node._embedded is not None
-    assert node._embedded._server is not None
-    node._embedded._server._screening._max_entries = 3
-    node._embedded._server._screening._max_bytes = 1000
+    assert embedded_of(node)._server is not None
+    embedded_of(node)._server._screening._max_entries = 3
+    embedded_of(node)._server._screening._max_bytes = 1000
     one, other = dial("b"), dial("c")
     one.send(["", "g_slave", {"f": {str(number): number for number in range(5)}}])
     one.send(["", "g_upd", "f", {"0": "changed", "6": 6}])
@@ -103,8 +103,7 @@ def test_only_a_limited_number_of_global_nodes_that_a_peer_announces_is_dialled(
     monkeypatch.setattr(screening, "MAX_GLOBALS", 3)
     monkeypatch.setattr(mesh, "_MESH_SECONDS", 0.02)
     dialled: set[str] = set()
-    assert node._network is not None
-    monkeypatch.setattr(node._network, "link_to", dialled.add)
+    monkeypatch.setattr(network_of(node), "link_to", dialled.add)
     liar = dial("liar", OURS)
     liar.send(["", "g_slave", {"'g": {f"10.0.0.{number}:1": None for number in range(2)}}])
     liar.send(["", "g_upd", "'g", {f"10.0.1.{number}:1": None for number in range(9)}])

@@ -12,6 +12,7 @@ from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import OURS, PERL, Dial, handled, shorten_grace
 from tests.helpers import wait_until
 from tests.networking import WAIT, MakeNode, RawPeer
+from tests.seams import embedded_of, request_host_of
 
 
 def test_node_that_speaks_no_gproto_is_sent_none_of_it(node: Node) -> None:
@@ -123,9 +124,9 @@ def test_entries_of_clients_that_cannot_be_asked_are_counted_where_they_are_kept
             ["", "g_slave", {"'l": {peer.name: ["127.0.0.1:5"]}, "own": {peer.name: 1}, f"of {peer.name}": {"x": 1}}]
         )
     handled(*peers)
-    assert node._request_host.own_families == {"own": 2, "of perl": 1}
+    assert request_host_of(node).own_families == {"own": 2, "of perl": 1}
     perl.close()
-    wait_until(lambda: node._request_host.own_families == {"own": 1})
+    wait_until(lambda: request_host_of(node).own_families == {"own": 1})
 
 
 def test_the_number_of_families_that_a_peer_watches_is_limited(
@@ -144,8 +145,7 @@ def test_watchers_are_forgotten_with_their_link(node: Node, dial: Dial) -> None:
     peer = dial("b")
     peer.send(["", "g_mon1", "f"])
     assert peer.packet() == ["", "g_chg1", "f", None]
-    assert node._embedded is not None
-    its = node._embedded._server
+    its = embedded_of(node)._server
     assert its is not None
     assert set(its._watchers) == {"f"}
     peer.close()
@@ -179,9 +179,8 @@ def test_global_nodes_of_ours_name_the_owners(node: Node, dial: Dial) -> None:
     assert other.packet() == ["", "g_upd", "f", None, ["n"], "client"]
     other.close()
     wait_until(lambda: node.db_family("f") == {"mine": 1}, within=WAIT)
-    assert node._embedded is not None
-    assert node._embedded._server is not None
-    assert node._embedded._server._merged.families["'g"] == {me: None}
+    assert embedded_of(node)._server is not None
+    assert embedded_of(node)._server._merged.families["'g"] == {me: None}
 
 
 def test_client_that_becomes_global_brings_its_entries_again_and_nothing_flickers(node: Node, dial: Dial) -> None:
@@ -194,9 +193,8 @@ def test_client_that_becomes_global_brings_its_entries_again_and_nothing_flicker
     assert watcher.take(2) == [["", "g_chg2", "f", {"m": 1}, []], ["", "g_chg2", "f", {}, ["l"]]]
     client.send(["", "g_upd", "f", None, ["k"], "b"])
     assert watcher.packet() == ["", "g_chg2", "f", {}, ["k"]]
-    assert node._embedded is not None
-    assert node._embedded._server is not None
-    (guest,) = [guest for guest in node._embedded._server._guests.values() if guest.peer.node == "b"]
+    assert embedded_of(node)._server is not None
+    (guest,) = [guest for guest in embedded_of(node)._server._guests.values() if guest.peer.node == "b"]
     assert guest.entries == 2
 
 

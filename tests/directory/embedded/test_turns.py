@@ -12,6 +12,7 @@ from aemp_gevent.directory.embedded.turns import Turns
 from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import OURS, PERL, Dial, become_global, handled, packets_until_now, shorten_grace
 from tests.networking import MakeNode, RawPeer
+from tests.seams import embedded_of, network_of
 
 
 def test_link_that_is_lost_while_a_change_is_sent_does_not_upset_the_order(make_node: MakeNode) -> None:
@@ -49,8 +50,7 @@ def test_link_that_is_lost_when_others_are_forgotten_does_not_upset_the_order(
         assert peer.packet() == ["", "g_chg1", "f", {"k": "a's"}]
     slow.send(["", "g_slave", {"f": {"k": "s's"}}])
     handled(slow)
-    assert node._network is not None
-    mine = node._network.peer("s")
+    mine = network_of(node).peer("s")
     monkeypatch.setattr(mine, "check_hard_limit", lambda: mine._give_up("it does not read"))
     other.close()
     assert watcher.take(2) == [["", "g_chg2", "f", {"k": "s's"}, []], ["", "g_chg2", "f", {}, ["k"]]]
@@ -60,9 +60,8 @@ def test_link_that_is_lost_when_others_are_forgotten_does_not_upset_the_order(
 def test_directory_of_a_node_that_shut_down_does_nothing(make_node: MakeNode) -> None:
     node = make_node()
     node.shutdown()
-    assert node._embedded is not None
-    node._embedded.publish("f", {"k": None}, ())
-    assert not node._embedded._turns._due
+    embedded_of(node).publish("f", {"k": None}, ())
+    assert not embedded_of(node)._turns._due
 
 
 def test_calls_inside_a_call_wait_for_its_end() -> None:

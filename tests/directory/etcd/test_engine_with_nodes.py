@@ -12,7 +12,7 @@ from aemp_gevent.testing import NodeProcess
 from benchmarks.etcd_outage import How, run
 from tests.etcd_server import EtcdServer, needs_etcd
 from tests.helpers import wait_until
-from tests.networking import SECRET, WAIT, Inbox, MakeNode, node_factory
+from tests.networking import SECRET, WAIT, Inbox, MakeNode
 from tests.thoroughness import tries
 
 pytestmark = [needs_etcd, pytest.mark.slow]
@@ -27,12 +27,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdServer]:
 @pytest.fixture
 def directory(server: EtcdServer, request: pytest.FixtureRequest) -> str:
     return f"etcd://{server.endpoint}/{abs(hash(request.node.name))}"
-
-
-@pytest.fixture
-def make_node() -> Iterator[MakeNode]:
-    with node_factory() as make:
-        yield make
 
 
 def test_nodes_without_seeds_share_a_directory(make_node: MakeNode, directory: str, server: EtcdServer) -> None:
