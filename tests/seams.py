@@ -7,6 +7,8 @@ and not a hundred tests. What belongs to one of the node's parts is read from th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aemp_gevent.directory.embedded.engine import EmbeddedEngine
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.node.log_feed import LogFeed
@@ -22,7 +24,7 @@ def network_of(node: Node) -> Network:
     return node._network
 
 
-def ports_of(node: LocalNode) -> dict[str, Port]:
+def ports_of(node: LocalNode) -> Mapping[str, Port]:
     """Return the table of a node's ports, also those of other nodes, by their IDs."""
     return node._ports
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 import weakref
 from typing import TYPE_CHECKING
 
@@ -54,6 +53,9 @@ class LinkedNode(DirectoryNode):
         self._ending = False
         self._former_id = self._id
         self._node_monitors = NodeMonitors(self._scheduler)
+        # Not cached properties: they use __dict__, after which every attribute is slower, also in snd.
+        self._request_host = RequestHost(self)
+        self._made_requests: Requests | None = None
         self._log_feed = LogFeed(self._request_host)
 
     def forked(self) -> None:
@@ -207,15 +209,13 @@ class LinkedNode(DirectoryNode):
 
     # --- requests ---
 
-    @functools.cached_property
-    def _request_host(self) -> RequestHost:
-        return RequestHost(self)
-
-    @functools.cached_property
+    @property
     def _requests(self) -> Requests:
-        from aemp_gevent.node.requests import Requests  # noqa: PLC0415  # see TYPE_CHECKING
+        if self._made_requests is None:
+            from aemp_gevent.node.requests import Requests  # noqa: PLC0415  # see TYPE_CHECKING
 
-        return Requests(self._request_host)
+            self._made_requests = Requests(self._request_host)
+        return self._made_requests
 
     def _node_request(self, msg: Message) -> None:
         self._requests.handle(None, msg)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from greenlet import getcurrent
 
@@ -28,12 +28,15 @@ class Deaths(Pacing):
         super().__init__()
         self.table = PortTable()
         """Finds ports, and is the only one to change what it finds."""
-        self.ports = self.table.by_id
-        """Every living port by its ID, and by its aliases. For reading."""
         self.on_unmonitored_death: Callable[[str, Reason], Job | None] = ignore_death
         """Called when a port that nobody monitors dies abnormally; returns a job to be run then."""
         self._deaths: deque[Port] = deque()
         self._failures = ErrorLog(self.log)
+
+    @property
+    def ports(self) -> Mapping[str, Port]:
+        """Every living port by its ID, and by its aliases. For reading."""
+        return self.table.by_id
 
     def kill(self, port: Port, reason: Reason) -> None:
         """Kill a port with ``reason`` once it handled what was sent before. Later kills have no effect."""

@@ -45,7 +45,13 @@ _throw = greenlet.throw
 
 
 class Scheduler(GivingWay):
-    """Runs the ports of one node. Belongs to the hub of the thread that makes its first port."""
+    """Runs the ports of one node. Belongs to the hub of the thread that makes its first port.
+
+    It has less than 30 attributes of its own: CPython 3.11 looks up each of them more slowly otherwise.
+    """
+
+    is_abandoned = False
+    """Whether this is a forked child and the ports are the parent's: nothing runs here any more."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,8 +68,6 @@ class Scheduler(GivingWay):
         self._max_idle = MAX_IDLE_RUNNERS
         self._runners: weakref.WeakSet[Runner] = weakref.WeakSet()
         self.pump = hub_call(self._pump, self.ask, self._report)
-        self.is_abandoned = False
-        """Whether this is a forked child and the ports are the parent's: nothing runs here any more."""
 
     # --- on the hub ---
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import sys
 from collections import deque
 from importlib import import_module
@@ -22,6 +23,7 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.port import DEAD, IDLE, QUEUED, RUNNING
 from aemp_gevent.ports.receive import get, receive
+from aemp_gevent.ports.scheduler import Scheduler
 from tests.helpers import on_hub, wait_until
 from tests.native import threading
 from tests.ports.logs import Log, monitored
@@ -289,3 +291,11 @@ def test_the_states_a_port_goes_through(node):
     settle(node)
     states.append(entry.state)
     assert states == [IDLE, QUEUED, RUNNING, QUEUED, DEAD]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="earlier versions have no inline values")
+@pytest.mark.parametrize("kind", [Scheduler, Node])
+def test_attributes_on_the_hot_paths_are_looked_up_without_a_dictionary(kind):
+    """Each message needs some ten of them. With 30 attributes, or once ``__dict__`` was used, each takes longer."""
+    assert not any(isinstance(held, dict) and "_scheduler" in held for held in gc.get_referents(kind()))
+    assert not any(isinstance(held, dict) and "runq" in held for held in gc.get_referents(kind()))
