@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
 # Each target sets up what it needs in .venv by itself: 'make demo' works on a fresh clone.
-# Wants GNU make and Python 3.10 or newer; another Python: make PYTHON=python3.12 (after 'make clean').
+# Needs GNU make and Python 3.10 or newer; another Python: make PYTHON=python3.12 (after 'make clean').
 
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input --quiet --quiet
-# What the interpreter must be able to do: be new enough, and make a venv (Debian splits that off).
+# Requirements of the interpreter: it is new enough, and can make a venv (a separate package on Debian).
 PROBE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))
-# Your own python3 first, then the versions we test, newest first.
+# Your own python3 first, then the tested versions, newest first.
 PYTHONS := python3 python3.13 python3.12 python3.11 python3.10 python3.14 python
 
-# One stamp for each set of extras, made anew when the metadata change.
+# One stamp for each set of extras, made again when the metadata change.
 STAMPS := $(VENV)/.stamps
 METADATA := setup.cfg setup.py pyproject.toml
 
@@ -29,28 +29,34 @@ help: ## list the targets
 
 venv: $(STAMPS)/dev ## set up .venv with everything a developer needs
 
-demo: $(STAMPS)/run ## watch four processes talk and die; INPUT=file counts the words of that file
+demo: $(STAMPS)/run ## watch four processes exchange messages and die; INPUT=file counts the words of that file
 	@$(PY) examples/demo.py $(if $(INPUT),--input "$(INPUT)")
 
 TESTS := -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# pytest-xdist prints nothing while its workers collect.
+COLLECTING := echo "Collecting more than 8,000 tests takes 10 to 20 seconds; then progress is shown."
 
 test: $(STAMPS)/test ## run the tests; ARGS='-k name' is handed to pytest
+	@$(COLLECTING)
 	@$(PY) $(TESTS) $(ARGS)
 
 test-fast: $(STAMPS)/test ## run the tests that take less than a quarter of a second each
+	@$(COLLECTING)
 	@$(PY) $(TESTS) -m 'not slow' $(ARGS)
 
-# Tests marked no_cover trace by themselves, or measure time or memory.
+# Tests marked no_cover install a tracer of their own, or measure time or memory.
 coverage: $(STAMPS)/test ## run the tests and measure which lines and branches they reach
 	@$(PY) -m coverage erase
+	@$(COLLECTING)
 	@$(PY) $(TESTS) -m 'not no_cover' --cov= $(ARGS)
 
-# What is most different there: the loop, threads, waiting, and what is gevent's own. Not forks and patching, whose tests
-# run programs that patch themselves, or not, in either way.
-PATCHED_TESTS := $(foreach name,calling folders heartbeat local lookup network node receive shutdown threads,\
-	tests/test_$(name).py) tests/toolkit tests/contrib
+# Where a patched process differs most: the loop, native threads, waiting, and what gevent itself provides. Tests of
+# forks and patching are left out, because they run programs that decide themselves whether to patch.
+PATCHED_TESTS := tests/runtime tests/addresses tests/ports/test_receive.py tests/calls tests/links/test_heartbeat.py \
+	tests/peers/test_network.py tests/node/test_node.py tests/node/test_running.py tests/node/test_shutdown.py \
+	tests/toolkit tests/contrib
 
-test-patched: $(STAMPS)/test ## run a part of the tests monkey-patched; ARGS=tests runs all of them so
+test-patched: $(STAMPS)/test ## run some of the tests in a monkey-patched process; ARGS=tests runs all
 	@AEMP_TEST_PATCH=1 $(PY) -m pytest $(or $(ARGS),$(PATCHED_TESTS))
 
 lint: $(STAMPS)/lint ## check style, format, types and floors
@@ -76,11 +82,11 @@ docs: $(STAMPS)/docs ## build the documentation in docs/_build/html
 	@$(PY) -m sphinx -q -E -W --keep-going -b html docs docs/_build/html
 	@echo "See docs/_build/html/index.html"
 
-format: $(STAMPS)/lint ## let ruff format, and repair what it can
+format: $(STAMPS)/lint ## format, and fix what ruff can fix
 	@$(PY) -m ruff check --fix-only --quiet
 	@$(PY) -m ruff format
 
-clean: ## remove all that make has made, .venv too
+clean: ## remove everything that make created, including .venv
 	rm -rf $(VENV) .fuzz build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache .tox
 	find aemp_command aemp_gevent benchmarks docs examples fuzz soak tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
@@ -115,7 +121,7 @@ $(STAMPS)/run: $(METADATA) | $(PY)
 $(STAMPS)/test: $(METADATA) | $(PY)
 	$(call install,[test])
 
-# Where atheris has no wheel (it is for Linux, and some Pythons), chance alone has to do.
+# atheris has wheels for Linux and some Pythons only; elsewhere inputs are varied at random.
 $(STAMPS)/fuzz: $(STAMPS)/test
 	@$(PIP) install --only-binary atheris --editable '.[test,fuzz]' || echo "atheris cannot be installed here: doing without"
 	@touch $@

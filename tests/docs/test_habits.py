@@ -33,3 +33,16 @@ def test_targets_that_the_guide_lists_exist() -> None:
     listed = set(re.findall(r"`make ([a-z-]+)", (ROOT / "CONTRIBUTING.md").read_text()))
     assert listed > {"test", "lint"}
     assert listed - targets == set()
+
+
+def test_slow_tests_that_the_guide_lists_exist() -> None:
+    listed = re.findall(r"^\| `(test_\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    modules = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(listed) == 10
+    assert [name for name in listed if f"def {name}(" not in modules] == []
+
+
+def test_paths_that_the_makefile_names_exist() -> None:
+    named = re.findall(r"\btests/[\w/]+(?:\.py)?", (ROOT / "Makefile").read_text())
+    assert len(named) > 5
+    assert [path for path in named if not (ROOT / path).exists()] == []
