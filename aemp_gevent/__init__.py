@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Erlang-style message passing for gevent: ports, nodes, links, monitors, blocking receive.
 
-The folders are floors: each imports only from those below it. ``pyproject.toml`` states the order, and the
-first line of each folder's ``__init__.py`` what lives there.
+The folders are floors: each imports only from those below it. The order is in ``pyproject.toml``, and the
+first line of each folder's ``__init__.py`` says what it contains.
 
-Importing this patches nothing and starts nothing.
+Importing the package patches nothing and starts nothing.
 """
 
 import atexit
@@ -44,13 +44,13 @@ from aemp_gevent.ports.receive import get, get_cond, receive
 from aemp_gevent.ports.timers import Timer
 
 _LAZY = {"NodeDown": "events", "NodeUp": "events", "PeerRule": "settings.rules", "Settings": "settings.fields"}
-"""Classes that hardly any program names when it starts, with their modules: dataclasses take long to import."""
+"""Classes that few programs use at their start, with their modules: dataclasses take long to import."""
 
 if _typing.TYPE_CHECKING:
     from aemp_gevent.events import NodeDown, NodeUp
     from aemp_gevent.settings.fields import Settings
     from aemp_gevent.settings.rules import PeerRule
-else:  # not for type checkers, which would take any name for one of ours
+else:  # hidden from type checkers, which would accept any name
 
     def __getattr__(name):
         if name in _LAZY:
@@ -59,7 +59,7 @@ else:  # not for type checkers, which would take any name for one of ours
         return _find_former(__name__, name)
 
 
-# Asked after gevent was imported: on a free-threaded build that switches the GIL on again, unless it is told not to.
+# After the import of gevent, which on a free-threaded build switches the GIL on again unless that is disabled.
 if not getattr(sys, "_is_gil_enabled", lambda: True)():
     raise ImportError(
         "aemp_gevent needs Python's global interpreter lock, which is off here: start Python with -X gil=1, or use "

@@ -8,8 +8,10 @@
 :class:`~aemp_gevent.node.becoming.Becoming` and :class:`~aemp_gevent.node.leaving.Leaving` how a node joins and leaves.
 
 It has more than 25 public methods because the package's module functions are the bound methods of one default
-``Node``, as those of :mod:`random` are of a hidden ``Random``; several nodes can live in one process. What requests of
-peers need is in an object of its own, :class:`~aemp_gevent.node.request_host.RequestHost`.
+``Node``, as those of :mod:`random` are of a hidden ``Random``; several nodes can live in one process. Other public
+names are for operators (``addresses``, ``drain``, ``info``, ``refusals``, ``reload``, ``reset``, ``settings`` and
+``wait_for_seeds``) or for other folders, which state in a ``Protocol`` what they need of a node. Everything that
+requests of peers need is in an object of its own, :class:`~aemp_gevent.node.request_host.RequestHost`.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def dead(node) -> str:
 
 
 class StringLike(str):
-    """A str that is no plain str."""
+    """A subclass of str."""
 
     __slots__ = ()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What tests of local nodes share."""
+"""Helpers that the tests of local nodes share."""
 
 from __future__ import annotations
 

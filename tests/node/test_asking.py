@@ -68,7 +68,7 @@ def test_cal_calls_back_with_nothing_when_the_port_died(node, dead, log, which):
 
 
 @pytest.mark.parametrize("order", ["reply-first", "death-first"])
-def test_cal_runs_once_also_when_reply_and_death_race(node, log, order):
+def test_cal_runs_once_when_reply_and_death_race(node, log, order):
     helper = node.port(lambda reply: node.snd(reply, "answer"))
 
     def answer(reply):
@@ -85,7 +85,7 @@ def test_cal_runs_once_also_when_reply_and_death_race(node, log, order):
         assert log == [("answer",)], "what the dead port sent before comes before its death"
 
 
-def test_cal_runs_once_also_when_reply_and_timeout_race(node, log):
+def test_cal_runs_once_when_reply_and_timeout_race(node, log):
     for late in range(2):
         port = node.port(lambda reply: node.after(0.001, reply, "answer"))
         if late:
@@ -123,7 +123,7 @@ def test_a_cal_that_raises_leaves_nothing_behind(node, log, monkeypatch):
     assert log == []
 
 
-def test_cal_calls_back_also_when_somebody_kills_the_reply_port(node, log):
+def test_cal_calls_back_when_the_reply_port_is_killed(node, log):
     port = node.port(lambda reply: node.kil(reply, "why"))
     node.cal(port, cb=log, timeout=0.001)
     wait_for_timers(node, 0.005)
@@ -169,7 +169,7 @@ def test_syncal_leaves_nothing_behind(node):
     assert ports_of(node)[silent].monitors is None
 
 
-def test_a_late_answer_to_syncal_disturbs_nobody(node):
+def test_a_late_answer_to_syncal_is_discarded(node):
     replies: list[str] = []
     slow = node.port(replies.append)
     echo = node.port(lambda *msg: node.snd(msg[-1], "in time"))
@@ -266,7 +266,7 @@ def test_a_foreign_timeout_passes_through_syncal(node):
     assert set(ports_of(node)) == {silent}
 
 
-def test_syncal_on_the_hub_is_refused_with_the_remedy(node):
+def test_syncal_on_the_hub_is_refused_with_advice(node):
     silent, errors = node.port(), []
 
     def ask():

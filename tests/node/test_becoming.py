@@ -32,7 +32,7 @@ from tests.seams import network_of
 
 @pytest.fixture
 def default_port(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Have another port than 4040, which other processes may use, as the one that a noderef without a port means."""
+    """Replace the default port 4040, which other processes may use."""
     port = int(free_address().partition(":")[2])
     for module in (aemp_gevent.addresses.endpoints, aemp_gevent.addresses.resolve, aemp_gevent.node.becoming):
         monkeypatch.setattr(module, "DEFAULT_PORT", port)
@@ -109,7 +109,7 @@ def test_ipv6_endpoint(make_node: MakeNode) -> None:
     wait_until(lambda: inbox.messages)
 
 
-def test_unix_socket_endpoint_goes_with_its_node(make_node: MakeNode, tmp_path: Path) -> None:
+def test_unix_socket_is_removed_with_its_node(make_node: MakeNode, tmp_path: Path) -> None:
     path = tmp_path / "n"
     node = make_node(f"unix:{path}")
     inbox = Inbox(node)
@@ -129,7 +129,7 @@ def test_node_may_listen_elsewhere_than_its_noderef_says(make_node: MakeNode) ->
 
 
 @pytest.mark.parametrize("binds", [None, ["*"], ["*:0"], ["127.0.0.1:0"], ["localhost:0"]])
-def test_named_node_is_talked_to_once_it_dialled(make_node: MakeNode, binds: list[str] | None) -> None:
+def test_named_node_is_reached_over_the_link_that_it_dialled(make_node: MakeNode, binds: list[str] | None) -> None:
     public = make_node()
     named = make_node(None)
     named.configure(nodeid="backend/1", seeds=[public.NODE()], binds=binds, secret=SECRET)

@@ -85,7 +85,7 @@ def test_host_name_in_a_noderef_is_resolved(make_node: MakeNode, monkeypatch: py
     assert node.NODE().startswith("127.0.0.1:")
 
 
-def test_host_name_that_can_be_no_node_id_is_told(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_name_that_cannot_be_a_node_id_is_reported(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "our host")
     node = make_node(None)
     with pytest.raises(ValueError, match="'our host/x'"):
@@ -106,7 +106,7 @@ def test_environment_configures_a_node(make_node: MakeNode, monkeypatch: pytest.
     wait_until(lambda: server.node_is_up("from/environment"))
 
 
-def test_initialise_node_takes_where_to_listen_and_whom_to_dial_from_its_call_alone(
+def test_initialise_node_takes_addresses_and_seeds_only_from_its_arguments(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, write_file: WriteFile
 ) -> None:
     write_file({"secret": SECRET, "profiles": {"default": {"monitor_timeout": 7}}})
@@ -157,7 +157,7 @@ def test_settings_by_position_are_refused_without_showing_them(make_node: MakeNo
 
 
 @pytest.mark.slow
-def test_program_is_configured_from_outside_alone(write_file: WriteFile) -> None:
+def test_program_is_configured_only_from_outside(write_file: WriteFile) -> None:
     path = write_file(
         {"secret": SECRET, "profiles": {"server": {"nodeid": "127.0.0.1:0", "services": [["builtins.print", "hello"]]}}}
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Leaving without a loss: out of the directory first, and what was sent until then is done."""
+"""Draining: the node leaves the directory first, and handles the messages that were sent before."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_entries_are_gone_at_once_and_ports_work_on(make_node: MakeNode) -> None
     assert done == list(range(8))
 
 
-def test_waiting_is_no_work(make_node: MakeNode) -> None:
+def test_waiting_ports_count_as_idle(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0")
     waiting = node.port_async(receive)
     node.port(lambda: None)
@@ -67,7 +67,7 @@ def test_work_that_does_not_end_is_not_waited_for(make_node: MakeNode) -> None:
     node.kil(port)
 
 
-def test_whoever_drains_from_inside_of_a_port_is_no_work_himself(make_node: MakeNode) -> None:
+def test_port_whose_code_drains_the_node_counts_as_idle(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0")
     done: list[bool] = []
     port = node.port_async(lambda: done.append(node.drain(WAIT)))

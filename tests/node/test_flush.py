@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``flush``: what was sent has arrived, or that is not known."""
+"""``flush``: waiting until all messages have arrived, or knowing that they may not have."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_flush_returns_when_everything_has_arrived(network: MemoryNetwork) -> No
         assert len(inbox.messages) + len(waiting or ()) == 100
 
 
-def test_flush_says_when_a_node_does_not_answer(network: MemoryNetwork) -> None:
+def test_flush_returns_false_when_a_node_does_not_answer(network: MemoryNetwork) -> None:
     sender, receiver = network.node(), network.node()
     inbox = Inbox(receiver)
     sender.snd(inbox, 1)
@@ -46,14 +46,14 @@ def test_flush_says_when_a_node_does_not_answer(network: MemoryNetwork) -> None:
     assert sender.flush(10)
 
 
-def test_flush_says_when_a_link_cannot_be_made(network: MemoryNetwork) -> None:
+def test_flush_returns_false_when_a_link_cannot_be_made(network: MemoryNetwork) -> None:
     sender, receiver = network.node(), network.node()
     network.refuse(sender, receiver)
     sender.snd(f"{receiver.NODE()}#port", 1)
     assert sender.flush(0.05) is False
 
 
-def test_flush_of_a_private_node_has_nobody_to_wait_for() -> None:
+def test_flush_of_a_private_node_returns_at_once() -> None:
     assert Node().flush() is True
 
 

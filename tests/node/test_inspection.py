@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a node tells who looks into it: real nodes, and a raw peer for what must not be answered."""
+"""The reports of ``inspect``: real nodes, and a raw peer for questions that must be refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def only(found: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
 # --- the node ----------------------------------------------------------------------------------
 
 
-def test_node_tells_who_and_how_it_is(make_node: MakeNode) -> None:
+def test_node_reports_its_identity_and_state(make_node: MakeNode) -> None:
     one = make_node()
     two = make_node("127.0.0.1:0", one.NODE())
     wait_until(lambda: two.node_is_up(one.NODE()))
@@ -62,13 +62,13 @@ def test_node_tells_who_and_how_it_is(make_node: MakeNode) -> None:
     assert look(two, two, [])["rights"]["eval"], "to itself a node may do anything"
 
 
-def test_private_node_tells_of_itself_too() -> None:
+def test_private_node_reports_about_itself() -> None:
     node = Node()
     found = look(node, node)
     assert (found["roles"], found["links"], found["seconds"]) == (["private"], [], None)
 
 
-def test_rights_are_what_who_asks_may_do(make_node: MakeNode) -> None:
+def test_rights_are_those_of_the_asking_node(make_node: MakeNode) -> None:
     rule = {"peer": "127.*", "kill": False, "directory": "read", "relay": False}
     secure, free = make_node(secure=True, allow_eval=True, rules=[rule]), make_node(allow_eval=True)
     rights = look(free, secure, [])["rights"]
@@ -76,7 +76,7 @@ def test_rights_are_what_who_asks_may_do(make_node: MakeNode) -> None:
     assert look(secure, free, [])["rights"]["eval"]
 
 
-def test_memory_is_what_the_system_says() -> None:
+def test_memory_is_the_systems_figure() -> None:
     before = resident_bytes()
     if before is None:
         pytest.skip("this system does not say")
@@ -89,7 +89,7 @@ def test_memory_is_what_the_system_says() -> None:
 
 
 @pytest.mark.slow
-def test_lag_tells_that_the_loop_was_blocked(make_node: MakeNode) -> None:
+def test_lag_shows_that_the_loop_was_blocked(make_node: MakeNode) -> None:
     node = make_node()
     watch = watch_loop(gevent.get_hub())  # the loop's, whose worst may be of an earlier test
     watch._worst = (0.0, 0.0)
@@ -105,7 +105,7 @@ def test_lag_tells_that_the_loop_was_blocked(make_node: MakeNode) -> None:
 # --- ports -------------------------------------------------------------------------------------
 
 
-def test_each_port_tells_its_kind_and_what_it_does(make_node: MakeNode) -> None:
+def test_each_port_is_listed_with_its_kind_and_state(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     goes_on = gevent.event.Event()
 
@@ -184,7 +184,7 @@ def test_look_at_many_ports_lets_others_run(make_node: MakeNode) -> None:
     counting.kill()
 
 
-def test_families_are_told_to_who_may_read_the_directory(make_node: MakeNode) -> None:
+def test_families_are_listed_for_peers_that_may_read_the_directory(make_node: MakeNode) -> None:
     rule = {"peer": PEER, "directory": "none"}
     one, two = make_node(rules=[rule]), make_node()
     one.db_set("colours", "red", 1)
@@ -225,7 +225,7 @@ def test_both_ends_of_a_link_count_the_same(make_node: MakeNode) -> None:
         assert end["round_trip"] is None or 0 < end["round_trip"] < 10
 
 
-def test_heartbeats_are_no_packets(make_node: MakeNode) -> None:
+def test_heartbeats_are_not_counted_as_packets(make_node: MakeNode) -> None:
     quick = {"heartbeat_interval": 0.05, "heartbeat_timeout": 0.5}
     one, two = make_node(**quick), make_node(**quick)
     assert two.syncal(10, one.NODE(), "time")
@@ -265,7 +265,7 @@ def test_large_packet_over_a_socket_counts_once(make_node: MakeNode) -> None:
     assert look(two, two)["links"][0]["packets_out"] == before + 4
 
 
-def test_link_of_a_slave_goes_by_way_of_its_master() -> None:
+def test_link_of_a_slave_is_listed_with_its_master() -> None:
     with MemoryNetwork() as network:
         master, public = network.node(), network.node()
         slave = network.node("slave/one", master.NODE())
@@ -283,7 +283,7 @@ def test_link_of_a_slave_goes_by_way_of_its_master() -> None:
         assert only(found["links"], node=master.NODE())["kept"]
 
 
-def test_node_that_cannot_be_reached_tells_why(make_node: MakeNode) -> None:
+def test_node_that_cannot_be_reached_is_listed_with_the_error(make_node: MakeNode) -> None:
     node = make_node()
     node.mon("127.0.0.1:1#x", lambda *_reason: None)
     wait_until(lambda: look(node, node)["links"] and look(node, node)["links"][0]["error"])
@@ -298,7 +298,7 @@ def test_node_that_cannot_be_reached_tells_why(make_node: MakeNode) -> None:
 @pytest.mark.parametrize(
     "request_", [["info"], ["inspect", ["links"]], ["log", "debug"]], ids=["info", "inspect", "log"]
 )
-def test_who_may_not_look_is_told_so_and_no_more(
+def test_peer_that_may_not_look_gets_only_the_refusal(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture, request_: list[Any]
 ) -> None:
     node = make_node(rules=[{"peer": PEER, "inspect": False}])
@@ -326,7 +326,7 @@ def test_who_may_not_look_is_told_so_and_no_more(
         pytest.param([["ports"]], "not", id="list"),
     ],
 )
-def test_question_that_makes_no_sense_is_answered_with_the_reason(make_node: MakeNode, what: object, says: str) -> None:
+def test_invalid_question_is_answered_with_the_reason(make_node: MakeNode, what: object, says: str) -> None:
     one, two = make_node(), make_node()
     found = look(two, one, what)
     assert set(found) == {"node", "provider", "error"}
@@ -349,7 +349,7 @@ def test_many_questions_at_once_are_refused(make_node: MakeNode, monkeypatch: py
         assert "error" not in peer.packet()[2]
 
 
-def test_answer_that_cannot_be_sent_harms_nobody(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+def test_answer_that_cannot_be_sent_is_only_logged(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
     node = make_node(secret=SECRET, max_message_bytes=300)
     with RawPeer.dial(node, PEER).shake() as peer:
         peer.send(["", "inspect", [], REPLY])

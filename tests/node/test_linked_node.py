@@ -49,7 +49,7 @@ def test_tuples_arrive_as_lists_and_messages_are_copied_at_once(make_node: MakeN
 
 @pytest.mark.parametrize("first", ["before", "after"])
 def test_messages_arrive_in_order(make_node: MakeNode, first: str) -> None:
-    """Those queued while the link is made, and those after."""
+    """Messages queued while the link is made, and later ones."""
     one, two = make_node(), make_node()
     inbox = Inbox(two)
     for number in range(500):
@@ -77,7 +77,7 @@ def test_one_link_serves_both_directions_and_is_made_on_demand(make_node: MakeNo
     assert not one.node_is_up("127.0.0.1:1")
 
 
-def test_everything_to_a_port_in_one_breath(make_node: MakeNode) -> None:
+def test_spawn_monitor_send_and_kill_at_once_arrive_in_order(make_node: MakeNode) -> None:
     """Spawn, monitor, send, kill: nothing is up yet, and they arrive in this order."""
     one, two = make_node(), make_node(allow_spawn=["tests.node_functions.*"])
     from tests import node_functions
@@ -96,7 +96,7 @@ def test_everything_to_a_port_in_one_breath(make_node: MakeNode) -> None:
     assert answers.messages == [("one", 1), ("two", 2)]
 
 
-def test_spawned_port_that_is_killed_in_the_same_breath_is_dead(make_node: MakeNode) -> None:
+def test_spawned_port_that_is_killed_at_once_dies(make_node: MakeNode) -> None:
     one, two = make_node(), make_node(allow_spawn=["tests.node_functions.*"])
     died = Deaths()
     port = one.spawn(two.NODE(), "tests.node_functions.note")
@@ -201,7 +201,7 @@ CALLS: dict[str, tuple[Any, str]] = {
 def test_argument_that_cannot_travel_is_counted_as_the_caller_sees_it(
     make_node: MakeNode, where: str, call: str
 ) -> None:
-    """Not as it stands in the packet, behind what the library adds."""
+    """Its position in the packet, after the library's own elements, does not matter."""
     make, words = CALLS[call]
     node = make_node(strict=where == "strict")
     if where == "strict" and call == "request":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Listening to a node's log from elsewhere: what is told, what is not, and that it never echoes."""
+"""Listening to another node's log: which records are sent, which are not, and that they never echo."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def heard(listener: Listener, count: int = 1) -> None:
 
 
 def only_told(text: str, *args: object) -> None:
-    """Log what pytest's own handlers do not bear."""
+    """Log a record that pytest's own handlers cannot format."""
     record = logging.LogRecord(PROGRAM.name, logging.WARNING, "x.py", 1, text, args, None)
     logging.getLogger().handlers[-1].handle(record)
 
 
-def test_records_of_the_level_and_above_are_told(make_node: MakeNode) -> None:
+def test_records_of_the_level_and_above_are_sent(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     listener = Listener(two, one, "warning", "tag")
     assert listener.answer == {"node": one.NODE(), "level": "WARNING"}
@@ -91,7 +91,7 @@ def test_records_of_the_level_and_above_are_told(make_node: MakeNode) -> None:
     assert len(listener.got) == 3, "the last is the answer"
 
 
-def test_own_debug_records_are_told_and_shown_to_nobody_else(
+def test_own_debug_records_are_sent_and_not_shown_to_the_program(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = make_node(), make_node()
@@ -119,7 +119,7 @@ def test_levels_of_the_program_stay_as_they_are(make_node: MakeNode) -> None:
     LIBRARY.setLevel(logging.NOTSET)
 
 
-def test_each_listener_has_its_level_and_hears_each_record_once(make_node: MakeNode) -> None:
+def test_each_listener_has_its_level_and_gets_each_record_once(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     all_, some = Listener(two, one, "debug"), Listener(two, one, logging.ERROR)
     Listener(two, two, "error")  # of another node in this process
@@ -163,8 +163,8 @@ def test_listener_whose_node_is_gone_is_forgotten(make_node: MakeNode) -> None:
     wait_until(lambda: not log_feed_of(node).listeners)
 
 
-def test_forked_child_tells_nobody(make_node: MakeNode) -> None:
-    """What ``forked()`` calls, without forking."""
+def test_forked_child_sends_no_records(make_node: MakeNode) -> None:
+    """Calls what ``forked()`` calls, without a fork."""
     one, two = make_node(), make_node()
     listener = Listener(two, one, "warning")
     log_feed_of(one).abandon()
@@ -173,7 +173,7 @@ def test_forked_child_tells_nobody(make_node: MakeNode) -> None:
     assert listener.got == []
 
 
-def test_who_may_look_no_more_is_told_so_and_hears_no_more(make_node: MakeNode) -> None:
+def test_listener_that_loses_its_right_gets_the_refusal_and_no_more_records(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     listener = Listener(two, one, "warning", "tag")
     network = network_of(one)
@@ -190,7 +190,7 @@ def test_who_may_look_no_more_is_told_so_and_hears_no_more(make_node: MakeNode) 
 
 
 def test_listening_port_without_a_handler_makes_no_echo(make_node: MakeNode) -> None:
-    """What it discards is logged at debug level, and that it listens to."""
+    """Discarded messages are logged at debug level, and it listens to that level."""
     node = make_node()
     port = node.port()
     node.snd(node.NODE(), "log", "debug", port)
@@ -235,7 +235,7 @@ def test_flood_is_cut_and_counted(make_node: MakeNode, monkeypatch: pytest.Monke
     assert listener.got[-1]["text"] == "later"
 
 
-def test_listener_whose_link_is_full_misses_records_and_nobody_waits(make_node: MakeNode) -> None:
+def test_listener_whose_link_is_full_misses_records_without_a_wait(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     listener = Listener(two, one, "warning")
     network = network_of(one)
@@ -264,7 +264,7 @@ def test_long_texts_are_cut_in_the_middle(make_node: MakeNode) -> None:
     assert odd == "\\ud800"
 
 
-def test_record_that_cannot_be_formatted_is_told_as_it_stands(make_node: MakeNode) -> None:
+def test_record_that_cannot_be_formatted_is_sent_unformatted(make_node: MakeNode) -> None:
     class Bad:
         def __str__(self) -> str:
             raise ValueError
@@ -276,7 +276,7 @@ def test_record_that_cannot_be_formatted_is_told_as_it_stands(make_node: MakeNod
     assert listener.texts() == ["'with %s' (it cannot be formatted: ValueError)"]
 
 
-def test_records_of_native_threads_are_told(make_node: MakeNode) -> None:
+def test_records_of_native_threads_are_sent(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     listener = Listener(two, one, "warning")
     threads = [threading.Thread(target=PROGRAM.warning, args=("of thread %d", number)) for number in range(5)]
@@ -290,7 +290,7 @@ def test_records_of_native_threads_are_told(make_node: MakeNode) -> None:
 
 @pytest.mark.slow
 def test_program_without_log_handlers_still_prints_its_warnings() -> None:
-    """Python prints them as long as there is no handler at all, and one that listens for others is to be none."""
+    """Python prints them only if there are no handlers, and the tap must not count as one."""
     program = """
 import logging, sys, gevent, aemp_gevent as mp
 sys.stderr = sys.stdout
@@ -323,9 +323,7 @@ print("told")
         pytest.param("debug", PEER, "ports of the requesting node", id="node-port"),
     ],
 )
-def test_question_that_makes_no_sense_is_answered_with_the_reason(
-    make_node: MakeNode, level: object, port: str, says: str
-) -> None:
+def test_invalid_question_is_answered_with_the_reason(make_node: MakeNode, level: object, port: str, says: str) -> None:
     node = make_node()
     with RawPeer.dial(node, PEER).shake() as peer:
         peer.send(["", "log", level, port, "devnull"])
@@ -333,7 +331,7 @@ def test_question_that_makes_no_sense_is_answered_with_the_reason(
     assert not log_feed_of(node).listeners
 
 
-def test_log_is_told_to_nobody_but_who_asks(make_node: MakeNode) -> None:
+def test_log_goes_only_to_ports_of_the_requesting_node(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     got: list[Any] = []
     victim = two.port(lambda *message: got.append(message))

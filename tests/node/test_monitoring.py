@@ -47,7 +47,7 @@ def test_a_link_passes_on_abnormal_deaths_only(node, reason, expected, form):
 
 @pytest.mark.parametrize("reason", [(), ("why", 2)])
 @pytest.mark.parametrize("msg", [("down",), ("down", 1), (None,), ([],)])
-def test_mon_sends_a_message_with_the_reason_behind_also_for_normal_deaths(node, log, reason, msg):
+def test_mon_sends_a_message_ending_with_the_reason_also_for_normal_deaths(node, log, reason, msg):
     watched = node.port()
     node.mon(watched, node.port(log), *msg)
     node.kil(watched, *reason)
@@ -55,7 +55,7 @@ def test_mon_sends_a_message_with_the_reason_behind_also_for_normal_deaths(node,
     assert log == [(*msg, *reason)]
 
 
-def test_what_the_dead_port_sent_before_comes_before_its_deaths_message(node, log):
+def test_messages_of_a_dead_port_come_before_the_message_of_its_death(node, log):
     listener = node.port(log)
 
     def last_words():
@@ -87,7 +87,7 @@ def test_last_words_come_before_the_kill_of_a_linked_port(node, log, how):
 
 
 @pytest.mark.parametrize("which", ["dead", "never"])
-def test_monitoring_a_port_that_is_not_there_fires_at_once_but_not_within_mon(node, dead, which):
+def test_monitoring_a_missing_port_fires_at_once_but_not_within_mon(node, dead, which):
     port = not_here(node, dead, which)
     deaths = deaths_of(node, port)
     assert deaths == []
@@ -184,7 +184,7 @@ def test_mon_guard_keeps_objects_alive_until_the_port_dies(node):
     assert gone() is None
 
 
-def test_mon_guard_closes_what_can_be_closed_in_order(node):
+def test_mon_guard_closes_objects_in_order(node):
     port = node.port()
     noted: list[Any] = []
     node.mon_guard(port, Closable(noted), Plain(), Cancellable(noted), None, 7)
@@ -224,7 +224,7 @@ def test_a_cancelled_mon_guard_releases_objects_unclosed(node):
     assert noted == []
 
 
-def test_an_object_that_fails_to_close_keeps_no_other_open(node, caplog):
+def test_an_object_that_fails_to_close_does_not_keep_others_open(node, caplog):
     class Failing:
         def close(self):
             raise OSError("cannot close")

@@ -29,7 +29,7 @@ with mp.attach():
 """
 
 
-def test_two_processes_talk_and_one_hears_of_the_others_sudden_death(
+def test_two_processes_talk_and_one_learns_of_the_others_sudden_death(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AEMP_SECRET", SECRET)
@@ -50,7 +50,7 @@ def test_two_processes_talk_and_one_hears_of_the_others_sudden_death(
         assert gone.wait()[:2] == ("transport_error", there)
 
 
-def test_info_tells_who_a_node_is(make_node: MakeNode) -> None:
+def test_info_reports_the_nodes_identity(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     (info,) = one.syncal(5, two.NODE(), "info")
     assert info["node"] == two.NODE()

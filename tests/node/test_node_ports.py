@@ -35,7 +35,7 @@ def test_node_of_a_port_is_the_node_part(node, wrap):
 
 
 @pytest.mark.parametrize("port", NO_PORTS[1:])
-def test_node_of_what_is_no_port_is_refused_with_the_remedy(node, port):
+def test_node_of_an_invalid_port_is_refused_with_advice(node, port):
     with pytest.raises(InvalidPortError, match=r"as returned by port\(\)"):
         node.NODE(port)
 
@@ -127,7 +127,7 @@ def test_the_first_kill_wins_over_returning_true(node):
     assert deaths == [("first",)]
 
 
-def test_what_no_handler_matches_is_discarded_counted_and_logged_at_debug_level(node, log, caplog):
+def test_messages_without_a_handler_are_discarded_counted_and_logged_at_debug_level(node, log, caplog):
     caplog.set_level(logging.DEBUG, "aemp_gevent")
     port = node.port()
     node.rcv(port, wanted=log)
@@ -141,7 +141,7 @@ def test_what_no_handler_matches_is_discarded_counted_and_logged_at_debug_level(
     assert port in ports_of(node)
 
 
-def test_a_full_mailbox_kills_its_port_and_drops_what_waits(node, log):
+def test_a_full_mailbox_kills_its_port_and_drops_its_messages(node, log):
     port = node.port(log, limit=2)
     deaths = deaths_of(node, port)
     for number in range(5):
@@ -159,7 +159,7 @@ def test_a_bounded_port_that_keeps_up_lives(node, log):
     assert log == [(number,) for number in range(5)]
 
 
-def test_a_bounded_port_that_blocks_is_killed_by_the_message_too_many(node):
+def test_a_bounded_port_that_blocks_is_killed_by_one_message_too_many(node):
     port = node.port(lambda *_msg: Event().wait(), limit=1)
     deaths = deaths_of(node, port)
     node.snd(port)
@@ -181,7 +181,7 @@ def test_a_callback_that_cannot_be_called_is_refused(node, callback):
 # --- several nodes in one process ---
 
 
-def test_two_nodes_in_one_process_know_nothing_of_each_other(node, log):
+def test_two_nodes_in_one_process_are_independent(node, log):
     other = LocalNode()
     port = other.port(log)
     node.snd(port, "x")

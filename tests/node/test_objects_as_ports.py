@@ -100,7 +100,7 @@ def test_spawn_takes_objects(node, wrap):
     settle(node)
 
 
-def test_an_attachment_is_such_an_object(node):
+def test_an_attachment_can_be_given_as_a_port(node):
     attachment = node.attach()
     node.snd(attachment, "x")
     assert receive(timeout=5) == ("x",)

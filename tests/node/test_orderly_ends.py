@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Peers that join, send and end in order cause no warning, whatever the system makes of their last connections."""
+"""Peers that join, send and end in order cause no warning, whatever the system does with their last connections."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_greeting_that_comes_after_our_goodbye_is_not_answered(node: Node) -> None:
-    """The peer would see a link come up, and then end without a goodbye: as lost."""
+    """Otherwise the peer would see a link come up and end without a goodbye, as if it were lost."""
     first = RawPeer.dial(node, extras=OURS).shake()
     second = RawPeer.dial(node, extras=OURS)
     wait_until(lambda: len(node.network.strangers.links) == 1)
@@ -50,7 +50,7 @@ def test_greeting_that_comes_after_our_goodbye_is_not_answered(node: Node) -> No
 
 
 @pytest.mark.parametrize("is_reset", [True, False], ids=["reset", "closed"])
-def test_connection_in_its_handshake_of_a_process_that_said_goodbye_is_no_news(
+def test_handshake_cut_by_a_process_that_said_goodbye_is_not_logged(
     node: Node, caplog: pytest.LogCaptureFixture, is_reset: bool
 ) -> None:
     caplog.set_level(logging.DEBUG, "aemp_gevent")
@@ -68,7 +68,7 @@ def test_connection_in_its_handshake_of_a_process_that_said_goodbye_is_no_news(
     assert warnings(caplog) == []
 
 
-def test_same_of_a_process_that_never_had_a_link_is_a_warning(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+def test_handshake_cut_by_a_process_without_a_link_is_a_warning(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     peer = RawPeer.dial(node, extras=OURS)
     peer.greet()
     wait_until(lambda: not node.network.strangers.links)
@@ -77,7 +77,7 @@ def test_same_of_a_process_that_never_had_a_link_is_a_warning(node: Node, caplog
     assert f"connection with {peer.name} at" in warnings(caplog)[0]
 
 
-def test_dialled_node_that_ends_before_it_greets_is_as_one_that_cannot_be_reached(
+def test_dialled_node_that_ends_before_it_greets_counts_as_unreachable(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     died = Deaths()

@@ -278,7 +278,7 @@ def test_a_name_is_gone_with_its_port_and_free_again(node, log):
     assert log == [("x",)]
 
 
-def test_a_monitor_by_name_stays_with_the_holder_of_the_moment(node):
+def test_a_monitor_by_name_stays_with_the_current_holder(node):
     first, second = node.port(), node.port()
     node.reg(first, "service")
     deaths = deaths_of(node, f"{node.NODE()}#service")
@@ -306,6 +306,6 @@ def test_a_name_that_is_a_ports_own_is_refused_with_the_remedy(node):
 
 
 @pytest.mark.parametrize("name", ["two words", "new\nline", pytest.param("")])
-def test_a_name_that_makes_no_port_id_is_refused_with_the_remedy(node, name):
+def test_a_name_that_cannot_be_in_a_port_id_is_refused_with_advice(node, name):
     with pytest.raises(InvalidPortError, match="is not a port ID"):
         node.reg(node.port(), name)

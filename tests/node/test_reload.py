@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reading the settings anew while the node is up."""
+"""Reading the settings again while the node is up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.networking import SECRET, WAIT, Deaths, MakeNode
 
 
 @pytest.mark.slow
-def test_new_secret_is_for_new_links_and_those_that_are_up_stay(make_node: MakeNode) -> None:
+def test_new_secret_applies_to_new_links_and_others_stay_up(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0")
     friend = make_node("127.0.0.1:0", node.NODE())
     wait_until(lambda: node.up_nodes() == [friend.NODE()])
@@ -26,7 +26,7 @@ def test_new_secret_is_for_new_links_and_those_that_are_up_stay(make_node: MakeN
     assert sorted(node.up_nodes()) == sorted([friend.NODE(), newcomer.NODE()])
 
 
-def test_new_rules_hold_for_peers_that_are_there(make_node: MakeNode) -> None:
+def test_new_rules_apply_to_linked_peers(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0")
     friend = make_node("127.0.0.1:0", node.NODE())
     one, two = node.port(), node.port()
@@ -44,7 +44,7 @@ def test_new_rules_hold_for_peers_that_are_there(make_node: MakeNode) -> None:
     assert lived.wait() == ("third",)
 
 
-def test_slaves_are_judged_anew_with_their_masters(make_node: MakeNode) -> None:
+def test_new_rules_apply_to_slaves_and_their_masters(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0")
     master = make_node("127.0.0.1:0", node.NODE())
     slave = make_node("slave/s", master.NODE())
@@ -55,7 +55,7 @@ def test_slaves_are_judged_anew_with_their_masters(make_node: MakeNode) -> None:
     wait_until(lambda: node.refusals.get("kill") == 1, within=WAIT)
 
 
-def test_what_needs_a_restart_is_named_and_stays(make_node: MakeNode) -> None:
+def test_settings_that_need_a_restart_are_returned_and_stay(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0")
     fixed = node.reload(
         nodeid="elsewhere", seeds=["127.0.0.1:9"], secret=SECRET, monitor_timeout=3, secure=True, services=["x"]
@@ -73,7 +73,7 @@ def test_whether_there_is_a_secret_at_all_cannot_change(make_node: MakeNode) -> 
     assert node.settings.secret == SECRET
 
 
-def test_error_leaves_everything_as_it_was(make_node: MakeNode) -> None:
+def test_error_changes_nothing(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0")
     before = node.settings
     with pytest.raises(InvalidSettingError, match="monitor_timeout"):

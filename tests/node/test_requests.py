@@ -60,13 +60,13 @@ def test_time_answers_with_seconds(peer: RawPeer) -> None:
     "request_name",
     ["", "devnull", "lookup", "time", "can", "snd", "relay", "mon0", "mon1", "kil0", "kil1", "eval", SPAWN, "g_slave"],
 )
-def test_can_knows_what_is_there(peer: RawPeer, request_name: str) -> None:
+def test_can_knows_requests(peer: RawPeer, request_name: str) -> None:
     peer.send(["", "can", request_name, REPLY, "x"])
     assert peer.packet() == ["r", "x", 1]
 
 
 @pytest.mark.parametrize("request_name", ["g_unknown", "os.getcwd", None, 5])
-def test_can_knows_what_is_not_there(peer: RawPeer, request_name: object) -> None:
+def test_can_does_not_know_other_names(peer: RawPeer, request_name: object) -> None:
     peer.send(["", "can", request_name, REPLY])
     assert peer.packet() == ["r", ""]
 
@@ -87,7 +87,7 @@ def test_snd_passes_a_message_on(node: Node, peer: RawPeer, request_name: str) -
     assert inbox.messages == [("a", [1])]
 
 
-def test_snd_goes_over_links_that_are_up_and_dials_nobody(node: Node, peer: RawPeer, make_node: MakeNode) -> None:
+def test_snd_uses_only_links_that_are_up(node: Node, peer: RawPeer, make_node: MakeNode) -> None:
     """Nor do the replies of other requests."""
     with RawListener() as listener:
         peer.send(["", "snd", f"{listener.id}#x", 1], ["", "time", f"{listener.id}#x"])
@@ -115,7 +115,7 @@ def test_snd_does_not_dial_a_node_that_was_up_before(node: Node, peer: RawPeer) 
         assert not network_of(node).peers[listener.id]._dialling
 
 
-def test_snd_dials_where_that_is_allowed(make_node: MakeNode) -> None:
+def test_snd_dials_if_relaying_is_allowed(make_node: MakeNode) -> None:
     node, other = make_node(allow_relay=True), make_node()
     inbox = Inbox(other)
     with RawPeer.dial(node).shake() as peer:
@@ -152,14 +152,14 @@ def test_mon1_of_a_nonexistent_port_is_answered_at_once(node: Node, peer: RawPee
     ]  # fmt: skip
 
 
-def test_mon1_of_a_registered_name_tells_of_it_under_that_name(node: Node, peer: RawPeer) -> None:
+def test_mon1_of_a_registered_name_is_answered_under_that_name(node: Node, peer: RawPeer) -> None:
     inbox = Inbox(node)
     node.reg(inbox.port, "known")
     peer.send(["", "mon1", "known"], ["", "kil1", "known", "why"])
     assert peer.packet() == ["", "kil0", "known", "why"]
 
 
-def test_mon0_ends_the_interest(node: Node, peer: RawPeer) -> None:
+def test_mon0_ends_the_monitoring(node: Node, peer: RawPeer) -> None:
     name = name_of(Inbox(node))
     peer.send(["", "mon1", name], ["", "mon1", name], ["", "mon0", name], ["", "mon0", name], ["", "kil1", name, "x"])
     assert peer.answers()
@@ -186,7 +186,7 @@ def test_our_monitors_send_mon1_once_and_mon0_after_the_last(node: Node, peer: R
     assert peer.packet() == ["", "mon0", "p"]
 
 
-def test_kil0_fires_our_monitors_once_and_strays_are_nothing(node: Node, peer: RawPeer) -> None:
+def test_kil0_fires_our_monitors_once_and_strays_are_ignored(node: Node, peer: RawPeer) -> None:
     died, cancelled = Deaths(), Deaths()
     node.mon(f"{PEER}#p", died)
     node.mon(f"{PEER}#p", cancelled).cancel()
@@ -200,7 +200,7 @@ def test_kil0_fires_our_monitors_once_and_strays_are_nothing(node: Node, peer: R
     assert peer.take(2) == [["", "kil1", "p", "r", 2], ["", "kil1", "p"]]
 
 
-def test_reason_that_cannot_travel_reaches_the_watcher_all_the_same(node: Node, peer: RawPeer) -> None:
+def test_reason_that_cannot_travel_reaches_the_watcher_as_text(node: Node, peer: RawPeer) -> None:
     class Odd:
         def __repr__(self) -> str:
             return "<odd>" * 1000
@@ -216,7 +216,7 @@ def test_reason_that_cannot_travel_reaches_the_watcher_all_the_same(node: Node, 
     assert len(reason[1]) <= 200
 
 
-def test_reason_whose_repr_fails_reaches_the_watcher_all_the_same(node: Node, peer: RawPeer) -> None:
+def test_reason_whose_repr_fails_reaches_the_watcher(node: Node, peer: RawPeer) -> None:
     class Awful:
         def __repr__(self) -> str:
             raise ValueError("no repr")
@@ -231,7 +231,7 @@ def test_reason_whose_repr_fails_reaches_the_watcher_all_the_same(node: Node, pe
 # --- spawn ------------------------------------------------------------------------------------
 
 
-def test_spawn_and_what_follows_in_the_same_packet(node: Node, peer: RawPeer) -> None:
+def test_spawn_and_later_requests_in_the_same_read(node: Node, peer: RawPeer) -> None:
     peer.send(
         [SPAWN] * 0, ["", SPAWN, "new", "tests.node_functions.echo", REPLY], ["", "mon1", "new"], ["new", "hello"]
     )
@@ -338,14 +338,14 @@ def test_eval_answers_where_it_is_allowed(make_node: MakeNode, text: str, answer
 
 
 @pytest.mark.parametrize("text", ["def f(", "\x00", 5])
-def test_eval_of_what_is_no_code_answers_with_the_error(make_node: MakeNode, text: Any) -> None:
+def test_eval_of_invalid_code_answers_with_the_error(make_node: MakeNode, text: Any) -> None:
     with RawPeer.dial(make_node(allow_eval=True), PEER).shake() as peer:
         peer.send(["", "eval", text, REPLY])
         name, error = peer.packet()
         assert error
 
 
-def test_eval_of_what_cannot_travel_says_so(make_node: MakeNode) -> None:
+def test_eval_whose_result_cannot_travel_answers_with_the_error(make_node: MakeNode) -> None:
     with RawPeer.dial(make_node(allow_eval=True), PEER).shake() as peer:
         peer.send(["", "eval", "object()", REPLY])
         name, error = peer.packet()
@@ -355,7 +355,7 @@ def test_eval_of_what_cannot_travel_says_so(make_node: MakeNode) -> None:
 # --- our own node port ---------------------------------------------------------------------------
 
 
-def test_node_answers_itself(node: Node) -> None:
+def test_node_answers_its_own_requests(node: Node) -> None:
     inbox = Inbox(node)
     node.reg(inbox.port, "me")
     node.snd(node.NODE(), "lookup", "me", inbox.port, "a")
@@ -420,10 +420,10 @@ def test_watchers_of_a_lost_link_are_forgotten(node: Node, peer: RawPeer) -> Non
     ids=" ".join,
 )
 @pytest.mark.parametrize("allow_relay", [False, True])
-def test_nothing_that_is_about_a_link_is_relayed_to_another_node(
+def test_requests_about_a_link_are_not_relayed_to_another_node(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture, words: list[str], allow_relay: bool
 ) -> None:
-    """Over there it would be taken for what this node says itself."""
+    """The other node would take it for a request of this node."""
     node = make_node(allow_relay=allow_relay)
     other = "127.0.0.1:8"
     with RawPeer.dial(node, PEER).shake() as peer, RawPeer.dial(node, other).shake() as third:
@@ -455,7 +455,7 @@ def test_nothing_that_is_about_a_link_is_relayed_to_another_node(
 def test_module_of_a_requested_function_is_not_imported_on_the_hub(
     make_node: MakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An import takes its time, and may block."""
+    """An import takes time and may block."""
     name = "imported_for_a_request"
     (tmp_path / f"{name}.py").write_text(
         "import gevent\ncalled = []\non_hub = gevent.getcurrent() is gevent.get_hub()\n"

@@ -50,7 +50,7 @@ def test_a_handler_may_block_and_only_messages_to_its_port_wait(node, log):
     assert log[2:] == [("ends", 1), ("begins", 2), ("ends", 2)]
 
 
-def test_many_blocked_handlers_delay_nobody(node, log):
+def test_many_blocked_handlers_do_not_delay_others(node, log):
     go_on = Event()
     for _ in range(200):
         node.snd(node.port(lambda: go_on.wait() and None))
@@ -191,7 +191,7 @@ def test_an_actor_starts_a_port_when_called_and_returns_its_id(node, log):
     assert one not in ports_of(node), "returning is a normal death"
 
 
-def test_detaching_from_another_greenlet_wakes_who_waits_in_receive(node):
+def test_detaching_from_another_greenlet_wakes_the_one_in_receive(node):
     attachments = []
 
     def wait():
@@ -205,7 +205,7 @@ def test_detaching_from_another_greenlet_wakes_who_waits_in_receive(node):
     assert isinstance(waiting.value, gevent.GreenletExit)
 
 
-def test_a_body_given_while_a_handler_receives_gets_what_the_handler_leaves(node):
+def test_a_body_given_while_a_handler_receives_gets_the_remaining_messages(node):
     got: list[Any] = []
 
     def body():
@@ -227,7 +227,7 @@ def test_a_body_given_while_a_handler_receives_gets_what_the_handler_leaves(node
     node.kil(port)
 
 
-def test_an_actor_spawned_and_sent_to_in_one_breath_gets_every_message(node, monkeypatch):
+def test_an_actor_gets_every_message_sent_right_after_its_spawn(node, monkeypatch):
     got: list[Any] = []
 
     @node.actor
@@ -345,7 +345,7 @@ def test_detaching_may_be_done_by_hand(node):
 
 
 def streamed(node, told):
-    """Be a response that is a generator with a port."""
+    """A response that is a generator with a port."""
     with node.attach() as port:
         told.append(deaths_of(node, port))
         yield port
@@ -448,7 +448,7 @@ def test_attaching_the_hub_is_refused_with_the_remedy(node):
 
 
 @pytest.mark.parametrize("how", ["with", "by hand"])
-def test_an_attached_greenlet_that_is_killed_dies_of_that(node, how):
+def test_port_of_an_attached_greenlet_dies_when_the_greenlet_is_killed(node, how):
     deaths: list[Log] = []
 
     def run():

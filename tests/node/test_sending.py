@@ -80,13 +80,13 @@ def test_messages_from_one_sender_to_one_port_arrive_in_order(node, senders):
 
 
 @pytest.mark.parametrize("which", ["dead", "never", "node", "remote", "remote-node"])
-def test_snd_to_a_port_that_is_not_there_never_fails(node, dead, which):
+def test_snd_to_a_missing_port_never_fails(node, dead, which):
     node.snd("elsewhere" if which == "remote-node" else not_here(node, dead, which), "x", object())
     settle(node)
 
 
 @pytest.mark.parametrize("which", ["dead", "remote"])
-def test_a_dropped_message_is_logged_at_debug_level_but_for_the_first(node, dead, which, caplog):
+def test_a_dropped_message_is_logged_at_debug_level_except_the_first(node, dead, which, caplog):
     caplog.set_level(logging.DEBUG, "aemp_gevent")
     for text in ("first", "lost"):
         node.snd(not_here(node, dead, which), text)
@@ -115,7 +115,7 @@ def test_a_dropped_message_is_logged_at_debug_level_but_for_the_first(node, dead
         pytest.param(lambda node, port: node.spawn(port, "posixpath.join"), id="spawn"),
     ],
 )
-def test_what_is_no_port_is_refused_everywhere_with_the_remedy(node, call, port):
+def test_invalid_ports_are_refused_everywhere_with_advice(node, call, port):
     with pytest.raises(InvalidPortError, match=r"as returned by port\(\), spawn\(\) and SELF\(\)"):
         call(node, port)
     assert ports_of(node) == {}, "a refused call leaves nothing behind"
@@ -125,7 +125,7 @@ def test_what_is_no_port_is_refused_everywhere_with_the_remedy(node, call, port)
 
 
 def test_a_send_from_a_native_thread_wakes_the_hub(node):
-    """And does not make the node that thread's, although it is the first to send."""
+    """The node does not come to belong to that thread, although it is the first to send."""
     got = gevent.event.Event()
     port = node.port(lambda *msg: got.set())
     sender = gevent.get_hub().threadpool.spawn(node.snd, port, "from afar")
@@ -139,7 +139,7 @@ def test_a_send_from_a_native_thread_wakes_the_hub(node):
 
 
 @pytest.mark.parametrize("reason", [(), ("why",), ("die", 1, None)])
-def test_kil_takes_its_place_behind_the_messages_sent_before_it(node, log, reason):
+def test_kil_comes_after_the_messages_sent_before_it(node, log, reason):
     port = node.port(log)
     node.mon(port, functools.partial(log, "died"))
     node.snd(port, 1)
@@ -181,7 +181,7 @@ def test_the_first_kill_wins_also_over_the_handlers_own_exception(node):
 
 
 @pytest.mark.parametrize("which", ["dead", "never", "remote"])
-def test_killing_a_port_that_is_not_there_does_nothing(node, dead, which):
+def test_killing_a_missing_port_does_nothing(node, dead, which):
     node.kil(not_here(node, dead, which), "why")
     settle(node)
 
@@ -316,7 +316,7 @@ def test_an_exception_kills_at_once_with_its_text_and_drops_the_backlog(node, lo
     assert record.exc_info[1] is error
 
 
-def test_an_exception_whose_text_cannot_be_had_is_a_death_like_any_other(log, caplog):
+def test_an_exception_whose_text_raises_is_a_death_like_any_other(log, caplog):
     class NastyError(Exception):
         def __str__(self):
             raise RuntimeError("no text")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Services: what is started with a node, and what comes of those that cannot be."""
+"""Services: functions that start with a node, and errors of those that cannot."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_exception_kills_the_services_port_alone_and_is_logged(
     assert node.find(node_functions.called[0][0]), "the other service lives on"
 
 
-def test_normal_death_of_a_service_is_no_news(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+def test_normal_death_of_a_service_is_not_logged(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
     node = make_node(services=["tests.node_functions.note"])
     ((port,),) = wait_until(lambda: node_functions.called)
     node.kil(port)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The end of a node: peers are told, what is queued leaves, and nobody waits for ever."""
+"""The shutdown of a node: peers learn of it, queued messages are sent, and no call waits forever."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.networking import (
 from tests.seams import network_of
 
 
-def test_shutdown_tells_monitors_at_once(make_node: MakeNode) -> None:
+def test_shutdown_fires_monitors_at_once(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     inbox, died, node_died = Inbox(two), Deaths(), Deaths()
     one.mon(inbox, died)
@@ -52,7 +52,7 @@ def test_shutdown_tells_monitors_at_once(make_node: MakeNode) -> None:
     assert one.up_nodes() == two.up_nodes() == []
 
 
-def test_last_words_to_a_node_that_is_to_be_found_first_arrive(make_node: MakeNode) -> None:
+def test_last_messages_to_a_node_that_must_be_found_first_arrive(make_node: MakeNode) -> None:
     seed, backend, client = make_node(), make_node(None), make_node(None)
     inbox = Inbox(backend)
     backend.configure(nodeid="backend", seeds=[seed.NODE()], binds=["127.0.0.1:0"], secret=SECRET)
@@ -63,7 +63,7 @@ def test_last_words_to_a_node_that_is_to_be_found_first_arrive(make_node: MakeNo
     wait_until(lambda: inbox.messages == [("last words",)])
 
 
-def test_shutdown_does_not_wait_longer_than_it_may_for_a_name(make_node: MakeNode) -> None:
+def test_shutdown_waits_for_a_name_only_until_its_timeout(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0", "127.0.0.1:1")  # where no seed is
     node.snd("nobody#inbox", "in vain")
     began = monotonic()
@@ -108,7 +108,7 @@ def test_shutdown_while_a_link_is_held_and_handlers_block(make_node: MakeNode, p
     goes_on.set()
 
 
-def test_node_that_shut_down_keeps_its_ports_and_dials_nobody(make_node: MakeNode) -> None:
+def test_node_that_shut_down_keeps_its_ports_and_does_not_dial(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     ours, theirs, died = Inbox(one), Inbox(two), Deaths()
     one.shutdown()
@@ -131,7 +131,7 @@ def test_shutdown_of_a_private_node_does_nothing(make_node: MakeNode) -> None:
     node.initialise_node("127.0.0.1:0", secret=SECRET)
 
 
-def test_goodbye_comes_behind_everything_else_and_then_the_end(make_node: MakeNode) -> None:
+def test_goodbye_comes_after_everything_else_and_before_the_end(make_node: MakeNode) -> None:
     node = make_node(high_water_bytes=2**26)
     with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
         for number in range(100):
@@ -147,7 +147,7 @@ def test_goodbye_comes_behind_everything_else_and_then_the_end(make_node: MakeNo
         leaving.get(timeout=5)
 
 
-def test_other_programs_are_told_by_the_end_alone(make_node: MakeNode) -> None:
+def test_other_programs_see_only_the_end_of_the_connection(make_node: MakeNode) -> None:
     node = make_node()
     with RawPeer.dial(node).shake() as peer:
         leaving = gevent.spawn(node.shutdown, 10)
@@ -157,7 +157,7 @@ def test_other_programs_are_told_by_the_end_alone(make_node: MakeNode) -> None:
         leaving.get(timeout=5)
 
 
-def test_nobody_is_let_in_any_more(make_node: MakeNode) -> None:
+def test_connections_are_refused_after_the_shutdown(make_node: MakeNode) -> None:
     node = make_node()
     with RawPeer.dial(node).shake() as peer:
         leaving = gevent.spawn(node.shutdown, 10)
@@ -169,7 +169,7 @@ def test_nobody_is_let_in_any_more(make_node: MakeNode) -> None:
         leaving.get(timeout=5)
 
 
-def test_what_waits_for_a_link_is_sent_when_it_is_up(make_node: MakeNode) -> None:
+def test_messages_that_wait_for_a_link_are_sent_when_it_is_up(make_node: MakeNode) -> None:
     node = make_node()
     with RawListener() as listener:
         node.snd(f"{listener.id}#p", "hello")
@@ -179,7 +179,7 @@ def test_what_waits_for_a_link_is_sent_when_it_is_up(make_node: MakeNode) -> Non
         leaving.get(timeout=5)
 
 
-def test_peer_that_takes_nothing_is_waited_for_no_longer_than_the_timeout(
+def test_shutdown_waits_for_a_peer_that_reads_nothing_only_until_its_timeout(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = make_node()
@@ -194,7 +194,7 @@ def test_peer_that_takes_nothing_is_waited_for_no_longer_than_the_timeout(
     assert f"these had not taken everything: {peer.name}" in caplog.text
 
 
-def test_what_is_sent_from_the_shutdown_on_is_lost_and_reported(make_node: MakeNode) -> None:
+def test_messages_after_the_shutdown_are_lost_and_reported(make_node: MakeNode) -> None:
     node, died, anew = make_node(), Deaths(), Deaths()
     with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
         node.mon(f"{peer.name}#p", died)
@@ -208,8 +208,8 @@ def test_what_is_sent_from_the_shutdown_on_is_lost_and_reported(make_node: MakeN
         leaving.get(timeout=5)
 
 
-def test_last_words_of_a_peer_are_heard_although_writing_to_it_failed(make_node: MakeNode) -> None:
-    """It said goodbye and reset the connection; we find out by writing, before we read."""
+def test_last_messages_of_a_peer_are_read_although_writing_to_it_failed(make_node: MakeNode) -> None:
+    """It said goodbye and reset the connection; the node notices when it writes, before it reads."""
     node, died = make_node(), Deaths()
     with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
         node.mon(f"{peer.name}#p", died)
@@ -232,8 +232,8 @@ def test_node_that_shut_down_and_was_dropped_leaves_the_memory() -> None:
     wait_until(lambda: gc.collect() >= 0 and gone() is None)
 
 
-def test_dial_cut_short_by_the_shutdown_leaves_nobody_waiting(make_node: MakeNode) -> None:
-    """As the node dials nobody any more, everybody hears of that at once."""
+def test_dial_cut_short_by_the_shutdown_fires_monitors_at_once(make_node: MakeNode) -> None:
+    """The node does not dial any more, so that all monitors fire at once."""
     node, died = make_node(high_water_bytes=1000), Deaths()
     with RawListener() as hole:
         port = f"{hole.id}#p"
@@ -261,8 +261,8 @@ def test_dial_cut_short_by_the_shutdown_leaves_nobody_waiting(make_node: MakeNod
         wait_until(lambda: not thread.is_alive())
 
 
-def test_what_comes_after_the_goodbye_is_not_handled(make_node: MakeNode) -> None:
-    """Its port may work for nobody any more, and an answer could not be sent."""
+def test_messages_after_the_goodbye_are_not_handled(make_node: MakeNode) -> None:
+    """The answer could not be sent."""
     node = make_node()
     inbox = Inbox(node)
     with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
@@ -307,7 +307,7 @@ def test_shutdown_on_the_hub_is_refused_and_leaves_the_node_up(make_node: MakeNo
 
 
 class Switching(logging.Handler):
-    """A log handler that waits for something, as one that writes to a socket does; and what it sees done meanwhile."""
+    """A log handler that waits, like one that writes to a socket, and the work that is done meanwhile."""
 
     def __init__(self, meanwhile: Callable[[], object]) -> None:
         super().__init__()
@@ -324,7 +324,7 @@ class Switching(logging.Handler):
 
 @pytest.fixture
 def switching() -> Iterator[Callable[[Callable[[], object]], Switching]]:
-    """Give a function that has something done whenever the logging of a link switches."""
+    """A function that sets the work to do whenever the logging of a link switches."""
     logger = logging.getLogger("aemp_gevent")
     before, level = logger.handlers[:], logger.level
 
@@ -342,7 +342,7 @@ def switching() -> Iterator[Callable[[Callable[[], object]], Switching]]:
 def test_log_handlers_may_switch_during_the_shutdown(
     make_node: MakeNode, switching: Callable[[Callable[[], object]], Switching]
 ) -> None:
-    """And others send to new nodes then."""
+    """Other greenlets send to new nodes meanwhile."""
     node = make_node()
     peers = [RawPeer.dial(node, f"127.0.0.1:{number}").shake() for number in (7, 8, 9)]
     wait_until(lambda: len(node.up_nodes()) == 3)
@@ -458,9 +458,7 @@ def test_signal_ends_a_program_in_order(
         assert child.wait(10) == 128 + number
 
 
-def test_signal_shuts_down_whichever_node_was_to_hear_of_it(
-    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_signal_shuts_down_the_node_that_handles_it(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not only the default node, which the program's end shuts down in any case."""
     monkeypatch.setenv("AEMP_SECRET", SECRET)
     node, died = make_node(), Deaths()
@@ -479,7 +477,7 @@ def test_signal_shuts_down_whichever_node_was_to_hear_of_it(
 
 @pytest.mark.slow
 def test_second_signal_ends_a_program_at_once(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also while it waits for a peer that takes nothing."""
+    """Also while it waits for a peer that reads nothing."""
     monkeypatch.setenv("AEMP_SECRET", SECRET)
     with RawListener() as listener:
         body = (
@@ -528,7 +526,7 @@ AFTER_SHUTDOWN = {
 
 
 @pytest.mark.parametrize("call", AFTER_SHUTDOWN.values(), ids=AFTER_SHUTDOWN)
-def test_what_has_no_effect_after_the_shutdown_raises(make_node: MakeNode, call: Callable[[Node, str], object]) -> None:
+def test_calls_without_effect_after_a_shutdown_raise(make_node: MakeNode, call: Callable[[Node, str], object]) -> None:
     node = make_node()
     inbox = Inbox(node)
     node.shutdown()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names to functions, and spawning on this node."""
+"""Finding functions by name, and spawning on this node."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def module(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def marks(monkeypatch):
-    """Marks of ``@spawnable`` that end with the test."""
+    """Remove marks of ``@spawnable`` after the test."""
     marks: dict[str, object] = {}
     monkeypatch.setattr(spawning, "_spawnable", marks)
     return marks
@@ -134,19 +134,19 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_a_name_of_no_function_is_refused_with_the_remedy(name):
+def test_a_name_that_is_not_a_functions_is_refused_with_advice(name):
     with pytest.raises(SpawnRefusedError, match=r"give its full name, 'package\.module\.function'|is not a function"):
         find_for_us(name)
 
 
-def test_what_an_import_raises_passes_through(tmp_path, monkeypatch):
+def test_errors_of_an_import_pass_through(tmp_path, monkeypatch):
     (tmp_path / "raises_at_import.py").write_text("raise LookupError('mine')\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(LookupError, match="mine"):
         find_for_us("raises_at_import.f")
 
 
-def test_a_module_that_lacks_one_of_its_own_imports_says_so(tmp_path, monkeypatch):
+def test_a_module_with_a_missing_import_is_reported(tmp_path, monkeypatch):
     (tmp_path / "lacks_an_import.py").write_text("import no_such_dependency\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
@@ -189,7 +189,7 @@ def test_a_peer_is_refused_everything_else_with_the_remedy(allowed, name):
         find_for_peer(name, allowed)
 
 
-def test_a_peer_cannot_have_a_module_imported_that_nothing_covers(tmp_path, monkeypatch):
+def test_a_peer_cannot_import_a_module_that_no_pattern_covers(tmp_path, monkeypatch):
     (tmp_path / "never_import_me.py").write_text("raise AssertionError('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SpawnRefusedError):
@@ -238,7 +238,7 @@ def test_another_name_of_a_covered_module_reaches_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("module", ["__main__", "__init__"])
-def test_a_peer_cannot_run_a_package_once_more(module, tmp_path, monkeypatch):
+def test_a_peer_cannot_run_a_package_again(module, tmp_path, monkeypatch):
     (tmp_path / "run_me_once").mkdir()
     (tmp_path / "run_me_once" / "__init__.py").touch()
     (tmp_path / "run_me_once" / f"{module}.py").write_text("def f(): ...\n")
@@ -257,8 +257,8 @@ def test_a_function_of_the_main_module_can_be_covered(monkeypatch):
         find_for_peer("__main__.__builtins__", ["__main__.*"])
 
 
-def test_what_a_marked_function_is_called_elsewhere_is_refused(marks):
-    """A mark is for the names that it gives, and not for those under which other modules import the function."""
+def test_other_names_of_a_marked_function_are_refused(marks):
+    """A mark covers the names that it gives, and not those under which other modules import the function."""
     spawnable(trap_module.worker)
     spawnable("Shop::worker")(trap_module.worker)
     assert find_for_peer("Shop::worker", ()) is trap_module.worker
@@ -344,7 +344,7 @@ def test_spawn_called_in_a_handler_is_quiet_while_the_handler_runs(node, module)
         pytest.param("builtins.len", "die", id="raises"),
     ],
 )
-def test_monitors_fire_if_anything_fails_over_there(node, function, reason):
+def test_monitors_fire_if_anything_fails_on_the_other_node(node, function, reason):
     deaths: list[tuple[object, ...]] = []
     node.mon(node.spawn(node.NODE(), function), lambda *why: deaths.append(why))
     assert deaths == []
@@ -474,7 +474,7 @@ def test_a_port_name_that_exists_already_is_refused(node):
 
 
 @pytest.mark.parametrize("where", [None, "", "#p", "localhost:4040", "two words"])
-def test_spawning_on_no_node_is_refused_with_the_remedy(node, where):
+def test_spawning_on_an_invalid_node_is_refused_with_advice(node, where):
     with pytest.raises(InvalidPortError, match=r"as returned by port\(\)"):
         node.spawn(where, "posixpath.join")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Strict nodes: messages in one process are what they are between two."""
+"""Strict nodes: messages inside one process are like messages between two."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_message_arrives_at_a_port_here_as_it_does_on_another_node(value: Any)
 
 
 @pytest.mark.parametrize("value", STAY_AT_HOME)
-def test_what_cannot_travel_is_refused_by_every_call_that_sends(strict: Node, value: Any) -> None:
+def test_every_call_that_sends_refuses_messages_that_cannot_travel(strict: Node, value: Any) -> None:
     inbox = Inbox(strict)
     server = strict.serve(strict.port(), echo=echo, give=lambda: value)
     calls = {
