@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What ``zope.event`` subscribers and ``mon_nodes`` hear."""
+"""The events that subscribers of ``zope.event`` get."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import zope.event
 
 from aemp_gevent.errors import PortDied, PortKilled
 from aemp_gevent.events import NodeDown, NodeUp
-from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
 from aemp_gevent.wire.vocabulary import SPAWN
 from tests import node_functions
@@ -125,41 +124,3 @@ def test_subscriber_that_raises_or_blocks_does_not_affect_others(
     one.snd(inbox, 1)
     wait_until(lambda: inbox.messages)
     assert "a bad subscriber" in caplog.text
-
-
-def test_mon_nodes_tells_in_order_and_in_its_ports_context_until_cancelled(make_node: MakeNode) -> None:
-    node = make_node()
-    told: list[Any] = []
-    port = node.port(print)
-    guard = node.peval(port, node.mon_nodes, lambda *change: told.append((SELF(), *change)))
-    assert guard is not None
-    cancelled: list[Any] = []
-    with node.mon_nodes(lambda *change: cancelled.append(change)):
-        pass
-    with RawPeer.dial(node).shake() as peer:
-        assert peer.answers()
-    wait_until(lambda: len(told) == 2)
-    guard.cancel()
-    guard.cancel()
-    RawPeer.dial(node).shake().close()
-    wait_until(lambda: not node.up_nodes())
-    turns(3)
-    assert told[0] == (port, PEER, True)
-    assert told[1][:3] == (port, PEER, False)
-    assert len(told) == 2
-    assert cancelled == []
-
-
-def test_callback_of_mon_nodes_cancelled_after_it_was_queued_is_not_called(make_node: MakeNode) -> None:
-    node = make_node()
-    told: list[Any] = []
-
-    def first(*change: Any) -> None:
-        told.append(change)
-        guard.cancel()
-
-    node.mon_nodes(first)
-    guard = node.mon_nodes(lambda *change: told.append("too late"))
-    with RawPeer.dial(node).shake() as peer:
-        assert peer.answers()
-        assert told == [(PEER, True)]

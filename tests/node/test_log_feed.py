@@ -14,7 +14,7 @@ from aemp_gevent import Node
 from aemp_gevent.node import log_feed
 from tests.helpers import turns, wait_until
 from tests.native import threading
-from tests.networking import SECRET, MakeNode, RawPeer, line_of, node_factory, process
+from tests.networking import SECRET, MakeNode, RawPeer, node_factory
 from tests.seams import log_feed_of, network_of
 from tests.settling import settle
 
@@ -286,29 +286,6 @@ def test_records_of_native_threads_are_sent(make_node: MakeNode) -> None:
     assert sorted(listener.texts()) == [f"of thread {number}" for number in range(5)]
     for thread in threads:
         thread.join()
-
-
-@pytest.mark.slow
-def test_program_without_log_handlers_still_prints_its_warnings() -> None:
-    """Python prints them only if there are no handlers, and the tap must not count as one."""
-    program = """
-import logging, sys, gevent, aemp_gevent as mp
-sys.stderr = sys.stdout
-mp.initialise_node("127.0.0.1:0", secret="x")
-got = []
-port = mp.port(lambda *message: got.append(message))
-mp.snd(mp.NODE(), "log", "warning", port)
-while not got:
-    gevent.sleep(0.01)
-logging.getLogger("x").warning("of the program")
-logging.getLogger("aemp_gevent").warning("of the library")
-logging.getLogger("aemp_gevent").info("too low")
-while len(got) < 3:
-    gevent.sleep(0.01)
-print("told")
-"""
-    with process(program) as child:
-        assert [line_of(child) for _ in range(3)] == ["of the program", "of the library", "told"]
 
 
 # --- what is refused -------------------------------------------------------------------------

@@ -213,20 +213,6 @@ def test_what_initialise_node_takes_by_position_is_refused_by_name(make_node: Ma
     assert caught.value.name == name
 
 
-def test_node_callback_of_a_dead_port_is_dropped(make_node: MakeNode) -> None:
-    node, died = make_node(), Deaths()
-    mine: list[Any] = []
-    others: list[Any] = []
-    node.mon(node.port_async(lambda: node.mon_nodes(lambda *change: mine.append(change))), died)
-    node.mon_nodes(lambda *change: others.append(change))
-    assert died.wait() == ()
-    with RawPeer.dial(node).shake():
-        wait_until(lambda: others)
-    wait_until(lambda: len(others) == 2)
-    assert mine == []
-    assert len(node._node_monitors._callbacks) == 1
-
-
 def test_timeouts_may_be_longer_than_the_system_takes(make_node: MakeNode) -> None:
     """Links come up, whoever dials; Linux knows no keep-alives of 100 000 s."""
     patient = {"heartbeat_timeout": 100_000, "monitor_timeout": 100_000.0, "handshake_timeout": 100_000}
