@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from greenlet import getcurrent
 from hypothesis import settings
@@ -120,6 +121,12 @@ def node() -> Iterator[LocalNode]:
     """A node of its own; afterwards every port of it can be killed, and none is left."""
     with fresh_node() as fresh:
         yield fresh
+
+
+@pytest.fixture
+def quiet_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Print nothing of what is raised on the hub."""
+    monkeypatch.setattr(gevent.get_hub(), "print_exception", lambda *_args: None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: MIT
+"""Exceptions that strike in the middle of our own code, at the recursion limit and from signal handlers: over links.
+
+Each call either has its whole effect or none, and everything goes on afterwards; or a link that was struck is lost,
+and the monitors across it know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+import zope.event
+
+from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
+from aemp_gevent.node.local_node import LocalNode
+from aemp_gevent.ports.jobs import CallJob
+from aemp_gevent.settings.fields import Settings
+from tests.helpers import wait_until
+from tests.injecting import SCHEDULER, Injector, strike_points
+from tests.networking import Inbox, MakeNode, node_factory, tables
+from tests.settling import settle
+from tests.striking import DEPTHS, SAMPLE, STRIKES, at_every_depth, from_afar, nothing
+
+# Coverage traces, too, and would be struck as well.
+pytestmark = [pytest.mark.usefixtures("quiet_hub"), pytest.mark.no_cover]
+
+
+LINKS = (
+    "outbox.py",
+    "link.py",
+    "handshaking.py",
+    "transport.py",
+    "tls_transport.py",
+    "peer.py",
+    "sending.py",
+    "remote_port.py",
+    "remote_ports.py",
+    "watchers.py",
+    "flow_control.py",
+    "thread_handover.py",
+    "hub_calls.py",
+    *SCHEDULER,
+)
+
+
+class Linked:
+    """Two nodes, one of which sends to and calls ports of the other."""
+
+    def __init__(self, make_node: MakeNode, **settings: Any) -> None:
+        self.node, self.other = make_node(**settings), make_node(**settings)
+        self.inbox = Inbox(self.other)
+        self.server = self.serve()
+        self.lost: list[tuple[object, ...]] = []
+        self.node.mon(self.inbox.port, lambda *reason: self.lost.append(reason))
+        self.echo()
+        self.sent: list[object] = []
+
+    def serve(self) -> str:
+        port = self.other.port()
+        self.other.serve(port, echo=lambda value: value)
+        return port
+
+    def send(self, value: object, *load: object) -> None:
+        self.node.snd(self.inbox.port, value, *load)
+        self.sent.append(value)
+
+    def echo(self) -> None:
+        assert self.node.call(self.server, "echo", 1, timeout=5) == 1
+
+    def monitor(self) -> None:
+        port = self.other.port()
+        died: list[tuple[object, ...]] = []
+        self.node.mon(port, lambda *reason: died.append(reason))
+        self.node.kil(port, "killed")
+        wait_until(lambda: died, within=5)
+
+    def steps(self) -> Iterator[Callable[[], object]]:
+        yield lambda: [self.send(number) for number in range(3)]
+        yield self.echo
+        yield self.monitor
+        yield lambda: self.send("large", "x" * 300_000)
+        yield lambda: from_afar(self.node.snd, self.inbox.port, "from afar")
+        yield self.echo
+
+    def check(self) -> None:
+        """See that all that was accepted arrived in order or was reported lost, and that the nodes go on."""
+
+        def arrived() -> list[object]:
+            return [message[0] for message in self.inbox.messages if message[0] in self.sent]
+
+        wait_until(lambda: self.lost or arrived() == self.sent, within=5, show=lambda: (self.sent, arrived()))
+        assert arrived() == self.sent[: len(arrived())]
+
+        def works() -> bool:
+            with contextlib.suppress(PortDied):
+                self.server = self.serve()  # the former may have died of what struck
+                self.echo()
+                self.monitor()
+                return True
+            return False
+
+        wait_until(works, within=5)
+        for node in (self.node, self.other):
+            settle(node)
+
+
+def play_linked(make_node: MakeNode, error: type[BaseException] | None, chosen: Callable[[int], bool]) -> int:
+    """As :func:`play`, with two nodes."""
+    scene = Linked(make_node)
+
+    def strike() -> None:
+        if error is not None:
+            raise error
+
+    with Injector(strike, chosen, strike_points, LINKS) as injector:
+        for step in scene.steps():
+            with contextlib.suppress(KeyboardInterrupt, MemoryError, CallTimeout, PortDied, RemoteError):
+                step()
+    for _ in range(3):
+        with contextlib.suppress(KeyboardInterrupt):
+            gevent.sleep(0.002)
+    scene.check()
+    return injector.count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", STRIKES)
+def test_an_interrupt_anywhere_in_a_link_loses_nothing_in_silence(make_node, error):
+    count = play_linked(make_node, None, lambda _: False)
+    assert count > 300
+    rng = random.Random(8)
+    for point in rng.sample(range(count), SAMPLE) if SAMPLE else range(count):
+        try:
+            play_linked(make_node, error, lambda seen: seen == point + 1)  # noqa: B023
+        except BaseException as failure:
+            raise AssertionError(f"struck at point {point}") from failure
+
+
+LOSSES = (
+    "peer.py",
+    "sending.py",
+    "remote_port.py",
+    "remote_ports.py",
+    "watchers.py",
+    "direct_peer.py",
+    "resting.py",
+    "monitors.py",
+    *SCHEDULER,
+    "link.py",
+    "handshaking.py",
+    "node.py",
+    "network.py",
+)
+
+
+def lose_struck(
+    make_node: MakeNode, subscribers: list[Any], error: type[BaseException], chosen: Callable[[int], bool]
+) -> int:
+    """Lose a link, struck at the chosen points; return how many there are."""
+    node, other = make_node(), make_node()
+    inbox = Inbox(other)
+    died: list[int] = []
+    ports = [inbox.port, other.port()]
+    for number in range(4):
+        node.mon(ports[number % 2], lambda *_, number=number: died.append(number))
+    node.mon(other.NODE(), lambda *_: died.append(4))
+    node.flush()
+    links: list[object] = []
+    for number in range(2):
+        node.mon_nodes(lambda *change, number=number: links.append((number, *change[:2])))
+    subscribers.append(lambda event: links.append(event.node) if event.by == node.NODE() else None)
+    link = node.network.peer(other.NODE()).link  # type: ignore[union-attr]
+
+    def strike() -> None:
+        raise error
+
+    with Injector(strike, chosen, strike_points, LOSSES) as injector:
+        with contextlib.suppress(KeyboardInterrupt, MemoryError):
+            link.fail("cut by the test")  # type: ignore[union-attr]
+        with contextlib.suppress(KeyboardInterrupt, MemoryError):
+            node.port()
+    wait_until(lambda: sorted(set(died)) == list(range(5)), within=3, show=lambda: died)
+    assert len(died) == 5
+    node.scheduler.enqueue_job(CallJob(None, links.append, ("end",)))
+    wait_until(lambda: "end" in links, within=3)
+    assert links == [(0, other.NODE(), False), (1, other.NODE(), False), other.NODE(), "end"]
+    subscribers.clear()
+    node.mon(inbox.port, nothing)
+    node.snd(inbox.port, "afterwards")
+    wait_until(lambda: inbox.messages == [("afterwards",)], within=3, show=lambda: inbox.messages)
+    return injector.count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", STRIKES)
+def test_monitors_fire_though_an_interrupt_strikes_while_the_link_is_lost(monkeypatch, error):
+    """And whoever listens to links coming and going hears of it once."""
+    subscribers: list[Any] = []
+    monkeypatch.setattr(zope.event, "subscribers", subscribers)
+    with node_factory() as make_node:
+        count = lose_struck(make_node, subscribers, error, lambda _: False)
+    assert count > 50
+    rng = random.Random(9)
+    for point in rng.sample(range(count), SAMPLE) if SAMPLE else range(count):
+        try:
+            with node_factory() as make_node:
+                subscribers.clear()
+                lose_struck(make_node, subscribers, error, lambda seen: seen == point + 1)  # noqa: B023
+        except BaseException as failure:
+            raise AssertionError(f"struck at point {point}") from failure
+
+
+@pytest.mark.slow
+def test_snd_over_a_link_at_the_recursion_limit_sends_or_does_not(make_node):
+    scene = Linked(make_node)
+    failed = 0
+    for number, error in enumerate(at_every_depth(lambda number: scene.node.snd(scene.inbox.port, number))):
+        scene.echo()
+        assert [message[0] for message in scene.inbox.messages] == ([] if error else [number])
+        scene.inbox.messages.clear()
+        failed += error is not None
+    assert failed > 5  # it is deeper than its own first step
+    scene.check()
+
+
+@pytest.mark.slow
+def test_what_another_thread_sent_is_kept_though_who_passes_it_on_is_at_the_recursion_limit(make_node):
+    scene = Linked(make_node)
+
+    def send(number: int) -> None:
+        scene.node.snd(scene.inbox.port, number, "mine")
+
+    for number, error in enumerate(
+        at_every_depth(send, lambda number: from_afar(scene.node.snd, scene.inbox.port, number))
+    ):
+        scene.echo()
+        assert scene.inbox.messages == [(number,), *([] if error else [(number, "mine")])]
+        scene.inbox.messages.clear()
+    scene.check()
+
+
+REMOTE_CALLS: dict[str, Callable[[LocalNode, str, Callable[..., object]], object]] = {
+    "mon": lambda node, port, died: node.mon(port, died),
+    "mon-more": lambda node, port, died: (node.mon(port, nothing), node.mon(port, died)),
+    "mon_guard": lambda node, port, died: node.mon_guard(port, Closing(died)),
+    "cal": lambda node, port, died: node.cal(port, "x", cb=died),
+    "call_async": lambda node, port, died: node.call_async(port, "x", timeout=None).rawlink(died),
+}
+
+
+class Closing:
+    """What calls a function when it is closed."""
+
+    def __init__(self, close: Callable[..., object]) -> None:
+        self.close = close
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REMOTE_CALLS)
+def test_who_watches_over_a_link_hears_of_the_death_though_a_call_before_was_at_the_recursion_limit(make_node, name):
+    """The call is whole, or it left nothing behind; and the next one to watch the port does hear of its death."""
+    scene = Linked(make_node)
+    node, other = scene.node, scene.other
+    call = REMOTE_CALLS[name]
+    # Two calls of each port: what is looked up the first time only goes deeper than what is to be seen here.
+    ports = [other.port(nothing) for _ in range(DEPTHS)]
+    for port in ports:
+        node.mon(port, nothing).cancel()
+    node.flush()
+    before = tables(node, other)
+    died: list[int] = []
+    for number, error in enumerate(
+        at_every_depth(lambda number: call(node, ports[number], lambda *_: died.append(number)))
+    ):
+        if error:
+            node.flush()
+            assert tables(node, other) == before
+            call(node, ports[number], lambda *_, number=number: died.append(number))
+        other.kil(ports[number], "end")
+        wait_until(lambda: number in died, within=5, show=lambda: (number, died))  # noqa: B023
+        before[1] = (before[1][0] - 1, *before[1][1:])
+        wait_until(lambda: tables(node, other) == before, within=5, show=lambda: (tables(node, other), before))
+    assert sorted(died) == list(range(DEPTHS))
+    scene.check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["kil", "spawn"])
+def test_what_changes_another_node_at_the_recursion_limit_does_it_or_does_not(make_node, call):
+    node, other = make_node(), make_node(allow_spawn=["tests.striking.*"])
+    ports = [other.port() for _ in range(DEPTHS)]
+    for port in ports:
+        node.mon(port, nothing)
+    node.flush()
+
+    def make(number: int) -> None:
+        if call == "kil":
+            node.kil(ports[number])
+        else:
+            node.spawn(other.NODE(), "tests.striking.nothing")
+
+    there = tables(other)[0][0]
+    for error in at_every_depth(make):
+        node.flush()
+        there += 0 if error else (-1 if call == "kil" else 1)
+        assert tables(other)[0][0] == there
+
+
+@pytest.mark.slow
+def test_a_link_that_is_at_its_hard_limit_at_the_recursion_limit_is_kept_or_its_loss_is_told(make_node, monkeypatch):
+    scene = Linked(make_node)
+    node, other = scene.node, scene.other
+    ports = [other.port() for _ in range(DEPTHS)]
+    limit = 2**30
+    monkeypatch.setattr(Settings, "hard_limit_bytes", property(lambda _: limit))
+    died: list[int] = []
+
+    def kill(number: int) -> None:
+        node.kil(ports[number], "x" * 1000)
+
+    def before(number: int) -> None:
+        nonlocal limit
+        for port in (ports[number], scene.inbox.port):
+            node.mon(port, lambda *_: died.append(number))
+        node.flush()
+        limit = 500  # less than what is about to be sent
+
+    def answers() -> bool:
+        with contextlib.suppress(PortDied):  # the other side may not have noticed that the link is gone
+            scene.echo()
+            return True
+        return False
+
+    def is_settled(number: int) -> bool:
+        return died.count(number) == 2 or (died.count(number) == 1 and (number,) in scene.inbox.messages)
+
+    lost = 0
+    for number, error in enumerate(at_every_depth(kill, before)):
+        limit = 2**30
+        node.snd(scene.inbox.port, number)
+        if error:
+            kill(number)
+        wait_until(lambda: is_settled(number), within=3, show=lambda: (died, scene.inbox.messages))  # noqa: B023
+        lost += died.count(number) == 2
+        wait_until(answers, within=5)
+    assert lost > 20
+
+
+UNREACHED: dict[str, Callable[[LocalNode, str, Callable[..., object]], object]] = {
+    **REMOTE_CALLS,
+    "mon-node": lambda node, port, died: node.mon(node.node_of(port), died),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UNREACHED)
+def test_a_node_is_dialled_though_the_call_that_wanted_it_was_at_the_recursion_limit(make_node, name):
+    """The monitors of the next call fire, as there is nobody at that address."""
+    node = make_node()
+    node.mon("unix:/nowhere/first#port", nothing)  # what is imported, and looked up, once
+    call = UNREACHED[name]
+    died: list[int] = []
+
+    def port(number: int) -> str:
+        return f"unix:/nowhere/{number}#port"
+
+    failed = 0
+    for number, error in enumerate(
+        at_every_depth(lambda number: call(node, port(number), lambda *_: died.append(number)))
+    ):
+        if error:
+            failed += 1
+            call(node, port(number), lambda *_, number=number: died.append(number))
+        wait_until(lambda: number in died, within=3, show=lambda: (number, died))  # noqa: B023
+    assert failed > 5
+    assert sorted(died) == list(range(DEPTHS))
+    assert tables(node)[0][:2] == (0, 0)
+
+
+@pytest.mark.slow
+def test_who_watches_a_family_hears_of_it_though_a_call_before_was_at_the_recursion_limit(make_node):
+    node = make_node()
+    other = make_node("127.0.0.1:0", node.NODE())
+    assert other.wait_for_seeds(5)
+    other.db_mon("first", nothing)  # what is looked up once
+    heard: list[int] = []
+    failed = 0
+    for number, error in enumerate(
+        at_every_depth(lambda number: other.db_mon(f"{number}", lambda *_: heard.append(number)))
+    ):
+        if error:
+            failed += 1
+            other.db_mon(f"{number}", lambda *_, number=number: heard.append(number))
+        wait_until(lambda: number in heard, within=3, show=lambda: (number, heard))  # noqa: B023
+    assert failed > 5
+    assert sorted(heard) == list(range(DEPTHS))
+
+
+@pytest.mark.slow
+def test_an_entry_is_published_or_not_at_the_recursion_limit(make_node):
+    node = make_node()
+    other = make_node("127.0.0.1:0", node.NODE())
+    assert other.wait_for_seeds(5)
+    other.db_set("first", "key", 1)
+    failed = 0
+    for number, error in enumerate(at_every_depth(lambda number: other.db_set(f"{number}", "key", number))):
+        assert other.flush()
+        assert node.db_family(f"{number}") == ({} if error else {"key": number})
+        failed += error is not None
+        other.db_set(f"{number}", "key", "again")
+        assert other.flush()
+        assert node.db_family(f"{number}") == {"key": "again"}
+    assert failed > 5
