@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The least a message system on gevent can be: what the ceilings are made of.
+"""A minimal message system on bare gevent, with which the ceilings are measured.
 
 No kills, no monitors, no patterns, no blocking in callbacks, no budget: callbacks run on the hub, which the library
 never allows. So a ceiling is not a goal; it says what is left to win. Imports nothing of the library.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Try all targets for a while, one after the other, as ``make fuzz`` has it; 1 when anything was found."""
+"""Try all targets for a while, one after the other, for ``make fuzz``; exit with 1 if a fault was found."""
 
 from __future__ import annotations
 

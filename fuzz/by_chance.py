@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Vary the corpus of a target by chance: ``python -m fuzz.by_chance TARGET FOLDER SECONDS SEED``."""
+"""Vary the corpus of a target at random: ``python -m fuzz.by_chance TARGET FOLDER SECONDS SEED``."""
 
 from __future__ import annotations
 

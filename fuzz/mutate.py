@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Vary what is known to be interesting, without looking at what it does."""
+"""Vary interesting inputs at random, without measuring coverage."""
 
 from __future__ import annotations
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Many nodes, many faults, for a while; then everything that happened is checked against what the library promises."""
+"""Run many nodes with many faults, and check what happened against the guarantees of the library."""

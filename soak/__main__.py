@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Everything at once, as ``make soak`` has it: real processes, and simulated networks beside them."""
+"""Run all soak tests at once, for ``make soak``: real processes and simulated networks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _pass_on(process: subprocess.Popen[str]) -> str:
         print(last, end="", flush=True)
         last = line
     process.wait()
-    return last.strip() or "it said nothing"
+    return last.strip() or "no output"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Directories whose global nodes die while they tell of changes: ``python -m soak.directory``.
+"""Check directories whose global nodes die while they announce changes: ``python -m soak.directory``.
 
-Each world is a simulated network whose nodes enter something into one family, change it, and
-keep a copy of that family. One global node is killed at a certain step, a step being one delivery,
-while connections break and lines fail. When all that is over, the copies of those who are left
-must say the same, and what they have entered.
+Each world is a simulated network whose nodes set entries of one family, change them, and keep a copy of the family. One
+global node is killed at a certain step (a step is one delivery), while connections break and lines fail. When all
+faults are over, the copies of the remaining nodes must be equal, and contain what these nodes have set.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from aemp_gevent import Node
 from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of
 from aemp_gevent.errors import ResolveError
 from aemp_gevent.testing import MemoryNetwork
+from aemp_gevent.testing.memory_clock import MemoryClock
 
 FAMILY = "family"
 
@@ -44,13 +44,13 @@ QUICK: list[tuple[Any, str, float]] = [
     (aemp_gevent.peers.seed, "_LAST_PAUSE_SECONDS", 0.3),
     (aemp_gevent.directory.embedded.mesh, "_MESH_SECONDS", 0.5),
 ]
-"""What the library waits for in seconds of real networks."""
+"""Waiting times of the library that are shortened, because simulated networks are faster than real ones."""
 
 STEPS = 400
-"""A world takes some hundreds of deliveries until everybody knows everything."""
+"""A world needs some hundreds of deliveries until all nodes have all entries."""
 
 HEAL_SECONDS = 15.0
-"""Until all must agree. An idle machine needs twice the ``heartbeat_timeout``."""
+"""Time after which all copies must agree. An idle machine needs twice the ``heartbeat_timeout``."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ SHAPES: dict[str, Shape] = {
 }
 
 
-class _Network(MemoryNetwork):
-    """A network that calls something at a certain step."""
+class _StrikingClock(MemoryClock):
+    """A network's clock that calls a function at a certain step."""
 
-    def __init__(self, seed: int, step: int, strike: Callable[[], None], **options: Any) -> None:
+    def __init__(self, step: int, strike: Callable[[], None]) -> None:
         self._left = step
         self._strike = strike
-        super().__init__(seed, **options)
+        super().__init__()
 
     def at(self, due: float, call: Callable[[], None]) -> None:
         def counted() -> None:
@@ -140,19 +140,20 @@ class World:
         self.shape = list(SHAPES)[self.seed % len(SHAPES)]
         self._members: list[_Member] = []
         self._victim: _Member | None = None
-        self._network: _Network | None = None
+        self._network: MemoryNetwork | None = None
 
     def __str__(self) -> str:
         told = f"{len(self.wrong)} wrong copies {self.wrong} of {self.expected}" if self.wrong else "all agree"
         return f"world {self.seed} ({self.shape}): {told} after {self.seconds:.1f} s"
 
     def run(self) -> World:
-        """Let it begin, break, heal and end."""
+        """Start the nodes, break the network, heal it, and compare the copies."""
         dice = self._dice
         shape = SHAPES[self.shape]
         latency, jitter, skew = 0.001, dice.choice([0.0, 0.01, 0.05]), dice.choice([0.0, 0.02])
         step = dice.randrange(5, STEPS)
-        network = _Network(self.seed, step, self._strike, latency=latency, jitter=jitter, skew=skew, split=0.1)
+        network = MemoryNetwork(self.seed, latency=latency, jitter=jitter, skew=skew, split=0.1)
+        network.clock = _StrikingClock(step, self._strike)
         self._network = network
         with network:
             addresses = [f"10.0.{self.seed % 250}.{number}:4040" for number in range(1, shape.seeds + 1)]

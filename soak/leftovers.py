@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is left over when it should be gone."""
+"""Find greenlets and other objects that should be gone."""
 
 from __future__ import annotations
 

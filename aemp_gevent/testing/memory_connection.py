@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A connection that lives in memory, and behaves like TCP does where it hurts.
 
-An :class:`End` is a :class:`~aemp_gevent.transport.transport.Transport`; a :class:`Pipe` is one
+An :class:`MemoryEnd` is a :class:`~aemp_gevent.transport.transport.Transport`; a :class:`Pipe` is one
 direction: the sender's kernel, the line and the receiver's kernel in one. What is kept
 of the real thing:
 
@@ -13,20 +13,18 @@ of the real thing:
 - What a line swallows is not lost: once the line works again it comes late, as TCP would
   send it again. It is lost for good when its sender, or its connection, is gone meanwhile.
 
-Which lines work, and how fast, the :class:`Lines` say: :mod:`aemp_gevent.testing.memory`.
+Which lines work, and how fast, the :class:`MemoryLines` say: :mod:`aemp_gevent.testing.memory`.
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
 from enum import Enum
 from time import monotonic
 from typing import Protocol
 
-from gevent.hub import Hub
-
+from aemp_gevent.testing.memory_clock import MemoryClock
 from aemp_gevent.transport.transport import Sink
 
 
@@ -50,7 +48,7 @@ class Home(Protocol):
         ...
 
 
-class Lines(Protocol):
+class MemoryLines(Protocol):
     """The network, as its connections see it."""
 
     dice: random.Random
@@ -58,10 +56,9 @@ class Lines(Protocol):
     split: float
 
     @property
-    def hub(self) -> Hub: ...
-
-    def at(self, due: float, call: Callable[[], None]) -> None:
-        """Call something on the hub, when ``time.monotonic()`` is ``due``."""
+    def clock(self) -> MemoryClock:
+        """The network's clock."""
+        ...
 
     def draw_latency(self, source: str, target: str) -> float:
         """Return how many seconds what is sent now is under way."""
@@ -75,15 +72,15 @@ class Lines(Protocol):
         """Return whether nothing arrives over the line from one node to another."""
         ...
 
-    def opened(self, end: End) -> None: ...
+    def opened(self, end: MemoryEnd) -> None: ...
 
-    def closed(self, end: End) -> None: ...
+    def closed(self, end: MemoryEnd) -> None: ...
 
 
 class Pipe:
     """One direction of a connection."""
 
-    def __init__(self, lines: Lines, source: End, target: End) -> None:
+    def __init__(self, lines: MemoryLines, source: MemoryEnd, target: MemoryEnd) -> None:
         self.room = lines.buffer_bytes
         """How many bytes more it takes."""
         self._lines = lines
@@ -107,7 +104,7 @@ class Pipe:
         elif item is not Mark.END:
             self._reset_at = due if self._reset_at is None else min(due, self._reset_at)
             # Who does not read, but waits for room, hears of it as well.
-            self._lines.at(due, self._target.has_room)
+            self._lines.clock.at(due, self._target.has_room)
         self._items.append((due, item))
         self.wake()
 
@@ -145,7 +142,7 @@ class Pipe:
             due = self._items[0][0]
             if self._asked_for is None or due < self._asked_for:
                 self._asked_for = due
-                self._lines.at(due, self._deliver)
+                self._lines.clock.at(due, self._deliver)
 
     def _deliver(self) -> None:  # on the hub
         self._asked_for = None
@@ -178,7 +175,7 @@ class Pipe:
         self._target.take_bytes(data)
 
 
-class End:
+class MemoryEnd:
     """One end of a connection; a :class:`~aemp_gevent.transport.transport.Transport`.
 
     Args:
@@ -187,11 +184,11 @@ class End:
         peer_address: Where the other end is, as an endpoint.
     """
 
-    other: End
+    other: MemoryEnd
     incoming: Pipe
     outgoing: Pipe
 
-    def __init__(self, lines: Lines, home: Home, peer_address: str) -> None:
+    def __init__(self, lines: MemoryLines, home: Home, peer_address: str) -> None:
         self.home = home
         self.node = home.name
         self.buffered = 0
@@ -209,7 +206,7 @@ class End:
         self._finished = False
 
     def __repr__(self) -> str:
-        return f"<End at {self.node} to {self._peer_address}{', closed' if self.is_closed else ''}>"
+        return f"<MemoryEnd at {self.node} to {self._peer_address}{', closed' if self.is_closed else ''}>"
 
     @property
     def peer_address(self) -> str:
@@ -223,7 +220,7 @@ class End:
 
     def start(self, sink: Sink) -> None:
         if self.is_closed:  # its node crashed before it read anything, and what comes now is for nobody
-            self._lines.hub.loop.run_callback(sink.on_broken, "Connection reset by peer")
+            self._lines.clock.hub.loop.run_callback(sink.on_broken, "Connection reset by peer")
             return
         self._sink = sink
         self.resume()
@@ -277,7 +274,7 @@ class End:
     def _flush_soon(self) -> None:
         if not self._flush_asked:
             self._flush_asked = True
-            self._lines.hub.loop.run_callback(self._flush)
+            self._lines.clock.hub.loop.run_callback(self._flush)
 
     def _flush(self) -> None:  # on the hub
         self._flush_asked = False
@@ -378,10 +375,10 @@ class End:
 
 
 def connect(
-    lines: Lines, dialler: Home, dialler_address: str, acceptor: Home, acceptor_address: str
-) -> tuple[End, End]:
+    lines: MemoryLines, dialler: Home, dialler_address: str, acceptor: Home, acceptor_address: str
+) -> tuple[MemoryEnd, MemoryEnd]:
     """Return the two ends of a new connection: the dialler's and the acceptor's."""
-    near, far = End(lines, dialler, acceptor_address), End(lines, acceptor, dialler_address)
+    near, far = MemoryEnd(lines, dialler, acceptor_address), MemoryEnd(lines, acceptor, dialler_address)
     near.other, far.other = far, near
     near.outgoing = far.incoming = Pipe(lines, near, far)
     far.outgoing = near.incoming = Pipe(lines, far, near)

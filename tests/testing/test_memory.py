@@ -509,7 +509,7 @@ def test_closed_network_leaves_nothing(network: MemoryNetwork) -> None:
     network.close()
     assert lost.wait()[0] in {"shutdown", "transport_error"}
     assert not network._ends
-    assert not network._listeners
+    assert not network.addresses.listeners()
     network.close()
     assert aemp_gevent.default_node.up_nodes() == []
     assert two.up_nodes() == []
