@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The log of a node, sent to the ports that asked for it with the request ``log``.
 
-While no port listens, nothing here exists. A listener gets a map for each record of its level or above,
+While no port listens, records are not caught. A listener gets a map for each record of its level or above,
 until it dies, its link is lost, or it asks for no more. AnyEvent::MP's LogFeed does the same.
 
 **Bounds.** At most :data:`MAX_A_SECOND` records a second, and a text of some size; a listener whose link is
@@ -212,7 +212,7 @@ class LogFeed:
         peer = listener.peer
         if peer is not None and not peer.rights.inspect:  # rules may change
             self._forget(port)
-            answer = {"node": self._host.NODE(), "error": f"the rules let {peer.node} look at nothing here any more"}
+            answer = {"node": self._host.NODE(), "error": f"the rules no longer let {peer.node} inspect this node"}
             self._host.reply(peer, port, (*listener.reply, answer))
             return
         if peer is not None and peer.unsent > peer.high_water:

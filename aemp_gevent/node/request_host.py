@@ -169,9 +169,9 @@ class RequestHost:
             return spawning.find_for_us(name)
         try:
             if peer is not None and not peer.rights.spawn:
-                raise SpawnRefusedError(f"the rules let {peer.node} run nothing here")
+                raise SpawnRefusedError(f"the rules do not let {peer.node} run code here")
             if settings.secure:
-                raise SpawnRefusedError("this node is secure, and runs nothing for others")
+                raise SpawnRefusedError("this node is secure: it runs no code for other nodes")
             return spawning.find_for_peer(name, settings.allow_spawn)
         except SpawnRefusedError:
             self.count_refusal("spawn")
@@ -239,7 +239,7 @@ class RequestHost:
         """Refuse to pass on what a peer may not send to a third node through this one."""
         if not peer.rights.relay:
             self.count_refusal("relay")
-            raise RefusedError(f"the rules let {peer.node} relay nothing")
+            raise RefusedError(f"the rules do not let {peer.node} relay messages")
         # A node port judges a request by the link that it came over: whether it is about that link, and whether the
         # peer may spawn or kill. Questions are not relayed either: their answers could be such requests.
         if not name and message and message[0] not in ("", DEVNULL):

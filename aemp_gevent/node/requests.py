@@ -202,7 +202,7 @@ class Requests:
     ) -> None:
         """Refuse a peer that may not look into this node, with an answer, because the peer waits for one."""
         if peer is not None and not peer.rights.inspect:
-            text = f"the rules let {peer.node} look at nothing here"
+            text = f"the rules do not let {peer.node} inspect this node"
             self._host.reply(peer, port, (*reply, (in_words or self._inspection.refusal)(text)))
             self._refuse("inspect", text)
 
@@ -251,7 +251,7 @@ class Requests:
         if settings is not None and (settings.secure or not settings.allow_eval):
             self._refuse("spawn", "eval is off here: set allow_eval=True on this node to allow it")
         if peer is not None and not peer.rights.spawn:
-            self._refuse("spawn", f"the rules let {peer.node} run nothing here")
+            self._refuse("spawn", f"the rules do not let {peer.node} run code here")
 
         def run() -> None:
             error, results = _evaluate(text)

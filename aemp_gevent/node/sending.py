@@ -153,7 +153,7 @@ class Sending(NodePorts):
             )
             return
         if ids.is_unique_name(name):
-            why = "it is dead; monitor a port to hear of its death"
+            why = "it is dead; monitor a port to learn of its death"
         else:
             names = (known.partition("#")[2] for known in list(self._ports))
             given = (known for known in names if known and not ids.is_unique_name(known))

@@ -136,7 +136,7 @@ def _kil1(peer: Asking, host: LinkRequestsHost, name: Any, *reason: Any) -> None
         return
     if not peer.rights.kill and not (port.asked == peer.node or peer.watchers.has_spawned(port)):
         host.refusals["kill"] += 1
-        raise RefusedError(f"the rules let {peer.node} kill nothing here")
+        raise RefusedError(f"the rules do not let {peer.node} kill ports here")
     host.scheduler.kill(port, reason)
 
 

@@ -226,7 +226,7 @@ class Routes:
         refused = next((node for node in pair if not self._may_relay(node)), None)
         if refused is not None:
             self._host.refusals["relay"] += 1
-            why = f"the rules of {self._host.node_id} let {refused} relay nothing"
+            why = f"the rules of {self._host.node_id} do not let {refused} relay messages"
         elif pair not in begun and len(begun) >= 2 * MAX_CONVERSATIONS:
             why = f"{peer.node} has more conversations than its neighbour keeps"
         elif hop.is_up and not hop.is_resting:

@@ -86,7 +86,7 @@ def test_node_that_tells_nothing_is_listed_with_the_reason(network: Network) -> 
         assert row["note"].startswith("refuses to be inspected: the rules let aemp/")
         said = network.refused("ports", "closed")
         assert said.startswith("aemp: closed refuses to be inspected: the rules let aemp/")
-        assert said.endswith("look at nothing here")
+        assert said.endswith("inspect this node")
         assert "closed refuses to be inspected" in network.aemp("ports").stderr
 
 

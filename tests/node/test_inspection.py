@@ -307,10 +307,10 @@ def test_peer_that_may_not_look_gets_only_the_refusal(
         name, tag, answer = peer.packet()
         assert (name, tag) == ("r", "tag")
         assert set(answer) == {"node", "provider", "error"}
-        assert answer["error"] == f"the rules let {PEER} look at nothing here"
+        assert answer["error"] == f"the rules do not let {PEER} inspect this node"
         assert peer.answers(), "and nothing else came"
         assert log_feed_of(node).listeners == 0
-    wait_until(lambda: "look at nothing" in caplog.text)
+    wait_until(lambda: "inspect this node" in caplog.text)
     assert node.refusals == {"inspect": 1}
 
 

@@ -182,7 +182,7 @@ def test_listener_that_loses_its_right_gets_the_refusal_and_no_more_records(make
     peer.rights = replace(peer.rights, inspect=False)
     PROGRAM.warning("one")
     heard(listener)
-    assert listener.got == [{"node": one.NODE(), "error": f"the rules let {two.NODE()} look at nothing here any more"}]
+    assert listener.got == [{"node": one.NODE(), "error": f"the rules no longer let {two.NODE()} inspect this node"}]
     assert log_feed_of(one).listeners == 0
 
 

@@ -274,7 +274,7 @@ def test_aemp_trace_of_perl_is_answered_without_running_anything(
         assert "eval is off here" in caplog.text
         with RawPeer.dial(node, "blind", extras=PERL, framing="json").shake() as blind:
             blind.send([*request[:3], "blind#reply"])
-            assert blind.packet() == ["reply", "the rules let blind look at nothing here"]
+            assert blind.packet() == ["reply", "the rules do not let blind inspect this node"]
             peer.send(request)
             assert peer.packet() == ["reply", node.NODE(), "", "aemp/host/x", "blind"]
 

@@ -135,7 +135,7 @@ def test_peer_that_may_not_spawn_learns_it_from_its_monitor(
             if node is web:
                 reason = deaths.wait()
                 assert reason[:2] == ("spawn_refused", NOTE)
-                assert "rules let web-1 run nothing" in reason[2]
+                assert "rules do not let web-1 run code" in reason[2]
         wait_until(lambda: node_functions.called)
     finally:
         web.shutdown(0.2)
@@ -193,7 +193,7 @@ def test_peer_that_may_not_kill_can_kill_only_what_it_spawned(
         node.mon(inbox.port, deaths)
         db.send(["", "kil1", name_of(inbox.port), "may"])
         assert deaths.wait() == ("may",)
-    assert "let web-2 kill nothing" in caplog.text
+    assert "do not let web-2 kill ports" in caplog.text
 
 
 def test_a_child_that_has_only_its_parent_for_a_monitor_can_be_killed_by_it(make_node: MakeNode) -> None:
@@ -500,7 +500,7 @@ def test_virtual_link_of_a_peer_that_may_not_relay_is_refused_and_both_ends_lear
         for peer, origin, destination in ((slave, me, far), (public, far, me)):
             packet = open_to(peer, origin, destination)
             assert packet[:4] == ["", "via_down", destination, "transport_error"], packet
-            assert "relay nothing" in packet[-1]
+            assert "relay messages" in packet[-1]
         assert node.refusals == {"relay": 2}
         synced(slave)  # its link with its master is its own
         synced(public)

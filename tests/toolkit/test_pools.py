@@ -86,7 +86,7 @@ def test_a_peer_that_calls_a_worker_of_another_nodes_pool_runs_only_what_it_may(
 def test_a_peer_that_may_spawn_nothing_has_no_worker_run_anything(make_node, node):
     there, worker = worker_of(make_node, node)
     there.reload(secret=SECRET, rules=[{"peer": "*", "spawn": False}])
-    with pytest.raises(RemoteError, match="run nothing here"):
+    with pytest.raises(RemoteError, match="run code here"):
         node.call(worker, "apply", "Some::Name", [1], {}, timeout=WAIT)
     assert there.refusals["spawn"] == 1
     assert there.call(worker, "apply", "Some::Name", [1], {}, timeout=WAIT) == 2, "this node itself may"
