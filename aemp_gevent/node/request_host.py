@@ -114,8 +114,7 @@ class RequestHost:
 
     def find_port(self, name: str) -> Port | None:
         """Return the living local port of this name, registered or not."""
-        found = self._node._ports.get(self._node._prefix + name)
-        return None if found is None or found.state == REMOTE else found
+        return self._node.scheduler.table.find(self._node._prefix + name)
 
     def registered(self, name: str) -> str | None:
         """Return the ID of the local port registered under a name."""
