@@ -30,7 +30,7 @@ this much time has passed: others that start at the same time, or lost the same 
 _ASK_AGAIN_SECONDS = 0.3
 
 
-class Finder(Protocol):
+class FindingListener(Protocol):
     """The part of the network's listener that knows the directory."""
 
     def find(self, node: str, answered: Answered) -> None:
@@ -41,7 +41,7 @@ class FindingHost(Protocol):
     """The network that looks for nodes."""
 
     @property
-    def listener(self) -> Finder: ...
+    def listener(self) -> FindingListener: ...
 
     def changed(self) -> None:
         """Wake all greenlets that wait for links to come or go."""

@@ -63,8 +63,8 @@ class Leaver:
         self._host.changed()  # whatever was the last to leave: the link may be closed now
 
 
-class Leaving:
-    """Sees the peers of one node off.
+class Goodbyes:
+    """Says goodbye to the peers of one node.
 
     Args:
         host: The network.

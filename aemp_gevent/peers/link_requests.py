@@ -39,7 +39,7 @@ class LinkRequestsHost(Protocol):
     def refusals(self) -> Counter[str]: ...
 
 
-class Asking(Protocol):
+class AskingPeer(Protocol):
     """The peer that sends them."""
 
     @property
@@ -60,7 +60,7 @@ class Asking(Protocol):
         """Take a wrapped packet, or pass it on."""
 
 
-def handle(peer: Asking, host: LinkRequestsHost, request: str, args: Sequence[Any]) -> None:
+def handle(peer: AskingPeer, host: LinkRequestsHost, request: str, args: Sequence[Any]) -> None:
     """Do what a peer asks. What is wrong with a request is logged, and not raised.
 
     Args:
@@ -102,7 +102,7 @@ def _find_port(host: LinkRequestsHost, name: str) -> Port | None:
     return host.scheduler.table.find(f"{host.node_id}#{name}")
 
 
-def _mon1(peer: Asking, host: LinkRequestsHost, name: Any) -> None:
+def _mon1(peer: AskingPeer, host: LinkRequestsHost, name: Any) -> None:
     """Monitor a port for the peer."""
     name = _port_name(host, name)
     if not name:  # a node port lives as long as its link
@@ -119,17 +119,17 @@ def _mon1(peer: Asking, host: LinkRequestsHost, name: Any) -> None:
         raise RefusedError(text)
 
 
-def _mon0(peer: Asking, host: LinkRequestsHost, name: Any) -> None:
+def _mon0(peer: AskingPeer, host: LinkRequestsHost, name: Any) -> None:
     """Stop monitoring a port."""
     peer.watchers.remove(_port_name(host, name))
 
 
-def _kil0(peer: Asking, host: LinkRequestsHost, name: Any, *reason: Any) -> None:
+def _kil0(peer: AskingPeer, host: LinkRequestsHost, name: Any, *reason: Any) -> None:
     """Report the death of a port of the peer to its monitors here."""
     peer.ports.died(_port_name(host, name), reason)
 
 
-def _kil1(peer: Asking, host: LinkRequestsHost, name: Any, *reason: Any) -> None:
+def _kil1(peer: AskingPeer, host: LinkRequestsHost, name: Any, *reason: Any) -> None:
     """Kill a port, if the rules let the peer, or it is the peer's own in some way."""
     port = _find_port(host, _port_name(host, name))
     if port is None:
@@ -140,14 +140,14 @@ def _kil1(peer: Asking, host: LinkRequestsHost, name: Any, *reason: Any) -> None
     host.scheduler.kill(port, reason)
 
 
-def _bye(peer: Asking, _host: LinkRequestsHost, *args: Any) -> None:
+def _bye(peer: AskingPeer, _host: LinkRequestsHost, *args: Any) -> None:
     """Lose the link in order."""
     if args:
         raise TypeError("bye takes no arguments")
     peer.said_goodbye()
 
 
-def _via(peer: Asking, _host: LinkRequestsHost, origin: Any, destination: Any, packet: Any) -> None:
+def _via(peer: AskingPeer, _host: LinkRequestsHost, origin: Any, destination: Any, packet: Any) -> None:
     """Take a packet that the peer passes on, or has passed on."""
     peer.pass_on(origin, destination, packet)
 

@@ -19,7 +19,7 @@ from aemp_gevent.links.link import Link
 from aemp_gevent.peers.dialling import Dialling
 from aemp_gevent.peers.direct_peer import DirectPeer
 from aemp_gevent.peers.finding import Finding
-from aemp_gevent.peers.leaving import Leaving
+from aemp_gevent.peers.leaving import Goodbyes
 from aemp_gevent.peers.link_maker import LinkMaker
 from aemp_gevent.peers.listeners import Listeners
 from aemp_gevent.peers.master_search import join
@@ -101,7 +101,7 @@ class Network:
         self.finding = Finding(self)
         self.dialling = Dialling(self)
         self.seeds = Seeds(self, settings.seeds)
-        self._leaving = Leaving(self)
+        self._leaving = Goodbyes(self)
         self.handover = Handover(self)
         """How other native threads send."""
 

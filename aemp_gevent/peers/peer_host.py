@@ -64,7 +64,7 @@ class Router(Protocol):
         """Take a wrapped packet that came from a peer, or pass it on."""
 
 
-class Dialler(Protocol):
+class PeerDialler(Protocol):
     """The part of :class:`aemp_gevent.peers.dialling.Dialling` that peers use."""
 
     def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
@@ -80,7 +80,7 @@ class Dialler(Protocol):
         """
 
 
-class Finder(Protocol):
+class PeerFinder(Protocol):
     """The part of :class:`aemp_gevent.peers.finding.Finding` that peers use."""
 
     def can_find(self, node: str) -> bool:
@@ -91,7 +91,7 @@ class Finder(Protocol):
         """Ask where a node listens; ``()`` when that is not known. Never switches."""
 
 
-class Strangers(Protocol):
+class StrangersLog(Protocol):
     """The part of :class:`aemp_gevent.peers.strangers.Strangers` that peers use."""
 
     @property
@@ -116,11 +116,11 @@ class PeerHost(Protocol):
     @property
     def handover(self) -> Handover: ...
     @property
-    def dialling(self) -> Dialler: ...
+    def dialling(self) -> PeerDialler: ...
     @property
-    def finding(self) -> Finder: ...
+    def finding(self) -> PeerFinder: ...
     @property
-    def strangers(self) -> Strangers: ...
+    def strangers(self) -> StrangersLog: ...
 
     def send_from_afar(self, node: str, packet: list[Any], *, pausing: bool) -> None:
         """Send a message from another native thread, which may block."""

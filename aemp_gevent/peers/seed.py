@@ -69,7 +69,7 @@ _FORGET_SECONDS = 300.0
 _log = Log()
 
 
-class Dialler(Protocol):
+class AddressDialler(Protocol):
     """The part of :class:`aemp_gevent.peers.dialling.Dialling` that is used here."""
 
     def dial_address(self, endpoints: tuple[Endpoint, ...], timeout: float) -> Link:
@@ -93,7 +93,7 @@ class SeedsHost(Protocol):
     @property
     def peers(self) -> Mapping[str, Peer]: ...
     @property
-    def dialling(self) -> Dialler: ...
+    def dialling(self) -> AddressDialler: ...
     def peer(self, node: str) -> Peer: ...
 
     def addresses(self) -> list[str]:

@@ -22,7 +22,7 @@ class WatchingPeer(Protocol):
         """Send a packet if that needs no new link; never switches."""
 
 
-class Watcher(Job):
+class PeerMonitor(Job):
     """A peer's monitor of a port of ours. Needs no turn in the run queue: no user code runs but that of a reason."""
 
     __slots__ = ("_was_told", "_watchers", "name", "port")
@@ -54,7 +54,7 @@ class Watchers:
     def __init__(self, peer: WatchingPeer, limit: int) -> None:
         self._peer = peer
         self._limit = limit
-        self._watchers: dict[str, Watcher] = {}
+        self._watchers: dict[str, PeerMonitor] = {}
 
     def may_add(self, name: str) -> bool:
         """Return whether the peer may watch this one, too."""
@@ -63,7 +63,7 @@ class Watchers:
     def add(self, port: Port, name: str) -> None:
         """Watch a port for the peer from now on."""
         if name not in self._watchers:
-            watcher = self._watchers[name] = Watcher(self, port, name)
+            watcher = self._watchers[name] = PeerMonitor(self, port, name)
             monitors.add(port, watcher)
 
     def remove(self, name: str) -> None:
