@@ -83,9 +83,9 @@ def test_node_that_tells_nothing_is_listed_with_the_reason(network: Network) -> 
     rules = json.dumps([{"peer": "*", "inspect": False}])
     with network.node("closed", "--bind", "127.0.0.1:0", "--set", f"rules={rules}"):
         (row,) = (row for row in rows(network, "nodes") if row["node"] == "closed")
-        assert row["note"].startswith("refuses to be inspected: the rules let aemp/")
+        assert row["note"].startswith("refuses to be inspected: the rules do not let aemp/")
         said = network.refused("ports", "closed")
-        assert said.startswith("aemp: closed refuses to be inspected: the rules let aemp/")
+        assert said.startswith("aemp: closed refuses to be inspected: the rules do not let aemp/")
         assert said.endswith("inspect this node")
         assert "closed refuses to be inspected" in network.aemp("ports").stderr
 
@@ -349,7 +349,7 @@ def test_log_says_who_refuses_and_who_is_back(network: Network) -> None:
     with contextlib.ExitStack() as stack:
         with network.node("other", "--bind", "127.0.0.1:0", "--set", f"rules={rules}"):
             process, _out, err = stack.enter_context(following(network, "log", "other"))
-            seen_in(err, "aemp: other refuses to send its log: the rules let aemp/")
+            seen_in(err, "aemp: other refuses to send its log: the rules do not let aemp/")
         seen_in(err, "aemp: other is gone: ")
         with network.node("other", "--bind", "127.0.0.1:0"):
             seen_in(err, "aemp: other is back")

@@ -142,7 +142,7 @@ def test_peer_that_may_not_spawn_learns_it_from_its_monitor(
         db.shutdown(0.2)
     assert [args[1:] for args in node_functions.called] == [(OTHER,)]
     assert a.refusals == {"spawn": 1}
-    assert "rules let web-1" in caplog.text
+    assert "rules do not let web-1" in caplog.text
 
 
 def test_peer_that_may_not_spawn_cannot_call_functions_or_evaluate_code(make_node: MakeNode) -> None:
