@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Hooks by which each of gunicorn's gevent workers becomes a node.
+"""Hooks that make each of gunicorn's gevent workers a node.
 
 One line in ``gunicorn.conf.py`` is enough::
 
     from aemp_gevent.contrib.gunicorn import *
 
-The workers of one gunicorn find each other, also those that replace others: after a crash, after
-``max_requests``, and after SIGHUP and SIGUSR2. What is gunicorn's ``proc_name`` (``-n``), if one is given, is
-the name for :func:`~aemp_gevent.contrib.join_host`, by which other programs can
-join. Everything else is a setting, from the environment or the profile file: above all
-``AEMP_SEEDS`` and ``AEMP_SECRET``, for other hosts.
+The workers of one gunicorn find each other, including those that replace others after a crash, after
+``max_requests``, and after SIGHUP and SIGUSR2. gunicorn's ``proc_name`` (``-n``), if given, is
+the name for :func:`~aemp_gevent.contrib.join_host`, with which other programs can
+join. Everything else is a setting in the environment or the profile file, most importantly
+``AEMP_SEEDS`` and ``AEMP_SECRET`` for other hosts.
 
-A configuration with hooks of these names of its own imports this module, and calls the ones here in them.
+If your configuration has hooks of these names already, import this module, and call its functions in your hooks.
 
-gunicorn's master is not a node. ``post_fork`` would be too early: gunicorn's gevent workers patch the
+gunicorn's master is not a node. ``post_fork`` would be too early, because gunicorn's gevent workers patch the
 standard library and make a new hub after it.
 """
 
@@ -33,14 +33,14 @@ from aemp_gevent.contrib.hosts import join_host
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.runtime.logs import Log
 
-# Not on_join, on_drain and is_draining: those are for the application.
+# Without on_join, on_drain and is_draining, which are for the application.
 __all__ = ["post_worker_init", "worker_exit"]
 
 _LOOK_SECONDS = 0.1
-"""How often to look whether the worker is to end; gunicorn has no hook for that."""
+"""How often to check whether the worker is ending; gunicorn has no hook for that."""
 
 _CLOSE_SECONDS = 3.0
-"""How long to wait for the listening sockets to be closed: gunicorn needs a second at most."""
+"""How long to wait for the listening sockets to be closed; gunicorn needs a second at most."""
 
 _joins: list[Callable[[], object]] = []  # of the process, as the worker is
 _drains: list[Callable[[], object]] = []
@@ -54,21 +54,23 @@ class _Process:
 _log = Log()
 
 
-# Any, for gunicorn's own objects: it has no types.
+# gunicorn's objects are Any, because it has no type annotations.
 
 
 def post_worker_init(worker: Any) -> None:
-    """Make a worker a node: gunicorn calls this in the worker, when the application is loaded.
+    """Make a worker a node; gunicorn calls this in the worker after loading the application.
 
-    Blocks until it is linked to the other workers, and what the functions of :func:`on_join` did is known there.
+    Blocks until it is linked to the other workers, and they know what the functions of :func:`on_join` did.
 
     Raises:
         RuntimeError: It is not one of gunicorn's gevent workers.
         AempError: The same as :func:`~aemp_gevent.contrib.join_host`.
     """
     if not any(base.__name__ == "GeventWorker" for base in type(worker).__mro__):
-        text = f"a node needs a loop that runs beside the requests, and {type(worker).__name__} has none"
-        raise RuntimeError(text + ": start gunicorn with --worker-class gevent")
+        text = (
+            f"a node needs an event loop that runs beside the requests, but {type(worker).__name__} does not have one"
+        )
+        raise RuntimeError(text + "; start gunicorn with --worker-class gevent")
     join_host(_name_of(worker.cfg))
     for function in _joins:
         function()
@@ -78,16 +80,16 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: object, worker: object) -> None:  # noqa: ARG001  # gunicorn counts its hooks' arguments
-    """Say goodbye to the other nodes: gunicorn calls this in a worker that ends, when its requests are done."""
+    """Say goodbye to the other nodes; gunicorn calls this in an ending worker after its last request."""
     default_node.shutdown()
 
 
 def on_join(function: Callable[[], object]) -> Callable[[], object]:
-    """Register a function to call in each worker that became a node, before it takes requests. A decorator.
+    """Register a function that is called in each worker when it became a node, before it serves. A decorator.
 
-    For ports that each worker has, and what they enter into the directory. With ``--preload`` the application is
-    imported in the master, whose ports no worker has; the function may be registered there. Under other
-    servers nobody calls it.
+    Use it to create each worker's ports, and to enter them into the directory. With ``--preload`` the application is
+    imported in the master, whose ports do not exist in workers; the function may be registered there. Other
+    servers do not call it.
     """
     check_callable("on_join()", function)
     _warn_without_hooks("on_join")
@@ -96,12 +98,12 @@ def on_join(function: Callable[[], object]) -> Callable[[], object]:
 
 
 def on_drain(function: Callable[[], object]) -> Callable[[], object]:
-    """Register a function to call when this worker ends, and accepts no more connections. A decorator.
+    """Register a function that is called when this worker ends and accepts no more connections. A decorator.
 
     Its last requests are still being served. Streams that never end by themselves should end now: gunicorn
     waits ``graceful_timeout`` seconds for them, then cuts them off. What such a client opens next is served by
     another worker; over a connection that this worker accepted before, a stream may still begin, so ask
-    :func:`is_draining` there. The function runs in a greenlet of its own. Under other servers nobody calls it.
+    :func:`is_draining` there. The function runs in a greenlet of its own. Other servers do not call it.
     """
     check_callable("on_drain()", function)
     _warn_without_hooks("on_drain")
@@ -124,7 +126,7 @@ def _warn_without_hooks(call: str) -> None:
     while frame is not None and not _Process.was_warned:
         cfg = getattr(frame.f_locals.get("self"), "cfg", None)
         hook = getattr(cfg, "post_worker_init", None)
-        # One of the user's own may call ours.
+        # A hook of the user's own may call ours.
         if getattr(hook, "__module__", None) == "gunicorn.config":
             _Process.was_warned = True
             _log.warning(
@@ -138,7 +140,7 @@ def _warn_without_hooks(call: str) -> None:
 def _watch(worker: Any) -> None:
     while worker.alive:
         gevent.sleep(_LOOK_SECONDS)
-    # Clients that come back at once must not land here again.
+    # Clients that reconnect at once must reach another worker.
     patience = time.monotonic() + _CLOSE_SECONDS
     while time.monotonic() < patience and any(socket.fileno() != -1 for socket in worker.sockets):
         gevent.sleep(_LOOK_SECONDS)
@@ -148,7 +150,7 @@ def _watch(worker: Any) -> None:
 
 
 def _name_of(cfg: Any) -> str:
-    """Return a name that all workers have of the same application at the same address, and no others."""
+    """Return a name that is the same exactly for workers of the same application at the same address."""
     given = cfg.settings["proc_name"].value
     if given:
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", given).lstrip(".")[:40] or "gunicorn"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The processes of one host that belong together, such as a web server's workers: one call for each.
+"""Joining the processes of one host that belong together, such as a web server's workers.
 
-They meet in a folder of Unix sockets (:mod:`aemp_gevent.addresses.socket_folders`) that only their user may
-enter, and there they share a secret, too. So there is nothing to configure, no server to
-start, and nobody who must be first or may not die.
+They meet in a folder of Unix sockets (:mod:`aemp_gevent.addresses.socket_folders`) that only their user can
+access, and in which they also share a secret. So you need no configuration and no server, and the processes can start
+and end in any order.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,39}")
 
 _REFRESH_SECONDS = 3600.0
-"""Systems remove files from /tmp that nobody has touched for days."""
+"""How often the files are touched, because systems remove files from /tmp that are some days old."""
 
 _LOOK_SECONDS = 2.0
-"""How often the secret's file is looked at."""
+"""How often the secret's file is checked."""
 
 _FORMER_SECRETS = 8
-"""So many are accepted beside the one in the file."""
+"""How many former secrets are accepted beside the one in the file."""
 
 _log = Log()
 
@@ -53,37 +53,37 @@ def join_host(
     node: Node | None = None,
     **settings: Unpack[JoinSettings],
 ) -> None:
-    """Become a node among those of the same name, user and host: other programs, and other workers.
+    """Become a node that links to all nodes of the same name, user and host, such as other workers.
 
-    Blocks until this node is linked to those that are there (or 5 seconds, if one is not quite alive), and knows what
-    they have in the directory.
+    Blocks until this node is linked to the existing ones (up to 5 seconds if one of them does not answer), and knows
+    their entries in the directory.
 
-    To be called by each process that serves, after it was forked, in the native thread that runs its loop.
-    The nodes find each other by themselves, whichever of them come and go; their groups and
-    families are shared from then on. They listen on Unix sockets only, and share a secret that the first of
-    them makes up, unless there are seeds: nodes at other hosts.
+    Call this in each serving process, after it was forked, in the native thread that runs its loop.
+    The nodes find each other, in whatever order they start and end, and share their groups and
+    families. They listen on Unix sockets only, and share a secret that the first of
+    them generates, unless there are seeds on other hosts.
 
-    The node's ID is ``name/host/%u`` unless the setting ``nodeid`` says otherwise.
+    The node's ID is ``name/host/%u`` unless the setting ``nodeid`` is given.
 
     Args:
-        name: Of all that belong together on this host: up to 40 letters, digits, ``_``, ``.`` and ``-``.
-        seeds: Noderefs at other hosts, over TCP; none given: the setting ``seeds``. With any, the secret has
-            to be given, and this node listens on a free TCP port of all interfaces as well.
-        folder: Where sockets and secret are kept; it is made if it is not there, and must be this
-            user's own, and closed to others. None: ``aemp-UID`` in the system's folder for temporary files.
-        node: Which; None: the default node, that of the module functions.
-        settings: See :class:`~aemp_gevent.Settings`. What is not given comes from the environment
-            and the profile file, as with ``configure``. ``binds`` are those beside the Unix socket.
+        name: The common name of the nodes: up to 40 letters, digits, ``_``, ``.`` and ``-``.
+        seeds: Noderefs on other hosts, over TCP; if none are given, the setting ``seeds``. With seeds, the secret must
+            be given, and this node also listens on a free TCP port of all interfaces.
+        folder: The folder of the sockets and the secret. It is created if necessary, and must belong to this
+            user and be closed to others. None: ``aemp-UID`` in the system's folder for temporary files.
+        node: The node; None: the default node, which the module functions use.
+        settings: See :class:`~aemp_gevent.Settings`. Other settings come from the environment
+            and the profile file, as with ``configure``. ``binds`` are in addition to the Unix socket.
 
     Raises:
-        InvalidSettingError: The name cannot be one, the folder is not private, or a setting is wrong.
-        NoSecretError: There are seeds, and no secret.
+        InvalidSettingError: The name is invalid, the folder is not private, or a setting is wrong.
+        NoSecretError: There are seeds, but no secret.
         ListenError: The folder's path is too long for sockets in it, or a bind is taken.
         AlreadyInitialisedError: The node has its identity already.
         AempError: The same as ``configure()``.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidSettingError("name", name, "it has up to 40 letters, digits and the characters _ . -")
+        raise InvalidSettingError("name", name, "it must have 1 to 40 letters, digits and the characters _ . -")
     joined = default_node if node is None else node
     given: ConfigureSettings = {**settings, "seeds": seeds} if seeds else {**settings}  # type: ignore[typeddict-item]
     private = _private_folder(folder)
@@ -94,7 +94,7 @@ def join_host(
         given["secret"] = secret = _shared_secret(private / f"{name}.secret")
         wanted = make_settings(given)
         if wanted.seeds:
-            raise  # other hosts have another folder
+            raise  # nodes on other hosts cannot read this folder
     sockets = f"unix:{private}/{name}/"
     given["nodeid"] = wanted.nodeid or f"{name}/%n/%u"
     given["seeds"] = [sockets, *wanted.seeds]
@@ -112,33 +112,33 @@ def _other_binds(wanted: Settings) -> tuple[str, ...]:
 
 
 def _private_folder(folder: str | os.PathLike[str] | None) -> Path:
-    """Return a folder that is this user's alone; it is made if need be.
+    """Return a folder that only this user can access, and create it if necessary.
 
     Raises:
-        InvalidSettingError: It cannot be.
+        InvalidSettingError: The folder cannot be created, or others can access it.
     """
     path = Path(tempfile.gettempdir(), f"aemp-{os.geteuid()}") if folder is None else Path(folder).absolute()
     try:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
-        # Not what a link leads to: in /tmp anybody may have laid one.
+        # lstat(), because in /tmp any user may have made a symbolic link of this name.
         found = path.lstat()
     except OSError as error:
         raise InvalidSettingError("folder", str(path), f"it cannot be used ({error.strerror}); give another") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        why = "it has to be a folder of this user's own, closed to all others (mode 0700); make it so, or give another"
+        why = "it must belong to this user and be closed to others; run 'chmod 700' on it, or give another folder"
         raise InvalidSettingError("folder", str(path), why)
     return path
 
 
 def _shared_secret(path: Path) -> str:
-    """Return what stands in a file; whoever comes first writes it."""
+    """Return the secret in a file, which the first process writes."""
     _write_first(path, secrets.token_urlsafe(32))
     return path.read_text()
 
 
 def _write_first(path: Path, text: str) -> None:
-    """Write a file, whole or not at all, unless there is one."""
+    """Write a file atomically, unless it exists."""
     if path.exists():
         return
     descriptor, scratch = tempfile.mkstemp(dir=path.parent)
@@ -152,15 +152,15 @@ def _write_first(path: Path, text: str) -> None:
 
 
 class _Keeper:
-    """Sees that all nodes of a name share what the secret's file holds, whatever happens to the file.
+    """Keep the secret's file, so that all nodes of a name share one secret even if the file is removed.
 
-    If it is gone, it is written again. If it holds another secret, somebody came while it was gone: all
-    take that over, and accept the former ones as well, until the others have done so, too.
+    A removed file is written again. If it contains another secret, a process started while it was gone: all nodes then
+    adopt the new secret, and accept former ones as well until the others have adopted it, too.
 
     Args:
-        node: Ours.
+        node: Our node.
         path: The file.
-        secret: What it held when this node started.
+        secret: Its content when this node started.
     """
 
     def __init__(self, node: Node, path: Path, secret: str) -> None:
@@ -170,7 +170,7 @@ class _Keeper:
         self._complaint = ""
 
     def look(self) -> None:
-        """Look at the file, now and every few seconds until the node shuts down."""
+        """Check the file, now and every few seconds until the node shuts down."""
         network = self._node.network
         if network is None or network.is_closed:
             return
@@ -180,7 +180,7 @@ class _Keeper:
         except (OSError, UnicodeError, InvalidSettingError) as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
-                _log.warning("cannot keep the secret's file %s: %s", self._path, error)
+                _log.warning("the secret's file %s cannot be maintained: %s", self._path, error)
         scheduler = self._node.scheduler
 
         def again() -> None:
@@ -188,10 +188,10 @@ class _Keeper:
             self.look()
 
         timer = scheduler.start_timer(_LOOK_SECONDS, again)
-        timer.ref = False  # the loop of a program that has shut down need not go on for this
+        timer.ref = False  # this must not keep the loop of a finished program running
 
     def _read(self) -> str:
-        # Each time: in /tmp another user may have made a folder of this name since ours was removed.
+        # Checked each time: if ours was removed from /tmp, another user may have created a folder of this name.
         _private_folder(self._path.parent)
         _write_first(self._path, self._secrets[0])
         if time() - self._path.stat().st_mtime > _REFRESH_SECONDS:
@@ -203,4 +203,7 @@ class _Keeper:
             former = [known for known in self._secrets if known != secret]
             self._secrets = (secret, *former[:_FORMER_SECRETS])
             network.reload(replace(network.settings, secret=self._secrets))
-            _log.warning("the secret's file %s had been removed: this node took over the new secret", self._path)
+            _log.warning(
+                "the secret's file %s was removed and written again by another process; adopted its new secret",
+                self._path,
+            )

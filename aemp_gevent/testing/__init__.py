@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests of programs that use :mod:`aemp_gevent`, and of the library itself: real nodes, and real faults.
+"""Tools for testing programs that use :mod:`aemp_gevent`: node processes, faulty networks, and pytest fixtures.
 
 A map:
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What runs in the process of a :class:`~aemp_gevent.testing.NodeProcess`: it executes what its parent sends.
+"""The program that runs in the process of a :class:`~aemp_gevent.testing.NodeProcess`.
 
-Each command has a greenlet of its own, so one that waits holds up no other. All share
-one namespace. The process ends when its parent does, however that ends.
+It executes commands from its parent. Each runs in a greenlet of its own, so that a waiting command does not block
+others. All share one namespace. The process ends with its parent, however that ends.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(descriptor: int) -> None:
-    """Serve the parent, which is at the other end of this inherited socket, until it is gone."""
+    """Serve the parent at the other end of the inherited socket, until it is gone."""
     _end_with_parent()
     sock = socket.socket(fileno=descriptor)
     sock.set_inheritable(False)  # a program that the node starts must not keep the parent waiting for our end
@@ -38,7 +38,7 @@ def main(descriptor: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """See to it that we end with our parent even where we cannot notice its end: stopped, or in a busy loop."""
+    """End with the parent even if this process cannot notice its end, because it is stopped or in a busy loop."""
     # The system continues a stopped process when its group is left without anybody to look after it,
     # and a Ctrl-C at the terminal is for the test, which then ends us.
     with contextlib.suppress(PermissionError):  # we are the leader of a group already

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The wire between a test and the process of a :class:`~aemp_gevent.testing.NodeProcess`.
+"""The channel between a test and the process of a :class:`~aemp_gevent.testing.NodeProcess`.
 
 Pickled tuples over a socket pair that the child inherits. It has nothing to do with the
 node's links, so it goes on while those are cut, delayed or silent. Both sides run the

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One connection through a proxy: two sockets, two flows, and how all of it ends."""
+"""One connection through a proxy, with its two sockets, its two flows and its end."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Crashes that nobody monitors: an actor that dies of an exception leaves a test green otherwise."""
+"""Finding crashes of unmonitored ports, which would otherwise leave a test green."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gevent import hub
 from aemp_gevent.errors import PortDied
 
 _SECONDS = 0.001
-"""In so long ports may still handle what a test sent, and die of it; twice, as what is due comes first."""
+"""How long ports can still handle messages of a test, and crash; waited twice, since due timers come first."""
 
 _OUTSIDE = "exception in a callback outside any port"
 
 
 class _Callbacks(logging.Handler):
-    """Notes exceptions in callbacks that no port has set up, which nobody can monitor."""
+    """Collect exceptions in callbacks outside of any port, which cannot be monitored."""
 
     def __init__(self, seen: list[str]) -> None:
         super().__init__(logging.ERROR)

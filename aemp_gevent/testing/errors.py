@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What goes wrong with a :class:`~aemp_gevent.testing.NodeProcess`.
+"""Errors of a :class:`~aemp_gevent.testing.NodeProcess`.
 
-Apart from the library's other errors: programs never see these, tests do.
+They are separate from the library's other errors because only tests can see them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from aemp_gevent.errors import AempError
 
 
 class NodeProcessError(AempError):
-    """The process of a node cannot do what was asked: it did not start, or has ended. The text has its last output."""
+    """The process of a node did not start, or has ended. The text contains its last output."""
 
     _keep = "\n\t"
 
 
 class NodeProcessTimeout(NodeProcessError, TimeoutError):
-    """The process did not answer, or did not end, in time. What it was asked to do may still happen."""
+    """The process did not answer or end in time. It may still carry out the command."""
 
 
 class RemoteCodeError(NodeProcessError):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What is wrong with one direction of one connection, as data.
+"""The faults of one direction of one connection, as data.
 
-Places in the stream are counted in bytes from the connection's start. Those that chance
-decides are drawn one after the other, whatever pieces the bytes arrive in, so the same
-seed gives the same faults however the processes are scheduled.
+Places in the stream are counted in bytes from the connection's start. Random places are drawn in order and
+independently of the pieces in which bytes arrive, so the same seed gives the same faults however the processes are
+scheduled.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def corruption(dice: random.Random, place: int) -> Iterator[tuple[int, int]]:
 
 @dataclass
 class Faults:
-    """Without arguments: none.
+    """The faults of one direction; without arguments there are none.
 
     Attributes:
         delay: Seconds that each byte is late, at least.

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""The fault kit for pytest.
+"""Fixtures and a plugin for pytest.
 
 In the ``conftest.py`` of the tests' top folder::
 
     pytest_plugins = ["aemp_gevent.testing.fixtures"]
 
-Everything that a test makes with these fixtures is gone after it, however it ends.
+Everything that a test creates with these fixtures is removed after it, however it ends.
 
-A test fails in which a port here dies of an exception and nobody monitors it, or in which a callback
-raises that belongs to no port: only the log would show it otherwise. ``@pytest.mark.aemp_crashes`` allows that.
+A test fails if an unmonitored port of this process dies of an exception, or if a callback outside of any port raises
+one; otherwise only the log would show it. ``@pytest.mark.aemp_crashes`` allows such crashes.
 
-Nodes are strict in these tests, as with the setting ``strict``: what could not travel to another
-node raises in one process, too. ``AEMP_STRICT=0`` in the environment switches that off.
+Nodes are strict in these tests, as with the setting ``strict``: values that could not be sent to another
+node raise an error within one process, too. ``AEMP_STRICT=0`` in the environment switches that off.
 
-The only module here that needs pytest.
+This is the only module of the package that needs pytest.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, pluggy.Result[None], None]:
-    """Fail a test in which something crashed and nobody monitored it."""
+    """Fail a test in which something crashed without a monitor."""
     if item.get_closest_marker(MARKER) is not None:
         yield
         return
     with crashes() as seen:
         outcome = yield
     if seen and outcome.excinfo is None:
-        text = "\n".join(["nobody monitored what crashed in this test (the log has the tracebacks):", *seen])
+        text = "\n".join(["these crashes in this test were not monitored (the log has the tracebacks):", *seen])
         advice = (
             "monitor the port with mon(), or let the callback catch its exceptions; "
             f"if the crash is meant, mark the test with @pytest.mark.{MARKER}"
@@ -75,7 +75,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, pluggy.Result[None
 
 @pytest.fixture
 def default_node() -> Iterator[Node]:
-    """The default node, which the module functions act on: private, and without ports, before the test and after it.
+    """Return the default node, which the module functions use: private and without ports before and after the test.
 
     Afterwards its ports are killed, its timers stopped, and its links closed, so that each test may call
     ``initialise_node`` again.
@@ -87,9 +87,9 @@ def default_node() -> Iterator[Node]:
 
 @pytest.fixture
 def fault_seed(request: pytest.FixtureRequest) -> int:
-    """What random faults are made of: ``--aemp-fault-seed``, or ``AEMP_FAULT_SEED``, or a new number for each test.
+    """Return the seed of random faults: ``--aemp-fault-seed``, ``AEMP_FAULT_SEED``, or a new number for each test.
 
-    It is printed, so pytest shows it with a test that fails.
+    It is printed, so pytest shows it for a failed test.
     """
     given = request.config.getoption("--aemp-fault-seed")
     if given is None:
@@ -105,7 +105,7 @@ def fault_seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def node_process() -> Iterator[Callable[..., NodeProcess]]:
-    """Start nodes in processes of their own: ``node_process(...)`` takes what ``NodeProcess`` takes."""
+    """Start nodes in processes of their own: ``node_process(...)`` has the arguments of ``NodeProcess``."""
     with ExitStack() as stack:
 
         def start(*args: Any, **settings: Any) -> NodeProcess:
@@ -116,7 +116,7 @@ def node_process() -> Iterator[Callable[..., NodeProcess]]:
 
 @pytest.fixture
 def tcp_proxy(fault_seed: int) -> Iterator[Callable[..., Proxy]]:
-    """Start proxies: ``tcp_proxy(target)`` takes what ``Proxy`` takes; the seed is made of ``fault_seed``."""
+    """Start proxies: ``tcp_proxy(target)`` has the arguments of ``Proxy``; the seed depends on ``fault_seed``."""
     with ExitStack() as stack:
         count = 0
 

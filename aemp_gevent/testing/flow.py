@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""One direction of a connection through a proxy: a greenlet that reads, one that writes, a queue between.
+"""One direction of a connection through a proxy: a reading greenlet, a writing one, and a queue between them.
 
-The writer decides before each piece what is to happen to it, so a fault takes
-effect at once, in the middle of whatever is under way; and so does its end.
+The writer applies faults before each piece, so a fault takes effect at once, also for data that is already in the
+queue; and so does the end of a fault.
 """
 
 from __future__ import annotations

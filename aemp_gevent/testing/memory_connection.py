@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A connection that lives in memory, and behaves like TCP does where it hurts.
+"""A connection in memory that behaves like TCP, including its unpleasant sides.
 
 An :class:`MemoryEnd` is a :class:`~aemp_gevent.transport.transport.Transport`; a :class:`Pipe` is one
 direction: the sender's kernel, the line and the receiver's kernel in one. What is kept
@@ -29,7 +29,7 @@ from aemp_gevent.transport.transport import Sink
 
 
 class Mark(Enum):
-    """What travels besides bytes."""
+    """Signals that are transmitted besides bytes."""
 
     END = "end"
     """The sender shut its sending side down."""
@@ -40,7 +40,7 @@ class Mark(Enum):
 
 
 class Home(Protocol):
-    """The node that an end belongs to."""
+    """The node that an end of a connection belongs to."""
 
     @property
     def name(self) -> str:
@@ -49,7 +49,7 @@ class Home(Protocol):
 
 
 class MemoryLines(Protocol):
-    """The network, as its connections see it."""
+    """The network, as its connections use it."""
 
     dice: random.Random
     buffer_bytes: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Nodes as real processes, which a test drives, stops, kills and starts again.
+"""Nodes in real processes, which a test controls, stops, kills and restarts.
 
 A node in the test's own process cannot be killed, does not compete for a processor, and
 shares everything with the test. What is promised for two processes is tested with two.
@@ -24,7 +24,7 @@ from aemp_gevent.testing.errors import NodeProcessError, RemoteCodeError
 from aemp_gevent.testing.waiting import wait_until
 
 SECRET = "a secret of the tests"  # noqa: S105  # of nobody's network
-"""The secret of every :class:`NodeProcess` that is given no other."""
+"""The default secret of each :class:`NodeProcess`."""
 
 
 class NodeProcess:

@@ -45,7 +45,7 @@ _log = Log("aemp_gevent.testing")
 
 
 class ProxyError(UsageError, ValueError):
-    """A proxy was told something that makes no sense: fix the call."""
+    """A proxy's method was called with invalid arguments; fix the call."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +150,7 @@ class Proxy:
     def address(self) -> str:
         """Where it listens, as an endpoint: what nodes are to dial instead of the target."""
         if self._socket is None:
-            raise ProxyError(f"{quoted(self)} does not listen yet: use it as a context manager, or call start()")
+            raise ProxyError(f"{quoted(self)} does not listen yet; use it as a context manager, or call start()")
         return str(self._listen)
 
     @property
@@ -176,8 +176,8 @@ class Proxy:
 
         At most 1 MiB is under way, so a delay limits the throughput to 1 MiB a delay.
         """
-        _check(_is_number(seconds) and seconds >= 0, f"seconds is a number from 0, not {quoted(seconds)}")
-        _check(_is_number(jitter) and jitter >= 0, f"jitter is a number of seconds from 0, not {quoted(jitter)}")
+        _check(_is_number(seconds) and seconds >= 0, f"seconds must be a number from 0, not {quoted(seconds)}")
+        _check(_is_number(jitter) and jitter >= 0, f"jitter must be a number of seconds from 0, not {quoted(jitter)}")
         self._tell_seed_if(jitter > 0)
         self._lay("delay", direction, nodes, lambda _passed, _dice: {"delay": seconds, "jitter": jitter})
 
@@ -185,8 +185,8 @@ class Proxy:
         """Limit the bytes a second that pass, in each connection and direction. Infinity: no limit."""
         _check(
             _is_number(bytes_per_second) and bytes_per_second > 0,
-            f"bytes_per_second is a number above 0, not {quoted(bytes_per_second)}; "
-            "for nothing at all there is blackhole()",
+            f"bytes_per_second must be a number above 0, not {quoted(bytes_per_second)}; "
+            "to stop all bytes, use blackhole()",
         )
         self._lay("throttle", direction, nodes, lambda _passed, _dice: {"bytes_per_second": bytes_per_second})
 
@@ -196,7 +196,9 @@ class Proxy:
         A reader in this process sees each, unless it is slower than they come; for one in
         another process the system may join them again.
         """
-        _check(_is_count(max_bytes) and max_bytes > 0, f"max_bytes is a whole number from 1, not {quoted(max_bytes)}")
+        _check(
+            _is_count(max_bytes) and max_bytes > 0, f"max_bytes must be a whole number from 1, not {quoted(max_bytes)}"
+        )
         self._tell_seed_if(max_bytes > 1)
         self._lay(
             "split", direction, nodes, lambda passed, dice: {"pieces": Places(boundaries(dice, passed, max_bytes))}
@@ -214,16 +216,17 @@ class Proxy:
 
         Changed are single bytes, never to what they were; none is lost or added.
         """
-        _check((probability is None) != (at is None), "give either a probability or at=")
+        _check((probability is None) != (at is None), "give either probability or at")
         if probability is not None:
             chance = probability  # for the lambda: as it is now
             _check(
-                _is_number(chance) and 0 < chance <= 1, f"a probability is above 0 and up to 1, not {quoted(chance)}"
+                _is_number(chance) and 0 < chance <= 1,
+                f"probability must be above 0 and at most 1, not {quoted(chance)}",
             )
             self._lay_corruption(direction, nodes, lambda passed, dice: corruptions(dice, passed, chance))
         if at is not None:
             after = at
-            _check(_is_count(after), f"at is a whole number of bytes from 0, not {quoted(after)}")
+            _check(_is_count(after), f"at must be a whole number of bytes from 0, not {quoted(after)}")
             self._lay_corruption(direction, nodes, lambda passed, dice: corruption(dice, passed + after))
         self._tell_seed_if(True)
 
@@ -287,7 +290,7 @@ class Proxy:
         # What to set in Faults, from the bytes that passed and a source of chance.
         values: Callable[[int, random.Random], dict[str, Any]],
     ) -> None:
-        _check(direction in _DIRECTIONS, f"direction is 'in', 'out' or 'both', not {quoted(direction)}")
+        _check(direction in _DIRECTIONS, f"direction must be 'in', 'out' or 'both', not {quoted(direction)}")
 
         def lay(connection: Connection) -> None:
             for name in _DIRECTIONS[direction]:
@@ -315,7 +318,7 @@ class Proxy:
                     rule.lay(connection)
         else:
             more = after
-            _check(_is_count(more), f"after is a whole number of bytes from 0, not {quoted(more)}")
+            _check(_is_count(more), f"after must be a whole number of bytes from 0, not {quoted(more)}")
             self._lay(how.name, direction, nodes, lambda passed, _dice: {place: passed + more})
 
     def _tell_seed_if(self, is_random: bool) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Waiting for a condition instead of sleeping: as short as possible, and with a word on what was seen."""
+"""Waiting for a condition instead of sleeping: no longer than needed, and with a report if it fails."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from aemp_gevent.runtime.quoting import quoted
 T = TypeVar("T")
 
 _EAGER_SECONDS = 0.005
-"""Looked at in each turn of the loop for so long: most conditions come true by other greenlets at once."""
+"""How long the condition is checked in each turn of the loop, because most become true by other greenlets at once."""
 
 _PAUSE_SECONDS = 0.002
-"""From then on the condition hangs on something slower, which may need this processor."""
+"""After this, the condition depends on something slower, which may need this processor."""
 
 
 class NotInTimeError(Copyable, AssertionError):

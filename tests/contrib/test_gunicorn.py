@@ -61,7 +61,7 @@ def test_other_kinds_of_workers_are_told_what_to_do() -> None:
     class SyncWorker:
         cfg = config()
 
-    with pytest.raises(RuntimeError, match="SyncWorker has none: start gunicorn with --worker-class gevent"):
+    with pytest.raises(RuntimeError, match="SyncWorker does not have one; start gunicorn with --worker-class gevent"):
         gunicorn.post_worker_init(SyncWorker())
 
 

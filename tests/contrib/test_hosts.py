@@ -137,9 +137,9 @@ def test_secret_of_somebody_else_is_not_taken_over(
     secret = (folder / "app.secret").read_text()
     folder.chmod(0o777)
     (folder / "app.secret").write_text("of another user")
-    wait_until(lambda: "cannot keep the secret's file" in caplog.text)
+    wait_until(lambda: "secret's file" in caplog.text)
     turns(50)
-    assert caplog.text.count("cannot keep the secret's file") == 1
+    assert caplog.text.count("secret's file") == 1
     assert node.settings is not None
     assert node.settings.secret == secret
 
@@ -233,7 +233,7 @@ def test_settings_come_from_the_environment_as_well(join: Join, monkeypatch: pyt
     ],
 )
 def test_name_that_cannot_be_one_is_refused(join: Join, name: Any, folder: Path) -> None:
-    with pytest.raises(InvalidSettingError, match="up to 40 letters"):
+    with pytest.raises(InvalidSettingError, match="1 to 40 letters"):
         join(name)
     assert not folder.exists()
 
@@ -241,7 +241,7 @@ def test_name_that_cannot_be_one_is_refused(join: Join, name: Any, folder: Path)
 def test_folder_that_others_may_enter_is_refused(join: Join, folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o750)
-    with pytest.raises(InvalidSettingError, match="mode 0700"):
+    with pytest.raises(InvalidSettingError, match="chmod 700"):
         join()
     folder.chmod(0o700)
     join()
@@ -250,7 +250,7 @@ def test_folder_that_others_may_enter_is_refused(join: Join, folder: Path) -> No
 def test_folder_of_another_user_is_refused(join: Join, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir(mode=0o700)
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
-    with pytest.raises(InvalidSettingError, match="this user's own"):
+    with pytest.raises(InvalidSettingError, match="belong to this user"):
         join()
 
 
@@ -258,7 +258,7 @@ def test_link_that_somebody_laid_in_place_of_the_folder_is_refused(join: Join, f
     elsewhere = folder.with_name("elsewhere")
     elsewhere.mkdir(mode=0o700)
     folder.symlink_to(elsewhere)
-    with pytest.raises(InvalidSettingError, match="this user's own"):
+    with pytest.raises(InvalidSettingError, match="belong to this user"):
         join()
 
 
