@@ -170,7 +170,7 @@ def test_no_answer_in_time_raises(ask, server):
     assert isinstance(raised.value, TimeoutError)
 
 
-def test_no_time_asks_nobody(caller, server):
+def test_a_call_without_time_sends_nothing(caller, server):
     inbox = Inbox(server)
     with pytest.raises(CallTimeout):
         caller.call(inbox, "x", timeout=0)
@@ -228,12 +228,12 @@ def test_a_handler_of_the_old_kind_refuses_by_killing_the_reply_port(ask, server
     assert (raised.value.error, raised.value.traceback) == ("not today", "")
 
 
-def test_a_tag_without_a_handler_is_told_at_once(ask, server):
+def test_a_tag_without_a_handler_is_reported_at_once(ask, server):
     with pytest.raises(RemoteError, match="no handler for 'nothing'"):
         ask(shouter(server), "nothing", timeout=None)
 
 
-def test_a_spawn_that_was_refused_is_told_and_not_that_nothing_answers(ask, caller, server):
+def test_a_call_to_a_refused_spawn_raises_its_refusal(ask, caller, server):
     with pytest.raises(PortDied) as raised:
         ask(caller.spawn(server.NODE(), "no.such.function"), "x", timeout=None)
     assert raised.value.reason[0] == "spawn_refused"
@@ -265,7 +265,7 @@ def test_call_on_the_hub_says_what_to_do(make_node):
     assert "spawn a greenlet" in str(raised[0])
 
 
-def test_other_native_threads_are_told(make_node):
+def test_calls_in_other_native_threads_are_refused(make_node):
     node = make_node()
     port = shouter(node)
     for how in (node.call, node.call_async, node.serve):
@@ -284,7 +284,7 @@ def test_a_lost_link_raises_at_once(make_node):
     assert raised.value.reason[0] == "transport_error"
 
 
-def test_a_private_node_says_that_it_reaches_nobody():
+def test_a_call_from_a_private_node_fails_with_the_remedy():
     node = Node()
     with pytest.raises(PortDied, match="initialise_node"):
         node.call("127.0.0.1:9#p", "x")
@@ -354,7 +354,7 @@ def test_a_server_that_monitors_the_reply_port_hears_whether_its_answer_was_take
     assert late.wait() == ("call_ended",)
 
 
-def test_calls_that_fail_are_no_deaths_to_tell_of(make_node):
+def test_failed_calls_are_not_reported_as_deaths(make_node):
     node, heard = make_node(), []
     zope.event.subscribers.append(heard.append)
     try:
@@ -559,7 +559,7 @@ def test_who_has_an_answer_that_it_has_not_looked_at_is_in_no_circle(nodes):
     assert results == ["done", "here"]
 
 
-def test_who_gave_up_whoever_asks_on_its_behalf_is_in_no_circle(make_node):
+def test_a_caller_that_gave_up_is_not_part_of_a_circle(make_node):
     """First gave up what second does still; then third waits for first, and second asks third."""
     node = make_node()
     first, second, third = (node.port() for _ in range(3))
@@ -703,7 +703,7 @@ def test_a_call_to_a_port_reported_dead_reaches_nobody_before_it_is_known_to_liv
             again.get(timeout=WAIT)
 
 
-def test_a_call_while_a_loss_is_being_told_is_lost_as_well(make_node):
+def test_a_call_while_a_loss_is_being_reported_is_lost_as_well(make_node):
     """No holes: nothing may get there before everybody who monitors the port has heard."""
     node = make_node()
     results: list[Any] = []

@@ -88,7 +88,7 @@ def test_a_function_of_an_actor_is_served_while_it_receives(nodes):
 
 
 @pytest.mark.parametrize("error", [SystemExit, gevent.Timeout, gevent.GreenletExit])
-def test_what_is_no_error_of_the_functions_ends_its_port(node, error, caplog, monkeypatch):
+def test_an_exception_that_is_not_an_error_ends_the_serving_port(node, error, caplog, monkeypatch):
     monkeypatch.setattr(gevent.get_hub(), "handle_system_error", lambda *_: None)
     port = node.port()
 

@@ -147,7 +147,7 @@ def test_an_exception_in_a_callback_kills_the_port_that_set_it_up(node, arm, cap
 
 
 @pytest.mark.parametrize("arm", ["mon", "after", "cal"])
-def test_an_exception_in_a_callback_without_a_port_is_logged_and_harms_nobody(node, arm, caplog):
+def test_an_exception_in_a_callback_without_a_port_is_logged_and_does_no_harm(node, arm, caplog):
     victim = node.port(lambda *msg: node.snd(msg[-1]) if msg else True)
 
     def fail(*_args):
@@ -180,7 +180,7 @@ def test_a_context_is_given_back_also_after_an_exception(node):
     assert current_port() is None
 
 
-def test_a_borrowed_context_leaves_exceptions_that_are_no_errors_alone(node):
+def test_a_borrowed_context_lets_pass_exceptions_that_are_not_errors(node):
     port = node.port()
 
     def time_out():

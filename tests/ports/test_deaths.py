@@ -246,7 +246,7 @@ def test_a_greenlet_that_a_timeout_drives_out_of_the_receive_of_a_killed_port_is
     assert log == [("left",), ("died", "reason")]
 
 
-def test_messages_in_the_finalizers_of_a_dropped_backlog_reach_nobody(node, log):
+def test_messages_sent_by_finalizers_of_a_dropped_backlog_vanish(node, log):
     """An exception drops the backlog; what a finalizer in it sends to the dying port is sent after the kill."""
 
     class Sends:

@@ -72,7 +72,7 @@ def test_a_new_handler_replaces_the_old_one(handlers, log):
     assert log.calls == [("new",)]
 
 
-def test_none_removes_a_handler_and_removing_nothing_is_no_error(handlers, log):
+def test_none_removes_a_handler_if_there_is_one(handlers, log):
     handlers.set_tag("a", log.handler("A"))
     handlers.set_tag("a", None)
     handlers.set_tag("a", None)

@@ -96,7 +96,7 @@ def test_a_reader_that_always_finds_a_message_yields_to_timers(node, slow_clock,
 
 
 @pytest.mark.parametrize("kind", ["ring", "bodies", "jobs", "handlers", "predicates"])
-def test_whatever_keeps_itself_busy_yields_to_timers_within_a_bound(node, slow_clock, kind):
+def test_code_that_keeps_itself_busy_yields_to_timers_within_a_bound(node, slow_clock, kind):
     """Runners yield to the hub after a budget, whatever it is that they run."""
     count = [0]
     fired: list[bool] = []

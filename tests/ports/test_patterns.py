@@ -161,7 +161,7 @@ def test_receive_patterns_match_alone_and_among_others(pattern, message, wanted,
 
 @pytest.mark.parametrize("pattern", [1, None, b"tag", any_, {"a": 1}, {"a"}, re.compile("x")])
 @pytest.mark.parametrize("others", [(), ("tag",)])
-def test_what_is_no_pattern_is_refused_with_the_remedy(pattern, others):
+def test_an_invalid_pattern_is_refused_with_the_remedy(pattern, others):
     with pytest.raises(
         TypeError, match=r"is not a pattern: give a tag \(str\), a list of elements, a type, or a predicate"
     ):

@@ -159,7 +159,7 @@ def test_a_truthy_result_of_a_predicate_is_enough(node, me):
     assert receive(lambda *message: [0]) == (1,)
 
 
-def test_what_is_no_pattern_is_refused(me):
+def test_an_invalid_pattern_is_refused(me):
     with pytest.raises(TypeError, match="is not a pattern"):
         receive(42)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="is not a pattern"):
@@ -652,7 +652,7 @@ def test_a_killed_port_raises_in_every_later_receive(node, log, call):
     assert [reason for reason in log if reason] == [("reason", 1)] * len(log)
 
 
-def test_port_killed_is_no_exception_that_error_handling_swallows(node, log):
+def test_except_exception_does_not_catch_port_killed(node, log):
     def body():
         try:
             receive()
@@ -689,7 +689,7 @@ def test_messages_from_before_a_kill_are_still_received_and_later_ones_are_not(n
     assert log == [("b",), ("a",), ("reason",)]
 
 
-def test_a_kill_does_not_wait_for_messages_that_nobody_wants(node, log):
+def test_a_kill_does_not_wait_for_messages_that_nothing_receives(node, log):
     port = node.port_async(receive, "wanted")
     node.mon(port, lambda *reason: log.append(reason))
     node.snd(port, "unwanted")

@@ -240,7 +240,7 @@ def test_a_runner_on_which_nothing_is_left_goes_on(node, runners):
     [ZeroDivisionError, PortKilled, gevent.Timeout, greenlet.GreenletExit, GeneratorExit, BaseException, StopIteration],
     ids=lambda error: error.__name__,
 )
-def test_whatever_a_handler_raises_the_runner_goes_on(node, log, runners, error):
+def test_the_runner_goes_on_after_any_exception_of_a_handler(node, log, runners, error):
     """Trap "runner dies": PortKilled, Timeout and others are BaseExceptions."""
 
     def callback():
@@ -372,7 +372,7 @@ def test_a_context_variable_set_in_a_port_shows_in_no_other(node, log):
     assert log == ["unset"] * 3
 
 
-def test_a_port_with_a_context_keeps_what_its_handlers_set_and_nobody_else_sees_it(node, log):
+def test_a_port_with_a_context_keeps_what_its_handlers_set_and_hides_it_from_others(node, log):
     variable = contextvars.ContextVar("variable", default="unset")
     context = contextvars.Context()
     context.run(variable.set, "given")
@@ -393,7 +393,7 @@ def test_a_port_with_a_context_keeps_what_its_handlers_set_and_nobody_else_sees_
 
 
 @pytest.mark.parametrize("how", ["port_async", "rcv_async"])
-def test_a_greenlet_killed_before_it_started_never_runs_and_its_death_is_told(node, log, how):
+def test_a_greenlet_killed_before_it_started_never_runs_and_its_death_is_reported(node, log, how):
     """Trap "killed before start": the body never runs, so no ``finally`` in it runs either."""
     if how == "port_async":
         port = node.port_async(log.append, "ran")

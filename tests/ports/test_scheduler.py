@@ -213,7 +213,7 @@ def test_a_blocked_handler_or_monitor_action_delays_only_its_own_port(node, log)
         pytest.param(lambda node: node.db_wait("f", len), id="db_wait"),
     ],
 )
-def test_waiting_for_what_can_never_come_is_told_in_words(wait):
+def test_an_endless_wait_raises_an_error_of_ours(wait):
     def in_a_thread_of_its_own():  # whose hub has nothing else to wait for
         node = Node()
         with node.attach():

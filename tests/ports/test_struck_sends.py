@@ -172,7 +172,7 @@ def test_a_send_at_every_garbage_collection_is_neither_lost_nor_doubled(node):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1], ids=["callback", "own-greenlet"])
-def test_a_kill_injected_wherever_other_code_can_run_is_told_once_and_leaves_nobody_stuck(node, victim, caplog):
+def test_a_kill_injected_wherever_other_code_can_run_is_reported_once_and_leaves_no_port_stuck(node, victim, caplog):
     caplog.set_level(logging.CRITICAL)
 
     def scene(chosen):

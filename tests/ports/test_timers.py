@@ -90,7 +90,7 @@ def test_after_cancel_nothing_happens(node):
     assert called == []
 
 
-def test_cancelling_after_the_call_is_no_error(node):
+def test_a_timer_may_be_cancelled_after_its_call(node):
     called: list[Any] = []
     timer = node.after(0, called.append, "x")
     wait_for_timers(node, 0.002)
@@ -124,7 +124,7 @@ def test_dropping_the_timer_does_not_cancel(node):
     assert called == ["x"]
 
 
-def test_a_timer_may_block_and_delays_nobody(node):
+def test_a_timer_may_block_and_delays_no_other_code(node):
     go_on = Event()
     called: list[Any] = []
     node.after(0, go_on.wait)
