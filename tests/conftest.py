@@ -10,6 +10,7 @@ from __future__ import annotations
 from tests.native import PATCHED  # isort: skip
 
 import gc
+import logging
 import math
 import os
 import signal
@@ -73,7 +74,7 @@ def native_threads_are_not_traced() -> None:
     It keeps weak references to the main greenlet of each thread. Where greenlet clears up after a
     dead thread, their callback is a traced call inside of a pending call, and when another thread
     dies in that moment, the interpreter's main loop goes round in the first instruction of that
-    call for ever: it looks for pending calls before it lets the tracer have it, again and again.
+    call forever: it looks for pending calls before it lets the tracer have it, again and again.
     One run in fifty of a test with many threads ended there.
     """
     if sys.version_info[:2] == (3, 11):
@@ -88,6 +89,18 @@ def no_context_is_left_over() -> Iterator[None]:
     if context is not None:
         getcurrent().aemp_port = None  # type: ignore[attr-defined]
     assert context is None, "the test left the context of a port behind"
+
+
+@pytest.fixture(autouse=True)
+def logger_is_left_as_it_was() -> Iterator[None]:
+    """Fail a test that leaves the library's logger muted: tests of log lines that come later would fail instead."""
+    logger = logging.getLogger("aemp_gevent")
+    before = logger.level, logger.propagate, logger.disabled
+    yield
+    after = logger.level, logger.propagate, logger.disabled
+    logger.setLevel(before[0])
+    logger.propagate, logger.disabled = before[1:]
+    assert after == before, "the test left the logger's level, or whether it propagates or is disabled, changed"
 
 
 @pytest.fixture(autouse=True)
