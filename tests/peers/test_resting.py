@@ -30,7 +30,7 @@ from aemp_gevent.testing.memory import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
 from tests.helpers import turns, wait_until
 from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer
-from tests.peers.test_direct_peer import IDS, InlineScheduler, Nonces, Side, World
+from tests.peers.simulation import IDS, InlineScheduler, Nonces, Side, World
 from tests.seams import embedded_of, network_of
 from tests.thoroughness import tries
 
