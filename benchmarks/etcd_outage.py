@@ -19,7 +19,7 @@ from typing import Any, Literal
 import gevent
 
 from aemp_gevent.testing import NodeProcess, wait_until
-from tests.etcd_server import EtcdServer
+from tests.support.etcd_server import EtcdServer
 
 How = Literal["killed", "suspended", "emptied"]
 

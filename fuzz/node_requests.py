@@ -25,7 +25,7 @@ from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake
 from aemp_gevent.wire.limits import Limits
-from tests.authority import shared_certificate
+from tests.support.authority import shared_certificate
 
 SECRET = "what all of them know"
 VICTIM, FREE, FENCED, WITNESS = "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4"

@@ -15,7 +15,7 @@ from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.vocabulary import DIRECTORY, SPAWN
 from fuzz.node_requests import FENCED, FORBIDDEN, FREE, KEPT, VICTIM, WITNESS
 from fuzz.targets import CORPUS
-from tests.recordings import RECORDINGS
+from tests.support.recordings import RECORDINGS
 
 _PROOF = b"hmac_sha3_512;" + b"0" * 128 + b";msgpack\n"
 

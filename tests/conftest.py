@@ -7,7 +7,7 @@ With ``AEMP_TEST_PATCH=1`` the whole suite runs monkey-patched: see ``native.py`
 from __future__ import annotations
 
 # First: it may patch.
-from tests.native import PATCHED  # isort: skip
+from tests.support.native import PATCHED  # isort: skip
 
 import gc
 import logging
@@ -28,9 +28,9 @@ from hypothesis import settings
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.runtime import loop_watch as loopwatch
 from soak.leftovers import live_greenlets
-from tests.helpers import wait_until
-from tests.settling import fresh_node
-from tests.thoroughness import EXAMPLES
+from tests.support.helpers import wait_until
+from tests.support.settling import fresh_node
+from tests.support.thoroughness import EXAMPLES
 
 pytest_plugins = ["aemp_gevent.testing.fixtures"]
 
@@ -122,8 +122,8 @@ def no_greenlet_is_left_over(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def make_node() -> Iterator[Callable[..., Any]]:
-    """A function that makes networked nodes, which are shut down afterwards; see ``tests.networking``."""
-    from tests.networking import node_factory
+    """A function that makes networked nodes, which are shut down afterwards; see ``tests.support.networking``."""
+    from tests.support.networking import node_factory
 
     with node_factory() as make:
         yield make

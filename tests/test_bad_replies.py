@@ -13,10 +13,10 @@ import pytest
 from aemp_gevent.errors import InvalidPortError, NodePortError
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.receive import receive
-from tests.helpers import wait_until
-from tests.networking import Inbox, MakeNode, RawPeer
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.helpers import wait_until
+from tests.support.networking import Inbox, MakeNode, RawPeer
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 BAD = {
     "none": None,

@@ -13,9 +13,9 @@ from aemp_gevent.errors import PortDied, PortKilled
 from aemp_gevent.events import NodeDown, NodeUp
 from aemp_gevent.ports.receive import receive
 from aemp_gevent.wire.vocabulary import SPAWN
-from tests import node_functions
-from tests.helpers import turns, wait_until
-from tests.networking import Deaths, Inbox, MakeNode, RawPeer
+from tests.support import node_functions
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import Deaths, Inbox, MakeNode, RawPeer
 
 PEER = "127.0.0.1:9"
 
@@ -65,10 +65,10 @@ def test_only_abnormal_unmonitored_deaths_are_reported(make_node: MakeNode, hear
 def test_death_of_a_spawned_port_is_reported_if_its_parent_does_not_monitor_it(
     make_node: MakeNode, heard: list[Any], may_kill: bool
 ) -> None:
-    node = make_node(allow_spawn=["tests.node_functions.*"], rules=[{"peer": "*", "kill": may_kill}])
+    node = make_node(allow_spawn=["tests.support.node_functions.*"], rules=[{"peer": "*", "kill": may_kill}])
     node_functions.called.clear()
     with RawPeer.dial(node).shake() as peer:
-        peer.send(["", SPAWN, "child", "tests.node_functions.note"])
+        peer.send(["", SPAWN, "child", "tests.support.node_functions.note"])
         wait_until(lambda: node_functions.called)
         child = f"{node.NODE()}#child"
         rows = node.call(node.NODE(), "inspect", ["ports"])["ports"]
@@ -80,9 +80,9 @@ def test_death_of_a_spawned_port_is_reported_if_its_parent_does_not_monitor_it(
 def test_death_of_a_port_spawned_on_another_node_is_reported_if_its_parent_does_not_monitor_it(
     make_node: MakeNode, heard: list[Any]
 ) -> None:
-    one, two = make_node(), make_node(allow_spawn=["tests.node_functions.*"])
+    one, two = make_node(), make_node(allow_spawn=["tests.support.node_functions.*"])
     died = Deaths()
-    watched, alone = (one.spawn(two.NODE(), "tests.node_functions.fail", text) for text in ("watched", "alone"))
+    watched, alone = (one.spawn(two.NODE(), "tests.support.node_functions.fail", text) for text in ("watched", "alone"))
     one.mon(watched, died)
     assert died.wait() == ("die", "ValueError: watched")
     told = PortDied(alone, ("die", "ValueError: alone"))

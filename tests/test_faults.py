@@ -12,8 +12,8 @@ import gevent
 import pytest
 
 from aemp_gevent.testing import NodeProcess, Proxy, wait_until
-from tests.networking import Deaths, Inbox, MakeNode
-from tests.thoroughness import THOROUGH
+from tests.support.networking import Deaths, Inbox, MakeNode
+from tests.support.thoroughness import THOROUGH
 
 SCALE = 1 if THOROUGH else 0.2
 """Of the times below."""

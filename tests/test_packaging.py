@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.networking import ROOT
+from tests.support.networking import ROOT
 
 INSTALLING = runpy.run_path(str(ROOT / "docs" / "installing.py"))
 FILES = sorted({text.file for text in INSTALLING["TEXTS"]} | {"setup.cfg"})

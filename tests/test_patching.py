@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 import aemp_gevent.errors
-from tests.networking import SECRET, Deaths, line_of, node_factory, process
+from tests.support.networking import SECRET, Deaths, line_of, node_factory, process
 
 pytestmark = pytest.mark.slow
 

@@ -12,11 +12,11 @@ import pytest
 from gevent import socket
 
 from aemp_gevent.node.node import Node
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, RawPeer, free_address
-from tests.recordings import RECORDINGS, Recording
-from tests.replay import ReplayPeer, Stage, StageOfA, StageOfB, is_same, known, own
-from tests.seams import network_of
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode, RawPeer, free_address
+from tests.support.recordings import RECORDINGS, Recording
+from tests.support.replay import ReplayPeer, Stage, StageOfA, StageOfB, is_same, known, own
+from tests.support.seams import network_of
 
 SEEDS = range(3)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aemp_gevent.addresses import ids
 from aemp_gevent.errors import InvalidNoderefError, InvalidPortError
 from aemp_gevent.runtime.quoting import quoted
-from tests.settling import PortLike
+from tests.support.settling import PortLike
 
 # --- unique names -------------------------------------------------------------
 

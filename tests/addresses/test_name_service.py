@@ -22,9 +22,9 @@ from aemp_gevent.addresses.name_service import NameService
 from aemp_gevent.addresses.resolve import resolve_node
 from aemp_gevent.errors import ResolveError
 from aemp_gevent.node.node import Node
-from tests import native
-from tests.native import threading
-from tests.networking import line_of, process
+from tests.support import native
+from tests.support.native import threading
+from tests.support.networking import line_of, process
 
 SERVER = Path(__file__).parents[1] / "dns_server.py"
 

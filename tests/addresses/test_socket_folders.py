@@ -20,9 +20,9 @@ from aemp_gevent.addresses.socket_folders import MAX_PATH_BYTES, new_socket_in, 
 from aemp_gevent.errors import ListenError
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.seed import LINKS_A_FOLDER
-from tests.helpers import wait_until
-from tests.networking import SECRET, WAIT, MakeNode, line_of, process
-from tests.seams import network_of
+from tests.support.helpers import wait_until
+from tests.support.networking import SECRET, WAIT, MakeNode, line_of, process
+from tests.support.seams import network_of
 
 MEMBER = """
 import sys

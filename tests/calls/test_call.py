@@ -27,8 +27,8 @@ from aemp_gevent.errors import (
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
-from tests.helpers import on_hub, turns, wait_until
-from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer, tables
+from tests.support.helpers import on_hub, turns, wait_until
+from tests.support.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer, tables
 
 PERL = (("provider", "AE-2.02"),)
 

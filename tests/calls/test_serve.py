@@ -14,8 +14,8 @@ from aemp_gevent.errors import CallTimeout, DeadPortError, NotLocalError, PortDi
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from aemp_command.group import run_command
-from tests import preloaded
+from tests.support import preloaded
 
 ROOT = Path(__file__).parents[2]
 

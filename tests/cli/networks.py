@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.cli.helpers import aemp, environment, running
-from tests.helpers import wait_until
-from tests.networking import free_address
+from tests.support.helpers import wait_until
+from tests.support.networking import free_address
 
 PATIENCE = 30.0
 

@@ -13,9 +13,9 @@ from cryptography import x509
 from aemp_gevent.transport.certificates import Certificate
 from aemp_gevent.wire.credentials import Credentials
 from tests.cli.helpers import Command
-from tests.helpers import wait_until
-from tests.networking import MakeNode
-from tests.seams import network_of
+from tests.support.helpers import wait_until
+from tests.support.networking import MakeNode
+from tests.support.seams import network_of
 
 DAY = timedelta(days=1)
 

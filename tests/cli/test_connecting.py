@@ -17,10 +17,10 @@ import click
 import pytest
 
 from aemp_gevent.cli.connecting import SettingOptions
-from tests import preloaded
 from tests.cli.helpers import environment
-from tests.helpers import wait_until
-from tests.networking import SECRET, MakeNode, free_address
+from tests.support import preloaded
+from tests.support.helpers import wait_until
+from tests.support.networking import SECRET, MakeNode, free_address
 
 PROGRAM = """
 import click

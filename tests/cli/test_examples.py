@@ -14,8 +14,8 @@ from aemp_command.examples import EXAMPLES
 from aemp_command.table import SECTIONS
 from tests.cli.networks import PATIENCE, Network
 from tests.cli.screens import terminal
-from tests.helpers import wait_until
-from tests.networking import free_address
+from tests.support.helpers import wait_until
+from tests.support.networking import free_address
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ import pytest
 from aemp_command.group import Commands, aemp, run_command
 from aemp_command.table import COMMANDS, SECTIONS
 from aemp_gevent.errors import ListenError, NoSecretError
-from tests import preloaded
 from tests.cli.helpers import AEMP, Command, environment
 from tests.cli.helpers import aemp as run_aemp
+from tests.support import preloaded
 
 START_SECONDS = 0.25
 

@@ -23,11 +23,11 @@ from aemp_gevent.cli.listening import _Stream
 from aemp_gevent.cli.looking import duration
 from aemp_gevent.cli.measuring import statistics_of
 from aemp_gevent.cli.tracing import draw_dot, draw_svg, edges_of
-from tests import preloaded
 from tests.cli.helpers import AEMP
 from tests.cli.networks import PATIENCE, Network
 from tests.cli.screens import terminal
-from tests.helpers import wait_until
+from tests.support import preloaded
+from tests.support.helpers import wait_until
 
 slow = pytest.mark.slow
 

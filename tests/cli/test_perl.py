@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from aemp_gevent.settings.sources import make_settings
-from tests.authority import shared_certificate
 from tests.cli.helpers import Command
+from tests.support.authority import shared_certificate
 
 # As AnyEvent::MP 2.02's aemp writes it: JSON::XS, pretty.
 WRITTEN: dict[str, Any] = {

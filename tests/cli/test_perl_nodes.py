@@ -18,9 +18,9 @@ from aemp_gevent.cli.looking import _list_families
 from aemp_gevent.cli.prompt import _RemotePrompt
 from aemp_gevent.cli.talking import check_may_eval, evaluate, spawn_there
 from aemp_gevent.node.node import Node
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, RawListener, RawPeer
-from tests.seams import log_feed_of
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode, RawListener, RawPeer
+from tests.support.seams import log_feed_of
 
 PERL = (("provider", "AE-2.02"),)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import preloaded
 from tests.cli.helpers import AEMP, Command, environment
+from tests.support import preloaded
 
 WRITERS = 6
 

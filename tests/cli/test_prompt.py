@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.networks import PATIENCE, Network
 from tests.cli.screens import terminal
-from tests.helpers import wait_until
+from tests.support.helpers import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from gevent import socket
 
 from aemp_gevent.cli import readiness
 from aemp_gevent.cli.readiness import HealthPort, Readiness, ReadyFile, ServiceManager
-from tests.networking import WAIT
+from tests.support.networking import WAIT
 
 SILENT = ServiceManager({})
 

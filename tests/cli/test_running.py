@@ -18,11 +18,11 @@ from gevent import socket
 
 from aemp_gevent import AempError
 from aemp_gevent.node.node import Node
-from tests import preloaded
 from tests.cli.helpers import AEMP, ROOT, aemp, environment, hurried
-from tests.helpers import wait_until
-from tests.native import PATCHED
-from tests.networking import SECRET, MakeNode, free_address, line_of, node_factory
+from tests.support import preloaded
+from tests.support.helpers import wait_until
+from tests.support.native import PATCHED
+from tests.support.networking import SECRET, MakeNode, free_address, line_of, node_factory
 
 pytestmark = pytest.mark.slow
 

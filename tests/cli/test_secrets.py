@@ -11,8 +11,8 @@ import pytest
 
 from aemp_command.group import run_command
 from aemp_command.table import COMMANDS, SECTIONS, SET_UP
-from tests import preloaded
 from tests.cli.helpers import AEMP, environment
+from tests.support import preloaded
 
 SECRETS = {"file": "hush-file", "environment": "hush-environment", "option": "hush-option", "other": "hush-other"}
 

@@ -15,8 +15,8 @@ from aemp_gevent.cli import supervising
 from aemp_gevent.cli.supervising import Supervisor
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.services import Service
-from tests.helpers import wait_until
-from tests.networking import MakeNode, node_factory
+from tests.support.helpers import wait_until
+from tests.support.networking import MakeNode, node_factory
 
 SECOND = 0.02
 

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests import preloaded
 from tests.cli.helpers import AEMP
 from tests.cli.networks import Network
-from tests.helpers import wait_until
+from tests.support import preloaded
+from tests.support.helpers import wait_until
 
 pytestmark = pytest.mark.slow
 

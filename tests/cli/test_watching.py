@@ -13,7 +13,7 @@ import pytest
 from aemp_gevent.cli.watching import Sample, draw, rate
 from tests.cli.networks import PATIENCE, Network
 from tests.cli.screens import LINES, terminal
-from tests.helpers import wait_until
+from tests.support.helpers import wait_until
 
 slow = pytest.mark.slow
 

@@ -12,8 +12,8 @@ from gevent import socket
 
 from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.cli.wire_dump import Dump, Side
-from tests.helpers import wait_until
-from tests.recordings import RECORDINGS
+from tests.support.helpers import wait_until
+from tests.support.recordings import RECORDINGS
 
 READABLE = [name for name in RECORDINGS if RECORDINGS[name].is_readable]
 

@@ -16,8 +16,8 @@ from gevent import monkey
 
 from aemp_gevent.contrib import gunicorn, join_host
 from aemp_gevent.contrib.gunicorn import _name_of
-from tests.helpers import wait_until
-from tests.networking import line_of, node_factory, process
+from tests.support.helpers import wait_until
+from tests.support.networking import line_of, node_factory, process
 
 
 def config(proc_name: str | None = None, **facts: Any) -> Any:

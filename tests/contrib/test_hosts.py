@@ -20,10 +20,10 @@ from aemp_gevent import InvalidSettingError, Node, PortDied, RemoteError
 from aemp_gevent.contrib import join_host
 from aemp_gevent.errors import AlreadyInitialisedError, NoSecretError
 from aemp_gevent.transport.tls_transport import TlsTransport
-from tests.authority import authority
-from tests.helpers import turns, wait_until
-from tests.networking import SECRET, WAIT, MakeNode, line_of, process
-from tests.seams import network_of
+from tests.support.authority import authority
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import SECRET, WAIT, MakeNode, line_of, process
+from tests.support.seams import network_of
 
 Join = Callable[..., Node]
 

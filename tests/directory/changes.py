@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from aemp_gevent.node.node import Node
-from tests.directories import WAIT
-from tests.helpers import wait_until
+from tests.support.directories import WAIT
+from tests.support.helpers import wait_until
 
 
 class Changes:

@@ -3,6 +3,6 @@
 
 from __future__ import annotations
 
-from tests.directories import directory_nodes, etcd, private, world
+from tests.support.directories import directory_nodes, etcd, private, world
 
 __all__ = ["directory_nodes", "etcd", "private", "world"]

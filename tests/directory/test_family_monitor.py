@@ -11,10 +11,10 @@ from gevent.event import Event
 from aemp_gevent import SELF
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import port_context
-from tests.directories import WAIT, MakeNodes
 from tests.directory.changes import Changes, see
-from tests.helpers import turns, wait_until
-from tests.networking import Deaths
+from tests.support.directories import WAIT, MakeNodes
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import Deaths
 
 
 def test_monitor_gets_the_whole_first_and_then_each_change_in_order(directory_nodes: MakeNodes) -> None:

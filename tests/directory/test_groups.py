@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from tests.directories import WAIT, MakeNodes
-from tests.helpers import wait_until
+from tests.support.directories import WAIT, MakeNodes
+from tests.support.helpers import wait_until
 
 
 def test_group_has_its_ports_until_they_die(directory_nodes: MakeNodes) -> None:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from tests.directories import MakeNodes, World
 from tests.directory.changes import Changes, see
+from tests.support.directories import MakeNodes, World
 
 
 def test_every_node_reads_what_each_has_set(directory_nodes: MakeNodes) -> None:

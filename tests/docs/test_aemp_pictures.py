@@ -7,7 +7,7 @@ import re
 import runpy
 
 from aemp_gevent.cli.tracing import draw_svg, edges_of
-from tests.networking import ROOT
+from tests.support.networking import ROOT
 
 PICTURES = runpy.run_path(str(ROOT / "docs" / "aemp_pictures.py"))
 REMEDY = "run python docs/aemp_pictures.py"

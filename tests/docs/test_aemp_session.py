@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.helpers import ROOT
-from tests.networking import free_address
+from tests.support.networking import free_address
 
 SESSION = runpy.run_path(str(ROOT / "docs" / "aemp_session.py"))
 REMEDY = "run python docs/aemp_session.py"

@@ -8,7 +8,7 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-from tests.networking import ROOT
+from tests.support.networking import ROOT
 
 ARCHITECTURE: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "architecture.py"))
 REMEDY = "run .venv/bin/python docs/architecture.py"

@@ -23,8 +23,8 @@ from aemp_command.group import run_command
 from aemp_command.table import SECTIONS
 from aemp_gevent.cli import runner
 from tests.cli.helpers import ROOT, environment
-from tests.helpers import wait_until
-from tests.networking import free_address
+from tests.support.helpers import wait_until
+from tests.support.networking import free_address
 
 HOWTO = ROOT / "docs" / "howto"
 PAGES = ["set-nodes-up.md", "run-in-production.md", "look-into-a-network.md"]

@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from tests.networking import ROOT
+from tests.support.networking import ROOT
 
 HOOKS = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.md"))

@@ -13,7 +13,7 @@ import pytest
 
 import aemp_gevent
 import aemp_gevent.errors
-from tests.networking import ROOT
+from tests.support.networking import ROOT
 
 INDEXES: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "indexes.py"))
 DOCS = ROOT / "docs"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from aemp_gevent.runtime.logs import RECORD_KEYS
-from tests.networking import node_factory
+from tests.support.networking import node_factory
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "inspection.md").read_text()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.networking import ROOT
+from tests.support.networking import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 

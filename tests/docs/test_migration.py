@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import preloaded
+from tests.support import preloaded
 
 ROOT = Path(__file__).parents[2]
 HOWTO = ROOT / "docs" / "howto"

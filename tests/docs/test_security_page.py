@@ -21,7 +21,7 @@ from aemp_gevent.peers import virtual_peer as virtual
 from aemp_gevent.runtime import bounded_log as complaints
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.wire import cbor_scanner, framing_json, framing_msgpack, greeting, limits, tls
-from tests.networking import ROOT
+from tests.support.networking import ROOT
 
 PAGE = (ROOT / "docs" / "explanation" / "security.md").read_text()
 LIMITS = dict(

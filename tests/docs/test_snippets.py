@@ -16,8 +16,8 @@ import pytest
 
 from aemp_gevent.testing import wait_until
 from soak.web import Gunicorn
-from tests import preloaded
-from tests.networking import free_address
+from tests.support import preloaded
+from tests.support.networking import free_address
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

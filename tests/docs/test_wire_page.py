@@ -8,7 +8,7 @@ import runpy
 from aemp_gevent.node.requests import Requests
 from aemp_gevent.wire.handshake_states import TRANSITIONS, Refused, State
 from aemp_gevent.wire.vocabulary import DIRECTORY
-from tests.networking import ROOT
+from tests.support.networking import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "wire.md").read_text()
 DIAGRAM = runpy.run_path(str(ROOT / "docs" / "handshake_diagram.py"))

@@ -14,7 +14,7 @@ from time import monotonic
 
 import pytest
 
-from tests import preloaded
+from tests.support import preloaded
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

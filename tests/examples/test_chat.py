@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from tests import preloaded
+from tests.support import preloaded
 
 from .conftest import EXAMPLES
 

@@ -12,7 +12,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from tests import preloaded
+from tests.support import preloaded
 
 from .conftest import EXAMPLES
 

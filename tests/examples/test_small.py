@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.networking import free_address
+from tests.support.networking import free_address
 
 from .conftest import EXAMPLES
 

@@ -16,7 +16,7 @@ from typing import Any
 import gevent
 from gevent import socket
 
-from tests.networking import OUR_PROVIDER, RawPeer
+from tests.support.networking import OUR_PROVIDER, RawPeer
 
 PROGRAM = "from tests.hostile.attacker import attack; attack()"
 NAME = "127.0.0.1:9"

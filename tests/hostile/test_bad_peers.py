@@ -14,9 +14,9 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.node.requests import MAX_DETOURS, Requests
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.runtime.bounded_log import MAX_LINES
-from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, reset
-from tests.seams import network_of
+from tests.support.helpers import wait_until
+from tests.support.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, reset
+from tests.support.seams import network_of
 
 LIMIT = 20_000
 HANDSHAKE_TIMEOUT = 0.4
@@ -398,19 +398,19 @@ def test_peer_whose_answers_are_not_read_cannot_reach_our_node_port_as_us(victim
     """A relay to ourselves is still the peer's request, with the peer's rights."""
     me = victim.NODE()
     done: list[str] = []
-    from tests import networking
+    from tests.support import networking
 
     networking.gotcha = lambda *args: done.append("called")  # type: ignore[attr-defined]
     with RawPeer.dial(victim).shake() as peer:
         for packet in (
-            ["", "snd", me, "tests.networking.gotcha"],
-            ["", "relay", me + "#", "tests.networking.gotcha"],
-            ["", "snd", me, "snd", me, "tests.networking.gotcha"],
-            ["", "time", me, "tests.networking.gotcha"],
-            ["", "lookup", "x", me, "tests.networking.gotcha"],
-            ["", "can", "x", me, "tests.networking.gotcha"],
-            ["", "snd", me, "eval", "__import__('tests.networking').networking.gotcha()"],
-            ["", "snd", me, "AnyEvent::MP::_spawn", "newport", "tests.networking.gotcha"],
+            ["", "snd", me, "tests.support.networking.gotcha"],
+            ["", "relay", me + "#", "tests.support.networking.gotcha"],
+            ["", "snd", me, "snd", me, "tests.support.networking.gotcha"],
+            ["", "time", me, "tests.support.networking.gotcha"],
+            ["", "lookup", "x", me, "tests.support.networking.gotcha"],
+            ["", "can", "x", me, "tests.support.networking.gotcha"],
+            ["", "snd", me, "eval", "__import__('tests.support.networking').support.networking.gotcha()"],
+            ["", "snd", me, "AnyEvent::MP::_spawn", "newport", "tests.support.networking.gotcha"],
         ):
             peer.send(packet)
             assert peer.answers()

@@ -25,8 +25,8 @@ from fuzz import seeds, targets
 from fuzz.mutate import mutate
 from fuzz.node_requests import FORBIDDEN, Broken, forbidden, words
 from fuzz.targets import CORPUS, TARGETS, Wrong, corpus, end
-from tests.networking import ROOT
-from tests.thoroughness import tries
+from tests.support.networking import ROOT
+from tests.support.thoroughness import tries
 
 pytestmark = pytest.mark.slow
 

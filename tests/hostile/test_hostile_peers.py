@@ -21,7 +21,7 @@ from aemp_gevent.runtime.bounded_log import MAX_LINES
 from tests.hostile import attacker
 from tests.hostile.test_strangers import Tally, tally
 from tests.hostile.victim import Told, victim
-from tests.networking import MakeNode, line_of, process
+from tests.support.networking import MakeNode, line_of, process
 
 __all__ = ["tally"]
 

@@ -13,9 +13,9 @@ from aemp_gevent.errors import FramingError, UnencodableMessageError
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.framing_msgpack import _SMALL_LIST, _SMALL_MAP
 from aemp_gevent.wire.limits import MAX_NUMBER_KEYS, Announced, Limits
-from tests.helpers import wait_until
-from tests.networking import Inbox, MakeNode, RawPeer
-from tests.seams import network_of
+from tests.support.helpers import wait_until
+from tests.support.networking import Inbox, MakeNode, RawPeer
+from tests.support.seams import network_of
 
 LIMITS = Limits(64 * 2**20)
 WITH_NUMBERS = ["msgpack", *(["cbor"] if "cbor" in FRAMINGS else [])]

@@ -16,9 +16,9 @@ from aemp_gevent.errors import InvalidEntryError, InvalidPortError
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.requests import MAX_REPLY_BYTES
 from aemp_gevent.wire.limits import MAX_NAME_BYTES, is_long
-from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, ROOT, Inbox, MakeNode, RawPeer
-from tests.seams import log_feed_of, network_of, ports_of
+from tests.support.helpers import wait_until
+from tests.support.networking import OUR_PROVIDER, ROOT, Inbox, MakeNode, RawPeer
+from tests.support.seams import log_feed_of, network_of, ports_of
 
 PEER = "127.0.0.1:9"
 OURS = (*OUR_PROVIDER, ("uniq", "once"), ("gproto", "1"))
@@ -49,7 +49,7 @@ REQUESTS: list[tuple[str, Callable[[str, str], list[Any]]]] = [
     ("mon0", lambda _me, name: ["mon0", name]),
     ("kil0", lambda _me, name: ["kil0", name, "die"]),
     ("kil1", lambda _me, name: ["kil1", name, "die"]),
-    ("spawn-name", lambda _me, name: [SPAWN, name, "tests.node_functions.note"]),
+    ("spawn-name", lambda _me, name: [SPAWN, name, "tests.support.node_functions.note"]),
     ("spawn-function", lambda _me, name: [SPAWN, "p", name]),
     ("call-port", lambda _me, name: ["call", {"reply": f"{PEER}#r"}, name, "tag"]),
     (

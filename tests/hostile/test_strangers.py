@@ -16,11 +16,11 @@ from gevent import socket
 
 from aemp_gevent.runtime.bounded_log import MAX_LINES
 from aemp_gevent.wire import auth
-from tests.authority import shared_certificate
-from tests.helpers import wait_until
 from tests.hostile.victim import Told, Victim, rss, victim
-from tests.networking import OUR_PROVIDER, SECRET, MakeNode, RawListener, RawPeer, reset
-from tests.tls_peers import HIGHEST, LOWEST
+from tests.support.authority import shared_certificate
+from tests.support.helpers import wait_until
+from tests.support.networking import OUR_PROVIDER, SECRET, MakeNode, RawListener, RawPeer, reset
+from tests.support.tls_peers import HIGHEST, LOWEST
 from tests.wire.test_tls import hello
 
 KIB = 1024

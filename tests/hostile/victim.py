@@ -19,8 +19,8 @@ from typing import Any
 import gevent
 
 from aemp_gevent.node.node import Node
-from tests.networking import SECRET, WAIT, line_of, process
-from tests.seams import network_of
+from tests.support.networking import SECRET, WAIT, line_of, process
+from tests.support.seams import network_of
 
 PROGRAM = "from tests.hostile.victim import be_one; be_one()"
 MANY = 100

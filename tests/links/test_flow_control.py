@@ -10,9 +10,9 @@ from gevent.event import Event
 from aemp_gevent import LinkBusyError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.errors import AempError, InvalidPortError, UsageError
 from aemp_gevent.links.flow_control import Room
-from tests.helpers import on_hub, turns, wait_until
-from tests.networking import UNIQUE, WAIT, Deaths, Inbox, RawListener, RawPeer
-from tests.seams import network_of
+from tests.support.helpers import on_hub, turns, wait_until
+from tests.support.networking import UNIQUE, WAIT, Deaths, Inbox, RawListener, RawPeer
+from tests.support.seams import network_of
 
 BIG = "x" * 30_000_000
 """More than the system's buffers may grow to."""

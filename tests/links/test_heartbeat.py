@@ -17,10 +17,10 @@ from gevent import socket
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime import loop_watch as loopwatch
 from aemp_gevent.runtime.loop_watch import watch_loop
-from tests.helpers import wait_until
-from tests.native import sleep, threading
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer
-from tests.seams import network_of
+from tests.support.helpers import wait_until
+from tests.support.native import sleep, threading
+from tests.support.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer
+from tests.support.seams import network_of
 
 QUICK = {"heartbeat_interval": 0.06, "heartbeat_timeout": 0.3, "monitor_timeout": 0.4}
 

@@ -14,9 +14,9 @@ import pytest
 from aemp_gevent.links.link import JOBS_AT_ONCE, Link
 from aemp_gevent.node.node import Node
 from aemp_gevent.wire.framing_msgpack import MsgpackDecoder
-from tests.helpers import turns, wait_until
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, two_connections
-from tests.seams import network_of
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, two_connections
+from tests.support.seams import network_of
 
 SAME = (*OUR_PROVIDER, ("uniq", "one process"))
 
@@ -261,16 +261,16 @@ def test_requests_that_queue_jobs_take_turns_by_their_number(
 ) -> None:
     """To queue one takes less time than to run it, and whoever comes next stands behind all of them."""
     monkeypatch.setattr("aemp_gevent.links.link.SLICE_SECONDS", math.inf)
-    node = make_node(allow_spawn=["tests.node_functions.note"])
+    node = make_node(allow_spawn=["tests.support.node_functions.note"])
     waiting: list[int] = []
 
     def note() -> None:
         waiting.append(len(node.scheduler.runq))
 
-    note.__module__, note.__qualname__ = "tests.node_functions", "note"
-    monkeypatch.setattr("tests.node_functions.note", note)
+    note.__module__, note.__qualname__ = "tests.support.node_functions", "note"
+    monkeypatch.setattr("tests.support.node_functions.note", note)
     with RawPeer.dial(node).shake() as peer:
-        peer.send(*(["", "tests.node_functions.note"] for _ in range(1000)))
+        peer.send(*(["", "tests.support.node_functions.note"] for _ in range(1000)))
         wait_until(lambda: len(waiting) == 1000, within=20, show=lambda: len(waiting))
     assert max(waiting) <= 2 * JOBS_AT_ONCE
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.directories import directory_nodes, etcd, private, world
 from tests.node.local import Log
-from tests.settling import PortLike, settle
+from tests.support.directories import directory_nodes, etcd, private, world
+from tests.support.settling import PortLike, settle
 
 __all__ = ["dead", "directory_nodes", "etcd", "log", "private", "world", "wrap"]
 

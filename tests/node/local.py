@@ -15,7 +15,7 @@ from aemp_gevent.errors import (
     NodePortError,
     NotLocalError,
 )
-from tests.settling import settle
+from tests.support.settling import settle
 
 
 class Log(list[tuple[object, ...]]):

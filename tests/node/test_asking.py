@@ -13,10 +13,10 @@ from aemp_gevent.errors import (
 )
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
-from tests.helpers import on_hub, wait_until
 from tests.node.local import Log, in_port, not_here, spin
-from tests.seams import ports_of
-from tests.settling import settle, wait_for_timers
+from tests.support.helpers import on_hub, wait_until
+from tests.support.seams import ports_of
+from tests.support.settling import settle, wait_for_timers
 
 # --- cal ------------------------------------------------------------------------------
 

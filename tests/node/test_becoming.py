@@ -25,9 +25,9 @@ from aemp_gevent.errors import (
     UnknownSettingError,
 )
 from aemp_gevent.node.node import Node
-from tests.helpers import turns, wait_until
-from tests.networking import SECRET, Deaths, Inbox, MakeNode, RawPeer, free_address, node_factory
-from tests.seams import network_of
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import SECRET, Deaths, Inbox, MakeNode, RawPeer, free_address, node_factory
+from tests.support.seams import network_of
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import pytest
 
 from aemp_gevent.errors import InvalidSettingError, NoSecretError, ProfileError
 from aemp_gevent.settings.sources import make_settings
-from tests.helpers import wait_until
-from tests.networking import ROOT, SECRET, Inbox, MakeNode, free_address
+from tests.support.helpers import wait_until
+from tests.support.networking import ROOT, SECRET, Inbox, MakeNode, free_address
 
 WriteFile = Callable[[object], Path]
 

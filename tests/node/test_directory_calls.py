@@ -23,10 +23,10 @@ from aemp_gevent.errors import (
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import port_context
 from aemp_gevent.testing import MemoryNetwork
-from tests.directories import WAIT, MakeNodes
 from tests.directory.changes import Changes, see
-from tests.helpers import on_hub, turns, wait_until
-from tests.networking import Deaths, Inbox
+from tests.support.directories import WAIT, MakeNodes
+from tests.support.helpers import on_hub, turns, wait_until
+from tests.support.networking import Deaths, Inbox
 
 
 def test_node_reads_at_once_what_it_has_set_itself(directory_nodes: MakeNodes) -> None:

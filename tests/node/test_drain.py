@@ -12,8 +12,8 @@ import pytest
 from aemp_gevent import receive
 from aemp_gevent.errors import AempError
 from aemp_gevent.node.node import Node
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode
 
 
 def keys(node: Node, family: str) -> list[str]:

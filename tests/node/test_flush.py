@@ -10,9 +10,9 @@ import pytest
 from aemp_gevent.errors import NoPortContextError
 from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
-from tests.helpers import on_hub
-from tests.networking import Inbox
-from tests.seams import ports_of
+from tests.support.helpers import on_hub
+from tests.support.networking import Inbox
+from tests.support.seams import ports_of
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from aemp_gevent.node import inspection
 from aemp_gevent.node.inspection import MAX_AT_ONCE, Census, resident_bytes
 from aemp_gevent.runtime.loop_watch import watch_loop
 from aemp_gevent.testing import MemoryNetwork
-from tests.authority import shared_certificate
-from tests.helpers import wait_until
-from tests.native import sleep
-from tests.networking import SECRET, MakeNode, RawPeer
-from tests.seams import log_feed_of, network_of
+from tests.support.authority import shared_certificate
+from tests.support.helpers import wait_until
+from tests.support.native import sleep
+from tests.support.networking import SECRET, MakeNode, RawPeer
+from tests.support.seams import log_feed_of, network_of
 
 PEER = "127.0.0.1:9"
 REPLY = f"{PEER}#r"

@@ -34,10 +34,10 @@ from aemp_gevent.toolkit import (
     RemoteSemaphore,
     death_of,
 )
-from tests.helpers import turns, wait_until
-from tests.networking import SECRET, WAIT, MakeNode, settled_tables, tables
-from tests.seams import ports_of
-from tests.thoroughness import tries
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import SECRET, WAIT, MakeNode, settled_tables, tables
+from tests.support.seams import ports_of
+from tests.support.thoroughness import tries
 
 DESCRIPTORS = Path("/proc/self/fd")
 SEEDS = range(tries(4, 12))

@@ -16,10 +16,10 @@ from aemp_gevent.errors import (
     NotLocalError,
     UnencodableMessageError,
 )
-from tests.helpers import turns, wait_until
-from tests.networking import Deaths, Inbox, MakeNode
 from tests.node.local import VALUES
-from tests.settling import PortLike
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import Deaths, Inbox, MakeNode
+from tests.support.settling import PortLike
 
 # --- messages ----------------------------------------------------------------------------
 
@@ -79,12 +79,12 @@ def test_one_link_serves_both_directions_and_is_made_on_demand(make_node: MakeNo
 
 def test_spawn_monitor_send_and_kill_at_once_arrive_in_order(make_node: MakeNode) -> None:
     """Spawn, monitor, send, kill: nothing is up yet, and they arrive in this order."""
-    one, two = make_node(), make_node(allow_spawn=["tests.node_functions.*"])
-    from tests import node_functions
+    one, two = make_node(), make_node(allow_spawn=["tests.support.node_functions.*"])
+    from tests.support import node_functions
 
     node_functions.node = two
     died, answers = Deaths(), Inbox(one)
-    port = one.spawn(two.NODE(), "tests.node_functions.echo", answers.port)
+    port = one.spawn(two.NODE(), "tests.support.node_functions.echo", answers.port)
     one.mon(port, died)
     one.snd(port, "one", 1)
     one.snd(port, "two", 2)
@@ -97,9 +97,9 @@ def test_spawn_monitor_send_and_kill_at_once_arrive_in_order(make_node: MakeNode
 
 
 def test_spawned_port_that_is_killed_at_once_dies(make_node: MakeNode) -> None:
-    one, two = make_node(), make_node(allow_spawn=["tests.node_functions.*"])
+    one, two = make_node(), make_node(allow_spawn=["tests.support.node_functions.*"])
     died = Deaths()
-    port = one.spawn(two.NODE(), "tests.node_functions.note")
+    port = one.spawn(two.NODE(), "tests.support.node_functions.note")
     one.mon(port, died)
     one.kil(port, "at once")
     assert died.wait() == ("at once",)

@@ -12,11 +12,11 @@ import pytest
 
 from aemp_gevent import Node
 from aemp_gevent.node import log_feed
-from tests.helpers import turns, wait_until
-from tests.native import threading
-from tests.networking import SECRET, MakeNode, RawPeer, node_factory
-from tests.seams import log_feed_of, network_of
-from tests.settling import settle
+from tests.support.helpers import turns, wait_until
+from tests.support.native import threading
+from tests.support.networking import SECRET, MakeNode, RawPeer, node_factory
+from tests.support.seams import log_feed_of, network_of
+from tests.support.settling import settle
 
 PEER = "127.0.0.1:9"
 REPLY = f"{PEER}#r"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from aemp_gevent.node.log_tap import LogTap
-from tests.networking import line_of, process
+from tests.support.networking import line_of, process
 
 LIBRARY = logging.getLogger("aemp_gevent")
 PROGRAM = logging.getLogger("a.program.of.the.tests")

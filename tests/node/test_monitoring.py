@@ -15,8 +15,8 @@ from aemp_gevent.errors import (
     NoPortContextError,
 )
 from tests.node.local import Closable, Log, deaths_of, in_port, not_here
-from tests.seams import ports_of
-from tests.settling import settle, wait_for_timers
+from tests.support.seams import ports_of
+from tests.support.settling import settle, wait_for_timers
 
 # --- mon ------------------------------------------------------------------------------
 

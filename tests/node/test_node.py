@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from tests.helpers import wait_until
-from tests.networking import SECRET, Deaths, Inbox, MakeNode, line_of, process
 from tests.node.local import VALUES
+from tests.support.helpers import wait_until
+from tests.support.networking import SECRET, Deaths, Inbox, MakeNode, line_of, process
 
 # --- real processes --------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from aemp_gevent.ports.context import SELF
-from tests.helpers import turns, wait_until
-from tests.networking import Deaths, MakeNode, RawPeer
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import Deaths, MakeNode, RawPeer
 
 PEER = "127.0.0.1:9"
 

@@ -16,8 +16,8 @@ from aemp_gevent.errors import (
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.context import SELF
 from tests.node.local import NO_PORTS, deaths_of, in_port
-from tests.seams import ports_of
-from tests.settling import PortLike, settle
+from tests.support.seams import ports_of
+from tests.support.settling import PortLike, settle
 
 # --- NODE, IDs ------------------------------------------------------------------
 

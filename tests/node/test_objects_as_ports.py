@@ -8,7 +8,7 @@ from typing import Any
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
 from tests.node.local import Closable, Log, deaths_of
-from tests.settling import settle, wait_for_timers
+from tests.support.settling import settle, wait_for_timers
 
 
 def test_snd_takes_objects(node, log, wrap):

@@ -11,8 +11,8 @@ import pytest
 from gevent import socket
 
 from aemp_gevent.node.node import Node
-from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, Deaths, MakeNode, RawListener, RawPeer
+from tests.support.helpers import wait_until
+from tests.support.networking import OUR_PROVIDER, Deaths, MakeNode, RawListener, RawPeer
 
 OURS = (*OUR_PROVIDER, ("uniq", "one process"))
 

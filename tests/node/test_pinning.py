@@ -20,9 +20,9 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import psub
 from aemp_gevent.ports.receive import receive
 from aemp_gevent.toolkit import PortQueue
-from tests.helpers import wait_until
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.helpers import wait_until
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 
 class Blob:

@@ -13,8 +13,8 @@ from aemp_gevent.errors import (
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.patterns import any_
 from tests.node.local import NOT_HERE, Log, deaths_of, in_port, not_here
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 # --- rcv --------------------------------------------------------------------------
 

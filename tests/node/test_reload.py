@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from aemp_gevent.errors import InvalidSettingError, UsageError
-from tests.authority import shared_certificate
-from tests.helpers import wait_until
-from tests.networking import SECRET, WAIT, Deaths, MakeNode
+from tests.support.authority import shared_certificate
+from tests.support.helpers import wait_until
+from tests.support.networking import SECRET, WAIT, Deaths, MakeNode
 
 
 @pytest.mark.slow

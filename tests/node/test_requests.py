@@ -13,11 +13,11 @@ import pytest
 
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.spawning import spawnable
-from tests import node_functions
-from tests.helpers import turns, wait_until
-from tests.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer
-from tests.seams import network_of, request_host_of
-from tests.settling import settle
+from tests.support import node_functions
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer
+from tests.support.seams import network_of, request_host_of
+from tests.support.settling import settle
 
 PEER = "127.0.0.1:9"
 REPLY = f"{PEER}#r"
@@ -27,7 +27,7 @@ SPAWN = "AnyEvent::MP::_spawn"
 @pytest.fixture
 def node(make_node: MakeNode) -> Node:
     node_functions.called.clear()
-    node_functions.node = fresh = make_node(allow_spawn=["tests.node_functions.*"])
+    node_functions.node = fresh = make_node(allow_spawn=["tests.support.node_functions.*"])
     return fresh
 
 
@@ -233,7 +233,10 @@ def test_reason_whose_repr_fails_reaches_the_watcher(node: Node, peer: RawPeer) 
 
 def test_spawn_and_later_requests_in_the_same_read(node: Node, peer: RawPeer) -> None:
     peer.send(
-        [SPAWN] * 0, ["", SPAWN, "new", "tests.node_functions.echo", REPLY], ["", "mon1", "new"], ["new", "hello"]
+        [SPAWN] * 0,
+        ["", SPAWN, "new", "tests.support.node_functions.echo", REPLY],
+        ["", "mon1", "new"],
+        ["new", "hello"],
     )
     assert peer.packet() == ["r", "hello"]
     peer.send(["", "kil1", "new", "x"])
@@ -241,11 +244,11 @@ def test_spawn_and_later_requests_in_the_same_read(node: Node, peer: RawPeer) ->
 
 
 def test_spawned_function_that_raises_is_reported_to_its_watcher(peer: RawPeer) -> None:
-    peer.send(["", SPAWN, "new", "tests.node_functions.fail", "oh"], ["", "mon1", "new"])
+    peer.send(["", SPAWN, "new", "tests.support.node_functions.fail", "oh"], ["", "mon1", "new"])
     assert peer.packet() == ["", "kil0", "new", "die", "ValueError: oh"]
 
 
-@pytest.mark.parametrize("function", ["os.getcwd", "tests.node_functions", "tests.other.f", "", "::", 5, None])
+@pytest.mark.parametrize("function", ["os.getcwd", "tests.support.node_functions", "tests.other.f", "", "::", 5, None])
 def test_spawn_that_is_not_allowed_is_refused_to_its_watcher(node: Node, peer: RawPeer, function: object) -> None:
     peer.send(["", SPAWN, "new", function], ["", "mon1", "new"])
     _, kil0, name, reason, what, text = peer.packet()
@@ -255,15 +258,15 @@ def test_spawn_that_is_not_allowed_is_refused_to_its_watcher(node: Node, peer: R
 
 
 def test_allowed_function_that_does_not_exist_is_refused(peer: RawPeer) -> None:
-    peer.send(["", SPAWN, "new", "tests.node_functions.missing"], ["", "mon1", "new"])
-    assert peer.packet()[3:5] == ["spawn_refused", "tests.node_functions.missing"]
+    peer.send(["", SPAWN, "new", "tests.support.node_functions.missing"], ["", "mon1", "new"])
+    assert peer.packet()[3:5] == ["spawn_refused", "tests.support.node_functions.missing"]
 
 
 def test_spawn_under_a_name_that_is_taken_is_refused(
     node: Node, peer: RawPeer, caplog: pytest.LogCaptureFixture
 ) -> None:
     inbox = Inbox(node)
-    peer.send(["", SPAWN, name_of(inbox), "tests.node_functions.note"])
+    peer.send(["", SPAWN, name_of(inbox), "tests.support.node_functions.note"])
     assert peer.answers()
     assert len(caplog.messages) == 1
     peer.send([name_of(inbox), "still here"])
@@ -284,10 +287,10 @@ def test_secure_node_runs_nothing(make_node: MakeNode, what: str, caplog: pytest
     node = make_node(secure=True, allow_eval=True, allow_spawn=["*"])
     with RawPeer.dial(node, PEER).shake() as peer:
         if what == "spawn":
-            peer.send(["", SPAWN, "new", "tests.node_functions.note"], ["", "mon1", "new"])
+            peer.send(["", SPAWN, "new", "tests.support.node_functions.note"], ["", "mon1", "new"])
             assert peer.packet()[:4] == ["", "kil0", "new", "spawn_refused"]
         elif what == "call":
-            peer.send(["", "tests.node_functions.note", 1])
+            peer.send(["", "tests.support.node_functions.note", 1])
         else:
             peer.send(["", "eval", "1+1", REPLY])
         assert peer.answers()
@@ -298,7 +301,7 @@ def test_secure_node_runs_nothing(make_node: MakeNode, what: str, caplog: pytest
 
 
 def test_unknown_request_calls_a_function_that_is_allowed(peer: RawPeer) -> None:
-    peer.send(["", "tests.node_functions.note", "a", 1])
+    peer.send(["", "tests.support.node_functions.note", "a", 1])
     wait_until(lambda: node_functions.called)
     assert node_functions.called == [(None, "a", 1)]
 
@@ -315,7 +318,7 @@ def test_unknown_request_that_is_not_allowed_is_refused_with_a_log_line(
 
 
 def test_eval_is_off(peer: RawPeer, caplog: pytest.LogCaptureFixture) -> None:
-    peer.send(["", "eval", "__import__('tests').node_functions.note()", REPLY])
+    peer.send(["", "eval", "__import__('tests.support.node_functions').support.node_functions.note()", REPLY])
     assert peer.answers()
     assert node_functions.called == []
     assert "allow_eval" in caplog.text
@@ -362,7 +365,7 @@ def test_node_answers_its_own_requests(node: Node) -> None:
     node.snd(node.NODE(), "snd", inbox.port, "b")
     node.snd(node.NODE(), "devnull")
     node.snd(node.NODE())
-    node.snd(node.NODE(), "tests.node_functions.note", 7)
+    node.snd(node.NODE(), "tests.support.node_functions.note", 7)
     node.snd(node.NODE(), "time", inbox.port, "d")
     wait_until(lambda: len(inbox.messages) == 3 and node_functions.called)
     assert sorted(inbox.messages)[:2] == [("a", inbox.port), ("b",)]
@@ -480,7 +483,7 @@ def test_huge_request_makes_short_log_lines(peer: RawPeer, caplog: pytest.LogCap
         ["", huge],
         ["", "time", f"{huge} "],
         ["", "snd", f"{huge} ", "hello"],
-        ["", SPAWN, f"{huge} ", "tests.node_functions.echo"],
+        ["", SPAWN, f"{huge} ", "tests.support.node_functions.echo"],
         ["", "eval", huge],
         ["", [huge] * 3],
     ):

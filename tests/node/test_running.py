@@ -21,11 +21,11 @@ from aemp_gevent.errors import (
 from aemp_gevent.node import spawning
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
-from tests.helpers import on_hub, wait_until
-from tests.native import threading
 from tests.node.local import Log, deaths_of, in_port
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.helpers import on_hub, wait_until
+from tests.support.native import threading
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 # --- handlers may block ---------------------------------------------------------------
 

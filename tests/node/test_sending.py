@@ -17,10 +17,10 @@ from aemp_gevent.errors import (
 )
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.context import SELF
-from tests.helpers import wait_until
 from tests.node.local import NO_PORTS, deaths_of, in_port, not_here
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.helpers import wait_until
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 # --- snd --------------------------------------------------------------------------
 

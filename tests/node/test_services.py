@@ -14,9 +14,9 @@ import zope.event
 
 from aemp_gevent.errors import InvalidSettingError, PortDied
 from aemp_gevent.node.services import load_services
-from tests import node_functions
-from tests.helpers import wait_until
-from tests.networking import SECRET, MakeNode, free_address, node_factory
+from tests.support import node_functions
+from tests.support.helpers import wait_until
+from tests.support.networking import SECRET, MakeNode, free_address, node_factory
 
 MODULES = {
     "shop/__init__.py": "from shop.both import both\n",
@@ -24,7 +24,7 @@ MODULES = {
     "shop/plain.py": "def work(*args): ...\nclass Worker: ...\nNUMBER = 5\n",
     "shop/acting.py": """
 from aemp_gevent import actor, receive
-from tests.node_functions import note
+from tests.support.node_functions import note
 
 @actor
 def wait_for_one():
@@ -106,7 +106,7 @@ def test_service_that_cannot_be_found_is_refused_with_its_name(wanted: tuple[Any
 
 
 def test_service_runs_in_a_port_of_its_own_once_the_node_is_up(make_node: MakeNode) -> None:
-    node = make_node(services=[["tests.node_functions.note", "a", 1], "tests.node_functions.note"])
+    node = make_node(services=[["tests.support.node_functions.note", "a", 1], "tests.support.node_functions.note"])
     wait_until(lambda: len(node_functions.called) == 2)
     (first, *first_args), (second, *second_args) = node_functions.called
     assert (first_args, second_args) == (["a", 1], [])
@@ -146,19 +146,21 @@ def test_exception_kills_the_services_port_alone_and_is_logged(
 
     zope.event.subscribers.append(note)
     try:
-        node = make_node(services=[["tests.node_functions.fail", "on purpose"], "tests.node_functions.note"])
+        node = make_node(
+            services=[["tests.support.node_functions.fail", "on purpose"], "tests.support.node_functions.note"]
+        )
         wait_until(lambda: deaths and node_functions.called)
     finally:
         zope.event.subscribers.remove(note)
     (text,) = [record.getMessage() for record in caplog.records if "the service" in record.getMessage()]
-    assert "tests.node_functions.fail" in text
+    assert "tests.support.node_functions.fail" in text
     assert "on purpose" in text
     assert deaths[0].port in text
     assert node.find(node_functions.called[0][0]), "the other service lives on"
 
 
 def test_normal_death_of_a_service_is_not_logged(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
-    node = make_node(services=["tests.node_functions.note"])
+    node = make_node(services=["tests.support.node_functions.note"])
     ((port,),) = wait_until(lambda: node_functions.called)
     node.kil(port)
     wait_until(lambda: node.find(port) is None)

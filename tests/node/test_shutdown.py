@@ -21,9 +21,9 @@ from gevent.event import Event
 
 from aemp_gevent.errors import NodeShutDownError, NoPortContextError
 from aemp_gevent.node.node import Node
-from tests.helpers import on_hub, turns, wait_until
-from tests.native import threading
-from tests.networking import (
+from tests.support.helpers import on_hub, turns, wait_until
+from tests.support.native import threading
+from tests.support.networking import (
     OUR_PROVIDER,
     ROOT,
     SECRET,
@@ -36,7 +36,7 @@ from tests.networking import (
     process,
     two_connections,
 )
-from tests.seams import network_of
+from tests.support.seams import network_of
 
 
 def test_shutdown_fires_monitors_at_once(make_node: MakeNode) -> None:

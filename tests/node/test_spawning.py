@@ -18,10 +18,10 @@ from aemp_gevent.node import spawning
 from aemp_gevent.node.spawning import find_for_peer, find_for_us, spawnable
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
-from tests import trap_module
-from tests.helpers import wait_until
-from tests.seams import ports_of
-from tests.settling import PortLike, settle
+from tests.support import trap_module
+from tests.support.helpers import wait_until
+from tests.support.seams import ports_of
+from tests.support.settling import PortLike, settle
 
 
 @pytest.fixture

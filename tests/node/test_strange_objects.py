@@ -22,9 +22,9 @@ import pytest
 from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime.quoting import quoted, worded
-from tests.helpers import wait_until
-from tests.networking import WAIT, Inbox, node_factory, tables
-from tests.settling import settle
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, Inbox, node_factory, tables
+from tests.support.settling import settle
 
 
 class Fuse:

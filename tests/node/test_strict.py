@@ -13,10 +13,10 @@ import pytest
 from aemp_gevent.errors import InvalidSettingError, MessageTooLargeError, RemoteError, UnencodableMessageError
 from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
-from tests.helpers import wait_until
-from tests.native import threading
-from tests.networking import Inbox
-from tests.settling import PortLike, settle
+from tests.support.helpers import wait_until
+from tests.support.native import threading
+from tests.support.networking import Inbox
+from tests.support.settling import PortLike, settle
 
 
 class Colour(enum.IntEnum):

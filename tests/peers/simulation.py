@@ -19,7 +19,7 @@ from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.settings.sources import make_settings
 from aemp_gevent.transport.tls_transport import TlsTransport
 from aemp_gevent.transport.transport import Sink
-from tests.authority import shared_certificate
+from tests.support.authority import shared_certificate
 
 IDS = ("127.0.0.1:1001", "127.0.0.1:1002")
 

@@ -24,9 +24,15 @@ import aemp_gevent.node.node_ports
 import aemp_gevent.peers.link_maker
 from aemp_gevent.node.node import Node
 from aemp_gevent.transport.tls_transport import TlsTransport
-from tests.helpers import wait_until
-from tests.native import sleep
-from tests.networking import (
+from tests.peers.simulation import (
+    HUB,
+    InlineScheduler,
+    Nonces,
+    World,
+)
+from tests.support.helpers import wait_until
+from tests.support.native import sleep
+from tests.support.networking import (
     OUR_PROVIDER,
     SECRET,
     UNIQUE,
@@ -38,14 +44,8 @@ from tests.networking import (
     line_of,
     process,
 )
-from tests.peers.simulation import (
-    HUB,
-    InlineScheduler,
-    Nonces,
-    World,
-)
-from tests.seams import network_of
-from tests.thoroughness import tries
+from tests.support.seams import network_of
+from tests.support.thoroughness import tries
 
 
 @pytest.fixture

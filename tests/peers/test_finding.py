@@ -16,8 +16,8 @@ import aemp_gevent.peers.network
 import aemp_gevent.peers.seed
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.finding import _checked
-from tests.helpers import turns, wait_until
-from tests.networking import (
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import (
     SECRET,
     WAIT,
     Deaths,
@@ -26,7 +26,7 @@ from tests.networking import (
     RawListener,
     free_address,
 )
-from tests.seams import network_of
+from tests.support.seams import network_of
 
 
 class Directory:

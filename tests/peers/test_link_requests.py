@@ -9,8 +9,8 @@ import pytest
 
 from aemp_gevent import Node
 from aemp_gevent.peers.link_requests import ABOUT_LINKS
-from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer
+from tests.support.helpers import wait_until
+from tests.support.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer
 
 PEER = "127.0.0.1:9"
 

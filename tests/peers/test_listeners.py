@@ -10,12 +10,12 @@ import aemp_gevent.peers.listeners
 import aemp_gevent.peers.network
 import aemp_gevent.peers.seed
 from aemp_gevent.errors import ListenError
-from tests.networking import (
+from tests.support.networking import (
     SECRET,
     MakeNode,
     RawPeer,
 )
-from tests.seams import network_of
+from tests.support.seams import network_of
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import pytest
 from aemp_gevent import InvalidSettingError, Node
 from aemp_gevent.errors import InvalidNoderefError, NoMasterError
 from aemp_gevent.testing import MemoryNetwork
-from tests.helpers import wait_until
-from tests.networking import (
+from tests.peers.slave_nodes import QUICK, Place
+from tests.support.helpers import wait_until
+from tests.support.networking import (
     OUR_PROVIDER,
     SECRET,
     Inbox,
@@ -22,8 +23,7 @@ from tests.networking import (
     RawPeer,
     free_address,
 )
-from tests.peers.slave_nodes import QUICK, Place
-from tests.seams import network_of, ports_of
+from tests.support.seams import network_of, ports_of
 
 
 def test_first_master_that_answers_is_taken(slave_network: MemoryNetwork) -> None:

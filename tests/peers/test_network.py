@@ -15,8 +15,8 @@ import aemp_gevent.peers.network
 import aemp_gevent.peers.seed
 from aemp_gevent._version import PROVIDER
 from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError
-from tests.helpers import wait_until
-from tests.networking import (
+from tests.support.helpers import wait_until
+from tests.support.networking import (
     UNIQUE,
     Deaths,
     Inbox,
@@ -26,7 +26,7 @@ from tests.networking import (
     free_address,
     node_factory,
 )
-from tests.seams import network_of
+from tests.support.seams import network_of
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ import aemp_gevent.peers.remote_port
 import aemp_gevent.peers.remote_ports
 from aemp_gevent.links.link import Link
 from aemp_gevent.node.node import Node
-from tests.helpers import turns, wait_until
-from tests.networking import (
+from tests.peers.test_sending import send_without_pause
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import (
     OUR_PROVIDER,
     UNIQUE,
     WAIT,
@@ -29,8 +30,7 @@ from tests.networking import (
     RawPeer,
     free_address,
 )
-from tests.peers.test_sending import send_without_pause
-from tests.seams import network_of
+from tests.support.seams import network_of
 
 PEER = "127.0.0.1:9"
 

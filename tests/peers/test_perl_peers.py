@@ -14,8 +14,8 @@ from aemp_gevent.node import spawning
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.spawning import spawnable
 from aemp_gevent.wire.framing import FRAMINGS
-from tests.helpers import wait_until
-from tests.networking import (
+from tests.support.helpers import wait_until
+from tests.support.networking import (
     OUR_PROVIDER,
     WAIT,
     Deaths,

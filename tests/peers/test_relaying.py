@@ -11,9 +11,9 @@ import pytest
 
 import aemp_gevent.peers.relaying
 from aemp_gevent import Node
-from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, SECRET, Deaths, Inbox, MakeNode, RawListener, RawPeer
-from tests.seams import network_of
+from tests.support.helpers import wait_until
+from tests.support.networking import OUR_PROVIDER, SECRET, Deaths, Inbox, MakeNode, RawListener, RawPeer
+from tests.support.seams import network_of
 
 OURS = (*OUR_PROVIDER, ("uniq", "once"))
 

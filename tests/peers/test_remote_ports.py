@@ -12,8 +12,8 @@ import aemp_gevent.peers.redialling
 import aemp_gevent.peers.remote_port
 import aemp_gevent.peers.remote_ports
 from aemp_gevent.node.node import Node
-from tests.helpers import on_hub, wait_until
-from tests.networking import (
+from tests.support.helpers import on_hub, wait_until
+from tests.support.networking import (
     OUR_PROVIDER,
     UNIQUE,
     Deaths,
@@ -22,7 +22,7 @@ from tests.networking import (
     RawListener,
     RawPeer,
 )
-from tests.seams import network_of, request_host_of
+from tests.support.seams import network_of, request_host_of
 
 PEER = "127.0.0.1:9"
 
@@ -186,12 +186,12 @@ def test_spawn_that_never_left_leaves_nothing_behind(make_node: MakeNode) -> Non
 
 def test_orphans_really_die(make_node: MakeNode) -> None:
     """On a real node: the link breaks, the port lives on; it returns, and the port is gone."""
-    one, two = make_node(), make_node(allow_spawn=["tests.node_functions.*"])
-    from tests import node_functions
+    one, two = make_node(), make_node(allow_spawn=["tests.support.node_functions.*"])
+    from tests.support import node_functions
 
     node_functions.node = two
     answers, died = Inbox(one), Deaths()
-    port = one.spawn(two.NODE(), "tests.node_functions.echo", answers.port)
+    port = one.spawn(two.NODE(), "tests.support.node_functions.echo", answers.port)
     one.snd(port, "alive")
     wait_until(lambda: answers.messages)
     two.mon(port, died)

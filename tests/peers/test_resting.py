@@ -28,11 +28,11 @@ from aemp_gevent.peers.resting import RestingPeer
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.testing.memory import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
-from tests.helpers import turns, wait_until
-from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer
 from tests.peers.simulation import IDS, InlineScheduler, Nonces, Side, World
-from tests.seams import embedded_of, network_of
-from tests.thoroughness import tries
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer
+from tests.support.seams import embedded_of, network_of
+from tests.support.thoroughness import tries
 
 MESSAGES = 8
 WISHES = 4
@@ -252,7 +252,7 @@ def kept_by_monitor_of_the_node(one: Node, two: Node) -> object:
 
 
 def kept_by_spawned_port(one: Node, two: Node) -> object:
-    return one.spawn(two.NODE(), "tests.node_functions.note")
+    return one.spawn(two.NODE(), "tests.support.node_functions.note")
 
 
 def kept_by_the_network(one: Node, two: Node) -> object:

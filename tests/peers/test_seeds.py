@@ -27,9 +27,9 @@ from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.seed import LINKS_A_NAME, Seed
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.testing.memory import MemoryNetwork
-from tests.helpers import turns, wait_until
-from tests.networking import SECRET, MakeNode, line_of, process
-from tests.seams import network_of
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import SECRET, MakeNode, line_of, process
+from tests.support.seams import network_of
 
 SERVER = Path(__file__).parents[1] / "dns_server.py"
 NAME = "seeds.test:4040"

@@ -9,8 +9,8 @@ import gevent
 import pytest
 
 from aemp_gevent.node.node import Node
-from tests.helpers import on_hub, turns, wait_until
-from tests.networking import (
+from tests.support.helpers import on_hub, turns, wait_until
+from tests.support.networking import (
     OUR_PROVIDER,
     WAIT,
     Deaths,
@@ -19,7 +19,7 @@ from tests.networking import (
     RawListener,
     RawPeer,
 )
-from tests.seams import network_of
+from tests.support.seams import network_of
 
 PEER = "127.0.0.1:9"
 

@@ -20,11 +20,11 @@ from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.settings.fields import Settings
-from tests.helpers import wait_until
-from tests.injecting import SCHEDULER, Injector, strike_points
-from tests.networking import Inbox, MakeNode, node_factory, tables
-from tests.settling import settle
-from tests.striking import DEPTHS, SAMPLE, STRIKES, at_every_depth, from_afar, nothing
+from tests.support.helpers import wait_until
+from tests.support.injecting import SCHEDULER, Injector, strike_points
+from tests.support.networking import Inbox, MakeNode, node_factory, tables
+from tests.support.settling import settle
+from tests.support.striking import DEPTHS, SAMPLE, STRIKES, at_every_depth, from_afar, nothing
 
 # Coverage traces, too, and would be struck as well.
 pytestmark = [pytest.mark.usefixtures("quiet_hub"), pytest.mark.no_cover]
@@ -292,7 +292,7 @@ def test_who_watches_over_a_link_hears_of_the_death_though_a_call_before_was_at_
 @pytest.mark.slow
 @pytest.mark.parametrize("call", ["kil", "spawn"])
 def test_what_changes_another_node_at_the_recursion_limit_does_it_or_does_not(make_node, call):
-    node, other = make_node(), make_node(allow_spawn=["tests.striking.*"])
+    node, other = make_node(), make_node(allow_spawn=["tests.support.striking.*"])
     ports = [other.port() for _ in range(DEPTHS)]
     for port in ports:
         node.mon(port, nothing)
@@ -302,7 +302,7 @@ def test_what_changes_another_node_at_the_recursion_limit_does_it_or_does_not(ma
         if call == "kil":
             node.kil(ports[number])
         else:
-            node.spawn(other.NODE(), "tests.striking.nothing")
+            node.spawn(other.NODE(), "tests.support.striking.nothing")
 
     there = tables(other)[0][0]
     for error in at_every_depth(make):

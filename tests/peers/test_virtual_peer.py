@@ -11,17 +11,17 @@ import pytest
 from aemp_gevent import Node
 from aemp_gevent.peers.remote_ports import MAX_VIRTUAL_PORTS
 from aemp_gevent.testing import MemoryNetwork, NodeProcess
-from tests import node_functions
-from tests.helpers import wait_until
-from tests.native import threading
-from tests.networking import (
+from tests.peers.slave_nodes import QUICK, Place
+from tests.support import node_functions
+from tests.support.helpers import wait_until
+from tests.support.native import threading
+from tests.support.networking import (
     SECRET,
     Deaths,
     Inbox,
     MakeNode,
 )
-from tests.peers.slave_nodes import QUICK, Place
-from tests.seams import network_of, ports_of
+from tests.support.seams import network_of, ports_of
 
 WAYS = [
     ("public", "s1"),
@@ -98,10 +98,10 @@ def test_port_that_never_was_is_reported(place: Place, way: tuple[str, str]) -> 
 
 def test_spawn(place: Place, way: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = both(place, way)
-    network_of(there).settings.__dict__["allow_spawn"] = ("tests.node_functions.*",)
+    network_of(there).settings.__dict__["allow_spawn"] = ("tests.support.node_functions.*",)
     monkeypatch.setattr(node_functions, "node", there)
     inbox = Inbox(here)
-    echo = here.spawn(there.NODE(), "tests.node_functions.echo", str(inbox))
+    echo = here.spawn(there.NODE(), "tests.support.node_functions.echo", str(inbox))
     here.snd(echo, "echoed")
     wait_until(lambda: inbox.messages == [("echoed",)])
     assert echo.startswith(there.NODE() + "#")
@@ -186,10 +186,10 @@ def test_slave_returns_to_its_master_under_its_id_and_shuns_and_kills_orphans(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s1, public = place.s1, place.public
-    network_of(s1).settings.__dict__["allow_spawn"] = ("tests.node_functions.*",)
+    network_of(s1).settings.__dict__["allow_spawn"] = ("tests.support.node_functions.*",)
     monkeypatch.setattr(node_functions, "node", s1)
     inbox, deaths, _ = linked(public, s1)
-    orphan, lost = public.spawn(s1.NODE(), "tests.node_functions.echo", str(inbox)), Deaths()
+    orphan, lost = public.spawn(s1.NODE(), "tests.support.node_functions.echo", str(inbox)), Deaths()
     public.mon(orphan, lost)
     public.snd(orphan, "alive")
     wait_until(lambda: ("alive",) in inbox.messages)

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from aemp_gevent.node.node import Node
-from tests.helpers import wait_until
-from tests.networking import (
+from tests.support.helpers import wait_until
+from tests.support.networking import (
     Deaths,
     Inbox,
     MakeNode,
     RawPeer,
 )
-from tests.seams import request_host_of
+from tests.support.seams import request_host_of
 
 PEER = "127.0.0.1:9"
 

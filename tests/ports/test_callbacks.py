@@ -20,9 +20,9 @@ from aemp_gevent.errors import InvalidSettingError
 from aemp_gevent.node.services import load_services
 from aemp_gevent.node.spawning import name_of
 from aemp_gevent.ports.callbacks import check_callable
-from tests.helpers import wait_until
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.helpers import wait_until
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 ran: list[str] = []
 

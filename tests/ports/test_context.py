@@ -15,8 +15,8 @@ from greenlet import getcurrent
 from aemp_gevent.errors import DeadPortError, NodePortError, NoPortContextError, NotLocalError, ReceiverBusyError
 from aemp_gevent.ports.context import SELF, current_port, port_context, psub, require_port, run_in
 from aemp_gevent.ports.receive import receive
-from tests.seams import ports_of
-from tests.settling import PortLike, settle, wait_for_timers
+from tests.support.seams import ports_of
+from tests.support.settling import PortLike, settle, wait_for_timers
 
 
 def in_port(node, function):

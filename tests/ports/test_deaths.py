@@ -16,10 +16,10 @@ from aemp_gevent.errors import PortKilled
 from aemp_gevent.ports.context import SELF, psub
 from aemp_gevent.ports.pacing import SLICE
 from aemp_gevent.ports.receive import receive
-from tests.helpers import on_hub, wait_until
 from tests.ports.logs import monitored
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.helpers import on_hub, wait_until
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 
 def test_a_kill_of_a_port_whose_callback_is_inside_peval_of_another_hits_the_right_one(node, log):

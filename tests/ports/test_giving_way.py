@@ -16,10 +16,10 @@ from gevent import get_hub
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiverBusyError, ReceiveTimeout
 from aemp_gevent.ports.context import SELF, psub
 from aemp_gevent.ports.receive import get, receive
-from tests.helpers import on_hub, turns, wait_until
 from tests.ports.logs import monitored
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.helpers import on_hub, turns, wait_until
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 # By name: in the package's surface, "port" and "receive" are functions.
 receive_module = import_module("aemp_gevent.ports.receive")

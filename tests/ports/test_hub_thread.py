@@ -10,8 +10,8 @@ import pytest
 
 from aemp_gevent.errors import WrongThreadError
 from aemp_gevent.ports.hub_thread import HubThread
-from tests.helpers import turns, wait_until
-from tests.native import threading
+from tests.support.helpers import turns, wait_until
+from tests.support.native import threading
 
 
 @pytest.fixture

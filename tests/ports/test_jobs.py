@@ -9,8 +9,8 @@ from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.port import Job
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 
 def test_a_job_makes_its_call_once() -> None:

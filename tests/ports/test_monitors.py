@@ -13,9 +13,9 @@ from greenlet import getcurrent
 from aemp_gevent.ports import monitors
 from aemp_gevent.ports.monitors import KillMonitor, Monitor, Watch
 from aemp_gevent.ports.scheduler import Scheduler
-from tests.helpers import wait_until
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.helpers import wait_until
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 
 def monitors_of(watched):

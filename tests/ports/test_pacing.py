@@ -17,9 +17,9 @@ from aemp_gevent.errors import ReceiveTimeout
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.pacing import CREDIT, FIRST_LOOK, SLICE
 from aemp_gevent.ports.receive import receive
-from tests.helpers import wait_until
 from tests.ports.clocks import use_clock
-from tests.settling import settle
+from tests.support.helpers import wait_until
+from tests.support.settling import settle
 
 
 def test_a_busy_node_serves_a_socket_within_few_turns(node, slow_clock):

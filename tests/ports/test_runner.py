@@ -21,10 +21,10 @@ from aemp_gevent.errors import PortKilled
 from aemp_gevent.ports.reasons import describe
 from aemp_gevent.ports.receive import receive
 from aemp_gevent.ports.scheduler import MAX_IDLE_RUNNERS
-from tests.helpers import on_hub, turns, wait_until
 from tests.ports.logs import monitored
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.helpers import on_hub, turns, wait_until
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 
 def blocked_runners(runners):

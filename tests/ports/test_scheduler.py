@@ -24,11 +24,11 @@ from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.port import DEAD, IDLE, QUEUED, RUNNING
 from aemp_gevent.ports.receive import get, receive
 from aemp_gevent.ports.scheduler import Scheduler
-from tests.helpers import on_hub, wait_until
-from tests.native import threading
 from tests.ports.logs import Log, monitored
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.helpers import on_hub, wait_until
+from tests.support.native import threading
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 # By name: in the package's surface, "port" and "receive" are functions.
 port_module = import_module("aemp_gevent.ports.port")

@@ -21,8 +21,8 @@ from aemp_gevent.errors import DeadPortError, PortKilled, ReceiverBusyError
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.port import DEAD
 from aemp_gevent.ports.receive import get, get_cond, receive
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 SEEDS = int(os.environ.get("AEMP_MODEL_SEEDS", "60"))
 OPERATIONS = 300

@@ -25,11 +25,11 @@ from aemp_gevent.ports.context import current_port, psub
 from aemp_gevent.ports.port import IDLE, RUNNING, AttachedPort, Port
 from aemp_gevent.ports.receive import receive
 from aemp_gevent.toolkit import PortQueue, PortSemaphore, RemotePool, RemoteSemaphore
-from tests.helpers import wait_until
-from tests.injecting import SCHEDULER, Injector, strike_points
-from tests.seams import ports_of
-from tests.settling import settle
-from tests.striking import DEPTHS, SAMPLE, STRIKES, at_every_depth, from_afar, nothing, works
+from tests.support.helpers import wait_until
+from tests.support.injecting import SCHEDULER, Injector, strike_points
+from tests.support.seams import ports_of
+from tests.support.settling import settle
+from tests.support.striking import DEPTHS, SAMPLE, STRIKES, at_every_depth, from_afar, nothing, works
 
 # Coverage traces, too, and would be struck as well.
 pytestmark = [pytest.mark.usefixtures("quiet_hub"), pytest.mark.no_cover]

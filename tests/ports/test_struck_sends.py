@@ -15,10 +15,10 @@ import pytest
 
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
-from tests.injecting import Injector
-from tests.seams import ports_of
-from tests.settling import settle
-from tests.thoroughness import sampled, tries
+from tests.support.injecting import Injector
+from tests.support.seams import ports_of
+from tests.support.settling import settle
+from tests.support.thoroughness import sampled, tries
 
 
 class Conversation:

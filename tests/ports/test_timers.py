@@ -15,8 +15,8 @@ from greenlet import getcurrent
 from aemp_gevent.errors import InvalidPortError
 from aemp_gevent.ports.hub_thread import MAX_TRIES
 from aemp_gevent.ports.timers import Timer
-from tests.helpers import wait_until
-from tests.settling import PortLike, settle, wait_for_timers
+from tests.support.helpers import wait_until
+from tests.support.settling import PortLike, settle, wait_for_timers
 
 
 def spin(seconds: float) -> None:

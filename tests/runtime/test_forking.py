@@ -18,8 +18,8 @@ import pytest
 
 from aemp_gevent import Node
 from aemp_gevent.addresses import ids
-from tests.helpers import wait_until
-from tests.networking import SECRET, WAIT, Deaths, line_of, process
+from tests.support.helpers import wait_until
+from tests.support.networking import SECRET, WAIT, Deaths, line_of, process
 
 pytestmark = [
     pytest.mark.slow,

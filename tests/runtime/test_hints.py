@@ -16,10 +16,10 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.ports.handlers import Handlers
 from aemp_gevent.runtime.hints import MAX_PLACES, Hints, nearest
 from aemp_gevent.testing import MemoryNetwork
-from tests.helpers import wait_until
-from tests.networking import Inbox
-from tests.seams import ports_of
-from tests.settling import settle
+from tests.support.helpers import wait_until
+from tests.support.networking import Inbox
+from tests.support.seams import ports_of
+from tests.support.settling import settle
 
 
 @pytest.fixture

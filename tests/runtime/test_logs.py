@@ -17,7 +17,7 @@ from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.node.requests import Requests
 from aemp_gevent.runtime.bounded_log import ALL_PEERS
 from aemp_gevent.runtime.logs import MAX_VALUE, Brief, Lines, Log
-from tests.networking import OUR_PROVIDER, MakeNode, RawPeer
+from tests.support.networking import OUR_PROVIDER, MakeNode, RawPeer
 
 EVIL = "bye\nCRITICAL forged line \x1b[31m\u202e"
 

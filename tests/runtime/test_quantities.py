@@ -28,8 +28,8 @@ from aemp_gevent.errors import (
 from aemp_gevent.ports.receive import get, get_cond, receive
 from aemp_gevent.runtime.quantities import FOREVER_SECONDS, to_count, to_limited_seconds, to_seconds
 from aemp_gevent.testing import wait_until as wait_until_of_users
-from tests.networking import node_factory
-from tests.seams import network_of, ports_of
+from tests.support.networking import node_factory
+from tests.support.seams import network_of, ports_of
 
 HUGE = 10**5000
 

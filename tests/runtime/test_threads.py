@@ -26,10 +26,10 @@ from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.peers.remote_ports import RemotePorts
 from aemp_gevent.runtime.threads import Doorbell, doorbell_of, get_ident
 from aemp_gevent.toolkit import RemotePool, death_of
-from tests.helpers import on_hub, turns, wait_until
-from tests.injecting import Injector, StoppedThread
-from tests.native import threading
-from tests.networking import (
+from tests.support.helpers import on_hub, turns, wait_until
+from tests.support.injecting import Injector, StoppedThread
+from tests.support.native import threading
+from tests.support.networking import (
     ROOT,
     UNIQUE,
     WAIT,
@@ -41,9 +41,9 @@ from tests.networking import (
     process,
     tables,
 )
-from tests.seams import network_of, ports_of
-from tests.settling import settle
-from tests.thoroughness import sampled
+from tests.support.seams import network_of, ports_of
+from tests.support.settling import settle
+from tests.support.thoroughness import sampled
 
 
 class Thread:

@@ -13,14 +13,14 @@ from gevent.event import AsyncResult
 from aemp_gevent import Node, PeerRule, RemoteError
 from aemp_gevent.calls.answers import wait_for_answer
 from aemp_gevent.settings.rules import EVERYTHING, read_rule, rights_of
-from tests import node_functions
-from tests.helpers import wait_until
-from tests.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawPeer, node_factory
-from tests.seams import network_of
+from tests.support import node_functions
+from tests.support.helpers import wait_until
+from tests.support.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawPeer, node_factory
+from tests.support.seams import network_of
 
 SPAWN = "AnyEvent::MP::_spawn"
-ECHO = "tests.node_functions.echo"
-NOTE = "tests.node_functions.note"
+ECHO = "tests.support.node_functions.echo"
+NOTE = "tests.support.node_functions.note"
 OURS = (*OUR_PROVIDER, ("uniq", "once"), ("gproto", "1"))
 WEB = "web-1"
 """The node that the rules are about."""
@@ -124,7 +124,7 @@ def test_peer_that_may_not_spawn_learns_it_from_its_monitor(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Real nodes on both sides, and the same names allowed to others."""
-    a = make_node(rules=[{"peer": "web-*", "spawn": False}], allow_spawn=["tests.node_functions.*"])
+    a = make_node(rules=[{"peer": "web-*", "spawn": False}], allow_spawn=["tests.support.node_functions.*"])
     web, db = Node(), Node()
     try:
         for node, name in ((web, WEB), (db, OTHER)):
@@ -146,12 +146,14 @@ def test_peer_that_may_not_spawn_learns_it_from_its_monitor(
 
 
 def test_peer_that_may_not_spawn_cannot_call_functions_or_evaluate_code(make_node: MakeNode) -> None:
-    node = make_node(rules=[{"peer": "web-*", "spawn": False}], allow_spawn=["tests.node_functions.*"], allow_eval=True)
+    node = make_node(
+        rules=[{"peer": "web-*", "spawn": False}], allow_spawn=["tests.support.node_functions.*"], allow_eval=True
+    )
     with raw(node) as web, raw(node, OTHER) as db:
         for peer in (web, db):
             peer.send(
                 ["", NOTE, peer.name],
-                ["", "eval", "__import__('tests.node_functions').node_functions.called.append(1)"],
+                ["", "eval", "__import__('tests.support.node_functions').support.node_functions.called.append(1)"],
             )
             peer.send(["", "eval", "6 * 7", f"{peer.name}#r"])
             synced(peer) if peer is web else wait_until(lambda: packet_of(db) == ["r", "", 42])
@@ -161,7 +163,7 @@ def test_peer_that_may_not_spawn_cannot_call_functions_or_evaluate_code(make_nod
 
 
 def test_rules_cannot_allow_what_the_settings_refuse_to_all(make_node: MakeNode) -> None:
-    node = make_node(rules=[{"peer": "*", "spawn": True}], allow_spawn=["tests.node_functions.*"], secure=True)
+    node = make_node(rules=[{"peer": "*", "spawn": True}], allow_spawn=["tests.support.node_functions.*"], secure=True)
     with raw(node) as peer:
         peer.send(["", SPAWN, "p", NOTE], ["", "mon1", "p"])
         assert packet_of(peer)[:4] == ["", "kil0", "p", "spawn_refused"]
@@ -175,7 +177,7 @@ def test_peer_that_may_not_kill_can_kill_only_what_it_spawned(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
     """His orphans among them: a node kills those when a lost link returns."""
-    node = make_node(rules=[{"peer": "web-*", "kill": False}], allow_spawn=["tests.node_functions.*"])
+    node = make_node(rules=[{"peer": "web-*", "kill": False}], allow_spawn=["tests.support.node_functions.*"])
     node_functions.node = node
     inbox = Inbox(node)
     with raw(node) as web, raw(node, "web-2") as other, raw(node, OTHER) as db:
@@ -197,7 +199,7 @@ def test_peer_that_may_not_kill_can_kill_only_what_it_spawned(
 
 
 def test_a_child_that_has_only_its_parent_for_a_monitor_can_be_killed_by_it(make_node: MakeNode) -> None:
-    node = make_node(rules=[{"peer": "web-*", "kill": False}], allow_spawn=["tests.node_functions.*"])
+    node = make_node(rules=[{"peer": "web-*", "kill": False}], allow_spawn=["tests.support.node_functions.*"])
     node_functions.node = node
     with raw(node) as web:
         web.send(["", SPAWN, "child", ECHO, f"{WEB}#r"], ["", "kil1", "child"])
@@ -444,7 +446,9 @@ def open_to(peer: RawPeer, origin: str, destination: str) -> list[Any]:
 def test_slave_may_do_no_more_than_its_master(make_node: MakeNode) -> None:
     """It is its master that says what comes from it, and might say it without any slave."""
     master = "127.0.0.1:9"
-    node = make_node(rules=[{"peer": master, "spawn": False, "kill": False}], allow_spawn=["tests.node_functions.*"])
+    node = make_node(
+        rules=[{"peer": master, "spawn": False, "kill": False}], allow_spawn=["tests.support.node_functions.*"]
+    )
     inbox = Inbox(node)
     with raw(node, master) as peer:
         me = slave_of(master)
@@ -459,7 +463,7 @@ def test_slave_may_do_no_more_than_its_master(make_node: MakeNode) -> None:
 
 def test_rules_about_a_master_do_not_bind_what_its_slaves_do_there(make_node: MakeNode) -> None:
     """A master is not a peer of its own."""
-    node = make_node(rules=[{"peer": "127.0.0.1:*", "spawn": False}], allow_spawn=["tests.node_functions.*"])
+    node = make_node(rules=[{"peer": "127.0.0.1:*", "spawn": False}], allow_spawn=["tests.support.node_functions.*"])
     with raw(node, slave_of(node.NODE())) as slave:
         slave.send(["", NOTE, "slave"])
         wait_until(lambda: node_functions.called)
@@ -472,7 +476,7 @@ def test_slave_node_applies_its_masters_rule_to_what_comes_through_it(make_node:
         "slave/s",
         master.NODE(),
         rules=[{"peer": master.NODE(), "spawn": False}],
-        allow_spawn=["tests.node_functions.*"],
+        allow_spawn=["tests.support.node_functions.*"],
     )
     deaths = Deaths()
     public.mon(public.spawn(slave.NODE(), NOTE), deaths)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from aemp_gevent.testing import Proxy
-from tests import preloaded
+from tests.support import preloaded
 
 pytestmark = pytest.mark.slow
 

@@ -20,9 +20,9 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
 from aemp_gevent.transport.connector import Connector, SocketConnector
 from aemp_gevent.transport.transport import SocketTransport, Transport
-from tests.helpers import turns, wait_until
-from tests.networking import Deaths, Inbox
-from tests.seams import request_host_of
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import Deaths, Inbox
+from tests.support.seams import request_host_of
 
 BUFFER = 64 * 1024
 PATIENT = {"heartbeat_interval": 5.0, "heartbeat_timeout": 30.0}

@@ -17,8 +17,8 @@ import gevent
 import pytest
 
 from aemp_gevent.testing import SECRET, NodeProcess, NodeProcessError, NodeProcessTimeout, RemoteCodeError, wait_until
-from tests.networking import Deaths, Inbox, MakeNode, node_factory
-from tests.seams import network_of
+from tests.support.networking import Deaths, Inbox, MakeNode, node_factory
+from tests.support.seams import network_of
 
 pytestmark = pytest.mark.slow
 

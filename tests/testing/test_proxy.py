@@ -15,7 +15,7 @@ from gevent import socket
 from aemp_gevent.errors import InvalidNoderefError, ListenError
 from aemp_gevent.testing import Proxy, ProxyError
 from aemp_gevent.testing.flow import HELD_BYTES
-from tests.helpers import turns, wait_until
+from tests.support.helpers import turns, wait_until
 from tests.testing.conftest import Line, MakeLine, exactly, to_the_end, was_reset
 
 TEXT = bytes(range(256)) * 40

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from aemp_gevent.testing import SECRET, NodeProcess, Proxy, wait_until
-from tests.networking import Deaths, Inbox, MakeNode, node_factory
-from tests.seams import network_of
+from tests.support.networking import Deaths, Inbox, MakeNode, node_factory
+from tests.support.seams import network_of
 
 StartProxy = Callable[..., Proxy]
 

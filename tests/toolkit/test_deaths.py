@@ -9,8 +9,8 @@ from gevent.event import Event
 
 from aemp_gevent.node.node import Node
 from aemp_gevent.toolkit import death_of
-from tests.helpers import turns, wait_until
-from tests.networking import WAIT, MakeNode, settled_tables, tables
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import WAIT, MakeNode, settled_tables, tables
 
 
 @pytest.fixture(params=["here", "there"])

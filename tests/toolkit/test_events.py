@@ -10,8 +10,8 @@ from gevent.event import Event
 from aemp_gevent.errors import PortDied
 from aemp_gevent.node.node import Node
 from aemp_gevent.toolkit import PortEvent, RemoteEvent
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, settled_tables, tables
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode, settled_tables, tables
 
 
 @pytest.fixture(params=["here", "there"])

@@ -32,9 +32,9 @@ from aemp_gevent.toolkit import (
     RemoteSemaphore,
 )
 from soak.leftovers import live_greenlets
-from tests import preloaded
-from tests.native import PATCHED
-from tests.networking import ROOT
+from tests.support import preloaded
+from tests.support.native import PATCHED
+from tests.support.networking import ROOT
 from tests.toolkit.gevents_own import cases_of, load, run
 
 if PATCHED:

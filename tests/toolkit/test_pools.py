@@ -18,8 +18,8 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.node.spawning import spawnable
 from aemp_gevent.testing import SECRET, NodeProcess
 from aemp_gevent.toolkit import RemotePool, death_of
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, settled_tables, tables
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode, settled_tables, tables
 
 from tests.toolkit import functions  # isort: skip
 

@@ -15,8 +15,8 @@ from gevent.queue import Empty, Full, Queue, ShutDown
 from aemp_gevent.errors import PortDied, RemoteError
 from aemp_gevent.node.node import Node
 from aemp_gevent.toolkit import PortQueue, RemoteQueue
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, settled_tables, tables
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode, settled_tables, tables
 
 Nodes = tuple[Node, Node]
 

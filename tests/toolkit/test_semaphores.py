@@ -16,8 +16,8 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
 from aemp_gevent.toolkit import PortSemaphore, RemoteSemaphore
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, settled_tables, tables
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode, settled_tables, tables
 
 
 @pytest.fixture(params=["here", "there"])

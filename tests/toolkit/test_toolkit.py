@@ -17,9 +17,9 @@ import pytest
 from aemp_gevent import toolkit
 from aemp_gevent.errors import PortDied
 from aemp_gevent.toolkit import PortEvent, PortQueue, PortSemaphore, RemoteEvent, RemotePool, RemoteQueue
-from tests.helpers import wait_until
-from tests.native import threading
-from tests.networking import WAIT
+from tests.support.helpers import wait_until
+from tests.support.native import threading
+from tests.support.networking import WAIT
 
 THINGS: list[Callable[..., Any]] = [
     PortQueue,

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from gevent import socket
 
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, RawListener, free_address, line_of, process
-from tests.recordings import RECORDINGS
-from tests.replay import StageOfA, StageOfB
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode, RawListener, free_address, line_of, process
+from tests.support.recordings import RECORDINGS
+from tests.support.replay import StageOfA, StageOfB
 from tests.test_replay import endpoint_of
 
 PROGRAM = "import sys; from tools.wire_dump import main; sys.stderr = sys.stdout; main()"

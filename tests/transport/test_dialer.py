@@ -11,7 +11,7 @@ from gevent import socket
 
 from aemp_gevent.addresses.endpoints import Endpoint, parse_endpoint
 from aemp_gevent.transport.dialer import dial
-from tests.networking import RawListener, free_address
+from tests.support.networking import RawListener, free_address
 
 
 def test_first_endpoint_that_accepts_is_taken() -> None:

@@ -22,8 +22,8 @@ from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import ListenError
 from aemp_gevent.transport.listener import ANY_HOST, Listener
 from aemp_gevent.transport.transport import _describe
-from tests.helpers import turns, wait_until
-from tests.networking import ROOT, free_address
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import ROOT, free_address
 
 
 def dial(listener: Listener, host: str = "127.0.0.1") -> socket.socket:

@@ -34,10 +34,10 @@ from aemp_gevent.transport.tls_transport import TlsTransport
 from aemp_gevent.transport.transport import WRITE_BYTES
 from aemp_gevent.wire.credentials import Credentials
 from aemp_gevent.wire.tls import Tls
-from tests import helpers
-from tests.authority import DAY, Identity, authority, shared_certificate
-from tests.native import aside
-from tests.networking import (
+from tests.support import helpers
+from tests.support.authority import DAY, Identity, authority, shared_certificate
+from tests.support.native import aside
+from tests.support.networking import (
     OUR_PROVIDER,
     SECRET,
     Deaths,
@@ -47,8 +47,8 @@ from tests.networking import (
     RawPeer,
     process,
 )
-from tests.seams import network_of
-from tests.tls_peers import HIGHEST, LOWEST, Files, TlsPeer
+from tests.support.seams import network_of
+from tests.support.tls_peers import HIGHEST, LOWEST, Files, TlsPeer
 
 wait_until = functools.partial(helpers.wait_until, within=20.0)  # for machines with other things to do
 turns = helpers.turns

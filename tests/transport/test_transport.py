@@ -10,7 +10,7 @@ import pytest
 from gevent import socket
 
 from aemp_gevent.transport.transport import SocketTransport
-from tests.helpers import on_hub, turns, wait_until
+from tests.support.helpers import on_hub, turns, wait_until
 
 
 class Sink:

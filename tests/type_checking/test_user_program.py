@@ -13,7 +13,7 @@ import pytest
 
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.settings.given import ConfigureSettings
-from tests.networking import ROOT
+from tests.support.networking import ROOT
 
 PROGRAM = Path(__file__).parent / "user_program.py"
 WRONG = [number for number, line in enumerate(PROGRAM.read_text().splitlines(), 1) if line.endswith("# error")]

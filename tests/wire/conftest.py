@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.recordings import RECORDINGS
+from tests.support.recordings import RECORDINGS
 
 
 def whole(data: bytes) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import x25519
 
 from aemp_gevent.errors import CertificateError
 from aemp_gevent.wire.credentials import Credentials
-from tests.authority import Identity, authority, shared_certificate
+from tests.support.authority import Identity, authority, shared_certificate
 
 CA = authority()
 SHARED = shared_certificate()

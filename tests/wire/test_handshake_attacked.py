@@ -32,7 +32,7 @@ from aemp_gevent.wire import auth
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting
 from aemp_gevent.wire.handshake import Handshake
 from aemp_gevent.wire.handshake_states import TRANSITIONS, PeerProved, State, TlsDue
-from tests.thoroughness import tries
+from tests.support.thoroughness import tries
 
 SECRET = b"a secret of the tests"
 NODES = ("a", "b", "c")

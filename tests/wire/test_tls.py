@@ -22,9 +22,9 @@ from aemp_gevent.wire.greeting import parse_greeting
 from aemp_gevent.wire.handshake import Handshake
 from aemp_gevent.wire.handshake_states import TlsDue
 from aemp_gevent.wire.tls import MAX_ANSWER_BYTES, MAX_HANDSHAKE_BYTES, Tls
-from tests.authority import BOTH_USAGES, DAY, Identity, authority, shared_certificate
-from tests.recordings import RECORDINGS
-from tests.tls_records import DATA, HandWritten
+from tests.support.authority import BOTH_USAGES, DAY, Identity, authority, shared_certificate
+from tests.support.recordings import RECORDINGS
+from tests.support.tls_records import DATA, HandWritten
 
 CA = authority()
 OTHER_CA = authority("another CA")

@@ -10,8 +10,8 @@ import pytest
 
 from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import Dial
-from tests.helpers import wait_until
-from tests.networking import MakeNode, RawListener, free_address
+from tests.support.helpers import wait_until
+from tests.support.networking import MakeNode, RawListener, free_address
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from aemp_gevent.node.node import Node
-from tests.networking import OUR_PROVIDER, RawListener, RawPeer
-from tests.seams import network_of
+from tests.support.networking import OUR_PROVIDER, RawListener, RawPeer
+from tests.support.seams import network_of
 
 PERL = (("gproto", "1"), ("provider", "AE-2.02"))
 OURS = (*OUR_PROVIDER, ("gproto", "1"))

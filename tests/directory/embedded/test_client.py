@@ -13,8 +13,8 @@ from aemp_gevent.errors import DirectoryUnavailableError
 from aemp_gevent.testing import MemoryNetwork
 from tests.directory.changes import Changes
 from tests.directory.embedded.networks import PERL, attach, role
-from tests.helpers import turns, wait_until
-from tests.networking import WAIT, MakeNode, RawListener, RawPeer
+from tests.support.helpers import turns, wait_until
+from tests.support.networking import WAIT, MakeNode, RawListener, RawPeer
 
 
 def test_client_sends_its_master_everything_and_then_each_change(make_node: MakeNode, listener: RawListener) -> None:

@@ -11,13 +11,13 @@ import pytest
 
 from aemp_gevent.errors import DirectoryUnavailableError
 from aemp_gevent.testing import MemoryNetwork
-from tests.directories import QUICK
 from tests.directory.changes import Changes
 from tests.directory.embedded.networks import PERL, attach, role
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, RawListener, RawPeer, free_address
-from tests.seams import embedded_of
-from tests.thoroughness import tries
+from tests.support.directories import QUICK
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode, RawListener, RawPeer, free_address
+from tests.support.seams import embedded_of
+from tests.support.thoroughness import tries
 
 
 def test_client_becomes_global_when_another_node_attaches_to_it(make_node: MakeNode) -> None:

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from aemp_gevent.testing import MemoryNetwork
-from tests.directories import QUICK
-from tests.helpers import wait_until
-from tests.seams import embedded_of
+from tests.support.directories import QUICK
+from tests.support.helpers import wait_until
+from tests.support.seams import embedded_of
 
 
 def test_seeds_that_do_not_know_each_other_meet_through_their_clients() -> None:

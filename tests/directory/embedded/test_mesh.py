@@ -8,9 +8,9 @@ import pytest
 from aemp_gevent.directory.embedded import mesh
 from aemp_gevent.testing import MemoryNetwork
 from tests.directory.embedded.networks import role
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode
-from tests.seams import embedded_of
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode
+from tests.support.seams import embedded_of
 
 
 def test_global_nodes_that_lost_each_other_meet_again_although_a_third_one_has_links_to_both(

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import OURS, Dial, become_global, handled, packets_until_now, shorten_grace
-from tests.helpers import wait_until
-from tests.networking import WAIT
-from tests.seams import embedded_of
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT
+from tests.support.seams import embedded_of
 
 
 def test_entries_from_a_lost_global_node_are_kept_until_their_owners_had_the_time_to_go_elsewhere(

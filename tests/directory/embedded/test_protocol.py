@@ -9,8 +9,8 @@ import pytest
 
 from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import PERL, Dial, handled
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, RawPeer, free_address
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode, RawPeer, free_address
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pytest
 from aemp_gevent.directory.embedded import mesh, screening
 from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import OURS, Dial, become_global, found, handled
-from tests.helpers import wait_until
-from tests.networking import WAIT
-from tests.seams import embedded_of, network_of
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT
+from tests.support.seams import embedded_of, network_of
 
 
 def test_entries_beyond_the_share_of_a_client_are_left_out(

@@ -10,9 +10,9 @@ import pytest
 from aemp_gevent.directory.embedded import server
 from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import OURS, PERL, Dial, handled, shorten_grace
-from tests.helpers import wait_until
-from tests.networking import WAIT, MakeNode, RawPeer
-from tests.seams import embedded_of, request_host_of
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode, RawPeer
+from tests.support.seams import embedded_of, request_host_of
 
 
 def test_node_that_speaks_no_gproto_is_sent_none_of_it(node: Node) -> None:

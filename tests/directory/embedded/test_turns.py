@@ -11,8 +11,8 @@ import pytest
 from aemp_gevent.directory.embedded.turns import Turns
 from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import OURS, PERL, Dial, become_global, handled, packets_until_now, shorten_grace
-from tests.networking import MakeNode, RawPeer
-from tests.seams import embedded_of, network_of
+from tests.support.networking import MakeNode, RawPeer
+from tests.support.seams import embedded_of, network_of
 
 
 def test_link_that_is_lost_while_a_change_is_sent_does_not_upset_the_order(make_node: MakeNode) -> None:

@@ -13,7 +13,7 @@ from aemp_gevent.directory.etcd.engine import EtcdEngine
 from aemp_gevent.node.node import Node
 from aemp_gevent.settings.directory_address import EtcdAddress
 from tests.directory.etcd.observers import WAIT, FakeObserver, Make
-from tests.etcd_server import EtcdServer
+from tests.support.etcd_server import EtcdServer
 
 
 @pytest.fixture(scope="session")

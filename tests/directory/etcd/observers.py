@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from aemp_gevent.directory.etcd.engine import EtcdEngine
-from tests.etcd_server import EtcdServer
-from tests.helpers import wait_until
+from tests.support.etcd_server import EtcdServer
+from tests.support.helpers import wait_until
 
 WAIT = 20.0
 

@@ -21,9 +21,9 @@ from aemp_gevent.directory.etcd import trouble
 from aemp_gevent.directory.etcd.client import encoded
 from aemp_gevent.testing import Proxy
 from tests.directory.etcd.observers import WAIT, Make, never_without
-from tests.etcd_server import EtcdServer, needs_etcd
-from tests.helpers import wait_until
-from tests.networking import free_address
+from tests.support.etcd_server import EtcdServer, needs_etcd
+from tests.support.helpers import wait_until
+from tests.support.networking import free_address
 
 pytestmark = [needs_etcd, pytest.mark.slow]
 

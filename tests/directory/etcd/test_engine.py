@@ -9,9 +9,9 @@ import pytest
 
 from aemp_gevent.settings.directory_address import EtcdAddress
 from tests.directory.etcd.observers import WAIT, Make, never_without, three
-from tests.etcd_server import EtcdServer, needs_etcd
-from tests.helpers import wait_until
-from tests.networking import line_of, process
+from tests.support.etcd_server import EtcdServer, needs_etcd
+from tests.support.helpers import wait_until
+from tests.support.networking import line_of, process
 
 pytestmark = [needs_etcd, pytest.mark.slow]
 

@@ -10,10 +10,10 @@ import pytest
 
 from aemp_gevent.testing import NodeProcess
 from benchmarks.etcd_outage import How, run
-from tests.etcd_server import EtcdServer, needs_etcd
-from tests.helpers import wait_until
-from tests.networking import SECRET, WAIT, Inbox, MakeNode
-from tests.thoroughness import tries
+from tests.support.etcd_server import EtcdServer, needs_etcd
+from tests.support.helpers import wait_until
+from tests.support.networking import SECRET, WAIT, Inbox, MakeNode
+from tests.support.thoroughness import tries
 
 pytestmark = [needs_etcd, pytest.mark.slow]
 

@@ -13,8 +13,8 @@ from aemp_gevent.directory.etcd import keyspace
 from aemp_gevent.directory.etcd.keyspace import Keyspace, StoredValue
 from aemp_gevent.settings.directory_address import EtcdAddress
 from tests.directory.etcd.observers import WAIT, Make
-from tests.etcd_server import EtcdServer, needs_etcd
-from tests.helpers import wait_until
+from tests.support.etcd_server import EtcdServer, needs_etcd
+from tests.support.helpers import wait_until
 
 ODD = ["", "/", "a/b", "ä€😀", "%2F", "..", "\udc80", "x" * 300, "'l", "\0"]
 KEYS = Keyspace("/prefix", "node")

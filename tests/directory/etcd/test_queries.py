@@ -7,8 +7,8 @@ import pytest
 
 from aemp_gevent.settings.directory_address import EtcdAddress
 from tests.directory.etcd.observers import WAIT, Make
-from tests.etcd_server import EtcdServer, needs_etcd
-from tests.helpers import wait_until
+from tests.support.etcd_server import EtcdServer, needs_etcd
+from tests.support.helpers import wait_until
 
 pytestmark = [needs_etcd, pytest.mark.slow]
 

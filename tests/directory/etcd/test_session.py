@@ -12,8 +12,8 @@ from aemp_gevent.directory.etcd import session
 from aemp_gevent.directory.etcd.client import EtcdClient, EtcdLostError
 from aemp_gevent.settings.directory_address import EtcdAddress
 from tests.directory.etcd.observers import WAIT, Make, kill, never_without
-from tests.etcd_server import EtcdServer, needs_etcd
-from tests.helpers import wait_until
+from tests.support.etcd_server import EtcdServer, needs_etcd
+from tests.support.helpers import wait_until
 
 pytestmark = [needs_etcd, pytest.mark.slow]
 

@@ -13,8 +13,8 @@ from aemp_gevent.directory.etcd.client import EtcdError
 from aemp_gevent.directory.etcd.trouble import Trouble
 from aemp_gevent.settings.directory_address import parse_directory
 from tests.directory.etcd.observers import WAIT, Make
-from tests.helpers import wait_until
-from tests.networking import free_address
+from tests.support.helpers import wait_until
+from tests.support.networking import free_address
 
 
 class Clock:

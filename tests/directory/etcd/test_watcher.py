@@ -11,8 +11,8 @@ from aemp_gevent.addresses.endpoints import parse_endpoint
 from aemp_gevent.settings.directory_address import EtcdAddress
 from aemp_gevent.testing import Proxy
 from tests.directory.etcd.observers import WAIT, Make, kill, never_without, three
-from tests.etcd_server import EtcdServer, needs_etcd
-from tests.helpers import wait_until
+from tests.support.etcd_server import EtcdServer, needs_etcd
+from tests.support.helpers import wait_until
 
 pytestmark = [needs_etcd, pytest.mark.slow]
 

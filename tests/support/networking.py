@@ -26,12 +26,12 @@ from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake
 from aemp_gevent.wire.handshake_states import PeerGreeted
 from aemp_gevent.wire.limits import Limits
-from tests import preloaded
-from tests.native import read_line
-from tests.seams import ports_of
+from tests.support import preloaded
+from tests.support.native import read_line
+from tests.support.seams import ports_of
 
 SECRET = "a secret of the tests"
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WAIT = 10.0
 """Seconds that anything may take before a test gives up."""
 

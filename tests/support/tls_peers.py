@@ -14,8 +14,8 @@ from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake
 from aemp_gevent.wire.handshake_states import PeerGreeted, TlsDue
 from aemp_gevent.wire.limits import Limits
-from tests.authority import Identity
-from tests.networking import RawPeer
+from tests.support.authority import Identity
+from tests.support.networking import RawPeer
 
 LOWEST, HIGHEST = "!", "~"
 """Nonces that decide who is the TLS client."""

@@ -16,7 +16,7 @@ import pytest
 from aemp_gevent.directory.etcd.client import Cluster, EtcdClient, EtcdError, decoded, encoded
 from aemp_gevent.settings.directory_address import EtcdAddress, parse_directory
 from aemp_gevent.testing.waiting import wait_until
-from tests.networking import free_address
+from tests.support.networking import free_address
 
 needs_etcd = pytest.mark.skipif(
     shutil.which("etcd") is None, reason="etcd is not installed (on Debian: apt install etcd-server)"

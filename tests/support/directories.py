@@ -12,9 +12,9 @@ import pytest
 
 from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
-from tests.etcd_server import EtcdServer, needs_etcd
-from tests.helpers import wait_until
-from tests.seams import ports_of
+from tests.support.etcd_server import EtcdServer, needs_etcd
+from tests.support.helpers import wait_until
+from tests.support.seams import ports_of
 
 WAIT = 20.0
 """Seconds that anything may take before a test gives up."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from aemp_gevent.wire.tls import Tls
-from tests.authority import Identity
+from tests.support.authority import Identity
 
 HANDSHAKE, DATA = 22, 23
 

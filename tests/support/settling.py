@@ -11,7 +11,7 @@ import gevent
 import gevent.event
 
 from aemp_gevent.node.local_node import LocalNode
-from tests.seams import ports_of
+from tests.support.seams import ports_of
 
 
 def settle(node: LocalNode, within: float = 5.0) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The server of :mod:`tests.preloaded`: imports the library and what it uses, then forks a process for each request."""
+"""The server of :mod:`tests.support.preloaded`: imports the library, then forks a process for each request."""
 
 # ruff: noqa: BLE001, SIM115, PTH100, PTH120, PTH123  # it stands in for the interpreter's own start, which knows no pathlib
 

@@ -13,7 +13,7 @@ from typing import Any
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.limits import Limits
 
-VECTORS = Path(__file__).parent / "vectors"
+VECTORS = Path(__file__).parents[1] / "vectors"
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.receive import receive
-from tests.helpers import wait_until
-from tests.native import threading
-from tests.settling import settle
-from tests.thoroughness import tries
+from tests.support.helpers import wait_until
+from tests.support.native import threading
+from tests.support.settling import settle
+from tests.support.thoroughness import tries
 
 SAMPLE = int(os.environ.get("AEMP_STRIKES", tries(10, 25)))
 """At how many of the points each scene is struck; 0: at all of them, which takes minutes."""

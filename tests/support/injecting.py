@@ -13,7 +13,7 @@ from typing import Any
 
 import greenlet
 
-from tests.native import threading
+from tests.support.native import threading
 
 SCHEDULER = (
     *("hub_thread.py", "run_queue.py", "jobs.py", "pacing.py", "port_table.py", "deaths.py", "giving_way.py"),

@@ -8,7 +8,7 @@ import pytest
 import soak.memory
 from soak.memory import run
 from soak.talker import Talker
-from tests.thoroughness import tries
+from tests.support.thoroughness import tries
 
 
 @pytest.mark.slow

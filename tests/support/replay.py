@@ -33,10 +33,10 @@ from aemp_gevent.wire import auth
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.limits import Limits
 from aemp_gevent.wire.vocabulary import SPAWN
-from tests.helpers import wait_until
-from tests.networking import WAIT, Deaths
-from tests.recordings import Recording, Side
-from tests.seams import embedded_of
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, Deaths
+from tests.support.recordings import Recording, Side
+from tests.support.seams import embedded_of
 
 TOLD = {
     "g_slave": "b tells its seed: once only that it should be global, then its whole database",
