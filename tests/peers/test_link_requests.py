@@ -11,6 +11,7 @@ from aemp_gevent import Node
 from aemp_gevent.peers.link_requests import ABOUT_LINKS
 from tests.support.helpers import wait_until
 from tests.support.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer
+from tests.support.seams import network_of
 
 PEER = "127.0.0.1:9"
 
@@ -24,14 +25,14 @@ def node(make_node: MakeNode) -> Node:
 def peer(node: Node) -> Any:
     with RawPeer.dial(node, PEER, extras=OUR_PROVIDER).shake():
         wait_until(node.up_nodes)
-        yield node._network.peers[PEER]  # type: ignore[union-attr]
+        yield network_of(node).peers[PEER]
 
 
 def test_the_death_of_a_port_is_reported_without_the_requests_of_the_node(
     node: Node, peer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(node._network.listener, "requested", lambda _peer, message: seen.append(message))  # type: ignore[union-attr]
+    monkeypatch.setattr(network_of(node).listener, "requested", lambda _peer, message: seen.append(message))
     died = Deaths()
     node.mon(f"{PEER}#p", died)
     peer.requested(peer.link, ["kil0", "p", "bad", 1])
