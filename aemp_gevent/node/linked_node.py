@@ -175,7 +175,7 @@ class LinkedNode(DirectoryNode):
         if network is None:
             super()._send_remote(node, name, msg, pausing=pausing)
         elif self._scheduler.is_foreign:
-            network.send_from_afar(node, [name, *msg], pausing=pausing)
+            network.handover.send_message(node, [name, *msg], pausing=pausing)
         else:
             port = network.peer(node).ports.get(name)
             (port.mailbox.append if pausing else port.append_or_refuse)(msg)

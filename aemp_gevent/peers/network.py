@@ -121,23 +121,6 @@ class Network:
     def known_peer(self, node: str) -> Peer | None:
         return self.peers.get(node)
 
-    def send_from_afar(self, node: str, packet: list[Any], *, pausing: bool) -> None:
-        """Send a message to a port from another native thread.
-
-        Args:
-            node: Where the port is.
-            packet: The port's name and the message.
-            pausing: Whether to block while too much is unsent, or else to send nothing and raise.
-
-        Raises:
-            LinkBusyError, UnencodableMessageError, MessageTooLargeError: Nothing was sent.
-        """
-        if not pausing:
-            self.handover.check_room(node)
-        self.handover.send(node, packet)
-        if pausing:
-            self.handover.pause(node)
-
     def _sweep(self) -> None:
         """Forget peers that nothing is known of but their ID; anybody may claim one in a greeting."""
         quiet = [peer for peer in self.peers.values() if peer.is_quiet]
@@ -164,17 +147,11 @@ class Network:
         self.routes.link_up(peer)
         self.seeds.refresh()
 
-    def link_stays(self, peer: Peer) -> None:
-        self.routes.link_up(peer)
-
     def link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
         self.changed()
         self.listener.link_down(peer, reason, news)
         self.seeds.refresh()
         self.routes.link_down(peer, reason)
-
-    def unreachable(self, peer: Peer, why: str) -> None:
-        self.routes.unreachable(peer, why)
 
     def request(self, peer: Peer, message: list[Any]) -> None:
         self.listener.requested(peer, message)

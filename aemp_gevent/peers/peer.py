@@ -165,7 +165,7 @@ class Peer(SendingPeer):
         # A port that was reported dead must not be alive again for having been monitored in vain.
         self.ports.all_lost(("transport_error", self.node, why), shun=bool(self._incarnation), was_up=False)
         self.room.open()
-        self._host.unreachable(self, why)
+        self._host.routes.unreachable(self, why)
 
     # --- the link coming and going ---
 

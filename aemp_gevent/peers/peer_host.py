@@ -63,6 +63,12 @@ class Router(Protocol):
     def via(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
         """Take a wrapped packet that came from a peer, or pass it on."""
 
+    def link_up(self, peer: Peer) -> None:
+        """Open what waits for a link that is up, or that was about to rest and goes on."""
+
+    def unreachable(self, peer: Peer, why: str) -> None:
+        """Report to what waits for a link that it could not be made."""
+
 
 class PeerDialler(Protocol):
     """The part of :class:`aemp_gevent.peers.dialling.Dialling` that peers use."""
@@ -122,9 +128,6 @@ class PeerHost(Protocol):
     @property
     def strangers(self) -> StrangersLog: ...
 
-    def send_from_afar(self, node: str, packet: list[Any], *, pausing: bool) -> None:
-        """Send a message from another native thread, which may block."""
-
     def peer(self, node: str) -> Peer:
         """Return the peer with this node ID."""
         ...
@@ -148,11 +151,8 @@ class PeerHost(Protocol):
         """Forget a peer that may be a stranger's invention."""
 
     def link_up(self, peer: Peer) -> None: ...
-    def link_stays(self, peer: Peer) -> None:
-        """A link that was about to rest goes on."""
-
     def link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
-        """A link went down.
+        """Report that a link went down.
 
         Args:
             peer: To whom.
@@ -160,5 +160,3 @@ class PeerHost(Protocol):
             news: Empty at first, and filled here with the jobs that report it: jobs are done once, so when this
                 is struck, and called again with the same list, nothing is reported twice.
         """
-
-    def unreachable(self, peer: Peer, why: str) -> None: ...

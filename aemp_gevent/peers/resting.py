@@ -168,7 +168,7 @@ class RestingPeer(DirectPeer):
         self.link, self._resting = link, None
         self._close_newer()
         self._send_queue(link)
-        self._host.link_stays(self)
+        self._host.routes.link_up(self)
         self.has_room(link)
 
     def _rest(self, link: Link) -> None:

@@ -82,7 +82,7 @@ class SendingPeer:
             UnencodableMessageError, MessageTooLargeError: Nothing was sent.
         """
         if get_ident() != self._thread:
-            self._host.send_from_afar(self.node, packet, pausing=True)
+            self._handover.send_message(self.node, packet, pausing=True)
             return
         if self._handover.handed:
             self._handover.take()

@@ -80,6 +80,23 @@ class Handover:
         self._limits = host.settings.limits
         self._high_water = host.settings.high_water_bytes
 
+    def send_message(self, node: str, packet: list[Any], *, pausing: bool) -> None:
+        """Send a message to a port.
+
+        Args:
+            node: Where the port is.
+            packet: The port's name and the message.
+            pausing: Whether to block while too much is unsent, or else to send nothing and raise.
+
+        Raises:
+            LinkBusyError, UnencodableMessageError, MessageTooLargeError: Nothing was sent.
+        """
+        if not pausing:
+            self.check_room(node)
+        self.send(node, packet)
+        if pausing:
+            self.pause(node)
+
     def send(self, node: str, packet: list[Any]) -> None:
         """Encode a packet for a node now, and have the hub send it. Never blocks.
 
