@@ -26,7 +26,7 @@ from tests.support import native
 from tests.support.native import threading
 from tests.support.networking import line_of, process
 
-SERVER = Path(__file__).parents[1] / "dns_server.py"
+SERVER = Path(__file__).parents[1] / "support" / "dns_server.py"
 
 ZONE = """
 $TTL 60

@@ -31,7 +31,7 @@ from tests.support.helpers import turns, wait_until
 from tests.support.networking import SECRET, MakeNode, line_of, process
 from tests.support.seams import network_of
 
-SERVER = Path(__file__).parents[1] / "dns_server.py"
+SERVER = Path(__file__).parents[1] / "support" / "dns_server.py"
 NAME = "seeds.test:4040"
 QUICK = {"seed_poll_interval": 0.05}
 
