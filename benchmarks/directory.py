@@ -48,7 +48,7 @@ LONGEST_SECONDS = 240.0
 
 
 @dataclass
-class Figures:
+class DirectoryFigures:
     """Of one number of nodes. Packets are all that links carried, but for the empty ones: requests, answers, news.
 
     Seconds are until everybody knows all that it wants to know; of a simulation in one process, with one processor
@@ -68,7 +68,7 @@ class Figures:
     cpu_seconds: float = 0.0
 
 
-class World:
+class MeasuredWorld:
     """The nodes.
 
     Args:
@@ -144,7 +144,7 @@ class World:
 
 
 @contextmanager
-def counting(world: World) -> Generator[None, None, None]:
+def counting(world: MeasuredWorld) -> Generator[None, None, None]:
     """Count the packets that links carry."""
     send, send_encoded = Link.send, Link.send_encoded
 
@@ -163,9 +163,9 @@ def counting(world: World) -> Generator[None, None, None]:
         Link.send, Link.send_encoded = send, send_encoded  # type: ignore[method-assign]
 
 
-def measure(size: int, churn_seconds: float, seed: int = 1) -> Figures:
+def measure(size: int, churn_seconds: float, seed: int = 1) -> DirectoryFigures:
     """Take the figures of one number of nodes."""
-    figures, cpu, world = Figures(nodes=size), process_time(), World(size, seed)
+    figures, cpu, world = DirectoryFigures(nodes=size), process_time(), MeasuredWorld(size, seed)
     with world.network, counting(world):
         began = monotonic()
         world.join_all()
@@ -195,7 +195,7 @@ def measure(size: int, churn_seconds: float, seed: int = 1) -> Figures:
     return figures
 
 
-def _churn(world: World, seconds: float) -> int:
+def _churn(world: MeasuredWorld, seconds: float) -> int:
     """Crash nodes, and start them again, at the usual rate; return how many."""
     crashes = max(1, round(world.size * CHURN_SHARE * seconds / 60))
     for _ in range(crashes):
@@ -211,7 +211,7 @@ def _note(size: int, text: str) -> None:
     print(f"{size} nodes: {text}", file=sys.stderr, flush=True)
 
 
-def plot(rows: list[Figures], path: Path) -> None:
+def plot(rows: list[DirectoryFigures], path: Path) -> None:
     """Draw the figures as a PNG. Needs matplotlib."""
     from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
 
@@ -243,13 +243,13 @@ def main() -> int:
     options = parser.parse_args()
     logging.getLogger("aemp_gevent").setLevel(logging.CRITICAL)  # links are lost all the time here
     if options.plot_only:
-        rows = [Figures(**row) for row in json.loads(options.json.read_text())]
+        rows = [DirectoryFigures(**row) for row in json.loads(options.json.read_text())]
     else:
         rows = []
         for size in options.sizes:
             rows.append(measure(size, options.churn))
             gc.collect()
-    for field in fields(Figures):
+    for field in fields(DirectoryFigures):
         print(f"{field.name.replace('_', ' '):32}", *(f"{getattr(row, field.name):10.4g}" for row in rows))
     if options.json and not options.plot_only:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")

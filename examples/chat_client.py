@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A guest of chat_server.py: type a line to say it; Ctrl-D leaves.
+"""A client of chat_server.py: type a line to send it; Ctrl-D leaves.
 
     python examples/chat_client.py anna
 
-All that happens is a message to one port: what others say, what you type, the server's
+Every event is a message to one port: messages of others, lines that you type, the server's
 death. So the main loop is one ``receive``, and needs no locks.
 """
 
@@ -22,7 +22,7 @@ DEMO_SECRET = "known-to-everybody"
 
 
 def read_terminal(port: str) -> None:
-    """Send each line that is typed to a port, and at last ("eof",). Other greenlets run meanwhile."""
+    """Send each typed line to a port, and ("eof",) at the end. Other greenlets run meanwhile."""
     rest = b""
     while True:
         wait_read(0)  # sys.stdin.readline() would stop every greenlet of this process
@@ -36,7 +36,7 @@ def read_terminal(port: str) -> None:
 
 
 def chat(me: str, name: str, room: str) -> None:
-    """Join the room, and handle whatever comes until the input or the room ends."""
+    """Join the room, and handle messages until the input or the room ends."""
     mon(room, me, "room died")
     snd(room, "join", name, me)
     while True:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""A guest of chat_server2.py: type a line to say it; Ctrl-D leaves.
+"""A client of chat_server2.py: type a line to send it; Ctrl-D leaves.
 
     python examples/chat_client2.py anna
 
-Spawns its session on the server and monitors it, while the session monitors this client.
-Here this makes the server's death the death of our port, so ``receive`` raises
+It spawns its session on the server and monitors it, while the session monitors this client.
+If the session dies, our port dies with it, and ``receive`` raises
 ``PortKilled`` with the reason.
 """
 
@@ -23,7 +23,7 @@ DEMO_SECRET = "known-to-everybody"
 
 
 def read_terminal(port: str) -> None:
-    """Send each line that is typed to a port, and at last ("eof",). Other greenlets run meanwhile."""
+    """Send each typed line to a port, and ("eof",) at the end. Other greenlets run meanwhile."""
     rest = b""
     while True:
         wait_read(0)  # sys.stdin.readline() would stop every greenlet of this process
@@ -37,7 +37,7 @@ def read_terminal(port: str) -> None:
 
 
 def chat(me: str, name: str, server: str) -> None:
-    """Have a session on the server, and handle whatever comes until the input ends; dies with the session."""
+    """Spawn a session on the server, and handle messages until the input ends; die with the session."""
     session = spawn(server, "chat_server2.connect", name, me)  # returns at once; if it fails, the monitor fires
     mon(session)
     while True:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""A chat room, in the style of messages: one well-known port, and a message for everything.
+"""A chat room with one well-known port, to which every event is a message.
 
 Start it, and in other shells some clients::
 
     python examples/chat_server.py
     python examples/chat_client.py anna
 
-The room knows its guests by their ports. It monitors each: however a guest goes (it says
-goodbye, it crashes, somebody pulls the plug), the room gets a message that says why.
+The room knows its guests by their ports, and monitors each: however a guest leaves (with a
+goodbye, by a crash, or by a power failure), the room gets a message with the reason.
 chat_server2.py is the same chat with a port here for each client.
 """
 
@@ -36,7 +36,7 @@ def tell_all(*msg: str) -> None:
 
 
 def run_room(room: str) -> None:
-    """Serve forever; ignore messages that look like none of these."""
+    """Serve forever; ignore unknown messages."""
     while True:
         match receive():
             case "join", str(name), str(guest) if name in guests.values():

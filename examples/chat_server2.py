@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The same chat in the style of spawning: for each client a port on this server, a *session*.
+"""The same chat, in which each client spawns a port on this server, its *session*.
 
     python examples/chat_server2.py
     python examples/chat_client2.py anna
 
-A client spawns ``connect`` here. Client and session monitor each other, so that whichever
-dies takes the other with it: nothing is left over, whatever breaks. Compare
-chat_server.py, where the server has one port for all.
+A client spawns ``connect`` here. Client and session monitor each other, so that if one
+dies, the other dies, too, and nothing is left over. Compare
+chat_server.py, where the server has one port for all clients.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from aemp_gevent.errors import ListenError
 DEMO_SECRET = "known-to-everybody"
 
 clients: dict[str, str] = {}
-"""The clients' ports, by the names of those who chat."""
+"""The clients' ports by the clients' names."""
 
 
 def tell_all(*msg: str) -> None:
@@ -48,7 +48,7 @@ def tell_all(*msg: str) -> None:
 
 @spawnable  # without this no other node may run it
 def connect(name: str, client: str) -> None:
-    """Run on a new port, the session, on behalf of a client: what is set up here is all that it can do."""
+    """Set up a session, in a new port, for a client."""
     session = SELF()
     if name in clients:
         kil(session, "refused", f"somebody called {name} is in the room already")
@@ -89,7 +89,7 @@ def main() -> None:
         with attach() as me:
             gevent.signal_handler(signal.SIGINT, kil, me)
             print(f"The room is open at {NODE()}. Ctrl-C closes it.", flush=True)
-            receive()  # nobody else knows this port: the sessions do the work, until it is killed
+            receive()  # the sessions do the work; this waits until Ctrl-C
     except PortKilled:
         shutdown()
 

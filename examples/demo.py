@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""The whole thing at a glance: four processes chat, count words, monitor each other, and die.
+"""See the library at a glance: four processes chat, count words, monitor each other, and die.
 
     make demo
     make demo INPUT=file
 
-Starts a server and three clients (demo_node.py), each a node in a process of its own. They say messages of
+It starts a server and three clients (demo_node.py), each a node in a process of its own. They send messages of
 every type to each other, and count the words of a text. Then one client is
-killed with SIGKILL, another by an exception, and the monitors say so. All that happens is printed
-in the order of time, and checked; the exit code is 0 if all was right.
+killed with SIGKILL, another by an exception, and their monitors report it. All events are printed
+in chronological order, and checked; the exit code is 0 if everything was correct.
 
-This script is no node itself: it starts, kills, prints, and compares.
+This script itself is not a node: it starts and kills processes, prints events, and compares results.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ CLIENTS = ("anna", "ben", "cleo")
 
 
 class DemoError(Exception):
-    """Something went otherwise than promised."""
+    """Something differed from what the library guarantees."""
 
 
 class Transcript:
-    """Prints what several processes tell, in the order of time.
+    """Print the events of several processes in chronological order.
 
-    A line is printed once every process that lives has told of a later time: nothing
-    earlier can come any more. (All processes of a host have the same monotonic clock.)
+    A line is printed once every living process has reported a later time, because no
+    earlier event can arrive then. (All processes of a host have the same monotonic clock.)
     """
 
     def __init__(self) -> None:
@@ -77,14 +77,14 @@ class Transcript:
 
 
 class Process:
-    """A process of the demo, and the facts it told."""
+    """A process of the demo, and the facts that it reported."""
 
     def __init__(self, transcript: Transcript, failure: AsyncResult[str], name: str, *args: str) -> None:
         self.name = name
         self._failure = failure
         self._is_killed = False
         self._transcript = transcript
-        self._facts: defaultdict[str, AsyncResult[Any]] = defaultdict(AsyncResult)  # Any: whatever JSON can say
+        self._facts: defaultdict[str, AsyncResult[Any]] = defaultdict(AsyncResult)  # Any: all values of JSON
         transcript.begin(name)
         # In a session of its own, so that Ctrl-C reaches this script only, which then cleans up.
         self._popen = Popen(
@@ -106,10 +106,10 @@ class Process:
             self._failure.set(f"{self.name} ended with exit code {code}")
 
     def fact(self, key: str) -> Any:
-        """Wait until this process tells a fact, and return it.
+        """Wait until this process reports a fact, and return it.
 
         Raises:
-            DemoError: The process ended without, or any of them failed.
+            DemoError: The process ended before, or another one failed.
         """
         fact = self._facts[key]
         # Any: the stubs find no common type for what can be waited for.
@@ -143,7 +143,7 @@ class Process:
 
 
 def check(condition: bool, otherwise: str) -> None:
-    """Let the demo fail unless a condition holds."""
+    """Make the demo fail unless a condition holds."""
     if not condition:
         raise DemoError(otherwise)
 
@@ -152,9 +152,9 @@ def play(processes: dict[str, Process], path: Path, local_count: Counter[str]) -
     """Run the demo, and check all of it.
 
     Args:
-        processes: Where to enter what was started, for whoever cleans up.
+        processes: A list to which each started process is added, for cleaning up.
         path: The text whose words are counted.
-        local_count: What must come out.
+        local_count: The expected result.
     """
     transcript = Transcript()
     failure: AsyncResult[str] = AsyncResult()
@@ -185,7 +185,7 @@ def play(processes: dict[str, Process], path: Path, local_count: Counter[str]) -
 
 
 def print_totals(path: Path, totals: Counter[str]) -> None:
-    """Print the commonest words."""
+    """Print the most common words."""
     print(f"\nThe words of {path}, counted by three nodes and, with the same result, by this script:")
     for word, count in totals.most_common(10):
         print(f"{count:8}  {word}")

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Whether what the nodes of a network saw agrees with what the library promises.
+"""Check whether the events that nodes logged agree with the guarantees of the library.
+
+The module is longer than 400 lines because each event and each rule is documented here.
 
 Every incarnation of a node keeps a log: the events that it saw, in its own order. The
 rules below are pure functions over all the logs together; they know neither nodes nor

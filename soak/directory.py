@@ -120,7 +120,7 @@ class _Member:
 
 
 @dataclass
-class World:
+class DirectoryWorld:
     """One world.
 
     Attributes:
@@ -146,7 +146,7 @@ class World:
         told = f"{len(self.wrong)} wrong copies {self.wrong} of {self.expected}" if self.wrong else "all agree"
         return f"world {self.seed} ({self.shape}): {told} after {self.seconds:.1f} s"
 
-    def run(self) -> World:
+    def run(self) -> DirectoryWorld:
         """Start the nodes, break the network, heal it, and compare the copies."""
         dice = self._dice
         shape = SHAPES[self.shape]
@@ -242,12 +242,12 @@ def _hurry() -> Generator[None, None, None]:
         _NAMES.clear()
 
 
-def run(seeds: list[int], *, at_once: int = 8, at_most: float = float("inf")) -> list[World]:
+def run(seeds: list[int], *, at_once: int = 8, at_most: float = float("inf")) -> list[DirectoryWorld]:
     """Run the worlds of these seeds, several at a time, and return them; none begins after ``at_most`` seconds."""
     deadline = monotonic() + at_most
 
-    def one(seed: int) -> World | None:
-        return World(seed).run() if monotonic() < deadline else None
+    def one(seed: int) -> DirectoryWorld | None:
+        return DirectoryWorld(seed).run() if monotonic() < deadline else None
 
     with _hurry():
         worlds = gevent.pool.Pool(at_once).map(one, seeds)

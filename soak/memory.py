@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Many nodes in one process, connected in memory, with faults from a seed: ``python -m soak.memory``.
+"""Run many nodes in one process, connected in memory, with seeded faults: ``python -m soak.memory``.
 
-For each seed a world of nodes whose ports talk to each other while links are cut,
-nodes separated, silenced and crashed. Then everything is healed, comes to rest, and the
-logs are checked (:mod:`soak.checker`): nothing may be lost without a word. Several
+Each seed makes a world of nodes whose ports exchange messages while links are cut, and
+nodes are separated, silenced and crashed. Then all faults are healed, and when the world has come to rest, the
+logs are checked (:mod:`soak.checker`): no message may be lost without a report. Several
 worlds run at once, because each of them mostly waits.
+
+The module is longer than 400 lines because a world, its faults and its figures share their state.
 """
 
 from __future__ import annotations

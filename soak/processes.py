@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Real node processes behind proxies, and a nemesis that breaks them: ``python -m soak.processes``.
+"""Run real node processes behind proxies, and break them at random: ``python -m soak.processes``.
 
-Five processes whose ports monitor each other, send numbered messages and spawn. Meanwhile
-they are killed and started again, stopped, cut off, slowed down, and silenced in one
-direction, as a seed says. In the end everything is healed and comes to rest; then their
-logs are checked (:mod:`soak.checker`), and nothing may be left over.
+The ports of five processes monitor each other, send numbered messages and spawn. Meanwhile
+the processes are killed and restarted, stopped, cut off, slowed down, and silenced in one
+direction, depending on a seed. At the end all faults are healed, and when the nodes have come to rest, their
+logs are checked (:mod:`soak.checker`); nothing may be left over.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ PROGRESS_SECONDS = 10.0
 END_OF_LOG = 30
 
 
-class Member:
+class NodeMember:
     """A node, the proxy before it, and the logs of its incarnations."""
 
     def __init__(self, name: str, folder: Path, seed: str) -> None:
@@ -131,7 +131,7 @@ class Run:
         self._seconds = seconds
         self._dice = random.Random(seed)
         self._read: Counter[Path] = Counter()  # bytes of each log that are in self.logs
-        self.members = [Member(f"node{number}", folder, str(seed)) for number in range(NODES)]
+        self.members = [NodeMember(f"node{number}", folder, str(seed)) for number in range(NODES)]
         self._pool = gevent.pool.Group()
 
     @property
@@ -177,7 +177,7 @@ class Run:
     # --- breaking ---
 
     def _break_things(self) -> None:
-        faults: dict[Callable[[Member, float], None], int] = {
+        faults: dict[Callable[[NodeMember, float], None], int] = {
             self._kill: 3,
             self._stop: 3,
             self._cut: 4,
@@ -202,7 +202,7 @@ class Run:
                 told = monotonic()
                 print(f"  {told - start:.0f} s of {self._seconds:.0f}: {self.faults.total()} faults", flush=True)
 
-    def _break(self, fault: Callable[[Member, float], None], member: Member, seconds: float) -> None:
+    def _break(self, fault: Callable[[NodeMember, float], None], member: NodeMember, seconds: float) -> None:
         try:
             fault(member, seconds)
             member.proxy.heal()
@@ -211,43 +211,43 @@ class Run:
         finally:
             member.is_broken = False
 
-    def _kill(self, member: Member, seconds: float) -> None:
+    def _kill(self, member: NodeMember, seconds: float) -> None:
         member.kill()
         gevent.sleep(seconds / 2)
         member.process.restart()
         member.begin(self.nodes)
 
-    def _stop(self, member: Member, seconds: float) -> None:
+    def _stop(self, member: NodeMember, seconds: float) -> None:
         member.process.stop()
         gevent.sleep(seconds)
         member.process.resume()
 
-    def _some_node(self, member: Member) -> str:
+    def _some_node(self, member: NodeMember) -> str:
         return self._dice.choice([node for node in self.nodes if node != member.process.node])
 
-    def _cut(self, member: Member, _seconds: float) -> None:
+    def _cut(self, member: NodeMember, _seconds: float) -> None:
         member.proxy.cut(after=self._dice.choice([None, self._dice.randint(0, 20_000)]))
         gevent.sleep(0.5)
 
-    def _reset_one(self, member: Member, _seconds: float) -> None:
+    def _reset_one(self, member: NodeMember, _seconds: float) -> None:
         member.proxy.reset(nodes=self._some_node(member))
         gevent.sleep(0.2)
 
-    def _delay(self, member: Member, seconds: float) -> None:
+    def _delay(self, member: NodeMember, seconds: float) -> None:
         member.proxy.delay(self._dice.uniform(0.01, 0.3), jitter=0.1)
         gevent.sleep(seconds)
 
-    def _throttle(self, member: Member, seconds: float) -> None:
+    def _throttle(self, member: NodeMember, seconds: float) -> None:
         member.proxy.throttle(self._dice.uniform(20_000, 200_000))
         gevent.sleep(seconds)
 
-    def _blackhole(self, member: Member, seconds: float) -> None:
+    def _blackhole(self, member: NodeMember, seconds: float) -> None:
         direction: Direction = self._dice.choice(["in", "out", "both"])
         nodes = self._dice.choice([None, self._some_node(member)])
         member.proxy.blackhole(direction, swallow=self._dice.random() < 0.5, nodes=nodes)
         gevent.sleep(seconds)
 
-    def _refuse(self, member: Member, seconds: float) -> None:
+    def _refuse(self, member: NodeMember, seconds: float) -> None:
         member.proxy.refuse()
         member.proxy.cut()
         gevent.sleep(seconds)

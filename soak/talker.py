@@ -50,7 +50,7 @@ _members: weakref.WeakKeyDictionary[PortHost, weakref.ref[Member]] = weakref.Wea
 only both references being weak lets them go."""
 
 
-class World(Protocol):
+class TalkerWorld(Protocol):
     """What a member knows of the others."""
 
     dice: random.Random
@@ -84,7 +84,7 @@ class Member:
         talkers: How many ports talk; every other one has a greenlet of its own.
     """
 
-    def __init__(self, world: World, node: Node, log: list[Event], talkers: int) -> None:
+    def __init__(self, world: TalkerWorld, node: Node, log: list[Event], talkers: int) -> None:
         self.world = world
         self.node = node
         self.id = node.NODE()

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The web examples under load, behind a real gunicorn: ``python -m soak.web chat``, ``restarts`` or ``jobs``.
+"""Run the web examples under load, behind a real gunicorn: ``python -m soak.web chat``, ``restarts`` or ``jobs``.
 
-The chat: many streams of events over all workers, and a few clients that talk. Every stream must
-have every message, in the order in which its sender sent them. The jobs: requests for some time, some of
-which take too long, while backends are killed; nothing may be answered that the example does not document, and after
-a warm-up the workers' memory and descriptors may not grow.
+``chat`` opens many streams of events over all workers, and some clients send messages. Every stream must
+deliver every message, in the order in which its sender sent them. ``jobs`` sends requests for some time, of which some
+take too long, while backends are killed. Only documented answers are allowed, and after a warm-up the workers' memory
+and descriptors must not grow.
+
+The module is longer than 400 lines because the three runs share the clients and the server.
 """
 
 from __future__ import annotations
@@ -124,10 +126,10 @@ class Gunicorn:
 
     def connect(self) -> HTTPConnection:
         """Return a connection, which is kept alive."""
-        return Connection(self.address)
+        return WebConnection(self.address)
 
 
-class Connection(HTTPConnection):
+class WebConnection(HTTPConnection):
     """A client of gunicorn's, over a gevent socket."""
 
     def __init__(self, address: str) -> None:
@@ -166,7 +168,7 @@ class Stream:
         self.node = ""
         self.lines: list[Any] = []
         self.ended = False
-        self._connection = Connection(address)
+        self._connection = WebConnection(address)
         self._reader = gevent.spawn(self._read)
 
     def _read(self) -> None:
@@ -211,7 +213,7 @@ class Returner:
 
     def _read(self) -> None:
         while True:
-            connection = Connection(self._address)
+            connection = WebConnection(self._address)
             try:
                 with connection.ask("GET", "/events") as answer:
                     self.streams += 1
@@ -230,7 +232,7 @@ class Returner:
         self._reader.kill()
 
 
-class Sender:
+class ChatSender:
     """Says numbers into the chat, one after the other; after a lost connection under another name.
 
     Attributes:
@@ -247,11 +249,11 @@ class Sender:
 
     def say(self, count: int) -> None:
         """Say as many numbers."""
-        connection: Connection | None = None
+        connection: WebConnection | None = None
         name = ""
         for _ in range(count):
             if connection is None:
-                connection = Connection(self._address)
+                connection = WebConnection(self._address)
                 self._connections += 1
                 name = f"{self._name}.{self._connections}"
             try:
@@ -275,7 +277,7 @@ def heard_by(stream: Stream) -> defaultdict[str, list[int]]:
     return heard
 
 
-def faults(stream: Stream, senders: list[Sender]) -> dict[str, str]:
+def faults(stream: Stream, senders: list[ChatSender]) -> dict[str, str]:
     """Return what a stream that was open all the time lacks, or has in another order, by the sender's name."""
     heard = heard_by(stream)
     found: dict[str, str] = {}
@@ -315,7 +317,7 @@ def chat(clients: int, messages: int, workers: int) -> str:
         scratch = stack.enter_context(_scratch())
         server = stack.enter_context(Gunicorn(EXAMPLES / "flask_chat", scratch, "--preload", workers=workers))
         streams = stack.enter_context(tabs(server.address, clients))
-        senders = [Sender(server.address, f"sender{number}") for number in range(SENDERS)]
+        senders = [ChatSender(server.address, f"sender{number}") for number in range(SENDERS)]
         began = monotonic()
         gevent.joinall([gevent.spawn(sender.say, messages // SENDERS) for sender in senders], raise_error=True)
         said = monotonic() - began
@@ -347,7 +349,7 @@ def restarts(clients: int, messages: int, workers: int) -> str:
         server = stack.enter_context(Gunicorn(EXAMPLES / "flask_chat", scratch, "--preload", workers=workers))
         for what in ("kill -9 of a worker", "SIGHUP", "SIGTERM"):
             streams = stack.enter_context(tabs(server.address, clients))
-            senders = [Sender(server.address, f"{what} {number}") for number in range(SENDERS)]
+            senders = [ChatSender(server.address, f"{what} {number}") for number in range(SENDERS)]
             talking = [gevent.spawn(sender.say, messages // SENDERS) for sender in senders]
             wait_until(
                 lambda: all(len(stream.lines) > messages // 4 for stream in streams),  # noqa: B023
@@ -403,7 +405,7 @@ def jobs(seconds: float, clients: int, workers: int) -> str:
         backends = [stack.enter_context(Backend(server)) for _ in range(2)]
 
         def ask(until: float, slow: bool) -> None:
-            connection = Connection(server.address)
+            connection = WebConnection(server.address)
             while monotonic() < until:
                 answer = connection.ask("GET", "/factors/1001" + ("?seconds=2.5" if slow else ""))
                 answer.read()

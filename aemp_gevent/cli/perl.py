@@ -34,7 +34,7 @@ _FILE = ".perl-anyevent-mp"
 _PROFILES = "profile"
 
 
-class Refused(Exception):
+class NotImportable(Exception):
     """A Perl setting has no counterpart; the text says why."""
 
 
@@ -60,7 +60,7 @@ def _same(value: Any) -> _Taken:
 def _nodeid(value: Any) -> _Taken:
     text = str(value)
     if text.startswith(ANON_PREFIX):
-        raise Refused("nodes of a profile without a node ID are named after the profile and a random word")
+        raise NotImportable("nodes of a profile without a node ID are named after the profile and a random word")
     if text.endswith("/"):
         return _Taken(text + "%u", "%u stands for the random word that Perl adds")
     return _Taken(text)
@@ -80,7 +80,7 @@ def _seconds(value: Any) -> _Taken:
     try:
         return _Taken(float(value))
     except (TypeError, ValueError):
-        raise Refused(f"it is not a number: {quoted(value)}") from None
+        raise NotImportable(f"it is not a number: {quoted(value)}") from None
 
 
 def _secure(value: Any) -> _Taken:
@@ -97,7 +97,7 @@ def _services(value: Any) -> _Taken:
     kept = [item for item in items if "::" not in str(item[0] if isinstance(item, list) and item else item)]
     perl = [item for item in items if item not in kept]
     if not kept and perl:
-        raise Refused(f"Perl code cannot run here: {', '.join(map(_service, perl))}")
+        raise NotImportable(f"Perl code cannot run here: {', '.join(map(_service, perl))}")
     return _Taken(kept, f"without Perl code: {', '.join(map(_service, perl))}" if perl else "")
 
 
@@ -107,7 +107,7 @@ def _service(item: Any) -> str:
 
 def _without(why: str) -> Callable[[Any], _Taken]:
     def refuse(_value: Any) -> _Taken:
-        raise Refused(why)
+        raise NotImportable(why)
 
     return refuse
 
@@ -189,10 +189,10 @@ def _take(section: dict[str, Any], key: str, value: Any, overwrite: bool) -> tup
     try:
         taken = convert(value)
         if key == PARENT and not isinstance(taken.value, str):
-            raise Refused("not the name of a profile")
+            raise NotImportable("not the name of a profile")
         if key != PARENT:
             settings.check_setting(key, taken.value, "")
-    except (Refused, AempError) as error:
+    except (NotImportable, AempError) as error:
         return False, f"left out: {error}"
     shown = "" if key in settings.secret_names() else f": {json.dumps(taken.value, ensure_ascii=False)}"
     if key in section and section[key] != taken.value and not overwrite:

@@ -107,7 +107,7 @@ class _Place(threading.Thread):
     def __init__(self, options: NodeOptions) -> None:
         super().__init__(name="node", daemon=True)
         self._options = options
-        self._jobs: deque[tuple[Callable[[], object], _Done] | None] = deque()
+        self._jobs: deque[tuple[Callable[[], object], _CallEnd] | None] = deque()
         self._bell: Event | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -143,7 +143,7 @@ class _Place(threading.Thread):
                         return
                     self._do(*job)
 
-    def _do(self, call: Callable[[], object], done: _Done) -> None:
+    def _do(self, call: Callable[[], object], done: _CallEnd) -> None:
         try:
             self._is_busy = True
             call()
@@ -163,7 +163,7 @@ class _Place(threading.Thread):
 
     def do(self, call: Callable[[], object]) -> None:
         """Call a function in this thread, and wait; raise what it raises. Ctrl-C interrupts the function."""
-        done = _Done()
+        done = _CallEnd()
         self._jobs.append((call, done))
         self._ring()
         try:
@@ -173,7 +173,7 @@ class _Place(threading.Thread):
         if done.failure is not None:
             raise done.failure
 
-    def _interrupt(self, done: _Done) -> None:
+    def _interrupt(self, done: _CallEnd) -> None:
         self.node.scheduler.call_on_hub(self._throw)
         attempts = 0
         while not done.wait(_PATIENCE_SECONDS):
@@ -200,7 +200,7 @@ class _Place(threading.Thread):
             self.join(10.0)
 
 
-class _Done(threading.Event):
+class _CallEnd(threading.Event):
     """The end of a call, with the exception that it raised."""
 
     failure: BaseException | None = None

@@ -40,7 +40,7 @@ def _without_services(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "services": ()}
 
 
-class Runner:
+class NodeRunner:
     """The default node and its services, as ``aemp run`` runs them.
 
     Args:

@@ -77,7 +77,7 @@ def run(
     if os.getcwd() not in sys.path:  # noqa: PTH109  # as the import system compares it
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     # Imported only when it runs, because gevent's loop takes long to import.
-    from aemp_gevent.cli.runner import Runner  # noqa: PLC0415
+    from aemp_gevent.cli.runner import NodeRunner  # noqa: PLC0415
 
     extra: dict[str, Any] = {}
     if binds:
@@ -85,7 +85,7 @@ def run(
     if services:
         extra["services"] = [service_of(text) for text in services]
     extra.update(setting_of(text) for text in others)
-    runner = Runner(profile, lambda: {**options.given(), **extra}, drain_seconds)
+    runner = NodeRunner(profile, lambda: {**options.given(), **extra}, drain_seconds)
     runner.watch_signals((signal.SIGTERM, signal.SIGINT), signal.SIGHUP)
     runner.run(health_port, ready_file)
 

@@ -17,7 +17,7 @@ from gevent.pool import Group
 from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import GreetingError
 from aemp_gevent.runtime.logs import Log
-from aemp_gevent.testing.flow import READ_BYTES, End, Flow
+from aemp_gevent.testing.flow import READ_BYTES, Flow, FlowEnd
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, parse_greeting
 
 DIAL_SECONDS = 5.0
@@ -64,7 +64,7 @@ class Connection:
         self._greeted = greeted
         self._head = b""
         self._pumps = Group()
-        self._end: AsyncResult[End] = AsyncResult()
+        self._end: AsyncResult[FlowEnd] = AsyncResult()
         self._over = Event()
 
         def may_pass() -> bool:
@@ -125,16 +125,16 @@ class Connection:
     def run(self) -> None:
         """Connect to the target, carry bytes until the connection ends, close the sockets. Killed, it resets them."""
         self._pumps.spawn(self._carry)
-        how = End.RESET
+        how = FlowEnd.RESET
         try:
             how = self._end.get() or how
         finally:
             self.is_live = False
             self._pumps.kill()
             try:
-                if how is End.RESET:
+                if how is FlowEnd.RESET:
                     self.abort()
-                elif how is End.CUT:
+                elif how is FlowEnd.CUT:
                     self._see_off()
             finally:
                 for sock in self._sockets:
@@ -151,7 +151,7 @@ class Connection:
             self._dial()
         except OSError as error:
             _log.warning("%s cannot reach its target %s: %s", self, self._endpoint or "(it has none)", error)
-            self.ask_to_end(End.RESET)
+            self.ask_to_end(FlowEnd.RESET)
             return
         for sock in self._sockets:
             sock.setblocking(False)
@@ -167,18 +167,18 @@ class Connection:
         self._target.settimeout(DIAL_SECONDS)
         self._target.connect(self._endpoint.path or (self._endpoint.host, self._endpoint.port))
 
-    def ask_to_end(self, how: End) -> None:
+    def ask_to_end(self, how: FlowEnd) -> None:
         """Ask the connection to end in this way, unless it ends already."""
         if not self._end.ready():
             self._end.set(how)
 
-    def end(self, how: End) -> None:
+    def end(self, how: FlowEnd) -> None:
         """End the connection in this way, and return when it is done. Switches."""
         self.ask_to_end(how)
         self._over.wait()
 
-    def _flow_over(self, how: End) -> None:
-        if how is not End.DONE or all(flow.is_over for flow in self.flows.values()):
+    def _flow_over(self, how: FlowEnd) -> None:
+        if how is not FlowEnd.DONE or all(flow.is_over for flow in self.flows.values()):
             self.ask_to_end(how)
 
     def _see_off(self) -> None:

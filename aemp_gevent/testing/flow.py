@@ -31,7 +31,7 @@ _THROTTLE_SECONDS = 0.05
 """A throttled direction sends what it may in so long at once: even enough, and few system calls."""
 
 
-class End(Enum):
+class FlowEnd(Enum):
     """How a connection ends."""
 
     DONE = auto()
@@ -48,7 +48,7 @@ class _Chunk:
     data: memoryview
     arrived: float
     luck: float
-    end: End | None = None
+    end: FlowEnd | None = None
 
 
 class Flow:
@@ -70,7 +70,7 @@ class Flow:
         dice: random.Random,
         look: Callable[[bytes], None],
         may_pass: Callable[[], bool],
-        over: Callable[[End], None],
+        over: Callable[[FlowEnd], None],
     ) -> None:
         self.faults = Faults()
         self.passed = 0
@@ -103,7 +103,7 @@ class Flow:
 
     def read(self) -> None:
         """Read until the end of the stream; wait while too much is held."""
-        end: End | None = None
+        end: FlowEnd | None = None
         while end is None:
             while self.held >= HELD_BYTES:
                 self._room.clear()
@@ -114,9 +114,9 @@ class Flow:
                 socket.wait_read(self._source.fileno())
                 continue
             except OSError:
-                data, end = b"", End.RESET
+                data, end = b"", FlowEnd.RESET
             if not data and end is None:
-                end = End.DONE
+                end = FlowEnd.DONE
             self._look(data)
             self.held += len(data)
             self._chunks.append(_Chunk(memoryview(data), monotonic(), self._dice.random(), end))
@@ -153,10 +153,10 @@ class Flow:
         """Do the next thing; return whether it was the last one."""
         faults = self.faults
         if self.passed >= faults.reset_at:
-            self._over(End.RESET)
+            self._over(FlowEnd.RESET)
             return True
         if self.passed >= faults.cut_at:
-            self._over(End.CUT)
+            self._over(FlowEnd.CUT)
             return True
         chunk = self._chunks[0]
         if faults.is_swallowing:
@@ -184,7 +184,7 @@ class Flow:
             assert self.opposite is not None
             self.opposite.source_is_broken = True
             if self.opposite.is_over:
-                self._over(End.RESET)
+                self._over(FlowEnd.RESET)
             return False
         self._take(sent)
         self.passed += sent
@@ -222,12 +222,12 @@ class Flow:
         self.held -= count
         self._room.set()
 
-    def _finish(self, end: End) -> None:
+    def _finish(self, end: FlowEnd) -> None:
         """Hand the end of the stream on."""
         self.is_over = True
         if self.source_is_broken:
-            end = End.RESET
-        if end is End.DONE:
+            end = FlowEnd.RESET
+        if end is FlowEnd.DONE:
             with contextlib.suppress(OSError):  # the other side was quicker, and we read that there
                 self._sink.shutdown(socket.SHUT_WR)
         self._over(end)

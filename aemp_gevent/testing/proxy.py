@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""A network that misbehaves on demand: a TCP proxy in front of a node, with faults.
+"""A TCP proxy in front of a node that simulates network faults on demand.
 
-Everything happens in greenlets of the test's own process, so neither root nor other
-programs are needed. What passes is a stream of bytes to it, but for the greeting of the dialling
-node: that tells which node it is, and faults can be for some nodes only.
+It runs in greenlets of the test's own process, so it needs neither root nor other
+programs. It treats the traffic as a stream of bytes, except the greeting of the dialling
+node, which identifies the node, so that faults can be limited to some nodes.
+
+The module is slightly longer than 400 lines because each fault is documented at its method.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.testing.connection import Connection, reset
 from aemp_gevent.testing.faults import Faults, Places, boundaries, corruption, corruptions
-from aemp_gevent.testing.flow import End
+from aemp_gevent.testing.flow import FlowEnd
 from aemp_gevent.transport.listener import BACKLOG
 
 Direction = Literal["in", "out", "both"]
@@ -242,7 +244,7 @@ class Proxy:
         ``after`` more bytes have passed in the ``direction`` (for ``"both"``: in either).
         What waits in the proxy is lost.
         """
-        self._end(End.CUT, "cut_at", after, direction, nodes)
+        self._end(FlowEnd.CUT, "cut_at", after, direction, nodes)
 
     def reset(self, *, after: int | None = None, direction: Direction = "both", nodes: Nodes = None) -> None:
         """Reset connections: both sides see an error. Switches.
@@ -250,7 +252,7 @@ class Proxy:
         As :meth:`cut`; but a reset overtakes what is under way, so of the ``after`` bytes
         fewer may arrive.
         """
-        self._end(End.RESET, "reset_at", after, direction, nodes)
+        self._end(FlowEnd.RESET, "reset_at", after, direction, nodes)
 
     def blackhole(self, direction: Direction = "both", *, swallow: bool = False, nodes: Nodes = None) -> None:
         """Stop all bytes, while connections stay open, and new ones are accepted.
@@ -265,7 +267,7 @@ class Proxy:
 
     def refuse(self, *, nodes: Nodes = None) -> None:
         """Reset new connections at once, those of certain nodes as soon as they have greeted."""
-        rule = _Rule(_selected(nodes), lambda connection: connection.ask_to_end(End.RESET))
+        rule = _Rule(_selected(nodes), lambda connection: connection.ask_to_end(FlowEnd.RESET))
         self._accept_waiting()
         self._add("refuse", "both", rule)
 
@@ -274,7 +276,7 @@ class Proxy:
         self._rules.clear()
         for connection in self.connections:
             if any(flow.has_lost for flow in connection.flows.values()):
-                connection.end(End.RESET)
+                connection.end(FlowEnd.RESET)
                 continue
             for flow in connection.flows.values():
                 flow.faults = Faults()
@@ -310,7 +312,7 @@ class Proxy:
         self._rules.pop(key, None)  # the latest counts, so it comes last
         self._rules[key] = rule
 
-    def _end(self, how: End, place: str, after: int | None, direction: Direction, nodes: Nodes) -> None:
+    def _end(self, how: FlowEnd, place: str, after: int | None, direction: Direction, nodes: Nodes) -> None:
         if after is None:
             rule = _Rule(_selected(nodes), lambda connection: connection.end(how))
             for connection in self.connections:

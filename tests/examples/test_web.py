@@ -21,7 +21,7 @@ import gevent
 import pytest
 
 from aemp_gevent.testing import wait_until
-from soak.web import EXAMPLES, PATIENCE, Backend, Connection, Gunicorn, Returner, Sender, Stream, faults, tabs
+from soak.web import EXAMPLES, PATIENCE, Backend, ChatSender, Gunicorn, Returner, Stream, WebConnection, faults, tabs
 
 pytest.importorskip("flask")
 pytest.importorskip("gunicorn")
@@ -46,7 +46,7 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def hear(streams: list[Stream], senders: list[Sender]) -> None:
+def hear(streams: list[Stream], senders: list[ChatSender]) -> None:
     """Wait until all streams have all that was said for sure, and check that nothing else came, or in another order."""
     wait_until(
         lambda: not any(faults(stream, senders) for stream in streams),
@@ -98,7 +98,7 @@ def test_what_is_said_in_one_tab_all_tabs_show_whoever_serves_them(
 ) -> None:
     server = stack.enter_context(Gunicorn(CHAT, scratch, *options))
     streams = tabs_at_all(stack, server)
-    senders = [Sender(server.address, name) for name in ("anna", "ben", "cleo")]
+    senders = [ChatSender(server.address, name) for name in ("anna", "ben", "cleo")]
     gevent.joinall([gevent.spawn(sender.say, 50) for sender in senders], raise_error=True)
     hear(streams, senders)
     assert not any(sender.cut for sender in senders)
@@ -110,7 +110,7 @@ def test_only_the_clients_of_a_killed_worker_notice_and_another_takes_its_place(
 ) -> None:
     server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload"))
     streams = tabs_at_all(stack, server)
-    senders = [Sender(server.address, f"s{number}") for number in range(6)]
+    senders = [ChatSender(server.address, f"s{number}") for number in range(6)]
     talking = [gevent.spawn(sender.say, 100) for sender in senders]
     # The oldest, which the others found when they came; and in the middle of it all.
     victim, node = min(server.workers.items())
@@ -125,7 +125,7 @@ def test_only_the_clients_of_a_killed_worker_notice_and_another_takes_its_place(
 
     server.wait_for_workers(victim)
     streams = tabs_at_all(stack, server)
-    senders = [Sender(server.address, "later")]
+    senders = [ChatSender(server.address, "later")]
     senders[0].say(10)
     hear(streams, senders)
     assert len(sockets(scratch)) == 3
@@ -135,7 +135,7 @@ def test_hangup_replaces_all_workers_and_nothing_that_was_accepted_is_lost(stack
     server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload"))
     old = server.workers
     streams = tabs_at_all(stack, server)
-    senders = [Sender(server.address, f"s{number}") for number in range(3)]
+    senders = [ChatSender(server.address, f"s{number}") for number in range(3)]
     for sender in senders:
         sender.say(50)
     with clients_that_come_back(server):
@@ -147,7 +147,7 @@ def test_hangup_replaces_all_workers_and_nothing_that_was_accepted_is_lost(stack
     assert len(sockets(scratch)) == 3, "the old workers left something behind"
 
     streams = tabs_at_all(stack, server)
-    senders = [Sender(server.address, "later")]
+    senders = [ChatSender(server.address, "later")]
     senders[0].say(10)
     hear(streams, senders)
 
@@ -155,7 +155,7 @@ def test_hangup_replaces_all_workers_and_nothing_that_was_accepted_is_lost(stack
 def test_workers_that_end_after_some_requests_are_replaced_and_nothing_is_lost(stack: ExitStack, scratch: Path) -> None:
     server = stack.enter_context(Gunicorn(CHAT, scratch, "--max-requests", "30", "--max-requests-jitter", "10"))
     first = server.joined
-    sender = Sender(server.address, "s")
+    sender = ChatSender(server.address, "s")
     with clients_that_come_back(server):
         while len(server.joined) < len(first) + 3:
             sender.say(20)
@@ -164,7 +164,7 @@ def test_workers_that_end_after_some_requests_are_replaced_and_nothing_is_lost(s
     server.wait_for_workers()
     streams = stack.enter_context(tabs(server.address, 6))
     expected = [["later.1", str(number)] for number in range(5)]
-    Sender(server.address, "later").say(5)
+    ChatSender(server.address, "later").say(5)
     for stream in streams:  # one may belong to a worker that has had enough
         wait_until(lambda: stream.ended or stream.lines[-5:] == expected, within=PATIENCE, show=lambda: stream.lines)  # noqa: B023
     assert not all(stream.ended for stream in streams)
@@ -173,7 +173,7 @@ def test_workers_that_end_after_some_requests_are_replaced_and_nothing_is_lost(s
 def test_end_comes_when_the_requests_are_done_and_with_a_goodbye(stack: ExitStack, scratch: Path) -> None:
     server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload"))
     streams = tabs_at_all(stack, server)
-    senders = [Sender(server.address, "s")]
+    senders = [ChatSender(server.address, "s")]
     senders[0].say(50)
     with clients_that_come_back(server):
         server.signal(signal.SIGTERM)
@@ -215,7 +215,7 @@ class Browser:
             return False
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
-        connection = Connection(self._address)
+        connection = WebConnection(self._address)
         try:
             connection.request(method, self._session + path, None if body is None else json.dumps(body))
             return json.loads(connection.getresponse().read())["value"]
