@@ -361,10 +361,10 @@ def test_connection_that_comes_before_the_link_is_at_rest_waits_for_that(make_no
 @pytest.mark.slow
 @pytest.mark.parametrize("is_sender", [False, True])
 def test_link_with_messages_in_one_direction_is_not_idle(make_node: MakeNode, is_sender: bool) -> None:
-    node = make_node(**QUICK)
+    node = make_node(**{**QUICK, "idle_timeout": 0.6})  # a busy machine delays a message by less
     inbox = Inbox(node)
     with RawPeer.dial(node, extras=(*OUR_PROVIDER, ("heartbeat", "15"))).shake() as peer:
-        deadline = monotonic() + 1.0
+        deadline = monotonic() + 1.5
         count = 0
         while monotonic() < deadline:
             count += 1
