@@ -32,7 +32,7 @@ UNMONITORED = 0
 _LINK_REASONS = ("transport_error", "shutdown")
 
 
-class Started(NamedTuple):
+class NodeUp(NamedTuple):
     """A node began to be; the first event of each log."""
 
     at: float
@@ -131,7 +131,7 @@ class Received(NamedTuple):
 
 
 Event: TypeAlias = (
-    "Started | Stopped | LinkUp | LinkDown | Created | Died | Spawned | Monitored | Fired | ToldOf | Sent | Received"
+    "NodeUp | Stopped | LinkUp | LinkDown | Created | Died | Spawned | Monitored | Fired | ToldOf | Sent | Received"
 )
 Logs: TypeAlias = "Mapping[str, Sequence[Event]]"
 Session: TypeAlias = "tuple[str, str, int]"  # watcher, target, number
@@ -209,7 +209,7 @@ class Facts:
             self.home[event.port] = name
         elif isinstance(event, Died):
             self.died.setdefault(event.port, event.at)
-        elif isinstance(event, Started):
+        elif isinstance(event, NodeUp):
             self.node[name] = event.node
             self.started[name] = event.at
         elif isinstance(event, Stopped):

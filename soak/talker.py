@@ -28,10 +28,10 @@ from soak.checker import (
     LinkDown,
     LinkUp,
     Monitored,
+    NodeUp,
     Received,
     Sent,
     Spawned,
-    Started,
     Stopped,
     ToldOf,
 )
@@ -94,7 +94,7 @@ class Member:
         """Ports that it spawned, and gave up."""
         self._log = log
         _members[node.scheduler] = weakref.ref(self)
-        self.note(Started, self.id)
+        self.note(NodeUp, self.id)
         node.mon_nodes(self._link)
         for number in range(talkers):
             self.add_talker(blocking=number % 2 == 1)

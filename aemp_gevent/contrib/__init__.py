@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Nodes in the programs of others: web servers' workers, and whatever else runs on one host.
+"""Nodes in other programs, such as a web server's workers on one host.
 
-:func:`join_host` makes this process one of the nodes of a name on this host.
-``aemp_gevent.contrib.gunicorn`` has the hooks by which gunicorn's workers do it.
+:func:`join_host` links this process to the other nodes of the same name on this host.
+``aemp_gevent.contrib.gunicorn`` has hooks that do this in gunicorn's workers.
 """
 
 from aemp_gevent.contrib.hosts import join_host

@@ -136,7 +136,7 @@ class NodeProcess:
         self._running().send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """Suspend it (``SIGSTOP``), and wait until it stands still. Its connections stay open, and nobody answers."""
+        """Suspend it (``SIGSTOP``), and wait until it has stopped. Its connections stay open, but do not answer."""
         process = self._alive()
         process.send_signal(signal.SIGSTOP)
         wait_until(process.is_stopped)
@@ -153,7 +153,7 @@ class NodeProcess:
         """
         return self._running().wait(to_seconds(timeout, "wait()"))
 
-    # --- running code there ---
+    # --- running code in the process ---
 
     def run(self, code: str, *, timeout: Seconds | None = 10.0, **names: Any) -> Any:
         """Execute Python source in the process, and return the value of its last line, if that is an expression.
@@ -189,7 +189,7 @@ class NodeProcess:
         """Execute Python source in the process as :meth:`run` does, and do not wait. Errors go to its output."""
         self._alive().send(None, textwrap.dedent(code), _packed(names))
 
-    # --- what can be seen from outside ---
+    # --- inspecting the process ---
 
     @property
     def node(self) -> str:
@@ -200,17 +200,17 @@ class NodeProcess:
 
     @property
     def listens(self) -> list[str]:
-        """The endpoints where it listens, with real port numbers; what a proxy in front of it has as target."""
+        """The endpoints that it listens on, with actual port numbers, for use as a proxy's target."""
         return list(self._listens)
 
     @property
     def pid(self) -> int:
-        """The process's number; another one after :meth:`restart`."""
+        """The process ID, which changes with :meth:`restart`."""
         return self._running().pid
 
     @property
     def output(self) -> str:
-        """The last of what it printed, on standard output and standard error (64 KiB), also after :meth:`close`."""
+        """The last 64 KiB of its output on standard output and standard error, also after :meth:`close`."""
         return self._last_output if self._process is None else self._process.output(OUTPUT_BYTES)
 
     def rss(self) -> int:

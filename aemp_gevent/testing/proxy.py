@@ -39,7 +39,7 @@ Nodes = str | Iterable[str] | Callable[[str], bool] | None
 None: all."""
 
 _RETRY_SECONDS = 0.2
-"""How long accepting rests after an error such as "too many open files", which would repeat at once."""
+"""Pause before accepting again after an error such as "too many open files", which would repeat at once."""
 
 _DIRECTIONS: dict[str, tuple[str, ...]] = {"in": ("in",), "out": ("out",), "both": ("in", "out")}
 
@@ -119,7 +119,7 @@ class Proxy:
     # --- life ---
 
     def start(self) -> Proxy:
-        """Listen and accept.
+        """Begin to listen and accept.
 
         Raises:
             aemp_gevent.errors.ListenError: The endpoint cannot be bound.
@@ -138,7 +138,7 @@ class Proxy:
         self.close()
 
     def close(self) -> None:
-        """Stop accepting, and reset what is connected. Idempotent. Switches."""
+        """Stop accepting, and reset all connections. Idempotent. Switches."""
         if self._acceptor is not None:
             self._acceptor.kill()
         if self._socket is not None:
@@ -150,7 +150,7 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        """Where it listens, as an endpoint: what nodes are to dial instead of the target."""
+        """The endpoint that it listens on, which nodes must dial instead of the target."""
         if self._socket is None:
             raise ProxyError(f"{quoted(self)} does not listen yet; use it as a context manager, or call start()")
         return str(self._listen)
@@ -167,7 +167,7 @@ class Proxy:
     @property
     def connections(self) -> list[Connection]:
         """The live connections, oldest first."""
-        self._accept_waiting()  # to who dials they are connections already
+        self._accept_waiting()  # the dialling side sees these as connections already
         self._connections = [connection for connection in self._connections if connection.is_live]
         return list(self._connections)
 
@@ -184,7 +184,7 @@ class Proxy:
         self._lay("delay", direction, nodes, lambda _passed, _dice: {"delay": seconds, "jitter": jitter})
 
     def throttle(self, bytes_per_second: float, *, direction: Direction = "both", nodes: Nodes = None) -> None:
-        """Limit the bytes a second that pass, in each connection and direction. Infinity: no limit."""
+        """Limit the bytes per second in each direction of each connection. Infinity: no limit."""
         _check(
             _is_number(bytes_per_second) and bytes_per_second > 0,
             f"bytes_per_second must be a number above 0, not {quoted(bytes_per_second)}; "
@@ -289,7 +289,7 @@ class Proxy:
         kind: str,
         direction: Direction,
         nodes: Nodes,
-        # What to set in Faults, from the bytes that passed and a source of chance.
+        # Returns the values to set in Faults, given the bytes that passed and a source of randomness.
         values: Callable[[int, random.Random], dict[str, Any]],
     ) -> None:
         _check(direction in _DIRECTIONS, f"direction must be 'in', 'out' or 'both', not {quoted(direction)}")
@@ -307,9 +307,9 @@ class Proxy:
                 rule.lay(connection)
 
     def _add(self, kind: str, direction: Direction, rule: _Rule) -> None:
-        """Keep a rule for connections to come, instead of the one that was the same but for its numbers."""
+        """Keep a rule for new connections, replacing one that differs only in its numbers."""
         key = (kind, direction, rule.nodes)
-        self._rules.pop(key, None)  # the latest counts, so it comes last
+        self._rules.pop(key, None)  # later rules override earlier ones
         self._rules[key] = rule
 
     def _end(self, how: FlowEnd, place: str, after: int | None, direction: Direction, nodes: Nodes) -> None:
@@ -324,7 +324,7 @@ class Proxy:
             self._lay(how.name, direction, nodes, lambda passed, _dice: {place: passed + more})
 
     def _tell_seed_if(self, is_random: bool) -> None:
-        """Say once how to repeat what chance decides; at a level that shows with a failing test."""
+        """Log once how to repeat the random faults, at a level that pytest shows for failed tests."""
         if is_random and self._seed_is_news:
             self._seed_is_news = False
             _log.warning("faults of %s are random; give it this seed to have the same again", self)
@@ -339,7 +339,7 @@ class Proxy:
                 gevent.sleep(_RETRY_SECONDS)
 
     def _accept_waiting(self) -> bool:
-        """Accept those who wait for it, and return whether that was possible."""
+        """Accept all waiting connections, and return whether that was possible."""
         while self._socket is not None:
             try:
                 client, _address = self._socket.accept()
@@ -355,7 +355,7 @@ class Proxy:
         return True
 
     def _serve(self, client: socket.socket) -> None:
-        # With rules for certain nodes nothing passes before the greeting. Then all are laid anew, in order.
+        # With rules for certain nodes, nothing passes before the greeting; then all rules are applied again, in order.
         later = self._has_choosy_rules()
         connection = Connection(
             self._count,
@@ -376,7 +376,7 @@ class Proxy:
         return any(rule.nodes is not None for rule in self._rules.values())
 
     def _lay_rules(self, connection: Connection, *, choosy_only: bool = False) -> None:
-        """Lay the rules that apply, in the order they were set."""
+        """Apply the rules that concern a connection, in the order in which they were set."""
         for rule in list(self._rules.values()):
             if rule.applies(connection) and not (choosy_only and rule.nodes is None):
                 rule.lay(connection)

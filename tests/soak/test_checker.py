@@ -16,10 +16,10 @@ from soak.checker import (
     LinkDown,
     LinkUp,
     Monitored,
+    NodeUp,
     Received,
     Sent,
     Spawned,
-    Started,
     Stopped,
     ToldOf,
     check,
@@ -37,7 +37,7 @@ class Run:
     def __init__(self) -> None:
         self.now = 0.0
         self.logs: dict[str, list[Event]] = {"a": [], "b": []}
-        self.a(Started, A).b(Started, B).a(Created, P).b(Created, Q)
+        self.a(NodeUp, A).b(NodeUp, B).a(Created, P).b(Created, Q)
 
     def a(self, kind: Callable[..., Event], *args: object, after: float = 0.1) -> Run:
         return self._log("a", kind, args, after)
@@ -90,7 +90,7 @@ GOOD = {
     .b(Received, Q, P, 0, 0),
     "not-shunned-of-a-later-process": linked()
     .b(Stopped, B)
-    .later(Started, B)
+    .later(NodeUp, B)
     .later(Created, Q2)
     .a(Monitored, P, Q2, 1)
     .a(Fired, P, Q2, 1, LOST)
@@ -100,7 +100,7 @@ GOOD = {
     .later(Received, Q2, P, 0, 0),
     "not-shunned-of-a-later-process-not-let-in": linked()
     .b(Stopped, B)
-    .later(Started, B)
+    .later(NodeUp, B)
     .later(Created, Q2)
     .a(Monitored, P, Q2, 1)
     .later(LinkUp, A)
