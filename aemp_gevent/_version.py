@@ -5,7 +5,7 @@ It stands alone so that the packaging metadata can read it without importing
 gevent. It is not the protocol's version: that belongs to the greeting.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 PROVIDER = f"aemp_gevent-{__version__}"
 """How this library names itself in greetings."""
