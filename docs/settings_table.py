@@ -43,7 +43,7 @@ def table(kind: type[Settings]) -> str:
             raise LookupError(f"the docstring of {kind.__name__} says nothing of {setting.name}")
         default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
         if setting.name.endswith("_bytes") and isinstance(default, int):
-            default = f"{default} ({default // 2**20} MiB)"
+            default = f"{default} ({f'{default // 2**20} MiB' if default >= 2**20 else f'{default // 2**10} KiB'})"
         lines.append(f"`{setting.name}`, `{variable_of(setting.name)}`\n: {said[setting.name]} *Default:* {default}.\n")
     return "\n".join(lines)
 

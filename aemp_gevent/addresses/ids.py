@@ -43,7 +43,7 @@ _ALPHABET = string.ascii_letters + string.digits
 # same word is under one in a million, and the IDs of ports fit into 80 bytes.
 _UNIQ_LENGTH = 10
 
-MAX_NAME = 255  # a greeting line, which holds more than the name, has 4096 bytes
+MAX_NAME = 255  # characters of this node's own names; a greeting line, which holds more than the name, has 4096 bytes
 _NAMED_NODE = re.compile(r"[A-Za-z0-9_.:/-]+")
 _NODE_ID = re.compile(r"[A-Za-z0-9_.:/-]+|slave/[A-Za-z0-9_.:/-]+@[A-Za-z0-9_.:/!\[\]%-]+")
 _NEVER_A_PORT = (bytes, bytearray, list, tuple, dict)

@@ -207,7 +207,7 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
         if not isinstance(reply, ReplyPortID):  # callers of cal and syncal do not learn of it
             complaints.log(logging.ERROR, "exception in the server of %s", tag, exc_info=failure)
         fail(host, reply, failure)
-        del failure  # its traceback has this frame: a circle, which would keep the call's arguments alive
+        del failure  # its traceback has this frame: a reference cycle, which would keep the call's arguments alive
 
     return serve
 

@@ -3,7 +3,7 @@
 
 A message is accepted first. Then, when more than the high-water mark is unsent, its
 sender waits until less than half of that is: a greenlet waits in :class:`Room` like
-on any event, another native thread blocks there. :mod:`aemp_gevent.peers.peer` decides when there is room.
+on any event, another native thread blocks there. :mod:`aemp_gevent.peers.sending` decides when there is room.
 """
 
 from __future__ import annotations

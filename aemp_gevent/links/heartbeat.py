@@ -29,7 +29,7 @@ _SHORTEST_BEAT_SECONDS = 0.01
 _BEATS_AN_INTERVAL = 4
 
 _CREDITED_FROM = 10
-"""Of the time between two beats at most this part of the timeout counts: during the rest we were blocked."""
+"""At most this part of the timeout is counted for each beat: during the rest this process was blocked."""
 
 _HEARTBEATS_A_TIMEOUT = 3
 """A peer may miss two before it is given up."""

@@ -256,7 +256,7 @@ class Link(Handshaking):
                 return itertools.chain((packet,), iterator)
             if self.owner.begins(self, packet):
                 return itertools.chain((packet,), iterator)
-            self.fail("it brings what was sent over a link that is lost")
+            self.fail("it carries packets of a link that was lost earlier")
             break
         return ()
 
@@ -444,7 +444,7 @@ class Link(Handshaking):
 
     def _end(self) -> None:
         super()._end()
-        # It may have half a message of 64 MiB, and the link, which is part of a circle of references, lives until
+        # It may have half a message of 64 MiB, and the link, which is part of a reference cycle, lives until
         # the garbage collector comes by.
         self._decoder = None
 

@@ -162,14 +162,14 @@ class Sending(NodePorts):
         self._scheduler.log(logging.WARNING, text, Brief(msg), port, why, line, hints.ONCE)
 
     def _send_remote(self, node: str, name: str, msg: Message, *, pausing: bool = True) -> None:
-        """Send to a port of another node. If too much is unsent, pause afterwards, or raise before sending."""
+        """Drop a message to another node: a private node has no links. ``LinkedNode`` sends it."""
         # One warning: nearly always a call of initialise_node() is missing.
         level, self._dropped_aloud = logging.DEBUG if self._dropped_aloud else logging.WARNING, True
         text = "%s to %s dropped: this node is private; call initialise_node() first"
         self._scheduler.log(level, text, Brief(msg), f"{node}#{name}" if name else node)
 
     def _node_request(self, msg: Message) -> None:
-        """Handle a message to this node's own node port."""
+        """Ignore a message to the node port of a private node. ``LinkedNode`` handles it."""
 
     def kil(self, port: object, *reason: Any) -> None:
         """Kill a port with a reason, or without one for a normal death: queue the kill and return. Never switches.
@@ -197,4 +197,4 @@ class Sending(NodePorts):
             self._kill_remote(*parts, reason)
 
     def _kill_remote(self, node: str, name: str, reason: Reason) -> None:
-        """Kill a port of another node."""
+        """Ignore the kill of a port of another node: a private node has no links. ``LinkedNode`` sends it."""

@@ -119,7 +119,7 @@ class DirectPeer(Peer):
                 self._dialling = True
                 self._host.dialling.dial(self, endpoints)
             except BaseException:
-                self._dialling = False  # it may be, and then twice
+                self._dialling = False  # the dial may have begun all the same; then we dial twice
                 raise
         else:
             is_slave = self.node.startswith(ids.SLAVE_PREFIX)

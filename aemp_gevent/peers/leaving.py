@@ -90,7 +90,9 @@ class Goodbyes:
             left = sorted({link.greeting.node for link in self._links if link.greeting and not link.closed})
             left += sorted(peer.node for peer in self._host.peers.values() if peer.is_waiting)
             if left:
-                _log.warning("shut down after %g s, and these had not taken everything: %s", timeout, ", ".join(left))
+                _log.warning(
+                    "shut down after %g s; these nodes had not received everything: %s", timeout, ", ".join(left)
+                )
 
     def _take_leave(self) -> None:
         peers = self._host.peers

@@ -73,7 +73,7 @@ def handle(peer: AskingPeer, host: LinkRequestsHost, request: str, args: Sequenc
         ABOUT_LINKS[request](peer, host, *args)
     except (MemoryError, RecursionError):
         raise  # not because of the arguments: it may have struck anywhere, and the caller cannot go on
-    # Exception: the arguments are the peer's, and any call of them may fail anyhow.
+    # Exception: the arguments are the peer's, and any use of them may raise anything.
     except Exception as error:  # noqa: BLE001
         peer.complaints.warn("request %s of %s failed: %s", quoted(request), peer.node, describe(error))
 

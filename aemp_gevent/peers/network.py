@@ -44,7 +44,7 @@ IDLE_PEERS = 1000
 """Peers remembered without need, a few KiB each."""
 
 MAX_LOST_PEERS = 10_000
-"""Nodes remembered of which nothing is known but that some of their ports were reported dead."""
+"""Nodes remembered only because some of their ports were reported dead."""
 
 RELOADABLE = frozenset(
     {"secret", "require_tls", "allow_spawn", "allow_eval", "allow_relay", "secure", "rules", "services"}

@@ -2,7 +2,8 @@
 """One other node: how its link is made and lost, and what is reported then.
 
 How packets are sent to it is in :mod:`aemp_gevent.peers.sending`. Where the link comes from is decided by
-the two kinds of peers: :class:`~aemp_gevent.peers.direct_peer.DirectPeer` has
+the two kinds of peers: :class:`~aemp_gevent.peers.direct_peer.DirectPeer` (made as its subclass
+:class:`~aemp_gevent.peers.resting.RestingPeer`, which closes a link that nobody needs) has
 connections of its own, :class:`~aemp_gevent.peers.virtual_peer.VirtualPeer` sends over the link of
 another peer, for instance a slave's master.
 
@@ -101,7 +102,7 @@ class Peer(SendingPeer):
 
     @property
     def is_resting(self) -> bool:
-        """Whether the link, which this side does not need, is closed if the peer agrees. Nothing is sent on it."""
+        """Whether this side has offered to close the link and waits for the answer; nothing is sent meanwhile."""
         return False
 
     @property

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""When a node may be dialled again that could not be reached, or that refused this one."""
+"""When a node may be dialled again, for messages to it, after it could not be reached or refused this one.
+
+Seeds have pauses of their own in :mod:`aemp_gevent.peers.seed`, masters in :mod:`aemp_gevent.peers.master_search`.
+"""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class RemotePort(Watch):
         self.is_shunned = False
         """Whether it gets nothing before it is monitored again, over a link that is up."""
         self.loss: Reason | None = None
-        """What its monitors are about to hear; until they did it gets nothing, as that would arrive behind a hole."""
+        """What its monitors are about to hear; until they have, it gets no messages: they would arrive after a gap."""
         self.late: Sequence[Job] = ()
         """Monitors that came meanwhile: they will hear the same."""
 

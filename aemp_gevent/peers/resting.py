@@ -164,7 +164,7 @@ class RestingPeer(DirectPeer):
     def _stay(self, link: Link) -> None:
         """The peer needs the link: go on."""
         if link.finished:
-            return  # it sent that it does not
+            return  # it already said that it does not need it
         self.link, self._resting = link, None
         self._close_newer()
         self._send_queue(link)

@@ -134,11 +134,11 @@ class SeedCandidate:
         self.failures = 0
         """How many attempts in a row led to nothing."""
         self.why = ""
-        """Why the last one did; ``""``: it did not."""
+        """Why the last attempt failed; ``""`` if it did not."""
         self.due = now
         """When to dial it next."""
         self.seen = now
-        """When the name service said it last, or it was up."""
+        """When the name service last listed it, or it was up."""
         self.tried = 0.0
         """When it was dialled last."""
         self.pauses = new_pauses()

@@ -73,7 +73,7 @@ class Seeds:
 
     @property
     def are_settled(self) -> bool:
-        """Whether there are links to the seeds, to all for which that can be."""
+        """Whether every seed that can be linked to is linked."""
         return all(seed.is_settled for seed in self._seeds)
 
     def wait(self, timeout: float) -> bool:
@@ -92,7 +92,7 @@ class Seeds:
         return any(seed.is_own for seed in self._seeds)
 
     def why_down(self) -> dict[str, str]:
-        """Return why there is no link to a seed, for each of which that is so; ``""``: it is not known yet."""
+        """Return, for each seed without a link, the reason; ``""``: it is not known yet."""
         return {seed.text: seed.why_down for seed in self._seeds if not seed.chosen}
 
     def is_kept(self, node: str) -> bool:

@@ -90,7 +90,7 @@ def run_in(port: Port, function: Callable[P, T], *args: P.args, **kwargs: P.kwar
     except Exception as error:  # noqa: BLE001
         failure = error
     port.scheduler.fail(port, failure)
-    del failure  # its traceback has this frame: a circle, which would keep the arguments alive
+    del failure  # its traceback has this frame: a reference cycle, which would keep the arguments alive
     return None
 
 
@@ -105,7 +105,7 @@ def psub(function: Callable[P, T]) -> Callable[P, T | None]:
 
     Raises:
         NoPortContextError: ``SELF()`` is None here.
-        TypeError: The function could not run when called: see ``port``.
+        TypeError: Calling the function would not run its body: see ``port``.
 
     Source:
         AnyEvent::MP, ``psub``.

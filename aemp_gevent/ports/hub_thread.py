@@ -37,7 +37,7 @@ class HubThread:
         self._doorbell: Doorbell | None = None
         self._next_turn: Any = None  # gevent's watchers have no types
         self._wraps_timers = False
-        self._timers: dict[Any, int] = {}  # how often the call of each was left by an exception
+        self._timers: dict[Any, int] = {}  # how often the call of each has raised
         self._helpers: weakref.WeakSet[forking.Helper] = weakref.WeakSet()
 
     @property

@@ -34,7 +34,9 @@ class Pacing(RunQueue):
         super().__init__()
         self.credit = CREDIT
         """Messages until the next look at the clock."""
-        self._turn_started = 0.0  # 0: by no pump; a greenlet that other code resumed begins one at its first look
+        self._turn_started = (
+            0.0  # 0: no pump has begun a turn; a greenlet that other code resumed begins one at its first look
+        )
         self._turn_over = False
         self._careful_looks = 0
         self._pace = 1  # the credit that was given last

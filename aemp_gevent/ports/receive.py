@@ -248,5 +248,5 @@ def _serve(port: Port, message: Message, index: int, seen: list[Message]) -> boo
         try:
             raise PortKilled(*(port.dying or ())) from failure
         finally:
-            failure = None  # its traceback has this frame: a circle, which would keep the message alive
+            failure = None  # its traceback has this frame: a reference cycle, which would keep the message alive
     return served

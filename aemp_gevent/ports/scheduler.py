@@ -47,7 +47,7 @@ _throw = greenlet.throw
 class Scheduler(GivingWay):
     """Runs the ports of one node. Belongs to the hub of the thread that makes its first port.
 
-    It has less than 30 attributes of its own: CPython 3.11 looks up each of them more slowly otherwise.
+    It has fewer than 30 attributes of its own: CPython 3.11 looks up each of them more slowly otherwise.
     """
 
     is_abandoned = False
@@ -232,7 +232,9 @@ class Scheduler(GivingWay):
                     try:
                         self.fail(port, failure)
                     finally:
-                        failure = None  # its traceback has this frame: a circle, which would keep the message alive
+                        failure = (
+                            None  # its traceback has this frame: a reference cycle, which would keep the message alive
+                        )
                         if port.state != DEAD:  # struck again: the hub ends the port
                             self._leave(port)
                 port.runner = None
@@ -278,7 +280,7 @@ class Scheduler(GivingWay):
         if isinstance(stray, (SystemExit, KeyboardInterrupt)):  # Ctrl-C
             self._interrupt(stray)
         else:
-            _log.warning("%s reached an idle runner: a handler that had ended left it behind", stray)
+            _log.warning("%s was raised in an idle runner: a finished handler had left it running", stray)
         return True
 
     def _run_main(self, port: Port) -> None:

@@ -13,7 +13,8 @@ that knows it may use any ID, and rules only prevent mistakes.
 So a slave may do what its own rule *and* its master's allow; and a slave, which receives
 everything through its own master, applies that node's rule, too.
 
-The rights are checked in :mod:`aemp_gevent.node.requests` and :mod:`aemp_gevent.peers.relaying`.
+The rights are checked where requests are handled: :mod:`aemp_gevent.node.requests` (with ``request_host`` and
+``log_feed``), :mod:`aemp_gevent.peers.link_requests` and :mod:`aemp_gevent.peers.relaying`.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ def test_shutdown_waits_for_a_peer_that_reads_nothing_only_until_its_timeout(
         node.shutdown(0.2)
         assert 0.15 < monotonic() - started < 5
         sender.get(timeout=5)
-    assert f"these had not taken everything: {peer.name}" in caplog.text
+    assert f"these nodes had not received everything: {peer.name}" in caplog.text
 
 
 def test_messages_after_the_shutdown_are_lost_and_reported(make_node: MakeNode) -> None:

@@ -37,7 +37,7 @@ def test_an_exception_thrown_into_an_idle_runner_takes_it_from_the_pool(node, lo
     settle(node)
     pool = node.scheduler._pool
     get_hub().loop.run_callback(pool[0].throw, gevent.Timeout(1))
-    wait_until(lambda: "reached an idle runner" in caplog.text, show=lambda: caplog.text)
+    wait_until(lambda: "was raised in an idle runner" in caplog.text, show=lambda: caplog.text)
     settle(node)
     assert len(pool) == len(set(pool)) <= 1
     # Were it there twice, the second of these would resume the first one's sleep.

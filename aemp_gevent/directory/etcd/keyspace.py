@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The keys and values that nodes write to etcd.
 
-They stand under the prefix, with each part percent-encoded:
+They stand under the prefix, which is the path in the setting ``directory``
+(:mod:`aemp_gevent.settings.directory_address`), with each part percent-encoded:
 
 ========================= ==============================================
 ``/db/FAMILY/KEY/OWNER``  the value of an entry, as msgpack
