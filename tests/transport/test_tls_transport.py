@@ -211,7 +211,7 @@ def test_link_that_nobody_needs_comes_to_rest_and_back(make_node: MakeNode, shar
 def test_idle_link_is_proved_alive(make_node: MakeNode, shared: str) -> None:
     times = {"heartbeat_interval": 0.1, "heartbeat_timeout": 5.0, "idle_timeout": None}
     one, two = (make_node(secret=None, cert=shared, **times) for _ in range(2))
-    talk(one, two)
+    reach(one, two)  # a second connection could replace the one that is looked at
     died = Deaths()
     one.mon(two.NODE(), died)
     link = link_of(one, two)
