@@ -94,28 +94,24 @@ HUGE = "\xad" * 20_000_000
 """Writing it with repr() takes many times as long as looking at it."""
 
 
-@pytest.fixture(scope="module")
-def seconds_of_quoting() -> float:
-    """How long the processor writes it, as busy as it is just now."""
-    taken = []
-    for _ in range(2):
-        before = thread_time()
-        repr(HUGE)
-        taken.append(thread_time() - before)
-    return max(taken)
+def seconds_of(call: Callable[[], object]) -> float:
+    before = thread_time()
+    call()
+    return thread_time() - before
 
 
 @pytest.mark.parametrize("request_of", [row[1] for row in REQUESTS], ids=[row[0] for row in REQUESTS])
-def test_a_huge_name_takes_no_time(
-    node: Node, peer: RawPeer, seconds_of_quoting: float, request_of: Callable[[str, str], list[Any]]
-) -> None:
+def test_a_huge_name_takes_no_time(node: Node, peer: RawPeer, request_of: Callable[[str, str], list[Any]]) -> None:
     """Only what is kept of it is quoted."""
     request, port = request_of(node.NODE(), HUGE), f"{PEER}#{HUGE}"
-    before = thread_time()
-    network_of(node).peers[PEER].asked(request)
-    with pytest.raises(InvalidPortError):
-        node.snd(port, "hello")
-    assert thread_time() - before < seconds_of_quoting
+
+    def handle() -> None:
+        network_of(node).peers[PEER].asked(request)
+        with pytest.raises(InvalidPortError):
+            node.snd(port, "hello")
+
+    # The processor's caches are others' as well: the quickest of a few counts.
+    assert min(seconds_of(handle) for _ in range(3)) < max(seconds_of(lambda: repr(HUGE)) for _ in range(2))
 
 
 FLOATS = [number / 7e300 for number in range(1, 300_000)]
