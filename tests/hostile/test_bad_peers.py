@@ -19,7 +19,7 @@ from tests.support.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawP
 from tests.support.seams import network_of
 
 LIMIT = 20_000
-HANDSHAKE_TIMEOUT = 0.4
+HANDSHAKE_TIMEOUT = 1.0
 
 
 class PingPong:
