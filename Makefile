@@ -21,7 +21,7 @@ ARGS ?=
 # Two pips in one venv at once break it.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-fast coverage test-patched lint types fuzz bench docs format clean
+.PHONY: help venv demo test test-fast coverage test-patched lint types soak fuzz bench docs format clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET"

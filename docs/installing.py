@@ -36,14 +36,14 @@ class Text(NamedTuple):
 TEXTS = (
     Text(
         "README.md",
-        "The package is not on an index yet: to use it elsewhere, run `pip install '.[cli]'` in this clone\n"
-        "(`cli` is for the command `aemp`; leave it out if you do not need that).",
+        "The package is not on an index yet: to use it in another venv, activate that, and run\n"
+        "`pip install '.[cli]'` in this clone (`cli` is for the command `aemp`; leave it out if you do not need that).",
         "To use the library elsewhere, run `pip install 'aemp-gevent[cli]'`\n"
         "(`cli` is for the command `aemp`; leave it out if you do not need that).",
     ),
     Text(
         "README.md",
-        "for those\nbehind gunicorn, run `pip install '.[web]'` there.",
+        "for those\nbehind gunicorn, run `pip install -e '.[web]'` there.",
         "for those\nbehind gunicorn, run `pip install 'aemp-gevent[web]'` there.",
     ),
     Text(

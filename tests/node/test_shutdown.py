@@ -402,6 +402,7 @@ def test_end_of_a_program_is_a_shutdown(make_node: MakeNode, monkeypatch: pytest
         node.mon(line_of(child) + "#p", died)
         assert died.wait()[0] == "shutdown"
         assert child.wait(10) == 0
+    wait_until(lambda: len(inbox.messages) == 1000, show=lambda: len(inbox.messages))
     assert [number for number, _text in inbox.messages] == list(range(1000))
 
 
@@ -409,20 +410,25 @@ def test_end_of_a_program_is_a_shutdown_of_all_its_nodes(make_node: MakeNode, mo
     monkeypatch.setenv("AEMP_SECRET", SECRET)
     node = make_node()
     body = f"""
+    from gevent.event import Event
+    go = Event()
+    mp.reg(mp.port(go.set), "go")
     nodes = [mp.Node() for _ in range(3)]
     for node in nodes:
         node.initialise_node("127.0.0.1:0")
         node.reg(node.port(print), "p")
         print(node.NODE(), flush=True)
         node.syncal(10, {node.NODE()!r}, "time")
+    go.wait(10)
     nodes[0].shutdown()
-    mp.syncal(10, {node.NODE()!r}, "time")
 """
     with process(PROGRAM.format(body=body)) as child:
         names = [line_of(child) for _ in range(4)]
         deaths = [Deaths() for _ in names]
         for name, died in zip(names, deaths, strict=True):
             node.mon(f"{name}#p", died)
+        node.flush()  # so that the nodes know of the monitors
+        node.snd(f"{names[0]}#go")
         reasons = [died.wait()[:2] for died in deaths]
         assert child.wait(10) == 0
     assert reasons == [("shutdown", name) for name in names]
