@@ -86,6 +86,11 @@ class Gunicorn:
         """The node ID of each living worker that has joined, by its process ID."""
         return {pid: node for pid, node in self.joined.items() if _is_alive(pid)}
 
+    @property
+    def states(self) -> dict[int, str]:
+        """What each worker does as the kernel sees it: its state, processor time in ticks, and what it waits in."""
+        return {pid: _state_of(pid) for pid in self.workers}
+
     def __enter__(self) -> Gunicorn:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -473,6 +478,13 @@ class Backend:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+
+def _state_of(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        return f"{fields[0]}, {fields[11]} + {fields[12]} ticks, in {Path(f'/proc/{pid}/wchan').read_text()}"
+    return "unknown"
 
 
 def _is_alive(pid: int) -> bool:

@@ -308,7 +308,7 @@ def test_everybody_sees_how_many_are_there_also_when_a_worker_is_killed(stack: E
         wait_until(
             lambda: all(stream.lines[-1:] == [expected] for stream in there),
             within=PATIENCE,
-            show=lambda: ([(stream.node, stream.lines[-3:]) for stream in there], server.log),
+            show=lambda: ([(stream.node, stream.lines[-3:]) for stream in there], server.states, server.log),
         )
 
     shown(12)
