@@ -10,18 +10,9 @@ import pytest
 from aemp_gevent.addresses.endpoints import endpoints_of
 from aemp_gevent.peers import attempts
 from aemp_gevent.peers.attempts import QUICK_SECONDS, Attempt
+from tests.support.clock import Clock
 
 HANDSHAKE = 10.0
-
-
-class Clock:
-    """The monotonic clock, which a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -7,14 +7,7 @@ import pytest
 
 from aemp_gevent.peers import redialling
 from aemp_gevent.peers.redialling import Redialling
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 @pytest.fixture

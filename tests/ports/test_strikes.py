@@ -26,7 +26,7 @@ from aemp_gevent.ports.port import IDLE, RUNNING, AttachedPort, Port
 from aemp_gevent.ports.receive import receive
 from aemp_gevent.toolkit import PortQueue, PortSemaphore, RemotePool, RemoteSemaphore
 from tests.support.helpers import wait_until
-from tests.support.injecting import SCHEDULER, Injector, strike_points
+from tests.support.injecting import CORE, SCHEDULER, Injector, strike_points
 from tests.support.seams import ports_of
 from tests.support.settling import settle
 from tests.support.striking import DEPTHS, SAMPLE, STRIKES, at_every_depth, from_afar, nothing, works
@@ -141,21 +141,8 @@ def test_any_call_at_the_recursion_limit_leaves_a_node_that_works(node, name):
 
 
 TRACED = (
-    *SCHEDULER,
-    *(
-        "receive.py",
-        "port.py",
-        "node_ports.py",
-        "sending.py",
-        "monitoring.py",
-        "registering.py",
-        "running.py",
-        "asking.py",
-        "monitors.py",
-        "handlers.py",
-        "hub_calls.py",
-        "threads.py",
-    ),
+    *CORE,
+    *("handlers.py", "hub_calls.py", "threads.py"),
     *("timers.py", "attachment.py", "answers.py", "cal.py", "call.py", "context.py"),
 )
 

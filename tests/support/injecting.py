@@ -21,19 +21,14 @@ SCHEDULER = (
 )
 """The modules of the scheduler's layers."""
 
-TRACED = (
+CORE = (
     *SCHEDULER,
-    "receive.py",
-    "port.py",
-    "node_ports.py",
-    "sending.py",
-    "monitoring.py",
-    "registering.py",
-    "running.py",
-    "asking.py",
-    "monitors.py",
-    "patterns.py",
+    *("receive.py", "port.py", "node_ports.py", "sending.py", "monitoring.py", "registering.py", "running.py"),
+    *("asking.py", "monitors.py"),
 )
+"""The modules of what a local node does."""
+
+TRACED = (*CORE, "patterns.py")
 
 
 QUIET = (
