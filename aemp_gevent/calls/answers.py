@@ -49,6 +49,10 @@ class AskingHost(Protocol):
 
     def snd(self, port: object, *msg: Any) -> None: ...
 
+    def note_loss(self, asker: Port | None, reason: Reason) -> bool:
+        """Take note that a port gets no answer; return whether the reason is the shutdown of this node."""
+        ...
+
 
 class Guard(Protocol):
     """A monitor or a timer that can be cancelled."""
@@ -82,7 +86,10 @@ def wait_for_answer(
     """
     try:
         return receive_answer(host, call, timeout, ask)
-    except (ReceiveTimeout, Unanswered):
+    except ReceiveTimeout:
+        return ()
+    except Unanswered as error:
+        host.note_loss(current_port(), error.reason)
         return ()
 
 

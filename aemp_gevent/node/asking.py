@@ -18,6 +18,7 @@ from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.handlers import parse_registrations
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import REMOTE, Port
+from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime import hints
 from aemp_gevent.runtime.logs import Brief
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
@@ -177,6 +178,10 @@ class Asking(Monitoring, Registering):
         else:
             until = None if left is None else monotonic() + left
             serve.take(self, target, self._as_sent(message), serve.ReplyPortID(reply, until, chain))
+
+    def note_loss(self, asker: Port | None, reason: Reason) -> bool:
+        """Take note that a port gets no answer; return whether the reason is the shutdown of this node."""
+        return False
 
     def _discard(self, *message: Any) -> None:
         """Discard a message that no handler matched: log it, and let a call that waits for an answer fail."""

@@ -229,7 +229,7 @@ class Becoming(LinkedNode):
         port = self._prefix + name
 
         def died(*reason: Any) -> None:
-            if reason:
+            if reason and reason != ("shutdown", self._id):
                 _log.error("the service %s, port %s, died: %s", service.name, port, reason)
                 self._node_monitors.enqueue(event_jobs(PortDied(port, reason)))
             if ended is not None:

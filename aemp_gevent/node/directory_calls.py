@@ -202,10 +202,14 @@ class DirectoryNode(LocalNode):
         if answer and answer[0] is not _OVER:
             return answer[0]
         if self._directory.is_over:
-            why = "because this node was shut down"
-        else:
-            why = f"within {seconds} s; check with node_is_up() or mon_nodes() that one of the seeds is up"
+            raise self._over(call)
+        why = f"within {seconds} s; check with node_is_up() or mon_nodes() that one of the seeds is up"
         raise DirectoryUnavailableError(call, why)
+
+    def _over(self, call: str) -> DirectoryUnavailableError:
+        """Return the error of a call that waited in vain, because this node was shut down."""
+        self.note_loss(current_port(), ("shutdown", self._id))
+        return DirectoryUnavailableError(call, "because this node was shut down")
 
     @property
     def _directory_seconds(self) -> float:
@@ -284,7 +288,7 @@ class DirectoryNode(LocalNode):
                     raise DirectoryTimeout(family, seconds, None if copy is None else len(copy))
         finally:
             waiting.cancel()
-        raise DirectoryUnavailableError("db_wait()", "because this node was shut down")
+        raise self._over("db_wait()")
 
     # --- groups ---
 

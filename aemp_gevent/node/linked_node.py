@@ -16,7 +16,7 @@ from aemp_gevent.node.node_monitors import NodeGuard, NodeMonitors, event_jobs
 from aemp_gevent.node.request_host import RequestHost
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.monitors import Monitor
-from aemp_gevent.ports.patterns import Handler, Message
+from aemp_gevent.ports.patterns import Handler, Message, tag_of
 from aemp_gevent.ports.port import Job, Port
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
@@ -206,6 +206,17 @@ class LinkedNode(DirectoryNode):
             # From here on nothing needs more stack than that, so that at the recursion limit no orphan is left.
             remote.spawned()
             peer.send(["", MON1, name])
+
+    def note_loss(self, asker: Port | None, reason: Reason) -> bool:
+        """Take note that a port gets no answer; return whether the reason is the shutdown of this node.
+
+        If so, and the port dies of an exception now, that is not a crash.
+        """
+        if not self._directory.is_over or tag_of(reason) not in {"shutdown", "transport_error"}:
+            return False
+        if asker is not None and asker.scheduler is self._scheduler:
+            self._scheduler.cut_off[asker] = ("shutdown", self._id)
+        return True
 
     # --- requests ---
 

@@ -32,6 +32,8 @@ class Deaths(Pacing):
         """Called when a port that nobody monitors dies abnormally; returns a job to be run then."""
         self._deaths: deque[Port] = deque()
         self._failures = ErrorLog(self.log)
+        self.cut_off: dict[Port, Reason] = {}
+        """Ports that asked other nodes, and get no answer because this node shuts down; and that as a reason."""
 
     @property
     def ports(self) -> Mapping[str, Port]:
@@ -106,15 +108,19 @@ class Deaths(Pacing):
     def fail(self, port: Port | None, error: BaseException) -> None:
         """Kill a port at once for an exception of its code, drop its messages, and log the exception.
 
-        The exception that the kill itself raised is not logged.
+        The exception that the kill itself raised is not logged. Neither is the traceback of one that is due to the
+        shutdown of this node.
 
         Args:
             port: The port whose code raised; None when it ran outside any port.
             error: What it raised.
         """
         is_news = not isinstance(error, PortKilled) or port is None or port.dying is None
+        cut_off = None if port is None else self.cut_off.get(port)
         if port is not None and port.state != DEAD:
-            reason = ("die", describe(error)) if port.dying is None else port.dying
+            reason = port.dying
+            if reason is None:
+                reason = ("die", describe(error)) if cut_off is None else cut_off
             if port.state == RUNNING and port.runner is getcurrent():
                 self.die(port, reason)
             else:
@@ -124,6 +130,8 @@ class Deaths(Pacing):
         if isinstance(error, (SystemExit, KeyboardInterrupt)):
             self.log(logging.INFO, "%s was interrupted: %s", where, describe(error))
             self._interrupt(error)
+        elif is_news and cut_off is not None:
+            self.log(logging.INFO, "%s ended, because its node shuts down: %s", where, describe(error))
         elif is_news:
             called = called_function(error, port.default if port else None)
             self._failures.log(error, "exception in %s%s", where, called and f"; {called}")
@@ -142,6 +150,8 @@ class Deaths(Pacing):
             port.inbox.clear()
         port.handlers = None
         self.table.remove(port)
+        if self.cut_off:
+            self.cut_off.pop(port, None)
         monitors = port.monitors
         if monitors is None and reason and not port.is_for_answer:
             monitors = port.monitors = self.on_unmonitored_death(port.id, reason)  # as a job, which runs once

@@ -19,8 +19,12 @@ import pytest
 from gevent import socket
 from gevent.event import Event
 
-from aemp_gevent.errors import NodeShutDownError, NoPortContextError
+from aemp_gevent.errors import NodeShutDownError, NoPortContextError, PortDied
 from aemp_gevent.node.node import Node
+from aemp_gevent.node.services import Service
+from aemp_gevent.ports.context import require_port
+from aemp_gevent.ports.receive import receive
+from aemp_gevent.toolkit import RemoteQueue
 from tests.support.helpers import on_hub, turns, wait_until
 from tests.support.native import threading
 from tests.support.networking import (
@@ -556,6 +560,104 @@ def test_ports_may_finish_their_work_after_the_shutdown(make_node: MakeNode) -> 
     node.shutdown()
     begin.set()
     wait_until(lambda: inbox.messages == [("by way of another",)])
+
+
+def ask_by_way_of_a_server(node: Node, port: str) -> object:
+    server = node.serve(node.port(), ask=lambda: node.call(port, "tag"))
+    return node.syncal(None, server, "ask")[0]
+
+
+def ask_and_go_on(node: Node, port: str) -> None:
+    node.cal(port, "tag", cb=lambda answer: None)
+    receive()
+
+
+def call_again(node: Node, port: str) -> None:
+    with contextlib.suppress(PortDied):
+        node.call(port, "tag")
+    node.call(port, "tag")
+
+
+def call_later(node: Node, port: str) -> None:
+    wait_until(lambda: not node.up_nodes())
+    node.call(port, "tag")
+
+
+def call_in_another_greenlet(node: Node, port: str) -> None:
+    node.peval_async(require_port("").id, node.call, port, "tag").join()
+    receive()
+
+
+def call_wrapped(node: Node, port: str) -> None:
+    try:
+        node.call(port, "tag")
+    except PortDied as error:
+        raise LookupError("a service's own error") from error
+
+
+WAITS = {
+    "call": lambda node, port: node.call(port, "tag"),
+    "call again": call_again,
+    "call later": call_later,
+    "call, wrapped": call_wrapped,
+    "call_async": lambda node, port: node.call_async(port, "tag").get(),
+    "syncal": lambda node, port: node.syncal(None, port, "tag")[0],
+    "cal": ask_and_go_on,
+    "server": ask_by_way_of_a_server,
+    "remote queue": lambda node, port: RemoteQueue(port, node=node).get(),
+    "other greenlet": call_in_another_greenlet,
+    "db_wait": lambda node, port: node.db_wait("family", len),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_port_whose_wait_ends_with_its_node_has_not_crashed(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture, wait: Callable[[Node, str], object]
+) -> None:
+    caplog.set_level(logging.INFO, "aemp_gevent")
+    one, two = make_node(), make_node()
+    inbox, died = Inbox(two), Deaths()
+    one.snd(inbox, "first")
+    wait_until(lambda: inbox.messages)
+    port = one.port_async(wait, one, inbox.port)
+    one.mon(port, died)
+    turns(5)
+    one.shutdown()
+    assert died.wait() == ("shutdown", one.NODE())
+    turns(5)
+    assert [record.getMessage() for record in caplog.records if record.levelno > logging.WARNING] == []
+    assert any(f"port {port} ended, because its node shuts down" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["this node", "the other"])
+def test_service_ends_quietly_with_its_own_node_only(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture, is_first: bool
+) -> None:
+    caplog.set_level(logging.INFO, "aemp_gevent")
+    one, two = make_node(), make_node()
+    inbox, ended = Inbox(two), Event()
+    one.start_service(Service("shop", lambda: one.call(inbox.port, "tag"), ()), lambda *_reason: ended.set())
+    wait_until(lambda: inbox.messages)
+    (one if is_first else two).shutdown()
+    assert ended.wait(10)
+    turns(2)
+    assert any("the service shop" in message for message in caplog.messages) is not is_first
+    assert any(record.exc_info for record in caplog.records) is not is_first
+
+
+def test_port_that_goes_on_after_the_shutdown_is_forgotten_when_it_dies(make_node: MakeNode) -> None:
+    one, two = make_node(), make_node()
+    inbox, died = Inbox(two), Deaths()
+
+    def work() -> None:
+        with contextlib.suppress(PortDied):
+            one.call(inbox.port, "tag")
+
+    one.mon(one.port_async(work), died)
+    wait_until(lambda: inbox.messages)
+    one.shutdown()
+    assert died.wait() == ()
+    assert one.scheduler.cut_off == {}
 
 
 def test_a_private_node_that_is_shut_down_goes_on() -> None:
