@@ -110,7 +110,7 @@ def aemp() -> None:
 def _finish(ctx: click.Context, _results: object) -> None:
     """Write the changes of all commands of a chain together."""
     if aemp.chain:
-        import_module("aemp_gevent.cli.setting_up").finish(ctx)
+        import_module("aemp_gevent.cli.set_up").finish(ctx)
 
 
 def run_command(args: Sequence[str] | None = None) -> int:

@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
-from aemp_gevent.cli.asking import Seen
-from aemp_gevent.cli.tracing import draw_svg, edges_of
-from aemp_gevent.cli.watching import Sample, draw_screen
+from aemp_gevent.cli.node_queries import Seen
+from aemp_gevent.cli.top import Sample, draw_screen
+from aemp_gevent.cli.trace import draw_svg, edges_of
 
 FOLDER = Path(__file__).parent / "howto"
 NETWORK = FOLDER / "aemp-trace.svg"

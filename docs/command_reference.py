@@ -17,7 +17,7 @@ import click
 
 from aemp_command.group import aemp
 from aemp_command.table import SECTIONS
-from aemp_gevent.cli.connecting import NodeOptions, node_options
+from aemp_gevent.cli.command_node import NodeOptions, node_options
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "reference" / "cli.md"

@@ -23,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from aemp_command.group import Group
 from aemp_gevent.cli.private_files import write_private
 from aemp_gevent.cli.profile_file import ProfileFile
-from aemp_gevent.cli.setting_up import changes, set_value
+from aemp_gevent.cli.set_up import changes, set_value
 from aemp_gevent.errors import CertificateError
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.wire.certified_names import NAME_PREFIX

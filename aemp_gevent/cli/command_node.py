@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Joining the network while a command runs.
+"""The node of a command: it joins the network while the command runs.
 
 The command's node takes its settings from the profile and the environment like any other node, but it has a name
 of its own, does not listen, and starts no services. Its seeds are the profile's; if the profile has none, the seed is
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from aemp_gevent.cli.arguments import Seconds
-from aemp_gevent.cli.completing import profile_names
+from aemp_gevent.cli.completion import profile_names
 from aemp_gevent.cli.private_files import read_private
 from aemp_gevent.runtime.hints import ONCE
 

@@ -21,7 +21,7 @@ import click
 from aemp_gevent.addresses.ids import ANON_PREFIX
 from aemp_gevent.cli.output import json_option, print_json, print_table
 from aemp_gevent.cli.profile_file import ProfileFile
-from aemp_gevent.cli.setting_up import finish, profile_file
+from aemp_gevent.cli.set_up import finish, profile_file
 from aemp_gevent.errors import AempError, ProfileError
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.settings import sources as settings

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aemp_gevent.cli.asking import (
+from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
+from aemp_gevent.cli.node_queries import (
     ANSWER_SECONDS,
     COMMAND_PREFIX,
     Kinds,
@@ -19,7 +20,6 @@ from aemp_gevent.cli.asking import (
     program_of_linked,
     walk,
 )
-from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable, printing_in_callback
 from aemp_gevent.runtime.quoting import worded
 

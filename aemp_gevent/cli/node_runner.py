@@ -17,9 +17,9 @@ from gevent.event import AsyncResult
 from gevent.lock import RLock
 
 from aemp_gevent import default_node
-from aemp_gevent.cli.connecting import reasons
+from aemp_gevent.cli.command_node import reasons
 from aemp_gevent.cli.readiness import HealthPort, Readiness, ReadyFile, ServiceManager
-from aemp_gevent.cli.supervising import Supervisor
+from aemp_gevent.cli.supervisor import Supervisor
 from aemp_gevent.errors import AempError
 from aemp_gevent.node.services import load_services
 from aemp_gevent.runtime.logs import Log

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aemp_gevent.cli.asking import Seen, look, node_id, timeout_option, walk
-from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
+from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
+from aemp_gevent.cli.node_queries import Seen, look, node_id, timeout_option, walk
 from aemp_gevent.cli.output import complain, json_option, print_json_line, print_table, printable, printing_in_callback
 from aemp_gevent.runtime.quoting import quoted
 

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from aemp_gevent.cli.arguments import Seconds
-from aemp_gevent.cli.asking import ask, node_id, timeout_option, unreachable
-from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
+from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
+from aemp_gevent.cli.node_queries import ask, node_id, timeout_option, unreachable
 from aemp_gevent.cli.output import json_option, print_json, printable
 from aemp_gevent.wire.vocabulary import DEVNULL
 

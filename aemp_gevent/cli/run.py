@@ -18,8 +18,8 @@ from typing import Any
 import click
 
 from aemp_gevent.cli.arguments import Seconds
-from aemp_gevent.cli.completing import profile_names
-from aemp_gevent.cli.connecting import SettingOptions, setting_options
+from aemp_gevent.cli.command_node import SettingOptions, setting_options
+from aemp_gevent.cli.completion import profile_names
 from aemp_gevent.runtime.quoting import quoted
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -77,7 +77,7 @@ def run(
     if os.getcwd() not in sys.path:  # noqa: PTH109  # as the import system compares it
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     # Imported only when it runs, because gevent's loop takes long to import.
-    from aemp_gevent.cli.runner import NodeRunner  # noqa: PLC0415
+    from aemp_gevent.cli.node_runner import NodeRunner  # noqa: PLC0415
 
     extra: dict[str, Any] = {}
     if binds:

@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec
 import click
 
 from aemp_gevent.cli.arguments import parse_value
-from aemp_gevent.cli.completing import profile_names, setting_names
+from aemp_gevent.cli.completion import profile_names, setting_names
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.settings import sources as settings

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aemp_gevent.cli.asking import node_id
-from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.talking import check_may_eval, evaluate
+from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
+from aemp_gevent.cli.node_queries import node_id
+from aemp_gevent.cli.talk import check_may_eval, evaluate
 
 if TYPE_CHECKING:
     from gevent.event import Event

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from aemp_gevent.cli.completing import profile_names
+from aemp_gevent.cli.completion import profile_names
 from aemp_gevent.cli.output import json_option, print_json, print_table
 from aemp_gevent.cli.profile_file import ProfileFile
-from aemp_gevent.cli.setting_up import changes
+from aemp_gevent.cli.set_up import changes
 from aemp_gevent.settings import sources as settings
 from aemp_gevent.settings.profiles import PROFILES, layers_of
 from aemp_gevent.settings.rules import PeerRule

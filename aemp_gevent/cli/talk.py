@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aemp_gevent.cli.arguments import Seconds, value
-from aemp_gevent.cli.asking import (
+from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
+from aemp_gevent.cli.node_queries import (
     ask,
     check_is_linked,
     look,
@@ -19,7 +20,6 @@ from aemp_gevent.cli.asking import (
     timeout_option,
     unreachable,
 )
-from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import json_option, json_text, print_json, printable
 
 if TYPE_CHECKING:

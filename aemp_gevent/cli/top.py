@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aemp_gevent.cli.arguments import Seconds
-from aemp_gevent.cli.asking import Seen, Walk, known_nodes, timeout_option
-from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
-from aemp_gevent.cli.looking import duration, port_row
+from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
+from aemp_gevent.cli.node_queries import Seen, Walk, known_nodes, timeout_option
+from aemp_gevent.cli.nodes import duration, port_row
 from aemp_gevent.cli.output import console, json_option, print_json, printable
 
 if TYPE_CHECKING:

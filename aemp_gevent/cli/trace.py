@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aemp_gevent.cli.asking import Seen, Walk, known_nodes, node_id, timeout_option
-from aemp_gevent.cli.connecting import NodeOptions, connected, node_options
+from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
+from aemp_gevent.cli.node_queries import Seen, Walk, known_nodes, node_id, timeout_option
 from aemp_gevent.cli.output import console, json_option, print_json, printable
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ AEMP = (sys.executable, "-m", "aemp_gevent.cli")
 
 
 def hurried(*changes: str) -> tuple[str, ...]:
-    """Return the command with other constants, such as ``"runner.JOIN_SECONDS = 0.5"``: for shorter waits."""
+    """Return the command with other constants, such as ``"node_runner.JOIN_SECONDS = 0.5"``: for shorter waits."""
     modules = ", ".join({change.partition(".")[0]: None for change in changes})
     program = [f"from aemp_gevent.cli import {modules}", *changes, "from aemp_command import main", "main()"]
     return (sys.executable, "-c", "\n".join(program))

@@ -16,7 +16,7 @@ from typing import Any
 import click
 import pytest
 
-from aemp_gevent.cli.connecting import SettingOptions
+from aemp_gevent.cli.command_node import SettingOptions
 from tests.cli.helpers import environment
 from tests.support import preloaded
 from tests.support.helpers import wait_until
@@ -25,7 +25,7 @@ from tests.support.networking import SECRET, MakeNode, free_address
 PROGRAM = """
 import click
 from aemp_command import group
-from aemp_gevent.cli.connecting import connected, node_options
+from aemp_gevent.cli.command_node import connected, node_options
 
 @click.command()
 @node_options

@@ -18,11 +18,11 @@ from typing import Any
 import click
 import pytest
 
-from aemp_gevent.cli.asking import Seen, look
-from aemp_gevent.cli.listening import _Stream
-from aemp_gevent.cli.looking import duration
-from aemp_gevent.cli.measuring import statistics_of
-from aemp_gevent.cli.tracing import draw_dot, draw_svg, edges_of
+from aemp_gevent.cli.log import _Stream
+from aemp_gevent.cli.node_queries import Seen, look
+from aemp_gevent.cli.nodes import duration
+from aemp_gevent.cli.ping import statistics_of
+from aemp_gevent.cli.trace import draw_dot, draw_svg, edges_of
 from tests.cli.helpers import AEMP
 from tests.cli.networks import PATIENCE, Network
 from tests.cli.screens import terminal

@@ -12,11 +12,11 @@ import click
 import gevent
 import pytest
 
-from aemp_gevent.cli.asking import OtherProgramError, Walk, look, other_program
-from aemp_gevent.cli.listening import _Stream
-from aemp_gevent.cli.looking import _list_families
-from aemp_gevent.cli.prompt import _RemotePrompt
-from aemp_gevent.cli.talking import check_may_eval, evaluate, spawn_there
+from aemp_gevent.cli.log import _Stream
+from aemp_gevent.cli.node_queries import OtherProgramError, Walk, look, other_program
+from aemp_gevent.cli.nodes import _list_families
+from aemp_gevent.cli.shell import _RemotePrompt
+from aemp_gevent.cli.talk import check_may_eval, evaluate, spawn_there
 from aemp_gevent.node.node import Node
 from tests.support.helpers import wait_until
 from tests.support.networking import WAIT, MakeNode, RawListener, RawPeer

@@ -19,7 +19,7 @@ WRITERS = 6
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-import aemp_gevent.cli.setting_up
+import aemp_gevent.cli.set_up
 from aemp_command.group import run_command
 
 def run(words, calls):

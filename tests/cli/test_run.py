@@ -265,7 +265,7 @@ def test_node_is_ready_when_it_is_linked_to_a_seed_that_starts_as_it_does(
 def test_first_node_of_a_network_does_not_wait_for_ever(start: Start, home: Path) -> None:
     seed = free_address()
     args = ("--nodeid", "127.0.0.1:0", "--seed", seed, "--ready-file", "ready")
-    running = start(*args, command=hurried("runner.JOIN_SECONDS = 0.5"))
+    running = start(*args, command=hurried("node_runner.JOIN_SECONDS = 0.5"))
     running.logs(f"no link to any seed within 0.5 s, continuing without: {seed}: Connection refused")
     wait_until((home / "ready").exists, within=PATIENCE, show=lambda: running.log)
     assert running.end() == 0
@@ -313,7 +313,7 @@ def test_systemd_is_told_of_everything(start: Start, home: Path, kind: str) -> N
 
 def test_crashed_service_is_started_again_and_the_others_go_on(start: Start, make_node: MakeNode) -> None:
     services = ("--service", '["shop.fragile", 2]', "--service", "shop.echo")
-    running = start("--nodeid", "127.0.0.1:0", *services, command=hurried("supervising.FIRST_DELAY = 0.2"))
+    running = start("--nodeid", "127.0.0.1:0", *services, command=hurried("supervisor.FIRST_DELAY = 0.2"))
     node = make_node("127.0.0.1:0", running.id)
     echo = only(node, "echo")
     running.logs("service shop.fragile crashed, restarting in 0.4 s")

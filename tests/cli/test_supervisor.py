@@ -11,8 +11,8 @@ import pytest
 from gevent.event import Event
 
 from aemp_gevent import SELF
-from aemp_gevent.cli import supervising
-from aemp_gevent.cli.supervising import Supervisor
+from aemp_gevent.cli import supervisor as supervisor_module
+from aemp_gevent.cli.supervisor import Supervisor
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.services import Service
 from tests.support.helpers import wait_until
@@ -24,9 +24,9 @@ SECOND = 0.02
 @pytest.fixture(autouse=True)
 def short_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all take a fiftieth of the time."""
-    monkeypatch.setattr(supervising, "FIRST_DELAY", supervising.FIRST_DELAY * SECOND)
-    monkeypatch.setattr(supervising, "MAX_DELAY", 8 * SECOND)
-    monkeypatch.setattr(supervising, "LONG_LIFE", 30 * SECOND)
+    monkeypatch.setattr(supervisor_module, "FIRST_DELAY", supervisor_module.FIRST_DELAY * SECOND)
+    monkeypatch.setattr(supervisor_module, "MAX_DELAY", 8 * SECOND)
+    monkeypatch.setattr(supervisor_module, "LONG_LIFE", 30 * SECOND)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def _private(make: MakeNode) -> Node:
 def test_waits_double_up_to_the_longest(private: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     delays: list[float] = []
     later = gevent.spawn_later
-    monkeypatch.setattr(supervising.gevent, "spawn_later", lambda s, f: (delays.append(s), later(0, f))[1])
+    monkeypatch.setattr(supervisor_module.gevent, "spawn_later", lambda s, f: (delays.append(s), later(0, f))[1])
 
     def crash() -> None:
         raise RuntimeError("on purpose")
@@ -57,9 +57,9 @@ def test_waits_double_up_to_the_longest(private: Node, monkeypatch: pytest.Monke
 def test_who_lived_long_begins_anew(private: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     delays: list[float] = []
     later = gevent.spawn_later
-    monkeypatch.setattr(supervising.gevent, "spawn_later", lambda s, f: (delays.append(s), later(0, f))[1])
+    monkeypatch.setattr(supervisor_module.gevent, "spawn_later", lambda s, f: (delays.append(s), later(0, f))[1])
     now = [monotonic()]
-    monkeypatch.setattr(supervising, "monotonic", lambda: now[0])
+    monkeypatch.setattr(supervisor_module, "monotonic", lambda: now[0])
     started: list[str] = []
 
     def work() -> None:
@@ -67,7 +67,7 @@ def test_who_lived_long_begins_anew(private: Node, monkeypatch: pytest.MonkeyPat
 
     supervisor = Supervisor(private, lambda: None)
     supervisor.become([Service("work", work, ())])
-    for number, life in enumerate((0, 0, 2 * supervising.LONG_LIFE, 0)):
+    for number, life in enumerate((0, 0, 2 * supervisor_module.LONG_LIFE, 0)):
         wait_until(lambda number=number: len(started) == number + 1)
         now[0] += life
         private.kil(started[-1], "on purpose")

@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from aemp_gevent.cli.watching import Sample, draw, rate
+from aemp_gevent.cli.top import Sample, draw, rate
 from tests.cli.networks import PATIENCE, Network
 from tests.cli.screens import LINES, terminal
 from tests.support.helpers import wait_until

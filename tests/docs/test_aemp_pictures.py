@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import runpy
 
-from aemp_gevent.cli.tracing import draw_svg, edges_of
+from aemp_gevent.cli.trace import draw_svg, edges_of
 from tests.support.networking import ROOT
 
 PICTURES = runpy.run_path(str(ROOT / "docs" / "aemp_pictures.py"))

@@ -21,7 +21,7 @@ import pytest
 from aemp_command.examples import EXAMPLES
 from aemp_command.group import run_command
 from aemp_command.table import SECTIONS
-from aemp_gevent.cli import runner
+from aemp_gevent.cli import node_runner
 from tests.cli.helpers import ROOT, environment
 from tests.support.helpers import wait_until
 from tests.support.networking import free_address
@@ -58,7 +58,7 @@ class Terminal:
         variables: Of the environment.
     """
 
-    def __init__(self, home: Path, *, join_seconds: float = runner.JOIN_SECONDS, **variables: str) -> None:
+    def __init__(self, home: Path, *, join_seconds: float = node_runner.JOIN_SECONDS, **variables: str) -> None:
         self._home = home
         tools = home / "bin"
         tools.mkdir()
@@ -67,8 +67,8 @@ class Terminal:
             f"#!{sys.executable}\n"
             "import sys\n"
             "if 'run' in sys.argv:\n"
-            "    from aemp_gevent.cli import runner\n"
-            f"    runner.JOIN_SECONDS = {join_seconds}\n"
+            "    from aemp_gevent.cli import node_runner\n"
+            f"    node_runner.JOIN_SECONDS = {join_seconds}\n"
             "from aemp_command import main\n"
             "main()\n"
         )
@@ -312,7 +312,7 @@ def test_image_starts_a_node_and_no_shell() -> None:
     words = json.loads(made["ENTRYPOINT"])
     assert words == ["aemp", "run"]
     options = json.loads(made["CMD"])
-    from aemp_gevent.cli.running import run
+    from aemp_gevent.cli.run import run
 
     known = {option for parameter in run.params for option in parameter.opts}
     assert {word for word in options if word.startswith("--")} <= known

@@ -195,9 +195,9 @@ HANDLES_LOGGERS = {
     "runtime/logs.py",
     "node/log_feed.py",
     "node/log_tap.py",
-    "cli/connecting.py",
-    "cli/watching.py",
-    "cli/listening.py",
+    "cli/command_node.py",
+    "cli/top.py",
+    "cli/log.py",
     "testing/crashes.py",
 }
 """They set levels, or catch what was logged."""

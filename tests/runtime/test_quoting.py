@@ -143,8 +143,8 @@ WRITES_VALUES = {
     "runtime/quoting.py": "this is where it is done",
     "settings/directory_address.py": "a __repr__",
     "cli/output.py": "data, in full: what JSON cannot say",
-    "cli/prompt.py": "data, in full: the value of an expression, as Python's prompt shows it",
-    "cli/supervising.py": "a key to compare with, never shown",
+    "cli/shell.py": "data, in full: the value of an expression, as Python's prompt shows it",
+    "cli/supervisor.py": "a key to compare with, never shown",
     "cli/wire_dump.py": "data, in full: packets of other framings",
     "testing/processes.py": "the repr of an object of ours",
 }
