@@ -17,8 +17,9 @@ import click
 from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
 from aemp_gevent.cli.node_queries import Seen, Walk, known_nodes, timeout_option
-from aemp_gevent.cli.nodes import duration, port_row
+from aemp_gevent.cli.nodes import duration
 from aemp_gevent.cli.output import console, json_option, print_json, printable
+from aemp_gevent.cli.ports import port_row
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

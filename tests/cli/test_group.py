@@ -48,6 +48,14 @@ def test_each_command_is_where_the_table_says_and_explains_itself(name: str) -> 
         assert not isinstance(parameter, click.Option) or parameter.help, parameter
 
 
+def test_each_module_is_named_after_its_command_or_the_heading_of_several() -> None:
+    others = {"gencert": "ca", "showprofile": "show", "showconfig": "show"}
+    for heading, entries in SECTIONS.items():
+        for name, entry in entries.items():
+            names = {name.replace("-", "_"), heading.lower().replace(" ", "_"), others.get(name)}
+            assert entry.where.partition(":")[0] in names, name
+
+
 def test_help_lists_all_commands_by_section(command: Command) -> None:
     shown = command("--help").out
     for section, entries in SECTIONS.items():

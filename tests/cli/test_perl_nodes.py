@@ -12,9 +12,9 @@ import click
 import gevent
 import pytest
 
+from aemp_gevent.cli.groups import _list_families
 from aemp_gevent.cli.log import _Stream
 from aemp_gevent.cli.node_queries import OtherProgramError, Walk, look, other_program
-from aemp_gevent.cli.nodes import _list_families
 from aemp_gevent.cli.shell import _RemotePrompt
 from aemp_gevent.cli.talk import check_may_eval, evaluate, spawn_there
 from aemp_gevent.node.node import Node
