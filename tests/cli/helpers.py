@@ -108,3 +108,18 @@ class Command:
         assert result.err.startswith("aemp")
         assert (self._path.read_bytes() if self._path.exists() else None) == before
         return result.err
+
+
+class Liar:
+    """A node that answers what it is told to."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    network = None
+
+    def node_is_up(self, _node: str) -> bool:
+        return True
+
+    def call(self, _node: str, *_request: object, timeout: float) -> object:
+        return self.answer

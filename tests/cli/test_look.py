@@ -15,14 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 
-from aemp_gevent.cli.log import _Stream
-from aemp_gevent.cli.node_queries import Seen, look
-from aemp_gevent.cli.nodes import duration
-from aemp_gevent.cli.ping import statistics_of
-from aemp_gevent.cli.trace import draw_dot, draw_svg, edges_of
 from tests.cli.helpers import AEMP
 from tests.cli.networks import PATIENCE, Network
 from tests.cli.screens import terminal
@@ -196,52 +190,6 @@ def test_trace_from_nowhere_fails(network: Network) -> None:
     assert "give only one" in network.refused("trace", "--dot", "--json", code=2)
 
 
-def link(node: str, **more: Any) -> dict[str, Any]:
-    return {"node": node, "state": "up", "via": None, "provider": "aemp_gevent-1", **more}
-
-
-def seen(node: str, parent: str | None, *links: dict[str, Any]) -> Seen:
-    figures = {"roles": ["named"], "links": list(links)}
-    return Seen(node, parent, figures=figures)
-
-
-MET = {
-    'a"&<': seen('a"&<', None, link("b", dialled=True, round_trip=0.002), link("c", dialled=False, round_trip=None)),
-    "b": seen("b", 'a"&<', link('a"&<', dialled=False, round_trip=0.003), link("s", via='a"&<')),
-    "c": Seen("c", 'a"&<', provider="AE-2.02", error="runs another program: AE-2.02"),
-    "s": seen("s", "b", link("b", via='a"&<')),
-}
-
-
-def test_each_link_is_drawn_once_from_who_dialled() -> None:
-    assert [(edge.one, edge.other, edge.via) for edge in edges_of(MET)] == [
-        ('a"&<', "b", None),
-        ("c", 'a"&<', None),
-        ("b", "s", 'a"&<'),
-    ]
-
-
-def test_names_of_others_break_no_drawing() -> None:
-    edges = edges_of(MET)
-    dot = draw_dot(MET, edges)
-    assert '"a\\"&<" -- "b" [label="2.00 ms"];' in dot
-    assert '"c" [color=red];' in dot
-    assert '[style="dotted"]' in dot
-    root = ET.fromstring(draw_svg(MET, edges))
-    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert 'a"&<' in texts
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) == 3
-    assert sum("stroke-dasharray" in path.attrib for path in root.iter()) == 1
-
-
-def test_what_is_no_character_is_escaped_in_drawings() -> None:
-    met = {"\x1b[2J": Seen("\x1b[2J", None, figures={"roles": ["\x00"], "links": []})}
-    assert '  "\\\\x1b[2J";' in draw_dot(met, []).splitlines()
-    root = ET.fromstring(draw_svg(met, []))
-    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert texts == ["\\x1b[2J", "\\x00"]
-
-
 # --- ping and bench ------------------------------------------------------------------------------
 
 
@@ -273,19 +221,6 @@ def test_ping_goes_on_until_interrupted_and_tells_what_was_lost(network: Network
 @slow
 def test_ping_of_nobody_fails(network: Network) -> None:
     assert network.refused("ping", "127.0.0.1:1").startswith("aemp: 127.0.0.1:1 cannot be reached: ")
-
-
-def test_statistics_are_those_of_ping() -> None:
-    assert statistics_of(4, [1.0, 2.0, 3.0]) == {
-        "sent": 4,
-        "answered": 3,
-        "min": 1.0,
-        "avg": 2.0,
-        "max": 3.0,
-        "mdev": pytest.approx((2 / 3) ** 0.5),
-    }
-    assert statistics_of(1, [0.1])["mdev"] == 0.0
-    assert statistics_of(2, []) == {"sent": 2, "answered": 0, "min": None, "avg": None, "max": None, "mdev": None}
 
 
 @slow
@@ -430,104 +365,7 @@ def test_bench_shows_its_progress_on_a_terminal(network: Network) -> None:
         screen.child.expect(r" messages of 100 bytes in ")
 
 
-# --- small things ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, ""), (0.4, "0s"), (59, "59s"), (61, "1m 1s"), (3600, "1h"), (90_061, "1d 1h"), (86_400 * 40, "40d")],
-)
-def test_durations_are_told_by_their_two_largest_units(seconds: float | None, text: str) -> None:
-    assert duration(seconds) == text
-
-
-class Liar:
-    """A node that answers what it is told to."""
-
-    def __init__(self, answer: object) -> None:
-        self.answer = answer
-
-    network = None
-
-    def node_is_up(self, _node: str) -> bool:
-        return True
-
-    def call(self, _node: str, *_request: object, timeout: float) -> object:
-        return self.answer
-
-
-WHOLE = {
-    "node": "x",
-    "provider": "",
-    "time": 0,
-    "seconds": 0,
-    "roles": [],
-    "link_count": 0,
-    "port_count": 0,
-    "messages": 0,
-    "deepest": 0,
-    "blocked": 0,
-    "lag": 0,
-    "worst_lag": 0,
-    "memory": 1,
-    "cpu": 1,
-    "rights": {"eval": False},
-}
-LINK = {"node": "y", "state": "up", "via": None, "unsent": 0, "seconds": 1.0}
-RECORD = {"time": 0, "node": "x", "level": "INFO", "name": "some", "text": "something"}
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        pytest.param({"time": "now"}, id="time"),
-        pytest.param({"time": float("inf")}, id="endless"),
-        pytest.param({"level": None}, id="level"),
-        pytest.param({"text": 5}, id="text"),
-        pytest.param({"left_out": "\x1b[2J"}, id="left_out"),
-    ],
-)
-@pytest.mark.parametrize("as_json", [False, True])
-def test_record_that_is_none_is_left_out(
-    capsys: pytest.CaptureFixture[str], record: dict[str, Any], as_json: bool
-) -> None:
-    stream = _Stream(Liar(None), "info", as_json=as_json)  # type: ignore[arg-type]
-    stream._heard("x", {**RECORD, **record})
-    stream._heard("x", RECORD)
-    printed = capsys.readouterr()
-    assert printed.out.count("\n") == 1
-    assert "something" in printed.out
-    assert printed.err == "aemp: x sent an invalid log record: does it run another version?\n"
-
-
-def test_records_are_of_who_told_them(capsys: pytest.CaptureFixture[str]) -> None:
-    _Stream(Liar(None), "info", as_json=True)._heard("y", RECORD)  # type: ignore[arg-type]
-    assert json.loads(capsys.readouterr().out) == {**RECORD, "node": "y"}
-
-
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        pytest.param({"error": "not you\x1b[2J"}, "x refuses to be inspected: not you", id="error"),
-        pytest.param(5, "another version", id="no-map"),
-        pytest.param({"node": "x"}, "another version", id="little"),
-        pytest.param({**WHOLE, "links": [{"node": "y"}]}, "another version", id="half-a-link"),
-        pytest.param({**WHOLE, "ports": [5]}, "another version", id="no-port"),
-        pytest.param({**WHOLE, "ports": 5}, "another version", id="no-ports"),
-        pytest.param({**WHOLE, "roles": 5}, "another version", id="no-roles"),
-        pytest.param({**WHOLE, "roles": [5]}, "another version", id="no-role"),
-        pytest.param({**WHOLE, "lag": "late"}, "another version", id="no-number"),
-        pytest.param({**WHOLE, "rights": {}}, "another version", id="no-rights"),
-        pytest.param({**WHOLE, "links": [{**LINK, "node": None}]}, "another version", id="nobodys-link"),
-    ],
-)
-def test_answer_that_is_none_is_an_error_in_words(answer: object, says: str) -> None:
-    with pytest.raises(click.ClickException, match=says):
-        look(Liar(answer), "x", timeout=1)  # type: ignore[arg-type]
-
-
-def test_answer_that_is_whole_is_taken() -> None:
-    assert look(Liar(WHOLE), "x", timeout=1) == WHOLE  # type: ignore[arg-type]
+# --- what others say -----------------------------------------------------------------------------
 
 
 @slow

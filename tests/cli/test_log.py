@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""What ``aemp log`` makes of the records that it gets."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from aemp_gevent.cli.log import _Stream
+from tests.cli.helpers import Liar
+
+RECORD = {"time": 0, "node": "x", "level": "INFO", "name": "some", "text": "something"}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param({"time": "now"}, id="time"),
+        pytest.param({"time": float("inf")}, id="endless"),
+        pytest.param({"level": None}, id="level"),
+        pytest.param({"text": 5}, id="text"),
+        pytest.param({"left_out": "\x1b[2J"}, id="left_out"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_record_that_is_none_is_left_out(
+    capsys: pytest.CaptureFixture[str], record: dict[str, Any], as_json: bool
+) -> None:
+    stream = _Stream(Liar(None), "info", as_json=as_json)  # type: ignore[arg-type]
+    stream._heard("x", {**RECORD, **record})
+    stream._heard("x", RECORD)
+    printed = capsys.readouterr()
+    assert printed.out.count("\n") == 1
+    assert "something" in printed.out
+    assert printed.err == "aemp: x sent an invalid log record: does it run another version?\n"
+
+
+def test_records_are_of_who_told_them(capsys: pytest.CaptureFixture[str]) -> None:
+    _Stream(Liar(None), "info", as_json=True)._heard("y", RECORD)  # type: ignore[arg-type]
+    assert json.loads(capsys.readouterr().out) == {**RECORD, "node": "y"}
