@@ -334,7 +334,7 @@ def _link(network: Network, peer: Peer) -> dict[str, Any]:
         "kept": network.is_kept(peer.node),
         "provider": "" if greeting is None else (greeting.extra("provider") or "")[:_MAX_TEXT],
         "unsent": peer.unsent,
-        "watched": peer.watchers.count,
+        "watched": peer.peer_monitors.count,
         "error": peer.last_error[:_MAX_TEXT] if lane is None and not peer.is_up else "",
     }
     if lane is not None:

@@ -235,7 +235,7 @@ class Requests:
         if peer is not None and not peer.rights.kill:
             port = self._host.find_port(name)
             if port is not None:
-                peer.watchers.mark_spawned(port)
+                peer.peer_monitors.mark_spawned(port)
 
     def _bye(self, peer: Peer | None, *args: Any) -> None:
         if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from aemp_gevent.errors import RefusedError
+from aemp_gevent.peers.peer_monitors import PeerMonitors
 from aemp_gevent.peers.remote_ports import RemotePorts
-from aemp_gevent.peers.watchers import Watchers
 from aemp_gevent.ports.port import Port
 from aemp_gevent.ports.reasons import describe, no_such_port
 from aemp_gevent.ports.scheduler import Scheduler
@@ -47,7 +47,7 @@ class AskingPeer(Protocol):
     @property
     def ports(self) -> RemotePorts: ...
     @property
-    def watchers(self) -> Watchers: ...
+    def peer_monitors(self) -> PeerMonitors: ...
     @property
     def rights(self) -> PeerRule: ...
     @property
@@ -109,19 +109,19 @@ def _mon1(peer: AskingPeer, host: LinkRequestsHost, name: Any) -> None:
         return
     port = _find_port(host, name)
     if port is None:
-        peer.watchers.port_died(name, no_such_port(f"{host.node_id}#{name}"))
-    elif peer.watchers.may_add(name):
-        peer.watchers.add(port, name)
+        peer.peer_monitors.port_died(name, no_such_port(f"{host.node_id}#{name}"))
+    elif peer.peer_monitors.may_add(name):
+        peer.peer_monitors.add(port, name)
     else:
         text = f"{peer.node} monitors as many ports here as it may"
-        peer.watchers.port_died(name, ("monitor_refused", name, text))
+        peer.peer_monitors.port_died(name, ("monitor_refused", name, text))
         host.refusals["monitor"] += 1
         raise RefusedError(text)
 
 
 def _mon0(peer: AskingPeer, host: LinkRequestsHost, name: Any) -> None:
     """Stop monitoring a port."""
-    peer.watchers.remove(_port_name(host, name))
+    peer.peer_monitors.remove(_port_name(host, name))
 
 
 def _kil0(peer: AskingPeer, host: LinkRequestsHost, name: Any, *reason: Any) -> None:
@@ -134,7 +134,7 @@ def _kil1(peer: AskingPeer, host: LinkRequestsHost, name: Any, *reason: Any) -> 
     port = _find_port(host, _port_name(host, name))
     if port is None:
         return
-    if not peer.rights.kill and not (port.asked == peer.node or peer.watchers.has_spawned(port)):
+    if not peer.rights.kill and not (port.asked == peer.node or peer.peer_monitors.has_spawned(port)):
         host.refusals["kill"] += 1
         raise RefusedError(f"the rules do not let {peer.node} kill ports here")
     host.scheduler.kill(port, reason)

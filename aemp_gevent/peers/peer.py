@@ -20,9 +20,9 @@ from aemp_gevent.addresses import ids
 from aemp_gevent.peers import link_requests
 from aemp_gevent.peers.link_requests import ABOUT_LINKS
 from aemp_gevent.peers.peer_host import Lane, PeerHost
+from aemp_gevent.peers.peer_monitors import PeerMonitors
 from aemp_gevent.peers.redialling import Redialling
 from aemp_gevent.peers.sending import SendingPeer
-from aemp_gevent.peers.watchers import Watchers
 from aemp_gevent.ports.port import Job
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.hub_calls import see_through
@@ -44,8 +44,8 @@ class Peer(SendingPeer):
 
     def __init__(self, node: str, host: PeerHost) -> None:
         super().__init__(node, host)
-        self.watchers = Watchers(self, host.settings.max_watched_ports)
-        """What the peer watches of ours."""
+        self.peer_monitors = PeerMonitors(self, host.settings.max_watched_ports)
+        """What the peer monitors of ours."""
         self.rights = self._rights_with(host)
         """What it may do here."""
         self.can_be_found = False
@@ -222,7 +222,7 @@ class Peer(SendingPeer):
         self.link = None
         self.outbox.clear()
         self._let_go()
-        self.watchers.remove_all()
+        self.peer_monitors.remove_all()
         self.ports.all_lost(reason, shun=bool(self._incarnation), was_up=True)
         self._host.link_down(self, reason, news)
         self.room.open()

@@ -12,8 +12,8 @@ from aemp_gevent.ports.reasons import Reason, in_words
 from aemp_gevent.wire.vocabulary import KIL0
 
 
-class WatchingPeer(Protocol):
-    """The node that watches."""
+class MonitoringPeer(Protocol):
+    """The node that monitors."""
 
     @property
     def node(self) -> str: ...
@@ -25,11 +25,11 @@ class WatchingPeer(Protocol):
 class PeerMonitor(Job):
     """A peer's monitor of a port of ours. Needs no turn in the run queue: no user code runs but that of a reason."""
 
-    __slots__ = ("_was_told", "_watchers", "name", "port")
+    __slots__ = ("_owner", "_was_told", "name", "port")
 
-    def __init__(self, watchers: Watchers, port: Port, name: str) -> None:
+    def __init__(self, owner: PeerMonitors, port: Port, name: str) -> None:
         super().__init__(None)
-        self._watchers = watchers
+        self._owner = owner
         self.port = port
         self.name = name
         self._was_told = False
@@ -39,49 +39,49 @@ class PeerMonitor(Job):
         # Told again: what struck the first time may be code of the reason's elements, and would strike each time.
         words = in_words(reason) if self._was_told else reason
         self._was_told = True
-        self._watchers.port_died(self.name, words)
+        self._owner.port_died(self.name, words)
         return False
 
 
-class Watchers:
+class PeerMonitors:
     """The monitors that one peer has of our ports, by the names it used.
 
     Args:
-        peer: Who watches.
-        limit: How many it may watch.
+        peer: Who monitors.
+        limit: How many it may monitor.
     """
 
-    def __init__(self, peer: WatchingPeer, limit: int) -> None:
+    def __init__(self, peer: MonitoringPeer, limit: int) -> None:
         self._peer = peer
         self._limit = limit
-        self._watchers: dict[str, PeerMonitor] = {}
+        self._monitors: dict[str, PeerMonitor] = {}
 
     def may_add(self, name: str) -> bool:
-        """Return whether the peer may watch this one, too."""
-        return len(self._watchers) < self._limit or name in self._watchers
+        """Return whether the peer may monitor this one, too."""
+        return len(self._monitors) < self._limit or name in self._monitors
 
     def add(self, port: Port, name: str) -> None:
-        """Watch a port for the peer from now on."""
-        if name not in self._watchers:
-            watcher = self._watchers[name] = PeerMonitor(self, port, name)
-            monitors.add(port, watcher)
+        """Monitor a port for the peer from now on."""
+        if name not in self._monitors:
+            monitor = self._monitors[name] = PeerMonitor(self, port, name)
+            monitors.add(port, monitor)
 
     def remove(self, name: str) -> None:
-        """Stop watching it."""
-        watcher = self._watchers.get(name)
-        if watcher is not None:
-            monitors.remove(watcher.port, watcher)
-            self._watchers.pop(name, None)
+        """Stop monitoring it."""
+        monitor = self._monitors.get(name)
+        if monitor is not None:
+            monitors.remove(monitor.port, monitor)
+            self._monitors.pop(name, None)
 
     @property
     def count(self) -> int:
-        """How many it watches."""
-        return len(self._watchers)
+        """How many it monitors."""
+        return len(self._monitors)
 
     @property
     def are_any(self) -> bool:
-        """Whether it watches any."""
-        return bool(self._watchers)
+        """Whether it monitors any."""
+        return bool(self._monitors)
 
     def mark_spawned(self, port: Port) -> None:
         """Note that the peer spawned a port."""
@@ -93,15 +93,15 @@ class Watchers:
         return port.parent == self._peer.node
 
     def remove_all(self) -> None:
-        """Stop watching for the peer, which knows that the link is lost."""
-        for name in list(self._watchers):
+        """Stop monitoring for the peer, which knows that the link is lost."""
+        for name in list(self._monitors):
             self.remove(name)
 
     def port_died(self, name: str, reason: Reason) -> None:
         """Tell the peer that a port of ours is dead. Never raises."""
-        self._watchers.pop(name, None)
-        # Here a reason may be anything; the watcher must hear of the death all the same. The
-        # last is as long as the request to watch, which fitted.
+        self._monitors.pop(name, None)
+        # Here a reason may be anything; the peer must hear of the death all the same. The
+        # last is as long as the request to monitor, which fitted.
         for words in (reason, in_words(reason) if reason else (), ("die",), ()):
             try:
                 self._peer.send_if_connected(["", KIL0, name, *words])

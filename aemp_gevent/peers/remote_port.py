@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from aemp_gevent.addresses import ids
 from aemp_gevent.ports import monitors
-from aemp_gevent.ports.monitors import Watch
+from aemp_gevent.ports.monitors import MonitoredRemote
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import REMOTE, Job
 from aemp_gevent.ports.reasons import Reason
@@ -84,7 +84,7 @@ class ClosedMailbox:
         self._log(logging.WARNING if self._dropped == 1 else logging.DEBUG, text, self._dropped, self._port.id)
 
 
-class RemotePort(Watch):
+class RemotePort(MonitoredRemote):
     """A port of another node, as this node sees it: where its messages go, and who monitors it here.
 
     Stands in the same table as local ports and is its own mailbox, so that ``snd`` finds
@@ -176,7 +176,7 @@ class RemotePort(Watch):
                 self.is_shunned, self.mailbox = was_shunned, mailbox
             raise
 
-    def unwatched(self) -> None:
+    def unmonitored(self) -> None:
         """Tell the peer that nobody here monitors the port any more."""
         if self.name and not self.is_spawned:
             self._peer.send_if_connected(["", MON0, self.name])

@@ -2,7 +2,7 @@
 """All ports of another node that this node knows of: deaths and losses are reported to their monitors here.
 
 What one port is, and what *shunned* means, is in :mod:`aemp_gevent.peers.remote_port`; what the peer monitors of
-this node, in :mod:`aemp_gevent.peers.watchers`.
+this node, in :mod:`aemp_gevent.peers.peer_monitors`.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class RestingPeer(DirectPeer):
         is_only = link is self.link and self._links == [link] and not self._dialling and self._newcomer is None
         is_whole = not (link.finished or link.has_ended or link.is_held or link.transport.buffered)
         is_needed = (
-            self.ports.need_a_link or self.watchers.are_any or bool(self.riders) or self._host.is_kept(self.node)
+            self.ports.need_a_link or self.peer_monitors.are_any or bool(self.riders) or self._host.is_kept(self.node)
         )
         return is_ours and is_only and is_whole and not is_needed
 
@@ -177,7 +177,7 @@ class RestingPeer(DirectPeer):
         self._resting = None
         self._links.remove(link)
         self._forget_connections()
-        self.watchers.remove_all()
+        self.peer_monitors.remove_all()
         link.finish()
         link.owner = _NOBODY
         self.outbox.drop_answers()

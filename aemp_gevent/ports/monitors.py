@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Monitors: what is done when a port dies, or the link to a node is lost.
 
-A monitor is kept by the *watched* object: a local :class:`~aemp_gevent.ports.port.Port`, or
-a :class:`Watch` that represents a port of another node, or the link to it. When the watched
+A monitor is kept by the *monitored* object: a local :class:`~aemp_gevent.ports.port.Port`, or
+a :class:`MonitoredRemote` that represents a port of another node, or the link to it. When the monitored
 object dies, each of its monitors becomes a job in the run queue. So actions never run
 inside the stack of the code that killed, may use every function of the library, and
 may block without delaying other ports.
@@ -20,8 +20,8 @@ from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.threads import get_ident
 
 
-class Watched(Protocol):
-    """What can be monitored: a local port, or a :class:`Watch`."""
+class Monitored(Protocol):
+    """What can be monitored: a local port, or a :class:`MonitoredRemote`."""
 
     monitors: Job | dict[Job, None] | None
 
@@ -33,15 +33,15 @@ class Monitor(Job):
     context manager it cancels on exit. Dropping it does nothing.
     """
 
-    __slots__ = ("_action", "_reason", "_scheduler", "_watched")
+    __slots__ = ("_action", "_monitored", "_reason", "_scheduler")
 
     def __init__(
-        self, watched: Watched | None, action: Callable[..., Any], context: Port | None, scheduler: PortHost
+        self, monitored: Monitored | None, action: Callable[..., Any], context: Port | None, scheduler: PortHost
     ) -> None:
         # Without super(): that saves one of the three calls that a monitor costs.
         self.state = JOB
         self.context = context
-        self._watched = watched
+        self._monitored = monitored
         self._action: Callable[..., Any] | None = action
         self._reason: Reason = ()
         self._scheduler = scheduler
@@ -51,14 +51,14 @@ class Monitor(Job):
         if get_ident() != self._scheduler.thread:
             self._scheduler.check_thread("cancel() of a monitor")
         self._action = None
-        watched = self._watched
-        if watched is not None:
-            remove(watched, self)
-            self._watched = None  # last, so that an interrupted call can be made again
+        monitored = self._monitored
+        if monitored is not None:
+            remove(monitored, self)
+            self._monitored = None  # last, so that an interrupted call can be made again
 
     def died(self, reason: Reason) -> bool:
         """Note the death. For the scheduler only."""
-        self._watched = None
+        self._monitored = None
         self._reason = reason
         return self._action is not None
 
@@ -86,8 +86,8 @@ class KillMonitor(Monitor):
 
     __slots__ = ("_victim",)
 
-    def __init__(self, watched: Watched | None, victim: Port) -> None:
-        super().__init__(watched, victim.scheduler.kill, None, victim.scheduler)
+    def __init__(self, monitored: Monitored | None, victim: Port) -> None:
+        super().__init__(monitored, victim.scheduler.kill, None, victim.scheduler)
         self._victim = victim
 
     def died(self, reason: Reason) -> bool:
@@ -96,15 +96,15 @@ class KillMonitor(Monitor):
         return False
 
 
-class Watch:
-    """A port of another node, or the link to it, that is watched here. A base class."""
+class MonitoredRemote:
+    """A port of another node, or the link to it, that is monitored here. A base class."""
 
     __slots__ = ("monitors",)
 
     def __init__(self) -> None:
         self.monitors: Job | dict[Job, None] | None = None
 
-    def unwatched(self) -> None:
+    def unmonitored(self) -> None:
         """React to the end of the last monitor, which was cancelled."""
 
     def fire(self, scheduler: PortHost, reason: Reason) -> None:
@@ -124,32 +124,32 @@ class Watch:
             raise
 
 
-def add(watched: Watched, monitor: Job) -> None:
+def add(monitored: Monitored, monitor: Job) -> None:
     """Register a monitor. One is stored as it is, several in a dict, for removal in constant time."""
     while True:
-        monitors = watched.monitors
+        monitors = monitored.monitors
         if monitors is None:
-            watched.monitors = monitor  # no call between test and store, because a finalizer may monitor, too
+            monitored.monitors = monitor  # no call between test and store, because a finalizer may monitor, too
             return
         several = monitors if isinstance(monitors, dict) else {monitors: None}
         several[monitor] = None
-        if watched.monitors is monitors:
-            watched.monitors = several
+        if monitored.monitors is monitors:
+            monitored.monitors = several
             return
 
 
-def remove(watched: Watched, monitor: Job) -> None:
-    """Remove a monitor, and inform a :class:`Watch` if it was the last one."""
-    monitors = watched.monitors
+def remove(monitored: Monitored, monitor: Job) -> None:
+    """Remove a monitor, and inform a :class:`MonitoredRemote` if it was the last one."""
+    monitors = monitored.monitors
     if isinstance(monitors, dict):
         monitors.pop(monitor, None)
         # No call between test and store: a finalizer may have added one, to this dict or in place of it.
-        if monitors or watched.monitors is not monitors:
+        if monitors or monitored.monitors is not monitors:
             return
-        watched.monitors = None
+        monitored.monitors = None
     elif monitors is monitor:
-        watched.monitors = None
+        monitored.monitors = None
     else:
         return
-    if isinstance(watched, Watch):
-        watched.unwatched()
+    if isinstance(monitored, MonitoredRemote):
+        monitored.unmonitored()

@@ -19,7 +19,7 @@ else:  # only its stubs can be subscripted
     _AsyncResult = AsyncResult
 
 
-class _Watch:
+class _DeathListener:
     """Receive a port's death, and refer strongly to its :class:`PortDeath` only while something is linked to it."""
 
     def __init__(self, death: PortDeath) -> None:
@@ -48,20 +48,20 @@ class PortDeath(_AsyncResult):
     def __init__(self, port: object, *, node: LocalNode = default_node) -> None:
         super().__init__()
         self.port = str(port)
-        self._watch = watch = _Watch(self)
-        self._guard = node.monitor(port, watch.died, None)
+        self._listener = listener = _DeathListener(self)
+        self._guard = node.monitor(port, listener.died, None)
         cancel_with(self, node.scheduler, self._guard)
 
     def rawlink(self, callback: Callable[[Any], object]) -> None:
         """Call a function with this object, on the hub, when the port has died."""
-        self._watch.linked = self  # the caller may not keep it
+        self._listener.linked = self  # the caller may not keep it
         super().rawlink(callback)
 
     def unlink(self, callback: Callable[[Any], object]) -> None:
         """Remove a function given to :meth:`rawlink`."""
         super().unlink(callback)
         if not self.linkcount():
-            self._watch.linked = None
+            self._listener.linked = None
 
     def cancel(self) -> None:  # type: ignore[override]  # AsyncResult's is for futures, and returns False
         """Stop monitoring the port: this is never set from now on."""

@@ -55,6 +55,6 @@ def test_a_request_that_comes_by_way_of_the_node_port_is_handled_all_the_same(no
     inbox = Inbox(node)
     name = inbox.port.partition("#")[2]
     peer.asked(["snd", node.NODE(), "mon1", name])
-    assert peer.watchers.count == 1
+    assert peer.peer_monitors.count == 1
     peer.asked(["snd", node.NODE(), "mon0", name])
-    assert peer.watchers.count == 0
+    assert peer.peer_monitors.count == 0

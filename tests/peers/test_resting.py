@@ -130,7 +130,7 @@ class RestingWorld(World):
                 if not self.broken:
                     assert len(got) == here.sent[session], "lost"
             monitored = {name for name, port in here.peer.ports._ports.items() if port.monitors is not None}
-            assert set(there.peer.watchers._watchers) == monitored, "watched for nobody, or not watched"
+            assert set(there.peer.peer_monitors._monitors) == monitored, "watched for nobody, or not watched"
             if not self.broken:
                 assert numbers == list(range(here.count)), "lost"
                 assert not here.losses, "a loss was reported, and nothing broke"
@@ -475,7 +475,7 @@ def left_of(node: Node) -> list[Any]:
             peer._resting,
             peer._links,
             peer.ports.need_a_link,
-            peer.watchers.are_any,
+            peer.peer_monitors.are_any,
             network_of(node).pulse.quiet(link),
         )
         for peer in network_of(node).peers.values()

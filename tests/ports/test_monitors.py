@@ -11,16 +11,16 @@ from gevent.event import Event
 from greenlet import getcurrent
 
 from aemp_gevent.ports import monitors
-from aemp_gevent.ports.monitors import KillMonitor, Monitor, Watch
+from aemp_gevent.ports.monitors import KillMonitor, Monitor, MonitoredRemote
 from aemp_gevent.ports.scheduler import Scheduler
 from tests.support.helpers import wait_until
 from tests.support.seams import ports_of
 from tests.support.settling import settle
 
 
-def monitors_of(watched):
-    """Return the monitors of a watched thing, in the order they were registered."""
-    found = watched.monitors
+def monitors_of(monitored):
+    """Return the monitors of a monitored thing, in the order they were registered."""
+    found = monitored.monitors
     if found is None:
         return []
     return list(found) if isinstance(found, dict) else [found]
@@ -33,21 +33,21 @@ class Calls(list[tuple[object, ...]]):
         self.append(reason)
 
 
-# --- the register of one watched thing ----------------------------------------
+# --- the register of one monitored thing ----------------------------------------
 
 
-class Noted(Watch):
+class Noted(MonitoredRemote):
     """A watch that notes whenever its last monitor was cancelled."""
 
     def __init__(self, emptied: list[bool]) -> None:
         super().__init__()
         self.emptied = emptied
 
-    def unwatched(self) -> None:
+    def unmonitored(self) -> None:
         self.emptied.append(True)
 
 
-def watched_by(count: int):
+def monitored_by(count: int):
     emptied: list[bool] = []
     watch = Noted(emptied)
     found = [Monitor(watch, Calls(), None, Scheduler()) for _ in range(count)]
@@ -58,13 +58,13 @@ def watched_by(count: int):
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_monitors_are_listed_in_the_order_they_were_registered(count):
-    watch, found, _ = watched_by(count)
+    watch, found, _ = monitored_by(count)
     assert monitors_of(watch) == found
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_a_watch_hears_once_when_its_last_monitor_is_cancelled(count):
-    watch, found, emptied = watched_by(count)
+    watch, found, emptied = monitored_by(count)
     for monitor in found:
         assert emptied == []
         monitor.cancel()
@@ -74,11 +74,11 @@ def test_a_watch_hears_once_when_its_last_monitor_is_cancelled(count):
 
 
 def test_removing_a_monitor_of_something_else_does_nothing():
-    watch, found, emptied = watched_by(2)
-    _, strangers, _ = watched_by(1)
+    watch, found, emptied = monitored_by(2)
+    _, strangers, _ = monitored_by(1)
     monitors.remove(watch, strangers[0])
     assert monitors_of(watch) == found
-    lone, [only], lone_emptied = watched_by(1)
+    lone, [only], lone_emptied = monitored_by(1)
     monitors.remove(lone, strangers[0])
     assert monitors_of(lone) == [only]
     assert emptied == lone_emptied == []
@@ -347,8 +347,8 @@ def test_a_chain_of_linked_ports_dies_to_its_end(node):
 
 
 def test_a_monitor_that_comes_while_another_is_taken_off_is_kept(node):
-    """A finalizer may run while the dict is looked at, end all that was watched, and monitor again."""
-    watched = Watch()
+    """A finalizer may run while the dict is looked at, end all that was monitored, and monitor again."""
+    monitored = MonitoredRemote()
     came = Monitor(None, print, None, node.scheduler)
 
     class Hooked(Monitor):
@@ -357,14 +357,14 @@ def test_a_monitor_that_comes_while_another_is_taken_off_is_kept(node):
         def __hash__(self) -> int:
             if self.is_armed:
                 self.is_armed = False
-                watched.fire(node.scheduler, ())
-                monitors.add(watched, came)
+                monitored.fire(node.scheduler, ())
+                monitors.add(monitored, came)
             return id(self)
 
-    one, other = (Hooked(watched, print, None, node.scheduler) for _ in range(2))
-    monitors.add(watched, one)
-    monitors.add(watched, other)
-    monitors.remove(watched, other)
+    one, other = (Hooked(monitored, print, None, node.scheduler) for _ in range(2))
+    monitors.add(monitored, one)
+    monitors.add(monitored, other)
+    monitors.remove(monitored, other)
     one.is_armed = True
-    monitors.remove(watched, one)
-    assert watched.monitors is came
+    monitors.remove(monitored, one)
+    assert monitored.monitors is came

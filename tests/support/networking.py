@@ -87,7 +87,7 @@ def tables(*nodes: Node) -> list[Any]:
                 len(ports),
                 sum(len(port.monitors) if isinstance(port.monitors, dict) else 1 for port in watched),
                 sorted(
-                    (peer.node, len(peer.watchers._watchers))
+                    (peer.node, len(peer.peer_monitors._monitors))
                     for peer in (node.network.peers.values() if node.network else ())
                 ),
                 dict(node.waiting),
