@@ -31,19 +31,11 @@ pytestmark = [pytest.mark.usefixtures("quiet_hub"), pytest.mark.no_cover]
 
 
 LINKS = (
-    "outbox.py",
-    "link.py",
-    "handshaking.py",
-    "transport.py",
-    "tls_transport.py",
-    "peer.py",
-    "sending.py",
-    "remote_port.py",
-    "remote_ports.py",
-    "peer_monitors.py",
-    "flow_control.py",
-    "thread_handover.py",
-    "hub_calls.py",
+    *("node/sending.py", "runtime/hub_calls.py"),
+    *("peers/outbox.py", "peers/peer.py", "peers/direct_peer.py", "peers/sending.py", "peers/thread_handover.py"),
+    *("peers/remote_port.py", "peers/remote_ports.py", "peers/peer_monitors.py"),
+    *("links/link.py", "links/handshaking.py", "links/flow_control.py"),
+    *("transport/transport.py", "transport/tls_transport.py"),
     *SCHEDULER,
 )
 
@@ -142,19 +134,12 @@ def test_an_interrupt_anywhere_in_a_link_loses_nothing_in_silence(make_node, err
 
 
 LOSSES = (
-    "peer.py",
-    "sending.py",
-    "remote_port.py",
-    "remote_ports.py",
-    "peer_monitors.py",
-    "direct_peer.py",
-    "resting.py",
-    "monitors.py",
+    *("node/node.py", "node/linked_node.py", "node/local_node.py", "node/sending.py", "node/node_monitors.py"),
+    *("peers/network.py", "peers/peer.py", "peers/direct_peer.py", "peers/resting.py", "peers/sending.py"),
+    *("peers/remote_port.py", "peers/remote_ports.py", "peers/peer_monitors.py"),
+    *("links/link.py", "links/handshaking.py"),
+    "ports/monitors.py",
     *SCHEDULER,
-    "link.py",
-    "handshaking.py",
-    "node.py",
-    "network.py",
 )
 
 

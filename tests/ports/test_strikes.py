@@ -142,8 +142,9 @@ def test_any_call_at_the_recursion_limit_leaves_a_node_that_works(node, name):
 
 TRACED = (
     *CORE,
-    *("handlers.py", "hub_calls.py", "threads.py"),
-    *("timers.py", "attachment.py", "answers.py", "cal.py", "call.py", "context.py"),
+    *("runtime/hub_calls.py", "runtime/threads.py"),
+    *("ports/handlers.py", "ports/timers.py", "ports/attachment.py", "ports/context.py"),
+    *("calls/answers.py", "calls/cal.py", "calls/call.py"),
 )
 
 
@@ -330,7 +331,10 @@ def test_a_call_that_is_struck_anywhere_leaves_no_port_behind(node, name):
     assert point > 20
 
 
-TOOLKIT = ("semaphores.py", "remotes.py", "lifetimes.py", "proxy_waiters.py", "queues.py", "pools.py")
+TOOLKIT = (
+    *("toolkit/semaphores.py", "toolkit/remotes.py", "toolkit/lifetimes.py", "toolkit/proxy_waiters.py"),
+    *("toolkit/queues.py", "toolkit/pools.py"),
+)
 
 
 def enter(semaphore: RemoteSemaphore) -> None:
@@ -383,6 +387,9 @@ def test_a_tool_that_is_struck_anywhere_leaves_no_port_behind_and_holds_nothing(
     assert point > 3
 
 
+DEATHS = (*SCHEDULER, "node/node.py", "node/linked_node.py", "node/local_node.py")
+
+
 @pytest.mark.parametrize("monitored", [False, True])
 def test_a_death_that_is_struck_anywhere_and_begun_again_is_reported_once(monkeypatch, monitored):
     node = Node()
@@ -397,7 +404,7 @@ def test_a_death_that_is_struck_anywhere_and_begun_again_is_reported_once(monkey
         node.scheduler.table.add(port)
         if monitored:
             node.mon(port.id, lambda *reason: heard.append(PortDied("monitored", reason)))
-        injector = Injector(strike, lambda seen: seen == point, strike_points, (*SCHEDULER, "node.py"))  # noqa: B023
+        injector = Injector(strike, lambda seen: seen == point, strike_points, DEATHS)  # noqa: B023
         with contextlib.suppress(KeyboardInterrupt), injector:
             node.scheduler.die(port, ("die", "test"))
         node.scheduler.die(port, ("die", "test"))

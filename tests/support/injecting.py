@@ -8,27 +8,32 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 import greenlet
 
+import aemp_gevent
 from tests.support.native import threading
 
 SCHEDULER = (
-    *("hub_thread.py", "run_queue.py", "jobs.py", "pacing.py", "port_table.py", "deaths.py", "giving_way.py"),
-    "scheduler.py",
+    *("ports/hub_thread.py", "ports/run_queue.py", "ports/jobs.py", "ports/pacing.py", "ports/port_table.py"),
+    *("ports/deaths.py", "ports/giving_way.py", "ports/scheduler.py"),
 )
-"""The modules of the scheduler's layers."""
+"""The modules of the scheduler's layers, like all modules here by their paths in the package."""
 
 CORE = (
     *SCHEDULER,
-    *("receive.py", "port.py", "node_ports.py", "sending.py", "monitoring.py", "registering.py", "running.py"),
-    *("asking.py", "monitors.py"),
+    *("ports/receive.py", "ports/port.py", "ports/monitors.py"),
+    *("node/node_ports.py", "node/sending.py", "node/monitoring.py", "node/registering.py", "node/running.py"),
+    "node/asking.py",
 )
 """The modules of what a local node does."""
 
-TRACED = (*CORE, "patterns.py")
+TRACED = (*CORE, "ports/patterns.py")
+
+PACKAGE = Path(aemp_gevent.__file__).parent
 
 
 QUIET = (
@@ -89,12 +94,21 @@ def switch_points(code: CodeType) -> frozenset[int]:
 
 
 class Injector:
-    """Runs ``action`` at the chosen ones of the library's points, in whichever greenlet gets to them."""
+    """Runs ``action`` at the chosen ones of the library's points, in whichever greenlet gets to them.
+
+    Args:
+        action: Called at each chosen point.
+        chosen: Whether a point is one, by its number from 1.
+        points: Return the points in a function.
+        traced: The modules to trace, by their paths in the package.
+    """
 
     def __init__(self, action: Any, chosen: Any, points: Any = points, traced: tuple[str, ...] = TRACED) -> None:
         self.count = 0
         self._points = points
-        self._traced = traced
+        missing = [path for path in traced if not (PACKAGE / path).exists()]
+        assert not missing, f"these modules were moved or renamed: {missing}"
+        self._traced = frozenset(str(PACKAGE / path) for path in traced)
         self._action = action
         self._chosen = chosen
         self._busy = False
@@ -122,8 +136,7 @@ class Injector:
             frame = frame.f_back
 
     def _trace(self, frame: FrameType, event: str, _arg: object) -> Any:
-        code = frame.f_code
-        if not code.co_filename.endswith(self._traced) or "aemp_gevent" not in code.co_filename:
+        if frame.f_code.co_filename not in self._traced:
             return None
         frame.f_trace = self._step
         frame.f_trace_opcodes = True
