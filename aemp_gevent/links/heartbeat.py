@@ -46,12 +46,12 @@ class Heartbeat:
         scheduler: Where log lines go.
         settings: How long to wait for what.
         probe: A packet that a peer without heartbeats answers.
-        idle: Called when nothing but heartbeats came or went for ``idle_timeout`` seconds, and
+        found_idle: Called when nothing but heartbeats came or went for ``idle_timeout`` seconds, and
             again after as many more.
     """
 
     def __init__(
-        self, link: Link, scheduler: Scheduler, settings: Settings, probe: list[Any], idle: Callable[[Link], None]
+        self, link: Link, scheduler: Scheduler, settings: Settings, probe: list[Any], found_idle: Callable[[Link], None]
     ) -> None:
         greeting = link.greeting
         self._node = greeting.node if greeting else "?"
@@ -65,13 +65,13 @@ class Heartbeat:
         self._probe = probe
         self._last_heard = link.heard
         self._silent = 0.0  # seconds since the peer was heard
-        self._idle = 0.0  # seconds since we sent something
+        self._since_sent = 0.0  # seconds since we sent something
         self._warnings = 0  # how many for this silence
-        self.quiet = 0.0
+        self.idle_seconds = 0.0
         """Seconds since anything but a heartbeat came or went."""
         self._idle_timeout = settings.idle_timeout
-        self._idle_at = settings.idle_timeout or 0.0
-        self._tell_idle = idle
+        self._report_at = settings.idle_timeout or 0.0
+        self._found_idle = found_idle
         self._heard = link.received - link.keep_alives
         self._has_beaten = False  # whether what leaves next, or left last, is a heartbeat
 
@@ -85,7 +85,7 @@ class Heartbeat:
         """
         self._listen(counted, beat)
         if not self._link.closed:
-            self._note_quiet(counted)
+            self._note_idle(counted)
             self._speak(elapsed, beat)
 
     def _listen(self, counted: float, beat: float) -> None:
@@ -114,30 +114,30 @@ class Heartbeat:
         if self._silent >= self._timeout:
             link.fail(f"nothing heard for {self._silent:.1f} s")
 
-    def _note_quiet(self, counted: float) -> None:
+    def _note_idle(self, counted: float) -> None:
         link = self._link
         heard = link.received - link.keep_alives
         # What leaves in the same turn as a heartbeat is overlooked: then the link is only found idle too early.
         has_said = link.transport.buffered or (link.has_sent and not self._has_beaten)
         if heard != self._heard or has_said:
             self._heard = heard
-            self.quiet = 0.0
-            self._idle_at = self._idle_timeout or 0.0
+            self.idle_seconds = 0.0
+            self._report_at = self._idle_timeout or 0.0
             return
-        self.quiet += counted
-        if self._idle_timeout is not None and self.quiet >= self._idle_at:
-            self._idle_at = self.quiet + self._idle_timeout
-            self._tell_idle(link)
+        self.idle_seconds += counted
+        if self._idle_timeout is not None and self.idle_seconds >= self._report_at:
+            self._report_at = self.idle_seconds + self._idle_timeout
+            self._found_idle(link)
 
     def _speak(self, elapsed: float, beat: float) -> None:
         link = self._link
         if link.has_sent:
             link.has_sent = self._has_beaten = False
-            self._idle = elapsed  # it may have left right after the last beat
+            self._since_sent = elapsed  # it may have left right after the last beat
         else:
-            self._idle += elapsed
+            self._since_sent += elapsed
         # What is still to leave is a sign of life itself once it moves, and a heartbeat cannot overtake it.
-        due = self.interval is not None and self._idle + beat > self.interval
+        due = self.interval is not None and self._since_sent + beat > self.interval
         if due and not link.finished and not link.closed and not link.transport.buffered:
             self._has_beaten = True
             link.beat()
@@ -164,15 +164,15 @@ class Pulse:
         self._last = 0.0
         self._timer: Any = None  # gevent's watchers have no types
 
-    def add(self, link: Link, probe: list[Any], idle: Callable[[Link], None]) -> None:
+    def add(self, link: Link, probe: list[Any], found_idle: Callable[[Link], None]) -> None:
         """Watch over a link until it is closed; see :class:`Heartbeat`."""
-        self._hearts[link] = Heartbeat(link, self._scheduler, self._settings, probe, idle)
+        self._hearts[link] = Heartbeat(link, self._scheduler, self._settings, probe, found_idle)
         self._keep_beat()
 
-    def quiet(self, link: Link) -> float:
+    def idle_seconds(self, link: Link) -> float:
         """Return for how many seconds nothing but heartbeats came or went on a link, as of the last beat."""
         heart = self._hearts.get(link)
-        return 0.0 if heart is None else heart.quiet
+        return 0.0 if heart is None else heart.idle_seconds
 
     def _keep_beat(self) -> None:
         """Beat as often as the most impatient of the peers that are there now needs it."""

@@ -18,7 +18,7 @@ from aemp_gevent.runtime import forking
 from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds, to_seconds
 
 _QUIET_SECONDS = 0.5
-"""A drained node that is idle for this long has got the messages that were on their way."""
+"""A drained node that has had nothing to do for this long has got the messages that were on their way."""
 
 _LOOK_SECONDS = 0.05
 

@@ -331,7 +331,7 @@ class DirectPeer(Peer):
             if not self._hopes:
                 self._unreachable(why)
         else:
-            self._host.forget_if_idle(self)
+            self._host.forget_if_unneeded(self)
 
     def _lose(self, why: str, reason: Reason | None = None) -> None:
         if not self.is_up:

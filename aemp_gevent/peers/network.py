@@ -40,7 +40,7 @@ from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.transport.connector import Connector, SocketConnector
 
-IDLE_PEERS = 1000
+UNNEEDED_PEERS = 1000
 """Peers remembered without need, a few KiB each."""
 
 MAX_LOST_PEERS = 10_000
@@ -81,7 +81,7 @@ class Network:
         self.listener = listener
         self.incarnation = ids.new_uniq()
         """Which process of its node this is."""
-        self._sweep_at = IDLE_PEERS
+        self._sweep_at = UNNEEDED_PEERS
         self.about_peers = BoundedLog(scheduler.log_soon, "all peers together", ALL_PEERS)
         """Logs what peers cause, which have greeted."""
         self.refusals: Counter[str] = Counter()
@@ -124,20 +124,20 @@ class Network:
     def _sweep(self) -> None:
         """Forget peers that nothing is known of but their ID; anybody may claim one in a greeting."""
         quiet = [peer for peer in self.peers.values() if peer.is_quiet]
-        idle = [peer for peer in quiet if peer.is_idle]
-        lost = [peer for peer in quiet if not peer.is_idle]
+        unneeded = [peer for peer in quiet if peer.can_be_forgotten]
+        lost = [peer for peer in quiet if not peer.can_be_forgotten]
         surplus = lost[: max(0, len(lost) - MAX_LOST_PEERS)]  # those met first
         if surplus:
             text = "%d nodes are gone; forgetting which ports of the oldest %d were reported dead"
             self.scheduler.log_soon(logging.WARNING, text, len(lost), len(surplus))
-        for peer in idle + surplus:
+        for peer in unneeded + surplus:
             peer.ports.forget_all()
             del self.peers[peer.node]
-        self._sweep_at = 2 * len(self.peers) + IDLE_PEERS
+        self._sweep_at = 2 * len(self.peers) + UNNEEDED_PEERS
 
-    def forget_if_idle(self, peer: Peer) -> None:
+    def forget_if_unneeded(self, peer: Peer) -> None:
         """Forget a peer that may be a stranger's invention."""
-        if peer.is_idle and self.peers.get(peer.node) is peer:
+        if peer.can_be_forgotten and self.peers.get(peer.node) is peer:
             peer.ports.forget_all()
             del self.peers[peer.node]
 

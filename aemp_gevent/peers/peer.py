@@ -82,9 +82,9 @@ class Peer(SendingPeer):
         )
 
     @property
-    def is_idle(self) -> bool:
+    def can_be_forgotten(self) -> bool:
         """Whether forgetting the peer changes nothing."""
-        return self.is_quiet and self.ports.are_idle
+        return self.is_quiet and self.ports.can_be_forgotten
 
     @property
     def is_up(self) -> bool:

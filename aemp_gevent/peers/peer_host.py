@@ -147,7 +147,7 @@ class PeerHost(Protocol):
         """Return whether there must always be a link to this node."""
         ...
 
-    def forget_if_idle(self, peer: Peer) -> None:
+    def forget_if_unneeded(self, peer: Peer) -> None:
         """Forget a peer that may be a stranger's invention."""
 
     def link_up(self, peer: Peer) -> None: ...

@@ -55,7 +55,7 @@ class RemotePorts:
         port = self._ports.get(name)
         if port is None:
             if len(self._ports) >= self._sweep_at:
-                self._forget_idle()
+                self._forget_unneeded()
                 if self._are_shunned and len(self._ports) >= self._most:
                     # Those that were monitored again, and are no longer, are like all others.
                     self._forget([port for port in self._all() if not (port.is_watched or port.loss)])
@@ -106,7 +106,7 @@ class RemotePorts:
         self._tell(reason, monitored)
         if shun and sum(port.is_shunned for port in self._all()) > MAX_SHUNNED_PORTS:
             self._shun_all()
-        self._forget_idle()
+        self._forget_unneeded()
 
     def _tell(self, reason: Reason, ports: list[RemotePort]) -> None:
         """Fire the monitors of ports, which get nothing more before these ran."""
@@ -132,7 +132,7 @@ class RemotePorts:
         # Next, so that nothing is sent in between, also behind a hole. Not before the port is open: what they do
         # is often to monitor it again, and they would be late forever.
         self.scheduler.enqueue_first(late)
-        self._forget([port for port in ports if self._ports.get(port.name) is port and self._is_idle(port)])
+        self._forget([port for port in ports if self._ports.get(port.name) is port and self._can_forget(port)])
 
     def settle(self, port: RemotePort) -> None:
         """Send the messages that wait for a port, or drop them."""
@@ -187,7 +187,7 @@ class RemotePorts:
         """Return all of them; a copy, as finalizers and monitors may send to others meanwhile."""
         return list(self._ports.values())
 
-    def _is_idle(self, port: RemotePort) -> bool:
+    def _can_forget(self, port: RemotePort) -> bool:
         """Return whether forgetting it changes nothing."""
         is_usual = port.is_shunned == (self._are_shunned and port.can_be_shunned) and port.loss is None
         return is_usual and not port.is_watched and port not in self._orphans
@@ -203,16 +203,16 @@ class RemotePorts:
         return bool(self._orphans) or any(port.is_watched or port.loss is not None for port in self._all())
 
     @property
-    def are_idle(self) -> bool:
+    def can_be_forgotten(self) -> bool:
         """Whether forgetting all of them changes nothing."""
-        return not self._are_shunned and all(map(self._is_idle, self._all()))
+        return not self._are_shunned and all(map(self._can_forget, self._all()))
 
     def forget_all(self) -> None:
         """Forget all of them."""
         self._forget(self._all())
 
-    def _forget_idle(self) -> None:
-        self._forget([port for port in self._all() if self._is_idle(port)])
+    def _forget_unneeded(self) -> None:
+        self._forget([port for port in self._all() if self._can_forget(port)])
 
     def _forget(self, ports: Iterable[RemotePort]) -> None:
         for port in ports:

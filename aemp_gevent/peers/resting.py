@@ -112,7 +112,7 @@ class RestingPeer(DirectPeer):
         if not self._can_rest(link):
             return
         if is_resolved(self.node):
-            self._say_idle(link)
+            self._send_idle(link)
         elif self._host.finding.can_find(self.node):
             # To send something later, this node must be able to find it again.
             self._host.finding.locate(self.node, lambda endpoints: self._located(link, endpoints))
@@ -120,7 +120,7 @@ class RestingPeer(DirectPeer):
     def _located(self, link: Link, endpoints: tuple[Endpoint, ...]) -> None:
         self._found(endpoints)
         if endpoints and self._can_rest(link):
-            self._say_idle(link)
+            self._send_idle(link)
 
     def _can_rest(self, link: Link) -> bool:
         """Return whether nothing here needs this link, and nothing is under way on it."""
@@ -141,7 +141,7 @@ class RestingPeer(DirectPeer):
     def _found(self, endpoints: tuple[Endpoint, ...]) -> None:
         self.can_be_found = bool(endpoints)
 
-    def _say_idle(self, link: Link) -> None:
+    def _send_idle(self, link: Link) -> None:
         link.send(["", IDLE])
         self.link, self._resting = None, link
 
@@ -152,7 +152,7 @@ class RestingPeer(DirectPeer):
             link.finish()  # both asked, and must answer the same
         elif (
             timeout is not None
-            and self._host.pulse.quiet(link) >= timeout / 2
+            and self._host.pulse.idle_seconds(link) >= timeout / 2
             and self._can_rest(link)
             and self._is_within_reach(is_known=is_known)
         ):

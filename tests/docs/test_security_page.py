@@ -89,7 +89,7 @@ def test_settings_are_in_the_table_with_their_defaults(name: str, text: str) -> 
         ("virtual links over one link", "10,000", virtual.MAX_RIDERS == 10_000),
         ("requests of one peer handled in a row", "0.1 ms", link.SLICE_SECONDS == 0.0001),
         ("requests of one peer handled in a row", "8 jobs", link.JOBS_AT_ONCE == 8),
-        ("nodes remembered without a link", "1,000 beyond", network.IDLE_PEERS == 1000),
+        ("nodes remembered without a link", "1,000 beyond", network.UNNEEDED_PEERS == 1000),
         ("nodes remembered without a link", "10,000 with", network.MAX_LOST_PEERS == 10_000),
         ("lines in the log", "100 a minute", complaints.MAX_LINES == 100),
     ],

@@ -115,7 +115,7 @@ def test_greeting_says_who_we_are(make_node: MakeNode) -> None:
 
 def test_strangers_are_forgotten(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever node IDs they claim: memory is not theirs to fill."""
-    monkeypatch.setattr(aemp_gevent.peers.network, "IDLE_PEERS", 5)
+    monkeypatch.setattr(aemp_gevent.peers.network, "UNNEEDED_PEERS", 5)
     node = make_node()
     network = network_of(node)
     assert network is not None
@@ -133,7 +133,7 @@ def test_memory_of_nodes_that_are_gone_is_bounded(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Workers that come under a new name each time, are monitored, and crash."""
-    monkeypatch.setattr(aemp_gevent.peers.network, "IDLE_PEERS", 5)
+    monkeypatch.setattr(aemp_gevent.peers.network, "UNNEEDED_PEERS", 5)
     monkeypatch.setattr(aemp_gevent.peers.network, "MAX_LOST_PEERS", 10)
     node = make_node()
     network = network_of(node)

@@ -83,21 +83,21 @@ def test_ports_monitored_in_great_numbers_cost_the_same_each(
         (peer,) = network_of(node).peers.values()
         peer.ports._sweep_at = 100
         looks = 0
-        is_idle = peer.ports._is_idle
+        can_forget = peer.ports._can_forget
 
         def look(port: aemp_gevent.peers.remote_port.RemotePort) -> bool:
             nonlocal looks
             looks += 1
-            return is_idle(port)
+            return can_forget(port)
 
-        monkeypatch.setattr(peer.ports, "_is_idle", look)
+        monkeypatch.setattr(peer.ports, "_can_forget", look)
         guards = [node.mon(f"{PEER}#{number}", print) for number in range(3000)]
         assert looks < 10_000
         for guard in guards:
             guard.cancel()
         for number in range(10_000):
             node.snd(f"{PEER}#other{number}", 1)
-        assert len(peer.ports._ports) < 7000, "idle ones are forgotten"
+        assert len(peer.ports._ports) < 7000, "those that nobody needs are forgotten"
 
 
 def spawned(node: Node, peer: RawPeer) -> str:
@@ -232,7 +232,7 @@ def test_past_the_bound_the_whole_node_is_shunned_port_by_port(
             node.snd(f"{PEER}#{UNIQUE}8", "alive")
             assert peer.take(2) == [["", "mon1", f"{UNIQUE}8"], [f"{UNIQUE}8", "alive"]]
         assert peer.packet() == ["", "mon0", f"{UNIQUE}8"]
-        ports._forget_idle()
+        ports._forget_unneeded()
         node.snd(f"{PEER}#{UNIQUE}8", "still alive")
         assert peer.packet() == [f"{UNIQUE}8", "still alive"]
     wait_until(lambda: not node.up_nodes())

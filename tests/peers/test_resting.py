@@ -177,7 +177,7 @@ def test_links_come_to_rest_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(aemp_gevent.node.node_ports, "Scheduler", InlineScheduler)
     monkeypatch.setattr(aemp_gevent.links.link, "SLICE_SECONDS", math.inf)  # the loop has no turns here
     monkeypatch.setattr(logging.getLogger("aemp_gevent"), "disabled", True)
-    monkeypatch.setattr(Pulse, "quiet", lambda pulse, link: 1e9)
+    monkeypatch.setattr(Pulse, "idle_seconds", lambda pulse, link: 1e9)
     seen: Counter[str] = Counter()
     for seed in range(runs):
         world = run(seed, monkeypatch, breaks)
@@ -423,8 +423,8 @@ def test_monitor_that_is_set_while_the_link_comes_to_rest_is_set(network: Memory
         if not agrees:
             two.mon(Inbox(one), Deaths())
         died, down = Deaths(), Deaths()
-        other._host.pulse._hearts[other.link].quiet = 1e9
-        peer._say_idle(peer.link)
+        other._host.pulse._hearts[other.link].idle_seconds = 1e9
+        peer._send_idle(peer.link)
         guard, node_guard = one.mon(inbox, died), one.mon(two.NODE(), down)
         one.snd(inbox, 2)
         wait_until(lambda: inbox.messages[-1] == (2,) and one.up_nodes() and two.up_nodes())
@@ -476,7 +476,7 @@ def left_of(node: Node) -> list[Any]:
             peer._links,
             peer.ports.need_a_link,
             peer.peer_monitors.are_any,
-            network_of(node).pulse.quiet(link),
+            network_of(node).pulse.idle_seconds(link),
         )
         for peer in network_of(node).peers.values()
         if (link := peer.link or peer._resting) is not None
@@ -538,12 +538,12 @@ def test_processes_let_their_link_rest_and_make_it_again() -> None:
 # --- what comes to mind while a link comes to rest ---
 
 
-def say_idle(here: Node, there: Node, *, agrees: bool) -> None:
+def send_idle(here: Node, there: Node, *, agrees: bool) -> None:
     """Ask for rest; the other side agrees if it has nothing to say by then."""
     peer, other = network_of(here).peer(there.NODE()), network_of(there).peer(here.NODE())
-    other._host.pulse._hearts[other.link].quiet = 1e9 if agrees else 0.0
+    other._host.pulse._hearts[other.link].idle_seconds = 1e9 if agrees else 0.0
     assert peer._can_rest(peer.link)
-    peer._say_idle(peer.link)
+    peer._send_idle(peer.link)
 
 
 @pytest.mark.slow
@@ -560,7 +560,7 @@ def test_virtual_link_is_made_over_a_link_that_comes_to_rest(
     public.snd(hello)
     wait_until(lambda: hello.messages and public.up_nodes() and master.NODE() in slave.up_nodes())
     network.delay(master, public, 0.02)
-    say_idle(nodes[asks], nodes["public" if asks == "master" else "master"], agrees=agrees)
+    send_idle(nodes[asks], nodes["public" if asks == "master" else "master"], agrees=agrees)
     died = Deaths()
     nodes[sends].mon(inbox, died)
     nodes[sends].snd(inbox, "in time")
@@ -582,7 +582,7 @@ def test_directory_is_told_over_a_link_that_comes_to_rest(network: MemoryNetwork
     other = next(seed for seed in both if seed is not former)
     wait_until(lambda: node.NODE() in other.up_nodes())
     network.delay(other, node, 0.05)
-    say_idle(other, node, agrees=False)
+    send_idle(other, node, agrees=False)
     former.shutdown(0.0)
     client = embedded_of(node)._client
     wait_until(lambda: client.master is not None and client.master.node == other.NODE())

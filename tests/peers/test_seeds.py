@@ -363,7 +363,7 @@ def test_links_to_seeds_are_never_idle(network: MemoryNetwork) -> None:
     link = links(node).peer(seed.NODE()).link
     assert link is not None
     pulse = links(node).pulse
-    wait_until(lambda: pulse.quiet(link) > 0.5)
+    wait_until(lambda: pulse.idle_seconds(link) > 0.5)
     assert changes == []
 
 
