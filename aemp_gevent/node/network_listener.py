@@ -30,7 +30,7 @@ class NodeListener:
         self._node = node
         self._handle = node._requests.handle
 
-    def requested(self, peer: Peer, message: list[Any]) -> None:
+    def node_requested(self, peer: Peer, message: list[Any]) -> None:
         self._handle(peer, message)
 
     def link_up(self, peer: Peer) -> None:

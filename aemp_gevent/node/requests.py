@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The requests that the node port understands, one row of a table for each.
 
+Those about a link or a connection do not come here; :mod:`aemp_gevent.peers.link_requests` says where each is handled.
 Requests come from peers, and from this node itself (``snd(NODE(), "time", …)``). A row
 is a method of :class:`Requests`. Its arguments are checked by the
 call itself, because every mistake of a peer must end here, with a log line.
@@ -106,11 +107,11 @@ def _for_directory(request: str) -> Callable[..., None]:
 
 
 def _about_links(request: str) -> Callable[..., None]:
-    """Return the row of a request that the peer handles: it comes here if it was sent by way of others."""
+    """Return the row of a request about a link: it comes here if a peer asked this node to send it to itself."""
 
     def row(_requests: Requests, peer: Peer | None, *args: Any) -> None:
         if peer is not None:
-            peer.handle(request, args)
+            peer.take_request([request, *args])
 
     return row
 
@@ -214,7 +215,7 @@ class Requests:
 
     def _kil1(self, peer: Peer | None, name: Any, *reason: Any) -> None:
         if peer is not None:
-            peer.handle(KIL1, (name, *reason))
+            peer.take_request([KIL1, name, *reason])
             return
         port = self._host.find_port(name_of_port(name))
         if port is not None:
@@ -241,7 +242,7 @@ class Requests:
         if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
             self._call(peer, BYE, *args)  # in that program it is the name of a function
         elif peer is not None:
-            peer.handle(BYE, args)
+            peer.take_request([BYE, *args])
 
     def _eval(self, peer: Peer | None, text: str, *reply: Any) -> None:
         if text == PERL_UP_NODES and reply:

@@ -44,8 +44,7 @@ IMPOSTOR_SECONDS = 2.0
 _PROBE_SECONDS = 0.1
 
 _BETWEEN_OURS = (BYE, AFTER, REFUSED, IDLE, STAY)
-"""Requests about connections; to other programs they are names of functions. A tuple, because a peer may send what
-cannot be hashed."""
+"""Requests that to other programs are names of functions. A tuple, because a peer may send what cannot be hashed."""
 
 
 class _After(NamedTuple):
@@ -212,13 +211,15 @@ class DirectPeer(Peer):
         super()._use(link)
 
     def requested(self, link: Link, message: list[Any]) -> None:
+        """Handle ``after``, ``refused``, ``idle`` and ``stay``, which are about connections.
+
+        All others go to :meth:`take_request`; :mod:`aemp_gevent.peers.link_requests` says where each is handled.
+        """
         request = message[0] if message else ""
         if request not in _BETWEEN_OURS:
-            self.asked(message)
+            self.take_request(message)
         elif link.greeting is not None and link.greeting.is_of_another:
-            self._host.request(self, message)  # to others these are names of functions
-        elif request == BYE:
-            self.handle(BYE, message[1:])
+            self._host.node_requested(self, message)
         elif request == AFTER and len(message) >= 2:
             size = message[2] if len(message) > 2 else None
             nonce = message[1] if isinstance(message[1], str) else ""
@@ -228,7 +229,7 @@ class DirectPeer(Peer):
         elif request in (IDLE, STAY) and link.greeting is not None and link.greeting.is_ours:
             self._asked_about_rest(link, request)
         else:
-            self._host.request(self, message)
+            self.take_request(message)
 
     def _asked_about_rest(self, link: Link, request: str) -> None:
         """Handle a request of the protocol by which links come to rest."""

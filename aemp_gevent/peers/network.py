@@ -153,8 +153,8 @@ class Network:
         self.seeds.refresh()
         self.routes.link_down(peer, reason)
 
-    def request(self, peer: Peer, message: list[Any]) -> None:
-        self.listener.requested(peer, message)
+    def node_requested(self, peer: Peer, message: list[Any]) -> None:
+        self.listener.node_requested(peer, message)
 
     def changed(self) -> None:
         """Wake all greenlets that wait for links to come or go."""

@@ -14,8 +14,8 @@ from aemp_gevent.ports.reasons import Reason
 class NetworkListener(Protocol):
     """The node of a network. Called on the hub or by a sender; must neither switch nor raise."""
 
-    def requested(self, peer: Peer, message: list[Any]) -> None:
-        """Handle a request of a peer to the node port, unless it is about the link."""
+    def node_requested(self, peer: Peer, message: list[Any]) -> None:
+        """Handle a request of a peer that is not about the link."""
 
     def link_up(self, peer: Peer) -> None:
         """Note that a link to a node came up."""

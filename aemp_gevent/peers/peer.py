@@ -13,7 +13,7 @@ What this node knows of the peer's ports is in :mod:`aemp_gevent.peers.remote_po
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aemp_gevent.addresses import ids
@@ -237,21 +237,17 @@ class Peer(SendingPeer):
 
     # --- requests ---
 
-    def asked(self, message: list[Any]) -> None:
-        """Do what the peer asks our node port. Must not switch; nothing may raise.
+    def take_request(self, message: list[Any]) -> None:
+        """Handle a request about the link or the ports across it, or hand it to the node. Neither switches nor raises.
 
         Args:
-            message: The request, and its arguments.
+            message: The request, and its arguments. If it is about a connection, :class:`DirectPeer` has handled it.
         """
         request = message[0] if message else ""
         if request.__class__ is str and request in ABOUT_LINKS:
-            self.handle(request, message[1:])
+            link_requests.handle(self, self._host, request, message[1:])
         else:
-            self._host.request(self, message)
-
-    def handle(self, request: str, args: Sequence[Any]) -> None:
-        """Do what the peer asks about its link or the ports across it; see :mod:`aemp_gevent.peers.link_requests`."""
-        link_requests.handle(self, self._host, request, args)
+            self._host.node_requested(self, message)
 
     def pass_on(self, origin: object, destination: object, packet: object) -> None:
         """Take a wrapped packet that came over the link, or pass it on."""

@@ -140,8 +140,8 @@ class PeerHost(Protocol):
     @property
     def refusals(self) -> Counter[str]: ...
 
-    def request(self, peer: Peer, message: list[Any]) -> None:
-        """Do what a peer asks our node port, unless it is about the link. Must not switch; nothing may raise."""
+    def node_requested(self, peer: Peer, message: list[Any]) -> None:
+        """Handle a request about the node, in :mod:`aemp_gevent.node.requests`. Must neither switch nor raise."""
 
     def is_kept(self, node: str) -> bool:
         """Return whether there must always be a link to this node."""

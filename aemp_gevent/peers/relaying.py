@@ -191,7 +191,7 @@ class Routes:
         elif name:
             peer.log_dropped(name, packet)
         else:
-            peer.asked(packet)
+            peer.take_request(packet)
 
     # --- passing on ---
 

@@ -106,7 +106,7 @@ def test_a_huge_name_takes_no_time(node: Node, peer: RawPeer, request_of: Callab
     request, port = request_of(node.NODE(), HUGE), f"{PEER}#{HUGE}"
 
     def handle() -> None:
-        network_of(node).peers[PEER].asked(request)
+        network_of(node).peers[PEER].take_request(request)
         with pytest.raises(InvalidPortError):
             node.snd(port, "hello")
 
@@ -134,7 +134,7 @@ FLOATS = [number / 7e300 for number in range(1, 300_000)]
 )
 def test_a_long_list_in_place_of_a_text_takes_no_time(node: Node, peer: RawPeer, request_: list[Any]) -> None:
     before = thread_time()
-    network_of(node).peers[PEER].asked(request_)
+    network_of(node).peers[PEER].take_request(request_)
     peer.send(["", "time", f"{PEER}#pong"])
     while peer.packet()[0] != "pong":
         pass

@@ -32,7 +32,7 @@ def test_the_death_of_a_port_is_reported_without_the_requests_of_the_node(
     node: Node, peer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(network_of(node).listener, "requested", lambda _peer, message: seen.append(message))
+    monkeypatch.setattr(network_of(node).listener, "node_requested", lambda _peer, message: seen.append(message))
     died = Deaths()
     node.mon(f"{PEER}#p", died)
     peer.requested(peer.link, ["kil0", "p", "bad", 1])
@@ -45,7 +45,7 @@ def test_the_death_of_a_port_is_reported_without_the_requests_of_the_node(
 def test_wrong_arguments_cost_a_log_line_and_not_the_link(
     node: Node, peer: Any, request_: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    peer.asked([request_, *[object()] * 5])
+    peer.take_request([request_, *[object()] * 5])
     assert peer.is_up
     wait_until(lambda: caplog.records)
     assert f"'{request_}' of {PEER} failed" in caplog.text or "dropped" in caplog.text
@@ -54,7 +54,7 @@ def test_wrong_arguments_cost_a_log_line_and_not_the_link(
 def test_a_request_that_comes_by_way_of_the_node_port_is_handled_all_the_same(node: Node, peer: Any) -> None:
     inbox = Inbox(node)
     name = inbox.port.partition("#")[2]
-    peer.asked(["snd", node.NODE(), "mon1", name])
+    peer.take_request(["snd", node.NODE(), "mon1", name])
     assert peer.peer_monitors.count == 1
-    peer.asked(["snd", node.NODE(), "mon0", name])
+    peer.take_request(["snd", node.NODE(), "mon0", name])
     assert peer.peer_monitors.count == 0
