@@ -31,7 +31,7 @@ from typing import Any
 import gevent
 import gevent.pool
 
-import aemp_gevent.peers.direct_peer
+import aemp_gevent.peers.link_choice
 import aemp_gevent.peers.redialling
 from aemp_gevent import Node
 from aemp_gevent.addresses import ids
@@ -51,8 +51,8 @@ SETTINGS: dict[str, Any] = {
 }
 
 QUICK: list[tuple[Any, str, float]] = [
-    (aemp_gevent.peers.direct_peer, "IMPOSTOR_SECONDS", 0.4),
-    (aemp_gevent.peers.direct_peer, "_PROBE_SECONDS", 0.05),
+    (aemp_gevent.peers.link_choice, "IMPOSTOR_SECONDS", 0.4),
+    (aemp_gevent.peers.link_choice, "_PROBE_SECONDS", 0.05),
     (aemp_gevent.peers.redialling, "_FIRST_RETRY_SECONDS", 0.05),
     (aemp_gevent.peers.redialling, "_LAST_RETRY_SECONDS", 0.2),
 ]

@@ -9,7 +9,7 @@ all. Two rules keep the living from being declared dead:
   blocked or stopped it could not have heard any peer, so that time does not count.
 
 A link that carries nothing but these signs for ``idle_timeout`` seconds is idle, which is reported to its
-owner: :mod:`aemp_gevent.peers.resting` closes it if neither side needs it.
+owner: :mod:`aemp_gevent.peers.direct_peer` closes it if neither side needs it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ A link glues a :class:`~aemp_gevent.transport.transport.Transport` to the sans-I
 delivers packets for ports itself, since that is the hot path; everything else it
 reports to its *owner*: who greeted, that it is up, what the node port is asked, how it
 ended. What several links with the same node mean to each other is
-:mod:`aemp_gevent.peers.direct_peer`'s concern; read that next. The handshake and the
+:mod:`aemp_gevent.peers.link_choice`'s concern; read that next. The handshake and the
 end are in :mod:`aemp_gevent.links.handshaking`. This module is longer than others because the way of
 a packet through a link is kept in one piece.
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Closing links that neither side needs, by agreement with the peer, so that nothing is lost.
+"""A node that this one has connections of its own with; their link is closed while neither side needs it.
 
-A link that neither side needs *comes to rest*, and neither side has a loss to report:
+Which of several connections is the link is decided in :mod:`aemp_gevent.peers.link_choice`. Here a link is closed
+by agreement with the peer, so that nothing is lost. It *comes to rest*, and neither side has a loss to report:
 
 1. A side that finds it idle and could do without sends ``idle``, and then nothing more on it; what
    is to be sent waits, as it does for a link that is being made.
@@ -22,7 +23,7 @@ from typing import Any
 
 from aemp_gevent.addresses.endpoints import Endpoint, is_resolved
 from aemp_gevent.links.link import Link
-from aemp_gevent.peers.direct_peer import DirectPeer
+from aemp_gevent.peers.link_choice import LinkChoosingPeer
 from aemp_gevent.peers.peer_host import PeerHost
 from aemp_gevent.wire.vocabulary import IDLE, STAY
 
@@ -45,8 +46,8 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
-class RestingPeer(DirectPeer):
-    """A node that this one has connections with, whose link is closed while neither side needs it.
+class DirectPeer(LinkChoosingPeer):
+    """A peer that this node has connections of its own with. Its link is closed while neither side needs it.
 
     Args:
         node: Its ID.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A node that this one has connections with: which of several is the link.
+"""Which of several connections with one peer is the link, and whether another process may take its place.
 
 **Two links at once.** Both nodes may dial each other at the same moment, and each may
 see a different connection finish first. These rules leave exactly one link, and
@@ -18,7 +18,7 @@ breaking anywhere (docs, *Design*):
 5. Losing a connection that is up, or one that an ``after`` waits for, loses the link:
    all connections with the peer are closed, and monitors fire.
 
-How a link that nobody needs is closed is in :mod:`aemp_gevent.peers.resting`; what every peer does, with or
+How a link that nobody needs is closed is in :mod:`aemp_gevent.peers.direct_peer`; what every peer does, with or
 without a connection of its own, in :mod:`aemp_gevent.peers.peer`. Nothing here switches. This
 module is longer than others because the five rules make sense only together.
 """
@@ -55,8 +55,8 @@ class _After(NamedTuple):
     """The bytes that the peer had written to it by then; None: not known."""
 
 
-class DirectPeer(Peer):
-    """A node that this one has connections with. It owns all of them once they have greeted.
+class LinkChoosingPeer(Peer):
+    """The part of a direct peer that chooses its link. It owns all connections once they have greeted.
 
     Args:
         node: Its ID.

@@ -26,7 +26,6 @@ from aemp_gevent.peers.master_search import join
 from aemp_gevent.peers.network_listener import NetworkListener
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.relaying import Routes
-from aemp_gevent.peers.resting import RestingPeer
 from aemp_gevent.peers.seeds import Seeds
 from aemp_gevent.peers.strangers import Strangers
 from aemp_gevent.peers.thread_handover import Handover
@@ -114,7 +113,7 @@ class Network:
             if len(self.peers) >= self._sweep_at:
                 self._sweep()
             hop = self.routes.hop_to(node)
-            peer = RestingPeer(node, self) if hop is None else VirtualPeer(node, self, hop)
+            peer = DirectPeer(node, self) if hop is None else VirtualPeer(node, self, hop)
             self.peers[node] = peer
         return peer
 

@@ -2,10 +2,8 @@
 """One other node: how its link is made and lost, and what is reported then.
 
 How packets are sent to it is in :mod:`aemp_gevent.peers.sending`. Where the link comes from is decided by
-the two kinds of peers: :class:`~aemp_gevent.peers.direct_peer.DirectPeer` (made as its subclass
-:class:`~aemp_gevent.peers.resting.RestingPeer`, which closes a link that nobody needs) has
-connections of its own, :class:`~aemp_gevent.peers.virtual_peer.VirtualPeer` sends over the link of
-another peer, for instance a slave's master.
+the two kinds of peers: a :class:`~aemp_gevent.peers.direct_peer.DirectPeer` has connections of its own, a
+:class:`~aemp_gevent.peers.virtual_peer.VirtualPeer` sends over the link of another peer, for instance a slave's master.
 
 What this node knows of the peer's ports is in :mod:`aemp_gevent.peers.remote_ports`. Nothing here switches.
 """
@@ -241,7 +239,7 @@ class Peer(SendingPeer):
         """Handle a request about the link or the ports across it, or hand it to the node. Neither switches nor raises.
 
         Args:
-            message: The request, and its arguments. If it is about a connection, :class:`DirectPeer` has handled it.
+            message: The request, and its arguments. If it is about a connection, ``requested`` has handled it.
         """
         request = message[0] if message else ""
         if request.__class__ is str and request in ABOUT_LINKS:

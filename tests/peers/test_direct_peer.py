@@ -2,7 +2,7 @@
 """Idle links are closed in order: no message is lost or doubled, and nobody has a loss to report.
 
 The first part drives real nodes, peers and links through random interleavings of both sides'
-sends, monitors and wishes to rest, as ``test_direct_peer.py`` does for links that are
+sends, monitors and wishes to rest, as ``test_link_choice.py`` does for links that are
 being made. The second uses whole nodes.
 """
 
@@ -24,7 +24,7 @@ import aemp_gevent.node.node_ports
 import aemp_gevent.peers.link_maker
 from aemp_gevent.links.heartbeat import Pulse
 from aemp_gevent.node.node import Node
-from aemp_gevent.peers.resting import RestingPeer
+from aemp_gevent.peers.direct_peer import DirectPeer
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.testing.memory import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
@@ -36,7 +36,7 @@ from tests.support.thoroughness import tries
 
 MESSAGES = 8
 WISHES = 4
-STAY = RestingPeer._stay
+STAY = DirectPeer._stay
 
 
 class RestingSide(Side):
@@ -145,11 +145,11 @@ class RestingWorld(World):
 def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld:
     world = RestingWorld(seed, breaks=breaks)
 
-    def note_stay(peer: RestingPeer, link: Any) -> None:
+    def note_stay(peer: DirectPeer, link: Any) -> None:
         world.refused += 1
         STAY(peer, link)
 
-    monkeypatch.setattr(RestingPeer, "_stay", note_stay)
+    monkeypatch.setattr(DirectPeer, "_stay", note_stay)
     monkeypatch.setattr(aemp_gevent.peers.link_maker, "secrets", Nonces(world.dice))
     try:
         world.run()

@@ -192,7 +192,7 @@ def test_restarted_node_is_taken_in_when_the_old_one_is_silent(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its predecessor's downs come first, and what it sent meanwhile is handled after them."""
-    monkeypatch.setattr("aemp_gevent.peers.direct_peer.IMPOSTOR_SECONDS", 0.2)
+    monkeypatch.setattr("aemp_gevent.peers.link_choice.IMPOSTOR_SECONDS", 0.2)
     node = make_node()
     events: list[Any] = []
     name = node.port(lambda *message: events.append(message)).partition("#")[2]
@@ -220,8 +220,8 @@ def test_old_node_is_given_its_time_although_our_own_loop_was_blocked(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For longer than it has: nobody can be heard meanwhile."""
-    monkeypatch.setattr("aemp_gevent.peers.direct_peer.IMPOSTOR_SECONDS", 0.3)
-    monkeypatch.setattr("aemp_gevent.peers.direct_peer._PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("aemp_gevent.peers.link_choice.IMPOSTOR_SECONDS", 0.3)
+    monkeypatch.setattr("aemp_gevent.peers.link_choice._PROBE_SECONDS", 0.05)
     node, died = make_node(), Deaths()
     with (
         RawPeer.dial(node, extras=incarnation("first")).shake() as first,

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.usefixtures("quiet_hub"), pytest.mark.no_cover]
 
 LINKS = (
     *("node/sending.py", "runtime/hub_calls.py"),
-    *("peers/outbox.py", "peers/peer.py", "peers/direct_peer.py", "peers/sending.py", "peers/thread_handover.py"),
+    *("peers/outbox.py", "peers/peer.py", "peers/link_choice.py", "peers/sending.py", "peers/thread_handover.py"),
     *("peers/remote_port.py", "peers/remote_ports.py", "peers/peer_monitors.py"),
     *("links/link.py", "links/handshaking.py", "links/flow_control.py"),
     *("transport/transport.py", "transport/tls_transport.py"),
@@ -135,7 +135,7 @@ def test_an_interrupt_anywhere_in_a_link_loses_nothing_in_silence(make_node, err
 
 LOSSES = (
     *("node/node.py", "node/linked_node.py", "node/local_node.py", "node/sending.py", "node/node_monitors.py"),
-    *("peers/network.py", "peers/peer.py", "peers/direct_peer.py", "peers/resting.py", "peers/sending.py"),
+    *("peers/network.py", "peers/peer.py", "peers/link_choice.py", "peers/direct_peer.py", "peers/sending.py"),
     *("peers/remote_port.py", "peers/remote_ports.py", "peers/peer_monitors.py"),
     *("links/link.py", "links/handshaking.py"),
     "ports/monitors.py",
