@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One seed: the places where it may be, which of them are dialled, and to which nodes links are kept.
+"""One seed: the places where it may be, which of them are dialled and when, and to which nodes links are kept.
 
 A seed is written in one of three ways:
 
@@ -12,6 +12,10 @@ A seed is written in one of three ways:
   nodes, links are kept to few of them, chosen in an order that is the same everywhere.
 - A *folder* of Unix sockets (:mod:`aemp_gevent.addresses.socket_folders`) is a name, too, but which nodes are
   behind it is known at once, and for sure. So it is looked into more often, and nodes that left it are forgotten.
+
+After an attempt that failed, the next one waits for a pause, which grows (:func:`new_pauses`, :func:`next_attempt`);
+the pauses before other nodes are dialled again are in :mod:`aemp_gevent.peers.redialling`. All seeds together,
+and the greenlets that dial them, are in :mod:`aemp_gevent.peers.seeds`.
 
 A seed is dialled by its address, so which node it is is known only from its greeting; it
 may be this node itself.

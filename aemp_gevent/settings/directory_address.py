@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Parses the setting ``directory``, which says where the directory of a network is kept.
 
-The connections to etcd are made by :mod:`aemp_gevent.directory.etcd.client`.
+For etcd that is an address: its hosts, the prefix of all keys, the user's name and password, and files for TLS. Their
+meanings and defaults are here. :mod:`aemp_gevent.directory.etcd.client` makes the connections,
+and :mod:`aemp_gevent.directory.etcd.keyspace` writes the keys.
 """
 
 from __future__ import annotations
