@@ -29,7 +29,7 @@ T = TypeVar("T")
 H = TypeVar("H", bound=Handler)
 
 
-class Asking(Monitoring, Registering):
+class Calling(Monitoring, Registering):
     """A node whose code can ask ports and answer: ``call``, ``cal``, ``syncal`` and ``serve``."""
 
     def _begin(self) -> None:

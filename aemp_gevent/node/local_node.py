@@ -10,9 +10,9 @@ ports would cost every message.
 
 from __future__ import annotations
 
-from aemp_gevent.node.asking import Asking
+from aemp_gevent.node.calling import Calling
 from aemp_gevent.node.running import Running
 
 
-class LocalNode(Asking, Running):
+class LocalNode(Calling, Running):
     """The ports of one process, and everything they can do among themselves."""

@@ -3,7 +3,7 @@
 
 :class:`NodePorts` is what the other parts of a node build on: :mod:`~aemp_gevent.node.sending`,
 :mod:`~aemp_gevent.node.monitoring`, :mod:`~aemp_gevent.node.registering`, :mod:`~aemp_gevent.node.running`
-and :mod:`~aemp_gevent.node.asking`.
+and :mod:`~aemp_gevent.node.calling`.
 """
 
 from __future__ import annotations

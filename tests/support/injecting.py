@@ -27,7 +27,7 @@ CORE = (
     *SCHEDULER,
     *("ports/receive.py", "ports/port.py", "ports/monitors.py"),
     *("node/node_ports.py", "node/sending.py", "node/monitoring.py", "node/registering.py", "node/running.py"),
-    "node/asking.py",
+    "node/calling.py",
 )
 """The modules of what a local node does."""
 
