@@ -295,7 +295,7 @@ class Becoming(LinkedNode):
                 self._start(services, former_prefix)
 
     def _make_network(self, node_id: str, settings: Settings) -> Network:
-        from aemp_gevent.node.network_listener import NodeListener  # noqa: PLC0415  # see TYPE_CHECKING
+        from aemp_gevent.node.node_listener import NodeListener  # noqa: PLC0415  # see TYPE_CHECKING
         from aemp_gevent.peers.network import Network  # noqa: PLC0415
 
         return Network(

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from aemp_gevent.node.network_listener import NodeListener
 from aemp_gevent.node.node import Node
+from aemp_gevent.node.node_listener import NodeListener
 from aemp_gevent.peers.attempts import Attempt
 from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.peer import Peer
