@@ -19,7 +19,7 @@ from aemp_gevent.links.link import Link
 from aemp_gevent.peers.dialling import Dialling
 from aemp_gevent.peers.direct_peer import DirectPeer
 from aemp_gevent.peers.finding import Finding
-from aemp_gevent.peers.leaving import Goodbyes
+from aemp_gevent.peers.goodbyes import Goodbyes
 from aemp_gevent.peers.link_maker import LinkMaker
 from aemp_gevent.peers.listeners import Listeners
 from aemp_gevent.peers.master_search import join
