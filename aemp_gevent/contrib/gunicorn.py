@@ -20,17 +20,19 @@ standard library and make a new hub after it.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import re
+import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 
 from aemp_gevent import default_node
 from aemp_gevent.contrib.hosts import join_host
+from aemp_gevent.errors import AempError
 from aemp_gevent.ports.callbacks import check_callable
+from aemp_gevent.runtime.gunicorn import log_as_gunicorn, missing_hooks
 from aemp_gevent.runtime.logs import Log
 
 # Without on_join, on_drain and is_draining, which are for the application.
@@ -42,13 +44,15 @@ _LOOK_SECONDS = 0.1
 _CLOSE_SECONDS = 3.0
 """How long to wait for the listening sockets to be closed; gunicorn needs a second at most."""
 
+_BOOT_ERROR = 3
+"""The exit code of a worker that cannot start: gunicorn ends then, instead of starting the next one."""
+
 _joins: list[Callable[[], object]] = []  # of the process, as the worker is
 _drains: list[Callable[[], object]] = []
 
 
 class _Process:
     is_draining = False
-    was_warned = False
 
 
 _log = Log()
@@ -61,17 +65,22 @@ def post_worker_init(worker: Any) -> None:
     """Make a worker a node; gunicorn calls this in the worker after loading the application.
 
     Blocks until it is linked to the other workers, and they know what the functions of :func:`on_join` did.
+    The library's log lines go to gunicorn's error log, in its format, unless the application has configured logging.
 
     Raises:
-        RuntimeError: It is not one of gunicorn's gevent workers.
-        AempError: The same as :func:`~aemp_gevent.contrib.join_host`.
+        SystemExit: It is not one of gunicorn's gevent workers, or it cannot join its host's nodes, as
+            :func:`~aemp_gevent.contrib.join_host` says. The reason is logged, and gunicorn ends.
     """
+    log_as_gunicorn()
     if not any(base.__name__ == "GeventWorker" for base in type(worker).__mro__):
         text = (
             f"a node needs an event loop that runs beside the requests, but {type(worker).__name__} does not have one"
         )
-        raise RuntimeError(text + "; start gunicorn with --worker-class gevent")
-    join_host(_name_of(worker.cfg))
+        _give_up(worker, text + "; start gunicorn with --worker-class gevent")
+    try:
+        join_host(_name_of(worker.cfg))
+    except AempError as error:
+        _give_up(worker, error)
     for function in _joins:
         function()
     default_node.wait_for_seeds()
@@ -92,7 +101,7 @@ def on_join(function: Callable[[], object]) -> Callable[[], object]:
     servers do not call it.
     """
     check_callable("on_join()", function)
-    _warn_without_hooks("on_join")
+    _warn_without_hooks()
     _joins.append(function)
     return function
 
@@ -106,7 +115,7 @@ def on_drain(function: Callable[[], object]) -> Callable[[], object]:
     :func:`is_draining` there. The function runs in a greenlet of its own. Other servers do not call it.
     """
     check_callable("on_drain()", function)
-    _warn_without_hooks("on_drain")
+    _warn_without_hooks()
     _drains.append(function)
     return function
 
@@ -120,21 +129,16 @@ def is_draining() -> bool:
     return _Process.is_draining
 
 
-def _warn_without_hooks(call: str) -> None:
-    """Log once that gunicorn is importing the application and its configuration lacks our hooks."""
-    frame = inspect.currentframe()
-    while frame is not None and not _Process.was_warned:
-        cfg = getattr(frame.f_locals.get("self"), "cfg", None)
-        hook = getattr(cfg, "post_worker_init", None)
-        # A hook of the user's own may call ours.
-        if getattr(hook, "__module__", None) == "gunicorn.config":
-            _Process.was_warned = True
-            _log.warning(
-                "%s: gunicorn will not make its workers nodes, and will not call these functions; "
-                "add the line 'from aemp_gevent.contrib.gunicorn import *' to gunicorn.conf.py",
-                call,
-            )
-        frame = frame.f_back
+def _warn_without_hooks() -> None:
+    warning = missing_hooks()
+    if warning is not None:
+        _log.warning(warning)
+
+
+def _give_up(worker: Any, why: object) -> NoReturn:
+    # gunicorn would show an exception as a traceback, and its text once more.
+    worker.log.error("%s", why)
+    sys.exit(_BOOT_ERROR)
 
 
 def _watch(worker: Any) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler, Message, tag_of
 from aemp_gevent.ports.port import Job, Port
 from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.runtime import gunicorn
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
 from aemp_gevent.wire.limits import Limits, is_long
 from aemp_gevent.wire.vocabulary import KIL1, MON1, SPAWN
@@ -98,11 +100,25 @@ class LinkedNode(DirectoryNode):
 
     def _open_ports(self) -> None:
         super()._open_ports()
+        if self._network is not None:
+            gunicorn.joined()
+        else:
+            self._warn_without_hooks()
         if self._watch is None and not self._is_over:
             # From the first port on, and not only with links: handlers can block the loop as well.
             self._watch = watch_loop(self._scheduler.hub)
             self._end_watch = weakref.finalize(self, self._watch.release)
             self._end_watch.atexit = False
+
+    def _check_open(self, call: str) -> None:
+        super()._check_open(call)
+        if self._network is None:  # the call needs other nodes, or is of no use without them
+            self._warn_without_hooks()
+
+    def _warn_without_hooks(self) -> None:
+        warning = None if self._initialising else gunicorn.missing_hooks()
+        if warning is not None:
+            self._scheduler.log(logging.WARNING, warning)
 
     def _close_ports(self) -> None:
         super()._close_ports()

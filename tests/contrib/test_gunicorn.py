@@ -3,21 +3,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import gevent
+import gevent.socket
 import pytest
 from gevent import monkey
 
 from aemp_gevent.contrib import gunicorn, join_host
 from aemp_gevent.contrib.gunicorn import _name_of
+from aemp_gevent.runtime import gunicorn as runtime_gunicorn
 from tests.support.helpers import wait_until
-from tests.support.networking import line_of, node_factory, process
+from tests.support.networking import ROOT, line_of, node_factory, process
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder whose path is short enough for sockets."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
 
 
 def config(proc_name: str | None = None, **facts: Any) -> Any:
@@ -57,18 +74,82 @@ def test_process_name_is_the_name(given: str, name: str) -> None:
     assert _name_of(config(given)) == name
 
 
-def test_other_kinds_of_workers_are_told_what_to_do() -> None:
+def test_other_kinds_of_workers_are_told_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
     class SyncWorker:
         cfg = config()
 
-    with pytest.raises(RuntimeError, match="SyncWorker does not have one; start gunicorn with --worker-class gevent"):
+        log = logging.getLogger("a-gunicorn")
+
+    with pytest.raises(SystemExit) as ended:
         gunicorn.post_worker_init(SyncWorker())
+    assert ended.value.code == pytest.importorskip("gunicorn.arbiter").Arbiter.WORKER_BOOT_ERROR
+    (line,) = caplog.messages
+    assert "SyncWorker does not have one; start gunicorn with --worker-class gevent" in line
+
+
+@contextmanager
+def gunicorn_of(scratch: Path, *options: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a real gunicorn, with one worker, for the application in a folder; it writes to the file ``log`` there."""
+    pytest.importorskip("gunicorn")
+    command = [sys.executable, "-m", "gunicorn", *options, "-w", "1", "-b", f"unix:{scratch}/http", "app:app"]
+    own = {"PYTHONPATH": str(ROOT), "TMPDIR": str(scratch), "HOME": str(scratch), "AEMP_CONFIG": os.devnull}
+    with (scratch / "log").open("wb") as log:
+        server = subprocess.Popen(
+            command, cwd=scratch, env={**os.environ, **own, **variables}, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.mark.slow
+def test_request_to_a_worker_without_hooks_is_warned_of_in_gunicorns_log(scratch: Path) -> None:
+    application = [
+        "from aemp_gevent import grp_snd",
+        "def app(environ, start_response):",
+        "    start_response('200 OK', [])",
+        "    return [b'%d' % len(grp_snd('readers', 1))]",
+    ]
+    (scratch / "app.py").write_text("\n".join(application))
+    with gunicorn_of(scratch, "-k", "gevent"):
+        wait_until((scratch / "http").exists, within=30)
+        with gevent.socket.socket(socket.AF_UNIX) as browser:
+            browser.connect(str(scratch / "http"))
+            browser.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert browser.makefile("rb").read().endswith(b"\r\n\r\n0")
+        (line,) = [line for line in (scratch / "log").read_text().splitlines() if "gunicorn.conf.py" in line]
+    assert re.match(r"\[\d{4}-\d\d-\d\d .*\] \[\d+\] \[WARNING\] ", line), "not in gunicorn's format"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "variables", "said"),
+    [
+        pytest.param(["-k", "sync"], {}, "start gunicorn with --worker-class gevent", id="other-worker"),
+        pytest.param(["-k", "gevent"], {"AEMP_SEEDS": "127.0.0.1:9"}, "AEMP_SECRET", id="no-secret"),
+    ],
+)
+def test_worker_that_cannot_join_says_why_once(
+    scratch: Path, options: list[str], variables: dict[str, str], said: str
+) -> None:
+    (scratch / "app.py").write_text("app = print")
+    (scratch / "gunicorn.conf.py").write_text("from aemp_gevent.contrib.gunicorn import *")
+    with gunicorn_of(scratch, *options, **variables) as server:
+        assert server.wait(30) == 3
+    log = (scratch / "log").read_text()
+    (line,) = [line for line in log.splitlines() if said in line]
+    assert "[ERROR]" in line
+    assert "Traceback" not in log
 
 
 WORKER = """
 import logging, sys, tempfile
 from types import SimpleNamespace
 import gevent
+import gevent.socket
 tempfile.tempdir = sys.argv[1]
 from aemp_gevent import *
 from aemp_gevent.contrib import gunicorn
@@ -135,9 +216,11 @@ def load(hook: Callable[..., object]) -> None:
     """Import an application as gunicorn does: in a method of what has the configuration."""
     config = pytest.importorskip("gunicorn.config").Config()
     config.set("post_worker_init", hook)
+    from gunicorn.app.base import BaseApplication
 
-    class Application:
-        cfg = config
+    class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+        def __init__(self) -> None:
+            self.cfg = config
 
         def wsgi(self) -> None:
             gunicorn.on_join(list)
@@ -150,7 +233,7 @@ def load(hook: Callable[..., object]) -> None:
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gunicorn, "_joins", [])
     monkeypatch.setattr(gunicorn, "_drains", [])
-    monkeypatch.setattr(gunicorn._Process, "was_warned", False)
+    monkeypatch.setattr(runtime_gunicorn._Process, "is_settled", False)
 
 
 @pytest.mark.usefixtures("fresh_process")

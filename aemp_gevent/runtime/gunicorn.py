@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""What the library knows of gunicorn without its hooks: whether workers become nodes, and where log lines go.
+
+The hooks themselves are in :mod:`aemp_gevent.contrib.gunicorn`. An application whose configuration lacks them seems to
+work, but its workers do not see each other. So the first port of a private node, and each
+registration of a function that only the hooks call, look here.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from aemp_gevent.runtime.logs import LOGGERS
+
+_WITHOUT_HOOKS = (
+    "gunicorn's workers are not nodes here: they do not see each other, and functions given to on_join() and "
+    "on_drain() are not called; add the line 'from aemp_gevent.contrib.gunicorn import *' to gunicorn.conf.py, "
+    "or call join_host() in each worker"
+)
+
+
+class _Process:
+    is_settled = False
+    """Whether it has joined other nodes, or was found not to."""
+
+
+def joined() -> None:
+    """Take note that this process has a node that can have links."""
+    _Process.is_settled = True
+
+
+def missing_hooks() -> str | None:
+    """Return a warning, once, if gunicorn runs this process and its configuration makes no node of it."""
+    if _Process.is_settled or "gunicorn" not in sys.modules:
+        return None
+    for thing in _things_of_gunicorn():
+        hook = getattr(getattr(thing, "cfg", None), "post_worker_init", None)
+        if hook is None:
+            continue
+        # A hook of the user's own may call ours, but not after the worker has started.
+        if getattr(hook, "__module__", None) == "gunicorn.config" or getattr(thing, "booted", False):
+            _Process.is_settled = True
+            log_as_gunicorn()
+            return _WITHOUT_HOOKS
+        return None
+    return None
+
+
+def log_as_gunicorn() -> None:
+    """Write the library's log lines where and as gunicorn writes its own, unless the program has configured logging."""
+    logger = logging.getLogger(LOGGERS[0])
+    if not logger.hasHandlers():
+        for handler in logging.getLogger("gunicorn.error").handlers:
+            logger.addHandler(handler)
+
+
+def _things_of_gunicorn() -> Iterator[Any]:
+    """Return gunicorn's worker, if this process is one, then the objects of gunicorn whose methods are running."""
+    # Its signal handlers are methods of it, also while greenlets run that the application has started.
+    candidates = [getattr(signal.getsignal(signal.SIGABRT), "__self__", None)]
+    frame: FrameType | None = sys._getframe()  # pyright: ignore[reportPrivateUsage]  # inspect takes long to import
+    while frame is not None:
+        candidates.append(frame.f_locals.get("self"))
+        frame = frame.f_back
+    for thing in candidates:
+        if any(kind.__module__.partition(".")[0] == "gunicorn" for kind in type(thing).__mro__):
+            yield thing

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""Applications behind a real gunicorn whose configuration lacks the library's hooks, and where log lines go."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import gevent
+import pytest
+
+from aemp_gevent.node.node import Node
+from aemp_gevent.runtime import gunicorn
+from tests.support.networking import MakeNode
+
+base = pytest.importorskip("gunicorn.workers.base")
+config = pytest.importorskip("gunicorn.config")
+
+
+class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
+    """A worker as far as the library looks at it."""
+
+    def __init__(self, hook: object, *, booted: bool = True) -> None:
+        self.cfg = SimpleNamespace(post_worker_init=hook)
+        self.booted = booted
+
+
+NO_HOOK = config.PostWorkerInit.default
+
+
+@pytest.fixture(autouse=True)
+def handled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(gunicorn._Process, "is_settled", False)
+    before = signal.getsignal(signal.SIGABRT)
+    yield
+    signal.signal(signal.SIGABRT, before)
+
+
+def run_in(worker: Worker) -> None:
+    """Make this process one of gunicorn's workers."""
+    signal.signal(signal.SIGABRT, worker.handle_abort)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_first_port_of_a_worker_without_hooks_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    run_in(Worker(NO_HOOK))
+    node = Node()
+    node.port()
+    node.port()
+    Node().port()
+    (warning,) = warnings(caplog)
+    assert "add the line 'from aemp_gevent.contrib.gunicorn import *' to gunicorn.conf.py" in warning
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda node: node.grp_snd("group", 1), id="grp_snd"),
+        pytest.param(lambda node: node.grp_get("group"), id="grp_get"),
+        pytest.param(lambda node: node.db_set("family", "key"), id="db_set"),
+    ],
+)
+def test_first_call_that_needs_no_port_is_warned_of_as_well(
+    caplog: pytest.LogCaptureFixture, call: Callable[[Node], object]
+) -> None:
+    run_in(Worker(NO_HOOK))
+    call(Node())
+    assert len(warnings(caplog)) == 1
+
+
+def test_greenlet_of_the_application_is_warned_of_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    run_in(Worker(NO_HOOK))
+    gevent.spawn(Node().attach).get().detach()
+    assert len(warnings(caplog)) == 1
+
+
+def test_hook_of_the_users_own_that_does_not_call_ours_is_warned_of_when_requests_are_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker = Worker(lambda worker: None, booted=False)
+    run_in(worker)
+    Node().port()
+    assert warnings(caplog) == []
+    worker.booted = True
+    Node().port()
+    assert len(warnings(caplog)) == 1
+
+
+def test_worker_that_has_joined_is_not_warned_of(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+    run_in(Worker(NO_HOOK))
+    make_node().port()
+    Node().port()  # another one, for itself
+    assert warnings(caplog) == []
+
+
+def test_process_that_gunicorn_does_not_run_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    Node().port()
+    assert warnings(caplog) == []
+
+
+# --- log lines -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+    """The library's logger as it is in a program that has not configured logging."""
+    logger = logging.getLogger("aemp_gevent")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "parent", None)
+    yield logger
+    monkeypatch.undo()
+
+
+def test_lines_go_to_gunicorns_log(monkeypatch: pytest.MonkeyPatch, unconfigured: logging.Logger) -> None:
+    handler = logging.NullHandler()
+    monkeypatch.setattr(logging.getLogger("gunicorn.error"), "handlers", [handler])
+    gunicorn.log_as_gunicorn()
+    gunicorn.log_as_gunicorn()
+    assert unconfigured.handlers == [handler]
+
+
+def test_logging_that_the_program_has_configured_stays(
+    monkeypatch: pytest.MonkeyPatch, unconfigured: logging.Logger
+) -> None:
+    monkeypatch.setattr(logging.getLogger("gunicorn.error"), "handlers", [logging.NullHandler()])
+    own = logging.NullHandler()
+    unconfigured.addHandler(own)
+    gunicorn.log_as_gunicorn()
+    assert unconfigured.handlers == [own]
