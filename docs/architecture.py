@@ -2,7 +2,7 @@
 """Draw the package's folders as floors, and write the list of them into the page on the architecture.
 
 The contracts in ``pyproject.toml`` are the only statement of the order, and the first line of each folder's
-docstring says what lives there. A test checks that picture and page are up to date.
+docstring says what lives there; so does each module's. A test checks that picture and page are up to date.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ PICTURE = ROOT / "docs" / "explanation" / "architecture.svg"
 
 BEGIN = "<!-- from here on written by docs/architecture.py -->\n"
 END = "<!-- to here -->\n"
+MODULES = "<!-- the rest is written by docs/architecture.py -->\n"
 
 _WIDTH, _HEIGHT, _GAP, _MARGIN = 760, 44, 10, 16
 _FONT = 'font-family="sans-serif" font-size="13"'
@@ -52,7 +53,7 @@ def sentence(path: Path) -> str:
 
 def rooms(path: Path) -> list[Path]:
     """Return the folders in a folder."""
-    return sorted(child for child in path.iterdir() if (child / "__init__.py").exists())
+    return sorted(child for child in path.glob("*") if (child / "__init__.py").exists())
 
 
 def modules(path: Path) -> list[str]:
@@ -90,6 +91,17 @@ def wrapped(text: str, first: str, others: str) -> list[str]:
     return textwrap.wrap(text, 88, initial_indent=first, subsequent_indent=others)
 
 
+def tables() -> str:
+    """Return a table for each folder: its modules, and what each is for."""
+    lines: list[str] = []
+    for folder in [path for floor in floors() for name in floor for path in (PACKAGE / name, *rooms(PACKAGE / name))]:
+        if folder.is_dir():
+            lines += [f"### {folder.relative_to(PACKAGE)}/", "", "| module | |", "| --- | --- |"]
+            lines += [f"| `{name}` | {sentence(folder / name)} |" for name in modules(folder)]
+            lines.append("")
+    return "\n".join(lines)
+
+
 def rules() -> str:
     """Return the names of the contracts."""
     return "".join(f"- {contract['name']}.\n" for contract in contracts().values())
@@ -104,8 +116,8 @@ def written() -> str:
 def updated() -> str:
     """Return the page as it is to be."""
     head, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{written()}\n{END}{tail}"
+    tail, _, _ = rest.partition(END)[2].partition(MODULES)
+    return f"{head}{BEGIN}\n{written()}\n{END}{tail}{MODULES}\n{tables()}"
 
 
 def draw() -> str:
