@@ -34,7 +34,7 @@ from aemp_gevent.errors import find_former as _find_former
 from aemp_gevent.node.leaving import shut_down_all as _shut_down_all
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.node_monitors import NodeGuard
-from aemp_gevent.node.spawning import spawnable
+from aemp_gevent.node.spawnable_functions import spawnable
 from aemp_gevent.ports.attachment import Attachment
 from aemp_gevent.ports.callbacks import DONE
 from aemp_gevent.ports.context import SELF, psub

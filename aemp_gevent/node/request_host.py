@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # pyright: reportPrivateUsage=false
-"""What a node does for requests: it finds ports, sends answers, runs functions and passes on to the directory.
+"""What a node does for requests: it finds ports, sends answers, spawns for peers and passes on to the directory.
 
 Requests reach the node port (:mod:`aemp_gevent.node.requests`). Answers to them are made by
 :mod:`aemp_gevent.node.inspection` and :mod:`aemp_gevent.node.log_feed`. None of this is meant for programs, so it is
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from aemp_gevent._version import PROVIDER
 from aemp_gevent.calls import serve as serving
 from aemp_gevent.errors import RefusedError, SpawnRefusedError
-from aemp_gevent.node import spawning
+from aemp_gevent.node import spawnable_functions
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import REMOTE, Port
@@ -165,13 +165,13 @@ class RequestHost:
         """
         settings = self.settings
         if settings is None:  # no peers, so that no handler can pass on what a peer asked for
-            return spawning.find_for_us(name)
+            return spawnable_functions.find_for_us(name)
         try:
             if peer is not None and not peer.rights.spawn:
                 raise SpawnRefusedError(f"the rules do not let {peer.node} run code here")
             if settings.secure:
                 raise SpawnRefusedError("this node is secure: it runs no code for other nodes")
-            return spawning.find_for_peer(name, settings.allow_spawn)
+            return spawnable_functions.find_for_peer(name, settings.allow_spawn)
         except SpawnRefusedError:
             self.count_refusal("spawn")
             raise

@@ -15,7 +15,7 @@ from aemp_gevent.errors import (
     ReceiverBusyError,
     SpawnRefusedError,
 )
-from aemp_gevent.node import spawning
+from aemp_gevent.node import spawnable_functions
 from aemp_gevent.node.sending import Sending
 from aemp_gevent.ports.attachment import Attachment
 from aemp_gevent.ports.callbacks import check_callable
@@ -181,7 +181,7 @@ class Running(Sending):
         target = self.split_port(node)[0]
         name = self._new_name()
         if self._is_here(target):
-            self._spawn_here(name, function, self._as_sent((function, *args))[1:], spawning.find_for_us)
+            self._spawn_here(name, function, self._as_sent((function, *args))[1:], spawnable_functions.find_for_us)
             return self._prefix + name
         self._spawn_remote(target, name, function, args)
         return f"{target}#{name}"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from aemp_gevent.errors import InvalidSettingError, SpawnRefusedError
-from aemp_gevent.node.spawning import find_for_us
+from aemp_gevent.node.spawnable_functions import find_for_us
 from aemp_gevent.ports.callbacks import check_callable
 
 

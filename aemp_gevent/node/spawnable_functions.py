@@ -8,6 +8,9 @@ the settings covers. Only for the latter is a module imported on demand. This no
 more: modules that it imports, their functions, classes, instances, and all their attributes. So a
 name from a peer is not followed from attribute to attribute: it is a module's name and one name in that module's
 namespace, and the object there must have been defined in that module. Mark every other function that peers may run.
+
+Not here: spawning a port for this node (:mod:`aemp_gevent.node.running`), and for a peer, with the rules for it and the
+log lines about refusals (``spawn_for`` in :mod:`aemp_gevent.node.request_host`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from gevent.pool import Pool
 from aemp_gevent import PortDied, RemoteError, default_node, spawnable
 from aemp_gevent.addresses import ids
 from aemp_gevent.calls.serve import caller_of_call
-from aemp_gevent.node import spawning
+from aemp_gevent.node import spawnable_functions
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.context import require_port
 from aemp_gevent.ports.patterns import tag_of
@@ -108,7 +108,7 @@ class RemotePool(Pool):
         self, function: Callable[..., Any] | str, *args: Any, **kwargs: Any
     ) -> Any:
         """Run a function on one of the nodes, and return the greenlet that waits for it. Waits for an idle worker."""
-        name = function if isinstance(function, str) else spawning.name_of(function)
+        name = function if isinstance(function, str) else spawnable_functions.name_of(function)
         return super().spawn(_Task(self._run, name, args, kwargs))
 
     def _apply_immediately(self) -> bool:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
-from aemp_gevent.node import requests, spawning
+from aemp_gevent.node import requests, spawnable_functions
 from aemp_gevent.settings.rules import EVERYTHING
 from aemp_gevent.wire import auth, greeting
 from aemp_gevent.wire.framing import FRAMINGS, Framing
@@ -133,7 +133,10 @@ def anything(name: object, allowed: object) -> Any:
 
 
 BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
-    "any-function-may-be-spawned": ("requests", lambda patch: patch.setattr(spawning, "find_for_peer", anything)),
+    "any-function-may-be-spawned": (
+        "requests",
+        lambda patch: patch.setattr(spawnable_functions, "find_for_peer", anything),
+    ),
     "who-is-fenced-may-kill": (
         "requests",
         lambda patch: patch.setattr("aemp_gevent.peers.peer.rights_of", lambda *_args: EVERYTHING),

@@ -22,7 +22,7 @@ from gevent.greenlet import Greenlet
 
 from aemp_gevent.errors import PortDied, PortKilled
 from aemp_gevent.node.node import Node
-from aemp_gevent.node.spawning import spawnable
+from aemp_gevent.node.spawnable_functions import spawnable
 from aemp_gevent.ports.receive import get, receive
 from aemp_gevent.toolkit import (
     PortEvent,

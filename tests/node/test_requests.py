@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aemp_gevent.node.node import Node
-from aemp_gevent.node.spawning import spawnable
+from aemp_gevent.node.spawnable_functions import spawnable
 from tests.support import node_functions
 from tests.support.helpers import turns, wait_until
 from tests.support.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer

@@ -18,7 +18,7 @@ from aemp_gevent.errors import (
     PortKilled,
     ReceiverBusyError,
 )
-from aemp_gevent.node import spawning
+from aemp_gevent.node import spawnable_functions
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
 from tests.node.local import Log, deaths_of, in_port
@@ -235,7 +235,7 @@ def test_an_actor_gets_every_message_sent_right_after_its_spawn(node, monkeypatc
         while True:
             got.append(receive())
 
-    monkeypatch.setitem(spawning._spawnable, "test.body", body)
+    monkeypatch.setitem(spawnable_functions._spawnable, "test.body", body)
     port = node.spawn(node.NODE(), "test.body")
     for number in range(3):
         node.snd(port, number)

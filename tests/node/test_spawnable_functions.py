@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemp_gevent.errors import InvalidPortError, NoPortContextError, PortExistsError, SpawnRefusedError
-from aemp_gevent.node import spawning
-from aemp_gevent.node.spawning import find_for_peer, find_for_us, spawnable
+from aemp_gevent.node import spawnable_functions
+from aemp_gevent.node.spawnable_functions import find_for_peer, find_for_us, spawnable
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
 from tests.support import trap_module
@@ -36,7 +36,7 @@ def module(monkeypatch):
 def marks(monkeypatch):
     """Remove marks of ``@spawnable`` after the test."""
     marks: dict[str, object] = {}
-    monkeypatch.setattr(spawning, "_spawnable", marks)
+    monkeypatch.setattr(spawnable_functions, "_spawnable", marks)
     return marks
 
 

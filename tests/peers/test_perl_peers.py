@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from aemp_gevent.errors import InvalidPortError, UnencodableMessageError
-from aemp_gevent.node import spawning
+from aemp_gevent.node import spawnable_functions
 from aemp_gevent.node.node import Node
-from aemp_gevent.node.spawning import spawnable
+from aemp_gevent.node.spawnable_functions import spawnable
 from aemp_gevent.wire.framing import FRAMINGS
 from tests.support.helpers import wait_until
 from tests.support.networking import (
@@ -257,7 +257,7 @@ def test_what_only_nodes_of_ours_say_may_be_the_name_of_a_function(node: Node, n
             peer.send(["", name, 1, 2])
             wait_until(lambda: got == [(1, 2)])
     finally:
-        del spawning._spawnable[name]
+        del spawnable_functions._spawnable[name]
 
 
 def test_aemp_trace_of_perl_is_answered_without_running_anything(

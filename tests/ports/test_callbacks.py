@@ -18,7 +18,7 @@ from aemp_gevent import DONE, Node, attach, get_cond, psub, receive, spawnable
 from aemp_gevent.contrib.gunicorn import on_drain, on_join
 from aemp_gevent.errors import InvalidSettingError
 from aemp_gevent.node.services import load_services
-from aemp_gevent.node.spawning import name_of
+from aemp_gevent.node.spawnable_functions import name_of
 from aemp_gevent.ports.callbacks import check_callable
 from tests.support.helpers import wait_until
 from tests.support.seams import ports_of

@@ -27,7 +27,7 @@ from gevent import socket
 
 from aemp_gevent import SELF
 from aemp_gevent.directory.engine import Query
-from aemp_gevent.node import spawning
+from aemp_gevent.node import spawnable_functions
 from aemp_gevent.node.node import Node
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.framing import FRAMINGS
@@ -287,7 +287,7 @@ class StageOfA(Stage):
     @contextlib.contextmanager
     def marked(self) -> Iterator[None]:
         """Let peers spawn it. Not @spawnable: what is marked stays so, and other tests find it."""
-        with mock.patch.dict(spawning._spawnable, {"main::echo_init": self.echo_init}):
+        with mock.patch.dict(spawnable_functions._spawnable, {"main::echo_init": self.echo_init}):
             yield
 
     def echo_init(self, client: str | None = None, watcher: str | None = None, *args: Any) -> None:

@@ -21,7 +21,7 @@ import gevent.queue
 import pytest
 
 from aemp_gevent.node.node import Node
-from aemp_gevent.node.spawning import _spawnable, spawnable
+from aemp_gevent.node.spawnable_functions import _spawnable, spawnable
 from aemp_gevent.toolkit import (
     PortEvent,
     PortQueue,

@@ -15,7 +15,7 @@ from gevent.pool import Pool
 from aemp_gevent import SELF
 from aemp_gevent.errors import CallTimeout, PortDied, RemoteError, SpawnRefusedError
 from aemp_gevent.node.node import Node
-from aemp_gevent.node.spawning import spawnable
+from aemp_gevent.node.spawnable_functions import spawnable
 from aemp_gevent.testing import SECRET, NodeProcess
 from aemp_gevent.toolkit import RemotePool, death_of
 from tests.support.helpers import wait_until
