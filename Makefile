@@ -21,7 +21,7 @@ ARGS ?=
 # Two pips in one venv at once break it.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-fast coverage test-patched lint types soak fuzz bench docs format clean
+.PHONY: help venv demo test test-fast test-thorough coverage test-patched lint types soak fuzz bench docs format clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -46,11 +46,15 @@ test-fast: $(STAMPS)/test ## run the tests that take less than a quarter of a se
 	@$(COLLECTING)
 	@$(PY) $(TESTS) -m 'not slow' $(ARGS)
 
-# Tests marked no_cover install a tracer of their own, or measure time or memory.
+# Tests marked no_cover install a tracer of their own, or measure time or memory; the others here try a sample only.
 coverage: $(STAMPS)/test ## run the tests and measure which lines and branches they reach
 	@$(PY) -m coverage erase
 	@$(COLLECTING)
 	@$(PY) $(TESTS) -m 'not no_cover' --cov= $(ARGS)
+
+test-thorough: $(STAMPS)/test ## run what coverage leaves out, and with all their seeds and examples the tests that otherwise try a sample
+	@$(COLLECTING)
+	@AEMP_TEST_THOROUGH=1 $(PY) $(TESTS) -m 'no_cover or thorough or hypothesis' $(ARGS)
 
 # Where a patched process differs most: the loop, native threads, waiting, and what gevent itself provides. Tests of
 # forks and patching are left out, because they run programs that decide themselves whether to patch.

@@ -9,6 +9,7 @@ from __future__ import annotations
 # First: it may patch.
 from tests.support.native import PATCHED  # isort: skip
 
+import functools
 import gc
 import logging
 import math
@@ -65,6 +66,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Let ports crash here: what becomes of that is what many tests are about."""
     item.add_marker(pytest.mark.aemp_crashes)
+    if asks_how_much_to_try(item.path):
+        item.add_marker(pytest.mark.thorough)
+
+
+@functools.cache
+def asks_how_much_to_try(path: Path) -> bool:
+    """Return whether a module has tests that try more when they are thorough."""
+    return "from tests.support.thoroughness import" in path.read_text()
 
 
 @pytest.fixture(autouse=True, scope="session")

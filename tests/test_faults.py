@@ -54,7 +54,7 @@ def test_half_open_links_are_noticed_in_time_and_a_blocked_loop_is_forgiven(
     """With the defaults: what stops, or is silenced in one direction, is lost after 10 to 20 s.
 
     Beside it somebody blocks his loop for 20 s, with a peer that would have waited for 60. All of this in a
-    fifth of the time outside CI.
+    fifth of the time, unless tests are thorough.
     """
     node, patient = make_node(heartbeat_timeout=15 * SCALE), make_node(heartbeat_timeout=60 * SCALE)
     settings = {} if SCALE == 1 else {"heartbeat_timeout": 15 * SCALE}

@@ -31,7 +31,7 @@ from tests.support.thoroughness import tries
 pytestmark = pytest.mark.slow
 
 EXAMPLES = {"greeting": 3000, "json": 1000, "msgpack": 1000, "cbor": 1000, "requests": 600}
-"""How many make some three seconds each, in CI; elsewhere a fifth."""
+"""How many make some three seconds each, if tests are thorough; otherwise a fifth is tried."""
 
 
 def examples(name: str) -> int:

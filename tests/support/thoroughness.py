@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """How much the tests try that could go on without end: seeds, examples, the points of an exhaustive enumeration.
 
-In CI, which sets ``CI=true``, all that they name; elsewhere a part, so that they can be run again and again. Which part
-of an enumeration differs from run to run: every point is looked at in time.
+``make test-thorough`` sets ``AEMP_TEST_THOROUGH=1``, and they try all of it. Otherwise they try a sample, which differs
+from run to run where it is part of an enumeration. Coverage makes do with the sample: repetition takes long under its
+tracer, and reaches no new line.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-THOROUGH = os.environ.get("CI", "").lower() not in {"", "0", "false"}
+THOROUGH = os.environ.get("AEMP_TEST_THOROUGH", "").lower() not in {"", "0", "false"}
 
 EXAMPLES = 100 if THOROUGH else 20
 """How many examples a property is tried with, where its test does not say it."""
 
 
-def tries(locally: int, in_ci: int) -> int:
+def tries(usually: int, thoroughly: int) -> int:
     """Return how many seeds or examples to try."""
-    return in_ci if THOROUGH else locally
+    return thoroughly if THOROUGH else usually
 
 
 def sampled(points: Sequence[T], most: int) -> Sequence[T]:
-    """Return all points in CI, elsewhere ``most`` of them, evenly spread; the first and the last are always there."""
+    """Return all points if tests are thorough, otherwise ``most``, evenly spread, with the first and the last."""
     if THOROUGH or len(points) <= most:
         return points
     step = (len(points) - 1) / (most - 1)
