@@ -15,7 +15,7 @@ from aemp_gevent.links.link import JOBS_AT_ONCE, Link
 from aemp_gevent.node.node import Node
 from aemp_gevent.wire.framing_msgpack import MsgpackDecoder
 from tests.support.helpers import turns, wait_until
-from tests.support.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, two_connections
+from tests.support.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, name_of, two_connections
 from tests.support.seams import network_of
 
 SAME = (*OUR_PROVIDER, ("uniq", "one process"))
@@ -24,10 +24,6 @@ SAME = (*OUR_PROVIDER, ("uniq", "one process"))
 @pytest.fixture
 def node(make_node: MakeNode) -> Node:
     return make_node()
-
-
-def name_of(inbox: Inbox) -> str:
-    return inbox.port.partition("#")[2]
 
 
 @pytest.mark.parametrize("framing", ["msgpack", "json"])

@@ -15,7 +15,7 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.node.spawnable_functions import spawnable
 from tests.support import node_functions
 from tests.support.helpers import turns, wait_until
-from tests.support.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer
+from tests.support.networking import Deaths, Inbox, MakeNode, RawListener, RawPeer, name_of
 from tests.support.seams import network_of, request_host_of
 from tests.support.settling import settle
 
@@ -35,10 +35,6 @@ def node(make_node: MakeNode) -> Node:
 def peer(node: Node) -> Iterator[RawPeer]:
     with RawPeer.dial(node, PEER).shake() as peer:
         yield peer
-
-
-def name_of(port: object) -> str:
-    return str(port).partition("#")[2]
 
 
 def test_lookup_answers_with_the_ports_id_or_nil(node: Node, peer: RawPeer) -> None:

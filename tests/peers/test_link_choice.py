@@ -41,6 +41,7 @@ from tests.support.networking import (
     MakeNode,
     RawListener,
     RawPeer,
+    dial_each_other,
     line_of,
     process,
 )
@@ -115,17 +116,7 @@ def test_messages_arrive_in_order_or_their_sender_hears_of_the_loss(
 def test_two_nodes_that_dial_each_other_at_once_lose_nothing(make_node: MakeNode) -> None:
     for _ in range(40):
         one, two = make_node(), make_node()
-        ours, theirs, lost = Inbox(one), Inbox(two), Deaths()
-        one.mon(theirs, lost)
-        two.mon(ours, lost)
-        for number in range(50):
-            one.snd(theirs, number)
-            two.snd(ours, number)
-            if number % 10 == 0:
-                gevent.sleep(0)
-        wait_until(lambda: len(ours.messages) == len(theirs.messages) == 50)  # noqa: B023
-        assert [n for (n,) in ours.messages] == [n for (n,) in theirs.messages] == list(range(50))
-        assert lost.count == 0
+        dial_each_other(one, two)
         assert one.up_nodes() == [two.NODE()]
         wait_until(lambda: len(open_links(one)) == len(open_links(two)) == 1)  # noqa: B023
         one.shutdown()

@@ -23,6 +23,7 @@ from tests.support.networking import (
     MakeNode,
     RawListener,
     RawPeer,
+    name_of,
 )
 
 # Without gproto: what the directory says to it is tested elsewhere.
@@ -32,10 +33,6 @@ PERL = (("provider", "AE-2.02"),)
 @pytest.fixture
 def node(make_node: MakeNode) -> Node:
     return make_node()
-
-
-def name_of(port: str) -> str:
-    return port.partition("#")[2]
 
 
 # --- text and bytes ---------------------------------------------------------------

@@ -1,66 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""Forked children: fresh nodes, in which nothing of the parent's runs on, and which leave its links alone.
-
-The parents are programs of their own, linked to a node of the test's. Whatever runs in
-them writes what it does, and where, to a file: nothing may be written by a child but
-what a child was told to do.
-"""
+"""Forked children: fresh nodes, in which nothing of the parent's runs on."""
 
 from __future__ import annotations
 
 import gc
 import os
 import weakref
-from pathlib import Path
 
 import gevent
 import pytest
 
 from aemp_gevent import Node
-from aemp_gevent.addresses import ids
-from tests.support.helpers import wait_until
-from tests.support.networking import SECRET, WAIT, Deaths, line_of, process
+from tests.support.forking import PRELUDE
+from tests.support.networking import SECRET, WAIT, line_of, process
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
 ]
 
-PRELUDE = f"""
-import os, sys, threading, time
-PARENT = os.getpid()
-LOG, SERVER = sys.argv[1:3]
-SECRET = {SECRET!r}
-import gevent
-from gevent import socket
-from gevent.event import Event
-import aemp_gevent as mp
-from aemp_gevent import *
-from aemp_gevent.errors import NoPortContextError
-
-def note(*what):
-    with open(LOG, "a") as file:
-        file.write(" ".join(["parent" if os.getpid() == PARENT else "child", *map(str, what)]) + "\\n")
-
-def say(*what):
-    print(*what, flush=True)
-
-def be_linked(nodeid="127.0.0.1:0", *seeds, **settings):
-    initialise_node(nodeid, *seeds, secret={SECRET!r}, **settings)
-    go = Event()
-    port_of_parent = port()
-    rcv(port_of_parent, "go", lambda *_: go.set())
-    rcv(port_of_parent, "echo", lambda back, *message: snd(back, *message))
-    snd(SERVER, "up", port_of_parent)
-    return go
-
-def wait_for_child(pid):
-    try:
-        while os.waitpid(pid, os.WNOHANG)[0] == 0:
-            gevent.sleep(0.01)
-    except ChildProcessError:
-        pass  # gevent was faster
-"""
 
 BUSY = """
 def leave(name):
@@ -128,6 +86,7 @@ mon_nodes(lambda *what: note("mon_nodes", *what))
 gevent.sleep(0.1)
 """
 
+
 CHILD_LIVES = """
     assert SELF() is None, SELF()
     assert NODE() != parent_id and NODE().startswith("anon/"), NODE()
@@ -155,56 +114,13 @@ CHILD_LIVES = """
 """
 
 
-class Server:
-    """A node of the test's, to which a parent is linked."""
-
-    def __init__(self, make_node, tmp_path: Path) -> None:
-        self.node = make_node()
-        self.log = tmp_path / "log"
-        self.log.touch()
-        self.messages: list[tuple[object, ...]] = []
-        self.port = self.node.port(lambda *message: self.messages.append(message))
-        self.deaths = Deaths()
-        self.parent = ""
-
-    def run(self, program: str):
-        return process(PRELUDE + program, str(self.log), self.port)
-
-    def linked(self) -> None:
-        """Wait for the parent's link, and monitor a port of its."""
-        wait_until(lambda: self.heard("up"), within=20, show=lambda: self.messages)
-        self.parent = self.heard("up")[0][1]
-        self.node.mon(self.parent, self.deaths)
-
-    def heard(self, tag: str):
-        return [message for message in self.messages if message[0] == tag]
-
-    def check_link(self) -> None:
-        """The link works in both directions, and was never lost."""
-        self.node.snd(self.parent, "echo", self.port, "echoed", len(self.messages))
-        wait_until(lambda: self.heard("echoed"), within=20, show=lambda: self.messages)
-        assert self.deaths.count == 0
-        lost = [line for line in self.notes() if "mon_nodes" in line and not line.endswith(" True")]
-        assert not lost
-
-    def notes(self) -> list[str]:
-        return self.log.read_text().splitlines()
-
-    def of_child(self) -> list[str]:
-        return [line for line in self.notes() if not line.startswith("parent ")]
-
-
-@pytest.fixture
-def server(make_node, tmp_path):
-    return Server(make_node, tmp_path)
-
-
 FORKS = {
     "os.fork": ("", "os.fork"),
     "gevent.os.fork": ("", "gevent.os.fork"),
     "patched": ("import gevent.monkey; gevent.monkey.patch_all()", "os.fork"),
     "forkpty": ("", "lambda: os.forkpty()[0]"),
 }
+
 
 ENDS = {
     "_exit": "os._exit(0)",
@@ -257,12 +173,12 @@ else:
     )
     with process(first + "\n" + PRELUDE + program, str(server.log), server.port) as parent:
         server.linked()
-        server.node.snd(server.parent, "go")
+        server.go()
         while line_of(parent) != "the child is gone":  # a pty's child has another terminal
             pass
         server.check_link()
-        server.node.snd(server.parent, "go")
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+        server.go()
+        server.wait_until_done()
     assert server.of_child() == ["child was fine"]
     notes = server.notes()
     for name in ("sleep", "event", "recv", "readable", "timeout", "syncal"):
@@ -346,8 +262,7 @@ if os.getpid() != PARENT:
 wait_for_child(pids[0])
 note("done")
 """
-    with server.run(program):
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    server.run_until_done(program)
     assert server.of_child() == ["child SELF is None", "child outside", "child SELF is None", "child works"]
 
 
@@ -379,14 +294,11 @@ port_that_dies = port()
 made = port(handler)
 for number in range(4):
     snd(made, number, Message())
-while not pids:
-    gevent.sleep(0.01)
-wait_for_child(pids[0])
+wait_for_child_in(pids)
 note("done")
 os._exit(0)
 """
-    with server.run(program):
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    server.run_until_done(program)
     # Of the child only what its own frame held: the message it was handling.
     assert server.of_child() in ([], ["child finalised"])
     notes = server.notes()
@@ -417,13 +329,10 @@ def act():
         os._exit(0)
 
 port_async(act)
-while not pids:
-    gevent.sleep(0.01)
-wait_for_child(pids[0])
+wait_for_child_in(pids)
 note("done")
 """
-    with server.run(program):
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    server.run_until_done(program)
     assert server.of_child() == ["child SELF is None"]
     assert "parent SELF is right: True" in server.notes()
 
@@ -450,83 +359,9 @@ if pid == 0:
 wait_for_child(pid)
 note("done")
 """
-    with server.run(program):
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    server.run_until_done(program)
     assert server.of_child() == ["child killed"]
     assert "parent received not for the child" in server.notes()
-
-
-def test_the_child_dials_nobody_for_the_parent(server):
-    """A seed that does not answer is dialled again and again, by the parent only."""
-    program = """
-nowhere = socket.socket()
-nowhere.bind(("127.0.0.1", 0))
-nowhere.listen(0)
-full = [socket.socket() for _ in range(3)]
-for one in full:
-    one.setblocking(False)
-    one.connect_ex(nowhere.getsockname())
-go = be_linked("127.0.0.1:0", "127.0.0.1:%d" % nowhere.getsockname()[1], monitor_timeout=0.3)
-assert go.wait(20)
-dialled = []
-original = socket.socket.connect
-socket.socket.connect = lambda self, address: (note("dials"), original(self, address))[1]
-pid = os.fork()
-gevent.sleep(1.2)  # the next try is due after 0.75 s at most
-if pid == 0:
-    os._exit(0)
-wait_for_child(pid)
-note("done")
-"""
-    with server.run(program):
-        server.linked()
-        server.node.snd(server.parent, "go")
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
-    assert server.of_child() == []
-    assert "parent dials" in server.notes()
-
-
-def test_slave_forks_a_fresh_node_that_opens_no_virtual_link_of_its_parents(server):
-    program = """
-import logging
-class Handler(logging.Handler):
-    def emit(self, record):
-        note(record.getMessage())
-nowhere = socket.socket()
-nowhere.bind(("127.0.0.1", 0))
-nowhere.listen(0)
-full = [socket.socket() for _ in range(3)]
-for one in full:
-    one.setblocking(False)
-    one.connect_ex(nowhere.getsockname())
-go = be_linked("slave/parent", SERVER.partition("#")[0], monitor_timeout=1.5)
-assert go.wait(20)
-gevent.sleep(0)
-logging.getLogger("aemp_gevent").addHandler(Handler())
-logging.getLogger("aemp_gevent").setLevel(logging.DEBUG)
-logging.getLogger("aemp_gevent").propagate = False
-# Its master dials, longer than we wait.
-mon("127.0.0.1:%d" % nowhere.getsockname()[1], lambda *reason: note("monitor"))
-gevent.sleep(0.1)
-pid = os.fork()
-if pid == 0:
-    assert NODE().startswith("anon/")
-    if not gevent.wait(timeout=2):
-        note("something keeps the loop from its end")
-    gevent.sleep(1.6)
-    os._exit(0)
-wait_for_child(pid)
-note("done")
-assert go.wait(0)
-Event().wait()
-"""
-    with server.run(program):
-        server.linked()
-        server.node.snd(server.parent, "go")
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
-        server.check_link()
-    assert server.of_child() == []
-    assert "parent monitor" in server.notes()
 
 
 def test_what_threads_had_handed_over_is_done_by_the_parent_only(server):
@@ -552,13 +387,10 @@ def handler():
         gevent.spawn_later(0.2, os._exit, 0)
 
 snd(port(handler))
-while not pids:
-    gevent.sleep(0.01)
-wait_for_child(pids[0])
+wait_for_child_in(pids)
 note("done")
 """
-    with server.run(program):
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    server.run_until_done(program)
     assert server.notes() == ["parent log", "parent done"]
 
 
@@ -575,13 +407,10 @@ def handler():
         pids.append(pid)
 
 snd(port(handler))
-while not pids:
-    gevent.sleep(0.01)
-wait_for_child(pids[0])
+wait_for_child_in(pids)
 note("done")
 """
-    with server.run(program):
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    server.run_until_done(program)
     assert server.notes() == ["parent fired", "parent done"]
 
 
@@ -610,58 +439,8 @@ worker.join()
 wait_for_child(pid)
 note("done")
 """
-    with server.run(program):
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    server.run_until_done(program)
     assert sorted(server.notes()) == ["child killed", "parent done", "parent got a message"]
-
-
-def test_a_child_initialises_itself_and_talks_to_its_parent_and_others(server):
-    program = f"""
-go = be_linked()
-assert go.wait(20)
-go.clear()
-heard = []
-back = port(lambda *message: heard.append(message))
-parent_id = NODE()
-pid = os.fork()
-if pid == 0:
-    initialise_node("127.0.0.1:0", parent_id, secret={SECRET!r})
-    me = port()
-    rcv(me, "echo", lambda to, *message: snd(to, *message))
-    died = Event()
-    mon(back, lambda *reason: (snd(SERVER, "child saw", *reason), died.set()))
-    snd(back, "child is", NODE(), me)
-    snd(SERVER, "child is", NODE(), me)
-    assert died.wait(20)
-    shutdown()
-    os._exit(0)
-while not heard:
-    gevent.sleep(0.01)
-child = heard[0][2]
-snd(child, "echo", back, "hello, parent")
-while len(heard) < 2:
-    gevent.sleep(0.01)
-snd(SERVER, "parent heard", *heard[1])
-assert go.wait(20)
-kil(back, "enough")
-wait_for_child(pid)
-say("done")
-go.clear(); go.wait(20)
-"""
-    with server.run(program) as parent:
-        server.linked()
-        server.node.snd(server.parent, "go")
-        wait_until(lambda: server.heard("parent heard") and server.heard("child is"), within=20)
-        assert server.heard("parent heard") == [("parent heard", "hello, parent")]
-        _, child_id, child_port = server.heard("child is")[0]
-        assert child_id != ids.node_of(server.parent)
-        server.node.snd(child_port, "echo", server.port, "hello, server")
-        wait_until(lambda: server.heard("hello, server"), within=20)
-        server.node.snd(server.parent, "go")
-        wait_until(lambda: server.heard("child saw"), within=20)
-        assert server.heard("child saw") == [("child saw", "enough")]
-        assert line_of(parent) == "done"
-        server.check_link()
 
 
 def test_ids_of_parents_children_and_grandchildren_never_collide(server):
@@ -688,105 +467,11 @@ os.wait()
 tell("parent")
 note("done")
 """
-    with server.run(program):
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    server.run_until_done(program)
     words = [word for line in server.notes() for word in line.split()[2:]]
     # The parent's node IDs are told twice.
     assert len(words) == 5 * 9
     assert len(set(words)) == 5 * 9 - 2
-
-
-def test_a_child_that_lives_on_does_not_keep_the_parents_links_open(server):
-    """Had it a copy of the link, nobody would see the parent's end."""
-    program = """
-go = be_linked()
-assert go.wait(20)
-pid = os.fork()
-if pid == 0:
-    say(os.getpid())
-    gevent.sleep(30)
-    os._exit(0)
-assert go.wait(20)
-gevent.sleep(0.1)
-os._exit(0)
-"""
-    with server.run(program) as parent:
-        server.linked()
-        server.node.snd(server.parent, "go")
-        child = int(line_of(parent))
-        try:
-            server.check_link()
-            server.node.snd(server.parent, "go")
-            assert server.deaths.wait()[0] == "transport_error"
-            os.kill(child, 0)  # it lives
-        finally:
-            os.kill(child, 9)
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs a list of descriptors")
-def test_a_child_has_no_socket_of_the_parents(server, tmp_path):
-    program = """
-go = be_linked()
-assert go.wait(20)
-nowhere = socket.socket()
-nowhere.bind(("127.0.0.1", 0))
-nowhere.listen(0)
-full = [socket.socket() for _ in range(3)]
-for one in full:
-    one.setblocking(False)
-    one.connect_ex(nowhere.getsockname())
-own = {nowhere.fileno(), *(one.fileno() for one in full)}
-before = {os.readlink(f"/proc/self/fd/{one}") for one in own}
-snd("127.0.0.1:%d#p" % nowhere.getsockname()[1], "this dials, for long")
-gevent.sleep(0.1)
-
-def sockets():
-    found = set()
-    for one in os.listdir("/proc/self/fd"):
-        try:
-            found.add(os.readlink(f"/proc/self/fd/{one}"))
-        except OSError:
-            pass
-    return {one for one in found if one.startswith("socket:")} - before
-
-assert len(sockets()) >= 3, sockets()
-pid = os.fork()
-if pid == 0:
-    note("has", sorted(sockets()))
-    os._exit(0)
-wait_for_child(pid)
-go.clear()
-say("forked")
-go.wait(20)
-"""
-    with server.run(program) as parent:
-        server.linked()
-        server.node.snd(server.parent, "go")
-        assert line_of(parent) == "forked"
-        server.check_link()
-    assert server.of_child() == ["child has []"]
-
-
-def test_a_child_unlinks_no_unix_socket(server, tmp_path):
-    path = tmp_path / "socket"
-    program = f"""
-go = be_linked("unix:{path}")
-assert go.wait(20)
-pid = os.fork()
-if pid == 0:
-    shutdown()
-    sys.exit(0)
-wait_for_child(pid)
-go.clear()
-say("forked")
-go.wait(20)
-"""
-    with server.run(program) as parent:
-        server.linked()
-        server.node.snd(server.parent, "go")
-        assert line_of(parent) == "forked"
-        assert path.exists()
-        server.check_link()
 
 
 def test_a_child_forked_by_another_native_thread_is_fresh_and_works(server):
@@ -831,9 +516,7 @@ def elsewhere():
     os._exit(0)
 
 _thread.start_new_thread(elsewhere, ())
-while not pids:
-    gevent.sleep(0.01)
-wait_for_child(pids[0])
+wait_for_child_in(pids)
 say("forked")
 go.clear()
 go.wait(20)
@@ -843,12 +526,12 @@ note("done")
 """
     with server.run(program) as parent:
         server.linked()
-        server.node.snd(server.parent, "go")
+        server.go()
         assert line_of(parent) == "forked"
         server.check_link()
         assert len(server.heard("from the child")) == 1
-        server.node.snd(server.parent, "go")
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+        server.go()
+        server.wait_until_done()
     assert server.of_child() == ["child was fine"]
 
 
@@ -887,56 +570,9 @@ go.wait(20)
     first = "import gevent.monkey; gevent.monkey.patch_all()\n" if patched else ""
     with process(first + PRELUDE + program, str(server.log), server.port) as parent:
         server.linked()
-        server.node.snd(server.parent, "go")
+        server.go()
         assert line_of(parent) == "[0, 1, 4] [0, 0, 0]"
         server.check_link()
-
-
-def test_a_child_does_not_dial_the_parents_seeds(server):
-    program = """
-seed = socket.socket()
-seed.bind(("127.0.0.1", 0))  # and refuses, as it does not listen
-initialise_node("127.0.0.1:0", "%s:%d" % seed.getsockname(), secret=SECRET)
-gevent.sleep(0.1)
-seed.listen()
-pid = os.fork()
-if pid == 0:
-    gevent.sleep(1.2)  # the next try is due after 0.75 s at most
-    os._exit(0)
-os.waitpid(pid, 0)  # the whole parent waits: nobody but the child can have dialled
-seed.settimeout(0)
-try:
-    note("dialled from", seed.accept()[1])
-except OSError:
-    note("nobody dialled")
-seed.settimeout(5)
-seed.accept()
-note("done")
-os._exit(0)
-"""
-    with server.run(program):
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
-    assert server.notes() == ["parent nobody dialled", "parent done"]
-
-
-def test_a_child_that_resolves_a_name_first_thing_does_not_wait_for_the_parents_threads(server):
-    """With the plain os.fork(), gevent is told of the fork by nobody but us."""
-    program = f"""
-resolve_node("localhost")  # a thread of the pool is there now
-port()
-pid = os.fork()
-if pid == 0:
-    with gevent.Timeout(10):
-        initialise_node("localhost:0", secret={SECRET!r})
-    note("initialised")
-    shutdown()
-    os._exit(0)
-wait_for_child(pid)
-note("done")
-"""
-    with server.run(program):
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
-    assert server.of_child() == ["child initialised"]
 
 
 @pytest.mark.parametrize("fork", ["subprocess", "os.fork"])
@@ -981,7 +617,7 @@ go.wait(20)
         "import gevent.monkey; gevent.monkey.patch_all()\n" + PRELUDE + program, str(server.log), server.port
     ) as parent:
         server.linked()
-        server.node.snd(server.parent, "go")
+        server.go()
         assert line_of(parent) == "ran"
         server.check_link()
 
@@ -1009,8 +645,7 @@ wait_for_child(pid)
 note("done")
 os._exit(0)
 """
-    with server.run(program):
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    server.run_until_done(program)
     assert server.of_child() == ["child waited True"]
 
 
@@ -1040,8 +675,7 @@ os.wait()
 note("done")
 os._exit(0)
 """
-    with server.run(program):
-        wait_until(lambda: any("done" in line for line in server.notes()), within=20, show=server.notes)
+    server.run_until_done(program)
     assert server.of_child() == ["child collected"]
 
 
@@ -1057,30 +691,3 @@ def test_a_forgotten_node_is_not_kept_by_the_hope_for_a_fork():
     del node
     gc.collect()
     assert gone() is None
-
-
-def test_greenlet_that_was_paused_in_snd_goes_on_in_the_child(tmp_path):
-    """It is the program's own, so it is not stopped; and nobody would ever make room for it."""
-    program = """
-initialise_node("127.0.0.1:0", secret=SECRET, high_water_bytes=1000)
-hole = socket.socket()  # where nobody ever accepts
-hole.bind(("127.0.0.1", 0))
-hole.listen(1)
-sender = gevent.spawn(snd, "127.0.0.1:%d#p" % hole.getsockname()[1], bytes(5000))
-gevent.sleep(0)
-assert not sender.dead
-pid = os.fork()
-if pid == 0:
-    sender.join(5)
-    note("went on" if sender.dead else "waits")
-    os._exit(0)
-os.waitpid(pid, 0)
-note("waits" if not sender.dead else "went on")
-say("done")
-shutdown(0.05)
-"""
-    log = tmp_path / "log"
-    with process(PRELUDE + program, str(log), "no server") as parent:
-        assert line_of(parent) == "done"
-        assert log.read_text().splitlines() == ["child went on", "parent waits"]
-        assert parent.wait(10) == 0

@@ -15,7 +15,7 @@ from aemp_gevent.calls.answers import wait_for_answer
 from aemp_gevent.settings.rules import EVERYTHING, read_rule, rights_of
 from tests.support import node_functions
 from tests.support.helpers import wait_until
-from tests.support.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawPeer, node_factory
+from tests.support.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawPeer, name_of, node_factory
 from tests.support.seams import network_of
 
 SPAWN = "AnyEvent::MP::_spawn"
@@ -53,10 +53,6 @@ def synced(peer: RawPeer) -> None:
     while (packet := packet_of(peer))[:2] == ["", "not_done"]:
         pass
     assert packet[:2] == ["pong", "pong"], packet
-
-
-def name_of(port: object) -> str:
-    return str(port).partition("#")[2]
 
 
 # --- which rule counts -----------------------------------------------------------------------

@@ -21,6 +21,7 @@ from gevent.event import AsyncResult
 
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.port import REMOTE
+from aemp_gevent.testing.waiting import wait_until
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.handshake import Handshake
@@ -76,6 +77,11 @@ class Inbox:
         return self.port
 
 
+def name_of(port: object) -> str:
+    """Return the name of a port on its node."""
+    return str(port).partition("#")[2]
+
+
 def tables(*nodes: Node) -> list[Any]:
     """Return how much nodes know: ports, whom they watch, who watches them, what waits in a call, timers."""
     found: list[Any] = []
@@ -119,6 +125,21 @@ class Deaths:
 
     def wait(self, seconds: float = WAIT) -> tuple[Any, ...]:
         return self._result.get(timeout=seconds) or ()
+
+
+def dial_each_other(one: Node, two: Node) -> None:
+    """Have two nodes dial each other at once: they send each other messages, and all arrive in order."""
+    ours, theirs, lost = Inbox(one), Inbox(two), Deaths()
+    one.mon(theirs, lost)
+    two.mon(ours, lost)
+    for number in range(50):
+        one.snd(theirs, number)
+        two.snd(ours, number)
+        if number % 10 == 0:
+            gevent.sleep(0)
+    wait_until(lambda: len(ours.messages) == len(theirs.messages) == 50, within=20.0)
+    assert [n for (n,) in ours.messages] == [n for (n,) in theirs.messages] == list(range(50))
+    assert lost.count == 0
 
 
 class RawPeer:
