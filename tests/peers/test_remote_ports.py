@@ -22,7 +22,7 @@ from tests.support.networking import (
     RawListener,
     RawPeer,
 )
-from tests.support.seams import network_of, request_host_of
+from tests.support.seams import network_of, ports_of, request_host_of
 
 PEER = "127.0.0.1:9"
 
@@ -511,3 +511,30 @@ def test_late_monitor_hears_of_a_loss_before_anything_is_sent_again(make_node: M
         assert peer.packet() == ["", "mon1", "p"]
     wait_until(lambda: len(events) == 3)
     assert events == ["first heard", "late one heard", "sent"]
+
+
+def test_late_monitor_hears_of_the_death_that_is_being_reported_and_the_next_one_asks_again(
+    make_node: MakeNode,
+) -> None:
+    """Messages sent meanwhile are dropped, also if another port has the name by now: so a monitor must fire."""
+    node = make_node()
+    first, late, last = Deaths(), Deaths(), Deaths()
+    port = f"{PEER}#p"
+
+    def monitor_anew(*reason: Any) -> None:
+        first(*reason)
+        node.mon(port, late)
+        node.snd(port, "dropped")
+
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        node.mon(port, monitor_anew)
+        assert peer.packet() == ["", "mon1", "p"]
+        peer.send(["", "kil0", "p", "killed"])
+        assert late.wait() == first.wait() == ("killed",)
+        assert port not in ports_of(node), "everybody has heard of it"
+        node.mon(port, last)
+        assert peer.packet() == ["", "mon1", "p"]
+        peer.send(["", "kil0", "p", "killed again"])
+        assert last.wait() == ("killed again",)
+        assert peer.answers()
+    assert (first.count, late.count, last.count) == (1, 1, 1)
