@@ -36,15 +36,14 @@ class Text(NamedTuple):
 TEXTS = (
     Text(
         "README.md",
-        "The package is not on an index yet: to use it in another venv, activate that, and run\n"
-        "`pip install '.[cli]'` in this clone (`cli` is for the command `aemp`; leave it out if you do not need that).",
-        "To use the library elsewhere, run `pip install 'aemp-gevent[cli]'`\n"
-        "(`cli` is for the command `aemp`; leave it out if you do not need that).",
+        "You need Python 3.10 or newer, and a clone of this repository. The package is not on an index yet, so start "
+        "in the clone:\n",
+        "You need Python 3.10 or newer:\n",
     ),
     Text(
         "README.md",
-        "for those\nbehind gunicorn, run `pip install -e '.[web]'` there.",
-        "for those\nbehind gunicorn, run `pip install 'aemp-gevent[web]'` there.",
+        "$ pip install '.[cli,web]'                     #",
+        "$ pip install 'aemp-gevent[cli,web]'           #",
     ),
     Text(
         "aemp_command/__init__.py",
