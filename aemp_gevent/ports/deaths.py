@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from greenlet import getcurrent
 
 from aemp_gevent.errors import PortKilled
-from aemp_gevent.ports.callbacks import called_function
+from aemp_gevent.ports.blame import called_function
 from aemp_gevent.ports.pacing import Pacing
 from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, RUNNING, Job, Port
 from aemp_gevent.ports.port_table import PortTable
