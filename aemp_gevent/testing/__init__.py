@@ -9,8 +9,8 @@ A map:
 ``errors``     what goes wrong with that; ``control``, ``channel``, ``_child``: how it is done
 ``proxy``      ``Proxy``: between two nodes; delays, throttles, splits, corrupts, cuts,
                resets, swallows; ``connection``, ``flow``, ``faults``: how it is done
-``memory``     ``MemoryNetwork``: many nodes in this process, their links in memory; by way of
-               ``memory_connection``
+``memory_…``   ``MemoryNetwork``: many nodes in this process, their links in memory; ``memory_network``
+               has the faults and delays, ``memory_connection`` delivers with them
 ``crashes``    what died of an exception, and nobody monitored it
 ``fixtures``   all of it for pytest; not imported here
 =============  ==================================================================
@@ -21,7 +21,7 @@ started is ended by its ``with`` block, whichever way that is left.
 
 from aemp_gevent.testing.connection import Connection
 from aemp_gevent.testing.errors import NodeProcessError, NodeProcessTimeout, RemoteCodeError
-from aemp_gevent.testing.memory import MemoryNetwork
+from aemp_gevent.testing.memory_network import MemoryNetwork
 from aemp_gevent.testing.processes import SECRET, NodeProcess
 from aemp_gevent.testing.proxy import Proxy, ProxyError
 from aemp_gevent.testing.waiting import NotInTimeError, wait_until

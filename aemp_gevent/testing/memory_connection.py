@@ -13,7 +13,7 @@ of the real thing:
 - What a line swallows is not lost: once the line works again it comes late, as TCP would
   send it again. It is lost for good when its sender, or its connection, is gone meanwhile.
 
-Which lines work, and how fast, the :class:`MemoryLines` say: :mod:`aemp_gevent.testing.memory`.
+Which lines work, and how fast, the :class:`MemoryLines` say: :mod:`aemp_gevent.testing.memory_network`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from aemp_gevent.links.heartbeat import Pulse
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.direct_peer import DirectPeer
 from aemp_gevent.ports.monitors import Monitor
-from aemp_gevent.testing.memory import MemoryNetwork
+from aemp_gevent.testing.memory_network import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
 from tests.peers.simulation import IDS, InlineScheduler, Nonces, Side, World
 from tests.support.helpers import turns, wait_until

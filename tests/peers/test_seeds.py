@@ -26,7 +26,7 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.seed import LINKS_A_NAME, Seed
 from aemp_gevent.settings.fields import Settings
-from aemp_gevent.testing.memory import MemoryNetwork
+from aemp_gevent.testing.memory_network import MemoryNetwork
 from tests.support.helpers import turns, wait_until
 from tests.support.networking import SECRET, MakeNode, line_of, process
 from tests.support.seams import network_of
