@@ -181,6 +181,8 @@ class Sending(NodePorts):
         Raises:
             NodePortError: It is a node port, which lives as long as its node.
             InvalidPortError: It is not a port ID. In a port's code both kills are dropped, as in :meth:`snd`.
+            UnencodableMessageError: The port is on another node, and an element of the reason cannot travel there.
+            MessageTooLargeError: The reason is too large for another node.
         """
         target = self.find(port)
         if target is not None:

@@ -13,9 +13,10 @@ A seed is written in one of three ways:
 - A *folder* of Unix sockets (:mod:`aemp_gevent.addresses.socket_folders`) is a name, too, but which nodes are
   behind it is known at once, and for sure. So it is looked into more often, and nodes that left it are forgotten.
 
-After an attempt that failed, the next one waits for a pause, which grows (:func:`new_pauses`, :func:`next_attempt`);
-the pauses before other nodes are dialled again are in :mod:`aemp_gevent.peers.redialling`. All seeds together,
-and the greenlets that dial them, are in :mod:`aemp_gevent.peers.seeds`.
+After an attempt that failed, the next one waits for a pause, which grows (:func:`new_pauses`, :func:`next_attempt`).
+A seed that sent ``refused``, because another node has this node's ID, is dialled no earlier
+than :mod:`aemp_gevent.peers.redialling` says, which has longer pauses for that. All seeds together, and the greenlets
+that dial them, are in :mod:`aemp_gevent.peers.seeds`.
 
 A seed is dialled by its address, so which node it is is known only from its greeting; it
 may be this node itself.

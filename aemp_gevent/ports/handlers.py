@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Handlers: what ``rcv`` registers on a port, and how a message finds them."""
+"""Handlers: what ``rcv`` registers on a port, and how a message finds them.
+
+Not here: which handler a crash is blamed on in the log (:mod:`aemp_gevent.ports.blame`).
+"""
 
 from __future__ import annotations
 

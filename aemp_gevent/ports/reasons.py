@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Exit reasons: the tuples that say why a port died."""
+"""Exit reasons: the tuples that say why a port died.
+
+A reason may contain what cannot travel. When a port of this node dies of one, peers get its words
+(``port_died`` in :mod:`aemp_gevent.peers.peer_monitors`). ``kil`` of a port of another node
+raises instead (``_kill_remote`` in :mod:`aemp_gevent.node.linked_node`).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Runners: the greenlets in which handlers and jobs run."""
+"""Runners: the greenlets in which handlers and jobs run.
+
+Not here: the loop that they run, and the pool of idle ones with its bound ``MAX_IDLE_RUNNERS``
+(:mod:`aemp_gevent.ports.scheduler`).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The scheduler: runs callbacks without a greenlet for each port, and lets them block.
+"""The scheduler: runs callbacks without a greenlet for each port, lets them block, and keeps a pool of idle runners.
 
 It consists of layers, each of which knows only those below it: :class:`Scheduler` here, then
 :mod:`giving way <aemp_gevent.ports.giving_way>`, :mod:`deaths <aemp_gevent.ports.deaths>`,

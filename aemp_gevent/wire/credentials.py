@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Credentials: the certificate and key with which a node proves itself, and the CAs that it believes.
+"""Credentials: a node's certificate and key, the CAs that it trusts, and the TLS versions and ciphers that it allows.
 
 They are read from PEM texts once, and serve any number of connections:
 

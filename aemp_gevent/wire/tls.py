@@ -4,7 +4,8 @@
 A :class:`Tls` is one side of one connection; :mod:`~.credentials` makes it. Both sides present a certificate, and
 both verify the other's.
 
-Not here: which side is the client, and when TLS is due (:mod:`aemp_gevent.wire.handshake`);
+Not here: the versions and ciphers that are allowed, and how certificates are verified (:mod:`~.credentials`);
+which side is the client, and when TLS is due (:mod:`aemp_gevent.wire.handshake`);
 how plaintext is counted, cut and sent (:mod:`aemp_gevent.transport.tls_transport`). The clock
 that certificates expire by is OpenSSL's own.
 """

@@ -111,6 +111,16 @@ def test_spawned_port_that_is_killed_at_once_dies(make_node: MakeNode) -> None:
     assert again.wait()[0] == "no_such_port"
 
 
+def test_kill_with_a_reason_that_cannot_travel_is_refused_and_the_port_lives_on(make_node: MakeNode) -> None:
+    one, two = make_node(max_message_bytes=1000), make_node()
+    inbox = Inbox(two)
+    for reason, error in ((object(), UnencodableMessageError), (b"x" * 2000, MessageTooLargeError)):
+        with pytest.raises(error):
+            one.kil(inbox.port, "die", reason)
+    one.snd(inbox, "after it")
+    wait_until(lambda: inbox.messages == [("after it",)], show=lambda: inbox.messages)
+
+
 def test_kill_and_monitor_across_nodes(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     victim = Inbox(two)
