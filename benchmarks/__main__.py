@@ -164,7 +164,7 @@ def print_cells(*cells: str) -> None:
 
 
 def cell(program: Program, key: str) -> str:
-    """Say a median shortly, or why there is none. What is counted stands in the row's work (``--list``)."""
+    """Return a median as a short text, or why it is missing. What is counted is in the row's work (``--list``)."""
     median = program.median(key)
     if median is None:
         return "FAILED" if program.error else "skipped" if program.skipped else "-"

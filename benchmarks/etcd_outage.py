@@ -74,7 +74,7 @@ class Outage:
 
 
 def run(folder: Path, how: How, seconds: float, *, nodes: int = 4, ttl: float = 3.0) -> Outage:
-    """Have etcd away for so long, and look what it does to the directory.
+    """Stop etcd for some time, and measure what that does to the directory.
 
     Raises:
         AssertionError: It did not come right again.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""L2: two callback ports send one message to and fro."""
+"""L2: two callback ports send one message back and forth."""
 
 from __future__ import annotations
 

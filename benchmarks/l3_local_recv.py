@@ -45,7 +45,7 @@ def ceiling(n: int, variant: str = "direct") -> Figure:
 
 
 def direct(n: int) -> Figure:
-    """Switch to and fro, with nothing else in the loops."""
+    """Switch back and forth, with nothing else in the loops."""
     main = getcurrent()
 
     def pong() -> None:

@@ -34,7 +34,7 @@ def settle() -> None:
 
 
 def figure(count: int, unit: str, seconds: float) -> Figure:
-    """Make a figure of ``count`` things done in ``seconds``; ``unit`` ends in ``/s``."""
+    """Return the rate of ``count`` operations in ``seconds``; ``unit`` ends in ``/s``."""
     return {"rate": count / seconds, "unit": unit, "seconds": seconds, "count": count}
 
 

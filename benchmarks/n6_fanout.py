@@ -21,7 +21,7 @@ PORTS = 1000
 
 
 def serve_ours(variant: str) -> str:
-    """1000 counting miniports; "open" is told how many messages each is to get, and answers with their IDs."""
+    """1000 counting miniports; "open" gets the number of messages for each, and answers with their IDs."""
     from aemp_gevent import NODE, port, rcv, snd
 
     def open_ports(rounds: int, main: str) -> None:

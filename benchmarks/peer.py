@@ -57,7 +57,7 @@ def one_cpu() -> bool:
 
 
 def main(module: str, side: str, variant: str) -> None:
-    """Be the peer: serve, announce the address, stay until standard input closes."""
+    """Run the peer: serve, announce the address, stay until standard input closes."""
     from gevent.socket import wait_read
 
     signal.alarm(LIMIT_SECONDS)

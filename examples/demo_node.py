@@ -4,7 +4,7 @@
     demo_node.py server FILE           (the secret comes from AEMP_SECRET)
     demo_node.py NAME SERVER_NODE_ID
 
-What happens here is told on standard output, a JSON object a line: when, who, what, and the
+What happens here is written to standard output, a JSON object a line: when, who, what, and the
 facts that demo.py checks. Everything else goes by messages between the four nodes.
 """
 
@@ -76,7 +76,7 @@ def name_reason(reason: list[Any]) -> str:
 
 
 def tell_death(name: str, reason: list[Any]) -> None:
-    """Tell what a monitor says."""
+    """Report what a monitor was called with."""
     tell(f"monitor fired: {name} died, {name_reason(reason)}", **{f"death of {name}": reason})
 
 
@@ -84,7 +84,7 @@ def tell_death(name: str, reason: list[Any]) -> None:
 
 
 def serve(text: Path) -> None:
-    """Be the server, from the first guest to the last."""
+    """Run the server, from the first guest to the last."""
     with attach() as hall:
         reg(hall, "hall")
         tell(f"is node {NODE()} and waits for guests in its port 'hall'", node=NODE())
@@ -110,7 +110,7 @@ def welcome_guests(hall: str) -> dict[str, str]:
 
 
 def hear_chat(guests: dict[str, str]) -> None:
-    """Let the guests speak in turn, pass on what they say to the others, and hear what those heard."""
+    """Ask the guests for a line in turn, pass it on to the others, and collect what they received."""
     heard = 0
     wrong: list[str] = []
     for kind, (speaker, port) in zip(SAMPLES, cycle(guests.items()), strict=False):
@@ -130,7 +130,7 @@ def hear_chat(guests: dict[str, str]) -> None:
 
 
 def count_words_of(path: Path, guests: dict[str, str]) -> None:
-    """Have a file's words counted on the nodes of the guests: whoever is done gets the next part."""
+    """Count a file's words on the guests' nodes: each guest that finishes a part gets the next one."""
     hall = SELF()
     totals: Counter[str] = Counter()
     counters = [spawn(node_of(guest), "demo_node.count_words", hall) for guest in guests.values()]
@@ -152,7 +152,7 @@ def count_words_of(path: Path, guests: dict[str, str]) -> None:
 
 
 def watch_deaths(guests: dict[str, str]) -> None:
-    """Hear the guests die one by one: killed from outside, by an exception, and at last in peace."""
+    """Wait for the guests to die one by one: killed from outside, by an exception, and in the end normally."""
     while guests:
         _, dead, *reason = receive("died")
         tell_death(dead, reason)
@@ -217,7 +217,7 @@ def count_words(server: str) -> None:
 
 
 def visit(server: str) -> None:
-    """Be a client, and outlive its port long enough to say how that died."""
+    """Run a client, which outlives its port long enough to report how that died."""
     tell(f"is node {NODE()} and goes to the server's hall", node=NODE())
     with attach() as me:
         port = guest(f"{server}#hall")
@@ -238,7 +238,7 @@ class TellingHandler(logging.Handler):
 
 
 def tick() -> None:
-    """Tell now and then how far we are, so that demo.py can put all that is told in order."""
+    """Report progress now and then, so that demo.py can put all reports in order."""
     while True:
         gevent.sleep(0.05)
         tell("")
@@ -251,7 +251,7 @@ def end_with_parent() -> None:
 
 
 def main() -> None:
-    """Be what the command line says."""
+    """Run the role that the command line names."""
     logging.getLogger("aemp_gevent").addHandler(TellingHandler(logging.WARNING))
     gevent.spawn(tick)
     gevent.spawn(end_with_parent)

@@ -37,7 +37,7 @@ from aemp_gevent import (
 
 @spawnable
 def pass_on(starter: str) -> None:
-    """Be one port of the ring: pass every token on to the port that follows, one hop older."""
+    """Run one port of the ring: pass each token on to the next port, one hop older."""
 
     def follow(following: str) -> None:
         mon(following)
@@ -49,7 +49,7 @@ def pass_on(starter: str) -> None:
 
 
 def host_ports() -> None:
-    """Be one of several processes: a node on which the main one spawns. Ends with it."""
+    """Run one of several processes: a node on which the main process spawns. Ends with it."""
     initialise_node("127.0.0.1:0")  # any free port; the secret comes from the environment
     print(NODE(), flush=True)
     wait_read(0)

@@ -5,7 +5,7 @@ AEMP_SECRET=change-me python examples/workers.py serve 127.0.0.1:4040     # the 
 AEMP_SECRET=change-me python examples/workers.py serve 127.0.0.1:0 127.0.0.1:4040
 AEMP_SECRET=change-me python examples/workers.py ask 127.0.0.1:4040
 
-Shows ``grp_reg`` and ``db_wait``: nobody is told where the others are, but for the seed.
+Shows ``grp_reg`` and ``db_wait``: each process knows only the seed, and finds the others by it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def worker() -> None:
 
 
 def main() -> None:
-    """Be a worker, or ask all of them."""
+    """Run a worker, or ask all workers."""
     parser = argparse.ArgumentParser(description="Let workers find each other by a group.")
     parser.add_argument("what", choices=["serve", "ask"])
     parser.add_argument("nodes", nargs="+", metavar="NODEREF", help="serve: where to listen, then seeds; ask: seeds")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Have atheris vary the corpus of a target: ``python -m fuzz.by_atheris TARGET FOLDER [CORPUS…] [-OPTION…]``.
+"""Vary the corpus of a target with atheris: ``python -m fuzz.by_atheris TARGET FOLDER [CORPUS…] [-OPTION…]``.
 
 The options are libFuzzer's.
 """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A node that two hostile peers ask for anything, and a third looks on.
 
-All in one process and without a socket: what a peer says is handed to the link, as its
+All in one process and without a socket: a peer's bytes are handed to the link, as its
 transport would. One of the hostile peers may do what everybody may, the other is *fenced* in by a
 rule that allows nothing. Neither may run code. A stranger may come instead, who knows no secret. The third
 has a link that stays, and is answered whatever the others do.
@@ -58,7 +58,7 @@ class Broken(Exception):  # a verdict
 
 
 class Wire:
-    """A transport whose other side is whoever has it."""
+    """A transport whose other side is the code that holds it."""
 
     def __init__(self, name: str) -> None:
         self.buffered = 0
@@ -91,7 +91,7 @@ class Wire:
         return data
 
     def say(self, data: bytes) -> None:
-        """Have the node read something, as soon as it reads."""
+        """Queue bytes for the node, which gets them as soon as it reads."""
         self._waiting.append(data)
         self.resume()
 
@@ -202,7 +202,7 @@ class _Ears(logging.Handler):
     """Keeps what is logged that must not be."""
 
     def __init__(self) -> None:
-        super().__init__(logging.DEBUG)  # whoever looks for a fault must not make one
+        super().__init__(logging.DEBUG)  # the check itself must not fail
         self.heard: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -243,7 +243,7 @@ class Victim:
         self._node.shutdown(0)
 
     def hear(self, data: bytes) -> None:
-        """Have the node hear what a peer says, and look what it does.
+        """Feed a peer's bytes to the node, and check what it does.
 
         Args:
             data: The first byte: 1: the fenced peer says it, 2: in msgpack and not in JSON, 4: a stranger does,

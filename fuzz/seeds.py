@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Write the corpus: what two real Perl nodes said to each other, cut up, and what is interesting besides.
+"""Write the corpus: recordings of two real Perl nodes, cut up, and other interesting inputs.
 
 Run it after a change, from the repository: ``python -m fuzz.seeds``. What a fuzzer found is put into the
 folders by hand, and stays there.

@@ -71,7 +71,7 @@ def greeting(data: bytes) -> None:
             hold(handshake.state in TRANSITIONS and not handshake.leftover, "no such state")
             hold(handshake.state not in (State.OPEN, State.VERIFIED) or bits & 33 == 33, "who knows no secret is in")
             if handshake.state in (State.OPEN, State.VERIFIED):
-                return  # inside of TLS the proof is a hash of what was said: whoever got there knows it
+                return  # inside TLS the proof is a hash of the handshake, which every peer that gets here knows
     except RemoteProtocolError as error:
         hold(handshake.state is State.FAILED and str(error), "refused, and not failed")
         hold(len(str(error)) < 1000, "the log is as long as the stranger likes")
@@ -183,7 +183,7 @@ def requests(data: bytes) -> None:
     try:
         _victims[0].hear(data)
     except BaseException:
-        end()  # the next one begins anew
+        end()  # the next one starts afresh
         raise
 
 

@@ -28,7 +28,7 @@ def main() -> int:
         runs = [stack.enter_context(_start(command)) for command in commands]
         readers = stack.enter_context(ThreadPoolExecutor())
         try:
-            # All at once: whoever is not read stands still as soon as it has much to say.
+            # All at once: a process whose output is not read blocks as soon as it has written much.
             figures = list(readers.map(_pass_on, runs))
         finally:
             for each in runs:

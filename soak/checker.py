@@ -324,7 +324,7 @@ def once(facts: Facts) -> Iterator[Violation]:
 
 
 def shunned(facts: Facts) -> Iterator[Violation]:
-    """A port reported dead because of its link hears nothing of that node until it is monitored anew."""
+    """A port reported dead because of its link gets nothing from that node until it is monitored again."""
     for name, log in facts.logs.items():
         linked: dict[str, float] = {}  # when a link to a node came up last
         open_sessions: dict[str, set[Session]] = defaultdict(set)
@@ -343,7 +343,7 @@ def shunned(facts: Facts) -> Iterator[Violation]:
                 # as the link to the process before it is not lost.
                 last_link = linked.get(target.partition("#")[0], 0.0)
                 was_linked = last_link > facts.started.get(home or "", 0.0) and facts.was_linked(home, name, event.at)
-                # While others' monitors are still to fire nobody can tell whether it was monitored anew.
+                # While others' monitors have still to fire, it is unknown whether it was monitored again.
                 if event.reason and event.reason[0] == "transport_error" and was_linked and not open_sessions[target]:
                     shun[target] = event
             elif isinstance(event, Sent) and event.target in shun and facts.has_arrived(event):

@@ -69,7 +69,7 @@ class Crowd:
     def start(self) -> float:
         """Start everybody in random order; return the seconds until the last was there."""
         began = monotonic()
-        # Somebody must have an address before others can be told of it; the second is told of the first.
+        # The first must have an address before others can be given it; the second gets that of the first.
         first = self._start(NodeProcess("127.0.0.1:0", **SETTINGS))
         self.seeds = [first, self._start(NodeProcess("127.0.0.1:0", seeds=[first.node], **SETTINGS))]
         others = list(self._others())
@@ -139,13 +139,13 @@ class Crowd:
             self.members[seed] = seed.run(JOIN)
 
     def kill_some(self, count: int) -> None:
-        """Kill some that are no seeds."""
+        """Kill some nodes that are not seeds."""
         for victim in self.dice.sample([one for one in self.members if one not in self.seeds], count):
             victim.kill()
             del self.members[victim]
 
     def links(self) -> list[int]:
-        """Return how many links each of those that are no seeds has."""
+        """Return the number of links of each node that is not a seed."""
         others = [process for process in self.members if process not in self.seeds]
         return [process.run("len(mp.up_nodes())") for process in others]
 
@@ -158,7 +158,7 @@ def run(count: int, seed: int) -> bool:
             print(f"all started in {crowd.start():.1f} s", flush=True)
             print(f"all know all {crowd.wait_until_all_know_all(FIND_SECONDS):.1f} s later", flush=True)
             links = crowd.links()
-            print(f"links of those that are no seeds: {min(links)} to {max(links)}", flush=True)
+            print(f"links of nodes that are not seeds: {min(links)} to {max(links)}", flush=True)
             crowd.restart_seeds()
             print(f"healed {crowd.wait_until_all_know_all(HEAL_SECONDS):.1f} s after both seeds were back", flush=True)
             crowd.kill_some(max(1, count // 8))

@@ -56,7 +56,7 @@ QUICK: list[tuple[Any, str, float]] = [
     (aemp_gevent.peers.redialling, "_FIRST_RETRY_SECONDS", 0.05),
     (aemp_gevent.peers.redialling, "_LAST_RETRY_SECONDS", 0.2),
 ]
-"""Constants that are no settings, and would make every world last ten seconds."""
+"""Constants that are not settings, and would make every world last ten seconds."""
 
 WITHIN = 3.0
 """Seconds until a monitor has fired: ``monitor_timeout``, a heartbeat's, and as much again; see :class:`Lag` for
@@ -264,7 +264,7 @@ class World:
         self.network.cut(*self._pair())
 
     def _cut_one(self) -> None:
-        """Let two nodes dial each other at once, and cut one of the connections, again and again."""
+        """Make two nodes dial each other at once, and cut one of the connections, again and again."""
         one = self.dice.choice(list(self.members))
         one, other = self._hop(one, self._neighbour(one))
         self.network.cut(one, other)
@@ -273,7 +273,7 @@ class World:
             self.network.cut(one, other, count=1)
 
     def _neighbour(self, node: str) -> str:
-        """Return the node that talks to this one most, and this one to it."""
+        """Return the node that exchanges the most messages with this one."""
         place = self._ids.index(node) ^ 1
         return self._ids[min(place, len(self._ids) - 1)]
 
@@ -345,7 +345,7 @@ class World:
         self.waited = monotonic() - began
 
     def _call_for_orphans(self) -> None:
-        """See that there are links to the nodes of orphans: it is these that end them."""
+        """Ensure links to the nodes of orphans: these links end them."""
         for member in self.members.values():
             for port in list(member.orphans):  # sending may switch
                 node = port.partition("#")[0]
@@ -522,7 +522,7 @@ def wait_for_calm() -> None:
 
 @contextmanager
 def quick_peers() -> Generator[None, None, None]:
-    """Make peers try again sooner than a real network would like."""
+    """Shorten the pauses between dials, which a real network would need."""
     kept = [(module, name, getattr(module, name)) for module, name, _ in QUICK]
     for module, name, value in QUICK:
         setattr(module, name, value)

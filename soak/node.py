@@ -89,7 +89,7 @@ class Process:
         return self.dice.choice(self._nodes)
 
     def exchange(self, ports: Sequence[str]) -> list[str]:
-        """Hear of the ports of others, and return this node's."""
+        """Take the ports of the other nodes, and return this node's."""
         self._others.update(dict.fromkeys(ports))
         while len(self._others) > _FORGET_AFTER:
             del self._others[next(iter(self._others))]
@@ -120,14 +120,14 @@ def rest() -> None:
 
 
 def watch(target: str) -> None:
-    """Have the first talker monitor a port, unless it does, and send to it."""
+    """Make the first talker monitor a port, unless it does already, and send to it."""
     for talker in _process[0].member.talkers[:1]:
         if target not in talker.sessions:
             talker.monitor(target, 1)
 
 
 def call_for_orphans() -> None:
-    """See that there are links to the nodes of orphans: it is these that end them."""
+    """Ensure links to the nodes of orphans: these links end them."""
     member = _process[0].member
     for port in member.orphans:
         node = port.partition("#")[0]

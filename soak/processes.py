@@ -77,14 +77,14 @@ class NodeMember:
         self._seed = seed
 
     def start(self) -> None:
-        """Make the process, its node not yet talking."""
+        """Start the process, whose node does not send yet."""
         self.proxy.start()
         self.process = NodeProcess(nodeid=self.proxy.address, binds=["127.0.0.1:0"], **SETTINGS)
         self.process.start()
         self.proxy.target = self.process.listens[0]
 
     def begin(self, nodes: list[str]) -> None:
-        """Have it talk."""
+        """Start its talkers."""
         self.descriptors = self.process.descriptors()
         log = self._folder / f"{self.name}.{len(self.logs)}"
         self.logs.append(log)
@@ -107,7 +107,7 @@ class NodeMember:
         return self.process.run(f"soak_node.{code}", **names)
 
     def close(self) -> None:
-        """Let nothing of it be left."""
+        """Remove everything that it left."""
         self.process.close()
         self.proxy.close()
 
@@ -159,7 +159,7 @@ class Run:
                 member.close()
 
     def _exchange(self) -> None:
-        """Tell everybody of everybody's ports, and watch over their memory."""
+        """Exchange the ports of all processes, and watch their memory."""
         while True:
             gevent.sleep(EXCHANGE_SECONDS)
             for member in self.members:

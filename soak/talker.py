@@ -60,10 +60,10 @@ class TalkerWorld(Protocol):
     """Seconds between two acts of a talker, on average."""
 
     def publish(self, port: str) -> None:
-        """Tell others of a port."""
+        """Publish a port to the others."""
 
     def withdraw(self, port: str) -> None:
-        """Tell others of it no more, or not much longer."""
+        """Stop publishing it, now or soon."""
 
     def choose_port(self, elsewhere: str) -> str | None:
         """Return some port that is not on this node, dead or alive."""
@@ -155,7 +155,7 @@ class Talker:
             self._timer.cancel()
 
     def live(self, port: str) -> None:
-        """Be this port from now on."""
+        """Use this port from now on."""
         self.port = port
         self._member.talkers.append(self)
         self._member.note(Created, port)
@@ -291,7 +291,7 @@ class Worker(Talker):
 
 @spawnable
 def worker() -> None:
-    """Be a port that somebody spawned."""
+    """Run a spawned port."""
     port = require_port("worker()")
     member = _members[port.scheduler]()
     if member is None:

@@ -198,7 +198,7 @@ class Stream:
             self.lines.append(json.loads(fields["data"]))
 
     def close(self) -> None:
-        """Go away."""
+        """Close the connection."""
         self._reader.kill()
 
 
@@ -233,7 +233,7 @@ class Returner:
             gevent.sleep(0.1)
 
     def close(self) -> None:
-        """Go away."""
+        """Close the connection."""
         self._reader.kill()
 
 
@@ -253,7 +253,7 @@ class ChatSender:
         self._connections = 0
 
     def say(self, count: int) -> None:
-        """Say as many numbers."""
+        """Send this many numbers."""
         connection: WebConnection | None = None
         name = ""
         for _ in range(count):
@@ -298,7 +298,7 @@ def faults(stream: Stream, senders: list[ChatSender]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def tabs(address: str, count: int) -> Generator[list[Stream], None, None]:
-    """Give streams, all of them open."""
+    """Yield streams, all of them open."""
     streams = [Stream(address) for _ in range(count)]
     try:
         wait_until(
@@ -313,7 +313,7 @@ def tabs(address: str, count: int) -> Generator[list[Stream], None, None]:
 
 
 def chat(clients: int, messages: int, workers: int) -> str:
-    """Have all streams hear all messages; return what was measured.
+    """Check that all streams get all messages; return the measurements.
 
     Raises:
         AssertionError: Some do not; the text says what they lack.
@@ -402,7 +402,7 @@ def jobs(seconds: float, clients: int, workers: int) -> str:
     """Ask for jobs, kill a backend now and then, and see what is answered; return what was measured.
 
     Raises:
-        AssertionError: An answer is none of the documented ones, or a worker grew.
+        AssertionError: An answer is not a documented one, or a worker grew.
     """
     answers: Counter[int] = Counter()
     with _scratch() as scratch, contextlib.ExitStack() as stack:
@@ -514,7 +514,7 @@ def _scratch() -> Generator[Path, None, None]:
 
 
 def main() -> None:
-    """Run what the command line says."""
+    """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m soak.web", description=__doc__)
     commands = parser.add_subparsers(dest="what", required=True)
     chatting = commands.add_parser("chat")

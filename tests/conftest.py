@@ -35,9 +35,9 @@ from tests.support.thoroughness import EXAMPLES
 
 pytest_plugins = ["aemp_gevent.testing.fixtures"]
 
-# What the user who runs the tests has set up for nodes of their own is nothing to these. Processes inherit it.
+# The tests ignore the configuration of the user who runs them. Their processes inherit that.
 os.environ["AEMP_CONFIG"] = os.devnull
-# Whether nodes are strict is for each test here to say.
+# Each test decides whether its nodes are strict.
 os.environ["AEMP_STRICT"] = "0"
 # The loop stands still between two tests, and in those that need none; whose test it is sets another bound.
 loopwatch.BLOCKED_SECONDS = math.inf
@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Let ports crash here: what becomes of that is what many tests are about."""
+    """Allow ports to crash: many tests are about what happens then."""
     item.add_marker(pytest.mark.aemp_crashes)
     if asks_how_much_to_try(item.path):
         item.add_marker(pytest.mark.thorough)
@@ -117,7 +117,7 @@ def no_greenlet_is_left_over(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test whose greenlets (a blocked runner is one) live on after it.
 
     What there was before the test is set aside, so that looking for what it left takes no time. Greenlets of fixtures
-    with a wider scope are among that, and those that an earlier test was told off for.
+    with a wider scope are among that, and those for which an earlier test failed already.
     """
     if WIRE in request.path.parents:  # knows no greenlets
         yield
@@ -152,7 +152,7 @@ def quiet_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell what the hostile peers did: their tests record figures."""
+    """Print what the hostile peers did: their tests record figures."""
     lines = [
         f"{report.nodeid.rpartition('::')[2]}: {text}"
         for report in terminalreporter.getreports("passed")

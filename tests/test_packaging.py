@@ -22,7 +22,7 @@ FILES = sorted({text.file for text in INSTALLING["TEXTS"]} | {"setup.cfg"})
 
 def tracked() -> list[str]:
     if not (ROOT / ".git").exists():
-        pytest.skip("this is no clone")
+        pytest.skip("this is not a clone")
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     return [name for name in names if name and (ROOT / name).is_file()]

@@ -42,7 +42,7 @@ def found_elsewhere(recording: Recording) -> dict[str, list[str]]:
 
 @contextlib.contextmanager
 def replay(make_node: MakeNode, recording: Recording, role: str, seed: int) -> Iterator[tuple[ReplayPeer, Stage]]:
-    """Give a replay peer that has connected with our node, which has the role of the recorded one."""
+    """Yield a replay peer that has connected with our node, which has the role of the recorded one."""
     node, dice = make_node(None), random.Random(seed)
     secret = recording.secret.decode()
     with contextlib.ExitStack() as stack:

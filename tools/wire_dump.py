@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Show what two nodes say to each other: ``aemp dump``, for whoever has the source and no installation."""
+"""Print the packets between two nodes: ``aemp dump``, usable from a clone without installing it."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Room:
             snd(tab, *message)
 
     def say(self, name: str, text: str) -> None:
-        """Say something in all rooms. Waits until all have it: the next request may be another worker's to serve."""
+        """Send a line to all rooms. Waits until all have it, because another worker may serve the next request."""
         for room in list(self._rooms):  # rooms come and go meanwhile
             syncal(PATIENCE_SECONDS, room, "said", name, text)
 
@@ -78,7 +78,7 @@ class _Worker:
 
 @on_join
 def open_room() -> None:
-    """Have a room in this worker."""
+    """Create this worker's room."""
     _Worker.room = Room()
 
 
@@ -96,14 +96,14 @@ def page() -> str:
 
 @app.post("/say")
 def say() -> tuple[str, int]:
-    """Say something; answered when all tabs are about to be told."""
+    """Post a line; the answer comes when it is on its way to all tabs."""
     _Worker.room.say(request.form["name"], request.form["text"])
     return "", 204
 
 
 @app.get("/events")
 def events() -> Response:
-    """Stream what is said, for as long as the browser is there."""
+    """Stream the chat, for as long as the browser stays connected."""
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return Response(_events(), mimetype="text/event-stream", headers=headers)
 

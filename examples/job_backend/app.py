@@ -36,13 +36,13 @@ app = Flask(__name__)
 
 @on_join
 def know_the_workers() -> None:
-    """Have the group at hand when the first request comes."""
+    """Watch the group, so that it is known when the first request comes."""
     grp_get("workers")
 
 
 @app.get("/factors/<int:number>")
 def factors(number: int) -> ResponseReturnValue:
-    """Have the factors of a number found, within ``SECONDS``."""
+    """Ask a backend for the factors of a number, within ``SECONDS``."""
     if number > BIGGEST:
         return jsonify(error=f"at most {BIGGEST}"), 400
     deadline = monotonic() + SECONDS

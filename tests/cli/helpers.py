@@ -30,7 +30,7 @@ def hurried(*changes: str) -> tuple[str, ...]:
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
-    """The environment of a user who has set up nothing but what is said here."""
+    """The environment of a user who has set up nothing but what is given here."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AEMP_", "_AEMP"))}
     return {
         **kept,
@@ -111,7 +111,7 @@ class Command:
 
 
 class Liar:
-    """A node that answers what it is told to."""
+    """A node that gives the answers that a test sets."""
 
     def __init__(self, answer: object) -> None:
         self.answer = answer

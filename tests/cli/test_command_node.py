@@ -42,7 +42,7 @@ sys.exit(group.run_command(["show", *sys.argv[1:]]))
 
 
 def show(home: Path, *args: str, check: bool = True, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
-    """Be linked, print the own ID and those of the nodes that are linked to, while nodes in this process go on."""
+    """Join the network, and print this node's ID and those of its peers, while nodes in this process run."""
     process = preloaded.Popen(
         [sys.executable, "-c", program, *args],
         env=environment(home),

@@ -109,6 +109,6 @@ def monitors_of_orders(network: Network) -> int:
 
 
 def speaks(network: Network, screen: object) -> bool:
-    """Have a node log something, and see whether that is shown."""
+    """Make a node log something, and check whether that is shown."""
     network.aemp("ping", "backend", "-c", "1")
     return "backend INFO aemp_gevent: " in screen.text  # type: ignore[attr-defined]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command itself: what it lists, how fast it starts, and what it says when it is used wrongly."""
+"""The command itself: what it lists, how fast it starts, and its errors for wrong usage."""
 
 from __future__ import annotations
 

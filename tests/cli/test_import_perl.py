@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``import-perl``: what AnyEvent::MP's ``aemp`` has written becomes a profile file, and what cannot is told."""
+"""``import-perl``: the files of AnyEvent::MP's ``aemp`` become a profile file; the rest is reported."""
 
 from __future__ import annotations
 

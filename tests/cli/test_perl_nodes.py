@@ -30,7 +30,7 @@ class PerlNode:
 
     Args:
         peer: Its connection, authenticated.
-        program: Its functions, by name: what becomes of a port that is spawned with one.
+        program: Its functions, by name: what happens to a port that is spawned with one.
     """
 
     def __init__(self, peer: RawPeer, program: dict[str, str]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The health port answers probes, whoever else is connected to it; and systemd is told only if it wants to be."""
+"""The health port answers probes, whatever else is connected to it; systemd is notified only if it asks for it."""
 
 from __future__ import annotations
 

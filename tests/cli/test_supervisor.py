@@ -23,7 +23,7 @@ SECOND = 0.02
 
 @pytest.fixture(autouse=True)
 def short_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all take a fiftieth of the time."""
+    """Shorten all pauses to a fiftieth."""
     monkeypatch.setattr(supervisor_module, "FIRST_DELAY", supervisor_module.FIRST_DELAY * SECOND)
     monkeypatch.setattr(supervisor_module, "MAX_DELAY", 8 * SECOND)
     monkeypatch.setattr(supervisor_module, "LONG_LIFE", 30 * SECOND)

@@ -19,7 +19,7 @@ def test_group_has_its_ports_until_they_die(directory_nodes: MakeNodes) -> None:
     with other.grp_reg("group", second):
         both = sorted([first, second])
         wait_until(lambda: sorted(one.grp_get("group") or []) == both, within=WAIT)
-        one.db_reg("group", first, "a value is no change of the group")
+        one.db_reg("group", first, "a value is not a change of the group")
         one.kil(first)
         wait_until(lambda: one.grp_get("group") == other.grp_get("group") == [second], within=WAIT)
     wait_until(lambda: one.grp_get("group") is None and other.grp_get("group") is None, within=WAIT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What contributors are offered works: the hooks run targets of the Makefile, the forms are what code hosts expect."""
+"""The files for contributors work: hooks run targets of the Makefile, forms are what code hosts expect."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every Python block of the README and the docs is run, and what it prints is compared with what the page says."""
+"""Every Python block of the README and the docs is run, and its output is compared with the page."""
 
 import os
 import re

@@ -25,7 +25,7 @@ STYLES = [
 
 
 class Chat:
-    """A server, on any free port, and whoever joins."""
+    """A server on any free port, and clients that join."""
 
     def __init__(self, start, style) -> None:
         self._start = start

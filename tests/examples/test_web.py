@@ -70,7 +70,7 @@ def tabs_at_all(stack: ExitStack, server: Gunicorn) -> list[Stream]:
 
 @contextmanager
 def clients_that_come_back(server: Gunicorn) -> Generator[None, None, None]:
-    """Have clients reconnect at once when their streams end, and check that none was cut off.
+    """Reconnect clients at once when their streams end, and check that none was cut off.
 
     They must not come back to a worker that is ending: it would wait for them until its time is over.
     """

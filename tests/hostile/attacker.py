@@ -70,7 +70,7 @@ def floods(victim: str) -> dict[str, Iterator[Packet]]:
 
 
 def flood(victim: str, packets: Iterator[Packet], seconds: float, rate: float | None) -> dict[str, int]:
-    """Send packets for a while, as a peer that reads what it is told; dial anew when the link is lost."""
+    """Send packets for a while, as a peer that reads what it gets; dial again when the link is lost."""
     sent = size = links = 0
     end = monotonic() + seconds
     while monotonic() < end:
@@ -164,7 +164,7 @@ STRANGERS: dict[str, Callable[[socket.socket], None]] = {
 
 
 def giants(victim: str, seconds: float, size: int) -> dict[str, int]:
-    """Send messages that are too large, and dial anew each time."""
+    """Send messages that are too large, and dial again each time."""
     links = sent = 0
     end = monotonic() + seconds
     data = b"\x92\xa1x\xc6" + size.to_bytes(4, "big")

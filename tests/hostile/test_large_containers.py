@@ -217,7 +217,7 @@ def test_announcements_to_one_node_have_one_bound(make_node: MakeNode) -> None:
 @pytest.mark.parametrize("size", [1000, 10**7])
 @pytest.mark.parametrize("framing", WITH_NUMBERS)
 def test_a_map_with_many_numbers_for_keys_is_refused(framing: str, size: int) -> None:
-    """Which numbers share a place in the table is no secret."""
+    """It is not a secret which numbers share a place in the table."""
     encoder, decoder = FRAMINGS[framing].encoder(), FRAMINGS[framing].decoder(LIMITS)
     keys = list(range(MAX_NUMBER_KEYS))
     most = map_of(keys, framing)

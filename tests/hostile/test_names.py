@@ -172,7 +172,7 @@ def test_a_request_with_a_port_id_that_is_too_long_leaves_nothing_behind(
 
 
 def test_an_answer_to_a_port_id_that_is_too_long_leaves_nothing_behind(node: Node, peer: RawPeer) -> None:
-    """In a message, only whoever sends to it knows that it is one."""
+    """In a message, only the code that sends to it knows that it is one."""
     ports = network_of(node).peers[PEER].ports
     before = dict(ports._ports)
     for port in (f"{PEER}#{LONG}", f"{LONG}#p"):

@@ -37,7 +37,7 @@ Tally = Callable[..., None]
 
 @pytest.fixture
 def tally(record_property: Callable[[str, object], None]) -> Tally:
-    """Have figures told at the end of the run."""
+    """Print figures at the end of the run."""
 
     def add(**figures: object) -> None:
         record_property("hostile", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items()))
@@ -172,7 +172,7 @@ def test_no_stranger_has_us_allocate_much_or_remember_him(make_node: MakeNode, t
 def test_no_stranger_stays_longer_than_the_handshake_may_take(
     make_node: MakeNode, tmp_path: Path, tally: Tally
 ) -> None:
-    """Whoever is slow: all at once, and a slowloris that says a byte now and then."""
+    """Slow strangers: many at once, and a slowloris that sends a byte now and then."""
     options = {"measure": True, "max_strangers_per_address": 64, "handshake_timeout": LIFE}
     with victim(make_node(), tmp_path / "log", **options) as target:
         lives: dict[str, float] = {}
@@ -399,7 +399,7 @@ def test_what_was_overheard_is_of_no_use(make_node: MakeNode, tmp_path: Path) ->
 def test_node_that_dials_whoever_passes_everything_back_to_it_talks_to_itself(
     make_node: MakeNode, tmp_path: Path
 ) -> None:
-    """A mirror that is no echo: the words of one connection of the node are said on another."""
+    """A mirror that is not an echo: it repeats on one connection of the node what came on another."""
     node = make_node()
     with RawListener() as mirror:
         node.snd(f"{mirror.id}#x", "hello")

@@ -127,7 +127,7 @@ class Victim:
         return Told(**reply[0])
 
     def mark(self) -> Told:
-        """Begin to look at the peak of memory anew."""
+        """Reset the peak of memory."""
         return self._ask("mark")
 
     def tell(self) -> Told:

@@ -35,7 +35,7 @@ class Stalled:
         return greenlet
 
     def stall(self):
-        """Have a greenlet paused in ``snd``."""
+        """Pause a greenlet in ``snd``."""
         paused = self.send("big", BIG)
         wait_until(lambda: self.link_to.unsent > 1_000_000)
         turns(3)
@@ -122,7 +122,7 @@ def test_many_paused_greenlets_all_go_on(make_node):
 
 @pytest.mark.slow
 def test_a_paused_greenlet_goes_on_although_others_fill_the_room_again(make_node):
-    """Whoever waited for room once is not made to wait for it again."""
+    """A sender that waited for room once does not have to wait for it again."""
     with Stalled(make_node) as stalled:
         stalled.stall()
         enough = False

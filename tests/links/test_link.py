@@ -225,7 +225,7 @@ def test_connections_that_wait_for_themselves_lose_the_link(node: Node, whom: st
 
 @pytest.fixture
 def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each request have a turn of its own."""
+    """Give each request a turn of its own."""
     monkeypatch.setattr("aemp_gevent.links.link.SLICE_SECONDS", 0.0)
 
 
@@ -246,7 +246,7 @@ def test_requests_of_one_peer_do_not_make_another_wait(short_turns: None, node: 
         assert peer.answers()
         peer.send(*(["", "snd", inbox.port, number] for number in range(3000)))
         while seen[-1] < 3000:
-            gevent.sleep(0.0001)  # by a timer, as a turn of callbacks is none of the loop
+            gevent.sleep(0.0001)  # by a timer, because a turn of callbacks is not a turn of the loop
             seen.append(len(inbox.messages))
             assert len(seen) < 100_000
     assert max(after - before for before, after in itertools.pairwise(seen)) < 100
@@ -255,7 +255,7 @@ def test_requests_of_one_peer_do_not_make_another_wait(short_turns: None, node: 
 def test_requests_that_queue_jobs_take_turns_by_their_number(
     monkeypatch: pytest.MonkeyPatch, make_node: MakeNode
 ) -> None:
-    """To queue one takes less time than to run it, and whoever comes next stands behind all of them."""
+    """Queueing one takes less time than running it, and later jobs wait for all of them."""
     monkeypatch.setattr("aemp_gevent.links.link.SLICE_SECONDS", math.inf)
     node = make_node(allow_spawn=["tests.support.node_functions.note"])
     waiting: list[int] = []

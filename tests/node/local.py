@@ -32,7 +32,7 @@ def deaths_of(node, port) -> Log:
 
 
 def in_port(node, function: Callable[[], object]) -> str:
-    """Have a new port run a function in a handler, at once; return the port's ID."""
+    """Run a function in a handler of a new port, at once; return the port's ID."""
     port = node.port(lambda: function() and None)
     node.snd(port)
     settle(node)

@@ -292,7 +292,7 @@ def test_node_that_cannot_be_reached_is_listed_with_the_error(make_node: MakeNod
     assert "refused" in row["error"]
 
 
-# --- who may not, and what is wrong ----------------------------------------------------------
+# --- refusals, and invalid requests ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(

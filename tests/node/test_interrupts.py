@@ -88,7 +88,7 @@ class Victim(Greenlet):
 
 
 def every_interruption(seed: int, error: type[BaseException], function: Callable[[], Any]) -> Iterator[Victim]:
-    """Make a call, interrupted at each of its switch points in turn; give the ended greenlet each time."""
+    """Make a call, interrupted at each of its switch points in turn; yield the ended greenlet each time."""
     rng = random.Random(seed)
     point = 1
     while True:
@@ -106,12 +106,12 @@ def every_interruption(seed: int, error: type[BaseException], function: Callable
 
 @spawnable
 def nothing() -> None:
-    """Be spawned."""
+    """Serve as a function that is spawned."""
 
 
 @spawnable
 def root(number: int) -> float:
-    """Be called by a pool."""
+    """Serve as a function that a pool calls."""
     return math.sqrt(number)
 
 

@@ -86,8 +86,8 @@ def test_shutdown_sends_what_is_queued(make_node: MakeNode) -> None:
 
 @pytest.mark.parametrize("peer_ends", [False, True], ids=["open", "ended"])
 def test_shutdown_while_a_link_is_held_and_handlers_block(make_node: MakeNode, peer_ends: bool) -> None:
-    # What had waited on such a link was once handled by whoever called shutdown(): ports ran in its
-    # greenlet's stead, the first handler that blocked took the hub, and nobody ever came back to it.
+    # Messages held on such a link were once handled by the caller of shutdown(): ports ran in its
+    # greenlet, the first handler that blocked switched to the hub, and nothing ever resumed it.
     one, two = make_node(), make_node()
     one.mon(two.NODE(), print)
     wait_until(lambda: one.up_nodes() and two.up_nodes())
@@ -146,7 +146,7 @@ def test_goodbye_comes_after_everything_else_and_before_the_end(make_node: MakeN
         assert peer.packet() == ["", "bye"]
         with pytest.raises(EOFError):
             peer.packet()
-        assert not leaving.ready(), "it must wait for us, who may still say something"
+        assert not leaving.ready(), "it must wait for us, because we may still send something"
         peer.close()
         leaving.get(timeout=5)
 
@@ -540,7 +540,7 @@ def test_calls_without_effect_after_a_shutdown_raise(make_node: MakeNode, call: 
     node = make_node()
     inbox = Inbox(node)
     node.shutdown()
-    node.shutdown()  # once more is no mistake
+    node.shutdown()  # calling it again is not a mistake
     with pytest.raises(NodeShutDownError, match=f"the node {node.NODE()} was shut down"):
         call(node, inbox.port)
     turns(2)

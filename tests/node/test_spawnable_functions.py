@@ -153,7 +153,7 @@ def test_a_module_with_a_missing_import_is_reported(tmp_path, monkeypatch):
         find_for_us("lacks_an_import.f")
 
 
-# --- who may ------------------------------------------------------------------
+# --- permissions --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

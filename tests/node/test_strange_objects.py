@@ -112,7 +112,7 @@ class World:
         return inbox.port
 
     def works(self, target: str) -> None:
-        """See that a target gets messages or is known to be dead on both nodes, and that the nodes are as before."""
+        """Check that a target gets messages or is known to be dead on both nodes, and that the nodes are as before."""
         inbox = self.inboxes.pop(target)
         inbox.messages.clear()
         for number, node in enumerate((self.node, self.other)):
@@ -132,7 +132,7 @@ class World:
 
 
 def nothing(*_args: object) -> None:
-    """Be called."""
+    """Serve as a function that is called."""
 
 
 CALLS: dict[str, Callable[[Node, str, Any], Any]] = {

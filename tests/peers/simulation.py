@@ -61,7 +61,7 @@ class End:
     """One end of a connection in memory; a :class:`~aemp_gevent.transport.transport.Transport`.
 
     What a kernel does is done here, too: bytes for a closed end are answered with a
-    reset, a reset behind an orderly end is not seen by who reads, and is by who writes.
+    reset; a reset behind an orderly end is seen only by the side that writes.
     """
 
     other: End
@@ -207,7 +207,7 @@ class End:
             self.incoming.append(RESET)
 
     def cut(self) -> None:
-        """Hear of an end in order somewhere in what is under way to here: a proxy has ended both halves."""
+        """Note that the data under way to here includes an orderly end: a proxy has ended both halves."""
         self.is_cut = True
         under_way = [item for item in self.incoming if isinstance(item, bytes)]
         was_over = any(not isinstance(item, bytes) for item in self.incoming) or self._ended
@@ -428,7 +428,7 @@ class World:
 
 
 class Nonces:
-    """Random as far as the seed goes: which of one dialler's connections wins hangs on it."""
+    """Random, but decided by the seed: which of one dialler's connections wins depends on it."""
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice

@@ -29,7 +29,7 @@ def attempt_at(clock: Clock, count: int) -> Attempt:
 
 
 def tried(attempt: Attempt, clock: Clock, takes: dict[int, float]) -> list[tuple[int, float]]:
-    """Let all endpoints fail; return which were tried, by number, and how long after the beginning.
+    """Try endpoints that all fail; return which were tried, by number, and how long after the beginning.
 
     Args:
         attempt: The attempt.

@@ -135,7 +135,7 @@ class RestingWorld(World):
                 assert numbers == list(range(here.count)), "lost"
                 assert not here.losses, "a loss was reported, and nothing broke"
         up = [side.peer.link for side in self.sides]
-        assert all(side.peer._resting is None for side in self.sides), "a side waits for ever"
+        assert all(side.peer._resting is None for side in self.sides), "a side waits forever"
         if not self.broken:
             assert (up[0] is None) == (up[1] is None), "one side takes for up what the other does not"
             open_ends = [end for end in self.ends if not end.closed]
@@ -334,7 +334,7 @@ def test_peer_that_asks_for_rest_is_refused_while_there_are_messages(make_node: 
 
 
 def test_connection_that_comes_before_the_link_is_at_rest_waits_for_that(make_node: MakeNode) -> None:
-    """What comes over it must not overtake what was sent before; and it is no newcomer that is refused."""
+    """What comes over it must not overtake what was sent before; and it must not be refused as a newcomer."""
     node = make_node(**QUICK)
     inbox = Inbox(node)
     name = inbox.port.partition("#")[2]
@@ -386,7 +386,7 @@ def test_connection_that_fails_while_the_link_comes_to_rest_is_no_news(make_node
     with RawListener() as listener, RawPeer.dial(node, listener.id, extras=extras).shake() as peer:
         assert peer.packet() == ["", "idle"]
         node.mon(f"{peer.name}#x", died)
-        network_of(node).peer(peer.name).attempt_failed("a seed's address was no good")
+        network_of(node).peer(peer.name).attempt_failed("a seed's address was wrong")
         peer.sock.shutdown(socket.SHUT_WR)
         with listener.accept(extras=extras).shake() as again:
             assert again.packet() == ["", "mon1", "x"]
@@ -499,7 +499,7 @@ def test_nodes_whose_links_come_and_go_lose_nothing_without_a_word(seed: int, cu
             linked = [(one, two) for one in nodes for two in nodes if one.node_is_up(two.NODE()) and one is not two]
             if cuts and linked and dice.random() < 0.05:
                 network.cut(*dice.choice(linked))
-            gevent.sleep(dice.choice([0, 0.002, 0.02, 0.06]))  # what is tested hangs on when they send
+            gevent.sleep(dice.choice([0, 0.002, 0.02, 0.06]))  # the case that is tested depends on when they send
         rests = sum(change[1:3] == (False, "idle") for seen in changes for change in seen.all)
         losses = [change for seen in changes for change in seen.all if not change[1] and change[2] != "idle"]
         print(f"seed {seed}: {sum(flow.sent for flow in flows)} messages, {rests} rests, {len(losses)} losses")

@@ -150,7 +150,7 @@ def test_name_is_asked_for_again_while_others_may_be_on_their_way_to_a_seed(
     directory.nodes["two"] = where
     wait_until(lambda: inbox.messages == [("early",)])
     assert died.count == 0
-    # Again, after one of the seeds was lost, and not for ever.
+    # Again, after one of the seeds was lost, and not forever.
     network = network_of(one)
     assert network is not None
     monkeypatch.setattr(aemp_gevent.peers.finding, "SETTLE_SECONDS", 1.0)

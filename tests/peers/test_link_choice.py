@@ -51,7 +51,7 @@ from tests.support.thoroughness import tries
 
 @pytest.fixture
 def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make nodes run inline, and links take the ends of connections in memory for sockets."""
+    """Run nodes inline, and make links take the ends of connections in memory for sockets."""
     monkeypatch.setattr(aemp_gevent.node.node_ports, "Scheduler", InlineScheduler)
     monkeypatch.setattr(
         aemp_gevent.links.handshaking,

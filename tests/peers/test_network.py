@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The links of a node: seeds, strangers, and what a greeting says."""
+"""The links of a node: seeds, strangers, and the contents of a greeting."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_what_initialise_node_takes_by_position_is_refused_by_name(make_node: Ma
 
 
 def test_timeouts_may_be_longer_than_the_system_takes(make_node: MakeNode) -> None:
-    """Links come up, whoever dials; Linux knows no keep-alives of 100 000 s."""
+    """Links come up, whichever side dials; Linux has no keep-alives of 100 000 s."""
     patient = {"heartbeat_timeout": 100_000, "monitor_timeout": 100_000.0, "handshake_timeout": 100_000}
     one, two, other = make_node(**patient), make_node(**patient), make_node()
     for sender, receiver in ((one, two), (other, one), (two, other)):

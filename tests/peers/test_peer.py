@@ -400,5 +400,5 @@ def links_of(node: Node, peer: str, count: int) -> list[Link]:
 
 
 def incarnation(name: str) -> tuple[tuple[str, str], ...]:
-    """Return what a greeting of ours says in a process of this name."""
+    """Return the greeting of this library in a process of this name."""
     return (*OUR_PROVIDER, ("uniq", name))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Peers that are no nodes of ours: what Perl spells differently, and what it must never get."""
+"""Peers of another program: what Perl spells differently, and what it must never get."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.networking import (
     name_of,
 )
 
-# Without gproto: what the directory says to it is tested elsewhere.
+# Without gproto: what the directory sends to it is tested elsewhere.
 PERL = (("provider", "AE-2.02"),)
 
 

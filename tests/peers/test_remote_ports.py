@@ -274,7 +274,7 @@ def test_dropped_messages_are_logged_once_for_each_port_and_loss(
 def test_port_with_a_given_name_is_reached_again_once_its_loss_was_reported(
     make_node: MakeNode, extras: tuple[tuple[str, str], ...]
 ) -> None:
-    """A name is the address of whoever holds it; nobody was told that it will never answer again."""
+    """A name is the address of its present holder; nothing reported that it will never answer again."""
     node = make_node()
     first = SAME if extras == OTHER else extras
     for name in ("echo", "distributed", "10", "Some::Service.1"):
@@ -380,7 +380,7 @@ def test_nothing_opens_a_port_again_before_a_loss_was_reported(make_node: MakeNo
 
 
 def linked_anew(node: Node, monkeypatch: pytest.MonkeyPatch) -> RawPeer:
-    """Have more ports reported dead than are remembered one by one; return the same process, come back."""
+    """Report more ports dead than are remembered one by one; return the same process, which has come back."""
     monkeypatch.setattr(aemp_gevent.peers.remote_ports, "MAX_SHUNNED_PORTS", 3)
     deaths = [Deaths() for _ in range(5)]
     with RawPeer.dial(node, extras=SAME).shake() as peer:

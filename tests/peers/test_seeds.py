@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Seeds: who is linked to from the start and for ever, also where names stand for nodes that come and go."""
+"""Seeds: nodes that always have a link, also where names stand for nodes that come and go."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Names:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aemp_gevent.peers.seed, "_FIRST_PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(aemp_gevent.peers.seed, "_LAST_PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr(aemp_gevent.peers.seed, "_HEDGE_SECONDS", 20)  # a busy machine is no dead candidate
+    monkeypatch.setattr(aemp_gevent.peers.seed, "_HEDGE_SECONDS", 20)  # longer than a busy machine takes
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_links_grow_with_what_a_node_needs_and_not_with_the_network(network: Mem
         return [len(links(node).up_seeds()) for node in nodes]
 
     wait_until(lambda: set(counts()) == {LINKS_A_NAME}, within=20, show=counts)
-    # All dial while all come up, so early ones have links to whoever was there; but never many.
+    # All dial while all come up, so early ones have links to the nodes that were there; but never many.
     dialled = [sum(peer.link is not None and peer.link.dialled for peer in links(n).peers.values()) for n in nodes]
     assert max(dialled) <= 2 * LINKS_A_NAME, dialled
 
@@ -428,7 +428,7 @@ def test_link_that_is_to_be_kept_is_made_and_made_again(network: MemoryNetwork) 
 
 @contextlib.contextmanager
 def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Give a function that says what the zone is; all names are asked for there."""
+    """Yield a function that sets the zone in which all names are looked up."""
     with process(SERVER.read_text()) as child:
         assert child.stdin is not None
 

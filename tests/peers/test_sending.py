@@ -144,7 +144,7 @@ def test_what_waits_for_a_link_is_bounded_by_the_hard_limit(make_node: MakeNode,
 
 
 def send_without_pause(node: Node, peer: str, call: str) -> Iterator[None]:
-    """Make large calls of a kind that never pauses, of 30 MB together."""
+    """Make large calls, 30 MB in all, of a kind that never pauses."""
     text = "x" * 500_000
     for number in range(60):
         if call == "kil":

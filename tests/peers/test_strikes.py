@@ -80,7 +80,7 @@ class Linked:
         yield self.echo
 
     def check(self) -> None:
-        """See that all that was accepted arrived in order or was reported lost, and that the nodes go on."""
+        """Check that everything accepted arrived in order or was reported lost, and that the nodes still work."""
 
         def arrived() -> list[object]:
             return [message[0] for message in self.inbox.messages if message[0] in self.sent]
@@ -184,7 +184,7 @@ def lose_struck(
 @pytest.mark.slow
 @pytest.mark.parametrize("error", STRIKES)
 def test_monitors_fire_though_an_interrupt_strikes_while_the_link_is_lost(monkeypatch, error):
-    """And whoever listens to links coming and going hears of it once."""
+    """And listeners to links get the news once."""
     subscribers: list[Any] = []
     monkeypatch.setattr(zope.event, "subscribers", subscribers)
     with node_factory() as make_node:
@@ -252,7 +252,7 @@ def test_who_watches_over_a_link_hears_of_the_death_though_a_call_before_was_at_
     scene = Linked(make_node)
     node, other = scene.node, scene.other
     call = REMOTE_CALLS[name]
-    # Two calls of each port: what is looked up the first time only goes deeper than what is to be seen here.
+    # Two calls of each port: what is looked up only the first time goes deeper than what is tested here.
     ports = [other.port(nothing) for _ in range(DEPTHS)]
     for port in ports:
         node.mon(port, nothing).cancel()

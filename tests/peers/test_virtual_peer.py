@@ -155,7 +155,7 @@ def test_cut_of_any_hop_is_noticed_at_both_far_ends_and_heals(place: Place, way:
 
 
 def revived(here: Node, inbox: Inbox, deaths: Deaths) -> bool:
-    """Monitor anew and send; return whether something arrived."""
+    """Monitor again and send; return whether something arrived."""
     guard = here.mon(inbox, deaths)
     here.snd(inbox, "again")
     gevent.sleep(0.05)
@@ -220,7 +220,7 @@ def test_restarted_slave_is_another_incarnation(place: Place) -> None:
 
     def answers() -> bool:
         place.public.snd(name, "devnull")  # a port believed dead makes no link
-        place.public.snd(f"{name}#service", "unmonitored")  # it is no shunned port any more
+        place.public.snd(f"{name}#service", "unmonitored")  # it is no longer a shunned port
         gevent.sleep(0.05)
         return bool(inbox.messages)
 

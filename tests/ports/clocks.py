@@ -10,6 +10,6 @@ import pytest
 
 
 def use_clock(monkeypatch: pytest.MonkeyPatch, clock: Callable[[], float]) -> None:
-    """Have the scheduler ask this clock how long a turn lasts."""
+    """Make the scheduler ask this clock how long a turn lasts."""
     for name in ("scheduler", "pacing"):
         monkeypatch.setattr(import_module(f"aemp_gevent.ports.{name}"), "perf_counter", clock)

@@ -12,7 +12,7 @@ from aemp_gevent.ports.patterns import any_
 
 
 class Log:
-    """Handlers that note what they were called with, and return what they are told."""
+    """Handlers that note what they were called with, and return a given result."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []

@@ -176,7 +176,7 @@ class World:
             raise
 
     def picky(self, *message: Any) -> bool:
-        """Be a predicate that receives, and so shifts the mailbox under the receive that called it."""
+        """A predicate that receives, and so changes the mailbox during the receive that called it."""
         if message[2] % 7 == 3:
             other = receive("blue", timeout=0, default=None)
             if other is not None:

@@ -125,7 +125,7 @@ CALLS: dict[str, Callable[[LocalNode, str], object]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_any_call_at_the_recursion_limit_leaves_a_node_that_works(node, name):
-    """And the port that it is about can be killed, and then whoever monitors it knows."""
+    """And the port can be killed, and its monitors get that."""
     died: list[int] = []
     ports = [node.port() for _ in range(DEPTHS)]
     for number, port in enumerate(ports):
@@ -210,7 +210,7 @@ class Scene:
             receive(timeout=0.001, default=None)
 
     def check(self) -> None:
-        """See that each port handles what is sent to it, or is dead, and its monitor knows; then the node."""
+        """Check that each port handles messages, or is dead and its monitor knows; then the same for the node."""
         node = self.node
         settle(node)
         for port in self.killed:
@@ -286,7 +286,7 @@ ASKING: dict[str, Callable[[LocalNode, str], object]] = {
 
 
 def end_at_once() -> None:
-    """Be spawned, and die."""
+    """Serve as a function that is spawned, and die."""
     port = current_port()
     assert port is not None
     port.scheduler.kill(port, ())

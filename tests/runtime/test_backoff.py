@@ -11,7 +11,7 @@ from aemp_gevent.runtime.backoff import Backoff, jittered
 
 @pytest.fixture
 def draw(monkeypatch):
-    """Decide what chance draws: 0 is no jitter, just below 1 is the most."""
+    """Set the random numbers: 0 means no jitter, just below 1 the most."""
     drawn = [0.0]
     monkeypatch.setattr(backoff.random, "random", lambda: drawn[0])
     return lambda value: drawn.__setitem__(0, value)

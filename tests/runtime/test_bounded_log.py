@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Warnings about others are bounded, and what is left out is told by number."""
+"""Warnings about others are bounded, and the number of omitted ones is logged."""
 
 from __future__ import annotations
 

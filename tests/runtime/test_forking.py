@@ -226,7 +226,7 @@ def fork(*_):
         note("outside")
     snd(here or "x", "x")
     gevent.spawn_later(0.3, end)
-    # ... and returns: to whoever called it in the parent
+    # ... and returns to its caller in the parent
 
 def end():
     note("SELF is", SELF())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What reaches the log is cut and escaped there, whoever sends it."""
+"""Everything that reaches the log is cut and escaped, no matter who sends it."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_reason_of_a_lost_route_cannot_forge_a_line(make_node: MakeNode, caplog:
 
 
 def fail_with(text: object) -> None:
-    """Be what a peer may spawn, and ask to be run."""
+    """Serve as a function that a peer may spawn and call."""
     raise ValueError(f"cannot do {text}")
 
 
@@ -205,7 +205,7 @@ HANDLES_LOGGERS = {
 
 @pytest.mark.slow
 def test_every_logger_of_the_package_escapes() -> None:
-    """A new module that makes a logger of its own would pass what peers say to it as it is."""
+    """A module with a logger of its own would log the texts of peers unchanged."""
     for source in PACKAGE.rglob("*.py"):
         calls = [
             node

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The setting ``directory``: what it says, and that nobody sees a password."""
+"""The setting ``directory``: its forms, and that it never shows a password."""
 
 from __future__ import annotations
 

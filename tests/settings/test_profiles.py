@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The profile file: where it is, who may read it, which profile is taken, and what it inherits."""
+"""The profile file: its path and permissions, which profile is taken, and what it inherits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def host_name(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def effective(name: str | None, environ: dict[str, str]) -> dict[str, Any]:
-    """Return what the layers say together, the first one winning."""
+    """Return the settings of all layers; the first layer wins."""
     values: dict[str, Any] = {}
     for layer in read_profile(name, environ, SECRETS):
         for key, value in layer.values.items():
@@ -187,7 +187,7 @@ def test_dev_null_is_an_empty_file() -> None:
     assert effective(None, {"AEMP_CONFIG": os.devnull, "HOME": "/nonexistent"}) == {}
 
 
-# --- who may read it ----------------------------------------------------------------------
+# --- permissions --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601, 0o777])

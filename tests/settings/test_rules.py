@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who may do what: rules by node ID, and what becomes of those who may not."""
+"""Rights of peers: rules by node ID, and what happens to refused requests."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_only_the_node_that_was_asked_may_end_the_wait_for_its_answer(
     replies: list[str] = []
     port = server.port(lambda _tag, reply: replies.append(reply))
     with raw(node) as asked_before, raw(node, OTHER) as hostile:
-        if where == "private":  # a port for what this node itself is to say, as the directory's calls have
+        if where == "private":  # a port for this node's own requests, such as those of the directory's calls
             asked = gevent.spawn(wait_for_answer, node, how, WAIT, lambda reply: replies.append(reply.id))
         else:
             asked = gevent.spawn(ASKED[how], node, port)
@@ -408,7 +408,7 @@ def test_peer_that_may_not_relay_reaches_only_this_node_and_itself(make_node: Ma
 def test_nothing_is_asked_of_a_third_node_in_our_name(
     make_node: MakeNode, words: list[Any], by_way_of: list[str], allow_relay: bool
 ) -> None:
-    """Or rules would mean nothing: who may not kill there would have it done by one that may."""
+    """Otherwise rules would be useless: a node that may not kill there would ask one that may."""
     node = make_node(allow_relay=allow_relay)
     by_way_of = [word.format(node=node.NODE()) for word in by_way_of]
     with raw(node) as web, raw(node, OTHER) as db:
@@ -440,7 +440,7 @@ def open_to(peer: RawPeer, origin: str, destination: str) -> list[Any]:
 
 
 def test_slave_may_do_no_more_than_its_master(make_node: MakeNode) -> None:
-    """It is its master that says what comes from it, and might say it without any slave."""
+    """Its master reports what comes from it, and could invent that without any slave."""
     master = "127.0.0.1:9"
     node = make_node(
         rules=[{"peer": master, "spawn": False, "kill": False}], allow_spawn=["tests.support.node_functions.*"]

@@ -12,7 +12,7 @@ from aemp_gevent.testing.waiting import wait_until
 
 
 def turns(count: int) -> None:
-    """Let the hub's loop go round ``count`` times: for showing that something does *not* happen."""
+    """Run ``count`` turns of the hub's loop: for showing that something does *not* happen."""
     for _ in range(count):
         gevent.sleep(0)
 

@@ -209,7 +209,7 @@ class StoppedThread:
         return self._step
 
     def go_on(self) -> None:
-        """Let it do the rest, and wait for its end."""
+        """Run the rest of it, and wait for its end."""
         self._go.set()
         self._wait(self._thread.join, (10,))
         assert not self._thread.is_alive()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Nodes for a test, and a raw peer: a socket that says exactly what a test tells it to."""
+"""Nodes for a test, and a raw peer: a socket that sends exactly what a test gives it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ MakeNode = Callable[..., Node]
 
 @contextlib.contextmanager
 def node_factory() -> Iterator[MakeNode]:
-    """Give a function that makes networked nodes; all are shut down afterwards."""
+    """Yield a function that makes networked nodes; all are shut down afterwards."""
     nodes: list[Node] = []
 
     def make(noderef: str | None = "127.0.0.1:0", *seeds: str, **settings: Any) -> Node:
@@ -206,7 +206,7 @@ class RawPeer:
         self.sock.sendall(b"".join(map(self.encode, packets)))
 
     def packet(self) -> list[Any]:
-        """Return the next packet that is no keep-alive."""
+        """Return the next packet that is not a keep-alive."""
         while True:
             while not self._packets:
                 self._feed(self._read())

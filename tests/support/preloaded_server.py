@@ -46,7 +46,7 @@ def _serve(server: socket.socket) -> dict[str, Any]:
             if child == 0:
                 return {**json.loads(data), "descriptors": descriptors}
             os.write(writing, struct.pack("=i", child))
-            os._exit(0)  # and the child is adopted by who asked
+            os._exit(0)  # and the process that asked adopts the child
         os.close(writing)
         pid = os.read(reading, 4)
         os.close(reading)

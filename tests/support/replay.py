@@ -2,7 +2,7 @@
 """A replay peer: it plays one side of a recording, byte for byte, against a real node of ours.
 
 What the recorded node sent goes out as it was recorded, in pieces cut anywhere. Only its auth
-line is made anew, because it signs the greeting of the other side. What our node sends is
+line is made again, because it signs the greeting of the other side. What our node sends is
 compared, packet by packet, with what the Perl node sent in its place; the differences that
 are allowed stand in :func:`is_same`, :meth:`Stage.is_extra` and :data:`TOLD`.
 
@@ -112,7 +112,7 @@ def known(packets: list[list[Any]]) -> dict[str, dict[str, Any]]:
 
 
 def own(database: dict[str, dict[str, Any]], node: str) -> dict[str, dict[str, Any]]:
-    """Return a database without what another node brought about nodes."""
+    """Return a database without what another node published about nodes."""
     return {
         family: {key: value for key, value in entries.items() if key == node or not family.startswith("'")}
         for family, entries in database.items()
@@ -203,7 +203,7 @@ class ReplayPeer:
         self._packets += [packet for packet in self._decoder if packet not in ([], [""])]
 
     def packet(self) -> list[Any]:
-        """Return the next packet of our node that is no keep-alive."""
+        """Return the next packet of our node that is not a keep-alive."""
         while not self._packets:
             self._feed(self._read())
         return self._packets.pop(0)
@@ -238,7 +238,7 @@ class ReplayPeer:
                 return packet
 
     def _finish(self, stage: Stage) -> None:
-        """See that our node has handled everything, and has nothing more to say."""
+        """Check that our node has handled everything, and has nothing more to send."""
         encode = FRAMINGS[self.side.framing].encoder()
         self.send(encode(["", "snd", f"{self.side.node}#the end", "of it"]))
         assert self._packet_of(stage) == ["the end", "of it"]
@@ -254,7 +254,7 @@ class Stage:
         """Note a packet that our node is about to get."""
 
     def sends(self, packet: list[Any]) -> bool:
-        """Have our node do what it sends this packet for; return whether it must."""
+        """Make our node do what it sends this packet for; return whether it must."""
         return True
 
     def is_extra(self, packet: list[Any]) -> bool:
@@ -291,7 +291,7 @@ class StageOfA(Stage):
             yield
 
     def echo_init(self, client: str | None = None, watcher: str | None = None, *args: Any) -> None:
-        """Be what peers know as main::echo_init."""
+        """Serve as what peers call main::echo_init."""
         node, me = self.node, SELF()
 
         def die(text: str) -> None:

@@ -19,7 +19,7 @@ SAMPLE = int(os.environ.get("AEMP_STRIKES", tries(10, 25)))
 
 
 def works(node: LocalNode) -> None:
-    """See that new ports, timers and timeouts of this node work."""
+    """Check that new ports, timers and timeouts of this node work."""
     got: list[object] = []
     died: list[tuple[object, ...]] = []
     port = node.port(got.append)
@@ -63,7 +63,7 @@ def at_every_depth(
 
 
 def nothing(*_args: object) -> None:
-    """Be spawned, and called."""
+    """Serve as a function that is spawned and called."""
 
 
 STRIKES = [KeyboardInterrupt, MemoryError]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How much the tests try that could go on without end: seeds, examples, the points of an exhaustive enumeration.
+"""How many cases the tests try where there is no end of them: seeds, examples, points of an enumeration.
 
 ``make test-thorough`` sets ``AEMP_TEST_THOROUGH=1``, and they try all of it. Otherwise they try a sample, which differs
 from run to run where it is part of an enumeration. Coverage makes do with the sample: repetition takes long under its

@@ -107,7 +107,7 @@ class TlsPeer(RawPeer):
         """Exchange greetings, and bring TLS up.
 
         Args:
-            at_once: Whether to send the greeting together with the beginning of TLS; for who is the client.
+            at_once: Whether to send the greeting together with the beginning of TLS; only for clients.
         """
         lines = self.handshake.start()
         if not at_once:

@@ -23,7 +23,7 @@ def worker(*args: Any) -> tuple[Any, ...]:
 
 
 def _underscored() -> None:
-    """Be covered: an underscore means something to readers, and nothing to Python."""
+    """Is covered: an underscore means something to readers, and nothing to Python."""
 
 
 def twice(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
 
 
 class Shell:
-    """A class with everything that hangs on one."""
+    """A class with everything that a class can have."""
 
     run = system
     os = os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The network in memory behaves like sockets do, and breaks what it is told to."""
+"""The network in memory behaves like sockets, and breaks what a test asks it to break."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUICK = {"heartbeat_interval": 0.1, "heartbeat_timeout": 0.3, "handshake_timeout
 
 
 class Recorder:
-    """A sink that keeps what it is told, and checks where."""
+    """A sink that keeps what it gets, and checks where that runs."""
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport

@@ -29,7 +29,7 @@ def fail(text: str) -> None:
 
 @spawnable
 def where(seconds: float = 0.0) -> list[object]:
-    """Tell the process and the port that it runs in."""
+    """Return the process and the port that it runs in."""
     gevent.sleep(seconds)
     return [os.getpid(), SELF()]
 
@@ -45,4 +45,4 @@ def note(path: str, seconds: float) -> None:
 
 
 def forbidden() -> None:
-    """Be no function that others may run."""
+    """Serve as a function that others may not run."""

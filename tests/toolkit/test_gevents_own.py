@@ -149,7 +149,7 @@ def cases(*, alone: bool = False) -> Iterator[Any]:
 
 @pytest.fixture
 def no_greenlet_is_left_over() -> None:
-    """Let cases leave what they want: gevent's tests mind it elsewhere."""
+    """Do not check what cases leave: gevent's own tests do that."""
 
 
 @pytest.fixture(scope="module", autouse=True)

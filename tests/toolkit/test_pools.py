@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A gevent pool whose functions run on other nodes: gevent's interface, and what becomes of workers that die."""
+"""A gevent pool whose functions run on other nodes: gevent's interface, and workers that die."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def processes(node_process: Callable[..., NodeProcess], count: int) -> list[Node
     return started
 
 
-# --- who may have what run ----------------------------------------------------------
+# --- who may run what ---------------------------------------------------------------
 
 
 def test_a_peer_that_calls_a_worker_of_another_nodes_pool_runs_only_what_it_may(make_node, node):
-    """Whoever spawns a worker says whose pool it is for, and anybody may know a worker's ID."""
+    """The spawner of a worker says whose pool it is for, and anybody may know a worker's ID."""
     _there, worker = worker_of(make_node, node)
     for name in (f"{F}.forbidden", "os.getpid"):
         with pytest.raises(RemoteError, match="is not allowed here"):

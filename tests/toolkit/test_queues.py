@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Queues with a port: gevent's own for who has them, and the same for who is elsewhere; no item gets lost."""
+"""Queues with a port: gevent's own in their process, and the same from other nodes; no item gets lost."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Semaphores with a port: whoever dies while holding one has released it, and none is ever lost."""
+"""Semaphores with a port: a holder that dies has released it, and none is ever lost."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_a_newcomer_does_not_overtake_who_waits(nodes):
     wait_until(lambda: semaphore._object_port.waiting == 1)
     answers: list[tuple[int]] = []
     lease = owner.port()
-    semaphore.release()  # whoever waits hears of it when the loop comes to that
+    semaphore.release()  # waiters are woken in a later turn of the loop
     semaphore._acquire_now_for(lease, owner.port(lambda *answer: answers.append(answer)))
     semaphore._acquire_for(lease, owner.port(lambda *answer: answers.append(answer)))
     assert waiter.get(timeout=WAIT) is True

@@ -28,7 +28,7 @@ LINE = re.compile(r" *\d+\.\d{3} #(\d+) ([<>-]) (.*)")
 
 @contextlib.contextmanager
 def dump(target: tuple[str, int]) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Give a dump of one connection with a target, and where it is to be dialled."""
+    """Yield a dump of one connection with a target, and the address to dial."""
     with process(PROGRAM, "{}:{}".format(*target), "--connections", "1") as child:
         first = line_of(child)
         assert first.startswith("dial 127.0.0.1:")
@@ -118,7 +118,7 @@ def dial(address: str) -> socket.socket:
 
 
 def say_through(dumped: bytes, answer: bytes) -> list[tuple[str, str]]:
-    """Return what the tool prints when this is said through it, and this is answered."""
+    """Return what the tool prints when these bytes and this answer pass through it."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(RawListener())
         child, address = stack.enter_context(dump(listener.sock.getsockname()))

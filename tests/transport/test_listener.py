@@ -59,7 +59,7 @@ def test_all_interfaces_are_those_of_ipv6_as_well() -> None:
     for host in ("::1", "127.0.0.1"):
         clients.append(dial(listener, host))
         wait_until(lambda: len(accepted) == len(clients))
-        # By its own address, and not as IPv6 shows one of IPv4: that is what logs and peers are told.
+        # Its own address, and not the IPv6 form of an IPv4 address: logs and peers get this one.
         home = _describe(accepted[-1]).rpartition(":")[0]
         assert home.strip("[]") == host
     with pytest.raises(ListenError, match="in use"):

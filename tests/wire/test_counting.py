@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Elements are counted: the same by who sends and who receives, in every framing, however the stream is cut."""
+"""Elements are counted: the same by sender and receiver, in every framing, wherever the stream is cut."""
 
 from __future__ import annotations
 

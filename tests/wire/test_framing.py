@@ -326,7 +326,7 @@ def test_wrong_json_is_refused_and_earlier_packets_are_not_lost(bad: bytes, cut:
 )
 def test_wrong_cbor_is_refused_and_earlier_packets_are_not_lost(bad: str, cut: Cut) -> None:
     encode = CBOR.encoder()
-    # What follows is long enough to run an unfinished text past its end, and is no UTF-8.
+    # What follows is long enough to run an unfinished text past its end, and is not UTF-8.
     stream = encode(["p", 1]) + encode(["p", 2]) + bytes.fromhex(bad) + b"\xff" * 600
     packets, error = read(CBOR, cut(stream))
     assert packets == [["p", 1], ["p", 2]]

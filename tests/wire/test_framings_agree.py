@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""All framings carry the same messages, but for what the documentation says (docs/reference/framings.md)."""
+"""All framings carry the same messages, with the exceptions in docs/reference/framings.md."""
 
 from __future__ import annotations
 

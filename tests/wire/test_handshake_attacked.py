@@ -162,7 +162,7 @@ class Attacked(RuleBasedStateMachine):
             his = Greeting(draw(st.sampled_from(NODES)), (auth.HMAC_METHOD, "cleartext", "tls_anon"), FRAMINGS, extras)
             line = his.encode() + b"\na-nonce-of-his\n"
         elif how == "proof":
-            # With all that he knows: the lines are no secret.
+            # With everything that he knows: the lines are not secret.
             method = draw(st.sampled_from([*auth.METHODS, "cleartext", "tls_anon"]))
             secret = draw(st.binary(min_size=1, max_size=3))
             token = auth.make_token(method, secret, side.heard, side.lines) if method in auth.METHODS else secret.hex()

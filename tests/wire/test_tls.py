@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""TLS without a socket: who is believed, what is said when not, and streams however they are cut."""
+"""TLS without a socket: which peers are trusted, what refusals say, and streams cut anywhere."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pair(client: Credentials, server: Credentials) -> Pair:
 
 
 def shake(client: Tls, server: Tls) -> None:
-    """Carry everything that is to be sent to and fro until nothing is left."""
+    """Carry everything back and forth until nothing is left to send."""
     to_server = client.start()
     server.start()
     while to_server:
@@ -113,7 +113,7 @@ def test_a_self_signed_certificate_that_names_a_node_is_not_shared() -> None:
     ],
 )
 def test_a_certificate_with_unreadable_names_names_no_node(raw: bytes, tmp_path: Path) -> None:
-    """Not even by its CN: what cannot be read might say that it is for somebody else."""
+    """Not even by its CN: the unreadable part might name another node."""
     extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), raw)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -186,7 +186,7 @@ class StandardSide:
 
 @pytest.mark.parametrize("node", ["a", "b"])
 def test_two_perl_nodes_took_the_roles_that_we_take(node: str) -> None:
-    """And what Perl says first is a TLS that we can answer."""
+    """And Perl's first message is a TLS that this node can answer."""
     recording = RECORDINGS["aemp202_tls"]
     us, them = (recording.a, recording.b) if node == "a" else (recording.b, recording.a)
     handshake = Handshake(parse_greeting(us.line), us.nonce.decode(), None)
@@ -284,7 +284,7 @@ def test_a_peer_that_has_us_answer_without_end_is_refused(shared: Credentials, t
 
 
 def fail(client: Tls, server: Tls) -> tuple[str, str]:
-    """Go on until one side refuses, tell the other, and return what both say: who refuses, and who was refused."""
+    """Run the handshake until one side refuses; return the texts of the side that refuses and of the other."""
     sides = [client, server]
     data = client.start()
     for turn in range(10):

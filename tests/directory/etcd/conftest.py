@@ -37,7 +37,7 @@ def server(tmp_path: Any) -> Iterator[EtcdServer]:
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    """Make engines with observers; all are stopped afterwards."""
+    """Yield a function that makes engines with observers; all are stopped afterwards."""
     made: list[FakeObserver] = []
 
     def make(address: EtcdAddress, name: str = "a", ttl: float = 2, listens: Collection[str] = (), **own: Any) -> Any:
