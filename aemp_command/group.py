@@ -127,7 +127,7 @@ def run_command(args: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except Exception as error:
-        # Not imported here, which would take long: if it is not imported yet, this is none of its errors.
+        # Not imported here, which would take long: if it is not imported yet, this cannot be one of its errors.
         errors = sys.modules.get("aemp_gevent.errors")
         if errors is not None and isinstance(error, errors.AempError):
             return _complain(error, WRONG_INPUT if isinstance(error, errors.UsageError) else FAILED)

@@ -115,7 +115,7 @@ class NameService:
         except (NXDOMAIN, NoAnswer, NoResolverConfiguration):
             return []
         except (DNSException, OSError) as error:
-            _log.info("cannot tell whether %s has an SRV record, and take port 4040 of it: %s", host, error)
+            _log.info("cannot look up an SRV record of %s, using its port 4040: %s", host, error)
             return []
         assert answer.rrset is not None  # or it would have been NoAnswer
         # By priority, and by chance according to weight, as RFC 2782 says.

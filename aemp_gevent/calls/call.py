@@ -8,7 +8,7 @@ side (:mod:`aemp_gevent.calls.serve`, the file to read with this) uses them to s
 for, and to notice ports that wait for each other.
 
 **Circles.** A port that is blocked in a call knows the port it called. When it gets a call whose chain of
-waiting ports contains that port, each of them waits for the next and none could ever go on, so
+waiting ports contains that port, each of them waits for the next and none could ever continue, so
 the call that closed the circle fails. No decision depends on how long something takes. One case is not noticed:
 if a caller further up a chain is killed or interrupted, those who work for it do not know that.
 

@@ -135,5 +135,5 @@ def printing_in_callback() -> Generator[None, None, None]:
 
 
 def complain(text: str) -> None:
-    """Print a line on standard error, and go on."""
+    """Print a line on standard error, and return."""
     click.echo(f"aemp: {printable(text)}", err=True)

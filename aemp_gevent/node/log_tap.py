@@ -37,7 +37,7 @@ class LogTap(logging.Handler):
         self.lock = None
 
     def set(self, catcher: Catcher, level: int | None) -> None:
-        """Give a catcher the records of this level or above; with None, no more."""
+        """Pass records of this level or above to a catcher; with None, stop."""
         if level is not None:
             self._catchers = {**self._catchers, catcher: level}
         elif catcher in self._catchers:

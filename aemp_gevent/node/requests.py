@@ -143,7 +143,7 @@ class Requests:
             else:
                 self._call(peer, request, *args)
         except (MemoryError, RecursionError):
-            raise  # not caused by the arguments: it may strike anywhere, and the caller cannot go on
+            raise  # not caused by the arguments: it may strike anywhere, and the caller cannot continue
         # Exception: the arguments are the peer's, and any call with them may raise anything.
         except Exception as error:  # noqa: BLE001
             self._report(peer, request, error)

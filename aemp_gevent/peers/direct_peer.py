@@ -7,7 +7,7 @@ by agreement with the peer, so that nothing is lost. It *comes to rest*, and nei
 1. A side that finds it idle and could do without sends ``idle``, and then nothing more on it; what
    is to be sent waits, as it does for a link that is being made.
 2. The other side, if it could do without, too, or has sent ``idle`` itself, shuts its
-   sending side. Else it sends ``stay``, and everything goes on as it was.
+   sending side. Otherwise it sends ``stay``, and the link stays open.
 3. At the end of what the other side sent, the first shuts its sending side as well. A side
    that has shut its own and seen the other's end is *at rest*: if anything waits, it dials.
 4. Until then it answers no greeting: the peer may be at rest already and dial again, and what
@@ -163,7 +163,7 @@ class DirectPeer(LinkChoosingPeer):
             link.send(["", STAY])
 
     def _stay(self, link: Link) -> None:
-        """The peer needs the link: go on."""
+        """Keep the link, because the peer needs it."""
         if link.finished:
             return  # it already said that it does not need it
         self.link, self._resting = link, None

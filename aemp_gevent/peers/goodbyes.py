@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Leaving in order: every peer is told that this node shuts down, after everything that was sent before."""
+"""Leaving in order: every peer gets a goodbye, after everything that was sent before."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Goodbyes:
         self._links: list[Link] = []  # which close by themselves
 
     def take_leave(self, timeout: float) -> None:
-        """See all peers off, after what waits for their links. Switches.
+        """Say goodbye to all peers, after everything that waits for their links. Switches.
 
         Args:
             timeout: Seconds; peers that have not taken everything by then are logged.
@@ -112,7 +112,7 @@ class Goodbyes:
             self._links.append(link)
 
     def close(self) -> None:
-        """See all peers off, and close their links at once."""
+        """Say goodbye to all peers, and close their links at once."""
         for peer in list(self._host.peers.values()):
             self._see_off(peer)
         for link in self._links:

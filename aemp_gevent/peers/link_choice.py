@@ -164,7 +164,7 @@ class LinkChoosingPeer(Peer):
         """Take note that a link carries nothing but heartbeats."""
 
     def _prove_next(self) -> None:
-        """A connection failed: let one go on that was held back for it."""
+        """Continue a connection that waited for one that failed."""
         if self.link is None and self._links and not any(link.proved for link in self._links):
             self._links[0].prove()
 
@@ -270,7 +270,7 @@ class LinkChoosingPeer(Peer):
             self._lose(text)  # rule 5
 
     def _waits_for(self, link: Link | None, other: Link) -> bool:
-        """Return whether a link is another one, or waits for it by way of others."""
+        """Return whether a link is another one, or waits for it, directly or through others."""
         while link is not None and link is not other:
             after = self._held.get(link)
             link = next((former for former in self._links if after and former.peer_nonce == after.nonce), None)
@@ -321,7 +321,7 @@ class LinkChoosingPeer(Peer):
         if link.is_refused or (self.link is None and not self._links and not is_spare):
             self._host.strangers.complaints.warn(text, self.node, address, why)
         else:
-            # One that was closed because there is a better one, or by a peer that ends, is no news.
+            # Not worth a log line if it was closed for a better one, or by a peer that shuts down.
             self._log(logging.DEBUG, text, self.node, address, why)
         self._prove_next()
         if link.dialled:
@@ -360,7 +360,7 @@ class LinkChoosingPeer(Peer):
     # --- restart or impostor? ---
 
     def _challenge(self, newcomer: Link, old: Link) -> None:
-        """See whether the old link still answers, as another process connects that has this node ID and the secret."""
+        """Check whether the old link still answers, as another process with this node ID and the secret connects."""
         newcomer.hold()
         if self._newcomer is not None:
             newcomer.close()

@@ -71,7 +71,7 @@ class LinkMaker:
         self.announced = Announced(clock=monotonic)
         """What all peers together have announced of messages that are not complete."""
         self.links: weakref.WeakSet[Link] = weakref.WeakSet()
-        """All links that were made and are open, whoever owns them."""
+        """All open links, no matter who owns them."""
 
     def make(self, transport: Transport, owner: LinkOwner, *, dialled: bool) -> Link:
         """Return a link on a connection, whose handshake is not started."""

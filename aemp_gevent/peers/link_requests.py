@@ -79,7 +79,7 @@ def handle(peer: AskingPeer, host: LinkRequestsHost, request: str, args: Sequenc
     try:
         ABOUT_LINKS[request](peer, host, *args)
     except (MemoryError, RecursionError):
-        raise  # not because of the arguments: it may have struck anywhere, and the caller cannot go on
+        raise  # not because of the arguments: it may have struck anywhere, and the caller cannot continue
     # Exception: the arguments are the peer's, and any use of them may raise anything.
     except Exception as error:  # noqa: BLE001
         peer.complaints.warn("request %s of %s failed: %s", quoted(request), peer.node, describe(error))

@@ -79,7 +79,7 @@ class Listeners:
         self._listeners.clear()
 
     def abandon(self) -> None:
-        """Release the sockets in a forked child: the parent goes on accepting."""
+        """Release the sockets in a forked child: the parent keeps accepting."""
         for listener in self._listeners:
             listener.abandon()
 

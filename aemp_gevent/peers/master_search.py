@@ -117,7 +117,7 @@ class MasterCandidate:
             self.outcome.set_exception(OSError(why))
 
     def requested(self, link: Link, message: list[Any]) -> None:
-        """Ignore it: nothing is handled before we are taken in, and then the link has another owner."""
+        """Ignore it: nothing is handled before a master accepts this node, and then the link has another owner."""
 
     def dropped(self, link: Link, name: str, message: list[Any]) -> None:
         """Ignore it, too."""

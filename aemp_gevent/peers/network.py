@@ -194,7 +194,7 @@ class Network:
         self.listener.seeds_changed()
 
     def keep(self, node: str) -> None:
-        """See that there is a link to this node, until :meth:`unkeep`. Idempotent; never switches."""
+        """Keep a link to this node, until :meth:`unkeep`. Idempotent; never switches."""
         if not self._closed and node != self.node_id:
             self.seeds.keep(node)
 
@@ -281,7 +281,7 @@ class Network:
         return [peer for peer in self.peers.values() if peer.is_up]
 
     def link_to(self, node: str) -> None:
-        """See that there is a link to a node, soon; nothing is reported if there cannot be one."""
+        """Request a link to a node; nothing is reported if there cannot be one."""
         if not self._closed:
             self.peer(node).connect()
 
@@ -300,7 +300,7 @@ class Network:
         return self.finding.wait(timeout)
 
     def shut_down(self, timeout: float) -> None:
-        """Stop accepting, tell the peers, send what is queued, and close. Switches.
+        """Stop accepting, say goodbye to the peers, send what is queued, and close. Switches.
 
         Args:
             timeout: Seconds for all of it; what has not left by then is left to the system.
@@ -315,7 +315,7 @@ class Network:
             self.close()
 
     def abandon(self) -> None:
-        """Release all links and listeners in a forked child: the parent goes on with them, undisturbed.
+        """Release all links and listeners in a forked child: the parent keeps using them.
 
         Nothing is sent, shut down or unlinked; only this process's copies of the
         descriptors are closed.
@@ -333,7 +333,7 @@ class Network:
         for peer in self.peers.values():
             if watching and isinstance(peer, VirtualPeer):
                 peer.abandon()
-            peer.room.open()  # greenlets that are not ours go on in the child, and would wait forever
+            peer.room.open()  # greenlets of the program run on in the child, and would wait forever
         self.connector.abandon()
         self.listeners.abandon()
         for link in self.link_maker.links:
@@ -346,7 +346,7 @@ class Network:
             self._loop_watch = None
 
     def close(self) -> None:
-        """Close all links and listeners at once, without telling anybody. Idempotent."""
+        """Close all links and listeners at once, without goodbye. Idempotent."""
         self._closed = True
         self.listeners.clear()
         self._stop_beating()

@@ -121,7 +121,7 @@ class Peer(SendingPeer):
     # --- making a link ---
 
     def connect(self) -> None:
-        """See that there is a link, soon; monitors fire if there cannot be one."""
+        """Request a link; monitors fire if there cannot be one."""
         if self.is_up or self._is_coming:
             return
         if self.redialling.may_dial:
@@ -202,7 +202,7 @@ class Peer(SendingPeer):
         self._see_through(self._lose_now, reason or ("transport_error", self.node, why), [])
 
     def _see_through(self, call: Callable[..., object], *args: Any) -> None:
-        """Make a call that must come to its end: here, once more if something strikes it, and else on the hub.
+        """Make a call that must complete: here, or on the hub if exceptions strike it here.
 
         At the recursion limit only the hub can. So it is asked first, and when that raises nothing was begun.
         """
@@ -258,7 +258,7 @@ class Peer(SendingPeer):
     # --- the end ---
 
     def depart(self) -> list[Link]:
-        """Tell the peer that this node shuts down, and send it nothing more; monitors of its ports here fire.
+        """Say goodbye to the peer, and send it nothing more; monitors of its ports here fire.
 
         Returns:
             Its links, which close by themselves when the peer has heard everything.

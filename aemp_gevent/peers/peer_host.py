@@ -64,7 +64,7 @@ class Router(Protocol):
         """Take a wrapped packet that came from a peer, or pass it on."""
 
     def link_up(self, peer: Peer) -> None:
-        """Open what waits for a link that is up, or that was about to rest and goes on."""
+        """Open what waits for a link that is up, or that was about to rest and stays open."""
 
     def unreachable(self, peer: Peer, why: str) -> None:
         """Report to what waits for a link that it could not be made."""

@@ -35,8 +35,8 @@ class PeerMonitor(Job):
         self._was_told = False
 
     def died(self, reason: Reason) -> bool:
-        """Tell the peer at once."""
-        # Told again: what struck the first time may be code of the reason's elements, and would strike each time.
+        """Report the death to the peer at once."""
+        # The second time as text: what struck may be code of the reason's elements, and would strike each time.
         words = in_words(reason) if self._was_told else reason
         self._was_told = True
         self._owner.port_died(self.name, words)
@@ -98,7 +98,7 @@ class PeerMonitors:
             self.remove(name)
 
     def port_died(self, name: str, reason: Reason) -> None:
-        """Tell the peer that a port of ours is dead. Never raises."""
+        """Report the death of a local port to the peer. Never raises."""
         self._monitors.pop(name, None)
         # Here a reason may be anything; the peer must hear of the death all the same. The
         # last is as long as the request to monitor, which fitted.

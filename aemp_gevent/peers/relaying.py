@@ -153,7 +153,7 @@ class Routes:
     def _take(self, peer: Peer, origin: str, packet: list[Any]) -> None:
         host = self._host
         if origin == host.node_id and peer.node == host.master:
-            return  # our own, which has been round: that is how a slave sees whether it was taken in
+            return  # our own, which came back: so a slave sees that it was accepted
         if self.hop_to(origin) != peer.node:
             self._drop(peer, origin, host.node_id, "it did not come from where the origin may")
             return
@@ -266,7 +266,7 @@ class Routes:
                 self._conversations.pop(door, None)
 
     def _tell(self, hop: Peer, gone: str, whom: str, reason: Reason) -> None:
-        """Tell one end that the other is gone."""
+        """Report to one end that the other is gone."""
         if not hop.can_carry:
             return
         for words in (reason, ()):
@@ -279,7 +279,7 @@ class Routes:
     # --- doors ---
 
     def link_up(self, peer: Peer) -> None:
-        """A link is up, or goes on after all: open what waits for it."""
+        """Open what waits for a link that is up, or that stays open after all."""
         for rider in _virtual(peer.riders):
             rider.carrier_up()
         for (origin, destination), packet in self._waiting.pop(peer.node, {}).items():

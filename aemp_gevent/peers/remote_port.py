@@ -5,7 +5,7 @@
 it are dropped until it is monitored again, or its node is another incarnation. That is for names that only one port
 ever has: a name that a program chose is the address of whichever port holds it, and can be reached again as soon as
 the loss was reported. So can all ports of a node that does not say which incarnation it is, such as a Perl
-node: the port that was lost could not be told from its successor. If this
+node: the port that was lost could not be distinguished from its successor. If this
 node had spawned the port, it is an *orphan*, and killed when the link comes back.
 """
 
@@ -54,7 +54,7 @@ class Sender(Protocol):
         ...
 
     def connect(self) -> None:
-        """See that there is a link."""
+        """Request a link."""
 
 
 class PeerPorts(Protocol):
@@ -177,7 +177,7 @@ class RemotePort(MonitoredRemote):
             raise
 
     def unmonitored(self) -> None:
-        """Tell the peer that nobody here monitors the port any more."""
+        """Stop the peer's reports: nobody here monitors the port any more."""
         if self.name and not self.is_spawned:
             self._peer.send_if_connected(["", MON0, self.name])
             self._ports.settle(self)

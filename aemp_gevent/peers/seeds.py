@@ -64,7 +64,7 @@ class Seeds:
         return sorted(found, key=lambda peer: peer.node.encode())
 
     def refresh(self) -> None:
-        """See whether other seeds are up than before, or this node is one. Never switches."""
+        """Check whether other seeds are up than before, or this node is one. Never switches."""
         news = (self.are_own, [peer.node for peer in self.up()])
         if news != self._told:
             self._told = news
@@ -102,7 +102,7 @@ class Seeds:
     # --- other nodes ---
 
     def keep(self, node: str) -> None:
-        """See that there is a link to this node, until :meth:`unkeep`. Idempotent; never switches."""
+        """Keep a link to this node, until :meth:`unkeep`. Idempotent; never switches."""
         if node not in self._keepers:
             self._keepers[node] = self._workers.spawn(self._keep, node)
 

@@ -66,7 +66,7 @@ class SendingPeer:
         raise NotImplementedError
 
     def connect(self) -> None:
-        """See that there is a link, soon; monitors fire if there cannot be one."""
+        """Request a link; monitors fire if there cannot be one."""
         raise NotImplementedError
 
     def _give_up(self, why: str) -> None:

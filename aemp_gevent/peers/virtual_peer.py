@@ -191,7 +191,7 @@ class VirtualPeer(Peer):
             carrier.connect()  # and we hear of it
 
     def _ride(self) -> Peer:
-        """Hear what becomes of the carrier from now on, and give it some time."""
+        """Watch the carrier from now on, and wait a limited time for its link."""
         carrier = self._carrier
         if carrier is None:
             carrier = self._carrier = self._host.peer(self._hop)
@@ -206,7 +206,7 @@ class VirtualPeer(Peer):
     def carrier_up(self) -> None:
         """Open the virtual link, as the link that may carry it is up."""
         if self._carrier is None or not self._dialling or self._carrier.is_resting:
-            return  # if it is about to rest, it goes on or is made again for us, and this is called again
+            return  # if it is about to rest, it stays open or is made again for us, and this is called again
         if not self._carrier.can_carry:
             self.attempt_failed(f"it is reached through {self._hop}, which knows nothing of slave nodes")
         elif not self._word:
@@ -287,7 +287,7 @@ class VirtualPeer(Peer):
         return super().depart()
 
     def abandon(self) -> None:
-        """Stop what would go on by itself, in a forked child."""
+        """Stop what would run on by itself, in a forked child."""
         self._stop_timer()
 
     def deliverable(self) -> bool:

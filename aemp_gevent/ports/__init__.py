@@ -37,7 +37,7 @@ raises (Ctrl-C). Tests, loads, stores and operators let no exception in. So:
   struck, all ports are searched for those that lost their place. Jobs stand in a queue of their own, each with a
   mark in the run queue, so that none is lost with the mark.
 - ``pumped`` is set by the caller that asks, and taken back if that fails. The event loop does not call a
-  function but a suspended generator, which goes on *inside* a ``try`` (:mod:`aemp_gevent.runtime.hub_calls`).
+  function but a suspended generator, which resumes *inside* a ``try`` (:mod:`aemp_gevent.runtime.hub_calls`).
 - If a runner is struck while it serves a port, the port dies, as if the exception came from its handler.
 - :meth:`Scheduler.die` stores *dead* last and may be begun again.
 - A timer of ours repeats until its call came to its end, so the call must tolerate being made twice.

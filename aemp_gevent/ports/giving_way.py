@@ -78,7 +78,7 @@ class GivingWay(Deaths):
         self.hub.switch()
 
     def visit_hub(self, port: Port, current: greenlet) -> None:
-        """Go to the hub, for the sake of sockets and timers, from a greenlet that always finds a message."""
+        """Switch to the hub, so that sockets and timers run, from a greenlet that always finds a message."""
         try:
             port.waiter = current
             port.state = QUEUED

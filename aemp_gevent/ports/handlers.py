@@ -119,7 +119,7 @@ class Handlers:
         return bool(self._patterns)
 
     def set_tag(self, tag: str, handler: Handler | None) -> None:
-        """Make ``handler`` the one for a tag, in place of any other; None removes it."""
+        """Set the handler for a tag, in place of any other; None removes it."""
         if handler is None:
             self._tags.pop(tag, None)
         else:

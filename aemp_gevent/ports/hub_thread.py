@@ -24,7 +24,7 @@ RETRY_SECONDS = 0.05
 """Seconds after which a timer's call that raised is made again."""
 
 MAX_TRIES = 10
-"""How often a timer's call is made at most. A call that always raises would otherwise go on forever."""
+"""How often a timer's call is made at most. Otherwise a call that always raises would be repeated forever."""
 
 
 class HubThread:

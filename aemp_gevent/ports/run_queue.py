@@ -77,7 +77,7 @@ class RunQueue(HubThread):
     def ask(self) -> None:
         """Ask the hub to run the pump soon. If this raises, nothing was asked for."""
         try:
-            self.pumped = True  # first: the hub, in another thread, may run the pump before this goes on
+            self.pumped = True  # first: the hub, in another thread, may run the pump before the next line
             if self.is_foreign:  # the hub sleeps in its own thread and must be woken
                 self.call_on_hub(self.pump)
             else:

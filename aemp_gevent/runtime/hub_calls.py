@@ -3,7 +3,7 @@
 
 The interpreter runs signal handlers where a function begins, before the function's first
 ``try``. If a handler raises there, the loop counts the call as done, and nothing makes
-it again. So the loop calls the ``__next__`` of a suspended generator, which goes on inside a ``try``.
+it again. So the loop calls the ``__next__`` of a suspended generator, which resumes inside a ``try``.
 A second exception, while the first is being reported, ends the generator; a new one makes the next call.
 
 With libev, calls that repeat by themselves need none of this: sockets that stay readable, and repeating timers. With
@@ -37,7 +37,7 @@ def hub_call(
 
 
 def repeated(hub: Hub, call: Callable[..., object], *args: Any) -> Callable[[], object]:
-    """Return a form of ``call(*args)`` for a repeating watcher, which goes on whatever the call raises.
+    """Return a form of ``call(*args)`` for a repeating watcher, which keeps running whatever the call raises.
 
     Args:
         hub: The hub whose loop calls it, and which gets its exceptions.
@@ -52,7 +52,7 @@ def repeated(hub: Hub, call: Callable[..., object], *args: Any) -> Callable[[], 
 
 
 def report_to(hub: Hub, error: BaseException, context: object = None) -> None:
-    """Give a hub an exception that ended no greenlet: it prints the traceback, or ends the program with it.
+    """Report an exception that ended no greenlet to a hub, which prints the traceback or ends the program.
 
     Args:
         hub: The hub.

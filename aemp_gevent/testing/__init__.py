@@ -15,7 +15,7 @@ A map:
 ``fixtures``   all of it for pytest; not imported here
 =============  ==================================================================
 
-Everything is cooperative: the test goes on while it waits, patched or not. Whatever was
+Everything is cooperative: other greenlets of the test run while it waits, patched or not. Whatever was
 started is ended by its ``with`` block, whichever way that is left.
 """
 

@@ -203,7 +203,7 @@ def reset(sock: socket.socket) -> None:
 
 
 def _look_away(data: bytes) -> None:
-    """Ignore what the target says of itself."""
+    """Ignore the target's greeting."""
 
 
 def _drain(sock: socket.socket) -> None:

@@ -202,6 +202,6 @@ def _put_down(popen: subprocess.Popen[bytes], owner: int) -> None:
 
 
 def _ps(pid: int, column: str) -> str:
-    """Return what ``ps`` says of a process, for systems without ``/proc``."""
+    """Return the output of ``ps`` for a process, for systems without ``/proc``."""
     command = ["ps", "-o", f"{column}=", "-p", str(pid)]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603

@@ -69,8 +69,8 @@ class Faults:
         corrupted: Which bytes are changed.
         cut_at: Where the connection is closed.
         reset_at: Where it is reset.
-        is_stalled: Nothing goes on, and nothing gets lost.
-        is_swallowing: Nothing goes on, and everything gets lost.
+        is_stalled: Nothing is passed on, and nothing gets lost.
+        is_swallowing: Nothing is passed on, and everything gets lost.
     """
 
     delay: float = 0.0

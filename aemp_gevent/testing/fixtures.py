@@ -99,7 +99,7 @@ def fault_seed(request: pytest.FixtureRequest) -> int:
         except ValueError:
             raise pytest.UsageError(f"{SEED_VARIABLE} must be a whole number, not {quoted(text)}") from None
     seed = secrets.randbits(32) if given is None else int(given)
-    print(f"{SEED_VARIABLE}={seed}")  # noqa: T201  # for whoever reads the failure
+    print(f"{SEED_VARIABLE}={seed}")  # noqa: T201  # pytest shows it with the failure
     return seed
 
 

@@ -194,7 +194,7 @@ class Flow:
             faults.corrupted.step()
         if self.passed >= faults.pieces.next:
             faults.pieces.step()
-            # Whoever reads in this process is to see the piece: sleep(0) would not look for what can be read.
+            # Readers in this process must see the piece: sleep(0) would not look for readable sockets.
             socket.wait_write(self._sink.fileno())
         return True
 

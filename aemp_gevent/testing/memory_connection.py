@@ -122,7 +122,7 @@ class Pipe:
 
     @property
     def has_reset(self) -> bool:
-        """Whether the news of a reset has arrived; whoever reads may not have come to it yet."""
+        """Whether the news of a reset has arrived; the reader may not have seen it yet."""
         return self._reset_at is not None and self._reset_at <= monotonic() and not self._is_blocked(Mark.RESET)
 
     @property
@@ -137,7 +137,7 @@ class Pipe:
         return item is not Mark.CUT and self._lines.is_blocked(self._source.node, self._target.node)
 
     def wake(self) -> None:
-        """See that what comes next is delivered when it is due. Never calls anybody."""
+        """Schedule the next delivery for when it is due. Never calls anybody."""
         if self._items:
             due = self._items[0][0]
             if self._asked_for is None or due < self._asked_for:
@@ -146,7 +146,7 @@ class Pipe:
 
     def _deliver(self) -> None:  # on the hub
         self._asked_for = None
-        # Who reads again, and whoever lets a line work again, wakes us.
+        # Code that reads again, or makes a line work again, wakes this greenlet.
         if not self._items or not self._target.reads or self._is_blocked(self._items[0][1]):
             return
         due, item = self._items[0]
@@ -214,7 +214,7 @@ class MemoryEnd:
 
     @property
     def round_trip(self) -> float | None:
-        return None  # what lines do is drawn anew for each piece
+        return None  # what lines do is drawn again for each piece
 
     # --- reading ---
 
@@ -267,7 +267,7 @@ class MemoryEnd:
         self._flush_soon()
 
     def has_room(self) -> None:
-        """Hear that the other end has read."""
+        """Note that the other end has read."""
         if self._unsent:
             self._flush_soon()
 
@@ -291,7 +291,7 @@ class MemoryEnd:
             self._sink.on_room()
 
     def _hand_over(self) -> bool:
-        """Give the kernel what it takes; return whether that was anything."""
+        """Pass to the kernel what it takes; return whether that was anything."""
         room = self.outgoing.room
         taken: list[bytes] = []
         while self._unsent and room > 0:

@@ -228,7 +228,7 @@ class MemoryNetwork:
 
         Nodes in no group, and such as come later, are one more group: ``partition([node])`` isolates a
         node. A new partition takes the place of the one before; see :meth:`block` for
-        what becomes of connections.
+        what happens to connections.
         """
         self._sides = {self._name(node): side for side, group in enumerate(groups, 1) for node in group}
         self._wake()
@@ -258,7 +258,7 @@ class MemoryNetwork:
 
         Args:
             node: Which.
-            silent: As if the plug of its machine had been pulled: nobody is told that the
+            silent: As if the plug of its machine had been pulled: nobody learns that the
                 connections are gone, and dials to it are not answered, until it is started again. If
                 False the system ends them in order, or with a reset where something was unread.
 

@@ -109,7 +109,7 @@ class NodeProcess:
         """Kill the process if it still runs, and start another incarnation of the node: same ID, same endpoints."""
         self._running()
         if self._noderef is not None and self._node is not None:
-            # A slave is told its name, and gets the rest of its ID from its master.
+            # A slave is given its name, and gets the rest of its ID from its master.
             self._noderef = self._node.partition("@")[0] if ids.master_of(self._node) else self._node
         if self._noderef is None or "binds" in self._settings:
             self._settings["binds"] = self._listens
@@ -170,7 +170,7 @@ class NodeProcess:
 
         Raises:
             RemoteCodeError: It raised an exception; the text has the traceback.
-            NodeProcessTimeout: It did not end in time, and goes on.
+            NodeProcessTimeout: It did not end in time, and still runs.
             NodeProcessError: The process has ended.
         """
         seconds = to_seconds(timeout, "run()")

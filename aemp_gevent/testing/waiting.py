@@ -36,10 +36,10 @@ def wait_until(condition: Callable[[], T], *, within: Seconds | None = 5.0, show
     Args:
         condition: Looked at again and again; cheap, and without effects. What it raises passes through.
         within: Seconds; None: no limit. It is looked at once more after they have passed.
-        show: What to tell when it never came true, instead of the condition's last value.
+        show: What to report if it never came true, instead of the condition's last value.
 
     Raises:
-        NotInTimeError: An ``AssertionError``: it tells how long was waited, and what was seen.
+        NotInTimeError: An ``AssertionError`` that says how long the wait was, and what was seen last.
     """
     seconds = to_limited_seconds(within, "wait_until()", "within")
     begin = monotonic()

@@ -41,7 +41,7 @@ class Listening(Protocol):
         """Stop accepting. Idempotent."""
 
     def abandon(self) -> None:
-        """Release it in a forked child: the parent goes on accepting."""
+        """Release it in a forked child: the parent keeps accepting."""
 
 
 class Connector(Protocol):

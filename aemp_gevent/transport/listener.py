@@ -138,7 +138,7 @@ class Listener:
                 gevent.sleep(delay)
 
     def abandon(self) -> None:
-        """Close this process's copy of the socket, in a forked child; the parent goes on accepting."""
+        """Close this process's copy of the socket, in a forked child; the parent keeps accepting."""
         for helper in self._helpers:
             helper.stopped = True
             keep(helper)

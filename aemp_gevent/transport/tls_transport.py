@@ -237,7 +237,7 @@ class TlsTransport:
         self._inner.abort()
 
     def abandon(self, *, watching: bool) -> None:
-        # In a forked child: the parent's TLS goes on from where it was, so nothing may be encrypted here.
+        # In a forked child: the parent continues its TLS from where it was, so nothing may be encrypted here.
         self._forget()
         self._inner.abandon(watching=watching)
 

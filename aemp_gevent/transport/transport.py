@@ -51,7 +51,7 @@ class Sink(Protocol):
         """Take bytes that arrived; the buffer is reused afterwards."""
 
     def on_end(self) -> None:
-        """Note that the other side shut its sending side down; ours may go on."""
+        """Note that the other side shut its sending side down; ours may keep sending."""
 
     def on_broken(self, why: str) -> None:
         """Note that the connection is gone, with everything that was under way."""
@@ -90,7 +90,7 @@ class Transport(Protocol):
         """Close now with a reset, so that the other side knows that something was lost."""
 
     def abandon(self, *, watching: bool) -> None:
-        """Close this process's copy of the connection, in a forked child: the parent goes on with it, undisturbed.
+        """Close this process's copy of the connection, in a forked child: the parent keeps using it.
 
         Args:
             watching: Whether the loop that watches it is this thread's, so that its watchers can be stopped.

@@ -2,7 +2,7 @@
 """The wire: bytes in, events out; packets in, bytes out.
 
 Everything two nodes must agree on lives here, and nothing else: no socket, no
-clock, no randomness of its own, no greenlet, no log. Whoever owns a connection
+clock, no randomness of its own, no greenlet, no log. The owner of a connection
 (:mod:`aemp_gevent.links.link`) feeds these objects and acts on what they say.
 
 ================================ ================================================================

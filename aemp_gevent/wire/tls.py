@@ -183,7 +183,7 @@ class Tls:
         return self.take(len(data) + _OVERHEAD_BYTES * (len(data) // _RECORD_BYTES + 2))
 
     def finish(self) -> bytes:
-        """End our side, while the peer may go on. Return the bytes to send for that."""
+        """End our side, while the peer may keep sending. Return the bytes to send for that."""
         self._connection.shutdown()
         return self.take()
 

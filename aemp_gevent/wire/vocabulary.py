@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The names of all requests that node ports understand.
 
-A request is a packet for the node port: ``["", name, arguments…]``. Whoever sends or handles one
+A request is a packet for the node port: ``["", name, arguments…]``. Code that sends or handles one
 takes its name from here. docs/reference/wire.md has the arguments, and what each request does.
 """
 
