@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Let tools that still call ``setup.py`` work; everything is said in setup.cfg."""
+"""Support tools that still call ``setup.py``; all metadata is in setup.cfg."""
 
 from setuptools import setup
 
