@@ -20,7 +20,7 @@ from tests.support.threads import Thread
 
 @pytest.fixture
 def eager_switches():
-    """Let the interpreter switch threads as often as it can."""
+    """Make the interpreter switch threads as often as it can."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

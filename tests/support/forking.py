@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Programs that fork, linked to a node of the test's.
 
-Whatever runs in them writes what it does, and where, to a file: nothing may be written by a child but what a child was
-told to do.
+Whatever runs in them writes what it does, and where, to a file. A child may write only the
+results of what it was asked to do.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from aemp_gevent.addresses.endpoints import parse_endpoint
 
 
 class Relay:
-    """Somebody between two nodes, who may look at what passes, and change it."""
+    """A man in the middle, who can read what passes, and change it."""
 
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition(":")

@@ -286,7 +286,7 @@ class StageOfA(Stage):
 
     @contextlib.contextmanager
     def marked(self) -> Iterator[None]:
-        """Let peers spawn it. Not @spawnable: what is marked stays so, and other tests find it."""
+        """Allow peers to spawn it. Not by @spawnable: marks are never removed, and other tests would see them."""
         with mock.patch.dict(spawnable_functions._spawnable, {"main::echo_init": self.echo_init}):
             yield
 

@@ -31,7 +31,7 @@ def link_of(node: Node, peer: Node) -> Link:
 
 
 def talk(one: Node, two: Node) -> None:
-    """Have two nodes send each other something."""
+    """Send something from each of two nodes to the other."""
     ours, theirs = Inbox(one), Inbox(two)
     one.snd(theirs, "there")
     two.snd(ours, "back")
@@ -39,7 +39,7 @@ def talk(one: Node, two: Node) -> None:
 
 
 def reach(one: Node, two: Node) -> None:
-    """Have a node dial another, which does not dial itself: what is between them stays there."""
+    """Make a node dial another, which does not dial back: what stands between them stays there."""
     inbox = Inbox(two)
     one.snd(inbox, "there")
     wait_until(lambda: inbox.messages)

@@ -97,7 +97,7 @@ def test_expired_certificate_is_logged_once_a_day(
 
 
 def replace(path: str, identity: Identity, *others: Identity) -> None:
-    """Put another certificate in place, as whoever renews them does."""
+    """Put another certificate in place, as a renewal does."""
     new = identity.write(Path(path + ".new"), *others)
     Path(new).rename(path)
 
@@ -131,9 +131,9 @@ def test_new_certificate_in_the_file_is_used_for_the_next_connection(make_node: 
 
 
 def unreadable() -> str:
-    """Return a certificate and its key, whose issuer turns out to be none when it is asked for."""
+    """Return a certificate whose issuer cannot be read, and its key."""
     data = bytearray(SHARED.certificate.public_bytes(serialization.Encoding.DER))
-    data[data.index(b"shared by all nodes")] = 0xFF  # which is no UTF-8
+    data[data.index(b"shared by all nodes")] = 0xFF  # which is not UTF-8
     return SHARED.key_text + ssl.DER_cert_to_PEM_cert(bytes(data))
 
 

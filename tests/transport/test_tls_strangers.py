@@ -64,7 +64,7 @@ def test_stranger_with_a_certificate_is_refused_with_a_reason(
 def test_client_without_a_certificate_is_refused_with_a_reason(
     make_node: MakeNode, shared: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = make_node(cert=shared)  # the secret does not help: whoever offers TLS must bring it up
+    node = make_node(cert=shared)  # the secret does not help: a peer that offers TLS must bring it up
     with TlsPeer.dial(node, cert=None) as peer, pytest.raises((EOFError, OSError)):
         peer.shake()
     refused(caplog, "the peer has no certificate")
@@ -236,7 +236,7 @@ def test_openssl_is_a_stranger(
     refused(caplog, "closed: ", text)
     assert node.up_nodes() == []
     assert "alert" in said or how == "at-once", said
-    # It still lets in who may come in.
+    # It still accepts peers that are allowed.
     talk(node, make_node(**MODES[mode](files)))
 
 
