@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from greenlet import getcurrent
 
-from aemp_gevent.errors import PortKilled
+from aemp_gevent.errors import PortDied, PortKilled
 from aemp_gevent.ports.blame import called_function
 from aemp_gevent.ports.pacing import Pacing
 from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, RUNNING, Job, Port
@@ -32,6 +33,8 @@ class Deaths(Pacing):
         """Called when a port that nobody monitors dies abnormally; returns a job to be run then."""
         self._deaths: deque[Port] = deque()
         self._failures = ErrorLog(self.log)
+        self.node: Any = None
+        """The node whose ports these are; None in a scheduler without one."""
         self.cut_off: dict[Port, Reason] = {}
         """Ports that asked other nodes, and get no answer because this node shuts down; and that as a reason."""
 
@@ -116,6 +119,8 @@ class Deaths(Pacing):
             error: What it raised.
         """
         is_news = not isinstance(error, PortKilled) or port is None or port.dying is None
+        if port is not None and port.state != DEAD and isinstance(error, PortDied) and self.node is not None:
+            self.node.note_loss(port, error.reason)  # it may have asked by way of another greenlet, as pools do
         cut_off = None if port is None else self.cut_off.get(port)
         if port is not None and port.state != DEAD:
             reason = port.dying

@@ -61,8 +61,6 @@ class Scheduler(GivingWay):
         """Messages that found no handler."""
         self.default: Callable[..., None] = self.discard
         """The default handler of every port that was given none: one bound method, not 64 bytes for each port."""
-        self.node: Any = None
-        """The node whose ports these are, for code that is spawned on it. Not used here."""
         self.complaints = BoundedLog(self.log, "messages that nobody takes")
         """Takes the log lines about messages without a handler or a port."""
         self._max_idle = MAX_IDLE_RUNNERS

@@ -19,12 +19,14 @@ import pytest
 from gevent import socket
 from gevent.event import Event
 
+from aemp_gevent.addresses.ids import node_of
 from aemp_gevent.errors import NodeShutDownError, NoPortContextError, PortDied
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.services import Service
+from aemp_gevent.node.spawnable_functions import spawnable
 from aemp_gevent.ports.context import require_port
 from aemp_gevent.ports.receive import receive
-from aemp_gevent.toolkit import RemoteQueue
+from aemp_gevent.toolkit import RemotePool, RemoteQueue
 from tests.support.helpers import on_hub, turns, wait_until
 from tests.support.native import threading
 from tests.support.networking import (
@@ -588,6 +590,11 @@ def call_in_another_greenlet(node: Node, port: str) -> None:
     receive()
 
 
+@spawnable
+def nap() -> None:
+    gevent.sleep(100)
+
+
 def call_wrapped(node: Node, port: str) -> None:
     try:
         node.call(port, "tag")
@@ -605,6 +612,7 @@ WAITS = {
     "cal": ask_and_go_on,
     "server": ask_by_way_of_a_server,
     "remote queue": lambda node, port: RemoteQueue(port, node=node).get(),
+    "pool": lambda node, port: RemotePool([node_of(port)], node=node).apply(nap),
     "other greenlet": call_in_another_greenlet,
     "db_wait": lambda node, port: node.db_wait("family", len),
 }
