@@ -133,7 +133,7 @@ class Link(Handshaking):
         self._has_begun = False
         self._is_deaf = False
         self._held: list[Any] | None = None  # packets that wait for another connection's end
-        self._rest: Iterator[Any] | None = None  # packets that wait for their next turn
+        self._postponed: Iterator[Any] | None = None  # packets that wait for their next turn
         self._end_is_held = False
         self._turn: Any = None  # a timer; gevent's watchers have no types
 
@@ -178,7 +178,7 @@ class Link(Handshaking):
         if self._held is not None:
             self._held += packets
         else:
-            self._rest = itertools.chain(self._rest or (), packets)
+            self._postponed = itertools.chain(self._postponed or (), packets)
 
     # --- packets out ---
 
@@ -332,24 +332,24 @@ class Link(Handshaking):
 
     def _let_others(self, packets: Iterator[Any]) -> None:
         """Handle what is left in the loop's next turn: a peer that asks much must not make others wait."""
-        if packets is not self._rest:
+        if packets is not self._postponed:
             left = self._all_of(packets)  # the decoder wants to be read to its end
             if not left:
                 return
-            self._rest = iter(left)
+            self._postponed = iter(left)
             self.transport.pause()
         # A timer, behind which the loop looks at all other connections; callbacks run before that.
         self._turn = self._scheduler.start_timer(0, self._go_on)
 
     def _go_on(self) -> None:
         try:
-            rest = self._rest
+            postponed = self._postponed
             self._stop_turn()
-            if rest is None or self.closed:
+            if postponed is None or self.closed:
                 return
-            self._handle(rest)
+            self._handle(postponed)
             if self._turn is None:
-                self._rest = None
+                self._postponed = None
                 self._read_on()
         except BaseException:  # Ctrl-C, and it is not known how much was handled
             self.fail("interrupted")
@@ -362,7 +362,7 @@ class Link(Handshaking):
 
     def _read_on(self) -> None:
         """Read again, unless something waits before what would come."""
-        if self.closed or self._held is not None or self._rest is not None:
+        if self.closed or self._held is not None or self._postponed is not None:
             return
         if self._end_is_held:
             self.on_end()
@@ -378,7 +378,7 @@ class Link(Handshaking):
     @property
     def is_held(self) -> bool:
         """Whether what comes is not even read."""
-        return self._held is not None or self._rest is not None
+        return self._held is not None or self._postponed is not None
 
     def hold(self) -> None:
         """Handle nothing more for now; what follows waits, unread. Idempotent."""
@@ -404,7 +404,7 @@ class Link(Handshaking):
         self._is_deaf = True
         if not self.is_held:
             return
-        self._held = self._rest = None
+        self._held = self._postponed = None
         self._stop_turn()
         # On the hub, which is where ends belong, and our caller need not be: release() would run the pump.
         self._scheduler.start_timer(0, self.on_end if self._end_is_held else self.transport.resume)
