@@ -373,7 +373,7 @@ class DirectoryTimeout(AempError, TimeoutError):
 
     def __init__(self, family: str, timeout: float | None, entries: int | None) -> None:
         seen = "the directory did not report it" if entries is None else f"it has {entries} entries now"
-        super().__init__(f"the family {quoted(family)} was not as wanted within {timeout} s; {seen}")
+        super().__init__(f"the family {quoted(family)} did not become as wanted within {timeout} s; {seen}")
         self.family = family
         self.timeout = timeout
 
@@ -403,7 +403,7 @@ class NoMasterError(AempError, OSError):
     def __init__(self, failures: Mapping[str, str], timeout: float) -> None:
         each = "; ".join(f"{master}: {why}" for master, why in failures.items())
         super().__init__(
-            f"no master took this slave in within {timeout:g} s (monitor_timeout): {each}; "
+            f"no master accepted this slave within {timeout:g} s (monitor_timeout): {each}; "
             "are they running, reachable from here, and is their secret the same?"
         )
         self.failures = dict(failures)

@@ -51,7 +51,7 @@ def _list_families(node: Node, timeout: float, *, as_json: bool) -> None:
     owners: Counter[str] = Counter()
     for seen in met.values():
         if seen.is_of_another:
-            text = "its entries are counted only if a node of aemp_gevent keeps the directory for it"
+            text = "its entries are counted only if an aemp_gevent node keeps the directory for it"
             complain(f"{seen.node} runs {seen.provider}, and cannot list its families: {text}")
         elif seen.error:
             complain(f"{seen.node} {seen.error}")

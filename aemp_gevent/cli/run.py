@@ -47,7 +47,7 @@ DRAIN_SECONDS = 10.0
     type=Seconds(min=0),
     default=DRAIN_SECONDS,
     show_default=True,
-    help="How long to finish the work that was begun when the node is asked to end.",
+    help="How long to wait for work in progress when the node is asked to end.",
 )
 @click.option(
     "--log-level", type=click.Choice(_LEVELS), default="info", show_default=True, help="The lowest level to log."

@@ -40,7 +40,7 @@ _PATIENCE_SECONDS = 0.3
 """Time for waiting code to stop after a Ctrl-C, before computing code is interrupted as well."""
 
 _ATTEMPTS = 5
-_GOES_ON = "aemp: it goes on until the call returns: gevent.sleep can be interrupted, time.sleep cannot"
+_GOES_ON = "aemp: the code keeps running until the call returns: gevent.sleep can be interrupted, time.sleep cannot"
 """Printed after so many attempts: C code outside of gevent cannot be interrupted."""
 
 _HISTORY_LINES = 1000

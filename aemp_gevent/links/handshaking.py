@@ -235,7 +235,7 @@ class Handshaking:
                 self.refuse("tls", why)
                 return
             if self.protection:
-                why += "; or it did not let us in, and its log says why"
+                why += "; or it refused this node, and its log says why"
         self.fail(why)
 
     def refuse(self, what: str, why: object) -> None:

@@ -274,7 +274,7 @@ class Becoming(LinkedNode):
                 "seeds", (), f"a slave needs masters: initialise_node('slave/{name}', master, …), or seeds", ""
             )
         if settings.binds is not None:
-            raise InvalidSettingError("binds", settings.binds, "a slave listens nowhere", "")
+            raise InvalidSettingError("binds", settings.binds, "a slave cannot listen", "")
         services = _load(settings)
         self._initialising = True
         former_prefix = self._prefix

@@ -111,7 +111,7 @@ class Inspection:
             answered(self.refusal(str(error)))
             return
         if self._at_once >= MAX_AT_ONCE:
-            answered(self.refusal(f"{MAX_AT_ONCE} answers are being made already; ask again later"))
+            answered(self.refusal(f"{MAX_AT_ONCE} answers are under way already; ask again later"))
             return
         self._at_once += 1
         self._host.scheduler.enqueue_job(CallJob(None, self._answer, (peer, limits, answered)))

@@ -243,7 +243,7 @@ class RequestHost:
         # peer may spawn or kill. Questions are not relayed either: their answers could be such requests.
         if not name and message and message[0] not in ("", DEVNULL):
             self.count_refusal("relay")
-            text = f"{quoted(message[0])} is not relayed: it would be taken for a request of this node itself"
+            text = f"{quoted(message[0])} is not relayed: it would look like a request of this node itself"
             raise RefusedError(text)
 
     def count_refusal(self, what: str) -> None:

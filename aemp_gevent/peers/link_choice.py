@@ -266,7 +266,7 @@ class LinkChoosingPeer(Peer):
     def _check_size(self, after: _After, received: int) -> None:
         """Lose the link if a connection brought less than the peer had sent."""
         if after.size is not None and received != after.size:
-            text = f"a connection ended in order, and had brought {received} of {after.size} bytes"
+            text = f"a connection ended in order after {received} of {after.size} bytes"
             self._lose(text)  # rule 5
 
     def _waits_for(self, link: Link | None, other: Link) -> bool:

@@ -122,7 +122,7 @@ class LinkMaker:
         self._checked = mine
         node = self._host.node_id
         if not mine.is_shared and not any(is_name_of(name, node) for name in mine.names):
-            text = "this node is %s, and its certificate is for %s: no peer that has one will talk to it"
+            text = "this node is %s, and its certificate is for %s: peers that have a certificate will refuse it"
             _log.error(text, node, ", ".join(mine.names) or "no node at all")
 
     def _make_tls(self, is_client: bool) -> Tls:

@@ -91,7 +91,7 @@ class Listeners:
         if all(endpoint.host in ("127.0.0.1", "::1") for address in told for endpoint in endpoints_of(address)):
             text = (
                 "node %s listens on all interfaces, but no address was found at which other hosts can reach this one: "
-                "they are told %s; set 'binds' to an address"
+                "they get %s; set 'binds' to an address"
             )
             _log.warning(text, self._host.node_id, ", ".join(told))
 

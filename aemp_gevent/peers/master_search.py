@@ -180,7 +180,7 @@ def _ask(host: MasterSearchHost, name: str, master: str, seconds: float, taken_i
                 host.strangers.forget(link)
                 link.close()
         if not candidate.outcome.ready():
-            raise OSError(f"it did not take us in within {seconds:g} s")
+            raise OSError(f"it did not accept this node within {seconds:g} s")
         called = candidate.outcome.get() or ""
         if not called:
             return

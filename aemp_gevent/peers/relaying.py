@@ -142,7 +142,7 @@ class Routes:
         elif self._host.master is not None or not (self._is_ours(origin) or self._is_ours(destination)):
             self._drop(peer, origin, destination, "neither is a slave of this node")
         elif self._door(origin) != peer.node:
-            self._drop(peer, origin, destination, "it did not come from where the origin may")
+            self._drop(peer, origin, destination, "it came from a node that may not pass on messages of its origin")
         else:
             self._pass_on(peer, origin, destination, packet)
 
@@ -155,7 +155,7 @@ class Routes:
         if origin == host.node_id and peer.node == host.master:
             return  # our own, which came back: so a slave sees that it was accepted
         if self.hop_to(origin) != peer.node:
-            self._drop(peer, origin, host.node_id, "it did not come from where the origin may")
+            self._drop(peer, origin, host.node_id, "it came from a node that may not pass on messages of its origin")
             return
         if is_opening(packet, origin):
             far = host.peer(origin)
@@ -235,7 +235,7 @@ class Routes:
                     self._conversations.setdefault(side, set()).update((pair, (destination, origin)))
                 self._forward(peer, origin, destination, packet)
                 return
-            why = f"{door} knows nothing of slave nodes"
+            why = f"{door} does not support slave nodes"
         elif self._is_ours(destination):
             why = "this slave is not attached to its master"
         elif self._may_wait(door, pair):
@@ -243,7 +243,7 @@ class Routes:
             hop.connect()
             return
         else:
-            why = "its master dials for too many at once"
+            why = "its master dials for too many nodes at once"
         self._tell(peer, destination, origin, _error(destination, why))
 
     def _may_relay(self, node: str) -> bool:

@@ -86,7 +86,7 @@ class Stranger:
         why = why or host.routes.check_greeting(node)
         if why and host.routes.may_mean_us(node):
             # A slave that dials a named node knows its address and not its name, which it has by now, and comes again.
-            text = "connection with %s closed: %s; it learns this node's name, and comes again"
+            text = "connection with %s closed: %s; it learns this node's name, and reconnects"
             host.strangers.complaints.log(logging.DEBUG, text, link.transport.peer_address, why)
             host.strangers.forget(link)
             link.close()
@@ -162,7 +162,7 @@ class Strangers:
         oldest = self.gate.admit(self.meet(transport, Stranger(self._host, None), dialled=False))
         if oldest is not None:
             self._host.refusals["crowd"] += 1
-            oldest.fail("too many connections are in their handshakes, and it was the oldest")
+            oldest.fail("too many handshakes are under way, and this one was the oldest")
 
     def meet(self, transport: Transport, owner: LinkOwner, *, dialled: bool, timeout: float | None = None) -> Link:
         """Start a handshake on a connection, which may take ``handshake_timeout`` unless another time is given."""

@@ -208,7 +208,7 @@ class VirtualPeer(Peer):
         if self._carrier is None or not self._dialling or self._carrier.is_resting:
             return  # if it is about to rest, it stays open or is made again for us, and this is called again
         if not self._carrier.can_carry:
-            self.attempt_failed(f"it is reached through {self._hop}, which knows nothing of slave nodes")
+            self.attempt_failed(f"it is reached through {self._hop}, which does not support slave nodes")
         elif not self._word:
             self._word = ids.new_uniq()
             self._say_word()

@@ -44,7 +44,7 @@ def _check_nodeid(nodeid: str) -> None:
 
 def _check_secret(secret: str | bytes | tuple[str | bytes, ...]) -> None:
     if isinstance(secret, tuple) and not all(secret):
-        raise ValueError("one of the list is empty, so that everybody would know it")
+        raise ValueError("one of the secrets is empty, so that everybody would know it")
     if any(map(_has_stray_blanks, secret if isinstance(secret, tuple) else (secret,))):
         raise ValueError(
             "it begins or ends with a blank or a line end, as the content of a file does: "

@@ -46,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("aemp_gevent").addoption(
         "--aemp-fault-seed",
         type=int,
-        help=f"seed of random faults, as a failed test printed it (else ${SEED_VARIABLE}, else a new one a test)",
+        help=f"seed of random faults, as printed by a failed test (default: ${SEED_VARIABLE}, or a new one per test)",
     )
 
 

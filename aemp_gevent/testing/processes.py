@@ -252,4 +252,4 @@ def _packed(names: dict[str, Any]) -> bytes:
     try:
         return pack(names)
     except Exception as error:  # whatever the value's own code raises
-        raise TypeError(f"the names cannot travel to the process, they are to be pickled: {error}") from error
+        raise TypeError(f"the names cannot travel to the process, because they cannot be pickled: {error}") from error

@@ -327,7 +327,7 @@ class Proxy:
         """Log once how to repeat the random faults, at a level that pytest shows for failed tests."""
         if is_random and self._seed_is_news:
             self._seed_is_news = False
-            _log.warning("faults of %s are random; give it this seed to have the same again", self)
+            _log.warning("faults of %s are random; pass this seed to repeat them", self)
 
     # --- connections ---
 

@@ -59,7 +59,7 @@ class Certificate:
             try:
                 self._credentials = self._load()
             except CertificateError as error:
-                _log.error("the new certificate cannot be used, going on with the old one: %s", error)
+                _log.error("the new certificate cannot be used, keeping the old one: %s", error)
             else:
                 _log.info("read the new certificate: %s", self._credentials)
         self._warn_in_time()

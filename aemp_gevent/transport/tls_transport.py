@@ -137,7 +137,7 @@ class TlsTransport:
             self.on_broken(
                 "the connection ended without TLS's close_notify: it was cut off, or the peer was killed"
                 if self._tls.is_up
-                else "the peer closed the connection while TLS came up; does it believe our certificate?"
+                else "the peer closed the connection while TLS came up; does it trust our certificate?"
             )
 
     def on_broken(self, why: str) -> None:

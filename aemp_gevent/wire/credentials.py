@@ -118,7 +118,7 @@ class Credentials:
             raise CertificateError(self._where, "an extension of the certificate cannot be read") from None
         if not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= set(usage):
             # Chance decides which of two nodes is the client: half of the handshakes would fail.
-            text = "its extended key usage must be both serverAuth and clientAuth, or not be there at all"
+            text = "its extended key usage must be both serverAuth and clientAuth, or be absent"
             raise CertificateError(self._where, text)
 
 

@@ -145,7 +145,7 @@ class JsonDecoder(OneWayDecoder):
         begin = match.end()
         if data[begin : begin + 1] not in (b"", b"["):
             raise FramingError(
-                f"the peer sent what is not a JSON array: it begins with {quoted(data[begin : begin + 16])}"
+                f"the peer sent something other than a JSON array: it begins with {quoted(data[begin : begin + 16])}"
             )
         return begin
 

@@ -303,7 +303,7 @@ class Handshake:
             raise GreetingError("the peer's nonce is empty")
         tls_is_due = self._greeting.offers_tls and greeting.offers_tls
         if self._require_tls and not tls_is_due:
-            raise TlsError(f"{_shown(greeting.node)} offers no TLS, and require_tls says that it must")
+            raise TlsError(f"{_shown(greeting.node)} offers no TLS, which require_tls demands here")
         self._send_method = self._choose_method(greeting, has_tls=tls_is_due)
         self._send_framing = self._choose_framing(greeting)
         if not tls_is_due:

@@ -157,7 +157,7 @@ class Tls:
         self._overhead = 0
         self._answers = self.take()
         if len(self._answers) > MAX_ANSWER_BYTES:
-            raise TlsError("the peer changes keys without end")
+            raise TlsError("the peer changes keys too often")
 
     def take(self, expected_bytes: int = 8 * 1024) -> bytes:
         """Return all bytes to send that were not returned yet."""
@@ -204,17 +204,17 @@ _FAULTS = {
     7: "its signature is wrong",
     9: "it is not valid yet; are the clocks right?",
     10: "it has expired; issue a new one",
-    18: "it is self-signed, and not the one that we have",
-    19: "the CA at the end of its chain is not believed here",
+    18: "it is self-signed, and different from ours",
+    19: "the CA at the end of its chain is not trusted here",
     20: "the certificate of the CA that issued it is not known here",
     21: "the certificate of the CA that issued it is not known here",
     23: "it was revoked",
-    24: "it is used as a CA's, and is not one",
+    24: "it is used as a CA's certificate, and is not one",
     26: "it is not made for this: its key usage must be both serverAuth and clientAuth",
     66: "its key is too short",
     67: "a CA's key is too short",
     68: "it is signed with a weak hash",
-    79: "it is used as a CA's, and is not one",
+    79: "it is used as a CA's certificate, and is not one",
 }
 
 _ALERT = re.compile(r"\S+ alert (.+)")
@@ -227,9 +227,9 @@ _REASONS = {
     "https proxy request": "the peer sent HTTP instead of TLS",
     "record layer failure": "the peer sent something other than TLS",
     "peer did not return a certificate": "the peer has no certificate",
-    "unsupported protocol": "the peer speaks no TLS 1.2 or 1.3",
-    "no shared cipher": "the peer knows none of the ciphers that we do",
-    "decryption failed or bad record mac": "what came was changed on its way",
+    "unsupported protocol": "the peer supports neither TLS 1.2 nor TLS 1.3",
+    "no shared cipher": "both sides have no cipher in common",
+    "decryption failed or bad record mac": "data was changed on its way",
     "unexpected eof while reading": "the peer ended the connection",
     "ZeroReturnError": "the peer ended TLS before it was up",
 }

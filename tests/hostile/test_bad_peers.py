@@ -297,8 +297,8 @@ def test_peer_that_loses_its_link_again_and_again_does_not_fill_the_log(
 
 BAD_JSON = {
     "not-json": (b'["x", nope]', "JSON"),
-    "object": (b'{"x": 1}', "not a JSON array"),
-    "text": (b'"x"', "not a JSON array"),
+    "object": (b'{"x": 1}', "other than a JSON array"),
+    "text": (b'"x"', "other than a JSON array"),
     "not-utf8": (b'["x", "\xff"]', "JSON"),
     "not-a-number": (b'["x", NaN]', "JSON"),
     "unbalanced": (b'["x"}]', "JSON"),

@@ -112,7 +112,7 @@ def test_a_connection_that_ends_in_order_before_its_last_byte_came_loses_the_lin
         if first_ends == "behind":
             first.sock.shutdown(1)
         if missing:
-            assert died.wait()[2] == f"a connection ended in order, and had brought {size} of {size + 1} bytes"
+            assert died.wait()[2] == f"a connection ended in order after {size} of {size + 1} bytes"
             assert second.closed()
         else:
             wait_until(lambda: len(inbox.messages) == 2)

@@ -344,7 +344,7 @@ def test_many_questions_at_once_are_refused(make_node: MakeNode, monkeypatch: py
         answers = {number: answer for _, number, answer in peer.take(3 * MAX_AT_ONCE)}
         refused = [number for number, answer in answers.items() if "error" in answer]
         assert 0 < len(refused) <= 2 * MAX_AT_ONCE
-        assert all("are being made already" in answers[number]["error"] for number in refused)
+        assert all("are under way already" in answers[number]["error"] for number in refused)
         peer.send(["", "inspect", [], REPLY, "again"])
         assert "error" not in peer.packet()[2]
 

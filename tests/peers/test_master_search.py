@@ -98,7 +98,7 @@ def test_master_of_another_name_than_its_address(make_node: MakeNode, name: str)
         pytest.param("slave/x@1.2.3.4:5", {}, InvalidNoderefError, "give the masters as seeds", id="whole-id"),
         pytest.param("slave/a b", {}, InvalidNoderefError, "consists of", id="blank"),
         pytest.param("slave/" + "x" * 300, {}, InvalidNoderefError, "at most", id="long"),
-        pytest.param("slave/x", {"binds": ["*:0"], "seeds": "y"}, InvalidSettingError, "listens nowhere", id="binds"),
+        pytest.param("slave/x", {"binds": ["*:0"], "seeds": "y"}, InvalidSettingError, "cannot listen", id="binds"),
     ],
 )
 def test_bad_slave_is_refused_at_once(noderef: str, options: dict[str, Any], error: type, text: str) -> None:

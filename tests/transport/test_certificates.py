@@ -149,7 +149,7 @@ def test_unusable_new_certificate_is_logged_once_and_the_old_one_stays_in_use(
         talk(node, other)
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(told) == 1
-    assert f"the new certificate cannot be used, going on with the old one: cert file {shared}: " in told[0]
+    assert f"the new certificate cannot be used, keeping the old one: cert file {shared}: " in told[0]
 
 
 def test_secret_is_changed_one_node_after_the_other(make_node: MakeNode) -> None:

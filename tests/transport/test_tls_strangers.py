@@ -133,7 +133,7 @@ def test_log_of_who_has_another_nodes_certificate_says_where_to_look(make_node: 
     bad = make_node(secret=None, cert=files.write(CA.issue("aemp:backend"), CA))
     died = Deaths()
     bad.mon(f"{good.NODE()}#x", died)
-    assert re.search("it did not let us in, and its log says why|does it believe our certificate", died.wait()[2])
+    assert re.search("it refused this node, and its log says why|does it trust our certificate", died.wait()[2])
 
 
 def test_tls_that_cannot_begin_closes_the_connection(
@@ -174,7 +174,7 @@ def test_certificate_of_another_node_is_noticed_at_the_start(
     make_node: MakeNode, files: Files, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_node(secret=None, cert=files.write(CA.issue("aemp:backend"), CA))
-    refused(caplog, "its certificate is for backend: no peer that has one will talk to it")
+    refused(caplog, "its certificate is for backend: peers that have a certificate will refuse it")
 
 
 OPENSSL = shutil.which("openssl")
@@ -222,7 +222,7 @@ MODES = {
         pytest.param("at-once", "does not speak aemp", id="TLS-without-a-greeting"),
         pytest.param("greeted", "the peer has no certificate", id="no-certificate"),
         pytest.param("foreign", "refused", id="foreign-certificate"),
-        pytest.param("tls1.1", "no TLS 1.2 or 1.3", id="TLS-1.1"),
+        pytest.param("tls1.1", "neither TLS 1.2 nor TLS 1.3", id="TLS-1.1"),
     ],
 )
 def test_openssl_is_a_stranger(
@@ -252,5 +252,5 @@ def test_dropped_stranger_is_logged_without_its_claimed_name(
             while not spare.handshake.receive(spare._read()):
                 pass
             with TlsPeer.dial(node, cert=shared):
-                refused(caplog, "closed: too many connections")
+                refused(caplog, "closed: too many handshakes")
     assert node.refusals == {"crowd": 1}

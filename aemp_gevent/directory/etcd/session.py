@@ -268,7 +268,7 @@ class SessionWriter:
                 try:
                     yield from self._puts(family, {key: value})
                 except AempError as error:
-                    text = "the own entry %s of family %s is left out: %s"
+                    text = "this node's entry %s of family %s is left out: %s"
                     self._scheduler.log_soon(logging.ERROR, text, key, family, error)
 
     def _puts(self, family: str, entries: Entries) -> Iterator[_Change]:
@@ -277,7 +277,7 @@ class SessionWriter:
             if len(encoded_value) > _MAX_VALUE_BYTES:
                 self._scheduler.log_soon(
                     logging.ERROR,
-                    "the own entry %s of family %s is left out: it has %d bytes, and etcd takes at most %d",
+                    "this node's entry %s of family %s is left out: it has %d bytes, and etcd takes at most %d",
                     *(key, family, len(encoded_value), _MAX_VALUE_BYTES),
                 )
             else:

@@ -105,5 +105,5 @@ def test_large_entries_are_left_out(address: EtcdAddress, make: Make, caplog: py
     a.set("f", large=large)
     a.set("f", **{f"k{number}": large[: 2**18] for number in range(30)})
     b.wait("f", {"large": large, **{f"k{number}": large[: 2**18] for number in range(30)}})
-    assert "the own entry larger of family f is left out: it has 1050630 bytes" in caplog.text
+    assert "this node's entry larger of family f is left out: it has 1050630 bytes" in caplog.text
     assert a.asked("family", "f") == b.copies["f"]  # more than gRPC's 4 MiB
