@@ -192,6 +192,7 @@ def test_long_traceback_is_cut_in_its_middle(caplog: pytest.LogCaptureFixture) -
 PACKAGE = Path(aemp_gevent.__file__).parent
 
 HANDLES_LOGGERS = {
+    "runtime/gunicorn.py",
     "runtime/logs.py",
     "node/log_feed.py",
     "node/log_tap.py",
@@ -200,7 +201,7 @@ HANDLES_LOGGERS = {
     "cli/log.py",
     "testing/crashes.py",
 }
-"""They set levels, or catch what was logged."""
+"""They set levels or handlers, or catch what was logged."""
 
 
 @pytest.mark.slow
