@@ -2,7 +2,7 @@
 """How the directory grows: many nodes of one process, in a simulated network; ``python -m benchmarks.directory``.
 
 For each number of nodes: all join at once; then a tenth of them a minute crash and come back;
-then the network falls into halves, and is healed. After each the seconds are taken until every node
+then the network splits into halves, and is joined again. After each the seconds are taken until every node
 knows its group, and some observers everybody; and what that cost is counted: packets of all links, and
 links. Each node is in a group of ten, so what it has to know does not grow with the network.
 """

@@ -250,7 +250,7 @@ class Victim:
                 from the first byte of the connection on. The rest is the stream.
 
         Raises:
-            Broken: It did what it must not.
+            Broken: It did something that it must not do.
         """
         self._left -= 1
         if not self._left:

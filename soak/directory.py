@@ -60,7 +60,7 @@ class Shape:
     Attributes:
         seeds: How many nodes are seeds of all.
         clients: How many others there are.
-        has_name: Whether the seeds are behind a name, of whom a node has links to the first living two.
+        has_name: Whether the seeds are behind a name; then a node has links to the first two that live.
     """
 
     seeds: int

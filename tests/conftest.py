@@ -39,7 +39,7 @@ pytest_plugins = ["aemp_gevent.testing.fixtures"]
 os.environ["AEMP_CONFIG"] = os.devnull
 # Each test decides whether its nodes are strict.
 os.environ["AEMP_STRICT"] = "0"
-# The loop stands still between two tests, and in those that need none; whose test it is sets another bound.
+# The loop stands still between tests, and in those that do not need it; tests of the watch set a bound of their own.
 loopwatch.BLOCKED_SECONDS = math.inf
 
 # How long an example takes says nothing: the machine may be busy.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a peer gives as the port to answer to, and is not one, harms nobody but that peer."""
+"""Invalid reply ports in a peer's messages harm only that peer."""
 
 from __future__ import annotations
 

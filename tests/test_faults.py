@@ -101,7 +101,7 @@ def test_half_open_links_are_noticed_in_time_and_a_blocked_loop_is_forgiven(
 
 @pytest.mark.slow
 def test_flood_of_a_stopped_peer_costs_no_memory_and_nobody_else(make_node: MakeNode, stack: ExitStack) -> None:
-    """2 GB in a tight loop: the sender is paused, until the peer is given up; then the rest is dropped."""
+    """2 GB in a tight loop: the sender is paused until the peer is given up; then the rest is dropped."""
     node = make_node()
     sender = stack.enter_context(NodeProcess(heartbeat_timeout=4))
     victim = stack.enter_context(NodeProcess())

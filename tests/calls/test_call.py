@@ -511,7 +511,7 @@ def test_who_does_not_wait_is_in_no_circle(caller, server, gone):
 
 
 def test_a_caller_that_waits_for_somebody_else_by_now_is_in_no_circle(make_node):
-    """It gave the call up that the chain tells of, and is blocked in another."""
+    """It gave up the call that the chain names, and is blocked in another one."""
     node = make_node()
     first, second, third = (node.port() for _ in range(3))
     first_port = node.find(first)
@@ -560,7 +560,7 @@ def test_who_has_an_answer_that_it_has_not_looked_at_is_in_no_circle(nodes):
 
 
 def test_a_caller_that_gave_up_is_not_part_of_a_circle(make_node):
-    """First gave up what second does still; then third waits for first, and second asks third."""
+    """First gave up a call that second still serves; then third waits for first, and second asks third."""
     node = make_node()
     first, second, third = (node.port() for _ in range(3))
     node.serve(first, y=lambda: "y")
@@ -629,7 +629,7 @@ def test_a_node_of_ours_gets_the_deadline_and_the_chain(make_node):
 @pytest.mark.parametrize("framing", ["msgpack", "json"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_perl_node_gets_what_its_own_cal_would_send(make_node, framing, when):
-    """Also when nobody knew, as the call was made, that it is one."""
+    """This also works if the call was sent before the peer's program was known."""
     node = make_node()
     with RawListener() as listener:
         if when == "after":

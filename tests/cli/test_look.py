@@ -365,7 +365,7 @@ def test_bench_shows_its_progress_on_a_terminal(network: Network) -> None:
         screen.child.expect(r" messages of 100 bytes in ")
 
 
-# --- what others say -----------------------------------------------------------------------------
+# --- answers of other nodes ----------------------------------------------------------------------
 
 
 @slow

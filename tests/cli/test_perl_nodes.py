@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Commands about nodes of other programs: these are asked nothing that they cannot answer, and that is said."""
+"""Commands about nodes of other programs: these get only requests that they can answer, and the output says so."""
 
 from __future__ import annotations
 

@@ -25,13 +25,13 @@ def steady(text: str) -> str:
     text = re.sub(r"^\[\d\][+-]? +Done .*\n", "", text, flags=re.MULTILINE)  # bash says so at one prompt or the next
     text = re.sub(r"#\w{8,}", "#ID", text)
     text = re.sub(r"\d[\d,.:-]*", "0", text)
-    # The most significant units of a duration, and what fills columns up.
+    # The most significant units of a duration, and the padding of columns.
     text = re.sub(r"\b0m 0s", "0s", text)
     return re.sub(r"[ \xa0]+", " ", text)
 
 
 def texts(picture: str) -> str:
-    """What a picture says, line by line, without its colours."""
+    """The text of a picture, line by line, without its colours."""
     found = re.findall(r'<text [^>]*\by="([\d.]+)"[^>]*>([^<>]*)</text>', picture)
     lines: dict[str, str] = {}
     for height, text in found:

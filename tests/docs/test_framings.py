@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The tables of the page on framings say what happens."""
+"""The tables of the page on framings are correct."""
 
 from __future__ import annotations
 

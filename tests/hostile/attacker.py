@@ -38,7 +38,7 @@ def _via(victim: str, number: int) -> Packet:
 
 
 def floods(victim: str) -> dict[str, Iterator[Packet]]:
-    """Return what a peer may send without end, by name."""
+    """Return the packets that a peer may send forever, by name."""
     entry = "x" * 100
     return {
         "mon1-of-no-port": _numbered(lambda number: ["", "mon1", f"none{number}"]),

@@ -201,7 +201,7 @@ def test_stranger_who_claims_an_unreachable_nodes_id_does_not_keep_its_monitors_
 
 
 def test_strangers_who_take_turns_do_not_keep_monitors_hoping(make_node: MakeNode) -> None:
-    """Those that greeted before the dial failed may still come up; for later ones nobody waits."""
+    """Connections that greeted before the dial failed may still come up; nothing waits for later ones."""
     node, deaths, name = make_node(handshake_timeout=30.0), Deaths(), free_address()
     with (
         RawPeer.dial(node, name, extras=OUR_PROVIDER) as early,

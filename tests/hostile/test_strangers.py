@@ -283,7 +283,7 @@ def test_strangers_of_many_addresses_are_bounded_in_total(make_node: MakeNode, t
 def test_no_stranger_has_us_allocate_much_for_tls(
     make_node: MakeNode, tmp_path: Path, tally: Tally, role: str, size: int
 ) -> None:
-    """What OpenSSL takes, only the system tells: the average of many who stay in the middle of their handshakes."""
+    """Only the system knows OpenSSL's memory: the average of many strangers in the middle of their handshakes."""
     many = 60
     options = {"max_strangers_per_address": many, "accept_rate": 2000, "handshake_timeout": 60}
     node = make_node()

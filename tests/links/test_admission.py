@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who waits to be let in, who has to go, and what counts as one address."""
+"""Which connections may do their handshake, which are dropped, and what counts as one address."""
 
 from __future__ import annotations
 

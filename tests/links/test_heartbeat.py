@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Links that fall silent: proved alive, asked, given up; and a program that was merely busy."""
+"""Links that fall silent: they are probed, found alive or given up; and programs that were only busy."""
 
 from __future__ import annotations
 
@@ -292,7 +292,7 @@ def test_beats_end_with_the_last_link(make_node: MakeNode) -> None:
 
 
 def test_watch_of_a_loop_ends_with_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even where nobody shut down; a thread for each that ever was would be too many."""
+    """Even without shutdown: otherwise each former node would leave a thread."""
     monkeypatch.setattr(loopwatch, "BLOCKED_SECONDS", 0.05)
     monkeypatch.setattr(loopwatch, "_BEAT_SECONDS", 0.02)
     watches: list[loopwatch.LoopWatch] = []

@@ -160,7 +160,7 @@ class End:
         return bool(self._unsent)
 
     def flush(self) -> None:
-        """Hand what was written to the network."""
+        """Move the written bytes to the network."""
         if RESET in self.incoming:
             self._break()
             return

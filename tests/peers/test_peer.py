@@ -195,7 +195,7 @@ def test_what_the_dead_port_sent_before_comes_before_its_death(make_node: MakeNo
 
 
 def test_link_loss_right_after_a_monitor_was_queued_fires_it(make_node: MakeNode) -> None:
-    """The connection is made, and dies in its handshake: what was queued for it is not kept in silence."""
+    """The connection is made, and dies in its handshake: what was queued for it is reported lost."""
     node, died, gone = make_node(), Deaths(), Deaths()
     with RawListener() as listener:
         node.mon(f"{listener.id}#p", died)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whose context code runs in."""
+"""The port in whose context code runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Exceptions that strike in the middle of our own code, at the recursion limit and from signal handlers: one node.
 
-Each call either has its whole effect or none, and everything goes on afterwards; or a port that was struck is dead,
+Each call either has its whole effect or none, and everything works afterwards; or a port that was struck is dead,
 and its monitors know.
 """
 

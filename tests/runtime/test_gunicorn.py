@@ -39,7 +39,7 @@ def handled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def run_in(worker: Worker) -> None:
-    """Make this process one of gunicorn's workers."""
+    """Make this process look like one of gunicorn's workers."""
     signal.signal(signal.SIGABRT, worker.handle_abort)
 
 

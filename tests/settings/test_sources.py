@@ -89,7 +89,7 @@ def test_empty_variable_is_not_set(tmp_path: Path, name: str) -> None:
     assert make_settings({}, environ) == make_settings({"secret": "s"}, {})
 
 
-# --- who wins -----------------------------------------------------------------------------------
+# --- which source wins --------------------------------------------------------------------------
 
 
 def test_call_wins_over_environment_over_profile_over_parent_over_file(tmp_path: Path) -> None:

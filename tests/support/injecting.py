@@ -82,7 +82,7 @@ def strike_points(code: CodeType) -> frozenset[int]:
 
 @functools.cache
 def switch_points(code: CodeType) -> frozenset[int]:
-    """Return the offsets in a function before which the interpreter may have another thread run."""
+    """Return the offsets in a function before which the interpreter may switch threads."""
     # After a call, not before it: what it is called with, and on, was loaded in the same step.
     steps = list(dis.get_instructions(code))
     quiet = (*QUIET, "PRECALL", "KW_NAMES")

@@ -329,7 +329,7 @@ def process(program: str, *args: str, is_measured: bool = True) -> Iterator[subp
 
 
 def line_of(child: subprocess.Popen[str]) -> str:
-    """Return the next line a process prints, while everybody here goes on."""
+    """Return the next line a process prints; other greenlets run meanwhile."""
     line = read_line(child)
     assert line, "the process ended"
     return line.rstrip("\n")

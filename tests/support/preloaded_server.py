@@ -121,7 +121,7 @@ def _main_module(request: dict[str, Any]) -> tuple[ModuleType, object]:
 
 if __name__ == "__main__":
     sys.path[0] = os.path.dirname(sys.path[0])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the tests and what they started
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the tests and the processes that they started
     _preload()
     del sys.path[0]
     sys.path_importer_cache.clear()

@@ -209,7 +209,7 @@ class ReplayPeer:
         return self._packets.pop(0)
 
     def play(self, stage: Stage) -> None:
-        """Play the whole recording; fails where our node does something else than the recorded one did."""
+        """Play the whole recording; fail where our node differs from the recorded one."""
         outgoing = b""
         for sent in self._recording.exchange():
             if sent.sender == self.side.node:

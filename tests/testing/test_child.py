@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What carries out commands, in this process: the code of the child, at the other end of a socket pair."""
+"""The code of the child that carries out commands, run in this process at the other end of a socket pair."""
 
 from __future__ import annotations
 

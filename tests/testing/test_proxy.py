@@ -299,7 +299,7 @@ def test_cut_closes_in_order_after_exactly_so_many_bytes(line: Line, after: int)
     line.proxy.cut(after=after, direction="in")
     client.sendall(TEXT)
     assert to_the_end(server) == TEXT[:after]
-    # What it sends now is read by nobody, and still no reset.
+    # Nothing reads what it sends now, and still no reset comes.
     client.sendall(TEXT)
     assert to_the_end(client) == b""
     assert line.proxy.connections == []

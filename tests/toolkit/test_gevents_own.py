@@ -76,7 +76,7 @@ def far_semaphore(value: int = 1) -> RemoteSemaphore:
 
 
 class SizedPool(RemotePool):
-    """A pool as gevent's tests make it, to which they give functions of all kinds."""
+    """A pool like those of gevent's tests, which pass functions of all kinds to it."""
 
     _names = (f"gevents_own.function{number}" for number in itertools.count())
 

@@ -206,7 +206,7 @@ def test_who_gave_up_putting_leaves_the_line_and_the_others_keep_their_order(nod
     for number in range(6):
         putters.append(gevent.spawn(remote.put, number))
         wait_until(lambda: len(queue._line._turns) == len(putters))
-    for number in (0, 3, 1):  # the one whose turn it is, one in the middle, and the one whose turn it is then
+    for number in (0, 3, 1):  # the first in line, one in the middle, and the new first
         putters[number].kill()
         wait_until(lambda: len(queue._line._turns) == 6 - sum(putter.ready() for putter in putters))
     with pytest.raises(Full):

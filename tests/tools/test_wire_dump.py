@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The dump tool: what it prints of nodes that talk through it."""
+"""The dump tool: what it prints about nodes that are linked through it."""
 
 from __future__ import annotations
 

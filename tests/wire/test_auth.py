@@ -44,7 +44,7 @@ def test_a_wrong_token_is_not_verified(token: bytes) -> None:
 
 
 def test_every_accepted_secret_is_tried_whichever_was_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the time would tell which one it was."""
+    """Otherwise the time would reveal which one it was."""
     tried = []
     real = auth.hmac.compare_digest
     monkeypatch.setattr(auth.hmac, "compare_digest", lambda a, b: bool(tried.append(a)) or real(a, b))

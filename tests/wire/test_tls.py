@@ -315,7 +315,7 @@ def fail(client: Tls, server: Tls) -> tuple[str, str]:
 )
 def test_a_certificate_that_is_not_believed(strange: str, text: str, strange_is_client: bool) -> None:
     ours = credentials(A, CA)
-    # It believes us, or it would be the one to refuse.
+    # It trusts us, or it would be the side that refuses.
     theirs = Credentials(strange.encode(), CA.certificate_text.encode())
     refuses, refused = fail(*(pair(theirs, ours) if strange_is_client else pair(ours, theirs)))
     assert text in refuses
