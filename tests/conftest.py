@@ -10,7 +10,6 @@ from __future__ import annotations
 from tests.support.native import PATCHED  # isort: skip
 
 import functools
-import gc
 import logging
 import math
 import os
@@ -30,7 +29,7 @@ from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.runtime import loop_watch as loopwatch
 from soak.leftovers import live_greenlets
 from tests.support.helpers import wait_until
-from tests.support.settling import fresh_node
+from tests.support.settling import fresh_node, set_aside
 from tests.support.thoroughness import EXAMPLES
 
 pytest_plugins = ["aemp_gevent.testing.fixtures"]
@@ -122,8 +121,7 @@ def no_greenlet_is_left_over(request: pytest.FixtureRequest) -> Iterator[None]:
     if WIRE in request.path.parents:  # knows no greenlets
         yield
         return
-    gc.collect()
-    gc.freeze()
+    set_aside()
     yield
     if live_greenlets():
         wait_until(lambda: not live_greenlets(), within=2.0, show=lambda: [(g, g.gr_frame) for g in live_greenlets()])

@@ -6,14 +6,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import weakref
 
+import gevent
 import pytest
 
+from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.toolkit import RemotePool, death_of
 from tests.support.helpers import wait_until
 from tests.support.networking import ROOT, tables
 from tests.support.seams import ports_of
-from tests.support.settling import settle
+from tests.support.settling import set_aside, settle
 from tests.support.threads import in_thread
 
 WATCHERS = """
@@ -111,3 +114,14 @@ def test_the_collector_may_close_a_block_in_any_thread(make_node, guard):
     node.kil(port)
     settle(node)
     wait_until(lambda: not ports_of(node))
+
+
+def test_node_that_is_let_go_of_in_a_later_round_of_the_loop_is_not_set_aside():
+    """Otherwise each test that leaves one, with what it had not sent, would keep its memory until the process ends."""
+    node = LocalNode()
+    node.port()
+    scheduler = weakref.ref(node.scheduler)
+    gevent.spawn_later(0.002, id, node)
+    del node
+    set_aside()
+    assert scheduler() is None
