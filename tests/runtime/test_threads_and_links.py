@@ -36,7 +36,7 @@ def test_messages_and_kills_for_other_nodes_keep_the_threads_order(make_node):
         a.snd(second, 1000)
 
     in_thread(work)
-    wait_until(lambda: got and got[-1] == -1000, show=lambda: got[-3:])
+    wait_until(lambda: len(got) >= 199 + 200, show=lambda: got[-3:])  # the two ports take turns as they like
     assert deaths.wait() == ("enough",)
     assert [number for number in got if number > 0] == list(range(1, 200))
     assert [-number for number in got if number < 0] == [*range(1, 200), 1000]
