@@ -100,11 +100,11 @@ class Heartbeat:
         if self.interval is None:
             if self._silent >= self._timeout and not self._warnings:
                 self._warnings = 1
-                self._log(logging.INFO, "nothing heard of %s for %.1f s: asking", self._node, self._silent)
+                self._log(logging.INFO, "link to %s: nothing received for %.1f s, probing", self._node, self._silent)
                 if not link.finished:
                     link.send(self._probe)
             if self._silent >= self._timeout + self._answer_timeout:
-                link.fail(f"nothing heard for {self._silent:.1f} s, and no answer")
+                link.fail(f"nothing received for {self._silent:.1f} s, and no answer to the probe")
             return
         # One beat later than it was due: what is just under way is not missed.
         missed = int(self._silent / (self._timeout / _HEARTBEATS_A_TIMEOUT + beat))
@@ -112,7 +112,7 @@ class Heartbeat:
             self._warnings = missed
             self._log(logging.WARNING, "missed heartbeat %d of %s: silent for %.1f s", missed, self._node, self._silent)
         if self._silent >= self._timeout:
-            link.fail(f"nothing heard for {self._silent:.1f} s")
+            link.fail(f"nothing received for {self._silent:.1f} s")
 
     def _note_idle(self, counted: float) -> None:
         link = self._link

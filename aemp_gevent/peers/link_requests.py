@@ -120,7 +120,7 @@ def _mon1(peer: AskingPeer, host: LinkRequestsHost, name: Any) -> None:
     elif peer.peer_monitors.may_add(name):
         peer.peer_monitors.add(port, name)
     else:
-        text = f"{peer.node} monitors as many ports here as it may"
+        text = f"{peer.node} has reached its limit of monitored ports here"
         peer.peer_monitors.port_died(name, ("monitor_refused", name, text))
         host.refusals["monitor"] += 1
         raise RefusedError(text)

@@ -192,7 +192,7 @@ def parse(path: object, text: bytes) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) < len(pairs):
             twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
-            raise ProfileError(path, f"{quoted(twice)} is in it twice")
+            raise ProfileError(path, f"the key {quoted(twice)} occurs twice")
         return made
 
     def refuse(constant: str) -> NoReturn:

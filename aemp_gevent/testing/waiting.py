@@ -26,7 +26,8 @@ class NotInTimeError(Copyable, AssertionError):
     """A condition did not come true in time; a test that waits for it fails."""
 
     def __init__(self, waited: float, looks: int, seen: str) -> None:
-        super().__init__(f"not within {waited:.2f} s, in which it was looked at {looks} times; saw {seen}")
+        checks = "1 check" if looks == 1 else f"{looks} checks"
+        super().__init__(f"not met within {waited:.2f} s ({checks}); last seen: {seen}")
         self.waited = waited
 
 
@@ -34,12 +35,12 @@ def wait_until(condition: Callable[[], T], *, within: Seconds | None = 5.0, show
     """Give way until ``condition()`` is true, and return that. Switches, unless it is true already.
 
     Args:
-        condition: Looked at again and again; cheap, and without effects. What it raises passes through.
-        within: Seconds; None: no limit. It is looked at once more after they have passed.
+        condition: Checked again and again; cheap, and without effects. What it raises passes through.
+        within: Seconds; None: no limit. It is checked once more after they have passed.
         show: What to report if it never came true, instead of the condition's last value.
 
     Raises:
-        NotInTimeError: An ``AssertionError`` that says how long the wait was, and what was seen last.
+        NotInTimeError: An ``AssertionError`` that says how long the wait was, and what the condition last returned.
     """
     seconds = to_limited_seconds(within, "wait_until()", "within")
     begin = monotonic()

@@ -54,7 +54,7 @@ class Credentials:
         certificates = self._certificates(pem)
         own = next((each for each in certificates if each.public_key() == key.public_key()), None)
         if own is None:
-            raise CertificateError(where, "none of its certificates is that of the private key in it")
+            raise CertificateError(where, "no certificate in it matches the private key")
         self._check_usage(own)
         others = [each for each in certificates if each != own]
         trusted = [each for each in others if _is_self_signed(each)] + self._certificates(ca)

@@ -298,7 +298,7 @@ class Handshake:
         if self._peer_lines == self._lines:
             raise GreetingError("the peer sends our own lines back: an echo attack")
         if greeting.node == self._greeting.node:
-            raise GreetingError(f"I refuse to talk to myself ({quoted(greeting.node)})")
+            raise GreetingError(f"a node cannot link to itself ({quoted(greeting.node)})")
         if not nonce:
             raise GreetingError("the peer's nonce is empty")
         tls_is_due = self._greeting.offers_tls and greeting.offers_tls

@@ -103,7 +103,9 @@ def test_ctrl_c_that_cannot_interrupt_says_so(unmeasured: None, shell: pexpect.s
     shell.expect_exact("begun\r\n")
     shell.expect(pexpect.TIMEOUT, timeout=0.5)  # it is inside: before that it could be interrupted
     shell.sendintr()
-    shell.expect_exact("the code keeps running until the call returns: gevent.sleep can be interrupted, time.sleep cannot")
+    shell.expect_exact(
+        "the code keeps running until the call returns: gevent.sleep can be interrupted, time.sleep cannot"
+    )
     shell.expect_exact("KeyboardInterrupt")
     shell.expect_exact(PROMPT)
 

@@ -392,7 +392,7 @@ def test_what_was_overheard_is_of_no_use(make_node: MakeNode, tmp_path: Path) ->
         assert target.tell().refusals == {"handshake": 5}
         log = target.log()
         assert log.count("token is wrong") == 2
-        assert log.count("talk to myself") + log.count("echo attack") == 3
+        assert log.count("cannot link to itself") + log.count("echo attack") == 3
 
 
 @pytest.mark.slow
