@@ -8,6 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
+import aemp_gevent.peers.link_maker
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.node_listener import NodeListener
 from aemp_gevent.peers.attempts import Attempt
@@ -292,6 +295,13 @@ class Side:
     def links(self) -> list[Any]:
         return [link for link in self.peer._links if not link.closed]
 
+    def __str__(self) -> str:
+        transports = [link.transport for link in self.peer._links]
+        return (
+            f"{self.node} received {self.received} sent {self.sent} watching {self.watching}\n"
+            f"   {self.peer} {self.peer._links} {transports}"
+        )
+
 
 class World:
     """Two sides, their connections, and a schedule."""
@@ -418,6 +428,20 @@ class World:
             assert ends[1] is ends[0].other, "they send on different connections"
             assert all(side.links == [side.peer.link] for side in self.sides), "another connection is left"
             assert all(end.closed for end in self.ends if end not in ends), "another connection is open"
+
+    def play(self, title: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Run until nothing is left to do, and check; print the title and all steps if that fails."""
+        monkeypatch.setattr(aemp_gevent.peers.link_maker, "secrets", Nonces(self.dice))
+        try:
+            self.run()
+            self.check()
+        except BaseException:
+            print(title, *self.log, *self.sides, sep="\n")
+            for end in self.ends:
+                print(end, "to come:", list(end.incoming))
+            raise
+        finally:
+            self.close()
 
     def close(self) -> None:
         for side in self.sides:

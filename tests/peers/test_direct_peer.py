@@ -21,14 +21,13 @@ import pytest
 
 import aemp_gevent.links.link
 import aemp_gevent.node.node_ports
-import aemp_gevent.peers.link_maker
 from aemp_gevent.links.heartbeat import Pulse
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.direct_peer import DirectPeer
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.testing.memory_network import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
-from tests.peers.simulation import IDS, InlineScheduler, Nonces, Side, World
+from tests.peers.simulation import IDS, InlineScheduler, Side, World
 from tests.support.helpers import turns, wait_until
 from tests.support.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer
 from tests.support.seams import embedded_of, network_of
@@ -83,6 +82,12 @@ class RestingSide(Side):
 
     def heard_of_nobody(self, *reason: Any) -> None:
         self.vain_answers += 1
+
+    def __str__(self) -> str:
+        return (
+            f"{super().__str__()} {self.peer._resting} {self.peer.outbox.packets}\n"
+            f"   unmonitored: received {self.unmonitored} sent {self.count}"
+        )
 
     def be_idle(self) -> None:
         self.wishes -= 1
@@ -150,20 +155,7 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld
         STAY(peer, link)
 
     monkeypatch.setattr(DirectPeer, "_stay", note_stay)
-    monkeypatch.setattr(aemp_gevent.peers.link_maker, "secrets", Nonces(world.dice))
-    try:
-        world.run()
-        world.check()
-    except BaseException:
-        print(f"seed {seed}, {breaks} breaks\n" + "\n".join(world.log))
-        for side in world.sides:
-            print(side.node, "received", side.received, side.unmonitored, "sent", side.sent, side.count, side.watching)
-            print("  ", side.peer, side.peer._resting, side.peer._links, side.peer.outbox.packets)
-        for end in world.ends:
-            print(end, "to come:", list(end.incoming))
-        raise
-    finally:
-        world.close()
+    world.play(f"seed {seed}, {breaks} breaks", monkeypatch)
     return world
 
 

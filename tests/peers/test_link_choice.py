@@ -21,13 +21,11 @@ import pytest
 import aemp_gevent.links.handshaking
 import aemp_gevent.links.link
 import aemp_gevent.node.node_ports
-import aemp_gevent.peers.link_maker
 from aemp_gevent.node.node import Node
 from aemp_gevent.transport.tls_transport import TlsTransport
 from tests.peers.simulation import (
     HUB,
     InlineScheduler,
-    Nonces,
     World,
 )
 from tests.support.helpers import wait_until
@@ -64,20 +62,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: int) -> World:
     world = World(seed, **options)
-    monkeypatch.setattr(aemp_gevent.peers.link_maker, "secrets", Nonces(world.dice))
-    try:
-        world.run()
-        world.check()
-    except BaseException:
-        print(f"seed {seed} {options}\n" + "\n".join(world.log))
-        for side in world.sides:
-            print(side.node, "received", side.received, "sent", side.sent, "watching", side.watching)
-            print("  ", side.peer, side.peer._links, [link.transport for link in side.peer._links])
-        for end in world.ends:
-            print(end, "to come:", list(end.incoming))
-        raise
-    finally:
-        world.close()
+    world.play(f"seed {seed} {options}", monkeypatch)
     return world
 
 
