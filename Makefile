@@ -52,7 +52,7 @@ coverage: $(STAMPS)/test ## run the tests and measure which lines and branches t
 	@$(COLLECTING)
 	@$(PY) $(TESTS) -m 'not no_cover' --cov= $(ARGS)
 
-test-thorough: $(STAMPS)/test ## run what coverage leaves out, and with all their seeds and examples the tests that otherwise try a sample
+test-thorough: $(STAMPS)/test ## run what coverage leaves out, and with all seeds and examples what is otherwise sampled
 	@$(COLLECTING)
 	@AEMP_TEST_THOROUGH=1 $(PY) $(TESTS) -m 'no_cover or thorough or hypothesis' $(ARGS)
 
