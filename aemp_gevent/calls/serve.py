@@ -107,6 +107,17 @@ class ServeHost(Protocol):
     def kil(self, port: object, *reason: Any) -> None: ...
 
 
+def is_port(host: ServeHost, thing: object) -> bool:
+    """Return whether something that came with a message is the ID of a port, and not of a node port.
+
+    Code that answers outside of any port, where ``snd`` and ``kil`` raise for anything else, checks it first.
+    """
+    try:
+        return isinstance(thing, str) and bool(host.split_port(thing)[1])
+    except InvalidPortError:
+        return False
+
+
 def take(host: ServeHost, port: Port, message: Message, reply: ReplyPortID) -> None:
     """Deliver a call to its port, unless that port waits for a port in the call's chain."""
     wait = host.waiting.get(port)
@@ -186,7 +197,7 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
 
     def serve(*rest: Any) -> None:
         reply = rest[-1] if rest else None
-        if not isinstance(reply, ReplyPortID) and not _is_port(host, reply):
+        if not isinstance(reply, ReplyPortID) and not is_port(host, reply):
             text = "message %s dropped: a call ends with a reply port, and this does not; use call(), or rcv() here"
             complaints.warn(text, tag)
             return
@@ -219,7 +230,7 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
 
 
 def fail(host: ServeHost, reply: object, error: BaseException) -> None:
-    """Report an exception to a caller. Never raises."""
+    """Report an exception to a caller, whose reply port :func:`is_port` accepts. Never raises."""
     text = describe(error)
     trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
     for words in ((text, trace), (escaped(text), ""), ()):
@@ -228,10 +239,3 @@ def fail(host: ServeHost, reply: object, error: BaseException) -> None:
         except (UnencodableMessageError, MessageTooLargeError):
             continue
         return
-
-
-def _is_port(host: ServeHost, thing: object) -> bool:
-    try:
-        return isinstance(thing, str) and bool(host.split_port(thing)[1])
-    except InvalidPortError:
-        return False

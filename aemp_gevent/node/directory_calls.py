@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import EllipsisType, MappingProxyType
 from typing import Any, overload
 
-from aemp_gevent.calls import answers
+from aemp_gevent.calls import answers, serve
 from aemp_gevent.directory.engine import NODES, Query
 from aemp_gevent.directory.family_monitor import DirectoryMonitor, FamilyCallback
 from aemp_gevent.directory.groups import GroupCallback, Groups
@@ -348,7 +348,7 @@ class DirectoryNode(LocalNode):
         known = self._directory.copy(group)
         if known is None:
             known = self.db_wait(group, lambda _ports: True, seconds)
-        members = list(known)
+        members = [member for member in known if serve.is_port(self, member)]  # peers may enter anything
         if not all(self._is_here(self.split_port(member)[0]) for member in members):
             copy_as_sent(["port", *msg], self._limits)  # fail before the first one is sent
         for member in members:

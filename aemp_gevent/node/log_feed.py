@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import AbstractContextManager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,6 +73,10 @@ class FeedHost(Protocol):
     def reply(self, peer: Peer | None, port: Any, message: Message) -> None:
         """Send a message for a peer. Never pauses for one."""
 
+    def reporting(self, peer: Peer | None, request: Any) -> AbstractContextManager[None]:
+        """Log what a block raises."""
+        ...
+
 
 class _Listener:
     """A port that gets records."""
@@ -120,12 +125,8 @@ class LogFeed:
                 answer["level"] = logging.getLevelName(self._listen(peer, level_of(level), port, reply))
         except ValueError as error:
             answer["error"] = str(error)
-        try:
+        with self._host.reporting(peer, "log"):
             self._host.reply(peer, port, (*reply, answer))
-        except AempError as error:  # not a port, or a port of a node that this peer may not send to
-            if peer is None:
-                raise
-            peer.complaints.warn("request log of node %s cannot be answered: %s", peer.node, error)
 
     def _listen(self, peer: Peer | None, level: int, port: str, reply: Message) -> int:
         node = self._host.node_of(port)
@@ -213,7 +214,8 @@ class LogFeed:
         if peer is not None and not peer.rights.inspect:  # rules may change
             self._forget(port)
             answer = {"node": self._host.NODE(), "error": f"the rules no longer let {peer.node} inspect this node"}
-            self._host.reply(peer, port, (*listener.reply, answer))
+            with self._host.reporting(peer, "log"):
+                self._host.reply(peer, port, (*listener.reply, answer))
             return
         if peer is not None and peer.unsent > peer.high_water:
             listener.left_out += 1

@@ -9,10 +9,11 @@ not part of :class:`~aemp_gevent.node.node.Node`; but it is a part of the node, 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aemp_gevent._version import PROVIDER
@@ -22,6 +23,7 @@ from aemp_gevent.node import spawnable_functions
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import REMOTE, Port
+from aemp_gevent.ports.reasons import describe
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.hints import Hints
 from aemp_gevent.runtime.logs import Log
@@ -233,6 +235,23 @@ class RequestHost:
         other = self.network.peers.get(node) if self.network is not None else None
         if other is not None and not other.ports.is_closed(name):
             other.send_if_connected([name, *message])
+
+    @contextlib.contextmanager
+    def reporting(self, peer: Peer | None, request: Any) -> Iterator[None]:
+        """Log what a block raises. For code that answers after the request: nothing there catches exceptions."""
+        try:
+            yield
+        except (MemoryError, RecursionError):
+            raise
+        except Exception as error:  # noqa: BLE001  # the port to answer to is the peer's
+            self.report(peer, request, error)
+
+    def report(self, peer: Peer | None, request: Any, error: Exception) -> None:
+        """Log that a request failed."""
+        if peer is None:
+            self.scheduler.log(logging.WARNING, "request %s of this node failed: %s", quoted(request), describe(error))
+        else:
+            peer.complaints.warn("request %s of %s failed: %s", quoted(request), peer.node, describe(error))
 
     def _check_relay(self, peer: Peer, name: str, message: Message) -> None:
         """Refuse to pass on what a peer may not send to a third node through this one."""

@@ -146,7 +146,7 @@ class Requests:
             raise  # not caused by the arguments: it may strike anywhere, and the caller cannot continue
         # Exception: the arguments are the peer's, and any call with them may raise anything.
         except Exception as error:  # noqa: BLE001
-            self._report(peer, request, error)
+            self._host.report(peer, request, error)
 
     def _end_of_detours(self, message: Message | list[Any]) -> int:
         """Return the index at which the real request begins, behind requests to send it to this same node port.
@@ -159,14 +159,6 @@ class Requests:
             if begin > 2 * MAX_DETOURS:
                 self._refuse("relay", f"it is sent on to this node's own node port more than {MAX_DETOURS} times")
         return begin
-
-    def _report(self, peer: Peer | None, request: Any, error: Exception) -> None:
-        if peer is None:
-            self._host.scheduler.log(
-                logging.WARNING, "request %s of this node failed: %s", quoted(request), describe(error)
-            )
-        else:
-            peer.complaints.warn("request %s of %s failed: %s", quoted(request), peer.node, describe(error))
 
     def _devnull(self, peer: Peer | None, *args: Any) -> None:
         """Do nothing."""
@@ -185,10 +177,8 @@ class Requests:
         self._check_may_inspect(peer, port, reply)
 
         def answered(found: dict[str, Any]) -> None:
-            try:
+            with self._host.reporting(peer, "inspect"):
                 self._host.reply(peer, port, (*reply, found))
-            except AempError as error:  # too large for this node's settings, for example
-                self._report(peer, "inspect", error)
 
         self._inspection.ask(peer, what, answered)
 
@@ -258,10 +248,11 @@ class Requests:
             error, results = _evaluate(text)
             if not reply:
                 return
-            try:
-                self._host.reply(peer, reply[0], (*reply[1:], error, *results))
-            except UnencodableMessageError as cannot:
-                self._host.reply(peer, reply[0], (*reply[1:], f"the result cannot travel: {cannot}"))
+            with self._host.reporting(peer, "eval"):
+                try:
+                    self._host.reply(peer, reply[0], (*reply[1:], error, *results))
+                except UnencodableMessageError as cannot:
+                    self._host.reply(peer, reply[0], (*reply[1:], f"the result cannot travel: {cannot}"))
 
         self._host.scheduler.enqueue_job(CallJob(None, run, ()))
 
@@ -308,7 +299,7 @@ class Requests:
                 if peer is None:
                     self._hint(self._host.scheduler.log, self._host.NODE(), name, str(error))
                 else:
-                    self._report(peer, name, error)
+                    self._host.report(peer, name, error)
                     self._tell(peer, name, error, args)
                 return
             failure = None

@@ -15,9 +15,11 @@ import logging
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import EllipsisType
 from typing import Any
 
-from aemp_gevent.calls.serve import fail, server
+from aemp_gevent.calls.serve import fail, is_port, server
+from aemp_gevent.errors import InvalidPortError
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.bounded_log import BoundedLog
@@ -37,7 +39,10 @@ class ProxyWaiter:
         reply: The port that gets the answer.
         give: Called with what the waiter got, to send it to the client.
         client_died: Called with what the waiter got and the reason, if the client dies afterwards.
-        client: The port whose death ends the wait; None: ``reply``.
+        client: The port whose death ends the wait. Not given: ``reply``.
+
+    Raises:
+        InvalidPortError: One of the two is not a port. Nothing was taken for it yet.
     """
 
     def __init__(
@@ -47,8 +52,12 @@ class ProxyWaiter:
         give: Callable[[Any], object],
         client_died: Callable[[Any, Reason], object] = _ignore,
         *,
-        client: str | None = None,
+        client: str | EllipsisType = ...,
     ) -> None:
+        client = reply if isinstance(client, EllipsisType) else client
+        for port in (reply, client):
+            if not is_port(object_port.node, port):
+                raise InvalidPortError(port)
         self._object_port = object_port
         self._reply = reply
         self._give = give
@@ -57,7 +66,7 @@ class ProxyWaiter:
         self._got: list[Any] = []
         self._is_over = False
         object_port.waiters[self] = None
-        self._guard = object_port.node.monitor(reply if client is None else client, self._end, None)
+        self._guard = object_port.node.monitor(client, self._end, None)
 
     def wait(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a blocking function in a greenlet, and send the client what it returns."""

@@ -217,6 +217,17 @@ def test_grp_snd_waits_for_the_group_and_reaches_every_port_of_it(directory_node
     assert other.grp_snd("a group without ports", 1) == []
 
 
+def test_grp_snd_leaves_out_entries_of_the_family_that_are_not_ports(directory_nodes: MakeNodes) -> None:
+    (node,) = directory_nodes(1)
+    inbox = Inbox(node)
+    for key in ("a b#c", "key", "127.0.0.1:99999#p", "127.0.0.1:9"):  # as any peer may enter them
+        node.db_set("group", key)
+    node.grp_reg("group", inbox)
+    node.db_wait("group", lambda found: len(found) == 5, timeout=WAIT)
+    assert node.grp_snd("group", 1) == [str(inbox)]
+    wait_until(lambda: inbox.messages == [(1,)])
+
+
 def test_grp_snd_sends_nothing_as_long_as_the_directory_does_not_answer() -> None:
     with MemoryNetwork() as network:
         node = network.node("10.0.0.1:4040", "10.0.0.2:4040")  # a seed that is not there

@@ -57,6 +57,18 @@ class Listener:
         wait_until(lambda: not log_feed_of(self.other).listeners)
 
 
+def test_request_of_the_node_itself_that_cannot_be_answered_is_one_warning(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = make_node()
+    node.snd(node.NODE(), "log", "info", node.NODE())
+    settle(node)
+    assert [record.levelname for record in caplog.records if "'log' of this node failed" in record.message] == [
+        "WARNING"
+    ]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def heard(listener: Listener, count: int = 1) -> None:
     wait_until(lambda: len(listener.got) >= count, show=lambda: listener.got)
 

@@ -351,6 +351,17 @@ def test_eval_whose_result_cannot_travel_answers_with_the_error(make_node: MakeN
         assert error.startswith("the result cannot travel: ")
 
 
+@pytest.mark.parametrize("reply", [None, 5, [], "a b#r", "127.0.0.1:9#\n"], ids=repr)
+def test_eval_with_a_reply_port_that_is_none_is_one_warning(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture, reply: Any
+) -> None:
+    with RawPeer.dial(make_node(allow_eval=True), PEER).shake() as peer:
+        peer.send(["", "eval", "1", reply], ["", "eval", "object()", reply], ["", "eval", "2", REPLY])
+        assert peer.packet() == ["r", "", 2]
+    assert [record.levelname for record in caplog.records if "'eval' of" in record.message] == ["WARNING"] * 2
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 # --- our own node port ---------------------------------------------------------------------------
 
 

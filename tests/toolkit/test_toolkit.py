@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import io
 import subprocess
 import sys
 import weakref
@@ -16,10 +17,21 @@ import pytest
 
 from aemp_gevent import toolkit
 from aemp_gevent.errors import PortDied
-from aemp_gevent.toolkit import PortEvent, PortQueue, PortSemaphore, RemoteEvent, RemotePool, RemoteQueue
+from aemp_gevent.toolkit import (
+    PortEvent,
+    PortQueue,
+    PortSemaphore,
+    RemoteEvent,
+    RemotePool,
+    RemoteQueue,
+    events,
+    queues,
+    semaphores,
+)
 from tests.support.helpers import wait_until
 from tests.support.native import threading
 from tests.support.networking import WAIT
+from tests.support.settling import settle
 
 THINGS: list[Callable[..., Any]] = [
     PortQueue,
@@ -112,6 +124,64 @@ def test_it_may_go_in_another_native_thread(make_node):
 def test_a_remote_form_of_what_is_here_keeps_it(make_node):
     node = make_node(None)
     assert RemoteQueue(PortQueue(items=[1], node=node), node=node).get(timeout=WAIT) == 1
+
+
+BAD_REPLIES: dict[str, Any] = {
+    "none": None,
+    "number": 5,
+    "list": ["127.0.0.1:9#r"],
+    "bytes": b"127.0.0.1:9#r",
+    "empty": "",
+    "blanks": "a b#c",
+    "unprintable": "a#\n",
+    "unresolved": "localhost:4040#r",
+    "node": "127.0.0.1:9",
+    "nameless": "127.0.0.1:9#",
+    "long": "127.0.0.1:9#" + "x" * 3000,
+}
+
+
+@pytest.mark.parametrize("reply", [*BAD_REPLIES.values(), ...], ids=[*BAD_REPLIES, "this-node"])
+def test_request_with_a_bad_reply_port_takes_nothing_and_raises_nowhere(make_node, monkeypatch, caplog, reply):
+    """Whatever the request, also if it has to wait, and is answered outside of any port."""
+    node = make_node(None)
+    caplog.set_level("WARNING", "aemp_gevent")
+    raised = io.StringIO()
+    monkeypatch.setattr(gevent.get_hub(), "exception_stream", raised)
+    bad = node.NODE() if reply is ... else reply
+    good = node.port(lambda *_message: None)
+    free, held = PortSemaphore(1, node=node), PortSemaphore(1, node=node)
+    empty, full = PortQueue(1, node=node), PortQueue(1, ["item"], node=node)
+    event = PortEvent(node=node)
+    held.acquire()
+    args = {
+        "acquire": (good,),
+        "acquire_nowait": (good,),
+        "put": ("put",),
+        "put_nowait": ("put",),
+        "shutdown": (False,),
+    }
+    requests = {semaphores: (free, held), queues: (empty, full), events: (event,)}
+    for module, things in requests.items():
+        for tag in [*module._MESSAGES, *module._CALLS]:
+            if (module, tag) == (events, "set") or (tag in ("put", "end") and bad is None):  # no answer is wanted
+                continue
+            for thing in things:
+                node.snd(thing.port, tag, *args.get(tag, ()), bad)
+    for semaphore in (free, held):
+        node.snd(semaphore.port, "acquire", bad, good)
+    settle(node)
+    held.release()
+    event.set()
+    empty.put("other")
+    settle(node)
+    gevent.sleep(0)
+    settle(node)
+    assert (free.counter, held.counter) == (1, 1)
+    assert (list(empty.queue), list(full.queue)) == (["other"], ["item"])
+    assert raised.getvalue() == ""
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert not [thing for things in requests.values() for thing in things if thing._object_port.waiters]
 
 
 @pytest.mark.slow
