@@ -50,6 +50,7 @@ class Peer(SendingPeer):
         """Whether its addresses were found when they were asked for to make this link. Its ID may contain some, too."""
         self._incarnation: str | None = None  # of the last link; "": unknown; None: there never was one
         self._dialling = False
+        self._changes = 0  # how often the link came up, closed or was lost, or could not be made
         self.redialling = Redialling()
         """When it may be dialled again."""
         self._last_error = ""
@@ -171,6 +172,7 @@ class Peer(SendingPeer):
     def _use(self, link: Lane) -> None:
         """Send what waits over the first link that is up."""
         self.link = link
+        self._changes += 1
         self.redialling.succeeded()
         if link.incarnation == self._incarnation:
             self.ports.returned()
@@ -202,16 +204,17 @@ class Peer(SendingPeer):
         self._see_through(self._lose_now, reason or ("transport_error", self.node, why), [])
 
     def _see_through(self, call: Callable[..., object], *args: Any) -> None:
-        """Make a call that must complete: here, or on the hub if exceptions strike it here.
+        """Make a call about the link as it is now, which must complete: on the hub if exceptions strike it here.
 
-        At the recursion limit only the hub can. So it is asked first, and when that raises nothing was begun.
+        At the recursion limit only the hub can. So it is asked first, and when that raises nothing was begun. Whoever
+        was struck after that begins again; what the hub makes then must not end the next link.
         """
-        is_done: list[bool] = []
+        changes = self._changes
 
         def make() -> None:
-            if not is_done:
+            if self._changes == changes:
                 call(*args)
-                is_done.append(True)
+                self._changes += 1
 
         self._host.scheduler.call_on_hub(make)
         see_through(make)

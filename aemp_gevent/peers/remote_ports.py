@@ -120,10 +120,11 @@ class RemotePorts:
         for port in ports:
             port.fire(self.scheduler, reason)
         # Behind the monitors in the run queue.
-        self.scheduler.enqueue_job(CallJob(None, self._told, (ports,)))
+        self.scheduler.enqueue_job(CallJob(None, self._told, (reason, ports)))
 
-    def _told(self, ports: list[RemotePort]) -> None:
+    def _told(self, reason: Reason, ports: list[RemotePort]) -> None:
         late: list[Job] = []
+        ports = [port for port in ports if port.loss is reason]  # once, also if a struck call queued this twice
         for port in ports:
             port.loss = None
             late += port.late

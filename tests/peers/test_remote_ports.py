@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
@@ -538,3 +539,33 @@ def test_late_monitor_hears_of_the_death_that_is_being_reported_and_the_next_one
         assert last.wait() == ("killed again",)
         assert peer.answers()
     assert (first.count, late.count, last.count) == (1, 1, 1)
+
+
+def test_a_loss_that_was_struck_while_it_was_reported_ends_no_earlier_than_the_next_one(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The strike comes when all is done: it is done twice, and a monitor loses the port again between the two ends."""
+    node, losses = make_node(), []
+    port = f"{PEER}#{UNIQUE}"
+    monkeypatch.setattr(network_of(node).dialling, "dial", lambda *_args: None)
+    node.mon(port, lambda *_: None)
+    ports = network_of(node).peer(PEER).ports
+    enqueue, struck = node.scheduler.enqueue_job, []
+
+    def enqueue_and_be_struck(job: Any) -> None:
+        enqueue(job)
+        if getattr(job, "function", None) == ports._told and not struck:
+            struck.append(job)
+            raise KeyboardInterrupt
+
+    def lose_again(*_reason: object) -> None:
+        node.mon(port, lambda *_: losses.append(ports.get(UNIQUE).loss))
+        ports.all_lost(("second",), shun=True, was_up=False)
+
+    monkeypatch.setattr(node.scheduler, "enqueue_job", enqueue_and_be_struck)
+    with contextlib.suppress(KeyboardInterrupt):
+        ports.all_lost(("first",), shun=True, was_up=False)
+    node.mon(port, lose_again)  # late: it is about to hear of the first
+    wait_until(lambda: losses, within=5)
+    assert struck
+    assert losses == [("second",)]

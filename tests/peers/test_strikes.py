@@ -22,7 +22,7 @@ from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.settings.fields import Settings
 from tests.support.helpers import wait_until
 from tests.support.injecting import SCHEDULER, Injector, strike_points
-from tests.support.networking import Inbox, MakeNode, node_factory, tables
+from tests.support.networking import Deaths, Inbox, MakeNode, node_factory, tables
 from tests.support.settling import settle
 from tests.support.striking import DEPTHS, SAMPLE, STRIKES, at_every_depth, from_afar, nothing
 
@@ -198,6 +198,39 @@ def test_monitors_fire_though_an_interrupt_strikes_while_the_link_is_lost(monkey
                 lose_struck(make_node, subscribers, error, lambda seen: seen == point + 1)  # noqa: B023
         except BaseException as failure:
             raise AssertionError(f"struck at point {point}") from failure
+
+
+@pytest.mark.parametrize("is_up", [False, True], ids=["next-link-is-made", "next-link-is-up"])
+def test_a_loss_that_is_struck_and_begun_again_does_not_end_the_next_link(make_node, monkeypatch, is_up):
+    """The strike comes when the hub was asked to see the loss through, which it does late: after it was begun again."""
+    node, other = make_node(), make_node()
+    inbox, died, again = Inbox(other), Deaths(), Deaths()
+    node.mon(inbox.port, died)
+    node.flush()
+    asked: list[Callable[[], object]] = []
+
+    def ask_and_be_struck(call: Callable[..., object], *args: object) -> None:
+        if asked:
+            ask(call, *args)
+        else:
+            asked.append(call)
+            raise KeyboardInterrupt
+
+    ask = node.scheduler.call_on_hub
+
+    monkeypatch.setattr(node.scheduler, "call_on_hub", ask_and_be_struck)
+    with contextlib.suppress(KeyboardInterrupt):
+        node.network.peer(other.NODE()).link.fail("cut by the test")
+    assert died.wait() == ("transport_error", other.NODE(), "cut by the test")
+    node.mon(inbox.port, again)
+    node.snd(inbox.port, "first")
+    if is_up:
+        wait_until(lambda: inbox.messages, within=5)
+    asked[0]()
+    node.snd(inbox.port, "second")
+    wait_until(lambda: len(inbox.messages) == 2, within=5, show=lambda: inbox.messages)
+    assert inbox.messages == [("first",), ("second",)]
+    assert again.count == 0
 
 
 @pytest.mark.slow
