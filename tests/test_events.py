@@ -90,7 +90,9 @@ def test_death_of_a_port_spawned_on_another_node_is_reported_if_its_parent_does_
     assert [event for event in heard if isinstance(event, PortDied)] == [told]
 
 
-def test_death_is_reported_once_although_the_code_goes_on_and_ends_later(make_node: MakeNode, heard: list[Any]) -> None:
+def test_death_is_reported_once_although_the_code_continues_and_ends_later(
+    make_node: MakeNode, heard: list[Any]
+) -> None:
     node, ended = make_node(), Deaths()
 
     def stubborn() -> None:

@@ -67,7 +67,7 @@ def test_patching_comes_whenever_it_likes(order: list[str]) -> None:
             assert deaths.wait()[0] == "shutdown"
 
 
-def test_thread_that_was_started_before_the_patching_is_told_why_it_is_refused() -> None:
+def test_error_in_a_thread_that_was_started_before_the_patching_says_why() -> None:
     program = """
 import threading
 from aemp_gevent import *

@@ -339,9 +339,9 @@ class Link(Handshaking):
             self._postponed = iter(left)
             self.transport.pause()
         # A timer, behind which the loop looks at all other connections; callbacks run before that.
-        self._turn = self._scheduler.start_timer(0, self._go_on)
+        self._turn = self._scheduler.start_timer(0, self._proceed)
 
-    def _go_on(self) -> None:
+    def _proceed(self) -> None:
         try:
             postponed = self._postponed
             self._stop_turn()

@@ -81,7 +81,7 @@ def names() -> Names:
         pytest.param("one:7,10.0.0.1:7,one:8", "10.0.0.1:7,10.0.0.1:8", None, id="duplicates"),
         pytest.param("one:5002,served", "10.0.0.1:5002,[2001:db8::6]:5001", None, id="duplicate-of-a-service"),
         pytest.param("unix:/x,unix:/x", "unix:/x", None, id="duplicate-paths"),
-        pytest.param("one:0,one:0", "10.0.0.1:0,10.0.0.1:0", None, id="two-free-ports-are-no-duplicates"),
+        pytest.param("one:0,one:0", "10.0.0.1:0,10.0.0.1:0", None, id="two-free-ports-are-not-duplicates"),
     ],
 )
 def test_noderef_is_resolved(names: Names, noderef: str, resolved: str, asked: list[str] | None) -> None:

@@ -294,7 +294,7 @@ def test_a_call_from_a_private_node_fails_with_the_remedy():
 
 
 @pytest.mark.parametrize("kind", ["actor", "handler", "attached", "borrowed"])
-def test_the_kill_of_who_calls_ends_the_call(caller, server, kind):
+def test_the_kill_of_the_caller_ends_the_call(caller, server, kind):
     port = shouter(server)
     ended: list[Any] = []
     before = tables(caller, server)
@@ -431,7 +431,7 @@ def test_a_circle_of_calls_is_noticed_and_named(make_node, length, named):
     assert nodes[0].call(ports[0], "go", *names[1:], timeout=WAIT) == "the end"  # nobody is stuck
 
 
-def test_a_circle_by_way_of_handlers_of_the_old_kind_is_noticed_when_it_has_two(caller, server):
+def test_a_circle_through_handlers_of_the_old_kind_is_noticed_when_it_has_two(caller, server):
     first, second = caller.port(), server.port()
     caught: list[CallCycleError] = []
 

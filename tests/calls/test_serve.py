@@ -205,7 +205,7 @@ def test_a_call_whose_caller_gave_up_before_its_turn_is_skipped(nodes):
     assert [seconds for seconds, _ in done] == [0.1, 0]
 
 
-def test_time_goes_on_after_the_caller_gave_up(nodes):
+def test_time_continues_after_the_caller_gave_up(nodes):
     caller, server = nodes
     seen: list[Any] = []
     port = server.port()

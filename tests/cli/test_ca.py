@@ -121,7 +121,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("words", "why"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
-def test_wrong_input_is_told_in_one_line(command: Command, words: list[str], why: str) -> None:
+def test_wrong_input_is_reported_in_one_line(command: Command, words: list[str], why: str) -> None:
     assert why in command.refused(*words)
 
 

@@ -77,7 +77,7 @@ def test_example_shows_what_it_is_to_show(network: Network, line: str) -> None:
 
 
 @pytest.mark.parametrize("line", SHOWN_UNTIL_ENDED)
-def test_example_goes_on_until_it_is_ended(network: Network, line: str) -> None:
+def test_example_continues_until_it_is_ended(network: Network, line: str) -> None:
     words = words_of(line, network)
     if words[0] == "shell":
         words.append("--plain")

@@ -172,7 +172,7 @@ def test_output_that_has_no_room_is_an_error_in_a_line(home: Path, args: tuple[s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("args", [("showconfig",), ("showconfig", "--json"), ("gensecret",)], ids=" ".join)
-def test_output_that_nobody_wants_is_no_error(home: Path, args: tuple[str, ...]) -> None:
+def test_output_that_nobody_wants_is_not_an_error(home: Path, args: tuple[str, ...]) -> None:
     done = subprocess.run(
         ["sh", "-c", '"$@" <&- >&-', "sh", *AEMP, *args],
         env=environment(home),

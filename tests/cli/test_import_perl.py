@@ -54,7 +54,7 @@ def test_everything_with_a_counterpart_is_taken(command: Command, perl: Path) ->
     assert perl.read_text() == json.dumps(WRITTEN, indent=3), "it is only read"
 
 
-def test_everything_else_is_told_with_its_reason(command: Command, perl: Path) -> None:
+def test_everything_else_is_reported_with_its_reason(command: Command, perl: Path) -> None:
     content = {**WRITTEN, "connect_interval": 2, "framing_format": ["json"], "autocork": 1, "frobnicate": 1}
     content["profile"] = {**content["profile"], "bad": {"binds": ["a:b:c"], "monitor_timeout": "soon", "parent": 5}}
     perl.write_text(json.dumps(content))

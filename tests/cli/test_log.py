@@ -25,9 +25,7 @@ RECORD = {"time": 0, "node": "x", "level": "INFO", "name": "some", "text": "some
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
-def test_record_that_is_none_is_left_out(
-    capsys: pytest.CaptureFixture[str], record: dict[str, Any], as_json: bool
-) -> None:
+def test_invalid_record_is_left_out(capsys: pytest.CaptureFixture[str], record: dict[str, Any], as_json: bool) -> None:
     stream = _Stream(Liar(None), "info", as_json=as_json)  # type: ignore[arg-type]
     stream._heard("x", {**RECORD, **record})
     stream._heard("x", RECORD)
@@ -37,6 +35,6 @@ def test_record_that_is_none_is_left_out(
     assert printed.err == "aemp: x sent an invalid log record: does it run another version?\n"
 
 
-def test_records_are_of_who_told_them(capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_name_the_node_that_sent_them(capsys: pytest.CaptureFixture[str]) -> None:
     _Stream(Liar(None), "info", as_json=True)._heard("y", RECORD)  # type: ignore[arg-type]
     assert json.loads(capsys.readouterr().out) == {**RECORD, "node": "y"}

@@ -205,7 +205,7 @@ def test_ping_tells_each_round_trip_and_sums_up(network: Network) -> None:
 
 
 @slow
-def test_ping_goes_on_until_interrupted_and_tells_what_was_lost(network: Network) -> None:
+def test_ping_continues_until_interrupted_and_reports_what_was_lost(network: Network) -> None:
     with network.node("mute", "--bind", "127.0.0.1:0") as node:
         args = ("ping", "mute", "-i", "0.1", "--timeout", "0.3")
         with following(network, *args) as (process, out, _err):
@@ -242,21 +242,21 @@ CALL = "__import__('logging').getLogger('the.program').{level}({text!r})"
 def test_logs_of_all_nodes_come_in_one_stream(network: Network) -> None:
     with following(network, "log") as (process, out, err):
 
-        def is_told() -> bool:  # it may not listen yet
+        def is_shown() -> bool:  # it may not listen yet
             network.aemp("eval", network.hub, CALL.format(level="error", text="two\nlines\x1b[2J"))
             return f"{network.hub} ERROR the.program: two\n    lines\\x1b[2J\n" in out.read_text()
 
-        wait_until(is_told, within=PATIENCE, show=out.read_text)
+        wait_until(is_shown, within=PATIENCE, show=out.read_text)
         network.aemp("snd", "backend#orders", "nothing")
         seen_in(out, " backend INFO aemp_gevent: link to aemp/")
         assert " DEBUG aemp_gevent: " not in out.read_text()
         with network.node("late", "--bind", "127.0.0.1:0"):
 
-            def late_is_told() -> bool:
+            def late_is_shown() -> bool:
                 network.aemp("ping", "late", "-c", "1")  # it logs that there is a link
                 return " late INFO aemp_gevent: " in out.read_text()
 
-            wait_until(late_is_told, within=PATIENCE, show=out.read_text)
+            wait_until(late_is_shown, within=PATIENCE, show=out.read_text)
         seen_in(err, "aemp: late is gone: ")
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
@@ -301,11 +301,11 @@ def test_log_of_a_node_that_is_not_there_ends(network: Network) -> None:
 def test_log_that_is_terminated_does_not_say_that_living_nodes_are_gone(network: Network) -> None:
     with following(network, "log", "--level", "debug") as (process, out, err):
 
-        def is_told() -> bool:
+        def is_shown() -> bool:
             network.aemp("eval", network.hub, CALL.format(level="error", text="hello"))
             return "hello" in out.read_text()
 
-        wait_until(is_told, within=PATIENCE, show=out.read_text)
+        wait_until(is_shown, within=PATIENCE, show=out.read_text)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 128 + signal.SIGTERM
         assert err.read_text() == ""

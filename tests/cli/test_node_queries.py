@@ -45,7 +45,7 @@ LINK = {"node": "y", "state": "up", "via": None, "unsent": 0, "seconds": 1.0}
         pytest.param({**WHOLE, "links": [{**LINK, "node": None}]}, "another version", id="nobodys-link"),
     ],
 )
-def test_answer_that_is_none_is_an_error_in_words(answer: object, says: str) -> None:
+def test_invalid_answer_is_an_error_in_words(answer: object, says: str) -> None:
     with pytest.raises(click.ClickException, match=says):
         look(Liar(answer), "x", timeout=1)  # type: ignore[arg-type]
 

@@ -12,5 +12,5 @@ from aemp_gevent.cli.nodes import duration
     ("seconds", "text"),
     [(None, ""), (0.4, "0s"), (59, "59s"), (61, "1m 1s"), (3600, "1h"), (90_061, "1d 1h"), (86_400 * 40, "40d")],
 )
-def test_durations_are_told_by_their_two_largest_units(seconds: float | None, text: str) -> None:
+def test_durations_are_shown_in_their_two_largest_units(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text

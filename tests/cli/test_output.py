@@ -40,7 +40,7 @@ def test_text_means(text: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["[1", '{"a"}', '"open'])
-def test_broken_json_is_no_text(text: str) -> None:
+def test_broken_json_is_not_text(text: str) -> None:
     with pytest.raises(ValueError, match="to give a text, write"):
         parse_value(text)
 

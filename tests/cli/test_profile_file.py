@@ -59,7 +59,7 @@ print(json.dumps(seen), file=sys.stderr)
 
 
 @pytest.mark.slow
-def test_whoever_is_killed_in_the_middle_leaves_the_old_file_or_the_new_one(home: Path) -> None:
+def test_a_process_that_is_killed_in_the_middle_leaves_the_old_file_or_the_new_one(home: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", KILLED],
         env=environment(home),
@@ -124,18 +124,18 @@ def test_link_to_the_file_stays_one(command: Command, home: Path) -> None:
         ('{"profiles": {"p": 5}}', "'profiles' must be an object of profiles by name"),
     ],
 )
-def test_file_that_is_none_is_left_alone(command: Command, home: Path, content: str, why: str) -> None:
+def test_invalid_file_is_left_alone(command: Command, home: Path, content: str, why: str) -> None:
     (home / "config.json").write_text(content)
     assert why in command.refused("profile", "p", "setnodeid", "x")
 
 
-def test_what_is_no_file_is_not_written_to(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_regular_files_are_written_to(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AEMP_CONFIG", os.devnull)
     assert "it is not a file" in command("setnodeid", "x", code=2).err
     assert command("showconfig").out.startswith("nothing is set")
 
 
-def test_folder_that_cannot_be_written_to_is_told(
+def test_folder_that_cannot_be_written_to_is_reported(
     command: Command, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "file").write_text("")

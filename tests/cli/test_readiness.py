@@ -52,7 +52,7 @@ def test_probe_is_answered_by_what_is_so(health: HealthPort, state: Readiness) -
     assert ask(health, "nonsense\r\n\r\n")[0] == "HTTP/1.1 404 Not Found"
 
 
-def test_what_has_no_end_is_not_read_for_ever(health: HealthPort) -> None:
+def test_endless_input_is_not_read_forever(health: HealthPort) -> None:
     assert ask(health, f"GET /{quote('x' * 20_000)}")[0] == "HTTP/1.1 404 Not Found"
 
 
@@ -68,12 +68,12 @@ def test_those_who_say_nothing_keep_nobody_out(health: HealthPort, monkeypatch: 
 
 
 @pytest.mark.parametrize("address", ["x", "1:x", "70000", ":", "-1"])
-def test_what_is_no_port_is_refused(state: Readiness, address: str) -> None:
+def test_invalid_port_is_refused(state: Readiness, address: str) -> None:
     with pytest.raises(click.UsageError, match="PORT or HOST:PORT"):
         HealthPort(address, state)
 
 
-def test_port_that_is_taken_is_told(health: HealthPort, state: Readiness) -> None:
+def test_port_that_is_taken_is_reported(health: HealthPort, state: Readiness) -> None:
     with pytest.raises(click.ClickException, match="cannot listen on .* for --health-port: .*in use"):
         HealthPort(f"127.0.0.1:{health.port}", state).start()
 
@@ -101,7 +101,7 @@ def test_watchdog_is_fed_only_if_it_is_ours(environ: dict[str, str], seconds: fl
 
 
 @pytest.mark.parametrize("address", ["", "relative", "/nowhere/at/all", "vsock:2:1"])
-def test_nobody_to_tell_is_no_error(address: str) -> None:
+def test_nobody_to_notify_is_not_an_error(address: str) -> None:
     ServiceManager({"NOTIFY_SOCKET": address}).tell("READY=1")
 
 
@@ -118,7 +118,7 @@ def test_ready_file_follows_what_is_so(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["ready"]
 
 
-def test_folder_that_goes_away_is_told(tmp_path: Path) -> None:
+def test_folder_that_goes_away_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     state = Readiness(SILENT, ReadyFile(folder / "ready"))

@@ -228,7 +228,7 @@ def test_what_cannot_run_says_so_in_one_line(home: Path, args: list[str], code: 
     assert why in complaint
 
 
-def test_place_that_is_taken_is_told(home: Path, make_node: MakeNode) -> None:
+def test_place_that_is_taken_is_reported(home: Path, make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0")
     done = aemp(home, "run", "--nodeid", node.NODE(), check=False, env={"AEMP_SECRET": SECRET})
     assert done.returncode == 1
@@ -262,7 +262,7 @@ def test_node_is_ready_when_it_is_linked_to_a_seed_that_starts_as_it_does(
     assert running.end() == 0
 
 
-def test_first_node_of_a_network_does_not_wait_for_ever(start: Start, home: Path) -> None:
+def test_first_node_of_a_network_does_not_wait_forever(start: Start, home: Path) -> None:
     seed = free_address()
     args = ("--nodeid", "127.0.0.1:0", "--seed", seed, "--ready-file", "ready")
     running = start(*args, command=hurried("node_runner.JOIN_SECONDS = 0.5"))
@@ -284,7 +284,7 @@ def test_probes_tell_how_it_is(start: Start, home: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
-def test_systemd_is_told_of_everything(start: Start, home: Path, kind: str) -> None:
+def test_systemd_is_notified_of_everything(start: Start, home: Path, kind: str) -> None:
     name = str(home / "notify") if kind == "path" else f"@aemp-{home}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(name.replace("@", "\0", 1) if kind == "abstract" else name)
@@ -311,7 +311,7 @@ def test_systemd_is_told_of_everything(start: Start, home: Path, kind: str) -> N
 # --- crashing ------------------------------------------------------------------------------
 
 
-def test_crashed_service_is_started_again_and_the_others_go_on(start: Start, make_node: MakeNode) -> None:
+def test_crashed_service_is_started_again_and_the_others_continue(start: Start, make_node: MakeNode) -> None:
     services = ("--service", '["shop.fragile", 2]', "--service", "shop.echo")
     running = start("--nodeid", "127.0.0.1:0", *services, command=hurried("supervisor.FIRST_DELAY = 0.2"))
     node = make_node("127.0.0.1:0", running.id)

@@ -66,7 +66,7 @@ WORDS = [
     pytest.param(["set", "secure", "yes"], {"secure": True}, id="set-a-switch"),
     pytest.param(["set", "rules", '[{"peer": "w*"}]'], {"rules": [{"peer": "w*"}]}, id="set-rules"),
     pytest.param(["del", "monitor_timeout"], {"monitor_timeout": None}, id="del"),
-    pytest.param(["delsecret", "delsecret"], {"secret": None}, id="forgetting-twice-is-no-mistake"),
+    pytest.param(["delsecret", "delsecret"], {"secret": None}, id="forgetting-twice-is-not-a-mistake"),
     pytest.param(
         ["profile", "p", "delparent"], {"profiles": {"p": {"seeds": ["c:3"]}, "q": {"nodeid": "q"}}}, id="delparent"
     ),
@@ -128,7 +128,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("words", "why"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
-def test_wrong_word_is_told_in_one_line_and_nothing_is_written(
+def test_wrong_word_is_reported_in_one_line_and_nothing_is_written(
     command: Command, home: Path, words: list[str], why: str
 ) -> None:
     (home / "config.json").write_text(json.dumps(BEGIN))

@@ -57,7 +57,7 @@ def test_code_runs_in_the_context_of_a_port_that_others_reach(shell: pexpect.spa
     assert port
 
 
-def test_loop_goes_on_while_nobody_types(shell: pexpect.spawn) -> None:
+def test_loop_continues_while_nobody_types(shell: pexpect.spawn) -> None:
     say(shell, "t = after(0.3, lambda: print('came' + ' by itself'))", "")
     shell.expect_exact("came by itself")
 
@@ -182,7 +182,7 @@ def test_what_keeps_it_from_starting_is_said_in_a_line(network: Network, args: l
     assert network.refused("shell", *args).startswith(says)
 
 
-def test_ipython_has_the_same_names_and_its_loop_goes_on(network: Network) -> None:
+def test_ipython_has_the_same_names_and_its_loop_continues(network: Network) -> None:
     pytest.importorskip("IPython")
     with terminal(network, "shell", IPYTHONDIR=str(network.home / "ipython")) as screen:
         shell = screen.child

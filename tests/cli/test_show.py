@@ -78,7 +78,7 @@ def test_behind_other_words_it_shows_what_they_would_change(command: Command, co
 
 
 @pytest.mark.parametrize("word", ["showconfig", "showprofile"])
-def test_profile_that_is_none_is_told_with_the_nearest(command: Command, word: str) -> None:
+def test_unknown_profile_is_reported_with_the_nearest(command: Command, word: str) -> None:
     assert "profile 'laef' does not exist; did you mean 'leaf'?" in command.refused(word, "laef")
 
 
@@ -97,7 +97,7 @@ def test_values_are_shown_as_they_would_be_written(command: Command, config: Pat
     assert (rule["peer"], rule["kill"], rule["spawn"]) == ("w*", False, True)
 
 
-def test_wrong_setting_is_told_with_its_place(command: Command, config: Path) -> None:
+def test_wrong_setting_is_reported_with_its_place(command: Command, config: Path) -> None:
     config.write_text('{"monitor_timeout": "x"}')
     assert f"profile file {config}: setting 'monitor_timeout' cannot be 'x'" in command.refused("showconfig")
 

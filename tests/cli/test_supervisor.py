@@ -54,7 +54,9 @@ def test_waits_double_up_to_the_longest(private: Node, monkeypatch: pytest.Monke
     assert [round(delay / SECOND) for delay in delays[:6]] == [1, 2, 4, 8, 8, 8]
 
 
-def test_who_lived_long_begins_anew(private: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_lived_long_begins_with_the_first_delay_again(
+    private: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
     delays: list[float] = []
     later = gevent.spawn_later
     monkeypatch.setattr(supervisor_module.gevent, "spawn_later", lambda s, f: (delays.append(s), later(0, f))[1])

@@ -107,7 +107,7 @@ def test_cal_gives_up_after_the_timeout(network: Network) -> None:
         (["cal", "backend#orders", "x", "--timeuot", "1"], "did you mean '--timeout'?"),
     ],
 )
-def test_wrong_usage_is_told_in_a_line(network: Network, args: list[str], says: str) -> None:
+def test_wrong_usage_is_reported_in_a_line(network: Network, args: list[str], says: str) -> None:
     assert says in network.refused(*args, code=2)
 
 
@@ -120,7 +120,7 @@ def test_wrong_usage_is_told_in_a_line(network: Network, args: list[str], says: 
         (["snd", "127.0.0.1:99999#x"], "aemp: '127.0.0.1:99999' cannot be (part of) a noderef: the port number 99999 "),
     ],
 )
-def test_mistakes_are_told_in_one_clean_line(network: Network, args: list[str], says: str) -> None:
+def test_mistakes_are_reported_in_one_clean_line(network: Network, args: list[str], says: str) -> None:
     said = network.refused(*args, code=2 if "noderef" in says else 1)
     assert said.startswith(says)
     assert "logged once" not in said

@@ -23,7 +23,7 @@ slow = pytest.mark.slow
     [
         pytest.param(30, 10, 2.0, 10.0, id="more"),
         pytest.param(10, 10, 2.0, 0.0, id="none"),
-        pytest.param(6, 100, 2.0, 3.0, id="begun-anew"),
+        pytest.param(6, 100, 2.0, 3.0, id="begun-again"),
         pytest.param(6, None, 2.0, None, id="first-look"),
         pytest.param(None, 5, 2.0, None, id="not-counted"),
         pytest.param(6, 5, 0.0, None, id="no-time"),

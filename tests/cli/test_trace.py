@@ -27,7 +27,7 @@ MET = {
 }
 
 
-def test_each_link_is_drawn_once_from_who_dialled() -> None:
+def test_each_link_is_drawn_once_from_the_dialling_node() -> None:
     assert [(edge.one, edge.other, edge.via) for edge in edges_of(MET)] == [
         ('a"&<', "b", None),
         ("c", 'a"&<', None),
@@ -48,7 +48,7 @@ def test_names_of_others_break_no_drawing() -> None:
     assert sum("stroke-dasharray" in path.attrib for path in root.iter()) == 1
 
 
-def test_what_is_no_character_is_escaped_in_drawings() -> None:
+def test_bytes_that_are_not_characters_are_escaped_in_drawings() -> None:
     met = {"\x1b[2J": Seen("\x1b[2J", None, figures={"roles": ["\x00"], "links": []})}
     assert '  "\\\\x1b[2J";' in draw_dot(met, []).splitlines()
     root = ET.fromstring(draw_svg(met, []))

@@ -74,7 +74,7 @@ def test_process_name_is_the_name(given: str, name: str) -> None:
     assert _name_of(config(given)) == name
 
 
-def test_other_kinds_of_workers_are_told_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_for_other_kinds_of_workers_say_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
     class SyncWorker:
         cfg = config()
 

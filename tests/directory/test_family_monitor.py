@@ -123,7 +123,7 @@ def test_exception_in_a_callback_kills_the_port_and_ends_the_calls(directory_nod
     assert len(calls) == 1
 
 
-def test_exception_in_a_callback_outside_any_port_is_logged_and_the_calls_go_on(
+def test_exception_in_a_callback_outside_any_port_is_logged_and_the_calls_continue(
     private: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls: list[Any] = []

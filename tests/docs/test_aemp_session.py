@@ -47,7 +47,7 @@ def home() -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_page_is_what_is_recorded_anew(home: Path) -> None:
+def test_page_matches_a_new_recording(home: Path) -> None:
     tools = home / "bin"
     tools.mkdir()
     (tools / "aemp").write_text(f"#!{sys.executable}\nfrom aemp_command import main\nmain()\n")

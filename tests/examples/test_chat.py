@@ -48,7 +48,7 @@ def chat(start, request):
     return Chat(start, request.param)
 
 
-def test_what_one_types_the_others_read_and_the_death_of_one_is_told_to_the_others(chat):
+def test_what_one_types_the_others_read_and_the_death_of_one_is_reported_to_the_others(chat):
     anna, ben = chat.join("anna"), chat.join("ben")
     anna.expect("* ben joined")
     assert "Here are: anna." in ben.output

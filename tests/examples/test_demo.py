@@ -88,7 +88,7 @@ def test_the_words_of_any_file_are_counted(start, tmp_path, content):
 
 
 @pytest.mark.parametrize("name", ["missing", "."])
-def test_an_unreadable_input_is_told_in_one_line(start, tmp_path, name):
+def test_an_unreadable_input_is_reported_in_one_line(start, tmp_path, name):
     demo = start("demo.py", "--input", name, cwd=tmp_path)
     assert demo.wait() == 2
     assert len(demo.output.splitlines()) == 1

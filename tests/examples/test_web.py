@@ -93,7 +93,7 @@ def sockets(scratch: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [["--preload"], []], ids=["preloaded", "loaded-by-each"])
-def test_what_is_said_in_one_tab_all_tabs_show_whoever_serves_them(
+def test_a_message_of_one_tab_is_shown_in_all_tabs_of_all_workers(
     stack: ExitStack, scratch: Path, options: list[str]
 ) -> None:
     server = stack.enter_context(Gunicorn(CHAT, scratch, *options))

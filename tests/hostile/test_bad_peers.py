@@ -38,7 +38,7 @@ class PingPong:
         self.hits += 1
         self.near.after(0.001, self.theirs, self.ours)  # at full speed it would be what takes the time here
 
-    def goes_on(self) -> None:
+    def check_that_it_continues(self) -> None:
         before = self.hits
         wait_until(lambda: self.hits > before + 5, show=lambda: (self.hits, before))
         assert not self.lost
@@ -52,7 +52,7 @@ def victim(make_node: MakeNode) -> Node:
 @pytest.fixture
 def game(make_node: MakeNode, victim: Node) -> PingPong:
     game = PingPong(victim, make_node())
-    game.goes_on()
+    game.check_that_it_continues()
     return game
 
 
@@ -120,7 +120,7 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize(("act", "says"), STRANGERS.values(), ids=STRANGERS.keys())
-def test_stranger_loses_his_connection_with_one_log_line(
+def test_stranger_loses_its_connection_with_one_log_line(
     victim: Node,
     game: PingPong,
     caplog: pytest.LogCaptureFixture,
@@ -138,7 +138,7 @@ def test_stranger_loses_his_connection_with_one_log_line(
     assert says in line
     assert "127.0.0.1" in line, "it must say who it was"
     assert victim.refusals == ({} if "closed the connection" in line or "reset" in line else {"handshake": 1})
-    game.goes_on()
+    game.check_that_it_continues()
     assert len(log_lines(caplog)) == 1, log_lines(caplog)
     assert changes == []
     assert "127.0.0.1:9" not in victim.up_nodes()
@@ -153,14 +153,14 @@ def test_wrong_secret_is_refused_with_one_log_line(
         # All in one piece: the packets must not be handled although they are there.
         peer.sock.sendall(peer.handshake.prove() + peer.encode([inbox.port.partition("#")[2], "gotcha"]))
         assert peer.closed()
-    game.goes_on()
+    game.check_that_it_continues()
     (line,) = log_lines(caplog)
     assert "uses a different secret, or" in line
     assert "different secret" not in line.replace("it uses a different secret, or", "")
     assert inbox.messages == []
 
 
-def test_stranger_who_claims_the_id_of_a_node_that_is_up_is_told_of_and_counted_as_any_other(
+def test_stranger_that_claims_the_id_of_a_node_that_is_up_is_logged_and_counted_as_any_other(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Or who guesses secrets would have to know no more than one name to do it unseen."""
@@ -232,7 +232,7 @@ def test_auth_line_with_data_before_we_proved_ourselves_is_refused(
         assert second.closed()
         assert first.answers()
     assert inbox.messages == []
-    game.goes_on()
+    game.check_that_it_continues()
 
 
 # --- once it is authenticated ----------------------------------------------------------
@@ -274,7 +274,7 @@ def test_bad_packet_loses_the_link_with_one_log_line(
         peer.sock.sendall(peer.encode([name, "before"]) + data + peer.encode([name, "behind"]) * 3)
         assert peer.closed()
     wait_until(lambda: "127.0.0.1:9" not in victim.up_nodes())
-    game.goes_on()
+    game.check_that_it_continues()
     (line,) = log_lines(caplog)
     assert says in line
     assert "127.0.0.1:9" in line
@@ -316,7 +316,7 @@ def test_bad_json_loses_the_link_with_one_log_line(
     with RawPeer.dial(victim, framing="json").shake() as peer:
         peer.sock.sendall(data)
         assert peer.closed()
-    game.goes_on()
+    game.check_that_it_continues()
     (line,) = log_lines(caplog)
     assert says in line
 
@@ -367,7 +367,7 @@ def test_bad_request_costs_a_log_line_at_most_and_not_the_link(
         assert peer.answers()
         assert {k for k in victim.scheduler.ports if k not in ports} <= {"127.0.0.1:9", "127.0.0.1:9#x"}
         assert len(log_lines(caplog)) <= 1, log_lines(caplog)
-        game.goes_on()
+        game.check_that_it_continues()
 
 
 def test_refused_packet_does_not_keep_others_of_the_same_read_from_being_delivered(victim: Node) -> None:

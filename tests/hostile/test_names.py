@@ -141,7 +141,7 @@ def test_a_long_list_in_place_of_a_text_takes_no_time(node: Node, peer: RawPeer,
     assert thread_time() - before < 0.2
 
 
-def test_whoever_opens_a_virtual_link_with_a_long_name_is_told_that_it_is_refused(node: Node, peer: RawPeer) -> None:
+def test_a_virtual_link_with_a_long_name_is_refused_with_an_answer(node: Node, peer: RawPeer) -> None:
     slave = f"slave/{LONG}@{PEER}"
     peer.send(["", "via", slave, node.NODE(), ["", "via_up", slave, "u", "w", ""]])
     assert peer.packet()[:4] == ["", "via", node.NODE(), slave]

@@ -396,9 +396,7 @@ def test_what_was_overheard_is_of_no_use(make_node: MakeNode, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_node_that_dials_whoever_passes_everything_back_to_it_talks_to_itself(
-    make_node: MakeNode, tmp_path: Path
-) -> None:
+def test_node_that_dials_a_relay_back_to_itself_talks_to_itself(make_node: MakeNode, tmp_path: Path) -> None:
     """A mirror that is not an echo: it repeats on one connection of the node what came on another."""
     node = make_node()
     with RawListener() as mirror:

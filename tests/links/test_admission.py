@@ -63,5 +63,5 @@ def test_who_is_in_or_gone_does_not_count(how: str) -> None:
         ("/run/a.sock", "/run/a.sock", True),
     ],
 )
-def test_address_is_one_for_whoever_can_have_all_of_it(one: str, other: str, is_same: bool) -> None:
+def test_addresses_in_one_assigned_network_count_as_one(one: str, other: str, is_same: bool) -> None:
     assert (home_of(one) == home_of(other)) is is_same

@@ -108,7 +108,7 @@ def test_a_thread_that_finds_room_after_all_leaves_nothing_behind():
 
 
 @pytest.mark.slow
-def test_many_paused_greenlets_all_go_on(make_node):
+def test_many_paused_greenlets_all_continue(make_node):
     with Stalled(make_node) as stalled:
         stalled.stall()
         paused = [stalled.send(number, "y" * 30_000) for number in range(20)]
@@ -121,7 +121,7 @@ def test_many_paused_greenlets_all_go_on(make_node):
 
 
 @pytest.mark.slow
-def test_a_paused_greenlet_goes_on_although_others_fill_the_room_again(make_node):
+def test_a_paused_greenlet_continues_although_others_fill_the_room_again(make_node):
     """A sender that waited for room once does not have to wait for it again."""
     with Stalled(make_node) as stalled:
         stalled.stall()
@@ -155,7 +155,7 @@ def test_a_timeout_during_the_pause_means_that_the_message_was_sent(make_node):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["lost", "shutdown"])
-def test_paused_greenlets_go_on_when_the_link_is_lost_or_the_node_shuts_down(make_node, end):
+def test_paused_greenlets_continue_when_the_link_is_lost_or_the_node_shuts_down(make_node, end):
     with Stalled(make_node) as stalled:
         paused = [stalled.stall(), stalled.send("another")]
         turns(2)
@@ -167,7 +167,7 @@ def test_paused_greenlets_go_on_when_the_link_is_lost_or_the_node_shuts_down(mak
         assert all(greenlet.successful() for greenlet in paused)
 
 
-def test_senders_that_were_just_paused_again_go_on_when_the_link_is_lost(make_node):
+def test_senders_that_were_just_paused_again_continue_when_the_link_is_lost(make_node):
     """By one of those that were woken with them."""
     node = make_node(high_water_bytes=1000)
     with RawPeer.dial(node).shake() as peer:

@@ -104,7 +104,7 @@ def keep_alives_until_data(peer: RawPeer) -> int:
         count += 1
 
 
-def test_silent_link_is_lost_in_time_and_each_missed_heartbeat_is_told(
+def test_silent_link_is_lost_in_time_and_each_missed_heartbeat_is_reported(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = make_node(**QUICK)

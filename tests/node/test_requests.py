@@ -352,7 +352,7 @@ def test_eval_whose_result_cannot_travel_answers_with_the_error(make_node: MakeN
 
 
 @pytest.mark.parametrize("reply", [None, 5, [], "a b#r", "127.0.0.1:9#\n"], ids=repr)
-def test_eval_with_a_reply_port_that_is_none_is_one_warning(
+def test_eval_with_an_invalid_reply_port_is_one_warning(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture, reply: Any
 ) -> None:
     with RawPeer.dial(make_node(allow_eval=True), PEER).shake() as peer:

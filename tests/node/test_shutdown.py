@@ -201,14 +201,14 @@ def test_shutdown_waits_for_a_peer_that_reads_nothing_only_until_its_timeout(
 
 
 def test_messages_after_the_shutdown_are_lost_and_reported(make_node: MakeNode) -> None:
-    node, died, anew = make_node(), Deaths(), Deaths()
+    node, died, again = make_node(), Deaths(), Deaths()
     with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
         node.mon(f"{peer.name}#p", died)
         leaving = gevent.spawn(node.shutdown, 10)
         assert died.wait() == ("shutdown", node.NODE())
-        node.mon(f"{peer.name}#p", anew)
+        node.mon(f"{peer.name}#p", again)
         node.snd(f"{peer.name}#p", "too late")
-        assert anew.wait()[0] == "transport_error"
+        assert again.wait()[0] == "transport_error"
         assert peer.take(2) == [["", "mon1", "p"], ["", "bye"]]
         peer.close()
         leaving.get(timeout=5)
@@ -564,12 +564,12 @@ def test_ports_may_finish_their_work_after_the_shutdown(make_node: MakeNode) -> 
     wait_until(lambda: inbox.messages == [("by way of another",)])
 
 
-def ask_by_way_of_a_server(node: Node, port: str) -> object:
+def ask_through_a_server(node: Node, port: str) -> object:
     server = node.serve(node.port(), ask=lambda: node.call(port, "tag"))
     return node.syncal(None, server, "ask")[0]
 
 
-def ask_and_go_on(node: Node, port: str) -> None:
+def ask_and_proceed(node: Node, port: str) -> None:
     node.cal(port, "tag", cb=lambda answer: None)
     receive()
 
@@ -609,8 +609,8 @@ WAITS = {
     "call, wrapped": call_wrapped,
     "call_async": lambda node, port: node.call_async(port, "tag").get(),
     "syncal": lambda node, port: node.syncal(None, port, "tag")[0],
-    "cal": ask_and_go_on,
-    "server": ask_by_way_of_a_server,
+    "cal": ask_and_proceed,
+    "server": ask_through_a_server,
     "remote queue": lambda node, port: RemoteQueue(port, node=node).get(),
     "pool": lambda node, port: RemotePool([node_of(port)], node=node).apply(nap),
     "other greenlet": call_in_another_greenlet,
@@ -653,7 +653,7 @@ def test_service_ends_quietly_with_its_own_node_only(
     assert any(record.exc_info for record in caplog.records) is not is_first
 
 
-def test_port_that_goes_on_after_the_shutdown_is_forgotten_when_it_dies(make_node: MakeNode) -> None:
+def test_port_that_continues_after_the_shutdown_is_forgotten_when_it_dies(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     inbox, died = Inbox(two), Deaths()
 
@@ -668,7 +668,7 @@ def test_port_that_goes_on_after_the_shutdown_is_forgotten_when_it_dies(make_nod
     assert one.scheduler.cut_off == {}
 
 
-def test_a_private_node_that_is_shut_down_goes_on() -> None:
+def test_a_private_node_that_is_shut_down_continues() -> None:
     node = Node()
     node.shutdown()
     inbox = Inbox(node)

@@ -269,7 +269,7 @@ SHOWN = {
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("name", SHOWN)
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_death_is_told_to_all_though_showing_its_reason_raises_each_time(world, name, error):
+def test_a_death_is_reported_to_all_though_showing_its_reason_raises_each_time(world, name, error):
     port = world.target("here")
 
     class Strange(Exception):

@@ -371,7 +371,7 @@ def test_link_with_messages_in_one_direction_is_not_idle(make_node: MakeNode, is
         assert peer.packet() == ["", "idle"]
 
 
-def test_connection_that_fails_while_the_link_comes_to_rest_is_no_news(make_node: MakeNode) -> None:
+def test_connection_that_fails_while_the_link_comes_to_rest_is_not_news(make_node: MakeNode) -> None:
     node = make_node(**QUICK)
     died = Deaths()
     extras = (*OUR_PROVIDER, ("heartbeat", "15"))
@@ -561,7 +561,7 @@ def test_virtual_link_is_made_over_a_link_that_comes_to_rest(
 
 
 @pytest.mark.slow
-def test_directory_is_told_over_a_link_that_comes_to_rest(network: MemoryNetwork) -> None:
+def test_directory_is_updated_over_a_link_that_comes_to_rest(network: MemoryNetwork) -> None:
     seeds = ("10.9.0.1:4040", "10.9.0.2:4040")
     settings = {"heartbeat_interval": 0.5, "heartbeat_timeout": 5.0}
     both = [network.node(seed, *seeds, **settings) for seed in seeds]

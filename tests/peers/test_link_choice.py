@@ -74,7 +74,7 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: int) -> World:
         pytest.param({"seeds": 1, "breaks": 0, "sessions": 1}, tries(70, 1000), id="three-connections"),
         pytest.param({"seeds": 0, "breaks": 1, "sessions": 1}, tries(200, 3000), id="two-connections-one-breaks"),
         pytest.param({"seeds": 1, "breaks": 1, "sessions": 1}, tries(130, 1500), id="three-connections-one-breaks"),
-        pytest.param({"seeds": 1, "breaks": 2, "sessions": 3}, tries(130, 1500), id="monitored-anew"),
+        pytest.param({"seeds": 1, "breaks": 2, "sessions": 3}, tries(130, 1500), id="monitored-again"),
         pytest.param({"seeds": 1, "breaks": 0, "sessions": 1, "tls": True}, tries(20, 300), id="TLS"),
         pytest.param({"seeds": 1, "breaks": 2, "sessions": 3, "tls": True}, tries(40, 600), id="TLS-breaks"),
     ],

@@ -51,7 +51,7 @@ def test_wrong_arguments_cost_a_log_line_and_not_the_link(
     assert f"'{request_}' of {PEER} failed" in caplog.text or "dropped" in caplog.text
 
 
-def test_a_request_that_comes_by_way_of_the_node_port_is_handled_all_the_same(node: Node, peer: Any) -> None:
+def test_a_request_that_comes_through_the_node_port_is_handled_all_the_same(node: Node, peer: Any) -> None:
     inbox = Inbox(node)
     name = inbox.port.partition("#")[2]
     peer.take_request(["snd", node.NODE(), "mon1", name])

@@ -115,7 +115,7 @@ def test_configure_makes_a_slave(make_node: MakeNode) -> None:
     node.shutdown(0.2)
 
 
-def test_slave_that_joins_a_named_master_is_no_news(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
+def test_slave_that_joins_a_named_master_is_not_news(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
     """It greets as the slave of the address that it dials, hears the master's name, and comes again as that one's."""
     place = free_address()
     master = make_node(None)

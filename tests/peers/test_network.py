@@ -201,7 +201,7 @@ def test_huge_node_name_is_refused(make_node: MakeNode) -> None:
 
 
 @pytest.mark.parametrize("noderef", [4041, b"127.0.0.1:0", ["127.0.0.1:0"], 0, False], ids=repr)
-def test_noderef_that_is_no_string_is_refused(make_node: MakeNode, noderef: Any) -> None:
+def test_noderef_that_is_not_a_string_is_refused(make_node: MakeNode, noderef: Any) -> None:
     with pytest.raises(InvalidNoderefError, match="a noderef must be a string"):
         make_node(None).initialise_node(noderef, secret="s")
 

@@ -372,8 +372,8 @@ def test_monitor_in_vain_does_not_bring_the_dead_to_life(make_node: MakeNode) ->
         node.snd(f"{node_id}#q", "not shunned")
         assert peer.packet() == ["q", "not shunned"]
         node.mon(port, print).cancel()
-        node.snd(port, "monitored anew")
-        assert peer.take(3) == [["", "mon1", UNIQUE], ["", "mon0", UNIQUE], [UNIQUE, "monitored anew"]]
+        node.snd(port, "monitored again")
+        assert peer.take(3) == [["", "mon1", UNIQUE], ["", "mon0", UNIQUE], [UNIQUE, "monitored again"]]
 
 
 @pytest.mark.parametrize("extras", [OUR_PROVIDER, ()], ids=["as one of ours", "as another program"])

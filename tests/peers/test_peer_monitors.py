@@ -68,7 +68,7 @@ def test_reason_larger_than_a_message_reaches_every_monitor(make_node: MakeNode)
 
 
 @pytest.mark.parametrize("limit", [500, 100, 30])
-def test_death_is_told_however_small_messages_must_be(make_node: MakeNode, limit: int) -> None:
+def test_death_is_reported_however_small_messages_must_be(make_node: MakeNode, limit: int) -> None:
     node, before, after = make_node(max_message_bytes=limit), Deaths(), Deaths()
     inbox = Inbox(node)
     name = inbox.port.partition("#")[2]

@@ -75,7 +75,7 @@ def test_text_and_bytes_reach_perl_as_what_they_are(node: Node) -> None:
         assert peer.packet() == ["p", "k\xe4se", b"k\xe4se", {"k\xe4se": b"\xff", b"k": "€"}]
 
 
-def test_json_has_no_bytes_and_the_sender_is_told_where_they_are(node: Node) -> None:
+def test_json_has_no_bytes_and_the_error_says_where_they_are(node: Node) -> None:
     with RawPeer.dial(node, "perl", extras=PERL, framing="json").shake() as peer:
         with pytest.raises(
             UnencodableMessageError, match="argument 1 of 'tag', key 'x', element 0 is a bytes, which JSON"
@@ -136,7 +136,7 @@ def test_a_name_may_come_as_a_number(node: Node, framing: str, sent: object, nam
 
 
 @pytest.mark.parametrize("name", [None, True, ["p"], {"p": 1}, math.nan], ids=repr)
-def test_a_name_that_is_none_costs_the_link(node: Node, name: object, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_name_costs_the_link(node: Node, name: object, caplog: pytest.LogCaptureFixture) -> None:
     with RawPeer.dial(node, "perl", extras=PERL, framing="cbor").shake() as peer:
         peer.send([name, "hello"])
         assert peer.closed()
@@ -279,7 +279,7 @@ def test_aemp_trace_of_perl_is_answered_without_running_anything(
 # --- connections ------------------------------------------------------------------
 
 
-def test_dataconn_is_refused_politely_and_the_listener_goes_on(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+def test_dataconn_is_refused_politely_and_the_listener_continues(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     peer = RawPeer.dial(node)
     with peer:
@@ -291,7 +291,7 @@ def test_dataconn_is_refused_politely_and_the_listener_goes_on(node: Node, caplo
         assert peer.answers()
 
 
-def test_second_connection_of_a_perl_node_that_is_up_is_closed_and_the_first_goes_on(node: Node) -> None:
+def test_second_connection_of_a_perl_node_that_is_up_is_closed_and_the_first_continues(node: Node) -> None:
     with RawPeer.dial(node, "perl", extras=PERL, framing="json").shake() as first:
         assert first.answers()
         with RawPeer.dial(node, "perl", extras=PERL, framing="json") as second:

@@ -37,7 +37,7 @@ OTHER = (*OUR_PROVIDER, ("uniq", "another process"))
 PERL = (("provider", "AE-2.02"),)
 
 
-def test_dead_stays_dead_until_it_is_monitored_anew(make_node: MakeNode) -> None:
+def test_dead_stays_dead_until_it_is_monitored_again(make_node: MakeNode) -> None:
     node = make_node()
     died, again = Deaths(), Deaths()
     with RawListener() as listener:
@@ -130,7 +130,7 @@ def test_orphans_are_killed_before_anything_else_when_the_link_returns(make_node
         assert peer.answers(), "killed once more, and its end had been heard of"
 
 
-def test_orphans_are_killed_anew_when_the_link_is_lost_before_their_end_was_heard_of(make_node: MakeNode) -> None:
+def test_orphans_are_killed_again_when_the_link_is_lost_before_their_end_was_heard_of(make_node: MakeNode) -> None:
     node = make_node()
     with RawPeer.dial(node, extras=SAME).shake() as peer:
         name = spawned(node, peer)
@@ -380,7 +380,7 @@ def test_nothing_opens_a_port_again_before_a_loss_was_reported(make_node: MakeNo
         assert other.packet() == ["p", "after the report"]
 
 
-def linked_anew(node: Node, monkeypatch: pytest.MonkeyPatch) -> RawPeer:
+def linked_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> RawPeer:
     """Report more ports dead than are remembered one by one; return the same process, which has come back."""
     monkeypatch.setattr(aemp_gevent.peers.remote_ports, "MAX_SHUNNED_PORTS", 3)
     deaths = [Deaths() for _ in range(5)]
@@ -397,7 +397,7 @@ def linked_anew(node: Node, monkeypatch: pytest.MonkeyPatch) -> RawPeer:
 
 def test_port_spawned_on_a_wholly_shunned_node_is_reached(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     node = make_node()
-    with linked_anew(node, monkeypatch) as peer:
+    with linked_again(node, monkeypatch) as peer:
         name = spawned(node, peer)
         node.snd(f"{PEER}#{name}", "hello")
         node.snd(f"{PEER}#{UNIQUE}", "to the dead")
@@ -410,7 +410,7 @@ def test_ports_monitored_for_a_moment_are_forgotten_on_a_wholly_shunned_node(
 ) -> None:
     monkeypatch.setattr(aemp_gevent.peers.remote_ports, "MAX_REMOTE_PORTS", 20)
     node = make_node()
-    with linked_anew(node, monkeypatch) as peer:
+    with linked_again(node, monkeypatch) as peer:
         for number in range(200):
             node.mon(f"{PEER}#{UNIQUE}f{number}", print).cancel()
         assert len(network_of(node).peers[PEER].ports._ports) < 60
@@ -463,7 +463,7 @@ def test_orphan_that_was_monitored_for_a_moment_is_seen_to_die(make_node: MakeNo
             wait_until(lambda: name not in ports)
 
 
-def test_port_is_watched_anew_after_a_message_that_json_could_not_carry(make_node: MakeNode) -> None:
+def test_port_is_watched_again_after_a_message_that_json_could_not_carry(make_node: MakeNode) -> None:
     node, died, again = make_node(), Deaths(), Deaths()
     with RawListener() as listener:
         port = f"{listener.id}#p"
@@ -496,7 +496,7 @@ def test_late_monitor_hears_of_a_loss_before_anything_is_sent_again(make_node: M
     events: list[Any] = []
     port = f"{PEER}#p"
 
-    def monitor_anew(*reason: Any) -> None:
+    def monitor_again(*reason: Any) -> None:
         events.append("first heard")
         node.mon(port, lambda *reason: events.append("late one heard"))
         node.snd(port, "into the hole")
@@ -508,7 +508,7 @@ def test_late_monitor_hears_of_a_loss_before_anything_is_sent_again(make_node: M
 
     eager = node.port(lambda _go: send())
     with RawPeer.dial(node, extras=SAME).shake() as peer:
-        node.mon(port, monitor_anew)
+        node.mon(port, monitor_again)
         assert peer.packet() == ["", "mon1", "p"]
     wait_until(lambda: len(events) == 3)
     assert events == ["first heard", "late one heard", "sent"]
@@ -522,13 +522,13 @@ def test_late_monitor_hears_of_the_death_that_is_being_reported_and_the_next_one
     first, late, last = Deaths(), Deaths(), Deaths()
     port = f"{PEER}#p"
 
-    def monitor_anew(*reason: Any) -> None:
+    def monitor_again(*reason: Any) -> None:
         first(*reason)
         node.mon(port, late)
         node.snd(port, "dropped")
 
     with RawPeer.dial(node, extras=SAME).shake() as peer:
-        node.mon(port, monitor_anew)
+        node.mon(port, monitor_again)
         assert peer.packet() == ["", "mon1", "p"]
         peer.send(["", "kil0", "p", "killed"])
         assert late.wait() == first.wait() == ("killed",)

@@ -27,7 +27,7 @@ PEER = "127.0.0.1:9"
 SAME = (*OUR_PROVIDER, ("uniq", "one process"))
 
 
-def test_sender_to_a_stopped_reader_is_paused_and_others_go_on(make_node: MakeNode) -> None:
+def test_sender_to_a_stopped_reader_is_paused_and_others_continue(make_node: MakeNode) -> None:
     node = make_node(high_water_bytes=100_000)
     sent = 0
     with RawPeer.dial(node).shake() as peer:
@@ -66,7 +66,7 @@ def test_sender_to_a_stopped_reader_is_paused_and_others_go_on(make_node: MakeNo
         assert sent == 2000
 
 
-def test_paused_sender_goes_on_when_the_link_is_lost(make_node: MakeNode) -> None:
+def test_paused_sender_continues_when_the_link_is_lost(make_node: MakeNode) -> None:
     node, died = make_node(high_water_bytes=1000), Deaths()
     with RawPeer.dial(node).shake() as peer:
         node.mon(f"{PEER}#p", died)

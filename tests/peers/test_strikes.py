@@ -330,7 +330,9 @@ def test_what_changes_another_node_at_the_recursion_limit_does_it_or_does_not(ma
 
 
 @pytest.mark.slow
-def test_a_link_that_is_at_its_hard_limit_at_the_recursion_limit_is_kept_or_its_loss_is_told(make_node, monkeypatch):
+def test_a_link_that_is_at_its_hard_limit_at_the_recursion_limit_is_kept_or_its_loss_is_reported(
+    make_node, monkeypatch
+):
     scene = Linked(make_node)
     node, other = scene.node, scene.other
     ports = [other.port() for _ in range(DEPTHS)]

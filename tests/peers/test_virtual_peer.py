@@ -213,10 +213,10 @@ def test_restarted_slave_is_another_incarnation(place: Place) -> None:
     wait_until(lambda: place.public.node_is_up(name))
     place.network.crash(place.s1)
     assert deaths.wait()[0] == "transport_error"
-    anew = place.network.node("slave/one", place.m1.NODE(), **QUICK)
-    assert anew.NODE() == name
-    inbox = Inbox(anew)
-    anew.reg(str(inbox), "service")
+    returned = place.network.node("slave/one", place.m1.NODE(), **QUICK)
+    assert returned.NODE() == name
+    inbox = Inbox(returned)
+    returned.reg(str(inbox), "service")
 
     def answers() -> bool:
         place.public.snd(name, "devnull")  # a port believed dead makes no link

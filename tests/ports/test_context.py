@@ -38,7 +38,7 @@ def deaths_of(node, port):
 # --- SELF ---------------------------------------------------------------------
 
 
-def test_self_is_none_outside_any_port():
+def test_there_is_no_self_outside_any_port():
     assert SELF() is None
     assert current_port() is None
 
@@ -97,7 +97,7 @@ def test_self_in_a_callback_is_the_port_that_set_it_up(node, arm):
 
 
 @pytest.mark.parametrize("arm", ["mon", "after", "cal"])
-def test_self_in_a_callback_is_none_when_no_port_set_it_up(node, arm):
+def test_callback_has_no_self_when_no_port_set_it_up(node, arm):
     seen = []
     victim = node.port(lambda *msg: node.snd(msg[-1]) if msg else True)
     note = lambda *_args: seen.append(SELF())  # noqa: E731
@@ -368,7 +368,7 @@ def test_peval_async_runs_a_second_greenlet_in_a_ports_context(node, wrap):
     assert port in ports_of(node), "its end is not the port's"
 
 
-def test_the_port_goes_on_handling_messages_beside_its_second_greenlet(node):
+def test_the_port_keeps_handling_messages_beside_its_second_greenlet(node):
     handled, go_on = [], Event()
     port = node.port(lambda *msg: handled.append(msg))
     greenlet = node.peval_async(port, go_on.wait)

@@ -102,7 +102,7 @@ def test_code_that_keeps_itself_busy_yields_to_timers_within_a_bound(node, slow_
     fired: list[bool] = []
     limit = 50 * slow_clock
 
-    def goes_on():
+    def continues():
         if not count[0]:
             get_hub().loop.run_callback(fired.append, True)
         count[0] += 1
@@ -111,7 +111,7 @@ def test_code_that_keeps_itself_busy_yields_to_timers_within_a_bound(node, slow_
     if kind == "ring":
 
         def relay():
-            if goes_on():
+            if continues():
                 node.snd(second)
 
         first = node.port(relay)
@@ -120,14 +120,14 @@ def test_code_that_keeps_itself_busy_yields_to_timers_within_a_bound(node, slow_
     elif kind == "bodies":  # a greenlet that starts another and ends
 
         def body():
-            if goes_on():
+            if continues():
                 node.port_async(body)
 
         node.port_async(body)
     elif kind == "jobs":  # a death whose monitor makes the next
 
         def action():
-            if goes_on():
+            if continues():
                 port = node.port()
                 node.mon(port, action)
                 node.kil(port)
@@ -138,7 +138,7 @@ def test_code_that_keeps_itself_busy_yields_to_timers_within_a_bound(node, slow_
     elif kind == "handlers":  # served inside a receive that finds nothing itself
 
         def served():
-            if goes_on():
+            if continues():
                 node.snd(SELF(), "served")
 
         def host():
@@ -150,7 +150,7 @@ def test_code_that_keeps_itself_busy_yields_to_timers_within_a_bound(node, slow_
 
         def picky(other):
             def sends(*message):
-                if goes_on():
+                if continues():
                     node.snd(pair[other])
                 return False
 

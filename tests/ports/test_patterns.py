@@ -40,7 +40,7 @@ MESSAGES = st.lists(SCALARS, max_size=6).map(tuple)
         pytest.param([lambda element: [element]], (0,), True, id="predicate-truthy"),
         pytest.param([1], (1.0,), True, id="equality"),
         pytest.param([["x", 1]], (["x", 1],), True, id="nested-list-by-equality"),
-        pytest.param([["x"]], (["x", 1],), False, id="nested-list-is-no-pattern"),
+        pytest.param([["x"]], (["x", 1],), False, id="nested-list-is-not-a-pattern"),
         pytest.param([None], (None,), True, id="None"),
         pytest.param([{}], ([],), False, id="unhashable-element"),
     ],

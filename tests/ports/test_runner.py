@@ -225,7 +225,7 @@ def test_what_was_left_on_a_greenlet_is_released_with_its_turn(node):
     assert kept[0]() is None
 
 
-def test_a_runner_on_which_nothing_is_left_goes_on(node, runners):
+def test_a_runner_on_which_nothing_is_left_continues(node, runners):
     pairs = [node.port(lambda *_: None) for _ in range(3)]
     for _ in range(10):
         for port in pairs:
@@ -240,7 +240,7 @@ def test_a_runner_on_which_nothing_is_left_goes_on(node, runners):
     [ZeroDivisionError, PortKilled, gevent.Timeout, greenlet.GreenletExit, GeneratorExit, BaseException, StopIteration],
     ids=lambda error: error.__name__,
 )
-def test_the_runner_goes_on_after_any_exception_of_a_handler(node, log, runners, error):
+def test_the_runner_continues_after_any_exception_of_a_handler(node, log, runners, error):
     """Trap "runner dies": PortKilled, Timeout and others are BaseExceptions."""
 
     def callback():

@@ -261,7 +261,7 @@ note("done")
     assert server.of_child() == ["child initialised"]
 
 
-def test_greenlet_that_was_paused_in_snd_goes_on_in_the_child(tmp_path):
+def test_greenlet_that_was_paused_in_snd_continues_in_the_child(tmp_path):
     """It is the program's own, so it is not stopped; and nobody would ever make room for it."""
     program = """
 initialise_node("127.0.0.1:0", secret=SECRET, high_water_bytes=1000)

@@ -310,7 +310,7 @@ os._exit(0)
     assert notes.count("parent finalised") == 4
 
 
-def test_a_port_context_that_the_child_leaves_is_no_context_any_more(server):
+def test_a_port_context_that_the_child_leaves_is_not_a_context_any_more(server):
     program = """
 pids = []
 
@@ -337,7 +337,7 @@ note("done")
     assert "parent SELF is right: True" in server.notes()
 
 
-def test_an_attached_greenlet_that_goes_on_in_the_child_finds_its_port_dead(server):
+def test_an_attached_greenlet_that_continues_in_the_child_finds_its_port_dead(server):
     """gevent's greenlets do go on there; nothing is thrown into them, but our next blocking call raises."""
     program = """
 def work(pause):
@@ -600,7 +600,7 @@ gevent.sleep(20)
         assert line_of(parent) == "it ran"
 
 
-def test_a_program_that_runs_another_one_goes_on_undisturbed(server):
+def test_a_program_that_runs_another_one_continues_undisturbed(server):
     """A patched program forks for each subprocess."""
     program = """
 import subprocess

@@ -143,7 +143,7 @@ def test_a_thread_that_stops_anywhere_in_snd_loses_nothing_and_breaks_nothing(ma
         stage = make(Stage(node))
         thread = StoppedThread(lambda: stage.node.snd(stage.port, "injected"), point)
         stage.then(happens(stage))
-        thread.go_on()
+        thread.proceed()
         settle(node)
         context = f"stopped at point {point}: {stage.got} {stage.deaths}"
         if dies:
@@ -179,7 +179,7 @@ def test_a_thread_that_stops_anywhere_in_kil_kills_once(make_node, monkeypatch, 
         monkeypatch.setattr(node.scheduler, "on_unmonitored_death", lambda *death: unmonitored.append(death))
         thread = StoppedThread(lambda: stage.node.kil(stage.port, "thread"), point)
         stage.then(happens(stage))
-        thread.go_on()
+        thread.proceed()
         node.snd(stage.port, "too late")
         stage.event.set()
         wait_until(lambda: stage.deaths, show=lambda: f"stopped at point {point}")
@@ -205,7 +205,7 @@ def test_a_thread_that_stops_anywhere_while_it_fills_a_bounded_mailbox_ends_the_
         thread = StoppedThread(lambda: stage.node.snd(stage.port, "too much"), point)
         node.kil(stage.port, "killed")
         stage.then(stage.event.set)
-        thread.go_on()
+        thread.proceed()
         settle(node)
         wait_until(lambda: stage.deaths)
         settle(node)
@@ -233,7 +233,7 @@ def test_a_thread_that_stops_anywhere_while_it_overflows_a_port_that_waits_ends_
         thread = StoppedThread(lambda: stage.node.snd(stage.port, "too much"), point)
         with contextlib.suppress(AssertionError):  # it may have to wait for the thread
             wait_until(lambda: not ports_of(node), within=0.05)
-        thread.go_on()
+        thread.proceed()
         wait_until(lambda: not ports_of(node))
         settle(node)
         assert stage.deaths in ([("mailbox_overflow", 2)], [()]), f"stopped at point {point}"
@@ -260,7 +260,7 @@ def test_a_thread_that_stops_anywhere_while_it_sends_does_not_wait_for_a_closed_
                 wait_until(lambda: not node.up_nodes())
             else:
                 turns(5)
-            thread.go_on()
+            thread.proceed()
             if end == "sent":
                 assert [peer.packet()[1] for _ in range(2)] == ["known", "x" * 100]
         node.shutdown(0)
@@ -276,7 +276,7 @@ def test_two_threads_that_stop_anywhere_in_snd_to_a_new_port_are_both_heard(make
         stage = Stage(node).callback()
         first = StoppedThread(lambda: stage.node.snd(stage.port, 1), point)
         in_thread(node.snd, stage.port, 2)
-        first.go_on()
+        first.proceed()
         settle(node)
         assert sorted(stage.got) == [1, 2], f"stopped at point {point}"
         node.kil(stage.port)

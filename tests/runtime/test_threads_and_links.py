@@ -167,7 +167,7 @@ class Stalled:
 
 
 @pytest.mark.slow
-def test_a_thread_blocks_above_the_high_water_mark_and_goes_on_when_there_is_room(make_node):
+def test_a_thread_blocks_above_the_high_water_mark_and_continues_when_there_is_room(make_node):
     with Stalled(make_node) as stalled:
         thread = stalled.fill()
         # What is unsent is bounded: the mark, one message, and what may be handed over at once.
@@ -183,7 +183,7 @@ def test_a_thread_blocks_above_the_high_water_mark_and_goes_on_when_there_is_roo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["lost", "shutdown"])
-def test_a_blocked_thread_goes_on_when_the_link_is_lost_or_the_node_shuts_down(make_node, end):
+def test_a_blocked_thread_continues_when_the_link_is_lost_or_the_node_shuts_down(make_node, end):
     with Stalled(make_node) as stalled:
         thread = stalled.fill()
         stalled.wanted = stalled.sent + 1

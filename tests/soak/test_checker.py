@@ -108,7 +108,7 @@ GOOD = {
     .a(LinkUp, B)
     .a(Sent, P, Q2, 0, 0)
     .later(Received, Q2, P, 0, 0),
-    "monitored-anew-by-another": linked()
+    "monitored-again-by-another": linked()
     .session(1, 0, 0)
     .a(Monitored, f"{A}#o", Q, 1)
     .a(Fired, P, Q, 1, LOST)

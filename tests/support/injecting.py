@@ -159,7 +159,7 @@ class Injector:
 class StoppedThread:
     """A native thread that makes a call, and stops at the n-th point where it may lose the interpreter.
 
-    The test does what it likes then, and calls :meth:`go_on`.
+    The test does what it likes then, and calls :meth:`proceed`.
 
     Args:
         call: What it does.
@@ -184,7 +184,7 @@ class StoppedThread:
         sys.settrace(self._trace)
         try:
             self._call()
-        except BaseException as error:  # noqa: BLE001  # raised by go_on()
+        except BaseException as error:  # noqa: BLE001  # raised by proceed()
             self._error = error
         finally:
             sys.settrace(None)
@@ -208,7 +208,7 @@ class StoppedThread:
                 assert self._go.wait(10)
         return self._step
 
-    def go_on(self) -> None:
+    def proceed(self) -> None:
         """Run the rest of it, and wait for its end."""
         self._go.set()
         self._wait(self._thread.join, (10,))

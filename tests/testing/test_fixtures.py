@@ -74,7 +74,7 @@ def test_failure_shows_a_seed_that_can_be_given_again(run: Run) -> None:
     assert first not in {7, 8}, "not drawn"
 
 
-def test_seed_that_is_no_number_is_told(run: Run) -> None:
+def test_seed_that_is_not_a_number_is_reported(run: Run) -> None:
     assert "AEMP_FAULT_SEED must be a whole number, not 'x'" in run("-k", "test_seed", AEMP_FAULT_SEED="x")
 
 

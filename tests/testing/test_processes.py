@@ -208,7 +208,7 @@ def test_error_there_is_an_error_here_with_its_traceback(process: NodeProcess) -
     assert 'in fail\n    raise KeyError("which")' in error.traceback
 
 
-def test_command_that_takes_too_long_is_told_and_holds_up_no_other(process: NodeProcess) -> None:
+def test_command_that_takes_too_long_is_reported_and_holds_up_no_other(process: NodeProcess) -> None:
     with pytest.raises(NodeProcessTimeout, match=r"within 0\.05 s"):
         process.run("late = gevent.event.Event(); late.wait(5)", timeout=0.05)
     assert process.run("late.set()") is None
@@ -260,7 +260,7 @@ def test_figures_are_those_of_the_process(process: NodeProcess) -> None:
 # --- the end --------------------------------------------------------------------------
 
 
-def test_exit_status_is_told(node_process: Start) -> None:
+def test_exit_status_is_reported(node_process: Start) -> None:
     process = node_process()
     with pytest.raises(NodeProcessTimeout, match="still runs"):
         process.wait(0.05)
@@ -279,7 +279,7 @@ def test_exit_status_is_told(node_process: Start) -> None:
     assert "farewell" in process.output
 
 
-def test_end_in_the_middle_of_a_command_is_told_at_once(node_process: Start) -> None:
+def test_end_in_the_middle_of_a_command_is_reported_at_once(node_process: Start) -> None:
     process = node_process()
     start = monotonic()
     with pytest.raises(NodeProcessError, match="status 7") as caught:
@@ -409,7 +409,7 @@ def test_node_that_does_not_start_says_why(noderef: str, settings: dict[str, obj
         _ = process.node
 
 
-def test_address_in_use_is_told(process: NodeProcess) -> None:
+def test_address_in_use_is_reported(process: NodeProcess) -> None:
     with pytest.raises(RemoteCodeError, match="ListenError: cannot listen on"):
         NodeProcess(process.node).start()
     with pytest.raises(NodeProcessError, match="runs already"):

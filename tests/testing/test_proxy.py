@@ -139,13 +139,13 @@ def test_proxy_that_is_not_started_has_no_address() -> None:
     proxy.close()
 
 
-def test_address_in_use_is_told(line: Line) -> None:
+def test_address_in_use_is_reported(line: Line) -> None:
     with pytest.raises(ListenError):
         Proxy(listen=line.proxy.address).start()
 
 
 @pytest.mark.parametrize("option", ["target", "listen"])
-def test_endpoint_that_is_none_is_refused(option: str) -> None:
+def test_invalid_endpoint_is_refused(option: str) -> None:
     with pytest.raises(InvalidNoderefError):
         Proxy(**{option: "127.0.0.1:http"})
 
@@ -274,7 +274,7 @@ def test_corrupt_with_certainty_changes_every_byte(line: Line) -> None:
     assert corrupted(line, 1000) == list(range(len(TEXT)))
 
 
-def test_corrupt_changes_the_byte_it_is_told(line: Line) -> None:
+def test_corrupt_changes_the_given_byte(line: Line) -> None:
     client, server = line.connect()
     client.sendall(b"before")
     exactly(server, 6)
@@ -372,7 +372,7 @@ def test_blackhole_holds_for_new_connections_which_are_accepted(line: Line) -> N
     assert silent(server)
 
 
-def test_stalled_connection_goes_on_where_it_stopped(line: Line) -> None:
+def test_stalled_connection_continues_where_it_stopped(line: Line) -> None:
     client, server = line.connect()
     line.proxy.blackhole()
     client.sendall(TEXT)
@@ -556,7 +556,7 @@ def test_ending_connections_now_can_be_for_some_nodes(line: Line) -> None:
 # --- the seed ---------------------------------------------------------------------------
 
 
-def test_seed_that_nobody_gave_is_told_once_chance_plays_a_part(
+def test_seed_that_nobody_gave_is_logged_once_chance_plays_a_part(
     make_line: MakeLine, caplog: pytest.LogCaptureFixture
 ) -> None:
     proxy = make_line().proxy

@@ -114,7 +114,7 @@ def test_fault_for_one_node_spares_the_other(tcp_proxy: StartProxy, make_node: M
 
 
 @pytest.mark.slow
-def test_stalled_link_goes_on_and_a_restart_behind_the_proxy_is_found(
+def test_stalled_link_continues_and_a_restart_behind_the_proxy_is_found(
     tcp_proxy: StartProxy, node_process: Callable[..., NodeProcess], make_node: MakeNode
 ) -> None:
     proxy = tcp_proxy()

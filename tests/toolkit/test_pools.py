@@ -131,7 +131,7 @@ def test_work_is_spread_and_as_many_run_at_once_as_there_are_workers(pool, nodes
     assert {port.partition("#")[0] for port in ports} == set(nodes)
 
 
-def test_an_exception_is_raised_here_and_the_worker_goes_on(pool):
+def test_an_exception_is_raised_here_and_the_worker_continues(pool):
     with pytest.raises(RemoteError, match="ValueError: hello"):
         pool.apply(functions.fail, ("hello",))
     with pytest.raises(RemoteError, match="ValueError: x"):
@@ -227,7 +227,7 @@ def test_the_death_of_a_worker_is_raised_or_made_up_for(make_pool, nodes, tmp_pa
         assert pool.apply(suicide, (path,)) == "done"
 
 
-def test_a_worker_that_died_between_runs_is_no_run_that_failed(make_pool, node, nodes):
+def test_a_worker_that_died_between_runs_is_not_a_failed_run(make_pool, node, nodes):
     """Nothing was done twice, or lost: also those that must not run twice are run."""
     pool = make_pool(nodes[:1], workers=3, retries=0)
     assert pool.map(functions.square, range(6)) == [n * n for n in range(6)]

@@ -250,7 +250,7 @@ def test_no_message_ends_its_port(nodes):
 
 
 @pytest.mark.parametrize("call", ["get", "put", "join"])
-def test_what_is_no_time_is_refused_before_anything_is_sent(nodes, call):
+def test_invalid_time_is_refused_before_anything_is_sent(nodes, call):
     queue, remote = both(nodes)
     remote.qsize()
     before = settled_tables(*nodes)
@@ -342,14 +342,14 @@ def test_no_item_is_lost_or_doubled_however_getters_give_up(nodes):
     assert sorted(got) == list(range(300))
 
 
-def test_an_item_that_cannot_travel_is_told_and_does_not_stand_in_the_way(make_node):
+def test_an_item_that_cannot_travel_is_reported_and_does_not_stand_in_the_way(make_node):
     queue, remote = both((make_node(), make_node()), None, [object(), "next"])
     with pytest.raises(RemoteError, match="UnencodableMessageError"):
         remote.get()
     assert remote.get(timeout=WAIT) == "next"
 
 
-def test_the_end_of_the_queue_is_told_to_all_who_wait_and_leaves_nothing(nodes):
+def test_the_end_of_the_queue_is_reported_to_all_who_wait_and_leaves_nothing(nodes):
     before = settled_tables(*nodes)
     queue, remote = both(nodes, 1)
     waiting = [gevent.spawn(remote.get)]

@@ -236,7 +236,7 @@ def test_a_newcomer_does_not_overtake_who_waits(nodes):
     owner.kil(lease)
 
 
-def test_a_block_in_a_generator_releases_its_own_lease_whoever_closes_it(nodes, semaphore, remote):
+def test_a_block_in_a_generator_releases_its_own_lease_when_another_greenlet_closes_it(nodes, semaphore, remote):
     def held() -> Iterator[None]:
         with nodes[1].attach(), remote:
             yield

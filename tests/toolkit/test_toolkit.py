@@ -98,7 +98,7 @@ def test_who_asks_for_what_is_gone_hears_why_at_once(make_node):
             remote.get(timeout=WAIT)
 
 
-def test_whoever_waits_for_it_keeps_it(make_node):
+def test_a_waiting_greenlet_keeps_it(make_node):
     owner, user = make_node(), make_node()
     event = PortEvent(node=owner)
     port, waiters = event.port, event._object_port.waiters

@@ -228,7 +228,7 @@ def test_socket_files_are_touched_and_created_again_after_removal(
     assert list(path.parent.iterdir()) == []
 
 
-def test_error_while_accepting_is_logged_and_accepting_goes_on(
+def test_error_while_accepting_is_logged_and_accepting_continues(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(aemp_gevent.transport.listener, "_RETRY_SECONDS", 0.01)

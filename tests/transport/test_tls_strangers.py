@@ -105,7 +105,7 @@ class Stripper(Relay):
         return data.replace(b";tls=1.0", b"")
 
 
-def test_refused_peer_is_told_by_an_alert(make_node: MakeNode, files: Files) -> None:
+def test_refused_peer_is_notified_by_an_alert(make_node: MakeNode, files: Files) -> None:
     node = make_node(secret=None, cert=files.write(CA.issue(ANYWHERE), CA))
     stranger = files.write(CA.issue(ANYWHERE, begins=-2 * DAY, ends=-DAY))
     with (
@@ -127,7 +127,7 @@ def test_our_log_tells_when_the_peer_does_not_believe_us(
     assert re.search(r"the peer ended TLS: .*unknown ca|not known here", reason[2]), reason
 
 
-def test_log_of_who_has_another_nodes_certificate_says_where_to_look(make_node: MakeNode, files: Files) -> None:
+def test_log_of_a_node_with_another_nodes_certificate_says_where_to_look(make_node: MakeNode, files: Files) -> None:
     """TLS believes it, and has come up on his side, or not yet: chance decides who is the client."""
     good = make_node(secret=None, cert=files.write(CA.issue(ANYWHERE), CA))
     bad = make_node(secret=None, cert=files.write(CA.issue("aemp:backend"), CA))

@@ -78,7 +78,7 @@ def test_texts_with_changed_bytes_raise_nothing_else(which: int) -> None:
     assert refused > 30
 
 
-def test_a_key_that_is_none_for_tls_is_refused() -> None:
+def test_a_key_that_tls_cannot_use_is_refused() -> None:
     key = x25519.X25519PrivateKey.generate()
     certificate = CA.issue("aemp:a", key=key)
     with pytest.raises(CertificateError, match="OpenSSL refuses it"):

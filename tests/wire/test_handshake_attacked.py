@@ -214,7 +214,7 @@ class Attacked(RuleBasedStateMachine):
             assert len(side.handshake._buffer) <= MAX_LINE_BYTES
 
     @invariant()
-    def who_requires_tls_goes_on_with_nobody_without(self) -> None:
+    def a_peer_that_requires_tls_accepts_nobody_without(self) -> None:
         for side in self.all:
             if side.handshake._require_tls and not side.handshake._has_tls:
                 assert side.handshake.state in (
