@@ -52,9 +52,8 @@ coverage: $(STAMPS)/test ## run the tests and measure which lines and branches t
 	@$(COLLECTING)
 	@$(PY) $(TESTS) -m 'not no_cover' --cov= $(ARGS)
 
-test-thorough: $(STAMPS)/test ## run what coverage leaves out, and with all seeds and examples what is otherwise sampled
-	@$(COLLECTING)
-	@AEMP_TEST_THOROUGH=1 $(PY) $(TESTS) -m 'no_cover or thorough or hypothesis' $(ARGS)
+test-thorough: ## run what coverage leaves out, and with all seeds and examples what is otherwise sampled
+	@AEMP_TEST_THOROUGH=1 $(MAKE) --no-print-directory test ARGS="-m 'no_cover or thorough or hypothesis' $(ARGS)"
 
 # Where a patched process differs most: the loop, native threads, waiting, and what gevent itself provides. Tests of
 # forks and patching are left out, because they run programs that decide themselves whether to patch.
@@ -93,7 +92,7 @@ format: $(STAMPS)/lint ## format, and fix what ruff can fix
 	@$(PY) -m ruff format
 
 clean: ## remove everything that make created, including .venv
-	rm -rf $(VENV) .fuzz build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis \
+	rm -rf .venv .venv-3.14 .fuzz build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache .tox
 	find aemp_command aemp_gevent benchmarks docs examples fuzz soak tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
