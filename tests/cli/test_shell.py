@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from pathlib import Path
 
 import pexpect
 import pytest
@@ -96,6 +97,16 @@ def test_ctrl_c_interrupts_what_runs(shell: pexpect.spawn, code: str) -> None:
     shell.expect_exact("KeyboardInterrupt")
     shell.expect_exact(PROMPT)
     say(shell, "call('backend#orders', 'price', 1)", r"5\r\n")
+
+
+def _sleeps(shell: pexpect.spawn) -> bool:
+    """Return whether the shell is inside ``time.sleep``, as far as the kernel tells."""
+    try:
+        call = Path(f"/proc/{shell.pid}/syscall").read_text().split()[0]
+    except OSError:  # not Linux, or a kernel that does not tell
+        shell.expect(pexpect.TIMEOUT, timeout=0.5)
+        return True
+    return call in {"230", "115"}  # clock_nanosleep of x86-64 and of ARM
 
 
 def test_ctrl_c_that_cannot_interrupt_says_so(unmeasured: None, shell: pexpect.spawn) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -98,9 +99,12 @@ class EtcdServer:
         self.start()
 
     def stop(self) -> None:
-        """Suspend it: connections stay open, and nobody answers."""
+        """Suspend it, and wait until it has stopped: connections stay open, and nobody answers."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        pid = self._process.pid
+        # Its threads run on until one of them has seen the signal.
+        wait_until(lambda: os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT))
 
     def resume(self) -> None:
         assert self._process is not None
