@@ -181,13 +181,13 @@ class DirectoryNode(LocalNode):
             return None
         return self._wait_for(what, family, seconds)
 
-    def known_nodes(self, timeout: float | None) -> list[str]:
+    def known_nodes(self, timeout: Seconds | None) -> list[str]:
         """Return the IDs of the nodes in the directory, which slaves are not. Switches. For the ``aemp`` command.
 
         Raises:
             DirectoryUnavailableError: There was no answer in time.
         """
-        found: list[str] = self._wait_for("keys", NODES, timeout)
+        found: list[str] = self._wait_for("keys", NODES, to_seconds(timeout, "known_nodes()"))
         return found
 
     def _wait_for(self, what: Query, family: str, seconds: float | None) -> Any:

@@ -12,6 +12,7 @@ from gevent.event import AsyncResult
 from aemp_gevent import default_node
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.toolkit.lifetimes import cancel_with
+from aemp_gevent.toolkit.times import checks_times
 
 if TYPE_CHECKING:
     _AsyncResult = AsyncResult[Any]
@@ -33,6 +34,7 @@ class _DeathListener:
             death.set(reason)
 
 
+@checks_times
 class PortDeath(_AsyncResult):
     """The death of a port, as a ``gevent.event.AsyncResult`` whose value is the reason.
 

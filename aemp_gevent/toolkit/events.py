@@ -10,11 +10,13 @@ from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.toolkit.proxy_waiters import ObjectPort, ProxyWaiter
 from aemp_gevent.toolkit.remotes import RemoteLinkable, is_poll
+from aemp_gevent.toolkit.times import checks_times
 
 _MESSAGES = {"set": "_set_for", "wait": "_wait_for"}
 _CALLS = {"clear": "clear", "is_set": "is_set"}
 
 
+@checks_times
 class PortEvent(Event):
     """A ``gevent.event.Event`` that other nodes use through a :class:`RemoteEvent`.
 

@@ -25,6 +25,7 @@ from aemp_gevent.ports.patterns import tag_of
 from aemp_gevent.runtime.quantities import Seconds, to_count, to_seconds
 from aemp_gevent.runtime.quoting import escaped
 from aemp_gevent.toolkit.lifetimes import port_of
+from aemp_gevent.toolkit.times import checks_times
 
 WORKER = "aemp_gevent.toolkit.pool_worker"
 
@@ -59,6 +60,7 @@ class _Task:
         return f"a RemotePool's run of {escaped(self._name)}"
 
 
+@checks_times
 class RemotePool(Pool):
     """A ``gevent.pool.Pool`` whose ``spawn``, ``apply``, ``map``, ``imap`` and so on run functions on other nodes.
 

@@ -22,6 +22,7 @@ from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.toolkit.proxy_waiters import ObjectPort, ProxyWaiter
 from aemp_gevent.toolkit.remotes import Remote, is_poll
+from aemp_gevent.toolkit.times import checks_times
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ _CALLS = {
 }
 
 
+@checks_times
 class PortQueue(_Queue[T]):
     """A ``gevent.queue.Queue`` that other nodes use through a :class:`RemoteQueue`.
 

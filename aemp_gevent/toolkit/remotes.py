@@ -61,14 +61,15 @@ class Remote:
             CallTimeout: ``timeout`` seconds have passed.
             Timeout: The given ``gevent.Timeout`` has expired; or the exception that it was made with.
         """
+        call = f"{tag}()"
         if isinstance(timeout, Timeout):
-            to_seconds(timeout, tag)
+            to_seconds(timeout, call)
             timer = Timeout.start_new(timeout)  # does nothing if it was started already
             try:
                 return self._call(tag, *args, timeout=None)
             finally:
                 timer.cancel()  # not close(): it may be used again
-        return self._call(tag, *args, timeout=to_seconds(timeout, tag))
+        return self._call(tag, *args, timeout=to_seconds(timeout, call))
 
     def _wait_until(self, timeout: Seconds | None, tag: str, *args: Any) -> Any:
         """Do the same as :meth:`_wait`, but return None after the timeout."""

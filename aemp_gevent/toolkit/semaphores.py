@@ -20,11 +20,13 @@ from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.toolkit.proxy_waiters import ObjectPort, ProxyWaiter
 from aemp_gevent.toolkit.remotes import RemoteLinkable, is_poll
+from aemp_gevent.toolkit.times import checks_times
 
 _MESSAGES = {"acquire": "_acquire_for", "acquire_nowait": "_acquire_now_for", "wait": "_wait_for"}
 _CALLS = {"counter": "_count"}
 
 
+@checks_times
 class PortSemaphore(Semaphore):
     """A ``gevent.lock.Semaphore`` that other nodes use through a :class:`RemoteSemaphore`.
 

@@ -14,9 +14,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import gevent
+import gevent.event
 import pytest
+from gevent.queue import Empty, Full
 
 import aemp_gevent
+from aemp_gevent import testing, toolkit
 from aemp_gevent.errors import (
     CallTimeout,
     DirectoryTimeout,
@@ -125,8 +128,83 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "wait_for_seeds": (lambda node, timeout: node.wait_for_seeds(timeout), "wait_for_seeds()"),
     "reset": (lambda node, timeout: node.reset(timeout), "reset()"),
     "resolve_node": (lambda node, timeout: node.resolve_node("127.0.0.1:1", timeout=timeout), "resolve_node()"),
+    "known_nodes": (lambda node, timeout: node.known_nodes(timeout), "known_nodes()"),
     "wait_until": (lambda _node, timeout: wait_until_of_users(lambda: False, within=timeout), "wait_until()"),
 }
+
+
+class Tools:
+    """Objects of the toolkit on a private node, all of which would have to be waited for."""
+
+    def __init__(self, node: Any) -> None:
+        self.node = node
+        self.empty, self.full = toolkit.PortQueue(1, node=node), toolkit.PortQueue(1, ["item"], node=node)
+        self.semaphore, self.event = toolkit.PortSemaphore(0, node=node), toolkit.PortEvent(node=node)
+        self.far_empty = toolkit.RemoteQueue(self.empty, node=node)
+        self.far_full = toolkit.RemoteQueue(self.full, node=node)
+        self.far_semaphore = toolkit.RemoteSemaphore(self.semaphore, node=node)
+        self.far_event = toolkit.RemoteEvent(self.event, node=node)
+        self.port = node.port()
+        self.death = toolkit.PortDeath(self.port, node=node)
+        self.pool = toolkit.RemotePool([node.NODE()], node=node)
+        self.busy = gevent.event.Event()
+        self.pool.add(gevent.spawn(self.busy.wait))
+
+    def end_the_waits(self) -> None:
+        self.busy.set()
+        self.semaphore.release()
+        self.event.set()
+        self.node.kil(self.port)
+        if self.empty.empty():
+            self.empty.put("item")
+        while not self.full.empty():
+            self.full.get()
+            self.full.task_done()
+
+
+def add_another(tools: Tools, timeout: Any) -> None:
+    tools.pool.add(gevent.spawn(tools.busy.wait), timeout=timeout)
+
+
+# What the toolkit's objects have that takes a time.
+TOOLS: dict[str, Callable[[Tools, Any], Any]] = {
+    "PortQueue.put": lambda tools, timeout: tools.full.put("more", timeout=timeout),
+    "PortQueue.get": lambda tools, timeout: tools.empty.get(True, timeout),
+    "PortQueue.peek": lambda tools, timeout: tools.empty.peek(timeout=timeout),
+    "PortQueue.join": lambda tools, timeout: tools.full.join(timeout),
+    "RemoteQueue.put": lambda tools, timeout: tools.far_full.put("more", timeout=timeout),
+    "RemoteQueue.get": lambda tools, timeout: tools.far_empty.get(timeout=timeout),
+    "RemoteQueue.peek": lambda tools, timeout: tools.far_empty.peek(timeout=timeout),
+    "RemoteQueue.join": lambda tools, timeout: tools.far_full.join(timeout),
+    "PortSemaphore.acquire": lambda tools, timeout: tools.semaphore.acquire(True, timeout),
+    "PortSemaphore.wait": lambda tools, timeout: tools.semaphore.wait(timeout=timeout),
+    "RemoteSemaphore.acquire": lambda tools, timeout: tools.far_semaphore.acquire(timeout=timeout),
+    "RemoteSemaphore.wait": lambda tools, timeout: tools.far_semaphore.wait(timeout),
+    "PortEvent.wait": lambda tools, timeout: tools.event.wait(timeout),
+    "RemoteEvent.wait": lambda tools, timeout: tools.far_event.wait(timeout),
+    "PortDeath.get": lambda tools, timeout: tools.death.get(timeout=timeout),
+    "PortDeath.result": lambda tools, timeout: tools.death.result(timeout),
+    "PortDeath.wait": lambda tools, timeout: tools.death.wait(timeout),
+    "RemotePool": lambda tools, timeout: toolkit.RemotePool(["x"], timeout=timeout, node=tools.node).close(),
+    "RemotePool.add": add_another,
+    "RemotePool.join": lambda tools, timeout: tools.pool.join(timeout),
+    "RemotePool.kill": lambda tools, timeout: tools.pool.kill(timeout=timeout),
+    "RemotePool.killone": lambda tools, timeout: tools.pool.killone(next(iter(tools.pool)), timeout=timeout),
+    "RemotePool.wait_available": lambda tools, timeout: tools.pool.wait_available(timeout),
+}
+
+
+def given(value: Any) -> Any:
+    """Return the value, or a copy of a timeout, which can be used up."""
+    return gevent.Timeout(value.seconds) if isinstance(value, gevent.Timeout) else value
+
+
+@pytest.fixture
+def tools(make):
+    tools = Tools(make(None))
+    yield tools
+    tools.busy.set()
+    tools.pool.kill()
 
 
 @pytest.fixture
@@ -151,7 +229,18 @@ def test_every_call_refuses_what_is_not_a_time_before_it_does_anything(make, val
             assert not network_of(node).peers
 
 
+@pytest.mark.parametrize(("value", "error"), BAD.values(), ids=BAD)
+def test_the_whole_toolkit_refuses_what_is_not_a_time(tools, value, error):
+    for name, call in TOOLS.items():
+        with pytest.raises(error) as refused:
+            call(tools, given(value))
+        assert str(refused.value).startswith(f"{name.partition('.')[2] or name}(): "), name
+    assert not [thing for thing in (tools.empty, tools.full, tools.event) if thing._object_port.waiters]
+    assert (list(tools.full.queue), len(tools.pool)) == (["item"], 1)
+
+
 NOTHING_CAME = (ReceiveTimeout, CallTimeout, DirectoryTimeout, DirectoryUnavailableError, ResolveError, AssertionError)
+NOTHING_IN_THE_TOOLKIT = (Empty, Full, gevent.Timeout)
 PAST = {name: value for name, (value, seconds) in GOOD.items() if seconds == 0}
 FUTURE = {name: value for name, (value, seconds) in GOOD.items() if seconds != 0}
 
@@ -165,6 +254,29 @@ def test_no_call_waits_when_the_time_is_over(make, value):
             continue
         with node.attach(), gevent.Timeout(5), contextlib.suppress(NOTHING_CAME):
             call(node, value)
+
+
+class HungError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("value", [0, *PAST.values()], ids=["zero", *PAST])
+def test_nothing_in_the_toolkit_waits_when_the_time_is_over(make, value):
+    for name, call in TOOLS.items():
+        tools = Tools(make(None))
+        with gevent.Timeout(5, HungError(name)), contextlib.suppress(NOTHING_IN_THE_TOOLKIT):
+            call(tools, value)
+        tools.busy.set()
+
+
+@pytest.mark.parametrize("value", FUTURE.values(), ids=FUTURE)
+def test_every_wait_of_the_toolkit_takes_what_has_a_meaning_and_ends_when_something_comes(make, value):
+    for name, call in TOOLS.items():
+        tools = Tools(make(None))
+        with gevent.Timeout(5, HungError(name)):
+            gevent.spawn(tools.end_the_waits)
+            call(tools, given(value))
+            tools.pool.kill()
 
 
 @pytest.mark.parametrize("value", FUTURE.values(), ids=FUTURE)
@@ -243,13 +355,36 @@ def test_values_that_are_not_strings_name_no_node(node, port):
 TIMES = {"timeout", "seconds", "within"}
 
 
-def test_the_table_has_every_call_of_the_library_that_takes_a_time():
-    functions = {name: getattr(aemp_gevent, name) for name in aemp_gevent.__all__}
-    functions |= {name: getattr(aemp_gevent.Node, name) for name in dir(aemp_gevent.Node) if not name.startswith("_")}
-    takes_a_time = {
+ELSEWHERE = {
+    "Timer",  # after() makes it
+    "NodeProcess.run",  # of a process, which the tests of aemp_gevent.testing make
+    "NodeProcess.wait",
+    "MemoryNetwork.delay",  # how late things come, where forever has no meaning
+    "MemoryNetwork.dial",  # called by the node
+    "Proxy.delay",
+}
+
+
+def with_a_time(*modules: Any) -> set[str]:
+    """Return the functions, classes and methods in the API of modules that take a time; methods as "Class.method"."""
+    found: dict[str, Any] = {}
+    for module in modules:
+        found |= {name: getattr(module, name) for name in module.__all__}
+    for name, kind in [(name, kind) for name, kind in found.items() if isinstance(kind, type)]:
+        if issubclass(kind, BaseException):  # those only report times
+            del found[name]
+            continue
+        found |= {f"{name}.{method}": getattr(kind, method) for method in dir(kind) if not method.startswith("_")}
+    return {
         name
-        for name, function in functions.items()
-        if inspect.isroutine(function) and TIMES & set(inspect.signature(function).parameters)
+        for name, thing in found.items()
+        if name != "RemotePool.greenlet_class"
+        and (inspect.isroutine(thing) or isinstance(thing, type))
+        and TIMES & set(inspect.signature(thing).parameters)
     }
+
+
+def test_the_tables_have_every_call_of_the_library_that_takes_a_time():
+    assert with_a_time(toolkit) == set(TOOLS)
     checked = {name.removesuffix("()") for _, name in CALLS.values()}
-    assert takes_a_time - checked == {"known_nodes"}  # for the command line, which checks its own options
+    assert {name.removeprefix("Node.") for name in with_a_time(aemp_gevent, testing)} == checked | ELSEWHERE
