@@ -289,7 +289,7 @@ def faults(stream: Stream, senders: list[ChatSender]) -> dict[str, str]:
     for sender in senders:
         for name in {*sender.said, *sender.cut}:
             numbers = heard.pop(name, [])
-            # What was said to a worker that was killed before it answered may have got through.
+            # A message to a worker that was killed before it answered may have got through.
             is_whole = len(numbers) - sender.said[name] in ({0, 1} if name in sender.cut else {0})
             if numbers != list(range(len(numbers))) or not is_whole:
                 found[name] = f"{len(numbers)} of {sender.said[name]}: {numbers[:5]} … {numbers[-5:]}"

@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if PATCHED and config.getoption("numprocesses", None):
         raise pytest.UsageError("pytest-xdist has threads and no gevent: with AEMP_TEST_PATCH=1, run without it")
     # A shell starts what it puts in the background with SIGINT ignored, and processes inherit that: programs
-    # that a test interrupts would go on.
+    # that a test interrupts would continue.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -53,7 +53,7 @@ def test_half_open_links_are_noticed_in_time_and_a_blocked_loop_is_forgiven(
 ) -> None:
     """With the defaults: what stops, or is silenced in one direction, is lost after 10 to 20 s.
 
-    Beside it somebody blocks his loop for 20 s, with a peer that would have waited for 60. All of this in a
+    Beside it a node blocks its loop for 20 s, with a peer that would have waited for 60. All of this in a
     fifth of the time, unless tests are thorough.
     """
     node, patient = make_node(heartbeat_timeout=15 * SCALE), make_node(heartbeat_timeout=60 * SCALE)

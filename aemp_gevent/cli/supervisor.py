@@ -55,7 +55,7 @@ class Supervised:
         self._changed()
 
     def stop(self) -> None:
-        """End the service for good. Never switches."""
+        """End the service permanently. Never switches."""
         self.let_be()
         if self._port is not None:
             self._node.kil(self._port)

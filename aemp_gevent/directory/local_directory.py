@@ -3,7 +3,7 @@
 
 It is the same for all engines (:mod:`aemp_gevent.directory.engine`). A node that is not networked has an
 engine as well (:mod:`aemp_gevent.directory.local_engine`). When another engine takes its place, it publishes
-the entries there are, and the families that are watched already go on with it.
+the entries there are, and the families that are watched already continue with it.
 
 The engine watches a family once, however many monitors there are, and there is one local copy of it. Nothing here
 switches; monitors call back later, each in its own time (:mod:`aemp_gevent.directory.family_monitor`).

@@ -65,7 +65,7 @@ class Leaving(LinkedNode):
         Monitors that peers have of ports here fire with ``("shutdown", node)``, after everything
         that was sent before; so do monitors that this node has of
         their ports. The node keeps its ports and its ID, and cannot be initialised again. Handlers and actors may
-        go on sending to each other; everywhere else ``snd``, ``port`` and the like raise ``NodeShutDownError``.
+        keep sending to each other; everywhere else ``snd``, ``port`` and the like raise ``NodeShutDownError``.
         A call that waits for a port of a peer ends as after the loss of any node. A port that dies of that
         dies with ``("shutdown", node)`` as well, which is logged as one line and not as a crash.
         When a program ends, this happens automatically, for all nodes of the main thread at the same time.
@@ -93,7 +93,7 @@ class Leaving(LinkedNode):
         """Kill every port here, shut down, and become a private node with a new ID. For tests. Switches.
 
         Ports die normally, their messages are dropped, and timers are stopped. Greenlets that the library did not
-        start go on; one that called ``attach`` learns of its port's death in its next blocking call.
+        start keep running; one that called ``attach`` learns of its port's death in its next blocking call.
 
         Args:
             timeout: Seconds for the shutdown.

@@ -176,7 +176,7 @@ class Sending(NodePorts):
 
         The kill comes after the messages sent before it. Killing a dead port
         does nothing: the first kill wins. ``kil(SELF())`` returns, too: the
-        handler goes on until it waits. Any native thread may call it.
+        handler keeps running until it waits. Any native thread may call it.
 
         Raises:
             NodePortError: It is a node port, which lives as long as its node.

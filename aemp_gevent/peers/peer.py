@@ -206,8 +206,8 @@ class Peer(SendingPeer):
     def _see_through(self, call: Callable[..., object], *args: Any) -> None:
         """Make a call about the link as it is now, which must complete: on the hub if exceptions strike it here.
 
-        At the recursion limit only the hub can. So it is asked first, and when that raises nothing was begun. Whoever
-        was struck after that begins again; what the hub makes then must not end the next link.
+        At the recursion limit only the hub can. So it is asked first, and when that raises nothing was begun. A
+        call that is struck after that begins again; what the hub makes then must not end the next link.
         """
         changes = self._changes
 

@@ -18,7 +18,7 @@ _switch = greenlet.switch
 
 
 class GivingWay(Deaths):
-    """Switches from one waiting greenlet to the next, by way of a runner or the hub only if needed."""
+    """Switches from one waiting greenlet to the next, through a runner or the hub only if needed."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ class RunQueue(HubThread):
     """The ports and jobs that are due. Any native thread may add a port."""
 
     pump: Callable[[], object]
-    """Have runners work until nothing is due or the turn is over. Called on the hub only; raises nothing.
+    """Call runners until nothing is due or the turn is over. Called on the hub only; raises nothing.
 
     The link layer calls it right after it delivered what it read, which saves a loop iteration a message.
     """

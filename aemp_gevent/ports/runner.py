@@ -19,7 +19,7 @@ from aemp_gevent.ports.port import Port
 class Runner(greenlet):
     """A greenlet that serves ports, one after the other.
 
-    It goes on to the next port only if the last one left nothing on it. An object that can still throw into it or
+    It continues with the next port only if the last one left nothing on it. An object that can still throw into it or
     resume it (a ``gevent.Timeout`` that was never closed, a link of an event) holds a reference to it;
     ``gevent.local`` and other values that are kept for a greenlet stand in its ``__dict__``. Both can be seen at once.
     While its code is switched out, references come and go, so that afterwards they prove nothing: such a runner ends.

@@ -12,7 +12,7 @@ gevent's own part: its loops notice a fork by themselves (libev), or because
 ``gevent.os.fork`` and this module call ``gevent.reinit``; sockets of the child's that are in
 the parent's ``epoll`` set stay there, as closing the copy of a descriptor does not touch the
 original. For greenlets that a program makes with gevent directly, gevent's rules hold: they
-go on in the child.
+keep running in the child.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """The channel between a test and the process of a :class:`~aemp_gevent.testing.NodeProcess`.
 
 Pickled tuples over a socket pair that the child inherits. It has nothing to do with the
-node's links, so it goes on while those are cut, delayed or silent. Both sides run the
+node's links, so it keeps working while those are cut, delayed or silent. Both sides run the
 same code and trust each other: one is the other's child.
 """
 

@@ -58,7 +58,7 @@ class Flow:
         source: Where to read: a non-blocking gevent socket.
         sink: Where to write; another one.
         dice: Decides about jitter.
-        look: Called with each read, before it goes on; with ``b""`` at the end.
+        look: Called with each read, before it is passed on; with ``b""`` at the end.
         may_pass: Whether it is known yet which faults apply.
         over: Called when this direction is over, or the whole connection.
     """

@@ -11,7 +11,7 @@ of the real thing:
   before everything that had arrived was read.
 - A reset behind an orderly end shows only to the side that writes.
 - What a line swallows is not lost: once the line works again it comes late, as TCP would
-  send it again. It is lost for good when its sender, or its connection, is gone meanwhile.
+  send it again. It is lost permanently when its sender, or its connection, is gone meanwhile.
 
 Which lines work, and how fast, the :class:`MemoryLines` say: :mod:`aemp_gevent.testing.memory_network`.
 """
@@ -103,7 +103,7 @@ class Pipe:
             self.room -= len(item)
         elif item is not Mark.END:
             self._reset_at = due if self._reset_at is None else min(due, self._reset_at)
-            # Who does not read, but waits for room, hears of it as well.
+            # A side that waits for room instead of reading is notified as well.
             self._lines.clock.at(due, self._target.has_room)
         self._items.append((due, item))
         self.wake()

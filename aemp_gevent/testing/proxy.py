@@ -259,7 +259,7 @@ class Proxy:
 
         This is what a network partition looks like from inside: neither data nor the end of
         a connection arrives. Nothing gets lost, because TCP repeats it: after :meth:`heal`
-        it goes on. With ``swallow=True`` bytes vanish instead, and senders never have to
+        it continues. With ``swallow=True`` bytes vanish instead, and senders never have to
         wait; :meth:`heal` then resets the connections that lost some.
         """
         values = {"is_stalled": not swallow, "is_swallowing": swallow}
@@ -272,7 +272,7 @@ class Proxy:
         self._add("refuse", "both", rule)
 
     def heal(self) -> None:
-        """End all faults. Connections that lost bytes are reset, the others go on. Switches."""
+        """End all faults. Connections that lost bytes are reset, the others continue. Switches."""
         self._rules.clear()
         for connection in self.connections:
             if any(flow.has_lost for flow in connection.flows.values()):

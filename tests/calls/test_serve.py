@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``serve`` and ``time_left``: what the answering side of a call is told, and what it leaves undone."""
+"""``serve`` and ``time_left``: what the answering side of a call knows, and what it leaves undone."""
 
 from __future__ import annotations
 

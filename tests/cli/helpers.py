@@ -57,7 +57,7 @@ def aemp(
 def running(
     home: Path, *args: str, env: Mapping[str, str] | None = None, **options: Any
 ) -> Generator[subprocess.Popen[str], None, None]:
-    """A command that goes on until the block ends; its output is for the block to read."""
+    """A command that runs until the block ends; the block reads its output."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
     with preloaded.Popen(
         [*AEMP, *args], env=environment(home, **(env or {})), text=True, **{**pipes, **options}

@@ -85,7 +85,7 @@ def test_it_finds_the_network_by_what_the_profile_says(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
 def test_signal_ends_it_whatever_runs_just_then(tmp_path: Path, make_node: MakeNode, number: int) -> None:
-    """Raised in a callback, it would kill a port, or be logged, and the command would go on."""
+    """Raised in a callback, it would kill a port, or be logged, and the command would continue."""
     seed = make_node("127.0.0.1:0")
     (tmp_path / "config.json").write_text("{}")
     waiting = f"""

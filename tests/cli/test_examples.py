@@ -32,7 +32,7 @@ SHOWN_UNTIL_ENDED = {
     "aemp log backend --level debug": None,
     "aemp dump 127.0.0.1:4040 --listen 127.0.0.1:5050": r"dial 127.0.0.1:\d+ instead of 127.0.0.1:\d+",
 }
-"""Examples of what goes on until somebody ends it, and what it shows by itself."""
+"""Examples that run until somebody ends them, and what they show by themselves."""
 
 EXAMPLES_THAT_END = [line for name in COMMANDS for line in EXAMPLES.get(name, ()) if line not in SHOWN_UNTIL_ENDED]
 

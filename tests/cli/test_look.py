@@ -28,7 +28,7 @@ slow = pytest.mark.slow
 
 @contextmanager
 def following(network: Network, *args: str) -> Iterator[tuple[subprocess.Popen[str], Path, Path]]:
-    """A command that goes on; its output and its errors are in files."""
+    """A command that keeps running; its output and its errors are in files."""
     out, err = network.home / "out.txt", network.home / "err.txt"
     with out.open("w") as stdout, err.open("w") as stderr:
         process = preloaded.Popen(

@@ -121,7 +121,7 @@ def test_screen_shows_nodes_links_and_ports_until_q(network: Network) -> None:
         screen.child.send("n")
         wait_until(lambda: "mailboxes" in screen.text, within=PATIENCE, show=screen.lines)
         first = screen.lines()[0]
-        wait_until(lambda: screen.lines()[0] != first, within=PATIENCE, show=screen.lines)  # the clock goes on
+        wait_until(lambda: screen.lines()[0] != first, within=PATIENCE, show=screen.lines)  # the clock advances
         screen.child.send("q")
         wait_until(lambda: not screen.child.isalive(), within=PATIENCE, show=screen.lines)
         assert screen.child.exitstatus == 0

@@ -360,7 +360,7 @@ def test_bad_json_loses_the_link_with_one_log_line(
 def test_bad_request_costs_a_log_line_at_most_and_not_the_link(
     victim: Node, game: PingPong, caplog: pytest.LogCaptureFixture, packet: list[Any]
 ) -> None:
-    """The packet is one, it just asks for nonsense: nothing of it is done, and the link goes on."""
+    """The packet is one, it just asks for nonsense: nothing of it is done, and the link stays up."""
     with RawPeer.dial(victim).shake() as peer:
         ports = dict(victim.scheduler.ports)
         peer.send(packet)
@@ -453,7 +453,7 @@ def test_no_request_makes_us_handle_many(
 ) -> None:
     """Each of them would look at all that follow, which takes quadratic time, and memory.
 
-    So would those of this node itself, which a handler makes that answers to whatever port it is told.
+    So would those of this node itself, which a handler makes that answers to any port that a message names.
     """
     handled: list[object] = []
     handle = Requests.handle

@@ -2,7 +2,7 @@
 """Peers that know the secret and turn hostile, and strangers in numbers, beside a link that behaves well.
 
 Each test has three processes: the victim, the attacker, and this one, which goes back and forth with the victim all
-the while. What that comes to is told at the end of the run: what was sent, what of it was refused, how much more
+the while. The outcome is reported at the end of the run: what was sent, what of it was refused, how much more
 memory the victim has, and how much longer a round trip takes than before.
 """
 

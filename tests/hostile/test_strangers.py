@@ -100,7 +100,7 @@ def padded(head: bytes, unit: bytes, size: int = FULL) -> bytes:
     return head + (unit * size)[: size - len(head)]
 
 
-# What is said at once. Each is one connection.
+# What a stranger sends at once. Each is one connection.
 SAYINGS = {
     "nothing": b"",
     "a-byte": b"a",

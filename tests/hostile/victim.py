@@ -88,7 +88,7 @@ def rss() -> int:
 
 @dataclass
 class Told:
-    """What the victim tells; sizes in bytes."""
+    """The victim's report; sizes in bytes."""
 
     allocated: int
     peak: int

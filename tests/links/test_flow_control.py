@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Flow control: who waits while too much is unsent, who does not, and that everybody goes on."""
+"""Flow control: who waits while too much is unsent, who does not, and that everybody continues."""
 
 from __future__ import annotations
 

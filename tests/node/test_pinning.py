@@ -107,7 +107,7 @@ def test_what_fails_lets_go_of_its_arguments_at_once(
     way(node, blob)
     del blob
     settle(node)
-    node.snd(node.port(), "something else")  # what a runner that goes on had last is let go of then
+    node.snd(node.port(), "something else")  # a runner that continues lets go of what it had last
     settle(node)
     wait_until(lambda: ref() is None)
 

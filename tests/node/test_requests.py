@@ -421,7 +421,7 @@ def test_watchers_of_a_lost_link_are_forgotten(node: Node, peer: RawPeer) -> Non
     assert found.monitors is None
 
 
-# --- what a review found -------------------------------------------------------------------------
+# --- wrong requests and their order --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ def test_requests_about_a_link_are_not_relayed_to_another_node(
                     ["info"],
                     ["lookup", "x"],
                     ["can", "x"],
-                    ["snd", node.NODE(), "snd"],  # by way of our own node port
+                    ["snd", node.NODE(), "snd"],  # through our own node port
                 )
             ),
             ["", "time", f"{PEER}#pong", "pong"],

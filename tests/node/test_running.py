@@ -374,7 +374,7 @@ ENDS = [closed_here, closed_elsewhere, dropped_elsewhere, collected_in_a_thread]
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
 def test_a_block_in_a_generator_may_be_left_by_any_greenlet(node, end):
-    """The one that entered it goes on as if it had been closed there; for the port it is a normal death."""
+    """The one that entered it continues as if it had been closed there; for the port it is a normal death."""
     deaths: list[Log] = []
 
     def request():

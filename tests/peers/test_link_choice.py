@@ -259,7 +259,7 @@ def test_second_process_of_the_same_id_is_refused_and_a_restarted_one_taken_in(
         node.mon("twin#who", died)
         with process(PROCESS, node.NODE(), "second") as second:
             assert line_of(second) == "ready"
-            # Up as far as it knows, until it is told that it is not welcome.
+            # Up as far as it knows, until it learns that it is not welcome.
             assert [line_of(second), line_of(second)] == ["up", "down"]
             assert node.syncal(5, "twin#who") == ("first",)
             assert died.count == 0

@@ -30,7 +30,7 @@ from tests.support.seams import network_of
 def test_named_node_says_where_others_reach_it(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, bind: str, hosts: list[str]
 ) -> None:
-    """Only where it listens, and nobody else can dial 0.0.0.0 or [::]: that is his own host."""
+    """Only where it listens, and nobody else can dial 0.0.0.0 or [::], which mean the dialling host itself."""
     monkeypatch.setattr(aemp_gevent.peers.listeners, "own_addresses", lambda _others: ["192.0.2.7", "2001:db8::7"])
     node = make_node(None)
     try:

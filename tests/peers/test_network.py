@@ -171,7 +171,7 @@ def test_two_nodes_have_links_of_their_own(make_node: MakeNode) -> None:
     assert sorted(three.up_nodes()) == sorted([one.NODE(), two.NODE()])
 
 
-# --- what a review found ---------------------------------------------------------------------
+# --- wrong seeds and addresses ---------------------------------------------------------------
 
 
 SEEDS = ["a:b:c", "host:http", "host:70000", "[::1", "two words", "slave/x", "anon/x", "unix:relative", "4" * 5000]

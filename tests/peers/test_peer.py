@@ -205,7 +205,7 @@ def test_link_loss_right_after_a_monitor_was_queued_fires_it(make_node: MakeNode
         assert died.wait()[:2] == gone.wait()[:2] == ("transport_error", listener.id)
 
 
-# --- what a review found ------------------------------------------------------------------------
+# --- lost links and log handlers ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("when", ["lost", "in its handshake"])

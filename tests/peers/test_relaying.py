@@ -52,7 +52,7 @@ def test_raw_slave_opens_and_is_heard(make_node: MakeNode) -> None:
         open_to(slave, slave_of(master), public)
         slave.send(via(slave_of(master), public.NODE(), [inbox.port.partition("#")[2], "hello"]))
         wait_until(lambda: inbox.messages == [("hello",)])
-        # Its own death is told in its name.
+        # Its own death is reported in its name.
         wait_until(lambda: public.node_is_up(slave_of(master)))
     wait_until(lambda: not public.node_is_up(slave_of(master)))
 

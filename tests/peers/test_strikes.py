@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Exceptions that strike in the middle of our own code, at the recursion limit and from signal handlers: over links.
 
-Each call either has its whole effect or none, and everything goes on afterwards; or a link that was struck is lost,
+Each call either has its whole effect or none, and everything continues afterwards; or a link that was struck is lost,
 and the monitors across it know.
 """
 

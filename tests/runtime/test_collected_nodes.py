@@ -74,7 +74,7 @@ print(type(gevent.get_hub().loop).__module__, left)
 
 
 def test_every_watcher_of_a_collected_node_is_closed():
-    """libuv goes on using the memory of one that is not, and sooner or later the process aborts."""
+    """libuv keeps using the memory of one that is not, and sooner or later the process aborts."""
     environment = {**os.environ, "GEVENT_LOOP": "libuv"}
     done = subprocess.run(
         [sys.executable, "-c", WATCHERS], env=environment, capture_output=True, text=True, timeout=60, cwd=ROOT

@@ -243,7 +243,7 @@ os._exit(0)
 
 
 def test_a_child_that_resolves_a_name_first_thing_does_not_wait_for_the_parents_threads(server):
-    """With the plain os.fork(), gevent is told of the fork by nobody but us."""
+    """With the plain os.fork(), only we notify gevent of the fork."""
     program = f"""
 resolve_node("localhost")  # a thread of the pool is there now
 port()

@@ -338,7 +338,7 @@ note("done")
 
 
 def test_an_attached_greenlet_that_continues_in_the_child_finds_its_port_dead(server):
-    """gevent's greenlets do go on there; nothing is thrown into them, but our next blocking call raises."""
+    """gevent's greenlets do continue there; nothing is thrown into them, but our next blocking call raises."""
     program = """
 def work(pause):
     with attach() as me:
@@ -415,7 +415,7 @@ note("done")
 
 
 def test_a_greenlet_that_was_attached_finds_its_port_dead_in_the_child(server):
-    """It is the user's, and goes on there, as gevent's greenlets do; it must not wait for what never comes."""
+    """It is the user's, and continues there, as gevent's greenlets do; it must not wait for what never comes."""
     program = """
 def work():
     with attach() as me:
@@ -469,7 +469,7 @@ note("done")
 """
     server.run_until_done(program)
     words = [word for line in server.notes() for word in line.split()[2:]]
-    # The parent's node IDs are told twice.
+    # The parent's node IDs are printed twice.
     assert len(words) == 5 * 9
     assert len(set(words)) == 5 * 9 - 2
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A thread stops anywhere in a call, while another one goes on: nothing is lost, and nothing is done twice."""
+"""A thread stops anywhere in a call, while another one keeps running: nothing is lost, and nothing is done twice."""
 
 from __future__ import annotations
 

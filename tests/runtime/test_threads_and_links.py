@@ -145,7 +145,7 @@ class Stalled:
     def fill(self):
         """Send from a thread, until that blocks; return it."""
         thread = Thread(self.flood)
-        # The hub takes everything that was handed over, and the thread does not go on.
+        # The hub takes everything that was handed over, and the thread does not continue.
         seen = -1
 
         def blocked():

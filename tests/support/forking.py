@@ -86,7 +86,7 @@ class Server:
         self.node.mon(self.parent, self.deaths)
 
     def go(self) -> None:
-        """Let the parent go on, which waits for that."""
+        """Wake the parent, which waits for this call."""
         self.node.snd(self.parent, "go")
 
     def run_until_done(self, program: str) -> None:

@@ -33,7 +33,7 @@ if PATCHED:
 
 
 def aside(function: Callable[..., T], *args: Any) -> T:
-    """Call a function that blocks, of files and processes, while everybody here goes on."""
+    """Call a function that blocks, of files and processes, while all greenlets of this process keep running."""
     if PATCHED:  # then it lets them, and works in no other thread
         return function(*args)
     result: T = gevent.get_hub().threadpool.apply(function, args)
@@ -41,6 +41,6 @@ def aside(function: Callable[..., T], *args: Any) -> T:
 
 
 def read_line(child: subprocess.Popen[str]) -> str:
-    """Return the next line that a process prints, while everybody here goes on; ``""`` at the end."""
+    """Return the next line that a process prints, while other greenlets keep running; ``""`` at the end."""
     assert child.stdout is not None
     return aside(child.stdout.readline)

@@ -128,7 +128,7 @@ class Deaths:
 
 
 def dial_each_other(one: Node, two: Node) -> None:
-    """Have two nodes dial each other at once: they send each other messages, and all arrive in order."""
+    """Dial two nodes to each other at once: they exchange messages, and all arrive in order."""
     ours, theirs, lost = Inbox(one), Inbox(two), Deaths()
     one.mon(theirs, lost)
     two.mon(ours, lost)

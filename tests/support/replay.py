@@ -7,7 +7,7 @@ compared, packet by packet, with what the Perl node sent in its place; the diffe
 are allowed stand in :func:`is_same`, :meth:`Stage.is_extra` and :data:`TOLD`.
 
 A *stage* is our node in the role of the recorded one: it has the ports of the recorded
-names. In the role of a it only reacts. In the role of b it is told what to do: each recorded packet is
+names. In the role of a it only reacts. In the role of b it follows the recording: each recorded packet is
 turned into the call that made it.
 """
 
@@ -155,9 +155,9 @@ class ReplayPeer:
         self._decoder: Any = None
         self._packets: list[list[Any]] = []
         self.told: list[list[Any]] = []
-        """What our node told of the directory."""
+        """Our node's reports about the directory."""
         self.recorded_told: list[list[Any]] = []
-        """What the recorded node told of it."""
+        """The recorded node's reports about it."""
         self.greeting = (b"", b"")
 
     def send(self, data: bytes) -> None:
@@ -266,7 +266,7 @@ class Stage:
         if not is_of_directory(packet):
             return True
         request, *args = packet[1:]
-        # What the directory keeps about nodes is told when a node sees fit.
+        # A node chooses when it reports what the directory keeps about nodes.
         return request in ASKED and not args[0].startswith("'")
 
 

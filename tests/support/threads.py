@@ -12,7 +12,7 @@ from tests.support.networking import WAIT
 
 
 class Thread:
-    """A native thread that runs a function; ``result()`` waits for it, while everybody here goes on."""
+    """A native thread that runs a function; ``result()`` waits for it, while other greenlets keep running."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Raw peers that go on inside of TLS, by Python's own ``ssl`` and not by our code, as a Perl node would."""
+"""Raw peers that switch to TLS with Python's own ``ssl`` instead of our code, as a Perl node would."""
 
 from __future__ import annotations
 

@@ -361,7 +361,7 @@ if sys.argv[1] == "forgotten": input()
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         if how == "forgotten":
-            wait_until(lambda: is_gone(pid))  # while the program goes on
+            wait_until(lambda: is_gone(pid))  # while the program continues
         if how not in {"exit", "error"}:  # it waits
             parent.stdin.write("\n")
             parent.stdin.flush()

@@ -72,7 +72,7 @@ def processes(node_process: Callable[..., NodeProcess], count: int) -> list[Node
     return started
 
 
-# --- who may run what ---------------------------------------------------------------
+# --- allowed functions --------------------------------------------------------------
 
 
 def test_a_peer_that_calls_a_worker_of_another_nodes_pool_runs_only_what_it_may(make_node, node):

@@ -128,7 +128,7 @@ def test_our_log_tells_when_the_peer_does_not_believe_us(
 
 
 def test_log_of_a_node_with_another_nodes_certificate_says_where_to_look(make_node: MakeNode, files: Files) -> None:
-    """TLS believes it, and has come up on his side, or not yet: chance decides who is the client."""
+    """TLS accepts it, and is up at the other node, or not yet: chance decides which node is the client."""
     good = make_node(secret=None, cert=files.write(CA.issue(ANYWHERE), CA))
     bad = make_node(secret=None, cert=files.write(CA.issue("aemp:backend"), CA))
     died = Deaths()

@@ -164,7 +164,7 @@ def test_sender_is_paused_while_too_much_is_unsent(make_node: MakeNode, shared: 
 
 
 class Inner:
-    """A connection that takes everything when it is told to."""
+    """A connection that takes everything on request."""
 
     peer_address = "nowhere"
 

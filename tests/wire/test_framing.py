@@ -550,7 +550,7 @@ def test_cbor_is_scanned_once_however_it_is_cut(cut: Cut, monkeypatch: pytest.Mo
 
 
 def test_cbor_calls_its_decoder_once_for_each_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An item that goes on and on is not decoded before it is whole."""
+    """An endless item is not decoded before it is complete."""
     made = []
     new_decode = CborDecoder._new_decode
     monkeypatch.setattr(

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The handshake with somebody in between who has everything but the secret.
 
-He decides which nodes talk at all, reads all that they say, and lets each of them hear whatever he likes: what
-another one said, whole or in part, now or later, to whom it was meant or to somebody else; and what he makes up.
-However he does it, who is let in is a node that knows the secret, and that heard and said the
-very same lines.
+The attacker decides which nodes talk at all, reads everything, and sends each of them anything: lines of others, whole
+or in part, now or later, to their addressee or to another node, and inventions. Whatever it does, a node lets in only
+a peer that knows the secret, and that received and sent the very same lines.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class Side:
 
     def hear(self, data: bytes) -> None:
         if self.handshake._has_tls:
-            return  # nothing of his comes through
+            return  # nothing of the attacker comes through
         state = self.handshake.state
         told["bytes"] += len(data)
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""TLS without a socket: which peers are trusted, what refusals say, and streams cut anywhere."""
+"""TLS without a socket: which peers are trusted, the texts of refusals, and streams cut anywhere."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def test_a_peer_that_has_us_answer_without_end_is_refused(shared: Credentials, t
             assert ours.receive(theirs.change_key() + theirs.record(DATA, b"x" * 1000))
 
 
-# --- who is not trusted -----------------------------------------------------------
+# --- untrusted peers --------------------------------------------------------------
 
 
 def fail(client: Tls, server: Tls) -> tuple[str, str]:
@@ -417,7 +417,7 @@ def test_a_changed_byte_of_the_handshake_brings_nothing_up(is_client: bool) -> N
     dice = random.Random(1)
     for _ in range(60):
         client, server = pair(FUZZED, FUZZED)
-        sides = (server, client) if is_client else (client, server)  # who speaks, and who gets it changed
+        sides = (server, client) if is_client else (client, server)  # the sender, and the receiver of the changed data
         data = client.start()
         if is_client:
             server.receive(data)
@@ -451,7 +451,7 @@ def hello(announced: int, size: int, kind: bytes = b"\x01") -> bytes:
 
 
 class Allocated(ctypes.Structure):
-    """What glibc tells: its figures, of which two are wanted."""
+    """The figures of glibc, of which two are wanted."""
 
     _fields_ = [(name, ctypes.c_size_t) for name in ("1", "2", "3", "4", "mapped", "6", "7", "used", "9", "10")]
 

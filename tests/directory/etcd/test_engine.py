@@ -133,7 +133,7 @@ gevent.sleep(1000)
 
 
 def test_a_child_process_leaves_the_parent_alone(server: EtcdServer, make: Make) -> None:
-    """In a forked child the engine stops; in the parent it goes on undisturbed."""
+    """In a forked child the engine stops; in the parent it continues undisturbed."""
     with process(FORKING, server.endpoint) as child:
         assert line_of(child) == "forked"
         watcher = make(server.address(), "w")

@@ -74,7 +74,7 @@ def test_compaction_while_cut_off(server: EtcdServer, make: Make) -> None:
         a.set("f", a=3)
         assert a.asked("family", "f") == {"a": 3}
         server.compact()
-        # Another family: the watch of the first goes on from a revision that no longer exists.
+        # Another family: the watch of the first continues from a revision that no longer exists.
         watcher.engine.watch("g")
         assert watcher.copies["f"] == {"a": 1, "b": 1}
         proxy.heal()
