@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One seed: the places where it may be, which of them are dialled and when, and to which nodes links are kept.
+"""One seed: where it may be, which places are dialled, with which pauses, and to which nodes links are kept.
 
 A seed is written in one of three ways:
 

@@ -3,7 +3,8 @@
 
 After the handshake each direction is a stream of arrays, ``[portname, element,
 ...]``, in the framing its sender chose. A framing is a row of :data:`FRAMINGS`;
-adding one is adding a row::
+adding one is adding a row (only ``msgpack`` has shortcuts for packets that are encoded already, in the sending code
+of peers)::
 
     encode = FRAMINGS["json"].encoder()
     decoder = FRAMINGS["json"].decoder(Limits(max_message_bytes))
