@@ -258,7 +258,7 @@ class Victim:
             self._begin()
         bits = data[0] if data else 0
         is_fenced = bool(bits & 1)
-        if self._node.find(f"{self._node.NODE()}#{KEPT}") is None:
+        if self._node.scheduler.table.find(f"{self._node.NODE()}#{KEPT}") is None:
             self._node.reg(self._node.port(_ignore), KEPT)
         _calls.clear()
         hub: Hub = gevent.get_hub()
@@ -295,7 +295,7 @@ class Victim:
             raise Broken(f"it logged {heard[0]}")
         if _calls:
             raise Broken(f"a peer had a function called that it may not: {_calls}")
-        if is_fenced and self._node.find(f"{self._node.NODE()}#{KEPT}") is None:
+        if is_fenced and self._node.scheduler.table.find(f"{self._node.NODE()}#{KEPT}") is None:
             raise Broken("a peer killed a port that may kill nothing")
 
     def _settle(self, wire: Wire) -> None:

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from aemp_gevent import Node, receive, spawnable
+from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.ports.context import require_port
 from aemp_gevent.ports.port import PortHost
 from aemp_gevent.ports.timers import Timer
@@ -160,7 +161,7 @@ class Talker:
         self._member.talkers.append(self)
         self._member.note(Created, port)
         # In no port's context: a port does not hear of its own death.
-        self._member.node.monitor(port, self._died, None)
+        ports_host_of(self._member.node).monitor(port, self._died, None)
 
     def _died(self, *_reason: Any) -> None:
         self.is_alive = False

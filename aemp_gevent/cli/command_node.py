@@ -23,6 +23,7 @@ import click
 from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.completion import profile_names
 from aemp_gevent.cli.private_files import read_private
+from aemp_gevent.node.access import seeds_down
 from aemp_gevent.runtime.hints import ONCE
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _linked(node: Node, options: NodeOptions) -> Generator[None, None, None]:
     try:
         node.wait_for_seeds(options.timeout)
         if not node.up_nodes():
-            why = reasons(node.seeds_down)
+            why = reasons(seeds_down(node))
             raise click.ClickException(f"no link to the network (--seed names another node to dial): {why}")
         yield
     finally:

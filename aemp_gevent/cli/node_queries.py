@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import click
 
 from aemp_gevent.cli.arguments import Seconds
+from aemp_gevent.node import access
 from aemp_gevent.runtime.quoting import quoted
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ def other_program(node: Node, other: str, *, timeout: float) -> str:
 
 def program_of_linked(node: Node, other: str) -> str:
     """Return the program of a node to which there is a link; ``""`` if it runs this library."""
-    peer = node.network.known_peer(other) if node.network is not None else None
+    network = access.network_of(node)
+    peer = None if network is None else network.known_peer(other)
     greeting = None if peer is None else peer.greeting
     if greeting is None or greeting.is_ours:
         return ""
@@ -277,7 +279,7 @@ def known_nodes(node: Node, timeout: float) -> list[str]:
 
     known = dict.fromkeys(node.up_nodes())
     try:
-        known |= dict.fromkeys(node.known_nodes(timeout))
+        known |= dict.fromkeys(access.known_nodes(node, timeout))
     except DirectoryUnavailableError as error:
         click.echo(f"aemp: the directory does not answer, so nodes may be missing: {error}", err=True)
     return [name for name in known if name != node.NODE() and not name.startswith(COMMAND_PREFIX)]

@@ -21,6 +21,7 @@ from aemp_gevent.cli.command_node import reasons
 from aemp_gevent.cli.readiness import HealthPort, Readiness, ReadyFile, ServiceManager
 from aemp_gevent.cli.supervisor import Supervisor
 from aemp_gevent.errors import AempError
+from aemp_gevent.node.access import seeds_down
 from aemp_gevent.node.services import load_services
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.settings.sources import make_settings
@@ -113,7 +114,7 @@ class NodeRunner:
             knows = default_node.wait_for_seeds(max(deadline - monotonic(), 0.0))
         if self._is_alone:
             text = "no link to any seed within %g s, continuing without: %s"
-            _log.warning(text, JOIN_SECONDS, reasons(default_node.seeds_down))
+            _log.warning(text, JOIN_SECONDS, reasons(seeds_down(default_node)))
         elif not knows:
             _log.warning("no directory from the seeds within %g s; continuing without", JOIN_SECONDS)
         self._has_joined = True

@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 
 from aemp_gevent.node.node import Node
-from aemp_gevent.node.services import Service
+from aemp_gevent.node.services import Service, start_service
 from aemp_gevent.runtime.logs import Log
 
 FIRST_DELAY = 1.0
@@ -51,7 +51,7 @@ class Supervised:
         self._restart = None
         self._started_at = monotonic()
         self.is_up = True
-        self._port = self._node.start_service(self.service, self._ended)
+        self._port = start_service(self._node, self.service, self._ended)
         self._changed()
 
     def stop(self) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from aemp_gevent import default_node
 from aemp_gevent.errors import InvalidSettingError, NoSecretError
+from aemp_gevent.node.access import network_of
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.settings.fields import Settings
@@ -171,7 +172,7 @@ class _Keeper:
 
     def look(self) -> None:
         """Check the file, now and every few seconds until the node shuts down."""
-        network = self._node.network
+        network = network_of(self._node)
         if network is None or network.is_closed:
             return
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gevent.hub import Hub
 from greenlet import getcurrent
@@ -26,11 +26,9 @@ from aemp_gevent.errors import (
     InvalidSettingError,
     NodeShutDownError,
     NoPortContextError,
-    PortDied,
     UsageError,
 )
 from aemp_gevent.node.linked_node import ON_THE_HUB, LinkedNode
-from aemp_gevent.node.node_monitors import event_jobs
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds
 
@@ -214,30 +212,6 @@ class Becoming(LinkedNode):
 
         return network.reload(make_settings(settings, profile=profile))
 
-    def start_service(self, service: Service, ended: Callable[..., None] | None = None) -> str:
-        """Run a service in a port of its own, which an exception of the service kills. Never switches.
-
-        Args:
-            service: From :func:`~aemp_gevent.node.services.load_services`.
-            ended: Called with the reason when the port has died.
-
-        Returns:
-            The port's ID.
-        """
-        name = self._new_name()
-        self._spawn_here(name, service.name, service.args, lambda _name: service.function)
-        port = self._prefix + name
-
-        def died(*reason: Any) -> None:
-            if reason and reason != ("shutdown", self._id):
-                _log.error("the service %s, port %s, died: %s", service.name, port, reason)
-                self._node_monitors.enqueue(event_jobs(PortDied(port, reason)))
-            if ended is not None:
-                ended(*reason)
-
-        self.monitor(port, died, None)
-        return port
-
     # --- the steps ---
 
     def _check_uninitialised(self, call: str) -> None:
@@ -310,11 +284,10 @@ class Becoming(LinkedNode):
         network = self._network
         assert network is not None  # it was set before
         self._open_ports()
-        self.max_name_bytes = network.settings.max_name_bytes
+        self._max_name_bytes = network.settings.max_name_bytes
         self._directory.start(self._make_engine(network), former_prefix, self._prefix)
         network.start()
-        for service in services:
-            self.start_service(service)
+        _start_services(self, services)
 
     def _make_engine(self, network: Network) -> Engine:
         """Return the directory's engine, which is not started yet."""
@@ -347,6 +320,13 @@ def _load(settings: Settings) -> list[Service]:
     from aemp_gevent.node.services import load_services  # noqa: PLC0415  # see TYPE_CHECKING
 
     return load_services(settings.services)
+
+
+def _start_services(node: LinkedNode, services: Iterable[Service]) -> None:
+    from aemp_gevent.node.services import start_service  # noqa: PLC0415  # see TYPE_CHECKING
+
+    for service in services:
+        start_service(node, service)
 
 
 def _resolve(noderef: str, *names: NameService) -> str:

@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, TypeVar, overload
 
 from gevent.event import AsyncResult
 
 from aemp_gevent.calls import cal, call, serve
 from aemp_gevent.node.monitoring import Monitoring
+from aemp_gevent.node.ports_host import PortsHost
 from aemp_gevent.node.registering import Registering
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.handlers import parse_registrations
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import REMOTE, Port
-from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime import hints
 from aemp_gevent.runtime.logs import Brief
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
@@ -35,8 +33,7 @@ class Calling(Monitoring, Registering):
     def _begin(self) -> None:
         super()._begin()
         self._scheduler.default = self._discard
-        self.waiting: dict[Port, serve.Wait] = {}
-        """The ports that are blocked in a call."""
+        self._ports_host = PortsHost(self)
 
     def cal(self, port: object, *msg: Any, cb: Handler, timeout: Seconds | None = None) -> None:
         """Send a message with a one-shot reply port appended; call ``cb`` once with the answer. Never switches.
@@ -52,7 +49,7 @@ class Calling(Monitoring, Registering):
         """
         self._scheduler.check_thread("cal()")
         check_callable("cal()", cb)
-        cal.cal(self, port, msg, cb, to_seconds(timeout, "cal()"))
+        cal.cal(self._ports_host, port, msg, cb, to_seconds(timeout, "cal()"))
 
     def syncal(self, timeout: Seconds | None, port: object, *msg: Any) -> Message:
         """Send a message with a reply port appended and wait for the answer.
@@ -73,7 +70,7 @@ class Calling(Monitoring, Registering):
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("syncal()")
-        return cal.syncal(self, to_seconds(timeout, "syncal()"), port, msg)
+        return cal.syncal(self._ports_host, to_seconds(timeout, "syncal()"), port, msg)
 
     def call(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> Any:
         """Send a request, wait for the answer, and return it.
@@ -105,7 +102,7 @@ class Calling(Monitoring, Registering):
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("call()")
-        return call.call(self, port, (tag, *args), to_seconds(timeout, "call()"))
+        return call.call(self._ports_host, port, (tag, *args), to_seconds(timeout, "call()"))
 
     def call_async(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> AsyncResult[Any]:
         """Send a request as :meth:`call` does, and return a result object at once.
@@ -124,7 +121,7 @@ class Calling(Monitoring, Registering):
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("call_async()")
-        return call.call_async(self, port, (tag, *args), to_seconds(timeout, "call_async()"))
+        return call.call_async(self._ports_host, port, (tag, *args), to_seconds(timeout, "call_async()"))
 
     @overload
     def serve(self, port: object, what: str, /) -> Callable[[H], H]: ...
@@ -161,27 +158,8 @@ class Calling(Monitoring, Registering):
         default, registrations = parse_registrations(what, tags, "serve()")
         if default is not None or not all(isinstance(tag, str) for tag, _ in registrations):
             raise TypeError("serve() takes tags (str), each with a function; use rcv() for patterns and defaults")
-        pairs = [(tag, function and serve.server(self, tag, function)) for tag, function in registrations]
+        pairs = [(tag, function and serve.server(self._ports_host, tag, function)) for tag, function in registrations]
         return self.rcv(port, *(element for pair in pairs for element in pair))
-
-    def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
-        """Send a call to a port that the caller monitors: the message, the timeout and the chain of callers."""
-        target = self._find(port)
-        if target is None:
-            node, name = self.split_port(port)
-            if not name and self._is_here(node):
-                self._node_request((*message, reply))
-            # Otherwise the port cannot be reached, and the caller's monitor fires.
-        elif target.state == REMOTE:
-            remote: Any = target  # the table has an object of peers/ for a port of another node
-            remote.call(message, reply, left, chain)
-        else:
-            until = None if left is None else monotonic() + left
-            serve.take(self, target, self._as_sent(message), serve.ReplyPortID(reply, until, chain))
-
-    def note_loss(self, asker: Port | None, reason: Reason) -> bool:
-        """Take note that a port gets no answer; return whether the reason is the shutdown of this node."""
-        return False
 
     def _discard(self, *message: Any) -> None:
         """Discard a message that no handler matched: log it, and let a call that waits for an answer fail."""
@@ -192,7 +170,7 @@ class Calling(Monitoring, Registering):
             type(message[-1]), serve.ReplyPortID
         )  # not isinstance: proxies may raise
         is_worth_a_hint = not (is_call or port is None or port.dying is not None or port.is_for_answer)
-        if is_worth_a_hint and self.hints.is_due("tag", hints.kind_of(tag), handlers and handlers.outline):
+        if is_worth_a_hint and self._hints.is_due("tag", hints.kind_of(tag), handlers and handlers.outline):
             tags = [] if handlers is None else handlers.tags
             none = "no handlers; give it some with rcv()"
             if handlers is not None:

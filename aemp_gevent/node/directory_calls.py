@@ -11,7 +11,7 @@ from types import EllipsisType, MappingProxyType
 from typing import Any, overload
 
 from aemp_gevent.calls import answers, serve
-from aemp_gevent.directory.engine import NODES, Query
+from aemp_gevent.directory.engine import Query
 from aemp_gevent.directory.family_monitor import DirectoryMonitor, FamilyCallback
 from aemp_gevent.directory.groups import GroupCallback, Groups
 from aemp_gevent.directory.local_directory import Directory, DirectoryEntry, Watching
@@ -34,7 +34,7 @@ class DirectoryNode(LocalNode):
 
     def _begin(self) -> None:
         super()._begin()
-        self._directory = Directory(self)
+        self._directory = Directory(self._ports_host)
         self._groups = Groups(self._directory)
 
     # --- own entries ---
@@ -96,11 +96,11 @@ class DirectoryNode(LocalNode):
 
     def _register(self, call: str, family: str, port: object, value: Any) -> DirectoryEntry:
         wanted = require_port(call).id if port is SELF else port
-        found = self.find(wanted)
+        found = self._find_local(wanted)
         key = str(wanted) if found is None else found.id  # the ID by which other nodes know it
-        self.split_port(key)
+        self._split_port(key)
         entry = self._directory.set(family, key, value, is_port=True)
-        entry.monitor = self.monitor(wanted, lambda *_reason: entry.cancel(), None)
+        entry.monitor = self._monitor(wanted, lambda *_reason: entry.cancel(), None)
         return entry
 
     # --- reading ---
@@ -181,15 +181,6 @@ class DirectoryNode(LocalNode):
             return None
         return self._wait_for(what, family, seconds)
 
-    def known_nodes(self, timeout: Seconds | None) -> list[str]:
-        """Return the IDs of the nodes in the directory, which slaves are not. Switches. For the ``aemp`` command.
-
-        Raises:
-            DirectoryUnavailableError: There was no answer in time.
-        """
-        found: list[str] = self._wait_for("keys", NODES, to_seconds(timeout, "known_nodes()"))
-        return found
-
     def _wait_for(self, what: Query, family: str, seconds: float | None) -> Any:
         call = f"db_{what}()"
 
@@ -198,7 +189,7 @@ class DirectoryNode(LocalNode):
             self._directory.query(what, family, lambda answer: self._scheduler.deliver(reply, (answer,)))
             return ended
 
-        answer = () if self._directory.is_over else answers.wait_for_answer(self, call, seconds, ask)
+        answer = () if self._directory.is_over else answers.wait_for_answer(self._ports_host, call, seconds, ask)
         if answer and answer[0] is not _OVER:
             return answer[0]
         if self._directory.is_over:
@@ -208,7 +199,7 @@ class DirectoryNode(LocalNode):
 
     def _over(self, call: str) -> DirectoryUnavailableError:
         """Return the error of a call that waited in vain, because this node was shut down."""
-        self.note_loss(current_port(), ("shutdown", self._id))
+        self._note_loss(current_port(), ("shutdown", self._id))
         return DirectoryUnavailableError(call, "because this node was shut down")
 
     @property
@@ -283,7 +274,7 @@ class DirectoryNode(LocalNode):
                 def ask(reply: Port) -> answers.Guard:
                     return waiting.call_once(lambda: self._scheduler.deliver(reply, (None,)))
 
-                if not answers.wait_for_answer(self, "db_wait()", left, ask):
+                if not answers.wait_for_answer(self._ports_host, "db_wait()", left, ask):
                     copy = self._directory.copy(family)
                     raise DirectoryTimeout(family, seconds, None if copy is None else len(copy))
         finally:
@@ -348,8 +339,9 @@ class DirectoryNode(LocalNode):
         known = self._directory.copy(group)
         if known is None:
             known = self.db_wait(group, lambda _ports: True, seconds)
-        members = [member for member in known if serve.is_port(self, member)]  # peers may enter anything
-        if not all(self._is_here(self.split_port(member)[0]) for member in members):
+        host = self._ports_host
+        members = [member for member in known if serve.is_port(host, member)]  # peers may enter anything
+        if not all(self._is_here(self._split_port(member)[0]) for member in members):
             copy_as_sent(["port", *msg], self._limits)  # fail before the first one is sent
         for member in members:
             self.snd(member, *msg)

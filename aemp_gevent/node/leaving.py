@@ -133,6 +133,11 @@ class Leaving(LinkedNode):
             gevent.signal_handler(number, self._end_program, number, seconds)
 
     @property
+    def _is_due(self) -> bool:
+        """Whether this node must be shut down when this native thread's program ends."""
+        return self._is_of_this_thread() and self._is_on_sockets
+
+    @property
     def _is_on_sockets(self) -> bool:
         """Whether this node has or may make connections over sockets."""
         return self._carrier is None and self._network is not None and not self._network.is_closed
@@ -148,7 +153,7 @@ class Leaving(LinkedNode):
 
 def shut_down_all() -> None:
     """Shut down all networked nodes of this native thread at the same time, because the program ends. Switches."""
-    here = [node for node in forking.nodes() if isinstance(node, Leaving) and node.is_here]
-    due = [node for node in here if node._is_on_sockets]  # pyright: ignore[reportPrivateUsage]  # one of ours
+    nodes = [node for node in forking.nodes() if isinstance(node, Leaving)]
+    due = [node for node in nodes if node._is_due]  # pyright: ignore[reportPrivateUsage]  # one of ours
     if due:  # otherwise this would make a hub in a program that may not have one
         gevent.joinall([gevent.spawn(node.shutdown) for node in due])

@@ -60,7 +60,7 @@ class LinkedNode(DirectoryNode):
         self._made_requests: Requests | None = None
         self._log_feed = LogFeed(self._request_host)
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """Become a fresh private node in a forked child; the parent process keeps the node and its links."""
         self._log_feed.abandon()
         if self._etcd is not None:
@@ -69,11 +69,11 @@ class LinkedNode(DirectoryNode):
             if network is not None:
                 network.abandon()
         self._stop_watching()
-        super().forked()
+        super()._forked()
 
     # --- what changes with the settings and the node ID ---
 
-    def split_port(self, port: object) -> tuple[str, str]:
+    def _split_port(self, port: object) -> tuple[str, str]:
         """Return the node ID and the port name of a port ID; the name is ``""`` for a node port.
 
         Nodes of other programs may have names that are refused elsewhere, for example with blanks. The names of nodes
@@ -83,11 +83,11 @@ class LinkedNode(DirectoryNode):
             InvalidPortError: The argument is not a port ID.
         """
         try:
-            return super().split_port(port)
+            return super()._split_port(port)
         except InvalidPortError:
             node, _, name = port.partition("#") if isinstance(port, str) else ("", "", "")
             peer = self._network.peers.get(node) if self._network is not None else None
-            if peer is None or not peer.was_met or is_long(name, self.max_name_bytes) or not name.isprintable():
+            if peer is None or not peer.was_met or is_long(name, self._max_name_bytes) or not name.isprintable():
                 raise
             return node, name
 
@@ -145,11 +145,6 @@ class LinkedNode(DirectoryNode):
         """The settings with which this node was initialised; None before."""
         return None if self._network is None else self._network.settings
 
-    @property
-    def network(self) -> Network | None:
-        """The node's links; None while it is private. Not for users."""
-        return self._network
-
     # --- links ---
 
     def up_nodes(self) -> list[str]:
@@ -160,7 +155,7 @@ class LinkedNode(DirectoryNode):
 
     def node_is_up(self, node: object) -> bool:
         """Return whether a link to a node is up; True for this node. Takes a node ID or a port of the node."""
-        node_id = self.split_port(node)[0]
+        node_id = self._split_port(node)[0]
         return self._is_here(node_id) or node_id in self.up_nodes()
 
     def _check_may_wait(self, call: str) -> None:
@@ -223,7 +218,7 @@ class LinkedNode(DirectoryNode):
             remote.spawned()
             peer.send(["", MON1, name])
 
-    def note_loss(self, asker: Port | None, reason: Reason) -> bool:
+    def _note_loss(self, asker: Port | None, reason: Reason) -> bool:
         """Take note that a port gets no answer; return whether the reason is the shutdown of this node.
 
         If so, and the port dies of an exception now, that is not a crash.

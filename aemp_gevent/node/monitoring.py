@@ -67,16 +67,16 @@ class Monitoring(Sending):
             check_callable("mon()", action[0])
             call = action[0] if len(action) == 1 else functools.partial(action[0], *action[1:])
         elif len(action) == 1:
-            self.split_or_drop("mon()", action[0], may_be_node=False, wanted=_ACTIONS)
+            self._split_or_drop("mon()", action[0], may_be_node=False, wanted=_ACTIONS)
             call = _killer(self, action[0])
         else:
-            self.split_or_drop("mon()", action[0], wanted=_ACTIONS)
+            self._split_or_drop("mon()", action[0], wanted=_ACTIONS)
             call = functools.partial(_with_reason, functools.partial(self.snd, *action))
-        return self.monitor(port, call, context)
+        return self._monitor(port, call, context)
 
-    def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
+    def _monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
         """Call ``call(*reason)`` in a port's context when a port dies; the primitive below ``mon``."""
-        target = self.find(port)
+        target = self._find_local(port)
         if target is not None:
             monitor = Monitor(target, call, context, self._scheduler)
             if target.monitors is None:  # the usual case; monitors.add() would do the same
@@ -84,7 +84,7 @@ class Monitoring(Sending):
             else:
                 monitors.add(target, monitor)
             return monitor
-        node, name = self.split_or_drop("mon()", port) or (self._id, quoted(port))
+        node, name = self._split_or_drop("mon()", port) or (self._id, quoted(port))
         if not self._is_here(node):
             return self._monitor_remote(node, name, call, context)
         monitor = Monitor(None, call, context, self._scheduler)
@@ -105,7 +105,7 @@ class Monitoring(Sending):
         only released. Returns a guard. Cancelling the guard releases the objects without closing them.
         """
         self._scheduler.check_thread("mon_guard()")
-        return self.monitor(port, lambda *_reason: _close_all(objects), current_port())
+        return self._monitor(port, lambda *_reason: _close_all(objects), current_port())
 
 
 def _killer(node: Sending, victim: object) -> Handler:

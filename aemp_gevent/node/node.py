@@ -9,9 +9,11 @@
 
 It has more than 25 public methods because the package's module functions are the bound methods of one default
 ``Node``, as those of :mod:`random` are of a hidden ``Random``; several nodes can live in one process. Other public
-names are for operators (``addresses``, ``drain``, ``info``, ``refusals``, ``reload``, ``reset``, ``settings`` and
-``wait_for_seeds``) or for other folders, which state in a ``Protocol`` what they need of a node. Everything that
-requests of peers need is in an object of its own, :class:`~aemp_gevent.node.request_host.RequestHost`.
+names are for operators: ``addresses``, ``drain``, ``info``, ``refusals``, ``reload``, ``reset``, ``settings`` and
+``wait_for_seeds``. ``scheduler`` is the only one for other folders: it runs the ports and has their table, so that
+everything that waits, sends or looks a port up begins with it, one attribute away. What else they need is in objects of
+their own, :class:`~aemp_gevent.node.ports_host.PortsHost` and :class:`~aemp_gevent.node.request_host.RequestHost`;
+:mod:`aemp_gevent.node.access` hands these to the folders above.
 """
 
 from __future__ import annotations
@@ -21,10 +23,8 @@ from typing import Any
 import gevent
 
 from aemp_gevent.calls import answers
-from aemp_gevent.errors import SpawnRefusedError
 from aemp_gevent.node.becoming import Becoming
 from aemp_gevent.node.leaving import Leaving
-from aemp_gevent.ports.patterns import Handler
 from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds, to_seconds
 from aemp_gevent.wire.vocabulary import TIME
 
@@ -107,11 +107,6 @@ class Node(Becoming, Leaving):
         return [] if self._network is None else self._network.listeners.bound_addresses()
 
     @property
-    def seeds_down(self) -> dict[str, str]:
-        """The seeds to which there is no link, with the reason; ``""`` if it is not known yet. Not for users."""
-        return {} if self._network is None else self._network.seeds.why_down()
-
-    @property
     def refusals(self) -> dict[str, int]:
         """The number of refusals by kind, without kinds that never happened.
 
@@ -126,20 +121,3 @@ class Node(Becoming, Leaving):
     def info(self) -> dict[str, Any]:
         """Return what the ``info`` request answers: who this node is, and how many ports and links it has."""
         return self._request_host.info()
-
-    def function_for(self, caller: str | None, name: object) -> Handler:
-        """Return the function of this name if the calling node may run it here. Not for users.
-
-        Args:
-            caller: That node's ID; None: it is not known, and may run nothing.
-            name: The function's name, as it came.
-
-        Raises:
-            SpawnRefusedError: The node may not, or there is no such function.
-        """
-        if caller == self._id:  # not a former ID, which a peer could take
-            return self._request_host.find_function(None, name)
-        peer = self._network.known_peer(caller) if self._network is not None and caller is not None else None
-        if peer is None:
-            raise SpawnRefusedError("functions run only for calls, whose caller is known: use call()")
-        return self._request_host.find_function(peer, name)

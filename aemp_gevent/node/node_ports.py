@@ -49,7 +49,7 @@ class NodePorts:
 
     def __init__(self) -> None:
         self._begin()
-        forking.register(self)
+        forking.register(self, NodePorts._is_of_this_thread, type(self)._forked)
 
     def _begin(self) -> None:
         """Become a node without ports, with an ID that no other node ever had."""
@@ -64,9 +64,9 @@ class NodePorts:
         self._new_name = ids.port_names(ids.new_uniq())
         self._id = ids.ANON_PREFIX + ids.new_uniq()
         self._prefix = self._id + "#"
-        self.max_name_bytes = MAX_NAME_BYTES
+        self._max_name_bytes = MAX_NAME_BYTES
         """The longest name of a node, a port, a family of the directory or a key."""
-        self.hints = hints.Hints()
+        self._hints = hints.Hints()
         """The warnings that this node has given, one per place."""
 
     def __repr__(self) -> str:
@@ -74,12 +74,11 @@ class NodePorts:
 
     # --- forks ---
 
-    @property
-    def is_here(self) -> bool:
+    def _is_of_this_thread(self) -> bool:
         """Whether the node belongs to this native thread."""
         return get_ident() == self._scheduler.thread
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """Become a fresh private node in a forked child; the parent process keeps the former node."""
         self._scheduler.abandon()
         self._begin()
@@ -154,7 +153,7 @@ class NodePorts:
         Raises:
             InvalidPortError: The argument is not a port ID.
         """
-        return self._id if port is None else self.split_port(port)[0]
+        return self._id if port is None else self._split_port(port)[0]
 
     def node_of(self, port: object) -> str:
         """Return the node part of a port ID; a node ID is returned unchanged.
@@ -162,15 +161,15 @@ class NodePorts:
         Raises:
             InvalidPortError: The argument is not a port ID.
         """
-        return self.split_port(port)[0]
+        return self._split_port(port)[0]
 
-    def split_port(self, port: object) -> tuple[str, str]:
+    def _split_port(self, port: object) -> tuple[str, str]:
         """Return the node ID and the port name of a port ID; the name is ``""`` for a node port.
 
         Raises:
             InvalidPortError: The argument is not a port ID.
         """
-        return ids.split_port(port, self.max_name_bytes)
+        return ids.split_port(port, self._max_name_bytes)
 
     def _is_here(self, node: str) -> bool:
         return node == self._id
@@ -214,10 +213,10 @@ class NodePorts:
         return self._scheduler
 
     @overload
-    def make(self) -> Port: ...
+    def _make(self) -> Port: ...
     @overload
-    def make(self, kind: type[AnyPort]) -> AnyPort: ...
-    def make(self, kind: type[Port] = Port) -> Port:
+    def _make(self, kind: type[AnyPort]) -> AnyPort: ...
+    def _make(self, kind: type[Port] = Port) -> Port:
         """Make a port without handlers, which cannot be reached before it is added to the scheduler's table.
 
         An interrupt may strike when this returns, so that the caller never gets the port. If it were in the table
@@ -271,17 +270,17 @@ class NodePorts:
             WrongThreadError: Another native thread makes the call.
         """
         self._scheduler.check_thread(call)
-        found = self.find(port)
+        found = self._find_local(port)
         if found is not None:
             return found
-        node, name = self.split_port(port)
+        node, name = self._split_port(port)
         if not self._is_here(node):
             raise NotLocalError(call, str(port), self._id)
         if not name:
             raise NodePortError(call, str(port))
         raise DeadPortError(call, str(port))
 
-    def find(self, port: object) -> Port | None:
+    def _find_local(self, port: object) -> Port | None:
         """Return the living local port of this ID, if there is one."""
         found = self._find(port)
         # Ports of other nodes are in the same table, so that snd needs one look-up.
@@ -298,6 +297,10 @@ class NodePorts:
     def _registered(self, name: str) -> str | None:
         """Return the ID of the port that is registered under a name."""
         return self._scheduler.table.registered(self._prefix + name)
+
+    def _note_loss(self, asker: Port | None, reason: Reason) -> bool:
+        """Take note that a port gets no answer; return whether the reason is the shutdown of this node."""
+        return False
 
     def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
         """Return the job for an abnormal death that no monitor saw, if there is one."""

@@ -86,7 +86,7 @@ class Registering(NodePorts):
         else:
             target = self._local("reg()", port)
         alias = self._prefix + name
-        if not self.split_port(alias)[1]:
+        if not self._split_port(alias)[1]:
             raise InvalidPortError(alias, "a registered name cannot be empty")
         if " " in name:
             raise InvalidPortError(alias, "it contains blanks")

@@ -75,12 +75,12 @@ class RequestHost:
     @property
     def max_name_bytes(self) -> int:
         """The longest name that a request may contain."""
-        return self._node.max_name_bytes
+        return self._node._max_name_bytes
 
     @property
     def hints(self) -> Hints:
         """What the node has warned of."""
-        return self._node.hints
+        return self._node._hints
 
     @property
     def log_feed(self) -> LogFeed:
@@ -90,7 +90,7 @@ class RequestHost:
     @property
     def waiting(self) -> Mapping[Port, serving.Wait]:
         """The ports that are blocked in a call, and which ports they called."""
-        return self._node.waiting
+        return self._node._ports_host.waiting
 
     def info(self) -> dict[str, Any]:
         """Return the answer to ``info``: the node's identity, and the number of its ports and links."""
@@ -116,7 +116,7 @@ class RequestHost:
 
     def find_port(self, name: str) -> Port | None:
         """Return the living local port of this name, registered or not."""
-        return self._node.scheduler.table.find(self._node._prefix + name)
+        return self._node._scheduler.table.find(self._node._prefix + name)
 
     def registered(self, name: str) -> str | None:
         """Return the ID of the local port registered under a name."""
@@ -128,7 +128,7 @@ class RequestHost:
         Raises:
             InvalidPortError: It is not a port ID.
         """
-        return self._node.split_port(port)[0]
+        return self._node._split_port(port)[0]
 
     def is_node_port(self, port: object) -> bool:
         """Return whether this is the ID of the node's own node port."""
@@ -136,7 +136,7 @@ class RequestHost:
 
     def monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
         """Call ``call(*reason)`` in a port's context when a port dies."""
-        return self._node.monitor(port, call, context)
+        return self._node._monitor(port, call, context)
 
     def take_call(self, peer: Peer | None, header: Any, name: str, message: Message) -> None:
         """Put a call into the mailbox of the port of this name; drop it if there is no such port.
@@ -147,7 +147,7 @@ class RequestHost:
         if port is not None:
             caller = None if peer is None else peer.node
             header = serving.read_header(header, caller, self.max_name_bytes)
-            serving.take(self._node, port, message, header)
+            serving.take(self._node._ports_host, port, message, header)
 
     # --- functions ---
 
@@ -177,6 +177,23 @@ class RequestHost:
         except SpawnRefusedError:
             self.count_refusal("spawn")
             raise
+
+    def function_for(self, caller: str | None, name: object) -> Handler:
+        """Return the function of this name if the node that calls may run it here.
+
+        Args:
+            caller: That node's ID; None: it is not known, and may run nothing.
+            name: The function's name, as it came.
+
+        Raises:
+            SpawnRefusedError: It may not, or there is no such function.
+        """
+        if caller == self.NODE():  # not a former ID, which a peer could take
+            return self.find_function(None, name)
+        peer = self.network.known_peer(caller) if self.network is not None and caller is not None else None
+        if peer is None:
+            raise SpawnRefusedError("functions run only for calls, whose caller is known: use call()")
+        return self.find_function(peer, name)
 
     # --- the directory ---
 
@@ -219,7 +236,7 @@ class RequestHost:
         Raises:
             RefusedError: The message would be a request to this node, or may not be relayed.
         """
-        node, name = self._node.split_port(port)
+        node, name = self._node._split_port(port)
         is_here = self._node._is_here(node)
         if not name and is_here:
             # It could have an answer that is a request, and so on. This holds for the node's own requests, too: a

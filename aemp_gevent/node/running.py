@@ -81,7 +81,7 @@ class Running(Sending):
         if callable(what):
             check_callable("after()", what)
             return Timer(self._scheduler, seconds, current_port(), what, msg)
-        self.split_or_drop("after()", what, wanted="a time, and a function or a port to send to")
+        self._split_or_drop("after()", what, wanted="a time, and a function or a port to send to")
         return Timer(self._scheduler, seconds, current_port(), self.snd, (what, *msg))
 
     # --- greenlets ---
@@ -95,7 +95,7 @@ class Running(Sending):
         """
         self._scheduler.check_thread("port_async()")
         check_callable("port_async()", function)
-        port = self.make()
+        port = self._make()
         self._start_port(port, (function, args, True))
         return port.id
 
@@ -153,7 +153,7 @@ class Running(Sending):
         self._scheduler.check_thread("attach()")
         if getcurrent() is self._scheduler.hub:
             raise NoPortContextError("attach()", "it was called on the hub, which must never wait: spawn a greenlet")
-        port = self.make(AttachedPort)
+        port = self._make(AttachedPort)
         return Attachment(port)
 
     # --- spawning ---
@@ -178,7 +178,7 @@ class Running(Sending):
         self._scheduler.check_thread("spawn()")
         if not isinstance(function, str):
             raise TypeError(f"spawn() takes a function's full name, 'package.module.function', not {quoted(function)}")
-        target = self.split_port(node)[0]
+        target = self._split_port(node)[0]
         name = self._new_name()
         if self._is_here(target):
             self._spawn_here(name, function, self._as_sent((function, *args))[1:], spawnable_functions.find_for_us)

@@ -78,7 +78,7 @@ class Sending(NodePorts):
         self._check_open("snd_nowait()")
         target = self._find(port)
         if target is None:
-            parts = self.split_or_drop("snd_nowait()", port)
+            parts = self._split_or_drop("snd_nowait()", port)
             if parts is None:
                 return
             node, name = parts
@@ -86,7 +86,7 @@ class Sending(NodePorts):
                 self._send_remote(node, name, msg, pausing=False)
                 return
         elif target.state == REMOTE:
-            node, name = self.split_port(target.id)
+            node, name = self._split_port(target.id)
             self._send_remote(node, name, msg, pausing=False)
             return
         self.snd(port, *msg)
@@ -101,7 +101,7 @@ class Sending(NodePorts):
         if target is not None:
             self._scheduler.deliver(target, msg if target.state == REMOTE else self._as_sent(msg))
             return
-        parts = self.split_or_drop("snd()", port)
+        parts = self._split_or_drop("snd()", port)
         if parts is None:
             return
         node, name = parts
@@ -114,7 +114,7 @@ class Sending(NodePorts):
         else:
             self._node_request(msg)
 
-    def split_or_drop(
+    def _split_or_drop(
         self, call: str, port: object, *, may_be_node: bool = True, wanted: str = ""
     ) -> tuple[str, str] | None:
         """Return the two parts of a port ID; in a port's code, log an invalid one and return None.
@@ -126,7 +126,7 @@ class Sending(NodePorts):
             InvalidPortError, NodePortError: It is not a port ID, and the call does not come from a port's code.
         """
         try:
-            parts = self.split_port(port)
+            parts = self._split_port(port)
             if parts[1] or may_be_node:
                 return parts
             raise NodePortError(call, str(port))
@@ -138,7 +138,7 @@ class Sending(NodePorts):
                 raise
             port_id, why = current.id, str(error)
         line = hints.calling_line()
-        is_news = line is not None and self.hints.is_due("port", line)
+        is_news = line is not None and self._hints.is_due("port", line)
         log = self._scheduler.log if is_news else self._scheduler.complaints.log
         text = "port %s: %s had no effect: %s; called at %s %s"
         log(logging.WARNING if is_news else logging.DEBUG, text, port_id, call, why, line, hints.ONCE)
@@ -147,7 +147,7 @@ class Sending(NodePorts):
     def _no_such_port(self, port: str, name: str, msg: Message) -> None:
         """Drop a message to a port of this node that never existed or is dead."""
         line = hints.calling_line()
-        if line is None or not self.hints.is_due("port", line):
+        if line is None or not self._hints.is_due("port", line):
             self._scheduler.complaints.log(
                 logging.DEBUG, "%s to port %s dropped: there is no such port", Brief(msg), port
             )
@@ -184,7 +184,7 @@ class Sending(NodePorts):
             UnencodableMessageError: The port is on another node, and an element of the reason cannot travel there.
             MessageTooLargeError: The reason is too large for another node.
         """
-        target = self.find(port)
+        target = self._find_local(port)
         if target is not None:
             scheduler = self._scheduler
             if self._is_strict:
@@ -194,7 +194,7 @@ class Sending(NodePorts):
             else:
                 scheduler.kill(target, reason)
             return
-        parts = self.split_or_drop("kil()", port, may_be_node=False)
+        parts = self._split_or_drop("kil()", port, may_be_node=False)
         if parts is not None and not self._is_here(parts[0]):
             self._kill_remote(*parts, reason)
 

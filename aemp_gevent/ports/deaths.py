@@ -120,7 +120,7 @@ class Deaths(Pacing):
         """
         is_news = not isinstance(error, PortKilled) or port is None or port.dying is None
         if port is not None and port.state != DEAD and isinstance(error, PortDied) and self.node is not None:
-            self.node.note_loss(port, error.reason)  # it may have asked through another greenlet, as pools do
+            self.node._note_loss(port, error.reason)  # it may have asked through another greenlet, as pools do
         cut_off = None if port is None else self.cut_off.get(port)
         if port is not None and port.state != DEAD:
             reason = port.dying

@@ -21,8 +21,8 @@ import gc
 import os
 import sys
 import weakref
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import gevent
 from gevent import Greenlet
@@ -33,26 +33,30 @@ if TYPE_CHECKING:
     from gevent.socket import socket
 
 
-class Forkable(Protocol):
-    """A node, which gets a new identity in a forked child."""
+NodeT = TypeVar("NodeT")
 
-    @property
-    def is_here(self) -> bool:
-        """Whether this native thread has the node's hub."""
-        ...
 
-    def forked(self) -> None:
-        """Start as a fresh node. Called in the child, in the greenlet that forked; must not switch."""
+class _Forkable(NamedTuple):
+    """What a node does about forks."""
+
+    is_of_this_thread: Callable[[Any], bool]
+    forked: Callable[[Any], None]
 
 
 # Of the process, not of a node, like the fork itself. The end of the process is the other event for all nodes.
-_nodes: weakref.WeakSet[Any] = weakref.WeakSet()
+_nodes: weakref.WeakKeyDictionary[Any, _Forkable] = weakref.WeakKeyDictionary()
 _kept: list[object] = []  # what the parent left in this process, forever
 
 
-def register(node: Forkable) -> None:
-    """Notify a node of forks for as long as it lives."""
-    _nodes.add(node)
+def register(node: NodeT, is_of_this_thread: Callable[[NodeT], bool], forked: Callable[[NodeT], None]) -> None:
+    """Notify a node of forks for as long as it lives.
+
+    Args:
+        node: The node. The functions get it as an argument, because they must not refer to it.
+        is_of_this_thread: Whether this native thread has the node's hub.
+        forked: Start as a fresh node. Called in the child, in the greenlet that forked; must not switch.
+    """
+    _nodes[node] = _Forkable(is_of_this_thread, forked)
 
 
 def nodes() -> list[Any]:
@@ -79,14 +83,14 @@ def _reinit() -> None:
 
 
 def _in_child() -> None:
-    nodes: list[Forkable] = list(_nodes)
-    if any(node.is_here for node in nodes):
+    nodes = list(_nodes.items())
+    if any(each.is_of_this_thread(node) for node, each in nodes):
         # gevent's os.fork does the same again, without harm; the plain one does not, and a child that
         # first resolves a host name would wait forever for threads that only the parent has.
         _reinit()
-    for node in nodes:
+    for node, each in nodes:
         try:
-            node.forked()
+            each.forked(node)
         except Exception as error:  # noqa: BLE001  # the other nodes must be called as well
             sys.excepthook(type(error), error, error.__traceback__)
     current = getcurrent()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gevent.event import AsyncResult
 
 from aemp_gevent import default_node
+from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.toolkit.lifetimes import cancel_with
 from aemp_gevent.toolkit.times import checks_times
@@ -51,7 +52,7 @@ class PortDeath(_AsyncResult):
         super().__init__()
         self.port = str(port)
         self._listener = listener = _DeathListener(self)
-        self._guard = node.monitor(port, listener.died, None)
+        self._guard = ports_host_of(node).monitor(port, listener.died, None)
         cancel_with(self, node.scheduler, self._guard)
 
     def rawlink(self, callback: Callable[[Any], object]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import weakref
 
+from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler
@@ -30,7 +31,7 @@ def port_of(thing: object, node: LocalNode, default: Handler | None = None) -> s
         default: Its default callback; None: messages that no handler accepts are dropped.
     """
     node.scheduler.check_thread(f"{type(thing).__name__}()")
-    port = node.make()
+    port = ports_host_of(node).make()
     if default is not None:
         port.default = default
     try:
@@ -44,13 +45,13 @@ def port_of(thing: object, node: LocalNode, default: Handler | None = None) -> s
 
 def _end_with(thing: object, node: LocalNode, port: str) -> None:
     """Kill a port as soon as nothing refers to an object any more."""
-    end = weakref.finalize(thing, _end, node, node.scheduler, port, type(thing).__name__)
+    end = weakref.finalize(thing, _end, node.scheduler, port, type(thing).__name__)
     end.atexit = False  # the node says goodbye by itself
-    node.monitor(port, lambda *_reason: end.detach(), None)
+    ports_host_of(node).monitor(port, lambda *_reason: end.detach(), None)
 
 
-def _end(node: LocalNode, scheduler: Scheduler, port: str, kind: str) -> None:  # wherever the collector runs
-    found = None if sys.is_finalizing() or scheduler.is_abandoned else node.find(port)
+def _end(scheduler: Scheduler, port: str, kind: str) -> None:  # wherever the collector runs
+    found = None if sys.is_finalizing() or scheduler.is_abandoned else scheduler.table.find(port)
     if found is None:
         return
     reason = (UNREFERENCED, f"nothing refers to the {kind} any more; keep it as long as others use its port")

@@ -19,6 +19,7 @@ from aemp_gevent import PortDied, RemoteError, default_node, spawnable
 from aemp_gevent.addresses import ids
 from aemp_gevent.calls.serve import caller_of_call
 from aemp_gevent.node import spawnable_functions
+from aemp_gevent.node.access import request_host_of
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.context import require_port
 from aemp_gevent.ports.patterns import tag_of
@@ -197,6 +198,6 @@ def pool_worker(pool: str) -> None:
     def apply(name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         # Permission depends on the calling node, not on the pool's ID: the peer that spawned the worker chose that
         # ID, and any node that knows a worker's ID can call it.
-        return node.function_for(caller_of_call(), name)(*args, **kwargs)
+        return request_host_of(node).function_for(caller_of_call(), name)(*args, **kwargs)
 
     node.serve(me, apply=apply)

@@ -20,6 +20,7 @@ from typing import Any
 
 from aemp_gevent.calls.serve import fail, is_port, server
 from aemp_gevent.errors import InvalidPortError
+from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.bounded_log import BoundedLog
@@ -55,8 +56,9 @@ class ProxyWaiter:
         client: str | EllipsisType = ...,
     ) -> None:
         client = reply if isinstance(client, EllipsisType) else client
+        host = ports_host_of(object_port.node)
         for port in (reply, client):
-            if not is_port(object_port.node, port):
+            if not is_port(host, port):
                 raise InvalidPortError(port)
         self._object_port = object_port
         self._reply = reply
@@ -66,7 +68,7 @@ class ProxyWaiter:
         self._got: list[Any] = []
         self._is_over = False
         object_port.waiters[self] = None
-        self._guard = object_port.node.monitor(client, self._end, None)
+        self._guard = host.monitor(client, self._end, None)
 
     def wait(self, function: Callable[..., Any], *args: Any) -> None:
         """Call a blocking function in a greenlet, and send the client what it returns."""
@@ -114,7 +116,7 @@ class ProxyWaiter:
         self._waits_no_more()
         self._got.clear()
         self.leave()
-        fail(self._object_port.node, self._reply, error)
+        fail(ports_host_of(self._object_port.node), self._reply, error)
 
     def _end(self, *reason: Any) -> None:
         self.leave()
@@ -155,7 +157,7 @@ class ObjectPort:
         self._calls = calls
         self.port: str = port_of(thing, node, self._receive)
         self._complaints = BoundedLog(node.scheduler.log, f"port {self.port}")
-        node.monitor(self.port, self._close, None)
+        ports_host_of(node).monitor(self.port, self._close, None)
 
     def _receive(self, *message: Any) -> None:
         thing = self._thing()
@@ -166,7 +168,7 @@ class ObjectPort:
             if tag in self._messages:
                 getattr(thing, self._messages[tag])(*message[1:])
             elif tag in self._calls:
-                server(self.node, tag, getattr(thing, self._calls[tag]), self._complaints)(*message[1:])
+                server(ports_host_of(self.node), tag, getattr(thing, self._calls[tag]), self._complaints)(*message[1:])
             else:
                 self.node.scheduler.default(*message)
             return

@@ -11,6 +11,7 @@ from gevent import Timeout
 from gevent.queue import Empty, Full, ShutDown
 
 from aemp_gevent import CallTimeout, RemoteError, default_node
+from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.runtime.hub_calls import report_to
@@ -109,8 +110,8 @@ class RemoteLinkable(Remote):
         self._links.append(callback)
         if self._reply is None:
             try:
-                self._guard = self.node.monitor(self.port, self._ready, None)
-                reply = self.node.make()
+                self._guard = ports_host_of(self.node).monitor(self.port, self._ready, None)
+                reply = ports_host_of(self.node).make()
                 reply.default = self._ready
                 self._reply = reply.id
                 self.node.scheduler.table.add(reply)

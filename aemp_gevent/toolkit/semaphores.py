@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from gevent.lock import Semaphore
 
 from aemp_gevent import SELF, default_node
+from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.runtime.quantities import Seconds
@@ -145,7 +146,7 @@ class RemoteSemaphore(RemoteLinkable):
     def _acquire(self, waits: bool, timeout: Seconds | None, taken: list[_Lease]) -> None:
         """Acquire the semaphore, and add the lease to ``taken`` if that succeeds."""
         self.node.scheduler.check_thread("acquire()")
-        port = self.node.make()
+        port = ports_host_of(self.node).make()
         lease = port.id
         try:
             self.node.scheduler.table.add(port)

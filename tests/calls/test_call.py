@@ -24,6 +24,7 @@ from aemp_gevent.errors import (
     UnencodableMessageError,
     WrongThreadError,
 )
+from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
@@ -514,14 +515,14 @@ def test_a_caller_that_waits_for_somebody_else_by_now_is_in_no_circle(make_node)
     """It gave up the call that the chain names, and is blocked in another one."""
     node = make_node()
     first, second, third = (node.port() for _ in range(3))
-    first_port = node.find(first)
+    first_port, waiting = node.scheduler.table.find(first), ports_host_of(node).waiting
     assert first_port is not None
     node.serve(first, x=lambda: "here")
     results: list[Any] = []
 
     @node.serve(second, "work")
     def work() -> None:
-        wait_until(lambda: first_port in node.waiting and node.waiting[first_port].called == third)
+        wait_until(lambda: first_port in waiting and waiting[first_port].called == third)
         results.append(node.call(first, "x", timeout=WAIT))
 
     node.rcv(third, "hold", lambda reply: node.after(0.2, reply, "held"))
@@ -572,11 +573,11 @@ def test_a_caller_that_gave_up_is_not_part_of_a_circle(make_node):
         with pytest.raises(CallTimeout):
             node.call(second, "work", timeout=0.02)
         node.snd(third, "go")
-        wait_until(lambda: node.find(second) in node.waiting or results)
+        wait_until(lambda: node.scheduler.table.find(second) in ports_host_of(node).waiting or results)
 
     @node.serve(second, "work")
     def work() -> None:
-        wait_until(lambda: node.find(third) in node.waiting)
+        wait_until(lambda: node.scheduler.table.find(third) in ports_host_of(node).waiting)
         results.append(node.call(third, "x", timeout=WAIT))
 
     node.rcv(third, "go", lambda: results.append(node.call(first, "y", timeout=WAIT)))
@@ -596,7 +597,7 @@ def test_what_a_port_asks_without_waiting_is_in_no_circle(make_node):
     @node.serve(second, "work")
     def work() -> None:
         results.append(node.call_async(third, "work", timeout=WAIT))
-        wait_until(lambda: node.find(third) in node.waiting)
+        wait_until(lambda: node.scheduler.table.find(third) in ports_host_of(node).waiting)
 
     node.rcv(first, "start", lambda: node.call(second, "work", timeout=WAIT))
     node.snd(first, "start")

@@ -116,7 +116,7 @@ class Liar:
     def __init__(self, answer: object) -> None:
         self.answer = answer
 
-    network = None
+    _network = None
 
     def node_is_up(self, _node: str) -> bool:
         return True

@@ -94,11 +94,11 @@ def test_becoming_leaves_alone_what_is_wanted_still(private: Node) -> None:
     supervisor.become([service(1), service({"a": []}), service(2)])
     wait_until(lambda: len(started) == 4)
     assert started[3][1] == (2,)
-    wait_until(lambda: not (private.find(one) and private.find(other)))
-    assert private.find(first)
-    assert private.find(one) or private.find(other), "one of two that are the same"
+    wait_until(lambda: not (private.scheduler.table.find(one) and private.scheduler.table.find(other)))
+    assert private.scheduler.table.find(first)
+    assert private.scheduler.table.find(one) or private.scheduler.table.find(other), "one of two that are the same"
     supervisor.become([])
-    wait_until(lambda: not any(private.find(port) for port, _args in started))
+    wait_until(lambda: not any(private.scheduler.table.find(port) for port, _args in started))
     assert supervisor.down == []
 
 

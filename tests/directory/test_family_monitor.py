@@ -84,7 +84,7 @@ def test_callbacks_run_in_the_context_of_the_port_one_at_a_time_and_in_order(dir
         changes(*args)
 
     port = node.port()
-    with port_context(node.find(port)):
+    with port_context(node.scheduler.table.find(port)):
         node.db_mon("family", slow)
     wait_until(lambda: seen, within=WAIT)
     for number in range(5):
@@ -97,7 +97,7 @@ def test_callbacks_run_in_the_context_of_the_port_one_at_a_time_and_in_order(dir
     assert [call[0] for call in changes.calls] == [{}, *({"key": number} for number in range(5))]
     assert {context for context, _ in seen} == {port}
     node.kil(port)
-    wait_until(lambda: not node.find(port), within=WAIT)
+    wait_until(lambda: not node.scheduler.table.find(port), within=WAIT)
     node.db_set("family", "key", "after its death")
     see([node], "family", {"key": "after its death"})
     turns(5)
@@ -115,7 +115,7 @@ def test_exception_in_a_callback_kills_the_port_and_ends_the_calls(directory_nod
 
     port, deaths = node.port(), Deaths()
     node.mon(port, deaths)
-    with port_context(node.find(port)):
+    with port_context(node.scheduler.table.find(port)):
         node.db_mon("family", fail)
     assert deaths.wait() == ("die", "ZeroDivisionError")
     node.db_set("family", "key")

@@ -11,6 +11,7 @@ from aemp_gevent.errors import (
     NoPortContextError,
     PortKilled,
 )
+from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
 from tests.node.local import Log, in_port, not_here, spin
@@ -115,7 +116,7 @@ def test_a_cal_that_raises_leaves_nothing_behind(node, log, monkeypatch):
     def refuse(*_msg):
         raise LookupError
 
-    monkeypatch.setattr(node, "snd", refuse)
+    monkeypatch.setattr(ports_host_of(node), "snd", refuse)
     with pytest.raises(LookupError):
         node.cal(port, object(), cb=log, timeout=0)
     settle(node)

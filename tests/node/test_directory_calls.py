@@ -50,7 +50,7 @@ def test_answers_belong_to_the_caller(directory_nodes: MakeNodes) -> None:
 def test_registered_port_is_there_until_it_dies(directory_nodes: MakeNodes) -> None:
     here, there = directory_nodes(2)
     port, other, third = (here.port() for _ in range(3))
-    with port_context(here.find(port)):
+    with port_context(here.scheduler.table.find(port)):
         guard = here.db_reg("ports")
     here.db_reg("ports", other, "value")
     there.db_reg("ports", third)  # a port of another node
@@ -109,7 +109,7 @@ def test_callback_is_called_in_the_ports_context(directory_nodes: MakeNodes) -> 
     node.db_set("family", "key", 1)
     seen: list[Any] = []
     port = node.port()
-    with port_context(node.find(port)):
+    with port_context(node.scheduler.table.find(port)):
         assert node.db_family("family", lambda answer: seen.append((SELF(), answer))) is None
         node.db_keys("family", cb=lambda answer: seen.append((SELF(), answer)))
         node.db_values("family", cb=lambda answer: seen.append((SELF(), answer)))

@@ -42,7 +42,7 @@ def test_entries_are_gone_at_once_and_ports_work_on(make_node: MakeNode) -> None
     draining = gevent.spawn(node.drain, WAIT)
     wait_until(lambda: not keys(other, "workers") and not keys(other, "family"), within=WAIT)
     assert len(done) < 8
-    assert node.find(port)
+    assert node.scheduler.table.find(port)
     assert draining.get(timeout=WAIT)
     assert done == list(range(8))
 
@@ -72,7 +72,7 @@ def test_port_whose_code_drains_the_node_counts_as_idle(make_node: MakeNode) -> 
     done: list[bool] = []
     port = node.port_async(lambda: done.append(node.drain(WAIT)))
     wait_until(lambda: done == [True], within=WAIT)
-    assert not node.find(port)
+    assert not node.scheduler.table.find(port)
 
 
 def test_a_private_node_can_be_drained(node: Node) -> None:

@@ -36,7 +36,7 @@ from aemp_gevent.toolkit import (
 )
 from tests.support.helpers import turns, wait_until
 from tests.support.networking import SECRET, WAIT, MakeNode, settled_tables, tables
-from tests.support.seams import ports_of
+from tests.support.seams import network_of, ports_of
 from tests.support.thoroughness import tries
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -193,7 +193,7 @@ class World:
             self.other.grp_snd(group, "x")
 
     def snd_paused(self) -> None:
-        peer = self.node.network.peer(self.other.NODE())
+        peer = network_of(self.node).peer(self.other.NODE())
         assert peer._paused_bytes == 0  # of those who were interrupted
         peer.high_water = 2_000_000
         self.node.snd(self.there, "x", b"x" * (peer.high_water + 1))

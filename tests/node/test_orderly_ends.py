@@ -13,6 +13,7 @@ from gevent import socket
 from aemp_gevent.node.node import Node
 from tests.support.helpers import wait_until
 from tests.support.networking import OUR_PROVIDER, Deaths, MakeNode, RawListener, RawPeer
+from tests.support.seams import network_of
 
 OURS = (*OUR_PROVIDER, ("uniq", "one process"))
 
@@ -35,7 +36,7 @@ def test_greeting_that_comes_after_our_goodbye_is_not_answered(node: Node) -> No
     """Otherwise the peer would see a link come up and end without a goodbye, as if it were lost."""
     first = RawPeer.dial(node, extras=OURS).shake()
     second = RawPeer.dial(node, extras=OURS)
-    wait_until(lambda: len(node.network.strangers.links) == 1)
+    wait_until(lambda: len(network_of(node).strangers.links) == 1)
     leaving = gevent.spawn(node.shutdown, 5)
     assert first.packet() == ["", "bye"]
     second.greet()
@@ -61,7 +62,7 @@ def test_handshake_cut_by_a_process_that_said_goodbye_is_not_logged(
     assert died.wait() == ("shutdown", first.name)
     second = RawPeer.dial(node, extras=OURS)
     second.greet()
-    wait_until(lambda: not node.network.strangers.links)
+    wait_until(lambda: not network_of(node).strangers.links)
     reset(second) if is_reset else second.close()
     wait_until(lambda: any(f"connection with {first.name} at" in text for text in caplog.messages))
     first.close()
@@ -71,7 +72,7 @@ def test_handshake_cut_by_a_process_that_said_goodbye_is_not_logged(
 def test_handshake_cut_by_a_process_without_a_link_is_a_warning(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     peer = RawPeer.dial(node, extras=OURS)
     peer.greet()
-    wait_until(lambda: not node.network.strangers.links)
+    wait_until(lambda: not network_of(node).strangers.links)
     peer.close()
     wait_until(lambda: warnings(caplog))
     assert f"connection with {peer.name} at" in warnings(caplog)[0]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from aemp_gevent.node import access
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.spawnable_functions import spawnable
 from tests.support import node_functions
@@ -88,7 +89,7 @@ def test_snd_uses_only_links_that_are_up(node: Node, peer: RawPeer, make_node: M
     with RawListener() as listener:
         peer.send(["", "snd", f"{listener.id}#x", 1], ["", "time", f"{listener.id}#x"])
         assert peer.answers()
-        assert listener.id not in (node.network.peers if node.network else ())
+        assert listener.id not in (network.peers if (network := access.network_of(node)) else ())
         other = make_node()
         inbox = Inbox(other)
         peer.send(["", "snd", inbox.port, "while it is down"])

@@ -113,7 +113,7 @@ def test_service_runs_in_a_port_of_its_own_once_the_node_is_up(make_node: MakeNo
     assert first != second
     for port in (first, second):
         assert port.startswith(node.NODE() + "#"), "the node has its ID already"
-        assert node.find(port), "returning is not the port's death"
+        assert node.scheduler.table.find(port), "returning is not the port's death"
 
 
 def test_actor_can_be_a_service(make_node: MakeNode) -> None:
@@ -156,13 +156,13 @@ def test_exception_kills_the_services_port_alone_and_is_logged(
     assert "tests.support.node_functions.fail" in text
     assert "on purpose" in text
     assert deaths[0].port in text
-    assert node.find(node_functions.called[0][0]), "the other service lives on"
+    assert node.scheduler.table.find(node_functions.called[0][0]), "the other service lives on"
 
 
 def test_normal_death_of_a_service_is_not_logged(make_node: MakeNode, caplog: pytest.LogCaptureFixture) -> None:
     node = make_node(services=["tests.support.node_functions.note"])
     ((port,),) = wait_until(lambda: node_functions.called)
     node.kil(port)
-    wait_until(lambda: node.find(port) is None)
+    wait_until(lambda: node.scheduler.table.find(port) is None)
     wait_until(lambda: not node.scheduler.runq)
     assert "the service" not in caplog.text

@@ -22,7 +22,7 @@ from gevent.event import Event
 from aemp_gevent.addresses.ids import node_of
 from aemp_gevent.errors import NodeShutDownError, NoPortContextError, PortDied
 from aemp_gevent.node.node import Node
-from aemp_gevent.node.services import Service
+from aemp_gevent.node.services import Service, start_service
 from aemp_gevent.node.spawnable_functions import spawnable
 from aemp_gevent.ports.context import require_port
 from aemp_gevent.ports.receive import receive
@@ -644,7 +644,7 @@ def test_service_ends_quietly_with_its_own_node_only(
     caplog.set_level(logging.INFO, "aemp_gevent")
     one, two = make_node(), make_node()
     inbox, ended = Inbox(two), Event()
-    one.start_service(Service("shop", lambda: one.call(inbox.port, "tag"), ()), lambda *_reason: ended.set())
+    start_service(one, Service("shop", lambda: one.call(inbox.port, "tag"), ()), lambda *_reason: ended.set())
     wait_until(lambda: inbox.messages)
     (one if is_first else two).shutdown()
     assert ended.wait(10)

@@ -22,6 +22,7 @@ from aemp_gevent.addresses.endpoints import Endpoint, endpoints_of
 from aemp_gevent.addresses.name_service import NameService
 from aemp_gevent.addresses.resolve import resolve_all
 from aemp_gevent.errors import ResolveError
+from aemp_gevent.node.access import seeds_down
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.seed import LINKS_A_NAME, Seed
@@ -383,7 +384,7 @@ def test_seed_that_refuses_this_node_is_dialled_less_and_less_often_and_that_is_
         wait_until(lambda: pause <= candidate.due - monotonic() + 100 < 1.6 * pause)  # noqa: B023
         assert up(second) == []
         assert links(second).seeds.are_settled
-        assert "refuses this node: another node twin is connected" in second.seeds_down[seed.NODE()]
+        assert "refuses this node: another node twin is connected" in seeds_down(second)[seed.NODE()]
         candidate.due = 0.0
         links(second).changed()
     (line,) = [line for line in errors(caplog) if "refuses this node" in line]
@@ -394,7 +395,7 @@ def test_seed_that_refuses_this_node_is_dialled_less_and_less_often_and_that_is_
     links(second).changed()
     wait_until(lambda: up(second) == ids_of(seed))
     wait_until(lambda: links(second).peer(seed.NODE()).redialling.refused_until == 0.0)
-    assert second.seeds_down == {}
+    assert seeds_down(second) == {}
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -23,6 +23,7 @@ from aemp_gevent.settings.fields import Settings
 from tests.support.helpers import wait_until
 from tests.support.injecting import SCHEDULER, Injector, strike_points
 from tests.support.networking import Deaths, Inbox, MakeNode, node_factory, tables
+from tests.support.seams import network_of
 from tests.support.settling import settle
 from tests.support.striking import DEPTHS, SAMPLE, STRIKES, at_every_depth, from_afar, nothing
 
@@ -159,7 +160,7 @@ def lose_struck(
     for number in range(2):
         node.mon_nodes(lambda *change, number=number: links.append((number, *change[:2])))
     subscribers.append(lambda event: links.append(event.node) if event.by == node.NODE() else None)
-    link = node.network.peer(other.NODE()).link  # type: ignore[union-attr]
+    link = network_of(node).peer(other.NODE()).link
 
     def strike() -> None:
         raise error
@@ -220,7 +221,7 @@ def test_a_loss_that_is_struck_and_begun_again_does_not_end_the_next_link(make_n
 
     monkeypatch.setattr(node.scheduler, "call_on_hub", ask_and_be_struck)
     with contextlib.suppress(KeyboardInterrupt):
-        node.network.peer(other.NODE()).link.fail("cut by the test")
+        network_of(node).peer(other.NODE()).link.fail("cut by the test")
     assert died.wait() == ("transport_error", other.NODE(), "cut by the test")
     node.mon(inbox.port, again)
     node.snd(inbox.port, "first")

@@ -214,7 +214,7 @@ def test_true_from_what_is_not_a_python_function_removes_nothing(node):
     settle(node)
     assert semaphore.counter == 10 - 6
     assert callable_object.calls == 3 + 6
-    assert node.find(miniport) is not None
+    assert node.scheduler.table.find(miniport) is not None
 
 
 def test_the_first_removal_by_true_is_logged_once_per_function(node, caplog):

@@ -19,6 +19,7 @@ import pytest
 import zope.event
 
 from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
+from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import current_port, psub
@@ -220,7 +221,7 @@ class Scene:
             wait_until(
                 lambda: self.died[port] or ("probe", number) in self.got[port],  # noqa: B023
                 within=3,
-                show=lambda: (port, node.find(port), self.got),  # noqa: B023
+                show=lambda: (port, node.scheduler.table.find(port), self.got),  # noqa: B023
             )
         for port in list(self.died):
             node.kil(port, "end")
@@ -297,7 +298,7 @@ def detach_if_attached(node: LocalNode) -> None:
     ours: Any = gevent.getcurrent()
     port = getattr(ours, "aemp_port", None)
     if port is not None:
-        assert (node.find(port.id), port.runner, port.state) == (port, ours, RUNNING)
+        assert (node.scheduler.table.find(port.id), port.runner, port.state) == (port, ours, RUNNING)
         node.scheduler.die(port, ())
         ours.aemp_port = None
 
@@ -322,7 +323,7 @@ def test_a_call_that_is_struck_anywhere_leaves_no_port_behind(node, name):
             with contextlib.suppress(KeyboardInterrupt):
                 settle(node)
         detach_if_attached(node)
-        if node.find(server) is None:  # it was struck in its handler
+        if node.scheduler.table.find(server) is None:  # it was struck in its handler
             server = node.port()
             node.serve(server, add=lambda a, b: a + b)
         wait_until(lambda: list(ports_of(node)) == [server], within=3, show=lambda: (point, ports_of(node)))  # noqa: B023
@@ -376,7 +377,7 @@ def test_a_tool_that_is_struck_anywhere_leaves_no_port_behind_and_holds_nothing(
         while remote._leases:  # struck between acquire() and release(), or in the latter
             remote.release()
         remote.unlink(nothing)
-        if node.find(semaphore.port) is None:  # it was struck in its own handler
+        if node.scheduler.table.find(semaphore.port) is None:  # it was struck in its own handler
             semaphore = PortSemaphore(1, node=node)
             remote = RemoteSemaphore(semaphore.port, node=node)
         gc.collect()
@@ -400,7 +401,7 @@ def test_a_death_that_is_struck_anywhere_and_begun_again_is_reported_once(monkey
         raise KeyboardInterrupt
 
     for point in itertools.count(1):
-        port = node.make()
+        port = ports_host_of(node).make()
         node.scheduler.table.add(port)
         if monitored:
             node.mon(port.id, lambda *reason: heard.append(PortDied("monitored", reason)))

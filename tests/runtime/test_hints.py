@@ -120,7 +120,7 @@ def test_a_tag_that_is_not_a_text_is_accepted(private: Node, caplog: pytest.LogC
     private.snd(port, Unprintable())
     private.snd(port, ["x" * 1000])
     settle(private)
-    assert private.find(port) is not None
+    assert private.scheduler.table.find(port) is not None
     assert [line.partition(": ")[0] for line in warnings(caplog)] == [
         f"port {port} discarded message <Unprintable>",
         f"port {port} discarded message <list>",

@@ -128,7 +128,6 @@ CALLS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "wait_for_seeds": (lambda node, timeout: node.wait_for_seeds(timeout), "wait_for_seeds()"),
     "reset": (lambda node, timeout: node.reset(timeout), "reset()"),
     "resolve_node": (lambda node, timeout: node.resolve_node("127.0.0.1:1", timeout=timeout), "resolve_node()"),
-    "known_nodes": (lambda node, timeout: node.known_nodes(timeout), "known_nodes()"),
     "wait_until": (lambda _node, timeout: wait_until_of_users(lambda: False, within=timeout), "wait_until()"),
 }
 

@@ -65,7 +65,7 @@ def test_calls_of_other_threads_raise_an_error(make_node, call):
     with pytest.raises(WrongThreadError, match=r"use snd\(\) or kil\(\)") as caught:
         in_thread(function)
     assert named in str(caught.value)
-    assert node.find(port).state == 0, "the call had an effect all the same"
+    assert node.scheduler.table.find(port).state == 0, "the call had an effect all the same"
     node.kil(port)
     settle(node)
     assert not ports_of(node)
@@ -171,7 +171,7 @@ def test_messages_after_a_kill_from_another_thread_are_not_handled(node):
     on_hub(block)
     assert sent_in_time.is_set()
     settle(node)
-    wait_until(lambda: node.find(port) is None)
+    wait_until(lambda: node.scheduler.table.find(port) is None)
     assert got == []
 
 
@@ -217,7 +217,7 @@ def test_an_actor_in_receive_is_woken_and_killed_from_another_thread(node):
 
     port = node.port_async(body)
     node.mon(port, deaths)
-    wait_until(lambda: node.find(port).waiter is not None)
+    wait_until(lambda: node.scheduler.table.find(port).waiter is not None)
     in_thread(node.snd, port, "hello")
     wait_until(lambda: got == [("hello",)])
     in_thread(node.kil, port, "over")

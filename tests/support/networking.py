@@ -19,6 +19,7 @@ import gevent
 from gevent import socket
 from gevent.event import AsyncResult
 
+from aemp_gevent.node.access import network_of, ports_host_of
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.port import REMOTE
 from aemp_gevent.testing.waiting import wait_until
@@ -86,6 +87,7 @@ def tables(*nodes: Node) -> list[Any]:
     """Return how much nodes know: ports, whom they watch, who watches them, what waits in a call, timers."""
     found: list[Any] = []
     for node in nodes:
+        network = network_of(node)
         ports = {port for port in ports_of(node).values() if port.state != REMOTE}
         watched = [port for port in ports_of(node).values() if port.monitors]
         found.append(
@@ -94,9 +96,9 @@ def tables(*nodes: Node) -> list[Any]:
                 sum(len(port.monitors) if isinstance(port.monitors, dict) else 1 for port in watched),
                 sorted(
                     (peer.node, len(peer.peer_monitors._monitors))
-                    for peer in (node.network.peers.values() if node.network else ())
+                    for peer in (network.peers.values() if network else ())
                 ),
-                dict(node.waiting),
+                dict(ports_host_of(node).waiting),
                 len(node.scheduler._timers),
             )
         )

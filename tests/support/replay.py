@@ -341,7 +341,7 @@ class StageOfB(Stage):
                 self._port(sent.packet[2])
 
     def _port(self, name: str) -> None:
-        if self.node.find(f"{self.node.NODE()}#{name}") is None:
+        if self.node.scheduler.table.find(f"{self.node.NODE()}#{name}") is None:
             port = self.node._create(name).id
             self.node.rcv(port, lambda *message: self.messages.append((name, list(message))))
 

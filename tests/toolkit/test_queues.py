@@ -159,7 +159,7 @@ class TestAsAQueue:
         for arguments in ({}, {"block": False}, {"timeout": 0}, {"timeout": WAIT}):
             with pytest.raises(ShutDown):
                 pair[side].get(**arguments)
-        assert nodes[0].find(pair[0].port), "its port died of that"
+        assert nodes[0].scheduler.table.find(pair[0].port), "its port died of that"
 
     @pytest.mark.parametrize("immediate", [False, True])
     def test_its_shutdown_reaches_those_who_wait(self, nodes, side, immediate):
@@ -373,4 +373,4 @@ def test_it_lives_on_the_default_node_unless_told():
         assert RemoteQueue(queue).get() == 1
     finally:
         queue.close()
-        wait_until(lambda: default_node.find(queue.port) is None)
+        wait_until(lambda: default_node.scheduler.table.find(queue.port) is None)

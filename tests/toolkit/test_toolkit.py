@@ -82,7 +82,7 @@ def test_what_nobody_refers_to_is_gone_at_once_and_its_port_soon(make_node, make
     finally:
         gc.enable()
     wait_until(lambda: reasons)
-    assert node.find(port) is None
+    assert node.scheduler.table.find(port) is None
     assert reasons[0][0] == "unreferenced"
     assert "nothing refers to the" in reasons[0][1]
 
@@ -108,7 +108,7 @@ def test_a_waiting_greenlet_keeps_it(make_node):
     gevent.sleep(0.01)
     user.snd(port, "set")
     assert waiter.get(timeout=WAIT)
-    wait_until(lambda: owner.find(port) is None)
+    wait_until(lambda: owner.scheduler.table.find(port) is None)
 
 
 def test_it_may_go_in_another_native_thread(make_node):
@@ -118,7 +118,7 @@ def test_it_may_go_in_another_native_thread(make_node):
     thread = threading.Thread(target=queues.clear)
     thread.start()
     thread.join()
-    wait_until(lambda: node.find(port) is None)
+    wait_until(lambda: node.scheduler.table.find(port) is None)
 
 
 def test_a_remote_form_of_what_is_here_keeps_it(make_node):

@@ -58,7 +58,7 @@ def test_stranger_with_a_certificate_is_refused_with_a_reason(
     assert node.refusals == {"tls": 1}
     assert node.up_nodes() == []
     assert node.refusals == {"tls": 1}
-    assert not node.network.peers if node.network else False
+    assert not network_of(node).peers
 
 
 def test_client_without_a_certificate_is_refused_with_a_reason(

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""The insides of a node, as the folders above reach them, and that they are not on the node."""
+
+from __future__ import annotations
+
+import aemp_gevent
+from aemp_gevent import Node
+from aemp_gevent.node import access
+from tests.support.networking import MakeNode
+
+FOR_OPERATORS = {"addresses", "drain", "info", "refusals", "reload", "reset", "settings", "wait_for_seeds"}
+
+
+def test_node_has_no_public_names_but_those_of_the_package_and_for_operators() -> None:
+    """``scheduler`` is the one that other folders use; the docstring of ``aemp_gevent.node.node`` says why."""
+    names = {name for name in {*dir(Node), *vars(Node())} if not name.startswith("_")}
+    assert names - set(aemp_gevent.__all__) == {*FOR_OPERATORS, "scheduler"}
+
+
+def test_private_node_has_no_network_and_no_seeds() -> None:
+    node = Node()
+    assert access.network_of(node) is None
+    assert access.seeds_down(node) == {}
+
+
+def test_nodes_in_the_directory_are_known(make_node: MakeNode) -> None:
+    node = make_node()
+    network = access.network_of(node)
+    assert network is not None and network.node_id == node.NODE()
+    assert access.known_nodes(node, 5.0) == [node.NODE()]
+
+
+def test_reset_node_has_another_host_for_its_ports() -> None:
+    node = Node()
+    before = access.ports_host_of(node)
+    node.reset()
+    after = access.ports_host_of(node)
+    assert after is not before and after.scheduler is node.scheduler
