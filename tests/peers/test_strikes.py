@@ -8,7 +8,6 @@ and the monitors across it know.
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,7 +24,7 @@ from tests.support.injecting import SCHEDULER, Injector, strike_points
 from tests.support.networking import Deaths, Inbox, MakeNode, node_factory, tables
 from tests.support.seams import network_of
 from tests.support.settling import settle
-from tests.support.striking import DEPTHS, SAMPLE, STRIKES, at_every_depth, from_afar, nothing
+from tests.support.striking import DEPTHS, STRIKES, at_every_depth, from_afar, nothing, strike_in_turn
 
 # Coverage traces, too, and would be struck as well.
 pytestmark = [pytest.mark.usefixtures("quiet_hub"), pytest.mark.no_cover]
@@ -126,12 +125,7 @@ def play_linked(make_node: MakeNode, error: type[BaseException] | None, chosen: 
 def test_an_interrupt_anywhere_in_a_link_loses_nothing_in_silence(make_node, error):
     count = play_linked(make_node, None, lambda _: False)
     assert count > 300
-    rng = random.Random(8)
-    for point in rng.sample(range(count), SAMPLE) if SAMPLE else range(count):
-        try:
-            play_linked(make_node, error, lambda seen: seen == point + 1)  # noqa: B023
-        except BaseException as failure:
-            raise AssertionError(f"struck at point {point}") from failure
+    strike_in_turn(lambda point: play_linked(make_node, error, lambda seen: seen == point), count, 150)
 
 
 LOSSES = (
@@ -191,14 +185,13 @@ def test_monitors_fire_though_an_interrupt_strikes_while_the_link_is_lost(monkey
     with node_factory() as make_node:
         count = lose_struck(make_node, subscribers, error, lambda _: False)
     assert count > 50
-    rng = random.Random(9)
-    for point in rng.sample(range(count), SAMPLE) if SAMPLE else range(count):
-        try:
-            with node_factory() as make_node:
-                subscribers.clear()
-                lose_struck(make_node, subscribers, error, lambda seen: seen == point + 1)  # noqa: B023
-        except BaseException as failure:
-            raise AssertionError(f"struck at point {point}") from failure
+
+    def lose(point: int) -> None:
+        with node_factory() as make_node:
+            subscribers.clear()
+            lose_struck(make_node, subscribers, error, lambda seen: seen == point)
+
+    strike_in_turn(lose, count)
 
 
 @pytest.mark.parametrize("is_up", [False, True], ids=["next-link-is-made", "next-link-is-up"])

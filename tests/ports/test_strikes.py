@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,7 +29,7 @@ from tests.support.helpers import wait_until
 from tests.support.injecting import CORE, SCHEDULER, Injector, strike_points
 from tests.support.seams import ports_of
 from tests.support.settling import settle
-from tests.support.striking import DEPTHS, SAMPLE, STRIKES, at_every_depth, from_afar, nothing, works
+from tests.support.striking import DEPTHS, STRIKES, at_every_depth, from_afar, nothing, strike_in_turn, works
 
 # Coverage traces, too, and would be struck as well.
 pytestmark = [pytest.mark.usefixtures("quiet_hub"), pytest.mark.no_cover]
@@ -266,12 +265,7 @@ def play(node: LocalNode, error: type[BaseException] | None, chosen: Callable[[i
 def test_an_interrupt_anywhere_leaves_ports_that_work_or_are_known_to_be_dead(error):
     count = play(LocalNode(), None, lambda _: False)
     assert count > 300
-    rng = random.Random(7)
-    for point in rng.sample(range(count), SAMPLE) if SAMPLE else range(count):
-        try:
-            play(LocalNode(), error, lambda seen: seen == point + 1)  # noqa: B023
-        except BaseException as failure:
-            raise AssertionError(f"struck at point {point}") from failure
+    strike_in_turn(lambda point: play(LocalNode(), error, lambda seen: seen == point), count, 300)
 
 
 # Those that make a port of their own.

@@ -12,10 +12,27 @@ from aemp_gevent.ports.receive import receive
 from tests.support.helpers import wait_until
 from tests.support.native import threading
 from tests.support.settling import settle
-from tests.support.thoroughness import tries
+from tests.support.thoroughness import sampled
 
-SAMPLE = int(os.environ.get("AEMP_STRIKES", tries(10, 25)))
-"""At how many of the points each scene is struck; 0: at all of them, which takes minutes."""
+_AT = os.environ.get("AEMP_STRIKE_AT")
+
+
+def strike_in_turn(play: Callable[[int], object], count: int, thoroughly: int | None = None) -> None:
+    """Play a scene again and again, struck at one point each time: at others in each run.
+
+    ``AEMP_STRIKE_AT=28`` strikes at that point only.
+
+    Args:
+        play: Plays the scene, struck at the point of this number, from 1.
+        count: How many points there are.
+        thoroughly: At how many to strike if tests are thorough; None: at all.
+    """
+    for point in [int(_AT)] if _AT else sampled(range(1, count + 1), 10, thoroughly):
+        try:
+            play(point)
+        except BaseException as failure:
+            text = f"struck at point {point} of {count}, with AEMP_STRIKE_AT={point} at no other"
+            raise AssertionError(text) from failure
 
 
 def works(node: LocalNode) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How many cases the tests try where there is no end of them: seeds, examples, points of an enumeration.
 
-``make test-thorough`` sets ``AEMP_TEST_THOROUGH=1``, and they try all of it. Otherwise they try a sample, which differs
-from run to run where it is part of an enumeration. Coverage makes do with the sample: repetition takes long under its
+``make test-thorough`` sets ``AEMP_TEST_THOROUGH=1``, and they try all of it, or a large part of what takes minutes.
+Otherwise they try a sample, which differs from run to run where it is part of an enumeration. Coverage makes do with the sample: repetition takes long under its
 tracer, and reaches no new line.
 """
 
@@ -26,9 +26,14 @@ def tries(usually: int, thoroughly: int) -> int:
     return thoroughly if THOROUGH else usually
 
 
-def sampled(points: Sequence[T], most: int) -> Sequence[T]:
-    """Return all points if tests are thorough, otherwise ``most``, evenly spread, with the first and the last."""
-    if THOROUGH or len(points) <= most:
+def sampled(points: Sequence[T], most: int, thoroughly: int | None = None) -> Sequence[T]:
+    """Return ``most`` of the points, evenly spread from a random begin, with the first and the last.
+
+    If tests are thorough, return all of them, or ``thoroughly`` many.
+    """
+    if THOROUGH:
+        most = len(points) if thoroughly is None else thoroughly
+    if len(points) <= most:
         return points
     step = (len(points) - 1) / (most - 1)
     begin = random.random()
