@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from aemp_gevent.runtime.quoting import quoted, worded
 from tests.support.helpers import wait_until
 from tests.support.networking import WAIT, Inbox, node_factory, tables
 from tests.support.settling import settle
+from tests.support.thoroughness import tries
 
 
 class Fuse:
@@ -83,8 +83,6 @@ ERRORS = (
     *(ValueError, TypeError, KeyError, StopIteration, RecursionError, MemoryError),
     *(KeyboardInterrupt, SystemExit, GeneratorExit, gevent.GreenletExit, gevent.Timeout),
 )
-SAMPLE = int(os.environ.get("AEMP_STRIKES", "1"))
-"""How many of the errors each call is tried with; 0: all of them, which takes minutes."""
 
 
 class World:
@@ -239,9 +237,8 @@ def test_what_a_strange_object_raises_leaves_a_call_whole_or_undone(world, kind,
     nodes = (world.node, world.other)
     world.works(world.target(where))
     before = tables(*nodes)
-    rng = random.Random(kind + where)
     for name, call in calls_with(kind).items():
-        for error in rng.sample(ERRORS, SAMPLE or len(ERRORS)):
+        for error in random.sample(ERRORS, tries(1, len(ERRORS))):
             try:
                 try_everywhere(world, call, kind, where, error, waits=0.0015 if "cal" in name else 0)
                 wait_until(lambda: tables(*nodes) == before, within=3, show=lambda: (tables(*nodes), before))
