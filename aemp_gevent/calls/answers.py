@@ -11,7 +11,7 @@ from greenlet import getcurrent
 
 from aemp_gevent.errors import NoPortContextError, PortKilled, ReceiveTimeout
 from aemp_gevent.ports import monitors
-from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.context import ON_THE_HUB, current_port
 from aemp_gevent.ports.monitors import KillMonitor, Monitor
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import RUNNING, AnyPort, Port, ReplyPort
@@ -116,7 +116,7 @@ def receive_answer(
     current = getcurrent()
     scheduler = host.scheduler
     if current is scheduler.hub:
-        raise NoPortContextError(call, "it was called on the hub, which must never wait: spawn a greenlet")
+        raise NoPortContextError(call, ON_THE_HUB)
     reply = host.make(ReplyPort)
     reply.runner, reply.state = current, RUNNING
     guards: list[Guard] = []

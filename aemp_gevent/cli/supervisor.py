@@ -12,11 +12,12 @@ import gevent
 
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.services import Service, start_service
+from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.logs import Log
 
 FIRST_DELAY = 1.0
 MAX_DELAY = 60.0
-"""Seconds from a crash to the restart: they begin with the first and double after each crash, up to the second."""
+"""The first and the longest pause before a restart, in seconds, before jitter."""
 
 LONG_LIFE = 60.0
 """A service that ran for this many seconds has recovered: the next crash counts as the first."""
@@ -40,7 +41,7 @@ class Supervised:
         self.crashes = 0
         self._node = node
         self._changed = changed
-        self._delay = FIRST_DELAY
+        self._delays = Backoff(FIRST_DELAY, MAX_DELAY)
         self._port: str | None = None
         self._started_at = 0.0
         self._restart: gevent.Greenlet[..., None] | None = None
@@ -76,10 +77,10 @@ class Supervised:
             return
         self.crashes += 1
         if monotonic() - self._started_at >= LONG_LIFE:
-            self._delay = FIRST_DELAY
-        delay, self._delay = self._delay, min(2 * self._delay, MAX_DELAY)
+            self._delays.reset()
+        delay = self._delays.next()
         self.is_up = False
-        _log.warning("service %s crashed, restarting in %g s", self.service.name, delay)
+        _log.warning("service %s crashed, restarting in %.1f s", self.service.name, delay)
         self._restart = gevent.spawn_later(delay, self.start)
         self._changed()
 

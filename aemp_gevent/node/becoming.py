@@ -28,7 +28,8 @@ from aemp_gevent.errors import (
     NoPortContextError,
     UsageError,
 )
-from aemp_gevent.node.linked_node import ON_THE_HUB, LinkedNode
+from aemp_gevent.node.linked_node import LinkedNode
+from aemp_gevent.ports.context import ON_THE_HUB
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds
 

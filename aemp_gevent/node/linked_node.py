@@ -16,6 +16,7 @@ from aemp_gevent.node.log_feed import LogFeed
 from aemp_gevent.node.node_monitors import NodeGuard, NodeMonitors, event_jobs
 from aemp_gevent.node.request_host import RequestHost
 from aemp_gevent.ports.callbacks import check_callable
+from aemp_gevent.ports.context import ON_THE_HUB
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler, Message, tag_of
 from aemp_gevent.ports.port import Job, Port
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from aemp_gevent.peers.peer import Peer
     from aemp_gevent.settings.fields import Settings
     from aemp_gevent.transport.connector import Connector
-
-ON_THE_HUB = "it was called on the hub, which must never wait: spawn a greenlet"
 
 
 class LinkedNode(DirectoryNode):

@@ -19,7 +19,7 @@ from aemp_gevent.node import spawnable_functions
 from aemp_gevent.node.sending import Sending
 from aemp_gevent.ports.attachment import Attachment
 from aemp_gevent.ports.callbacks import check_callable
-from aemp_gevent.ports.context import current_port, run_in
+from aemp_gevent.ports.context import ON_THE_HUB, current_port, run_in
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import IDLE, AttachedPort, SpawnedPort
 from aemp_gevent.ports.timers import Timer
@@ -152,7 +152,7 @@ class Running(Sending):
         """
         self._scheduler.check_thread("attach()")
         if getcurrent() is self._scheduler.hub:
-            raise NoPortContextError("attach()", "it was called on the hub, which must never wait: spawn a greenlet")
+            raise NoPortContextError("attach()", ON_THE_HUB)
         port = self._make(AttachedPort)
         return Attachment(port)
 

@@ -22,6 +22,9 @@ from aemp_gevent.ports.port import DEAD, AttachedPort, Port
 P = ParamSpec("P")
 T = TypeVar("T")
 
+ON_THE_HUB = "it was called on the hub, which must never wait: spawn a greenlet"
+"""The remedy that a :class:`~aemp_gevent.errors.NoPortContextError` names for a call that waits."""
+
 
 def current_port() -> Port | None:
     """Return the port in whose context this greenlet runs."""

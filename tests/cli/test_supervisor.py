@@ -15,6 +15,7 @@ from aemp_gevent.cli import supervisor as supervisor_module
 from aemp_gevent.cli.supervisor import Supervisor
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.services import Service
+from aemp_gevent.runtime import backoff
 from tests.support.helpers import wait_until
 from tests.support.networking import MakeNode, node_factory
 
@@ -23,10 +24,11 @@ SECOND = 0.02
 
 @pytest.fixture(autouse=True)
 def short_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten all pauses to a fiftieth."""
+    """Shorten all pauses to a fiftieth, and leave out what varies them."""
     monkeypatch.setattr(supervisor_module, "FIRST_DELAY", supervisor_module.FIRST_DELAY * SECOND)
     monkeypatch.setattr(supervisor_module, "MAX_DELAY", 8 * SECOND)
     monkeypatch.setattr(supervisor_module, "LONG_LIFE", 30 * SECOND)
+    monkeypatch.setattr(backoff.random, "random", lambda: 0.0)  # no jitter
 
 
 @pytest.fixture
