@@ -12,7 +12,7 @@ import click
 from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
 from aemp_gevent.cli.node_queries import ask, node_id, timeout_option
-from aemp_gevent.cli.output import json_option, print_json
+from aemp_gevent.cli.output import echo, json_option, print_json
 from aemp_gevent.wire.vocabulary import DEVNULL
 
 
@@ -64,9 +64,7 @@ def bench(options: NodeOptions, node_name: str, seconds: float, size: int, timeo
             print_json(found)
             return
         megabytes = count * size / passed / 1e6
-        click.echo(
-            f"{count:,} messages of {size} bytes in {passed:.2f} s: {count / passed:,.0f}/s, {megabytes:.1f} MB/s"
-        )
+        echo(f"{count:,} messages of {size} bytes in {passed:.2f} s: {count / passed:,.0f}/s, {megabytes:.1f} MB/s")
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from aemp_command.group import Group
+from aemp_gevent.cli.output import echo
 from aemp_gevent.cli.private_files import write_private
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.cli.set_up import changes, set_value
@@ -116,9 +117,9 @@ def init(folder: Path | None, name: str, days: int) -> None:
         write_private(folder / _CA_CERTIFICATE, _pem_of(certificate))
     except OSError as error:
         raise click.ClickException(f"{folder}: {error.strerror or error}") from error
-    click.echo(f"wrote {folder / _CA_KEY}: the CA's key, which you must keep secret")
-    click.echo(f"wrote {folder / _CA_CERTIFICATE}: its certificate, valid until {_end(certificate)}")
-    click.echo("next: aemp ca issue NODE, for each node")
+    echo(f"wrote {folder / _CA_KEY}: the CA's key, which you must keep secret")
+    echo(f"wrote {folder / _CA_CERTIFICATE}: its certificate, valid until {_end(certificate)}")
+    echo("next: aemp ca issue NODE, for each node")
 
 
 @click.command()
@@ -155,12 +156,12 @@ def issue(folder: Path | None, node: str, also: tuple[str, ...], days: int, out:
         write_private(path, pem)
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror or error}") from error
-    click.echo(f"wrote {path}: for {', '.join(names)}, valid until {_end(certificate)}")
+    echo(f"wrote {path}: for {', '.join(names)}, valid until {_end(certificate)}")
     if renew:
         return
-    click.echo("next: copy it to the node's host, readable by its user only (mode 0600), and run there:")
+    echo("next: copy it to the node's host, readable by its user only (mode 0600), and run there:")
     named = "" if node.endswith("*") else f" setnodeid {shlex.quote(node)}"
-    click.echo(f"  aemp profile NAME setcert {shlex.quote(path.name)}{named} set require_tls yes")
+    echo(f"  aemp profile NAME setcert {shlex.quote(path.name)}{named} set require_tls yes")
 
 
 for _command in (init, issue):
@@ -181,7 +182,7 @@ def _issue(
         if left < timedelta(days=1):
             raise click.ClickException(f"the CA's own certificate expires on {_end(certificate_of_ca)}; make a new CA")
         days = left.days
-        click.echo(f"aemp: the certificate is valid for {days} days only, because the CA's own expires then", err=True)
+        echo(f"aemp: the certificate is valid for {days} days only, because the CA's own expires then", err=True)
     usage = x509.ExtendedKeyUsage((ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH))
     uris = [x509.UniformResourceIdentifier(NAME_PREFIX + name) for name in names]
     identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(certificate_of_ca.public_key())  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ import click
 
 from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.completion import profile_names
+from aemp_gevent.cli.output import echo
 from aemp_gevent.cli.private_files import read_private
 from aemp_gevent.node.access import seeds_down
 from aemp_gevent.runtime.hints import ONCE
@@ -267,7 +268,7 @@ class _LogLines(logging.Handler):
         elif self._held is not None:
             self._held.append(record)
         else:
-            click.echo(self.format(record), err=True)
+            echo(self.format(record), "\n\t", err=True)  # a traceback has lines
 
     def show_held(self, error: str = "") -> None:
         """Show the held records, except those whose reason the command's error repeats; stop holding records."""

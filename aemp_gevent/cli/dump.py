@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aemp_gevent.cli.output import printing_in_callback
+from aemp_gevent.cli.output import echo, printing_in_callback
 
 if TYPE_CHECKING:
     from aemp_gevent.addresses.endpoints import Endpoint
@@ -51,11 +51,11 @@ def dump(target: Endpoint, listen: Endpoint, connections: int | None) -> None:
 
     def say(line: str) -> None:
         with printing_in_callback():
-            click.echo(line)
+            echo(line)
 
     try:
         proxy = Dump(target, listen, say)
     except OSError as error:
         raise click.UsageError(f"cannot listen at {listen}: {error.strerror or error}") from None
-    click.echo(f"dial {proxy.endpoint} instead of {target}", err=True)
+    echo(f"dial {proxy.endpoint} instead of {target}", err=True)
     proxy.serve(connections)

@@ -12,7 +12,14 @@ import click
 
 from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
 from aemp_gevent.cli.node_queries import timeout_option, walk
-from aemp_gevent.cli.output import complain, json_option, print_json_line, print_table, printable, printing_in_callback
+from aemp_gevent.cli.output import (
+    complain,
+    echo,
+    json_option,
+    print_json_line,
+    print_table,
+    printing_in_callback,
+)
 from aemp_gevent.runtime.quoting import quoted
 
 if TYPE_CHECKING:
@@ -80,7 +87,7 @@ def _watch(node: Node, family: str, *, as_json: bool) -> None:
                     if as_json:
                         print_json_line(entry)
                     else:
-                        click.echo(printable(f"{sign} {key}{shown}"))
+                        echo(f"{sign} {key}{shown}")
 
     with node.db_mon(family, told):
         gevent.wait()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import click
 
 from aemp_gevent.cli.arguments import Seconds
+from aemp_gevent.cli.output import complain
 from aemp_gevent.node import access
 from aemp_gevent.runtime.quoting import quoted
 
@@ -281,7 +282,7 @@ def known_nodes(node: Node, timeout: float) -> list[str]:
     try:
         known |= dict.fromkeys(access.known_nodes(node, timeout))
     except DirectoryUnavailableError as error:
-        click.echo(f"aemp: the directory does not answer, so nodes may be missing: {error}", err=True)
+        complain(f"the directory does not answer, so nodes may be missing: {error}")
     return [name for name in known if name != node.NODE() and not name.startswith(COMMAND_PREFIX)]
 
 

@@ -18,6 +18,7 @@ from gevent.lock import RLock
 
 from aemp_gevent import default_node
 from aemp_gevent.cli.command_node import reasons
+from aemp_gevent.cli.output import echo
 from aemp_gevent.cli.readiness import HealthPort, Readiness, ReadyFile, ServiceManager
 from aemp_gevent.cli.supervisor import Supervisor
 from aemp_gevent.errors import AempError
@@ -101,7 +102,7 @@ class NodeRunner:
         # Before binding, so that the node does not start if a service cannot be imported.
         services = load_services(make_settings(given, profile=self._profile).services)
         default_node.configure(self._profile, **_without_services(given))
-        click.echo(default_node.NODE())
+        echo(default_node.NODE())
         _log.info("node %s is up", default_node.NODE())
         self._supervisor.become(services)
 

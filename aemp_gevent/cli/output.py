@@ -35,6 +35,26 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _PIPE_COLUMNS)
 
 
+def echo(text: str, keep: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a text, which other nodes may have a part in, with everything escaped that would control the terminal.
+
+    All that commands print comes through here, or is a table, JSON, or a renderable of ``rich`` with printable texts.
+
+    Args:
+        text: The text.
+        keep: Unprintable characters that stay, such as line ends; only of a text that no other node has a part in.
+        err: Whether to print it on standard error.
+        nl: Whether to end the line.
+    """
+    click.echo(printable(text, keep), err=err, nl=nl)
+
+
+def echo_value(text: str) -> None:
+    """Print the text that a command asked for: unchanged into a pipe, escaped but for line ends on a terminal."""
+    # click would remove colours on the way into a pipe.
+    click.echo(printable(text, "\n\t") if sys.stdout.isatty() else text, color=True)
+
+
 def print_json(value: object) -> None:
     """Print a value as one JSON document; what JSON cannot express, such as bytes, is printed as its ``repr``."""
     click.echo(json_text(value, indent=2 if sys.stdout.isatty() else None))
@@ -92,7 +112,7 @@ def print_table(
         return
     if not rows:
         if empty:
-            click.echo(empty)
+            echo(empty)
         return
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -136,4 +156,4 @@ def printing_in_callback() -> Generator[None, None, None]:
 
 def complain(text: str) -> None:
     """Print a line on standard error, and return."""
-    click.echo(f"aemp: {printable(text)}", err=True)
+    echo(f"aemp: {text}", err=True)

@@ -12,7 +12,7 @@ import click
 from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
 from aemp_gevent.cli.node_queries import ask, node_id, timeout_option, unreachable
-from aemp_gevent.cli.output import json_option, print_json, printable
+from aemp_gevent.cli.output import echo, json_option, print_json
 
 
 @click.command()
@@ -64,14 +64,14 @@ def ping(
                     seconds.append(time.perf_counter() - began)
                     said = f"time={seconds[-1] * 1000:.3f} ms"
                 if not as_json:
-                    click.echo(printable(f"{other}: seq={sent} {said}"))
+                    echo(f"{other}: seq={sent} {said}")
         except KeyboardInterrupt:
             pass  # the usual end
         found = statistics_of(sent, seconds)
         if as_json:
             print_json({"node": other, **found})
         else:
-            click.echo(_summary(other, found))
+            echo(_summary(other, found), "\n")
         click.get_current_context().exit(0 if seconds else 1)
 
 

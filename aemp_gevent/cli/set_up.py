@@ -19,6 +19,7 @@ import click
 
 from aemp_gevent.cli.arguments import parse_value
 from aemp_gevent.cli.completion import profile_names, setting_names
+from aemp_gevent.cli.output import echo
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.settings import sources as settings
@@ -54,14 +55,14 @@ def finish(ctx: click.Context) -> None:
     file = profile_file(ctx)
     if file.commit():
         for note in file.notes:
-            click.echo(note)
-        click.echo(f"wrote {file.path}")
+            echo(note)
+        echo(f"wrote {file.path}")
         if file.was_exposed:
-            click.echo(
+            echo(
                 "aemp: other users could read the secret in this file until now; you should make a new secret", err=True
             )
     elif file.was_asked_to_change:
-        click.echo("nothing to change")
+        echo("nothing to change")
 
 
 def set_value(file: ProfileFile, name: str, value: Any) -> None:

@@ -29,6 +29,7 @@ import click
 
 from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
 from aemp_gevent.cli.node_queries import node_id
+from aemp_gevent.cli.output import echo
 from aemp_gevent.cli.talk import check_may_eval, evaluate
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class _Place(threading.Thread):
         while not done.wait(_PATIENCE_SECONDS):
             attempts += 1
             if attempts == _ATTEMPTS:
-                click.echo(_GOES_ON, err=True)
+                echo(_GOES_ON, err=True)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self.ident or 0), ctypes.py_object(KeyboardInterrupt)
             )
@@ -309,10 +310,10 @@ class _RemotePrompt(_Prompt):
         try:
             found = evaluate(self._place.node, self._other, source, _REMOTE_SECONDS)
         except click.ClickException as error:
-            click.echo(error.format_message(), err=True)
+            echo(error.format_message(), err=True)
         else:
             if found is not None:
-                click.echo(repr(found))
+                echo(repr(found))
 
 
 def history_path() -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from aemp_gevent.cli.completion import profile_names
-from aemp_gevent.cli.output import json_option, print_json, print_table
+from aemp_gevent.cli.output import echo, json_option, print_json, print_table
 from aemp_gevent.cli.profile_file import ProfileFile
 from aemp_gevent.cli.set_up import changes
 from aemp_gevent.settings import sources as settings
@@ -53,7 +53,7 @@ def showprofile(file: ProfileFile, name: str | None, show_secrets: bool, as_json
     rows = [{"setting": key, "value": value} for key, value in shown.items()]
     print_table(rows, ("setting", "value"), empty="nothing is set")
     if name is None and file.profiles:
-        click.echo(f"profiles: {', '.join(file.profiles)}")
+        echo(f"profiles: {', '.join(file.profiles)}")
 
 
 @click.command(cls=LastWord)

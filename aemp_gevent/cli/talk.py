@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +19,7 @@ from aemp_gevent.cli.node_queries import (
     timeout_option,
     unreachable,
 )
-from aemp_gevent.cli.output import json_option, json_text, print_json, printable
+from aemp_gevent.cli.output import echo, echo_value, json_option, json_text, print_json
 
 if TYPE_CHECKING:
     from aemp_gevent.node.node import Node
@@ -117,7 +116,7 @@ def mon(options: NodeOptions, port: str, timeout: float | None, as_json: bool) -
         if as_json:
             print_json(list(reason))
         else:
-            click.echo(printable(" ".join(map(_text, reason))) or "normal")
+            echo(" ".join(map(_text, reason)) or "normal")
         click.get_current_context().exit(1 if reason else 0)
 
 
@@ -186,7 +185,7 @@ def spawn(options: NodeOptions, node_name: str, function: str, args: tuple[Any, 
     outlives this command.
     """
     with connected(options) as node:
-        click.echo(spawn_there(node, node_id(node, node_name), function, args, timeout))
+        echo(spawn_there(node, node_id(node, node_name), function, args, timeout))
 
 
 def spawn_there(node: Node, other: str, function: str, args: tuple[Any, ...], timeout: float) -> str:
@@ -231,9 +230,7 @@ def _print_value(answer: Any, *, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        text = _text(answer)
-        # Unchanged into a pipe: click would remove colours from it.
-        click.echo(printable(text, "\n\t") if sys.stdout.isatty() else text, color=True)
+        echo_value(_text(answer))
 
 
 def _text(answer: Any) -> str:

@@ -13,7 +13,7 @@ import click
 
 from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
 from aemp_gevent.cli.node_queries import Seen, Walk, known_nodes, node_id, timeout_option
-from aemp_gevent.cli.output import console, json_option, print_json, printable
+from aemp_gevent.cli.output import console, echo, json_option, print_json, printable
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -83,7 +83,7 @@ def trace(options: NodeOptions, node_name: str | None, dot: bool, picture: Any, 
     if as_json:
         print_json({"nodes": [_node(seen) for seen in met.values()], "links": [_link(edge) for edge in edges]})
     elif dot:
-        click.echo(draw_dot(met, edges), nl=False)
+        echo(draw_dot(met, edges), "\n", nl=False)
     elif picture is not None:
         picture.write(draw_svg(met, edges))
     else:

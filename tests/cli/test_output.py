@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from aemp_command.group import run_command
+from aemp_gevent import cli
 from aemp_gevent.cli.arguments import parse_value
-from aemp_gevent.cli.output import print_json, print_json_line, print_table
+from aemp_gevent.cli.output import complain, echo, print_json, print_json_line, print_table
+from aemp_gevent.cli.set_up import gensecret
+from aemp_gevent.errors import InvalidPortError
 
 ROWS = [{"node": "one", "ports": 3, "more": [1]}, {"node": "[red]two[/red]\x1b[1m", "ports": 12, "more": None}]
 
@@ -122,3 +130,62 @@ def test_json_holds_nothing_that_a_terminal_obeys(
     assert all(character.isprintable() or character == "\n" for character in said)
     assert json.loads(said) == value
     assert "äöü 😀" in said
+
+
+EVIL = "\x1b[2J\nERROR forged\u202e\x9b\x07"
+HARMLESS = r"\x1b[2J\nERROR forged\u202e\x9b\x07"
+
+
+@pytest.mark.parametrize(
+    "say", [echo, complain, lambda text: echo(text, err=True), lambda text: print_table([], (), empty=text)]
+)
+def test_what_is_said_does_nothing_to_the_terminal(
+    say: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    say(f"a peer said {EVIL}")
+    said = capsys.readouterr()
+    assert (said.out + said.err).removeprefix("aemp: ") == f"a peer said {HARMLESS}\n"
+
+
+@pytest.mark.parametrize("error", [click.ClickException(EVIL), click.UsageError(EVIL), InvalidPortError("x", EVIL)])
+def test_error_of_a_command_does_nothing_to_the_terminal(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(**_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(gensecret, "callback", fails)
+    assert run_command(["gensecret"]) != 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.isprintable() or said.err.rstrip("\n").isprintable()
+    assert "ERROR forged" in said.err
+
+
+WAYS_TO_A_TERMINAL = {"echo", "secho", "echo_via_pager", "print", "show", "print_exc", "print_exception", "write"}
+TAKEN = {
+    "bench": ["show(min(passed, seconds), f'{count / passed:,.0f}/s')"],  # a bar
+    "log": ["self._console.print(line, soft_wrap=True)"],  # a Text, of printable() parts
+    "private_files": ["file.write(text)"],
+    "readiness": ["self._file.write(node_id)"],
+    "top": ["console().print(draw(sample, view))", "_Screen(sampler, interval, view).show()"],  # printable() cells
+    "trace": ["picture.write(draw_svg(met, edges))", "console().print(draw_tree(met, edges))"],  # printable() labels
+}
+"""What else commands print and write, by module."""
+
+
+def test_commands_print_by_way_of_one_function() -> None:
+    """``click.echo`` and the exceptions of click print a text as it is, with what a peer put into it."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(Path(cli.__file__).parent.glob("*.py")):
+        if path.stem == "output":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(func=ast.Name(id="echo")):  # output.echo(): nothing else of this name is imported
+                    pass
+                case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in WAYS_TO_A_TERMINAL:
+                    found.setdefault(path.stem, []).append(ast.unparse(node))
+                case ast.ImportFrom(module="click" | "click.utils", names=names):
+                    assert not WAYS_TO_A_TERMINAL & {each.name for each in names}, path
+    assert found == TAKEN

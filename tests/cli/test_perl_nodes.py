@@ -25,6 +25,9 @@ from tests.support.seams import log_feed_of
 PERL = (("provider", "AE-2.02"),)
 
 
+EVIL = "\x1b[2J\nERROR forged\u202e"
+
+
 class PerlNode:
     """A Perl node, as far as commands meet one.
 
@@ -55,8 +58,8 @@ class PerlNode:
             self._dying.clear()
         elif request == "eval":
             code, reply, *rest = args
-            results = {"1+1": [2], "(1, 2)": [1, 2], "()": []}.get(code)
-            answer = ["", *results] if results is not None else ["syntax error"]
+            results: list[Any] | None = {"1+1": [2], "(1, 2)": [1, 2], "()": [], "echo": [EVIL]}.get(code)
+            answer = ["", *results] if results is not None else ["syntax error" if code != "evil" else EVIL]
             if code != "secure":
                 self._peer.send([reply.partition("#")[2], *rest, *answer])
         elif request == "AnyEvent::MP::_spawn":
@@ -194,3 +197,15 @@ def test_lines_typed_for_a_perl_node_need_not_be_python(node: Node, capsys: pyte
     printed = capsys.readouterr()
     assert printed.out == "2\n"
     assert "syntax error" in printed.err
+
+
+@pytest.mark.parametrize("code", ["evil", "echo"])
+def test_what_is_evaluated_in_the_shell_does_nothing_to_the_terminal(
+    node: Node, capsys: pytest.CaptureFixture[str], code: str
+) -> None:
+    with perl_node(node):
+        _RemotePrompt(Place(node), "perl").runsource(code)  # type: ignore[arg-type]
+    printed = capsys.readouterr()
+    said = (printed.out + printed.err).rstrip("\n")
+    assert r"\x1b[2J\nERROR forged\u202e" in said
+    assert said.isprintable()
