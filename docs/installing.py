@@ -36,8 +36,8 @@ class Text(NamedTuple):
 TEXTS = (
     Text(
         "README.md",
-        "You need Python 3.10 or newer, and a clone of this repository. The package is not on an index yet, so start "
-        "in the clone:\n",
+        "You need Python 3.10 or newer, and a clone of this repository.\n"
+        "The package is not on an index yet, so start in the clone:\n",
         "You need Python 3.10 or newer:\n",
     ),
     Text(
