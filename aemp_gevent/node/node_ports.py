@@ -28,7 +28,7 @@ from aemp_gevent.errors import (
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.copying import copy_as_sent
 from aemp_gevent.ports.patterns import Handler, Message
-from aemp_gevent.ports.port import IDLE, REMOTE, AnyPort, BoundedMailbox, ContextPort, Job, Port
+from aemp_gevent.ports.port import IDLE, REMOTE, AnyPort, BoundedMailbox, ContextPort, Job, Port, PortsOwner
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.scheduler import Scheduler
@@ -53,9 +53,7 @@ class NodePorts:
 
     def _begin(self) -> None:
         """Become a node without ports, with an ID that no other node ever had."""
-        self._scheduler = Scheduler()
-        self._scheduler.on_unmonitored_death = self._unmonitored_death
-        self._scheduler.node = self
+        self._scheduler = Scheduler(_Owner(self))
         self._ports = self._scheduler.ports
         self._direct: Mapping[str, Port] = {}
         """Where :meth:`snd` looks first: the table of ports, or an empty one while every message must be checked."""
@@ -305,3 +303,18 @@ class NodePorts:
     def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
         """Return the job for an abnormal death that no monitor saw, if there is one."""
         return None
+
+
+class _Owner(PortsOwner):
+    """A node, as its scheduler knows it."""
+
+    node: NodePorts
+
+    def __init__(self, node: NodePorts) -> None:
+        self.node = node
+
+    def unmonitored_death(self, port: str, reason: Reason) -> Job | None:
+        return self.node._unmonitored_death(port, reason)
+
+    def note_loss(self, asker: Port | None, reason: Reason) -> bool:
+        return self.node._note_loss(asker, reason)

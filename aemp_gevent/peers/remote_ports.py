@@ -73,7 +73,7 @@ class RemotePorts:
         if port is not None and name:
             port.is_shunned = self._are_shunned and port.can_be_shunned
             if port.is_spawned and port.monitors is None and reason:  # as in the death of a port of this node
-                port.monitors = self.scheduler.on_unmonitored_death(port.id, reason)
+                port.monitors = self.scheduler.owner.unmonitored_death(port.id, reason)
             port.is_spawned = False
             self._tell(reason, [port])
 

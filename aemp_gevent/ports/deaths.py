@@ -8,33 +8,36 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from greenlet import getcurrent
 
 from aemp_gevent.errors import PortDied, PortKilled
 from aemp_gevent.ports.blame import called_function
 from aemp_gevent.ports.pacing import Pacing
-from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, RUNNING, Job, Port
+from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, RUNNING, Port, PortsOwner
 from aemp_gevent.ports.port_table import PortTable
 from aemp_gevent.ports.reasons import Reason, describe
 from aemp_gevent.runtime.bounded_log import ErrorLog
 
+NOBODY = PortsOwner()
+
 
 class Deaths(Pacing):
-    """Kills ports, and ends their lives."""
+    """Kills ports, and ends their lives.
 
-    def __init__(self) -> None:
+    Args:
+        owner: Whose ports they are.
+    """
+
+    def __init__(self, owner: PortsOwner = NOBODY) -> None:
         super().__init__()
+        self.owner = owner
+        """Whose ports these are. Nobody's in a forked child, where those of the parent are abandoned."""
         self.table = PortTable()
         """Finds ports, and is the only one to change what it finds."""
-        self.on_unmonitored_death: Callable[[str, Reason], Job | None] = ignore_death
-        """Called when a port that nobody monitors dies abnormally; returns a job to be run then."""
         self._deaths: deque[Port] = deque()
         self._failures = ErrorLog(self.log)
-        self.node: Any = None
-        """The node whose ports these are; None in a scheduler without one."""
         self.cut_off: dict[Port, Reason] = {}
         """Ports that asked other nodes, and get no answer because this node shuts down; and that as a reason."""
 
@@ -119,8 +122,8 @@ class Deaths(Pacing):
             error: What it raised.
         """
         is_news = not isinstance(error, PortKilled) or port is None or port.dying is None
-        if port is not None and port.state != DEAD and isinstance(error, PortDied) and self.node is not None:
-            self.node._note_loss(port, error.reason)  # it may have asked through another greenlet, as pools do
+        if port is not None and port.state != DEAD and isinstance(error, PortDied):
+            self.owner.note_loss(port, error.reason)  # it may have asked through another greenlet, as pools do
         cut_off = None if port is None else self.cut_off.get(port)
         if port is not None and port.state != DEAD:
             reason = port.dying
@@ -159,14 +162,10 @@ class Deaths(Pacing):
             self.cut_off.pop(port, None)
         monitors = port.monitors
         if monitors is None and reason and not port.is_for_answer:
-            monitors = port.monitors = self.on_unmonitored_death(port.id, reason)  # as a job, which runs once
+            monitors = port.monitors = self.owner.unmonitored_death(port.id, reason)  # as a job, which runs once
         if monitors is not None:
             for monitor in tuple(monitors) if isinstance(monitors, dict) else (monitors,):
                 if monitor.died(reason):
                     self.enqueue_job(monitor)
             port.monitors = None
         port.state = DEAD
-
-
-def ignore_death(port: str, reason: Reason) -> None:
-    """Do nothing about an unmonitored death, while no node set ``on_unmonitored_death``."""

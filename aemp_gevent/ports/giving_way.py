@@ -10,8 +10,8 @@ from gevent.exceptions import LoopExit
 from greenlet import greenlet
 
 from aemp_gevent.errors import EndlessWaitError
-from aemp_gevent.ports.deaths import Deaths
-from aemp_gevent.ports.port import DEAD, IDLE, QUEUED, RUNNING, Port
+from aemp_gevent.ports.deaths import NOBODY, Deaths
+from aemp_gevent.ports.port import DEAD, IDLE, QUEUED, RUNNING, Port, PortsOwner
 from aemp_gevent.ports.runner import Runner
 
 _switch = greenlet.switch
@@ -20,8 +20,8 @@ _switch = greenlet.switch
 class GivingWay(Deaths):
     """Switches from one waiting greenlet to the next, through a runner or the hub only if needed."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, owner: PortsOwner = NOBODY) -> None:
+        super().__init__(owner)
         self._pool: list[Runner] = []
 
     def wait(self, port: Port, current: greenlet, scanned: int) -> None:

@@ -78,6 +78,24 @@ class Table(Protocol):
         """Make a port reachable under its ID."""
 
 
+class PortsOwner:
+    """Whose ports a scheduler runs: this one is nobody in particular, and does nothing.
+
+    A node has one of its own, which it gives its scheduler at the start.
+    """
+
+    node: Any = None
+    """The node; None without one."""
+
+    def unmonitored_death(self, port: str, reason: Reason) -> Job | None:
+        """Return the job to run after an abnormal death that no monitor saw, if there is one."""
+        return None
+
+    def note_loss(self, asker: Port | None, reason: Reason) -> bool:
+        """Take note that a port gets no answer; return whether the reason is the shutdown of this node."""
+        return False
+
+
 class PortHost(Protocol):
     """What runs a port, as the port and the code inside it see it: the scheduler."""
 
@@ -87,8 +105,8 @@ class PortHost(Protocol):
     """Messages until the next look at the clock."""
     thread: int
     """The native thread that the ports belong to."""
-    node: Any
-    """The node that the port belongs to, for code that is spawned on it."""
+    owner: PortsOwner
+    """Whose ports it runs."""
     is_abandoned: bool
     """Whether this is a forked child, and the ports are the parent's."""
 

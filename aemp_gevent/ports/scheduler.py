@@ -23,12 +23,12 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent.errors import PortKilled
-from aemp_gevent.ports.deaths import ignore_death
+from aemp_gevent.ports.deaths import NOBODY
 from aemp_gevent.ports.giving_way import GivingWay
 from aemp_gevent.ports.handlers import is_done
 from aemp_gevent.ports.jobs import A_JOB
 from aemp_gevent.ports.pacing import FIRST_LOOK, SLICE
-from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Job, Port
+from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, QUEUED, REMOTE, RUNNING, STARTED, Job, Port, PortsOwner
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.runtime import forking
 from aemp_gevent.runtime.bounded_log import BoundedLog
@@ -48,13 +48,16 @@ class Scheduler(GivingWay):
     """Runs the ports of one node. Belongs to the hub of the thread that makes its first port.
 
     It has fewer than 30 attributes of its own: CPython 3.11 looks up each of them more slowly otherwise.
+
+    Args:
+        owner: Whose ports they are.
     """
 
     is_abandoned = False
     """Whether this is a forked child and the ports are the parent's: nothing runs here any more."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, owner: PortsOwner = NOBODY) -> None:
+        super().__init__(owner)
         self.scan: object = None
         """What the last ``receive`` that looked at a message knows of its mailbox; None once a message was taken."""
         self.discarded = 0
@@ -326,7 +329,7 @@ class Scheduler(GivingWay):
         is_ours = not self.is_foreign  # the loop of another thread, which only the parent has, may be in any state
         self.is_abandoned = True
         self.thread = 0
-        self.on_unmonitored_death = ignore_death
+        self.owner = NOBODY
         waiting: set[object] = {current}
         for port in self.ports.values():
             if port.state != REMOTE:

@@ -191,7 +191,7 @@ class RemotePool(Pool):
 def pool_worker(pool: str) -> None:
     """Run functions for a pool, one after the other, until its port dies."""
     port = require_port("a pool's worker")
-    node: Any = port.scheduler.node  # which may not be the default one
+    node: Any = port.scheduler.owner.node  # which may not be the default one
     me = port.id
     node.mon_guard(me, node.mon(pool, lambda *_reason: node.kil(me)))
 

@@ -176,7 +176,7 @@ def test_a_thread_that_stops_anywhere_in_kil_kills_once(make_node, monkeypatch, 
     def scene(point):
         node = make_node(None)
         stage = make(Stage(node))
-        monkeypatch.setattr(node.scheduler, "on_unmonitored_death", lambda *death: unmonitored.append(death))
+        monkeypatch.setattr(node.scheduler.owner, "unmonitored_death", lambda *death: unmonitored.append(death))
         thread = StoppedThread(lambda: stage.node.kil(stage.port, "thread"), point)
         stage.then(happens(stage))
         thread.proceed()
@@ -198,7 +198,7 @@ def test_a_thread_that_stops_anywhere_while_it_fills_a_bounded_mailbox_ends_the_
     def scene(point):
         node = make_node(None)
         unmonitored: list[object] = []
-        monkeypatch.setattr(node.scheduler, "on_unmonitored_death", lambda *death: unmonitored.append(death))
+        monkeypatch.setattr(node.scheduler.owner, "unmonitored_death", lambda *death: unmonitored.append(death))
         stage = Stage(node).blocked(limit=2)
         node.snd(stage.port, "dropped")
         node.snd(stage.port, "dropped")
@@ -222,7 +222,7 @@ def test_a_thread_that_stops_anywhere_while_it_overflows_a_port_that_waits_ends_
     def scene(point):
         node = make_node(None)
         unmonitored: list[object] = []
-        monkeypatch.setattr(node.scheduler, "on_unmonitored_death", lambda *death: unmonitored.append(death))
+        monkeypatch.setattr(node.scheduler.owner, "unmonitored_death", lambda *death: unmonitored.append(death))
         stage = Stage(node)
         stage.port = node.port(limit=2)
         node.rcv_async(stage.port, lambda: receive("never sent", timeout=0.003, default=None))

@@ -209,7 +209,7 @@ def suicide(path: str) -> str:
         from aemp_gevent.ports.context import require_port
 
         port = require_port("suicide")
-        port.scheduler.node.kil(port.id, "suicide")
+        port.scheduler.owner.node.kil(port.id, "suicide")
         gevent.sleep(WAIT)
     return "done"
 
