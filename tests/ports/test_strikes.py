@@ -21,7 +21,7 @@ from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
 from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.node.node import Node
-from aemp_gevent.ports.context import current_port, psub
+from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.port import IDLE, RUNNING, AttachedPort, Port
 from aemp_gevent.ports.receive import receive
 from aemp_gevent.toolkit import PortQueue, PortSemaphore, RemotePool, RemoteSemaphore
@@ -92,52 +92,6 @@ def test_kil_at_the_recursion_limit_kills_or_does_not(node):
 def attach_and_receive(node: LocalNode, _port: str) -> None:
     with node.attach():
         receive(timeout=0, default=None)
-
-
-def call_in_vain(node: LocalNode, port: str) -> None:
-    with contextlib.suppress(CallTimeout, RemoteError):
-        node.call(port, "tag", timeout=0.01)
-
-
-CALLS: dict[str, Callable[[LocalNode, str], object]] = {
-    "port": lambda node, _: node.kil(node.port(nothing)),
-    "rcv": lambda node, port: node.rcv(port, "tag", nothing),
-    "rcv-pattern": lambda node, port: node.rcv(port, ["tag", 1], nothing),
-    "reg": lambda node, port: node.reg(port, "name"),
-    "mon": lambda node, port: node.mon(port, nothing),
-    "mon-cancel": lambda node, port: node.mon(port, nothing).cancel(),
-    "mon_guard": lambda node, port: node.mon_guard(port, []),
-    "after": lambda node, _: node.after(0, nothing),
-    "after-cancel": lambda node, _: node.after(60, nothing).cancel(),
-    "cal": lambda node, port: node.cal(port, "tag", cb=lambda *_: None, timeout=0.01),
-    "call_async": lambda node, port: node.call_async(port, "tag", timeout=0.01),
-    "syncal": lambda node, port: node.syncal(0.01, port, "tag"),
-    "call": call_in_vain,
-    "serve": lambda node, port: node.serve(port, "served", nothing),
-    "port_async": lambda node, _: node.port_async(nothing),
-    "rcv_async": lambda node, port: node.rcv_async(port, nothing),
-    "spawn": lambda node, _: node.spawn(node.NODE(), f"{__name__}.nothing"),
-    "attach": attach_and_receive,
-    "peval": lambda node, port: node.peval(port, nothing),
-    "psub": lambda node, port: node.peval(port, psub, nothing),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_any_call_at_the_recursion_limit_leaves_a_node_that_works(node, name):
-    """And the port can be killed, and its monitors get that."""
-    died: list[int] = []
-    ports = [node.port() for _ in range(DEPTHS)]
-    for number, port in enumerate(ports):
-        node.mon(port, lambda *_, number=number: died.append(number))
-    for number, _error in enumerate(at_every_depth(lambda number: CALLS[name](node, ports[number]))):
-        got: list[object] = []
-        probe = node.port(got.append)
-        node.snd(probe, number)
-        node.kil(ports[number], "end")
-        wait_until(lambda: number in died and got, within=3, show=lambda: (number, died, got))  # noqa: B023
-        node.kil(probe)
-    works(node)
 
 
 TRACED = (
