@@ -51,7 +51,7 @@ _joins: list[Callable[[], object]] = []  # of the process, as the worker is
 _drains: list[Callable[[], object]] = []
 
 
-class _Process:
+class _Draining:
     is_draining = False
 
 
@@ -126,7 +126,7 @@ def is_draining() -> bool:
     A stream that begins now should end at once, and have its client come back. True before the functions of
     :func:`on_drain` are called; always False under other servers.
     """
-    return _Process.is_draining
+    return _Draining.is_draining
 
 
 def _warn_without_hooks() -> None:
@@ -148,7 +148,7 @@ def _watch(worker: Any) -> None:
     patience = time.monotonic() + _CLOSE_SECONDS
     while time.monotonic() < patience and any(socket.fileno() != -1 for socket in worker.sockets):
         gevent.sleep(_LOOK_SECONDS)
-    _Process.is_draining = True
+    _Draining.is_draining = True
     for function in _drains:
         gevent.spawn(function)
 

@@ -259,7 +259,7 @@ class DirectoryNode(LocalNode):
         check_callable("db_wait()", predicate)
         self._directory.check_family(family)
         seconds = to_seconds(timeout, "db_wait()")
-        waiting = _Waiting(self._directory, family)
+        waiting = _FamilyWait(self._directory, family)
         deadline = answers.deadline_of(seconds)
         self._directory.watch(waiting)
         try:
@@ -372,7 +372,7 @@ class _Ended:
         self._directory.ended.pop(self._call, None)
 
 
-class _Waiting(Watching):
+class _FamilyWait(Watching):
     """The interest of a greenlet that waits for a family to change."""
 
     def __init__(self, directory: Directory, family: str) -> None:

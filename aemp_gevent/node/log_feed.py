@@ -78,8 +78,8 @@ class FeedHost(Protocol):
         ...
 
 
-class _Listener:
-    """A port that gets records."""
+class _Subscriber:
+    """A port to which log records are sent."""
 
     __slots__ = ("guard", "left_out", "level", "peer", "reply")
 
@@ -100,7 +100,7 @@ class LogFeed:
 
     def __init__(self, host: FeedHost) -> None:
         self._host = host
-        self._listeners: dict[str, _Listener] = {}
+        self._listeners: dict[str, _Subscriber] = {}
         self._records: deque[tuple[int, dict[str, Any]]] = deque()
         self._is_due = False
         self._sender: greenlet | None = None
@@ -135,7 +135,7 @@ class LogFeed:
         if port not in self._listeners and len(self._listeners) >= MAX_LISTENERS:
             raise ValueError(f"{MAX_LISTENERS} ports listen to this node's log already")
         self._forget(port)
-        listener = self._listeners[port] = _Listener(peer, level, reply)
+        listener = self._listeners[port] = _Subscriber(peer, level, reply)
         listener.guard = self._host.monitor(port, lambda *_reason: self._forget(port), None)
         self._tap()
         return level
@@ -209,7 +209,7 @@ class LogFeed:
         finally:
             self._sender = None
 
-    def _send(self, port: str, listener: _Listener, record_map: dict[str, Any]) -> None:
+    def _send(self, port: str, listener: _Subscriber, record_map: dict[str, Any]) -> None:
         peer = listener.peer
         if peer is not None and not peer.rights.inspect:  # rules may change
             self._forget(port)

@@ -49,7 +49,7 @@ class HandoverHost(Protocol):
         ...
 
 
-class _Sender:
+class _SendingThread:
     """One native thread that sends: what it encodes with, and how far the hub is behind it."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Handover:
 
     def __init__(self, host: HandoverHost) -> None:
         self._host = host
-        self.handed: deque[tuple[_Sender, str, str, bytes]] = deque()
+        self.handed: deque[tuple[_SendingThread, str, str, bytes]] = deque()
         """What is still to be taken: before the node's own thread sends anything, which would overtake it."""
         self._is_taking = False
         self._threads = ThreadLocal()
@@ -131,13 +131,13 @@ class Handover:
         if unsent > self._high_water:
             raise LinkBusyError(node, unsent, self._high_water)
 
-    def _sender(self) -> _Sender:
-        sender: _Sender | None = getattr(self._threads, "sender", None)
+    def _sender(self) -> _SendingThread:
+        sender: _SendingThread | None = getattr(self._threads, "sender", None)
         if sender is None:
-            sender = self._threads.sender = _Sender()
+            sender = self._threads.sender = _SendingThread()
         return sender
 
-    def _unsent(self, sender: _Sender, node: str) -> int:
+    def _unsent(self, sender: _SendingThread, node: str) -> int:
         peer = self._host.known_peer(node)
         return sender.handed_bytes - sender.taken_bytes + (0 if peer is None else peer.unsent)
 
@@ -168,7 +168,7 @@ class Handover:
         finally:
             self._is_taking = False
 
-    def _taken(self, sender: _Sender, data: bytes) -> None:
+    def _taken(self, sender: _SendingThread, data: bytes) -> None:
         sender.taken_bytes += len(data)
         if not sender.is_ahead:
             sender.room.open()

@@ -24,19 +24,19 @@ _WITHOUT_HOOKS = (
 )
 
 
-class _Process:
+class _Joining:
     is_settled = False
     """Whether it has joined other nodes, or was found not to."""
 
 
 def joined() -> None:
     """Take note that this process has a node that can have links."""
-    _Process.is_settled = True
+    _Joining.is_settled = True
 
 
 def missing_hooks() -> str | None:
     """Return a warning, once, if gunicorn runs this process and its configuration makes no node of it."""
-    if _Process.is_settled or "gunicorn" not in sys.modules:
+    if _Joining.is_settled or "gunicorn" not in sys.modules:
         return None
     for thing in _things_of_gunicorn():
         hook = getattr(getattr(thing, "cfg", None), "post_worker_init", None)
@@ -44,7 +44,7 @@ def missing_hooks() -> str | None:
             continue
         # A hook of the user's own may call ours, but not after the worker has started.
         if getattr(hook, "__module__", None) == "gunicorn.config" or getattr(thing, "booted", False):
-            _Process.is_settled = True
+            _Joining.is_settled = True
             log_as_gunicorn()
             return _WITHOUT_HOOKS
         return None

@@ -187,7 +187,7 @@ def test_worker_serves_nobody_before_the_others_know_what_it_registered() -> Non
 def test_drain_begins_when_the_worker_accepts_no_more_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise clients that come back at once land on the same worker, after its streams were told to end."""
     monkeypatch.setattr(gunicorn, "_drains", [])
-    monkeypatch.setattr(gunicorn._Process, "is_draining", False)
+    monkeypatch.setattr(gunicorn._Draining, "is_draining", False)
     monkeypatch.setattr(gunicorn, "_LOOK_SECONDS", 0.001)
     seen: list[tuple[bool, int]] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -205,7 +205,7 @@ def test_drain_begins_when_the_worker_accepts_no_more_connections(monkeypatch: p
 
 
 def test_drain_begins_after_a_while_whatever_the_worker_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gunicorn._Process, "is_draining", False)
+    monkeypatch.setattr(gunicorn._Draining, "is_draining", False)
     monkeypatch.setattr(gunicorn, "_CLOSE_SECONDS", 0.02)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         gunicorn._watch(SimpleNamespace(alive=False, sockets=[listening]))
@@ -233,7 +233,7 @@ def load(hook: Callable[..., object]) -> None:
 def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gunicorn, "_joins", [])
     monkeypatch.setattr(gunicorn, "_drains", [])
-    monkeypatch.setattr(runtime_gunicorn._Process, "is_settled", False)
+    monkeypatch.setattr(runtime_gunicorn._Joining, "is_settled", False)
 
 
 @pytest.mark.usefixtures("fresh_process")

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,17 @@ def test_every_folder_says_in_one_line_what_lives_there() -> None:
         text = ARCHITECTURE["sentence"](folder)
         assert text.endswith("."), folder
         assert len(text) < 130, folder
+
+
+def test_no_two_classes_have_the_same_name() -> None:
+    """Not even with and without an underscore: a word means one thing in all folders."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in (ROOT / "aemp_gevent").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                found[node.name.strip("_")].append(str(path.relative_to(ROOT)))
+    assert len(found) > 300
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
 
 
 def test_every_module_that_the_page_recommends_exists() -> None:

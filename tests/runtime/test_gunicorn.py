@@ -32,7 +32,7 @@ NO_HOOK = config.PostWorkerInit.default
 
 @pytest.fixture(autouse=True)
 def handled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(gunicorn._Process, "is_settled", False)
+    monkeypatch.setattr(gunicorn._Joining, "is_settled", False)
     before = signal.getsignal(signal.SIGABRT)
     yield
     signal.signal(signal.SIGABRT, before)

@@ -113,7 +113,7 @@ class Cluster:
         return self._tls
 
 
-class _Connection(http.client.HTTPConnection):
+class _EtcdConnection(http.client.HTTPConnection):
     """An HTTP connection over gevent's sockets."""
 
     def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None, timeout: float) -> None:
@@ -178,7 +178,7 @@ class EtcdClient:
         self._cluster = cluster
         self._timeout = timeout
         self._heard = heard
-        self._connection: _Connection | None = None
+        self._connection: _EtcdConnection | None = None
         self._endpoint = cluster.endpoint
 
     def call(self, path: str, body: Json, *, timeout: float | None = None) -> Json:
@@ -257,7 +257,7 @@ class EtcdClient:
             self.close()
         if self._connection is None:
             self._endpoint = cluster.endpoint
-            self._connection = _Connection(self._endpoint, cluster.tls(), self._timeout)
+            self._connection = _EtcdConnection(self._endpoint, cluster.tls(), self._timeout)
         connection, address = self._connection, cluster.address
         headers = {"Content-Type": "application/json"}
         if address.user is not None:

@@ -45,7 +45,7 @@ _log = Log("aemp_gevent.etcd")
 
 
 @dataclass(frozen=True)
-class _Change:
+class _Write:
     """An own entry was set or deleted.
 
     Attributes:
@@ -95,7 +95,7 @@ class SessionWriter:
         self._to_move = 0  # changes to send before no living entry is left under the former leases
         self._is_sure = False
         self._is_complete = False
-        self._changes: deque[_Change] = deque()
+        self._changes: deque[_Write] = deque()
         self._changed = Event()
         self._room = _MAX_QUEUED
         # Publications so far, and those that etcd has: a query waits for those before it.
@@ -121,7 +121,7 @@ class SessionWriter:
     def publish(self, family: str, entries: Entries, deleted: Collection[str]) -> None:
         """Queue a change of the node's own entries. Never switches."""
         self._published += 1
-        changes = [_Change(self._keyspace.key(family, key), None, self._published) for key in deleted]
+        changes = [_Write(self._keyspace.key(family, key), None, self._published) for key in deleted]
         changes += self._puts(family, entries)
         if not self._is_complete:
             return  # all entries will be put
@@ -241,7 +241,7 @@ class SessionWriter:
             self._written = self._published
             self._progress.set()
 
-    def _next_changes(self) -> Iterator[_Change]:
+    def _next_changes(self) -> Iterator[_Write]:
         """Take changes that may be in one transaction, which can have a key only once."""
         keys: set[bytes] = set()
         size = 0
@@ -258,7 +258,7 @@ class SessionWriter:
         self._room = _MAX_QUEUED + len(self._changes)
         self._is_complete = True
 
-    def _everything(self) -> Iterator[_Change]:
+    def _everything(self) -> Iterator[_Write]:
         assert self._observer is not None
         own = dict(self._observer.own)
         if self._listens:
@@ -271,7 +271,7 @@ class SessionWriter:
                     text = "this node's entry %s of family %s is left out: %s"
                     self._scheduler.log_soon(logging.ERROR, text, key, family, error)
 
-    def _puts(self, family: str, entries: Entries) -> Iterator[_Change]:
+    def _puts(self, family: str, entries: Entries) -> Iterator[_Write]:
         for key, value in entries.items():
             encoded_value = self._keyspace.encode([value])
             if len(encoded_value) > _MAX_VALUE_BYTES:
@@ -281,4 +281,4 @@ class SessionWriter:
                     *(key, family, len(encoded_value), _MAX_VALUE_BYTES),
                 )
             else:
-                yield _Change(self._keyspace.key(family, key), encoded_value, self._published)
+                yield _Write(self._keyspace.key(family, key), encoded_value, self._published)
