@@ -224,7 +224,7 @@ class Attacked(RuleBasedStateMachine):
                 )
 
 
-def attack(examples: int, phases: Collection[Phase] = tuple(Phase)) -> None:
+def attack(examples: int, phases: Collection[Phase] = tuple(Phase), *, derandomize: bool = False) -> None:
     run_state_machine_as_test(
         Attacked,
         settings=settings(
@@ -233,6 +233,7 @@ def attack(examples: int, phases: Collection[Phase] = tuple(Phase)) -> None:
             stateful_step_count=30,
             deadline=None,
             database=None,
+            derandomize=derandomize,
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         ),
@@ -242,11 +243,13 @@ def attack(examples: int, phases: Collection[Phase] = tuple(Phase)) -> None:
 @pytest.mark.slow
 def test_an_attacker_in_between_cannot_get_in_or_remove_tls(record_property: Any) -> None:
     told.clear()
-    examples = tries(100, 400)
-    attack(examples)
-    # Or it would prove nothing: honest nodes do get through to each other, too.
-    assert told["let in"], told
-    assert told["proofs refused"] and told["tls up"], told
+    # Or it would prove nothing: honest nodes do get through to each other, too. Few examples get as far as TLS.
+    wanted = ("let in", "proofs refused", "tls up")
+    for _ in range(5):
+        attack(tries(100, 400))
+        if all(told[name] for name in wanted):
+            break
+    assert all(told[name] for name in wanted), told
     record_property("hostile", ", ".join(f"{name} {count}" for name, count in sorted(told.items())))
 
 
@@ -275,4 +278,4 @@ def only_nonces(sender: auth.Lines, receiver: auth.Lines) -> bytes:
 def test_it_would_be_noticed(monkeypatch: pytest.MonkeyPatch, name: str, instead: Any) -> None:
     monkeypatch.setattr(auth, name, instead)
     with pytest.raises(AssertionError):
-        attack(2000, [Phase.generate])
+        attack(2000, [Phase.generate], derandomize=True)  # luck would need 6 to 115 s
