@@ -139,9 +139,7 @@ HARMLESS = r"\x1b[2J\nERROR forged\u202e\x9b\x07"
 @pytest.mark.parametrize(
     "say", [echo, complain, lambda text: echo(text, err=True), lambda text: print_table([], (), empty=text)]
 )
-def test_what_is_said_does_nothing_to_the_terminal(
-    say: Callable[[str], None], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_messages_do_nothing_to_the_terminal(say: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
     say(f"a peer said {EVIL}")
     said = capsys.readouterr()
     assert (said.out + said.err).removeprefix("aemp: ") == f"a peer said {HARMLESS}\n"
@@ -174,7 +172,7 @@ TAKEN = {
 """What else commands print and write, by module."""
 
 
-def test_commands_print_by_way_of_one_function() -> None:
+def test_commands_print_through_one_function() -> None:
     """``click.echo`` and the exceptions of click print a text as it is, with what a peer put into it."""
     found: dict[str, list[str]] = {}
     for path in sorted(Path(cli.__file__).parent.glob("*.py")):
