@@ -13,7 +13,7 @@ from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
 from aemp_gevent.cli.node_queries import ask, node_id, timeout_option
 from aemp_gevent.cli.output import echo, json_option, print_json
-from aemp_gevent.wire.vocabulary import DEVNULL
+from aemp_gevent.wire.vocabulary import DEVNULL, TIME
 
 
 @click.command()
@@ -45,7 +45,7 @@ def bench(options: NodeOptions, node_name: str, seconds: float, size: int, timeo
         import gevent  # noqa: PLC0415
 
         other = node_id(node, node_name)
-        ask(node, other, "time", timeout=timeout)
+        ask(node, other, TIME, timeout=timeout)
         payload = b"x" * size
         began = time.perf_counter()
         count, passed = 0, 0.0
@@ -57,7 +57,7 @@ def bench(options: NodeOptions, node_name: str, seconds: float, size: int, timeo
                 gevent.sleep(0)
                 passed = time.perf_counter() - began
                 show(min(passed, seconds), f"{count / passed:,.0f}/s")
-            ask(node, other, "time", timeout=max(timeout, seconds))  # arrives after all of them
+            ask(node, other, TIME, timeout=max(timeout, seconds))  # arrives after all of them
         passed = time.perf_counter() - began
         found = {"node": other, "messages": count, "bytes": count * size, "seconds": passed, "rate": count / passed}
         if as_json:

@@ -22,6 +22,7 @@ from aemp_gevent.cli.node_queries import (
 )
 from aemp_gevent.cli.output import complain, console, json_option, print_json_line, printable, printing_in_callback
 from aemp_gevent.runtime.quoting import worded
+from aemp_gevent.wire.vocabulary import LOG
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -132,7 +133,7 @@ class _Stream:
         if program:
             self._complain(name, f"runs {program}, not aemp_gevent, and cannot send its log")
         else:
-            self._node.snd(name, "log", self._level, self._ports[name])
+            self._node.snd(name, LOG, self._level, self._ports[name])
 
     def _lost(self, name: str, reason: tuple[Any, ...]) -> None:
         if self._is_over or reason == ("shutdown", self._node.NODE()):  # this command is ending, not the node

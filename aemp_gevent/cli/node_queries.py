@@ -13,6 +13,7 @@ from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.output import complain
 from aemp_gevent.node import access
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.wire.vocabulary import INSPECT, TIME
 
 if TYPE_CHECKING:
     from aemp_gevent.node.node import Node
@@ -126,7 +127,7 @@ def other_program(node: Node, other: str, *, timeout: float) -> str:
         click.ClickException: The node cannot be reached.
     """
     if not node.node_is_up(other):
-        ask(node, other, "time", timeout=timeout)
+        ask(node, other, TIME, timeout=timeout)
     return program_of_linked(node, other)
 
 
@@ -168,7 +169,7 @@ def look(node: Node, other: str, what: object = (), *, timeout: float) -> dict[s
     program = other_program(node, other, timeout=timeout)
     if program:
         raise OtherProgramError(other, program)
-    found = ask(node, other, "inspect", list(what) if isinstance(what, tuple) else what, timeout=timeout)
+    found = ask(node, other, INSPECT, list(what) if isinstance(what, tuple) else what, timeout=timeout)
     if isinstance(found, dict) and "error" in found:
         raise click.ClickException(f"{other} refuses to be inspected: {found['error']}")
     if not _is_whole(found):

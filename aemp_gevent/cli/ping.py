@@ -13,6 +13,7 @@ from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
 from aemp_gevent.cli.node_queries import ask, node_id, timeout_option, unreachable
 from aemp_gevent.cli.output import echo, json_option, print_json
+from aemp_gevent.wire.vocabulary import TIME
 
 
 @click.command()
@@ -45,7 +46,7 @@ def ping(
         from aemp_gevent.errors import CallTimeout, PortDied  # noqa: PLC0415
 
         other = node_id(node, node_name)
-        ask(node, other, "time", timeout=timeout)  # makes the link, so that this is not measured
+        ask(node, other, TIME, timeout=timeout)  # makes the link, so that this is not measured
         seconds: list[float] = []
         sent = 0
         try:
@@ -55,7 +56,7 @@ def ping(
                 sent += 1
                 began = time.perf_counter()
                 try:
-                    node.call(other, "time", timeout=timeout)
+                    node.call(other, TIME, timeout=timeout)
                 except CallTimeout:
                     said = f"no answer within {timeout:g} s"
                 except PortDied as error:

@@ -20,6 +20,7 @@ from aemp_gevent.cli.node_queries import (
     unreachable,
 )
 from aemp_gevent.cli.output import echo, echo_value, json_option, json_text, print_json
+from aemp_gevent.wire.vocabulary import EVAL, INSPECT, TIME
 
 if TYPE_CHECKING:
     from aemp_gevent.node.node import Node
@@ -48,7 +49,7 @@ def snd(options: NodeOptions, port: str, message: tuple[Any, ...], timeout: floa
         node.mon(target, lambda *reason: lost.append(reason))
         node.snd(target, *message)
         if "#" in target:
-            ask(node, node.node_of(target), "time", timeout=timeout)  # follows the message on the same link
+            ask(node, node.node_of(target), TIME, timeout=timeout)  # follows the message on the same link
         else:
             _wait_for_requests(node, target, timeout)
         if lost and lost[0][:1] and lost[0][0] in _LOST:
@@ -164,7 +165,7 @@ def evaluate(node: Node, other: str, code: str, timeout: float) -> Any:  # any v
     Raises:
         click.ClickException: The code raised an exception, or the node did not answer.
     """
-    answer = ask(node, other, "eval", code, timeout=timeout)
+    answer = ask(node, other, EVAL, code, timeout=timeout)
     error, *results = answer if isinstance(answer, tuple) else (answer,)
     if error:
         raise click.ClickException(f"{other}: {error}")
@@ -218,11 +219,11 @@ def _wait_for_requests(node: Node, other: str, timeout: float) -> str:
     Raises:
         click.ClickException: It cannot be reached, or does not answer.
     """
-    ask(node, other, "time", timeout=timeout)
+    ask(node, other, TIME, timeout=timeout)
     program = other_program(node, other, timeout=timeout)
     # This request follows the others and is answered after them, so a refusal has arrived by then. A second one,
     # because a failing port on a Perl node dies only in the next turn of its loop; Perl answers no other request.
-    ask(node, other, *(("time",) if program else ("inspect", [])), timeout=timeout)
+    ask(node, other, *((TIME,) if program else (INSPECT, [])), timeout=timeout)
     return program
 
 

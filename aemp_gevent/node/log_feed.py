@@ -33,6 +33,7 @@ from aemp_gevent.ports.port import Port
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.logs import traceback_of
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.wire.vocabulary import LOG
 
 if TYPE_CHECKING:
     from aemp_gevent.peers.peer import Peer
@@ -125,7 +126,7 @@ class LogFeed:
                 answer["level"] = logging.getLevelName(self._listen(peer, level_of(level), port, reply))
         except ValueError as error:
             answer["error"] = str(error)
-        with self._host.reporting(peer, "log"):
+        with self._host.reporting(peer, LOG):
             self._host.reply(peer, port, (*reply, answer))
 
     def _listen(self, peer: Peer | None, level: int, port: str, reply: Message) -> int:
@@ -214,7 +215,7 @@ class LogFeed:
         if peer is not None and not peer.rights.inspect:  # rules may change
             self._forget(port)
             answer = {"node": self._host.NODE(), "error": f"the rules no longer let {peer.node} inspect this node"}
-            with self._host.reporting(peer, "log"):
+            with self._host.reporting(peer, LOG):
                 self._host.reply(peer, port, (*listener.reply, answer))
             return
         if peer is not None and peer.unsent > peer.high_water:

@@ -177,7 +177,7 @@ class Requests:
         self._check_may_inspect(peer, port, reply)
 
         def answered(found: dict[str, Any]) -> None:
-            with self._host.reporting(peer, "inspect"):
+            with self._host.reporting(peer, INSPECT):
                 self._host.reply(peer, port, (*reply, found))
 
         self._inspection.ask(peer, what, answered)
@@ -213,7 +213,7 @@ class Requests:
 
     def _take_call(self, peer: Peer | None, *args: Any) -> None:
         if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
-            self._call(peer, "call", *args)  # in that program it is the name of a function
+            self._call(peer, CALL, *args)  # in that program it is the name of a function
         else:
             header, name, tag, *rest = args
             self._host.take_call(peer, header, name_of_port(name), (tag, *rest))
@@ -248,7 +248,7 @@ class Requests:
             error, results = _evaluate(text)
             if not reply:
                 return
-            with self._host.reporting(peer, "eval"):
+            with self._host.reporting(peer, EVAL):
                 try:
                     self._host.reply(peer, reply[0], (*reply[1:], error, *results))
                 except UnencodableMessageError as cannot:

@@ -28,6 +28,10 @@ def test_node_port_handles_what_the_vocabulary_lists():
     assert set(Requests._TABLE) >= set(NAMES.values()) - between_links
 
 
+SENDING = {"ask", "cal", "call", "reporting", "snd", "syncal"}
+"""Functions that take the name of a request."""
+
+
 def literals(source: str) -> Iterator[tuple[int, str]]:
     """Yield the names of requests that stand as literals in a module."""
     for node in ast.walk(ast.parse(source)):
@@ -35,6 +39,11 @@ def literals(source: str) -> Iterator[tuple[int, str]]:
             name = getattr(node.elts[1], "value", None)  # ["", "time", …] is a packet
             if isinstance(name, str) and name in NAMES.values():
                 yield node.lineno, name
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in SENDING:
+            for argument in node.args[1:]:  # after the node or the port
+                name = getattr(argument, "value", None)
+                if isinstance(name, str) and name in AMBIGUOUS:
+                    yield node.lineno, name
         elif isinstance(node, ast.Constant) and node.value in set(NAMES.values()) - AMBIGUOUS:
             yield node.lineno, node.value
 
@@ -49,6 +58,6 @@ def test_no_other_module_spells_requests_out():
     assert found == []
 
 
-def test_literals_are_found_in_packets_and_comparisons():
-    source = 'peer.send(["", "time", port])\nif request == "mon1":\n    report["time"] = 1\n'
-    assert sorted(literals(source)) == [(1, "time"), (2, "mon1")]
+def test_literals_are_found_in_packets_calls_and_comparisons():
+    source = 'peer.send(["", "time", port])\nif request == "mon1":\n    report["time"] = 1\nnode.call(other, "eval")\n'
+    assert sorted(literals(source)) == [(1, "time"), (2, "mon1"), (4, "eval")]
