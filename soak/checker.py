@@ -372,7 +372,7 @@ def last_words(facts: Facts) -> Iterator[Violation]:
 
 
 def dead_stay_dead(facts: Facts) -> Iterator[Violation]:
-    """Who died handles nothing more, and neither does a node that stopped."""
+    """A dead port handles nothing more, and neither does a node that stopped."""
     for name, log in facts.logs.items():
         dead: set[str] = set()
         stopped = False

@@ -55,7 +55,7 @@ HEAL_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Shape:
-    """Who is whose seed.
+    """The seeds of each node.
 
     Attributes:
         seeds: How many nodes are seeds of all.

@@ -47,8 +47,10 @@ NEWS = "monitor"
 """The tag of the messages that monitors send."""
 
 _members: weakref.WeakKeyDictionary[PortHost, weakref.ref[Member]] = weakref.WeakKeyDictionary()
-"""Whose node runs a spawned function: several live in this process. A member knows its scheduler, so that
-only both references being weak lets them go."""
+"""The members that run spawned functions, by their nodes' hosts: several live in this process.
+
+A member knows its scheduler, so that only both references being weak lets them go.
+"""
 
 
 class TalkerWorld(Protocol):

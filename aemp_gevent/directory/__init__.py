@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Who is where: the database that the nodes of a network share."""
+"""The directory: the database that the nodes of a network share."""

@@ -387,7 +387,7 @@ class Link(Handshaking):
             self.transport.pause()
 
     def release(self) -> None:
-        """Go on where :meth:`hold` stopped."""
+        """Continue where :meth:`hold` stopped."""
         held = self._held
         if held is None or self.closed:
             return

@@ -27,13 +27,13 @@ class Deaths(Pacing):
     """Kills ports, and ends their lives.
 
     Args:
-        owner: Whose ports they are.
+        owner: The owner of the ports.
     """
 
     def __init__(self, owner: PortsOwner = NOBODY) -> None:
         super().__init__()
         self.owner = owner
-        """Whose ports these are. Nobody's in a forked child, where those of the parent are abandoned."""
+        """The owner of these ports: nobody in a forked child, where those of the parent are abandoned."""
         self.table = PortTable()
         """Finds ports, and is the only one to change what it finds."""
         self._deaths: deque[Port] = deque()

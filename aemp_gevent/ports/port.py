@@ -79,7 +79,7 @@ class Table(Protocol):
 
 
 class PortsOwner:
-    """Whose ports a scheduler runs: this one is nobody in particular, and does nothing.
+    """The owner of the ports that a scheduler runs; this one does nothing.
 
     A node has one of its own, which it gives its scheduler at the start.
     """
@@ -106,7 +106,7 @@ class PortHost(Protocol):
     thread: int
     """The native thread that the ports belong to."""
     owner: PortsOwner
-    """Whose ports it runs."""
+    """The owner of the ports that it runs."""
     is_abandoned: bool
     """Whether this is a forked child, and the ports are the parent's."""
 

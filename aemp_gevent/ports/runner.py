@@ -47,7 +47,7 @@ class Runner(greenlet):
     # microsecond counts there; it never finds a stopped runner.
 
     def switch(self, *args: Any) -> Any:
-        """Go on, unless stopped."""
+        """Continue, unless stopped."""
         self.aemp_resumed = True
         return None if self.stopped else _switch(self, *args)
 

@@ -29,7 +29,7 @@ class Places:
         self.step()
 
     def step(self) -> None:
-        """Go on to the place after this one."""
+        """Advance to the place after this one."""
         self.next, self.mask = next(self._drawn, (math.inf, 0))
 
 

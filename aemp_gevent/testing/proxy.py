@@ -35,7 +35,7 @@ Direction = Literal["in", "out", "both"]
 """``"in"`` is towards the target, ``"out"`` comes from it."""
 
 Nodes = str | Iterable[str] | Callable[[str], bool] | None
-"""Whose connections: those dialled by the node of this ID, by one of these, or by one whose ID satisfies this;
+"""Connections, by the node that dialled them: the node of this ID, one of these, or one whose ID satisfies this;
 None: all."""
 
 _RETRY_SECONDS = 0.2

@@ -162,7 +162,7 @@ class TlsTransport:
             self._flush_asked = True
 
     def _flush_again(self) -> None:
-        """Go on after an exception on the hub."""
+        """Continue after an exception on the hub."""
         self._hub.loop.run_callback(self._flush)
 
     def _encrypt_if_due(self) -> None:

@@ -233,7 +233,7 @@ class SocketTransport:
         self._chunks += (data,)
 
     def _flush_again(self) -> None:
-        """Go on after an exception on the hub, where that is possible."""
+        """Continue after an exception on the hub, where that is possible."""
         if self._is_sending:
             self._cut_off()
         elif not self._closed:

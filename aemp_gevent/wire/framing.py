@@ -61,7 +61,7 @@ class Decoder(Protocol):
         ...
 
     def retry(self, error: Exception) -> Iterator[Any]:
-        """Go on in another way after an error of :meth:`quickly`; raise it if it is the peer's fault."""
+        """Decode in another way after an error of :meth:`quickly`; raise it if it is the peer's fault."""
         ...
 
 

@@ -74,7 +74,7 @@ def test_living_nodes_are_found_oldest_first_and_files_of_dead_ones_are_removed(
     Path(folder, "inner").mkdir()
     listening(folder + "datagrams", socket.SOCK_DGRAM).close()
     try:
-        # Who is bound already, but does not listen yet, must not be taken for dead.
+        # A socket that is bound already, but does not listen yet, must not be taken for dead.
         assert sockets_in(folder) == [Endpoint("", 0, path) for path in sorted([first, unready, last])]
         assert files(folder) == sorted([*(Path(path).name for path in (first, unready, last)), "note", "inner"])
     finally:

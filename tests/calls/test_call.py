@@ -36,7 +36,7 @@ PERL = (("provider", "AE-2.02"),)
 
 @pytest.fixture(params=["here", "there"])
 def nodes(request: pytest.FixtureRequest, make_node: MakeNode) -> tuple[Node, Node]:
-    """Who calls, and who is called: the same node, and then two with a link."""
+    """The caller and the called node: the same node, and then two with a link."""
     caller = make_node()
     if request.param == "here":
         return caller, caller

@@ -25,7 +25,7 @@ def node(make_node: MakeNode) -> Node:
 
 @pytest.fixture(params=["here", "there"])
 def nodes(request: pytest.FixtureRequest, make_node: MakeNode) -> tuple[Node, Node]:
-    """Who calls, and who is called: the same node, and then two."""
+    """The caller and the called node: the same node, and then two."""
     caller = make_node()
     return caller, caller if request.param == "here" else make_node()
 

@@ -131,7 +131,7 @@ def test_those_who_came_before_and_after_the_secret_was_removed_meet_again(
 def test_secret_of_somebody_else_is_not_taken_over(
     join: Join, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who may write there may be another user, who made the folder after ours was removed."""
+    """Another user may have made the folder after ours was removed, and can write there."""
     monkeypatch.setattr(aemp_gevent.contrib.hosts, "_LOOK_SECONDS", 0.001)
     node = join()
     secret = (folder / "app.secret").read_text()

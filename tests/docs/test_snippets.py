@@ -153,7 +153,7 @@ RUNNABLE = [
 
 
 def test_every_program_that_is_shown_ends_on_ctrl_c_without_a_traceback():
-    """What gunicorn or pytest starts leaves that to them."""
+    """Except those that gunicorn or pytest starts, which handle Ctrl-C themselves."""
     starts = re.compile(r"initialise_node\(|join_host\(|attach\(")
     others = re.compile(r"app\.py|live\.py|test_\w+\.py")
     nodes = [(name, source) for name, source in RUNNABLE if starts.search(source) and not others.fullmatch(name)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who passes what on, and who believes it: masters between peers that say anything."""
+"""What masters pass on, and what their peers accept, when peers send anything."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ def test_a_thread_is_held_back_while_the_hub_takes_nothing(make_node):
 
 
 def test_what_a_thread_sent_before_comes_before_what_the_nodes_own_thread_sends(make_node):
-    """Who joined the thread, or heard of it otherwise, may count on the order."""
+    """Code that joined the thread, or heard of it otherwise, can rely on the order."""
     one, two = make_node(), make_node()
     inbox = Inbox(two)
     one.mon(inbox.port, print)

@@ -172,7 +172,7 @@ def test_rules_cannot_allow_what_the_settings_refuse_to_all(make_node: MakeNode)
 def test_peer_that_may_not_kill_can_kill_only_what_it_spawned(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """His orphans among them: a node kills those when a lost link returns."""
+    """Its orphans among them: a node kills those when a lost link returns."""
     node = make_node(rules=[{"peer": "web-*", "kill": False}], allow_spawn=["tests.support.node_functions.*"])
     node_functions.node = node
     inbox = Inbox(node)

@@ -65,7 +65,7 @@ class Recording:
     echo: str
     """The port of a that answers."""
     chunks: tuple[tuple[str, bytes], ...]
-    """Who sent what, in the order in which it was seen."""
+    """The packets and their senders, in the order in which they were seen."""
 
     @property
     def is_readable(self) -> bool:

@@ -23,7 +23,7 @@ Nodes = tuple[Node, Node]
 
 @pytest.fixture(params=["here", "there"])
 def nodes(request: pytest.FixtureRequest, make_node: MakeNode) -> Nodes:
-    """Who has the queue, and who uses it from outside."""
+    """The node that has the queue, and the node that uses it."""
     owner = make_node()
     return owner, owner if request.param == "here" else make_node()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who does not get into a network inside of TLS: the log says why, and nothing else happens."""
+"""Peers that are refused inside of TLS: the log says why, and nothing else happens."""
 
 from __future__ import annotations
 

@@ -349,7 +349,7 @@ def test_nothing_is_readable_on_the_wire_behind_the_greeting(make_node: MakeNode
             assert {kind for kind, _ in kinds} <= {20, 21, 22, 23}
             # TLS 1.3: of the handshake only the hellos are in the clear.
             assert [kind for kind, _ in kinds].count(22) == 1
-            # None so short that chance makes it.
+            # Each is too long to occur by chance.
             for hidden in (word, "secret of", "sha3_512", "msgpack", name_of(inbox)):
                 assert hidden.encode() not in rest
         print(f"{sum(map(len, recorder.seen))} bytes, nothing of them readable")
