@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import greenlet
 import pytest
 from greenlet import getcurrent
 from hypothesis import settings
@@ -97,6 +98,18 @@ def no_context_is_left_over() -> Iterator[None]:
     if context is not None:
         getcurrent().aemp_port = None  # type: ignore[attr-defined]
     assert context is None, "the test left the context of a port behind"
+
+
+@pytest.fixture(autouse=True)
+def no_tracer_is_left_over() -> Iterator[None]:
+    """Fail a test that leaves a tracer behind, which would do what it does, such as to interrupt, in later tests."""
+    before = sys.gettrace(), greenlet.gettrace()
+    yield
+    after = sys.gettrace(), greenlet.gettrace()
+    if after != before:
+        sys.settrace(before[0])
+        greenlet.settrace(before[1])
+    assert after == before, "the test left a tracer behind"
 
 
 @pytest.fixture(autouse=True)

@@ -112,6 +112,7 @@ class Injector:
         self._action = action
         self._chosen = chosen
         self._busy = False
+        self._is_over = False
         self.fired = 0
 
     def __enter__(self) -> Injector:
@@ -122,6 +123,9 @@ class Injector:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        # First: frames that live on, such as those of the hub's doorbell, keep the tracer, and go on with it as soon as
+        # a later test switches tracing on.
+        self._is_over = True
         sys.settrace(self._tracer)
         greenlet.settrace(self._before)
 
@@ -144,6 +148,8 @@ class Injector:
         return self._step
 
     def _step(self, frame: FrameType, event: str, _arg: object) -> Any:
+        if self._is_over:
+            return None
         if event == "opcode" and not self._busy and frame.f_lasti in self._points(frame.f_code):
             self.count += 1
             if self._chosen(self.count):
@@ -187,6 +193,7 @@ class StoppedThread:
         except BaseException as error:  # noqa: BLE001  # raised by proceed()
             self._error = error
         finally:
+            self._left = 0  # frames that live on never stop again
             sys.settrace(None)
             self._stopped.set()
 
