@@ -68,11 +68,17 @@ def tabs_at_all(stack: ExitStack, server: Gunicorn) -> list[Stream]:
     return streams
 
 
+NEVER = ("--graceful-timeout", "3000")
+
+
 @contextmanager
 def clients_that_come_back(server: Gunicorn) -> Generator[None, None, None]:
     """Reconnect clients at once when their streams end, and check that none was cut off.
 
-    They must not come back to a worker that is ending: it would wait for them until its time is over.
+    They must not come back to a worker that is ending: it would wait for them until its time is over. Nothing here
+    measures how long it takes, which is a second or two on a quiet machine: a busy one with few processors needs many
+    times that to replace three processes. The server must have ``NEVER``, instead: if a worker waited for a client, it
+    would still wait when the test gives up, however slow the machine is.
     """
     clients = [Returner(server.address) for _ in range(6)]
     try:
@@ -132,7 +138,7 @@ def test_only_the_clients_of_a_killed_worker_notice_and_another_takes_its_place(
 
 
 def test_hangup_replaces_all_workers_and_nothing_that_was_accepted_is_lost(stack: ExitStack, scratch: Path) -> None:
-    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload"))
+    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload", *NEVER))
     old = server.workers
     streams = tabs_at_all(stack, server)
     senders = [ChatSender(server.address, f"s{number}") for number in range(3)]
@@ -153,7 +159,7 @@ def test_hangup_replaces_all_workers_and_nothing_that_was_accepted_is_lost(stack
 
 
 def test_workers_that_end_after_some_requests_are_replaced_and_nothing_is_lost(stack: ExitStack, scratch: Path) -> None:
-    server = stack.enter_context(Gunicorn(CHAT, scratch, "--max-requests", "30", "--max-requests-jitter", "10"))
+    server = stack.enter_context(Gunicorn(CHAT, scratch, "--max-requests", "30", "--max-requests-jitter", "10", *NEVER))
     first = server.joined
     sender = ChatSender(server.address, "s")
     with clients_that_come_back(server):
@@ -171,7 +177,7 @@ def test_workers_that_end_after_some_requests_are_replaced_and_nothing_is_lost(s
 
 
 def test_end_comes_when_the_requests_are_done_and_with_a_goodbye(stack: ExitStack, scratch: Path) -> None:
-    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload"))
+    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload", *NEVER))
     streams = tabs_at_all(stack, server)
     senders = [ChatSender(server.address, "s")]
     senders[0].say(50)
