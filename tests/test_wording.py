@@ -130,6 +130,7 @@ def found_in(path: Path) -> list[str]:
     return [f"{path.relative_to(TOP)}:{number}: {fault}: {text}" for number, text in texts for fault in faults(text)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paths", [SOURCES, PAGES], ids=["sources", "pages"])
 def test_everything_is_plain_english(paths: list[Path]) -> None:
     """Texts, docstrings, comments, names and pages; docs pages are partly written from them."""
