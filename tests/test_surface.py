@@ -96,7 +96,12 @@ def test_a_name_that_there_is_not_is_an_attribute_error():
 
 
 def test_importing_loads_only_what_a_node_without_links_needs():
-    """Counted, and not timed: this is how a program's start stays under 1.5 times that of one with gevent alone."""
+    """Counted, and not timed: how long an import takes differs too much from machine to machine, and with their load.
+
+    Measured on CPython 3.11, a program that imports this starts in 1.4 to 1.6 times the processor time of one that
+    imports gevent, with the interpreter's own start in both. Without that start the import takes about twice
+    gevent's. An eighth of what is added is ``logging``, and the rest is spread over many small modules.
+    """
     program = """
 import sys
 import gevent
