@@ -21,6 +21,8 @@ from tests.support.seams import network_of
 LIMIT = 20_000
 HANDSHAKE_TIMEOUT = 1.0
 
+PEER = "127.0.0.1:9"
+
 
 class PingPong:
     """A game between two nodes beside whatever happens: each hit is counted."""
@@ -471,3 +473,31 @@ def test_no_request_makes_us_handle_many(
         peer.send(["", "eval", "1", "127.0.0.1:9#r"])  # behind the jobs that others of them are
         assert peer.packet()[0] == "r"
     assert len(handled) == 3
+
+
+def test_a_wrapped_packet_is_unwrapped_once(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is wrapped many times is dropped: who has no connection of its own passes nothing on."""
+    passed: list[str] = []
+    pass_on = Peer.pass_on
+
+    def counting(peer: Peer, *args: object) -> None:
+        passed.append(peer.node)
+        pass_on(peer, *args)
+
+    monkeypatch.setattr(Peer, "pass_on", counting)
+    victim = make_node()
+    with RawPeer.dial(victim, extras=OUR_PROVIDER).shake() as peer:
+        slave, me = f"slave/s@{PEER}", victim.NODE()
+        peer.send(["", "via", slave, me, ["", "via_up", slave, "u", "word", ""]])
+        opening = peer.packet()[4]
+        peer.send(["", "via", slave, me, ["", "via_up", slave, "u", "word", opening[4]]])
+        wait_until(lambda: slave in victim.up_nodes(), show=victim.up_nodes)
+        passed.clear()
+        packet: list[Any] = ["", "can", "devnull", f"{PEER}#r"]
+        peer.send(["", "via", slave, me, packet])
+        assert peer.packet() == ["r", 1]
+        for _ in range(50):
+            packet = ["", "via", slave, me, packet]
+        peer.send(packet)
+        assert peer.answers()
+    assert passed == [PEER, PEER, slave]
