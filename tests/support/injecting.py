@@ -123,7 +123,7 @@ class Injector:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # First: frames that live on, such as those of the hub's doorbell, keep the tracer, and go on with it as soon as
+        # First: frames that live on, such as those of the hub's doorbell, keep the tracer, and use it again as soon as
         # a later test switches tracing on.
         self._is_over = True
         sys.settrace(self._tracer)
