@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from gevent.hub import Hub
 from greenlet import getcurrent
 
-from aemp_gevent.errors import InvalidPortError, NoPortContextError, PortDied
-from aemp_gevent.node.directory_calls import DirectoryNode
+from aemp_gevent.errors import NoPortContextError, PortDied
+from aemp_gevent.node.configured_node import ConfiguredNode
 from aemp_gevent.node.log_feed import LogFeed
 from aemp_gevent.node.node_monitors import NodeGuard, NodeMonitors, event_jobs
 from aemp_gevent.node.request_host import RequestHost
@@ -23,20 +23,16 @@ from aemp_gevent.ports.port import Job, Port
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime import gunicorn
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
-from aemp_gevent.wire.limits import Limits, is_long
 from aemp_gevent.wire.vocabulary import KIL1, MON1, SPAWN
 
 if TYPE_CHECKING:
-    from aemp_gevent.directory.embedded.engine import EmbeddedEngine
-    from aemp_gevent.directory.etcd.engine import EtcdEngine
     from aemp_gevent.node.requests import Requests
     from aemp_gevent.peers.network import Network
     from aemp_gevent.peers.peer import Peer
-    from aemp_gevent.settings.fields import Settings
     from aemp_gevent.transport.connector import Connector
 
 
-class LinkedNode(DirectoryNode):
+class LinkedNode(ConfiguredNode):
     """A node with links to others, or without any while it is private."""
 
     def __init__(self, *, carrier: Connector | None = None) -> None:
@@ -45,14 +41,10 @@ class LinkedNode(DirectoryNode):
 
     def _begin(self) -> None:
         super()._begin()
-        self._network: Network | None = None
-        self._embedded: EmbeddedEngine | None = None  # the directory's engine, if it depends on links
-        self._etcd: EtcdEngine | None = None  # the directory's engine, if it is etcd's
         self._joining: Network | None = None  # the links of a slave that has no master yet
         self._watch: LoopWatch | None = None
         self._initialising = False
         self._ending = False
-        self._former_id = self._id
         self._node_monitors = NodeMonitors(self._scheduler)
         # Not cached properties: they use __dict__, after which every attribute is slower, also in snd.
         self._request_host = RequestHost(self)
@@ -70,32 +62,7 @@ class LinkedNode(DirectoryNode):
         self._stop_watching()
         super()._forked()
 
-    # --- what changes with the settings and the node ID ---
-
-    def _split_port(self, port: object) -> tuple[str, str]:
-        """Return the node ID and the port name of a port ID; the name is ``""`` for a node port.
-
-        Nodes of other programs may have names that are refused elsewhere, for example with blanks. The names of nodes
-        that were linked to this one are accepted.
-
-        Raises:
-            InvalidPortError: The argument is not a port ID.
-        """
-        try:
-            return super()._split_port(port)
-        except InvalidPortError:
-            node, _, name = port.partition("#") if isinstance(port, str) else ("", "", "")
-            peer = self._network.peers.get(node) if self._network is not None else None
-            if peer is None or not peer.was_met or is_long(name, self._max_name_bytes) or not name.isprintable():
-                raise
-            return node, name
-
-    def _rename(self, node_id: str) -> None:
-        self._former_id = self._id
-        super()._rename(node_id)
-
-    def _is_here(self, node: str) -> bool:
-        return node in (self._id, self._former_id)
+    # --- before the first port, and after the end ---
 
     def _open_ports(self) -> None:
         super()._open_ports()
@@ -128,34 +95,7 @@ class LinkedNode(DirectoryNode):
             self._end_watch()
             self._watch = None
 
-    def _wants_strict(self) -> bool:
-        return super()._wants_strict() if self._network is None else self._network.settings.strict
-
-    @property
-    def _limits(self) -> Limits:
-        return super()._limits if self._network is None else self._network.settings.limits
-
-    @property
-    def _directory_seconds(self) -> float:
-        return super()._directory_seconds if self._network is None else self._network.settings.monitor_timeout
-
-    @property
-    def settings(self) -> Settings | None:
-        """The settings with which this node was initialised; None before."""
-        return None if self._network is None else self._network.settings
-
     # --- links ---
-
-    def up_nodes(self) -> list[str]:
-        """Return the IDs of all nodes to which a link is up, without this node."""
-        # A list, made in one step: other native threads may call this, too.
-        peers = list(self._network.peers.values()) if self._network is not None else []
-        return [peer.node for peer in peers if peer.is_up]
-
-    def node_is_up(self, node: object) -> bool:
-        """Return whether a link to a node is up; True for this node. Takes a node ID or a port of the node."""
-        node_id = self._split_port(node)[0]
-        return self._is_here(node_id) or node_id in self.up_nodes()
 
     def _check_may_wait(self, call: str) -> None:
         self._scheduler.check_thread(call)

@@ -4,6 +4,7 @@
 :class:`Node` has what one process of a network can do, in base classes for one concept each:
 :class:`~aemp_gevent.node.local_node.LocalNode` what ports do among themselves,
 :class:`~aemp_gevent.node.directory_calls.DirectoryNode` the calls of the directory,
+:class:`~aemp_gevent.node.configured_node.ConfiguredNode` what its settings decide,
 :class:`~aemp_gevent.node.linked_node.LinkedNode` the ports of other nodes,
 :class:`~aemp_gevent.node.becoming.Becoming` and :class:`~aemp_gevent.node.leaving.Leaving` how a node joins and leaves.
 

@@ -314,7 +314,7 @@ class _Owner(PortsOwner):
         self.node = node
 
     def unmonitored_death(self, port: str, reason: Reason) -> Job | None:
-        return self.node._unmonitored_death(port, reason)
+        return self.node._unmonitored_death(port, reason)  # pyright: ignore[reportPrivateUsage]  # a part of it
 
     def note_loss(self, asker: Port | None, reason: Reason) -> bool:
-        return self.node._note_loss(asker, reason)
+        return self.node._note_loss(asker, reason)  # pyright: ignore[reportPrivateUsage]  # a part of it

@@ -32,7 +32,7 @@ from aemp_gevent.wire.vocabulary import DEVNULL, G_SLAVE
 
 # For annotations only: what links need is imported when a node is initialised.
 if TYPE_CHECKING:
-    from aemp_gevent.node.linked_node import LinkedNode
+    from aemp_gevent.node.configured_node import ConfiguredNode
     from aemp_gevent.node.log_feed import LogFeed
     from aemp_gevent.peers.network import Network
     from aemp_gevent.peers.peer import Peer
@@ -48,7 +48,7 @@ class RequestHost:
         node: The node.
     """
 
-    def __init__(self, node: LinkedNode) -> None:
+    def __init__(self, node: ConfiguredNode) -> None:
         self._node = node
 
     # --- the node as it is ---

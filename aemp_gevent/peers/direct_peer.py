@@ -24,6 +24,7 @@ from typing import Any
 from aemp_gevent.addresses.endpoints import Endpoint, is_resolved
 from aemp_gevent.links.link import Link
 from aemp_gevent.peers.link_choice import LinkChoosingPeer
+from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.peer_host import PeerHost
 from aemp_gevent.wire.vocabulary import IDLE, STAY
 
@@ -54,7 +55,7 @@ class DirectPeer(LinkChoosingPeer):
         host: The node this is a peer of.
     """
 
-    def __init__(self, node: str, host: PeerHost) -> None:
+    def __init__(self, node: str, host: PeerHost[Peer]) -> None:
         super().__init__(node, host)
         self._resting: Link | None = None  # the link, from the moment that we send no more until it is at rest
 

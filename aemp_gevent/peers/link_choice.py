@@ -65,7 +65,7 @@ class LinkChoosingPeer(Peer):
 
     link: Link | None
 
-    def __init__(self, node: str, host: PeerHost) -> None:
+    def __init__(self, node: str, host: PeerHost[Peer]) -> None:
         super().__init__(node, host)
         self._links: list[Link] = []  # every open connection that greeted as this node
         self._drained: dict[str, int] = {}  # connections that ended well: the peer's nonce, and the bytes received

@@ -40,7 +40,9 @@ class Peer(SendingPeer):
         host: The node this is a peer of.
     """
 
-    def __init__(self, node: str, host: PeerHost) -> None:
+    _host: PeerHost[Peer]
+
+    def __init__(self, node: str, host: PeerHost[Peer]) -> None:
         super().__init__(node, host)
         self.peer_monitors = PeerMonitors(self, host.settings.max_watched_ports)
         """What the peer monitors of ours."""
@@ -55,7 +57,7 @@ class Peer(SendingPeer):
         """When it may be dialled again."""
         self._last_error = ""
 
-    def _rights_with(self, host: PeerHost, *speakers: str) -> PeerRule:
+    def _rights_with(self, host: PeerHost[Peer], *speakers: str) -> PeerRule:
         """Return what the rules let the peer do, if its master, if it has one, and others pass on its requests."""
         master = ids.master_of(self.node)
         if master is not None and master != host.node_id:

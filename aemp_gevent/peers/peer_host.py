@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.links.heartbeat import Pulse
@@ -18,7 +18,12 @@ from aemp_gevent.settings.fields import Settings
 
 if TYPE_CHECKING:
     from aemp_gevent.links.link import Link
-    from aemp_gevent.peers.peer import Peer
+
+
+PeerT = TypeVar("PeerT")
+"""The peers, whose class is above: it needs these protocols."""
+
+PeerT_contra = TypeVar("PeerT_contra", contravariant=True)
 
 
 class Outlet(Protocol):
@@ -57,26 +62,26 @@ class Lane(Protocol):
         """Queue packets that are encoded in this framing already."""
 
 
-class Router(Protocol):
+class Router(Protocol[PeerT_contra]):
     """The part of :class:`aemp_gevent.peers.relaying.Routes` that peers use."""
 
-    def via(self, peer: Peer, origin: object, destination: object, packet: object) -> None:
+    def via(self, peer: PeerT_contra, origin: object, destination: object, packet: object) -> None:
         """Take a wrapped packet that came from a peer, or pass it on."""
 
-    def link_up(self, peer: Peer) -> None:
+    def link_up(self, peer: PeerT_contra) -> None:
         """Open what waits for a link that is up, or that was about to rest and stays open."""
 
-    def unreachable(self, peer: Peer, why: str) -> None:
+    def unreachable(self, peer: PeerT_contra, why: str) -> None:
         """Report to what waits for a link that it could not be made."""
 
 
-class PeerDialler(Protocol):
+class PeerDialler(Protocol[PeerT_contra]):
     """The part of :class:`aemp_gevent.peers.dialling.Dialling` that peers use."""
 
-    def dial(self, peer: Peer, endpoints: tuple[Endpoint, ...]) -> None:
+    def dial(self, peer: PeerT_contra, endpoints: tuple[Endpoint, ...]) -> None:
         """Begin to make a connection; ``attempt_failed`` of the peer is called if that leads to nothing."""
 
-    def link_failed(self, peer: Peer, link: Link, why: str) -> None:
+    def link_failed(self, peer: PeerT_contra, link: Link, why: str) -> None:
         """Try the next endpoint of a peer, or call its ``attempt_failed`` if none is left.
 
         Args:
@@ -104,7 +109,7 @@ class StrangersLog(Protocol):
     def complaints(self) -> BoundedLog: ...
 
 
-class PeerHost(Protocol):
+class PeerHost(Protocol[PeerT]):
     """The node that a peer is a peer of."""
 
     @property
@@ -122,36 +127,36 @@ class PeerHost(Protocol):
     @property
     def handover(self) -> Handover: ...
     @property
-    def dialling(self) -> PeerDialler: ...
+    def dialling(self) -> PeerDialler[PeerT]: ...
     @property
     def finding(self) -> PeerFinder: ...
     @property
     def strangers(self) -> StrangersLog: ...
 
-    def peer(self, node: str) -> Peer:
+    def peer(self, node: str) -> PeerT:
         """Return the peer with this node ID."""
         ...
 
     @property
-    def routes(self) -> Router:
+    def routes(self) -> Router[PeerT]:
         """The ways to slave nodes, and from them."""
         ...
 
     @property
     def refusals(self) -> Counter[str]: ...
 
-    def node_requested(self, peer: Peer, message: list[Any]) -> None:
+    def node_requested(self, peer: PeerT, message: list[Any]) -> None:
         """Handle a request about the node, in :mod:`aemp_gevent.node.requests`. Must neither switch nor raise."""
 
     def is_kept(self, node: str) -> bool:
         """Return whether there must always be a link to this node."""
         ...
 
-    def forget_if_unneeded(self, peer: Peer) -> None:
+    def forget_if_unneeded(self, peer: PeerT) -> None:
         """Forget a peer that may be a stranger's invention."""
 
-    def link_up(self, peer: Peer) -> None: ...
-    def link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
+    def link_up(self, peer: PeerT) -> None: ...
+    def link_down(self, peer: PeerT, reason: Reason, news: list[Job]) -> None:
         """Report that a link went down.
 
         Args:

@@ -31,7 +31,7 @@ class SendingPeer:
     is_virtual = False
     """Whether others carry its link."""
 
-    def __init__(self, node: str, host: PeerHost) -> None:
+    def __init__(self, node: str, host: PeerHost[Any]) -> None:
         self.node = node
         self.link: Lane | None = None
         """The link to send on; None while there is none."""

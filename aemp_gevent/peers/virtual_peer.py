@@ -147,7 +147,7 @@ class VirtualPeer(Peer):
 
     is_virtual = True
 
-    def __init__(self, node: str, host: PeerHost, hop: str) -> None:
+    def __init__(self, node: str, host: PeerHost[Peer], hop: str) -> None:
         super().__init__(node, host)
         self._hop = hop
         self.review_rights()
