@@ -17,7 +17,7 @@ from aemp_gevent.peers.attempts import Attempt
 from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.strangers import Stranger
-from aemp_gevent.ports.port import JOB, Job
+from aemp_gevent.ports.port import JOB, Job, PortsOwner
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.settings.sources import make_settings
 from aemp_gevent.transport.tls_transport import TlsTransport
@@ -39,8 +39,8 @@ EOF, RESET = object(), object()
 class InlineScheduler(Scheduler):
     """Runs everything at once, in the greenlet that asks: the schedule of a simulation must be the only one."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *owner: PortsOwner) -> None:
+        super().__init__(*owner)
         self.pump = self._pump_at_once
 
     def ask(self) -> None:
