@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aemp_gevent._version import PROVIDER
@@ -254,7 +254,7 @@ class RequestHost:
             other.send_if_connected([name, *message])
 
     @contextlib.contextmanager
-    def reporting(self, peer: Peer | None, request: Any) -> Iterator[None]:
+    def reporting(self, peer: Peer | None, request: Any) -> Generator[None, None, None]:
         """Log what a block raises. For code that answers after the request: nothing there catches exceptions."""
         try:
             yield
