@@ -106,6 +106,8 @@ class _Stream:
                 self._listen(name)
             while True:
                 gevent.sleep(_LOOK_AGAIN_SECONDS)
+                if self._is_over:  # the handler of the signal ends the process when it has said goodbye
+                    continue
                 if wanted and not self._met and self._missed.keys() >= set(wanted):
                     raise click.ClickException("; ".join(f"{name} {why}" for name, why in self._missed.items()))
                 for name, why in self._missed.items():
@@ -136,7 +138,9 @@ class _Stream:
             self._node.snd(name, LOG, self._level, self._ports[name])
 
     def _lost(self, name: str, reason: tuple[Any, ...]) -> None:
-        if self._is_over or reason == ("shutdown", self._node.NODE()):  # this command is ending, not the node
+        if reason == ("shutdown", self._node.NODE()):  # this command is ending, not the node
+            self._is_over = True
+        if self._is_over:
             return
         port = self._ports.pop(name, None)
         if port is not None:

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
+import gevent
 import pytest
 
 from aemp_gevent.cli.log import _Stream
 from tests.cli.helpers import Liar
+from tests.support.helpers import wait_until
+from tests.support.networking import MakeNode
+from tests.support.seams import log_feed_of
 
 RECORD = {"time": 0, "node": "x", "level": "INFO", "name": "some", "text": "something"}
 
@@ -38,3 +43,26 @@ def test_invalid_record_is_left_out(capsys: pytest.CaptureFixture[str], record: 
 def test_records_name_the_node_that_sent_them(capsys: pytest.CaptureFixture[str]) -> None:
     _Stream(Liar(None), "info", as_json=True)._heard("y", RECORD)  # type: ignore[arg-type]
     assert json.loads(capsys.readouterr().out) == {**RECORD, "node": "y"}
+
+
+def test_command_that_ends_slowly_looks_for_nobody(
+    make_node: MakeNode, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that is slow to take the last messages keeps it for some seconds."""
+    monkeypatch.setattr("aemp_gevent.cli.log._LOOK_AGAIN_SECONDS", 0.001)
+    far, node = make_node(), make_node()
+    node.mon(far.NODE(), lambda *_reason: None)
+    wait_until(node.up_nodes)
+    stream = _Stream(node, "info", as_json=True)
+    level = logging.getLogger("aemp_gevent").level
+    following = gevent.spawn(stream.follow, [])
+    try:
+        wait_until(lambda: log_feed_of(far).listeners)
+        node.shutdown()
+        for _ in range(10):  # it looks again as often: its timers are due first
+            gevent.sleep(0.001)
+        assert not following.dead
+        assert capsys.readouterr().err == ""
+    finally:
+        following.kill()
+        logging.getLogger("aemp_gevent").setLevel(level)
