@@ -13,9 +13,13 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
+from gevent import sleep
+
 from aemp_gevent.addresses import ids
+from aemp_gevent.errors import ListenError
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.testing.channel import pack, unpack
@@ -106,7 +110,10 @@ class NodeProcess:
         self.close()
 
     def restart(self) -> None:
-        """Kill the process if it still runs, and start another incarnation of the node: same ID, same endpoints."""
+        """Kill the process if it still runs, and start another incarnation of the node: same ID, same endpoints.
+
+        A connection of another program may have got one of the ports meanwhile; that is waited for, up to 30 s.
+        """
         self._running()
         if self._noderef is not None and self._node is not None:
             # A slave is given its name, and gets the rest of its ID from its master.
@@ -114,7 +121,16 @@ class NodeProcess:
         if self._noderef is None or "binds" in self._settings:
             self._settings["binds"] = self._listens
         self.close()
-        self.start()
+        begin = monotonic()
+        while True:
+            try:
+                self.start()
+            except RemoteCodeError as error:
+                if error.kind != ListenError.__name__ or monotonic() - begin > START_SECONDS:
+                    raise
+                sleep(0.1)
+            else:
+                return
 
     def close(self) -> None:
         """Kill the process if it still runs, and let go of everything. Idempotent. Switches."""

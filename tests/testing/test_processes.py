@@ -127,6 +127,19 @@ def test_restarted_process_has_the_same_id_and_is_another_incarnation(
     assert peer._incarnation != incarnation
 
 
+def test_restart_waits_for_a_port_that_a_connection_has_taken(node_process: Start) -> None:
+    process = node_process()
+    (endpoint,) = process.listens
+    process.kill()
+    host, port = endpoint.split(":")
+    taker = gevent.socket.socket()
+    taker.bind((host, int(port)))
+    gevent.spawn_later(0.5, taker.close)
+    process.restart()
+    assert taker.closed
+    assert process.listens == [endpoint]
+
+
 def test_node_that_listens_elsewhere_says_where(node_process: Start) -> None:
     for process in (
         node_process("192.0.2.1:4040", binds=["127.0.0.1:0"]),
