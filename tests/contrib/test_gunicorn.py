@@ -115,9 +115,9 @@ def test_request_to_a_worker_without_hooks_is_warned_of_in_gunicorns_log(scratch
     ]
     (scratch / "app.py").write_text("\n".join(application))
     with gunicorn_of(scratch, "-k", "gevent"):
-        wait_until((scratch / "http").exists, within=30)
         with gevent.socket.socket(socket.AF_UNIX) as browser:
-            browser.connect(str(scratch / "http"))
+            # The socket's file is there a moment before anybody listens.
+            wait_until(lambda: not browser.connect_ex(str(scratch / "http")), within=30)
             browser.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert browser.makefile("rb").read().endswith(b"\r\n\r\n0")
         (line,) = [line for line in (scratch / "log").read_text().splitlines() if "gunicorn.conf.py" in line]

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aemp_gevent.errors import FramingError, UnencodableMessageError
-from aemp_gevent.node import requests, spawnable_functions
+from aemp_gevent.node import spawnable_functions
 from aemp_gevent.settings.rules import EVERYTHING
 from aemp_gevent.wire import auth, greeting
 from aemp_gevent.wire.framing import FRAMINGS, Framing
@@ -145,7 +145,10 @@ BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
         "requests",
         lambda patch: patch.setattr("aemp_gevent.node.request_host.RequestHost._check_relay", ignore),
     ),
-    "errors-reach-the-hub": ("requests", lambda patch: patch.setattr(requests.Requests, "_report", fail)),
+    "errors-reach-the-hub": (
+        "requests",
+        lambda patch: patch.setattr("aemp_gevent.node.request_host.RequestHost.report", fail),
+    ),
     "any-proof-will-do": ("greeting", lambda patch: patch.setattr(auth, "verify_any", lambda *_args: True)),
     "any-node-id-will-do": ("greeting", lambda patch: patch.setattr(greeting, "_check_node", ignore)),
     **{

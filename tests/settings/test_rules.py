@@ -12,6 +12,7 @@ from gevent.event import AsyncResult
 
 from aemp_gevent import Node, PeerRule, RemoteError
 from aemp_gevent.calls.answers import wait_for_answer
+from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.settings.rules import EVERYTHING, read_rule, rights_of
 from tests.support import node_functions
 from tests.support.helpers import wait_until
@@ -241,7 +242,8 @@ def test_only_the_node_that_was_asked_may_end_the_wait_for_its_answer(
     port = server.port(lambda _tag, reply: replies.append(reply))
     with raw(node) as asked_before, raw(node, OTHER) as hostile:
         if where == "private":  # a port for this node's own requests, such as those of the directory's calls
-            asked = gevent.spawn(wait_for_answer, node, how, WAIT, lambda reply: replies.append(reply.id))
+            host = ports_host_of(node)
+            asked = gevent.spawn(wait_for_answer, host, how, WAIT, lambda reply: replies.append(reply.id))
         else:
             asked = gevent.spawn(ASKED[how], node, port)
         wait_until(lambda: replies)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
 import secrets
 import signal
 import struct
@@ -295,10 +296,15 @@ def two_connections(node: Node) -> tuple[RawPeer, RawPeer]:
 
 
 def free_address() -> str:
-    """Return an endpoint where nobody listens, just now."""
-    with contextlib.closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return "{}:{}".format(*sock.getsockname())
+    """Return an endpoint where nobody listens, just now.
+
+    Its port is below those that systems give to connections that go out, one of which could take it meanwhile.
+    """
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with contextlib.closing(socket.socket()) as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return f"127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
