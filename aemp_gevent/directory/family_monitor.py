@@ -34,6 +34,7 @@ class DirectoryMonitor(Watching):
         self._news: deque[tuple[Change, list[str]]] = deque()
         self._is_behind = False
         self._is_due = False
+        self._was_called = False
         self._is_over = False
         self._death: Monitor | None = None
         if self._context is not None:
@@ -49,11 +50,21 @@ class DirectoryMonitor(Watching):
             self._news.clear()
         self._ask()
 
+    def lost_track(self) -> None:
+        """Report the difference in the next call. For the directory only."""
+        self._is_behind = True
+        self._news.clear()
+        self._ask()
+
     def _ask(self) -> None:
         """Make the next call, unless one is being made: one at a time keeps the order."""
-        if not self._is_due and (self._news or self._is_behind):
-            self._is_due = True
-            self._directory.scheduler.enqueue_job(CallJob(self._context, self._call, ()))
+        if not (self._is_due or self._is_over) and (self._news or self._is_behind):
+            try:
+                self._is_due = True
+                self._directory.scheduler.enqueue_job(CallJob(self._context, self._call, ()))
+            except BaseException:
+                self._is_due = False  # if the job is queued nevertheless, it finds nothing to do
+                raise
 
     def _call(self) -> None:
         try:
@@ -61,21 +72,31 @@ class DirectoryMonitor(Watching):
             if self._is_over:
                 return
             if self._is_behind:
-                self._is_behind = False
                 change = difference(self._view, self._directory.copy(self.family) or {})
-                added = [key for key in change.entries if key not in self._view]
-            else:
-                change, added = self._news.popleft()
+                is_news = not (change.is_empty and self._was_called)
+                self._news = deque([(change, [key for key in change.entries if key not in self._view])] * is_news)
+                self._is_behind = False
+            if not self._news:
+                return
+            change, added = self._news[0]
             for key in change.deleted:
-                del self._view[key]
+                self._view.pop(key, None)
             self._view.update(change.entries)
             fresh = set(added)
             changed = [key for key in change.entries if key not in fresh]
-            self._callback(MappingProxyType(self._view), list(added), changed, list(change.deleted))
+            arguments = MappingProxyType(self._view), list(added), changed, list(change.deleted)
+            # Not before: what is interrupted until here is done again.
+            if self._news:
+                del self._news[0]
+            self._was_called = True
+            self._callback(*arguments)
         finally:
             self._is_due = False
-            if not self._is_over:
+            try:
                 self._ask()
+            except BaseException:
+                self._ask()
+                raise
 
     def cancel(self) -> None:
         """Make no more calls. May be called any number of times."""

@@ -23,6 +23,7 @@ from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler
 from aemp_gevent.ports.port import Port
 from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.runtime.hub_calls import see_through
 from aemp_gevent.wire.limits import Limits, is_long
 
 MAX_ENTRY_BYTES = 2**20
@@ -96,6 +97,9 @@ class Watching:
     def heard(self, change: Change, added: list[str]) -> None:
         """Take a change; the first one is the whole family. Must neither switch nor raise."""
 
+    def lost_track(self) -> None:
+        """Compare with the local copy: a change of it was interrupted, and may have been heard or not."""
+
     def cancel(self) -> None:
         """Take no more changes. Idempotent."""
         self._directory.unwatch(self)
@@ -151,8 +155,9 @@ class Directory:
         for guard in list(self._guards.values()):
             # Other nodes know the registered ports by their new IDs only.
             if guard.is_port and guard.key.startswith(former_prefix):
-                del self._guards[guard.family, guard.key]
-                value = self._remove(guard.family, [guard.key])[0]
+                del self._guards[guard.family, guard.key]  # first: its monitor goes on with the new ID
+                value = self._own[guard.family][guard.key]
+                self._remove(guard.family, [guard.key])
                 guard.renamed(prefix + guard.key.removeprefix(former_prefix))
                 self._store(guard, value)
         self._engine = engine
@@ -187,52 +192,69 @@ class Directory:
             raise InvalidEntryError("family", family, "names that begin with ' are reserved; choose another")
         self._check_length("family", family)
 
-    def set(self, family: str, key: str, value: Any, *, is_port: bool = False) -> DirectoryEntry:
+    def set(self, family: str, key: str, value: Any) -> DirectoryEntry:
         """Set an entry of this node, and return its guard."""
+        guard = DirectoryEntry(self, family, key, is_port=False)
+        self.put(guard, value)
+        return guard
+
+    def put(self, guard: DirectoryEntry, value: Any) -> None:
+        """Set the entry that a new guard is for."""
+        family, key = guard.family, guard.key
         self.check_family(family)
         if not isinstance(key, str):
             raise InvalidEntryError("key", key, "it must be a str")
         self._check_length("key", key)
-        value = _copy(family, key, value)
-        guard = DirectoryEntry(self, family, key, is_port=is_port)
-        self._forget(family, key)
-        self._store(guard, value)
-        return guard
+        former = self._guards.get((family, key))
+        self._store(guard, _copy(family, key, value))
+        if former is not None and former.monitor is not None:
+            see_through(former.monitor.cancel)
+
+    def holds(self, guard: DirectoryEntry) -> bool:
+        """Return whether the entry of a guard is set, and was not set again."""
+        return self._guards.get((guard.family, guard.key)) is guard
 
     def _store(self, guard: DirectoryEntry, value: Any) -> None:
-        self._guards[guard.family, guard.key] = guard
-        entries = self._own.setdefault(guard.family, {})
-        if guard.key in entries and same(entries[guard.key], value):
-            return
-        entries[guard.key] = value
-        self._engine.publish(guard.family, {guard.key: value}, ())
+        family, key = guard.family, guard.key
+        entries = self._own.get(family)
+        is_news = entries is None or key not in entries or not same(entries[key], value)
+        # No call from here to the end of the stores, so that an interrupt finds all of them made, or none.
+        if entries is None:
+            self._own[family] = {key: value}
+        elif is_news:
+            entries[key] = value
+        self._guards[family, key] = guard
+        if is_news:
+            see_through(self._publish, family, [key])
 
-    def _forget(self, family: str, key: str) -> None:
-        guard = self._guards.pop((family, key), None)
-        if guard is not None and guard.monitor is not None:
-            guard.monitor.cancel()
+    def _publish(self, family: str, keys: list[str]) -> None:
+        """Publish what there is of some entries now, be they set or deleted. Idempotent."""
+        entries = self._own.get(family, {})
+        present = {key: entries[key] for key in keys if key in entries}
+        self._engine.publish(family, present, [key for key in keys if key not in present])
 
     def delete(self, family: str, keys: Collection[str]) -> None:
         """Delete entries of this node; those of others stay."""
         self.check_family(family)
         gone = [key for key in dict.fromkeys(keys) if (family, key) in self._guards]
-        for key in gone:
-            self._forget(family, key)
         if gone:
-            self._remove(family, gone)
+            see_through(self._remove, family, gone)
 
-    def _remove(self, family: str, keys: list[str]) -> list[Any]:
-        """Remove own entries, and return their values."""
-        entries = self._own[family]
-        values = [entries.pop(key) for key in keys]
+    def _remove(self, family: str, keys: list[str]) -> None:
+        """Remove own entries. Idempotent."""
+        entries = self._own.get(family, {})
+        for key in keys:
+            entries.pop(key, None)
+            guard = self._guards.pop((family, key), None)
+            if guard is not None and guard.monitor is not None:
+                guard.monitor.cancel()
         if not entries:
-            del self._own[family]
-        self._engine.publish(family, {}, keys)
-        return values
+            self._own.pop(family, None)
+        self._publish(family, keys)
 
     def withdraw(self, guard: DirectoryEntry) -> None:
         """Delete an entry, unless it was set again and has another guard."""
-        if self._guards.get((guard.family, guard.key)) is guard:
+        if self.holds(guard):
             self.delete(guard.family, [guard.key])
 
     def withdraw_all(self) -> None:
@@ -312,11 +334,20 @@ class Directory:
         if change.is_empty:
             return
         added = [key for key in change.entries if key not in copy]
-        for key in change.deleted:
-            del copy[key]
-        copy.update(change.entries)
-        for watching in list(known.watchings):
-            watching.heard(change, added)
+        watchings = list(known.watchings)
+        try:
+            for key in change.deleted:
+                del copy[key]
+            copy.update(change.entries)
+            for watching in watchings:
+                watching.heard(change, added)
+        except BaseException:
+            for key in change.deleted:
+                copy.pop(key, None)
+            copy.update(change.entries)
+            for watching in watchings:
+                watching.lost_track()
+            raise
 
 
 def _copy(family: str, key: str, value: Any) -> Any:

@@ -23,6 +23,7 @@ from aemp_gevent.ports.context import SELF, current_port, require_port
 from aemp_gevent.ports.copying import copy_as_sent
 from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.port import Port
+from aemp_gevent.runtime.hub_calls import see_through
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 
 _OVER = object()
@@ -99,8 +100,14 @@ class DirectoryNode(LocalNode):
         found = self._find_local(wanted)
         key = str(wanted) if found is None else found.id  # the ID by which other nodes know it
         self._split_port(key)
-        entry = self._directory.set(family, key, value, is_port=True)
-        entry.monitor = self._monitor(wanted, lambda *_reason: entry.cancel(), None)
+        entry = DirectoryEntry(self._directory, family, key, is_port=True)
+        try:
+            entry.monitor = self._monitor(wanted, lambda *_reason: entry.cancel(), None)
+            self._directory.put(entry, value)
+        except BaseException:
+            if entry.monitor is not None and not self._directory.holds(entry):
+                see_through(entry.monitor.cancel)
+            raise
         return entry
 
     # --- reading ---

@@ -193,3 +193,34 @@ def test_any_call_that_is_struck_leaves_a_node_that_works(name):
         return injector.count
 
     strike_in_turn(play, play(0), 300)
+
+
+@pytest.mark.parametrize("name", ["db_set", "db_set-cancel", "db_reg", "db_del", "grp_reg"])
+def test_a_change_of_the_directory_that_is_struck_is_seen_by_monitors_and_readers_or_by_neither(name):
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    def play(point: int) -> int:
+        node, copies = Node(), {}
+        port = node.port()
+        if name == "db_del":
+            node.db_set("family", "key", 1)
+        for family in ("family", "group"):
+            node.db_mon(family, lambda entries, *_, family=family: copies.update({family: dict(entries)}))
+        settle(node)
+        with Injector(strike, lambda seen: seen == point, strike_points, TRACED) as injector:
+            with contextlib.suppress(KeyboardInterrupt):
+                CALLS[name](node, port)
+            with contextlib.suppress(KeyboardInterrupt):
+                settle(node)
+
+        def agree() -> bool:
+            return all(copies.get(family, {}) == node.db_family(family) for family in ("family", "group"))
+
+        wait_until(agree, within=5, show=lambda: (copies, node.db_family("family"), node.db_family("group")))
+        node.kil(port)
+        wait_until(lambda: not any(port in entries for entries in copies.values()), within=5, show=lambda: copies)
+        wait_until(agree, within=5, show=lambda: copies)
+        return injector.count
+
+    strike_in_turn(play, play(0), 300)
