@@ -155,7 +155,7 @@ class Directory:
         for guard in list(self._guards.values()):
             # Other nodes know the registered ports by their new IDs only.
             if guard.is_port and guard.key.startswith(former_prefix):
-                del self._guards[guard.family, guard.key]  # first: its monitor goes on with the new ID
+                del self._guards[guard.family, guard.key]  # first: its monitor stays, for the new ID
                 value = self._own[guard.family][guard.key]
                 self._remove(guard.family, [guard.key])
                 guard.renamed(prefix + guard.key.removeprefix(former_prefix))
