@@ -65,7 +65,9 @@ def _things_of_gunicorn() -> Iterator[Any]:
     candidates = [getattr(signal.getsignal(signal.SIGABRT), "__self__", None)]
     frame: FrameType | None = sys._getframe()  # pyright: ignore[reportPrivateUsage]  # inspect takes long to import
     while frame is not None:
-        candidates.append(frame.f_locals.get("self"))
+        # Only gunicorn's own frames: f_locals makes a copy, which keeps a frame's values alive as long as the frame.
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == "gunicorn":
+            candidates.append(frame.f_locals.get("self"))
         frame = frame.f_back
     for thing in candidates:
         if any(kind.__module__.partition(".")[0] == "gunicorn" for kind in type(thing).__mro__):

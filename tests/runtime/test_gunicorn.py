@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
@@ -101,6 +102,18 @@ def test_worker_that_has_joined_is_not_warned_of(make_node: MakeNode, caplog: py
 def test_process_that_gunicorn_does_not_run_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     Node().port()
     assert warnings(caplog) == []
+
+
+class Value:
+    """Something that a program lets go of."""
+
+
+def test_looking_for_gunicorn_keeps_no_values_of_the_program_alive() -> None:
+    value = Value()
+    ref = weakref.ref(value)
+    Node().port()
+    del value
+    assert ref() is None
 
 
 # --- log lines -----------------------------------------------------------------------------
