@@ -66,9 +66,14 @@ def _things_of_gunicorn() -> Iterator[Any]:
     frame: FrameType | None = sys._getframe()  # pyright: ignore[reportPrivateUsage]  # inspect takes long to import
     while frame is not None:
         # Only gunicorn's own frames: f_locals makes a copy, which keeps a frame's values alive as long as the frame.
-        if str(frame.f_globals.get("__name__")).partition(".")[0] == "gunicorn":
+        if _is_of_gunicorn(frame.f_globals.get("__name__")):
             candidates.append(frame.f_locals.get("self"))
         frame = frame.f_back
     for thing in candidates:
-        if any(kind.__module__.partition(".")[0] == "gunicorn" for kind in type(thing).__mro__):
+        if any(_is_of_gunicorn(kind.__module__) for kind in type(thing).__mro__):
             yield thing
+
+
+def _is_of_gunicorn(module: object) -> bool:
+    # The __module__ of a proxy's class may be a property.
+    return isinstance(module, str) and module.partition(".")[0] == "gunicorn"

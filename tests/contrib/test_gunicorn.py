@@ -216,17 +216,16 @@ def load(hook: Callable[..., object]) -> None:
     """Import an application as gunicorn does: in a method of what has the configuration."""
     config = pytest.importorskip("gunicorn.config").Config()
     config.set("post_worker_init", hook)
-    from gunicorn.app.base import BaseApplication
+    from gunicorn.workers.base import Worker
 
-    class Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
-        def __init__(self) -> None:
-            self.cfg = config
-
+    class Application:
         def wsgi(self) -> None:
             gunicorn.on_join(list)
             gunicorn.on_drain(list)
 
-    Application().wsgi()
+    worker = Worker.__new__(Worker)
+    worker.app, worker.cfg = Application(), config
+    worker.load_wsgi()
 
 
 @pytest.fixture

@@ -116,6 +116,21 @@ def test_looking_for_gunicorn_keeps_no_values_of_the_program_alive() -> None:
     assert ref() is None
 
 
+def test_handler_of_a_signal_that_belongs_to_a_proxy_is_not_taken_for_gunicorns(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Proxy:
+        """Its class does not say in which module it is, as some do whose objects stand for others."""
+
+        __module__ = property(lambda _self: "gunicorn")  # type: ignore[assignment]
+
+        def abort(self, *_args: object) -> None: ...
+
+    signal.signal(signal.SIGABRT, Proxy().abort)
+    Node().port()
+    assert warnings(caplog) == []
+
+
 # --- log lines -----------------------------------------------------------------------------
 
 
