@@ -33,6 +33,7 @@ from aemp_gevent.addresses.endpoints import endpoints_of
 from aemp_gevent.links.link import Link
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.peer_host import Lane, PeerHost
+from aemp_gevent.ports.port import Job
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.quoting import worded
 from aemp_gevent.wire.greeting import Greeting
@@ -334,15 +335,12 @@ class LinkChoosingPeer(Peer):
         else:
             self._host.forget_if_unneeded(self)
 
-    def _lose(self, why: str, reason: Reason | None = None) -> None:
-        if not self.is_up:
-            return
-        try:
-            super()._lose(why, reason)
-        finally:
-            newcomer, self._newcomer = self._newcomer, None
-            if newcomer is not None and not newcomer.closed:
-                self._admit(newcomer)
+    def _lose_now(self, reason: Reason, news: list[Job]) -> None:
+        super()._lose_now(reason, news)
+        newcomer = self._newcomer  # let in only when the loss was reported: its link would hide that
+        if newcomer is not None and not newcomer.closed:
+            self._admit(newcomer)
+        self._newcomer = None
 
     def _let_go(self) -> None:
         for link in self._links:
@@ -398,9 +396,11 @@ class LinkChoosingPeer(Peer):
 
     def _admit(self, newcomer: Link) -> None:
         self._links.append(newcomer)
-        self._use(newcomer)
-        # Later: it runs the pump, and a caller that reached the hard limit is not on the hub.
+        self._newcomer = None
+        # Later: it runs the pump, and a caller that reached the hard limit is not on the hub. Before it is used: once
+        # it is, an exception that strikes does not make all this begin again.
         self._host.scheduler.start_timer(0, newcomer.release)
+        self._use(newcomer)
 
     # --- the end ---
 

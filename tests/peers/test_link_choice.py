@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -270,3 +271,35 @@ def test_second_process_of_the_same_id_is_refused_and_a_restarted_one_taken_in(
         assert [line_of(third), line_of(third)] == ["ready", "up"]
         wait_until(lambda: node.node_is_up("twin"))
         assert node.syncal(5, "twin#who") == ("third",)
+
+
+def test_loss_that_is_struck_while_another_process_waits_is_reported_before_that_is_let_in(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The strike comes when the hub was asked to see the loss through, and before it is begun here."""
+    node = make_node()
+    events: list[Any] = []
+    name = node.port(lambda *message: events.append(message)).partition("#")[2]
+    with (
+        RawPeer.dial(node, extras=incarnation("first")).shake() as first,
+        RawPeer.dial(node, extras=incarnation("second")) as second,
+    ):
+        node.mon("127.0.0.1:9#p", lambda *reason: events.append(("died", *reason[:2])))
+        assert first.packet() == ["", "mon1", "p"]
+        second.shake()
+        second.send([name, "from the second"])
+        peer: Any = network_of(node).peers["127.0.0.1:9"]
+        wait_until(lambda: peer._newcomer)
+
+        def ask_and_be_struck(call: Callable[..., object], *args: object) -> None:
+            monkeypatch.undo()
+            node.scheduler.call_on_hub(call, *args)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(node.scheduler, "call_on_hub", ask_and_be_struck)
+        with pytest.raises(KeyboardInterrupt):
+            peer._lose("by the test")
+        wait_until(lambda: len(events) == 2, show=lambda: events)
+        assert events == [("died", "transport_error", "127.0.0.1:9"), ("from the second",)]
+        assert second.answers()
+        assert first.closed()
