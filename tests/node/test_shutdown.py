@@ -668,6 +668,18 @@ def test_port_that_continues_after_the_shutdown_is_forgotten_when_it_dies(make_n
     assert one.scheduler.cut_off == {}
 
 
+def test_port_that_died_before_its_answer_was_lost_is_not_remembered(make_node: MakeNode) -> None:
+    one, two = make_node(), make_node()
+    inbox, results = Inbox(two), []
+    port = one.port(lambda: results.append(one.call_async(inbox.port, "tag", timeout=None)))
+    one.snd(port)
+    wait_until(lambda: inbox.messages)
+    one.kil(port)
+    one.shutdown()
+    assert isinstance(wait_until(lambda: results[0].exception), PortDied)
+    assert one.scheduler.cut_off == {}
+
+
 def test_a_private_node_that_is_shut_down_continues() -> None:
     node = Node()
     node.shutdown()
