@@ -40,6 +40,11 @@ def seeds_down(node: LinkedNode) -> dict[str, str]:
     return {} if node._network is None else node._network.seeds.why_down()
 
 
+def is_shut_down(node: DirectoryNode) -> bool:
+    """Return whether ``shutdown()`` was called; it may still be saying goodbye."""
+    return node._directory.is_over
+
+
 def known_nodes(node: DirectoryNode, timeout: float | None) -> list[str]:
     """Return the IDs of the nodes in a node's directory, which slaves are not. Switches.
 

@@ -11,9 +11,10 @@ import gevent
 import pytest
 
 from aemp_gevent.cli.log import _Stream
+from aemp_gevent.cli.node_queries import known_nodes
 from tests.cli.helpers import Liar
 from tests.support.helpers import wait_until
-from tests.support.networking import MakeNode
+from tests.support.networking import WAIT, MakeNode, free_address
 from tests.support.seams import log_feed_of
 
 RECORD = {"time": 0, "node": "x", "level": "INFO", "name": "some", "text": "something"}
@@ -43,6 +44,19 @@ def test_invalid_record_is_left_out(capsys: pytest.CaptureFixture[str], record: 
 def test_records_name_the_node_that_sent_them(capsys: pytest.CaptureFixture[str]) -> None:
     _Stream(Liar(None), "info", as_json=True)._heard("y", RECORD)  # type: ignore[arg-type]
     assert json.loads(capsys.readouterr().out) == {**RECORD, "node": "y"}
+
+
+def test_command_that_ends_while_it_looks_for_nodes_does_not_complain(
+    make_node: MakeNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its question to the directory gets no answer then."""
+    node = make_node(None)
+    node.configure(seeds=[free_address()], secret="s")  # nobody answers there
+    looking = gevent.spawn(known_nodes, node, WAIT)
+    gevent.idle()
+    node.shutdown(timeout=0)
+    assert looking.get(timeout=WAIT) == []
+    assert capsys.readouterr().err == ""
 
 
 def test_command_that_ends_slowly_looks_for_nobody(
