@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar
 
 from gevent import Timeout
@@ -26,21 +26,19 @@ def checks_times(kind: K) -> K:
             continue
         parameters = code.co_varnames[: code.co_argcount]
         if "timeout" in parameters:
-            setattr(kind, name, _checked(name, method, parameters.index("timeout")))
+            setattr(kind, name, _checked(name, method, parameters))
     return kind
 
 
-def _checked(name: str, method: Callable[..., Any], place: int) -> Callable[..., Any]:
-    call = f"{name}()"
-
-    @functools.wraps(method)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        if "timeout" in kwargs:
-            kwargs["timeout"] = _for_gevent(kwargs["timeout"], call)
-        elif len(args) > place:
-            args = (*args[:place], _for_gevent(args[place], call), *args[place + 1 :])
-        return method(*args, **kwargs)
-
+def _checked(name: str, method: Any, parameters: tuple[str, ...]) -> FunctionType:  # Any: Cython's, too
+    # Compiled with the method's own parameters, as namedtuple() does: *args and **kwargs would double the time of a
+    # get() or acquire() that does not wait.
+    check = f"timeout if timeout is None else check(timeout, '{name}()')"
+    passed = ", ".join(check if parameter == "timeout" else parameter for parameter in parameters)
+    code = f"lambda {', '.join(parameters)}: method({passed})"
+    checked: FunctionType = eval(code, {"method": method, "check": _for_gevent})  # noqa: S307  # made of names of gevent
+    functools.update_wrapper(checked, method)
+    checked.__defaults__ = method.__defaults__
     checked.__doc__ = (
         f"Do what gevent's ``{name}`` does; ``timeout`` may be anything that is a time: a number, a ``timedelta``, …"
     )

@@ -238,6 +238,15 @@ def test_the_whole_toolkit_refuses_what_is_not_a_time(tools, value, error):
     assert (list(tools.full.queue), len(tools.pool)) == (["item"], 1)
 
 
+def test_methods_that_are_checked_keep_the_parameters_they_have_in_gevent():
+    checked = [toolkit.PortQueue.put, toolkit.PortSemaphore.acquire, toolkit.RemotePool.join, toolkit.RemotePool.kill]
+    for method in checked:
+        wrapper, theirs = inspect.signature(method, follow_wrapped=False), inspect.signature(method.__wrapped__)
+        assert [(name, one.default) for name, one in wrapper.parameters.items()] == [
+            (name, one.default) for name, one in theirs.parameters.items()
+        ]
+
+
 NOTHING_CAME = (ReceiveTimeout, CallTimeout, DirectoryTimeout, DirectoryUnavailableError, ResolveError, AssertionError)
 NOTHING_IN_THE_TOOLKIT = (Empty, Full, gevent.Timeout)
 PAST = {name: value for name, (value, seconds) in GOOD.items() if seconds == 0}
