@@ -283,7 +283,7 @@ def known_nodes(node: Node, timeout: float) -> list[str]:
     try:
         known |= dict.fromkeys(access.known_nodes(node, timeout))
     except DirectoryUnavailableError as error:
-        if not access.is_shut_down(node):  # otherwise this command is ending, which is no fault of the directory
+        if not access.is_shut_down(node):  # otherwise this command is ending, which is not the directory's fault
             complain(f"the directory does not answer, so nodes may be missing: {error}")
     return [name for name in known if name != node.NODE() and not name.startswith(COMMAND_PREFIX)]
 
