@@ -92,7 +92,7 @@ format: $(STAMPS)/lint ## format, and fix what ruff can fix
 	@$(PY) -m ruff format
 
 clean: ## remove everything that make created, including .venv
-	rm -rf .venv .venv-3.14 .fuzz build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis \
+	rm -rf $(VENV) .venv .venv-3.14 .fuzz build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache .tox
 	find aemp_command aemp_gevent benchmarks docs examples fuzz soak tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

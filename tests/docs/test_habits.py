@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -46,3 +48,14 @@ def test_paths_that_the_makefile_names_exist() -> None:
     named = re.findall(r"\btests/[\w/]+(?:\.py)?", (ROOT / "Makefile").read_text())
     assert len(named) > 5
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("venv", [".venv", ".venv-3.14", "/elsewhere/venv"])
+def test_clean_removes_every_venv_that_make_may_have_made(venv: str) -> None:
+    printed = subprocess.run(
+        ["make", "--dry-run", "clean", f"VENV={venv}"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    removed = re.search(r"^rm -rf (.*)", printed, re.MULTILINE)
+    assert removed is not None
+    assert {venv, ".venv", ".venv-3.14"} <= set(removed[1].split())
