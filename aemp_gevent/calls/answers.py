@@ -49,8 +49,8 @@ class AskingHost(Protocol):
 
     def snd(self, port: object, *msg: Any) -> None: ...
 
-    def note_loss(self, asker: Port | None, reason: Reason) -> bool:
-        """Take note that a port gets no answer; return whether the reason is the shutdown of this node."""
+    def own_end(self, reason: Reason) -> Reason | None:
+        """Return the shutdown of this node as a reason, if an answer is lost for this reason because of it."""
         ...
 
 
@@ -86,10 +86,7 @@ def wait_for_answer(
     """
     try:
         return receive_answer(host, call, timeout, ask)
-    except ReceiveTimeout:
-        return ()
-    except Unanswered as error:
-        host.note_loss(current_port(), error.reason)
+    except (ReceiveTimeout, Unanswered):
         return ()
 
 

@@ -35,19 +35,14 @@ def cal(host: AskingHost, port: object, msg: Message, cb: Handler, timeout: floa
         scheduler.enqueue_job(CallJob(context, cb, answer))
         return DONE
 
-    def gone(*reason: Any) -> None:
-        host.note_loss(context, reason)
+    def gone(*_reason: Any) -> None:
         if reply.dying is None:
             scheduler.deliver(reply, ())
-
-    def refused(*reason: Any) -> None:
-        host.note_loss(context, reason)
-        answered()
 
     reply.default = answered
     try:
         scheduler.table.add(reply)
-        guards.append(host.monitor(reply.id, refused, None))
+        guards.append(host.monitor(reply.id, lambda *_reason: answered(), None))
         guards.append(host.monitor(port, gone, None))
         if timeout is not None:
             guards.append(Timer(scheduler, timeout, None, gone, ()))

@@ -29,6 +29,7 @@ from aemp_gevent.errors import CallCycleError, CallTimeout, PortDied, ReceiveTim
 from aemp_gevent.ports.callbacks import DONE
 from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.monitors import Monitor
+from aemp_gevent.ports.own_end import marked
 from aemp_gevent.ports.patterns import Message, tag_of
 from aemp_gevent.ports.port import RUNNING, Port, ReplyPort
 from aemp_gevent.ports.reasons import Reason
@@ -83,7 +84,7 @@ def call(host: CallHost, port: object, message: Message, timeout: float | None) 
     except ReceiveTimeout:
         raise CallTimeout(name, message[0], timeout) from None
     except answers.Unanswered as error:
-        raise _failure(host, current_port(), name, error.reason, died) from None
+        raise _failure(host, name, error.reason, died) from None
     finally:
         if holder is not None:
             host.waiting.pop(holder, None)
@@ -95,7 +96,6 @@ def call_async(host: CallHost, port: object, message: Message, timeout: float | 
     name = str(port)
     asked, _ = host.split_port(port)  # first, so that an invalid one leaves nothing behind
     scheduler = host.scheduler
-    asker = current_port()
     result: AsyncResult[Any] = AsyncResult()
     died: list[Reason] = []
     guards: list[answers.Guard] = []
@@ -110,7 +110,7 @@ def call_async(host: CallHost, port: object, message: Message, timeout: float | 
     def unanswered(*reason: Any) -> None:
         answers.cancel_all(guards)
         late = len(reason) == 1 and tag_of(reason) == NOT_TAKEN[0] and not died
-        error = CallTimeout(name, message[0], timeout) if late else _failure(host, asker, name, reason, died)
+        error = CallTimeout(name, message[0], timeout) if late else _failure(host, name, reason, died)
         result.set_exception(error)
 
     def gone(*reason: Any) -> None:
@@ -139,12 +139,12 @@ def value_of(answer: Message) -> Any:
     return answer[0] if len(answer) == 1 else (tuple(answer) or None)
 
 
-def _failure(host: CallHost, asker: Port | None, port: str, reason: Reason, died: list[Reason]) -> Exception:
+def _failure(host: CallHost, port: str, reason: Reason, died: list[Reason]) -> Exception:
     """Return the error for a reply port that died of this reason without an answer."""
     reason = died[0] if died else reason
-    is_own_end = host.note_loss(asker, reason)
-    if died or is_own_end:
-        return PortDied(port, reason)
+    end = host.own_end(reason)
+    if died or end is not None:
+        return marked(PortDied(port, reason), end)
     if tag_of(reason) == CYCLE:
         return CallCycleError(map(str, reason[1:]))
     if tag_of(reason) == FAILED:

@@ -22,6 +22,7 @@ from greenlet import getcurrent
 
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.own_end import end_behind
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import Port
 from aemp_gevent.ports.reasons import describe
@@ -216,10 +217,9 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
             failure = error
         finally:
             greenlet.aemp_call = before  # type: ignore[attr-defined]
-        port = current_port()
-        cut_off = None if port is None else host.scheduler.cut_off.get(port)
-        if cut_off is not None:
-            host.kil(reply, *cut_off)  # the caller's failure is not a crash, either
+        end = end_behind(failure, current_port())
+        if end is not None:
+            host.kil(reply, *end)  # the caller's failure is not a crash, either
         else:
             if not isinstance(reply, ReplyPortID):  # callers of cal and syncal do not learn of it
                 complaints.log(logging.ERROR, "exception in the server of %s", tag, exc_info=failure)

@@ -22,6 +22,7 @@ from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import SELF, current_port, require_port
 from aemp_gevent.ports.copying import copy_as_sent
 from aemp_gevent.ports.jobs import CallJob
+from aemp_gevent.ports.own_end import marked
 from aemp_gevent.ports.port import Port
 from aemp_gevent.runtime.hub_calls import see_through
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
@@ -206,8 +207,8 @@ class DirectoryNode(LocalNode):
 
     def _over(self, call: str) -> DirectoryUnavailableError:
         """Return the error of a call that waited in vain, because this node was shut down."""
-        self._note_loss(current_port(), ("shutdown", self._id))
-        return DirectoryUnavailableError(call, "because this node was shut down")
+        error = DirectoryUnavailableError(call, "because this node was shut down")
+        return marked(error, ("shutdown", self._id))
 
     @property
     def _directory_seconds(self) -> float:

@@ -66,8 +66,10 @@ class Leaving(LinkedNode):
         that was sent before; so do monitors that this node has of
         their ports. The node keeps its ports and its ID, and cannot be initialised again. Handlers and actors may
         keep sending to each other; everywhere else ``snd``, ``port`` and the like raise ``NodeShutDownError``.
-        A call that waits for a port of a peer ends as after the loss of any node. A port that dies of that
-        dies with ``("shutdown", node)`` as well, which is logged as one line and not as a crash.
+        A call that waits for a port of a peer ends as after the loss of any node. If the error
+        that ``call`` then raises, or one raised ``from`` it, ends a port, that port dies with ``("shutdown", node)`` as
+        well, and one line is logged, but no crash. ``syncal`` and ``cal`` return nothing, and what their caller raises
+        is a crash.
         When a program ends, this happens automatically, for all nodes of the main thread at the same time.
 
         Args:

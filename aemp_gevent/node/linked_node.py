@@ -19,7 +19,7 @@ from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import ON_THE_HUB
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler, Message, tag_of
-from aemp_gevent.ports.port import DEAD, Job, Port
+from aemp_gevent.ports.port import Job, Port
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime import gunicorn
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
@@ -157,16 +157,9 @@ class LinkedNode(ConfiguredNode):
             remote.spawned()
             peer.send(["", MON1, name])
 
-    def _note_loss(self, asker: Port | None, reason: Reason) -> bool:
-        """Take note that a port gets no answer; return whether the reason is the shutdown of this node.
-
-        If so, and the port dies of an exception now, that is not a crash.
-        """
-        if not self._directory.is_over or tag_of(reason) not in {"shutdown", "transport_error"}:
-            return False
-        if asker is not None and asker.state != DEAD and asker.scheduler is self._scheduler:
-            self._scheduler.cut_off[asker] = ("shutdown", self._id)
-        return True
+    def _own_end(self, reason: Reason) -> Reason | None:
+        is_lost = self._directory.is_over and tag_of(reason) in {"shutdown", "transport_error"}
+        return ("shutdown", self._id) if is_lost else None
 
     # --- requests ---
 

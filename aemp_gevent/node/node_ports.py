@@ -296,9 +296,9 @@ class NodePorts:
         """Return the ID of the port that is registered under a name."""
         return self._scheduler.table.registered(self._prefix + name)
 
-    def _note_loss(self, asker: Port | None, reason: Reason) -> bool:
-        """Take note that a port gets no answer; return whether the reason is the shutdown of this node."""
-        return False
+    def _own_end(self, reason: Reason) -> Reason | None:
+        """Return the shutdown of this node as a reason, if an answer is lost for this reason because of it."""
+        return None
 
     def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
         """Return the job for an abnormal death that no monitor saw, if there is one."""
@@ -315,6 +315,3 @@ class _Owner(PortsOwner):
 
     def unmonitored_death(self, port: str, reason: Reason) -> Job | None:
         return self.node._unmonitored_death(port, reason)  # pyright: ignore[reportPrivateUsage]  # a part of it
-
-    def note_loss(self, asker: Port | None, reason: Reason) -> bool:
-        return self.node._note_loss(asker, reason)  # pyright: ignore[reportPrivateUsage]  # a part of it

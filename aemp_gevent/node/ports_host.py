@@ -40,7 +40,7 @@ class PortsHost:
         self.split_port = node._split_port
         self.split_or_drop = node._split_or_drop
         self.monitor = node._monitor
-        self.note_loss = node._note_loss
+        self.own_end = node._own_end
         self.snd = node.snd
         self.kil = node.kil
 

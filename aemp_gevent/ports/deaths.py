@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 from greenlet import getcurrent
 
-from aemp_gevent.errors import PortDied, PortKilled
+from aemp_gevent.errors import PortKilled
 from aemp_gevent.ports.blame import called_function
+from aemp_gevent.ports.own_end import end_behind
 from aemp_gevent.ports.pacing import Pacing
 from aemp_gevent.ports.port import DEAD, IDLE, NOWHERE, RUNNING, Port, PortsOwner
 from aemp_gevent.ports.port_table import PortTable
@@ -38,8 +39,6 @@ class Deaths(Pacing):
         """Finds ports, and is the only one to change what it finds."""
         self._deaths: deque[Port] = deque()
         self._failures = ErrorLog(self.log)
-        self.cut_off: dict[Port, Reason] = {}
-        """Ports that asked other nodes, and get no answer because this node shuts down; and that as a reason."""
 
     @property
     def ports(self) -> Mapping[str, Port]:
@@ -122,13 +121,11 @@ class Deaths(Pacing):
             error: What it raised.
         """
         is_news = not isinstance(error, PortKilled) or port is None or port.dying is None
-        if port is not None and port.state != DEAD and isinstance(error, PortDied):
-            self.owner.note_loss(port, error.reason)  # it may have asked through another greenlet, as pools do
-        cut_off = None if port is None else self.cut_off.get(port)
+        end = end_behind(error, port)
         if port is not None and port.state != DEAD:
             reason = port.dying
             if reason is None:
-                reason = ("die", describe(error)) if cut_off is None else cut_off
+                reason = ("die", describe(error)) if end is None else end
             if port.state == RUNNING and port.runner is getcurrent():
                 self.die(port, reason)
             else:
@@ -138,7 +135,7 @@ class Deaths(Pacing):
         if isinstance(error, (SystemExit, KeyboardInterrupt)):
             self.log(logging.INFO, "%s was interrupted: %s", where, describe(error))
             self._interrupt(error)
-        elif is_news and cut_off is not None:
+        elif is_news and end is not None:
             self.log(logging.INFO, "%s ended, because its node shuts down: %s", where, describe(error))
         elif is_news:
             called = called_function(error, port.default if port else None)
@@ -158,8 +155,6 @@ class Deaths(Pacing):
             port.inbox.clear()
         port.handlers = None
         self.table.remove(port)
-        if self.cut_off:
-            self.cut_off.pop(port, None)
         monitors = port.monitors
         if monitors is None and reason and not port.is_for_answer:
             monitors = port.monitors = self.owner.unmonitored_death(port.id, reason)  # as a job, which runs once

@@ -91,10 +91,6 @@ class PortsOwner:
         """Return the job to run after an abnormal death that no monitor saw, if there is one."""
         return None
 
-    def note_loss(self, asker: Port | None, reason: Reason) -> bool:
-        """Take note that a port gets no answer; return whether the reason is the shutdown of this node."""
-        return False
-
 
 class PortHost(Protocol):
     """What runs a port, as the port and the code inside it see it: the scheduler."""

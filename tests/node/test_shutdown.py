@@ -20,7 +20,7 @@ from gevent import socket
 from gevent.event import Event
 
 from aemp_gevent.addresses.ids import node_of
-from aemp_gevent.errors import NodeShutDownError, NoPortContextError, PortDied
+from aemp_gevent.errors import NodeShutDownError, NoPortContextError, PortDied, RemoteError
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.services import Service, start_service
 from aemp_gevent.node.spawnable_functions import spawnable
@@ -566,12 +566,7 @@ def test_ports_may_finish_their_work_after_the_shutdown(make_node: MakeNode) -> 
 
 def ask_through_a_server(node: Node, port: str) -> object:
     server = node.serve(node.port(), ask=lambda: node.call(port, "tag"))
-    return node.syncal(None, server, "ask")[0]
-
-
-def ask_and_proceed(node: Node, port: str) -> None:
-    node.cal(port, "tag", cb=lambda answer: None)
-    receive()
+    return node.call(server, "ask")
 
 
 def call_again(node: Node, port: str) -> None:
@@ -608,14 +603,13 @@ WAITS = {
     "call later": call_later,
     "call, wrapped": call_wrapped,
     "call_async": lambda node, port: node.call_async(port, "tag").get(),
-    "syncal": lambda node, port: node.syncal(None, port, "tag")[0],
-    "cal": ask_and_proceed,
     "server": ask_through_a_server,
     "remote queue": lambda node, port: RemoteQueue(port, node=node).get(),
     "pool": lambda node, port: RemotePool([node_of(port)], node=node).apply(nap),
     "other greenlet": call_in_another_greenlet,
     "db_wait": lambda node, port: node.db_wait("family", len),
 }
+"""How ports may wait; without ``syncal`` and ``cal``, which return nothing, so that the error is the program's own."""
 
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
@@ -653,31 +647,44 @@ def test_service_ends_quietly_with_its_own_node_only(
     assert any(record.exc_info for record in caplog.records) is not is_first
 
 
-def test_port_that_continues_after_the_shutdown_is_forgotten_when_it_dies(make_node: MakeNode) -> None:
+def fail_later(node: Node, port: str) -> None:
+    with contextlib.suppress(PortDied):
+        node.call(port, "tag")
+    raise ValueError("a mistake")
+
+
+def fail_handling_it(node: Node, port: str) -> None:
+    try:
+        node.call(port, "tag")
+    except PortDied:
+        raise ValueError("a mistake")  # noqa: B904
+
+
+def fail_in_a_server(node: Node, port: str) -> None:
+    node.call(node.serve(node.port(), ask=lambda: fail_later(node, port)), "ask")
+
+
+@pytest.mark.parametrize(
+    ("fail", "error"),
+    [
+        pytest.param(fail_later, ValueError, id="later"),
+        pytest.param(fail_handling_it, ValueError, id="handling it"),
+        pytest.param(fail_in_a_server, RemoteError, id="in a server"),
+    ],
+)
+def test_mistake_after_a_wait_that_ended_with_its_node_is_a_crash(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture, fail: Callable[[Node, str], object], error: type[Exception]
+) -> None:
     one, two = make_node(), make_node()
     inbox, died = Inbox(two), Deaths()
-
-    def work() -> None:
-        with contextlib.suppress(PortDied):
-            one.call(inbox.port, "tag")
-
-    one.mon(one.port_async(work), died)
+    port = one.port_async(fail, one, inbox.port)
+    one.mon(port, died)
     wait_until(lambda: inbox.messages)
     one.shutdown()
-    assert died.wait() == ()
-    assert one.scheduler.cut_off == {}
-
-
-def test_port_that_died_before_its_answer_was_lost_is_not_remembered(make_node: MakeNode) -> None:
-    one, two = make_node(), make_node()
-    inbox, results = Inbox(two), []
-    port = one.port(lambda: results.append(one.call_async(inbox.port, "tag", timeout=None)))
-    one.snd(port)
-    wait_until(lambda: inbox.messages)
-    one.kil(port)
-    one.shutdown()
-    assert isinstance(wait_until(lambda: results[0].exception), PortDied)
-    assert one.scheduler.cut_off == {}
+    kind, text = died.wait()
+    assert (kind, "a mistake" in text) == ("die", True)
+    (crash,) = [record for record in caplog.records if record.exc_info]
+    assert (crash.levelno, crash.exc_info[0]) == (logging.ERROR, error)
 
 
 def test_a_private_node_that_is_shut_down_continues() -> None:
