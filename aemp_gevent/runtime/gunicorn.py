@@ -9,6 +9,7 @@ registration of a function that only the hooks call, look here.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ class _Joining:
     is_settled = False
     """Whether it has joined other nodes, or was found not to."""
 
+    looked_in = 0
+    """The ID of the process that was found not to be gunicorn's. One that it forks may be a worker."""
+
 
 def joined() -> None:
     """Take note that this process has a node that can have links."""
@@ -36,7 +40,7 @@ def joined() -> None:
 
 def missing_hooks() -> str | None:
     """Return a warning, once, if gunicorn runs this process and its configuration makes no node of it."""
-    if _Joining.is_settled or "gunicorn" not in sys.modules:
+    if _Joining.is_settled or "gunicorn" not in sys.modules or _Joining.looked_in == os.getpid():
         return None
     for thing in _things_of_gunicorn():
         hook = getattr(getattr(thing, "cfg", None), "post_worker_init", None)
@@ -48,6 +52,7 @@ def missing_hooks() -> str | None:
             log_as_gunicorn()
             return _WITHOUT_HOOKS
         return None
+    _Joining.looked_in = os.getpid()  # once, because private nodes ask often, and stacks may be deep
     return None
 
 

@@ -233,6 +233,7 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gunicorn, "_joins", [])
     monkeypatch.setattr(gunicorn, "_drains", [])
     monkeypatch.setattr(runtime_gunicorn._Joining, "is_settled", False)
+    monkeypatch.setattr(runtime_gunicorn._Joining, "looked_in", 0)
 
 
 @pytest.mark.usefixtures("fresh_process")

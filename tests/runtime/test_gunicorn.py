@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import weakref
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ NO_HOOK = config.PostWorkerInit.default
 @pytest.fixture(autouse=True)
 def handled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(gunicorn._Joining, "is_settled", False)
+    monkeypatch.setattr(gunicorn._Joining, "looked_in", 0)
     before = signal.getsignal(signal.SIGABRT)
     yield
     signal.signal(signal.SIGABRT, before)
@@ -102,6 +104,23 @@ def test_worker_that_has_joined_is_not_warned_of(make_node: MakeNode, caplog: py
 def test_process_that_gunicorn_does_not_run_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     Node().port()
     assert warnings(caplog) == []
+
+
+def test_gunicorn_is_looked_for_once_in_each_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = []
+    look = gunicorn._things_of_gunicorn
+    monkeypatch.setattr(gunicorn, "_things_of_gunicorn", lambda: looks.append(os.getpid()) or look())
+    node = Node()
+    node.port()
+    for _ in range(3):
+        node.grp_get("group")
+    assert len(looks) == 1
+    monkeypatch.setattr(os, "getpid", lambda: -1)  # as in a child that was forked
+    run_in(Worker(NO_HOOK))
+    node.grp_get("group")
+    assert (len(looks), len(warnings(caplog))) == (2, 1)
 
 
 class Value:
