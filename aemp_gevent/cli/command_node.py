@@ -178,8 +178,8 @@ def connected(options: NodeOptions, *, runs_code: bool = False) -> Generator[Nod
 
     _take_signals(node, runs_code=runs_code)
     with _log_lines(runs_code=runs_code) as lines, _linked(node, options):
-        lines.show_held()
-        yield node
+        with lines.shown():
+            yield node
         if lines.hints:  # the hint is about a mistake on the command line
             raise click.ClickException(lines.hints[0])
 
@@ -246,9 +246,9 @@ def _seeds(settings: Settings) -> tuple[str, ...]:
 class _LogLines(logging.Handler):
     """Show the node's log on standard error, one line for each record.
 
-    A command that fails should print one line. So records are held back until the node is linked, because the error of
-    a failed link repeats them. Hints, which are about mistakes in code that calls the library, replace the
-    error.
+    A command that fails should print one line. So records are held back until the node is linked, and after the command
+    failed, while the node shuts down, because the error repeats them. Hints, which are about mistakes in code that
+    calls the library, replace the error.
 
     Args:
         runs_code: Whether the user's code runs: hints are shown at once then.
@@ -269,6 +269,16 @@ class _LogLines(logging.Handler):
             self._held.append(record)
         else:
             echo(self.format(record), "\n\t", err=True)  # a traceback has lines
+
+    @contextmanager
+    def shown(self) -> Generator[None, None, None]:
+        """Show records for the duration of a ``with`` block; if it fails, hold back what follows: the error says it."""
+        self.show_held()
+        try:
+            yield
+        except Exception:
+            self._held = []
+            raise
 
     def show_held(self, error: str = "") -> None:
         """Show the held records, except those whose reason the command's error repeats; stop holding records."""

@@ -118,6 +118,22 @@ def test_it_says_so_when_the_secret_is_another(tmp_path: Path, make_node: MakeNo
     assert done.stderr.count("\n") == 1, done.stderr
 
 
+@pytest.mark.slow
+def test_a_message_that_could_not_be_delivered_is_reported_once(tmp_path: Path, make_node: MakeNode) -> None:
+    """The command gives up before the node does, which shuts down with the message, and would report it as well."""
+    seed = make_node("127.0.0.1:0")
+    (tmp_path / "config.json").write_text("{}")
+    failing = """
+        import functools
+        node.shutdown = functools.partial(node.shutdown, 0.1)
+        node.snd("nowhere#x", "hello")
+        raise click.ClickException(f"no answer from {node.up_nodes()[0]}, nowhere")  # no time is left for both
+"""
+    program = PROGRAM.replace("print(node.NODE(), *node.up_nodes())", failing.strip())
+    done = show(tmp_path, "--seed", seed.NODE(), "--secret", SECRET, check=False, program=program)
+    assert (done.returncode, done.stderr) == (1, f"aemp: no answer from {seed.NODE()}, nowhere\n")
+
+
 def options(**given: Any) -> SettingOptions:
     names = ("nodeid", "secret", "secret_file", "cert", "ca")
     return SettingOptions(**{"seeds": (), **dict.fromkeys(names), **given})
