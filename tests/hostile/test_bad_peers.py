@@ -14,6 +14,7 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.node.requests import MAX_DETOURS, Requests
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.runtime.bounded_log import MAX_LINES
+from tests.support.handshake_timers import HandshakeTimers
 from tests.support.helpers import wait_until
 from tests.support.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, free_address, reset
 from tests.support.seams import network_of
@@ -193,13 +194,20 @@ def test_stranger_who_claims_a_nodes_id_and_stalls_delays_nobody(make_node: Make
         stranger.close()
 
 
-def test_stranger_who_claims_an_unreachable_nodes_id_does_not_keep_its_monitors_hoping(make_node: MakeNode) -> None:
-    node, deaths, name = make_node(handshake_timeout=0.3), Deaths(), free_address()
-    stranger = RawPeer.dial(node, name, extras=OUR_PROVIDER)
-    stranger.greet()
-    node.mon(name, deaths)
-    assert deaths.wait(3.0)[:2] == ("transport_error", name)
-    stranger.close()
+def test_stranger_who_claims_an_unreachable_nodes_id_does_not_keep_its_monitors_hoping(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, deaths, name = make_node(handshake_timeout=30.0), Deaths(), free_address()
+    timers = HandshakeTimers(node, monkeypatch)
+    with RawPeer.dial(node, name, extras=OUR_PROVIDER) as stranger:
+        peer = network_of(node).peer(name)
+        stranger.greet()
+        wait_until(lambda: peer._links)
+        node.mon(name, deaths)
+        wait_until(lambda: peer._hopes)
+        assert deaths.count == 0
+        timers.run_out()
+        assert deaths.wait()[:2] == ("transport_error", name)
 
 
 def test_strangers_who_take_turns_do_not_keep_monitors_hoping(make_node: MakeNode) -> None:

@@ -18,6 +18,7 @@ import aemp_gevent.peers.remote_ports
 from aemp_gevent.links.link import Link
 from aemp_gevent.node.node import Node
 from tests.peers.test_sending import send_without_pause
+from tests.support.handshake_timers import HandshakeTimers
 from tests.support.helpers import turns, wait_until
 from tests.support.networking import (
     OUR_PROVIDER,
@@ -219,7 +220,7 @@ def test_log_handler_that_blocks_keeps_no_monitor_from_firing(make_node: MakeNod
             released.wait()
             seen.append(record.getMessage())
 
-    node, died = make_node(handshake_timeout=0.1), Deaths()
+    node, died = make_node(), Deaths()
     logger, handler = logging.getLogger("aemp_gevent"), Blocking()
     logger.addHandler(handler)
     try:
@@ -282,12 +283,18 @@ def test_stranger_who_claims_to_be_a_node_keeps_nobody_waiting(
             assert died.count == 0
 
 
-def test_monitor_fires_although_a_stranger_claims_to_be_its_node(make_node: MakeNode) -> None:
-    node, died, address = make_node(handshake_timeout=0.15), Deaths(), free_address()
+def test_monitor_fires_although_a_stranger_claims_to_be_its_node(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, died, address = make_node(handshake_timeout=3 * WAIT), Deaths(), free_address()
+    timers = HandshakeTimers(node, monkeypatch)
     with RawPeer.dial(node, address) as stranger:
         stranger.greet()
-        links_of(node, address, 1)
+        (link,) = links_of(node, address, 1)
         node.mon(f"{address}#p", died)
+        wait_until(lambda: link in network_of(node).peers[address]._hopes)  # our own connection failed
+        assert died.count == 0
+        timers.run_out()
         assert died.wait()[:2] == ("transport_error", address)
 
 
