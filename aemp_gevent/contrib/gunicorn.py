@@ -65,7 +65,7 @@ def post_worker_init(worker: Any) -> None:
     """Make a worker a node; gunicorn calls this in the worker after loading the application.
 
     Blocks until it is linked to the other workers, and they know what the functions of :func:`on_join` did.
-    The library's log lines go to gunicorn's error log, in its format, unless the application has configured logging.
+    The library's log lines go to gunicorn's error log, in its format, until the application configures logging.
 
     Raises:
         SystemExit: It is not one of gunicorn's gevent workers, or it cannot join its host's nodes, as

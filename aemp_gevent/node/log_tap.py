@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from aemp_gevent.runtime.logs import LOGGERS
+from aemp_gevent.runtime.logs import LOGGERS, Tap, writers
 
 
 class Catcher(Protocol):
@@ -23,7 +23,7 @@ class Catcher(Protocol):
         """Take a record, in whatever native thread or greenlet it was made. Neither switches nor raises."""
 
 
-class LogTap(logging.Handler):
+class LogTap(Tap):
     """A handler that takes the records of this process while any port listens to a node's log."""
 
     def __init__(self) -> None:
@@ -31,10 +31,6 @@ class LogTap(logging.Handler):
         self._catchers: dict[Catcher, int] = {}
         self._former: dict[str, int] = {}  # the levels of this library's loggers
         self._lowered: dict[str, int] = {}
-
-    def createLock(self) -> None:  # noqa: N802  # as it is called
-        # No lock is needed, and code that logs must not wait here for another thread that logs.
-        self.lock = None
 
     def set(self, catcher: Catcher, level: int | None) -> None:
         """Pass records of this level or above to a catcher; with None, stop."""
@@ -90,16 +86,12 @@ class LogTap(logging.Handler):
         """Take a record that came to the root logger."""
         if record.name not in LOGGERS:
             self._hand_out(record)
-        if logging.lastResort is not None and record.levelno >= logging.lastResort.level and self._is_alone(record):
+        if (
+            logging.lastResort is not None
+            and record.levelno >= logging.lastResort.level
+            and not any(writers(record.name))
+        ):
             logging.lastResort.handle(record)  # as Python does if there are no handlers
-        return True
-
-    def _is_alone(self, record: logging.LogRecord) -> bool:
-        logger: logging.Logger | None = logging.getLogger(record.name)
-        while logger is not None:
-            if any(handler is not self for handler in logger.handlers):
-                return False
-            logger = logger.parent if logger.propagate else None
         return True
 
     def _hand_out(self, record: logging.LogRecord) -> None:

@@ -16,13 +16,15 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from aemp_gevent.runtime.logs import LOGGERS
+from aemp_gevent.runtime.logs import LOGGERS, writers
 
 _WITHOUT_HOOKS = (
     "gunicorn's workers are not nodes here: they do not see each other, and functions given to on_join() and "
     "on_drain() are not called; add the line 'from aemp_gevent.contrib.gunicorn import *' to gunicorn.conf.py, "
     "or call join_host() in each worker"
 )
+
+_GUNICORNS_LOG = "gunicorn.error"
 
 
 class _Joining:
@@ -57,11 +59,20 @@ def missing_hooks() -> str | None:
 
 
 def log_as_gunicorn() -> None:
-    """Write the library's log lines where and as gunicorn writes its own, unless the program has configured logging."""
-    logger = logging.getLogger(LOGGERS[0])
-    if not logger.hasHandlers():
-        for handler in logging.getLogger("gunicorn.error").handlers:
-            logger.addHandler(handler)
+    """Write the library's log lines where and as gunicorn writes its own, until the program configures logging."""
+    if logging.getLogger(_GUNICORNS_LOG).handlers and not any(writers(LOGGERS[0])):
+        logging.getLogger(LOGGERS[0]).addHandler(_AsGunicorn())
+
+
+class _AsGunicorn(logging.Handler):
+    """A handler that passes records to gunicorn's handlers while no other handler gets them."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        if all(handler is self for handler in writers(record.name)):
+            for handler in logging.getLogger(_GUNICORNS_LOG).handlers:
+                if record.levelno >= handler.level:
+                    handler.handle(record)
+        return True
 
 
 def _things_of_gunicorn() -> Iterator[Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aemp_gevent.runtime.quoting import cut_text, escaped, quoted, said, worded
@@ -56,6 +56,24 @@ class Brief:
         shown = quoted(tag, _MAX_TAG) if isinstance(tag, str) and len(tag) < _MAX_TAG else f"<{type(tag).__name__}>"
         more = f" with {len(rest)} more element{'' if len(rest) == 1 else 's'}" if rest else ""
         return f"message {shown}{more}"
+
+
+class Tap(logging.Handler):
+    """A handler of this library that only takes note of records: others have to write them."""
+
+    def createLock(self) -> None:  # noqa: N802  # as it is called
+        # No lock is needed, and code that logs must not wait here for another thread that logs.
+        self.lock = None
+
+
+def writers(name: str) -> Iterator[logging.Handler]:
+    """Return the handlers that get the records of a logger, without taps."""
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        for handler in logger.handlers:
+            if not isinstance(handler, Tap):
+                yield handler
+        logger = logger.parent if logger.propagate else None
 
 
 class Lines(str):

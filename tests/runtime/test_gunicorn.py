@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import gevent
 import pytest
 
+from aemp_gevent.node.log_tap import LogTap
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime import gunicorn
 from tests.support.networking import MakeNode
@@ -153,29 +154,74 @@ def test_handler_of_a_signal_that_belongs_to_a_proxy_is_not_taken_for_gunicorns(
 # --- log lines -----------------------------------------------------------------------------
 
 
+class Lines(logging.Handler):
+    """A handler that keeps the lines."""
+
+    def __init__(self, level: int = logging.NOTSET) -> None:
+        super().__init__(level)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
 @pytest.fixture
-def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
-    """The library's logger as it is in a program that has not configured logging."""
+def root(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """The root logger as it is in a program that has not configured logging."""
+    root = logging.RootLogger(logging.WARNING)
     logger = logging.getLogger("aemp_gevent")
     monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "parent", None)
-    yield logger
-    monkeypatch.undo()
+    monkeypatch.setattr(logger, "parent", root)
+    return root
 
 
-def test_lines_go_to_gunicorns_log(monkeypatch: pytest.MonkeyPatch, unconfigured: logging.Logger) -> None:
-    handler = logging.NullHandler()
-    monkeypatch.setattr(logging.getLogger("gunicorn.error"), "handlers", [handler])
+@pytest.fixture
+def gunicorns(monkeypatch: pytest.MonkeyPatch) -> Lines:
+    """The handler of gunicorn's error log."""
+    lines = Lines(logging.WARNING)
+    monkeypatch.setattr(logging.getLogger("gunicorn.error"), "handlers", [lines])
+    return lines
+
+
+def log(text: str) -> None:
+    logging.getLogger("aemp_gevent.etcd").warning(text)
+
+
+@pytest.mark.usefixtures("root")
+def test_lines_go_to_gunicorns_log(gunicorns: Lines) -> None:
     gunicorn.log_as_gunicorn()
     gunicorn.log_as_gunicorn()
-    assert unconfigured.handlers == [handler]
+    log("first")
+    logging.getLogger("aemp_gevent").log(logging.WARNING - 1, "below the level of gunicorn's handler")
+    assert gunicorns.lines == ["first"]
 
 
-def test_logging_that_the_program_has_configured_stays(
-    monkeypatch: pytest.MonkeyPatch, unconfigured: logging.Logger
+@pytest.mark.parametrize("name", ["", "aemp_gevent", "aemp_gevent.etcd"])
+@pytest.mark.parametrize("is_first", [True, False], ids=["before", "after"])
+def test_logging_that_the_program_configures_replaces_gunicorns(
+    monkeypatch: pytest.MonkeyPatch, root: logging.Logger, gunicorns: Lines, name: str, is_first: bool
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("gunicorn.error"), "handlers", [logging.NullHandler()])
-    own = logging.NullHandler()
-    unconfigured.addHandler(own)
+    logger = logging.getLogger(name) if name else root
+    monkeypatch.setattr(logger, "handlers", [])
+    own = Lines()
+    if is_first:
+        logger.addHandler(own)
     gunicorn.log_as_gunicorn()
-    assert unconfigured.handlers == [own]
+    logger.addHandler(own)
+    log("first")
+    assert (own.lines, gunicorns.lines) == (["first"], [])
+
+
+def test_listener_to_the_log_of_a_node_does_not_replace_gunicorns(root: logging.Logger, gunicorns: Lines) -> None:
+    root.addHandler(LogTap())
+    gunicorn.log_as_gunicorn()
+    log("first")
+    assert gunicorns.lines == ["first"]
+
+
+def test_without_a_log_of_gunicorns_the_library_logs_as_without_gunicorn(
+    monkeypatch: pytest.MonkeyPatch, root: logging.Logger
+) -> None:
+    monkeypatch.setattr(logging.getLogger("gunicorn.error"), "handlers", [])
+    gunicorn.log_as_gunicorn()
+    assert not any(logger.handlers for logger in (root, logging.getLogger("aemp_gevent")))
