@@ -45,6 +45,7 @@ class RemotePorts:
         self._sweep_at = self._most
         self._are_shunned = False  # all that were not monitored again
         self._orphans: dict[RemotePort, None] = {}  # in the order they were spawned
+        self._untold: dict[RemotePort, Reason] = {}  # losses whose report was struck, and not completed
 
     @property
     def _most(self) -> int:
@@ -95,6 +96,7 @@ class RemotePorts:
             was_up: Whether what was sent to them may have arrived.
         """
         monitored = [port for port in self._all() if port.is_watched]
+        self._note(reason, monitored)  # first: a call that is struck later and begins again finds fewer of them
         for port in monitored:
             if port.is_spawned:
                 if was_up:  # else it never was
@@ -110,24 +112,40 @@ class RemotePorts:
 
     def _tell(self, reason: Reason, ports: list[RemotePort]) -> None:
         """Fire the monitors of ports, which get nothing more before these ran."""
-        if ports:
-            see_through(self._tell_now, reason, ports)  # a loss that was noted must be reported
+        self._note(reason, ports)
+        losses = self._untold
+        if not losses:
+            return
+        try:
+            self._untold = {}
+            see_through(self._tell_now, losses)  # a loss that was noted must be reported
+        except BaseException:
+            # Struck twice, if any are left: the loss of the link, which follows, reports them.
+            self._untold = {**losses, **self._untold}
+            raise
 
-    def _tell_now(self, reason: Reason, ports: list[RemotePort]) -> None:
-        for port in ports:  # all of them before anybody can react
+    def _note(self, reason: Reason, ports: list[RemotePort]) -> None:
+        for port in ports:
+            self._untold.setdefault(port, reason)
+
+    def _tell_now(self, losses: dict[RemotePort, Reason]) -> None:
+        for port, reason in losses.items():  # all of them before anybody can react
             port.loss = reason
             self.settle(port)
-        for port in ports:
+        for port, reason in losses.items():
             port.fire(self.scheduler, reason)
         # Behind the monitors in the run queue.
-        self.scheduler.enqueue_job(CallJob(None, self._told, (reason, ports)))
+        self.scheduler.enqueue_job(CallJob(None, self._told, (dict(losses),)))
+        losses.clear()
 
-    def _told(self, reason: Reason, ports: list[RemotePort]) -> None:
-        late: list[Job] = []
-        ports = [port for port in ports if port.loss is reason]  # once, also if a struck call queued this twice
+    def _told(self, losses: dict[RemotePort, Reason]) -> None:
+        # Once, also if a struck call queued this twice.
+        ports = [port for port, reason in losses.items() if port.loss is reason]
+        see_through(self._open, ports, [job for port in ports for job in port.late])
+
+    def _open(self, ports: list[RemotePort], late: list[Job]) -> None:
         for port in ports:
             port.loss = None
-            late += port.late
             port.late = ()
             self.settle(port)
         # Next, so that nothing is sent in between, also behind a hole. Not before the port is open: what they do

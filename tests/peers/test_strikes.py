@@ -194,6 +194,65 @@ def test_monitors_fire_though_an_interrupt_strikes_while_the_link_is_lost(monkey
     strike_in_turn(lose, count)
 
 
+@pytest.mark.parametrize("loss", ["of-the-link", "of-the-port"])
+@pytest.mark.parametrize("strikes", [1, 2])
+def test_a_port_can_be_reached_though_the_report_of_its_loss_was_struck_when_all_monitors_had_fired(
+    make_node, monkeypatch, loss, strikes
+):
+    """The last step was missing, which opens the port again: who monitored it then never heard of anything."""
+    node, other = make_node(), make_node()
+    inbox, died, again = Inbox(other), Deaths(), Deaths()
+    node.mon(inbox.port, died)
+    node.flush()
+    peer = network_of(node).peer(other.NODE())
+    enqueue, struck = node.scheduler.enqueue_job, []
+
+    def be_struck(job: Any) -> None:
+        if getattr(job, "function", None) == peer.ports._told and len(struck) < strikes:
+            struck.append(job)
+            raise KeyboardInterrupt
+        enqueue(job)
+
+    monkeypatch.setattr(node.scheduler, "enqueue_job", be_struck)
+    if loss == "of-the-port":
+        other.kil(inbox.port, "killed")
+    else:
+        with contextlib.suppress(KeyboardInterrupt):
+            peer.link.fail("cut by the test")
+    with contextlib.suppress(KeyboardInterrupt):
+        assert died.wait()[0] == ("killed" if loss == "of-the-port" else "transport_error")
+    wait_until(lambda: len(struck) == strikes, within=5)
+    node.mon(inbox.port, again)
+    if loss == "of-the-port":
+        again.wait()
+    else:
+        node.snd(inbox.port, "afterwards")
+        wait_until(lambda: inbox.messages == [("afterwards",)], within=5, show=lambda: inbox.messages)
+        assert again.count == 0
+    assert died.count == 1
+
+
+def test_late_monitors_fire_though_the_end_of_a_loss_is_struck(make_node, monkeypatch):
+    node, other = make_node(), make_node()
+    inbox, late = Inbox(other), Deaths()
+    node.mon(inbox.port, lambda *_: node.mon(inbox.port, late))
+    node.flush()
+    enqueue, struck = node.scheduler.enqueue_first, []
+
+    def be_struck(jobs: Any) -> None:
+        if jobs and not struck:
+            struck.append(jobs)
+            raise KeyboardInterrupt
+        enqueue(jobs)
+
+    monkeypatch.setattr(node.scheduler, "enqueue_first", be_struck)
+    network_of(node).peer(other.NODE()).link.fail("cut by the test")
+    with contextlib.suppress(KeyboardInterrupt):
+        late.wait()
+    assert late.wait() == ("transport_error", other.NODE(), "cut by the test")
+    assert struck
+
+
 @pytest.mark.parametrize("is_up", [False, True], ids=["next-link-is-made", "next-link-is-up"])
 def test_a_loss_that_is_struck_and_begun_again_does_not_end_the_next_link(make_node, monkeypatch, is_up):
     """The strike comes when the hub was asked to see the loss through, which it does late: after it was begun again."""
