@@ -218,6 +218,7 @@ class Directory:
         family, key = guard.family, guard.key
         entries = self._own.get(family)
         is_news = entries is None or key not in entries or not same(entries[key], value)
+        publish = self._on_hub(self._publish, family, [key])
         # No call from here to the end of the stores, so that an interrupt finds all of them made, or none.
         if entries is None:
             self._own[family] = {key: value}
@@ -225,7 +226,23 @@ class Directory:
             entries[key] = value
         self._guards[family, key] = guard
         if is_news:
-            see_through(self._publish, family, [key])
+            see_through(publish)
+
+    def _on_hub(self, call: Callable[..., object], *args: Any) -> Callable[[], None]:
+        """Return a form of a call that can be repeated, which the hub makes soon if nobody else does.
+
+        At the recursion limit only the hub can. So it is asked first, and when that raises nothing was begun.
+        """
+        is_done = False
+
+        def make() -> None:
+            nonlocal is_done
+            if not is_done:
+                call(*args)
+                is_done = True
+
+        self.scheduler.call_on_hub(make)
+        return make
 
     def _publish(self, family: str, keys: list[str]) -> None:
         """Publish what there is of some entries now, be they set or deleted. Idempotent."""
@@ -238,7 +255,7 @@ class Directory:
         self.check_family(family)
         gone = [key for key in dict.fromkeys(keys) if (family, key) in self._guards]
         if gone:
-            see_through(self._remove, family, gone)
+            see_through(self._on_hub(self._remove, family, gone))
 
     def _remove(self, family: str, keys: list[str]) -> None:
         """Remove own entries. Idempotent."""
@@ -314,9 +331,15 @@ class Directory:
         if known is None:
             return
         if known.entries is None:
-            known.entries = dict(entries)
-            for watching in list(known.watchings):
-                watching.heard(Change(dict(entries), []), list(entries))
+            copy, watchings = dict(entries), list(known.watchings)
+            try:
+                known.entries = copy
+                for watching in watchings:
+                    watching.heard(Change(dict(entries), []), list(entries))
+            except BaseException:
+                for watching in watchings:
+                    watching.lost_track()
+                raise
         else:
             self._take(known, known.entries, difference(known.entries, entries))
 

@@ -81,6 +81,20 @@ class Merged:
             [key for key in dict.fromkeys(deleted) if key in has and key not in entries],
         )
 
+    def state(self, family: str, keys: Collection[str]) -> Change:
+        """Return what readers see of some keys, as a change: it leads from any earlier state to this one."""
+        view = self.families.get(family, {})
+        return Change({key: view[key] for key in keys if key in view}, [key for key in keys if key not in view])
+
+    def rebuild(self) -> None:
+        """Make the view from the entries of all sources: a change of it was interrupted."""
+        whole = Merged()
+        for source, database in self._sources.items():
+            for family, entries in database.items():
+                if entries:
+                    whole.apply(source, family, Change(entries, []))
+        self.families, self._sources, self._holders = whole.families, whole._sources, whole._holders
+
     def apply(self, source: Source, family: str, change: Change) -> Change:
         """Change the entries of a source, and return how that changes the view.
 

@@ -182,10 +182,14 @@ class DirectoryNode(LocalNode):
         seconds = self._directory_seconds if isinstance(timeout, EllipsisType) else to_seconds(timeout, call)
         if cb is not None:
             check_callable(f"{call}, cb", cb)
-            context, function = current_port(), cb
-            self._directory.query(
-                what, family, lambda answer: self._scheduler.enqueue_job(CallJob(context, function, (answer,)))
-            )
+            job = CallJob(current_port(), cb, ())
+
+            def answered(answer: Any) -> None:
+                if job.is_due:  # after an interrupt the answer may come twice
+                    job.args = (answer,)
+                    self._scheduler.enqueue_job(job)
+
+            self._directory.query(what, family, answered)
             return None
         return self._wait_for(what, family, seconds)
 

@@ -69,7 +69,6 @@ class DirectoryClient:
             master: That node, whose link is up.
             families: The node's own entries.
         """
-        self._master = master
         self._end_grace()
         if self._told:
             grace = self._host.settings.heartbeat_timeout
@@ -84,6 +83,7 @@ class DirectoryClient:
             send(master, _QUERIES[what], family, number)
         for node in self._finds:
             send(master, G_FIND, node)
+        self._master = master  # not before: what is interrupted until here is done again
 
     def lost_master(self) -> None:
         """Forget the master: its link is down."""
@@ -92,25 +92,26 @@ class DirectoryClient:
 
     def leave_master(self) -> None:
         """Leave the master, as this node has all that it has."""
-        master, self._master = self._master, None
+        master = self._master
         # A Perl node dropped this one's watches when it heard that it is global, and would take
         # it for a client again if it unwatched anything.
         if master is not None and master.greeting is not None and master.greeting.is_ours:
             for family in self._watched:
                 send(master, G_MON0, family)
+        self._master = None
 
     def hand_over(self, server: DirectoryServer) -> None:
         """Serve the node's own watches and queries from its own directory from now on."""
         self._end_grace()
         for family in self._watched:
             server.watch(family)
-        queries, self._queries = self._queries, {}
-        for what, family, answered in queries.values():
+        for what, family, answered in list(self._queries.values()):
             answered(server.answer(what, family))
-        finds, self._finds = self._finds, {}
-        for node, asked in finds.items():
+        self._queries.clear()
+        for node, asked in list(self._finds.items()):
             for found in asked:
                 found(server.find(node))
+        self._finds.clear()
 
     def _end_grace(self) -> None:
         timer, self._grace_timer = self._grace_timer, None
@@ -121,10 +122,9 @@ class DirectoryClient:
     def _believe(self) -> None:
         """Take what the new master does not have for deleted: its other clients have had the time to attach."""
         assert self._observer is not None
-        spared = dict(self._sparing)
-        self._end_grace()
-        for family, entries in spared.items():
+        for family, entries in list(self._sparing.items()):
             self._observer.replaced(family, entries)
+        self._end_grace()
 
     # --- what the node asks for ---
 
@@ -178,15 +178,17 @@ class DirectoryClient:
             answer = gproto.texts(answer)
         elif not isinstance(answer, list):
             raise TypeError(f"expected a list of values, got a {type(answer).__name__}")
-        del self._queries[gproto.text(number)]
         answered(answer)
+        self._queries.pop(gproto.text(number), None)  # not before: what is interrupted until here is done again
 
     def found(self, peer: Peer, node: Any, addresses: Any = None, *_more: Any) -> None:
         """``g_found``: take the addresses of a node."""
         if peer is self._master:
             found = gproto.texts(addresses) or None
-            for answered in self._finds.pop(gproto.text(node), ()):
+            name = gproto.text(node)
+            for answered in self._finds.get(name, ()):
                 answered(found)
+            self._finds.pop(name, None)
 
     def whole(self, peer: Peer, family: Any, entries: Any = None, *_more: Any) -> None:
         """``g_chg1``: take the whole of a watched family."""
@@ -199,8 +201,8 @@ class DirectoryClient:
                 self._sparing[name] = whole
                 self._observer.changed(name, dict(whole), ())
             else:
-                self._told.add(name)
                 self._observer.replaced(name, whole)
+                self._told.add(name)
 
     def changed(self, peer: Peer, family: Any, entries: Any = None, deleted: Any = None, *_more: Any) -> None:
         """``g_chg2``: take a change of a watched family."""

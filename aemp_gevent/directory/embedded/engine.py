@@ -58,7 +58,7 @@ class EmbeddedEngine:
         self._is_global = False  # whether others may use the server
         self._home: DirectoryServer | None = None  # the server, once it serves this node's own requests, too
         self._globals: set[Peer] = set()  # those whose links are up
-        self._turns = Turns()
+        self._turns = Turns(self._mend)
         self._client = DirectoryClient(host, self._turns)
         self._introductions = Introductions(host, self._client, self._globals)
 
@@ -165,6 +165,13 @@ class EmbeddedEngine:
         self._turns.take(self._seek)
         self._turns.take(self._introductions.introduce)
 
+    def _mend(self) -> None:
+        """Bring to an end what an interrupt left half done, before and after the call is made again."""
+        if self._server is not None:
+            self._server.mend()
+        self._seek()
+        self._introductions.introduce()
+
     # --- finding the role ---
 
     def _seek(self) -> None:
@@ -184,8 +191,9 @@ class EmbeddedEngine:
         seeds = [peer for peer in self._host.up_seeds() if speaks(peer)]
         if seeds:
             master = next((peer for peer in seeds if peer in self._globals), seeds[0])
+            self._introductions.forget()
             self._client.attach(master, self._own())
-            self._introductions.begin()
+            self._introductions.introduce()
 
     def _own(self) -> dict[str, Entries]:
         """Return all that this node publishes: its entries, and where it listens."""
@@ -200,10 +208,11 @@ class EmbeddedEngine:
         """Return this node's own directory, which is made if necessary."""
         if self._server is None:
             assert self._observer is not None
-            self._server = DirectoryServer(self._host, self._observer, self._synced, self._turns)
+            server = DirectoryServer(self._host, self._observer, self._synced, self._turns)
             self._introductions.end()
             for family, entries in self._own().items():
-                self._server.publish(family, entries)
+                server.publish(family, entries)
+            self._server = server  # not before: what is interrupted until here is done again
         return self._server
 
     def _become_global(self) -> DirectoryServer:
@@ -211,7 +220,6 @@ class EmbeddedEngine:
         server = self._make_server()
         if self._is_global:
             return server
-        self._is_global = True
         server.publish(GLOBALS, {self._host.node_id: None})
         for peer in filter(speaks, self._host.up_peers()):
             send(peer, G_GLOBAL)
@@ -219,19 +227,20 @@ class EmbeddedEngine:
                 server.met_global(peer)
         if self._client.master is None:
             self._move_home()
+        self._is_global = True
         return server
 
     def _synced(self, peer: Peer) -> None:
         """Leave the master if it is this global node, which has sent all it has."""
         if peer is self._client.master:
-            self._client.leave_master()
             self._move_home()
+            self._client.leave_master()
 
     def _move_home(self) -> None:
         """Serve this node's own watches and queries here, where they were sent to a master."""
         if self._server is not None and self._home is None:
-            self._home = self._server
             self._client.hand_over(self._server)
+            self._home = self._server
 
     # --- what peers send ---
 

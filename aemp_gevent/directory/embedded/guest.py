@@ -4,9 +4,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from aemp_gevent.directory.merge import Source
 from aemp_gevent.peers.peer import Peer
+
+
+class Account(NamedTuple):
+    """How much a peer brought."""
+
+    entries: int
+    """How many entries."""
+    bytes: int
+    """How large they are."""
+    globals: Counter[str]
+    """The global nodes that it announced, with the number of owners it named for each."""
 
 
 class Guest:
@@ -30,11 +42,9 @@ class Guest:
         """The sources whose entries it brought, as far as they have any."""
         self.repeated: set[tuple[str, str]] = set()
         """Families and keys that this node repeated to it from other global nodes."""
-        self.entries = 0
-        """How many entries it brought."""
-        self.bytes = 0
-        """How large they are."""
-        self.globals: Counter[str] = Counter()
-        """The global nodes that it announced, with the number of owners it named for each."""
+        self.account = Account(0, 0, Counter())
+        """How much it brought."""
+        self.leaving: list[tuple[Source, Source | None]] | None = None
+        """Once its link is lost: the sources to drop, each with the orphan that keeps its entries, if any."""
         self.is_over = False
         """Whether it exceeded its share, which is logged once."""

@@ -29,10 +29,9 @@ class Introductions:
         self._introduced: set[str] = set()
         self._is_over = False
 
-    def begin(self) -> None:
-        """Introduce all seeds to a new master."""
+    def forget(self) -> None:
+        """Forget all introductions: the next master knows nothing of them."""
         self._introduced.clear()
-        self.introduce()
 
     def introduce(self) -> None:
         """Introduce the global seeds that the master does not know."""
@@ -42,8 +41,8 @@ class Introductions:
     def lost(self, peer: Peer) -> None:
         """Withdraw the introduction of a peer whose link is down."""
         if peer.node in self._introduced and self._client.master is not None:
-            self._introduced.discard(peer.node)
             send_update(self._client.master, GLOBALS, Change({}, [peer.node]))
+            self._introduced.discard(peer.node)  # not before: what is interrupted until here is done again
 
     def end(self) -> None:
         """Introduce no more seeds: the node has a directory of its own."""

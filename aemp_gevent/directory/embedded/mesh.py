@@ -11,6 +11,7 @@ from aemp_gevent.addresses import ids
 from aemp_gevent.directory.embedded.host import EmbeddedHost
 from aemp_gevent.errors import InvalidPortError
 from aemp_gevent.runtime.backoff import jittered
+from aemp_gevent.runtime.hub_calls import see_through
 
 _MESH_SECONDS = 2.0
 """A global node that could not be reached is dialled again after this time, and up to half of it more."""
@@ -47,6 +48,9 @@ class Mesh:
             self._timer = self._host.scheduler.start_timer(seconds, self._dial)
 
     def _dial(self) -> None:  # on the hub
+        see_through(self._dial_all)
+
+    def _dial_all(self) -> None:
         self.stop()
         for node in self._missing():
             try:

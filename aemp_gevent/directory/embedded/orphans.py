@@ -47,8 +47,8 @@ class Orphans:
                 self._forget(source)
 
     def _forget(self, source: Source) -> None:
-        del self._terms[source]
         self._drop(source)
+        self._terms.pop(source, None)  # not before: what is interrupted until here is done again
 
     def found_home(self, source: Source) -> None:
         """Drop what lost global nodes knew of an owner that has sent all it has elsewhere.

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from aemp_gevent.directory.embedded.guest import Guest
+from aemp_gevent.directory.embedded.guest import Account, Guest
 from aemp_gevent.directory.embedded.host import EmbeddedHost
 from aemp_gevent.directory.embedded.protocol import GLOBALS
 from aemp_gevent.directory.engine import NODES, Entries
@@ -50,8 +50,8 @@ class Screening:
         self._max_bytes = MAX_BYTES
         self._encode = FRAMINGS["msgpack"].encoder()
 
-    def screen(self, guest: Guest, source: Source, family: str, change: Change, has: Entries) -> Change:
-        """Return what to apply of a change.
+    def screen(self, guest: Guest, source: Source, family: str, change: Change, has: Entries) -> tuple[Change, Account]:
+        """Return what to apply of a change, and the account of its peer after that.
 
         Args:
             guest: The peer that brought it.
@@ -66,7 +66,7 @@ class Screening:
 
     def _credible(self, guest: Guest, source: Source, family: str, change: Change) -> Change:
         """Return what to believe of a change in a family about nodes."""
-        announced = set(guest.globals - Counter(change.deleted))
+        announced = set(guest.account.globals - Counter(change.deleted))
 
         def is_credible(key: str) -> bool:
             if family == NODES:
@@ -86,25 +86,26 @@ class Screening:
         guest.peer.complaints.warn(text, guest.peer.node, min(refused))
         return Change({key: value for key, value in change.entries.items() if key not in refused}, change.deleted)
 
-    def _within_bounds(self, guest: Guest, family: str, change: Change, has: Entries) -> Change:
-        """Return what to keep of a change; an entry whose new value is too much is deleted."""
+    def _within_bounds(self, guest: Guest, family: str, change: Change, has: Entries) -> tuple[Change, Account]:
+        """Return what to keep of a change, and the account then; an entry whose new value is too much is deleted."""
+        count, total, announced = guest.account
         share = GLOBAL_SHARE if guest.is_global else 1
         kept, deleted = dict(change.entries), list(change.deleted)
         for key in deleted:
-            guest.entries -= 1
-            guest.bytes -= self._weight(family, key, has[key])
+            count -= 1
+            total -= self._weight(family, key, has[key])
         for key, value in change.entries.items():
             old = self._weight(family, key, has[key]) if key in has else 0
             new = self._weight(family, key, value)
-            entries, size = guest.entries + (key not in has), guest.bytes + new - old
+            entries, size = count + (key not in has), total + new - old
             if new and entries <= share * self._max_entries and size <= share * self._max_bytes:
-                guest.entries, guest.bytes = entries, size
+                count, total = entries, size
                 continue
             del kept[key]
             if key in has:
                 deleted.append(key)
-                guest.entries -= 1
-                guest.bytes -= old
+                count -= 1
+                total -= old
             if not new:
                 continue
             self._host.refusals["directory"] += 1
@@ -118,10 +119,8 @@ class Screening:
                     share * self._max_bytes,
                 )
         if family == GLOBALS:
-            guest.globals.update(key for key in kept if key not in has)
-            guest.globals.subtract(deleted)
-            guest.globals += Counter()  # without those that are gone
-        return Change(kept, deleted)
+            announced = announced + Counter(key for key in kept if key not in has) - Counter(deleted)
+        return Change(kept, deleted), Account(count, total, announced)
 
     def _weight(self, family: str, key: str, value: Any) -> int:
         """Return how many bytes an entry has; 0 if it cannot be sent to nodes of this library."""

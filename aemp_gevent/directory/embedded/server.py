@@ -32,7 +32,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from aemp_gevent.directory.embedded import protocol as gproto
 from aemp_gevent.directory.embedded.guest import Guest
@@ -56,6 +56,15 @@ MAX_FOUND = 16
 """How many addresses of one node a look-up returns."""
 
 
+class _Begun(NamedTuple):
+    """A change that is being made."""
+
+    source: Source
+    family: str
+    change: Change
+    guest: Guest | None
+
+
 class DirectoryServer:
     """The directory, as one global node keeps it.
 
@@ -70,6 +79,7 @@ class DirectoryServer:
         self._host = host
         self._observer = observer
         self._synced = synced
+        self._begun: _Begun | None = None  # the change that is being made
         self._warn = BoundedLog(host.scheduler.log_soon, "the directory").warn
         self._me: Source = (host.node_id, "")
         self._others: Source = (host.node_id, host.node_id)  # what is repeated from other global nodes
@@ -95,25 +105,55 @@ class DirectoryServer:
         self, source: Source, family: str, entries: Entries, deleted: Iterable[str], guest: Guest | None = None
     ) -> None:
         """Change the entries of a source, and send that to everybody who needs it."""
+        if self._begun is not None:
+            self.mend()
         change = self._merged.news(source, family, entries, list(deleted))
+        account = None
         if guest is not None:
             has = self._merged.of(source).get(family, {})
-            change = self._screening.screen(guest, source, family, change, has)
+            change, account = self._screening.screen(guest, source, family, change, has)
         if change.is_empty:
             return
+        # No call between these, so that an interrupt finds both made, or none.
+        self._begun = _Begun(source, family, change, guest)
+        if guest is not None and account is not None:
+            guest.account = account
         seen = self._merged.apply(source, family, change)
+        near = self._near.apply(source, family, change) if self._near and self._is_near(source) else Change({}, [])
+        self._spread(self._begun, seen, near)
+        self._begun = None
+
+    def _spread(self, begun: _Begun, seen: Change, near: Change) -> None:
+        """Send a change that was applied to everybody who needs it. Repeatable."""
+        source, family, change, guest = begun
         if guest is not None:
             if self._merged.of(source):
                 guest.sources[source] = None
             else:
                 guest.sources.pop(source, None)  # or a peer could fill the memory with owners that have nothing
         if self._is_near(source):
-            self._pass_on(source, family, change)
+            self._pass_on(source, family, change, near)
         if seen.is_empty:
             return
         self._notify_watchers(family, seen)
         if family == GLOBALS and seen.entries:
             self._mesh.dial()
+
+    def mend(self) -> None:
+        """Bring a change to an end that was interrupted: nobody knows how far it went. Repeatable.
+
+        Everybody gets the entries as they are then, some for a second time.
+        """
+        if self._begun is not None:
+            source, family, change, _guest = self._begun
+            self._merged.rebuild()
+            self._merged.apply(source, family, self._merged.news(source, family, *change))
+            near = self._near = None if self._near is None else self._make_near()
+            keys = [*change.entries, *change.deleted]
+            near_state = Change({}, []) if near is None else near.state(family, keys)
+            self._spread(self._begun, self._merged.state(family, keys), near_state)
+            self._begun = None
+        self._mesh.lost()
 
     def _is_near(self, source: Source) -> bool:
         """Whether entries are this node's own, a client's, or repeated on this node's account."""
@@ -125,20 +165,19 @@ class DirectoryServer:
 
     # --- sending ---
 
-    def _pass_on(self, source: Source, family: str, change: Change) -> None:
-        """Send the other global nodes what this node, or a client of it, changed."""
-        guests = [guest for guest in self._guests.values() if guest.is_global]
-        seen = self._near.apply(source, family, change) if self._near is not None else Change({}, [])
+    def _pass_on(self, source: Source, family: str, change: Change, near: Change) -> None:
+        """Send the other global nodes what this node, or a client of it, changed; Perl nodes get ``near``."""
+        guests = [guest for guest in self._linked() if guest.is_global]
         for guest in guests:
             if guest.is_ours and source == self._others:
                 gone = [key for key in change.deleted if (family, key) in guest.repeated]
-                guest.repeated.difference_update((family, key) for key in gone)
                 if gone:
                     send_update(guest.peer, family, Change({}, gone), source[0])
+                guest.repeated.difference_update((family, key) for key in gone)
             elif guest.is_ours:
                 send_update(guest.peer, family, change, source[0])
-            elif not seen.is_empty:
-                send_update(guest.peer, family, seen)
+            elif not near.is_empty:
+                send_update(guest.peer, family, near)
 
     def _notify_watchers(self, family: str, change: Change) -> None:
         def make(part: Change) -> Packet:
@@ -193,8 +232,15 @@ class DirectoryServer:
 
     # --- peers ---
 
+    def _linked(self) -> list[Guest]:
+        """Return the guests without the one whose link was just lost."""
+        return [guest for guest in self._guests.values() if guest.leaving is None]
+
     def _guest(self, peer: Peer) -> Guest:
         guest = self._guests.get(peer)
+        if guest is not None and guest.leaving is not None:
+            self.lost(peer)  # which was given up for want of memory
+            guest = None
         if guest is None:
             guest = self._guests[peer] = Guest(peer)
         return guest
@@ -219,10 +265,10 @@ class DirectoryServer:
             return
         # First, so that what is repeated from it comes with the rest, as Perl expects.
         self._change(self._others, GLOBALS, {peer.node: None}, ())
-        guest.is_global = True
         if not guest.is_ours:
             self._near = self._near or self._make_near()
             self._send_database(peer, self._near.families)
+            guest.is_global = True  # not before: what is interrupted until here is done again
             return
         for source in self._merged.sources():
             if not source[1] and source != self._me:
@@ -232,6 +278,7 @@ class DirectoryServer:
             guest.repeated.update((family, key) for key in entries)
             own[family] = {**entries, **own.get(family, {})}
         self._send_database(peer, own, self._me[0])
+        guest.is_global = True
 
     def _make_near(self) -> Merged:
         near = Merged()
@@ -243,30 +290,39 @@ class DirectoryServer:
 
     def lost(self, peer: Peer) -> None:
         """Delete what a peer brought: its link is down."""
-        guest = self._guests.pop(peer, None)
+        guest = self._guests.get(peer)
         if guest is None:
             return
+        if guest.leaving is None:
+            guest.leaving = self._leaving(guest)  # once: the orphans are owners that are known then
         for family in guest.families:
             self._forget_watch(family, peer)
-        known = Counter(source[0] for source in self._merged.sources())  # owners that others know, too, need no grace
-        orphaned: list[Source] = []
-        for source in guest.sources:
-            if guest.is_global and source[0] != peer.node and known[source[0]] == 1:
-                orphan = orphan_of(source)
+        for source, orphan in guest.leaving:
+            if orphan is not None:
                 for family, entries in self._merged.of(source).items():
                     self._change(orphan, family, dict(entries), ())
-                orphaned.append(orphan)
             self._drop(source)
+        orphaned = [orphan for _source, orphan in guest.leaving if orphan is not None]
         if orphaned:
             self._orphans.keep(orphaned)
         if guest.is_global:
             self._change(self._others, GLOBALS, {}, [peer.node])
             self._change(self._others, NODES, {}, [peer.node])
             self._mesh.lost()
+        del self._guests[peer]
+
+    def _leaving(self, guest: Guest) -> list[tuple[Source, Source | None]]:
+        """Return what to drop with a guest, and which entries of other owners to keep for a while, as what orphans."""
+        known = Counter(source[0] for source in self._merged.sources())  # owners that others know, too, need no grace
+
+        def is_orphaned(source: Source) -> bool:
+            return guest.is_global and source[0] != guest.peer.node and known[source[0]] == 1
+
+        return [(source, orphan_of(source) if is_orphaned(source) else None) for source in guest.sources]
 
     def _missing(self) -> list[str]:
         """Return the global nodes that this one has no link to."""
-        linked = {guest.peer.node for guest in self._guests.values() if guest.is_global}
+        linked = {guest.peer.node for guest in self._linked() if guest.is_global}
         return [node for node in self._merged.families.get(GLOBALS, {}) if node not in linked and node != self._me[0]]
 
     # --- what peers ask ---

@@ -3,6 +3,9 @@
 
 Sending to a peer may end its link, whose end changes entries. Everybody must hear of these changes after
 those that came before, so they wait until the current call has returned.
+
+A call that is struck (by Ctrl-C, or where memory or the stack ends) stays the first, and is made again. So it must be
+repeatable: what it has done already, it does again without harm, or finds done.
 """
 
 from __future__ import annotations
@@ -11,11 +14,21 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+MAX_TRIES = 3
+"""A call that raises a MemoryError or the like this often was not struck: it raises by itself, and is given up."""
+
 
 class Turns:
-    """Makes calls in the order in which they were asked for; none before :meth:`start` or after :meth:`stop`."""
+    """Makes calls in the order in which they were asked for; none before :meth:`start` or after :meth:`stop`.
 
-    def __init__(self) -> None:
+    Args:
+        mend: Called before a call that was struck is made again, and after it: brings to an end what that one left
+            half done. It must be repeatable, too.
+    """
+
+    def __init__(self, mend: Callable[[], object] = lambda: None) -> None:
+        self._mend = mend
+        self._tries = 0  # how often the first call that is due was begun
         self._due: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._is_open = False
         self._is_busy = False
@@ -36,18 +49,38 @@ class Turns:
         """
         if not self._is_open:
             return
-        self._due.append((call, args))
+        # No call from here to the try, so that an interrupt finds the call due, and made, or neither.
+        self._due += ((call, args),)
         if self._is_busy:
             return
-        failure: Exception | None = None
-        self._is_busy = True
         try:
+            self._make_calls()
+        except BaseException:
+            self._make_calls()  # again what was struck
+            raise
+
+    def _make_calls(self) -> None:
+        failure: Exception | None = None
+        try:
+            self._is_busy = True
             while self._due and self._is_open:
-                call, args = self._due.popleft()
+                was_struck = self._tries > 0
+                self._tries += 1
                 try:
+                    if was_struck:
+                        self._mend()
+                    call, args = self._due[0]
                     call(*args)
-                except Exception as error:  # noqa: BLE001  # the calls that are waiting must be made all the same
-                    failure = failure or error
+                    if was_struck and self._is_open:
+                        self._mend()
+                except Exception as error:
+                    if isinstance(error, (MemoryError, RecursionError)) and self._tries < MAX_TRIES:
+                        raise
+                    failure = failure or error  # the calls that are waiting must be made all the same
+                # No call from here to the end of the stores, so that an interrupt finds all of them made, or none.
+                if self._due:  # not stopped
+                    del self._due[0]
+                self._tries = 0
         finally:
             self._is_busy = False
         if failure is not None:

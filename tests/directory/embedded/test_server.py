@@ -195,7 +195,7 @@ def test_client_that_becomes_global_brings_its_entries_again_and_nothing_flicker
     assert watcher.packet() == ["", "g_chg2", "f", {}, ["k"]]
     assert embedded_of(node)._server is not None
     (guest,) = [guest for guest in embedded_of(node)._server._guests.values() if guest.peer.node == "b"]
-    assert guest.entries == 2
+    assert guest.account.entries == 2
 
 
 def test_global_perl_node_gets_everything_merged(node: Node, dial: Dial) -> None:

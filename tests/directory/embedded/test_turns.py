@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aemp_gevent.directory.embedded.turns import Turns
+from aemp_gevent.directory.embedded.turns import MAX_TRIES, Turns
 from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import OURS, PERL, Dial, become_global, handled, packets_until_now, shorten_grace
 from tests.support.networking import MakeNode, RawPeer
@@ -93,6 +93,38 @@ def test_failing_calls_do_not_stop_the_others_and_the_first_exception_is_raised(
     assert order == ["third"]
     turns.take(order.append, "later")
     assert order == ["third", "later"]
+
+
+def test_call_that_is_struck_is_made_again_between_two_calls_that_mend() -> None:
+    order: list[str] = []
+    turns = Turns(lambda: order.append("mend"))
+    turns.start()
+
+    def act() -> None:
+        order.append("act")
+        if order == ["act"]:
+            turns.take(order.append, "inner")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        turns.take(act)
+    assert order == ["act", "mend", "act", "mend", "inner"]
+
+
+def test_call_that_always_lacks_memory_is_given_up_and_the_others_are_made() -> None:
+    turns = Turns()
+    turns.start()
+    order: list[str] = []
+
+    def fail() -> None:
+        order.append("failing")
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        turns.take(fail)
+    with pytest.raises(MemoryError):
+        turns.take(order.append, "later")
+    assert order == ["failing"] * MAX_TRIES + ["later"]
 
 
 def test_no_call_is_made_before_the_start_or_after_the_end() -> None:

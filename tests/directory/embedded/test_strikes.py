@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""Interrupts that strike a global node while it changes its directory: afterwards everybody has the same."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from aemp_gevent.node.node import Node
+from tests.directory.embedded.networks import OURS, PERL, Dial, attach, handled, packets_until_now, shorten_grace
+from tests.support.helpers import wait_until
+from tests.support.injecting import Injector, strike_points
+from tests.support.networking import RawListener, RawPeer, free_address, node_factory
+from tests.support.seams import embedded_of, network_of
+from tests.support.striking import STRIKES, strike_in_turn
+
+TRACED = (
+    *(
+        f"directory/embedded/{name}.py"
+        for name in ("client", "engine", "guest", "introductions", "mesh", "orphans", "protocol")
+    ),
+    *(f"directory/embedded/{name}.py" for name in ("screening", "server", "turns")),
+    *("directory/merge.py", "directory/local_directory.py", "directory/family_monitor.py"),
+)
+
+
+def struck(act: Callable[[], object], error: type[BaseException], point: int) -> int:
+    """Do something and be struck at a point; return how many points there are."""
+
+    def strike() -> None:
+        raise error
+
+    injector = Injector(strike, lambda seen: seen == point, strike_points, TRACED)
+    with contextlib.suppress(KeyboardInterrupt, MemoryError), injector:
+        act()
+    return injector.count
+
+
+def ask(node: Node, peer: str, request: str, *args: Any) -> None:
+    """Make a request as if a peer had sent it."""
+    embedded_of(node).handle(network_of(node).peer(peer), request, list(args))
+
+
+def lose(node: Node, peer: str) -> None:
+    """Cut the link to a peer."""
+    link = network_of(node).peer(peer).link
+    assert link is not None
+    link.fail("cut by the test")
+
+
+class Scene:
+    """A global node with a client, two watchers, two other global nodes, of ours and of Perl's, and its own monitor."""
+
+    def __init__(self, make_node: Callable[..., Node], stack: ExitStack) -> None:
+        address = free_address()
+        self.node = make_node(address, address)
+        wait_until(lambda: self.node.info()["directory"] == "global")
+        shorten_grace(self.node, 0.05)
+        dial = Dial(self.node, stack)
+        self.client, self.watcher, self.late = dial("c", OURS), dial("w", OURS), dial("v", PERL)
+        self.partner, self.perl, self.other = dial("g", OURS), dial("p", PERL), dial("h", OURS)
+        self.received: dict[RawPeer, list[list[Any]]] = {}
+        self.copy: dict[str, Any] = {}
+        self.node.db_set("f", "mine", 1)
+        self.client.send(["", "g_slave", {"f": {"k": 1, "old": 1}, "other": {"k": 1}}])
+        self.watcher.send(["", "g_mon1", "f"])
+        handled(self.client)
+        for peer in (self.partner, self.perl, self.other):
+            peer.send(["", "g_global"])
+        self.partner.send(["", "g_set", {"f": {"k": "z's", "z": 1}}, "z"])
+        self.partner.send(["", "g_set", {"f": {"partner": 1}, "'l": {"g": ["127.0.0.1:1"]}, "'g": {"g": None}}, "g"])
+        for peer in (self.partner, self.perl, self.other):
+            self._read(peer)
+        self.node.db_mon("f", lambda entries, *_: setattr(self, "copy", dict(entries)))
+
+    def ask(self, peer: RawPeer, request: str, *args: Any) -> None:
+        ask(self.node, peer.name, request, *args)
+
+    def lose(self, peer: RawPeer) -> None:
+        lose(self.node, peer.name)
+
+    # --- what everybody has ---
+
+    def _read(self, peer: RawPeer) -> list[list[Any]]:
+        packets = self.received.setdefault(peer, [])
+        packets += packets_until_now(peer)
+        return packets
+
+    def watched(self, peer: RawPeer) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for packet in self._read(peer):
+            if packet[1:3] == ["g_chg1", "f"]:
+                seen = packet[3] or {}
+            elif packet[1:3] == ["g_chg2", "f"]:
+                seen = {key: value for key, value in {**seen, **packet[3]}.items() if key not in packet[4]}
+        return seen
+
+    def brought(self, peer: RawPeer, family: str = "f", by_owner: bool = True) -> dict[str, dict[str, Any]]:
+        """Return what the node sent another global node, by owner."""
+        owned: dict[str, dict[str, Any]] = {}
+        for packet in self._read(peer):
+            owner = packet[-1] if by_owner else ""
+            if packet[1] == "g_set":
+                owned[owner] = dict(packet[2].get(family) or {})
+            elif packet[1:3] == ["g_upd", family]:
+                its = owned.setdefault(owner, {})
+                its.update(packet[3] or {})
+                for key in packet[4]:
+                    its.pop(key, None)
+        return {owner: entries for owner, entries in owned.items() if entries}
+
+    def check(self, expected: dict[str, Any], owned: dict[str, dict[str, Any]], watchers: list[RawPeer]) -> None:
+        me = self.node.NODE()
+        wait_until(lambda: self.node.db_family("f") == expected, within=5, show=lambda: self.node.db_family("f"))
+        wait_until(lambda: self.copy == expected, within=5, show=lambda: self.copy)
+        for watcher in watchers:
+            assert self.watched(watcher) == expected
+        assert self.brought(self.other) == {me: {"mine": 1}, **owned}
+        near = {key: value for entries in owned.values() for key, value in entries.items()}
+        assert self.brought(self.perl, by_owner=False) == {"": {"mine": 1, **near}}
+
+
+def play(scene: str, error: type[BaseException], point: int) -> int:
+    with ExitStack() as stack:
+        it = Scene(stack.enter_context(node_factory()), stack)
+        theirs = {"partner": 1, "z": 1}
+        clients = {"k": 1, "old": 1}
+        watchers = [it.watcher]
+        if scene == "change":
+            count = struck(lambda: it.ask(it.client, "g_upd", "f", {"k": 2, "new": 1}, ["old"]), error, point)
+            clients = {"k": 2, "new": 1}
+        elif scene == "subscription":
+            count = struck(lambda: it.ask(it.late, "g_mon1", "f"), error, point)
+            it.ask(it.client, "g_upd", "f", {"new": 1}, [])
+            watchers.append(it.late)
+            clients = {**clients, "new": 1}
+        elif scene == "owner-lost":
+            count = struck(lambda: it.lose(it.client), error, point)
+            clients, theirs = {}, {**theirs, "k": "z's"}
+        else:
+            count = struck(lambda: it.lose(it.partner), error, point)
+            theirs = {}  # z's entries after some time
+        mine = {"mine": 1}
+        it.check({**theirs, **clients, **mine}, {"c": clients} if clients else {}, watchers)
+        return count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", STRIKES)
+@pytest.mark.parametrize("scene", ["change", "subscription", "owner-lost", "partner-lost"])
+def test_copies_agree_though_an_interrupt_struck_a_change(scene: str, error: type[BaseException]) -> None:
+    count = play(scene, error, 0)
+    assert count > 10
+    strike_in_turn(lambda point: play(scene, error, point), count, 300)
+
+
+def play_client(scene: str, error: type[BaseException], point: int) -> int:
+    """Strike a client of a global node; return how many points there are."""
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(RawListener()) for _ in range(2))
+        node = stack.enter_context(node_factory())("127.0.0.1:0", first.id, second.id)
+        copy: list[dict[str, Any]] = [{}]
+        answers: list[Any] = []
+        node.db_set("f", "mine", 1)
+        node.db_mon("f", lambda entries, *_: copy.append(dict(entries)))
+        master, _database = attach(first)
+        stack.enter_context(master)
+        other = stack.enter_context(second.accept(extras=PERL).shake())
+        assert master.packet() == ["", "g_mon1", "f"]
+        wait_until(lambda: set(node.up_nodes()) == {first.id, second.id})
+        node.db_keys("g", answers.append)
+        *_rest, number = master.packet()
+        if scene == "whole":
+            count = struck(lambda: ask(node, first.id, "g_chg1", "f", {"a": 1}), error, point)
+        else:
+            ask(node, first.id, "g_chg1", "f", {"a": 0, "gone": 1})
+        if scene == "change":
+            count = struck(lambda: ask(node, first.id, "g_chg2", "f", {"a": 1}, ["gone"]), error, point)
+        elif scene == "answer":
+            count = struck(lambda: ask(node, first.id, "g_reply", number, ["x"]), error, point)
+            ask(node, first.id, "g_chg1", "f", {"a": 1})
+        elif scene == "master-lost":
+            count = struck(lambda: lose(node, first.id), error, point)
+            said = packets_until_now(other)
+            assert ["", "g_slave", {"f": {"mine": 1}, "'l": {node.NODE(): [node.NODE()]}}] in said
+            assert ["", "g_mon1", "f"] in said
+            assert ["", "g_db_keys", "g", number] in said
+            ask(node, second.id, "g_reply", number, ["x"])
+            ask(node, second.id, "g_chg1", "f", {"a": 0})
+            ask(node, second.id, "g_chg2", "f", {"a": 1}, ["gone"])
+        wait_until(lambda: copy[-1] == {"a": 1}, within=5, show=lambda: copy)
+        if scene in ("answer", "master-lost"):
+            wait_until(lambda: answers == [["x"]], within=5, show=lambda: answers)
+        return count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", STRIKES)
+@pytest.mark.parametrize("scene", ["whole", "change", "answer", "master-lost"])
+def test_client_has_what_its_master_has_though_an_interrupt_struck(scene: str, error: type[BaseException]) -> None:
+    count = play_client(scene, error, 0)
+    assert count > 5
+    strike_in_turn(lambda point: play_client(scene, error, point), count, 300)
