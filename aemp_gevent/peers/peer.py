@@ -214,8 +214,14 @@ class Peer(SendingPeer):
         changes = self._changes
 
         def make() -> None:
+            nonlocal changes
             if self._changes == changes:
-                call(*args)
+                try:
+                    call(*args)
+                except BaseException:
+                    if self.link is None:  # so what changed meanwhile is part of this loss, not a next link
+                        changes = self._changes
+                    raise
                 self._changes += 1
 
         self._host.scheduler.call_on_hub(make)

@@ -253,6 +253,34 @@ def test_late_monitors_fire_though_the_end_of_a_loss_is_struck(make_node, monkey
     assert struck
 
 
+def test_a_loss_that_is_struck_is_made_again_though_another_attempt_failed_in_the_middle(make_node, monkeypatch):
+    node, other = make_node(), make_node()
+    inbox, died, changes = Inbox(other), Deaths(), []
+    node.mon(inbox.port, died)
+    node.flush()
+    node.mon_nodes(lambda name, is_up, *_why: changes.append((name, is_up)))
+    network = network_of(node)
+    link_down, struck = network.link_down, []
+
+    def fail_and_be_struck(peer: Any, *args: Any) -> None:
+        if not struck:
+            struck.append(peer)
+            peer.attempt_failed("there is no way")
+            raise KeyboardInterrupt
+        link_down(peer, *args)
+
+    monkeypatch.setattr(network, "link_down", fail_and_be_struck)
+    with contextlib.suppress(KeyboardInterrupt):
+        network.peer(other.NODE()).link.fail("cut by the test")
+    with contextlib.suppress(KeyboardInterrupt):
+        died.wait()
+    wait_until(lambda: changes, within=5)
+    assert struck
+    assert changes == [(other.NODE(), False)]
+    assert died.wait() == ("transport_error", other.NODE(), "cut by the test")
+    assert died.count == 1
+
+
 @pytest.mark.parametrize("is_up", [False, True], ids=["next-link-is-made", "next-link-is-up"])
 def test_a_loss_that_is_struck_and_begun_again_does_not_end_the_next_link(make_node, monkeypatch, is_up):
     """The strike comes when the hub was asked to see the loss through, which it does late: after it was begun again."""
