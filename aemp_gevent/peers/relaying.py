@@ -281,7 +281,7 @@ class Routes:
     def link_up(self, peer: Peer) -> None:
         """Open what waits for a link that is up, or that stays open after all."""
         for rider in _virtual(peer.riders):
-            rider.carrier_up()
+            rider.relay_up()
         for (origin, destination), packet in self._waiting.pop(peer.node, {}).items():
             neighbour = self._host.known_peer(origin)
             if neighbour is not None and neighbour.is_up:
@@ -290,7 +290,7 @@ class Routes:
     def link_down(self, peer: Peer, reason: Reason) -> None:
         """A link is lost, and with it everything that went over it."""
         for rider in _virtual(peer.riders):
-            rider.carrier_lost(reason)
+            rider.relay_lost(reason)
         for gone, other in sorted(self._conversations.pop(peer.node, ())):
             if self._door(gone) != peer.node:
                 continue
@@ -306,7 +306,7 @@ class Routes:
     def unreachable(self, peer: Peer, why: str) -> None:
         """A link that was wanted could not be made."""
         for rider in _virtual(peer.riders):
-            rider.carrier_lost(_error(peer.node, why))
+            rider.relay_lost(_error(peer.node, why))
         for origin, destination in self._waiting.pop(peer.node, {}):
             neighbour = self._host.known_peer(origin)
             if neighbour is not None:

@@ -3,7 +3,7 @@
 
 A *slave* has one link, to its master; with all other nodes it
 has virtual links. A packet on one is wrapped,
-``["", "via", origin, destination, packet]``, and sent over the peer that *carries* it;
+``["", "via", origin, destination, packet]``, and sent over the peer that carries it, its *relay*;
 :mod:`aemp_gevent.peers.relaying` has the rules of passing on. Otherwise a virtual
 link is a link: it encodes, monitors, shuns and kills orphans like a real one.
 
@@ -87,7 +87,7 @@ class VirtualLink:
     """What a :class:`VirtualPeer` sends on.
 
     Args:
-        carrier: Over whose link.
+        relay: Over whose link.
         origin: This node's ID.
         destination: The other end's.
         incarnation: Of the other end.
@@ -96,13 +96,13 @@ class VirtualLink:
 
     send_framing = "msgpack"
 
-    def __init__(self, carrier: Peer, origin: str, destination: str, incarnation: str, limits: Limits) -> None:
+    def __init__(self, relay: Peer, origin: str, destination: str, incarnation: str, limits: Limits) -> None:
         self.incarnation = incarnation
         self.up_since = monotonic()
         """When the link came up, on the monotonic clock."""
         self.sent_packets = 0
         self.received_packets = 0
-        self._carrier = carrier
+        self._relay = relay
         self._encode = FRAMINGS["msgpack"].encoder()
         # An array of five, the last of which is the packet: it is encoded once, wherever it goes.
         self._wrapping = self._encode(["", VIA, origin, destination, None])[:-1]
@@ -111,7 +111,7 @@ class VirtualLink:
 
     @property
     def transport(self) -> Outlet:
-        link = self._carrier.link
+        link = self._relay.link
         if link is not None:  # when it goes, so does this; but another native thread may be here meanwhile
             return link.transport
         return _NOTHING
@@ -130,7 +130,7 @@ class VirtualLink:
 
     def send_encoded(self, data: bytes) -> None:
         """Queue one packet that is msgpack already."""
-        link = self._carrier.link
+        link = self._relay.link
         if link is not None:
             link.send_encoded(self._wrapping + data)
             self.sent_packets += 1
@@ -151,7 +151,7 @@ class VirtualPeer(Peer):
         super().__init__(node, host)
         self._hop = hop
         self.review_rights()
-        self._carrier: Peer | None = None  # while there is a link, or may be one
+        self._relay: Peer | None = None  # while there is a link, or may be one
         self._word = ""  # of ours, in the opening under way or the link that is up
         self._heard = ""  # the other's
         self._timer: Any = None  # gevent's watchers have no types
@@ -166,8 +166,8 @@ class VirtualPeer(Peer):
     # --- sending ---
 
     def check_hard_limit(self) -> None:
-        if self.link is not None and self._carrier is not None:
-            self._carrier.check_hard_limit()  # what waits, waits there
+        if self.link is not None and self._relay is not None:
+            self._relay.check_hard_limit()  # what waits, waits there
         else:
             super().check_hard_limit()
 
@@ -181,43 +181,43 @@ class VirtualPeer(Peer):
     @property
     def is_riding(self) -> bool:
         """Whether there is a link, or one being made."""
-        return self._carrier is not None
+        return self._relay is not None
 
     def _dial(self) -> None:
-        carrier = self._ride()
-        if carrier.is_up:
-            self.carrier_up()
+        relay = self._ride()
+        if relay.is_up:
+            self.relay_up()
         else:
-            carrier.connect()  # and we hear of it
+            relay.connect()  # and we hear of it
 
     def _ride(self) -> Peer:
-        """Watch the carrier from now on, and wait a limited time for its link."""
-        carrier = self._carrier
-        if carrier is None:
-            carrier = self._carrier = self._host.peer(self._hop)
-            carrier.riders[self] = None
+        """Watch the relay from now on, and wait a limited time for its link."""
+        relay = self._relay
+        if relay is None:
+            relay = self._relay = self._host.peer(self._hop)
+            relay.riders[self] = None
         self._dialling = self.link is None
         if self._dialling and self._timer is None:
             seconds = self._host.settings.monitor_timeout
             why = f"no answer within {seconds:g} s"
             self._timer = self._host.scheduler.start_timer(seconds, self.attempt_failed, why)
-        return carrier
+        return relay
 
-    def carrier_up(self) -> None:
+    def relay_up(self) -> None:
         """Open the virtual link, as the link that may carry it is up."""
-        if self._carrier is None or not self._dialling or self._carrier.is_resting:
+        if self._relay is None or not self._dialling or self._relay.is_resting:
             return  # if it is about to rest, it stays open or is made again for us, and this is called again
-        if not self._carrier.can_carry:
+        if not self._relay.can_carry:
             self.attempt_failed(f"it is reached through {self._hop}, which does not support slave nodes")
         elif not self._word:
             self._word = ids.new_uniq()
             self._say_word()
 
     def _say_word(self) -> None:
-        assert self._carrier is not None  # the word is sent over it
+        assert self._relay is not None  # the word is sent over it
         host = self._host
         packet = opening(host.node_id, host.incarnation, self._word, self._heard)
-        self._carrier.send(["", VIA, host.node_id, self.node, packet])
+        self._relay.send(["", VIA, host.node_id, self.node, packet])
 
     def opened(self, uniq: str, word: str, echo: str) -> None:
         """Take a word of the other end, which opens the link, or answers."""
@@ -227,11 +227,11 @@ class VirtualPeer(Peer):
             self._heard = word
             self._word = self._word or ids.new_uniq()
             self._say_word()
-        if echo == self._word and self.link is None and self._carrier is not None:
+        if echo == self._word and self.link is None and self._relay is not None:
             self._dialling = False
             self._stop_timer()
             limits = self._host.settings.limits
-            self._use(VirtualLink(self._carrier, self._host.node_id, self.node, uniq, limits))
+            self._use(VirtualLink(self._relay, self._host.node_id, self.node, uniq, limits))
 
     # --- the link going ---
 
@@ -246,7 +246,7 @@ class VirtualPeer(Peer):
         else:
             self._lose(why)
 
-    def carrier_lost(self, reason: Reason) -> None:
+    def relay_lost(self, reason: Reason) -> None:
         """Take note that the link that carries this one is lost, or could not be made."""
         here = self._host.node_id
         if reason[:1] == ("idle",) and self.link is None:
@@ -272,9 +272,9 @@ class VirtualPeer(Peer):
         self._stop_timer()
         self._dialling = False
         self._word = self._heard = ""
-        if self._carrier is not None:
-            self._carrier.riders.pop(self, None)
-            self._carrier = None
+        if self._relay is not None:
+            self._relay.riders.pop(self, None)
+            self._relay = None
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
