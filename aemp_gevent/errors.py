@@ -407,7 +407,7 @@ class NoMasterError(AempError, OSError):
             "are they running, reachable from here, and is their secret the same?"
         )
         self.failures = dict(failures)
-        """The last error, by master."""
+        """The last error, by master. That it did not answer in time counts only if it never answered."""
 
 
 class RefusedError(AempError):

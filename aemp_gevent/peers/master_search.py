@@ -149,6 +149,8 @@ def join(host: MasterSearchHost, name: str, masters: Sequence[str], taken_in: Ca
             share = (deadline - monotonic()) / (len(masters) - index)
             try:
                 _ask(host, name, master, max(share, _SHORTEST_SHARE_SECONDS), taken_in)
+            except TimeoutError as error:
+                failures.setdefault(master, str(error))  # an answer before says more
             except (AempError, OSError) as error:
                 failures[master] = str(error)
             else:
@@ -180,7 +182,7 @@ def _ask(host: MasterSearchHost, name: str, master: str, seconds: float, taken_i
                 host.strangers.forget(link)
                 link.close()
         if not candidate.outcome.ready():
-            raise OSError(f"it did not accept this node within {seconds:g} s")
+            raise TimeoutError(f"it did not accept this node within {seconds:g} s")
         called = candidate.outcome.get() or ""
         if not called:
             return

@@ -11,6 +11,7 @@ import pytest
 
 from aemp_gevent import InvalidSettingError, Node
 from aemp_gevent.errors import InvalidNoderefError, NoMasterError
+from aemp_gevent.peers import master_search
 from aemp_gevent.testing import MemoryNetwork
 from tests.peers.slave_nodes import QUICK, Place
 from tests.support.helpers import wait_until
@@ -74,6 +75,25 @@ def test_second_slave_of_the_same_name_is_refused(place: Place) -> None:
     inbox = Inbox(place.s1)
     place.public.snd(inbox, "still there")
     wait_until(lambda: inbox.messages == [("still there",)])
+
+
+@pytest.mark.slow
+def test_the_error_says_what_a_master_answered_before_it_had_too_little_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, asked = master_search._ask, []
+
+    def ask_once(*args: Any) -> None:
+        asked.append(args)
+        try:
+            ask(*args)
+        finally:
+            monkeypatch.setattr(master_search.MasterCandidate, "came_up", lambda *_: None)
+
+    monkeypatch.setattr(master_search, "_ask", ask_once)
+    with pytest.raises(NoMasterError, match="it refuses this node"):
+        place.network.node("slave/one", place.m1.NODE(), **{**QUICK, "monitor_timeout": 0.7})
+    assert len(asked) > 1
 
 
 @pytest.mark.parametrize("name", ["backend", "127.0.0.1"])
