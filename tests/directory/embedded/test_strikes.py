@@ -135,6 +135,12 @@ def play(scene: str, point: int) -> int:
         if scene == "change":
             count = struck(lambda: it.ask(it.client, "g_upd", "f", {"k": 2, "new": 1}, ["old"]), point)
             clients = {"k": 2, "new": 1}
+        elif scene == "arrival":
+            it.client.send(["", "g_upd", "f", {"k": 2, "new": 1}, ["old"]])
+            count = struck(lambda: wait_until(lambda: it.node.db_family("f")["k"] != 1, within=5), point)
+            wait_until(lambda: it.node.db_family("f")["k"] != 1, within=5)  # or its link was lost, and all it brought
+            clients = {"k": 2, "new": 1} if it.node.node_is_up("c") else {}
+            theirs = {**theirs, **({} if clients else {"k": "z's"})}
         elif scene == "subscription":
             count = struck(lambda: it.ask(it.late, "g_mon1", "f"), point)
             it.ask(it.client, "g_upd", "f", {"new": 1}, [])
@@ -169,7 +175,7 @@ def play(scene: str, point: int) -> int:
 @pytest.mark.parametrize(
     "scene",
     [
-        *("change", "subscription", "owner-lost", "partner-lost"),
+        *("change", "arrival", "subscription", "owner-lost", "partner-lost"),
         *("own-change", "own-deletion", "own-subscription"),
     ],
 )
