@@ -237,10 +237,10 @@ def test_blocked_loop_costs_no_peer_its_link_and_is_named(
 def test_loop_that_is_merely_idle_is_not_called_blocked(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aemp_gevent.runtime.loop_watch.BLOCKED_SECONDS", 0.4)
+    monkeypatch.setattr("aemp_gevent.runtime.loop_watch.BLOCKED_SECONDS", 0.8)
     watch = watch_loop(gevent.get_hub())
     try:
-        gevent.sleep(1.0)
+        gevent.sleep(1.3)
     finally:
         watch.release()
     assert caplog.records == []
