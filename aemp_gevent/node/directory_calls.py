@@ -2,6 +2,7 @@
 """The calls of the directory and of groups: a node with ``db_set``, ``grp_get`` and the like.
 
 They check their arguments and wait for answers; the work is done in :mod:`aemp_gevent.directory.local_directory`.
+This module is longer than 400 lines because the docstrings of these public calls, a third of it, are users' reference.
 """
 
 from __future__ import annotations

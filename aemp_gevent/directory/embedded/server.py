@@ -23,6 +23,9 @@ link to (:mod:`aemp_gevent.directory.embedded.mesh`), which are sent its own lin
 before are not sent the newcomers, as Perl would do: those dial them, and with a hundred global nodes that would be a
 million messages.
 
+This module is longer than 400 lines because all changes of the three sources are made here, so that each is whole or
+made again when an interrupt strikes.
+
 Nothing here switches. What a peer sends is checked first; if it is wrong, a TypeError ends
 in the log, as with all requests. Which entries are believed: :mod:`aemp_gevent.directory.embedded.screening`.
 """
