@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from aemp_gevent.node.requests import Requests
     from aemp_gevent.peers.network import Network
     from aemp_gevent.peers.peer import Peer
-    from aemp_gevent.transport.carrier import Carrier
+    from aemp_gevent.transport.connector import Connector
 
 
 class LinkedNode(ConfiguredNode):
     """A node with links to others, or without any while it is private."""
 
-    def __init__(self, *, carrier: Carrier | None = None) -> None:
+    def __init__(self, *, carrier: Connector | None = None) -> None:
         super().__init__()
         self._carrier = carrier
 

@@ -16,7 +16,7 @@ from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.strangers import Stranger, Strangers, StrangersHost
 from aemp_gevent.runtime.forking import helpers
 from aemp_gevent.settings.fields import Settings
-from aemp_gevent.transport.carrier import Carrier
+from aemp_gevent.transport.connector import Connector
 
 
 class DiallingHost(StrangersHost, Protocol):
@@ -25,7 +25,7 @@ class DiallingHost(StrangersHost, Protocol):
     @property
     def settings(self) -> Settings: ...
     @property
-    def carrier(self) -> Carrier: ...
+    def connector(self) -> Connector: ...
     @property
     def finding(self) -> Finding: ...
     @property
@@ -79,7 +79,7 @@ class Dialling:
             endpoint, connecting, proving = attempt.next(host.settings.handshake_timeout)
             try:
                 # Both in the try: the connection may be gone again before we look at it.
-                transport = host.carrier.dial((endpoint,), connecting)
+                transport = host.connector.dial((endpoint,), connecting)
                 host.strangers.meet(transport, Stranger(host, attempt), dialled=True, timeout=proving)
             except (OSError, AempError) as error:
                 attempt.failed(str(error))
@@ -94,7 +94,7 @@ class Dialling:
             OSError: Nothing accepts there.
         """
         host = self._host
-        return host.strangers.meet(host.carrier.dial(endpoints, timeout), Stranger(host, None), dialled=True)
+        return host.strangers.meet(host.connector.dial(endpoints, timeout), Stranger(host, None), dialled=True)
 
     def greeted(self, attempt: Attempt, link: Link, peer: Peer) -> None:
         """Take note which peer greeted where a node was dialled."""

@@ -11,7 +11,7 @@ from aemp_gevent.addresses.endpoints import ANY_HOST, Endpoint, endpoints_of
 from aemp_gevent.addresses.resolve import own_addresses
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.settings.fields import Settings
-from aemp_gevent.transport.carrier import Carrier, Listening
+from aemp_gevent.transport.connector import Connector, Listening
 from aemp_gevent.transport.transport import Transport
 
 _log = Log()
@@ -32,7 +32,7 @@ class ListenersHost(Protocol):
     @property
     def settings(self) -> Settings: ...
     @property
-    def carrier(self) -> Carrier: ...
+    def connector(self) -> Connector: ...
     @property
     def strangers(self) -> Accepting: ...
 
@@ -60,7 +60,7 @@ class Listeners:
             ListenError: One cannot be bound; those before it are.
         """
         for endpoint in endpoints:
-            self._listeners.append(self._host.carrier.listen(endpoint, self._host.strangers.accepted))
+            self._listeners.append(self._host.connector.listen(endpoint, self._host.strangers.accepted))
 
     def start(self) -> None:
         """Begin to accept connections."""

@@ -25,7 +25,7 @@ from aemp_gevent.links.link import Link, LinkOwner
 from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.quoting import quoted, worded
 from aemp_gevent.settings.fields import Settings
-from aemp_gevent.transport.carrier import Carrier
+from aemp_gevent.transport.connector import Connector
 from aemp_gevent.transport.transport import Transport
 from aemp_gevent.wire.vocabulary import REFUSED, VIA
 
@@ -55,7 +55,7 @@ class MasterSearchHost(Protocol):
     @property
     def settings(self) -> Settings: ...
     @property
-    def carrier(self) -> Carrier: ...
+    def connector(self) -> Connector: ...
 
     @property
     def strangers(self) -> Meeting: ...
@@ -174,7 +174,7 @@ def _ask(host: MasterSearchHost, name: str, master: str, seconds: float, taken_i
         host.node_id = ids.slave_id(name, called)
         left = max(deadline - monotonic(), 0.1)
         candidate = MasterCandidate(host, called, taken_in)
-        link = host.strangers.meet(host.carrier.dial(endpoints_of(noderef), left), candidate, dialled=True)
+        link = host.strangers.meet(host.connector.dial(endpoints_of(noderef), left), candidate, dialled=True)
         try:
             candidate.outcome.wait(timeout=max(deadline - monotonic(), 0.1))
         finally:

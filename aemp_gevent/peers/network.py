@@ -37,7 +37,7 @@ from aemp_gevent.runtime.bounded_log import ALL_PEERS, BoundedLog
 from aemp_gevent.runtime.forking import Helper, keep, stop_watchers_of
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
 from aemp_gevent.settings.fields import Settings
-from aemp_gevent.transport.carrier import Carrier, SocketCarrier
+from aemp_gevent.transport.connector import Connector, SocketConnector
 
 UNNEEDED_PEERS = 1000
 """Peers remembered without need, a few KiB each."""
@@ -59,7 +59,7 @@ class Network:
         scheduler: Runs the node's ports.
         settings: Of the node.
         listener: The node, which gets what happens.
-        carrier: Makes the connections; None: sockets.
+        connector: Makes the connections; None: sockets.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Network:
         scheduler: Scheduler,
         settings: Settings,
         listener: NetworkListener,
-        carrier: Carrier | None = None,
+        connector: Connector | None = None,
     ) -> None:
         _ = scheduler.hub  # the node is this thread's from now on
         self.node_id = node_id
@@ -90,7 +90,7 @@ class Network:
         patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None
-        self.carrier = carrier or SocketCarrier(scheduler.hub, patience, settings.accept_rate)
+        self.connector = connector or SocketConnector(scheduler.hub, patience, settings.accept_rate)
         self._changed = Event()
         self.link_maker = LinkMaker(self)
         self.routes = Routes(self)
@@ -334,7 +334,7 @@ class Network:
             if watching and isinstance(peer, VirtualPeer):
                 peer.abandon()
             peer.room.open()  # greenlets of the program run on in the child, and would wait forever
-        self.carrier.abandon()
+        self.connector.abandon()
         self.listeners.abandon()
         for link in self.link_maker.links:
             link.abandon(watching=watching)

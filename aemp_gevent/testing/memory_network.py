@@ -3,7 +3,7 @@
 
 The nodes are real, and so is everything above the transport; only the transport is simulated. This module knows the
 nodes and the faults, and draws how long data takes (``draw_latency``, ``draw_skew``), so that connections overtake
-each other. ``memory_connection`` simulates a connection, ``memory_carrier`` connects the nodes,
+each other. ``memory_connection`` simulates a connection, ``memory_connector`` connects the nodes,
 ``memory_addresses`` knows which node listens where, and ``memory_clock`` calls functions when they are due.
 """
 
@@ -24,9 +24,9 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.testing.memory_addresses import MemoryAddresses
-from aemp_gevent.testing.memory_carrier import MemoryCarrier, MemoryDial, MemoryListener, end_crashed_node
 from aemp_gevent.testing.memory_clock import MemoryClock
 from aemp_gevent.testing.memory_connection import MemoryEnd
+from aemp_gevent.testing.memory_connector import MemoryConnector, MemoryDial, MemoryListener, end_crashed_node
 from aemp_gevent.transport.transport import Transport
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class MemoryNetwork:
         self._refused: set[tuple[str, str]] = set()
         self._sides: dict[str, int] = {}  # of the partition, by node
         self._down: set[str] = set()  # crashed in silence
-        self._carriers: dict[str, MemoryCarrier] = {}  # the latest of each node
+        self._carriers: dict[str, MemoryConnector] = {}  # the latest of each node
         self._ends: dict[MemoryEnd, None] = {}  # open ones; a dict: its order is that of the runs before
         self._dials: dict[MemoryDial, None] = {}
         _log.info("%s", self)
@@ -132,7 +132,7 @@ class MemoryNetwork:
             for endpoint in endpoints_of(resolve_node(noderef))
         ]
         node_id = ",".join(map(str, endpoints))
-        carrier = MemoryCarrier(self, node_id)
+        carrier = MemoryConnector(self, node_id)
         node = carrier.node = Node(carrier=carrier)
         node.initialise_node(node_id, *seeds, **settings)
         self._carriers[node_id] = carrier
@@ -140,7 +140,7 @@ class MemoryNetwork:
 
     def _slave(self, name: str, masters: tuple[str, ...], settings: InitialiseSettings) -> Node:
         # The faults are to know it while it asks its first master.
-        carrier = MemoryCarrier(self, ids.slave_id(name, resolve_node(masters[0])) if masters else name)
+        carrier = MemoryConnector(self, ids.slave_id(name, resolve_node(masters[0])) if masters else name)
         node = carrier.node = Node(carrier=carrier)
         node.initialise_node(ids.SLAVE_PREFIX + name, *masters, **settings)
         carrier.name = node.NODE()
@@ -154,7 +154,7 @@ class MemoryNetwork:
                 return noderef
         raise AssertionError("unreachable")
 
-    def carrier(self, node: str) -> MemoryCarrier:
+    def carrier(self, node: str) -> MemoryConnector:
         """Return a carrier for a node that you make yourself: ``Node(carrier=…)``.
 
         For nodes that have a name, or are initialised by ``configure()``. Such a node is
@@ -163,7 +163,7 @@ class MemoryNetwork:
         Args:
             node: The ID that it will have; the faults know it by that.
         """
-        carrier = self._carriers[node] = MemoryCarrier(self, node)
+        carrier = self._carriers[node] = MemoryConnector(self, node)
         return carrier
 
     def _name(self, node: Node | str) -> str:
@@ -342,7 +342,7 @@ class MemoryNetwork:
     # --- listening and dialling: the carriers' part ---
 
     def listen(
-        self, carrier: MemoryCarrier, endpoint: Endpoint, accepted: Callable[[Transport], None]
+        self, carrier: MemoryConnector, endpoint: Endpoint, accepted: Callable[[Transport], None]
     ) -> MemoryListener:
         """Bind an endpoint for a carrier, whose node is up again if it had crashed."""
         listener = self.addresses.bind(
@@ -353,7 +353,7 @@ class MemoryNetwork:
             self._wake()
         return listener
 
-    def dial(self, carrier: MemoryCarrier, endpoint: Endpoint, timeout: float) -> MemoryEnd:
+    def dial(self, carrier: MemoryConnector, endpoint: Endpoint, timeout: float) -> MemoryEnd:
         """Make a connection. Blocks the calling greenlet.
 
         Raises:
@@ -374,7 +374,7 @@ class MemoryNetwork:
         """Return how many seconds a request for a connection takes to the other node."""
         return self.draw_latency(source, target) + self._delay(source, target)[2]
 
-    def drop(self, carrier: MemoryCarrier, *, silent: bool) -> None:
+    def drop(self, carrier: MemoryConnector, *, silent: bool) -> None:
         """End a carrier's listeners and connections; if ``silent``, the other ends do not notice."""
         for listener in self.addresses.listeners():
             if listener.carrier is carrier:

@@ -18,7 +18,7 @@ from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import ListenError
 from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
-from aemp_gevent.transport.carrier import Carrier, SocketCarrier
+from aemp_gevent.transport.connector import Connector, SocketConnector
 from aemp_gevent.transport.transport import SocketTransport, Transport
 from tests.support.helpers import turns, wait_until
 from tests.support.networking import Deaths, Inbox
@@ -67,9 +67,9 @@ Pair = Callable[[], tuple[Transport, Transport]]
 
 
 @contextlib.contextmanager
-def carriers(kind: str) -> Iterator[tuple[Carrier, Carrier, Endpoint]]:
+def carriers(kind: str) -> Iterator[tuple[Connector, Connector, Endpoint]]:
     if kind == "socket":
-        yield SocketCarrier(gevent.get_hub(), 30.0), SocketCarrier(gevent.get_hub(), 30.0), Endpoint("127.0.0.1", 0)
+        yield SocketConnector(gevent.get_hub(), 30.0), SocketConnector(gevent.get_hub(), 30.0), Endpoint("127.0.0.1", 0)
         return
     with MemoryNetwork(buffer_bytes=BUFFER, split=0.5, jitter=0.001) as network:
         print(network)

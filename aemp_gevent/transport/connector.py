@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Makes the connections of a node: by sockets, unless a test connects nodes in another way.
 
-A :class:`Carrier` listens and dials, and returns a
+A :class:`Connector` listens and dials, and returns a
 :class:`~aemp_gevent.transport.transport.Transport` for each connection. Links know nothing else of the
 outside world, so a whole network of nodes can run in one process without a socket.
 """
@@ -44,7 +44,7 @@ class Listening(Protocol):
         """Release it in a forked child: the parent keeps accepting."""
 
 
-class Carrier(Protocol):
+class Connector(Protocol):
     """Makes connections for one node."""
 
     def listen(self, endpoint: Endpoint, accepted: Callable[[Transport], None]) -> Listening:
@@ -71,7 +71,7 @@ class Carrier(Protocol):
         """Release, in a forked child, connections that are being made."""
 
 
-class SocketCarrier:
+class SocketConnector:
     """Connects a node by gevent's stream sockets.
 
     Args:

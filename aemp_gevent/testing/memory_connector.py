@@ -18,19 +18,19 @@ from aemp_gevent.testing.memory_connection import MemoryEnd, MemoryLines, connec
 from aemp_gevent.transport.transport import Transport
 
 
-class CarrierNetwork(MemoryLines, Protocol):
+class ConnectorNetwork(MemoryLines, Protocol):
     """The network, as its carriers use it."""
 
     @property
     def addresses(self) -> MemoryAddresses[MemoryListener]: ...
 
     def listen(
-        self, carrier: MemoryCarrier, endpoint: Endpoint, accepted: Callable[[Transport], None]
+        self, carrier: MemoryConnector, endpoint: Endpoint, accepted: Callable[[Transport], None]
     ) -> MemoryListener:
         """Bind an endpoint for a carrier."""
         ...
 
-    def dial(self, carrier: MemoryCarrier, endpoint: Endpoint, timeout: float) -> MemoryEnd:
+    def dial(self, carrier: MemoryConnector, endpoint: Endpoint, timeout: float) -> MemoryEnd:
         """Make a connection. Blocks the calling greenlet."""
         ...
 
@@ -42,20 +42,20 @@ class CarrierNetwork(MemoryLines, Protocol):
         """Return how many seconds a request for a connection takes to the other node."""
         ...
 
-    def drop(self, carrier: MemoryCarrier, *, silent: bool) -> None:
+    def drop(self, carrier: MemoryConnector, *, silent: bool) -> None:
         """End a carrier's listeners and connections."""
         ...
 
 
-class MemoryCarrier:
-    """Connects one node of a :class:`MemoryNetwork`: see :class:`~aemp_gevent.transport.carrier.Carrier`.
+class MemoryConnector:
+    """Connects one node of a :class:`MemoryNetwork`: see :class:`~aemp_gevent.transport.connector.Connector`.
 
     Args:
         network: The network.
         name: The node's ID.
     """
 
-    def __init__(self, network: CarrierNetwork, name: str) -> None:
+    def __init__(self, network: ConnectorNetwork, name: str) -> None:
         self.name = name
         self.node: Node | None = None
         """The node, if the network made it."""
@@ -99,12 +99,12 @@ class MemoryCarrier:
 
 
 class MemoryListener:
-    """One bound endpoint; a :class:`~aemp_gevent.transport.carrier.Listening`."""
+    """One bound endpoint; a :class:`~aemp_gevent.transport.connector.Listening`."""
 
     def __init__(
         self,
-        network: CarrierNetwork,
-        carrier: MemoryCarrier,
+        network: ConnectorNetwork,
+        carrier: MemoryConnector,
         endpoint: Endpoint,
         accepted: Callable[[Transport], None],
     ) -> None:
@@ -139,7 +139,7 @@ class MemoryListener:
 class MemoryDial:
     """An attempt to make a connection."""
 
-    def __init__(self, network: CarrierNetwork, carrier: MemoryCarrier, endpoint: Endpoint) -> None:
+    def __init__(self, network: ConnectorNetwork, carrier: MemoryConnector, endpoint: Endpoint) -> None:
         self.is_lost = False
         """Whether the request was lost, and will be repeated when the lines work again."""
         self._network = network
