@@ -46,14 +46,17 @@ test-fast: $(STAMPS)/test ## run the tests that take less than a quarter of a se
 	@$(COLLECTING)
 	@$(PY) $(TESTS) -m 'not slow' $(ARGS)
 
-# Tests marked no_cover install a tracer of their own, or measure time or memory; the others here try a sample only.
-coverage: $(STAMPS)/test ## run the tests and measure which lines and branches they reach
+# Tests marked no_cover install a tracer of their own, or measure time or memory. Those that repeat one thing again and
+# again take long under the tracer, and reach few lines that no other test reaches.
+REPEATED := no_cover or thorough or hypothesis
+
+coverage: $(STAMPS)/test ## run most of the tests, and measure which lines and branches they reach
 	@$(PY) -m coverage erase
 	@$(COLLECTING)
-	@$(PY) $(TESTS) -m 'not no_cover' --cov= $(ARGS)
+	@$(PY) $(TESTS) -m 'not ($(REPEATED))' --cov= $(ARGS)
 
-test-thorough: ## run what coverage leaves out, and with all seeds and examples what is otherwise sampled
-	@AEMP_TEST_THOROUGH=1 $(MAKE) --no-print-directory test ARGS="-m 'no_cover or thorough or hypothesis' $(ARGS)"
+test-thorough: ## run the tests that coverage leaves out, with all their seeds and examples
+	@AEMP_TEST_THOROUGH=1 $(MAKE) --no-print-directory test ARGS="-m '$(REPEATED)' $(ARGS)"
 
 # Where a patched process differs most: the loop, native threads, waiting, and what gevent itself provides. Tests of
 # forks and patching are left out, because they run programs that decide themselves whether to patch.

@@ -2,8 +2,8 @@
 """How many cases the tests try where there is no end of them: seeds, examples, points of an enumeration.
 
 ``make test-thorough`` sets ``AEMP_TEST_THOROUGH=1``, and they try all of it, or a large part of what takes minutes.
-Otherwise they try a sample, which differs from run to run where it is part of an enumeration. Coverage makes do with
-the sample: repetition takes long under its tracer, and reaches no new line.
+Otherwise they try a sample, which differs from run to run where it is part of an enumeration. Coverage leaves out the
+modules that ask: repetition takes long under its tracer, and reaches few lines that no other test reaches.
 """
 
 from __future__ import annotations
