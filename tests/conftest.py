@@ -53,6 +53,9 @@ if sys.dont_write_bytecode:
 
 WIRE = Path(__file__).parent / "wire"
 
+MEASURED_FOLDERS = {"cli", "contrib", "runtime", "testing"}
+"""Tests of these start processes that count for the coverage, which makes them slow."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     if PATCHED and config.getoption("numprocesses", None):
@@ -88,6 +91,15 @@ def native_threads_are_not_traced() -> None:
     """
     if sys.version_info[:2] == (3, 11):
         threading.settrace(None)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def child_processes_are_measured_where_it_pays(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Spare the processes that a test starts coverage's tracer, except where they reach what no other test reaches."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.relative_to(Path(__file__).parent).parts[0] not in MEASURED_FOLDERS:
+            patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -67,7 +67,7 @@ def test_hostile_peer_hurts_nobody_else(make_node: MakeNode, tmp_path: Path, tal
         quiet = target.round_trips()
         before = target.collect()
         told_to_it = json.dumps([target.id, what, SECONDS, RATES.get(what)])
-        with process(attacker.PROGRAM, told_to_it, is_measured=False) as child:
+        with process(attacker.PROGRAM, told_to_it) as child:
             assert line_of(child) == "ready"
             begin, during, trips = monotonic(), [], 0
             while monotonic() - begin < SECONDS:

@@ -308,13 +308,12 @@ def free_address() -> str:
 
 
 @contextlib.contextmanager
-def process(program: str, *args: str, is_measured: bool = True) -> Iterator[subprocess.Popen[str]]:
+def process(program: str, *args: str) -> Iterator[subprocess.Popen[str]]:
     """Run a program text as another process; it, and what it forked, is killed afterwards if it still runs.
 
     Args:
         program: The text.
         args: What it finds in ``sys.argv``.
-        is_measured: Whether its lines count for the coverage, which makes it slow.
     """
     child = preloaded.Popen(
         [sys.executable, "-c", program, *args],
@@ -322,7 +321,6 @@ def process(program: str, *args: str, is_measured: bool = True) -> Iterator[subp
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if is_measured or not name.startswith("COVERAGE_")},
         start_new_session=True,  # and so a process group
     )
     try:

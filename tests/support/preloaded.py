@@ -8,8 +8,8 @@ on a fresh interpreter (import times, for instance) is tested with :mod:`subproc
 monkey-patching gets a fresh interpreter by itself, and so does one with options of the interpreter.
 
 The server's children become ours as their parent ends (we are a *subreaper*, which only Linux has), so waiting, signals
-and exit codes work as for any child. Elsewhere, in patched runs, and while coverage measures, the
-processes are ordinary ones.
+and exit codes work as for any child. Elsewhere, in patched runs, and where coverage measures them,
+the processes are ordinary ones.
 """
 
 from __future__ import annotations
@@ -98,9 +98,7 @@ def _is_possible(args: Any, options: Mapping[str, Any]) -> bool:
         return False
     words = args[2:] if args[1] == "-u" else args[1:]
     variables = options.get("env") or os.environ
-    if "coverage" in sys.modules and sys.modules["coverage"].Coverage.current() is not None:  # it measures
-        return False
-    if any(name.startswith(("PYTHON", "GEVENT")) and name not in _KEPT for name in variables):
+    if any(name.startswith(("PYTHON", "GEVENT", "COVERAGE_PROCESS")) and name not in _KEPT for name in variables):
         return False
     how = os.fspath(words[0])
     if how == "-m":
