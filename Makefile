@@ -60,12 +60,21 @@ test-thorough: ## run the tests that coverage leaves out, with all their seeds a
 
 # Where a patched process differs most: the loop, native threads, waiting, and what gevent itself provides. Tests of
 # forks and patching are left out, because they run programs that decide themselves whether to patch.
-PATCHED_TESTS := tests/runtime tests/addresses tests/ports/test_receive.py tests/calls tests/links/test_heartbeat.py \
+PATCHED_TESTS := tests/addresses tests/ports/test_receive.py tests/calls tests/links/test_heartbeat.py \
 	tests/peers/test_network.py tests/node/test_node.py tests/node/test_running.py tests/node/test_shutdown.py \
-	tests/toolkit tests/contrib
+	tests/contrib
+MORE_PATCHED_TESTS := tests/runtime tests/toolkit
 
-test-patched: $(STAMPS)/test ## run some of the tests in a monkey-patched process; ARGS=tests runs all
-	@AEMP_TEST_PATCH=1 $(PY) -m pytest $(or $(ARGS),$(PATCHED_TESTS))
+# Two processes by hand, because pytest-xdist cannot be patched. What the second prints is shown after the first.
+test-patched: $(STAMPS)/test ## run some of the tests in monkey-patched processes; ARGS=tests runs all in one
+ifdef ARGS
+	@AEMP_TEST_PATCH=1 $(PY) -m pytest $(ARGS)
+else
+	@more=$$(mktemp); trap 'rm -f $$more' EXIT; \
+	AEMP_TEST_PATCH=1 $(PY) -m pytest $(MORE_PATCHED_TESTS) >$$more 2>&1 & \
+	AEMP_TEST_PATCH=1 $(PY) -m pytest $(PATCHED_TESTS); failed=$$?; \
+	wait $$! || failed=1; cat $$more; exit $$failed
+endif
 
 lint: $(STAMPS)/lint ## check style, format, types and floors
 	$(PY) -m ruff check
