@@ -22,6 +22,7 @@ import click
 
 from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.completion import profile_names
+from aemp_gevent.cli.interrupts import print_no_interrupts, take_interrupts
 from aemp_gevent.cli.output import echo
 from aemp_gevent.cli.private_files import read_private
 from aemp_gevent.node.access import seeds_down
@@ -214,21 +215,12 @@ def reasons(seeds_down: dict[str, str]) -> str:
 
 def _take_signals(node: Node, *, runs_code: bool) -> None:
     """Shut the node down on SIGTERM, too, and print no traceback after Ctrl-C."""
-    import gevent  # noqa: PLC0415
-
-    # KeyboardInterrupt is raised in the hub, which raises it in the main greenlet and would also print it.
-    hub: Any = gevent.get_hub()  # its stubs lack NOT_ERROR
-    hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
+    print_no_interrupts()
     if threading.current_thread() is not threading.main_thread():
         return
     node.shutdown_on_signal(signal.SIGTERM)  # takes no longer than any other shutdown
-    if not runs_code and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Python's handler would raise it in any code that is running, and kill a callback or a link.
-        gevent.signal_handler(signal.SIGINT, _interrupt)
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt
+    if not runs_code:
+        take_interrupts()
 
 
 def _seeds(settings: Settings) -> tuple[str, ...]:

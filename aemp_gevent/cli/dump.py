@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aemp_gevent.cli.interrupts import take_interrupts
 from aemp_gevent.cli.output import echo, printing_in_callback
 
 if TYPE_CHECKING:
@@ -57,5 +58,6 @@ def dump(target: Endpoint, listen: Endpoint, connections: int | None) -> None:
         proxy = Dump(target, listen, say)
     except OSError as error:
         raise click.UsageError(f"cannot listen at {listen}: {error.strerror or error}") from None
+    take_interrupts()
     echo(f"dial {proxy.endpoint} instead of {target}", err=True)
     proxy.serve(connections)

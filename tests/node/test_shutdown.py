@@ -208,7 +208,8 @@ def test_messages_after_the_shutdown_are_lost_and_reported(make_node: MakeNode) 
         assert died.wait() == ("shutdown", node.NODE())
         node.mon(f"{peer.name}#p", again)
         node.snd(f"{peer.name}#p", "too late")
-        assert again.wait()[0] == "transport_error"
+        # The former if others are still to be told of the shutdown.
+        assert again.wait()[0] in {"shutdown", "transport_error"}
         assert peer.take(2) == [["", "mon1", "p"], ["", "bye"]]
         peer.close()
         leaving.get(timeout=5)

@@ -20,6 +20,7 @@ from aemp_gevent.testing import SECRET, NodeProcess
 from aemp_gevent.toolkit import RemotePool, death_of
 from tests.support.helpers import wait_until
 from tests.support.networking import WAIT, MakeNode, settled_tables, tables
+from tests.support.settling import settle
 
 from tests.toolkit import functions  # isort: skip
 
@@ -235,6 +236,7 @@ def test_a_worker_that_died_between_runs_is_not_a_failed_run(make_pool, node, no
         with death_of(worker.port, node=node) as death:
             node.kil(worker.port, "between")
             assert death.get(timeout=WAIT) == ("between",)
+    settle(node)  # until then, who calls them hears of this death as well
     assert pool.map(functions.square, range(6)) == [n * n for n in range(6)]
 
 
