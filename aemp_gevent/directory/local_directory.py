@@ -174,11 +174,18 @@ class Directory:
 
     # --- own entries ---
 
-    def _check_length(self, what: str, name: str) -> None:
+    def _check_name(self, what: str, name: str) -> None:
+        """Refuse what could be kept here, and never be sent to another node."""
         limit = self.host.max_name_bytes
         if is_long(name, limit):
             text = f"it has {len(name)} characters; names have at most {limit} bytes"
             raise InvalidEntryError(what, name[:40] + "…", text)
+        if not name.isascii():
+            from aemp_gevent.wire.values import lone_surrogate  # noqa: PLC0415  # loads much
+
+            objection = lone_surrogate(name)
+            if objection is not None:
+                raise InvalidEntryError(what, name, f"it {objection}")
 
     def check_family(self, family: object) -> None:
         """Check the name of a family.
@@ -190,7 +197,7 @@ class Directory:
             raise InvalidEntryError("family", family, "it must be a str that is not empty")
         if family.startswith("'"):
             raise InvalidEntryError("family", family, "names that begin with ' are reserved; choose another")
-        self._check_length("family", family)
+        self._check_name("family", family)
 
     def set(self, family: str, key: str, value: Any) -> DirectoryEntry:
         """Set an entry of this node, and return its guard."""
@@ -204,7 +211,7 @@ class Directory:
         self.check_family(family)
         if not isinstance(key, str):
             raise InvalidEntryError("key", key, "it must be a str")
-        self._check_length("key", key)
+        self._check_name("key", key)
         former = self._guards.get((family, key))
         self._store(guard, _copy(family, key, value))
         if former is not None and former.monitor is not None:

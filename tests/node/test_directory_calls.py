@@ -88,7 +88,14 @@ def test_registering_a_dead_port_leaves_nothing(directory_nodes: MakeNodes) -> N
         pytest.param(lambda node: node.grp_get("'l"), InvalidEntryError, id="reserved-group"),
         pytest.param(lambda node: node.grp_mon("", print), InvalidEntryError, id="empty-group"),
         pytest.param(lambda node: node.db_set("family", 5), InvalidEntryError, id="key-is-not-a-str"),
-        pytest.param(lambda node: node.db_set("family", "\ud800"), UnencodableMessageError, id="key-is-not-text"),
+        pytest.param(lambda node: node.db_set("family", "\ud800"), InvalidEntryError, id="key-is-not-text"),
+        pytest.param(lambda node: node.db_set("\ud800", "key"), InvalidEntryError, id="set-what-is-not-text"),
+        pytest.param(lambda node: node.db_del("\ud800", "key"), InvalidEntryError, id="delete-what-is-not-text"),
+        pytest.param(lambda node: node.db_keys("\ud800", print), InvalidEntryError, id="read-what-is-not-text"),
+        pytest.param(lambda node: node.db_mon("\ud800", print), InvalidEntryError, id="monitor-what-is-not-text"),
+        pytest.param(lambda node: node.db_wait("\ud800", len), InvalidEntryError, id="wait-for-what-is-not-text"),
+        pytest.param(lambda node: node.grp_get("\ud800"), InvalidEntryError, id="group-is-not-text"),
+        pytest.param(lambda node: node.grp_mon("\ud800", print), InvalidEntryError, id="monitored-group-is-not-text"),
         pytest.param(lambda node: node.db_set("family", "key", object()), UnencodableMessageError, id="value"),
         pytest.param(lambda node: node.db_set("family", "key", "x" * 2**20), InvalidEntryError, id="size"),
         pytest.param(lambda node: node.db_reg("family"), NoPortContextError, id="no-context"),
@@ -102,6 +109,7 @@ def test_wrong_call_raises_and_changes_nothing(private: Node, call: Callable[[No
     with pytest.raises(error):
         call(private)
     assert not private._directory.own
+    assert not private._directory._copies
 
 
 def test_callback_is_called_in_the_ports_context(directory_nodes: MakeNodes) -> None:

@@ -33,9 +33,15 @@ def speaks(peer: Peer) -> bool:
 
 
 def send(peer: Peer, *request: Any) -> None:
-    """Send a request if the link is up; what is lost with a link is sent again over the next one."""
-    if peer.is_up:
-        peer.send(["", *request])
+    """Send a request if the link is up; what is lost with a link is sent again over the next one.
+
+    One that this peer's framing cannot carry is left out, with a log line, so that the requests after it are sent.
+    """
+    try:
+        if peer.is_up:
+            peer.send(["", *request])
+    except (MessageTooLargeError, UnencodableMessageError) as error:
+        peer.complaints.warn("the request %s cannot be sent to node %s: %s", request[0], peer.node, error)
 
 
 def send_change(peer: Peer, make: Callable[[Change], Packet], change: Change) -> None:

@@ -409,7 +409,8 @@ class DirectoryServer:
         """``g_db_…``: answer a query."""
         answer = self.answer(what, gproto.text(family))
         try:
-            send(peer, G_REPLY, number, answer)
+            if peer.is_up:
+                peer.send(["", G_REPLY, number, answer])
         except (MessageTooLargeError, UnencodableMessageError) as error:
             # Nothing is sent: the protocol has no answer for this case, and an empty one would be wrong.
             self._warn("the answer to node %s about the family %s cannot be sent: %s", peer.node, family, error)

@@ -15,6 +15,7 @@ from tests.directory.changes import Changes
 from tests.directory.embedded.networks import PERL, attach, role
 from tests.support.helpers import turns, wait_until
 from tests.support.networking import WAIT, MakeNode, RawListener, RawPeer
+from tests.support.seams import embedded_of
 
 
 def test_client_sends_its_master_everything_and_then_each_change(make_node: MakeNode, listener: RawListener) -> None:
@@ -95,6 +96,29 @@ def test_client_sends_everything_again_when_its_master_was_lost(make_node: MakeN
         changes.wait({"c": 1, "d": 1})  # a's owner has had its time
         assert changes.calls[-1][1:] == ([], [], ["a"])
         assert asking.get(timeout=WAIT) == {"b": 1}
+
+
+def test_next_master_gets_the_rest_when_one_request_cannot_be_sent(
+    make_node: MakeNode, listener: RawListener, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = make_node("127.0.0.1:0", listener.id)
+    master, _database = attach(listener)
+    found: list[Any] = []
+    engine = embedded_of(node)
+    for name in ("\ud800", "f"):
+        engine.watch(name)
+        engine.query("keys", name, found.append)
+        engine.find(name, found.append)
+    requests = master.take(3)
+    assert [request[1:3] for request in requests] == [["g_mon1", "f"], ["g_db_keys", "f"], ["g_find", "f"]]
+    master.close()
+    again, _database = attach(listener)
+    with again:
+        assert sorted(again.take(3)) == sorted(requests)
+        wait_until(lambda: role(node) == f"client of {listener.id}", within=WAIT)
+        node.db_set("f", "k", 1)
+        assert again.packet() == ["", "g_upd", "f", {"k": 1}, []]
+    assert f"the request g_mon1 cannot be sent to node {listener.id}: " in caplog.text
 
 
 def test_reading_fails_in_time_when_no_seed_can_be_reached_and_works_once_one_is(
