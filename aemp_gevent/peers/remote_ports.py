@@ -11,8 +11,7 @@ import logging
 from collections.abc import Iterable
 
 from aemp_gevent.peers.remote_port import ClosedMailbox, RemotePort, Sender
-from aemp_gevent.ports.jobs import CallJob
-from aemp_gevent.ports.port import Job
+from aemp_gevent.ports.jobs import PersistentJob
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.hub_calls import see_through
@@ -135,23 +134,21 @@ class RemotePorts:
         for port, reason in losses.items():
             port.fire(self.scheduler, reason)
         # Behind the monitors in the run queue.
-        self.scheduler.enqueue_job(CallJob(None, self._told, (dict(losses),)))
+        self.scheduler.enqueue_job(PersistentJob(None, self._told, (dict(losses),)))
         losses.clear()
 
     def _told(self, losses: dict[RemotePort, Reason]) -> None:
-        # Once, also if a struck call queued this twice.
-        ports = [port for port, reason in losses.items() if port.loss is reason]
-        see_through(self._open, ports, [job for port in ports for job in port.late])
-
-    def _open(self, ports: list[RemotePort], late: list[Job]) -> None:
-        for port in ports:
-            port.loss = None
+        # Begun again wherever it is struck, and queued twice if that call was struck.
+        told = [port for port, reason in losses.items() if port.loss is reason]
+        # Next, so that nothing is sent in between, also behind a hole. They run when the ports are open: what they do
+        # is often to monitor the port again, and they would be late forever.
+        self.scheduler.enqueue_first([job for port in told for job in port.late])
+        for port in told:
             port.late = ()
+            port.loss = None
+        for port in losses:  # also those that were not settled the last time
             self.settle(port)
-        # Next, so that nothing is sent in between, also behind a hole. Not before the port is open: what they do
-        # is often to monitor it again, and they would be late forever.
-        self.scheduler.enqueue_first(late)
-        self._forget([port for port in ports if self._ports.get(port.name) is port and self._can_forget(port)])
+        self._forget([port for port in losses if self._ports.get(port.name) is port and self._can_forget(port)])
 
     def settle(self, port: RemotePort) -> None:
         """Send the messages that wait for a port, or drop them."""
@@ -235,5 +232,5 @@ class RemotePorts:
 
     def _forget(self, ports: Iterable[RemotePort]) -> None:
         for port in ports:
-            del self._ports[port.name]
             self.scheduler.table.remove(port)  # type: ignore[arg-type]  # see RemotePort
+            del self._ports[port.name]  # last, so that a struck call finds the port again

@@ -253,6 +253,47 @@ def test_late_monitors_fire_though_the_end_of_a_loss_is_struck(make_node, monkey
     assert struck
 
 
+def report_struck(make_node: MakeNode, error: type[BaseException], chosen: Callable[[int], bool]) -> int:
+    """Report the loss of a port, struck at the chosen points; return how many there are."""
+    node, other = make_node(), make_node()
+    inbox, died, late = Inbox(other), Deaths(), Deaths()
+    node.mon(inbox.port, died)
+    node.flush()
+    network_of(node).peer(other.NODE()).link.fail("cut by the test")  # type: ignore[union-attr]
+    node.mon(inbox.port, late)
+
+    def strike() -> None:
+        raise error
+
+    with Injector(strike, chosen, strike_points, ("peers/remote_ports.py", "ports/jobs.py")) as injector:
+        wait_until_all_ran(node)
+    assert late.wait() == ("transport_error", other.NODE(), "cut by the test")
+    wait_until_all_ran(node)
+    assert died.count == late.count == 1
+    node.mon(inbox.port, nothing)
+    node.snd(inbox.port, "afterwards")
+    wait_until(lambda: inbox.messages == [("afterwards",)], within=3, show=lambda: inbox.messages)
+    return injector.count
+
+
+def wait_until_all_ran(node: LocalNode) -> None:
+    while node.scheduler.jobs:
+        with contextlib.suppress(KeyboardInterrupt):
+            gevent.sleep(0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", STRIKES)
+def test_late_monitors_fire_and_the_port_is_open_wherever_the_report_of_its_loss_is_struck(error):
+    def report(chosen: Callable[[int], bool]) -> int:
+        with node_factory() as make_node:
+            return report_struck(make_node, error, chosen)
+
+    count = report(lambda _: False)
+    assert count > 10
+    strike_in_turn(lambda point: report(lambda seen: seen == point), count)
+
+
 def test_a_loss_that_is_struck_is_made_again_though_another_attempt_failed_in_the_middle(make_node, monkeypatch):
     node, other = make_node(), make_node()
     inbox, died, changes = Inbox(other), Deaths(), []

@@ -7,7 +7,7 @@ import pytest
 
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.context import current_port
-from aemp_gevent.ports.jobs import CallJob
+from aemp_gevent.ports.jobs import CallJob, PersistentJob
 from aemp_gevent.ports.port import Job
 from tests.support.seams import ports_of
 from tests.support.settling import settle
@@ -35,6 +35,22 @@ def test_a_job_that_raises_is_not_run_again() -> None:
     with pytest.raises(ValueError, match="not in list"):
         job.run()
     assert not job.is_due
+
+
+def test_a_persistent_job_is_due_until_its_call_has_completed(node: LocalNode) -> None:
+    got: list[int] = []
+
+    def call(number: int) -> None:
+        got.append(number)
+        if len(got) < 3:
+            raise MemoryError
+
+    job = PersistentJob(None, call, (1,))
+    node.scheduler.enqueue_job(job)
+    settle(node)
+    assert got == [1, 1, 1] and not job.is_due and job.args == ()
+    job.run()
+    assert got == [1, 1, 1]
 
 
 def test_a_job_of_no_kind_of_its_own_is_never_due() -> None:
