@@ -156,8 +156,8 @@ class Directory:
             # Other nodes know the registered ports by their new IDs only.
             if guard.is_port and guard.key.startswith(former_prefix):
                 del self._guards[guard.family, guard.key]  # first: its monitor stays, for the new ID
-                value = self._own[guard.family][guard.key]
-                self._remove(guard.family, [guard.key])
+                value = self._own[guard.family].pop(guard.key)
+                self._publish(guard.family, [guard.key])
                 guard.renamed(prefix + guard.key.removeprefix(former_prefix))
                 self._store(guard, value)
         self._engine = engine
@@ -260,21 +260,22 @@ class Directory:
     def delete(self, family: str, keys: Collection[str]) -> None:
         """Delete entries of this node; those of others stay."""
         self.check_family(family)
-        gone = [key for key in dict.fromkeys(keys) if (family, key) in self._guards]
+        gone = [self._guards[family, key] for key in dict.fromkeys(keys) if (family, key) in self._guards]
         if gone:
             see_through(self._on_hub(self._remove, family, gone))
 
-    def _remove(self, family: str, keys: list[str]) -> None:
-        """Remove own entries. Idempotent."""
+    def _remove(self, family: str, guards: list[DirectoryEntry]) -> None:
+        """Remove the own entries of these guards, unless they were set again and have others. Idempotent."""
         entries = self._own.get(family, {})
-        for key in keys:
-            entries.pop(key, None)
-            guard = self._guards.pop((family, key), None)
-            if guard is not None and guard.monitor is not None:
+        for guard in guards:
+            if self._guards.get((family, guard.key), guard) is guard:
+                entries.pop(guard.key, None)
+                self._guards.pop((family, guard.key), None)
+            if guard.monitor is not None:
                 guard.monitor.cancel()
         if not entries:
             self._own.pop(family, None)
-        self._publish(family, keys)
+        self._publish(family, [guard.key for guard in guards])
 
     def withdraw(self, guard: DirectoryEntry) -> None:
         """Delete an entry, unless it was set again and has another guard."""

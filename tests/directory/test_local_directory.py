@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
+import pytest
+from gevent.event import Event
+
+from aemp_gevent.directory.local_directory import DirectoryEntry
+from aemp_gevent.node.node import Node
 from tests.directory.changes import Changes, see
 from tests.support.directories import MakeNodes, World
+from tests.support.striking import at_every_depth
 
 
 def test_every_node_reads_what_each_has_set(directory_nodes: MakeNodes) -> None:
@@ -84,3 +90,22 @@ def test_entries_set_before_initialisation_are_published_then(world: World, dire
     node.kil(renamed)
     see([other], "family", {"key": 1})
     changes.wait({"key": 1})
+
+
+@pytest.mark.parametrize("call", ["db_del", "cancel"])
+def test_what_is_set_after_a_deletion_at_the_recursion_limit_stays(private: Node, call: str) -> None:
+    guards: list[DirectoryEntry] = []
+
+    def delete(number: int) -> None:
+        if call == "db_del":
+            private.db_del("f", "k")
+        else:
+            guards[-1].cancel()
+
+    for number, _error in enumerate(at_every_depth(delete, lambda _: guards.append(private.db_set("f", "k", "old")))):
+        private.db_set("f", "k", number)
+        visited = Event()
+        private.scheduler.call_on_hub(visited.set)  # after what the struck call asked the hub for
+        assert visited.wait(5)
+        assert private.db_family("f") == {"k": number}
+        private.db_del("f", "k")
