@@ -225,14 +225,14 @@ class Directory:
         family, key = guard.family, guard.key
         entries = self._own.get(family)
         is_news = entries is None or key not in entries or not same(entries[key], value)
-        publish = self._on_hub(self._publish, family, [key])
+        publish = self._on_hub(self._publish, family, [key]) if is_news else None
         # No call from here to the end of the stores, so that an interrupt finds all of them made, or none.
         if entries is None:
             self._own[family] = {key: value}
         elif is_news:
             entries[key] = value
         self._guards[family, key] = guard
-        if is_news:
+        if publish is not None:
             see_through(publish)
 
     def _on_hub(self, call: Callable[..., object], *args: Any) -> Callable[[], None]:

@@ -30,7 +30,16 @@ def test_client_sends_its_master_everything_and_then_each_change(make_node: Make
         assert role(node) == f"client of {listener.id}"
         node.db_set("f", "l", 2)
         node.db_del("f", "k")
-        assert master.take(2) == [["", "g_upd", "f", {"l": 2}, []], ["", "g_upd", "f", None, ["k"]]]
+        node.db_set("f", "l", 2)  # the same value
+        visited = Event()
+        node.scheduler.call_on_hub(visited.set)
+        assert visited.wait(WAIT)
+        node.db_set("f", "l", 3)
+        assert master.take(3) == [
+            ["", "g_upd", "f", {"l": 2}, []],
+            ["", "g_upd", "f", None, ["k"]],
+            ["", "g_upd", "f", {"l": 3}, []],
+        ]
         master.send(["", "g_chg2", "f", {"early": 1}, []], ["", "g_chg1", "g", {"x": 1}])
         master.send(["", "g_chg1", "f", {"a": 1}], ["", "g_chg2", "f", {"b": 1}, []], ["", "g_chg2", "f", {}, ["a"]])
         changes.wait({"b": 1})
