@@ -159,10 +159,9 @@ class DirectoryClient:
 
     def find(self, node: str, answered: Callable[[Collection[str] | None], None]) -> None:
         """Ask where a node listens."""
-        asked = self._finds.setdefault(node, [])
-        asked.append(answered)
-        if self._master is not None and len(asked) == 1:
+        if self._master is not None and node not in self._finds:
             send(self._master, G_FIND, node)
+        self._finds.setdefault(node, []).append(answered)  # not before: what is interrupted until here is done again
 
     # --- what the master sends; from other peers it is ignored ---
 

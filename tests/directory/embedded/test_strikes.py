@@ -17,7 +17,7 @@ from tests.support.helpers import wait_until
 from tests.support.injecting import Injector, strike_points
 from tests.support.networking import RawListener, RawPeer, free_address, node_factory
 from tests.support.seams import embedded_of, network_of
-from tests.support.striking import STRIKES, strike_in_turn
+from tests.support.striking import STRIKES, nothing, strike_in_turn
 
 TRACED = (
     *(
@@ -201,6 +201,20 @@ def play_client(scene: str, point: int) -> int:
         wait_until(lambda: set(node.up_nodes()) == {first.id, second.id})
         node.db_keys("g", answers.append)
         *_rest, number = master.packet()
+        if scene == "look-up":
+            found: list[Any] = []
+            count = struck(lambda: embedded_of(node).find("n", found.append), point)
+            embedded_of(node).find("n", found.append)
+            assert ["", "g_find", "n"] in packets_until_now(master)
+            ask(node, first.id, "g_found", "n", ["127.0.0.1:1"])
+            wait_until(lambda: found and found == len(found) * [["127.0.0.1:1"]], within=5, show=lambda: found)
+        elif scene == "unwatch":
+            monitor = node.db_mon("h", nothing)
+            assert master.packet() == ["", "g_mon1", "h"]
+            count = struck(monitor.cancel, point)
+            monitor.cancel()
+            assert ["", "g_mon0", "h"] in packets_until_now(master)
+            assert "h" not in node._directory._copies
         if scene == "whole":
             count = struck(lambda: ask(node, first.id, "g_chg1", "f", {"a": 1}), point)
         else:
@@ -219,6 +233,8 @@ def play_client(scene: str, point: int) -> int:
             ask(node, second.id, "g_reply", number, ["x"])
             ask(node, second.id, "g_chg1", "f", {"a": 0})
             ask(node, second.id, "g_chg2", "f", {"a": 1}, ["gone"])
+        if scene in ("look-up", "unwatch"):
+            return count
         wait_until(lambda: copy[-1] == {"a": 1}, within=5, show=lambda: copy)
         if scene in ("answer", "master-lost"):
             wait_until(lambda: answers == [["x"]], within=5, show=lambda: answers)
@@ -226,7 +242,7 @@ def play_client(scene: str, point: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scene", ["whole", "change", "answer", "master-lost"])
+@pytest.mark.parametrize("scene", ["whole", "change", "answer", "master-lost", "look-up", "unwatch"])
 def test_client_has_what_its_master_has_though_an_interrupt_struck(scene: str) -> None:
     count = play_client(scene, 0)
     assert count > 5
