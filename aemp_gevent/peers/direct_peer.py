@@ -177,7 +177,7 @@ class DirectPeer(LinkChoosingPeer):
         """Both sides have sent their last, and nothing was lost."""
         self._log(logging.INFO, "link to %s closed, as nobody needs it", self.node)
         self._resting = None
-        self._changes += 1
+        self._ends += 1
         self._links.remove(link)
         self._forget_connections()
         self.peer_monitors.remove_all()

@@ -52,7 +52,8 @@ class Peer(SendingPeer):
         """Whether its addresses were found when they were asked for to make this link. Its ID may contain some, too."""
         self._incarnation: str | None = None  # of the last link; "": unknown; None: there never was one
         self._dialling = False
-        self._changes = 0  # how often the link came up, closed or was lost, or could not be made
+        self._ups = 0  # how often the link came up
+        self._ends = 0  # how often it closed or was lost, or could not be made
         self.redialling = Redialling()
         """When it may be dialled again."""
         self._last_error = ""
@@ -129,8 +130,10 @@ class Peer(SendingPeer):
             return
         if self.redialling.may_dial:
             self._dial()
-        else:
-            see_through(self._give_up_queue, self._last_error)  # which was logged
+        else:  # the error was logged
+            # Without monitors there is nothing to report, and the hub is not asked each time that something is sent.
+            complete = self._see_through if self.ports.are_monitored else see_through
+            complete(self._give_up_queue, self._last_error)
 
     @property
     def _is_coming(self) -> bool:
@@ -174,7 +177,7 @@ class Peer(SendingPeer):
     def _use(self, link: Lane) -> None:
         """Send what waits over the first link that is up."""
         self.link = link
-        self._changes += 1
+        self._ups += 1
         self.redialling.succeeded()
         if link.incarnation == self._incarnation:
             self.ports.returned()
@@ -206,23 +209,22 @@ class Peer(SendingPeer):
         self._see_through(self._lose_now, reason or ("transport_error", self.node, why), [])
 
     def _see_through(self, call: Callable[..., object], *args: Any) -> None:
-        """Make a call about the link as it is now, which must complete: on the hub if exceptions strike it here.
+        """Make a call about the end of the link, which must complete: on the hub if exceptions strike it here.
 
-        At the recursion limit only the hub can. So it is asked first, and when that raises nothing was begun. A
-        call that is struck after that begins again; what the hub makes then must not end the next link.
+        At the recursion limit only the hub can. So it is asked first, and when that raises nothing was begun: the next
+        such call replaces this one. A call that was begun is begun again until it completes, even if an attempt to
+        make the next link fails meanwhile; but it must not end the next link.
         """
-        changes = self._changes
+        ups, ends = self._ups, self._ends
+        is_begun = is_done = False
 
         def make() -> None:
-            nonlocal changes
-            if self._changes == changes:
-                try:
-                    call(*args)
-                except BaseException:
-                    if self.link is None:  # so what changed meanwhile is part of this loss, not a next link
-                        changes = self._changes
-                    raise
-                self._changes += 1
+            nonlocal is_begun, is_done
+            if not is_done and self._ups == ups and (is_begun or self._ends == ends):
+                is_begun = True
+                call(*args)
+                is_done = True
+                self._ends += 1
 
         self._host.scheduler.call_on_hub(make)
         see_through(make)

@@ -8,6 +8,7 @@ and the monitors across it know.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -322,6 +323,34 @@ def test_a_loss_that_is_struck_is_made_again_though_another_attempt_failed_in_th
     assert died.count == 1
 
 
+def test_a_loss_that_only_the_hub_can_complete_is_reported_though_something_is_sent_before(make_node, monkeypatch):
+    """Nobody can dial a slave, so the attempt fails at once, between the beginning of the loss and its end."""
+    node = make_node()
+    slave = make_node("slave/", node.NODE())
+    inbox, died, changes = Inbox(slave), Deaths(), []
+    node.mon(inbox.port, died)
+    node.flush()
+    node.mon_nodes(lambda name, is_up, *_why: changes.append((name, is_up)))
+    network = network_of(node)
+    link_down, struck = network.link_down, []
+
+    def be_struck(*args: Any) -> None:
+        if len(struck) < 2:
+            struck.append(args)
+            raise RecursionError
+        link_down(*args)
+
+    monkeypatch.setattr(network, "link_down", be_struck)
+    with pytest.raises(RecursionError):
+        network.peer(slave.NODE())._lose("cut by the test")
+    node.snd(slave.port(), "lost")  # not to the port that is monitored, which is closed
+    wait_until(lambda: changes, within=5)
+    assert len(struck) == 2
+    assert changes[0] == (slave.NODE(), False)
+    assert died.wait() == ("transport_error", slave.NODE(), "cut by the test")
+    assert died.count == 1
+
+
 @pytest.mark.parametrize("is_up", [False, True], ids=["next-link-is-made", "next-link-is-up"])
 def test_a_loss_that_is_struck_and_begun_again_does_not_end_the_next_link(make_node, monkeypatch, is_up):
     """The strike comes when the hub was asked to see the loss through, which it does late: after it was begun again."""
@@ -522,6 +551,31 @@ def test_a_node_is_dialled_though_the_call_that_wanted_it_was_at_the_recursion_l
     assert failed > 5
     assert sorted(died) == list(range(DEPTHS))
     assert tables(node)[0][:2] == (0, 0)
+
+
+@pytest.mark.slow
+def test_a_port_can_be_monitored_though_a_call_before_a_dial_was_at_the_recursion_limit(make_node):
+    """In the pause after a dial that failed, the call fails at once. No link is lost later that would open the port."""
+    node = make_node()
+    node.mon("unix:/nowhere#first", nothing)
+    peer = network_of(node).peer("unix:/nowhere")
+    wait_until(lambda: not peer.redialling.may_dial, within=5)
+    died: list[int] = []
+    failed = 0
+
+    def pause(_number: int) -> None:
+        peer.redialling.at = time.monotonic() + 600
+
+    for number, error in enumerate(
+        at_every_depth(lambda number: node.mon(f"unix:/nowhere#{number}", lambda *_: died.append(number)), pause)
+    ):
+        settle(node)
+        if error:
+            failed += 1
+            node.mon(f"unix:/nowhere#{number}", lambda *_, number=number: died.append(number))
+        wait_until(lambda: number in died, within=3, show=lambda: (number, died))  # noqa: B023
+    assert failed > 5
+    assert sorted(died) == list(range(DEPTHS))
 
 
 @pytest.mark.slow
