@@ -13,7 +13,6 @@ calls) kills the reply port; the caller's side, :mod:`aemp_gevent.calls.call`, r
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Sequence
 from time import monotonic, time
 from typing import Any, NamedTuple, Protocol
@@ -28,6 +27,7 @@ from aemp_gevent.ports.port import Port
 from aemp_gevent.ports.reasons import describe
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.bounded_log import BoundedLog
+from aemp_gevent.runtime.logs import traceback_of
 from aemp_gevent.runtime.quantities import to_seconds
 from aemp_gevent.runtime.quoting import escaped, quoted
 from aemp_gevent.wire.limits import is_long
@@ -232,7 +232,7 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
 def fail(host: ServeHost, reply: object, error: BaseException) -> None:
     """Report an exception to a caller, whose reply port :func:`is_port` accepts. Never raises."""
     text = describe(error)
-    trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
+    trace = traceback_of(error)[-MAX_TRACEBACK:]
     for words in ((text, trace), (escaped(text), ""), ()):
         try:
             host.kil(reply, FAILED, *words)

@@ -12,6 +12,7 @@ from typing import TypeVar
 from aemp_gevent.errors import AempError
 from aemp_gevent.ports.port import Port
 from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.runtime.logs import cause_of
 
 _MARK = "aemp_own_end"
 
@@ -51,5 +52,5 @@ def end_behind(error: BaseException | None, port: Port | None) -> Reason | None:
             break
         if isinstance(error, AempError) and vars(error).get(_MARK) == shutdown:
             return shutdown
-        error = error.__cause__
+        error = cause_of(error)
     return None

@@ -14,9 +14,10 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from aemp_gevent.runtime.quoting import cut_text, escaped, quoted, said, worded
+from aemp_gevent.runtime.quoting import cut_text, escaped, quoted, worded
 
 LOGGERS = ("aemp_gevent", "aemp_gevent.etcd")
 """The names of the loggers of a node."""
@@ -29,6 +30,9 @@ MAX_LINES = 20_000
 
 _MAX_CHAIN = 100
 """The most exceptions of one chain that are looked at."""
+
+_CAUSE = BaseException.__dict__["__cause__"].__get__
+_CONTEXT = BaseException.__dict__["__context__"].__get__
 
 _MAX_TAG = 40
 """A text longer than this is data, and not a tag."""
@@ -160,18 +164,31 @@ def traceback_of(error: BaseException) -> str:
     That text may be what a peer sent to the code that raised the exception.
     """
     chain = _chain(error)
-    if any(cut_text(each) is not None for each in chain):
+    text = ""
+    if all(cut_text(each) is None for each in chain):
+        with suppress(Exception):  # of a class whose attributes are not what Python expects
+            text = _formatted(error, chain)
+    if not text:
         frames = "".join(traceback.format_tb(error.__traceback__))
-        text, chain = f"Traceback (most recent call last):\n{frames}{type(error).__name__}: {said(error)}", []
-    else:
-        text = "".join(traceback.format_exception(error)).rstrip("\n")
+        text = f"Traceback (most recent call last):\n{frames}{type(error).__name__}: {cut_text(error) or _shown(error)}"
+    if len(text) > MAX_LINES:  # the first lines say where it began, the last what went wrong
+        text = f"{text[: MAX_LINES // 2]}\n[…]\n    {text[-MAX_LINES // 2 :]}"
+    return escaped(text, None, "\n")
+
+
+def _formatted(error: BaseException, chain: list[BaseException]) -> str:
+    text = "".join(traceback.format_exception(error)).rstrip("\n")
     for each in chain:
         last = "".join(traceback.format_exception_only(each)).rstrip("\n")
         if "\n" in last and last in text:
             text = text.replace(last, last.replace("\n", "\n    "))
-    if len(text) > MAX_LINES:  # the first lines say where it began, the last what went wrong
-        text = f"{text[: MAX_LINES // 2]}\n[…]\n    {text[-MAX_LINES // 2 :]}"
-    return escaped(text, None, "\n")
+    return text
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """Return what an exception was raised ``from``, whatever its class calls ``__cause__``."""
+    cause: BaseException | None = _CAUSE(error)
+    return cause
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -182,7 +199,7 @@ def _chain(error: BaseException) -> list[BaseException]:
         each = due.pop()
         if each is not None and not any(each is other for other in found):
             found.append(each)
-            due += [each.__cause__, each.__context__]
+            due += [cause_of(each), _CONTEXT(each)]
     return found
 
 
