@@ -60,8 +60,8 @@ def missing_hooks() -> str | None:
 
 def log_as_gunicorn() -> None:
     """Write the library's log lines where and as gunicorn writes its own, until the program configures logging."""
-    if logging.getLogger(_GUNICORNS_LOG).handlers and not any(writers(LOGGERS[0])):
-        logging.getLogger(LOGGERS[0]).addHandler(_AsGunicorn())
+    if logging.getLogger(_GUNICORNS_LOG).handlers:
+        logging.getLogger(LOGGERS[0]).addHandler(_AS_GUNICORN)
 
 
 class _AsGunicorn(logging.Handler):
@@ -73,6 +73,9 @@ class _AsGunicorn(logging.Handler):
                 if record.levelno >= handler.level:
                     handler.handle(record)
         return True
+
+
+_AS_GUNICORN = _AsGunicorn()  # only one: a logger takes each handler once
 
 
 def _things_of_gunicorn() -> Iterator[Any]:

@@ -41,10 +41,10 @@ def test_every_folder_says_in_one_line_what_lives_there() -> None:
 
 
 def test_no_two_classes_have_the_same_name() -> None:
-    """Not even with and without an underscore: a word means one thing in all folders."""
+    """Not even with and without an underscore, or inside others: a word means one thing in all folders."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in (ROOT / "aemp_gevent").rglob("*.py"):
-        for node in ast.parse(path.read_text()).body:
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 found[node.name.strip("_")].append(str(path.relative_to(ROOT)))
     assert len(found) > 300
