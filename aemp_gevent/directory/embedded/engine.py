@@ -58,7 +58,7 @@ class EmbeddedEngine:
         self._is_global = False  # whether others may use the server
         self._home: DirectoryServer | None = None  # the server, once it serves this node's own requests, too
         self._globals: set[Peer] = set()  # those whose links are up
-        self._turns = Turns(self._mend)
+        self._turns = Turns(host.scheduler, self._mend)
         self._client = DirectoryClient(host, self._turns)
         self._introductions = Introductions(host, self._client, self._globals)
 

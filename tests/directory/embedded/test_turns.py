@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,9 +11,26 @@ import pytest
 
 from aemp_gevent.directory.embedded.turns import MAX_TRIES, Turns
 from aemp_gevent.node.node import Node
+from aemp_gevent.ports.scheduler import Scheduler
 from tests.directory.embedded.networks import OURS, PERL, Dial, become_global, handled, packets_until_now, shorten_grace
-from tests.support.networking import MakeNode, RawPeer
+from tests.support.helpers import wait_until
+from tests.support.networking import WAIT, MakeNode, RawPeer
 from tests.support.seams import embedded_of, network_of
+from tests.support.settling import fresh_node
+from tests.support.striking import DEPTHS, at_every_depth, nothing
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    with fresh_node() as node:
+        yield node.scheduler
+
+
+@pytest.fixture
+def turns(scheduler: Scheduler) -> Turns:
+    turns = Turns(scheduler)
+    turns.start()
+    return turns
 
 
 def test_link_that_is_lost_while_a_change_is_sent_does_not_upset_the_order(make_node: MakeNode) -> None:
@@ -64,9 +82,7 @@ def test_directory_of_a_node_that_shut_down_does_nothing(make_node: MakeNode) ->
     assert not embedded_of(node)._turns._due
 
 
-def test_calls_inside_a_call_wait_for_its_end() -> None:
-    turns = Turns()
-    turns.start()
+def test_calls_inside_a_call_wait_for_its_end(turns: Turns) -> None:
     order: list[str] = []
 
     def outer() -> None:
@@ -77,9 +93,7 @@ def test_calls_inside_a_call_wait_for_its_end() -> None:
     assert order == ["outer", "inner"]
 
 
-def test_failing_calls_do_not_stop_the_others_and_the_first_exception_is_raised() -> None:
-    turns = Turns()
-    turns.start()
+def test_failing_calls_do_not_stop_the_others_and_the_first_exception_is_raised(turns: Turns) -> None:
     order: list[str] = []
 
     def fail(name: str) -> None:
@@ -95,9 +109,9 @@ def test_failing_calls_do_not_stop_the_others_and_the_first_exception_is_raised(
     assert order == ["third", "later"]
 
 
-def test_call_that_is_struck_is_made_again_between_two_calls_that_mend() -> None:
+def test_call_that_is_struck_is_made_again_between_two_calls_that_mend(scheduler: Scheduler) -> None:
     order: list[str] = []
-    turns = Turns(lambda: order.append("mend"))
+    turns = Turns(scheduler, lambda: order.append("mend"))
     turns.start()
 
     def act() -> None:
@@ -111,9 +125,44 @@ def test_call_that_is_struck_is_made_again_between_two_calls_that_mend() -> None
     assert order == ["act", "mend", "act", "mend", "inner"]
 
 
-def test_call_that_always_lacks_memory_is_given_up_and_the_others_are_made() -> None:
-    turns = Turns()
-    turns.start()
+def test_call_that_is_struck_twice_is_made_by_the_event_loop(turns: Turns) -> None:
+    order: list[str] = []
+
+    def act() -> None:
+        order.append("act")
+        if len(order) < 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        turns.take(act)
+    wait_until(lambda: order == ["act"] * 3, within=WAIT, show=lambda: order)
+    turns.take(order.append, "later")
+    assert order == [*["act"] * 3, "later"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "raised"),
+    [
+        (KeyboardInterrupt, ValueError, KeyboardInterrupt),
+        (KeyboardInterrupt, MemoryError, KeyboardInterrupt),
+        (MemoryError, KeyboardInterrupt, KeyboardInterrupt),
+        (MemoryError, ValueError, ValueError),
+    ],
+)
+def test_ctrl_c_is_raised_though_the_call_fails_when_it_is_made_again(
+    turns: Turns, first: type[BaseException], second: type[BaseException], raised: type[BaseException]
+) -> None:
+    errors = [first, second]
+
+    def act() -> None:
+        if errors:
+            raise errors.pop(0)
+
+    with pytest.raises(raised):
+        turns.take(act)
+
+
+def test_call_that_always_lacks_memory_is_given_up_and_the_others_are_made(turns: Turns) -> None:
     order: list[str] = []
 
     def fail() -> None:
@@ -124,11 +173,32 @@ def test_call_that_always_lacks_memory_is_given_up_and_the_others_are_made() -> 
         turns.take(fail)
     with pytest.raises(MemoryError):
         turns.take(order.append, "later")
-    assert order == ["failing"] * MAX_TRIES + ["later"]
+    begun = order.count("failing")
+    wait_until(lambda: order == ["failing"] * (begun + MAX_TRIES) + ["later"], within=WAIT, show=lambda: order)
 
 
-def test_no_call_is_made_before_the_start_or_after_the_end() -> None:
-    turns = Turns()
+def test_call_that_was_struck_is_made_though_those_that_ask_next_are_at_the_recursion_limit(turns: Turns) -> None:
+    made: list[int] = []
+
+    def strike(number: int) -> None:
+        strikes = [MemoryError, MemoryError]
+
+        def act() -> None:
+            if strikes:
+                raise strikes.pop()
+            nothing()  # which needs some stack
+            made.append(number)
+
+        with pytest.raises(MemoryError):
+            turns.take(act)
+
+    for _error in at_every_depth(lambda _: turns.take(nothing), strike):
+        pass
+    wait_until(lambda: made == list(range(DEPTHS)), within=WAIT, show=lambda: made)
+
+
+def test_no_call_is_made_before_the_start_or_after_the_end(scheduler: Scheduler) -> None:
+    turns = Turns(scheduler)
     order: list[str] = []
     turns.take(order.append, "early")
     turns.start()
