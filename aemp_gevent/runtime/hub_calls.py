@@ -73,7 +73,9 @@ def _nothing() -> None:
 
 
 def see_through(call: Callable[..., object], *args: Any) -> None:
-    """Make a call that must complete: repeat it once if it raises, and then raise the first exception.
+    """Make a call that must complete: if it raises, repeat it once, and raise the exception all the same.
+
+    If the second call raises, too, its exception is raised; but an ordinary exception never replaces Ctrl-C.
 
     Args:
         call: A function that can be started again wherever an exception ended it.
@@ -81,8 +83,12 @@ def see_through(call: Callable[..., object], *args: Any) -> None:
     """
     try:
         call(*args)
-    except BaseException:
-        call(*args)
+    except BaseException as first:
+        try:
+            call(*args)
+        except Exception:
+            if isinstance(first, Exception):
+                raise
         raise
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from aemp_gevent.runtime.hub_calls import hub_call
+from aemp_gevent.runtime.hub_calls import hub_call, see_through
 
 ROOT = Path(__file__).parent.parent
 
@@ -126,3 +126,26 @@ def test_with_libuv_too_repeated_calls_continue_after_an_exception():
     if "ImportError" in done.stderr:
         pytest.skip("this gevent has no libuv")
     assert (done.returncode, done.stdout) == (0, "gevent.libuv.loop ['first']\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("errors", "raised"),
+    [
+        ([KeyboardInterrupt], KeyboardInterrupt),
+        ([MemoryError], MemoryError),
+        ([KeyboardInterrupt, ValueError], KeyboardInterrupt),
+        ([MemoryError, ValueError], ValueError),
+        ([ValueError, KeyboardInterrupt], KeyboardInterrupt),
+    ],
+)
+def test_call_that_must_complete_is_made_twice_and_ctrl_c_is_raised_in_any_case(errors, raised):
+    made: list[object] = []
+
+    def call() -> None:
+        made.append("call")
+        if errors:
+            raise errors.pop(0)
+
+    with pytest.raises(raised):
+        see_through(call)
+    assert made == ["call"] * 2
