@@ -321,9 +321,9 @@ class Directory:
     def unwatch(self, watching: Watching) -> None:
         """Stop reporting to this interest. Idempotent."""
         family = self._copies.get(watching.family)
-        if family is None or watching not in family.watchings:
+        if family is None:
             return
-        del family.watchings[watching]
+        family.watchings.pop(watching, None)
         if not family.watchings:
             del self._copies[watching.family]
             self._engine.unwatch(watching.family)
@@ -333,9 +333,16 @@ class Directory:
         known = self._copies.get(family)
         return None if known is None else known.entries
 
+    def _reported(self, family: str) -> _LocalCopy | None:
+        """Return the local copy of a family that the engine reports; end that if nobody is interested."""
+        known = self._copies.get(family)
+        if known is None:
+            self._engine.unwatch(family)  # the call that began or ended the last interest was struck
+        return known
+
     def replaced(self, family: str, entries: Entries) -> None:
         """Take the whole of a family from the engine."""
-        known = self._copies.get(family)
+        known = self._reported(family)
         if known is None:
             return
         if known.entries is None:
@@ -353,7 +360,7 @@ class Directory:
 
     def changed(self, family: str, entries: Entries, deleted: Collection[str]) -> None:
         """Take a change of a family from the engine."""
-        known = self._copies.get(family)
+        known = self._reported(family)
         if known is None or known.entries is None:
             return
         copy = known.entries

@@ -190,7 +190,11 @@ class DirectoryNode(LocalNode):
                     job.args = (answer,)
                     self._scheduler.enqueue_job(job)
 
-            self._directory.query(what, family, answered)
+            try:
+                self._directory.query(what, family, answered)
+            except BaseException:
+                job.drop()  # no answer comes after an exception
+                raise
             return None
         return self._wait_for(what, family, seconds)
 

@@ -296,6 +296,8 @@ class DirectoryServer:
         guest = self._guests.get(peer)
         if guest is None:
             return
+        if self._begun is not None:
+            self.mend()  # first: what it brought last leaves with it
         if guest.leaving is None:
             guest.leaving = self._leaving(guest)  # once: the orphans are owners that are known then
         for family in guest.families:

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from gevent.event import Event
 
+from aemp_gevent.directory.embedded.server import DirectoryServer
 from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import OURS, PERL, Dial, attach, handled, packets_until_now, shorten_grace
 from tests.support.helpers import wait_until
 from tests.support.injecting import Injector, strike_points
 from tests.support.networking import RawListener, RawPeer, free_address, node_factory
 from tests.support.seams import embedded_of, network_of
-from tests.support.striking import STRIKES, nothing, strike_in_turn
+from tests.support.striking import STRIKES, at_every_depth, nothing, strike_in_turn
 
 TRACED = (
     *(
@@ -44,6 +45,14 @@ def struck(act: Callable[[], object], point: int) -> int:
 def ask(node: Node, peer: str, request: str, *args: Any) -> None:
     """Make a request as if a peer had sent it."""
     embedded_of(node).handle(network_of(node).peer(peer), request, list(args))
+
+
+def let_hub_end(node: Node) -> None:
+    """Wait until the hub has done what it was asked for."""
+    visited = Event()
+    node.scheduler.call_on_hub(visited.set)
+    assert visited.wait(5)
+    wait_until(lambda: not embedded_of(node)._turns._due, within=5)
 
 
 def lose(node: Node, peer: str) -> None:
@@ -163,9 +172,7 @@ def play(scene: str, point: int) -> int:
         else:
             count = struck(lambda: it.lose(it.partner), point)
             theirs = {}  # z's entries after some time
-        visited = Event()
-        it.node.scheduler.call_on_hub(visited.set)  # after what the hub was asked for
-        assert visited.wait(5)
+        let_hub_end(it.node)
         own = dict(it.node._directory.own.get("f", {}))  # changed, or untouched
         it.check({**theirs, **clients, **own}, {"c": clients} if clients else {}, watchers)
         return count
@@ -213,6 +220,7 @@ def play_client(scene: str, point: int) -> int:
             assert master.packet() == ["", "g_mon1", "h"]
             count = struck(monitor.cancel, point)
             monitor.cancel()
+            ask(node, first.id, "g_chg1", "h", {})  # at the next report at the latest
             assert ["", "g_mon0", "h"] in packets_until_now(master)
             assert "h" not in node._directory._copies
         if scene == "whole":
@@ -247,3 +255,54 @@ def test_client_has_what_its_master_has_though_an_interrupt_struck(scene: str) -
     count = play_client(scene, 0)
     assert count > 5
     strike_in_turn(lambda point: play_client(scene, point), count, 300)
+
+
+def test_call_that_was_struck_asks_for_nothing_in_the_end() -> None:
+    """At the recursion limit some calls begin, and others cannot: none of them may come back later."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(RawListener())
+        node = stack.enter_context(node_factory())("127.0.0.1:0", listener.id)
+        master, _database = attach(listener)
+        stack.enter_context(master)
+        answered: list[int] = []
+        errors = list(at_every_depth(lambda number: node.db_keys("f", lambda _keys: answered.append(number))))
+        let_hub_end(node)
+        node.db_keys("f", lambda _keys: answered.append(-1))
+        for _name, request, *_family, number in packets_until_now(master):
+            assert request == "g_db_keys"
+            master.send(["", "g_reply", number, []])
+        wait_until(lambda: -1 in answered, within=5, show=lambda: answered)
+        assert sorted(answered) == [-1, *(number for number, error in enumerate(errors) if error is None)]
+
+        errors = list(at_every_depth(lambda number: node.db_mon(f"{number}", nothing)))
+        let_hub_end(node)
+        watched: set[str] = set()
+        while news := packets_until_now(master):
+            for _name, request, family in news:
+                if request == "g_mon1":
+                    watched.add(family)
+                    master.send(["", "g_chg1", family, {}])
+                else:
+                    assert request == "g_mon0"
+                    watched.discard(family)
+        assert watched == {f"{number}" for number, error in enumerate(errors) if error is None}
+
+
+def test_loss_after_a_change_that_was_given_up_deletes_all_that_the_peer_brought(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ExitStack() as stack:
+        it = Scene(stack.enter_context(node_factory()), stack)
+
+        def fail(*_args: object) -> None:
+            raise MemoryError
+
+        newcomer = Dial(it.node, stack)("n", OURS)
+        with monkeypatch.context() as patch:
+            patch.setattr(DirectoryServer, "_spread", fail)
+            with pytest.raises(MemoryError):
+                it.ask(newcomer, "g_upd", "f", {"new": 1}, [])
+            wait_until(lambda: not embedded_of(it.node)._turns._due, within=5)
+        it.lose(newcomer)
+        theirs = {"partner": 1, "z": 1}
+        it.check({**theirs, "k": 1, "old": 1, "mine": 1}, {"c": {"k": 1, "old": 1}}, [it.watcher])
