@@ -42,6 +42,18 @@ def struck(act: Callable[[], object], point: int) -> int:
     return injector.count
 
 
+def struck_once(method: Callable[..., None], error: type[BaseException]) -> Callable[..., None]:
+    """Return a form of a method whose first call is struck: of one that mends, the second strike at a change."""
+    strikes = [error]
+
+    def call(*args: Any) -> None:
+        if strikes:
+            raise strikes.pop()
+        method(*args)
+
+    return call
+
+
 def ask(node: Node, peer: str, request: str, *args: Any) -> None:
     """Make a request as if a peer had sent it."""
     embedded_of(node).handle(network_of(node).peer(peer), request, list(args))
@@ -141,7 +153,10 @@ def play(scene: str, point: int) -> int:
         theirs = {"partner": 1, "z": 1}
         clients = {"k": 1, "old": 1}
         watchers = [it.watcher]
-        if scene == "change":
+        if scene in ("change", "change-twice"):
+            if scene == "change-twice":
+                patch = stack.enter_context(pytest.MonkeyPatch.context())
+                patch.setattr(DirectoryServer, "mend", struck_once(DirectoryServer.mend, STRIKES[point % 2]))
             count = struck(lambda: it.ask(it.client, "g_upd", "f", {"k": 2, "new": 1}, ["old"]), point)
             clients = {"k": 2, "new": 1}
         elif scene == "arrival":
@@ -172,7 +187,7 @@ def play(scene: str, point: int) -> int:
         else:
             count = struck(lambda: it.lose(it.partner), point)
             theirs = {}  # z's entries after some time
-        let_hub_end(it.node)
+        let_hub_end(it.node)  # which completes what was struck twice
         own = dict(it.node._directory.own.get("f", {}))  # changed, or untouched
         it.check({**theirs, **clients, **own}, {"c": clients} if clients else {}, watchers)
         return count
@@ -182,7 +197,7 @@ def play(scene: str, point: int) -> int:
 @pytest.mark.parametrize(
     "scene",
     [
-        *("change", "arrival", "subscription", "owner-lost", "partner-lost"),
+        *("change", "change-twice", "arrival", "subscription", "owner-lost", "partner-lost"),
         *("own-change", "own-deletion", "own-subscription"),
     ],
 )
