@@ -68,7 +68,6 @@ if pid == 0:
     os._exit(0)
 wait_for_child(pid)
 note("done")
-assert go.wait(0)
 Event().wait()
 """
     with server.run(program):
@@ -84,7 +83,6 @@ def test_a_child_initialises_itself_and_talks_to_its_parent_and_others(server):
     program = f"""
 go = be_linked()
 assert go.wait(20)
-go.clear()
 heard = []
 back = port(lambda *message: heard.append(message))
 parent_id = NODE()
@@ -111,7 +109,7 @@ assert go.wait(20)
 kil(back, "enough")
 wait_for_child(pid)
 say("done")
-go.clear(); go.wait(20)
+go.wait(20)
 """
     with server.run(program) as parent:
         server.linked()
@@ -140,7 +138,6 @@ if pid == 0:
     gevent.sleep(30)
     os._exit(0)
 assert go.wait(20)
-gevent.sleep(0.1)
 os._exit(0)
 """
     with server.run(program) as parent:
@@ -182,7 +179,6 @@ if pid == 0:
     note("has", sorted(sockets()))
     os._exit(0)
 wait_for_child(pid)
-go.clear()
 say("forked")
 go.wait(20)
 """
@@ -204,7 +200,6 @@ if pid == 0:
     shutdown()
     sys.exit(0)
 wait_for_child(pid)
-go.clear()
 say("forked")
 go.wait(20)
 """

@@ -164,7 +164,6 @@ else:
     theirs.send(b"x")
     snd(actor_port, "stop")
     say("the child is gone")
-    go.clear()
     assert go.wait(20)
     note("done")
     shutdown()
@@ -518,7 +517,6 @@ def elsewhere():
 _thread.start_new_thread(elsewhere, ())
 wait_for_child_in(pids)
 say("forked")
-go.clear()
 go.wait(20)
 released.set()
 gevent.sleep(0.05)
@@ -564,7 +562,6 @@ def handler(*_):
     say(sorted(heard), [child.exitcode for child in children])
 
 snd(port(handler))
-go.clear()
 go.wait(20)
 """
     first = "import gevent.monkey; gevent.monkey.patch_all()\n" if patched else ""
@@ -610,7 +607,6 @@ for _ in range(3):
     assert subprocess.run([sys.executable, "-c", "print(1)"], capture_output=True, text=True).stdout == "1\\n"
 assert subprocess.run([sys.executable, "-c", "pass"], preexec_fn=lambda: None).returncode == 0
 say("ran")
-go.clear()
 go.wait(20)
 """
     with process(

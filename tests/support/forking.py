@@ -31,9 +31,16 @@ def note(*what):
 def say(*what):
     print(*what, flush=True)
 
+class Go(Event):
+    # Each wait is for a call of its own.
+    def wait(self, timeout=None):
+        came = super().wait(timeout)
+        self.clear()
+        return came
+
 def be_linked(nodeid="127.0.0.1:0", *seeds, **settings):
     initialise_node(nodeid, *seeds, secret={SECRET!r}, **settings)
-    go = Event()
+    go = Go()
     port_of_parent = port()
     rcv(port_of_parent, "go", lambda *_: go.set())
     rcv(port_of_parent, "echo", lambda back, *message: snd(back, *message))
