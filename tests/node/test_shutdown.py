@@ -404,9 +404,13 @@ def test_end_of_a_program_is_a_shutdown(make_node: MakeNode, monkeypatch: pytest
     monkeypatch.setenv("AEMP_SECRET", SECRET)
     node, died = make_node(), Deaths()
     inbox = Inbox(node)
-    body = f"mp.syncal(10, {node.NODE()!r}, 'time')\n    for n in range(1000): mp.snd({inbox.port!r}, n, 'x' * 1000)"
+    # It continues when it is monitored: otherwise it may end before this process has its turn again.
+    watcher = node.serve(node.port(), monitor=lambda port: bool(node.mon(port, died)))
+    body = (
+        f"mp.call({watcher!r}, 'monitor', mp.NODE() + '#p')\n"
+        f"    for n in range(1000): mp.snd({inbox.port!r}, n, 'x' * 1000)"
+    )
     with process(PROGRAM.format(body=body)) as child:
-        node.mon(line_of(child) + "#p", died)
         assert died.wait()[0] == "shutdown"
         assert child.wait(10) == 0
     wait_until(lambda: len(inbox.messages) == 1000, show=lambda: len(inbox.messages))
