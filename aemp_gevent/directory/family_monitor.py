@@ -23,6 +23,17 @@ FamilyCallback: TypeAlias = Callable[[Mapping[str, Any], list[str], list[str], l
 """``cb(map, added, changed, deleted)``: all entries, and the keys of those that are new, changed and deleted."""
 
 
+class _Report(CallJob):
+    """A call of a monitor, which is due until the monitor has begun it: what strikes before has it made again."""
+
+    __slots__ = ()
+
+    def run(self) -> None:
+        """Make the call, unless it was begun."""
+        if self.function is not None:
+            self.function(self)
+
+
 class DirectoryMonitor(Watching):
     """A monitor, as returned by ``db_mon`` and ``grp_mon``: ``cancel()`` ends its calls; also a context manager."""
 
@@ -61,13 +72,14 @@ class DirectoryMonitor(Watching):
         if not (self._is_due or self._is_over) and (self._news or self._is_behind):
             try:
                 self._is_due = True
-                self._directory.scheduler.enqueue_job(CallJob(self._context, self._call, ()))
+                self._directory.scheduler.enqueue_job(_Report(self._context, self._call, ()))
             except BaseException:
                 self._is_due = False  # if the job is queued nevertheless, it finds nothing to do
                 raise
 
-    def _call(self) -> None:
+    def _call(self, report: _Report) -> None:
         try:
+            report.function = None  # no call before this line, so that a strike finds the report due, or in the try
             self._is_over = self._is_over or (self._context is not None and self._context.state == DEAD)
             if self._is_over:
                 return

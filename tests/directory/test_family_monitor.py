@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from typing import Any
 
 import pytest
@@ -14,7 +16,9 @@ from aemp_gevent.ports.context import port_context
 from tests.directory.changes import Changes, see
 from tests.support.directories import WAIT, MakeNodes
 from tests.support.helpers import turns, wait_until
+from tests.support.injecting import Injector, strike_points
 from tests.support.networking import Deaths
+from tests.support.settling import settle
 
 
 def test_monitor_gets_the_whole_first_and_then_each_change_in_order(directory_nodes: MakeNodes) -> None:
@@ -175,3 +179,26 @@ def test_monitor_that_is_far_behind_gets_one_change_for_many(private: Node) -> N
     private.db_set("family", "later")
     changes.wait(private.db_family("family"))
     assert changes.calls[-1][1:] == (["later"], [], [])
+
+
+def test_monitor_continues_wherever_a_call_of_it_is_struck(private: Node) -> None:
+    """Struck where it began, before its first line, it waited forever for the end of a call that nobody was making."""
+
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    for point in itertools.count(1):
+        copies: list[dict[str, Any]] = []
+        guard = private.db_mon("family", lambda entries, *_, copies=copies: copies.append(dict(entries)))
+        traced = ("directory/family_monitor.py", "ports/jobs.py")
+        injector = Injector(strike, lambda seen: seen == point, strike_points, traced)  # noqa: B023
+        with contextlib.suppress(KeyboardInterrupt), injector:
+            settle(private)
+        private.db_set("family", "key", point)
+        with contextlib.suppress(KeyboardInterrupt):  # it may only come now
+            settle(private)
+        wait_until(lambda: copies and copies[-1] == {"key": point}, within=5, show=lambda: (point, copies))  # noqa: B023
+        guard.cancel()
+        if not injector.fired:
+            break
+    assert point > 8

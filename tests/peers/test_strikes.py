@@ -160,7 +160,7 @@ def lose_struck(
     def strike() -> None:
         raise error
 
-    with Injector(strike, chosen, strike_points, LOSSES) as injector:
+    with Injector(strike, chosen, strike_points, LOSSES, lambda: link.why) as injector:  # type: ignore[union-attr]
         with contextlib.suppress(KeyboardInterrupt, MemoryError):
             link.fail("cut by the test")  # type: ignore[union-attr]
         with contextlib.suppress(KeyboardInterrupt, MemoryError):

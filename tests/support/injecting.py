@@ -13,6 +13,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import greenlet
+from gevent.hub import Hub
 
 import aemp_gevent
 from tests.support.native import threading
@@ -35,6 +36,8 @@ TRACED = (*CORE, "ports/patterns.py")
 
 PACKAGE = Path(aemp_gevent.__file__).parent
 
+LOOP = Hub.run.__code__
+
 
 QUIET = (
     *("LOAD_", "POP_JUMP_FORWARD", "POP_JUMP_IF", "COPY", "SWAP", "PUSH_NULL", "IS_OP", "TO_BOOL", "NOP", "CACHE"),
@@ -51,10 +54,15 @@ JUMPS_BACK = ("JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
 """What lets other code run when it jumps, and not when it does not."""
 
 
+def jumps_back(step: dis.Instruction) -> bool:
+    """Say whether an instruction is one of these: on Python 3.10 only the target tells it of a condition's."""
+    return step.opname.startswith(JUMPS_BACK) or (step.opname.startswith("POP_JUMP") and step.argval <= step.offset)
+
+
 def in_order(code: CodeType) -> Iterator[tuple[dis.Instruction, int]]:
     """Yield each instruction with the offset before which other code may run because of it."""
     for step, after in itertools.pairwise(dis.get_instructions(code)):
-        yield step, (step.argval if step.opname.startswith(JUMPS_BACK) else after.offset)
+        yield step, (step.argval if jumps_back(step) else after.offset)
 
 
 @functools.cache
@@ -69,15 +77,32 @@ def points(code: CodeType) -> frozenset[int]:
     steps = list(dis.get_instructions(code))
     found = {step.offset for step in steps if not is_quiet(step)}
     found |= {after for step, after in in_order(code) if not is_quiet(step)}
-    return frozenset(found)
+    return begins(code) | found
+
+
+@functools.cache
+def begins(code: CodeType) -> frozenset[int]:
+    """Return the offsets where a function begins, or a generator continues: all versions check for signals there."""
+    # Since 3.11 that is in RESUME, at which nothing is traced, unless it is that of an await or a "yield from".
+    found = {after for step, after in in_order(code) if step.opname == "RESUME" and ((step.arg or 0) & 3) < 2}
+    return frozenset(found or {0, *(after for step, after in in_order(code) if step.opname == "YIELD_VALUE")})
 
 
 @functools.cache
 def strike_points(code: CodeType) -> frozenset[int]:
     """Return the offsets in a function at which an exception may come out of a signal handler."""
-    found = {after for step, after in in_order(code) if step.opname.startswith(("CALL", *JUMPS_BACK))}
-    starts = [step.offset for step in dis.get_instructions(code) if step.opname == "RESUME"]
-    return frozenset(found | set(starts or [0]))
+    return begins(code) | {
+        after for step, after in in_order(code) if step.opname.startswith("CALL") or jumps_back(step)
+    }
+
+
+def begins_in_the_loop(frame: FrameType) -> bool:
+    """Say whether the event loop itself is about to call this function, which has not run a line yet.
+
+    No code of ours can catch what strikes there: gevent logs it, and may stop the watcher. Heartbeats find such a link.
+    """
+    caller = frame.f_back
+    return caller is not None and caller.f_code is LOOP and frame.f_lasti in begins(frame.f_code)
 
 
 @functools.cache
@@ -101,10 +126,20 @@ class Injector:
         chosen: Whether a point is one, by its number from 1.
         points: Return the points in a function.
         traced: The modules to trace, by their paths in the package.
+        has_begun: Whether to count, and choose, from now on: a call that fails before it has changed anything has done
+            nothing, which is for a caller to handle.
     """
 
-    def __init__(self, action: Any, chosen: Any, points: Any = points, traced: tuple[str, ...] = TRACED) -> None:
+    def __init__(
+        self,
+        action: Any,
+        chosen: Any,
+        points: Any = points,
+        traced: tuple[str, ...] = TRACED,
+        has_begun: Callable[[], object] = lambda: True,
+    ) -> None:
         self.count = 0
+        self._has_begun = has_begun
         self._points = points
         missing = [path for path in traced if not (PACKAGE / path).exists()]
         assert not missing, f"these modules were moved or renamed: {missing}"
@@ -151,6 +186,10 @@ class Injector:
         if self._is_over:
             return None
         if event == "opcode" and not self._busy and frame.f_lasti in self._points(frame.f_code):
+            if self.count == 0 and not self._has_begun():
+                return self._step
+            if self._points is strike_points and begins_in_the_loop(frame):
+                return self._step
             self.count += 1
             if self._chosen(self.count):
                 self._busy = True
