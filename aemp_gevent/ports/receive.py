@@ -129,6 +129,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
     _check_holder(port)
     scanned = 0  # how many messages at the front of the inbox do not match
     seen: list[Message] = []  # those, and perhaps the next ones
+    in_time: int | None = None  # once the timeout has passed: how many of those that came before are left to look at
     deadline: Deadline | None = None
     try:
         while True:
@@ -136,6 +137,10 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
             if inbox and port.dying is not None:
                 scheduler.doom(port)  # handlers, predicates and the caller may block
             while inbox and scanned < len(inbox):
+                if in_time is not None:
+                    if in_time <= 0:
+                        break
+                    in_time -= 1
                 message = seen[scanned] if scanned < len(seen) else _look_at(inbox, scanned, seen)
                 scheduler.scan = seen
                 served = port.main is STARTED and port.handlers is not None and _serve(port, message, scanned, seen)
@@ -147,7 +152,11 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 # The credit comes before the message is taken, which a foreign Timeout that strikes here must not lose.
                 scheduler.credit -= 1
                 if scheduler.credit <= 0 and (timeout is None or timeout > 0) and scheduler.turn_is_over():
+                    if timeout is not None and deadline is None:
+                        deadline = Deadline(port, timeout)
                     scheduler.visit_hub(port, current)
+                    if deadline is not None and deadline.expired and in_time is None:
+                        in_time = len(port.inbox or ()) - scanned
                 if matched and _take(port, message, scanned):
                     return message
                 if shifted:

@@ -232,6 +232,33 @@ def test_messages_that_do_not_match_do_not_prolong_the_timeout(node, me):
     assert receive() == ("other",)
 
 
+@pytest.mark.parametrize("is_served", [False, True])
+def test_looks_that_end_turns_do_not_prolong_the_timeout(node, me, log, monkeypatch, is_served):
+    """While each look ended a turn and caused one more message, receive never came to the end of the mailbox."""
+    clock = itertools.count(1.0, 2 * TURN_SECONDS)
+    use_clock(monkeypatch, lambda: next(clock))  # each look at the clock ends a turn
+
+    def cause_another(*msg):
+        log.append(msg)
+        if len(log) < 1000:
+            node.snd(me, "noise")
+
+    if is_served:
+        node.rcv(me, "noise", cause_another)
+    node.snd(me, "noise")
+    with pytest.raises(ReceiveTimeout):
+        receive("wanted" if is_served else cause_another, timeout=1e-6)
+    assert len(log) < 10 * CREDIT
+
+
+def test_what_came_in_time_is_looked_at_after_the_timeout(node, me, monkeypatch):
+    clock = itertools.count(1.0, 2 * TURN_SECONDS)
+    use_clock(monkeypatch, lambda: next(clock))
+    send_all(node, me, [("noise",)] * 100)
+    node.snd(me, "wanted")
+    assert receive("wanted", timeout=1e-6) == ("wanted",)
+
+
 def test_a_receive_after_a_timeout_starts_afresh(node, me):
     with pytest.raises(ReceiveTimeout):
         receive("tag", timeout=0.001)
