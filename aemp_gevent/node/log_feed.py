@@ -103,7 +103,7 @@ class LogFeed:
         self._host = host
         self._listeners: dict[str, _Subscriber] = {}
         self._records: deque[tuple[int, dict[str, Any]]] = deque()
-        self._is_due = False
+        self._job: CallJob | None = None
         self._sender: greenlet | None = None
         self._second = 0.0
         self._count = 0
@@ -181,9 +181,10 @@ class LogFeed:
             self._left_out += 1
             return
         self._records.append((record.levelno, self._map_of(record)))
-        if not self._is_due:
-            self._is_due = True
-            self._host.scheduler.enqueue_job(CallJob(None, self._send_all, ()))
+        if self._job is None or not self._job.is_due:
+            job = CallJob(None, self._send_all, ())
+            self._host.scheduler.enqueue_job(job)
+            self._job = job  # after it was queued: an exception in between leaves two jobs, and not none
 
     def _map_of(self, record: logging.LogRecord) -> dict[str, Any]:
         return {
@@ -195,7 +196,6 @@ class LogFeed:
         }
 
     def _send_all(self) -> None:
-        self._is_due = False  # first: records from now on may belong to another job
         if self._sender is not None:
             return
         self._sender = getcurrent()

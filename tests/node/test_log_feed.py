@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +15,7 @@ import pytest
 from aemp_gevent import Node
 from aemp_gevent.node import log_feed
 from tests.support.helpers import turns, wait_until
+from tests.support.injecting import Injector, strike_points
 from tests.support.native import threading
 from tests.support.networking import SECRET, MakeNode, RawPeer, node_factory
 from tests.support.seams import log_feed_of, network_of
@@ -154,6 +157,29 @@ def test_listening_again_changes_the_level(make_node: MakeNode) -> None:
     LIBRARY.warning("now")
     heard(listener, 2)
     assert listener.got[1]["text"] == "now"
+
+
+def test_feed_continues_wherever_it_is_struck(make_node: MakeNode) -> None:
+    """Struck where it began to send, before the first line, it was silent from then on."""
+
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    node = make_node()
+    listener = Listener(node, node, "warning")
+    for point in itertools.count(1):
+        injector = Injector(strike, lambda seen: seen == point, strike_points, ("node/log_feed.py",))  # noqa: B023
+        with contextlib.suppress(KeyboardInterrupt), injector:
+            PROGRAM.warning("perhaps lost")
+            settle(node)
+        with contextlib.suppress(KeyboardInterrupt):  # it may only come now
+            settle(node)
+        listener.got.clear()
+        PROGRAM.warning("the next")
+        wait_until(lambda: "the next" in listener.texts(), within=5, show=lambda: (point, listener.got))  # noqa: B023
+        if not injector.fired:
+            break
+    assert point > 8
 
 
 # --- the end ---------------------------------------------------------------------------------
