@@ -72,6 +72,7 @@ def test_no_text_invents_an_address_of_the_project() -> None:
     assert [name for name in shown if home.search((ROOT / name).read_bytes().decode(errors="replace"))] == []
 
 
+@pytest.mark.slow
 def test_a_source_distribution_has_everything_that_a_clone_has(tmp_path: Path) -> None:
     names = tracked()
     clone = tmp_path / "clone"

@@ -107,6 +107,7 @@ def test_dns_server_is_asked(server: Server, noderef: str, resolved: str | None)
     assert server.resolve(noderef) == resolved
 
 
+@pytest.mark.slow
 def test_equal_weights_come_in_either_order(server: Server) -> None:
     """Sixty times the same one first happens by chance once in 10**18."""
     seen = Counter(server.resolve("equal.test") for _ in range(60))
@@ -147,6 +148,7 @@ def test_absence_of_a_record_is_not_worth_a_line(server: Server, caplog: pytest.
     assert not [record for record in caplog.records if record.name == "aemp_gevent"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noderef", ["silent.test", "silent.test:1"])
 def test_server_that_does_not_answer_is_not_waited_for_beyond_the_timeout(server: Server, noderef: str) -> None:
     started = monotonic()
@@ -167,6 +169,7 @@ def test_second_server_is_asked_when_the_first_is_dead(server: Server) -> None:
         assert Node().resolve_node("v6.test:1,plain.test", resolver=resolver) == "[2001:db8::6]:1,10.0.0.8:4040"
 
 
+@pytest.mark.slow
 def test_srv_look_up_leaves_time_for_the_address(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aemp_gevent.addresses.name_service, "SRV_SECONDS", 0.3)
     service = NameService(60, server.resolver)
@@ -176,6 +179,7 @@ def test_srv_look_up_leaves_time_for_the_address(server: Server, monkeypatch: py
     assert monotonic() - started < 10
 
 
+@pytest.mark.slow
 def test_other_greenlets_run_while_dns_is_waited_for(server: Server) -> None:
     ticks: list[float] = []
 
@@ -279,6 +283,7 @@ def test_system_is_asked_for_addresses_no_longer_than_the_timeout(monkeypatch: p
     assert monotonic() - started < 5
 
 
+@pytest.mark.slow
 def test_busy_thread_pool_is_not_waited_for_beyond_the_timeout(server: Server) -> None:
     pool = gevent.get_hub().threadpool
     done = threading.Event()

@@ -100,6 +100,7 @@ def test_an_exception_that_is_not_an_error_ends_the_serving_port(node, error, ca
         node.call(port, "end", timeout=WAIT)
 
 
+@pytest.mark.slow
 def test_an_answer_that_cannot_travel_is_an_error(make_node):
     caller, server = make_node(), make_node()
     port = server.port()

@@ -10,12 +10,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.networking import ROOT
 
 ARCHITECTURE: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "architecture.py"))
 REMEDY = "run .venv/bin/python docs/architecture.py"
 
 
+@pytest.mark.slow
 def test_page_is_up_to_date() -> None:
     assert ARCHITECTURE["PAGE"].read_text() == ARCHITECTURE["updated"](), REMEDY
 
@@ -40,6 +43,7 @@ def test_every_folder_says_in_one_line_what_lives_there() -> None:
         assert len(text) < 130, folder
 
 
+@pytest.mark.slow
 def test_no_two_classes_have_the_same_name() -> None:
     """Not even with and without an underscore, or inside others: a word means one thing in all folders."""
     found: dict[str, list[str]] = defaultdict(list)

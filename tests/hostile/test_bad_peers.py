@@ -122,6 +122,7 @@ STRANGERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("act", "says"), STRANGERS.values(), ids=STRANGERS.keys())
 def test_stranger_loses_its_connection_with_one_log_line(
     victim: Node,
@@ -404,6 +405,7 @@ def test_peer_that_asks_and_does_not_read_loses_its_link(make_node: MakeNode, ca
     assert "hard limit" in caplog.text
 
 
+@pytest.mark.slow
 def test_peer_whose_answers_are_not_read_cannot_reach_our_node_port_as_us(victim: Node) -> None:
     """A relay to ourselves is still the peer's request, with the peer's rights."""
     me = victim.NODE()

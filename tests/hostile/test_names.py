@@ -100,6 +100,7 @@ def seconds_of(call: Callable[[], object]) -> float:
     return thread_time() - before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_of", [row[1] for row in REQUESTS], ids=[row[0] for row in REQUESTS])
 def test_a_huge_name_takes_no_time(node: Node, peer: RawPeer, request_of: Callable[[str, str], list[Any]]) -> None:
     """Only what is kept of it is quoted."""

@@ -77,6 +77,7 @@ def test_peer_that_is_quick_to_judge_hears_of_us_more_often(make_node: MakeNode)
         assert monotonic() - started > 0.12, "that is more than the peer needs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heartbeat", ["0", "-1", "nan", "1e-9", "soon"])
 def test_absurd_heartbeat_of_a_peer_costs_little(make_node: MakeNode, heartbeat: str) -> None:
     with RawPeer.dial(make_node(), extras=ours(heartbeat)).shake() as peer:
@@ -106,6 +107,7 @@ def keep_alives_until_data(peer: RawPeer) -> int:
         count += 1
 
 
+@pytest.mark.slow
 def test_silent_link_is_lost_in_time_and_each_missed_heartbeat_is_reported(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -313,6 +313,7 @@ def test_what_an_after_held_back_takes_turns_too(short_turns: None, node: Node) 
     assert inbox.messages == [(number,) for number in range(3000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["shutdown", "reset", "garbage"])
 def test_link_that_ends_while_requests_wait_for_their_turns(short_turns: None, node: Node, end: str) -> None:
     inbox = Inbox(node)

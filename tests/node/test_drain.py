@@ -47,6 +47,7 @@ def test_entries_are_gone_at_once_and_ports_work_on(make_node: MakeNode) -> None
     assert done == list(range(8))
 
 
+@pytest.mark.slow
 def test_waiting_ports_count_as_idle(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0")
     waiting = node.port_async(receive)
@@ -67,6 +68,7 @@ def test_work_that_does_not_end_is_not_waited_for(make_node: MakeNode) -> None:
     node.kil(port)
 
 
+@pytest.mark.slow
 def test_port_whose_code_drains_the_node_counts_as_idle(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0")
     done: list[bool] = []
@@ -75,5 +77,6 @@ def test_port_whose_code_drains_the_node_counts_as_idle(make_node: MakeNode) -> 
     assert not node.scheduler.table.find(port)
 
 
+@pytest.mark.slow
 def test_a_private_node_can_be_drained(node: Node) -> None:
     assert Node().drain(WAIT)

@@ -69,6 +69,7 @@ def test_last_messages_to_a_node_that_must_be_found_first_arrive(make_node: Make
     wait_until(lambda: inbox.messages == [("last words",)])
 
 
+@pytest.mark.slow
 def test_shutdown_waits_for_a_name_only_until_its_timeout(make_node: MakeNode) -> None:
     node = make_node("127.0.0.1:0", "127.0.0.1:1")  # where no seed is
     node.snd("nobody#inbox", "in vain")
@@ -185,6 +186,7 @@ def test_messages_that_wait_for_a_link_are_sent_when_it_is_up(make_node: MakeNod
         leaving.get(timeout=5)
 
 
+@pytest.mark.slow
 def test_shutdown_waits_for_a_peer_that_reads_nothing_only_until_its_timeout(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -400,6 +402,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_end_of_a_program_is_a_shutdown(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AEMP_SECRET", SECRET)
     node, died = make_node(), Deaths()

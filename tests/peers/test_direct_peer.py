@@ -276,6 +276,7 @@ def test_link_that_somebody_needs_stays(
     wait_until(lambda: [peer.link for peer in peers] == links)
 
 
+@pytest.mark.slow
 def test_link_is_closed_once_nobody_needs_it_any_more(make_node: MakeNode) -> None:
     one, two = make_node(**QUICK), make_node(**QUICK)
     guard = one.mon(Inbox(two), Deaths())
@@ -325,6 +326,7 @@ def test_peer_that_asks_for_rest_is_refused_while_there_are_messages(make_node: 
         assert peer.packet() == ["", "stay"]
 
 
+@pytest.mark.slow
 def test_connection_that_comes_before_the_link_is_at_rest_waits_for_that(make_node: MakeNode) -> None:
     """What comes over it must not overtake what was sent before; and it must not be refused as a newcomer."""
     node = make_node(**QUICK)
@@ -385,6 +387,7 @@ def test_connection_that_fails_while_the_link_comes_to_rest_is_not_news(make_nod
             assert died.count == 0
 
 
+@pytest.mark.slow
 def test_shutdown_while_a_link_comes_to_rest_is_one(make_node: MakeNode) -> None:
     node = make_node(**QUICK)
     inbox = Inbox(node)
@@ -397,6 +400,7 @@ def test_shutdown_while_a_link_comes_to_rest_is_one(make_node: MakeNode) -> None
         assert died.wait() == ("shutdown", peer.name)
 
 
+@pytest.mark.slow
 def test_node_that_shuts_down_while_it_waits_for_the_answer_says_so(make_node: MakeNode) -> None:
     node = make_node(**QUICK)
     with RawPeer.dial(node, extras=(*OUR_PROVIDER, ("heartbeat", "15"))).shake() as peer:

@@ -193,6 +193,7 @@ def test_restarted_node_is_taken_in_when_the_old_one_is_silent(
         assert first.closed()
 
 
+@pytest.mark.slow
 def test_old_node_is_given_its_time_although_our_own_loop_was_blocked(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ def test_first_master_that_answers_is_taken(slave_network: MemoryNetwork) -> Non
     assert slave.NODE() == f"slave/one@{master.NODE()}"
 
 
+@pytest.mark.slow
 def test_master_may_start_later(slave_network: MemoryNetwork) -> None:
     start = gevent.spawn_later(0.3, slave_network.node, "10.5.0.1:4040", **QUICK)
     slave = slave_network.node("slave/one", "10.5.0.1:4040", **QUICK)
@@ -61,6 +62,7 @@ def test_no_master_says_what_went_wrong_with_each_and_leaves_the_node_as_it_was(
     node.shutdown(0.2)
 
 
+@pytest.mark.slow
 def test_timeout_of_the_callers_own_passes(make_node: MakeNode) -> None:
     node = Node()
     with RawListener() as silent, pytest.raises(gevent.Timeout), gevent.Timeout(0.3):

@@ -129,6 +129,7 @@ def test_strangers_are_forgotten(make_node: MakeNode, monkeypatch: pytest.Monkey
     assert len(network.peers) < 12
 
 
+@pytest.mark.slow
 def test_memory_of_nodes_that_are_gone_is_bounded(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -122,6 +122,7 @@ def test_links_grow_with_what_a_node_needs_and_not_with_the_network(network: Mem
     assert max(dialled) <= 2 * LINKS_A_NAME, dialled
 
 
+@pytest.mark.slow
 def test_address_that_is_gone_costs_no_link_and_a_new_one_is_taken_when_one_is_needed(
     network: MemoryNetwork, names: Names
 ) -> None:
@@ -222,6 +223,7 @@ def test_dead_addresses_delay_nobody_for_long_and_are_forgotten(
     assert set(ids_of(*living)) < {str(endpoint) for (endpoint,) in seed.candidates}
 
 
+@pytest.mark.slow
 def test_name_that_nobody_knows_yet_is_asked_for_again(network: MemoryNetwork, names: Names) -> None:
     node, seed = network.node(None, NAME, seed_poll_interval=1000), network.node()
     wait_until(lambda: names.asked > 3)
@@ -229,6 +231,7 @@ def test_name_that_nobody_knows_yet_is_asked_for_again(network: MemoryNetwork, n
     wait_until(lambda: up(node) == ids_of(seed))
 
 
+@pytest.mark.slow
 def test_name_that_nobody_knows_any_more_costs_nothing(network: MemoryNetwork, names: Names) -> None:
     seed = network.node()
     names.set(seed)
@@ -368,6 +371,7 @@ def test_links_to_seeds_are_never_idle(network: MemoryNetwork) -> None:
     assert changes == []
 
 
+@pytest.mark.slow
 def test_seed_that_refuses_this_node_is_dialled_less_and_less_often_and_that_is_reported_once(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

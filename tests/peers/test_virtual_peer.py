@@ -182,6 +182,7 @@ def test_silent_loss_of_the_slave_is_noticed(place: Place) -> None:
     assert others.wait()[0] == "transport_error"
 
 
+@pytest.mark.slow
 def test_slave_returns_to_its_master_under_its_id_and_shuns_and_kills_orphans(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -220,6 +220,7 @@ def test_slow_actors_give_way(node, work):
     assert work.run(SLICE) <= 2
 
 
+@pytest.mark.slow
 def test_slow_handlers_among_fast_ones_give_way(node, work):
     """Once a turn was overrun there is a look after each message: the fast ones before them say nothing of the slow."""
     fast = [node.port(work.fast) for _ in range(4 * CREDIT)]

@@ -215,6 +215,7 @@ def play(node: LocalNode, error: type[BaseException] | None, chosen: Callable[[i
     return injector.count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", STRIKES)
 def test_an_interrupt_anywhere_leaves_ports_that_work_or_are_known_to_be_dead(error):
     count = play(LocalNode(), None, lambda _: False)
@@ -251,6 +252,7 @@ def detach_if_attached(node: LocalNode) -> None:
         ours.aemp_port = None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ASKING)
 def test_a_call_that_is_struck_anywhere_leaves_no_port_behind(node, name):
     server = node.port()

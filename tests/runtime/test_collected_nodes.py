@@ -73,6 +73,7 @@ print(type(gevent.get_hub().loop).__module__, left)
 """
 
 
+@pytest.mark.slow
 def test_every_watcher_of_a_collected_node_is_closed():
     """libuv keeps using the memory of one that is not, and sooner or later the process aborts."""
     environment = {**os.environ, "GEVENT_LOOP": "libuv"}

@@ -117,6 +117,7 @@ print(type(gevent.get_hub().loop).__module__, got)
 """
 
 
+@pytest.mark.slow
 def test_with_libuv_too_repeated_calls_continue_after_an_exception():
     """It strikes where the loop's call begins. gevent stops a watcher of libuv whose call raises."""
     environment = {**os.environ, "GEVENT_LOOP": "libuv"}

@@ -175,6 +175,7 @@ def test_messages_after_a_kill_from_another_thread_are_not_handled(node):
     assert got == []
 
 
+@pytest.mark.slow
 def test_a_hub_that_sleeps_is_woken_at_once():
     # In a process of its own: here anything may wake it.
     program = """

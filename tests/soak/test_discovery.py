@@ -22,6 +22,7 @@ def test_all_know_all_and_seeds_and_others_may_die() -> None:
         assert len(crowd.seeds[0].run(f"mp.grp_get({GROUP!r})")) == 7
 
 
+@pytest.mark.slow
 def test_who_misses_somebody_is_noticed() -> None:
     with Crowd(2, seed=1) as crowd:
         crowd.start()

@@ -47,6 +47,7 @@ def test_certificate_and_ca_may_be_texts_and_files(make_node: MakeNode, files: F
     talk(one, two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [100, 3_000_000])
 def test_one_side_receives_what_the_other_wrote(make_node: MakeNode, shared: str, size: int) -> None:
     """Links that move to another connection compare these numbers."""
@@ -61,6 +62,7 @@ def test_one_side_receives_what_the_other_wrote(make_node: MakeNode, shared: str
     assert here.transport.buffered == 0
 
 
+@pytest.mark.slow
 def test_nodes_that_dial_each_other_at_once_lose_nothing(make_node: MakeNode, shared: str) -> None:
     for _ in range(10):
         one, two = (make_node(secret=None, cert=shared) for _ in range(2))
@@ -99,6 +101,7 @@ def test_goodbye_is_heard(make_node: MakeNode, shared: str) -> None:
     assert died.wait() == ("shutdown", two.NODE())
 
 
+@pytest.mark.slow
 def test_link_that_nobody_needs_comes_to_rest_and_back(make_node: MakeNode, shared: str) -> None:
     one, two = (make_node(secret=None, cert=shared, idle_timeout=0.3) for _ in range(2))
     talk(one, two)

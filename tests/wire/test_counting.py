@@ -57,11 +57,13 @@ def by_hand(value: Any) -> int:
     return 1 + sum(map(by_hand, value)) if isinstance(value, list) else 1
 
 
+@pytest.mark.slow
 @given(PACKETS)
 def test_sender_counts_every_value(packet: list[Any]) -> None:
     assert count_elements(packet) == by_hand(packet)
 
 
+@pytest.mark.slow
 @given(PACKETS, st.integers(1, 40))
 def test_receiver_counts_the_same_in_msgpack(packet: list[Any], size: int) -> None:
     count = count_elements(packet)
@@ -76,6 +78,7 @@ def test_receiver_counts_the_same_in_msgpack(packet: list[Any], size: int) -> No
             assert limit == count - 1
 
 
+@pytest.mark.slow
 @given(PACKETS)
 def test_receiver_counts_the_same_in_json(packet: list[Any]) -> None:
     count = count_elements(packet)
@@ -150,6 +153,7 @@ def test_long_message_of_few_elements_is_accepted(framing: Framing, size: int) -
     Limits(BYTES, 1000).check(packet, len(data))
 
 
+@pytest.mark.slow
 @each_framing
 def test_messages_of_less_than_a_read_are_not_counted(framing: Framing) -> None:
     data = framing.encoder()(["p", [1] * 50_000])

@@ -473,6 +473,7 @@ def peak_memory(work: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @each_framing
 @pytest.mark.parametrize(
     "attack",
@@ -607,6 +608,7 @@ def test_encoded_packets_are_decoded_in_any_split(framing: Framing, data: st.Dat
     assert read(framing, split(encoded, data.draw(cuts))) == (packets, None)
 
 
+@pytest.mark.slow
 @each_framing
 @given(data=st.data())
 def test_random_bytes_give_packets_or_a_framing_error_the_same_in_any_split(

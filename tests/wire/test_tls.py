@@ -397,6 +397,7 @@ def test_junk_is_called_by_its_name(shared: Credentials, junk: bytes, text: str,
         side.receive(junk)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.binary(min_size=1, max_size=300), st.booleans(), st.booleans())
 def test_random_bytes_never_bring_it_up_and_raise_nothing_else(data: bytes, is_client: bool, framed: bool) -> None:

@@ -7,6 +7,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import aemp_gevent
 from aemp_gevent.node.requests import Requests
 from aemp_gevent.wire import vocabulary
@@ -48,6 +50,7 @@ def literals(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
+@pytest.mark.slow
 def test_no_other_module_spells_requests_out():
     found = [
         f"{path.relative_to(PACKAGE)}:{line}: {name}"

@@ -107,6 +107,7 @@ def test_client_sends_everything_again_when_its_master_was_lost(make_node: MakeN
         assert asking.get(timeout=WAIT) == {"b": 1}
 
 
+@pytest.mark.slow
 def test_next_master_gets_the_rest_when_one_request_cannot_be_sent(
     make_node: MakeNode, listener: RawListener, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -130,6 +131,7 @@ def test_next_master_gets_the_rest_when_one_request_cannot_be_sent(
     assert f"the request g_mon1 cannot be sent to node {listener.id}: " in caplog.text
 
 
+@pytest.mark.slow
 def test_reading_fails_in_time_when_no_seed_can_be_reached_and_works_once_one_is(
     make_node: MakeNode, listener: RawListener
 ) -> None:

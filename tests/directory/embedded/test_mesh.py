@@ -13,6 +13,7 @@ from tests.support.networking import WAIT, MakeNode
 from tests.support.seams import embedded_of
 
 
+@pytest.mark.slow
 def test_global_nodes_that_lost_each_other_meet_again_although_a_third_one_has_links_to_both(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aemp_gevent.node.node import Node
 from tests.directory.embedded.networks import OURS, Dial, become_global, handled, packets_until_now, shorten_grace
 from tests.support.helpers import wait_until
@@ -52,6 +54,7 @@ def test_entries_from_a_lost_global_node_cannot_be_deleted_by_another_one(node: 
     assert watcher.take(2) == [["", "g_chg2", "f", {"m": 1}, []], ["", "g_chg2", "f", {}, ["k"]]]
 
 
+@pytest.mark.slow
 def test_entries_of_owners_that_go_nowhere_are_dropped_in_the_end(node: Node, dial: Dial) -> None:
     shorten_grace(node, 0.2)
     watcher, other = dial("w"), dial("g", OURS)

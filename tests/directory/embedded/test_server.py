@@ -152,6 +152,7 @@ def test_watchers_are_forgotten_with_their_link(node: Node, dial: Dial) -> None:
     wait_until(lambda: not its._watchers and not its._guests, within=WAIT)
 
 
+@pytest.mark.slow
 def test_global_nodes_of_ours_name_the_owners(node: Node, dial: Dial) -> None:
     shorten_grace(node, 0.2)
     client = dial("client")

@@ -55,6 +55,7 @@ def test_link_that_is_lost_while_a_change_is_sent_does_not_upset_the_order(make_
         assert seen == {}
 
 
+@pytest.mark.slow
 def test_link_that_is_lost_when_others_are_forgotten_does_not_upset_the_order(
     node: Node, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
