@@ -45,6 +45,7 @@ class DirectoryMonitor(Watching):
         self._news: deque[tuple[Change, list[str]]] = deque()
         self._is_behind = False
         self._is_due = False
+        self._report: _Report | None = None  # the last that was queued
         self._was_called = False
         self._is_over = False
         self._death: Monitor | None = None
@@ -71,13 +72,18 @@ class DirectoryMonitor(Watching):
         """Make the next call, unless one is being made: one at a time keeps the order."""
         if not (self._is_due or self._is_over) and (self._news or self._is_behind):
             try:
+                report = _Report(self._context, self._call, ())
+                self._report = report
                 self._is_due = True
-                self._directory.scheduler.enqueue_job(_Report(self._context, self._call, ()))
+                self._directory.scheduler.enqueue_job(report)
             except BaseException:
-                self._is_due = False  # if the job is queued nevertheless, it finds nothing to do
+                self._is_due = False  # if the job is queued nevertheless, it makes no call once another one is
                 raise
 
     def _call(self, report: _Report) -> None:
+        if report is not self._report:
+            report.function = None
+            return
         try:
             report.function = None  # no call before this line, so that a strike finds the report due, or in the try
             self._is_over = self._is_over or (self._context is not None and self._context.state == DEAD)

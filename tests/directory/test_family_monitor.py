@@ -181,6 +181,44 @@ def test_monitor_that_is_far_behind_gets_one_change_for_many(private: Node) -> N
     assert changes.calls[-1][1:] == (["later"], [], [])
 
 
+@pytest.mark.slow
+def test_calls_of_a_monitor_never_overlap_wherever_a_change_is_struck(private: Node) -> None:
+    """Struck where the job of a call was just queued, a second job was, and began while the first call was blocked."""
+
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    for point in itertools.count(1):
+        calling, overlaps, go_on = [0], [0], Event()
+
+        def block(*_: object, calling=calling, overlaps=overlaps, go_on=go_on) -> None:
+            overlaps[0] += calling[0]
+            calling[0] += 1
+            go_on.wait()
+            calling[0] -= 1
+
+        guard = private.db_mon("family", block)
+        wait_until(lambda: calling[0], within=5)  # noqa: B023
+        traced = ("directory/family_monitor.py", "ports/jobs.py", "ports/run_queue.py")
+        injector = Injector(strike, lambda seen: seen == point, strike_points, traced)  # noqa: B023
+        with contextlib.suppress(KeyboardInterrupt), injector:
+            private.db_set("family", "key", point)
+            go_on.set()
+            turns(3)
+        go_on.clear()
+        for number in range(3):
+            with contextlib.suppress(KeyboardInterrupt):  # it may only come now
+                private.db_set("family", "other", number)
+                turns(3)
+        go_on.set()
+        wait_until(lambda: not calling[0], within=5)  # noqa: B023
+        assert not overlaps[0], point
+        guard.cancel()
+        if not injector.fired:
+            break
+    assert point > 20
+
+
 def test_monitor_continues_wherever_a_call_of_it_is_struck(private: Node) -> None:
     """Struck where it began, before its first line, it waited forever for the end of a call that nobody was making."""
 
