@@ -11,6 +11,7 @@ from contextlib import suppress
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+from aemp_gevent.runtime.logs import frames_of
 from aemp_gevent.runtime.quoting import quoted
 
 _CALLERS = frozenset({"serve", "_call_tag", "_call_pattern", "run", "_run", "_run_main", "run_in"})
@@ -35,7 +36,7 @@ def called_function(error: BaseException, default: Any) -> str:
         default: The default handler of the port whose code raised, or None.
     """
     caller = None
-    trace = error.__traceback__
+    trace = frames_of(error)
     while trace is not None and _is_ours(trace.tb_frame.f_globals.get("__name__")):
         if trace.tb_frame.f_code.co_name in _CALLERS:
             caller = trace.tb_frame

@@ -18,6 +18,7 @@ from gevent.hub import Hub
 from aemp_gevent.errors import WrongThreadError
 from aemp_gevent.runtime import forking
 from aemp_gevent.runtime.hub_calls import repeated, see_through, stops_what_raises
+from aemp_gevent.runtime.logs import frames_of
 from aemp_gevent.runtime.threads import Doorbell, close_with, doorbell_of, get_ident
 
 RETRY_SECONDS = 0.05
@@ -132,4 +133,4 @@ class HubThread:
 
         Not ``handle_error()``, which would print a traceback as well.
         """
-        self.hub.handle_system_error(type(error), error, error.__traceback__)
+        self.hub.handle_system_error(type(error), error, frames_of(error))

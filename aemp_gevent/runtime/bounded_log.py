@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from time import monotonic
 
-from aemp_gevent.runtime.logs import Log
+from aemp_gevent.runtime.logs import Log, frames_of
 
 MAX_LINES = 100
 """Lines a minute, of each level. They are enough to see what happens; a flood of one day takes 20 MB."""
@@ -98,7 +98,7 @@ class ErrorLog:
 
 
 def _place_of(error: BaseException) -> str:
-    frame = error.__traceback__
+    frame = frames_of(error)
     if frame is None:
         return ""
     while frame.tb_next is not None:

@@ -28,6 +28,8 @@ import gevent
 from gevent import Greenlet
 from greenlet import getcurrent, greenlet
 
+from aemp_gevent.runtime.logs import frames_of
+
 if TYPE_CHECKING:
     from gevent.pool import Group
     from gevent.socket import socket
@@ -92,7 +94,7 @@ def _in_child() -> None:
         try:
             each.forked(node)
         except Exception as error:  # noqa: BLE001  # the other nodes must be called as well
-            sys.excepthook(type(error), error, error.__traceback__)
+            sys.excepthook(type(error), error, frames_of(error))
     current = getcurrent()
     if getattr(current, "aemp_port", None) is not None:
         current.aemp_port = None  # type: ignore[attr-defined]  # it has one

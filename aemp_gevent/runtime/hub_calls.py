@@ -19,6 +19,8 @@ from typing import Any
 
 from gevent.hub import Hub
 
+from aemp_gevent.runtime.logs import frames_of
+
 
 def hub_call(
     call: Callable[[], object], again: Callable[[], object], report: Callable[[BaseException], object]
@@ -60,7 +62,7 @@ def report_to(hub: Hub, error: BaseException, context: object = None) -> None:
         context: The object whose call raised. None, as gevent has it for callbacks: what ends the program goes to
             the main greenlet.
     """
-    hub.handle_error(context, type(error), error, error.__traceback__)
+    hub.handle_error(context, type(error), error, frames_of(error))
 
 
 def stops_what_raises(hub: Hub) -> bool:

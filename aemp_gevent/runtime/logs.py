@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from types import TracebackType
 from typing import Any
 
 from aemp_gevent.runtime.quoting import cut_text, escaped, quoted, worded
@@ -33,6 +34,7 @@ _MAX_CHAIN = 100
 
 _CAUSE = BaseException.__dict__["__cause__"].__get__
 _CONTEXT = BaseException.__dict__["__context__"].__get__
+_TRACEBACK = BaseException.__dict__["__traceback__"].__get__
 
 _MAX_TAG = 40
 """A text longer than this is data, and not a tag."""
@@ -134,7 +136,7 @@ class Log:
             return
         frame = sys._getframe(depth - 1)  # pyright: ignore[reportPrivateUsage]  # Logger.findCaller counts from elsewhere in Python 3.10
         where, function = frame.f_code.co_filename, frame.f_code.co_name
-        exc_info = (type(error), error, error.__traceback__)
+        exc_info = (type(error), error, frames_of(error))
         record = logger.makeRecord(
             logger.name, level, where, frame.f_lineno, text, tuple(args), exc_info, function, extra
         )
@@ -169,7 +171,7 @@ def traceback_of(error: BaseException) -> str:
         with suppress(Exception):  # of a class whose attributes are not what Python expects
             text = _formatted(error, chain)
     if not text:
-        frames = "".join(traceback.format_tb(error.__traceback__))
+        frames = "".join(traceback.format_tb(frames_of(error)))
         text = f"Traceback (most recent call last):\n{frames}{type(error).__name__}: {cut_text(error) or _shown(error)}"
     if len(text) > MAX_LINES:  # the first lines say where it began, the last what went wrong
         text = f"{text[: MAX_LINES // 2]}\n[…]\n    {text[-MAX_LINES // 2 :]}"
@@ -189,6 +191,12 @@ def cause_of(error: BaseException) -> BaseException | None:
     """Return what an exception was raised ``from``, whatever its class calls ``__cause__``."""
     cause: BaseException | None = _CAUSE(error)
     return cause
+
+
+def frames_of(error: BaseException) -> TracebackType | None:
+    """Return the traceback object of an exception, whatever its class calls ``__traceback__``."""
+    frames: TracebackType | None = _TRACEBACK(error)
+    return frames
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Exceptions whose classes redefine what leads from one to the next: they end a port like all others."""
+"""Exceptions whose classes redefine the attributes that Python gives each: they end a port like all others."""
 
 from __future__ import annotations
 
@@ -24,11 +24,21 @@ class Raising(Exception):
     __context__ = __cause__  # type: ignore[assignment]
 
 
-ODD = pytest.mark.parametrize("odd", [Numbered, Raising])
+class Placeless(Exception):
+    __traceback__ = 5  # type: ignore[assignment]
+
+
+class Traceless(Exception):
+    @property
+    def __traceback__(self) -> None:  # type: ignore[override]
+        raise LookupError("no traceback")
+
+
+ODD = pytest.mark.parametrize("odd", [Numbered, Raising, Placeless, Traceless])
 
 
 @ODD
-def test_a_port_dies_of_an_exception_whose_class_redefines_its_cause(
+def test_a_port_dies_of_an_exception_whose_class_redefines_its_attributes(
     node: LocalNode, caplog: pytest.LogCaptureFixture, odd: type[Exception]
 ) -> None:
     def crash() -> None:
@@ -47,7 +57,7 @@ def test_a_port_dies_of_an_exception_whose_class_redefines_its_cause(
 
 
 @ODD
-def test_a_caller_gets_an_exception_whose_class_redefines_its_cause(odd: type[Exception]) -> None:
+def test_a_caller_gets_an_exception_whose_class_redefines_its_attributes(odd: type[Exception]) -> None:
     def crash() -> None:
         raise odd("boom")
 
