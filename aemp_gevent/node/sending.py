@@ -46,24 +46,27 @@ class Sending(NodePorts):
         """
         # The hot path: one look-up with the whole ID, then Scheduler.deliver and Scheduler.enqueue
         # written out, because two more calls would cost a quarter. The docstring of aemp_gevent.ports says where
-        # interrupts may strike, and which steps are atomic for native threads.
+        # interrupts may strike, and which steps are atomic for native threads: a test and what is inside its "if".
         try:
             target = self._direct[port]  # type: ignore[index]  # any object may miss
         except (KeyError, TypeError):
             self._send_elsewhere(port, msg)
             return
-        while not target.state:
-            scheduler = self._scheduler
-            if not scheduler.pumped:
-                scheduler.ask()
-                continue
-            target.state = QUEUED
-            try:
-                scheduler.runq.append(target)
-            except BaseException:
-                scheduler.runq += (target,)  # without a call; adding it twice does no harm
-                raise
-        target.mailbox.append(msg)
+        while True:
+            if not target.state:
+                scheduler = self._scheduler
+                if scheduler.pumped:
+                    target.state = QUEUED
+                    try:
+                        scheduler.runq.append(target)
+                    except BaseException:
+                        scheduler.runq += (target,)  # without a call; adding it twice does no harm
+                        raise
+                else:
+                    scheduler.ask()
+            if target.state:
+                target.mailbox.append(msg)
+                return
 
     def snd_nowait(self, port: object, *msg: Any) -> None:
         """Send a message like :meth:`snd`, but never pause: raise ``LinkBusyError`` instead, having sent nothing.

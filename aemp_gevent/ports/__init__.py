@@ -45,9 +45,10 @@ raises (Ctrl-C). Tests, loads, stores and operators let no exception in. So:
 **Other native threads** send to local ports by the same few steps as the hub's thread, without
 a lock and without being recognised, which would cost 5 % of a local message.
 The interpreter switches threads only when a call returned, when a Python function
-begins, and when a loop jumps back. So each of these is one step for all threads:
-seeing that a port is not idle, finding its mailbox *and* appending to it
-(``target.mailbox.append(msg)``); seeing that a port is idle *and* making it queued;
+begins, when a loop jumps back and, in CPython 3.10, when the test of an ``if`` or ``while`` fails. So a step that
+relies on a test stands inside the ``if``, never in its ``else`` or behind it, and is one step with the test for
+all threads: seeing that a port is not idle, finding its mailbox *and* appending to it
+(``target.mailbox.append(msg)``); seeing that a port is idle and a pump is asked for *and* making it queued;
 testing *and* storing a mailbox where no call stands between. Between two such steps a
 thread may stop for any time:
 

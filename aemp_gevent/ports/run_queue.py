@@ -42,16 +42,19 @@ class RunQueue(HubThread):
 
     def enqueue(self, port: Port) -> None:
         """Queue a port if it is idle. Any native thread may call it. ``snd`` has a copy of this: keep the two alike."""
-        while not port.state:
-            if not self.pumped:
-                self.ask()
-                continue  # other code may have run
-            port.state = QUEUED
-            try:
-                self.runq.append(port)
-            except BaseException:
-                self.runq += (port,)  # no call; a second entry does no harm
-                raise
+        while True:
+            if not port.state:
+                if self.pumped:
+                    port.state = QUEUED
+                    try:
+                        self.runq.append(port)
+                    except BaseException:
+                        self.runq += (port,)  # no call; a second entry does no harm
+                        raise
+                    return
+                self.ask()  # other code may have run
+            else:
+                return
 
     def enqueue_job(self, job: Job) -> None:
         """Queue a job. May be called on the hub."""
@@ -70,9 +73,11 @@ class RunQueue(HubThread):
 
     def deliver(self, port: Port, message: Message) -> None:
         """Put a message into a port's mailbox. Never switches. ``snd`` has a copy of this: keep the two alike."""
-        while not port.state:  # tested again after it was queued, in one step with the next line
+        while True:
+            if port.state:
+                port.mailbox.append(message)
+                return
             self.enqueue(port)
-        port.mailbox.append(message)
 
     def ask(self) -> None:
         """Ask the hub to run the pump soon. If this raises, nothing was asked for."""

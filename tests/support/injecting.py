@@ -41,7 +41,7 @@ LOOP = Hub.run.__code__
 
 QUIET = (
     *("LOAD_", "POP_JUMP_FORWARD", "POP_JUMP_IF", "COPY", "SWAP", "PUSH_NULL", "IS_OP", "TO_BOOL", "NOP", "CACHE"),
-    *("NOT_TAKEN", "EXTENDED_ARG", "UNARY_NOT", "DUP_TOP", "ROT_"),
+    *("NOT_TAKEN", "EXTENDED_ARG", "UNARY_NOT", "DUP_TOP", "ROT_", "SETUP_FINALLY"),
 )
 """How the opcodes begin at which no version of CPython runs other code, on what our code uses them for.
 Calls, allocations, jumps back, and whatever drops a user's object may: collections, finalizers, signals."""
@@ -65,6 +65,13 @@ def in_order(code: CodeType) -> Iterator[tuple[dis.Instruction, int]]:
         yield step, (step.argval if jumps_back(step) else after.offset)
 
 
+def ends_of_jumps(code: CodeType) -> set[int]:
+    """Return the offsets before which a jump of a condition lets other threads run: on Python 3.10, also forward."""
+    if sys.version_info >= (3, 11):
+        return set()
+    return {step.argval for step in dis.get_instructions(code) if step.opname.startswith("POP_JUMP_IF")}
+
+
 @functools.cache
 def points(code: CodeType) -> frozenset[int]:
     """Return the offsets in a function before which other code may have run, or may run now."""
@@ -77,7 +84,7 @@ def points(code: CodeType) -> frozenset[int]:
     steps = list(dis.get_instructions(code))
     found = {step.offset for step in steps if not is_quiet(step)}
     found |= {after for step, after in in_order(code) if not is_quiet(step)}
-    return begins(code) | found
+    return begins(code) | found | ends_of_jumps(code)
 
 
 @functools.cache
@@ -111,11 +118,12 @@ def switch_points(code: CodeType) -> frozenset[int]:
     # After a call, not before it: what it is called with, and on, was loaded in the same step.
     steps = list(dis.get_instructions(code))
     quiet = (*QUIET, "PRECALL", "KW_NAMES")
-    return frozenset(
+    found = {
         after
         for step, after in in_order(code)
         if not step.opname.startswith(quiet) and not (step.opname == "STORE_ATTR" and step.argval in QUIET_STORES)
-    ) | {steps[0].offset}
+    }
+    return frozenset(found | ends_of_jumps(code) | {steps[0].offset})
 
 
 class Injector:
