@@ -20,7 +20,7 @@ import random
 import socket as std_socket
 import ssl as std_ssl
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import gevent
@@ -198,14 +198,16 @@ class EtcdClient:
         self._heard()
         return answer
 
-    def stream(self, path: str, *bodies: Json) -> Iterator[Json]:
+    def stream(self, path: str, body: Json) -> Iterator[Json]:
         """Yield the answers of a stream until it breaks. Close the client afterwards, in any case.
+
+        There is only one request: etcd's gateway may stop reading requests once it has begun to answer.
 
         Raises:
             EtcdLostError, EtcdError: As in :meth:`call`; the first also when the stream breaks.
         """
         with self._attempt(self._timeout):
-            response = self._request(path, *bodies)
+            response = self._request(path, body)
             line = response.readline(_MAX_LINE_BYTES)
         while True:
             with self._attempt(None):
@@ -236,13 +238,13 @@ class EtcdClient:
         finally:
             patience.close()
 
-    def _request(self, path: str, *bodies: Json) -> http.client.HTTPResponse:
+    def _request(self, path: str, body: Json) -> http.client.HTTPResponse:
         """Send a request and return the response, whose status is OK."""
-        response = self._post(path, bodies)
+        response = self._post(path, body)
         if response.status == http.client.UNAUTHORIZED and self._cluster.token is not None:
             self._cluster.token = None  # it has expired
             response.read()
-            response = self._post(path, bodies)
+            response = self._post(path, body)
         if response.status != http.client.OK:
             raise self._refusal(response)
         return response
@@ -251,7 +253,7 @@ class EtcdClient:
         self._cluster.failed(self._endpoint)
         return EtcdLostError(f"{self._endpoint}: {why}")
 
-    def _post(self, path: str, bodies: Iterable[Json]) -> http.client.HTTPResponse:
+    def _post(self, path: str, body: Json) -> http.client.HTTPResponse:
         cluster = self._cluster
         if self._endpoint != cluster.endpoint:
             self.close()
@@ -269,7 +271,7 @@ class EtcdClient:
                     raise self._refusal(response)
                 cluster.token = str(_unwrap(response.read()).get("token", ""))
             headers["Authorization"] = cluster.token
-        connection.request("POST", "/v3/" + path, "\n".join(map(json.dumps, bodies)).encode(), headers)
+        connection.request("POST", "/v3/" + path, json.dumps(body).encode(), headers)
         return connection.getresponse()
 
     def _refusal(self, response: http.client.HTTPResponse) -> EtcdError:

@@ -55,6 +55,7 @@ class Keyspace:
 
     def __init__(self, prefix: str, node: str) -> None:
         self._prefix = prefix
+        self._above_families = len(f"{prefix}/db/".encode())
         self._node = node
         self._skipped_at = -math.inf
         self.encode: Callable[[list[Any]], bytes] = make_encoder()
@@ -66,6 +67,10 @@ class Keyspace:
         """Return the first key that a family can have, and the first one after the family."""
         begin = f"{self._prefix}/db/{_escaped(family)}/".encode()
         return begin, begin[:-1] + b"0"  # which comes after the slash
+
+    def range_begin(self, path: bytes) -> bytes:
+        """Return where the range of the family begins that etcd's key lies in; empty: it lies in none."""
+        return path[: path.find(b"/", self._above_families) + 1]
 
     def key(self, family: str, key: str, owner: str | None = None) -> bytes:
         """Return etcd's key for an entry; the owner is this node by default."""

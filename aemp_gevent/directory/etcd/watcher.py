@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Watching families in etcd, and what the node sees of them while etcd is away.
 
-**Reading.** A watched family is read as a whole, and watched from that revision on; one
-stream carries the watches of all families. When the stream breaks (etcd is unreachable, compacted, or
-restored from a backup) all families are read again.
+**Reading.** A watched family is read as a whole, and watched from that revision on. One watch serves all families:
+its range goes from the first family to the end of the last, and what lies between them is ignored. A watch for each
+family would need a stream and a connection for each, because etcd's gateway may stop reading requests once it has begun
+to answer the first. When the stream breaks (etcd is unreachable, compacted, or restored from a backup) all families are
+read again.
 
 **Grace.** While etcd is away nothing changes here. When it is back, its leases may have
 expired meanwhile although their nodes live, and these put everything again as soon as they
@@ -27,7 +29,6 @@ from aemp_gevent.directory.etcd.family import EtcdFamily
 from aemp_gevent.directory.etcd.keyspace import Keyspace, StoredValue
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.forking import Helper
-from aemp_gevent.runtime.quoting import quoted
 
 
 class Reopen(BaseException):
@@ -110,8 +111,7 @@ class Watcher:
     def lost(self) -> None:
         """Mark everything read as stale: etcd does not answer. Never switches."""
         self._was_away = True
-        for family in self._families.values():
-            family.revision = None
+        self._forget_revisions()
         self._reopen()
 
     def heard(self) -> None:
@@ -138,52 +138,65 @@ class Watcher:
         for name, family in list(self._families.items()):
             if family.revision is None:
                 self._read_whole(client, name, family)
-        names = list(self._families)
-        if not names:
+        if not self._families:
             self._to_watch.wait()
             return
-        if any(family.revision is None for family in self._families.values()):
-            return  # it was added meanwhile
-        watches = [self._request_watch(number, name) for number, name in enumerate(names, 1)]
+        revisions = [family.revision for family in self._families.values() if family.revision is not None]
+        if len(revisions) < len(self._families):
+            return  # one was added meanwhile
+        ranges = {name: self._keyspace.range(name) for name in self._families}
+        names = {begin: name for name, (begin, _end) in ranges.items()}
+        request = {
+            "key": encoded(min(names)),
+            "range_end": encoded(max(end for _begin, end in ranges.values())),
+            "start_revision": str(min(revisions) + 1),
+            "progress_notify": True,
+            "fragment": True,
+        }
         self._streaming = True
         try:
-            for answer in client.stream("watch", *watches):
+            for answer in client.stream("watch", {"create_request": request}):
                 self._take(answer, names)
         finally:
             self._streaming = False
 
-    def _request_watch(self, number: int, name: str) -> Json:
-        begin, end = self._keyspace.range(name)
-        revision = self._families[name].revision
-        assert revision is not None
-        request = {"key": encoded(begin), "range_end": encoded(end), "start_revision": str(revision + 1)}
-        return {"create_request": {**request, "watch_id": str(number), "progress_notify": True, "fragment": True}}
+    def _take(self, answer: Json, names: dict[bytes, str]) -> None:
+        """Take one answer of the stream.
 
-    def _take(self, answer: Json, names: list[str]) -> None:
-        """Take one answer of the stream."""
-        number = int(answer.get("watch_id", 0))
-        name = names[number - 1] if 0 < number <= len(names) else ""
-        family = self._families.get(name)
+        Args:
+            answer: As etcd sent it.
+            names: The families that the stream is for, by the first key that each can have.
+        """
         if answer.get("canceled"):
-            if family is not None:
-                family.revision = None
+            self._forget_revisions()
             if int(answer.get("compact_revision", 0)):
                 raise Reopen  # the changes since our revision are gone
             self._cluster.token = None
-            raise EtcdError(
-                f"etcd refused to watch family {quoted(name)}: {answer.get('cancel_reason', 'it gave no reason')}"
-            )
-        if family is None or family.revision is None or answer.get("created"):
+            raise EtcdError(f"etcd refused to watch: {answer.get('cancel_reason', 'it gave no reason')}")
+        if answer.get("created"):
             return
-        if "events" not in answer:  # a progress notice: there is nothing new up to this revision
-            family.revision = max(family.revision, int(answer["header"]["revision"]))
+        revision = int(answer["header"]["revision"])  # without events: there is nothing new up to this revision
         for event in answer.get("events", ()):
+            revision = int(event["kv"]["mod_revision"])
+            name = names.get(self._keyspace.range_begin(decoded(event["kv"]["key"])))
+            if name is None:
+                continue
+            family = self._families.get(name)
+            if family is None or family.revision is None or revision <= family.revision:
+                continue
             key = self._apply(name, family, event)
             if key is not None:
                 self._show(name, family, (key,))
-            revision = int(event["kv"]["mod_revision"])
-            # The rest of this revision may be yet to come, if etcd cut its answer into parts.
-            family.revision = revision - 1 if answer.get("fragment") else revision
+        if answer.get("fragment"):
+            revision -= 1  # the rest of this revision may be yet to come
+        for family in self._families.values():
+            if family.revision is not None:
+                family.revision = max(family.revision, revision)
+
+    def _forget_revisions(self) -> None:
+        """Mark all families as unknown, so that they are read again."""
+        for family in self._families.values():
+            family.revision = None
 
     def _apply(self, name: str, family: EtcdFamily, event: Json) -> str | None:
         """Apply an event to a family, and return the key that it is about."""

@@ -52,6 +52,23 @@ def test_unwatched_families_are_no_longer_reported(address: EtcdAddress, make: M
     b.wait("f", {"k": 3})
 
 
+def test_each_of_many_families_hears_its_changes_whenever_the_stream_is_opened(
+    address: EtcdAddress, make: Make
+) -> None:
+    a, b = make(address, "a"), make(address, "b")
+    watcher = b.engine._watcher
+    families = [f"f{number}" for number in range(50)]
+    for family in families:
+        watcher.watch(family)
+    for opening in range(10):
+        wait_until(lambda: watcher._streaming, within=WAIT)
+        for family in families:
+            a.set(family, k=opening)
+        for family in families:
+            b.wait(family, {"k": opening})
+        watcher._reopen()
+
+
 def test_entries_of_a_node_that_died_while_etcd_was_away_go_after_the_grace(server: EtcdServer, make: Make) -> None:
     a, b, watcher = three(make, server)
     server.kill()

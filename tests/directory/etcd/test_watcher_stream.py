@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""What the watcher asks of etcd and makes of the answers, with a client that stands for etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from aemp_gevent.directory.etcd.client import Cluster, EtcdClient, EtcdError, decoded, encoded
+from aemp_gevent.directory.etcd.keyspace import Keyspace
+from aemp_gevent.directory.etcd.watcher import Reopen, Watcher
+from aemp_gevent.runtime.forking import Helper
+from tests.directory.etcd.observers import FakeObserver
+
+KEYS = Keyspace("/prefix", "node")
+
+
+class FakeEtcd:
+    """Stands for the client: families are read as empty, at growing revisions, and a stream has the answers given."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self.requests: list[tuple[dict[str, Any], ...]] = []
+        self._answers = answers
+        self._revision = 9
+
+    def call(self, _path: str, _body: dict[str, Any]) -> dict[str, Any]:
+        self._revision += 1
+        return {"header": {"revision": str(self._revision)}}
+
+    def stream(self, _path: str, *bodies: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        self.requests.append(bodies)
+        yield {"header": {"revision": "99"}, "created": True}
+        yield from self._answers
+
+
+class Place:
+    """A watcher of some families, the observer, and a greenlet that it may interrupt."""
+
+    def __init__(self, *families: str) -> None:
+        cluster = cast("Cluster", SimpleNamespace(token="a token"))
+        self.watcher = Watcher(KEYS, "node", cluster, cast("Any", None), 2, lambda _family, _key: False)
+        self.observer = FakeObserver(cast("Any", None))
+        self.killed: list[type[BaseException]] = []
+        greenlet = SimpleNamespace(kill=lambda kind, block: self.killed.append(kind))
+        self.watcher.start(self.observer, cast("Helper", greenlet))
+        for family in families:
+            self.watcher.watch(family)
+
+    def work(self, etcd: FakeEtcd) -> None:
+        self.watcher.work(cast("EtcdClient", etcd))
+
+    def revisions(self) -> dict[str, int | None]:
+        return {name: family.revision for name, family in self.watcher._families.items()}
+
+
+def put(revision: int, family: str, value: int, key: str = "k") -> dict[str, Any]:
+    kv = {"key": encoded(KEYS.key(family, key)), "value": encoded(KEYS.encode([value])), "mod_revision": str(revision)}
+    return {"kv": kv}
+
+
+def news(*events: dict[str, Any], **more: object) -> dict[str, Any]:
+    return {"header": {"revision": "99"}, "events": list(events), **more}
+
+
+@pytest.mark.parametrize("families", [["f"], ["b", "a", "c"], ["a", "a0", "a/"]], ids=["one", "three", "similar"])
+def test_one_watch_serves_all_families(families: list[str]) -> None:
+    place, etcd = Place(*families), FakeEtcd()
+    place.work(etcd)
+    [(body,)] = etcd.requests
+    [(kind, request)] = body.items()
+    assert kind == "create_request"
+    ranges = [KEYS.range(family) for family in families]
+    assert decoded(request["key"]) == min(begin for begin, _ in ranges)
+    assert decoded(request["range_end"]) == max(end for _, end in ranges)
+    assert request["start_revision"] == "11"  # after the revision at which the first one was read
+
+
+def test_changes_go_to_the_family_that_they_are_in() -> None:
+    place = Place("a", "c")  # as of revisions 10 and 11
+    before = [put(11, "a", 1), put(11, "c", 0)]  # the family has been read after this
+    place.work(FakeEtcd(news(*before, put(12, "c", 2), put(12, "c", 3, "other"), put(13, "b", 4), put(14, "a", 5))))
+    assert place.observer.copies == {"a": {"k": 5}, "c": {"k": 2, "other": 3}}
+    assert place.observer.steps.count(({"k": 0}, [])) == 0
+    assert place.revisions() == {"a": 14, "c": 14}
+
+
+def test_changes_of_other_families_are_ignored() -> None:
+    place = Place("", "c")
+    foreign = [put(12, "b", 1), put(12, "b", 1), put(12, "b", 1)]
+    foreign[1]["kv"]["key"] = encoded(b"/prefix/db/b")
+    foreign[2]["kv"]["key"] = encoded(b"/prefix/db/b/x/y/z")
+    place.work(FakeEtcd(news(*foreign)))
+    assert place.observer.copies == {"": {}, "c": {}}
+
+
+def test_rest_of_a_revision_may_come_in_the_next_answer() -> None:
+    place = Place("a")
+    place.work(FakeEtcd(news(put(12, "a", 1), put(13, "a", 2, "x"), fragment=True)))
+    assert place.revisions() == {"a": 12}
+    place = Place("a")
+    place.work(FakeEtcd(news(put(13, "a", 1), fragment=True), news(put(13, "a", 2, "x"))))
+    assert place.observer.copies == {"a": {"k": 1, "x": 2}}
+    assert place.revisions() == {"a": 13}
+
+
+def test_progress_counts_for_all_families_that_are_known() -> None:
+    place, etcd = Place("a", "c"), FakeEtcd({"header": {"revision": "50"}})
+    place.work(etcd)
+    assert place.revisions() == {"a": 50, "c": 50}
+    place.watcher.lost()
+    place.watcher._take({"header": {"revision": "60"}}, {})
+    assert place.revisions() == {"a": None, "c": None}
+
+
+def test_all_families_are_read_again_after_a_compaction() -> None:
+    place = Place("a", "c")
+    with pytest.raises(Reopen):
+        place.work(FakeEtcd({"canceled": True, "compact_revision": "50"}))
+    assert place.revisions() == {"a": None, "c": None}
+    etcd = FakeEtcd()
+    place.work(etcd)
+    assert place.revisions() == {"a": 10, "c": 11}
+
+
+def test_refusal_is_an_error_and_all_families_are_read_again() -> None:
+    place = Place("a", "c")
+    with pytest.raises(EtcdError, match="refused to watch: no permission"):
+        place.work(FakeEtcd({"canceled": True, "cancel_reason": "no permission"}))
+    assert place.revisions() == {"a": None, "c": None}
