@@ -88,11 +88,10 @@ class Watcher:
             self._burier.kill(block=False)
 
     def watch(self, family: str) -> None:
-        """Begin to watch a family. Never switches."""
-        if family not in self._families:
-            self._families[family] = EtcdFamily()
-            self._to_watch.set()
-            self._reopen()
+        """Begin to watch a family; what is known of it already is stale. Never switches."""
+        self._families[family] = EtcdFamily()
+        self._to_watch.set()
+        self._reopen()
 
     def unwatch(self, family: str) -> None:
         """Stop watching a family. Never switches."""
@@ -122,8 +121,8 @@ class Watcher:
 
     def _reopen(self) -> None:
         if self._streaming and self._greenlet is not None:
-            self._streaming = False  # once is enough
             self._greenlet.kill(Reopen, block=False)
+            self._streaming = False  # once is enough; not before the call, which a signal handler may prevent
 
     # --- the stream ---
 

@@ -10,6 +10,7 @@ import pytest
 
 from aemp_gevent.testing import NodeProcess
 from benchmarks.etcd_outage import How, run
+from tests.directory.changes import Changes
 from tests.support.etcd_server import EtcdServer, needs_etcd
 from tests.support.helpers import wait_until
 from tests.support.networking import SECRET, WAIT, Inbox, MakeNode
@@ -45,6 +46,27 @@ def test_nodes_without_seeds_share_a_directory(make_node: MakeNode, directory: s
     assert not [key for key in server.keys(directory.removeprefix(f"etcd://{server.endpoint}")) if "/db/f/" in key]
     b.db_wait("f", lambda entries: not entries, WAIT)
     wait_until(lambda: b.grp_get("group") is None, within=WAIT)
+
+
+def test_family_is_reported_to_the_next_monitor_after_a_strike_in_the_cancelling_of_the_last(
+    make_node: MakeNode, directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strike(_family: str) -> None:
+        raise KeyboardInterrupt
+
+    node = make_node(directory=directory, heartbeat_timeout=2.0)
+    node.db_set("f", "k", 1)
+    first, second = Changes(), Changes()
+    guard = node.db_mon("f", first)
+    first.wait({"k": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(node._etcd._watcher, "unwatch", strike)  # type: ignore[union-attr]
+        with pytest.raises(KeyboardInterrupt):
+            guard.cancel()
+    node.db_mon("f", second)
+    second.wait({"k": 1})
+    node.db_set("f", "k", 2)
+    second.wait({"k": 2})
 
 
 def test_a_node_with_another_directory_is_logged(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +16,7 @@ from aemp_gevent.directory.etcd.keyspace import Keyspace
 from aemp_gevent.directory.etcd.watcher import Reopen, Watcher
 from aemp_gevent.runtime.forking import Helper
 from tests.directory.etcd.observers import FakeObserver
+from tests.support.injecting import Injector, strike_points
 
 KEYS = Keyspace("/prefix", "node")
 
@@ -130,3 +133,48 @@ def test_refusal_is_an_error_and_all_families_are_read_again() -> None:
     with pytest.raises(EtcdError, match="refused to watch: no permission"):
         place.work(FakeEtcd({"canceled": True, "cancel_reason": "no permission"}))
     assert place.revisions() == {"a": None, "c": None}
+
+
+def test_family_that_is_watched_already_is_read_again() -> None:
+    place = Place("f")  # whose last monitor was cancelled, and the call struck before it reached the watcher
+    place.work(FakeEtcd(news(put(12, "f", 1))))
+    place.watcher.watch("f")
+    assert place.revisions() == {"f": None}
+    place.work(FakeEtcd())
+    assert place.observer.steps == [("whole", {}), ({"k": 1}, []), ("whole", {})]
+
+
+def test_wherever_a_strike_came_the_next_call_watches_the_family() -> None:
+    def strike() -> None:
+        raise KeyboardInterrupt
+
+    for point in itertools.count(1):
+        place = Place("f")
+        place.work(FakeEtcd())
+        place.watcher._streaming = True
+        traced = ("directory/etcd/watcher.py",)
+        injector = Injector(strike, lambda seen: seen == point, strike_points, traced)  # noqa: B023
+        with contextlib.suppress(KeyboardInterrupt), injector:
+            place.watcher.watch("g")
+        place.watcher.watch("g")
+        assert set(place.killed) == {Reopen}, point
+        place.work(FakeEtcd())
+        assert place.observer.copies == {"f": {}, "g": {}}, point
+        if not injector.fired:
+            break
+    assert point > 3
+
+
+def test_stream_is_interrupted_by_the_next_call_if_the_first_try_was_struck(monkeypatch: pytest.MonkeyPatch) -> None:
+    def strike(_kind: object, block: bool) -> None:
+        raise KeyboardInterrupt
+
+    place = Place("f")
+    place.work(FakeEtcd())
+    place.watcher._streaming = True
+    with monkeypatch.context() as patch:
+        patch.setattr(place.watcher._greenlet, "kill", strike)
+        with pytest.raises(KeyboardInterrupt):
+            place.watcher.watch("g")
+    place.watcher.lost()
+    assert place.killed == [Reopen]
