@@ -6,15 +6,18 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from gevent.server import StreamServer
 
-from aemp_gevent.directory.etcd.client import Cluster, EtcdClient, EtcdError, decoded, encoded
+from aemp_gevent.directory.etcd.client import Cluster, EtcdClient, EtcdError, EtcdLostError, decoded, encoded
 from aemp_gevent.directory.etcd.keyspace import Keyspace
 from aemp_gevent.directory.etcd.watcher import Reopen, Watcher
 from aemp_gevent.runtime.forking import Helper
+from aemp_gevent.settings.directory_address import parse_directory
 from tests.directory.etcd.observers import FakeObserver
 from tests.support.injecting import Injector, strike_points
 
@@ -133,6 +136,33 @@ def test_refusal_is_an_error_and_all_families_are_read_again() -> None:
     with pytest.raises(EtcdError, match="refused to watch: no permission"):
         place.work(FakeEtcd({"canceled": True, "cancel_reason": "no permission"}))
     assert place.revisions() == {"a": None, "c": None}
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"], ids=["nothing", "only headers"]
+)
+def test_watch_that_etcd_does_not_confirm_in_time_is_an_error(head: bytes) -> None:
+    revision = b'{"header": {"revision": "10"}}'
+
+    def serve(sock: Any, _address: object) -> None:
+        data = b""
+        while part := sock.recv(65536):
+            data += part
+            if b"/kv/range" in data:
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(revision), revision))
+            else:
+                sock.sendall(head)
+            data = b""
+
+    with closing(StreamServer(("127.0.0.1", 0), serve)) as server:
+        server.start()
+        address = parse_directory(f"etcd://127.0.0.1:{server.server_port}")
+        assert address is not None
+        place = Place("f")
+        client = EtcdClient(Cluster(address), 0.1, lambda: None)
+        with pytest.raises(EtcdLostError, match=r"no answer within 0\.1 s"):
+            place.watcher.work(client)
+        assert place.observer.copies == {"f": {}}
 
 
 def test_family_that_is_watched_already_is_read_again() -> None:
