@@ -183,11 +183,13 @@ class Injector:
             frame = frame.f_back
 
     def _trace(self, frame: FrameType, event: str, _arg: object) -> Any:
-        if frame.f_code.co_filename not in self._traced:
+        if self._is_over or frame.f_code.co_filename not in self._traced:
             return None
         frame.f_trace = self._step
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
+        if sys.version_info >= (3, 12):
+            sys.settrace(self._trace)  # again: it looks now which events are wanted
         return self._step
 
     def _step(self, frame: FrameType, event: str, _arg: object) -> Any:
