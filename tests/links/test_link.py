@@ -14,6 +14,7 @@ import pytest
 from aemp_gevent.links.link import JOBS_AT_ONCE, Link
 from aemp_gevent.node.node import Node
 from aemp_gevent.wire.framing_msgpack import MsgpackDecoder
+from tests.support.clocks import use_clock
 from tests.support.helpers import turns, wait_until
 from tests.support.networking import OUR_PROVIDER, Deaths, Inbox, MakeNode, RawPeer, name_of, two_connections
 from tests.support.seams import network_of
@@ -257,6 +258,7 @@ def test_requests_that_queue_jobs_take_turns_by_their_number(
 ) -> None:
     """Queueing one takes less time than running it, and later jobs wait for all of them."""
     monkeypatch.setattr("aemp_gevent.links.link.SLICE_SECONDS", math.inf)
+    use_clock(monkeypatch, lambda: 1.0)  # one turn runs all that is queued, however slow the machine
     node = make_node(allow_spawn=["tests.support.node_functions.note"])
     waiting: list[int] = []
 

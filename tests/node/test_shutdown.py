@@ -379,7 +379,7 @@ def test_link_is_lost_once_although_log_handlers_switch(
         handler = switching(lambda: (peer.close(), wait_until(lambda: not node.up_nodes())))
         gevent.spawn(network_of(node).peers[peer.name]._lose, "said the test")
         assert died.wait()[2] == "said the test"
-        wait_until(lambda: handler.seen)
+        wait_until(lambda: handler.seen and len(changes) > 1, show=lambda: changes)
         turns(50)
         assert changes == [True, False]
         assert died.count == 1

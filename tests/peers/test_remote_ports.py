@@ -24,6 +24,7 @@ from tests.support.networking import (
     RawPeer,
 )
 from tests.support.seams import network_of, ports_of, request_host_of
+from tests.support.settling import settle
 
 PEER = "127.0.0.1:9"
 
@@ -223,6 +224,7 @@ def test_past_the_bound_the_whole_node_is_shunned_port_by_port(
         peer.take(102)
     for died in deaths:
         died.wait()
+    settle(node)
     assert caplog.text.count("are shunned until they are monitored again") == 1
     ports = network_of(node).peers[PEER].ports
     assert len(ports._ports) <= 1, "each is remembered"
@@ -339,6 +341,7 @@ def test_what_is_sent_between_a_loss_and_its_report_is_lost_too(make_node: MakeN
         on_hub(lose)
         wait_until(lambda: len(events) == 2)
         assert events == ["sent", "reported"]
+        settle(node)
         node.snd(port, "after the report")
         with listener.accept().shake() as other:
             queued = [] if how == "unreachable" else [["", "mon1", "p"], ["p", b"lost"], ["", "mon0", "p"]]

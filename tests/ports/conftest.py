@@ -11,8 +11,8 @@ import pytest
 
 from aemp_gevent.ports.pacing import CREDIT, SLICE
 from aemp_gevent.ports.runner import Runner
-from tests.ports.clocks import use_clock
 from tests.ports.logs import Log
+from tests.support.clocks import use_clock
 
 scheduler_module = import_module("aemp_gevent.ports.scheduler")
 

@@ -17,7 +17,7 @@ from aemp_gevent.errors import ReceiveTimeout
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.pacing import CREDIT, FIRST_LOOK, SLICE
 from aemp_gevent.ports.receive import receive
-from tests.ports.clocks import use_clock
+from tests.support.clocks import use_clock
 from tests.support.helpers import wait_until
 from tests.support.settling import settle
 

@@ -19,7 +19,7 @@ from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.pacing import CREDIT, TURN_SECONDS
 from aemp_gevent.ports.patterns import any_
 from aemp_gevent.ports.receive import get, get_cond, receive
-from tests.ports.clocks import use_clock
+from tests.support.clocks import use_clock
 from tests.support.helpers import turns, wait_until
 from tests.support.settling import settle
 
