@@ -332,7 +332,7 @@ class LinkChoosingPeer(Peer):
             self._hopes.remove(link)
             if not self._hopes:
                 self._unreachable(why)
-        else:
+        elif not self.was_met:  # who it was is what tells later that its dead ports are dead
             self._host.forget_if_unneeded(self)
 
     def _lose_now(self, reason: Reason, news: list[Job]) -> None:

@@ -22,6 +22,7 @@ from tests.support.networking import (
     MakeNode,
     RawListener,
     RawPeer,
+    reset,
 )
 from tests.support.seams import network_of, ports_of, request_host_of
 from tests.support.settling import settle
@@ -290,6 +291,29 @@ def test_port_with_a_given_name_is_reached_again_once_its_loss_was_reported(
             node.snd(port, "hello")  # and has it dialled
             with listener.accept(extras=extras).shake() as peer:
                 assert peer.packet() == [name, "hello"]
+
+
+def test_port_monitored_in_vain_is_shunned_also_after_a_connection_that_broke_early(make_node: MakeNode) -> None:
+    """The node was known, and the process behind it: it must not be forgotten as a stranger would be."""
+    node, died = make_node(), Deaths()
+    with RawListener() as listener:
+        port = f"{listener.id}#{UNIQUE}"
+        with RawPeer.dial(node, listener.id, extras=SAME).shake():
+            wait_until(node.up_nodes)
+        wait_until(lambda: not node.up_nodes())
+        with RawPeer.dial(node, listener.id, extras=SAME) as peer:
+            peer.greet()
+            links = network_of(node).peers[listener.id]._links
+            wait_until(lambda: links)
+            reset(peer)
+        wait_until(lambda: not links)
+        node.mon(port, died)
+        reset(listener.accept())
+        assert died.wait()[0] == "transport_error"
+        network_of(node).peers[listener.id].redialling.succeeded()  # or nothing would be sent for a while
+        node.snd(port, "to the dead")
+        with RawPeer.dial(node, listener.id, extras=SAME).shake() as peer:
+            assert peer.answers()
 
 
 @pytest.mark.parametrize("extras", [PERL, ()], ids=["perl", "another-program"])
