@@ -298,6 +298,10 @@ def monitors(facts: Facts) -> Iterator[Violation]:
             continue
         at, why = min(causes)
         due = max(at, monitored.at) + facts.within
+        if death is not None and death < due:
+            # The news of a death comes behind the last words, however slow the line is.
+            words = max((event.at for event in facts.received.get((target, watcher), ())), default=0.0)
+            due = max(due, words + facts.within)
         what = f"monitor {number} of {target} by {watcher}"
         where = tuple(dict.fromkeys((log, *facts.places(target))))
         if fired:

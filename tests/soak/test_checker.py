@@ -77,6 +77,12 @@ GOOD = {
     "loss-is-reported": linked().session(1, 5, 2).a(Fired, P, Q, 1, LOST).session(2, 2, 2),
     "loss-of-unmonitored": linked().a(Sent, P, Q, 0, 0).a(Sent, P, Q, 0, 1).b(Received, Q, P, 0, 1),
     "target-died": linked().session(1, 2, 1).b(Died, Q).a(Fired, P, Q, 1, ("die", "x")),
+    "news-of-a-death-behind-slow-words": linked()
+    .session(1, 2, 1)
+    .b(Sent, Q, P, 0, 0)
+    .b(Died, Q)
+    .a(Received, P, Q, 0, 0, after=6)
+    .a(Fired, P, Q, 1, ()),
     "target-crashed": linked().session(1, 2, 1).b(Stopped, B).a(Fired, P, Q, 1, LOST),
     "target-never-was": linked().a(Monitored, P, "x#y", 1).a(Fired, P, "x#y", 1, ("no_such_port", "", "x#y")),
     "watcher-crashed": linked().session(1, 2, 1).b(Died, Q).a(Stopped, A),
@@ -172,6 +178,10 @@ BAD = {
     "late": (
         "monitors: .* fired 1.00 s too late: message 1 was lost",
         linked().session(1, 2, 1).a(Fired, P, Q, 1, LOST, after=5.9),
+    ),
+    "late-although-its-target-spoke": (
+        "monitors: .* fired .* s too late: message 1 was lost",
+        linked().session(1, 2, 1).b(Sent, Q, P, 0, 0).a(Received, P, Q, 0, 0, after=6).b(Died, Q).a(Fired, P, Q, 1, ()),
     ),
     "death-unnoticed": ("monitors: .* never fired: its target died", linked().session(1, 1, 1).b(Died, Q)),
     "crash-unnoticed": ("monitors: .* never fired: its target died", linked().session(1, 1, 1).b(Stopped, B)),
