@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 
 from aemp_gevent.peers.remote_port import ClosedMailbox, RemotePort, Sender
 from aemp_gevent.ports.jobs import PersistentJob
@@ -132,23 +133,30 @@ class RemotePorts:
             port.loss = reason
             self.settle(port)
         for port, reason in losses.items():
-            port.fire(self.scheduler, reason)
-        # Behind the monitors in the run queue.
-        self.scheduler.enqueue_job(PersistentJob(None, self._told, (dict(losses),)))
+            port.fire(self.scheduler, reason, partial(self._tell_last, port, reason))
         losses.clear()
 
-    def _told(self, losses: dict[RemotePort, Reason]) -> None:
-        # Begun again wherever it is struck, and queued twice if that call was struck.
-        told = [port for port, reason in losses.items() if port.loss is reason]
-        # Next, so that nothing is sent in between, also behind a hole. They run when the ports are open: what they do
-        # is often to monitor the port again, and they would be late forever.
-        self.scheduler.enqueue_first([job for port in told for job in port.late])
-        for port in told:
+    def _tell_last(self, port: RemotePort, reason: Reason) -> None:
+        """Open a port again, as the last of its monitors runs now: what that does is often to monitor the port again.
+
+        With late monitors, right after that: what was sent since they came is lost, and they are still to hear of it.
+        """
+        if port.loss is reason and port.late:
+            self.scheduler.enqueue_first([PersistentJob(None, self._told, (port, reason))])
+        else:
+            self._told(port, reason)
+
+    def _told(self, port: RemotePort, reason: Reason) -> None:
+        # Begun again wherever it is struck, and made twice if the call that queued it was struck.
+        if port.loss is reason:
+            # Next, so that nothing is sent in between, also behind a hole. They run when the port is open, or they
+            # would be late forever.
+            self.scheduler.enqueue_first(port.late)
             port.late = ()
             port.loss = None
-        for port in losses:  # also those that were not settled the last time
-            self.settle(port)
-        self._forget([port for port in losses if self._ports.get(port.name) is port and self._can_forget(port)])
+        self.settle(port)  # also if it was not settled the last time
+        if self._ports.get(port.name) is port and self._can_forget(port):
+            self._forget([port])
 
     def settle(self, port: RemotePort) -> None:
         """Send the messages that wait for a port, or drop them."""

@@ -96,6 +96,29 @@ class KillMonitor(Monitor):
         return False
 
 
+class LastAction(Job):
+    """The last action for a death, and a call that is made right before it: no other code runs in between."""
+
+    __slots__ = ("_action", "_before")
+
+    def __init__(self, action: Job | None, before: Callable[[], None]) -> None:
+        super().__init__(None if action is None else action.context)
+        self._action = action
+        self._before: Callable[[], None] | None = before
+
+    def run(self) -> None:
+        """Make the call, unless it has completed, and then do the other job."""
+        if self._before is not None:
+            self._before()
+            self._before = None
+        if self._action is not None:
+            self._action.run()
+
+    @property
+    def is_due(self) -> bool:
+        return self._before is not None or (self._action is not None and self._action.is_due)
+
+
 class MonitoredRemote:
     """A port of another node, or the link to it, that is monitored here. A base class."""
 
@@ -107,16 +130,22 @@ class MonitoredRemote:
     def unmonitored(self) -> None:
         """React to the end of the last monitor, which was cancelled."""
 
-    def fire(self, scheduler: PortHost, reason: Reason) -> None:
-        """Queue the actions of all monitors, and remove them."""
+    def fire(self, scheduler: PortHost, reason: Reason, before_last: Callable[[], None]) -> None:
+        """Queue the actions of all monitors, and remove them.
+
+        Args:
+            scheduler: Runs them.
+            reason: What they hear.
+            before_last: Called right before the last of them, or by itself if there is none; again if it is struck.
+        """
         monitors = self.monitors
         self.monitors = None  # no call in between, because a finalizer may monitor, too
-        if monitors is None:
-            return
         try:
-            for monitor in tuple(monitors) if isinstance(monitors, dict) else (monitors,):
-                if monitor.died(reason):
-                    scheduler.enqueue_job(monitor)
+            several = () if monitors is None else tuple(monitors) if isinstance(monitors, dict) else (monitors,)
+            due = [monitor for monitor in several if monitor.died(reason)]
+            for monitor in due[:-1]:
+                scheduler.enqueue_job(monitor)
+            scheduler.enqueue_job(LastAction(due[-1] if due else None, before_last))
         except BaseException:
             # Struck: the call that begins again finds all of them. Those that were queued already run once.
             if self.monitors is None:

@@ -711,6 +711,7 @@ def test_a_call_while_a_loss_is_being_reported_is_lost_as_well(make_node):
     with RawListener() as listener:
         port = f"{listener.id}#p"
         node.mon(port, lambda *_: results.append(node.call_async(port, "too early", timeout=None)))
+        node.mon(port, lambda *_: None)
         with listener.accept(extras=OUR_PROVIDER).shake() as peer:
             assert peer.packet() == ["", "mon1", "p"]
         wait_until(lambda: results)

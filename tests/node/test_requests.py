@@ -356,9 +356,11 @@ def test_eval_whose_result_cannot_travel_answers_with_the_error(make_node: MakeN
 def test_eval_with_an_invalid_reply_port_is_one_warning(
     make_node: MakeNode, caplog: pytest.LogCaptureFixture, reply: Any
 ) -> None:
-    with RawPeer.dial(make_node(allow_eval=True), PEER).shake() as peer:
+    node = make_node(allow_eval=True)
+    with RawPeer.dial(node, PEER).shake() as peer:
         peer.send(["", "eval", "1", reply], ["", "eval", "object()", reply], ["", "eval", "2", REPLY])
         assert peer.packet() == ["r", "", 2]
+    settle(node)
     assert [record.levelname for record in caplog.records if "'eval' of" in record.message] == ["WARNING"] * 2
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 

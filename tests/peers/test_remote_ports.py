@@ -8,15 +8,18 @@ import logging
 from typing import Any
 
 import pytest
+from gevent.event import Event
 
 import aemp_gevent.peers.redialling
 import aemp_gevent.peers.remote_port
 import aemp_gevent.peers.remote_ports
 from aemp_gevent.node.node import Node
+from aemp_gevent.ports.monitors import LastAction
 from tests.support.helpers import on_hub, wait_until
 from tests.support.networking import (
     OUR_PROVIDER,
     UNIQUE,
+    WAIT,
     Deaths,
     Inbox,
     MakeNode,
@@ -150,6 +153,7 @@ def test_orphan_that_was_monitored_meanwhile_dies_and_its_monitor_fires(make_nod
         with listener.accept(extras=SAME).shake() as peer:
             name = spawned(node, peer)
         lost.wait()
+        settle(node)  # the loss of the port was reported, too
         node.mon(f"{listener.id}#{name}", died)
         with listener.accept(extras=SAME).shake() as peer:
             assert [packet[:3] for packet in peer.take(2)] == [["", "kil1", name], ["", "mon1", name]]
@@ -481,6 +485,7 @@ def test_orphan_that_was_monitored_for_a_moment_is_seen_to_die(make_node: MakeNo
         with listener.accept(extras=SAME).shake() as peer:
             name = spawned(node, peer)
         lost.wait()
+        settle(node)  # the loss of the port was reported, too
         node.mon(f"{listener.id}#{name}", print).cancel()
         with listener.accept(extras=SAME).shake() as peer:
             packets = [packet[:3] for packet in peer.take(4)]
@@ -536,9 +541,40 @@ def test_late_monitor_hears_of_a_loss_before_anything_is_sent_again(make_node: M
     eager = node.port(lambda _go: send())
     with RawPeer.dial(node, extras=SAME).shake() as peer:
         node.mon(port, monitor_again)
+        node.mon(port, lambda *_reason: events.append("last heard"))
         assert peer.packet() == ["", "mon1", "p"]
-    wait_until(lambda: len(events) == 3)
-    assert events == ["first heard", "late one heard", "sent"]
+    wait_until(lambda: len(events) == 4)
+    assert events == ["first heard", "last heard", "late one heard", "sent"]
+
+
+@pytest.mark.parametrize("how", ["in the action", "elsewhere"])
+def test_who_heard_of_a_loss_last_can_monitor_and_send_at_once(make_node: MakeNode, how: str) -> None:
+    """Also in another greenlet that its action wakes: between the two, no turn of the event loop may come."""
+    node, again, heard = make_node(), Deaths(), Event()
+    with RawListener() as listener:
+        port = f"{listener.id}#p"
+
+        def react(*_reason: Any) -> None:
+            if how == "in the action":
+                proceed()
+            heard.set()
+            node.scheduler.credit = 0  # and the turn is over
+            node.scheduler._turn_started -= 1
+
+        def proceed() -> None:
+            node.mon(port, again)
+            node.snd(port, "hello")
+
+        node.mon(port, lambda *_reason: None)
+        node.mon(port, react)
+        with listener.accept(extras=SAME).shake() as peer:
+            assert peer.packet() == ["", "mon1", "p"]
+        heard.wait(WAIT)
+        if how == "elsewhere":
+            proceed()
+        with listener.accept(extras=SAME).shake() as peer:
+            assert peer.take(2) == [["", "mon1", "p"], ["p", "hello"]]
+            assert again.count == 0
 
 
 def test_late_monitor_hears_of_the_death_that_is_being_reported_and_the_next_one_asks_again(
@@ -556,6 +592,7 @@ def test_late_monitor_hears_of_the_death_that_is_being_reported_and_the_next_one
 
     with RawPeer.dial(node, extras=SAME).shake() as peer:
         node.mon(port, monitor_again)
+        node.mon(port, lambda *_reason: None)
         assert peer.packet() == ["", "mon1", "p"]
         peer.send(["", "kil0", "p", "killed"])
         assert late.wait() == first.wait() == ("killed",)
@@ -581,12 +618,13 @@ def test_a_loss_that_was_struck_while_it_was_reported_ends_no_earlier_than_the_n
 
     def enqueue_and_be_struck(job: Any) -> None:
         enqueue(job)
-        if getattr(job, "function", None) == ports._told and not struck:
+        if isinstance(job, LastAction) and not struck:
             struck.append(job)
             raise KeyboardInterrupt
 
     def lose_again(*_reason: object) -> None:
         node.mon(port, lambda *_: losses.append(ports.get(UNIQUE).loss))
+        node.mon(port, lambda *_: None)  # the last, before which the port is opened
         ports.all_lost(("second",), shun=True, was_up=False)
 
     monkeypatch.setattr(node.scheduler, "enqueue_job", enqueue_and_be_struck)

@@ -19,6 +19,7 @@ import zope.event
 from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.jobs import CallJob
+from aemp_gevent.ports.monitors import LastAction
 from aemp_gevent.settings.fields import Settings
 from tests.support.helpers import wait_until
 from tests.support.injecting import SCHEDULER, Injector, strike_points
@@ -209,7 +210,7 @@ def test_a_port_can_be_reached_though_the_report_of_its_loss_was_struck_when_all
     enqueue, struck = node.scheduler.enqueue_job, []
 
     def be_struck(job: Any) -> None:
-        if getattr(job, "function", None) == peer.ports._told and len(struck) < strikes:
+        if isinstance(job, LastAction) and len(struck) < strikes:
             struck.append(job)
             raise KeyboardInterrupt
         enqueue(job)
@@ -237,6 +238,7 @@ def test_late_monitors_fire_though_the_end_of_a_loss_is_struck(make_node, monkey
     node, other = make_node(), make_node()
     inbox, late = Inbox(other), Deaths()
     node.mon(inbox.port, lambda *_: node.mon(inbox.port, late))
+    node.mon(inbox.port, nothing)
     node.flush()
     enqueue, struck = node.scheduler.enqueue_first, []
 
@@ -258,10 +260,10 @@ def report_struck(make_node: MakeNode, error: type[BaseException], chosen: Calla
     """Report the loss of a port, struck at the chosen points; return how many there are."""
     node, other = make_node(), make_node()
     inbox, died, late = Inbox(other), Deaths(), Deaths()
-    node.mon(inbox.port, lambda *reason: died(*reason))  # noqa: PLW0108  # no job of the test's own, which is struck
+    node.mon(inbox.port, died)
     node.flush()
     network_of(node).peer(other.NODE()).link.fail("cut by the test")  # type: ignore[union-attr]
-    node.mon(inbox.port, lambda *reason: late(*reason))  # noqa: PLW0108
+    node.mon(inbox.port, late)
 
     def strike() -> None:
         raise error

@@ -91,12 +91,14 @@ def test_firing_a_watch_takes_all_monitors_off_and_queues_the_wanted_ones(node):
     for monitor in found:
         monitors.add(watch, monitor)
     found[1]._action = None  # cancelled at the very moment of the loss
-    watch.fire(node.scheduler, ("gone",))
+    order: list[object] = []
+    watch.fire(node.scheduler, ("gone",), lambda: order.append([len(call) for call in calls]))
     assert watch.monitors is None
     assert calls == [[], [], []], "they are queued, not run"
-    watch.fire(node.scheduler, ("again",))
+    watch.fire(node.scheduler, ("again",), lambda: order.append("nobody is left"))
     settle(node)
     assert calls == [[("gone",)], [], [("gone",)]]
+    assert order == [[1, 0, 0], "nobody is left"], "right before the last"
     assert emptied == [], "nobody cancelled: the peer need not be told"
 
 
@@ -357,7 +359,7 @@ def test_a_monitor_that_comes_while_another_is_taken_off_is_kept(node):
         def __hash__(self) -> int:
             if self.is_armed:
                 self.is_armed = False
-                monitored.fire(node.scheduler, ())
+                monitored.fire(node.scheduler, (), lambda: None)
                 monitors.add(monitored, came)
             return id(self)
 

@@ -22,8 +22,6 @@ from gevent.event import AsyncResult
 
 from aemp_gevent.node.access import network_of, ports_host_of
 from aemp_gevent.node.node import Node
-from aemp_gevent.ports.jobs import CallJob
-from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.port import REMOTE
 from aemp_gevent.testing.waiting import wait_until
 from aemp_gevent.wire.framing import FRAMINGS
@@ -33,7 +31,7 @@ from aemp_gevent.wire.handshake_states import PeerGreeted
 from aemp_gevent.wire.limits import Limits
 from tests.support import preloaded
 from tests.support.native import read_line
-from tests.support.seams import ports_of, scheduler_of_monitor
+from tests.support.seams import ports_of
 
 SECRET = "a secret of the tests"
 ROOT = Path(__file__).parents[2]
@@ -118,29 +116,13 @@ def settled_tables(*nodes: Node) -> list[Any]:
 
 
 class Deaths:
-    """A monitor's action that keeps the reason, and can be waited for.
-
-    The wait ends when everything about the death is done that was queued with it: a port of a lost link is open again
-    once all of its monitors have run.
-    """
+    """A monitor's action that keeps the reason, and can be waited for."""
 
     def __init__(self) -> None:
         self._result: AsyncResult[tuple[Any, ...]] = AsyncResult()
         self.count = 0
 
     def __call__(self, *reason: Any) -> None:
-        monitor = sys._getframe(1).f_locals.get("self")
-        if not isinstance(monitor, Monitor):
-            self._take(reason)
-            return
-        job = CallJob(None, self._take, (reason,))
-        try:
-            scheduler_of_monitor(monitor).enqueue_job(job)
-        except BaseException:  # of a test that strikes everywhere
-            job.run()
-            raise
-
-    def _take(self, reason: tuple[Any, ...]) -> None:
         self.count += 1
         self._result.set(reason)
 

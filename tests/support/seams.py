@@ -15,8 +15,7 @@ from aemp_gevent.node.log_feed import LogFeed
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.request_host import RequestHost
 from aemp_gevent.peers.network import Network
-from aemp_gevent.ports.monitors import Monitor
-from aemp_gevent.ports.port import Port, PortHost
+from aemp_gevent.ports.port import Port
 
 
 def network_of(node: Node) -> Network:
@@ -28,11 +27,6 @@ def network_of(node: Node) -> Network:
 def ports_of(node: LocalNode) -> Mapping[str, Port]:
     """Return the table of a node's ports, also those of other nodes, by their IDs."""
     return node._ports
-
-
-def scheduler_of_monitor(monitor: Monitor) -> PortHost:
-    """Return what queues the monitor's action."""
-    return monitor._scheduler
 
 
 def embedded_of(node: Node) -> EmbeddedEngine:
