@@ -183,6 +183,7 @@ class Watcher:
             family = self._families.get(name)
             if family is None or family.revision is None or revision <= family.revision:
                 continue
+            family.revision = revision - 1  # what comes before has been applied, also if this is interrupted
             key = self._apply(name, family, event)
             if key is not None:
                 self._show(name, family, (key,))

@@ -102,6 +102,30 @@ def test_changes_of_other_families_are_ignored() -> None:
     assert place.observer.copies == {"": {}, "c": {}}
 
 
+def test_change_that_was_applied_is_not_applied_again_when_the_rest_was_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Monitors would see an old value come back."""
+    place, shown = Place("a"), []
+    show = place.watcher._show
+
+    def show_or_be_interrupted(*args: Any) -> None:
+        show(*args)
+        shown.append(args)
+        if len(shown) == 3:
+            raise Reopen
+
+    events = news(*(put(11 + number, "a", number) for number in range(1, 5)))
+    monkeypatch.setattr(place.watcher, "_show", show_or_be_interrupted)
+    shown.clear()
+    with pytest.raises(Reopen):
+        place.work(FakeEtcd(events))
+    place.work(FakeEtcd(events))
+    values = [entries["k"] for entries, _deleted in place.observer.steps if "k" in entries]
+    assert values == sorted(values)
+    assert values[-1] == 4
+
+
 def test_rest_of_a_revision_may_come_in_the_next_answer() -> None:
     place = Place("a")
     place.work(FakeEtcd(news(put(12, "a", 1), put(13, "a", 2, "x"), fragment=True)))
