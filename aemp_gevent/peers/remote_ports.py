@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from aemp_gevent.peers.remote_port import ClosedMailbox, RemotePort, Sender
-from aemp_gevent.ports.jobs import PersistentJob
+from aemp_gevent.ports.monitors import LastAction
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.hub_calls import see_through
@@ -139,18 +139,20 @@ class RemotePorts:
     def _tell_last(self, port: RemotePort, reason: Reason) -> None:
         """Open a port again, as the last of its monitors runs now: what that does is often to monitor the port again.
 
-        With late monitors, right after that: what was sent since they came is lost, and they are still to hear of it.
+        With late monitors, as the last of those runs: what was sent since they came is lost, and they must hear of it
+        before anything is sent again. They come next.
         """
         if port.loss is reason and port.late:
-            self.scheduler.enqueue_first([PersistentJob(None, self._told, (port, reason))])
+            *others, last = port.late
+            self.scheduler.enqueue_first([*others, LastAction(last, partial(self._told, port, reason))])
+            port.late = ()
         else:
             self._told(port, reason)
 
     def _told(self, port: RemotePort, reason: Reason) -> None:
         # Begun again wherever it is struck, and made twice if the call that queued it was struck.
         if port.loss is reason:
-            # Next, so that nothing is sent in between, also behind a hole. They run when the port is open, or they
-            # would be late forever.
+            # Later than the late: next, but the port is open. Monitors that always monitor again would be late forever.
             self.scheduler.enqueue_first(port.late)
             port.late = ()
             port.loss = None

@@ -547,6 +547,34 @@ def test_late_monitor_hears_of_a_loss_before_anything_is_sent_again(make_node: M
     assert events == ["first heard", "last heard", "late one heard", "sent"]
 
 
+def test_late_monitor_hears_before_anything_is_sent_although_a_turn_ends(make_node: MakeNode) -> None:
+    """Sent by another greenlet that the last action wakes, when the turn of the ports is over."""
+    node, events, heard = make_node(), [], Event()
+    port = f"{PEER}#p"
+
+    def monitor_again(*_reason: Any) -> None:
+        node.mon(port, lambda *_reason: events.append("late one heard"))
+        node.snd(port, "into the hole")
+
+    def end_the_turn(*_reason: Any) -> None:
+        heard.set()
+        node.scheduler.credit = 1  # for one more job
+        node.scheduler._turn_started -= 1
+
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        node.mon(port, monitor_again)
+        node.mon(port, end_the_turn)
+        assert peer.packet() == ["", "mon1", "p"]
+        peer.send(["", "kil0", "p", "killed"])
+        assert heard.wait(WAIT)
+        events.append("sent")
+        node.snd(port, "after the hole")
+        settle(node)
+        node.snd(port, "after the report")
+        wait_until(lambda: len(events) == 2)
+        assert peer.packet() == ["p", "after the report" if events[0] == "sent" else "after the hole"]
+
+
 @pytest.mark.parametrize("how", ["in the action", "elsewhere"])
 def test_who_heard_of_a_loss_last_can_monitor_and_send_at_once(make_node: MakeNode, how: str) -> None:
     """Also in another greenlet that its action wakes: between the two, no turn of the event loop may come."""
