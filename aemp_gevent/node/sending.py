@@ -53,20 +53,20 @@ class Sending(NodePorts):
             self._send_elsewhere(port, msg)
             return
         while True:
-            if not target.state:
-                scheduler = self._scheduler
-                if scheduler.pumped:
+            if target.state:
+                target.mailbox.append(msg)
+                return
+            scheduler = self._scheduler
+            if scheduler.pumped:
+                if not target.state:  # again, in one step with what follows
                     target.state = QUEUED
                     try:
                         scheduler.runq.append(target)
                     except BaseException:
                         scheduler.runq += (target,)  # without a call; adding it twice does no harm
                         raise
-                else:
-                    scheduler.ask()
-            if target.state:
-                target.mailbox.append(msg)
-                return
+            else:
+                scheduler.ask()
 
     def snd_nowait(self, port: object, *msg: Any) -> None:
         """Send a message like :meth:`snd`, but never pause: raise ``LinkBusyError`` instead, having sent nothing.

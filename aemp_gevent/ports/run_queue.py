@@ -43,18 +43,18 @@ class RunQueue(HubThread):
     def enqueue(self, port: Port) -> None:
         """Queue a port if it is idle. Any native thread may call it. ``snd`` has a copy of this: keep the two alike."""
         while True:
-            if not port.state:
-                if self.pumped:
+            if port.state:
+                return
+            if self.pumped:
+                if not port.state:  # again, in one step with what follows
                     port.state = QUEUED
                     try:
                         self.runq.append(port)
                     except BaseException:
                         self.runq += (port,)  # no call; a second entry does no harm
                         raise
-                    return
-                self.ask()  # other code may have run
             else:
-                return
+                self.ask()  # other code may run
 
     def enqueue_job(self, job: Job) -> None:
         """Queue a job. May be called on the hub."""
