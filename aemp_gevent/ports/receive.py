@@ -11,6 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from time import monotonic
 from typing import Any, Final
 
 from greenlet import getcurrent
@@ -130,6 +131,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
     scanned = 0  # how many messages at the front of the inbox do not match
     seen: list[Message] = []  # those, and perhaps the next ones
     in_time: int | None = None  # once the timeout has passed: how many of those that came before are left to look at
+    ends: float | None = None  # when the timeout passes, once that was looked at
     deadline: Deadline | None = None
     try:
         while True:
@@ -151,12 +153,15 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                     scanned += 1
                 # The credit comes before the message is taken, which a foreign Timeout that strikes here must not lose.
                 scheduler.credit -= 1
-                if scheduler.credit <= 0 and (timeout is None or timeout > 0) and scheduler.turn_is_over():
-                    if timeout is not None and deadline is None:
-                        deadline = Deadline(port, timeout)
-                    scheduler.visit_hub(port, current)
-                    if deadline is not None and deadline.expired and in_time is None:
-                        in_time = len(port.inbox or ()) - scanned
+                if scheduler.credit <= 0 and (timeout is None or timeout > 0):
+                    if timeout is not None and in_time is None:
+                        now = monotonic()
+                        if ends is None:
+                            ends = now + timeout
+                        elif now >= ends:
+                            in_time = len(port.inbox or ()) - scanned
+                    if scheduler.turn_is_over():
+                        scheduler.visit_hub(port, current)
                 if matched and _take(port, message, scanned):
                     return message
                 if shifted:
@@ -169,10 +174,11 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
             if port.dying is not None:
                 scheduler.die(port, port.dying)
                 raise PortKilled(*port.dying)
-            if timeout is not None and (timeout <= 0 or (deadline is not None and deadline.expired)):
-                raise ReceiveTimeout(timeout)
-            if timeout is not None and deadline is None:
-                deadline = Deadline(port, timeout)
+            if timeout is not None:
+                if timeout <= 0 or in_time is not None or (deadline is not None and deadline.expired):
+                    raise ReceiveTimeout(timeout)
+                if deadline is None:
+                    deadline = Deadline(port, timeout if ends is None else ends - monotonic())
             scheduler.credit -= 1  # predicates that send to each other's ports never find a message
             scheduler.wait(port, current, scanned)
     finally:

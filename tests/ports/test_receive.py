@@ -251,6 +251,32 @@ def test_looks_that_end_turns_do_not_prolong_the_timeout(node, me, log, monkeypa
     assert len(log) < 10 * CREDIT
 
 
+def test_handlers_that_block_do_not_prolong_the_timeout(node, log):
+    """While another port runs meanwhile, each begins a new turn, so that none is ever over."""
+    other = node.port(lambda: None)
+    ended: list[Any] = []
+
+    def body():
+        rcv_here(node, SELF())
+        node.snd(SELF(), "x")
+        ended.append(receive("wanted", timeout=0.02, default="timeout"))
+
+    def rcv_here(node, port):
+        def block():
+            log.append("x")
+            if len(log) < 2000:
+                node.snd(port, "x")
+                node.snd(other)
+            gevent.sleep(0.001)
+
+        node.rcv(port, "x", block)
+
+    node.port_async(body)
+    wait_until(lambda: ended, within=10)
+    assert ended == ["timeout"]
+    assert len(log) < 1000
+
+
 def test_what_came_in_time_is_looked_at_after_the_timeout(node, me, monkeypatch):
     clock = itertools.count(1.0, 2 * TURN_SECONDS)
     use_clock(monkeypatch, lambda: next(clock))
