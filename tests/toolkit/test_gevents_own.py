@@ -128,7 +128,11 @@ SLOW = [
     "TestSemaphoreMultiThread.test_dueling_threads_with_hub",
 ]
 
-UNPREDICTABLE = {"event-remote": ["TestEventCrossThread.*", "TestEvent_SetThenClear*"]}
+UNPREDICTABLE = {
+    "queue-remote": ["*.test_max_size"],
+    "event-remote": ["TestEventCrossThread.*", "TestEvent_SetThenClear*"],
+    "semaphore-remote": ["TestSemaphoreFair.test_fair_or_hangs"],
+}
 """Exceptions that pass or fail depending on what comes first, or leave a native thread that waits forever."""
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "toolkit.md"
