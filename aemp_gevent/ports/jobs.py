@@ -39,21 +39,5 @@ class CallJob(Job):
         return self.is_due
 
 
-class PersistentJob(CallJob):
-    """A function call that must complete: the job is due until it has, so the call is repeated after exceptions.
-
-    The function can be started again wherever an exception ended it, and raises nothing by itself.
-    """
-
-    __slots__ = ()
-
-    def run(self) -> None:
-        """Make the call, unless it has completed."""
-        function = self.function
-        if function is not None:
-            function(*self.args)
-            self.drop()
-
-
 A_JOB = Job(None)
 """The mark in the run queue for the first of the waiting jobs."""

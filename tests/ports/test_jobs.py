@@ -7,7 +7,8 @@ import pytest
 
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.context import current_port
-from aemp_gevent.ports.jobs import CallJob, PersistentJob
+from aemp_gevent.ports.jobs import CallJob
+from aemp_gevent.ports.monitors import LastAction
 from aemp_gevent.ports.port import Job
 from tests.support.seams import ports_of
 from tests.support.settling import settle
@@ -37,20 +38,20 @@ def test_a_job_that_raises_is_not_run_again() -> None:
     assert not job.is_due
 
 
-def test_a_persistent_job_is_due_until_its_call_has_completed(node: LocalNode) -> None:
-    got: list[int] = []
+def test_what_comes_before_a_last_action_is_done_until_it_has_completed(node: LocalNode) -> None:
+    got: list[object] = []
 
-    def call(number: int) -> None:
-        got.append(number)
+    def before() -> None:
+        got.append("before")
         if len(got) < 3:
             raise MemoryError
 
-    job = PersistentJob(None, call, (1,))
+    job = LastAction(CallJob(None, got.append, ("action",)), before)
     node.scheduler.enqueue_job(job)
     settle(node)
-    assert got == [1, 1, 1] and not job.is_due and job.args == ()
+    assert got == ["before", "before", "before", "action"] and not job.is_due
     job.run()
-    assert got == [1, 1, 1]
+    assert len(got) == 4
 
 
 def test_a_job_of_no_kind_of_its_own_is_never_due() -> None:
