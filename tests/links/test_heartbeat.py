@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,9 @@ from gevent import socket
 
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime import loop_watch as loopwatch
-from aemp_gevent.runtime.loop_watch import watch_loop
+from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
 from tests.support.helpers import wait_until
-from tests.support.native import sleep, standstills, threading
+from tests.support.native import sleep, threading
 from tests.support.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawPeer
 from tests.support.seams import network_of
 
@@ -221,17 +222,25 @@ def test_blocked_loop_costs_no_peer_its_link_and_is_named(
 ) -> None:
     monkeypatch.setattr("aemp_gevent.runtime.loop_watch.BLOCKED_SECONDS", 0.4)
     node = make_node(**QUICK)
+    watch = network_of(node)._loop_watch
+    assert watch is not None
+
+    def block_the_loop() -> None:
+        begin = monotonic()
+        while monotonic() - begin < 1.5 or watch._stack is None:
+            sleep(0.1)
+
     with RawPeer.dial(node, extras=ours()).shake() as peer:
         died = watched(node, peer)
-        sleep(1.5)  # the loop, not this greenlet: five times heartbeat_timeout
+        block_the_loop()  # five times heartbeat_timeout
         for _ in range(5):
             peer.send([])
             gevent.sleep(0.06)
         assert died.count == 0
-        wait_until(lambda: "was blocked" in caplog.text)
-    (record,) = [record for record in caplog.records if "was blocked" in record.getMessage()]
+        wait_until(lambda: "block_the_loop" in caplog.text, show=lambda: caplog.text)
+    (record,) = [record for record in caplog.records if "block_the_loop" in record.getMessage()]
     assert record.levelno == logging.WARNING
-    assert "sleep(1.5)" in record.getMessage(), "what blocked it is not named"
+    assert "was blocked" in record.getMessage()
     assert f"{__name__.rpartition('.')[2]}.py" in record.getMessage()
 
 
@@ -240,19 +249,19 @@ def test_loop_that_is_merely_idle_is_not_called_blocked(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aemp_gevent.runtime.loop_watch.BLOCKED_SECONDS", 0.8)
-    watch = watch_loop(gevent.get_hub())
-    try:
-        while True:
-            caplog.clear()
-            with standstills() as seconds:
-                gevent.sleep(1.3)
-            if max(seconds, default=0.0) < 0.4:
-                break
-            # The whole machine stood still, which the log rightly tells: with the next beat at the latest.
-            gevent.sleep(0.5)
-    finally:
+    late = math.inf
+    while late > 0.4:  # the machine took the processor away, and the log rightly says so
+        gevent.sleep(0.3)  # until an older watch has told what it saw
+        caplog.clear()
+        late, before = 0.0, monotonic()
+        watch = LoopWatch(gevent.get_hub()).use()
+        for _ in range(13):
+            gevent.sleep(0.1)
+            now = monotonic()
+            late, before = max(late, now - before), now
+        told = list(caplog.records)
         watch.release()
-    assert caplog.records == []
+    assert told == []
 
 
 def test_nodes_of_one_loop_share_its_watch(make_node: MakeNode) -> None:

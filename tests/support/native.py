@@ -10,10 +10,8 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec, module_from_spec
-from time import monotonic
 from time import sleep as sleep  # noqa: PLC0414  # for others, before it is patched
 from typing import Any, TypeVar
 
@@ -32,32 +30,6 @@ if PATCHED:
     threading = module_from_spec(_spec)
     _spec.loader.exec_module(threading)
     monkey.patch_all()
-
-
-@contextmanager
-def standstills() -> Iterator[list[float]]:
-    """How many seconds passed between one look at the clock and the next of a native thread that does nothing else.
-
-    More than the 0.05 it waits mean that the whole process stood still, or had no processor.
-    """
-    seconds: list[float] = []
-    end = threading.Event()
-
-    def look_on() -> None:
-        before = monotonic()
-        while not end.wait(0.05):
-            now = monotonic()
-            seconds.append(now - before)
-            before = now
-        seconds.append(monotonic() - before)
-
-    thread = threading.Thread(target=look_on, daemon=True)
-    thread.start()
-    try:
-        yield seconds
-    finally:
-        end.set()
-        aside(thread.join)
 
 
 def aside(function: Callable[..., T], *args: Any) -> T:
