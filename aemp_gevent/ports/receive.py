@@ -34,7 +34,7 @@ class Deadline:
     def __init__(self, port: Port, seconds: float) -> None:
         self.expired = False
         self._port = port
-        self._timer = port.scheduler.start_timer(seconds, self._expire)
+        self._timer = port.scheduler.start_timer(max(seconds, 0.0), self._expire)
 
     def close(self) -> None:
         self._port.scheduler.end_timer(self._timer)
@@ -131,7 +131,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
     scanned = 0  # how many messages at the front of the inbox do not match
     seen: list[Message] = []  # those, and perhaps the next ones
     in_time: int | None = None  # once the timeout has passed: how many of those that came before are left to look at
-    ends: float | None = None  # when the timeout passes, once that was looked at
+    ends = None if timeout is None or timeout <= 0 else monotonic() + timeout
     deadline: Deadline | None = None
     try:
         while True:
@@ -153,20 +153,23 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                     scanned += 1
                 # The credit comes before the message is taken, which a foreign Timeout that strikes here must not lose.
                 scheduler.credit -= 1
-                if scheduler.credit <= 0 and (timeout is None or timeout > 0):
-                    if timeout is not None and in_time is None:
-                        now = monotonic()
-                        if ends is None:
-                            ends = now + timeout
-                        elif now >= ends:
-                            in_time = len(port.inbox or ()) - scanned
-                    if scheduler.turn_is_over():
-                        scheduler.visit_hub(port, current)
+                # A timer lets in what other timers send in time. Not from the beginning: most receives need none.
+                if (
+                    not matched
+                    and ends is not None
+                    and deadline is None
+                    and (scheduler.credit <= 0 or monotonic() >= ends)
+                ):
+                    deadline = Deadline(port, ends - monotonic())
+                if scheduler.credit <= 0 and (timeout is None or timeout > 0) and scheduler.turn_is_over():
+                    scheduler.visit_hub(port, current)
                 if matched and _take(port, message, scanned):
                     return message
                 if shifted:
                     scanned = _scan_again(port, seen, scanned)
                     inbox = port.inbox
+                if deadline is not None and in_time is None and deadline.expired:
+                    in_time = len(inbox or ()) - scanned
             # In this order: a message in the inbox comes before a kill and a timeout that
             # came after it, or in the same loop iteration.
             if port.state == DEAD:
@@ -175,10 +178,10 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 scheduler.die(port, port.dying)
                 raise PortKilled(*port.dying)
             if timeout is not None:
-                if timeout <= 0 or in_time is not None or (deadline is not None and deadline.expired):
+                if ends is None or (deadline is not None and deadline.expired):
                     raise ReceiveTimeout(timeout)
                 if deadline is None:
-                    deadline = Deadline(port, timeout if ends is None else ends - monotonic())
+                    deadline = Deadline(port, ends - monotonic())
             scheduler.credit -= 1  # predicates that send to each other's ports never find a message
             scheduler.wait(port, current, scanned)
     finally:

@@ -21,6 +21,7 @@ from aemp_gevent.ports.patterns import any_
 from aemp_gevent.ports.receive import get, get_cond, receive
 from tests.support.clocks import use_clock
 from tests.support.helpers import turns, wait_until
+from tests.support.native import sleep
 from tests.support.settling import settle
 
 
@@ -275,6 +276,85 @@ def test_handlers_that_block_do_not_prolong_the_timeout(node, log):
     wait_until(lambda: ended, within=10)
     assert ended == ["timeout"]
     assert len(log) < 1000
+
+
+@pytest.mark.parametrize("how", ["handler", "predicate"])
+def test_timeout_counts_from_the_call_although_receive_waited_first(node, log, how):
+    ended: list[Any] = []
+
+    def next_one(*_msg):
+        log.append("noise")
+        if len(log) < 2000:
+            node.snd(port, "noise")
+        gevent.sleep(0.001)
+        return False
+
+    def body():
+        if how == "handler":
+            node.rcv(SELF(), "noise", next_one)
+        wanted = "wanted" if how == "handler" else next_one
+        ended.append(receive(wanted, timeout=0.5, default="timeout"))
+
+    port = node.port_async(body)
+    gevent.spawn_later(0.45, node.snd, port, "noise")
+    wait_until(lambda: ended, within=10)
+    assert ended == ["timeout"]
+    assert len(log) < 250, "a millisecond each"
+
+
+def test_time_that_a_handler_took_is_part_of_the_timeout(node, monkeypatch):
+    now = [0.0]
+    ended: list[Any] = []
+    monkeypatch.setattr("aemp_gevent.ports.receive.monotonic", lambda: now[0])
+
+    def take_long():
+        now[0] = 900.0
+
+    def body():
+        node.rcv(SELF(), "slow", take_long)
+        ended.append(receive("wanted", timeout=600, default="timeout"))
+
+    node.snd(node.port_async(body), "slow")
+    wait_until(lambda: ended)
+
+
+def test_what_a_timer_sends_before_the_timeout_is_received(node):
+    """Although the loop had no time for either while predicates ran."""
+    received: list[Any] = []
+
+    def is_wanted(tag):
+        sleep(0.03)
+        return tag == "wanted"
+
+    def body():
+        timer = gevent.get_hub().loop.timer(0.095)
+        timer.start(lambda: node.snd(port, "wanted"), update=True)
+        received.append(receive(is_wanted, timeout=0.1, default="timeout"))
+        timer.close()
+
+    port = node.port_async(body)
+    for _ in range(8):
+        node.snd(port, "noise")
+    wait_until(lambda: received)
+    assert received == [("wanted",)]
+
+
+def test_all_that_was_there_is_looked_at_although_a_predicate_received(node):
+    received: list[Any] = []
+
+    def is_wanted(tag):
+        if tag == "receive":
+            for _ in range(5):
+                receive("first", timeout=0)
+        if tag in {"slow", "receive"}:
+            sleep(0.06)
+        return tag == "wanted"
+
+    port = node.port_async(lambda: received.append(receive(is_wanted, timeout=0.05, default="timeout")))
+    for tag in [*["first"] * 5, "slow", "receive", "noise", "noise", "wanted"]:
+        node.snd(port, tag)
+    wait_until(lambda: received)
+    assert received == [("wanted",)]
 
 
 def test_what_came_in_time_is_looked_at_after_the_timeout(node, me, monkeypatch):
