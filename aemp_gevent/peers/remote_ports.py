@@ -139,9 +139,15 @@ class RemotePorts:
     def _tell_last(self, port: RemotePort, reason: Reason) -> None:
         """Open a port again, as the last of its monitors runs now: what that does is often to monitor the port again.
 
-        With late monitors, as the last of those runs: what was sent since they came is lost, and they must hear of it
-        before anything is sent again. They come next.
+        With late monitors it stays closed until the last of those runs: what was sent since they came is lost, and
+        they must hear of it before anything is sent again. They come next, and so do those that the last action sets.
         """
+        if port.loss is reason and port.late:
+            self.scheduler.enqueue_first([LastAction(None, partial(self._tell_late, port, reason))])
+        else:
+            self._told(port, reason)
+
+    def _tell_late(self, port: RemotePort, reason: Reason) -> None:
         if port.loss is reason and port.late:
             *others, last = port.late
             self.scheduler.enqueue_first([*others, LastAction(last, partial(self._told, port, reason))])

@@ -575,6 +575,35 @@ def test_late_monitor_hears_before_anything_is_sent_although_a_turn_ends(make_no
         assert peer.packet() == ["p", "after the report" if events[0] == "sent" else "after the hole"]
 
 
+def test_monitor_of_the_last_action_hears_before_anything_is_sent_again(make_node: MakeNode) -> None:
+    """Although another monitor came before it while the loss was being reported, and the turn of the ports ends."""
+    node, events, heard = make_node(), [], Event()
+    port = f"{PEER}#p"
+
+    def end_the_turn(*_reason: Any) -> None:
+        events.append("first late one heard")
+        heard.set()
+        node.scheduler.credit = 0
+        node.scheduler._turn_started -= 1
+
+    def monitor_again(*_reason: Any) -> None:
+        node.mon(port, lambda *_reason: events.append("late one of the last heard"))
+        node.snd(port, "into the hole")
+
+    with RawPeer.dial(node, extras=SAME).shake() as peer:
+        node.mon(port, lambda *_reason: node.mon(port, end_the_turn))
+        node.mon(port, monitor_again)
+        assert peer.packet() == ["", "mon1", "p"]
+        peer.send(["", "kil0", "p", "killed"])
+        assert heard.wait(WAIT)
+        events.append("sent")
+        node.snd(port, "after the hole")
+        wait_until(lambda: len(events) == 3)
+        node.snd(port, "after the report")
+        was_told = events.index("late one of the last heard") < events.index("sent")
+        assert peer.packet() == ["p", "after the hole" if was_told else "after the report"]
+
+
 @pytest.mark.parametrize("how", ["in the action", "elsewhere"])
 def test_who_heard_of_a_loss_last_can_monitor_and_send_at_once(make_node: MakeNode, how: str) -> None:
     """Also in another greenlet that its action wakes: between the two, no turn of the event loop may come."""
