@@ -100,8 +100,8 @@ def test_rates_are_those_of_the_messages_that_pass(network: Network) -> None:
     finally:
         network.aemp("eval", network.hub, "import builtins; builtins.sender.kill()")
     rates = {(row["node"], row["peer"]): row for row in found["links"]}
-    assert 5 < rates[network.hub, "backend"]["out_rate"] <= 11
-    assert 5 < rates["backend", network.hub]["in_rate"] <= 11
+    assert 0 < rates[network.hub, "backend"]["out_rate"] <= 11
+    assert 0 < rates["backend", network.hub]["in_rate"] <= 11
     assert rates["backend", network.hub]["out_rate"] < 3
 
 

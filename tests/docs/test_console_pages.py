@@ -50,7 +50,7 @@ pytestmark = pytest.mark.slow
 
 
 STOOD_STILL = re.compile(
-    r"^aemp: the event loop was blocked for [^\n]* but no stack was captured[^\n]*\n", re.MULTILINE
+    r"^aemp: the event loop was blocked for [0-9.]+ s, (in:\n( .*\n)*\n?|but no stack was captured.*\n)", re.MULTILINE
 )
 """What a command says when the whole machine stood still for a second."""
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Turns of the loop, and a look at which greenlets are still alive."""
+"""Turns of the loop, and how late they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -32,3 +34,26 @@ def on_hub(function: Callable[[], Any]) -> None:
 
     gevent.get_hub().loop.run_callback(call)
     wait_until(lambda: done)
+
+
+@contextmanager
+def lateness() -> Iterator[Callable[[], float]]:
+    """Yield a function that returns by how many seconds the loop was late at worst since the block began.
+
+    An idle loop is late when the machine stands still, or takes the processor away.
+    """
+    before = [monotonic()]
+    worst = [0.0]
+    pause = 0.05
+
+    def look() -> float:
+        now = monotonic()
+        worst[0], before[0] = max(worst[0], now - before[0] - pause), now
+        return worst[0]
+
+    timer: Any = gevent.get_hub().loop.timer(pause, pause, ref=False)
+    timer.start(look)
+    try:
+        yield look
+    finally:
+        timer.close()

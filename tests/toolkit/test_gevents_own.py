@@ -33,6 +33,7 @@ from aemp_gevent.toolkit import (
 )
 from soak.leftovers import live_greenlets
 from tests.support import preloaded
+from tests.support.helpers import lateness
 from tests.support.native import PATCHED
 from tests.support.networking import ROOT
 from tests.support.thoroughness import THOROUGH
@@ -190,7 +191,17 @@ def nothing_is_left_in_the_end() -> Iterator[None]:
 @pytest.mark.usefixtures("no_greenlet_is_left_over")
 @pytest.mark.parametrize("case", list(cases()))
 def test_it_does_what_gevents_does(case: unittest.TestCase) -> None:
-    run(case)
+    for _ in range(5):
+        with lateness() as worst:
+            try:
+                run(case)
+            except pytest.fail.Exception:
+                # The cases count on a quick loop: when the machine stood still, a failure says nothing.
+                if worst() < 0.1:
+                    raise
+            else:
+                return
+    pytest.fail("the loop was late each time")
 
 
 @pytest.mark.slow

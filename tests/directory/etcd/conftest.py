@@ -40,7 +40,7 @@ def make() -> Iterator[Make]:
     """Yield a function that makes engines with observers; all are stopped afterwards."""
     made: list[FakeObserver] = []
 
-    def make(address: EtcdAddress, name: str = "a", ttl: float = 2, listens: Collection[str] = (), **own: Any) -> Any:
+    def make(address: EtcdAddress, name: str = "a", ttl: float = 10, listens: Collection[str] = (), **own: Any) -> Any:
         engine = EtcdEngine(address, name, Node()._scheduler, ttl, listens)
         observer = FakeObserver(engine)
         observer.own.update(own)

@@ -73,7 +73,7 @@ def never_without(observer: FakeObserver, family: str, key: str) -> bool:
     return seen
 
 
-def three(make: Make, server: EtcdServer, ttl: float = 2) -> tuple[FakeObserver, FakeObserver, FakeObserver]:
+def three(make: Make, server: EtcdServer, ttl: float = 4) -> tuple[FakeObserver, FakeObserver, FakeObserver]:
     """Return two nodes with an entry each, and one that watches them."""
     a, b = make(server.address(), "a", ttl, f={"a": 1}), make(server.address(), "b", ttl, f={"b": 1})
     watcher = make(server.address(), "w", ttl)

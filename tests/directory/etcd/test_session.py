@@ -72,7 +72,7 @@ def test_two_processes_with_one_id_are_logged(
 def test_entries_of_a_restarted_node_stay_when_its_former_lease_expires(address: EtcdAddress, make: Make) -> None:
     watcher = make(address, "w")
     watcher.engine.watch("f")
-    old = make(address, "same", f={"k": 1, "old": 1})
+    old = make(address, "same", 2, f={"k": 1, "old": 1})
     watcher.wait("f", {"k": 1, "old": 1})
     kill(old)
     make(address, "same", f={"k": 2})

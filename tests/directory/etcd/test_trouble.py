@@ -77,7 +77,7 @@ def test_each_task_of_an_engine_logs_its_failures_once(make: Make, caplog: pytes
     address = parse_directory(f"etcd://{free_address()}")
     assert address is not None
     with caplog.at_level(logging.INFO):
-        a = make(address, "a", f={"k": 1})
+        a = make(address, "a", 2, f={"k": 1})
         failures: list[Any] = []
         monkey = a.engine._cluster.failed
         a.engine._cluster.failed = lambda endpoint: (failures.append(endpoint), monkey(endpoint))  # type: ignore[method-assign]
