@@ -16,6 +16,7 @@ import pytest
 
 from aemp_command.group import run_command
 from tests.support import preloaded
+from tests.support.helpers import without_standstills
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +50,8 @@ def aemp(
     done = preloaded.run(
         [*AEMP, *args], env=environment(home, **(env or {})), capture_output=True, text=True, timeout=60, **options
     )
+    if done.stderr:
+        done.stderr = without_standstills(done.stderr)
     assert not check or done.returncode == 0, (done.returncode, done.stdout, done.stderr)
     return done
 

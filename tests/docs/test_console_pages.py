@@ -23,7 +23,7 @@ from aemp_command.group import run_command
 from aemp_command.table import SECTIONS
 from aemp_gevent.cli import node_runner
 from tests.cli.helpers import ROOT, environment
-from tests.support.helpers import wait_until
+from tests.support.helpers import wait_until, without_standstills
 from tests.support.networking import free_address
 
 HOWTO = ROOT / "docs" / "howto"
@@ -47,12 +47,6 @@ def serve():
 """
 
 pytestmark = pytest.mark.slow
-
-
-STOOD_STILL = re.compile(
-    r"^aemp: the event loop was blocked for [0-9.]+ s, (in:\n( .*\n)*\n?|but no stack was captured.*\n)", re.MULTILINE
-)
-"""What a command says when the whole machine stood still for a second."""
 
 
 class Terminal:
@@ -103,7 +97,7 @@ class Terminal:
             line = self._shell.stdout.readline()
             assert line, printed
             printed += line
-        shown = STOOD_STILL.sub("", printed[: end.start()])
+        shown = without_standstills(printed[: end.start()])
         return int(end[1]), shown.replace(str(self._home), SHOWN_HOME)
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Turns of the loop, and how late they are."""
+"""Turns of the loop, how late they are, and what commands say about that."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -11,6 +12,10 @@ from typing import Any
 import gevent
 
 from aemp_gevent.testing.waiting import wait_until
+
+_STOOD_STILL = re.compile(
+    r"^aemp: the event loop was blocked for [0-9.]+ s, (in:\n( .*\n)*\n?|but no stack was captured.*\n)", re.MULTILINE
+)
 
 
 def turns(count: int) -> None:
@@ -57,3 +62,8 @@ def lateness() -> Iterator[Callable[[], float]]:
         yield look
     finally:
         timer.close()
+
+
+def without_standstills(printed: str) -> str:
+    """Return what a command printed, but for what it says when the whole machine stood still for a second."""
+    return _STOOD_STILL.sub("", printed)
