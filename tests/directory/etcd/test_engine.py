@@ -110,9 +110,7 @@ def test_entries_of_a_killed_process_are_gone_within_their_time_to_live(server: 
         watcher.wait("f", {"k": 1})
         assert line_of(child) == "up"
         child.kill()
-        killed = monotonic()
-        watcher.wait("f", {})
-        assert monotonic() - killed < 2 + 5  # the time to live, and what a loaded machine needs
+        watcher.wait("f", {}, within=15)
 
 
 PROGRAM = """
@@ -162,7 +160,7 @@ class Observer:
 told = []
 node = Node()
 node.port(lambda: None)
-engine = EtcdEngine(parse_directory(f"etcd://{sys.argv[1]}/test"), "parent", node._scheduler, 2)
+engine = EtcdEngine(parse_directory(f"etcd://{sys.argv[1]}/test"), "parent", node._scheduler, 10)
 observer = Observer()
 engine.start(observer)
 engine.watch("f")
