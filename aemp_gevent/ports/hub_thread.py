@@ -91,14 +91,26 @@ class HubThread:
 
     def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> Any:
         """Call ``call(*args)`` on the hub once, after some seconds; return the timer, for :meth:`end_timer`."""
-        timer = self.hub.loop.timer(max(seconds, 0), RETRY_SECONDS)
-        # update: the loop's time may be as old as a whole turn of ours.
-        if self._wraps_timers:
-            timer.start(repeated(self.hub, self._due, timer, call, args), update=True)
-        else:  # the same at less cost
-            timer.start(self._due, timer, call, args, update=True)
-        self._timers[timer] = 0
+        timer = self.make_timer(seconds)
+        self.set_off(timer, call, *args)
         return timer
+
+    def make_timer(self, seconds: float) -> Any:
+        """Return a timer that nothing has set off yet: its user can keep it first, and end it wherever it is struck."""
+        return self.hub.loop.timer(max(seconds, 0), RETRY_SECONDS)
+
+    def set_off(self, timer: Any, call: Callable[..., object], *args: Any) -> None:
+        """Start a timer, which will call ``call(*args)`` on the hub once."""
+        self._timers[timer] = 0
+        try:
+            # update: the loop's time may be as old as a whole turn of ours.
+            if self._wraps_timers:
+                timer.start(repeated(self.hub, self._due, timer, call, args), update=True)
+            else:  # the same at less cost
+                timer.start(self._due, timer, call, args, update=True)
+        except BaseException:
+            self.end_timer(timer)
+            raise
 
     def _due(self, timer: Any, call: Callable[..., object], args: tuple[Any, ...]) -> None:  # on the hub
         try:

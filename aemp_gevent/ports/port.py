@@ -126,6 +126,12 @@ class PortHost(Protocol):
     def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> Any:
         """Call ``call(*args)`` on the hub once, after some seconds; return the timer."""
 
+    def make_timer(self, seconds: float) -> Any:
+        """Return a timer that nothing has set off yet."""
+
+    def set_off(self, timer: Any, call: Callable[..., object], *args: Any) -> None:
+        """Start a timer, which will call ``call(*args)`` on the hub once."""
+
     def end_timer(self, timer: Any) -> None:
         """Stop a timer."""
 

@@ -14,7 +14,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any, Final
 
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 from aemp_gevent.errors import PortKilled, ReceiverBusyError, ReceiveTimeout
 from aemp_gevent.ports.context import require_port
@@ -34,7 +34,11 @@ class Deadline:
     def __init__(self, port: Port, seconds: float) -> None:
         self.expired = False
         self._port = port
-        self._timer = port.scheduler.start_timer(max(seconds, 0.0), self._expire)
+        self._timer = port.scheduler.make_timer(seconds)
+
+    def start(self) -> None:
+        """Start it; not as it is made, so that its user can close it wherever this is struck."""
+        self._port.scheduler.set_off(self._timer, self._expire)
 
     def close(self) -> None:
         self._port.scheduler.end_timer(self._timer)
@@ -59,7 +63,7 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
         patterns: Each a tag (str), a list of elements as in ``rcv``, a type (of the
             first element), or a predicate called with ``*msg``. None given: any message.
             What a predicate raises is raised here; an element that cannot be compared does not match.
-        timeout: Seconds to wait; None waits forever, 0 polls.
+        timeout: Seconds to wait; None waits forever, 0 polls: it looks at what is queued when it is called.
         default: Returned instead of raising ``ReceiveTimeout``.
 
     Raises:
@@ -131,7 +135,12 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
     scanned = 0  # how many messages at the front of the inbox do not match
     seen: list[Message] = []  # those, and perhaps the next ones
     in_time: int | None = None  # once the timeout has passed: how many of those that came before are left to look at
-    ends = None if timeout is None or timeout <= 0 else monotonic() + timeout
+    ends: float | None = None
+    if timeout is not None:
+        if timeout > 0:
+            ends = monotonic() + timeout
+        else:
+            in_time = len(port.inbox or ())
     deadline: Deadline | None = None
     try:
         while True:
@@ -153,14 +162,6 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                     scanned += 1
                 # The credit comes before the message is taken, which a foreign Timeout that strikes here must not lose.
                 scheduler.credit -= 1
-                # A timer lets in what other timers send in time. Not from the beginning: most receives need none.
-                if (
-                    not matched
-                    and ends is not None
-                    and deadline is None
-                    and (scheduler.credit <= 0 or monotonic() >= ends)
-                ):
-                    deadline = Deadline(port, ends - monotonic())
                 if scheduler.credit <= 0 and (timeout is None or timeout > 0) and scheduler.turn_is_over():
                     scheduler.visit_hub(port, current)
                 if matched and _take(port, message, scanned):
@@ -168,7 +169,10 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 if shifted:
                     scanned = _scan_again(port, seen, scanned)
                     inbox = port.inbox
-                if deadline is not None and in_time is None and deadline.expired:
+                is_over = ends is not None and monotonic() >= ends if deadline is None else deadline.expired
+                if is_over and in_time is None:
+                    _let_in(port, current)
+                    inbox = port.inbox
                     in_time = len(inbox or ()) - scanned
             # In this order: a message in the inbox comes before a kill and a timeout that
             # came after it, or in the same loop iteration.
@@ -178,16 +182,28 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 scheduler.die(port, port.dying)
                 raise PortKilled(*port.dying)
             if timeout is not None:
-                if ends is None or (deadline is not None and deadline.expired):
+                if ends is None or in_time is not None or (deadline is not None and deadline.expired):
                     raise ReceiveTimeout(timeout)
                 if deadline is None:
                     deadline = Deadline(port, ends - monotonic())
+                    deadline.start()
             scheduler.credit -= 1  # predicates that send to each other's ports never find a message
             scheduler.wait(port, current, scanned)
     finally:
         scheduler.scan = None
         if deadline is not None:
             deadline.close()
+
+
+def _let_in(port: Port, current: greenlet) -> None:
+    """Give way until what sockets and timers have brought so far is delivered."""
+    moment = Deadline(port, 0)
+    try:
+        moment.start()
+        while not moment.expired and port.dying is None:
+            port.scheduler.wait(port, current, len(port.inbox or ()))
+    finally:
+        moment.close()
 
 
 def _look_at(inbox: deque[Message], index: int, seen: list[Message]) -> Message:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import re
 from collections import deque
@@ -302,13 +303,14 @@ def test_timeout_counts_from_the_call_although_receive_waited_first(node, log, h
     assert len(log) < 250, "a millisecond each"
 
 
-def test_time_that_a_handler_took_is_part_of_the_timeout(node, monkeypatch):
+@pytest.mark.parametrize("seconds", [599.99, 900.0])
+def test_time_that_a_handler_took_is_part_of_the_timeout(node, monkeypatch, seconds):
     now = [0.0]
     ended: list[Any] = []
     monkeypatch.setattr("aemp_gevent.ports.receive.monotonic", lambda: now[0])
 
     def take_long():
-        now[0] = 900.0
+        now[0] = seconds
 
     def body():
         node.rcv(SELF(), "slow", take_long)
@@ -337,6 +339,106 @@ def test_what_a_timer_sends_before_the_timeout_is_received(node):
         node.snd(port, "noise")
     wait_until(lambda: received)
     assert received == [("wanted",)]
+
+
+@pytest.mark.parametrize("waits_first", [False, True])
+@pytest.mark.parametrize("noise_ends", [False, True])
+def test_what_came_by_a_socket_before_the_timeout_is_received(node, log, waits_first, noise_ends):
+    """Although the loop calls timers first of all that is due."""
+    received: list[Any] = []
+    reading, writing = os.pipe()
+
+    def is_wanted(tag):
+        if tag == "noise":
+            log.append(tag)
+            if len(log) == 1:
+                os.write(writing, b"x")
+            if len(log) < 100 and not noise_ends:
+                node.snd(port, "noise")
+            sleep(0.1)
+        return tag == "wanted"
+
+    watcher = gevent.get_hub().loop.io(reading, 1)
+    watcher.start(lambda: (os.read(reading, 1), node.snd(port, "wanted")))
+    port = node.port_async(lambda: received.append(receive(is_wanted, timeout=0.05, default="timeout")))
+    if waits_first:
+        gevent.sleep(0.01)
+    node.snd(port, "noise")
+    wait_until(lambda: received, within=20)
+    watcher.stop()
+    watcher.close()
+    os.close(reading)
+    os.close(writing)
+    assert received == [("wanted",)]
+
+
+@pytest.mark.parametrize("timeout", [0, 0.02])
+@pytest.mark.parametrize("how", ["handler", "predicate", "predicate that receives"])
+def test_code_that_always_sends_one_more_message_prolongs_no_timeout(node, log, how, timeout):
+    ended: list[Any] = []
+
+    def next_one(*_msg):
+        log.append("noise")
+        assert len(log) < 1_000_000
+        if how == "predicate that receives":
+            receive(timeout=0)
+        node.snd(SELF(), "noise")
+        return how == "predicate that receives"
+
+    def body():
+        if how == "handler":
+            node.rcv(SELF(), "noise", next_one)
+        node.snd(SELF(), "noise")
+        ended.append(receive("wanted" if how == "handler" else next_one, timeout=timeout, default="timeout"))
+
+    node.port_async(body)
+    wait_until(lambda: ended, within=20)
+    assert ended == ["timeout"]
+
+
+def test_port_that_is_killed_while_a_predicate_outlasts_the_timeout_dies(node):
+    died: list[Any] = []
+
+    def kill_and_take_long():
+        node.kil(SELF(), "killed")
+        sleep(0.05)
+
+    port = node.port_async(lambda: receive(kill_and_take_long, timeout=0.02))
+    node.mon(port, lambda *reason: died.append(reason))
+    node.snd(port)
+    wait_until(lambda: died)
+    assert died == [("killed",)]
+
+
+class StrikeError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("how", ["message", "timeout", "predicate raises", "foreign timeout"])
+def test_timers_end_with_the_receive(node, how):
+    ended: list[Any] = []
+
+    def look(tag):
+        sleep(0.01)
+        if tag == "strike":
+            raise StrikeError
+        return tag == "wanted"
+
+    def body():
+        for _ in range(3):
+            node.snd(SELF(), "noise")
+        if how in {"message", "predicate raises"}:
+            node.after(0.1, node.snd, SELF(), "wanted" if how == "message" else "strike")
+        try:
+            with gevent.Timeout(0.1 if how == "foreign timeout" else None, StrikeError):
+                ended.append(receive(look, timeout=0.02 if how == "timeout" else 600, default="timeout"))
+        except StrikeError:
+            ended.append("struck")
+
+    node.port_async(body)
+    wait_until(lambda: ended)
+    assert ended == [{"message": ("wanted",), "timeout": "timeout"}.get(how, "struck")]
+    assert not node.scheduler._timers
 
 
 def test_all_that_was_there_is_looked_at_although_a_predicate_received(node):
