@@ -226,6 +226,7 @@ def test_blocked_loop_costs_no_peer_its_link_and_is_named(
     assert watch is not None
 
     def block_the_loop() -> None:
+        watch._stack = None  # of an earlier moment, when the machine stood still
         for step in range(100):
             if step >= 15 and watch._stack is not None:
                 break

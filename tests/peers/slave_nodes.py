@@ -10,7 +10,7 @@ from aemp_gevent.testing import MemoryNetwork
 QUICK: dict[str, Any] = {
     "heartbeat_interval": 0.1,
     "heartbeat_timeout": 0.5,
-    "handshake_timeout": 1.0,
+    "handshake_timeout": 10.0,
     "monitor_timeout": 2.0,
 }
 

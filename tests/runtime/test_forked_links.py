@@ -25,14 +25,15 @@ def test_the_child_dials_nobody_for_the_parent(server):
 nowhere, full = where_nobody_accepts()
 go = be_linked("127.0.0.1:0", "127.0.0.1:%d" % nowhere.getsockname()[1], monitor_timeout=0.3)
 assert go.wait(20)
-dialled = []
+dialled = gevent.event.Event()
 original = socket.socket.connect
-socket.socket.connect = lambda self, address: (note("dials"), original(self, address))[1]
+socket.socket.connect = lambda self, address: (note("dials"), dialled.set(), original(self, address))[2]
 pid = os.fork()
 gevent.sleep(1.2)  # the next try is due after 0.75 s at most
 if pid == 0:
     os._exit(0)
 wait_for_child(pid)
+dialled.wait(20)
 note("done")
 """
     with server.run(program):

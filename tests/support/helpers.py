@@ -14,7 +14,9 @@ import gevent
 from aemp_gevent.testing.waiting import wait_until
 
 _STOOD_STILL = re.compile(
-    r"^aemp: the event loop was blocked for [0-9.]+ s, (in:\n( .*\n)*\n?|but no stack was captured.*\n)", re.MULTILINE
+    r"^aemp: the event loop was blocked for [0-9.]+ s, "
+    r"(in:\n(  File .*\n(    .*\n)*)*\n?|but no stack was captured.*\n)",
+    re.MULTILINE,
 )
 
 

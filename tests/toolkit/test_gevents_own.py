@@ -191,17 +191,16 @@ def nothing_is_left_in_the_end() -> Iterator[None]:
 @pytest.mark.usefixtures("no_greenlet_is_left_over")
 @pytest.mark.parametrize("case", list(cases()))
 def test_it_does_what_gevents_does(case: unittest.TestCase) -> None:
-    for _ in range(5):
+    for attempt in range(5):
         with lateness() as worst:
             try:
                 run(case)
             except pytest.fail.Exception:
                 # The cases count on a quick loop: when the machine stood still, a failure says nothing.
-                if worst() < 0.1:
+                if worst() < 0.05 or attempt == 4:
                     raise
             else:
-                return
-    pytest.fail("the loop was late each time")
+                break
 
 
 @pytest.mark.slow
