@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import socket as std_socket
 import subprocess
@@ -70,6 +71,7 @@ class Gunicorn:
         self._command = [*command, *options, "app:app"]
         self._example = example
         self._process: subprocess.Popen[bytes] | None = None
+        self._lives = -1  # the reading end of a pipe that all its processes hold open
 
     @property
     def log(self) -> str:
@@ -93,9 +95,17 @@ class Gunicorn:
 
     def __enter__(self) -> Gunicorn:
         with self._log.open("wb") as log:
+            self._lives, inherited = os.pipe()
             self._process = subprocess.Popen(
-                self._command, cwd=self._example, env=self.environ, stdout=log, stderr=log, start_new_session=True
+                self._command,
+                cwd=self._example,
+                env=self.environ,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[inherited],
             )
+            os.close(inherited)
         try:
             self.wait_for_workers()
         except BaseException:
@@ -108,6 +118,9 @@ class Gunicorn:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        # Its workers, too.
+        select.select([self._lives], [], [], PATIENCE)
+        os.close(self._lives)
 
     def wait_for_workers(self, *gone: int) -> None:
         """Wait until all workers serve, and those named are gone."""

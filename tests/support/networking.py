@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import itertools
 import os
-import random
 import secrets
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import gevent
 from gevent import socket
@@ -296,15 +298,33 @@ def two_connections(node: Node) -> tuple[RawPeer, RawPeer]:
 
 
 def free_address() -> str:
-    """Return an endpoint where nobody listens, just now.
+    """Return an endpoint where nobody listens, and which no other process of tests gets.
 
     Its port is below those that systems give to connections that go out, one of which could take it meanwhile.
     """
-    while True:
-        port = random.randrange(12_000, 32_000)
+    for port in _own_ports(os.getpid()):
         with contextlib.closing(socket.socket()) as sock, contextlib.suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return f"127.0.0.1:{port}"
+    raise AssertionError
+
+
+@functools.cache
+def _own_ports(process: int) -> Iterator[int]:
+    """Return port numbers without end, of a block that is locked until this process ends."""
+    folder = Path(tempfile.gettempdir()) / f"aemp-test-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for first in range(12_000, 32_000, 400):
+        file = (folder / str(first)).open("w")
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _locked.append(file)
+            return itertools.cycle(range(first, first + 400))
+        file.close()
+    raise AssertionError("too many tests run at once")
+
+
+_locked: list[IO[str]] = []
 
 
 @contextlib.contextmanager
