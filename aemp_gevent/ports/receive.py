@@ -150,7 +150,8 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
             while inbox and scanned < len(inbox):
                 if in_time is not None:
                     if in_time <= 0:
-                        break
+                        # Before a kill, as messages are left that came before that.
+                        raise ReceiveTimeout(timeout or 0.0)
                     in_time -= 1
                 message = seen[scanned] if scanned < len(seen) else _look_at(inbox, scanned, seen)
                 scheduler.scan = seen
@@ -192,18 +193,27 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
     finally:
         scheduler.scan = None
         if deadline is not None:
-            deadline.close()
+            try:
+                deadline.close()
+            except BaseException:
+                deadline.close()  # struck
+                raise
 
 
 def _let_in(port: Port, current: greenlet) -> None:
     """Give way until what sockets and timers have brought so far is delivered."""
-    moment = Deadline(port, 0)
-    try:
-        moment.start()
-        while not moment.expired and port.dying is None:
-            port.scheduler.wait(port, current, len(port.inbox or ()))
-    finally:
-        moment.close()
+    scheduler = port.scheduler
+    # Twice: in the first round of the loop this greenlet may be resumed before all callbacks were made.
+    for _ in range(2):
+        moment = Deadline(port, 0)
+        try:
+            moment.start()
+            while not moment.expired and port.dying is None:
+                scheduler.wait(port, current, len(port.inbox or ()))
+        finally:
+            moment.close()
+    if port.dying is not None and port.state != DEAD:
+        scheduler.doom(port)  # the caller looks at what is left, and may block
 
 
 def _look_at(inbox: deque[Message], index: int, seen: list[Message]) -> Message:

@@ -343,32 +343,42 @@ def test_what_a_timer_sends_before_the_timeout_is_received(node):
 
 @pytest.mark.parametrize("waits_first", [False, True])
 @pytest.mark.parametrize("noise_ends", [False, True])
-def test_what_came_by_a_socket_before_the_timeout_is_received(node, log, waits_first, noise_ends):
-    """Although the loop calls timers first of all that is due."""
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_came_by_a_socket_before_the_timeout_is_received(node, log, waits_first, noise_ends, which):
+    """Although the loop calls timers first of all that is due, and another socket's callback runs ports before."""
     received: list[Any] = []
-    reading, writing = os.pipe()
+    other = node.port(lambda: None)
+    pipes = [os.pipe(), os.pipe()]
 
     def is_wanted(tag):
         if tag == "noise":
             log.append(tag)
             if len(log) == 1:
-                os.write(writing, b"x")
+                for _reading, writing in pipes:
+                    os.write(writing, b"x")
             if len(log) < 100 and not noise_ends:
                 node.snd(port, "noise")
             sleep(0.1)
         return tag == "wanted"
 
-    watcher = gevent.get_hub().loop.io(reading, 1)
-    watcher.start(lambda: (os.read(reading, 1), node.snd(port, "wanted")))
+    def read(reading, receiver, *msg):
+        os.read(reading, 1)
+        node.snd(receiver, *msg)
+        node.scheduler.pump()  # as a link does
+
     port = node.port_async(lambda: received.append(receive(is_wanted, timeout=0.05, default="timeout")))
+    watchers = [gevent.get_hub().loop.io(reading, 1) for reading, _writing in pipes]
+    for number, (watcher, (reading, _writing)) in enumerate(zip(watchers, pipes, strict=True)):
+        watcher.start(read, reading, *((port, "wanted") if number == which else (other,)))
     if waits_first:
         gevent.sleep(0.01)
     node.snd(port, "noise")
     wait_until(lambda: received, within=20)
-    watcher.stop()
-    watcher.close()
-    os.close(reading)
-    os.close(writing)
+    for watcher, ends in zip(watchers, pipes, strict=True):
+        watcher.stop()
+        watcher.close()
+        for end in ends:
+            os.close(end)
     assert received == [("wanted",)]
 
 
@@ -408,6 +418,47 @@ def test_port_that_is_killed_while_a_predicate_outlasts_the_timeout_dies(node):
     node.snd(port)
     wait_until(lambda: died)
     assert died == [("killed",)]
+
+
+@pytest.mark.parametrize("quick_ones", range(0, 8, 2))
+def test_port_that_is_killed_while_receive_gives_way_ends_at_the_latest_when_it_blocks(node, quick_ones):
+    died: list[Any] = []
+
+    def is_wanted(tag):
+        if tag == "slow":
+            sleep(0.05)
+        return tag == "wanted"
+
+    def body():
+        receive(is_wanted, timeout=0.03)
+        gevent.event.Event().wait()
+
+    port = node.port_async(body)
+    node.mon(port, lambda *reason: died.append(reason))
+    for _ in range(quick_ones):
+        node.snd(port, "quick")
+    node.snd(port, "slow")
+    timer = gevent.get_hub().loop.timer(0.02)
+    timer.start(lambda: (node.snd(port, "wanted"), node.kil(port, "killed")))
+    wait_until(lambda: died)
+    timer.close()
+    assert died == [("killed",)]
+
+
+def test_poll_that_leaves_messages_lets_a_kill_wait_for_them(node, log):
+    def send_and_kill():
+        node.snd(SELF(), "last")
+        node.kil(SELF(), "killed")
+
+    def body():
+        node.rcv(SELF(), "first", send_and_kill)
+        node.snd(SELF(), "first")
+        log.append(receive("last", timeout=0, default="timeout"))
+        log.append(receive("last", timeout=0))
+
+    node.port_async(body)
+    wait_until(lambda: len(log) == 2)
+    assert log == ["timeout", ("last",)]
 
 
 class StrikeError(Exception):

@@ -17,7 +17,7 @@ import gevent
 import pytest
 import zope.event
 
-from aemp_gevent.errors import CallTimeout, PortDied, RemoteError
+from aemp_gevent.errors import CallTimeout, PortDied, PortKilled, RemoteError
 from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.node.node import Node
@@ -162,6 +162,9 @@ class Scene:
             self.node.snd(me, "x")
             receive("x")
             receive(timeout=0.001, default=None)
+            self.node.after(0.001, me, "y")
+            with contextlib.suppress(PortKilled):  # by what struck the message's sending
+                receive("y", timeout=600)
 
     def check(self) -> None:
         """Check that each port handles messages, or is dead and its monitor knows; then the same for the node."""
