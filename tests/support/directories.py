@@ -78,7 +78,7 @@ class EtcdWorld:
     """Nodes that have nothing in common but a prefix in an etcd."""
 
     def __init__(self, server: EtcdServer) -> None:
-        self._settings = {"directory": f"etcd://{server.endpoint}/{secrets.token_hex(8)}", "heartbeat_timeout": 2.0}
+        self._settings = {"directory": f"etcd://{server.endpoint}/{secrets.token_hex(8)}", "heartbeat_timeout": 10.0}
         self._nodes: list[Node] = []
 
     def node(self) -> Node:
