@@ -193,10 +193,11 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
     finally:
         scheduler.scan = None
         if deadline is not None:
+            # Written out: a function that makes the call again could itself be struck where it begins.
             try:
                 deadline.close()
             except BaseException:
-                deadline.close()  # struck
+                deadline.close()
                 raise
 
 

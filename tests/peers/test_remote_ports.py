@@ -547,61 +547,61 @@ def test_late_monitor_hears_of_a_loss_before_anything_is_sent_again(make_node: M
     assert events == ["first heard", "last heard", "late one heard", "sent"]
 
 
+def end_the_turn(node: Node, credit: int = 0) -> None:
+    """End the turn of the ports, after ``credit`` more jobs."""
+    node.scheduler.credit = credit
+    node.scheduler._turn_started -= 1
+
+
+def send_when_woken(node: Node, peer: RawPeer, port: str, woken: Event, events: list[str], last: str) -> None:
+    """Report a port dead, send to it as soon as a monitor wakes this greenlet, and again after the last one ran.
+
+    What is sent before the last one ran is lost: the peer gets what came next.
+    """
+    assert peer.packet() == ["", "mon1", "p"]
+    peer.send(["", "kil0", "p", "killed"])
+    assert woken.wait(WAIT)
+    events.append("sent")
+    node.snd(port, "after the hole")
+    wait_until(lambda: last in events)
+    node.snd(port, "after the report")
+    was_told = events.index(last) < events.index("sent")
+    assert peer.packet() == ["p", "after the hole" if was_told else "after the report"]
+
+
 def test_late_monitor_hears_before_anything_is_sent_although_a_turn_ends(make_node: MakeNode) -> None:
     """Sent by another greenlet that the last action wakes, when the turn of the ports is over."""
-    node, events, heard = make_node(), [], Event()
+    node, events, woken = make_node(), [], Event()
     port = f"{PEER}#p"
 
     def monitor_again(*_reason: Any) -> None:
-        node.mon(port, lambda *_reason: events.append("late one heard"))
+        node.mon(port, lambda *_reason: events.append("late one"))
         node.snd(port, "into the hole")
-
-    def end_the_turn(*_reason: Any) -> None:
-        heard.set()
-        node.scheduler.credit = 1  # for one more job
-        node.scheduler._turn_started -= 1
 
     with RawPeer.dial(node, extras=SAME).shake() as peer:
         node.mon(port, monitor_again)
-        node.mon(port, end_the_turn)
-        assert peer.packet() == ["", "mon1", "p"]
-        peer.send(["", "kil0", "p", "killed"])
-        assert heard.wait(WAIT)
-        events.append("sent")
-        node.snd(port, "after the hole")
-        settle(node)
-        node.snd(port, "after the report")
-        wait_until(lambda: len(events) == 2)
-        assert peer.packet() == ["p", "after the report" if events[0] == "sent" else "after the hole"]
+        node.mon(port, lambda *_reason: (woken.set(), end_the_turn(node, credit=1)))
+        send_when_woken(node, peer, port, woken, events, "late one")
 
 
 def test_monitor_of_the_last_action_hears_before_anything_is_sent_again(make_node: MakeNode) -> None:
     """Although another monitor came before it while the loss was being reported, and the turn of the ports ends."""
-    node, events, heard = make_node(), [], Event()
+    node, events, woken = make_node(), [], Event()
     port = f"{PEER}#p"
 
-    def end_the_turn(*_reason: Any) -> None:
-        events.append("first late one heard")
-        heard.set()
-        node.scheduler.credit = 0
-        node.scheduler._turn_started -= 1
+    def wake(*_reason: Any) -> None:
+        events.append("first late one")
+        woken.set()
+        end_the_turn(node)
 
     def monitor_again(*_reason: Any) -> None:
-        node.mon(port, lambda *_reason: events.append("late one of the last heard"))
+        node.mon(port, lambda *_reason: events.append("late one of the last"))
         node.snd(port, "into the hole")
 
     with RawPeer.dial(node, extras=SAME).shake() as peer:
-        node.mon(port, lambda *_reason: node.mon(port, end_the_turn))
+        node.mon(port, lambda *_reason: node.mon(port, wake))
         node.mon(port, monitor_again)
-        assert peer.packet() == ["", "mon1", "p"]
-        peer.send(["", "kil0", "p", "killed"])
-        assert heard.wait(WAIT)
-        events.append("sent")
-        node.snd(port, "after the hole")
-        wait_until(lambda: len(events) == 3)
-        node.snd(port, "after the report")
-        was_told = events.index("late one of the last heard") < events.index("sent")
-        assert peer.packet() == ["p", "after the hole" if was_told else "after the report"]
+        send_when_woken(node, peer, port, woken, events, "late one of the last")
 
 
 @pytest.mark.parametrize("how", ["in the action", "elsewhere"])
@@ -615,8 +615,7 @@ def test_who_heard_of_a_loss_last_can_monitor_and_send_at_once(make_node: MakeNo
             if how == "in the action":
                 proceed()
             heard.set()
-            node.scheduler.credit = 0  # and the turn is over
-            node.scheduler._turn_started -= 1
+            end_the_turn(node)
 
         def proceed() -> None:
             node.mon(port, again)

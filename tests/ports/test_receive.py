@@ -318,6 +318,7 @@ def test_time_that_a_handler_took_is_part_of_the_timeout(node, monkeypatch, seco
 
     node.snd(node.port_async(body), "slow")
     wait_until(lambda: ended)
+    assert ended == ["timeout"]
 
 
 def test_what_a_timer_sends_before_the_timeout_is_received(node):

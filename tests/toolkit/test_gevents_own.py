@@ -196,8 +196,8 @@ def test_it_does_what_gevents_does(case: unittest.TestCase) -> None:
             try:
                 run(case)
             except pytest.fail.Exception:
-                # The cases count on a quick loop: when the machine stood still, a failure says nothing.
-                if worst() < 0.05 or attempt == 4:
+                # The cases measure short sleeps: a failure says nothing about one in which the machine stood still.
+                if worst() < 0.5 or attempt == 4:
                     raise
             else:
                 break
