@@ -172,9 +172,8 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                     inbox = port.inbox
                 is_over = ends is not None and monotonic() >= ends if deadline is None else deadline.expired
                 if is_over and in_time is None:
-                    _let_in(port, current)
+                    in_time = _let_in(port, current) - scanned
                     inbox = port.inbox
-                    in_time = len(inbox or ()) - scanned
             # In this order: a message in the inbox comes before a kill and a timeout that
             # came after it, or in the same loop iteration.
             if port.state == DEAD:
@@ -183,11 +182,14 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 scheduler.die(port, port.dying)
                 raise PortKilled(*port.dying)
             if timeout is not None:
-                if ends is None or in_time is not None or (deadline is not None and deadline.expired):
+                if ends is None or in_time is not None:
                     raise ReceiveTimeout(timeout)
                 if deadline is None:
                     deadline = Deadline(port, ends - monotonic())
                     deadline.start()
+                elif deadline.expired:
+                    in_time = _let_in(port, current) - scanned
+                    continue
             scheduler.credit -= 1  # predicates that send to each other's ports never find a message
             scheduler.wait(port, current, scanned)
     finally:
@@ -201,8 +203,8 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 raise
 
 
-def _let_in(port: Port, current: greenlet) -> None:
-    """Give way until what sockets and timers have brought so far is delivered."""
+def _let_in(port: Port, current: greenlet) -> int:
+    """Give way until what sockets and timers have brought so far is delivered; return how many messages there are."""
     scheduler = port.scheduler
     # Twice: in the first round of the loop this greenlet may be resumed before all callbacks were made.
     for _ in range(2):
@@ -215,6 +217,7 @@ def _let_in(port: Port, current: greenlet) -> None:
             moment.close()
     if port.dying is not None and port.state != DEAD:
         scheduler.doom(port)  # the caller looks at what is left, and may block
+    return len(port.inbox or ())
 
 
 def _look_at(inbox: deque[Message], index: int, seen: list[Message]) -> Message:

@@ -342,44 +342,101 @@ def test_what_a_timer_sends_before_the_timeout_is_received(node):
     assert received == [("wanted",)]
 
 
-@pytest.mark.parametrize("waits_first", [False, True])
-@pytest.mark.parametrize("noise_ends", [False, True])
-@pytest.mark.parametrize("which", [0, 1])
-def test_what_came_by_a_socket_before_the_timeout_is_received(node, log, waits_first, noise_ends, which):
-    """Although the loop calls timers first of all that is due, and another socket's callback runs ports before."""
-    received: list[Any] = []
-    other = node.port(lambda: None)
+@pytest.fixture
+def two_sockets(node):
+    """Two pipes, and a function that starts to read them: into one receiver each, which run at once."""
     pipes = [os.pipe(), os.pipe()]
+    watchers = [gevent.get_hub().loop.io(reading, 1) for reading, _writing in pipes]
+
+    def read(reading, receiver):
+        os.read(reading, 1)
+        node.snd(receiver, "wanted")
+        node.scheduler.pump()  # as a link does
+
+    def start(*receivers):
+        for watcher, (reading, _writing), receiver in zip(watchers, pipes, receivers, strict=True):
+            watcher.start(read, reading, receiver)
+
+    yield [writing for _reading, writing in pipes], start
+    for watcher in watchers:
+        watcher.stop()
+        watcher.close()
+    for end in itertools.chain(*pipes):
+        os.close(end)
+
+
+def in_some_order(port, other, is_first):
+    return (port, other) if is_first else (other, port)
+
+
+@pytest.mark.parametrize("waits_first", [False, True])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_what_came_by_a_socket_before_the_timeout_is_received_although_noise_never_ends(
+    node, log, two_sockets, waits_first, is_first
+):
+    """Although the loop calls timers first of all that is due."""
+    writing, start = two_sockets
+    received: list[Any] = []
 
     def is_wanted(tag):
         if tag == "noise":
             log.append(tag)
             if len(log) == 1:
-                for _reading, writing in pipes:
-                    os.write(writing, b"x")
-            if len(log) < 100 and not noise_ends:
+                for end in writing:
+                    os.write(end, b"x")
+            if len(log) < 100:
                 node.snd(port, "noise")
             sleep(0.1)
         return tag == "wanted"
 
-    def read(reading, receiver, *msg):
-        os.read(reading, 1)
-        node.snd(receiver, *msg)
-        node.scheduler.pump()  # as a link does
-
     port = node.port_async(lambda: received.append(receive(is_wanted, timeout=0.05, default="timeout")))
-    watchers = [gevent.get_hub().loop.io(reading, 1) for reading, _writing in pipes]
-    for number, (watcher, (reading, _writing)) in enumerate(zip(watchers, pipes, strict=True)):
-        watcher.start(read, reading, *((port, "wanted") if number == which else (other,)))
+    start(*in_some_order(port, node.port(lambda tag: None), is_first))
     if waits_first:
         gevent.sleep(0.01)
     node.snd(port, "noise")
     wait_until(lambda: received, within=20)
-    for watcher, ends in zip(watchers, pipes, strict=True):
-        watcher.stop()
-        watcher.close()
-        for end in ends:
-            os.close(end)
+    assert received == [("wanted",)]
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_what_each_of_two_sockets_brought_before_the_timeout_is_received(node, monkeypatch, two_sockets, is_first):
+    """Although the other one's callback runs ports before."""
+    writing, start = two_sockets
+    now = [0.0]
+    received: list[Any] = []
+    monkeypatch.setattr("aemp_gevent.ports.receive.monotonic", lambda: now[0])
+
+    def is_wanted(tag):
+        if tag == "slow":
+            for end in writing:
+                os.write(end, b"x")
+            now[0] = 600.0
+        return tag == "wanted"
+
+    port = node.port_async(lambda: received.append(receive(is_wanted, timeout=600, default="timeout")))
+    start(*in_some_order(port, node.port(lambda tag: None), is_first))
+    node.snd(port, "quick")  # so that receive, which looks at the turn after the first message, does not after the next
+    node.snd(port, "slow")
+    wait_until(lambda: received)
+    assert received == [("wanted",)]
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_what_each_of_two_sockets_brought_while_another_port_outlasted_the_timeout_is_received(
+    node, two_sockets, is_first
+):
+    writing, start = two_sockets
+    received: list[Any] = []
+
+    def body():
+        for end in writing:
+            os.write(end, b"x")
+        received.append(receive("wanted", timeout=0.05, default="timeout"))
+
+    port = node.port_async(body)
+    start(*in_some_order(port, node.port(lambda tag: None), is_first))
+    node.snd(node.port(lambda tag: sleep(0.1)), "slow")  # runs before the loop looks at sockets again
+    wait_until(lambda: received)
     assert received == [("wanted",)]
 
 
