@@ -118,9 +118,9 @@ class Gunicorn:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        # Its workers, too.
-        select.select([self._lives], [], [], PATIENCE)
+        have_ended, _, _ = select.select([self._lives], [], [], PATIENCE)
         os.close(self._lives)
+        assert have_ended, "workers live on after their master was killed"
 
     def wait_for_workers(self, *gone: int) -> None:
         """Wait until all workers serve, and those named are gone."""

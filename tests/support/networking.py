@@ -302,11 +302,15 @@ def free_address() -> str:
 
     Its port is below those that systems give to connections that go out, one of which could take it meanwhile.
     """
-    for port in _own_ports(os.getpid()):
+    for port in itertools.islice(_own_ports(os.getpid()), _PORTS):
         with contextlib.closing(socket.socket()) as sock, contextlib.suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return f"127.0.0.1:{port}"
-    raise AssertionError
+    raise AssertionError("all ports of this process are taken")
+
+
+_PORTS = 400
+"""In the block of each process."""
 
 
 @functools.cache
@@ -314,12 +318,12 @@ def _own_ports(process: int) -> Iterator[int]:
     """Return port numbers without end, of a block that is locked until this process ends."""
     folder = Path(tempfile.gettempdir()) / f"aemp-test-ports-{os.getuid()}"
     folder.mkdir(exist_ok=True)
-    for first in range(12_000, 32_000, 400):
+    for first in range(12_000, 32_000, _PORTS):
         file = (folder / str(first)).open("w")
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _locked.append(file)
-            return itertools.cycle(range(first, first + 400))
+            return itertools.cycle(range(first, first + _PORTS))
         file.close()
     raise AssertionError("too many tests run at once")
 
