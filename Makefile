@@ -92,8 +92,8 @@ soak: $(STAMPS)/run ## break real processes and simulated networks for a while; 
 fuzz: $(STAMPS)/fuzz ## try what hostile peers may send for a while; SECONDS=600 SEED=n
 	@$(PY) -m fuzz --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
-bench: $(STAMPS)/run ## measure, each figure beside the ceiling of bare gevent; ARGS goes to the runner
-	@$(PY) -m benchmarks $(ARGS)
+bench: $(STAMPS)/run ## measure, beside the ceiling of bare gevent or COMPARE=<git revision>; ARGS goes to the runner
+	@$(PY) -m benchmarks $(if $(COMPARE),--compare $(COMPARE)) $(ARGS)
 
 docs: $(STAMPS)/docs ## build the documentation in docs/_build/html
 	@$(PY) -m sphinx -q -E -W --keep-going -b html docs docs/_build/html

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.measure import LATENCY_UNIT
+from benchmarks.revisions import checked_out
 from benchmarks.rows import ROWS, Row
 from benchmarks.runner import Program, measure
 
@@ -24,6 +25,7 @@ examples:
   python -m benchmarks L --repeat 3           all local rows, medians of 3
   python -m benchmarks --scale 0.1            a tenth of the work: does it run at all?
   python -m benchmarks N1 --side ceiling      bare gevent only: needs no library
+  python -m benchmarks L1 --compare HEAD~3    the library as it is, and as it was then, in turn
   python -m benchmarks --json > today.jsonl   one JSON object a line: machine, figure, ratio
 
 reading it:
@@ -39,11 +41,23 @@ WIDTHS = (4, 39, 11, 11, 7, 2, 24, 22, 0)
 def main() -> int:
     """Run what the arguments ask for; 1 when a program failed, else 0."""
     options = parse()
-    header(options.json, options.repeat, options.scale)
-    sides = ("ours", "ceiling") if options.side == "both" else (options.side,)
+    if options.compare is None:
+        sides = ("ours", "ceiling") if options.side == "both" else (options.side,)
+        return run(options, sides, None)
+    try:
+        with checked_out(options.compare) as before:
+            return run(options, ("ours", "before"), before)
+    except LookupError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def run(options: argparse.Namespace, sides: tuple[str, ...], before: Path | None) -> int:
+    """Run the rows and print their figures; 1 when a program failed, else 0."""
+    header(options.json, options.repeat, options.scale, sides[-1])
     failures: dict[str, str] = {}
     for row in options.rows:
-        pairs = list(measure(row, sides, options.repeat, options.scale))
+        pairs = list(measure(row, sides, options.repeat, options.scale, before))
         if options.json:
             print_json(row, pairs)
         else:
@@ -68,18 +82,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=5, metavar="R", help="runs of each program (default 5)")
     parser.add_argument("--scale", type=float, default=1.0, metavar="S", help="share of the full work (default 1)")
     parser.add_argument("--side", choices=("both", "ours", "ceiling"), default="both", help="what to run")
+    parser.add_argument("--compare", metavar="REV", help="pair with the library of this git revision, in turn")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     parser.add_argument("--list", action="store_true", help="list rows, programs and variants, and exit")
     options = parser.parse_args()
     if options.repeat < 1 or options.scale <= 0:
         parser.error("--repeat and --scale must be positive")
+    if options.compare is not None and options.side != "both":
+        parser.error("--compare runs ours of both revisions, and no --side")
     if options.list:
         list_rows()
         sys.exit(0)
     wanted = [name.upper() for name in options.rows] or list(ROWS)
     unknown = [name for name in wanted if not any(row == name or row[0] == name for row in ROWS)]
     if unknown:
-        parser.error(f"no such row: {', '.join(unknown)} (there are {', '.join(ROWS)}; N5 comes with TLS)")
+        parser.error(f"no such row: {', '.join(unknown)} (there are {', '.join(ROWS)})")
     options.rows = [row for row in ROWS.values() if row.name in wanted or row.name[0] in wanted]
     return options
 
@@ -94,7 +111,7 @@ def list_rows() -> None:
             print(f"    {side}: {', '.join(map(repr, variants))}")
 
 
-def header(as_json: bool, repeat: int, scale: float) -> None:
+def header(as_json: bool, repeat: int, scale: float, beside: str) -> None:
     """Name the machine and the versions: a figure without them means nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -115,7 +132,8 @@ def header(as_json: bool, repeat: int, scale: float) -> None:
     print(f"medians of {repeat}, scale {scale:g}, garbage collector on with default thresholds, nothing monkey-patched")
     print()
     print_cells("", "", "this run:", "", "", "|", "elsewhere, another day:")
-    print_cells("row", "ours / ceiling", "ours", "ceiling", "ratio", "|", "Erlang/OTP 25", "goal", "floor, pure Python")
+    beside = "before" if beside == "before" else "ceiling"
+    print_cells("row", f"ours / {beside}", "ours", beside, "ratio", "|", "Erlang/OTP 25", "goal", "floor, pure Python")
 
 
 def print_json(row: Row, pairs: list[tuple[Program, Program]]) -> None:
@@ -131,7 +149,7 @@ def print_json(row: Row, pairs: list[tuple[Program, Program]]) -> None:
         print(json.dumps(line), flush=True)
     for ours, ceiling in pairs:
         for key, ratio in ratios(ours, ceiling).items():
-            line = {"kind": "ratio", "row": row.name, "of": key, "ours": ours.variant, "ceiling": ceiling.variant}
+            line = {"kind": "ratio", "row": row.name, "of": key, "ours": ours.variant, ceiling.side: ceiling.variant}
             print(json.dumps(line | {"ratio": ratio}), flush=True)
 
 

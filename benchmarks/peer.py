@@ -17,7 +17,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+# Not resolved: where another revision of the library is measured, its folder has a link to these programs.
+ROOT = Path(__file__).absolute().parent.parent
 SECRET_VARIABLE = "AEMP_BENCHMARK_SECRET"
 # A run takes seconds. A hung one must end by itself even when the runner that would have killed it is gone.
 LIMIT_SECONDS = 180

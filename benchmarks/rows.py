@@ -68,6 +68,10 @@ ROWS: dict[str, Row] = {
             "86 k/s, 188 k/s bare", "130 k/s", "",
         ),
         Row(
+            "N5", "n5_net_tls", "200 k small messages inside TLS, then an ack",
+            "0.36 M/s", "0.8 M/s", "",
+        ),
+        Row(
             "N6", "n6_fanout", "1 sender to 1000 ports x 200",
             "0.54 M/s", "0.9 M/s", "",
         ),

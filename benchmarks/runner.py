@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from benchmarks.measure import Figure
 from benchmarks.peer import LIMIT_SECONDS, ROOT
@@ -42,29 +43,43 @@ class Program:
         return statistics.median(values) if values else None
 
 
-def measure(row: Row, sides: tuple[str, ...], repeat: int, scale: float) -> Iterator[tuple[Program, Program]]:
-    """Yield the row's (ours, ceiling) pairs after running every program ``repeat`` times.
+def measure(
+    row: Row, sides: tuple[str, ...], repeat: int, scale: float, before: Path | None = None
+) -> Iterator[tuple[Program, Program]]:
+    """Yield the row's pairs of programs after running each ``repeat`` times.
 
     They take turns: ours, its ceilings, ours, its ceilings … so that a slow minute of the machine slows both. A program
     that failed once is not run again.
+
+    Args:
+        row: What to run.
+        sides: Which programs of the pairs to run.
+        repeat: How often.
+        scale: The share of the full work.
+        before: A folder with another revision of the library: then ``ours`` is paired with that, and not with the
+            ceilings.
     """
     module = importlib.import_module(f"benchmarks.{row.module}")
-    pairs = [(("ours", ours), ("ceiling", ceiling)) for ours, ceiling in module.COMPARISONS]
+    if before is None:
+        pairs = [(("ours", ours), ("ceiling", ceiling)) for ours, ceiling in module.COMPARISONS]
+    else:
+        pairs = [(("ours", ours), ("before", ours)) for ours in dict.fromkeys(pair[0] for pair in module.COMPARISONS)]
     programs = {each: Program(*each) for pair in pairs for each in pair}
     n = max(1, int(module.N * scale))
     for _ in range(repeat):
         for program in programs.values():
             if program.side in sides and not program.error and not program.skipped:
-                run_once(row.module, program, n)
-    for ours, ceiling in pairs:
-        yield programs[ours], programs[ceiling]
+                run_once(row.module, program, n, before)
+    for one, other in pairs:
+        yield programs[one], programs[other]
 
 
-def run_once(module: str, program: Program, n: int) -> None:
+def run_once(module: str, program: Program, n: int, before: Path | None = None) -> None:
     """Run one program in a process group of its own and add its figure, or note why there is none."""
-    command = [sys.executable, "-m", "benchmarks.one", module, program.side, program.variant, str(n)]
+    side, folder = ("ours", before) if program.side == "before" else (program.side, ROOT)
+    command = [sys.executable, "-m", "benchmarks.one", module, side, program.variant, str(n)]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, start_new_session=True
     )
     try:
         out, err = process.communicate(timeout=LIMIT_SECONDS + 10)

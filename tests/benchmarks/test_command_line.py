@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""The benchmarks run, on a small share of the work, beside their ceilings and beside another revision."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.support.networking import ROOT
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="only a clone has the benchmarks"),
+]
+in_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only a clone has other revisions")
+
+
+def benchmarks(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", "--scale", "0.001", "--repeat", "1", *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("row", ["L1", "N5"])
+def test_row_has_figures_of_both_sides_and_a_ratio(row: str) -> None:
+    machine, *found = lines(benchmarks(row, "--json"))
+    assert machine["kind"] == "machine"
+    figures = {line["side"]: line["rate"] for line in found if line["kind"] == "figure"}
+    assert set(figures) == {"ours", "ceiling"}
+    assert any(line["kind"] == "ratio" for line in found)
+
+
+@in_git
+def test_row_is_compared_with_another_revision() -> None:
+    _machine, *found = lines(benchmarks("N2", "--compare", "HEAD", "--json"))
+    assert [line["side"] for line in found if line["kind"] == "figure"] == ["ours", "before"]
+    assert [(line["ours"], line["before"]) for line in found if line["kind"] == "ratio"] == [("snd", "snd")]
+
+
+@in_git
+def test_unknown_revision_is_refused() -> None:
+    done = benchmarks("L1", "--compare", "no-such-revision")
+    assert done.returncode == 2
+    assert "no-such-revision" in done.stderr
+    assert not done.stdout
