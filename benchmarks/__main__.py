@@ -13,6 +13,7 @@ import platform
 import sys
 from pathlib import Path
 
+from benchmarks import beside_erlang
 from benchmarks.measure import LATENCY_UNIT
 from benchmarks.revisions import checked_out
 from benchmarks.rows import ROWS, Row
@@ -25,24 +26,29 @@ examples:
   python -m benchmarks L --repeat 3           all local rows, medians of 3
   python -m benchmarks --scale 0.1            a tenth of the work: does it run at all?
   python -m benchmarks N1 --side ceiling      bare gevent only: needs no library
+  python -m benchmarks L --side ours --side erlang    beside Erlang only, which must be installed
   python -m benchmarks L1 --compare HEAD~3    the library as it is, and as it was then, in turn
   python -m benchmarks --json > today.jsonl   one JSON object a line: machine, figure, ratio
 
 reading it:
   ours, ceiling   medians; "~" marks one whose runs differ by more than 20 % of it
   ratio           ours / ceiling, higher is better; for memory ceiling / ours, likewise
+  Erlang          in its place, where erl is installed (Debian: erlang-base): in turn with ours
   elsewhere       Erlang was measured, goal and floor (of pure Python) were set, on another day and machine:
                   never divide by them
 More in benchmarks/README.md. No speed is asserted: the exit status says only whether every program ran.
 """
-WIDTHS = (4, 39, 11, 11, 7, 2, 24, 22, 0)
+SIDES = ("ours", "ceiling", "erlang")
+WIDTHS = (4, 42, 11, 11, 7, 2, 24, 22, 0)
 
 
 def main() -> int:
     """Run what the arguments ask for; 1 when a program failed, else 0."""
     options = parse()
     if options.compare is None:
-        sides = ("ours", "ceiling") if options.side == "both" else (options.side,)
+        sides = tuple(options.side or SIDES)
+        if options.side is None and not beside_erlang.is_installed():
+            sides = sides[:-1]
         return run(options, sides, None)
     try:
         with checked_out(options.compare) as before:
@@ -54,7 +60,7 @@ def main() -> int:
 
 def run(options: argparse.Namespace, sides: tuple[str, ...], before: Path | None) -> int:
     """Run the rows and print their figures; 1 when a program failed, else 0."""
-    header(options.json, options.repeat, options.scale, sides[-1])
+    header(options.json, options.repeat, options.scale, sides)
     failures: dict[str, str] = {}
     for row in options.rows:
         pairs = list(measure(row, sides, options.repeat, options.scale, before))
@@ -81,14 +87,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", help=f"{' '.join(ROWS)}; L or N for all of a kind (default: all)")
     parser.add_argument("--repeat", type=int, default=5, metavar="R", help="runs of each program (default 5)")
     parser.add_argument("--scale", type=float, default=1.0, metavar="S", help="share of the full work (default 1)")
-    parser.add_argument("--side", choices=("both", "ours", "ceiling"), default="both", help="what to run")
+    help_ = "what to run; may be repeated (default: all, Erlang where it is installed)"
+    parser.add_argument("--side", choices=SIDES, action="append", help=help_)
     parser.add_argument("--compare", metavar="REV", help="pair with the library of this git revision, in turn")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     parser.add_argument("--list", action="store_true", help="list rows, programs and variants, and exit")
     options = parser.parse_args()
     if options.repeat < 1 or options.scale <= 0:
         parser.error("--repeat and --scale must be positive")
-    if options.compare is not None and options.side != "both":
+    if options.compare is not None and options.side:
         parser.error("--compare runs ours of both revisions, and no --side")
     if options.list:
         list_rows()
@@ -102,16 +109,18 @@ def parse() -> argparse.Namespace:
 
 
 def list_rows() -> None:
-    """Print every row with the arguments that ``benchmarks.one`` takes."""
+    """Print every row with the arguments that ``benchmarks.one`` takes, and those of ``benchmarks.beside_erlang``."""
     for row in ROWS.values():
         module = importlib.import_module(f"benchmarks.{row.module}")
         print(f"{row.name}  {row.module}: {row.work} (N = {module.N})")
         for index, side in enumerate(("ours", "ceiling")):
             variants = dict.fromkeys(pair[index] for pair in module.COMPARISONS)
             print(f"    {side}: {', '.join(map(repr, variants))}")
+        if theirs := dict.fromkeys(theirs for _ours, theirs in beside_erlang.PAIRS.get(row.name, ())):
+            print(f"    erlang: {', '.join(map(repr, theirs))}")
 
 
-def header(as_json: bool, repeat: int, scale: float, beside: str) -> None:
+def header(as_json: bool, repeat: int, scale: float, sides: tuple[str, ...]) -> None:
     """Name the machine and the versions: a figure without them means nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -132,8 +141,8 @@ def header(as_json: bool, repeat: int, scale: float, beside: str) -> None:
     print(f"medians of {repeat}, scale {scale:g}, garbage collector on with default thresholds, nothing monkey-patched")
     print()
     print_cells("", "", "this run:", "", "", "|", "elsewhere, another day:")
-    beside = "before" if beside == "before" else "ceiling"
-    print_cells("row", f"ours / {beside}", "ours", beside, "ratio", "|", "Erlang/OTP 25", "goal", "floor, pure Python")
+    others = "before" if "before" in sides else "ceiling"
+    print_cells("row", f"ours / {others}", "ours", others, "ratio", "|", "Erlang/OTP 25", "goal", "floor, pure Python")
 
 
 def print_json(row: Row, pairs: list[tuple[Program, Program]]) -> None:
@@ -171,7 +180,7 @@ def print_table(row: Row, pairs: list[tuple[Program, Program]]) -> None:
         keys = [key for key in ("rate", "bytes_per_port") if ours.values(key) or ceiling.values(key)]
         for key in keys or ["rate"]:
             ratio = f"{found[key]:.2f}" if key in found else "-"
-            case = f"{ours.variant} / {ceiling.variant}"
+            case = f"{ours.variant} / {'Erlang ' if ceiling.side == 'erlang' else ''}{ceiling.variant}"
             print_cells(row.name, case, cell(ours, key), cell(ceiling, key), ratio, "|", *elsewhere)
             elsewhere = ()
 

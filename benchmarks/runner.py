@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import beside_erlang
 from benchmarks.measure import Figure
 from benchmarks.peer import LIMIT_SECONDS, ROOT
 from benchmarks.rows import Row
@@ -60,24 +61,26 @@ def measure(
             ceilings.
     """
     module = importlib.import_module(f"benchmarks.{row.module}")
-    if before is None:
-        pairs = [(("ours", ours), ("ceiling", ceiling)) for ours, ceiling in module.COMPARISONS]
-    else:
-        pairs = [(("ours", ours), ("before", ours)) for ours in dict.fromkeys(pair[0] for pair in module.COMPARISONS)]
+    pairs = [(("ours", ours), ("ceiling", ceiling)) for ours, ceiling in module.COMPARISONS]
+    if before is not None:
+        pairs = [(ours, ("before", ours[1])) for ours in dict.fromkeys(pair[0] for pair in pairs)]
+    elif "erlang" in sides:
+        pairs += [(("ours", ours), ("erlang", theirs)) for ours, theirs in beside_erlang.PAIRS.get(row.name, ())]
     programs = {each: Program(*each) for pair in pairs for each in pair}
     n = max(1, int(module.N * scale))
     for _ in range(repeat):
         for program in programs.values():
             if program.side in sides and not program.error and not program.skipped:
-                run_once(row.module, program, n, before)
+                run_once(row, program, n, before)
     for one, other in pairs:
         yield programs[one], programs[other]
 
 
-def run_once(module: str, program: Program, n: int, before: Path | None = None) -> None:
+def run_once(row: Row, program: Program, n: int, before: Path | None = None) -> None:
     """Run one program in a process group of its own and add its figure, or note why there is none."""
     side, folder = ("ours", before) if program.side == "before" else (program.side, ROOT)
-    command = [sys.executable, "-m", "benchmarks.one", module, side, program.variant, str(n)]
+    what = ["one", row.module, side] if side != "erlang" else ["beside_erlang", row.name]
+    command = [sys.executable, "-m", f"benchmarks.{what[0]}", *what[1:], program.variant, str(n)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, start_new_session=True
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import beside_erlang
 from tests.support.networking import ROOT
 
 pytestmark = [
@@ -36,6 +37,14 @@ def test_row_has_figures_of_both_sides_and_a_ratio(row: str) -> None:
     figures = {line["side"]: line["rate"] for line in found if line["kind"] == "figure"}
     assert set(figures) == {"ours", "ceiling"}
     assert any(line["kind"] == "ratio" for line in found)
+
+
+@pytest.mark.skipif(not beside_erlang.is_installed(), reason="needs Erlang")
+@pytest.mark.parametrize("row", ["L3", "N4"])
+def test_row_is_measured_beside_erlang(row: str) -> None:
+    _machine, *found = lines(benchmarks(row, "--json", "--side", "ours", "--side", "erlang"))
+    assert {line["side"] for line in found if line["kind"] == "figure"} == {"ours", "erlang"}
+    assert any(line["kind"] == "ratio" and "erlang" in line for line in found)
 
 
 @in_git
