@@ -13,7 +13,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks import beside_erlang
+from benchmarks import beside_erlang, others
 from benchmarks.measure import LATENCY_UNIT
 from benchmarks.revisions import checked_out
 from benchmarks.rows import ROWS, Row
@@ -33,12 +33,12 @@ examples:
 reading it:
   ours, ceiling   medians; "~" marks one whose runs differ by more than 20 % of it
   ratio           ours / ceiling, higher is better; for memory ceiling / ours, likewise
-  Erlang          in its place, where erl is installed (Debian: erlang-base): in turn with ours
+  erlang, pyzmq … in place of a ceiling, where they are installed: in turn with ours
   elsewhere       Erlang was measured, goal and floor (of pure Python) were set, on another day and machine:
                   never divide by them
 More in benchmarks/README.md. No speed is asserted: the exit status says only whether every program ran.
 """
-SIDES = ("ours", "ceiling", "erlang")
+SIDES = ("ours", "ceiling", "erlang", *others.MODULES)
 WIDTHS = (4, 42, 11, 11, 7, 2, 24, 22, 0)
 
 
@@ -46,9 +46,8 @@ def main() -> int:
     """Run what the arguments ask for; 1 when a program failed, else 0."""
     options = parse()
     if options.compare is None:
-        sides = tuple(options.side or SIDES)
-        if options.side is None and not beside_erlang.is_installed():
-            sides = sides[:-1]
+        found = ("erlang",) if beside_erlang.is_installed() else ()
+        sides = tuple(options.side or ("ours", "ceiling", *found, *others.installed()))
         return run(options, sides, None)
     try:
         with checked_out(options.compare) as before:
@@ -87,7 +86,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("rows", nargs="*", help=f"{' '.join(ROWS)}; L or N for all of a kind (default: all)")
     parser.add_argument("--repeat", type=int, default=5, metavar="R", help="runs of each program (default 5)")
     parser.add_argument("--scale", type=float, default=1.0, metavar="S", help="share of the full work (default 1)")
-    help_ = "what to run; may be repeated (default: all, Erlang where it is installed)"
+    help_ = "what to run; may be repeated (default: ours, the ceilings, and what else is installed)"
     parser.add_argument("--side", choices=SIDES, action="append", help=help_)
     parser.add_argument("--compare", metavar="REV", help="pair with the library of this git revision, in turn")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
@@ -180,7 +179,8 @@ def print_table(row: Row, pairs: list[tuple[Program, Program]]) -> None:
         keys = [key for key in ("rate", "bytes_per_port") if ours.values(key) or ceiling.values(key)]
         for key in keys or ["rate"]:
             ratio = f"{found[key]:.2f}" if key in found else "-"
-            case = f"{ours.variant} / {'Erlang ' if ceiling.side == 'erlang' else ''}{ceiling.variant}"
+            beside = "" if ceiling.side in {"ceiling", "before"} else ceiling.side
+            case = f"{ours.variant} / {f'{beside} {ceiling.variant}'.strip()}"
             print_cells(row.name, case, cell(ours, key), cell(ceiling, key), ratio, "|", *elsewhere)
             elsewhere = ()
 

@@ -28,7 +28,7 @@ LIMIT_SECONDS = 180
 def peer(module: str, side: str, variant: str) -> Generator[str, None, None]:
     """Run the peer of ``module`` in a process of its own and yield its address. It inherits our CPU affinity."""
     secret()
-    command = [sys.executable, "-m", "benchmarks.peer", module.rpartition(".")[2], side, variant]
+    command = [sys.executable, "-m", "benchmarks.peer", module.removeprefix("benchmarks."), side, variant]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert process.stdout is not None

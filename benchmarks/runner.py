@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import beside_erlang
+from benchmarks import beside_erlang, others
 from benchmarks.measure import Figure
 from benchmarks.peer import LIMIT_SECONDS, ROOT
 from benchmarks.rows import Row
@@ -66,6 +66,11 @@ def measure(
         pairs = [(ours, ("before", ours[1])) for ours in dict.fromkeys(pair[0] for pair in pairs)]
     elif "erlang" in sides:
         pairs += [(("ours", ours), ("erlang", theirs)) for ours, theirs in beside_erlang.PAIRS.get(row.name, ())]
+    if before is None:
+        pairs += [(("ours", ours), (name, theirs)) for ours, name, theirs in others.PAIRS.get(row.name, ())]
+    if not hasattr(module, "ceiling"):
+        sides = tuple(side for side in sides if side != "ceiling")
+    pairs = [pair for pair in pairs if pair[1][0] in sides] or pairs
     programs = {each: Program(*each) for pair in pairs for each in pair}
     n = max(1, int(module.N * scale))
     for _ in range(repeat):
@@ -79,7 +84,12 @@ def measure(
 def run_once(row: Row, program: Program, n: int, before: Path | None = None) -> None:
     """Run one program in a process group of its own and add its figure, or note why there is none."""
     side, folder = ("ours", before) if program.side == "before" else (program.side, ROOT)
-    what = ["one", row.module, side] if side != "erlang" else ["beside_erlang", row.name]
+    if side == "erlang":
+        what = ["beside_erlang", row.name]
+    elif side in others.MODULES:
+        what = ["one", f"others.{others.MODULES[side][1]}", row.name.lower()]
+    else:
+        what = ["one", row.module, side]
     command = [sys.executable, "-m", f"benchmarks.{what[0]}", *what[1:], program.variant, str(n)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, start_new_session=True
