@@ -5,15 +5,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
-import importlib.util
 import json
-import os
-import platform
 import sys
 from pathlib import Path
 
-from benchmarks import beside_erlang, others
+from benchmarks import beside_erlang, machine, others
 from benchmarks.measure import LATENCY_UNIT
 from benchmarks.revisions import checked_out
 from benchmarks.rows import ROWS, Row
@@ -39,6 +35,10 @@ reading it:
 More in benchmarks/README.md. No speed is asserted: the exit status says only whether every program ran.
 """
 SIDES = ("ours", "ceiling", "erlang", *others.MODULES)
+FIGURES = {"rate": True, "bytes_each": False, "p50": False, "p90": False, "p99": False, "p999": False}
+"""What is printed, and whether more of it is better."""
+PLAIN = ("rate", "bytes_each")
+"""Those whose names need not be printed."""
 WIDTHS = (4, 42, 11, 11, 7, 2, 24, 22, 0)
 
 
@@ -83,7 +83,7 @@ def parse() -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("rows", nargs="*", help=f"{' '.join(ROWS)}; L or N for all of a kind (default: all)")
+    parser.add_argument("rows", nargs="*", help=f"{' '.join(ROWS)}; L for all of a kind (default: L N)")
     parser.add_argument("--repeat", type=int, default=5, metavar="R", help="runs of each program (default 5)")
     parser.add_argument("--scale", type=float, default=1.0, metavar="S", help="share of the full work (default 1)")
     help_ = "what to run; may be repeated (default: ours, the ceilings, and what else is installed)"
@@ -99,7 +99,7 @@ def parse() -> argparse.Namespace:
     if options.list:
         list_rows()
         sys.exit(0)
-    wanted = [name.upper() for name in options.rows] or list(ROWS)
+    wanted = [name.upper() for name in options.rows] or ["L", "N"]
     unknown = [name for name in wanted if not any(row == name or row[0] == name for row in ROWS)]
     if unknown:
         parser.error(f"no such row: {', '.join(unknown)} (there are {', '.join(ROWS)})")
@@ -114,29 +114,20 @@ def list_rows() -> None:
         print(f"{row.name}  {row.module}: {row.work} (N = {module.N})")
         for index, side in enumerate(("ours", "ceiling")):
             variants = dict.fromkeys(pair[index] for pair in module.COMPARISONS)
-            print(f"    {side}: {', '.join(map(repr, variants))}")
+            if hasattr(module, side):
+                print(f"    {side}: {', '.join(map(repr, variants))}")
         if theirs := dict.fromkeys(theirs for _ours, theirs in beside_erlang.PAIRS.get(row.name, ())):
             print(f"    erlang: {', '.join(map(repr, theirs))}")
 
 
 def header(as_json: bool, repeat: int, scale: float, sides: tuple[str, ...]) -> None:
     """Name the machine and the versions: a figure without them means nothing."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor() or platform.machine()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    packages = ("gevent", "greenlet", "msgpack")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    library = "importable" if importlib.util.find_spec("aemp_gevent") else "not importable"
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    machine = {"cpu": cpu, "cpus": usable, "system": platform.platform(), "python": python, **versions}
+    found = machine.describe(sides)
     if as_json:
-        print(json.dumps({"kind": "machine", **machine, "gc": "default", "repeat": repeat, "scale": scale}), flush=True)
+        print(json.dumps({"kind": "machine", **found, "gc": "default", "repeat": repeat, "scale": scale}), flush=True)
         return
-    print(f"{cpu}, {usable} CPUs usable, {platform.platform()}")
-    print(f"{python}, {', '.join(f'{name} {version}' for name, version in versions.items())}; aemp_gevent {library}")
+    print(f"{found.pop('cpu')}, {found.pop('cpus')} CPUs usable, {found.pop('system')}")
+    print(f"{found.pop('python')}, {', '.join(f'{name} {version}' for name, version in found.items())}")
     print(f"medians of {repeat}, scale {scale:g}, garbage collector on with default thresholds, nothing monkey-patched")
     print()
     print_cells("", "", "this run:", "", "", "|", "elsewhere, another day:")
@@ -150,10 +141,10 @@ def print_json(row: Row, pairs: list[tuple[Program, Program]]) -> None:
     for program in programs.values():
         if not program.runs:
             continue
-        keys = ("rate", "seconds", "bytes_per_port")
+        keys = ("rate", "seconds", *FIGURES)
         line: dict[str, object] = {"kind": "figure", "row": row.name, "side": program.side, "variant": program.variant}
         line |= program.runs[0] | {key: program.median(key) for key in keys if program.values(key)}
-        line |= {f"{key}_runs": program.values(key) for key in ("rate", "bytes_per_port") if program.values(key)}
+        line |= {f"{key}_runs": program.values(key) for key in FIGURES if program.values(key)}
         print(json.dumps(line), flush=True)
     for ours, ceiling in pairs:
         for key, ratio in ratios(ours, ceiling).items():
@@ -164,10 +155,10 @@ def print_json(row: Row, pairs: list[tuple[Program, Program]]) -> None:
 def ratios(ours: Program, ceiling: Program) -> dict[str, float]:
     """Divide the medians that both have, such that more is better."""
     found = {}
-    for key in ("rate", "bytes_per_port"):
+    for key, more_is_better in FIGURES.items():
         mine, bare = ours.median(key), ceiling.median(key)
         if mine and bare:
-            found[key] = mine / bare if key == "rate" else bare / mine
+            found[key] = mine / bare if more_is_better else bare / mine
     return found
 
 
@@ -176,11 +167,11 @@ def print_table(row: Row, pairs: list[tuple[Program, Program]]) -> None:
     elsewhere: tuple[str, ...] = (row.erlang, row.goal, row.floor)
     for ours, ceiling in pairs:
         found = ratios(ours, ceiling)
-        keys = [key for key in ("rate", "bytes_per_port") if ours.values(key) or ceiling.values(key)]
+        keys = [key for key in FIGURES if ours.values(key) or ceiling.values(key)]
         for key in keys or ["rate"]:
             ratio = f"{found[key]:.2f}" if key in found else "-"
             beside = "" if ceiling.side in {"ceiling", "before"} else ceiling.side
-            case = f"{ours.variant} / {f'{beside} {ceiling.variant}'.strip()}"
+            case = f"{ours.variant} / {f'{beside} {ceiling.variant}'.strip()}{'' if key in PLAIN else f' {key}'}"
             print_cells(row.name, case, cell(ours, key), cell(ceiling, key), ratio, "|", *elsewhere)
             elsewhere = ()
 
@@ -197,9 +188,11 @@ def cell(program: Program, key: str) -> str:
         return "FAILED" if program.error else "skipped" if program.skipped else "-"
     values = program.values(key)
     noisy = "~" if max(values) - min(values) > 0.2 * abs(median) else ""
-    if key == "bytes_per_port":
+    if key == "bytes_each":
         return f"{noisy}{median:.0f} B"
     unit = program.runs[0].get("unit", "")
+    if key != "rate":
+        return f"{noisy}{1e6 * median:.0f} us"
     if unit == LATENCY_UNIT:
         return f"{noisy}{1e6 / median:.1f} us"
     factor, prefix = next((pair for pair in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if median >= pair[0]), (1.0, ""))

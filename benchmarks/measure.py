@@ -24,7 +24,7 @@ class Figure(TypedDict, total=False):
     unit: str
     seconds: float
     count: int
-    bytes_per_port: float
+    bytes_each: float
     skipped: str
 
 
@@ -56,7 +56,7 @@ def creation(n: int, make: Callable[[], object]) -> Figure:
     made = figure(n, "ports/s", clock() - started)
     after = resident_bytes()
     if before is not None and after is not None:
-        made["bytes_per_port"] = (after - before) / n
+        made["bytes_each"] = (after - before) / n
     return made
 
 
@@ -70,4 +70,4 @@ def traced_creation(n: int, make: Callable[[], object]) -> Figure:
     gc.collect()
     after = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    return {"count": n, "bytes_per_port": (after - before) / n}
+    return {"count": n, "bytes_each": (after - before) / n}

@@ -36,10 +36,12 @@ def ours(n: int, variant: str = "syncal") -> Figure:
     """100 ``port_async`` ports, each in a ``syncal``, a ``call``, or a bare ``snd`` and ``receive``."""
     from aemp_gevent import SELF, attach, call, port_async, receive, snd, syncal
 
+    share = max(1, n // CALLERS)
+
     def caller(server: str, main: str) -> None:
         me = SELF()
         receive("go")
-        for number in range(n // CALLERS):
+        for number in range(share):
             if variant == "syncal":
                 reply = syncal(30, server, "add", number)
             elif variant.startswith("call"):
@@ -61,7 +63,7 @@ def ours(n: int, variant: str = "syncal") -> Figure:
             snd(each, "go")
         for _ in callers:
             receive("done")
-        return figure(n // CALLERS * CALLERS, UNIT, clock() - started)
+        return figure(share * CALLERS, UNIT, clock() - started)
 
 
 def coalescer(sock: socket.socket) -> Callable[[bytes], None]:
@@ -110,11 +112,12 @@ def serve_ceiling(variant: str) -> str:
 
 def ceiling(n: int, variant: str = "greenlets") -> Figure:
     """100 greenlets that the hub's I/O callback switches to when their answer is there."""
+    share = max(1, n // CALLERS)
     with peer(__name__, "ceiling", variant) as address, connect(address) as sock:
         send, pack, wait = coalescer(sock), msgpack.Packer().pack, gevent.get_hub().switch
 
         def caller(each: int) -> None:
-            for number in range(n // CALLERS):
+            for number in range(share):
                 send(pack((each, number)))
                 if wait() != number + 1:
                     raise RuntimeError("a reply reached the wrong caller")
@@ -127,4 +130,4 @@ def ceiling(n: int, variant: str = "greenlets") -> Figure:
         group.join(raise_error=True)
         seconds = clock() - started
         del watcher
-        return figure(n // CALLERS * CALLERS, UNIT, seconds)
+        return figure(share * CALLERS, UNIT, seconds)

@@ -35,7 +35,7 @@ class Program:
         return self.runs[0].get("skipped", "") if self.runs else ""
 
     def values(self, key: str) -> list[float]:
-        """All runs' values of ``key`` (rate, seconds, bytes_per_port), in the order they were taken."""
+        """All runs' values of ``key`` (rate, seconds, bytes_each), in the order they were taken."""
         return [float(run[key]) for run in self.runs if key in run]  # type: ignore[literal-required]
 
     def median(self, key: str) -> float | None:
@@ -64,13 +64,12 @@ def measure(
     pairs = [(("ours", ours), ("ceiling", ceiling)) for ours, ceiling in module.COMPARISONS]
     if before is not None:
         pairs = [(ours, ("before", ours[1])) for ours in dict.fromkeys(pair[0] for pair in pairs)]
-    elif "erlang" in sides:
+    else:
         pairs += [(("ours", ours), ("erlang", theirs)) for ours, theirs in beside_erlang.PAIRS.get(row.name, ())]
-    if before is None:
         pairs += [(("ours", ours), (name, theirs)) for ours, name, theirs in others.PAIRS.get(row.name, ())]
     if not hasattr(module, "ceiling"):
         sides = tuple(side for side in sides if side != "ceiling")
-    pairs = [pair for pair in pairs if pair[1][0] in sides] or pairs
+    pairs = [pair for pair in pairs if pair[1][0] in sides] or [pair for pair in pairs if pair[1][0] == "ceiling"]
     programs = {each: Program(*each) for pair in pairs for each in pair}
     n = max(1, int(module.N * scale))
     for _ in range(repeat):

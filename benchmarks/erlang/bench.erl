@@ -72,7 +72,7 @@ run("L5", _Variant, N) ->
     Processes = [spawn(fun() -> receive stop -> ok end end) || _ <- lists:seq(1, N)],
     Seconds = seconds_since(Started),
     Bytes = (erlang:memory(total) - Before) / length(Processes),
-    json(N, "ports/s", Seconds, io_lib:format(", \"bytes_per_port\": ~.1f", [Bytes]));
+    json(N, "ports/s", Seconds, io_lib:format(", \"bytes_each\": ~.1f", [Bytes]));
 run("L6", "chained", N) ->
     timed(N, "deaths/s", fun() -> repeat(N, fun(_) -> shoot(), await_death() end) end);
 run("L6", "burst", N) ->
@@ -83,7 +83,6 @@ run("L6", "burst", N) ->
 run("N1", Variant, N) ->
     connect(),
     Main = self(),
-    put(left, N),
     Round = fun() -> ?SINK ! {ping, self()}, receive pong -> ok end end,
     Round(),
     case Variant of
@@ -102,6 +101,16 @@ run("N2", _Variant, N) ->
     connect(),
     Text = ?TEXT,
     timed(N, "messages/s", fun() -> repeat(N, fun(Number) -> ?SINK ! {tag, Number, Text} end), acknowledged(N) end);
+run("N5", Variant, N) ->
+    run("N2", Variant, N);
+run("S1", Variant, N) ->
+    connect(),
+    Block = binary:copy(<<0>>, list_to_integer(Variant)),
+    Count = max(16, min(N, N * 2000 div byte_size(Block))),
+    timed(Count, "messages/s", fun() ->
+        repeat(Count, fun(_) -> ?SINK ! {block, Block} end),
+        acknowledged(Count * byte_size(Block))
+    end);
 run("N3", _Variant, N) ->
     connect(),
     Block = ?BLOCK,
@@ -116,7 +125,7 @@ run("N4", Variant, N) ->
         "gen_server:call" -> fun(Number) -> gen_server:call(?SINK, {add, Number}) end;
         "bare" -> fun(Number) -> ?SINK ! {add, Number, self()}, receive Sum -> Sum end end
     end,
-    Share = N div ?CALLERS,
+    Share = max(1, N div ?CALLERS),
     Caller = fun() ->
         await(go),
         repeat(Share, fun(Number) -> Sum = Number + 1, Sum = Ask(Number) end),
@@ -129,7 +138,7 @@ run("N4", Variant, N) ->
     end);
 run("N6", _Variant, N) ->
     connect(),
-    Share = N div ?PORTS,
+    Share = max(1, N div ?PORTS),
     ?SINK ! {open, Share, self()},
     Processes = receive {opened, Found} -> Found end,
     timed(Share * ?PORTS, "messages/s", fun() ->

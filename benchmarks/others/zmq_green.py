@@ -97,6 +97,7 @@ def serve_n4(variant: str) -> str:
 def n4(n: int, variant: str) -> Figure:
     """100 greenlets on one socket; a greenlet reads, and wakes the one that an answer is for."""
     callers = n4_net_rpc100.CALLERS
+    share = max(1, n // callers)
     with peer(__name__, "n4", variant) as address:
         sock = dealer(address)
         waiting: dict[int, AsyncResult[int]] = {}
@@ -108,7 +109,7 @@ def n4(n: int, variant: str) -> Figure:
                 waiting.pop(request).set(number)
 
         def caller() -> None:
-            for number in range(n // callers):
+            for number in range(share):
                 request = next(requests)
                 result: AsyncResult[int] = AsyncResult()
                 waiting[request] = result
@@ -124,4 +125,4 @@ def n4(n: int, variant: str) -> Figure:
         group.join(raise_error=True)
         seconds = clock() - started
         reader.kill()
-        return figure(n // callers * callers, n4_net_rpc100.UNIT, seconds)
+        return figure(share * callers, n4_net_rpc100.UNIT, seconds)
