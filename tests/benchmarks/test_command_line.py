@@ -79,3 +79,10 @@ def test_program_of_a_curve_or_of_memory_gives_its_figure(module: str, side: str
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[figure] > 0
+
+
+@pytest.mark.parametrize("step", ["calls", "decode", "send_remote"])
+def test_step_whose_instructions_are_counted_runs(step: str) -> None:
+    command = [sys.executable, "-m", "benchmarks.steps", step, "50"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
