@@ -21,7 +21,7 @@ ARGS ?=
 # Two pips in one venv at once break it.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-fast test-thorough coverage test-patched lint types soak fuzz bench docs format clean
+.PHONY: help venv demo test test-fast test-thorough coverage test-patched lint types soak fuzz bench plots docs format clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -95,6 +95,9 @@ fuzz: $(STAMPS)/fuzz ## try what hostile peers may send for a while; SECONDS=600
 bench: $(STAMPS)/run ## measure, beside the ceiling of bare gevent or COMPARE=<git revision>; ARGS goes to the runner
 	@$(PY) -m benchmarks $(if $(COMPARE),--compare $(COMPARE)) $(ARGS)
 
+plots: $(STAMPS)/bench ## write the tables and pictures of the page on performance from benchmarks/performance.jsonl
+	@$(PY) -m benchmarks.report
+
 docs: $(STAMPS)/docs ## build the documentation in docs/_build/html
 	@$(PY) -m sphinx -q -E -W --keep-going -b html docs docs/_build/html
 	@echo "See docs/_build/html/index.html"
@@ -146,6 +149,9 @@ $(STAMPS)/fuzz: $(STAMPS)/test
 # The type checkers read the tests too.
 $(STAMPS)/lint: $(METADATA) | $(PY)
 	$(call install,[test$(comma)lint])
+
+$(STAMPS)/bench: $(METADATA) | $(PY)
+	$(call install,[bench])
 
 $(STAMPS)/docs: $(METADATA) | $(PY)
 	$(call install,[docs])
