@@ -53,10 +53,8 @@ ERRORS: tuple[type[Exception], ...] = (
     FramingError,
 )
 
-# What the Unpacker reads at a time; msgpack's default of 1 MiB for each link would be a waste.
-_READ_SIZE = 64 * 1024
-
-# What each encoder allocates at first; it grows with the messages. msgpack's default is 256 KiB.
+# What each encoder and each decoder allocates at first; it grows with the messages, and with what is read at a time.
+# msgpack's defaults are 256 KiB and 1 MiB for each link, most of which never carry much at once.
 _BUFFER_SIZE = 4 * 1024
 
 
@@ -155,7 +153,7 @@ def _new_unpacker(limits: Limits, large: frozenset[str] = frozenset((_LARGE_LIST
         # A message's beginning and the piece that completes it; never reached,
         # because the decoder below feeds no more than this.
         max_buffer_size=2 * max_message_bytes,
-        read_size=min(_READ_SIZE, max_message_bytes),
+        read_size=min(_BUFFER_SIZE, max_message_bytes),
     )
 
 

@@ -473,6 +473,20 @@ def peak_memory(work: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
+def test_decoder_that_never_got_much_takes_little_memory() -> None:
+    """Three quarters of it are msgpack's room for levels of nesting."""
+    decoders: list[object] = []
+
+    def make() -> None:
+        for _ in range(100):
+            decoder = MSGPACK.decoder(Limits(2**26))
+            decoder.feed(MSGPACK.encoder()(["", "time"]))
+            assert list(decoder) == [["", "time"]]
+            decoders.append(decoder)
+
+    assert peak_memory(make) < 100 * 64 * 1024
+
+
 @pytest.mark.slow
 @each_framing
 @pytest.mark.parametrize(
