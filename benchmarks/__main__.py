@@ -24,6 +24,7 @@ examples:
   python -m benchmarks N1 --side ceiling      bare gevent only: needs no library
   python -m benchmarks L --side ours --side erlang    beside Erlang only, which must be installed
   python -m benchmarks L1 --compare HEAD~3    the library as it is, and as it was then, in turn
+  python -m benchmarks --quiet                take runs again that other processes disturbed (Linux)
   python -m benchmarks --json > today.jsonl   one JSON object a line: machine, figure, ratio
 
 reading it:
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace, sides: tuple[str, ...], before: Path | None
     header(options.json, options.repeat, options.scale, sides)
     failures: dict[str, str] = {}
     for row in options.rows:
-        pairs = list(measure(row, sides, options.repeat, options.scale, before))
+        pairs = list(measure(row, sides, options.repeat, options.scale, before, quiet=options.quiet))
         if options.json:
             print_json(row, pairs)
         else:
@@ -89,6 +90,7 @@ def parse() -> argparse.Namespace:
     help_ = "what to run; may be repeated (default: ours, the ceilings, and what else is installed)"
     parser.add_argument("--side", choices=SIDES, action="append", help=help_)
     parser.add_argument("--compare", metavar="REV", help="pair with the library of this git revision, in turn")
+    parser.add_argument("--quiet", action="store_true", help="take a run again if other processes disturbed it")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     parser.add_argument("--list", action="store_true", help="list rows, programs and variants, and exit")
     options = parser.parse_args()
@@ -141,10 +143,10 @@ def print_json(row: Row, pairs: list[tuple[Program, Program]]) -> None:
     for program in programs.values():
         if not program.runs:
             continue
-        keys = ("rate", "seconds", *FIGURES)
+        keys = ("rate", "seconds", "others", *FIGURES)
         line: dict[str, object] = {"kind": "figure", "row": row.name, "side": program.side, "variant": program.variant}
         line |= program.runs[0] | {key: program.median(key) for key in keys if program.values(key)}
-        line |= {f"{key}_runs": program.values(key) for key in FIGURES if program.values(key)}
+        line |= {f"{key}_runs": program.values(key) for key in (*FIGURES, "others") if program.values(key)}
         print(json.dumps(line), flush=True)
     for ours, ceiling in pairs:
         for key, ratio in ratios(ours, ceiling).items():

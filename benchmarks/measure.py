@@ -18,14 +18,22 @@ LATENCY_UNIT = "network round trips/s"
 
 
 class Figure(TypedDict, total=False):
-    """What one run of one program gave. Keys that do not apply are left out."""
+    """What one run of one program gave. Keys that do not apply are left out.
+
+    Percentiles are in seconds; ``others`` is the share of one processor that other processes took meanwhile.
+    """
 
     rate: float
     unit: str
     seconds: float
     count: int
     bytes_each: float
+    others: float
     skipped: str
+    p50: float
+    p90: float
+    p99: float
+    p999: float
 
 
 def settle() -> None:

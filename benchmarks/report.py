@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Write the tables of the page on performance and of the README, and draw the pictures, from one run's JSON lines.
 
-    python -m benchmarks L N S M --json > benchmarks/performance.jsonl
+    python -m benchmarks L N S M --quiet --json > benchmarks/performance.jsonl
     python -m benchmarks.steps >> benchmarks/performance.jsonl
     python -m benchmarks.report              # or make plots; the pictures need matplotlib
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,10 @@ class Run:
         """Return what a program came to, unless it was not run or failed."""
         return self._found.get((row, side, variant))
 
+    def all(self) -> list[Measured]:
+        """Return what all programs came to."""
+        return list(self._found.values())
+
     def of(self, row: str, side: str) -> dict[str, Measured]:
         """Return what the programs of one side came to, by their variants."""
         return {key[2]: found for key, found in self._found.items() if key[:2] == (row, side)}
@@ -113,10 +118,22 @@ def machine(run: Run) -> str:
     cpu, cpus, system = (found.pop(key) for key in ("cpu", "cpus", "system"))
     python, ours, repeat = (found.pop(key) for key in ("python", "aemp_gevent", "repeat"))
     rest = ", ".join(f"{name} {found[name]}" for name in sorted(found) if name not in {"kind", "gc", "scale"})
+    text = (
+        f"{cpu} with {cpus} processors, {system}, {python}; aemp_gevent {ours}; {rest}. "
+        f"Medians of {repeat} runs; ± is half of the difference between the best and the worst. {disturbance(run)}"
+    )
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def disturbance(run: Run) -> str:
+    """Say how much others took of the processors meanwhile, if that was measured."""
+    shares = sorted(share for found in run.all() for share in found.line.get("others_runs", ()))
+    if not shares:
+        return ""
+    half, most = shares[len(shares) // 2], shares[-1]
     return (
-        f"{cpu} with {cpus} processors, {system}, {python}.\n"
-        f"aemp_gevent {ours}; {rest}.\n"
-        f"Medians of {repeat} runs; ± is half of the difference between the best and the worst.\n"
+        f"Other processes took {100 * half:.0f} % of one processor during the quieter half of the runs at most, "
+        f"and {100 * most:.0f} % during the least quiet one."
     )
 
 
