@@ -339,6 +339,26 @@ class RemoteError(AempError):
         return _with_traceback(self.args[0], self.traceback)
 
 
+class StartError(AempError):
+    """A server, a supervisor or a child did not start. The ``__cause__`` is its exception, unless it runs elsewhere."""
+
+    def __init__(self, what: object, why: str, reason: tuple[object, ...] = ()) -> None:
+        super().__init__(f"{what} did not start: {why}")
+        self.what = str(what)
+        self.reason = reason
+        """What its port died of."""
+
+
+class AlreadyStartedError(StartError):
+    """The name belongs to another port, which is alive."""
+
+    def __init__(self, what: object, name: str, port: str) -> None:
+        why = f"the name {quoted(name)} belongs to {port}; use that one, stop it first, or choose another name"
+        super().__init__(what, why, ("already_started", port))
+        self.port = port
+        """The port that has the name."""
+
+
 class ReceiveTimeout(AempError, TimeoutError):
     """A matching message did not come in time. Later ones stay queued as usual."""
 

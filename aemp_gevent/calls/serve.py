@@ -6,6 +6,8 @@ appended, as ``cal`` and Perl's AnyEvent::MP send it, so every handler that answ
 answers calls as well. What a call adds, the caller's deadline and the ports that wait for the
 answer, travels with the ID of the reply port, which is a :class:`ReplyPortID` here.
 
+A function that returns a :class:`~aemp_gevent.calls.later.Later` answers later, from any greenlet.
+
 An answer is a message to the reply port. Anything else that ends a call (an exception, a circle of
 calls) kills the reply port; the caller's side, :mod:`aemp_gevent.calls.call`, reads the reason.
 """
@@ -19,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 from greenlet import getcurrent
 
+from aemp_gevent.calls.later import Later
 from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.own_end import end_behind
@@ -209,7 +212,9 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
         before = getattr(greenlet, "aemp_call", None)
         greenlet.aemp_call = reply  # type: ignore[attr-defined]  # any greenlet can carry it
         try:
-            host.snd(reply, function(*rest[:-1]))
+            answer = function(*rest[:-1])
+            if not isinstance(answer, Later):
+                host.snd(reply, answer)
             return
         # Not BaseException: a kill or a foreign Timeout is not the caller's business. The port dies of it,
         # and the caller hears of that.
@@ -232,7 +237,11 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
 def fail(host: ServeHost, reply: object, error: BaseException) -> None:
     """Report an exception to a caller, whose reply port :func:`is_port` accepts. Never raises."""
     text = describe(error)
-    trace = traceback_of(error)[-MAX_TRACEBACK:]
+    fail_with(host, reply, text, traceback_of(error)[-MAX_TRACEBACK:])
+
+
+def fail_with(host: ServeHost, reply: object, text: str, trace: str = "") -> None:
+    """Fail a call with a text, which its caller gets as ``RemoteError``. Never raises."""
     for words in ((text, trace), (escaped(text), ""), ()):
         try:
             host.kil(reply, FAILED, *words)

@@ -7,17 +7,43 @@ None of this is meant for programs, so it is not part of :class:`~aemp_gevent.no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from aemp_gevent.calls import serve
+from aemp_gevent.calls.later import Later
 from aemp_gevent.directory.engine import NODES
+from aemp_gevent.errors import NoPortContextError
+from aemp_gevent.node.spawnable_functions import name_of
+from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.reasons import describe
 
 if TYPE_CHECKING:
+    from aemp_gevent.node.calling import Calling
     from aemp_gevent.node.directory_calls import DirectoryNode
     from aemp_gevent.node.linked_node import LinkedNode
     from aemp_gevent.node.local_node import LocalNode
     from aemp_gevent.node.ports_host import PortsHost
     from aemp_gevent.node.request_host import RequestHost
     from aemp_gevent.peers.network import Network
+
+__all__ = [
+    "Later",
+    "call_of",
+    "describe",
+    "held_name",
+    "is_shut_down",
+    "known_nodes",
+    "later_answer",
+    "name_of",
+    "network_of",
+    "ports_host_of",
+    "refuse_call",
+    "request_host_of",
+    "running_node",
+    "seeds_down",
+    "served",
+]
 
 
 def ports_host_of(node: LocalNode) -> PortsHost:
@@ -53,3 +79,46 @@ def known_nodes(node: DirectoryNode, timeout: float | None) -> list[str]:
     """
     found: list[str] = node._wait_for("keys", NODES, timeout)
     return found
+
+
+# --- for aemp_gevent.otp ---
+
+
+def running_node() -> Any:
+    """Return the node whose port's code runs, a :class:`~aemp_gevent.node.node.Node`; None outside of ports."""
+    port = current_port()
+    return None if port is None else getattr(port.scheduler.owner, "node", None)
+
+
+def held_name(node: LocalNode, name: str) -> str | None:
+    """Return the ID of the living port that has a registered name on this node, or None."""
+    port = node._find_local(f"{node.NODE()}#{name}")
+    return None if port is None else port.id
+
+
+def served(node: Calling, tag: str, function: Callable[..., Any]) -> Callable[..., None]:
+    """Return a handler that answers calls with a function, as ``serve`` does."""
+    return serve.server(node._ports_host, tag, function)
+
+
+def call_of(message: tuple[Any, ...]) -> str | None:
+    """Return the reply port of a message that is a call; None for one that is not."""
+    return message[-1] if message and isinstance(message[-1], serve.ReplyPortID) else None
+
+
+def refuse_call(node: Calling, reply: str, text: str) -> None:
+    """Fail a call with ``RemoteError``."""
+    serve.fail_with(node._ports_host, reply, text)
+
+
+def later_answer(node: Calling) -> Later[Any]:
+    """Return what answers the call that this greenlet serves.
+
+    Raises:
+        NoPortContextError: It does not serve a call.
+    """
+    reply = serve.call_being_served()
+    if reply is None:
+        raise NoPortContextError("reply_later()", "call it in a method that answers a call, such as one marked @call")
+    host = node._ports_host
+    return Later(lambda value: host.snd(reply, value), lambda error: serve.fail(host, reply, error))

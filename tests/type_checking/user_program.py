@@ -4,8 +4,12 @@
 from datetime import timedelta
 from typing import assert_type
 
-from aemp_gevent import PeerRule, actor, call, configure, initialise_node, port, rcv, receive, serve, snd, spawnable
+from gevent.event import AsyncResult
+
+import aemp_gevent
+from aemp_gevent import PeerRule, actor, configure, initialise_node, port, rcv, receive, serve, snd, spawnable
 from aemp_gevent.contrib import join_host
+from aemp_gevent.otp import Later, Server, call, cast, reply_later
 from aemp_gevent.toolkit import PortQueue, RemoteQueue
 
 # Settings have names and types.
@@ -57,7 +61,7 @@ work(5)  # error
 clerk()  # error
 rcv(shop, gone=5)  # error
 snd(shop, "order", "jane", "book")
-call(shop, "price", "book", timeout="soon")  # error
+aemp_gevent.call(shop, "price", "book", timeout="soon")  # error
 
 # Queues know what is in them.
 orders: PortQueue[str] = PortQueue(maxsize=10)
@@ -67,3 +71,49 @@ orders.put(5)  # error
 remote = RemoteQueue[int](orders.port)
 assert_type(remote.get(), int)
 remote.put("book")  # error
+
+
+# A server's methods keep their types through a reference.
+class Cart(Server):
+    def init(self, owner: str, size: int = 10) -> None:
+        self.owner = owner
+        self.size = size
+
+    @call
+    def add(self, item: str, pieces: int = 1) -> int:
+        return len(item) * pieces
+
+    @call(fatal=KeyError)
+    def owner_of(self) -> str:
+        return self.owner
+
+    @call
+    def price(self, item: str) -> Later[float]:
+        return reply_later()
+
+    @cast
+    def forget(self, item: str) -> None:
+        self.add(item)
+
+
+cart = Cart.start("ada", name="cart")
+assert_type(cart, Cart)
+assert_type(Cart.at(shop), Cart)
+assert_type(cart.add("apple"), int)
+assert_type(cart.add("apple", pieces=2), int)
+assert_type(cart.add("apple", timeout=5), int)
+assert_type(cart.within(timedelta(seconds=5)).add("apple", 2), int)
+assert_type(cart.owner_of(), str)
+assert_type(cart.price("apple"), float)
+assert_type(cart.add.async_("apple"), AsyncResult[int])
+cart.async_.add("apple").get()
+cart.forget("apple")
+cart.cast.forget("apple")
+snd(cart, "forget", "apple")
+cart.add(5)  # error
+cart.add()  # error
+cart.add("apple", timeout="soon")  # error
+cart.within(5).add(5)  # error
+cart.forget(5)  # error
+cart.cast.forget()  # error
+len(cart.add("apple"))  # error

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: MIT
+"""Servers, and what keeps them running: Erlang's OTP for gevent.
+
+:class:`Server` is a class whose instance lives in a port. Its methods marked :func:`call` and :func:`cast` are used
+through a reference, from any node.
+"""
+
+from aemp_gevent.node.access import Later
+from aemp_gevent.otp.marks import call, cast
+from aemp_gevent.otp.references import Reference
+from aemp_gevent.otp.server import Server, reply_later
+
+__all__ = ["Later", "Reference", "Server", "call", "cast", "reply_later"]

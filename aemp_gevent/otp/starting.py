@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""The start of a server: in a port that is made here, or that another node spawns.
+
+In both cases the port runs ``Cart(*args)``, which becomes the server there. Then it is asked whether it is ready: that
+question waits behind ``init`` like every other message.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from aemp_gevent.errors import AlreadyStartedError, CallTimeout, PortDied, PortKilled, RemoteError, StartError
+from aemp_gevent.node.access import describe, held_name, name_of
+from aemp_gevent.otp.requests import READY, SYSTEM
+from aemp_gevent.runtime.quantities import Seconds, to_seconds
+from aemp_gevent.runtime.quoting import quoted
+
+if TYPE_CHECKING:
+    from aemp_gevent import Node
+
+
+START_SECONDS = 30.0
+"""How long ``init`` may take, unless the caller says something else."""
+
+
+def start_server(
+    node: Node,
+    where: str | None,
+    server: type[Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str | None,
+    timeout: Seconds | None,
+) -> str:
+    """Start a server, wait until it is ready, and return its port. See ``Server.start``. Switches.
+
+    Args:
+        node: The node that starts it.
+        where: The ID of another node that is to run it; None: this one.
+        server: Its class.
+        args: The arguments of its ``init``.
+        kwargs: More of them.
+        name: The name to register, or None.
+        timeout: Seconds that it may take.
+    """
+    what = server.__name__
+    seconds = to_seconds(timeout, f"{what}.start()", "start_timeout")
+    failures: list[BaseException] = []
+    if where is None:
+        port = _start_here(node, server, args, kwargs, name, failures)
+    else:
+        port = node.spawn(where, name_of(server), *_by_position(server, args, kwargs))
+    try:
+        node.call(port, SYSTEM, READY, *([name] if where and name else []), timeout=seconds)
+    except CallTimeout:
+        node.kil(port, "start_timeout")
+        why = f"init() did not end within {seconds:g} s; give it more time with start_timeout, or let it do less"
+        raise StartError(what, why, ("start_timeout",)) from None
+    except PortDied as error:
+        cause = failures[0] if failures else None
+        why = describe(cause) if cause else (" ".join(map(str, error.reason)) or "init() stopped it")
+        raise StartError(what, why, error.reason) from cause
+    except RemoteError as error:
+        node.kil(port, "start_refused")
+        raise StartError(what, error.error, ("start_refused", error.error)) from None
+    except BaseException:  # such as the death of the port that starts it
+        node.kil(port, "start_interrupted")
+        raise
+    return port
+
+
+def _start_here(
+    node: Node,
+    server: type[Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str | None,
+    failures: list[BaseException],
+) -> str:
+    """Make a port that becomes a server with its first message, and send that."""
+
+    def begin(*_message: Any) -> None:
+        try:
+            server(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001  # raised where the server is started
+            failures.append(error)
+            node.kil(port, "die", describe(error))
+        if failures:
+            raise PortKilled
+
+    if name is not None:
+        held = held_name(node, name)
+        if held is not None:
+            raise AlreadyStartedError(server.__name__, name, held)
+    port = node.port(begin)
+    try:
+        if name is not None:
+            node.reg(port, name)
+        node.snd(port)
+    except BaseException:
+        node.kil(port, "start_interrupted")
+        raise
+    return port
+
+
+def _by_position(server: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """Return the arguments of ``init`` as they travel to another node.
+
+    Raises:
+        TypeError: They do not fit, or cannot be given by position.
+    """
+    if not kwargs:
+        return args
+    bound = inspect.signature(server.init).bind(None, *args, **kwargs)
+    bound.apply_defaults()
+    if bound.kwargs:
+        names = quoted(list(bound.kwargs))
+        raise TypeError(f"{server.__name__}.start(): to another node, arguments travel by position; {names} cannot")
+    return bound.args[1:]
