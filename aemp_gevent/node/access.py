@@ -8,7 +8,7 @@ None of this is meant for programs, so it is not part of :class:`~aemp_gevent.no
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aemp_gevent.calls import serve
 from aemp_gevent.calls.later import Later
@@ -27,14 +27,19 @@ if TYPE_CHECKING:
     from aemp_gevent.node.request_host import RequestHost
     from aemp_gevent.peers.network import Network
 
+K = TypeVar("K")
+
 __all__ = [
     "Later",
     "call_of",
+    "calling_node_may_kill",
     "describe",
     "held_name",
     "is_shut_down",
+    "kept_for",
     "known_nodes",
     "later_answer",
+    "local_id",
     "name_of",
     "network_of",
     "ports_host_of",
@@ -92,8 +97,32 @@ def running_node() -> Any:
 
 def held_name(node: LocalNode, name: str) -> str | None:
     """Return the ID of the living port that has a registered name on this node, or None."""
-    port = node._find_local(f"{node.NODE()}#{name}")
-    return None if port is None else port.id
+    return local_id(node, f"{node.NODE()}#{name}")
+
+
+def kept_for(node: LocalNode, kind: Callable[[Any], K]) -> K:
+    """Return the object of a class that belongs to a node; it is made from the node when it is first needed."""
+    kept = node._kept.get(kind)  # type: ignore[call-overload]  # kind is a class
+    if kept is None:
+        kept = node._kept[kind] = kind(node)  # type: ignore[index]
+    return kept  # type: ignore[no-any-return]
+
+
+def local_id(node: LocalNode, port: object) -> str | None:
+    """Return the ID of a living port of this node, of which a registered name may be given; None: there is none."""
+    found = node._find_local(port)
+    return None if found is None else found.id
+
+
+def calling_node_may_kill(node: LinkedNode, port: str) -> bool:
+    """Return whether the node whose call this greenlet serves is that of a port, and may kill ports here."""
+    caller = serve.caller_of_call()
+    if caller is None or caller != node.node_of(port):
+        return False
+    if caller == node.NODE():
+        return True
+    peer = None if node._network is None else node._network.known_peer(caller)
+    return peer is not None and peer.rights.kill
 
 
 def served(node: Calling, tag: str, function: Callable[..., Any]) -> Callable[..., None]:

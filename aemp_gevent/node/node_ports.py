@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextvars import Context
-from typing import overload
+from typing import Any, overload
 
 from greenlet import getcurrent
 
@@ -66,6 +66,8 @@ class NodePorts:
         """The longest name of a node, a port, a family of the directory or a key."""
         self._hints = hints.Hints()
         """The warnings that this node has given, one per place."""
+        self._kept: dict[type, Any] = {}
+        """What folders above keep for this node, by its class. A forked child, which has no ports, has none of it."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"

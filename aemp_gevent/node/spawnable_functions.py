@@ -33,9 +33,12 @@ _spawnable: dict[str, Callable[..., Any]] = {}
 """Marked functions by name. They belong to the process, like the modules that define them: marks are part of the
 program's text, not of a node's state."""
 
-_OURS = {"aemp_gevent.toolkit.pool_worker": "aemp_gevent.toolkit.pools"}
+_OURS = {
+    "aemp_gevent.otp.agent": "aemp_gevent.otp",
+    "aemp_gevent.toolkit.pool_worker": "aemp_gevent.toolkit.pools",
+}
 """Marked functions of this library, by name, and the modules that mark them. Programs need not have imported these:
-the function runs for a peer only what that peer may run anyway."""
+the functions do for a peer only what that peer may do anyway."""
 
 
 @overload

@@ -2,12 +2,13 @@
 """Servers, and what keeps them running: Erlang's OTP for gevent.
 
 :class:`Server` is a class whose instance lives in a port. Its methods marked :func:`call` and :func:`cast` are used
-through a reference, from any node.
+through a reference, from any node. :func:`link` lets two ports die together.
 """
 
 from aemp_gevent.node.access import Later
+from aemp_gevent.otp.links import link, trap_exits, unlink
 from aemp_gevent.otp.marks import call, cast
 from aemp_gevent.otp.references import Reference
 from aemp_gevent.otp.server import Server, reply_later
 
-__all__ = ["Later", "Reference", "Server", "call", "cast", "reply_later"]
+__all__ = ["Later", "Reference", "Server", "call", "cast", "link", "reply_later", "trap_exits", "unlink"]
