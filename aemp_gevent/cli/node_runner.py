@@ -20,7 +20,7 @@ from aemp_gevent import default_node
 from aemp_gevent.cli.command_node import reasons
 from aemp_gevent.cli.output import echo
 from aemp_gevent.cli.readiness import HealthPort, Readiness, ReadyFile, ServiceManager
-from aemp_gevent.cli.supervisor import Supervisor
+from aemp_gevent.cli.supervisor import ServiceSupervisor
 from aemp_gevent.errors import AempError
 from aemp_gevent.node.access import seeds_down
 from aemp_gevent.node.services import load_services
@@ -57,7 +57,7 @@ class NodeRunner:
         self._drain_seconds = drain_seconds
         self._manager = ServiceManager()
         self._readiness: Readiness | None = None
-        self._supervisor = Supervisor(default_node, self._changed)
+        self._supervisor = ServiceSupervisor(default_node, self._changed)
         self._told_to_end: AsyncResult[int] = AsyncResult()
         self._has_joined = False
         self._is_ending = False

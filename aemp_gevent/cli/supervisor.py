@@ -85,7 +85,7 @@ class Supervised:
         self._changed()
 
 
-class Supervisor:
+class ServiceSupervisor:
     """All services of a node.
 
     Args:

@@ -61,6 +61,8 @@ class Life:
         self.node = node
         self._server = server
         self._marks = marks
+        own = server.terminate if implements(server, "terminate") else None
+        self._terminate: Callable[[tuple[Any, ...]], None] | None = getattr(server, "_aemp_terminate", own)
         self._served: dict[str, Callable[..., None]] = {}
         self._title = f"{type(server).__name__} {port}"
         self._complaints = BoundedLog(_log.log, self._title)
@@ -75,7 +77,7 @@ class Life:
         """Run ``init``, and serve the port's messages from then on."""
         server = self._server
         server.init(*args, **kwargs)
-        if implements(server, "terminate"):
+        if self._terminate is not None:
             self.node.mon(self.port, self._died)
         if self._stopping is not None:
             self._leave(self._stopping)
@@ -224,12 +226,12 @@ class Life:
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         server = self._server
-        if not implements(server, "terminate"):
+        if self._terminate is None:
             return
         seconds = to_seconds(server.terminate_timeout, f"{type(server).__name__}.terminate_timeout", "timeout")
         limit = Timeout.start_new(seconds)
         try:
-            server.terminate(reason)
+            self._terminate(reason)
         except Timeout as late:
             if late is not limit:
                 raise

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from aemp_gevent import SELF, Node, default_node
 from aemp_gevent.node.access import Later, later_answer, running_node
@@ -20,7 +20,7 @@ from aemp_gevent.runtime.quantities import Seconds
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-S = TypeVar("S", bound="Server")
+_USUAL: Any = object()
 
 
 class Server:
@@ -53,6 +53,9 @@ class Server:
     terminate_timeout: Seconds | None = 5.0
     """Seconds that :meth:`terminate` may take; then it is interrupted, and logged."""
 
+    aemp_free_names: ClassVar[frozenset[str]] = frozenset()
+    """Names of this class that marked methods can have nevertheless."""
+    _aemp_start_seconds: ClassVar[float | None] = START_SECONDS
     _aemp_marks: ClassVar[dict[str, MarkedMethod]] = {}
     _aemp_reference: ClassVar[type[Reference]]
     _aemp_life: Life
@@ -62,17 +65,7 @@ class Server:
         if "__init__" in vars(cls) or "__new__" in vars(cls):
             raise TypeError(f"{cls.__name__}: write init() in place of __init__(), as a server begins in its own port")
         for name, thing in vars(cls).items():
-            inherited = next((vars(base)[name] for base in cls.__mro__[1:] if name in vars(base)), None)
-            if isinstance(thing, MarkedMethod) and (
-                name.startswith("_") or name != thing.name or hasattr(Server, name)
-            ):
-                why = "other ports cannot use it under this name" if name != thing.name else "choose another name"
-                raise TypeError(f"{cls.__name__}.{name} cannot be marked @{thing.kind}: {why}")
-            if isinstance(inherited, MarkedMethod) and (
-                not isinstance(thing, MarkedMethod) or thing.kind != inherited.kind
-            ):
-                base = inherited.function.__qualname__
-                raise TypeError(f"{cls.__name__}.{name} must be marked @{inherited.kind}, as {base} is")
+            _check(cls, name, thing)
         cls._aemp_marks = marks_of(cls)
         cls._aemp_reference = reference_class(cls, cls._aemp_marks)
 
@@ -99,7 +92,7 @@ class Server:
         *args: Any,
         name: str | None = None,
         node: Node | object = None,
-        start_timeout: Seconds | None = START_SECONDS,
+        start_timeout: Seconds | None = _USUAL,
         **kwargs: Any,
     ) -> Self:
         """Start a server in a new port, wait until its :meth:`init` has returned, and return a reference. Switches.
@@ -109,7 +102,7 @@ class Server:
             name: The port's name on its node, see ``reg``. It must be free.
             node: Where: the ID of a node, or of one of its ports, which needs the class marked ``@spawnable``; or one
                 of this process's nodes. None: the node whose port's code calls this, or else the default node.
-            start_timeout: Seconds that it may take.
+            start_timeout: Seconds that it may take: 30, unless it is given. A supervisor has no limit of its own.
             kwargs: More arguments of :meth:`init`.
 
         Raises:
@@ -117,7 +110,8 @@ class Server:
             AlreadyStartedError: The name belongs to another port.
         """
         here, where = _nodes(node)
-        port = start_server(here, where, cls, args, kwargs, name, start_timeout)
+        seconds = cls._aemp_start_seconds if start_timeout is _USUAL else start_timeout
+        port = start_server(here, where, cls, args, kwargs, name, seconds)
         return cls._aemp_refer(port, here)
 
     @classmethod
@@ -189,6 +183,25 @@ class Server:
         Runs in the port, while it is still alive, except if the port was killed by ``kil``: then right after that,
         outside of any port.
         """
+
+
+_OURS = frozenset(vars(Server))
+
+
+def _check(cls: type[Server], name: str, thing: object) -> None:
+    """Raise if an attribute cannot be one of a class of servers."""
+    if isinstance(thing, MarkedMethod):
+        if name != thing.name:
+            why = "other ports cannot use it under this name"
+        elif name.startswith("_") or name in _OURS - cls.aemp_free_names:
+            why = "choose another name"
+        else:
+            why = ""
+        if why:
+            raise TypeError(f"{cls.__name__}.{name} cannot be marked @{thing.kind}: {why}")
+    base = next((vars(base)[name] for base in cls.__mro__[1:] if name in vars(base)), None)
+    if isinstance(base, MarkedMethod) and not isinstance(thing, type(base)):
+        raise TypeError(f"{cls.__name__}.{name} must be marked @{base.kind}, as {base.function.__qualname__} is")
 
 
 def reply_later() -> Later[Any]:

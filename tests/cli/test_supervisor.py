@@ -12,7 +12,7 @@ from gevent.event import Event
 
 from aemp_gevent import SELF
 from aemp_gevent.cli import supervisor as supervisor_module
-from aemp_gevent.cli.supervisor import Supervisor
+from aemp_gevent.cli.supervisor import ServiceSupervisor
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.services import Service
 from aemp_gevent.runtime import backoff
@@ -49,7 +49,7 @@ def test_waits_double_up_to_the_longest(private: Node, monkeypatch: pytest.Monke
     def crash() -> None:
         raise RuntimeError("on purpose")
 
-    supervisor = Supervisor(private, lambda: None)
+    supervisor = ServiceSupervisor(private, lambda: None)
     supervisor.become([Service("crash", crash, ())])
     wait_until(lambda: len(delays) >= 6)
     supervisor.become([])
@@ -69,7 +69,7 @@ def test_a_service_that_lived_long_begins_with_the_first_delay_again(
     def work() -> None:
         started.append(str(SELF()))
 
-    supervisor = Supervisor(private, lambda: None)
+    supervisor = ServiceSupervisor(private, lambda: None)
     supervisor.become([Service("work", work, ())])
     for number, life in enumerate((0, 0, 2 * supervisor_module.LONG_LIFE, 0)):
         wait_until(lambda number=number: len(started) == number + 1)
@@ -89,7 +89,7 @@ def test_becoming_leaves_alone_what_is_wanted_still(private: Node) -> None:
     def service(*args: object) -> Service:
         return Service("work", work, args)
 
-    supervisor = Supervisor(private, lambda: None)
+    supervisor = ServiceSupervisor(private, lambda: None)
     supervisor.become([service({"a": []}), service(1), service(1)])
     wait_until(lambda: len(started) == 3)
     first, one, other = (port for port, _args in started)
@@ -113,7 +113,7 @@ def test_who_waits_to_be_started_again_is_down_and_can_be_stopped(private: Node)
         started.append(1)
         raise RuntimeError("on purpose")
 
-    supervisor = Supervisor(private, lambda: changes.append(supervisor.down))
+    supervisor = ServiceSupervisor(private, lambda: changes.append(supervisor.down))
     supervisor.become([Service("crash", crash, ())])
     wait_until(lambda: ["crash"] in changes)
     supervisor.let_be()
@@ -133,7 +133,7 @@ def test_who_crashes_at_the_end_is_not_started_again(private: Node, caplog: pyte
         go.wait()
         raise RuntimeError("on purpose")
 
-    supervisor = Supervisor(private, lambda: None)
+    supervisor = ServiceSupervisor(private, lambda: None)
     supervisor.become([Service("crash", crash, ())])
     wait_until(lambda: started)
     supervisor.let_be()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from aemp_gevent import Node
+from tests.support.seams import ports_of
 from tests.support.settling import settle
 
 
@@ -16,5 +17,7 @@ def node() -> Iterator[Node]:
     node = Node()
     with node.attach():  # so that everything here uses this node
         yield node
-    node.shutdown()
+    for port in set(ports_of(node).values()):
+        node.scheduler.kill(port, ())
     settle(node)
+    node.shutdown()

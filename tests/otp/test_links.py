@@ -29,6 +29,7 @@ class Pair:
         self.second = other.port_async(self.body, traps in {"second", "both"})
         self.first = one.port_async(self.body, traps in {"first", "both"}, self.second)
         wait_until(self.is_made, within=WAIT)
+        other.flush()  # its monitor has arrived: otherwise it would hear of a port that does not exist
 
     def body(self, traps: bool, peer: str | None = None) -> None:
         if traps:

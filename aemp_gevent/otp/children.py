@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: MIT
+"""The children of supervisors: what is started, and how it is stopped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from gevent import Timeout
+from gevent.event import AsyncResult
+
+from aemp_gevent.errors import PortKilled, StartError
+from aemp_gevent.node.access import describe
+from aemp_gevent.otp.requests import STOP, SYSTEM
+from aemp_gevent.otp.server import Server
+from aemp_gevent.otp.starting import START_SECONDS, start_server
+from aemp_gevent.runtime.logs import Log
+from aemp_gevent.runtime.quantities import Seconds, to_seconds
+from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.toolkit import PortDeath, death_of
+
+if TYPE_CHECKING:
+    from aemp_gevent import Node
+
+Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
+
+SHUTDOWN = "shutdown"
+"""The reason that a child gets when its supervisor stops it."""
+
+KILLED = "killed"
+"""The reason of a child that did not stop in time, or is not given any."""
+
+LAST_SECONDS = 1.0
+"""How long a child that was killed is waited for."""
+
+_USUAL: Any = object()
+
+_log = Log()
+
+
+class Child:
+    """One child of a supervisor: what to start, and when to start it again.
+
+    ``start`` is one of these:
+
+    - a :class:`Server` class, or a :class:`Supervisor` class: ``args`` are those of its ``init``. The child has
+      started when that has returned.
+    - a function marked ``@actor``
+    - any other function: it runs in a greenlet and a port of its own, in which it may ``receive``. Its return is the
+      child's normal end. With ``lives_on=True`` the port lives on after that, to serve the handlers that the
+      function has given it, and the child has started when it has returned.
+    - the full name of a function, ``"package.module.function"``, which is spawned; see ``spawn``
+
+    Args:
+        start: What to start.
+        args: Its arguments.
+        id: The child's name in its supervisor; None: that of ``start``, and a number if several have it.
+        restart: When it is started again: ``"permanent"`` always; ``"transient"`` after an abnormal death;
+            ``"temporary"`` never.
+        shutdown: Seconds that it may take to stop; then it is killed. 0: it is killed at once. None: no limit, as
+            is usual for supervisors.
+        significant: Whether its end may end its supervisor, see ``auto_shutdown``.
+        name: The name of its port, see ``reg``.
+        lives_on: Whether its port lives on when the function has returned.
+        start_timeout: Seconds that its start may take.
+
+    Raises:
+        TypeError, ValueError: These arguments are wrong, or contradict each other.
+    """
+
+    def __init__(
+        self,
+        start: Any,
+        *args: Any,
+        id: str | None = None,  # noqa: A002  # as in Erlang
+        restart: Restart = "permanent",
+        shutdown: Seconds | None = _USUAL,
+        significant: bool = False,
+        name: str | None = None,
+        lives_on: bool = False,
+        start_timeout: Seconds | None = _USUAL,
+    ) -> None:
+        if isinstance(getattr(start, "__self__", None), type) and getattr(start, "__name__", "") == "start":
+            start = start.__self__  # Cart.start means Cart
+        self.start = start
+        self.args = args
+        self.is_server = isinstance(start, type) and issubclass(start, Server)
+        self.is_supervisor = self.is_server and getattr(start, "_aemp_is_supervisor", False)
+        what = f"Child({quoted(start)})"
+        if not (self.is_server or isinstance(start, str) or (callable(start) and not isinstance(start, type))):
+            raise TypeError(f"{what}: give a Server class, a function, or the full name of one")
+        if restart not in ("permanent", "transient", "temporary"):
+            raise ValueError(f"{what}: restart must be 'permanent', 'transient' or 'temporary', not {quoted(restart)}")
+        if significant and restart == "permanent":
+            raise ValueError(f"{what}: a significant child must be transient or temporary, because others always run")
+        if lives_on and (self.is_server or isinstance(start, str) or hasattr(start, "aemp_body")):
+            raise ValueError(f"{what}: lives_on=True is for plain functions, whose port would end with them")
+        if id is not None and not isinstance(id, str):
+            raise TypeError(f"{what}: id must be a str, not {quoted(id)}")
+        self.id = id
+        self.restart = restart
+        self.significant = significant
+        self.name = name
+        self.lives_on = lives_on
+        usual = None if self.is_supervisor else 5.0
+        self.shutdown = to_seconds(usual if shutdown is _USUAL else shutdown, what, "shutdown")
+        usual = None if self.is_supervisor else START_SECONDS
+        self.start_timeout = to_seconds(usual if start_timeout is _USUAL else start_timeout, what, "start_timeout")
+
+    def __repr__(self) -> str:
+        return f"<Child {self.title}, {self.restart}>"
+
+    @property
+    def title(self) -> str:
+        """The child's ID, or what it would be."""
+        if self.id is not None:
+            return self.id
+        return self.start if isinstance(self.start, str) else getattr(self.start, "__name__", type(self.start).__name__)
+
+    def run(self, node: Node) -> str:
+        """Start the child, and return its port. Switches.
+
+        Raises:
+            StartError: It did not start.
+        """
+        if self.is_server:
+            return start_server(node, None, self.start, self.args, {}, self.name, self.start_timeout)
+        try:
+            if isinstance(self.start, str):
+                port = node.spawn(node.NODE(), self.start, *self.args)
+            elif self.lives_on:
+                port = _run_init(node, self.start, self.args, self.start_timeout)
+            else:
+                port = node.port_async(getattr(self.start, "aemp_body", self.start), *self.args)
+            if self.name is not None:
+                node.reg(port, self.name)
+        except StartError:
+            raise
+        except Exception as error:
+            raise StartError(self.title, describe(error)) from error
+        return port
+
+
+def _run_init(node: Node, function: Callable[..., Any], args: tuple[Any, ...], timeout: float | None) -> str:
+    """Make a port, run a function in it, which may give it handlers, and return the port when it has returned."""
+    started: AsyncResult[Any] = AsyncResult()
+
+    def begin(*_message: Any) -> None:
+        if started.ready():  # a message for which the function has set no handler
+            return
+        try:
+            function(*args)
+        except Exception as error:  # noqa: BLE001  # raised where the child is started
+            started.set_exception(error)
+            node.kil(port, "die", describe(error))
+        else:
+            started.set(None)
+        if started.exception is not None:
+            raise PortKilled
+
+    port = node.port(begin)
+    guard = node.mon(port, lambda *reason: started.ready() or started.set_exception(StartError(port, "", reason)))
+    try:
+        node.snd(port)
+        started.get(timeout=timeout)
+    except Timeout:
+        node.kil(port, "start_timeout")
+        why = f"it did not return within {timeout:g} s; give it more time with start_timeout"
+        raise StartError(getattr(function, "__name__", "it"), why, ("start_timeout",)) from None
+    except BaseException:
+        node.kil(port, "start_interrupted")
+        raise
+    finally:
+        guard.cancel()
+    return port
+
+
+class Stopping:
+    """The stop of a running child. Making one begins it, without switching.
+
+    Args:
+        node: The node of its supervisor.
+        child: What it is.
+        port: Its port.
+    """
+
+    def __init__(self, node: Node, child: Child, port: str) -> None:
+        self._node = node
+        self._child = child
+        self._port = port
+        self._death: PortDeath = death_of(port, node=node)
+        if child.shutdown == 0:
+            node.kil(port, KILLED)
+        elif child.is_server:
+            node.snd(port, SYSTEM, STOP, SHUTDOWN)
+        else:
+            node.kil(port, SHUTDOWN)
+
+    def wait(self, who: str, spent: float = 0.0) -> None:
+        """Wait until the child has ended; kill it if that takes too long, and log that. Switches.
+
+        Args:
+            who: The supervisor, for the log.
+            spent: How many of the seconds that the child may take have passed.
+        """
+        seconds = self._child.shutdown
+        with self._death as death:
+            try:
+                death.get(timeout=None if seconds is None else max(seconds - spent, 0.0))
+                return
+            except Timeout:
+                pass
+            if seconds:
+                text = "%s: the child %s (%s) did not stop within %g s, and is killed"
+                _log.warning(text, who, self._child.title, self._port, seconds)
+            self._node.kil(self._port, KILLED)
+            try:
+                death.get(timeout=LAST_SECONDS)
+            except Timeout:
+                _log.log(logging.ERROR, "%s: the child %s (%s) is still running", who, self._child.title, self._port)
