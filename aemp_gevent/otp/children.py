@@ -87,6 +87,8 @@ class Child:
         self.args = args
         self.is_server = isinstance(start, type) and issubclass(start, Server)
         self.is_supervisor = self.is_server and getattr(start, "_aemp_is_supervisor", False)
+        self.is_body = not (self.is_server or isinstance(start, str) or lives_on)
+        """Whether it is a function whose return is the child's end."""
         what = f"Child({quoted(start)})"
         if not (self.is_server or isinstance(start, str) or (callable(start) and not isinstance(start, type))):
             raise TypeError(f"{what}: give a Server class, a function, or the full name of one")
@@ -94,10 +96,13 @@ class Child:
             raise ValueError(f"{what}: restart must be 'permanent', 'transient' or 'temporary', not {quoted(restart)}")
         if significant and restart == "permanent":
             raise ValueError(f"{what}: a significant child must be transient or temporary, because others always run")
-        if lives_on and (self.is_server or isinstance(start, str) or hasattr(start, "aemp_body")):
+        body = getattr(start, "aemp_body", None)
+        if lives_on and (self.is_server or isinstance(start, str) or body is not None):
             raise ValueError(f"{what}: lives_on=True is for plain functions, whose port would end with them")
         if id is not None and not isinstance(id, str):
             raise TypeError(f"{what}: id must be a str, not {quoted(id)}")
+        if body is not None:
+            self.start = body
         self.id = id
         self.restart = restart
         self.significant = significant
@@ -132,7 +137,7 @@ class Child:
             elif self.lives_on:
                 port = _run_init(node, self.start, self.args, self.start_timeout)
             else:
-                port = node.port_async(getattr(self.start, "aemp_body", self.start), *self.args)
+                port = node.port_async(self.start, *self.args)
             if self.name is not None:
                 node.reg(port, self.name)
         except StartError:

@@ -11,7 +11,7 @@ treated as if it had died. So there is one path: a death, or a failed start, end
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -105,6 +105,7 @@ class Supervisor(Server):
 
     terminate_timeout: Seconds | None = None
     _aemp_is_supervisor = True
+    _aemp_forgets = False
     aemp_free_names = frozenset({"terminate"})
     _aemp_start_seconds = None
 
@@ -121,6 +122,7 @@ class Supervisor(Server):
         _check("auto_shutdown", self.auto_shutdown, ("never", "any_significant", "all_significant"))
         self._limits = RestartLimits(self.intensity, self.period, self.backoff)
         self._entries: dict[str, Entry] = {}
+        self._numbers: dict[str, int] = {}
         for child in self.children(*args, **options):
             self._add(child)
         started: list[Entry] = []
@@ -203,7 +205,7 @@ class Supervisor(Server):
         """
         entry = self._entry(id)
         self._stop([entry])
-        if entry.child.restart == "temporary":
+        if entry.child.restart == "temporary" or self._aemp_forgets:
             del self._entries[entry.key]
 
     @call
@@ -246,7 +248,7 @@ class Supervisor(Server):
             return
         if not is_normal:
             _log.warning("%s: the child %s died: %s", self._title, entry.key, quoted(reason))
-        if restart == "temporary":
+        if restart == "temporary" or self._aemp_forgets:
             self._entries.pop(entry.key, None)
         if entry.child.significant:
             self._end_of_significant(entry)
@@ -307,13 +309,21 @@ class Supervisor(Server):
         return entry
 
     def _add(self, child: Child) -> Entry:
-        key = child.id or child.title
-        if child.id is None:
-            key = next(key for key in _numbered(key) if key not in self._entries)
+        key = child.id
+        if key is None:
+            key = self._new_key(child.title)
         elif key in self._entries:
             raise ValueError(f"two children have the ID {quoted(key)}")
         entry = self._entries[key] = Entry(child, key, self._limits)
         return entry
+
+    def _new_key(self, title: str) -> str:
+        """Return an ID that no child has had: the title, or that and a number."""
+        while True:
+            number = self._numbers[title] = self._numbers.get(title, 0) + 1
+            key = title if number == 1 else f"{title}-{number}"
+            if key not in self._entries:
+                return key
 
     def _group(self, entry: Entry) -> list[Entry]:
         """Return the children that a death of one of them concerns, in order."""
@@ -326,6 +336,8 @@ class Supervisor(Server):
         """Return the child whose pause this one waits for, if it waits."""
         if entry.port is not None:
             return None
+        if self.strategy == "one_for_one":
+            return entry if entry.timer is not None else None
         return next((each for each in self._entries.values() if each.timer and entry in self._group(each)), None)
 
     def _start(self, entry: Entry) -> None:
@@ -338,9 +350,9 @@ class Supervisor(Server):
         entry.port = port
         entry.guard = node.mon(port, self, _TAG, _DIED, entry.key, port)
 
-    def _stop(self, entries: list[Entry]) -> None:
+    def _stop(self, entries: Iterable[Entry]) -> None:
         """Stop children in reverse. Switches."""
-        for entry in reversed(entries):
+        for entry in reversed(list(entries)):
             entry.cancel()
             port, entry.port = entry.port, None
             if port is not None:
@@ -358,14 +370,6 @@ def _only_children(children: Iterable[Child] = ()) -> list[Child]:
         if not isinstance(child, Child):
             raise TypeError(f"the children of a supervisor must be Child(…), not {quoted(child)}")
     return found
-
-
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    number = 2
-    while True:
-        yield f"{name}-{number}"
-        number += 1
 
 
 def _check(name: str, value: object, values: tuple[str, ...]) -> None:

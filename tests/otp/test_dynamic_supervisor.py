@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""Supervisors of many children that come and go."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import gevent
+import pytest
+
+from aemp_gevent.errors import RemoteError, StartError
+from aemp_gevent.otp import Child, DynamicSupervisor, Server, call
+from aemp_gevent.testing.waiting import wait_until
+from aemp_gevent.toolkit import death_of
+from tests.otp.carts import Cart
+from tests.support.networking import WAIT
+from tests.support.seams import ports_of
+
+
+class Slow(Server):
+    """Takes its time to end."""
+
+    running = 0
+
+    @call
+    def end(self, *reason: str) -> None:
+        self.stop(*reason)
+
+    def terminate(self, reason: tuple[object, ...]) -> None:
+        Slow.running += 1
+        wait_until(lambda: Slow.running == 3, within=WAIT)
+
+
+def ports(tree: DynamicSupervisor) -> dict[str, str | None]:
+    return {each["id"]: each["port"] for each in tree.which_children()}
+
+
+def test_children_come_and_go(node):
+    carts = DynamicSupervisor.start()
+    first, second = (carts.start_child(Child(Cart, name)) for name in ("ada", "bob"))
+    assert ports(carts) == {"Cart": first, "Cart-2": second}
+    carts.terminate("Cart")
+    assert ports(carts) == {"Cart-2": second}
+    third = carts.start_child(Child(Cart, "eve"))
+    assert ports(carts) == {"Cart-2": second, "Cart-3": third}, "an ID was used twice"
+
+
+@pytest.mark.parametrize("restart", ["permanent", "transient", "temporary"])
+@pytest.mark.parametrize("reason", [(), ("crash",)])
+def test_children_that_end_and_are_not_restarted_are_forgotten(node, restart, reason):
+    carts = DynamicSupervisor.start(backoff=None)
+    port = carts.start_child(Child(Cart, "ada", restart=restart))
+    node.kil(port, *reason)
+    is_back = restart == "permanent" or (restart == "transient" and bool(reason))
+    wait_until(lambda: carts.count()["active"] == is_back and port not in ports(carts).values(), within=WAIT)
+    assert carts.count()["specs"] == is_back
+
+
+def test_children_stop_at_the_same_time(node):
+    Slow.running = 0
+    slow = DynamicSupervisor.start()
+    for _ in range(3):
+        slow.start_child(Child(Slow))
+    slow.stop(timeout=WAIT)
+    assert Slow.running == 3
+
+
+def test_all_children_together_have_the_time_that_each_may_take(node, caplog):
+    Slow.running = -100
+    slow = DynamicSupervisor.start()
+    for _ in range(20):
+        slow.start_child(Child(Slow, shutdown=0.2))
+    slow.stop(timeout=3)
+    assert len(caplog.records) == 20
+
+
+def test_there_may_be_a_limit(node):
+    carts = DynamicSupervisor.start(max_children=1)
+    carts.start_child(Child(Cart, "ada"))
+    with pytest.raises(RemoteError, match="there are 1 children, and max_children is 1"):
+        carts.start_child(Child(Cart, "bob"))
+
+
+def test_only_one_strategy_makes_sense(node):
+    with pytest.raises(StartError, match="strategy cannot be 'one_for_all'"):
+        DynamicSupervisor.start(strategy="one_for_all")
+
+
+@pytest.mark.slow
+def test_many_children_crash_at_once_and_come_back_and_nothing_is_left(node, caplog):
+    caplog.set_level(logging.CRITICAL, "aemp_gevent")
+    count = 1000
+    carts = DynamicSupervisor.start(backoff=(0.001, 0.001))
+    children = [carts.start_child(Child(Cart, "ada")) for _ in range(count)]
+    for port in children:
+        node.kil(port, "crash")
+    wait_until(lambda: all(port not in ports_of(node) for port in children), within=3 * WAIT)
+    wait_until(lambda: carts.count()["active"] == count, within=3 * WAIT)
+    assert len(set(ports_of(node).values())) == count + 2
+    gevent.sleep(0)
+    death = death_of(carts, node=node)
+    carts.stop(timeout=3 * WAIT)
+    assert death.get(timeout=WAIT) == ()
+    assert len(set(ports_of(node).values())) == 1
+    gc.collect()
