@@ -13,6 +13,7 @@ from aemp_gevent.otp.children import Child
 from aemp_gevent.otp.dynamic_supervisor import DynamicSupervisor
 from aemp_gevent.otp.links import link, trap_exits, unlink
 from aemp_gevent.otp.marks import call, cast
+from aemp_gevent.otp.names import register, whereis
 from aemp_gevent.otp.references import Reference
 from aemp_gevent.otp.server import Server, reply_later
 from aemp_gevent.otp.supervisor import Supervisor
@@ -29,7 +30,9 @@ __all__ = [
     "call",
     "cast",
     "link",
+    "register",
     "reply_later",
     "trap_exits",
     "unlink",
+    "whereis",
 ]

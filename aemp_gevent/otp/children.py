@@ -12,6 +12,7 @@ from gevent.event import AsyncResult
 
 from aemp_gevent.errors import PortKilled, StartError
 from aemp_gevent.node.access import describe
+from aemp_gevent.otp.names import claim
 from aemp_gevent.otp.requests import STOP, SYSTEM
 from aemp_gevent.otp.server import Server
 from aemp_gevent.otp.starting import START_SECONDS, start_server
@@ -62,6 +63,7 @@ class Child:
             is usual for supervisors.
         significant: Whether its end may end its supervisor, see ``auto_shutdown``.
         name: The name of its port, see ``reg``.
+        network_name: The name of its port in the whole network, see :func:`register`.
         lives_on: Whether its port lives on when the function has returned.
         start_timeout: Seconds that its start may take.
 
@@ -78,6 +80,7 @@ class Child:
         shutdown: Seconds | None = _USUAL,
         significant: bool = False,
         name: str | None = None,
+        network_name: str | None = None,
         lives_on: bool = False,
         start_timeout: Seconds | None = _USUAL,
     ) -> None:
@@ -107,6 +110,7 @@ class Child:
         self.restart = restart
         self.significant = significant
         self.name = name
+        self.network_name = network_name
         self.lives_on = lives_on
         usual = None if self.is_supervisor else 5.0
         self.shutdown = to_seconds(usual if shutdown is _USUAL else shutdown, what, "shutdown")
@@ -130,7 +134,7 @@ class Child:
             StartError: It did not start.
         """
         if self.is_server:
-            return start_server(node, None, self.start, self.args, {}, self.name, self.start_timeout)
+            return start_server(node, None, self.start, self.args, {}, self.name, self.network_name, self.start_timeout)
         try:
             if isinstance(self.start, str):
                 port = node.spawn(node.NODE(), self.start, *self.args)
@@ -140,6 +144,8 @@ class Child:
                 port = node.port_async(self.start, *self.args)
             if self.name is not None:
                 node.reg(port, self.name)
+            if self.network_name is not None:
+                claim(node, port, self.network_name)
         except StartError:
             raise
         except Exception as error:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gevent
 from gevent import Timeout
 
-from aemp_gevent.errors import AlreadyStartedError, PortKilled
+from aemp_gevent.errors import AempError, AlreadyStartedError, PortKilled
 from aemp_gevent.node.access import call_of, describe, held_name, refuse_call, served
 from aemp_gevent.otp.marks import CallMark, MarkedMethod
+from aemp_gevent.otp.names import claim
 from aemp_gevent.otp.requests import IDLE, READY, STOP, SYSTEM
 from aemp_gevent.runtime import hints
 from aemp_gevent.runtime.bounded_log import BoundedLog
@@ -170,14 +171,20 @@ class Life:
         elif reply is not None:
             refuse_call(self.node, reply, f"{quoted(request)} is not a request to a server")
 
-    def _answer_that_it_is_ready(self, reply: str, name: Any = None, *_more: Any) -> None:
-        """Answer the node that started this server here, and register the name that it asks for."""
+    def _answer_that_it_is_ready(self, reply: str, name: Any = None, network_name: Any = None, *_more: Any) -> None:
+        """Answer the node that started this server here, and register the names that it asks for."""
         if name is not None:
             held = held_name(self.node, str(name))
             if held is not None:
                 refuse_call(self.node, reply, str(AlreadyStartedError(type(self._server).__name__, name, held)))
                 return
             self.node.reg(self.port, str(name))
+        if network_name is not None:
+            try:
+                claim(self.node, self.port, str(network_name))
+            except AempError as error:
+                refuse_call(self.node, reply, str(error))
+                return
         self.node.snd(reply, True)
 
     # --- idle times ---

@@ -91,6 +91,7 @@ class Server:
         cls,
         *args: Any,
         name: str | None = None,
+        network_name: str | None = None,
         node: Node | object = None,
         start_timeout: Seconds | None = _USUAL,
         **kwargs: Any,
@@ -100,6 +101,7 @@ class Server:
         Args:
             args: The arguments of :meth:`init`.
             name: The port's name on its node, see ``reg``. It must be free.
+            network_name: Its name in the whole network, see :func:`register`. It must be free.
             node: Where: the ID of a node, or of one of its ports, which needs the class marked ``@spawnable``; or one
                 of this process's nodes. None: the node whose port's code calls this, or else the default node.
             start_timeout: Seconds that it may take: 30, unless it is given. A supervisor has no limit of its own.
@@ -108,10 +110,11 @@ class Server:
         Raises:
             StartError: :meth:`init` raised, or took too long; or the node cannot be reached, or refuses.
             AlreadyStartedError: The name belongs to another port.
+            DirectoryUnavailableError: With a ``network_name``: the directory did not answer in time.
         """
         here, where = _nodes(node)
         seconds = cls._aemp_start_seconds if start_timeout is _USUAL else start_timeout
-        port = start_server(here, where, cls, args, kwargs, name, seconds)
+        port = start_server(here, where, cls, args, kwargs, name, network_name, seconds)
         return cls._aemp_refer(port, here)
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aemp_gevent.errors import AlreadyStartedError, CallTimeout, PortDied, PortKilled, RemoteError, StartError
 from aemp_gevent.node.access import describe, held_name, name_of
+from aemp_gevent.otp.names import claim
 from aemp_gevent.otp.requests import READY, SYSTEM
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
@@ -31,6 +32,7 @@ def start_server(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     name: str | None,
+    network_name: str | None,
     timeout: Seconds | None,
 ) -> str:
     """Start a server, wait until it is ready, and return its port. See ``Server.start``. Switches.
@@ -42,17 +44,18 @@ def start_server(
         args: The arguments of its ``init``.
         kwargs: More of them.
         name: The name to register, or None.
+        network_name: The name to claim in the network, or None.
         timeout: Seconds that it may take.
     """
     what = server.__name__
     seconds = to_seconds(timeout, f"{what}.start()", "start_timeout")
     failures: list[BaseException] = []
     if where is None:
-        port = _start_here(node, server, args, kwargs, name, failures)
+        port = _start_here(node, server, args, kwargs, name, network_name, failures)
     else:
         port = node.spawn(where, name_of(server), *_by_position(server, args, kwargs))
     try:
-        node.call(port, SYSTEM, READY, *([name] if where and name else []), timeout=seconds)
+        node.call(port, SYSTEM, READY, *([name, network_name] if where else []), timeout=seconds)
     except CallTimeout:
         node.kil(port, "start_timeout")
         why = f"init() did not end within {seconds:g} s; give it more time with start_timeout, or let it do less"
@@ -76,6 +79,7 @@ def _start_here(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     name: str | None,
+    network_name: str | None,
     failures: list[BaseException],
 ) -> str:
     """Make a port that becomes a server with its first message, and send that."""
@@ -97,6 +101,8 @@ def _start_here(
     try:
         if name is not None:
             node.reg(port, name)
+        if network_name is not None:
+            claim(node, port, network_name)
         node.snd(port)
     except BaseException:
         node.kil(port, "start_interrupted")
