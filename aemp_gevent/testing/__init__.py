@@ -24,6 +24,7 @@ from aemp_gevent.testing.errors import NodeProcessError, NodeProcessTimeout, Rem
 from aemp_gevent.testing.memory_network import MemoryNetwork
 from aemp_gevent.testing.processes import SECRET, NodeProcess
 from aemp_gevent.testing.proxy import Proxy, ProxyError
+from aemp_gevent.testing.virtual_time import VirtualTime
 from aemp_gevent.testing.waiting import NotInTimeError, wait_until
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "Proxy",
     "ProxyError",
     "RemoteCodeError",
+    "VirtualTime",
     "wait_until",
 ]

@@ -30,8 +30,10 @@ import aemp_gevent
 from aemp_gevent import Node
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.testing.crashes import crashes
+from aemp_gevent.testing.memory_network import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
 from aemp_gevent.testing.proxy import Proxy
+from aemp_gevent.testing.virtual_time import VirtualTime
 
 if TYPE_CHECKING:
     import pluggy
@@ -128,3 +130,17 @@ def tcp_proxy(fault_seed: int) -> Iterator[Callable[..., Proxy]]:
             return stack.enter_context(Proxy(target, **options))
 
         yield start
+
+
+@pytest.fixture
+def virtual_time(fault_seed: int) -> Iterator[VirtualTime]:
+    """Run the test in virtual time: timers expire as soon as nothing else can run. The seed is ``fault_seed``."""
+    with VirtualTime(fault_seed) as virtual:
+        yield virtual
+
+
+@pytest.fixture
+def virtual_network(fault_seed: int) -> Iterator[MemoryNetwork]:
+    """Return a simulated network in virtual time, without delays. The seed is ``fault_seed``."""
+    with MemoryNetwork(fault_seed, time="virtual") as network:
+        yield network

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import gevent
 from greenlet import getcurrent
@@ -27,6 +27,7 @@ from aemp_gevent.testing.memory_addresses import MemoryAddresses
 from aemp_gevent.testing.memory_clock import MemoryClock
 from aemp_gevent.testing.memory_connection import MemoryEnd
 from aemp_gevent.testing.memory_connector import MemoryConnector, MemoryDial, MemoryListener, end_crashed_node
+from aemp_gevent.testing.virtual_time import VirtualTime
 from aemp_gevent.transport.transport import Transport
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ class MemoryNetwork:
     once and last until :meth:`heal`, except :meth:`cut` and :meth:`crash`, which are events.
 
     All random decisions (jitter, where deliveries are split, how much data in transit is lost) depend on the seed,
-    which is logged and shown by ``repr()``. The test can make its own random decisions with :attr:`dice`. Time is
-    real, so the same seed gives the same faults, but only nearly the same run.
+    which is logged and shown by ``repr()``. The test can make its own random decisions with :attr:`dice`. In real
+    time, the same seed gives the same faults, but only nearly the same run. In virtual time, everything happens in the
+    same order, and no time is spent on waiting: see :class:`VirtualTime`.
 
     All nodes belong to the thread that made the first one. A context manager: leaving it
     is :meth:`close`.
@@ -60,6 +62,8 @@ class MemoryNetwork:
             that two connections of the same nodes differ as if they took different routes. Half
             of them get less than a sixteenth of it.
         split: How likely what was sent in one piece is read in two, from 0 to 1.
+        time: ``"real"``, or ``"virtual"``: all timers of this thread expire as soon as nothing else can run, until
+            :meth:`close`. Then this network makes all nodes of the thread, and no real socket is used.
         buffer_bytes: What the two kernels of a connection hold for each direction. When a
             reader stops reading, the rest stays with the sender.
 
@@ -75,18 +79,26 @@ class MemoryNetwork:
         jitter: float = 0.0,
         skew: float = 0.0,
         split: float = 0.0,
+        time: Literal["real", "virtual"] = "real",
         buffer_bytes: int = 256 * 1024,
     ) -> None:
         if not all(value >= 0 for value in (latency, jitter, skew)):  # nor is NaN
             raise ValueError("latency, jitter and skew must be 0 or more seconds")
         if not 0 <= split <= 1:
             raise ValueError("split must be a probability, from 0 to 1")
+        if time not in ("real", "virtual"):
+            raise ValueError(f"time must be 'real' or 'virtual', not {quoted(time)}")
         if buffer_bytes < 1:
             raise ValueError("buffer_bytes must be at least 1")
         self.seed = random.SystemRandom().getrandbits(32) if seed is None else seed
         """The seed of the dice."""
         self.dice = random.Random(self.seed)  # noqa: S311  # no secret
         """The source of randomness, also for the test's own decisions."""
+        self.virtual: VirtualTime | None = None
+        """The virtual time; None: time is real."""
+        if time == "virtual":
+            self.virtual = VirtualTime(self.seed)
+            self.virtual.begin()
         self.buffer_bytes = buffer_bytes
         self.split = split
         self.clock = MemoryClock()
@@ -290,6 +302,8 @@ class MemoryNetwork:
         for node in nodes:
             end_crashed_node(node)
         self.clock.close()
+        if self.virtual is not None:
+            self.virtual.end()
 
     def __enter__(self) -> MemoryNetwork:
         return self

@@ -18,6 +18,9 @@ T = TypeVar("T")
 _EAGER_SECONDS = 0.005
 """How long the condition is checked in each turn of the loop, because most become true by other greenlets at once."""
 
+_EAGER_LOOKS = 200
+"""How often at most: in virtual time, these turns take no time."""
+
 _PAUSE_SECONDS = 0.002
 """After this, the condition depends on something slower, which may need this processor."""
 
@@ -54,4 +57,5 @@ def wait_until(condition: Callable[[], T], *, within: Seconds | None = 5.0, show
         if now >= begin + seconds:
             shown = quoted(seen) if show is None else str(show())
             raise NotInTimeError(monotonic() - begin, looks, shown)
-        gevent.sleep(0 if now < begin + _EAGER_SECONDS else _PAUSE_SECONDS)
+        is_eager = looks < _EAGER_LOOKS and now < begin + _EAGER_SECONDS
+        gevent.sleep(0 if is_eager else _PAUSE_SECONDS)
