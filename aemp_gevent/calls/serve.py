@@ -31,9 +31,7 @@ from aemp_gevent.ports.reasons import describe
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.logs import traceback_of
-from aemp_gevent.runtime.quantities import to_seconds
 from aemp_gevent.runtime.quoting import escaped, quoted
-from aemp_gevent.wire.limits import is_long
 
 FAILED = "call_failed"
 """First element of a reply port's exit reason when the code that served the call raised."""
@@ -42,9 +40,6 @@ CYCLE = "call_cycle"
 
 MAX_TRACEBACK = 10_000
 """Characters of a traceback that travel: the last ones, because the first frames are the library's."""
-
-MAX_CHAIN = 1000
-"""Ports in a call's chain that travel: the last ones."""
 
 
 class ReplyPortID(str):
@@ -130,30 +125,6 @@ def take(host: ServeHost, port: Port, message: Message, reply: ReplyPortID) -> N
         host.kil(reply, CYCLE, *dict.fromkeys(circle))
         return
     host.scheduler.deliver(port, (*message, reply))
-
-
-def read_header(header: Any, caller: str | None, max_name_bytes: int) -> ReplyPortID:
-    """Return the reply port that another node's call came with.
-
-    Args:
-        header: The call's header: a map with ``reply``, ``left`` (seconds, or absent) and ``chain``.
-        caller: The node that it came from; None: this one.
-        max_name_bytes: The most bytes of a node ID, and of a port name.
-
-    Raises:
-        ValueError, TypeError, KeyError: It is not such a map. The text is for the log.
-    """
-    reply, left, chain = header["reply"], header.get("left"), header.get("chain", ())
-    chain = chain[-MAX_CHAIN:]  # so longer circles are not noticed
-    if any(is_long(port, 2 * max_name_bytes) for port in (reply, *chain)):
-        raise ValueError(f"a port ID in its header is longer than {2 * max_name_bytes} bytes")
-    node, _, name = reply.partition("#")
-    if not name or (caller is not None and node != caller):
-        raise ValueError(f"{quoted(reply)} is not a port of the calling node")
-    if left is not None and not left >= 0:  # NaN is not, either
-        raise ValueError(f"{quoted(left)} is not a number of seconds")
-    left = to_seconds(left, "call()", "left")  # JSON and CBOR have integers of any size
-    return ReplyPortID(reply, None if left is None else monotonic() + left, chain)
 
 
 def call_being_served() -> ReplyPortID | None:

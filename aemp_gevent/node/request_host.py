@@ -17,6 +17,7 @@ from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aemp_gevent._version import PROVIDER
+from aemp_gevent.calls import header as header_of_call
 from aemp_gevent.calls import serve as serving
 from aemp_gevent.errors import RefusedError, SpawnRefusedError
 from aemp_gevent.node import spawnable_functions
@@ -146,8 +147,8 @@ class RequestHost:
         port = self.find_port(name)
         if port is not None:
             caller = None if peer is None else peer.node
-            header = serving.read_header(header, caller, self.max_name_bytes)
-            serving.take(self._node._ports_host, port, message, header)
+            reply = header_of_call.read(header, caller, self.max_name_bytes)
+            serving.take(self._node._ports_host, port, message, reply)
 
     # --- functions ---
 

@@ -212,7 +212,8 @@ class Requests:
             self._host.scheduler.kill(port, reason)
 
     def _take_call(self, peer: Peer | None, *args: Any) -> None:
-        if peer is not None and peer.greeting is not None and peer.greeting.is_of_another:
+        greeting = None if peer is None else peer.greeting
+        if greeting is not None and greeting.is_of_another:
             self._call(peer, CALL, *args)  # in that program it is the name of a function
         else:
             header, name, tag, *rest = args

@@ -144,6 +144,9 @@ class DirectPeer(LinkChoosingPeer):
         self.can_be_found = bool(endpoints)
 
     def _send_idle(self, link: Link) -> None:
+        self.ports.kept.end_all()
+        if link is not self.link:
+            return  # sending that exceeded the hard limit, and lost the link
         link.send(["", IDLE])
         self.link, self._resting = None, link
 
@@ -158,6 +161,7 @@ class DirectPeer(LinkChoosingPeer):
             and self._can_rest(link)
             and self._is_within_reach(is_known=is_known)
         ):
+            self.ports.kept.drop_all()
             self.link, self._resting = None, link
             link.finish()
         elif not link.finished:

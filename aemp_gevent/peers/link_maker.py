@@ -18,7 +18,7 @@ from aemp_gevent.settings.fields import Settings
 from aemp_gevent.transport.transport import Transport
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.framing import FRAMINGS
-from aemp_gevent.wire.greeting import Greeting
+from aemp_gevent.wire.greeting import CALLS, SHORT_CALLS, Greeting
 from aemp_gevent.wire.handshake import Handshake, is_name_of
 from aemp_gevent.wire.limits import Announced
 
@@ -87,6 +87,7 @@ class LinkMaker:
                 ("mproto", "1"),
                 ("gproto", "1"),
                 ("uniq", host.incarnation),
+                (CALLS, SHORT_CALLS),
                 ("heartbeat", f"{settings.heartbeat_timeout:g}"),
                 *((("tls", "1.0"),) if self.certificate is not None else ()),
             ),

@@ -22,7 +22,7 @@ from aemp_gevent.errors import RefusedError
 from aemp_gevent.peers.peer_monitors import PeerMonitors
 from aemp_gevent.peers.remote_ports import RemotePorts
 from aemp_gevent.ports.port import Port
-from aemp_gevent.ports.reasons import describe, no_such_port
+from aemp_gevent.ports.reasons import MONITOR_REFUSED, describe, no_such_port
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.quoting import quoted
@@ -121,7 +121,7 @@ def _mon1(peer: AskingPeer, host: LinkRequestsHost, name: Any) -> None:
         peer.peer_monitors.add(port, name)
     else:
         text = f"{peer.node} has reached its limit of monitored ports here"
-        peer.peer_monitors.port_died(name, ("monitor_refused", name, text))
+        peer.peer_monitors.port_died(name, (MONITOR_REFUSED, name, text))
         host.refusals["monitor"] += 1
         raise RefusedError(text)
 

@@ -115,7 +115,8 @@ class Peer(SendingPeer):
     @property
     def understands_calls(self) -> bool:
         """Whether it takes ``call`` requests: it is of this library, as far as is known."""
-        return self.greeting is None or self.greeting.is_ours
+        greeting = self.greeting
+        return greeting is None or greeting.is_ours
 
     @property
     def can_carry(self) -> bool:
@@ -178,6 +179,8 @@ class Peer(SendingPeer):
         """Send what waits over the first link that is up."""
         self.link = link
         self._ups += 1
+        greeting = self.greeting
+        self.reads_short_calls = greeting is not None and greeting.reads_short_calls
         self.redialling.succeeded()
         if link.incarnation == self._incarnation:
             self.ports.returned()

@@ -7,6 +7,9 @@ ever has: a name that a program chose is the address of whichever port holds it,
 the loss was reported. So can all ports of a node that does not say which incarnation it is, such as a Perl
 node: the port that was lost could not be distinguished from its successor. If this
 node had spawned the port, it is an *orphan*, and killed when the link comes back.
+
+**Watches are kept.** The peer reports the death of a port that is monitored here, because it was asked to. It continues
+for a while after the last monitor was cancelled, so that one call after another to the same port asks it once.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import REMOTE, Job
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.scheduler import Scheduler
-from aemp_gevent.wire.vocabulary import CALL, KIL1, MON0, MON1
+from aemp_gevent.wire.vocabulary import KIL1, MON0, MON1
 
 
 class Sender(Protocol):
@@ -33,6 +36,9 @@ class Sender(Protocol):
 
     def post(self, packet: list[Any]) -> None:
         """Send or queue a message to a port; may pause the greenlet that sends."""
+
+    def post_call(self, name: str, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
+        """Send or queue a call in a form that the peer understands; may pause the greenlet that sends."""
 
     def check_room(self) -> None:
         """Raise ``LinkBusyError`` where ``post`` would pause."""
@@ -48,13 +54,15 @@ class Sender(Protocol):
         """Whether there is a link."""
         ...
 
-    @property
-    def understands_calls(self) -> bool:
-        """Whether it takes ``call`` requests; also true until that is known."""
-        ...
-
     def connect(self) -> None:
         """Request a link."""
+
+
+class WatchKeeper(Protocol):
+    """What keeps watches."""
+
+    def keep(self, port: RemotePort) -> None:
+        """Keep the watch of a port, whose last monitor was cancelled just now."""
 
 
 class PeerPorts(Protocol):
@@ -62,6 +70,11 @@ class PeerPorts(Protocol):
 
     def settle(self, port: RemotePort) -> None:
         """Send the messages that wait for a port, or drop them."""
+
+    @property
+    def kept(self) -> WatchKeeper:
+        """The watches that outlive their last monitor here."""
+        ...
 
 
 class ClosedMailbox:
@@ -92,7 +105,19 @@ class RemotePort(MonitoredRemote):
     whose monitors watch the link.
     """
 
-    __slots__ = ("_peer", "_ports", "id", "is_shunned", "is_spawned", "late", "loss", "mailbox", "name", "state")
+    __slots__ = (
+        "_peer",
+        "_ports",
+        "id",
+        "is_kept",
+        "is_shunned",
+        "is_spawned",
+        "late",
+        "loss",
+        "mailbox",
+        "name",
+        "state",
+    )
 
     def __init__(self, peer: Sender, ports: PeerPorts, name: str) -> None:
         super().__init__()
@@ -104,6 +129,8 @@ class RemotePort(MonitoredRemote):
         self.mailbox: Any = self  # Any: what snd wants of a mailbox is append
         self.is_spawned = False
         """Whether this node spawned it, and watches it since then, also while nobody here monitors it."""
+        self.is_kept = False
+        """Whether the peer still watches it although the last monitor here was cancelled."""
         self.is_shunned = False
         """Whether it gets nothing before it is monitored again, over a link that is up."""
         self.loss: Reason | None = None
@@ -117,7 +144,7 @@ class RemotePort(MonitoredRemote):
         return self.monitors is not None or self.is_spawned
 
     @property
-    def can_be_shunned(self) -> bool:
+    def has_unique_name(self) -> bool:
         """Whether no other port will ever have its name."""
         return ids.is_unique_name(self.name)
 
@@ -141,13 +168,10 @@ class RemotePort(MonitoredRemote):
         """Send a call: a message with a reply port appended, and more for those who understand it."""
         if self.mailbox is not self:
             self.mailbox.append(message)  # nothing gets there
-        elif not self.name or not self._peer.understands_calls:
-            self._peer.post([self.name, *message, reply])
+        elif not self.name:
+            self._peer.post(["", *message, reply])
         else:
-            header: dict[str, Any] = {"reply": reply, "chain": chain}
-            if left is not None:
-                header["left"] = left
-            self._peer.post(["", CALL, header, self.name, *message])
+            self._peer.post_call(self.name, message, reply, left, chain)
 
     def monitor(self, monitor: Job) -> None:
         """Add a monitor: with one, a shunned port gets messages, and is not shunned any more once the link is up."""
@@ -156,7 +180,7 @@ class RemotePort(MonitoredRemote):
             if monitor.died(self.loss):
                 self.late = [*self.late, monitor]
             return
-        first = not self.is_watched
+        was_watched = self.is_watched
         was_shunned, mailbox = self.is_shunned, self.mailbox
         monitors.add(self, monitor)
         try:
@@ -165,11 +189,11 @@ class RemotePort(MonitoredRemote):
             self.mailbox = self
             if not self.name:
                 self._peer.connect()
-            elif first:
+            elif not (was_watched or self.is_kept):
                 self._peer.send(["", MON1, self.name])
         except BaseException:
             # Struck, or at the recursion limit: nobody over there may know of it, and the next to monitor must ask.
-            if not first:
+            if was_watched:
                 monitors.remove(self, monitor)
             elif self.monitors is monitor:
                 self.monitors: Job | dict[Job, None] | None = None
@@ -177,9 +201,12 @@ class RemotePort(MonitoredRemote):
             raise
 
     def unmonitored(self) -> None:
-        """Stop the peer's reports: nobody here monitors the port any more."""
+        """Stop the peer's reports, soon if there is a link: nobody here monitors the port any more."""
         if self.name and not self.is_spawned:
-            self._peer.send_if_connected(["", MON0, self.name])
+            if self._peer.is_up and self.has_unique_name:
+                self._ports.kept.keep(self)
+            else:
+                self._peer.send_if_connected(["", MON0, self.name])
             self._ports.settle(self)
 
     def spawned(self) -> None:

@@ -11,12 +11,13 @@ import logging
 from collections.abc import Iterable
 from functools import partial
 
+from aemp_gevent.peers.kept_watches import MAX_KEPT, MAX_KEPT_VIRTUAL, KeptWatches
 from aemp_gevent.peers.remote_port import ClosedMailbox, RemotePort, Sender
 from aemp_gevent.ports.monitors import LastAction
-from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.ports.reasons import MONITOR_REFUSED, Reason
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.hub_calls import see_through
-from aemp_gevent.wire.vocabulary import MON0
+from aemp_gevent.wire.vocabulary import MON0, MON1
 
 MAX_REMOTE_PORTS = 10_000
 """Remote ports remembered per peer without need, only to find them faster: 250 bytes each."""
@@ -45,6 +46,8 @@ class RemotePorts:
         self._sweep_at = self._most
         self._are_shunned = False  # all that were not monitored again
         self._orphans: dict[RemotePort, None] = {}  # in the order they were spawned
+        self.kept = KeptWatches(peer, scheduler, MAX_KEPT_VIRTUAL if is_virtual else MAX_KEPT)
+        """The watches that outlive their last monitor here."""
         self._untold: dict[RemotePort, Reason] = {}  # losses whose report was struck, and not completed
 
     @property
@@ -59,11 +62,11 @@ class RemotePorts:
                 self._forget_unneeded()
                 if self._are_shunned and len(self._ports) >= self._most:
                     # Those that were monitored again, and are no longer, are like all others.
-                    self._forget([port for port in self._all() if not (port.is_watched or port.loss)])
+                    self._forget([port for port in self._all() if not (port.is_watched or port.is_kept or port.loss)])
                 # Where most are needed, looking at all of them for each new one would be quadratic.
                 self._sweep_at = max(self._most, 2 * len(self._ports))
             port = self._ports[name] = RemotePort(self._peer, self, name)
-            port.is_shunned = self._are_shunned and port.can_be_shunned
+            port.is_shunned = self._are_shunned and port.has_unique_name
             self.settle(port)
             self.scheduler.table.add(port)  # type: ignore[arg-type]  # see RemotePort
         return port
@@ -72,7 +75,13 @@ class RemotePorts:
         """Report the death of one of them to its monitors."""
         port = self._ports.get(name)
         if port is not None and name:
-            port.is_shunned = self._are_shunned and port.can_be_shunned
+            self.kept.drop(port)
+            if self.kept and port.is_watched and reason[:2] == (MONITOR_REFUSED, name):
+                # The peer has no room: it has some when it watches nothing without a monitor.
+                self.kept.end_all()
+                self._peer.send_if_connected(["", MON1, name])
+                return
+            port.is_shunned = self._are_shunned and port.has_unique_name
             if port.is_spawned and port.monitors is None and reason:  # as in the death of a port of this node
                 port.monitors = self.scheduler.owner.unmonitored_death(port.id, reason)
             port.is_spawned = False
@@ -84,6 +93,7 @@ class RemotePorts:
         if port is not None and port.is_watched:
             self._tell(reason, [port])
             if not port.is_spawned:
+                self.kept.drop(port)
                 self._peer.send_if_connected(["", MON0, name])
 
     def all_lost(self, reason: Reason, *, shun: bool, was_up: bool) -> None:
@@ -95,6 +105,7 @@ class RemotePorts:
                 names are theirs alone; else only until the loss was reported.
             was_up: Whether what was sent to them may have arrived.
         """
+        self.kept.drop_all()
         monitored = [port for port in self._all() if port.is_watched]
         self._note(reason, monitored)  # first: a call that is struck later and begins again finds fewer of them
         for port in monitored:
@@ -103,7 +114,7 @@ class RemotePorts:
                     port.is_shunned = True
                     self._orphans[port] = None
                 port.is_spawned = False
-            elif shun and port.can_be_shunned:
+            elif shun and port.has_unique_name:
                 port.is_shunned = True
         self._tell(reason, monitored)
         if shun and sum(port.is_shunned for port in self._all()) > MAX_SHUNNED_PORTS:
@@ -183,7 +194,7 @@ class RemotePorts:
             )
             self.scheduler.log_soon(logging.WARNING, text, MAX_SHUNNED_PORTS, self._peer.node)
         for port in self._all():
-            if not port.is_watched and port.can_be_shunned:
+            if not port.is_watched and port.has_unique_name:
                 port.is_shunned = True
                 self.settle(port)
 
@@ -221,8 +232,8 @@ class RemotePorts:
 
     def _can_forget(self, port: RemotePort) -> bool:
         """Return whether forgetting it changes nothing."""
-        is_usual = port.is_shunned == (self._are_shunned and port.can_be_shunned) and port.loss is None
-        return is_usual and not port.is_watched and port not in self._orphans
+        is_usual = port.is_shunned == (self._are_shunned and port.has_unique_name) and port.loss is None
+        return is_usual and not (port.is_watched or port.is_kept) and port not in self._orphans
 
     @property
     def are_monitored(self) -> bool:

@@ -11,13 +11,16 @@ from typing import Any
 
 from greenlet import getcurrent
 
+from aemp_gevent.calls import header
 from aemp_gevent.errors import LinkBusyError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.links.flow_control import Room
 from aemp_gevent.peers.outbox import Outbox, packets_in
 from aemp_gevent.peers.peer_host import Lane, PeerHost
 from aemp_gevent.peers.remote_ports import RemotePorts
+from aemp_gevent.ports.patterns import Message
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.threads import get_ident
+from aemp_gevent.wire.vocabulary import CALL
 
 
 class SendingPeer:
@@ -35,6 +38,8 @@ class SendingPeer:
         self.node = node
         self.link: Lane | None = None
         """The link to send on; None while there is none."""
+        self.reads_short_calls = False
+        """Whether it said, when the link came up, that it reads short headers of calls."""
         self.ports = RemotePorts(self, host.scheduler, is_virtual=self.is_virtual)
         """What this node knows of the peer's ports."""
         self.outbox = Outbox()
@@ -93,6 +98,26 @@ class SendingPeer:
             size = link.send(packet)
             if link.transport.buffered > self.high_water:
                 self.pause(size)
+
+    def post_call(self, name: str, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
+        """Send or queue a call in a form that the peer understands; may switch. Called in the node's thread only.
+
+        What waits for a link has a full header: the peer may be another program by then.
+
+        Raises:
+            UnencodableMessageError, MessageTooLargeError: Nothing was sent.
+        """
+        if self._handover.handed:
+            self._handover.take()
+        link = self.link
+        if link is not None and self.reads_short_calls:
+            size = link.send(["", CALL, header.in_short(reply, left, chain), name, *message])
+            if link.transport.buffered > self.high_water:
+                self.pause(size)
+        elif self.understands_calls:
+            self.post(["", CALL, header.in_full(reply, left, chain), name, *message])
+        else:
+            self.post([name, *message, reply])
 
     def send(self, packet: list[Any]) -> None:
         """Send a packet, or queue it and see that a link is made.

@@ -15,6 +15,9 @@ from aemp_gevent.runtime.quoting import said, worded
 Reason: TypeAlias = "tuple[Any, ...]"
 """Why a port died; an empty one is a normal death."""
 
+MONITOR_REFUSED = "monitor_refused"
+"""First element of the reason that a monitor fires with when the other node watches too many ports for this one."""
+
 MAX_WORDS = 10
 """Elements of a reason that are sent when it cannot travel as it is."""
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from aemp_gevent.errors import GreetingError
 from aemp_gevent.runtime.quoting import quoted
@@ -44,6 +45,11 @@ _OUR_PROVIDER = "aemp_gevent-"
 
 # Perl's own say "AE-<version>".
 _PERL_PROVIDER = "AE-"
+
+CALLS = "calls"
+"""The key under which a node says which headers of calls it reads, besides those in full."""
+
+SHORT_CALLS = "short"
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
@@ -129,12 +135,17 @@ class Greeting:
         """Whether the speaker supports TLS, which is used if the other side supports it, too."""
         return (self.extra("tls") or "").startswith("1.")
 
-    @property
+    @cached_property
+    def reads_short_calls(self) -> bool:
+        """Whether the speaker reads the short headers of calls."""
+        return self.is_ours and self.extra(CALLS) == SHORT_CALLS
+
+    @cached_property
     def is_ours(self) -> bool:
         """Whether the other end runs this library (PROTOCOL.md, section 6)."""
         return (self.provider or "").startswith(_OUR_PROVIDER)
 
-    @property
+    @cached_property
     def is_of_another(self) -> bool:
         """Whether the other end says that it runs another program."""
         return self.provider is not None and not self.is_ours

@@ -12,7 +12,7 @@ import gevent
 import pytest
 import zope.event
 
-from aemp_gevent.calls.serve import ReplyPortID
+from aemp_gevent.calls.serve import ReplyPortID, time_left
 from aemp_gevent.errors import (
     CallCycleError,
     CallTimeout,
@@ -29,7 +29,7 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
 from tests.support.helpers import on_hub, turns, wait_until
-from tests.support.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer, tables
+from tests.support.networking import OUR_PROVIDER, UNIQUE, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer, tables
 
 PERL = (("provider", "AE-2.02"),)
 
@@ -625,6 +625,75 @@ def test_a_node_of_ours_gets_the_deadline_and_the_chain(make_node):
             peer.send([header["reply"].partition("#")[2], "answer"])
             assert peer.packet() == ["", "mon0", "p"]
     assert done == ["answer"]
+
+
+def test_a_node_that_reads_short_headers_gets_one(make_node: MakeNode) -> None:
+    """Once that is known: what waits for the link has its header in full."""
+    node = make_node()
+    done: list[Any] = []
+    with RawPeer.dial(node, extras=(*OUR_PROVIDER, ("calls", "short"))).shake() as peer:
+
+        @node.port_async
+        def me() -> None:
+            done.append(node.call(f"{peer.name}#{UNIQUE}", "x", [1], timeout=7))
+            done.append(node.call(f"{peer.name}#{UNIQUE}", "y", timeout=None))
+
+        name = "#" + me.partition("#")[2]
+        assert peer.packet() == ["", "mon1", UNIQUE]
+        request, (reply, *header), *rest = peer.packet()[1:]
+        assert (request, header, rest) == ("call", [7, name], [UNIQUE, "x", [1]])
+        peer.send([reply[1:], "answer"])
+        request, (reply, *header), *rest = peer.packet()[1:]
+        assert (request, header, rest) == ("call", [None, name], [UNIQUE, "y"]), "the port is still watched"
+        peer.send([reply[1:], "another"])
+        wait_until(lambda: done == ["answer", "another"])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        lambda _node: ["#reply", 7, "#me", "other#port"],
+        lambda node: {"reply": f"{node}#reply", "left": 7, "chain": [f"{node}#me", "other#port"]},
+    ],
+    ids=["short", "in full"],
+)
+def test_both_forms_of_a_header_are_read(make_node: MakeNode, header: Callable[[str], Any]) -> None:
+    node = make_node()
+    calls: list[Any] = []
+    server = node.port()
+    node.rcv(server, "ask", lambda reply: calls.append((reply, reply.chain, time_left(reply))))
+    with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
+        peer.send(["", "call", header(peer.name), server.partition("#")[2], "ask"])
+        wait_until(lambda: calls)
+        ((reply, chain, left),) = calls
+        assert (reply, chain) == (f"{peer.name}#reply", (f"{peer.name}#me", "other#port"))
+        assert 0 < left <= 7
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        [],
+        ["#reply"],
+        ["reply", None],
+        ["#", None],
+        ["other#reply", None],
+        ["#reply", -1],
+        ["#reply", None, 1],
+        [1, None],
+    ],
+    ids=repr,
+)
+def test_a_bad_short_header_is_refused_with_a_line_in_the_log(
+    make_node: MakeNode, header: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = make_node()
+    inbox = Inbox(node)
+    with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
+        peer.send(["", "call", header, inbox.port.partition("#")[2], "ask"])
+        assert peer.answers()
+        wait_until(lambda: "call" in caplog.text)
+    assert inbox.messages == []
 
 
 @pytest.mark.parametrize("framing", ["msgpack", "json"])

@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 
-from aemp_gevent.calls import serve as serving
+from aemp_gevent.calls import header
 from aemp_gevent.directory import local_directory as directory
 from aemp_gevent.directory.embedded import screening
 from aemp_gevent.directory.embedded import server as directory_server
@@ -72,7 +72,7 @@ def test_settings_are_in_the_table_with_their_defaults(name: str, text: str) -> 
         ("lines of the handshake", "64 fields", greeting.MAX_FIELDS == 64),
         ("bytes until TLS is up", "24 KiB", tls.MAX_HANDSHAKE_BYTES == 24 * 1024),
         ("what a log record begins with", "4096 bytes", requests.MAX_REPLY_BYTES == 4096),
-        ("ports that a call lists as waiting", "1,000", serving.MAX_CHAIN == 1000),
+        ("ports that a call lists as waiting", "1,000", header.MAX_CHAIN == 1000),
         ("`snd` requests to the node's own node port, one inside another", "4", requests.MAX_DETOURS == 4),
         ("what all peers have announced and not yet sent", "256 MiB", limits.MAX_ANNOUNCED_BYTES == 256 * 2**20),
         ("what all peers have announced and not yet sent", "256 elements", framing_msgpack._SMALL_LIST == 256),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from aemp_gevent.addresses import ids
-from aemp_gevent.calls.serve import MAX_CHAIN, read_header
+from aemp_gevent.calls import header
 from aemp_gevent.errors import InvalidEntryError, InvalidPortError
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.requests import MAX_REPLY_BYTES
@@ -215,8 +215,9 @@ def test_what_each_record_of_the_log_begins_with_is_bounded(node: Node, peer: Ra
 
 
 def test_a_call_tells_only_of_the_last_ports_that_wait() -> None:
-    chain = [f"{PEER}#{number}" for number in range(MAX_CHAIN + 5)]
-    assert read_header({"reply": f"{PEER}#r", "chain": chain}, PEER, MAX_NAME_BYTES).chain == tuple(chain[5:])
+    chain = [f"{PEER}#{number}" for number in range(header.MAX_CHAIN + 5)]
+    for form in ({"reply": f"{PEER}#r", "chain": chain}, ["#r", None, *chain]):
+        assert header.read(form, PEER, MAX_NAME_BYTES).chain == tuple(chain[5:])
 
 
 @pytest.mark.parametrize("text", ["n" * 300, "ü" * 300])

@@ -27,7 +27,7 @@ from tests.support.networking import (
     RawPeer,
     reset,
 )
-from tests.support.seams import network_of, ports_of, request_host_of
+from tests.support.seams import end_kept_watches, network_of, ports_of, request_host_of
 from tests.support.settling import settle
 
 PEER = "127.0.0.1:9"
@@ -239,6 +239,7 @@ def test_past_the_bound_the_whole_node_is_shunned_port_by_port(
         with node.mon(f"{PEER}#{UNIQUE}8", print):
             node.snd(f"{PEER}#{UNIQUE}8", "alive")
             assert peer.take(2) == [["", "mon1", f"{UNIQUE}8"], [f"{UNIQUE}8", "alive"]]
+        end_kept_watches(node)
         assert peer.packet() == ["", "mon0", f"{UNIQUE}8"]
         ports._forget_unneeded()
         node.snd(f"{PEER}#{UNIQUE}8", "still alive")
@@ -440,12 +441,13 @@ def test_ports_monitored_for_a_moment_are_forgotten_on_a_wholly_shunned_node(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aemp_gevent.peers.remote_ports, "MAX_REMOTE_PORTS", 20)
+    monkeypatch.setattr(aemp_gevent.peers.remote_ports, "MAX_KEPT", 10)
     node = make_node()
     with linked_again(node, monkeypatch) as peer:
         for number in range(200):
             node.mon(f"{PEER}#{UNIQUE}f{number}", print).cancel()
         assert len(network_of(node).peers[PEER].ports._ports) < 60
-        peer.take(400)
+        peer.take(390)
 
 
 @pytest.mark.parametrize("how", ["in vain", "until the link is up"])

@@ -23,7 +23,7 @@ from aemp_gevent.ports.monitors import LastAction
 from aemp_gevent.settings.fields import Settings
 from tests.support.helpers import wait_until
 from tests.support.injecting import SCHEDULER, Injector, strike_points
-from tests.support.networking import Deaths, Inbox, MakeNode, node_factory, tables
+from tests.support.networking import Deaths, Inbox, MakeNode, node_factory, settled_tables, tables
 from tests.support.seams import network_of
 from tests.support.settling import settle
 from tests.support.striking import DEPTHS, STRIKES, at_every_depth, from_afar, nothing, strike_in_turn
@@ -442,8 +442,7 @@ def test_who_watches_over_a_link_hears_of_the_death_though_a_call_before_was_at_
     ports = [other.port(nothing) for _ in range(DEPTHS)]
     for port in ports:
         node.mon(port, nothing).cancel()
-    node.flush()
-    before = tables(node, other)
+    before = settled_tables(node, other)
     died: list[int] = []
     for number, error in enumerate(
         at_every_depth(lambda number: call(node, ports[number], lambda *_: died.append(number)))

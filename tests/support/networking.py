@@ -33,7 +33,7 @@ from aemp_gevent.wire.handshake_states import PeerGreeted
 from aemp_gevent.wire.limits import Limits
 from tests.support import preloaded
 from tests.support.native import read_line
-from tests.support.seams import ports_of
+from tests.support.seams import end_kept_watches, ports_of
 
 SECRET = "a secret of the tests"
 ROOT = Path(__file__).parents[2]
@@ -90,6 +90,8 @@ def tables(*nodes: Node) -> list[Any]:
     """Return how much nodes know: ports, whom they watch, who watches them, what waits in a call, timers."""
     found: list[Any] = []
     for node in nodes:
+        end_kept_watches(node)
+    for node in nodes:
         network = network_of(node)
         ports = {port for port in ports_of(node).values() if port.state != REMOTE}
         watched = [port for port in ports_of(node).values() if port.monitors]
@@ -110,6 +112,8 @@ def tables(*nodes: Node) -> list[Any]:
 
 def settled_tables(*nodes: Node) -> list[Any]:
     """Return the same when everything that the nodes have sent each other has arrived."""
+    for node in nodes:
+        end_kept_watches(node)
     for node, other in itertools.permutations(set(nodes), 2):
         assert node.syncal(WAIT, other.NODE(), "time")
     for _ in range(3):

@@ -24,6 +24,12 @@ def network_of(node: Node) -> Network:
     return node._network
 
 
+def end_kept_watches(node: Node) -> None:
+    """Ask a node's peers to stop at once to watch ports that nobody monitors any more."""
+    for peer in node._network.peers.values() if node._network else ():
+        peer.ports.kept.end_all()
+
+
 def ports_of(node: LocalNode) -> Mapping[str, Port]:
     """Return the table of a node's ports, also those of other nodes, by their IDs."""
     return node._ports

@@ -74,9 +74,9 @@ def test_what_our_nodes_say_has_the_vocabulary_of_the_recordings(make_node: Make
                     asking.perform(sent.packet)
                     # The answers are compared elsewhere. What matters here is that it was handled before what follows.
                     assert b.syncal(10, a.NODE(), "time")
-        # Our nodes watch what they spawn to its end; so the recorded mon0 of such a port is not sent.
-        other = a.port()
-        b.mon(other, lambda *reason: None).cancel()
+        # Our nodes watch what they spawn to its end, and a unique name for a while; so the recorded mon0 is not sent.
+        a.reg(a.port(), "named")
+        b.mon("a#named", lambda *reason: None).cancel()
         assert b.syncal(10, a.NODE(), "time")
         b.shutdown(1)
         lines = lines_of(child)
