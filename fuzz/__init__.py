@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fuzz everything that a peer can send: five targets, each a function of bytes.
+"""Fuzz everything that a peer can send: six targets, each a function of bytes.
 
 A target returns when the library did right by these bytes, whatever that is, and raises
 otherwise. :mod:`fuzz.targets` has them, ``corpus/`` what to begin with, a folder for each

@@ -14,7 +14,7 @@ from typing import Any
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.vocabulary import DIRECTORY, SPAWN
 from fuzz.node_requests import FENCED, FORBIDDEN, FREE, KEPT, VICTIM, WITNESS
-from fuzz.targets import CORPUS
+from fuzz.targets import CORPUS, TARGETS
 from tests.support.recordings import RECORDINGS
 
 _PROOF = b"hmac_sha3_512;" + b"0" * 128 + b";msgpack\n"
@@ -112,7 +112,7 @@ ASKED: list[list[Any]] = [
 
 def seeds() -> dict[str, dict[str, bytes]]:
     """Return the files of each target."""
-    made: dict[str, dict[str, bytes]] = {name: {} for name in ("greeting", "json", "msgpack", "cbor", "requests")}
+    made: dict[str, dict[str, bytes]] = {name: {} for name in TARGETS}
     made["greeting"] |= GREETINGS
     for recording in RECORDINGS.values():
         for letter, side in (("a", recording.a), ("b", recording.b)):
@@ -132,6 +132,15 @@ def seeds() -> dict[str, dict[str, bytes]]:
         for number, text in enumerate(LITERALS[framing]):
             made[framing][f"literal-{number}"] = b"\x14" + text
         made[framing]["many"] = b"\x01" + b"".join(encode(["p", number]) for number in range(20))
+    encode = FRAMINGS["msgpack"].encoder()
+    for number, values in enumerate(VALUES):
+        made["fragments"][f"values-{number}"] = b"\x08" + encode(values)
+    made["fragments"] |= {
+        "whole": b"\xfe" + encode(["p", "x" * 20]),
+        "within-another": b"\xfe" + encode([None, encode(["p"])]),
+        "low-limits": b"\x11" + encode(["p", *range(15)]),
+        "too-long": b"\x11" + encode(["p", "x" * 400]),
+    }
     missing = DIRECTORY - {request[0] for request in ASKED}
     if missing:
         raise LookupError(f"there is nothing of {missing}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aemp_gevent.errors import FramingError, GreetingError, RemoteProtocolError, UnencodableMessageError
+from aemp_gevent.wire.fragments import Assembler
 from aemp_gevent.wire.framing import FRAMINGS, check_packet
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
 from aemp_gevent.wire.handshake import Handshake
@@ -193,11 +194,43 @@ def end() -> None:
         _victims.pop().shut_down()
 
 
+# --- fragments ----------------------------------------------------------------------------
+
+
+def fragments(data: bytes) -> None:
+    """Packets in fragments. What they are put together to is what they are as a whole.
+
+    The first byte: 1: the limits are low. The rest of it: how long the fragments are.
+    """
+    flags, data = data[:1], data[1:]
+    bits = flags[0] if flags else 0
+    limits, step = _LIMITS[bits & 1], 1 + (bits >> 1)
+    assembler = Assembler(limits)
+    begin = end = 0
+    while end < len(data):
+        piece = data[end : end + step]
+        end += len(piece)
+        try:
+            packet = assembler.feed([piece])
+        except FramingError as error:
+            hold(str(error) and len(str(error)) < 1000, "the log is as long as the peer likes")
+            return
+        hold(bool(assembler.unfinished) == (packet is None), "it is not known whether a packet is complete")
+        if packet is not None:
+            whole, why = _decode("msgpack", data[begin:end], max(end - begin, 1), _LIMITS[0], foreign=False)
+            hold(not why and _flat(whole) == _flat([packet]), f"in fragments it is something else: {why}")
+            early, _why = _decode("msgpack", data[begin : end - 1], max(end - begin, 1), _LIMITS[0], foreign=False)
+            hold(not early, "the last fragment is longer than its packet")
+            begin = end
+        hold(end - begin <= limits.bytes, "more is kept of a packet than it may have")
+
+
 TARGETS: dict[str, Target] = {
     "greeting": greeting,
     "json": json,
     "msgpack": msgpack,
     "cbor": cbor,
+    "fragments": fragments,
     "requests": requests,
 }
 

@@ -18,6 +18,7 @@ from gevent import socket
 from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.errors import FramingError, GreetingError
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.wire.fragments import Assembler
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting, parse_greeting
 from aemp_gevent.wire.limits import Limits
@@ -45,6 +46,7 @@ class Side:
         self._print = say
         self._read: Callable[[bytes], bytes | None] = self._read_greeting
         self._data = b""
+        self._assembler: Assembler | None = None
 
     def feed(self, data: bytes) -> None:
         """Decode and print these bytes."""
@@ -107,6 +109,8 @@ class Side:
             return self._give_up(f"framing {_printable(framing)} cannot be decoded here")
         is_ours = self.greeting is not None and self.greeting.is_ours
         decoder = (found.decoder if is_ours else found.foreign_decoder)(Limits(_MAX_MESSAGE_BYTES))
+        if self.greeting is not None and self.greeting.reads_fragments:
+            self._assembler = Assembler(Limits(_MAX_MESSAGE_BYTES))
         self._read = lambda data: self._read_packets(found, decoder, data)
         return left
 
@@ -114,12 +118,23 @@ class Side:
         decoder.feed(data)
         try:
             for packet in decoder:
-                self._say(f"{framing.name} {_describe(packet)}")
+                self._say(f"{framing.name} {self._describe(packet)}")
         except framing.errors as error:
             # Translated into the error that a node would log.
             text: FramingError = framing.translate(error)
             return self._give_up(str(text))
         return b""
+
+    def _describe(self, packet: Any) -> str:
+        if not isinstance(packet, list):
+            return f"(not a packet) {quoted(packet)}"
+        if packet in ([], [""]):
+            return f"{quoted(packet)} (keep-alive)"
+        if self._assembler is not None and len(packet) == 2 and packet[0] is None and type(packet[1]) is bytes:
+            whole = self._assembler.feed(packet[1:])
+            text = f"(fragment of {len(packet[1])} bytes)"
+            return text if whole is None else f"{text} which completes {whole!r}"
+        return repr(packet)
 
     def _give_up(self, why: str) -> bytes:
         self._say(f"({why}; forwarding without decoding)")
@@ -144,14 +159,6 @@ def _offers_tls(greeting: Greeting | None) -> bool:
 def _printable(line: bytes) -> str:
     """Return untrusted bytes as printable text, which cannot control the terminal."""
     return line.decode("utf-8", "backslashreplace").encode("unicode_escape").decode() if line else ""
-
-
-def _describe(packet: Any) -> str:
-    if not isinstance(packet, list):
-        return f"(not a packet) {quoted(packet)}"
-    if packet in ([], [""]):
-        return f"{quoted(packet)} (keep-alive)"
-    return repr(packet)
 
 
 class Dump:

@@ -4,7 +4,8 @@
 Every link that is up has a :class:`Heartbeat`; the :class:`Pulse` of a node beats them
 all. Two rules keep the living from being declared dead:
 
-- Any bytes that come are a sign of life, also a piece of a message that takes a minute.
+- Any bytes that come are a sign of life, also a piece of a message that takes a minute. But a peer that has begun
+  to send a message in fragments, and lives, must continue it: see :data:`STALLED_TIMEOUTS`.
 - Silence is counted in beats of our own loop, not by the clock: while this program was
   blocked or stopped it could not have heard any peer, so that time does not count.
 
@@ -30,6 +31,13 @@ _BEATS_AN_INTERVAL = 4
 
 _CREDITED_FROM = 10
 """At most this part of the timeout is counted for each beat: during the rest this process was blocked."""
+
+STALLED_TIMEOUTS = 4
+"""A message in fragments is given up, and the link with it, if none came for so many times the heartbeat timeout, while
+the peer sent little else: fewer than ``STALLED_RATE`` bytes a second."""
+
+STALLED_RATE = 1024
+"""What is sent besides may be before the next fragment on a slow line; but not if it is so little."""
 
 _HEARTBEATS_A_TIMEOUT = 3
 """A peer may miss two before it is given up."""
@@ -65,6 +73,9 @@ class Heartbeat:
         self._probe = probe
         self._last_heard = link.heard
         self._silent = 0.0  # seconds since the peer was heard
+        self._unfinished = 0  # fragments of a message that is not complete
+        self._stalled = 0.0  # seconds since the last of them
+        self._stalled_from = 0  # bytes that had come by then
         self._since_sent = 0.0  # seconds since we sent something
         self._warnings = 0  # how many for this silence
         self.idle_seconds = 0.0
@@ -84,6 +95,8 @@ class Heartbeat:
             beat: Seconds until the next call.
         """
         self._listen(counted, beat)
+        if self._link.unfinished:
+            self._watch_fragments(counted)
         if not self._link.closed:
             self._note_idle(counted)
             self._speak(elapsed, beat)
@@ -113,6 +126,18 @@ class Heartbeat:
             self._log(logging.WARNING, "missed heartbeat %d of %s: silent for %.1f s", missed, self._node, self._silent)
         if self._silent >= self._timeout:
             link.fail(f"nothing received for {self._silent:.1f} s")
+
+    def _watch_fragments(self, counted: float) -> None:
+        link = self._link
+        if link.unfinished != self._unfinished or link.is_held:
+            self._unfinished, self._stalled, self._stalled_from = link.unfinished, 0.0, link.received
+            return
+        self._stalled += counted
+        if self._stalled >= STALLED_TIMEOUTS * self._timeout:
+            if link.received - self._stalled_from < STALLED_RATE * self._stalled:
+                text = f"the peer has not continued a message in fragments for {self._stalled:.1f} s"
+                link.refuse("message", text)
+            self._stalled, self._stalled_from = 0.0, link.received
 
     def _note_idle(self, counted: float) -> None:
         link = self._link

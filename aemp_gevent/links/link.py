@@ -6,8 +6,8 @@ delivers packets for ports itself, since that is the hot path; everything else i
 reports to its *owner*: who greeted, that it is up, what the node port is asked, how it
 ended. What several links with the same node mean to each other is
 :mod:`aemp_gevent.peers.link_choice`'s concern; read that next. The handshake and the
-end are in :mod:`aemp_gevent.links.handshaking`. This module is longer than others because the way of
-a packet through a link is kept in one piece.
+end are in :mod:`aemp_gevent.links.handshaking`, packets out in :mod:`aemp_gevent.links.outgoing`. This
+module is longer than others because the way of a packet into a node is kept in one piece.
 
 Everything here runs on the hub or in whatever greenlet sends; nothing here switches.
 """
@@ -21,9 +21,11 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from aemp_gevent.errors import FramingError
-from aemp_gevent.links.handshaking import Handshaking, MakeTls
+from aemp_gevent.links.handshaking import MakeTls
+from aemp_gevent.links.outgoing import Outgoing
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.transport.transport import Transport
+from aemp_gevent.wire.fragments import Assembler
 from aemp_gevent.wire.framing import FRAMINGS, Decoder, Framing, check_packet, name_of_port
 from aemp_gevent.wire.handshake import Handshake
 from aemp_gevent.wire.limits import Limits
@@ -79,7 +81,7 @@ class LinkOwner(Protocol):
         """Take note that everything that was sent has been handed to the system."""
 
 
-class Link(Handshaking):
+class Link(Outgoing):
     """One connection.
 
     Args:
@@ -109,7 +111,7 @@ class Link(Handshaking):
         make_tls: MakeTls | None = None,
         refusals: Counter[str] | None = None,
     ) -> None:
-        super().__init__(transport, handshake, scheduler, make_tls, refusals)
+        super().__init__(transport, handshake, scheduler, limits, make_tls, refusals)
         self.owner = owner
         self.dialled = dialled
         self.nonce = nonce
@@ -123,13 +125,10 @@ class Link(Handshaking):
         """How many empty packets came: between nodes of ours, and so in msgpack, a byte each."""
         self.has_sent = False
         """Whether anything left since this was cleared."""
-        self.send_framing = ""
         self._prefix = prefix
-        self._limits = limits
-        self._unchecked = limits.unchecked_bytes
-        self._encode: Any = None
         self._decoder: Decoder | None = None
         self._framing: Framing | None = None  # what the peer sends
+        self._assembler: Assembler | None = None  # if the peer may send fragments
         self._has_begun = False
         self._is_deaf = False
         self._held: list[Any] | None = None  # packets that wait for another connection's end
@@ -151,11 +150,12 @@ class Link(Handshaking):
         self.owner.greeted(self)
 
     def _came_up(self, leftover: memoryview) -> None:
-        self.send_framing = self._handshake.send_framing or ""
-        self._encode = FRAMINGS[self.send_framing].encoder()
+        self._begin_to_send()
         self._framing = FRAMINGS[self._handshake.receive_framing or ""]
         is_ours = self.greeting is not None and self.greeting.is_ours
         self._decoder = (self._framing.decoder if is_ours else self._framing.foreign_decoder)(self._limits)
+        if self.greeting is not None and self.greeting.reads_fragments:
+            self._assembler = Assembler(self._limits)
         self.owner.came_up(self)
         self._take_behind(leftover)
 
@@ -179,43 +179,6 @@ class Link(Handshaking):
             self._held += packets
         else:
             self._postponed = itertools.chain(self._postponed or (), packets)
-
-    # --- packets out ---
-
-    def send(self, packet: list[Any]) -> int:
-        """Encode a packet now and queue it; return its size in bytes.
-
-        Raises:
-            UnencodableMessageError: An element cannot travel in this link's framing.
-            MessageTooLargeError: It is too large.
-        """
-        data = self._encode(packet)
-        if len(data) > self._unchecked:
-            self._limits.check(packet, len(data))
-        self.transport.write(data)
-        return len(data)
-
-    def beat(self) -> None:
-        """Send a heartbeat."""
-        self._other_writes += 1
-        self.transport.write(self._encode([]))
-
-    @property
-    def sent_packets(self) -> int:
-        """Packets that were handed to the system, heartbeats apart.
-
-        The transport counts them, a batch at a time: to count here would cost a tenth of :meth:`send`.
-        """
-        return max(self.transport.sent_writes - self._other_writes, 0)
-
-    @property
-    def written(self) -> int:
-        """Bytes that were sent or queued, from the first of the greeting on: what the peer's ``received`` comes to."""
-        return self.transport.sent + self.transport.buffered
-
-    def send_encoded(self, data: bytes) -> None:
-        """Queue a packet that is encoded in this link's framing already."""
-        self.transport.write(data)
 
     # --- packets in ---
 
@@ -285,10 +248,9 @@ class Link(Handshaking):
                 count += 1
                 name = packet.pop(0)
                 if name.__class__ is not str:
-                    self._refuse_packet([name])
+                    name, packet = self._take_unusual(name, packet)  # noqa: PLW2901
                     if self.closed:
                         break
-                    name = name_of_port(name)
                 target = find(prefix + name)
                 if target is not None:
                     # Scheduler.deliver, written out: a call less per message.
@@ -318,6 +280,31 @@ class Link(Handshaking):
         finally:
             self.received_packets += count
             scheduler.pump()
+
+    def _take_unusual(self, name: Any, rest: list[Any]) -> tuple[str, list[Any]]:
+        """Return the name and the rest of a packet that does not begin with a text, unless it is refused.
+
+        A fragment that completes no packet comes back as a request without effect: each costs its turn.
+        """
+        if name is None and self._assembler is not None:
+            try:
+                whole = self._assembler.feed(rest)
+            except FramingError as error:
+                self.refuse("message", error)
+                return "", []
+            if whole is None:
+                self.received_packets -= 1
+                return "", []
+            name, *rest = whole
+        if not isinstance(name, str):
+            self._refuse_packet([name])
+            return "" if self.closed else name_of_port(name), rest
+        return name, rest
+
+    @property
+    def unfinished(self) -> int:
+        """A number that grows with each fragment of a packet that is not complete; 0 if there is no such packet."""
+        return 0 if self._assembler is None else self._assembler.unfinished
 
     def _all_of(self, packets: Iterator[Any]) -> list[Any]:
         """Return what is left of a read."""
@@ -426,6 +413,8 @@ class Link(Handshaking):
 
     def on_room(self) -> None:
         self.has_sent = True
+        if self._unchecked < 0:
+            self._send_more()
         self.owner.has_room(self)
         self._close_if_done()
 
@@ -446,7 +435,7 @@ class Link(Handshaking):
         super()._end()
         # It may have half a message of 64 MiB, and the link, which is part of a reference cycle, lives until
         # the garbage collector comes by.
-        self._decoder = None
+        self._decoder = self._assembler = None
 
     def _stop_timers(self) -> None:
         super()._stop_timers()

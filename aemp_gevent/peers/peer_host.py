@@ -59,7 +59,11 @@ class Lane(Protocol):
         ...
 
     def send_encoded(self, data: bytes) -> None:
-        """Queue packets that are encoded in this framing already."""
+        """Queue a packet that is encoded in this framing already."""
+
+    def overtakes(self, most: int) -> bool:
+        """Return whether the packet that was sent last passed others, and at most so many bytes are before it."""
+        ...
 
 
 class Router(Protocol[PeerT_contra]):

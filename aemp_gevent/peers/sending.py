@@ -200,7 +200,8 @@ class SendingPeer:
         """Make the sending greenlet wait while too much is unsent; the only call here that switches.
 
         The message that led here is accepted already: it is sent, whatever ends the wait. On
-        the hub no sender can be paused: there the link is dropped at the hard limit.
+        the hub no sender can be paused: there the link is dropped at the hard limit. A sender whose message passed
+        others, which wait because they are large, is paused only if much is before that message as well.
 
         Args:
             size: Of that message. What paused senders have sent does not count for the hard limit.
@@ -209,6 +210,9 @@ class SendingPeer:
             return
         if getcurrent() is self._host.scheduler.hub:
             self.check_hard_limit()
+            return
+        link = self.link
+        if link is not None and link.overtakes(self.high_water // 2):
             return
         self._paused_bytes += size
         try:

@@ -135,6 +135,11 @@ class VirtualLink:
             link.send_encoded(self._wrapping + data)
             self.sent_packets += 1
 
+    def overtakes(self, most: int) -> bool:
+        """Return whether the packet that was sent last passed others, and at most so many bytes are before it."""
+        link = self._relay.link
+        return link is not None and link.overtakes(most)
+
 
 class VirtualPeer(Peer):
     """A node with which this one has no connection, but which it reaches over another one.

@@ -63,12 +63,20 @@ class Sink(Protocol):
 class Transport(Protocol):
     """What a link needs of its connection; :class:`SocketTransport` is the real one."""
 
-    buffered: int
-    """Bytes written and not yet handed to the system."""
-    sent: int
-    """Bytes handed to the system."""
-    sent_writes: int
-    """The number of calls of :meth:`write` whose bytes have begun to leave."""
+    @property
+    def buffered(self) -> int:
+        """Bytes written and not yet handed to the system."""
+        ...
+
+    @property
+    def sent(self) -> int:
+        """Bytes handed to the system."""
+        ...
+
+    @property
+    def sent_writes(self) -> int:
+        """The number of calls of :meth:`write` whose bytes have begun to leave."""
+        ...
 
     def start(self, sink: Sink) -> None:
         """Begin to read."""

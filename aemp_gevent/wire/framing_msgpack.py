@@ -173,7 +173,8 @@ class MsgpackDecoder:
     **Large lists and maps** need checks that would slow everything else down: the elements that a list's header
     announces are counted, and the keys of a map are checked before it is made. So the Unpacker refuses both at
     first, at their header, which costs nothing. Then :meth:`retry` starts again where the message began, with
-    these checks, and keeps them: a peer that has sent one will send others.
+    these checks, and keeps them: a peer that has sent one will send others. So ``large`` may say
+    which of them it has sent to another decoder.
 
     Memory: at most three times ``max_message_bytes`` and one read in bytes, besides the
     objects decoded from them (:mod:`aemp_gevent.wire.limits`), and what
@@ -181,17 +182,18 @@ class MsgpackDecoder:
     1024 levels, and what ``limits.announced`` allows.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, large: frozenset[str] = frozenset()) -> None:
         self._limits = limits
         self._announced = limits.announced or Announced()
-        self._large: frozenset[str] = frozenset()  # which of them are decoded with checks
+        self.large = large
+        """Which of large lists and maps are decoded with checks, because the peer has sent some."""
         self._pieces: Iterator[bytes | memoryview] = iter(())  # of the read
         self._current: bytes | memoryview = b""  # the piece that was fed last, unless it is in _since
         self._limit = limits.bytes
         self._piece = min(limits.bytes, UNCOUNTED_BYTES)
         self._counted = limits.counted_bytes
         self._counter: MsgpackCounter | None = None  # of the unfinished message, once it is long
-        self._unpacker: Any = _new_unpacker(limits, self._large)  # msgpack ships no types
+        self._unpacker: Any = _new_unpacker(limits, self.large)  # msgpack ships no types
         self._data: bytes | memoryview = b""
         self._fed = 0
         # Where in the stream the unfinished message began, or a packet boundary
@@ -211,13 +213,18 @@ class MsgpackDecoder:
         except ERRORS as error:
             yield from self.retry(error)
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the last read, of which one packet was complete, ended with that packet."""
+        return self._is_exact and self._begin == self._fed
+
     def quickly(self) -> Iterator[Any]:
         """Iterate without calls of ours; after an error, call :meth:`retry`."""
         return chain.from_iterable(self._parts())
 
     def retry(self, error: Exception) -> Iterator[Any]:
         """Return the packets from the first large list or map on, at which iterating failed; else raise the error."""
-        found = {word for word in (_LARGE_LIST, _LARGE_MAP) if word in str(error)} - self._large
+        found = {word for word in (_LARGE_LIST, _LARGE_MAP) if word in str(error)} - self.large
         if not found or isinstance(error, FramingError):
             try:
                 raise error
@@ -225,14 +232,14 @@ class MsgpackDecoder:
                 del error  # or it would refer to itself, and what was decoded would live on for a while
         text = bytes(self._since) + bytes(self._current)
         # Packets before that one were handled; the Unpacker stops there again.
-        done, unpacker = 0, _new_unpacker(self._limits, self._large)
+        done, unpacker = 0, _new_unpacker(self._limits, self.large)
         unpacker.feed(text)
         with suppress(ValueError):
             for _packet in unpacker:
                 done = unpacker.tell()
         self._data = b"".join((text[done:], *self._pieces))
-        self._large |= found
-        self._unpacker = _new_unpacker(self._limits, self._large)
+        self.large |= found
+        self._unpacker = _new_unpacker(self._limits, self.large)
         self._fed = self._begin = 0
         self._is_exact, self._since, self._counter = True, bytearray(), None
         return iter(self)  # as large maps may follow large lists
@@ -270,9 +277,9 @@ class MsgpackDecoder:
                     self._is_exact = False
                     self._current = b""
                     yield unpacker
-                    if self._large:
+                    if self.large:
                         self._count(b"", fed)
-            elif self._counter is not None or fed - self._begin > self._counted or self._large:
+            elif self._counter is not None or fed - self._begin > self._counted or self.large:
                 self._count(piece, fed)
             else:
                 self._since += piece
@@ -299,7 +306,7 @@ class MsgpackDecoder:
         counter = self._counter
         if counter is not None:
             text = piece
-        elif is_long or (self._large and any(header in self._since for header in ANNOUNCING)):
+        elif is_long or (self.large and any(header in self._since for header in ANNOUNCING)):
             if not self._is_exact:
                 self._find_begin()
                 is_long = end - self._begin > self._counted

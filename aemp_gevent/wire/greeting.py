@@ -51,6 +51,11 @@ CALLS = "calls"
 
 SHORT_CALLS = "short"
 
+FRAGMENTS = "fragments"
+"""The key under which a node says that it reads large packets in fragments, of this version."""
+
+FRAGMENTS_VERSION = "1"
+
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
@@ -139,6 +144,11 @@ class Greeting:
     def reads_short_calls(self) -> bool:
         """Whether the speaker reads the short headers of calls."""
         return self.is_ours and self.extra(CALLS) == SHORT_CALLS
+
+    @cached_property
+    def reads_fragments(self) -> bool:
+        """Whether the speaker reads large packets in fragments, and may send them so."""
+        return self.is_ours and self.extra(FRAGMENTS) == FRAGMENTS_VERSION
 
     @cached_property
     def is_ours(self) -> bool:

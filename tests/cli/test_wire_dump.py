@@ -12,6 +12,7 @@ from gevent import socket
 
 from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.cli.wire_dump import Dump, Side
+from aemp_gevent.wire.framing import FRAMINGS
 from tests.support.helpers import wait_until
 from tests.support.recordings import RECORDINGS
 
@@ -36,6 +37,24 @@ def test_recordings_are_understood_however_they_are_cut(name: str, size: int) ->
         packets = [text.partition(" ")[2].removesuffix(" (keep-alive)") for text in said[way][3:]]
         assert [ast.literal_eval(packet) for packet in packets] == recording.listed(listed)
         assert all(text.partition(" ")[0] == side.framing for text in said[way][3:])
+
+
+def test_packets_in_fragments_are_put_together() -> None:
+    said: list[str] = []
+    side, other = Side(">", lambda _way, text: said.append(text)), Side("<", lambda *_: None)
+    side.opposite, other.opposite = other, side
+    greeting = b"aemp;1;%s;hmac_sha3_512;msgpack;provider=aemp_gevent-0;fragments=1\nnonce\n"
+    other.feed(greeting % b"b")
+    encode = FRAMINGS["msgpack"].encoder()
+    data = encode(["p", "in two"])
+    pieces = b"".join(map(encode, ([None, data[:3]], ["q", "between"], [None, data[3:]], [None, b""])))
+    side.feed(greeting % b"a" + b"hmac_sha3_512;0;msgpack\n" + pieces)
+    assert [text.removeprefix("msgpack ") for text in said[3:]] == [
+        "(fragment of 3 bytes)",
+        "['q', 'between']",
+        f"(fragment of {len(data) - 3} bytes) which completes ['p', 'in two']",
+        "(the peer sent an empty fragment; forwarding without decoding)",
+    ]
 
 
 def test_both_directions_are_carried_to_their_ends() -> None:

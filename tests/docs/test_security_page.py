@@ -12,7 +12,7 @@ from aemp_gevent.calls import header
 from aemp_gevent.directory import local_directory as directory
 from aemp_gevent.directory.embedded import screening
 from aemp_gevent.directory.embedded import server as directory_server
-from aemp_gevent.links import link
+from aemp_gevent.links import heartbeat, link
 from aemp_gevent.node import requests
 from aemp_gevent.peers import network
 from aemp_gevent.peers import relaying as routes
@@ -76,6 +76,8 @@ def test_settings_are_in_the_table_with_their_defaults(name: str, text: str) -> 
         ("`snd` requests to the node's own node port, one inside another", "4", requests.MAX_DETOURS == 4),
         ("what all peers have announced and not yet sent", "256 MiB", limits.MAX_ANNOUNCED_BYTES == 256 * 2**20),
         ("what all peers have announced and not yet sent", "256 elements", framing_msgpack._SMALL_LIST == 256),
+        ("a message in fragments that its sender does not continue", "60 s", heartbeat.STALLED_TIMEOUTS * 15 == 60),
+        ("a message in fragments that its sender does not continue", "four times", heartbeat.STALLED_TIMEOUTS == 4),
         ("keys of one map that are numbers", "4096", limits.MAX_NUMBER_KEYS == 4096),
         ("levels of nesting", "512", framing_json.MAX_NESTING_RECEIVED == cbor_scanner.MAX_NESTING_RECEIVED == 512),
         ("families watched", "10,000", directory_server.MAX_WATCHES == 10_000),

@@ -20,6 +20,7 @@ from aemp_gevent.node import spawnable_functions
 from aemp_gevent.settings.rules import EVERYTHING
 from aemp_gevent.wire import auth, greeting
 from aemp_gevent.wire.framing import FRAMINGS, Framing
+from aemp_gevent.wire.framing_msgpack import MsgpackDecoder
 from aemp_gevent.wire.limits import Limits
 from fuzz import seeds, targets
 from fuzz.mutate import mutate
@@ -30,7 +31,7 @@ from tests.support.thoroughness import tries
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = {"greeting": 3000, "json": 1000, "msgpack": 1000, "cbor": 1000, "requests": 600}
+EXAMPLES = {"greeting": 3000, "json": 1000, "msgpack": 1000, "cbor": 1000, "fragments": 1000, "requests": 600}
 """How many make some three seconds each, if tests are thorough; otherwise a fifth is tried."""
 
 
@@ -155,6 +156,7 @@ BREAKS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
         f"{name}-has-errors-of-its-own": (name, lambda patch, name=name: patch.setitem(FRAMINGS, name, leaky(name)))
         for name in ("json", "msgpack", "cbor")
     },
+    "what-is-behind-a-packet-is-lost": ("fragments", lambda patch: patch.setattr(MsgpackDecoder, "is_at_end", True)),
     "what-is-cut-is-lost": ("json", lambda patch: patch.setattr(targets, "_decode", sloppy)),
 }
 

@@ -18,7 +18,7 @@ from aemp_gevent.testing import MemoryNetwork
 from tests.support.authority import shared_certificate
 from tests.support.helpers import wait_until
 from tests.support.native import sleep
-from tests.support.networking import SECRET, MakeNode, RawPeer
+from tests.support.networking import SECRET, Inbox, MakeNode, RawPeer
 from tests.support.seams import log_feed_of, network_of
 
 PEER = "127.0.0.1:9"
@@ -247,11 +247,12 @@ def test_heartbeats_are_not_counted_as_packets(make_node: MakeNode) -> None:
 def test_packets_are_counted_inside_of_tls(make_node: MakeNode, size: int) -> None:
     shared = shared_certificate().pem()
     one, two = (make_node(secret=None, cert=shared) for _ in range(2))
-    sink = one.port(lambda *_message: None)
+    inbox = Inbox(one)
     assert two.syncal(10, one.NODE(), "time")
     before = look(two, one)["links"][0]
     for _ in range(7):
-        two.snd(sink, b"x" * size)
+        two.snd(inbox, b"x" * size)
+    wait_until(lambda: len(inbox.messages) == 7)  # the question passes large ones
     found = look(two, one)["links"][0]
     assert found["packets_in"] - before["packets_in"] == 8, "those, and the question"
     near = look(two, two)["links"][0]
@@ -262,10 +263,11 @@ def test_packets_are_counted_inside_of_tls(make_node: MakeNode, size: int) -> No
 
 def test_large_packet_over_a_socket_counts_once(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
-    sink = one.port(lambda *_message: None)
+    inbox = Inbox(one)
     before = look(two, one)["links"][0]["packets_in"]
     for _ in range(3):
-        two.snd(sink, b"x" * 3_000_000)
+        two.snd(inbox, b"x" * 3_000_000)
+    wait_until(lambda: len(inbox.messages) == 3)
     assert look(two, one)["links"][0]["packets_in"] - before == 4
     assert look(two, two)["links"][0]["packets_out"] == before + 4
 

@@ -6,11 +6,14 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 import aemp_gevent.peers.link_maker
+from aemp_gevent.links import backlog_transport
+from aemp_gevent.links.backlog_transport import BacklogTransport
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.node_listener import NodeListener
 from aemp_gevent.peers.attempts import Attempt
@@ -22,6 +25,7 @@ from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.settings.sources import make_settings
 from aemp_gevent.transport.tls_transport import TlsTransport
 from aemp_gevent.transport.transport import Sink
+from aemp_gevent.wire import fragments
 from tests.support.authority import shared_certificate
 
 IDS = ("127.0.0.1:1001", "127.0.0.1:1002")
@@ -30,10 +34,38 @@ IDS = ("127.0.0.1:1001", "127.0.0.1:1002")
 MESSAGES = 3
 
 
+LARGE_BYTES = 500
+"""What makes a message a large one, with ``make_fragments_small``."""
+
+
+def make_fragments_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send in fragments what is longer than requests are."""
+    monkeypatch.setattr(fragments, "FRAGMENT_BYTES", 100)
+    monkeypatch.setattr(fragments, "WHOLE_BYTES", 200)
+    monkeypatch.setattr(backlog_transport, "AHEAD_BYTES", 100)
+
+
 CERTIFICATE = shared_certificate().pem()
 
 
 EOF, RESET = object(), object()
+
+
+class Soon:
+    """A timer that is due."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call: Callable[[], object] | None = call
+
+    def fire(self) -> None:
+        if self._call is not None:
+            self._call()
+
+    def stop(self) -> None:
+        self._call = None
+
+    def close(self) -> None:
+        """Nothing is left to close."""
 
 
 class InlineScheduler(Scheduler):
@@ -42,6 +74,14 @@ class InlineScheduler(Scheduler):
     def __init__(self, *owner: PortsOwner) -> None:
         super().__init__(*owner)
         self.pump = self._pump_at_once
+
+    def start_timer(self, seconds: float, call: Callable[..., object], *args: Any) -> Any:
+        """Make calls that are due at once after the step."""
+        if seconds:
+            return super().start_timer(seconds, call, *args)
+        timer = Soon(partial(call, *args))
+        HUB.run_callback(timer.fire)
+        return timer
 
     def ask(self) -> None:
         """Nobody needs to: the simulation pumps after each step."""
@@ -226,6 +266,8 @@ class End:
 
 def carrying(transport: Any) -> End:
     """Return the connection that a transport, which may encrypt, goes over."""
+    if isinstance(transport, BacklogTransport):
+        transport = transport.inner
     return transport._inner if isinstance(transport, TlsTransport) else transport
 
 
@@ -234,9 +276,9 @@ class Hub:
 
     def __init__(self) -> None:
         self.loop = self
-        self._due: list[Callable[[], None]] = []
+        self._due: list[Callable[[], object]] = []
 
-    def run_callback(self, callback: Callable[[], None]) -> None:
+    def run_callback(self, callback: Callable[[], object]) -> None:
         self._due.append(callback)
 
     def run(self) -> None:
@@ -259,7 +301,7 @@ class Side:
         self.network.dialling.dial = self._dial  # type: ignore[method-assign]
         self.node._network = self.network
         self.node._rename(IDS[number])
-        self.node.reg(self.node.port(lambda *message: self.received.append(message)), "sink")
+        self.node.reg(self.node.port(lambda *message: self.received.append(message[:2])), "sink")
         self.received: list[tuple[int, int]] = []
         self.session = -1
         self.sent: list[int] = []
@@ -288,7 +330,8 @@ class Side:
         self.watching = False
 
     def send(self) -> None:
-        self.node.snd(self.target, self.session, self.sent[-1])
+        load = "x" * self.world.dice.choice((0, LARGE_BYTES)) if self.world.large else ""
+        self.node.snd(self.target, self.session, self.sent[-1], load)
         self.sent[-1] += 1
 
     @property
@@ -306,8 +349,11 @@ class Side:
 class World:
     """Two sides, their connections, and a schedule."""
 
-    def __init__(self, seed: int, *, seeds: int, breaks: int, sessions: int, tls: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, seeds: int, breaks: int, sessions: int, tls: bool = False, large: bool = False
+    ) -> None:
         self.tls = tls
+        self.large = large
         self.dice = random.Random(seed)
         self.dials: list[tuple[Side, Peer | None]] = []
         self.accepts: list[tuple[Side, End]] = []

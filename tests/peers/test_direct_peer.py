@@ -27,7 +27,7 @@ from aemp_gevent.peers.direct_peer import DirectPeer
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.testing.memory_network import MemoryNetwork
 from aemp_gevent.testing.processes import NodeProcess
-from tests.peers.simulation import IDS, InlineScheduler, Side, World
+from tests.peers.simulation import IDS, InlineScheduler, Side, World, make_fragments_small
 from tests.support.helpers import turns, wait_until
 from tests.support.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer
 from tests.support.seams import embedded_of, network_of
@@ -99,7 +99,7 @@ class RestingSide(Side):
 
 class RestingWorld(World):
     def __init__(self, seed: int, *, breaks: int) -> None:
-        super().__init__(seed, seeds=0, breaks=breaks, sessions=3)
+        super().__init__(seed, seeds=0, breaks=breaks, sessions=3, large=bool(seed % 2))
         self.sides = (RestingSide(self, 0), RestingSide(self, 1))
         self.refused = 0
 
@@ -170,6 +170,7 @@ def test_links_come_to_rest_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(aemp_gevent.links.link, "SLICE_SECONDS", math.inf)  # the loop has no turns here
     monkeypatch.setattr(logging.getLogger("aemp_gevent"), "disabled", True)
     monkeypatch.setattr(Pulse, "idle_seconds", lambda pulse, link: 1e9)
+    make_fragments_small(monkeypatch)
     seen: Counter[str] = Counter()
     for seed in range(runs):
         world = run(seed, monkeypatch, breaks)

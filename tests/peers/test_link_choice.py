@@ -28,6 +28,7 @@ from tests.peers.simulation import (
     HUB,
     InlineScheduler,
     World,
+    make_fragments_small,
 )
 from tests.support.helpers import wait_until
 from tests.support.native import sleep
@@ -78,12 +79,20 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: int) -> World:
         pytest.param({"seeds": 1, "breaks": 2, "sessions": 3}, tries(130, 1500), id="monitored-again"),
         pytest.param({"seeds": 1, "breaks": 0, "sessions": 1, "tls": True}, tries(20, 300), id="TLS"),
         pytest.param({"seeds": 1, "breaks": 2, "sessions": 3, "tls": True}, tries(40, 600), id="TLS-breaks"),
+        pytest.param({"seeds": 1, "breaks": 0, "sessions": 1, "large": True}, tries(70, 1000), id="large-messages"),
+        pytest.param({"seeds": 1, "breaks": 2, "sessions": 3, "large": True}, tries(130, 1500), id="large-ones-break"),
+        pytest.param(
+            {"seeds": 1, "breaks": 0, "sessions": 1, "tls": True, "large": True},
+            tries(30, 600),
+            id="TLS-large-messages",
+        ),
     ],
 )
 def test_messages_arrive_in_order_or_their_sender_hears_of_the_loss(
     simulated: None, monkeypatch: pytest.MonkeyPatch, options: dict[str, int], runs: int
 ) -> None:
     """A seed that failed is printed, with the steps of its run."""
+    make_fragments_small(monkeypatch)
     seen: Counter[str] = Counter()
     # More of them if the rules that matter were hardly put to the test.
     while seen["runs"] < runs or (seen["moved to another connection"] <= runs / 100 and seen["runs"] < 4 * runs):

@@ -36,7 +36,8 @@ LINKS = (
     *("node/sending.py", "runtime/hub_calls.py"),
     *("peers/outbox.py", "peers/peer.py", "peers/link_choice.py", "peers/sending.py", "peers/thread_handover.py"),
     *("peers/remote_port.py", "peers/remote_ports.py", "peers/peer_monitors.py"),
-    *("links/link.py", "links/handshaking.py", "links/flow_control.py"),
+    *("links/link.py", "links/outgoing.py", "links/backlog_transport.py", "wire/fragments.py"),
+    *("links/handshaking.py", "links/flow_control.py"),
     *("transport/transport.py", "transport/tls_transport.py"),
     *SCHEDULER,
 )
@@ -134,7 +135,7 @@ LOSSES = (
     *("node/node.py", "node/linked_node.py", "node/local_node.py", "node/sending.py", "node/node_monitors.py"),
     *("peers/network.py", "peers/peer.py", "peers/link_choice.py", "peers/direct_peer.py", "peers/sending.py"),
     *("peers/remote_port.py", "peers/remote_ports.py", "peers/peer_monitors.py"),
-    *("links/link.py", "links/handshaking.py"),
+    *("links/link.py", "links/outgoing.py", "links/handshaking.py"),
     "ports/monitors.py",
     *SCHEDULER,
 )
@@ -387,12 +388,16 @@ def test_a_loss_that_is_struck_and_begun_again_does_not_end_the_next_link(make_n
 
 
 @pytest.mark.slow
-def test_snd_over_a_link_at_the_recursion_limit_sends_or_does_not(make_node):
+@pytest.mark.parametrize("size", [1, 100_000], ids=["small", "in-fragments"])
+def test_snd_over_a_link_at_the_recursion_limit_sends_or_does_not(make_node, size):
     scene = Linked(make_node)
     failed = 0
-    for number, error in enumerate(at_every_depth(lambda number: scene.node.snd(scene.inbox.port, number))):
+    send, load = scene.node.snd, "x" * size
+    for number, error in enumerate(at_every_depth(lambda number: send(scene.inbox.port, number, load))):
         scene.echo()
-        assert [message[0] for message in scene.inbox.messages] == ([] if error else [number])
+        send(scene.inbox.port, "behind")
+        wait_until(lambda: ("behind",) in scene.inbox.messages)
+        assert [message[0] for message in scene.inbox.messages] == ([] if error else [number]) + ["behind"]
         scene.inbox.messages.clear()
         failed += error is not None
     assert failed > 5  # it is deeper than its own first step

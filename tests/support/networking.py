@@ -289,9 +289,10 @@ class RawListener:
         self.close()
 
 
-def two_connections(node: Node) -> tuple[RawPeer, RawPeer]:
+def two_connections(node: Node, extras: tuple[tuple[str, str], ...] = ()) -> tuple[RawPeer, RawPeer]:
     """Return two connections of one process, both up: their auth lines crossed."""
-    first, second = (RawPeer.dial(node, extras=(*OUR_PROVIDER, ("uniq", "one process"))) for _ in range(2))
+    extras = (*OUR_PROVIDER, ("uniq", "one process"), *extras)
+    first, second = (RawPeer.dial(node, extras=extras) for _ in range(2))
     for peer in (first, second):
         peer.greet()
     for peer in (first, second):

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: MIT
+"""Large packets in fragments, between which others may be sent: what is small need not wait for what is large.
+
+A node whose greeting says ``fragments=1`` reads packets that come in pieces, ``[nil, bytes]``. The bytes of one piece
+after the other are the packet in msgpack. Only one packet at a time is sent so, but whole packets may stand between
+its fragments.
+
+**The order of each port's messages is kept.** Every packet has an *order*, usually the name of the port that it is
+for (:func:`order_of`). While a packet waits in the :class:`Backlog`, others of the same order wait behind it. The news
+of a port's death waits for everything, because what the port had sent may be anywhere in there.
+
+Nothing here knows connections. What decides when the next fragment is sent is :mod:`aemp_gevent.links.link`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import msgpack
+
+from aemp_gevent.errors import FramingError
+from aemp_gevent.runtime.quoting import of_type
+from aemp_gevent.wire import framing_msgpack
+from aemp_gevent.wire.framing import check_packet
+from aemp_gevent.wire.framing_msgpack import MsgpackDecoder
+from aemp_gevent.wire.limits import Limits
+from aemp_gevent.wire.vocabulary import BYE, CALL, IDLE, KIL0, KIL1, MON0, MON1, SPAWN, VIA
+
+FRAGMENT_BYTES = 64 * 1024
+"""The most bytes of a packet in one fragment. A loop's turn for each costs less than copying so much."""
+
+WHOLE_BYTES = FRAGMENT_BYTES + 4096
+"""The largest packet that is sent whole: 64 KiB of data, and what is around them."""
+
+_HEADER = b"\x92\xc0\xc6"
+"""In msgpack: a list of two, nil, and bytes whose length takes the next four bytes."""
+
+_HEADER_BYTES = len(_HEADER) + 4
+
+Order: TypeAlias = "str | tuple[str, str] | None"
+"""What packets have in common that must not overtake each other; None: the packet waits for all that came before."""
+
+_ABOUT_PORTS = (MON1, MON0, KIL1, SPAWN)
+"""Requests whose first argument is the port that they are about. A tuple, as users may send what cannot be hashed."""
+
+_BEHIND_ALL = (KIL0, BYE, IDLE)
+
+_HEAD_ELEMENTS = 4
+"""How many elements of a packet show its order."""
+
+
+def order_of(head: Sequence[Any]) -> Order:
+    """Return the order of a packet, of which this is the beginning, or all."""
+    name = head[0] if head else ""
+    if name or len(head) < 2:
+        return str(name)
+    request = head[1]
+    if request in _BEHIND_ALL:
+        return None
+    if request == CALL:
+        about = head[3:4]  # behind the header
+    elif request in _ABOUT_PORTS:
+        about = head[2:3]
+    elif request == VIA:
+        origin_and_destination = tuple(head[2:4])
+        return origin_and_destination if list(map(type, origin_and_destination)) == [str, str] else ""
+    else:
+        return ""
+    return about[0] if about and type(about[0]) is str else ""
+
+
+def goes_whole(head: Sequence[Any], size: int) -> bool:
+    """Return whether a packet of this beginning and size is sent in one piece, if nothing of its order waits.
+
+    A spawn is, also if it is large: what is sent to other ports behind it may say that the new port is there.
+    """
+    return size <= WHOLE_BYTES or list(head[:2]) == ["", SPAWN]
+
+
+def head_of(data: bytes) -> list[Any]:
+    """Return the beginning of a packet that is encoded as msgpack: as much as :func:`order_of` needs."""
+    for size in (FRAGMENT_BYTES, len(data)):
+        unpacker: Any = msgpack.Unpacker(strict_map_key=False)  # msgpack has no types
+        unpacker.feed(data[:size])
+        try:
+            return [unpacker.unpack() for _ in range(min(unpacker.read_array_header(), _HEAD_ELEMENTS))]
+        except msgpack.OutOfData:
+            continue
+    raise AssertionError("a packet of ours is not complete")
+
+
+class _BacklogEntry(NamedTuple):
+    """A packet that waits."""
+
+    order: Order
+    data: bytes
+
+
+def _size_of(data: bytes) -> int:
+    """Return how many bytes are sent for a packet."""
+    size = len(data)
+    return size if size <= WHOLE_BYTES else size + _HEADER_BYTES * -(-size // FRAGMENT_BYTES)
+
+
+class Backlog:
+    """The packets that a link has accepted and sends bit by bit: large ones, and those that must not overtake these."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        """The bytes that will be sent for them."""
+        self.packets: deque[_BacklogEntry] = deque()
+        """Those that have not left, in their order."""
+        self._sent = 0  # bytes of the first one that were taken
+        self._by_order: defaultdict[Order, int] = defaultdict(int)  # how many wait; more, if this was struck
+
+    def holds_up(self, order: Order) -> bool:
+        """Return whether a packet of this order must wait."""
+        return bool(self.packets) and (order is None or self._by_order.get(order, 0) > 0)
+
+    def put(self, order: Order, data: bytes) -> None:
+        """Add a packet, encoded as msgpack, behind all others."""
+        waiting, size = (_BacklogEntry(order, data),), _size_of(data)
+        # No calls from here on, as a finalizer may put another one in between. Where this is struck, nothing is
+        # counted too low.
+        self.size += size
+        self._by_order[order] += 1
+        self.packets += waiting
+
+    def take(self) -> tuple[bytes, bool]:
+        """Return the next bytes to send, at most a fragment, and whether these complete a packet."""
+        order, data = self.packets[0]
+        if len(data) <= WHOLE_BYTES:
+            piece, is_last = data, True
+        else:
+            part = memoryview(data)[self._sent : self._sent + FRAGMENT_BYTES]
+            piece = b"".join((_HEADER, len(part).to_bytes(4, "big"), part))
+            is_last = self._sent + len(part) == len(data)
+            self._sent += len(part)
+        self.size -= len(piece)
+        if is_last:
+            self._sent = 0
+            self.packets.popleft()
+            self._by_order[order] -= 1
+            if not self._by_order[order]:
+                del self._by_order[order]
+        return piece, is_last
+
+    def clear(self) -> None:
+        """Drop all packets."""
+        self.packets.clear()
+        self._by_order.clear()
+        self._sent = self.size = 0
+
+
+class Assembler:
+    """Puts together the packets that a peer sends in fragments.
+
+    Each fragment is decoded as it comes, as a packet is that is cut by the ends of reads: the same limits hold, and a
+    packet that breaks one is refused at the byte that does.
+
+    Args:
+        limits: The limits of a whole packet.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._decoder: MsgpackDecoder | None = None  # of the packet that is not complete
+        self._large: frozenset[str] = frozenset()  # what the last one had learned
+        self._fragments = 0
+
+    @property
+    def unfinished(self) -> int:
+        """A number that grows with each fragment of a packet that is not complete; 0 if there is no such packet."""
+        return 0 if self._decoder is None else self._fragments
+
+    def feed(self, fragment: list[Any]) -> list[Any] | None:
+        """Take a fragment; return the packet that it completes.
+
+        Args:
+            fragment: What the peer sent, without the nil.
+
+        Returns:
+            A packet, which begins with a port's name; or None, as more must come.
+
+        Raises:
+            FramingError: That was not a fragment, or there is no such packet.
+        """
+        if len(fragment) != 1:
+            raise FramingError(f"the peer sent a fragment with {len(fragment)} elements instead of one")
+        if type(fragment[0]) is not bytes:
+            raise FramingError(f"the peer sent a fragment that is {of_type(fragment[0])} instead of bytes")
+        if not fragment[0]:
+            raise FramingError("the peer sent an empty fragment")
+        decoder = self._decoder
+        if decoder is None:
+            # A new one for each packet: its buffers are as large as the packet.
+            decoder = self._decoder = MsgpackDecoder(self._limits, self._large)
+        try:
+            decoder.feed(fragment[0])
+            packets = list(decoder)
+        except framing_msgpack.ERRORS as error:
+            raise framing_msgpack.translate(error) from error
+        self._fragments += 1
+        if not packets:
+            return None
+        self._decoder, self._large = None, decoder.large
+        packet = packets[0]
+        if len(packets) > 1 or not decoder.is_at_end:
+            raise FramingError("the peer sent a fragment that does not end where its packet ends")
+        check_packet(packet)  # a fragment is not a packet
+        if not packet:
+            raise FramingError("the peer sent a heartbeat as a fragment")
+        return packet  # type: ignore[no-any-return]  # that was just checked

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: MIT
+"""Large packets in fragments: whatever is sent between them, each port's messages stay in order and whole."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aemp_gevent.errors import FramingError
+from aemp_gevent.wire import fragments
+from aemp_gevent.wire.fragments import FRAGMENT_BYTES, WHOLE_BYTES, Assembler, Backlog, head_of, order_of
+from aemp_gevent.wire.framing import FRAMINGS
+from aemp_gevent.wire.framing_msgpack import MsgpackDecoder
+from aemp_gevent.wire.limits import Limits
+
+encode = FRAMINGS["msgpack"].encoder()
+LIMITS = Limits(2**20)
+
+
+def fragment(data: bytes) -> list[Any]:
+    """Return what comes behind the nil."""
+    return [data]
+
+
+def read(stream: bytes, limits: Limits = LIMITS) -> list[list[Any]]:
+    """Return the packets of a stream, those in fragments put together."""
+    assembler, decoder = Assembler(limits), FRAMINGS["msgpack"].decoder(limits)
+    decoder.feed(stream)
+    packets = [assembler.feed(packet[1:]) if packet[:1] == [None] else packet for packet in decoder]
+    assert not assembler.unfinished
+    return [packet for packet in packets if packet is not None]
+
+
+# --- the order of packets -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("packet", "order"),
+    [
+        pytest.param(["p", 1], "p", id="message"),
+        pytest.param(["", "mon1", "p"], "p", id="mon1"),
+        pytest.param(["", "mon0", "p"], "p", id="mon0"),
+        pytest.param(["", "kil1", "p", "reason"], "p", id="kil1"),
+        pytest.param(["", "AnyEvent::MP::_spawn", "p", "f"], "p", id="spawn"),
+        pytest.param(["", "call", {"reply": "n#r"}, "p", "tag"], "p", id="call"),
+        pytest.param(["", "call", ["#r", None], "p", "tag"], "p", id="call-with-short-header"),
+        pytest.param(["", "kil0", "p", "reason"], None, id="kil0"),
+        pytest.param(["", "bye"], None, id="bye"),
+        pytest.param(["", "via", "a", "b", ["p"]], ("a", "b"), id="via"),
+        pytest.param(["", "g_upd", "f", {}, []], "", id="directory"),
+        pytest.param(["", "relay", "n#p", 1], "", id="relay"),
+        pytest.param([""], "", id="nothing"),
+        pytest.param([], "", id="heartbeat"),
+        pytest.param(["", "mon1", [1]], "", id="no-name"),
+        pytest.param(["", "mon1"], "", id="no-argument"),
+        pytest.param(["", "call", {}], "", id="no-port"),
+        pytest.param(["", "via", {}, "b", []], "", id="no-node"),
+        pytest.param(["", ["x"], "b"], "", id="no-request"),
+    ],
+)
+def test_packets_of_one_port_have_one_order(packet: list[Any], order: object) -> None:
+    assert order_of(packet) == order
+    assert order_of(head_of(encode(packet))) == order
+    if packet:
+        assert order_of(head_of(encode([*packet, bytes(200_000)]))) == order_of([*packet, b""])
+
+
+def test_head_behind_a_long_header_is_found() -> None:
+    packet = ["", "call", {"chain": ["n#" + "x" * 1000] * 100}, "p", "tag"]
+    assert order_of(head_of(encode(packet))) == "p"
+
+
+# --- the backlog ---------------------------------------------------------------------------------
+
+
+def leave(backlog: Backlog) -> bytes:
+    data = b""
+    while backlog.packets:
+        expected = backlog.size
+        piece, _is_last = backlog.take()
+        assert backlog.size == expected - len(piece)
+        data += piece
+    assert backlog.size == 0
+    return data
+
+
+@pytest.mark.parametrize("size", [WHOLE_BYTES + 1, 2 * FRAGMENT_BYTES - 1, 2 * FRAGMENT_BYTES, 2 * FRAGMENT_BYTES + 1])
+def test_large_packet_leaves_in_fragments(size: int) -> None:
+    packet = ["p", bytes(size - len(encode(["p", bytes(size)])) + size)]
+    data = encode(packet)
+    assert len(data) == size
+    backlog = Backlog()
+    backlog.put("p", data)
+    promised = backlog.size
+    pieces = []
+    while backlog.packets:
+        pieces.append(backlog.take())
+    assert [is_last for _piece, is_last in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert all(len(piece) <= FRAGMENT_BYTES + 7 for piece, _is_last in pieces)
+    stream = b"".join(piece for piece, _is_last in pieces)
+    assert len(stream) == promised
+    assert read(stream) == [packet]
+
+
+def test_packet_of_64_kib_and_its_name_leaves_whole() -> None:
+    data = encode(["a name", "tag", bytes(64 * 1024)])
+    backlog = Backlog()
+    backlog.put("a name", data)
+    assert backlog.take() == (data, True)
+
+
+def test_what_waits_holds_up_its_own_order_and_no_other() -> None:
+    backlog = Backlog()
+    assert not backlog.holds_up("p")
+    assert not backlog.holds_up(None)
+    backlog.put("p", bytes(WHOLE_BYTES + 1))
+    backlog.put("p", b"small")
+    assert backlog.holds_up("p")
+    assert backlog.holds_up(None)
+    assert not backlog.holds_up("q")
+    while len(backlog.packets) == 2:
+        backlog.take()
+    assert backlog.holds_up("p"), "the small one is still here"
+    backlog.take()
+    assert not backlog.holds_up("p")
+    assert not backlog.holds_up(None)
+
+
+PORTS = ("p", "q", "r")
+SENT = st.tuples(st.sampled_from(PORTS), st.integers(0, 400))
+"""A port, and how large the message is."""
+
+
+@given(st.lists(st.one_of(SENT, st.just("died"), st.just("room")), max_size=40))
+def test_each_port_gets_its_messages_in_order_whatever_passes(steps: list[Any]) -> None:
+    """As a link does it: what need not wait is written at once, and the rest whenever there is room."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fragments, "FRAGMENT_BYTES", 50)
+        patch.setattr(fragments, "WHOLE_BYTES", 70)
+        backlog, stream = Backlog(), b""
+        sent: dict[str, list[Any]] = defaultdict(list)
+        all_before: list[set[Any]] = []  # for each death, what was sent before
+        number = 0
+        for step in steps:
+            number += 1
+            if step == "room":
+                stream += backlog.take()[0] if backlog.packets else b""
+                continue
+            if step == "died":
+                packet = ["", "kil0", number]
+                all_before.append({entry for entries in sent.values() for entry in entries})
+            else:
+                port, size = step
+                packet = [port, number, "x" * size]
+                sent[port].append(number)
+            data, order = encode(packet), order_of(packet)
+            if len(data) > fragments.WHOLE_BYTES or backlog.holds_up(order):
+                backlog.put(order, data)
+            else:
+                stream += data
+        stream += leave(backlog)
+        arrived: dict[str, list[Any]] = defaultdict(list)
+        seen: set[Any] = set()
+        for packet in read(stream):
+            if packet[0]:
+                arrived[packet[0]].append(packet[1])
+                seen.add(packet[1])
+            else:
+                assert all_before.pop(0) <= seen, "the news of a death came before what was sent earlier"
+        assert arrived == sent
+        assert not all_before
+
+
+# --- putting together ------------------------------------------------------------------------------
+
+
+@given(st.lists(st.one_of(st.integers(), st.text(), st.lists(st.none())), max_size=30), st.data())
+def test_packet_is_the_same_however_it_is_cut(message: list[Any], data: st.DataObject) -> None:
+    packet = ["p", *(value if not isinstance(value, int) else value % 2**60 for value in message)]
+    encoded = encode(packet)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(encoded)), max_size=10)) | {len(encoded)})
+    assembler = Assembler(LIMITS)
+    done = []
+    for begin, end in zip([0, *cuts], cuts, strict=False):
+        before = assembler.unfinished
+        done.append(assembler.feed(fragment(encoded[begin:end])))
+        assert assembler.unfinished > before or done[-1] is not None
+    assert done == [None] * (len(cuts) - 1) + [packet]
+    assert not assembler.unfinished
+    assert assembler.feed(fragment(encode(["q"]))) == ["q"], "it is ready for the next"
+
+
+def test_large_list_in_fragments_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those are decoded with checks, from their beginning, when the peer sends the first; and later at once."""
+    retries: list[Exception] = []
+    retry = MsgpackDecoder.retry
+    monkeypatch.setattr(MsgpackDecoder, "retry", lambda self, error: (retries.append(error), retry(self, error))[1])
+    packet = ["p", list(range(5000)), dict.fromkeys(range(2000))]
+    encoded = encode(packet)
+    assembler = Assembler(LIMITS)
+    for _ in range(3):
+        for begin in range(0, len(encoded), 1000):
+            whole = assembler.feed(fragment(encoded[begin : begin + 1000]))
+        assert whole == packet
+        assert len(retries) == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        pytest.param([[]], "a fragment with 0 elements", id="nothing"),
+        pytest.param([[b"\x91", 1]], "a fragment with 2 elements", id="two"),
+        pytest.param([["\x91"]], "instead of bytes", id="text"),
+        pytest.param([[b""]], "an empty fragment", id="empty"),
+        pytest.param([[encode(["p", 1]) + b"\x91"]], "does not end where its packet ends", id="more-behind"),
+        pytest.param([[encode(["p", 1]) * 2]], "does not end where its packet ends", id="two-packets"),
+        pytest.param([[b"\x92\xa1p"], [b"\x01\xa1"]], "does not end where its packet ends", id="more-behind-the-last"),
+        pytest.param([[encode([None, encode(["p"])])]], "whose port name is", id="fragment-in-a-fragment"),
+        pytest.param([[b"\x90"]], "a heartbeat as a fragment", id="heartbeat"),
+        pytest.param([[b"\x01"]], "instead of an array", id="number"),
+        pytest.param([[b"\x91"], [b"\xc1"]], "not msgpack", id="no-msgpack"),
+    ],
+)
+def test_wrong_fragment_is_refused(sent: list[list[Any]], why: str) -> None:
+    assembler = Assembler(LIMITS)
+    for piece in sent[:-1]:
+        assert assembler.feed(piece) is None
+    with pytest.raises(FramingError) as caught:
+        assembler.feed(sent[-1])
+    assert why in str(caught.value)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+def test_packet_may_be_as_large_as_a_whole_one_and_no_larger(piece: int) -> None:
+    limits = Limits(1000)
+    for extra in (0, 1):
+        packet = ["p", bytes(1000 - 6 + extra)]
+        encoded = encode(packet)
+        assert len(encoded) == 1000 + extra
+        assembler = Assembler(limits)
+        pieces = [encoded[begin : begin + piece] for begin in range(0, len(encoded), piece)]
+        if not extra:
+            assert [assembler.feed([each]) for each in pieces][-1] == packet
+            continue
+        with pytest.raises(FramingError, match="more than 1000 bytes"):
+            for each in pieces:
+                assembler.feed([each])
+
+
+def test_elements_are_counted_across_fragments() -> None:
+    limits = Limits(2**20, 300_000)
+    encoded = encode(["p", *([None] * 400_000)])
+    assembler = Assembler(limits)
+    with pytest.raises(FramingError, match="300000"):
+        for begin in range(0, len(encoded), 50_000):
+            assembler.feed([encoded[begin : begin + 50_000]])
+
+
+def test_endless_packet_is_refused_at_the_limit() -> None:
+    limits = Limits(10_000)
+    assembler = Assembler(limits)
+    fed = 0
+    with pytest.raises(FramingError, match="more than 10000 bytes"):
+        assembler.feed([b"\x92\xa1p\xc6\x7f\xff\xff\xff"])
+        while fed < 20_000:
+            assembler.feed([bytes(100)])
+            fed += 100
+    assert fed <= 10_000
