@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from gevent import Timeout
 from gevent.event import AsyncResult
 
-from aemp_gevent.errors import PortKilled, StartError
-from aemp_gevent.node.access import describe
+from aemp_gevent.errors import AlreadyStartedError, PortKilled, StartError
+from aemp_gevent.node.access import describe, held_name
 from aemp_gevent.otp.names import claim
 from aemp_gevent.otp.requests import STOP, SYSTEM
 from aemp_gevent.otp.server import Server
@@ -127,33 +127,52 @@ class Child:
             return self.id
         return self.start if isinstance(self.start, str) else getattr(self.start, "__name__", type(self.start).__name__)
 
-    def run(self, node: Node) -> str:
+    def run(self, node: Node, watch: Callable[[str], object] = lambda _port: None) -> str:
         """Start the child, and return its port. Switches.
+
+        Args:
+            node: The node of its supervisor.
+            watch: Called with its port before anything can happen in that.
 
         Raises:
             StartError: It did not start.
         """
         if self.is_server:
-            return start_server(node, None, self.start, self.args, {}, self.name, self.network_name, self.start_timeout)
+            names = self.name, self.network_name
+            return start_server(node, None, self.start, self.args, {}, *names, self.start_timeout, watch)
+        port: str | None = None
         try:
-            if isinstance(self.start, str):
-                port = node.spawn(node.NODE(), self.start, *self.args)
-            elif self.lives_on:
-                port = _run_init(node, self.start, self.args, self.start_timeout)
+            if self.lives_on:
+                port = _run_init(node, self.start, self.args, self.start_timeout, watch)
             else:
-                port = node.port_async(self.start, *self.args)
+                if isinstance(self.start, str):
+                    port = node.spawn(node.NODE(), self.start, *self.args)
+                else:
+                    port = node.port_async(self.start, *self.args)
+                watch(port)
             if self.name is not None:
+                held = held_name(node, self.name)
+                if held is not None and held != port:
+                    raise AlreadyStartedError(self.title, self.name, held)
                 node.reg(port, self.name)
             if self.network_name is not None:
                 claim(node, port, self.network_name)
-        except StartError:
-            raise
-        except Exception as error:
+        except BaseException as error:
+            if port is not None:
+                node.kil(port, "start_interrupted")
+            if isinstance(error, StartError) or not isinstance(error, Exception):
+                raise
             raise StartError(self.title, describe(error)) from error
         return port
 
 
-def _run_init(node: Node, function: Callable[..., Any], args: tuple[Any, ...], timeout: float | None) -> str:
+def _run_init(
+    node: Node,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    timeout: float | None,
+    watch: Callable[[str], object],
+) -> str:
     """Make a port, run a function in it, which may give it handlers, and return the port when it has returned."""
     started: AsyncResult[Any] = AsyncResult()
 
@@ -173,6 +192,7 @@ def _run_init(node: Node, function: Callable[..., Any], args: tuple[Any, ...], t
     port = node.port(begin)
     guard = node.mon(port, lambda *reason: started.ready() or started.set_exception(StartError(port, "", reason)))
     try:
+        watch(port)
         node.snd(port)
         started.get(timeout=timeout)
     except Timeout:

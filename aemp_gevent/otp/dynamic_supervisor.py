@@ -8,8 +8,9 @@ from time import monotonic
 from typing import Any
 
 from aemp_gevent.otp.children import Child, Stopping
+from aemp_gevent.otp.entries import Entry, ChildState
 from aemp_gevent.otp.marks import call
-from aemp_gevent.otp.supervisor import Entry, Supervisor
+from aemp_gevent.otp.supervisor import Supervisor
 
 
 class DynamicSupervisor(Supervisor):
@@ -52,8 +53,7 @@ class DynamicSupervisor(Supervisor):
         began = monotonic()
         stopping: list[Stopping] = []
         for entry in entries:
-            entry.cancel()
-            port, entry.port = entry.port, None
+            port = entry.leave(ChildState.STOPPED)
             if port is not None:
                 stopping.append(Stopping(self._aemp_life.node, entry.child, port))
         for each in stopping:

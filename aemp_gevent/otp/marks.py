@@ -179,7 +179,7 @@ def call(method: Callable[Concatenate[Any, P], R], /) -> CallMark[P, R]: ...
 @overload
 def call(*, fatal: Errors) -> Callable[[Callable[Concatenate[Any, P], R]], CallMark[P, R]]: ...
 def call(method: Any = None, /, *, fatal: Errors = False) -> Any:
-    """MarkedMethod a method of a :class:`Server` whose result goes back to the caller: ``@call``.
+    """Mark a method of a :class:`Server` whose result goes back to the caller: ``@call``.
 
     An exception is raised in the caller, as ``RemoteError``, and the server continues with the state that the method
     left behind. ``@call(fatal=KeyError)`` ends the server as well for exceptions of this class, or of one of several
@@ -195,7 +195,7 @@ def call(method: Any = None, /, *, fatal: Errors = False) -> Any:
 
 
 def cast(method: Callable[Concatenate[Any, P], Any], /) -> CastMark[P]:
-    """MarkedMethod a method of a :class:`Server` that is used without waiting for it: ``@cast``. Nothing goes back.
+    """Mark a method of a :class:`Server` that is used without waiting for it: ``@cast``. Nothing goes back.
 
     An exception ends the server.
 

@@ -8,6 +8,7 @@ question waits behind ``init`` like every other message.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aemp_gevent.errors import AlreadyStartedError, CallTimeout, PortDied, PortKilled, RemoteError, StartError
@@ -34,6 +35,7 @@ def start_server(
     name: str | None,
     network_name: str | None,
     timeout: Seconds | None,
+    watch: Callable[[str], object] = lambda _port: None,
 ) -> str:
     """Start a server, wait until it is ready, and return its port. See ``Server.start``. Switches.
 
@@ -46,14 +48,16 @@ def start_server(
         name: The name to register, or None.
         network_name: The name to claim in the network, or None.
         timeout: Seconds that it may take.
+        watch: Called with its port before anything can happen in that.
     """
     what = server.__name__
     seconds = to_seconds(timeout, f"{what}.start()", "start_timeout")
     failures: list[BaseException] = []
     if where is None:
-        port = _start_here(node, server, args, kwargs, name, network_name, failures)
+        port = _start_here(node, server, args, kwargs, name, network_name, failures, watch)
     else:
         port = node.spawn(where, name_of(server), *_by_position(server, args, kwargs))
+        watch(port)
     try:
         node.call(port, SYSTEM, READY, *([name, network_name] if where else []), timeout=seconds)
     except CallTimeout:
@@ -81,6 +85,7 @@ def _start_here(
     name: str | None,
     network_name: str | None,
     failures: list[BaseException],
+    watch: Callable[[str], object],
 ) -> str:
     """Make a port that becomes a server with its first message, and send that."""
 
@@ -99,6 +104,7 @@ def _start_here(
             raise AlreadyStartedError(server.__name__, name, held)
     port = node.port(begin)
     try:
+        watch(port)
         if name is not None:
             node.reg(port, name)
         if network_name is not None:

@@ -11,60 +11,30 @@ treated as if it had died. So there is one path: a death, or a failed start, end
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from aemp_gevent.errors import StartError
-from aemp_gevent.otp.budgets import Budget, RestartLimits
+from aemp_gevent.otp.budgets import Budget
 from aemp_gevent.otp.children import SHUTDOWN, Child, Stopping
+from aemp_gevent.otp.entries import Entry, ChildState
 from aemp_gevent.otp.marks import call
 from aemp_gevent.otp.server import Server
+from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.runtime.quoting import quoted
 
-if TYPE_CHECKING:
-    from aemp_gevent import Monitor, Timer
-
 GAVE_UP = "gave_up"
-"""First element of the reason of a supervisor whose budget for a child is spent; that child's ID and reason follow."""
+"""First element of the reason of a supervisor whose budget is spent. The ID and the reason of the child that died last
+follow."""
 
 _TAG = "aemp_child"
 _DIED, _RESTART = "died", "restart"
 
 _log = Log()
-
-
-class Entry:
-    """A child, and what has become of it.
-
-    Args:
-        child: What it is.
-        key: Its ID in its supervisor.
-        limits: The limits of its restarts.
-    """
-
-    __slots__ = ("budget", "child", "guard", "key", "last_reason", "port", "restarts", "started_at", "timer")
-
-    def __init__(self, child: Child, key: str, limits: RestartLimits) -> None:
-        self.child = child
-        self.key = key
-        self.budget = Budget(limits)
-        self.port: str | None = None
-        self.guard: Monitor | None = None
-        self.timer: Timer | None = None
-        """The pause before it, and its group, are started again."""
-        self.started_at = 0.0
-        self.restarts = 0
-        self.last_reason: tuple[Any, ...] | None = None
-
-    def cancel(self) -> None:
-        """End the pause and the monitor."""
-        for guard in (self.timer, self.guard):
-            if guard is not None:
-                guard.cancel()
-        self.timer = self.guard = None
 
 
 class Supervisor(Server):
@@ -89,16 +59,18 @@ class Supervisor(Server):
     strategy: Literal["one_for_one", "one_for_all", "rest_for_one"] = "one_for_one"
     """Which children are started again when one has died: that one, all, or that one and those after it."""
 
-    intensity: int | None = 10
-    """How often one child is restarted within :attr:`period`; None: without limit. Once more, and the supervisor gives
-    up: it logs the last reasons, stops all children, and dies of ``("gave_up", child, *reason)``."""
+    intensity: int | None = 3
+    """How many restarts of its children, after the longest pause, a supervisor makes within :attr:`period`; 0: no
+    restart at all; None: any number. Once more, and it gives up: it logs the last reasons, stops all children, and dies
+    of ``("gave_up", child, *reason)``."""
 
     period: Seconds = 300.0
     """Seconds within which restarts count."""
 
     backoff: tuple[Seconds, Seconds] | None = (0.1, 30.0)
     """The first and the longest pause before a child is restarted, in seconds. Each is twice the one before, and up to
-    half longer at random. After a child has run for longer than the longest one, they begin again with the first."""
+    half longer at random. After a child has run for longer than the longest one, they begin again with the first.
+    Only restarts after the longest pause count for :attr:`intensity`. None: no pauses, and each restart counts."""
 
     auto_shutdown: Literal["never", "any_significant", "all_significant"] = "never"
     """Whether the supervisor stops when one significant child, or the last one, has ended and is not restarted."""
@@ -120,18 +92,24 @@ class Supervisor(Server):
                 setattr(self, name, options.pop(name))
         _check("strategy", self.strategy, ("one_for_one", "one_for_all", "rest_for_one"))
         _check("auto_shutdown", self.auto_shutdown, ("never", "any_significant", "all_significant"))
-        self._limits = RestartLimits(self.intensity, self.period, self.backoff)
+        self._budget = Budget(self.intensity, self.period, self.backoff)
+        self._complaints = BoundedLog(_log.log, self._title)
         self._entries: dict[str, Entry] = {}
         self._numbers: dict[str, int] = {}
+        if not (self._aemp_forgets or self._budget.one_child_can_spend_it):
+            text = (
+                "%s: one child alone cannot use up intensity=%s within period=%s, because it is restarted only every "
+                "%s s: give a longer period, or backoff=None for Erlang's rule without pauses"
+            )
+            _log.warning(text, self._title, self.intensity, self.period, self._budget.longest)
         for child in self.children(*args, **options):
             self._add(child)
-        started: list[Entry] = []
+        entries = list(self._entries.values())
         try:
-            for entry in self._entries.values():
+            for entry in entries:
                 self._start(entry)
-                started.append(entry)
         except BaseException:
-            self._stop(started)
+            self._stop(entries)
             raise
 
     # --- requests ---
@@ -140,28 +118,18 @@ class Supervisor(Server):
     def which_children(self) -> list[dict[str, Any]]:
         """Return the children in order, each as a dict.
 
-        It has ``id``, ``state`` (``"running"``, ``"restarting"``: waits for its restart, or ``"stopped"``), ``port``
-        (None unless it is running), ``kind`` (``"supervisor"``, ``"server"`` or ``"port"``), ``restart``, ``restarts``
-        (how many there were) and ``last_reason`` (of its last death, or None).
+        It has ``id``, ``state`` (``"running"``, ``"restarting"``: waits for its restart, ``"stopped"``, or ``"lost"``:
+        its node cannot be reached), ``port`` (None unless it is running or lost), ``kind`` (``"supervisor"``,
+        ``"server"`` or ``"port"``), ``restart``, ``restarts`` (how many there were) and ``last_reason`` (of its last
+        death, or None).
         """
-        return [
-            {
-                "id": entry.key,
-                "state": "running" if entry.port else "stopped" if self._pause_of(entry) is None else "restarting",
-                "port": entry.port,
-                "kind": "supervisor" if entry.child.is_supervisor else "server" if entry.child.is_server else "port",
-                "restart": entry.child.restart,
-                "restarts": entry.restarts,
-                "last_reason": None if entry.last_reason is None else list(entry.last_reason),
-            }
-            for entry in self._entries.values()
-        ]
+        return [entry.describe() for entry in self._entries.values()]
 
     @call
     def count(self) -> dict[str, int]:
         """Return how many children there are: ``specs``, ``active`` (of these), ``supervisors`` and ``workers``."""
         supervisors = sum(entry.child.is_supervisor for entry in self._entries.values())
-        active = sum(entry.port is not None for entry in self._entries.values())
+        active = sum(entry.state is ChildState.RUNNING for entry in self._entries.values())
         specs = len(self._entries)
         return {"specs": specs, "active": active, "supervisors": supervisors, "workers": specs - supervisors}
 
@@ -179,7 +147,7 @@ class Supervisor(Server):
         try:
             self._start(entry)
         except BaseException:
-            del self._entries[entry.key]
+            self._entries.pop(entry.key, None)
             raise
         return str(entry.port)
 
@@ -187,12 +155,15 @@ class Supervisor(Server):
     def restart(self, id: str) -> str:  # noqa: A002  # as in Child
         """Start a child again, after stopping it if it is running; return its new port.
 
+        Children that wait for the same pause start as well.
+
         Raises:
             ValueError: There is no such child.
             StartError: It did not start, and stays stopped.
         """
         entry = self._entry(id)
         self._stop([entry])
+        self._hand_over_pause()
         self._start(entry)
         return str(entry.port)
 
@@ -205,6 +176,7 @@ class Supervisor(Server):
         """
         entry = self._entry(id)
         self._stop([entry])
+        self._hand_over_pause()
         if entry.child.restart == "temporary" or self._aemp_forgets:
             del self._entries[entry.key]
 
@@ -216,8 +188,8 @@ class Supervisor(Server):
             ValueError: There is no such child, or it is running or about to be.
         """
         entry = self._entry(id)
-        if entry.port is not None or self._pause_of(entry) is not None:
-            raise ValueError(f"the child {quoted(id)} is not stopped: terminate() it first")
+        if entry.state is not ChildState.STOPPED:
+            raise ValueError(f"the child {quoted(id)} is {entry.state.value}, not stopped: terminate() it first")
         del self._entries[entry.key]
 
     # --- deaths and restarts ---
@@ -229,7 +201,7 @@ class Supervisor(Server):
                 entry = self._entries.get(key)
                 if entry is None:
                     return
-                if event == _DIED and port == entry.port:
+                if event == _DIED and entry.port is not None and port == entry.port:
                     self._ended(entry, tuple(reason))
                 elif event == _RESTART and entry.timer is not None:
                     self._restart(entry)
@@ -238,8 +210,7 @@ class Supervisor(Server):
 
     def _ended(self, entry: Entry, reason: tuple[Any, ...]) -> None:
         """Plan the restart of a child that has died or failed to start, or leave it stopped."""
-        entry.cancel()
-        entry.port = None
+        entry.leave(ChildState.STOPPED)
         entry.last_reason = reason
         is_normal = not reason or reason[0] == SHUTDOWN
         restart = entry.child.restart
@@ -247,7 +218,7 @@ class Supervisor(Server):
             self._plan_restart(entry)
             return
         if not is_normal:
-            _log.warning("%s: the child %s died: %s", self._title, entry.key, quoted(reason))
+            self._complaints.warn("%s: the child %s died: %s", self._title, entry.key, quoted(reason))
         if restart == "temporary" or self._aemp_forgets:
             self._entries.pop(entry.key, None)
         if entry.child.significant:
@@ -255,44 +226,58 @@ class Supervisor(Server):
 
     def _plan_restart(self, entry: Entry) -> None:
         now = monotonic()
-        pause = entry.budget.take(now, now - entry.started_at)
-        if pause is None:
+        pause = entry.pauses.next(now - entry.started_at)
+        if pause.is_longest and not self._budget.take(now):
             self._give_up(entry)
             return
         what = f"{self._title}: the child {entry.key} died: {quoted(entry.last_reason)}"
-        of = "" if self.intensity is None else f" of {self.intensity} within {self._limits.period:g} s"
-        _log.warning("%s; restart %d%s in %.2g s", what, entry.budget.spent, of, pause)
-        group = self._group(entry)
-        self._stop([other for other in group if other is not entry])
-        for other in group:
-            if other is not entry and other.child.restart == "temporary":
+        counts = ""
+        if pause.is_longest and self.intensity is not None:
+            counts = f", {self._budget.spent} of {self.intensity} within {self._budget.period:g} s"
+        self._complaints.warn("%s; restart in %.2g s%s", what, pause.seconds, counts)
+        others = [other for other in self._group(entry) if other is not entry]
+        self._stop(others)
+        for other in others:
+            if other.child.restart == "temporary":
                 self._entries.pop(other.key, None)
-        entry.timer = self._aemp_life.node.after(pause, self, _TAG, _RESTART, entry.key, None)
+            else:
+                other.state = ChildState.RESTARTING
+        entry.state = ChildState.RESTARTING
+        self._pause(entry, pause.seconds)
+
+    def _pause(self, entry: Entry, seconds: float) -> None:
+        entry.timer = self._aemp_life.node.after(seconds, self, _TAG, _RESTART, entry.key, None)
+
+    def _hand_over_pause(self) -> None:
+        """Start those that waited for the pause of a child that does not wait any more."""
+        waiting = [entry for entry in self._entries.values() if entry.state is ChildState.RESTARTING]
+        if waiting and self.strategy != "one_for_one" and not any(entry.timer for entry in waiting):
+            self._pause(waiting[0], 0)
 
     def _restart(self, first: Entry) -> None:
-        """Start a child and its group again."""
+        """Start a child, and those of its group that wait with it."""
         first.timer = None
         for entry in self._group(first):
-            if entry.port is not None or entry.timer is not None:  # it was restarted by a user meanwhile, or has died
+            if entry.state is not ChildState.RESTARTING:  # it was restarted or terminated by a user meanwhile
                 continue
             entry.restarts += 1
             try:
                 self._start(entry)
             except StartError as error:
-                _log.error("%s: %s", self._title, error, exc_info=error.__cause__)
+                self._complaints.log(logging.ERROR, "%s: %s", self._title, error, exc_info=error.__cause__)
                 entry.started_at = monotonic()
                 self._ended(entry, error.reason or ("start_failed", str(error)))
                 return
 
     def _give_up(self, entry: Entry) -> None:
         reasons = {other.key: other.last_reason for other in self._entries.values() if other.last_reason is not None}
-        text = "%s gives up and stops all of its children: %s has used up its %s restarts within %g s; last reasons: %s"
-        _log.error(text, self._title, entry.key, self.intensity, self._limits.period, quoted(reasons, 1000))
+        text = "%s gives up and stops all of its children: %s died, after %s restarts within %g s; last reasons: %s"
+        _log.error(text, self._title, entry.key, self.intensity, self._budget.period, quoted(reasons, 1000))
         self.stop(GAVE_UP, entry.key, *(entry.last_reason or ()))
 
     def _end_of_significant(self, entry: Entry) -> None:
         others = [other for other in self._entries.values() if other.child.significant and other is not entry]
-        is_last = not any(other.port is not None or self._pause_of(other) is not None for other in others)
+        is_last = all(other.state is ChildState.STOPPED for other in others)
         if self.auto_shutdown == "any_significant" or (self.auto_shutdown == "all_significant" and is_last):
             self.stop(SHUTDOWN)
 
@@ -314,7 +299,9 @@ class Supervisor(Server):
             key = self._new_key(child.title)
         elif key in self._entries:
             raise ValueError(f"two children have the ID {quoted(key)}")
-        entry = self._entries[key] = Entry(child, key, self._limits)
+        if child.significant and self.auto_shutdown == "never":
+            raise ValueError(f"the child {quoted(key)} is significant, which has no effect with auto_shutdown='never'")
+        entry = self._entries[key] = Entry(child, key, self._budget.pauses())
         return entry
 
     def _new_key(self, title: str) -> str:
@@ -332,29 +319,28 @@ class Supervisor(Server):
         every = list(self._entries.values())
         return every if self.strategy == "one_for_all" else every[every.index(entry) :]
 
-    def _pause_of(self, entry: Entry) -> Entry | None:
-        """Return the child whose pause this one waits for, if it waits."""
-        if entry.port is not None:
-            return None
-        if self.strategy == "one_for_one":
-            return entry if entry.timer is not None else None
-        return next((each for each in self._entries.values() if each.timer and entry in self._group(each)), None)
-
     def _start(self, entry: Entry) -> None:
         node = self._aemp_life.node
+
+        def watch(port: str) -> None:  # from its first moment, so that it cannot end unseen
+            entry.guard = node.mon(port, self, _TAG, _DIED, entry.key, port)
+
         try:
-            port = entry.child.run(node)
-        except StartError as error:
-            raise StartError(f"the child {entry.key}", _why(error), error.reason) from (error.__cause__ or error)
+            port = entry.child.run(node, watch)
+        except BaseException as error:
+            entry.leave(ChildState.STOPPED)
+            if isinstance(error, StartError):
+                what = f"the child {entry.key}"
+                raise StartError(what, _why(error), error.reason) from (error.__cause__ or error)
+            raise
         entry.started_at = monotonic()
         entry.port = port
-        entry.guard = node.mon(port, self, _TAG, _DIED, entry.key, port)
+        entry.state = ChildState.RUNNING
 
     def _stop(self, entries: Iterable[Entry]) -> None:
         """Stop children in reverse. Switches."""
         for entry in reversed(list(entries)):
-            entry.cancel()
-            port, entry.port = entry.port, None
+            port = entry.leave(ChildState.STOPPED)
             if port is not None:
                 Stopping(self._aemp_life.node, entry.child, port).wait(self._title)
 

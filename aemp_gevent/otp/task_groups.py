@@ -80,11 +80,29 @@ class TaskGroup:
         failures: list[Exception] = []
         if child.is_body:
             child.start = partial(_run, self._node, child.start, failures)
-        port = child.run(self._node)
-        self._running[port] = child, self._node.mon(port, self._died, port, failures)
+        deaths: list[tuple[Any, ...]] = []  # while it starts; that is what start() raises
+        guards: list[Monitor] = []
+        has_started = False
+
+        def died(*reason: Any) -> None:
+            if has_started:
+                self._died(port, failures, reason)
+            else:
+                deaths.append(reason)
+
+        try:
+            port = child.run(self._node, lambda port: guards.append(self._node.mon(port, died)))
+        except BaseException:
+            for guard in guards:
+                guard.cancel()
+            raise
+        self._running[port] = child, guards[0]
+        has_started = True
+        for reason in deaths:
+            self._died(port, failures, reason)
         return port
 
-    def _died(self, port: str, failures: list[Exception], *reason: Any) -> None:
+    def _died(self, port: str, failures: list[Exception], reason: tuple[Any, ...]) -> None:
         self._running.pop(port, None)
         if reason and reason[0] != SHUTDOWN:
             self._errors.append(failures[0] if failures else PortDied(port, reason))

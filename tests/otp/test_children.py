@@ -55,6 +55,15 @@ def test_a_function_that_runs_in_a_port_of_its_own(node, kind):
     assert seen == [(port, 1, 2), ("hello",)]
 
 
+@pytest.mark.parametrize("lives_on", [True, False])
+def test_a_name_that_another_port_has_is_refused_and_nothing_is_left(node, lives_on):
+    node.reg(node.port(), "body")
+    with pytest.raises(StartError, match="the name 'body' belongs to"):
+        Child(print if lives_on else body, name="body", lives_on=lives_on).run(node)
+    turns(3)
+    assert len(set(ports_of(node).values())) == 2
+
+
 def handlers(node: Node, tag: str) -> None:
     gevent.sleep(0.001)
     node.rcv(SELF(), tag, seen.append)

@@ -226,6 +226,22 @@ def test_the_restart_of_a_child_depends_on_its_reason(world, restart, reason):
     assert state.get("a") == (None if restart == "temporary" else "running" if is_back else "stopped")
 
 
+def test_a_child_that_ends_before_its_start_is_over_has_not_died_of_something_else(world, monkeypatch):
+    """It is watched from its first moment: later, a monitor would report that there is no such port."""
+    plain = Child.run
+
+    def run_and_wait(child: Child, *args: object) -> str:
+        port = plain(child, *args)
+        turns(5)
+        return port
+
+    monkeypatch.setattr(Child, "run", run_and_wait)
+    tree = Supervisor.start([Child(lambda: None, id="a", restart="transient")])
+    wait_until(lambda: tree.count()["active"] == 0, within=WAIT)
+    [child] = tree.which_children()
+    assert (child["last_reason"], child["state"]) == ([], "stopped")
+
+
 def test_the_pause_before_a_restart_delays_nothing_else(world):
     tree = world.start("a", "b", backoff=(30, 30))
     crash(world, tree, "a")
@@ -247,7 +263,41 @@ def test_a_budget_that_is_spent_stops_the_tree_and_says_why(world, caplog):
     assert [note for note in world.seen() if note[0] == "-" and note != "-b"] == ["-c", "-a"]
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert "gives up" in record.getMessage()
-    assert "b has used up its 2 restarts within 300 s; last reasons: {'b': ('crash', 2)}" in record.getMessage()
+    assert "b died, after 2 restarts within 300 s; last reasons: {'b': ('crash', 2)}" in record.getMessage()
+
+
+def test_restarts_before_the_longest_pause_do_not_count(world, caplog):
+    tree = world.start("a", "b", intensity=1, backoff=(0.001, 60))
+    for turn in range(4):
+        crash(world, tree, "ab"[turn % 2])
+        settled(world, tree, 2)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 4
+
+
+def test_all_children_spend_one_budget(world):
+    tree = world.start("a", "b", "c", intensity=2)
+    death = death_of(tree, node=world.node)
+    for name in "ab":
+        crash(world, tree, name)
+        settled(world, tree, 3)
+    world.node.kil(ports(tree)["c"], "crash")
+    assert death.get(timeout=WAIT) == ("gave_up", "c", "crash")
+
+
+@pytest.mark.parametrize(("backoff", "warns"), [((1, 30), True), (None, False), ((0.1, 1), False)])
+def test_a_budget_that_one_child_cannot_spend_is_reported(world, caplog, backoff, warns):
+    world.start("a", intensity=3, period=5, backoff=backoff)
+    assert ("one child alone cannot use up intensity=3 within period=5" in caplog.text) == warns
+
+
+def test_restarts_of_many_children_do_not_flood_the_log(world, caplog):
+    names = [str(number) for number in range(150)]
+    tree = world.start(*names, backoff=(0.001, 1))
+    for port in ports(tree).values():
+        world.node.kil(port, "crash")
+    wait_until(lambda: all(each["restarts"] for each in tree.which_children()), within=WAIT)
+    settled(world, tree, 150)
+    assert 50 < len(caplog.records) < 110
 
 
 def test_a_supervisor_that_gives_up_is_restarted_by_its_own(world):
@@ -279,7 +329,7 @@ def test_a_child_whose_restart_fails_spends_the_budget(world):
 
 @pytest.mark.parametrize(
     ("auto_shutdown", "ends"),
-    [("never", None), ("any_significant", 1), ("all_significant", 2)],
+    [("any_significant", 1), ("all_significant", 2)],
 )
 def test_significant_children_end_their_supervisor(world, auto_shutdown, ends):
     significant = [world.child(name, restart="transient", significant=True) for name in "ab"]
@@ -291,7 +341,14 @@ def test_significant_children_end_their_supervisor(world, auto_shutdown, ends):
             assert death.get(timeout=WAIT) == ("shutdown",)
             break
         wait_until(lambda name=name: ports(tree)[name] is None, within=WAIT)
-    assert death.ready() == (ends is not None)
+    assert death.ready()
+
+
+def test_a_significant_child_needs_a_supervisor_that_may_end(world):
+    with pytest.raises(
+        StartError, match="the child 'a' is significant, which has no effect with auto_shutdown='never'"
+    ):
+        world.start(world.child("a", restart="transient", significant=True))
 
 
 def test_a_significant_child_that_is_restarted_does_not_end_its_supervisor(world):
@@ -325,6 +382,27 @@ def test_a_terminated_temporary_child_is_forgotten(world):
     assert tree.which_children() == []
 
 
+@pytest.mark.parametrize("strategy", ["one_for_all", "rest_for_one"])
+@pytest.mark.parametrize(("request_", "names"), [("restart", "abc"), ("terminate", "bc")])
+def test_children_that_wait_for_the_pause_of_another_start_also_when_that_ends_early(world, strategy, request_, names):
+    tree = world.start("a", "b", "c", strategy=strategy, backoff=(30, 30))
+    crash(world, tree, "a")
+    assert {each["state"] for each in tree.which_children()} == {"restarting"}
+    world.seen()
+    getattr(tree, request_)("a")
+    settled(world, tree, len(names))
+    assert world.seen() == [f"+{name}" for name in names]
+    states = [each["state"] for each in tree.which_children()]
+    assert states == ["running" if name in names else "stopped" for name in "abc"]
+
+
+def test_children_that_were_terminated_start_with_their_group(world):
+    tree = world.start("a", "b", "c", strategy="one_for_all")
+    tree.terminate("b")
+    crash(world, tree, "c")
+    settled(world, tree, 3)
+
+
 @pytest.mark.parametrize("request_", ["terminate", "restart", "delete"])
 def test_requests_about_children_that_do_not_exist_fail(world, request_):
     tree = world.start("a")
@@ -334,7 +412,7 @@ def test_requests_about_children_that_do_not_exist_fail(world, request_):
 
 def test_a_running_child_cannot_be_deleted_and_one_that_fails_is_not_added(world):
     tree = world.start("a")
-    with pytest.raises(RemoteError, match="is not stopped"):
+    with pytest.raises(RemoteError, match="the child 'a' is running, not stopped"):
         tree.delete("a")
     world.fails = {"b"}
     with pytest.raises(RemoteError, match="the child b did not start"):
@@ -376,6 +454,8 @@ def test_what_is_not_from_a_child_is_discarded(world, caplog):
         ({"period": "long"}, "period must be a number of seconds"),
         ({"backoff": 5}, "backoff must be the first and the longest pause, not 5"),
         ({"backoff": (1, "x")}, "backoff must be a number of seconds"),
+        ({"backoff": (2, 1)}, r"backoff is \(2, 1\); the first pause must be more than 0, and at most the longest"),
+        ({"backoff": (0, 1)}, r"backoff is \(0, 1\); the first pause must be more than 0"),
         ({"stratgy": "one_for_one"}, "unexpected keyword argument 'stratgy'"),
     ],
 )

@@ -101,6 +101,25 @@ def test_what_is_not_an_exception_passes_alone(node, error):
     assert ended == [("shutdown",)]
 
 
+def test_a_port_that_the_group_kills_has_not_failed(node):
+    """Its reason is not a normal one, as it has no time to stop."""
+    with pytest.raises(ExceptionGroup) as raised, TaskGroup() as group:
+        group.start(waits, [], shutdown=0)
+        group.start(waits, [], shutdown=0)
+        turns(2)
+        group.start(fails, "x")
+    assert [str(error) for error in raised.value.exceptions] == ["x"]
+
+
+def test_a_server_that_does_not_start_is_raised_once_and_where_it_is_started(node):
+    with pytest.raises(ExceptionGroup) as raised, TaskGroup() as group:
+        group.start(Cart, "")
+    [error] = raised.value.exceptions
+    assert isinstance(error, StartError)
+    with TaskGroup() as group, pytest.raises(StartError):
+        group.start(Cart, "")
+
+
 def test_several_errors_are_raised_together(node):
     def late() -> None:
         try:
