@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from aemp_gevent.otp.children import Child, Stopping
-from aemp_gevent.otp.entries import Entry, ChildState
+from aemp_gevent.otp.entries import ChildState, Entry
 from aemp_gevent.otp.marks import call
 from aemp_gevent.otp.supervisor import Supervisor
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from aemp_gevent.errors import StartError
 from aemp_gevent.otp.budgets import Budget
 from aemp_gevent.otp.children import SHUTDOWN, Child, Stopping
-from aemp_gevent.otp.entries import Entry, ChildState
+from aemp_gevent.otp.entries import ChildState, Entry
 from aemp_gevent.otp.marks import call
 from aemp_gevent.otp.server import Server
 from aemp_gevent.runtime.bounded_log import BoundedLog
