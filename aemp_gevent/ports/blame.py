@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Which function of users an exception came from: its kind, name, file and line, for the log line of a crash.
 
-The log line itself is written by ``fail`` in :mod:`aemp_gevent.ports.deaths`.
+All code of the library that calls functions of users notes it on the exception, because compiled modules have no frames
+that could be asked. The log line itself is written by ``fail`` in :mod:`aemp_gevent.ports.deaths`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from contextlib import suppress
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+from aemp_gevent.ports.patterns import Handler
 from aemp_gevent.runtime.logs import frames_of
-from aemp_gevent.runtime.quoting import quoted
 
-_CALLERS = frozenset({"serve", "_call_tag", "_call_pattern", "run", "_run", "_run_main", "run_in"})
-"""Functions of the library that call functions of users with the elements of a message, or a reason."""
+_MARK = "_aemp_blamed"
+"""The attribute of an exception that keeps the text."""
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -24,36 +25,50 @@ _MAX_NAME = 150
 
 _MAX_WRAPPERS = 10
 
+_KINDS = {"function", "cython_function_or_method"}
+"""The types of functions written in Python, and of those in compiled modules."""
 
-def called_function(error: BaseException, default: Any) -> str:
-    """Return which function of users the library had called when this was raised, and why; or ``""``.
 
-    The traceback shows what is running, but not what that was registered for; and it has no frame of a function that
+def blame(error: BaseException, function: Any, what: str) -> None:
+    """Note on an exception which function of users was called when it was raised.
+
+    The traceback shows what was running, but not what that was registered for; and it has no frame of a function that
     could not be called, nor of one that is not written in Python.
 
     Args:
         error: What was raised.
-        default: The default handler of the port whose code raised, or None.
+        function: What was called.
+        what: What that is.
     """
-    caller = None
-    trace = frames_of(error)
-    while trace is not None and _is_ours(trace.tb_frame.f_globals.get("__name__")):
-        if trace.tb_frame.f_code.co_name in _CALLERS:
-            caller = trace.tb_frame
-        trace = trace.tb_next
-    if caller is None:
-        return ""
-    if caller.f_code.co_name == "_run":  # of a runner, which lives on and would keep the variables that were read
-        function, what = default, "handler"
-    else:
-        names = caller.f_locals
-        function, what = _called(names)
-        if isinstance(names, dict):  # until Python 3.12 the frame keeps it, with the error, which has the frame
-            names.clear()
     function = _unwrapped(function)
-    if function is None or (type(function) is FunctionType and _is_ours(function.__module__)):
-        return ""
-    return f"the {what} is {_where(function)}"
+    if type(function).__name__ in _KINDS and _is_ours(function.__module__):
+        return
+    with suppress(Exception):  # raised by a class of users
+        vars(error)[_MARK] = f"the {what} is {_where(function)}"
+
+
+def called_function(error: BaseException, default: Handler | None) -> str:
+    """Return what was noted on an exception, once; or ``""``.
+
+    Args:
+        error: What was raised.
+        default: The default handler of the port whose code raised, for which the scheduler notes nothing; or None.
+    """
+    if default is not None and _is_from_default(error):
+        blame(error, default, "handler")
+    with suppress(Exception):
+        return str(vars(error).pop(_MARK, ""))
+    return ""
+
+
+def _is_from_default(error: BaseException) -> bool:
+    """Return whether the loop of the runners called the function that raised."""
+    trace = frames_of(error)
+    caller = ""
+    while trace is not None and _is_ours(trace.tb_frame.f_globals.get("__name__")):
+        caller = trace.tb_frame.f_code.co_name
+        trace = trace.tb_next
+    return caller.rpartition(".")[2] == "_run"  # compiled modules show the whole name
 
 
 def _is_ours(module: object) -> bool:
@@ -92,18 +107,3 @@ def _where(function: Any) -> str:
     if len(file) > _MAX_NAME:  # its end is more useful
         file = f"…{file[-_MAX_NAME:]}"
     return f"{name} at {file}:{code.co_firstlineno}"
-
-
-def _called(names: dict[str, Any]) -> tuple[Any, str]:
-    """Return the function that a frame of the library was calling, and its kind."""
-    message = names.get("message", ())
-    if "handler" in names:
-        tag = names.get("tag", message[0] if message else "")
-        return names["handler"], f"handler of {quoted(tag)}"
-    if "entry" in names:
-        return names["entry"][1], "handler of a pattern"
-    if "action" in names:
-        return names["action"], "monitor's action"
-    if "function" in names:
-        return names["function"], "function"
-    return getattr(names.get("self"), "function", None), "callback"

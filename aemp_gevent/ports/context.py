@@ -16,6 +16,7 @@ from typing import ParamSpec, TypeVar
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent.errors import NoPortContextError, PortKilled
+from aemp_gevent.ports.blame import blame
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.port import DEAD, AttachedPort, Port
 
@@ -92,6 +93,7 @@ def run_in(port: Port, function: Callable[P, T], *args: P.args, **kwargs: P.kwar
     # Not BaseException: a foreign Timeout or SystemExit is meant for the code that runs this greenlet.
     except Exception as error:  # noqa: BLE001
         failure = error
+    blame(failure, function, "function")
     port.scheduler.fail(port, failure)
     del failure  # its traceback has this frame: a reference cycle, which would keep the arguments alive
     return None

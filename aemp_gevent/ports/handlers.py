@@ -13,6 +13,7 @@ from itertools import islice
 from types import CodeType, CoroutineType
 from typing import Any, TypeAlias
 
+from aemp_gevent.ports.blame import blame
 from aemp_gevent.ports.callbacks import DONE, check_callable, is_python_function
 from aemp_gevent.ports.patterns import Handler, Matcher, Message, match_elements, tag_of
 from aemp_gevent.runtime.logs import Log
@@ -160,9 +161,13 @@ class Handlers:
             handler = self._tags.get(tag)
             if handler is None:
                 return False
-            value = handler(*message[1:])
-            if value is not None and is_done(handler, value) and self._tags.get(tag) is handler:
-                del self._tags[tag]
+            try:
+                value = handler(*message[1:])
+                if value is not None and is_done(handler, value) and self._tags.get(tag) is handler:
+                    del self._tags[tag]
+            except BaseException as error:
+                blame(error, handler, f"handler of {quoted(tag)}")
+                raise
             return True
         calls = self.find(message)
         for call in calls:
@@ -170,15 +175,23 @@ class Handlers:
         return bool(calls)
 
     def _call_tag(self, tag: str, handler: Handler, rest: Message) -> None:
-        value = handler(*rest)
-        # A handler that is done is removed, unless it put another in its place meanwhile.
-        if value is not None and is_done(handler, value) and self._tags.get(tag) is handler:
-            del self._tags[tag]
+        try:
+            value = handler(*rest)
+            # A handler that is done is removed, unless it put another in its place meanwhile.
+            if value is not None and is_done(handler, value) and self._tags.get(tag) is handler:
+                del self._tags[tag]
+        except BaseException as error:
+            blame(error, handler, f"handler of {quoted(tag)}")
+            raise
 
     def _call_pattern(self, entry: tuple[Matcher, Handler], message: Message) -> None:
         # An earlier handler of this very message may have removed the pattern.
         if entry not in self._patterns:
             return
-        value = entry[1](*message)
-        if value is not None and is_done(entry[1], value) and entry in self._patterns:
-            self._patterns.remove(entry)
+        try:
+            value = entry[1](*message)
+            if value is not None and is_done(entry[1], value) and entry in self._patterns:
+                self._patterns.remove(entry)
+        except BaseException as error:
+            blame(error, entry[1], "handler of a pattern")
+            raise

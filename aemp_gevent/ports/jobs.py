@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from aemp_gevent.ports.blame import blame
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import Job, Port
 from aemp_gevent.ports.reasons import Reason
@@ -24,7 +25,11 @@ class CallJob(Job):
         if function is not None:
             self.function = None  # no call before the next line: a job that began does not begin again
             self.args = ()
-            function(*args)
+            try:
+                function(*args)
+            except BaseException as error:
+                blame(error, function, "function")
+                raise
 
     def drop(self) -> None:
         """Cancel the call, and let go of its arguments."""

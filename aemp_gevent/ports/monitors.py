@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from aemp_gevent.ports.blame import blame
 from aemp_gevent.ports.port import JOB, Job, Port, PortHost
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.threads import get_ident
@@ -68,7 +69,11 @@ class Monitor(Job):
         action = self._action
         self._action = None
         if action is not None:
-            action(*self._reason)
+            try:
+                action(*self._reason)
+            except BaseException as error:
+                blame(error, action, "monitor's action")
+                raise
 
     @property
     def is_due(self) -> bool:

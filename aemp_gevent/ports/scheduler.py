@@ -23,6 +23,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from aemp_gevent.errors import PortKilled
+from aemp_gevent.ports.blame import blame
 from aemp_gevent.ports.deaths import NOBODY
 from aemp_gevent.ports.giving_way import GivingWay
 from aemp_gevent.ports.handlers import is_done
@@ -293,7 +294,11 @@ class Scheduler(GivingWay):
         function, args, ends_port = port.main  # type: ignore[misc]  # a queued port's main is never a bool
         # An init function runs like a handler: ``receive`` in it serves no others.
         port.main = STARTED if ends_port else None
-        function(*args)
+        try:
+            function(*args)
+        except BaseException as error:
+            blame(error, function, "function")
+            raise
         if ends_port:
             self.die(port, () if port.dying is None else port.dying)
 

@@ -134,7 +134,10 @@ class Log:
         if error is None:
             logger.log(level, text, *args, extra=extra, stacklevel=depth)
             return
-        frame = sys._getframe(depth - 1)  # pyright: ignore[reportPrivateUsage]  # Logger.findCaller counts from elsewhere in Python 3.10
+        # Counted here: Logger.findCaller counts from elsewhere in Python 3.10. Compiled modules have no frames.
+        frame = sys._getframe()  # pyright: ignore[reportPrivateUsage]
+        for _ in range(depth - 1):
+            frame = frame.f_back or frame
         where, function = frame.f_code.co_filename, frame.f_code.co_name
         exc_info = (type(error), error, frames_of(error))
         record = logger.makeRecord(
