@@ -17,11 +17,15 @@ METADATA := setup.cfg setup.py pyproject.toml
 INPUT ?=
 ARGS ?=
 
+# Compiled modules are made, and used, only where that is asked for: an edited source must not be tested without effect.
+export AEMP_PURE_PYTHON ?= 1
+
 .DEFAULT_GOAL := help
 # Two pips in one venv at once break it.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-fast test-thorough coverage test-patched lint types soak fuzz bench plots docs format clean
+.PHONY: help venv demo test test-fast test-thorough coverage test-patched compiled test-compiled lint types soak fuzz \
+	bench plots docs format clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -76,6 +80,14 @@ else
 	wait $$! || failed=1; cat $$more; exit $$failed
 endif
 
+# Beside their sources. What did not change is not compiled again.
+compiled: $(STAMPS)/test ## compile the hot modules, for AEMP_PURE_PYTHON= and for test-compiled; needs a C compiler
+	@AEMP_PURE_PYTHON=0 $(PY) setup.py --quiet build_ext --inplace
+
+test-compiled: compiled ## run the tests of test-fast with compiled modules; ARGS='-k name' as for test
+	@$(COLLECTING)
+	@AEMP_PURE_PYTHON=0 $(PY) $(TESTS) -m 'not slow' $(ARGS)
+
 lint: $(STAMPS)/lint ## check style, format, types and floors
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
@@ -110,6 +122,7 @@ clean: ## remove everything that make created, including .venv
 	rm -rf $(VENV) .venv .venv-3.14 .fuzz build dist docs/_build htmlcov *.egg-info .coverage .coverage.* .hypothesis \
 		.import_linter_cache .mypy_cache .pytest_cache .ruff_cache .tox
 	find aemp_command aemp_gevent benchmarks docs examples fuzz soak tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find aemp_gevent -name '*.so' -exec rm -f {} +
 
 # --- setting up -----------------------------------------------------------------
 

@@ -1,6 +1,71 @@
 # SPDX-License-Identifier: MIT
-"""Support tools that still call ``setup.py``; all metadata is in setup.cfg."""
+"""Compile the hot modules, if that is possible; all metadata is in setup.cfg.
 
-from setuptools import setup
+The modules are those that have a ``.pxd`` beside them, with the types of what they declare. The sources stay what they
+are: without a compiler, or without Cython, the package is installed without compiled modules, and works the same.
 
-setup()
+Environment:
+    AEMP_PURE_PYTHON: 1 compiles nothing; 0 fails where compiling does. By default a failure is only reported.
+        Nothing is compiled for an editable installation, whose sources are there to be edited: see ``make compiled``.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+WISH = os.environ.get("AEMP_PURE_PYTHON", "")
+
+# nonecheck: an attribute of None is an error, as in the sources, and not what happens to be in the memory there.
+DIRECTIVES = {"language_level": "3", "nonecheck": True, "auto_pickle": False}
+
+
+class BuildAllOrNothing(build_ext):
+    """Compile all modules, or none: they share the layout of their objects."""
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        self.parallel = True  # as many as there are processors
+
+    def run(self) -> None:
+        if self.editable_mode:
+            return
+        try:
+            self._translate()
+            super().run()
+        except (Exception, SystemExit) as error:  # whatever may be missing here
+            if WISH == "0":
+                raise
+            for extension in self.extensions:
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+            self.warn(f"compiling failed, so that the package is installed without compiled modules: {error!r}")
+
+    def _translate(self) -> None:
+        """Translate the modules to C."""
+        from Cython.Build import cythonize  # noqa: PLC0415  # may be missing
+
+        for extension in self.extensions:
+            directives = DIRECTIVES | {"annotation_typing": extension.name in ANNOTATED}
+            [made] = cythonize([extension], build_dir=self.build_temp, compiler_directives=directives)
+            extension.sources = made.sources
+
+
+# A .pxd cannot declare the local variables of functions with *args, as there are here. So these get their types from
+# annotations; elsewhere these are no types, because they would refuse subclasses of built-in classes, such as enums.
+ANNOTATED = {"aemp_gevent.node.direct_sending", "aemp_gevent.ports.receive"}
+
+MODULES = [] if WISH not in {"", "0"} else sorted(path.with_suffix("") for path in Path("aemp_gevent").rglob("*.pxd"))
+
+setup(
+    cmdclass={"build_ext": BuildAllOrNothing},
+    ext_modules=[
+        Extension(".".join(path.parts), [f"{path}.py"], depends=[f"{path}.pxd"], extra_compile_args=["-g0"])
+        for path in MODULES
+    ],
+    # Not in pyproject.toml, which would have it downloaded where nothing is compiled.
+    setup_requires=["Cython>=3.1"] if MODULES and find_spec("Cython") is None else [],
+)

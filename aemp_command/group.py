@@ -90,7 +90,8 @@ def _full_name(word: str) -> str:
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted:
-        click.echo(f"aemp {import_module('aemp_gevent._version').__version__}")
+        library = import_module("aemp_gevent")
+        click.echo(f"aemp {library.__version__} ({'compiled' if library.is_compiled else 'pure Python'})")
         ctx.exit()
 
 

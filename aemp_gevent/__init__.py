@@ -12,6 +12,7 @@ import sys
 import typing as _typing
 from importlib import import_module as _import_module
 
+from aemp_gevent._compiled import is_compiled  # isort: split  # before any module that may be compiled
 from aemp_gevent._version import __version__
 from aemp_gevent.calls.serve import time_left
 from aemp_gevent.directory.family_monitor import DirectoryMonitor
@@ -176,6 +177,7 @@ __all__ = [
     "grp_reg",
     "grp_snd",
     "initialise_node",
+    "is_compiled",
     "kil",
     "mon",
     "mon_guard",

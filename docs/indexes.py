@@ -35,7 +35,7 @@ NAMES = {
         "db_set db_del db_reg db_family db_keys db_values db_mon db_wait grp_reg grp_get grp_mon grp_snd"
         " DirectoryEntry DirectoryMonitor"
     ),
-    "Beyond AnyEvent::MP": "call_async time_left snd_nowait flush shutdown_on_signal",
+    "Beyond AnyEvent::MP": "call_async time_left snd_nowait flush shutdown_on_signal is_compiled",
     "Nodes and links": ("Node default_node Settings PeerRule mon_nodes up_nodes node_is_up NodeUp NodeDown NodeGuard"),
 }
 """The public names without the exceptions, in the order in which they are shown."""
@@ -43,6 +43,7 @@ NAMES = {
 VALUES = {
     "DONE": "What a handler returns to be removed.",
     "any_": "In a pattern: matches any one element.",
+    "is_compiled": "Whether the [compiled modules](../explanation/design.md#one-source-two-builds) are used.",
     "default_node": "The node that the module functions act on.",
 }
 """The texts for names that have no docstring of their own."""

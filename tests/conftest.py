@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ import pytest
 from greenlet import getcurrent
 from hypothesis import settings
 
+import aemp_gevent.node.node_ports
 from aemp_gevent.node.local_node import LocalNode
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime import loop_watch as loopwatch
 from soak.leftovers import live_greenlets
 from tests.support.helpers import wait_until
@@ -51,6 +54,7 @@ if sys.dont_write_bytecode:
     sys.dont_write_bytecode = False
     sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
 
+PACKAGE = Path(aemp_gevent.__file__).parent
 WIRE = Path(__file__).parent / "wire"
 
 MEASURED_FOLDERS = {"cli", "contrib", "runtime", "testing"}
@@ -60,10 +64,21 @@ MEASURED_FOLDERS = {"cli", "contrib", "runtime", "testing"}
 def pytest_configure(config: pytest.Config) -> None:
     if PATCHED and config.getoption("numprocesses", None):
         raise pytest.UsageError("pytest-xdist has threads and no gevent: with AEMP_TEST_PATCH=1, run without it")
+    refuse_stale_modules()
     # A shell starts what it puts in the background with SIGINT ignored, and processes inherit that: programs
     # that a test interrupts would continue.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def refuse_stale_modules() -> None:
+    """Fail if compiled modules are older than sources that were edited: these would be tested without effect."""
+    if not aemp_gevent.is_compiled:
+        return
+    for path in PACKAGE.rglob("*.pxd"):
+        made = path.with_suffix(EXTENSION_SUFFIXES[0]).stat().st_mtime
+        if made < max(path.stat().st_mtime, path.with_suffix(".py").stat().st_mtime):
+            raise pytest.UsageError("the compiled modules are older than their sources: run 'make compiled'")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -150,6 +165,16 @@ def no_greenlet_is_left_over(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if live_greenlets():
         wait_until(lambda: not live_greenlets(), within=2.0, show=lambda: [(g, g.gr_frame) for g in live_greenlets()])
+
+
+class OpenScheduler(Scheduler):
+    """A scheduler with a ``__dict__``, in which its own calls find the methods that a test has put there."""
+
+
+@pytest.fixture
+def open_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make nodes with schedulers whose methods can be replaced, which compiled ones do not allow."""
+    monkeypatch.setattr(aemp_gevent.node.node_ports, "Scheduler", OpenScheduler)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ and :mod:`~aemp_gevent.node.calling`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextvars import Context
 from typing import Any, overload
 
@@ -25,6 +24,7 @@ from aemp_gevent.errors import (
     PortExistsError,
     UnencodableMessageError,
 )
+from aemp_gevent.node.direct_sending import DirectSending
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.copying import copy_as_sent
 from aemp_gevent.ports.patterns import Handler, Message
@@ -44,7 +44,7 @@ _WHY_STRICT = (
 )
 
 
-class NodePorts:
+class NodePorts(DirectSending):
     """The node ID of a process, and the ports that live in it."""
 
     def __init__(self) -> None:
@@ -53,10 +53,8 @@ class NodePorts:
 
     def _begin(self) -> None:
         """Become a node without ports, with an ID that no other node ever had."""
-        self._scheduler = Scheduler(_Owner(self))
+        DirectSending.__init__(self, Scheduler(_Owner(self)), {})
         self._ports = self._scheduler.ports
-        self._direct: Mapping[str, Port] = {}
-        """Where :meth:`snd` looks first: the table of ports, or an empty one while every message must be checked."""
         self._is_strict = False
         self._is_over = False
         self._new_name = ids.port_names(ids.new_uniq())

@@ -11,14 +11,18 @@ from aemp_gevent.errors import (
     InvalidPortError,
     NodePortError,
 )
+from aemp_gevent.node.direct_sending import DirectSending
 from aemp_gevent.node.node_ports import NodePorts
 from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.patterns import Message
-from aemp_gevent.ports.port import QUEUED, REMOTE
+from aemp_gevent.ports.port import REMOTE
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime import hints
 from aemp_gevent.runtime.logs import Brief
 from aemp_gevent.runtime.threads import get_ident
+
+SENDING = (__name__, DirectSending.__module__)
+"""The modules whose lines are not those of the code that sends."""
 
 
 class Sending(NodePorts):
@@ -27,46 +31,6 @@ class Sending(NodePorts):
     def _begin(self) -> None:
         super()._begin()
         self._dropped_aloud = False
-
-    def snd(self, port: object, *msg: Any) -> None:
-        """Send a message to a port: queue it and return. ``snd(*msg_with_port_first)`` works as well.
-
-        A local port gets the message by reference: do not change it afterwards. For another node it
-        is copied now. The call never fails because a node is unreachable (monitor the port to
-        learn of that). It switches greenlets only when it leaves a link's buffer
-        above its high-water mark. Messages from one node to one port arrive in order.
-        Any native thread may call it; where a greenlet would be paused, the whole thread blocks.
-
-        Raises:
-            InvalidPortError: It is not a port ID, and the call does not come from a port's code. In a port's code,
-                where it most likely came with a message, the message is dropped and a warning names the line.
-            UnencodableMessageError: An element cannot travel to another node. A strict node checks all messages.
-            MessageTooLargeError: It is larger than ``max_message_bytes``.
-            NodeShutDownError: The node was shut down, and the call does not come from a port's code.
-        """
-        # The hot path: one look-up with the whole ID, then Scheduler.deliver and Scheduler.enqueue
-        # written out, because two more calls would cost a quarter. The docstring of aemp_gevent.ports says where
-        # interrupts may strike, and which steps are atomic for native threads: a test and what is inside its "if".
-        try:
-            target = self._direct[port]  # type: ignore[index]  # any object may miss
-        except (KeyError, TypeError):
-            self._send_elsewhere(port, msg)
-            return
-        while True:
-            if target.state:
-                target.mailbox.append(msg)
-                return
-            scheduler = self._scheduler
-            if scheduler.pumped:
-                if not target.state:  # again, in one step with what follows
-                    target.state = QUEUED
-                    try:
-                        scheduler.runq.append(target)
-                    except BaseException:
-                        scheduler.runq += (target,)  # without a call; adding it twice does no harm
-                        raise
-            else:
-                scheduler.ask()
 
     def snd_nowait(self, port: object, *msg: Any) -> None:
         """Send a message like :meth:`snd`, but never pause: raise ``LinkBusyError`` instead, having sent nothing.
@@ -140,7 +104,7 @@ class Sending(NodePorts):
                     raise InvalidPortError(port, f"{call} takes {wanted}") from None
                 raise
             port_id, why = current.id, str(error)
-        line = hints.calling_line()
+        line = hints.calling_line(*SENDING)
         is_news = line is not None and self._hints.is_due("port", line)
         log = self._scheduler.log if is_news else self._scheduler.complaints.log
         text = "port %s: %s had no effect: %s; called at %s %s"
@@ -149,7 +113,7 @@ class Sending(NodePorts):
 
     def _no_such_port(self, port: str, name: str, msg: Message) -> None:
         """Drop a message to a port of this node that never existed or is dead."""
-        line = hints.calling_line()
+        line = hints.calling_line(*SENDING)
         if line is None or not self._hints.is_due("port", line):
             self._scheduler.complaints.log(
                 logging.DEBUG, "%s to port %s dropped: there is no such port", Brief(msg), port

@@ -105,19 +105,7 @@ class RemotePort(MonitoredRemote):
     whose monitors watch the link.
     """
 
-    __slots__ = (
-        "_peer",
-        "_ports",
-        "id",
-        "is_kept",
-        "is_shunned",
-        "is_spawned",
-        "late",
-        "loss",
-        "mailbox",
-        "name",
-        "state",
-    )
+    __slots__ = ("_peer", "_ports", "is_kept", "is_shunned", "is_spawned", "late", "loss", "name")
 
     def __init__(self, peer: Sender, ports: PeerPorts, name: str) -> None:
         super().__init__()

@@ -37,7 +37,9 @@ class GivingWay(Deaths):
             # and all that is sent from here on queues the port.
             if port.dying is None and not (port.inbox and len(port.inbox) > scanned):
                 runq = self.runq
-                if runq and self.credit > 0 and (due := runq[0]).state == QUEUED and due.waiter is not None:
+                first = runq[0] if runq and self.credit > 0 else None
+                due = first if first is not None and first.state == QUEUED else None
+                if due is not None and due.waiter is not None:
                     # From greenlet to greenlet, without a runner in between: the hot path of
                     # two actors that send to each other.
                     del runq[0]
@@ -49,7 +51,7 @@ class GivingWay(Deaths):
                                 self.runq += (due,)
                             raise
                 else:
-                    due = None  # this frame would keep it alive
+                    first = due = None  # this frame would keep it alive
                     self._give_way()
         except BaseException as error:
             # A foreign Timeout struck a port that was killed before the hub ended it: it leaves

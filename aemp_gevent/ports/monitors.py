@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from aemp_gevent.ports.blame import blame
-from aemp_gevent.ports.port import JOB, Job, Port, PortHost
+from aemp_gevent.ports.port import JOB, Job, Port, PortHost, Receiver
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.threads import get_ident
 
@@ -124,10 +124,10 @@ class LastAction(Job):
         return self._before is not None or (self._action is not None and self._action.is_due)
 
 
-class MonitoredRemote:
+class MonitoredRemote(Receiver):
     """A port of another node, or the link to it, that is monitored here. A base class."""
 
-    __slots__ = ("monitors",)
+    __slots__ = ()
 
     def __init__(self) -> None:
         self.monitors: Job | dict[Job, None] | None = None

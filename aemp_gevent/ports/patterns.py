@@ -17,6 +17,7 @@ from aemp_gevent.runtime.quoting import quoted
 
 # Any: the elements of messages may be any objects.
 Message: TypeAlias = "tuple[Any, ...]"
+Tag: TypeAlias = str
 # Handlers get the elements of messages. Their return values are ignored, except DONE and True.
 Handler: TypeAlias = Callable[..., Any]
 Matcher: TypeAlias = Callable[[Message], Any]

@@ -44,13 +44,31 @@ INSIDE = False
 """``Port.main`` while that greenlet is inside a handler. ``receive`` serves no handlers there."""
 
 
-class Job:
+class Due:
+    """What stands in the run queue, or could: its state says which kind it is, and whether it does."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, state: int) -> None:
+        self.state = state
+
+
+class Receiver(Due):
+    """What messages can be sent to: a port of this node, or one of another node as this node sees it."""
+
+    __slots__ = ("id", "mailbox", "monitors")
+
+    mailbox: Any
+    """What messages are appended to: a deque, or what has an ``append`` of its own."""
+
+
+class Job(Due):
     """Code to run once that no message starts: a monitor's action, a timer's callback.
 
     Jobs share the run queue with ports, so that both run in order.
     """
 
-    __slots__ = ("context", "state")
+    __slots__ = ("context",)
 
     def __init__(self, context: Port | None) -> None:
         self.state = JOB
@@ -158,7 +176,7 @@ class PortHost(Protocol):
         """End a port's life now."""
 
 
-class Port:
+class Port(Receiver):
     """Something that receives messages. It lives in one node, and dies once.
 
     A port takes 128 bytes, so what only few ports have is kept elsewhere. The
@@ -181,14 +199,10 @@ class Port:
         "default",
         "dying",
         "handlers",
-        "id",
         "inbox",
-        "mailbox",
         "main",
-        "monitors",
         "runner",
         "scheduler",
-        "state",
         "waiter",
     )
 

@@ -18,8 +18,9 @@ from greenlet import getcurrent, greenlet
 
 from aemp_gevent.errors import PortKilled, ReceiverBusyError, ReceiveTimeout
 from aemp_gevent.ports.context import require_port
-from aemp_gevent.ports.patterns import Matcher, Message, Pattern, match_any_of
+from aemp_gevent.ports.patterns import Matcher, Message, Pattern, Tag, match_any_of
 from aemp_gevent.ports.port import DEAD, INSIDE, RUNNING, STARTED, Port
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 
 _RAISE: Final = object()
@@ -85,7 +86,7 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
     ):
         # By far the most common case: an actor takes its next message. receive_for would do the
         # same in twice the time.
-        scheduler = port.scheduler
+        scheduler: Scheduler = port.scheduler  # type: ignore[assignment]  # the only kind of PortHost
         while port.dying is None:
             inbox = port.inbox
             if inbox:
@@ -105,7 +106,7 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
         return default
 
 
-def get(tag: str, timeout: Seconds | None = None) -> Message:
+def get(tag: Tag, timeout: Seconds | None = None) -> Message:
     """Wait for the first message with this tag, and return it without the tag.
 
     Otherwise like :func:`receive`, with the same errors.
@@ -130,7 +131,7 @@ def get_cond(predicate: Callable[..., Any], timeout: Seconds | None = None) -> M
 def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> Message:
     """Receive for a port that this greenlet holds. :func:`receive` and code that waits for answers call it."""
     current = getcurrent()
-    scheduler = port.scheduler
+    scheduler: Scheduler = port.scheduler  # type: ignore[assignment]  # the only kind of PortHost
     _check_holder(port)
     scanned = 0  # how many messages at the front of the inbox do not match
     seen: list[Message] = []  # those, and perhaps the next ones

@@ -17,7 +17,7 @@ from greenlet import getcurrent
 from aemp_gevent.ports.hub_thread import HubThread
 from aemp_gevent.ports.jobs import A_JOB, CallJob
 from aemp_gevent.ports.patterns import Message
-from aemp_gevent.ports.port import QUEUED, Job, Port
+from aemp_gevent.ports.port import QUEUED, Job, Receiver
 from aemp_gevent.runtime.logs import Log
 
 _log = Log()
@@ -40,7 +40,7 @@ class RunQueue(HubThread):
         self.pumped = False
         """Whether a pump is asked for, or on the hub's stack."""
 
-    def enqueue(self, port: Port) -> None:
+    def enqueue(self, port: Receiver) -> None:
         """Queue a port if it is idle. Any native thread may call it. ``snd`` has a copy of this: keep the two alike."""
         while True:
             if port.state:
@@ -71,7 +71,7 @@ class RunQueue(HubThread):
         self.runq.extendleft([A_JOB] * len(first))
         self.jobs.extendleft(reversed(first))
 
-    def deliver(self, port: Port, message: Message) -> None:
+    def deliver(self, port: Receiver, message: Message) -> None:
         """Put a message into a port's mailbox. Never switches. ``snd`` has a copy of this: keep the two alike."""
         while True:
             if port.state:

@@ -54,11 +54,10 @@ class Scheduler(GivingWay):
         owner: Whose ports they are.
     """
 
-    is_abandoned = False
-    """Whether this is a forked child and the ports are the parent's: nothing runs here any more."""
-
     def __init__(self, owner: PortsOwner = NOBODY) -> None:
         super().__init__(owner)
+        self.is_abandoned = False
+        """Whether this is a forked child and the ports are the parent's: nothing runs here any more."""
         self.scan: object = None
         """What the last ``receive`` that looked at a message knows of its mailbox; None once a message was taken."""
         self.discarded = 0
@@ -160,12 +159,12 @@ class Scheduler(GivingWay):
                 if self.credit <= 0 and self.turn_is_over():
                     break
                 try:
-                    port = runq.popleft()
+                    due = runq.popleft()
                 except BaseException:  # struck when it returned: what it took is lost
                     self._recover()
                     raise
-                if port.state != QUEUED:
-                    if port is A_JOB and self.jobs:
+                if due.state != QUEUED:
+                    if due is A_JOB and self.jobs:
                         job: Any = self.jobs[0]
                         del self.jobs[0]  # not popleft(), for the same reason
                         try:
@@ -180,6 +179,7 @@ class Scheduler(GivingWay):
                         if left_behind or getrefcount(runner) != references:
                             break
                     continue
+                port = due
                 if port.waiter is not None:
                     was_struck = True
                     try:
@@ -189,15 +189,16 @@ class Scheduler(GivingWay):
                             self.runq += (port,)
                     references = getrefcount(runner)  # some greenlets that switched to it wait for their next turn
                     continue
-                failure = None
+                failure = own_context = None
                 room = SLICE
                 step = left = FIRST_LOOK
                 try:
                     port.state = RUNNING
                     port.runner = runner
                     runner.at = runner.aemp_port = port
-                    if port.context is not None:
-                        runner.gr_context = port.context
+                    own_context = port.context
+                    if own_context is not None:
+                        runner.gr_context = own_context
                     if port.dying is not None and (port.inbox or port.main is not None):
                         self.doom(port)  # its handlers, or its init function, may block
                     inbox = port.inbox
@@ -240,12 +241,12 @@ class Scheduler(GivingWay):
                         if port.state != DEAD:  # struck again: the hub ends the port
                             self._leave(port)
                 port.runner = None
-                if context or port.context is not None:
+                if context or own_context is not None:
                     context = runner.gr_context = Context()
                 if left_behind or getrefcount(runner) != references:
                     break
             # An idle runner's frame would keep these alive.
-            port = job = inbox = message = handlers = value = failure = None
+            due = port = own_context = job = inbox = message = handlers = value = failure = None
             runner.at = runner.aemp_port = None
             if (runq or self._deaths) and not self.pumped:
                 self.ask()

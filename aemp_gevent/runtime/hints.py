@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Hashable, Iterable
 from itertools import islice
+from types import FrameType
 
 from aemp_gevent.runtime.quoting import quoted
 
@@ -54,15 +55,14 @@ def nearest(name: object, known: Iterable[str]) -> str:
     return f"; did you mean {quoted(found[0])}?" if found else ""
 
 
-def calling_line() -> str | None:
+def calling_line(*modules: str) -> str | None:
     """Return "file:line" of the code that called the library; None if that is the library itself.
 
-    Call it in a method of a node.
+    Args:
+        modules: The names of the modules that were called. If one is compiled, it has no frames.
     """
-    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    start = frame.f_code.co_filename
-    caller = frame.f_back
-    while caller is not None and caller.f_code.co_filename == start:
+    caller: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while caller is not None and caller.f_globals.get("__name__") in modules:
         caller = caller.f_back
     if caller is None or str(caller.f_globals.get("__name__", "")).partition(".")[0] == "aemp_gevent":
         return None

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+import aemp_gevent
 from aemp_command.group import Commands, aemp, run_command
 from aemp_command.table import COMMANDS, SECTIONS
 from aemp_gevent.errors import ListenError, NoSecretError
@@ -184,7 +185,8 @@ def test_output_that_nobody_wants_is_not_an_error(home: Path, args: tuple[str, .
 
 
 def test_version(command: Command) -> None:
-    assert command("--version").out.startswith("aemp 0.")
+    kind = "compiled" if aemp_gevent.is_compiled else "pure Python"
+    assert command("--version").out == f"aemp {aemp_gevent.__version__} ({kind})\n"
 
 
 def completed(home: Path, *words: str) -> list[str]:

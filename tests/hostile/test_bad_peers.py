@@ -195,6 +195,7 @@ def test_stranger_who_claims_a_nodes_id_and_stalls_delays_nobody(make_node: Make
         stranger.close()
 
 
+@pytest.mark.usefixtures("open_scheduler")
 def test_stranger_who_claims_an_unreachable_nodes_id_does_not_keep_its_monitors_hoping(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

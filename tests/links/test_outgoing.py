@@ -231,6 +231,7 @@ def test_each_port_gets_its_messages_in_order(make_node: MakeNode) -> None:
         back.check()
 
 
+@pytest.mark.usefixtures("open_scheduler")
 def test_nothing_is_lost_when_a_finalizer_sends_a_large_message_meanwhile(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -284,6 +284,7 @@ def test_second_process_of_the_same_id_is_refused_and_a_restarted_one_taken_in(
         assert node.syncal(5, "twin#who") == ("third",)
 
 
+@pytest.mark.usefixtures("open_scheduler")
 def test_loss_that_is_struck_while_another_process_waits_is_reported_before_that_is_let_in(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -283,6 +283,7 @@ def test_stranger_who_claims_to_be_a_node_keeps_nobody_waiting(
             assert died.count == 0
 
 
+@pytest.mark.usefixtures("open_scheduler")
 def test_monitor_fires_although_a_stranger_claims_to_be_its_node(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -663,6 +663,7 @@ def test_late_monitor_hears_of_the_death_that_is_being_reported_and_the_next_one
     assert (first.count, late.count, last.count) == (1, 1, 1)
 
 
+@pytest.mark.usefixtures("open_scheduler")
 def test_a_loss_that_was_struck_while_it_was_reported_ends_no_earlier_than_the_next_one(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

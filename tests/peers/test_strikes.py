@@ -197,6 +197,7 @@ def test_monitors_fire_though_an_interrupt_strikes_while_the_link_is_lost(monkey
     strike_in_turn(lose, count)
 
 
+@pytest.mark.usefixtures("open_scheduler")
 @pytest.mark.parametrize("loss", ["of-the-link", "of-the-port"])
 @pytest.mark.parametrize("strikes", [1, 2])
 def test_a_port_can_be_reached_though_the_report_of_its_loss_was_struck_when_all_monitors_had_fired(
@@ -235,6 +236,7 @@ def test_a_port_can_be_reached_though_the_report_of_its_loss_was_struck_when_all
     assert died.count == 1
 
 
+@pytest.mark.usefixtures("open_scheduler")
 def test_late_monitors_fire_though_the_end_of_a_loss_is_struck(make_node, monkeypatch):
     node, other = make_node(), make_node()
     inbox, late = Inbox(other), Deaths()
@@ -354,6 +356,7 @@ def test_a_loss_that_only_the_hub_can_complete_is_reported_though_something_is_s
     assert died.count == 1
 
 
+@pytest.mark.usefixtures("open_scheduler")
 @pytest.mark.parametrize("is_up", [False, True], ids=["next-link-is-made", "next-link-is-up"])
 def test_a_loss_that_is_struck_and_begun_again_does_not_end_the_next_link(make_node, monkeypatch, is_up):
     """The strike comes when the hub was asked to see the loss through, which it does late: after it was begun again."""

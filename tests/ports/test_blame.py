@@ -138,6 +138,7 @@ def test_the_log_line_of_a_crash_in_a_context_names_the_function(caplog: pytest.
         caplog.clear()
 
 
+@pytest.mark.usefixtures("open_scheduler")
 def test_the_log_line_of_an_error_of_the_library_names_no_function(caplog, monkeypatch):
     node = Node()
     monkeypatch.setattr(node.scheduler, "discard", crash)

@@ -194,6 +194,7 @@ def test_a_greenlet_that_blocks_after_the_message_before_the_kill_is_interrupted
     assert log == [("message",), ("died", "reason")]
 
 
+@pytest.mark.usefixtures("open_scheduler")
 def test_a_greenlet_killed_on_its_visit_to_the_hub_is_interrupted_when_it_blocks(node, log, slow_clock):
     """Trap "blocked port never dies": a port on its visit is queued, where the reaper passes it over."""
     visits: list[bool] = []

@@ -25,6 +25,7 @@ from tests.support.settling import settle
 receive_module = import_module("aemp_gevent.ports.receive")
 
 
+@pytest.mark.usefixtures("open_scheduler")
 def test_a_runner_is_not_started_by_a_greenlet_that_waits(node, runners):
     """Trap "RecursionError": also runners are started by the hub alone, whose stack is flat."""
     starters = []
@@ -69,6 +70,7 @@ def _recursion_left():
     return down(0)
 
 
+@pytest.mark.usefixtures("open_scheduler")
 def test_a_message_sent_after_the_last_look_wakes_the_reader(node, log):
     """Trap "send while registering": scanned, empty; a finalizer sends; only then idle, then asleep."""
     scheduler = node.scheduler
@@ -86,6 +88,7 @@ def test_a_message_sent_after_the_last_look_wakes_the_reader(node, log):
     assert log == ["sent", ("late",)]
 
 
+@pytest.mark.usefixtures("open_scheduler")
 def test_a_message_that_does_not_match_does_not_hide_one_sent_after_the_last_look(node, log):
     """Trap "send while registering": the length is compared with what was scanned, not with zero."""
     scheduler = node.scheduler

@@ -438,6 +438,7 @@ class World:
         self.claim(not scheduler.table._aliases, "aliases left")
 
 
+@pytest.mark.usefixtures("open_scheduler")
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_random_ports_keep_every_promise(node, seed, caplog):
     caplog.set_level("CRITICAL")

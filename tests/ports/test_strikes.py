@@ -26,7 +26,7 @@ from aemp_gevent.ports.port import IDLE, RUNNING, AttachedPort, Port
 from aemp_gevent.ports.receive import receive
 from aemp_gevent.toolkit import PortQueue, PortSemaphore, RemotePool, RemoteSemaphore
 from tests.support.helpers import wait_until
-from tests.support.injecting import CORE, SCHEDULER, Injector, strike_points
+from tests.support.injecting import CORE, SCHEDULER, Injector, between_bytecodes, strike_points
 from tests.support.seams import ports_of
 from tests.support.settling import settle
 from tests.support.striking import DEPTHS, STRIKES, at_every_depth, from_afar, nothing, strike_in_turn, works
@@ -218,6 +218,7 @@ def play(node: LocalNode, error: type[BaseException] | None, chosen: Callable[[i
     return injector.count
 
 
+@between_bytecodes
 @pytest.mark.slow
 @pytest.mark.parametrize("error", STRIKES)
 def test_an_interrupt_anywhere_leaves_ports_that_work_or_are_known_to_be_dead(error):
@@ -344,6 +345,7 @@ def test_a_tool_that_is_struck_anywhere_leaves_no_port_behind_and_holds_nothing(
 DEATHS = (*SCHEDULER, "node/node.py", "node/linked_node.py", "node/local_node.py")
 
 
+@between_bytecodes
 @pytest.mark.parametrize("monitored", [False, True])
 def test_a_death_that_is_struck_anywhere_and_begun_again_is_reported_once(monkeypatch, monitored):
     node = Node()

@@ -15,7 +15,7 @@ import pytest
 
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
-from tests.support.injecting import Injector
+from tests.support.injecting import Injector, between_bytecodes
 from tests.support.seams import ports_of
 from tests.support.settling import settle
 from tests.support.thoroughness import sampled, tries
@@ -95,6 +95,7 @@ class Conversation:
         assert self.deaths == [(), (), (), ()]
 
 
+@between_bytecodes
 @pytest.mark.slow
 @pytest.mark.parametrize("receiver", [0, 1, 2], ids=["callback", "own-greenlet", "attached"])
 def test_a_send_injected_wherever_other_code_can_run_is_neither_lost_nor_doubled(node, receiver):
@@ -174,6 +175,7 @@ def test_a_send_at_every_garbage_collection_is_neither_lost_nor_doubled(node):
         assert [message for message in conversation.logs[port] if message[0] == "injected"] == messages
 
 
+@between_bytecodes
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1], ids=["callback", "own-greenlet"])
 def test_a_kill_injected_wherever_other_code_can_run_is_reported_once_and_leaves_no_port_stuck(node, victim, caplog):

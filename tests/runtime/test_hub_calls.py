@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aemp_gevent.runtime.hub_calls import hub_call, see_through
+from tests.support.injecting import between_bytecodes
 
 ROOT = Path(__file__).parent.parent
 
@@ -117,6 +118,7 @@ print(type(gevent.get_hub().loop).__module__, got)
 """
 
 
+@between_bytecodes
 @pytest.mark.slow
 def test_with_libuv_too_repeated_calls_continue_after_an_exception():
     """It strikes where the loop's call begins. gevent stops a watcher of libuv whose call raises."""

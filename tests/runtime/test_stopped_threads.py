@@ -15,13 +15,15 @@ from gevent.event import Event
 
 from aemp_gevent import receive
 from tests.support.helpers import turns, wait_until
-from tests.support.injecting import Injector, StoppedThread
+from tests.support.injecting import Injector, StoppedThread, between_bytecodes
 from tests.support.native import threading
 from tests.support.networking import WAIT, RawPeer
 from tests.support.seams import ports_of
 from tests.support.settling import settle
 from tests.support.thoroughness import sampled
 from tests.support.threads import in_thread
+
+pytestmark = between_bytecodes
 
 
 def at_every_point(scene: Callable[[int], StoppedThread], *, at_least: int = 3) -> None:

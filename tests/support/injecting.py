@@ -13,6 +13,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import greenlet
+import pytest
 from gevent.hub import Hub
 
 import aemp_gevent
@@ -124,6 +125,15 @@ def switch_points(code: CodeType) -> frozenset[int]:
         if not step.opname.startswith(quiet) and not (step.opname == "STORE_ATTR" and step.argval in QUIET_STORES)
     }
     return frozenset(found | ends_of_jumps(code) | {steps[0].offset})
+
+
+between_bytecodes = pytest.mark.skipif(
+    aemp_gevent.is_compiled, reason="acts between the library's bytecodes, which compiled modules do not have"
+)
+"""For tests that need to act in the scheduler's modules. Compiled ones run other code only where they call some.
+
+Others that use these classes find enough places in modules that are not compiled.
+"""
 
 
 class Injector:

@@ -1,0 +1,8 @@
+from aemp_gevent.ports.port cimport Receiver
+from aemp_gevent.ports.scheduler cimport Scheduler
+
+cdef int QUEUED
+
+cdef class DirectSending:
+    cdef public Scheduler _scheduler
+    cdef public object _direct

@@ -1,0 +1,14 @@
+from aemp_gevent.ports.deaths cimport Deaths
+from aemp_gevent.ports.port cimport Due, Port
+
+cimport cython
+
+cdef int DEAD, IDLE, QUEUED, RUNNING
+
+cdef class GivingWay(Deaths):
+    cdef public list _pool
+
+    @cython.locals(first=Due, due=Port)
+    cpdef wait(self, Port port, current, Py_ssize_t scanned)
+    cpdef _give_way(self)
+    cpdef visit_hub(self, Port port, current)

@@ -1,0 +1,14 @@
+from aemp_gevent.ports.handlers cimport Handlers
+
+cdef class Due:
+    cdef public int state
+
+cdef class Receiver(Due):
+    cdef public object id, mailbox, monitors
+
+cdef class Job(Due):
+    cdef public object context
+
+cdef class Port(Receiver):
+    cdef public object scheduler, default, inbox, waiter, runner, dying, main
+    cdef public Handlers handlers

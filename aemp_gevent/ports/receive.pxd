@@ -1,0 +1,4 @@
+from aemp_gevent.ports.port cimport Port
+from aemp_gevent.ports.scheduler cimport Scheduler
+
+cdef int DEAD, RUNNING

@@ -1,0 +1,20 @@
+from aemp_gevent.ports.giving_way cimport GivingWay
+from aemp_gevent.ports.handlers cimport Handlers
+from aemp_gevent.ports.port cimport Due, Job, Port
+
+cimport cython
+
+cdef int DEAD, IDLE, QUEUED, REMOTE, RUNNING, SLICE, FIRST_LOOK
+
+cdef class Scheduler(GivingWay):
+    cdef public object scan, default, complaints, _runners
+    cdef public Py_ssize_t discarded, _max_idle
+    cdef public bint is_abandoned
+
+    @cython.locals(due=Due, port=Port, handlers=Handlers, room=int, step=int, left=int, references=Py_ssize_t, left_behind=dict)
+    cpdef _run(self, runner)
+    cpdef bint _park(self, runner, target) except -1
+    cpdef _run_main(self, Port port)
+    cpdef _run_job(self, runner, Job job)
+    @cython.locals(port=Port)
+    cpdef _reap(self)

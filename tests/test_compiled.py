@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: MIT
+"""Compiled modules: what is installed with and without a compiler, and that a program can do without them.
+
+``AEMP_TEST_WHEELS=1`` builds a wheel for each Python that is found, and downloads what it depends on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from enum import Enum
+from functools import partial
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import gevent
+import pytest
+
+import aemp_gevent
+from aemp_gevent.node.local_node import LocalNode
+from aemp_gevent.ports.receive import get, receive
+from tests.support.helpers import wait_until
+from tests.support.native import threading
+from tests.support.networking import ROOT
+
+ROUND_TRIP = """
+import sys
+import aemp_gevent
+from aemp_gevent import attach, port, receive, snd
+with attach() as me:
+    snd(port(lambda back, text: snd(back, text.upper())), me, "round")
+    print(aemp_gevent.is_compiled, *receive(timeout=10))
+"""
+
+SOURCES = ("LICENSE", "MANIFEST.in", "README.md", "aemp_command", "aemp_gevent", "docs/aemp.1")
+METADATA = ("pyproject.toml", "setup.cfg", "setup.py")
+
+
+def run(program: list[object], folder: Path, **variables: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AEMP_", "COVERAGE_", "PYTHON"))}
+    command = [str(word) for word in program]
+    done = subprocess.run(
+        command, cwd=folder, env=kept | variables, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The sources of the package, without compiled modules."""
+    clone = tmp_path / "clone"
+    for name in (*SOURCES, *METADATA):
+        target = clone / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        else:
+            shutil.copy(ROOT / name, target)
+    return clone
+
+
+# --- one source, two builds -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wish", "compiled"), [("1", False), ("yes", False), ("", True), ("0", True)])
+def test_sources_are_preferred_on_request(clone: Path, wish: str, compiled: bool) -> None:
+    for types in (clone / "aemp_gevent").rglob("*.pxd"):
+        types.with_suffix(EXTENSION_SUFFIXES[0]).write_text("fit for no interpreter")
+    program = [sys.executable, "-c", ROUND_TRIP]
+    if compiled:
+        with pytest.raises(AssertionError, match="ImportError"):
+            run(program, clone, AEMP_PURE_PYTHON=wish)
+    else:
+        assert run(program, clone, AEMP_PURE_PYTHON=wish) == "False ROUND\n"
+
+
+def test_every_module_with_types_is_compiled_or_none_is() -> None:
+    for types in Path(aemp_gevent.__file__).parent.rglob("*.pxd"):
+        name = ".".join(("aemp_gevent", *types.relative_to(ROOT / "aemp_gevent").with_suffix("").parts))
+        file = sys.modules[name].__file__
+        assert file is not None
+        assert file.endswith(".py") != aemp_gevent.is_compiled, name
+
+
+# --- signals and threads, which pure Python lets in between any two steps -----------------------
+
+
+def test_a_port_that_runs_only_compiled_code_lets_signals_timers_and_threads_in(node: LocalNode) -> None:
+    """It never ends, and leaves no place where the interpreter looks for these by itself."""
+    port = node.port()
+    node.rcv(port, "go", partial(node.snd, port, "go"))
+    seen: list[str] = []
+
+    def call() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        seen.append("thread")
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append("signal"))
+    try:
+        node.snd(port, "go")
+        thread = threading.Thread(target=call)
+        thread.start()
+        with node.after(0, seen.append, "timer"):
+            wait_until(lambda: sorted(seen) == ["signal", "thread", "timer"], within=60, show=lambda: seen)
+    finally:
+        node.kil(port)
+        signal.signal(signal.SIGUSR1, before)
+    thread.join(10)
+
+
+class Tag(str, Enum):
+    """A text, though not exactly a str: types of compiled code are checked at run time."""
+
+    DO = "do"
+
+
+class Number(float):
+    """A number, but not exactly a float."""
+
+
+def test_subclasses_of_what_is_documented_are_taken(node: LocalNode) -> None:
+    got: list[object] = []
+    port = node.rcv(node.port(), Tag.DO, lambda *rest: got.append(rest))
+    node.snd(port, Tag.DO, 1)
+    node.snd(port, "do", 2)
+    wait_until(lambda: got == [(1,), (2,)], show=lambda: got)
+    with node.attach() as me:
+        node.snd(me, Tag.DO, 3)
+        node.snd(me, "do", 4)
+        assert get(Tag.DO, timeout=Number(10)) == (3,)
+        assert receive(Tag.DO, timeout=Number(10)) == ("do", 4)
+        with pytest.raises(TypeError, match="5 is not a pattern"):
+            get(5, timeout=0)  # type: ignore[arg-type]
+
+
+# --- building ---------------------------------------------------------------------------------
+
+BUILD = "import sys; {0}from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+NO_CYTHON = "sys.modules['Cython'] = None; "
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CC", sysconfig.get_config_var("CC").split()[0])) is None, reason="no C compiler"
+)
+
+
+def build(clone: Path, program: str = BUILD.format(""), **variables: str) -> Path:
+    """Build a wheel with what is installed here."""
+    out = run([sys.executable, "-c", program, clone.parent], clone, **variables)
+    return clone.parent / out.splitlines()[-1]
+
+
+def install_beside(wheel: Path) -> tuple[Path, Path]:
+    """Install a wheel into a fresh environment, which finds all else where the tests have it. Return its Python."""
+    home = wheel.parent / "venv"
+    run([sys.executable, "-m", "venv", home], wheel.parent)
+    python = home / "bin" / "python"
+    packages = Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], home).strip())
+    # Not a .pth file: those of an editable installation there must not be read.
+    (packages / "beside.pth").write_text(f"{Path(gevent.__file__).parents[1]}\n")
+    run([python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel], home)
+    return python, packages
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_wheel_has_compiled_modules_that_work_and_can_be_done_without(clone: Path) -> None:
+    pytest.importorskip("Cython")
+    wheel = build(clone, AEMP_PURE_PYTHON="0", CFLAGS="-O0")
+    python, packages = install_beside(wheel)
+    assert run([python, "-c", ROUND_TRIP], clone.parent) == "True ROUND\n"
+    assert run([python, "-c", ROUND_TRIP], clone.parent, AEMP_PURE_PYTHON="1") == "False ROUND\n"
+    assert list((packages / "aemp_gevent").rglob("*.c")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "variables"),
+    [
+        pytest.param(BUILD.format(""), {"CC": "/nonexistent/cc"}, id="compiler"),
+        pytest.param(BUILD.format(NO_CYTHON), {}, id="Cython"),
+        pytest.param(BUILD.format(""), {"AEMP_PURE_PYTHON": "1"}, id="wish"),
+    ],
+)
+def test_wheel_that_is_built_without_works_too(clone: Path, program: str, variables: dict[str, str]) -> None:
+    with zipfile.ZipFile(build(clone, program, **variables)) as wheel:
+        assert not [name for name in wheel.namelist() if name.endswith((".so", ".c"))]
+        wheel.extractall(clone.parent / "installed")
+    assert run([sys.executable, "-c", ROUND_TRIP], clone.parent / "installed") == "False ROUND\n"
+
+
+PYTHONS = [f"python3.{minor}" for minor in (10, 11, 12, 13, 14)]
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.skipif(not os.environ.get("AEMP_TEST_WHEELS"), reason="downloads, and takes minutes: AEMP_TEST_WHEELS=1")
+@pytest.mark.parametrize("name", PYTHONS)
+def test_wheel_of_each_python_works(clone: Path, name: str) -> None:
+    found = shutil.which(name) or next(
+        map(str, Path("~/.pyenv/versions").expanduser().glob(f"{name[6:]}.*/bin/{name}")), ""
+    )
+    if not found:
+        pytest.skip(f"{name} is not installed")
+    home = clone.parent / "venv"
+    run([found, "-m", "venv", home], clone.parent)
+    python = home / "bin" / "python"
+    run([python, "-m", "pip", "install", "--quiet", clone], clone.parent, AEMP_PURE_PYTHON="0")
+    assert run([python, "-c", ROUND_TRIP], clone.parent) == "True ROUND\n"
+    assert run([python, "-c", ROUND_TRIP], clone.parent, AEMP_PURE_PYTHON="1") == "False ROUND\n"
