@@ -172,6 +172,16 @@ class NodeShutDownError(UsageError):
         )
 
 
+class PrivateNodeError(UsageError):
+    """The call needs other nodes, but this node has not joined any."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(
+            f"{call}: this process has not joined other nodes; put 'from aemp_gevent.contrib.gunicorn import *' into "
+            "gunicorn.conf.py, call join_host('NAME') or configure() first, or give a URL with a name: 'aemp://NAME'"
+        )
+
+
 class UnknownSettingError(UsageError, TypeError):
     """A setting of this name does not exist."""
 

@@ -71,6 +71,11 @@ TEXTS = (
         "the extra: `pip install 'aemp-gevent[cbor]'`",
     ),
     Text(
+        "docs/howto/flask-socketio-without-redis.md",
+        "$ pip install '.[flask-socketio,web]' ",
+        "$ pip install 'aemp-gevent[flask-socketio,web]' ",
+    ),
+    Text(
         "docs/howto/deploy/Dockerfile",
         "# The package is not on an index yet: build this beside a clone of it.\n"
         "COPY aemp_gevent /src/aemp_gevent\n"

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# pyright: reportUnusedImport=false
 """Joining the processes of one host that belong together, such as a web server's workers.
 
 They meet in a folder of Unix sockets (:mod:`aemp_gevent.addresses.socket_folders`) that only their user can
@@ -19,6 +20,11 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
 
+# What only nodes with links need is imported now, and not by the first call: so gunicorn's master, which reads its
+# configuration, shares it with all workers, and they join in some milliseconds instead of 150.
+import aemp_gevent.directory.embedded.engine
+import aemp_gevent.node.node_listener
+import aemp_gevent.node.requests  # noqa: F401
 from aemp_gevent import default_node
 from aemp_gevent.errors import InvalidSettingError, NoSecretError
 from aemp_gevent.node.access import network_of

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from socket import gethostname
@@ -298,3 +300,27 @@ def test_processes_that_start_at_once_all_meet_and_survive_the_death_of_any(join
     finally:
         for program in programs:
             program.__exit__(None, None, None)
+
+
+JOINING = """
+import sys
+from aemp_gevent.contrib import join_host
+before = set(sys.modules)
+join_host("app", folder=sys.argv[1])
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.slow
+def test_joining_imports_little_that_a_process_which_forks_could_have_shared(folder: Path) -> None:
+    """Counted, and not timed: what was imported before a fork takes no worker any time, nor memory."""
+    done = printed_by(JOINING, str(folder))
+    ours = [name for name in done.split() if name.startswith("aemp_gevent")]
+    assert len(ours) <= 8, ours
+
+
+def printed_by(program: str, *args: str) -> str:
+    """Run a program in a new process, not in a copy of one that has imported the library; return what it printed."""
+    done = subprocess.run([sys.executable, "-c", program, *args], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

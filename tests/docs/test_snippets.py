@@ -27,7 +27,7 @@ _BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DO
 # Programs of several processes: a block that begins with its file name. Each has a test of its own below.
 IN_SEVERAL_PROCESSES = {
     *("shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py", "encrypted.py", "app.py", "hello.py"),
-    "live.py",
+    *("live.py", "talk.py", "announce.py"),
     "shop.py",  # see test_console_pages.py
 }
 
@@ -128,6 +128,42 @@ def test_readmes_post_to_one_worker_reaches_the_readers_of_all(scratch):
         for reader, connection in readers:
             reader.kill()
             connection.close()
+
+
+TALKING = """
+from gevent import monkey
+monkey.patch_all()
+import os, subprocess, sys
+import socketio
+from aemp_gevent.testing import wait_until
+
+def client():
+    made = socketio.Client(reconnection=False)
+    made.heard = []
+    made.on("said", made.heard.append)
+    made.connect(sys.argv[1], transports=["websocket"], wait_timeout=20)
+    made.call("enter", "kitchen", timeout=20)
+    return made
+
+clients = [client() for _ in range(6)]       # some are at one worker, some at another
+clients[0].emit("say", ("kitchen", "hello"))
+subprocess.run([sys.executable, "announce.py"], check=True, timeout=20)
+for each in clients:
+    wait_until(lambda: len(each.heard) == 2, within=20, show=lambda: each.heard)
+    assert sorted(each.heard) == ["The backup is done.", "hello"]
+"""
+
+
+@pytest.mark.slow
+def test_what_a_client_of_socketio_and_a_script_say_is_heard_at_all_workers(scratch):
+    pytest.importorskip("flask_socketio")
+    (scratch / "app.py").write_text(program("talk.py"))
+    (scratch / "announce.py").write_text(program("announce.py"))
+    (scratch / "gunicorn.conf.py").write_text("from aemp_gevent.contrib.gunicorn import *")
+    with Gunicorn(scratch, scratch, "-n", "talk", workers=2, address=free_address()) as server:
+        command = [sys.executable, "-c", TALKING, f"http://{server.address}"]
+        done = subprocess.run(command, cwd=scratch, env=server.environ, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr + server.log
 
 
 @pytest.mark.slow

@@ -21,8 +21,8 @@ EXAMPLES = 100 if THOROUGH else 20
 """How many examples a property is tried with, where its test does not say it."""
 
 
-def tries(usually: int, thoroughly: int) -> int:
-    """Return how many seeds or examples to try."""
+def tries(usually: T, thoroughly: T) -> T:
+    """Return how many seeds or examples to try, or which."""
     return thoroughly if THOROUGH else usually
 
 
