@@ -32,8 +32,10 @@ K = TypeVar("K")
 __all__ = [
     "Later",
     "call_of",
+    "calling_node_may_end",
     "calling_node_may_kill",
     "describe",
+    "disown",
     "held_name",
     "is_shut_down",
     "kept_for",
@@ -123,6 +125,23 @@ def calling_node_may_kill(node: LinkedNode, port: str) -> bool:
         return True
     peer = None if node._network is None else node._network.known_peer(caller)
     return peer is not None and peer.rights.kill
+
+
+def calling_node_may_end(node: LinkedNode, supervisor: str, port: str) -> bool:
+    """Return whether the node whose call this greenlet serves is that of a supervisor, and may kill a port of here."""
+    if calling_node_may_kill(node, supervisor):
+        return True
+    found = node._find_local(port)
+    caller = serve.caller_of_call()
+    return found is not None and bool(caller) and caller == node.node_of(supervisor) and found.parent == caller
+
+
+def disown(node: LinkedNode, port: str) -> None:
+    """Keep a port that this node has spawned elsewhere alive when the link to its node is lost."""
+    home, _, name = port.partition("#")
+    peer = node._peer(home)
+    if peer is not None:
+        peer.ports.get(name).disown()
 
 
 def served(node: Calling, tag: str, function: Callable[..., Any]) -> Callable[..., None]:

@@ -11,8 +11,9 @@ from gevent import Timeout
 from gevent.event import AsyncResult
 
 from aemp_gevent.errors import AlreadyStartedError, PortKilled, StartError
-from aemp_gevent.node.access import describe, held_name
+from aemp_gevent.node.access import describe, held_name, name_of
 from aemp_gevent.otp.names import claim
+from aemp_gevent.otp.placement import OnLost, Placement
 from aemp_gevent.otp.requests import STOP, SYSTEM
 from aemp_gevent.otp.server import Server
 from aemp_gevent.otp.starting import START_SECONDS, start_server
@@ -65,10 +66,17 @@ class Child:
         name: The name of its port, see ``reg``.
         network_name: The name of its port in the whole network, see :func:`register`.
         lives_on: Whether its port lives on when the function has returned.
+        node: The node to run it on: its ID, or one of its ports. There it is spawned: classes and functions must be
+            marked ``@spawnable``, or be covered by ``allow_spawn``, and arguments must be able to travel.
+        on: The name of a group: it runs on a node that has a port in this group, chosen at random for each start.
+        on_lost: What happens while its node cannot be reached, which is not a death: ``"restart"``: another one is
+            started, elsewhere if ``on`` is given, and this one ends when its node notices the loss; or ``"wait"``: it
+            lives on, and is supervised again later. Must be given with ``node`` and ``on``.
         start_timeout: Seconds that its start may take.
 
     Raises:
         TypeError, ValueError: These arguments are wrong, or contradict each other.
+        SpawnRefusedError: Other nodes cannot find the function, because it is inside another one.
     """
 
     def __init__(
@@ -83,6 +91,9 @@ class Child:
         network_name: str | None = None,
         lives_on: bool = False,
         start_timeout: Seconds | None = _USUAL,
+        node: object = None,
+        on: str | None = None,
+        on_lost: OnLost | None = None,
     ) -> None:
         if isinstance(getattr(start, "__self__", None), type) and getattr(start, "__name__", "") == "start":
             start = start.__self__  # Cart.start means Cart
@@ -106,6 +117,17 @@ class Child:
             raise TypeError(f"{what}: id must be a str, not {quoted(id)}")
         if body is not None:
             self.start = body
+        self.placement: Placement | None = None
+        if node is not None or on is not None:
+            self.placement = Placement(what, node, on, on_lost)
+            if lives_on:
+                raise ValueError(f"{what}: on another node, the port of a function lives on without lives_on")
+            if not self.is_server and (name is not None or network_name is not None):
+                raise ValueError(f"{what}: on another node a function registers its names itself: reg(), register()")
+            self.remote_name = start if isinstance(start, str) else name_of(start)
+            """The name by which other nodes find it."""
+        elif on_lost is not None:
+            raise ValueError(f"{what}: on_lost is for children on other nodes; give node= or on=, too")
         self.id = id
         self.restart = restart
         self.significant = significant
@@ -127,19 +149,47 @@ class Child:
             return self.id
         return self.start if isinstance(self.start, str) else getattr(self.start, "__name__", type(self.start).__name__)
 
-    def run(self, node: Node, watch: Callable[[str], object] = lambda _port: None) -> str:
+    def run(
+        self,
+        node: Node,
+        watch: Callable[[str], object] = lambda _port: None,
+        *,
+        avoid: str = "",
+        is_first: bool = True,
+    ) -> str:
         """Start the child, and return its port. Switches.
 
         Args:
-            node: The node of its supervisor.
+            node: The node of its supervisor, whose port runs this.
             watch: Called with its port before anything can happen in that.
+            avoid: The ID of a node on which it should not run if there is another.
+            is_first: Whether its group may still be unknown, and is waited for.
 
         Raises:
             StartError: It did not start.
         """
+        where = None
+        if self.placement is not None:
+            where = self.placement.choose(node, avoid, self.start_timeout if is_first else 0.0)
+            where = None if where == node.NODE() else where
         if self.is_server:
             names = self.name, self.network_name
-            return start_server(node, None, self.start, self.args, {}, *names, self.start_timeout, watch)
+            port = start_server(node, where, self.start, self.args, {}, *names, self.start_timeout, watch)
+        elif where is not None:
+            port = node.spawn(where, self.remote_name, *self.args)
+            watch(port)
+        else:
+            port = self._run_here(node, watch)
+        if self.placement is not None and where is not None:
+            try:
+                self.placement.keep(node, port, self.start_timeout)
+            except BaseException:
+                node.kil(port, "start_interrupted")
+                raise
+        return port
+
+    def _run_here(self, node: Node, watch: Callable[[str], object]) -> str:
+        """Start a child that is not a server on this node."""
         port: str | None = None
         try:
             if self.lives_on:

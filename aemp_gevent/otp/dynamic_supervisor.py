@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from aemp_gevent.otp.children import Child, Stopping
-from aemp_gevent.otp.entries import ChildState, Entry
+from aemp_gevent.otp.entries import Entry
 from aemp_gevent.otp.marks import call
 from aemp_gevent.otp.supervisor import Supervisor
 
@@ -53,8 +53,8 @@ class DynamicSupervisor(Supervisor):
         began = monotonic()
         stopping: list[Stopping] = []
         for entry in entries:
-            port = entry.leave(ChildState.STOPPED)
-            if port is not None:
-                stopping.append(Stopping(self._aemp_life.node, entry.child, port))
+            stop = self._begin_stop(entry)
+            if stop is not None:
+                stopping.append(stop)
         for each in stopping:
             each.wait(self._title, monotonic() - began)

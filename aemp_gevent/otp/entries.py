@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from aemp_gevent import Monitor, Timer
 
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+"""Before a child whose node was lost or has ended is started again, in seconds."""
+
+
 class ChildState(Enum):
     """What a child does."""
 
@@ -33,12 +37,27 @@ class Entry:
         pauses: The pauses before its restarts.
     """
 
-    __slots__ = ("child", "guard", "key", "last_reason", "pauses", "port", "restarts", "started_at", "state", "timer")
+    __slots__ = (
+        "avoid",
+        "child",
+        "guard",
+        "key",
+        "last_reason",
+        "pauses",
+        "pauses_of_node",
+        "port",
+        "restarts",
+        "started_at",
+        "state",
+        "timer",
+    )
 
     def __init__(self, child: Child, key: str, pauses: Pauses) -> None:
         self.child = child
         self.key = key
         self.pauses = pauses
+        self.pauses_of_node = None if child.placement is None else Pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        """The pauses before it is started after the end of its node, which do not count."""
         self.state = ChildState.STOPPED
         self.port: str | None = None
         """Its port, while it is running or lost."""
@@ -47,15 +66,21 @@ class Entry:
         """The pause before it, and those of its group that wait, are started again; or before a lost one is asked."""
         self.started_at = 0.0
         self.restarts = 0
+        self.avoid = ""
+        """The ID of a node that was lost or has ended."""
         self.last_reason: tuple[Any, ...] | None = None
 
-    def leave(self, state: ChildState) -> str | None:
-        """End the pause and the monitor, and return the port that it had. Its new state is without one."""
+    def wait(self, state: ChildState) -> None:
+        """End the pause and the monitor."""
         for guard in (self.timer, self.guard):
             if guard is not None:
                 guard.cancel()
         self.timer = self.guard = None
         self.state = state
+
+    def leave(self, state: ChildState) -> str | None:
+        """End the pause and the monitor, and return the port that it had. Its new state is without one."""
+        self.wait(state)
         port, self.port = self.port, None
         return port
 

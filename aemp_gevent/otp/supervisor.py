@@ -21,7 +21,9 @@ from aemp_gevent.otp.budgets import Budget
 from aemp_gevent.otp.children import SHUTDOWN, Child, Stopping
 from aemp_gevent.otp.entries import ChildState, Entry
 from aemp_gevent.otp.marks import call
+from aemp_gevent.otp.placement import LOST, is_end_of_node
 from aemp_gevent.otp.server import Server
+from aemp_gevent.runtime.backoff import jittered
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quantities import Seconds
@@ -32,7 +34,10 @@ GAVE_UP = "gave_up"
 follow."""
 
 _TAG = "aemp_child"
-_DIED, _RESTART = "died", "restart"
+_DIED, _RESTART, _FOUND = "died", "restart", "found"
+
+LOOK_SECONDS = 5.0
+"""Before a lost child's node is asked about it, and after each time that this failed; plus up to half of it."""
 
 _log = Log()
 
@@ -192,6 +197,11 @@ class Supervisor(Server):
             raise ValueError(f"the child {quoted(id)} is {entry.state.value}, not stopped: terminate() it first")
         del self._entries[entry.key]
 
+    @call
+    def keeps(self, port: str) -> bool:
+        """Return whether a port is one of the children now. Those on other nodes ask that after a lost connection."""
+        return any(entry.port == port for entry in self._entries.values())
+
     # --- deaths and restarts ---
 
     def info(self, *msg: Any) -> None:
@@ -204,18 +214,29 @@ class Supervisor(Server):
                 if event == _DIED and entry.port is not None and port == entry.port:
                     self._ended(entry, tuple(reason))
                 elif event == _RESTART and entry.timer is not None:
-                    self._restart(entry)
+                    (self._look_for if entry.state is ChildState.LOST else self._restart)(entry)
+                elif event == _FOUND and entry.state is ChildState.LOST and port == entry.port:
+                    self._found(entry, is_alive=reason == [True])
             case _:
                 _log.warning("%s discarded %s: it is not a request to a supervisor", self._title, quoted(msg))
 
     def _ended(self, entry: Entry, reason: tuple[Any, ...]) -> None:
         """Plan the restart of a child that has died or failed to start, or leave it stopped."""
-        entry.leave(ChildState.STOPPED)
+        placement = entry.child.placement
         entry.last_reason = reason
-        is_normal = not reason or reason[0] == SHUTDOWN
+        if placement is not None and is_end_of_node(self._aemp_life.node, entry.port, reason):
+            if placement.on_lost == "wait" and entry.port is not None and reason[:1] == (LOST,):
+                self._lost(entry)
+                return
+            is_normal, counts = False, False  # it did not end by itself, and its supervisor's end would not help
+            entry.avoid = str(reason[1])
+        else:
+            entry.avoid = ""
+            is_normal, counts = not reason or reason[0] == SHUTDOWN, True
+        entry.leave(ChildState.STOPPED)
         restart = entry.child.restart
         if restart == "permanent" or (restart == "transient" and not is_normal):
-            self._plan_restart(entry)
+            self._plan_restart(entry, counts=counts)
             return
         if not is_normal:
             self._complaints.warn("%s: the child %s died: %s", self._title, entry.key, quoted(reason))
@@ -224,17 +245,20 @@ class Supervisor(Server):
         if entry.child.significant:
             self._end_of_significant(entry)
 
-    def _plan_restart(self, entry: Entry) -> None:
+    def _plan_restart(self, entry: Entry, *, counts: bool) -> None:
         now = monotonic()
-        pause = entry.pauses.next(now - entry.started_at)
-        if pause.is_longest and not self._budget.take(now):
+        pauses = entry.pauses if counts else entry.pauses_of_node
+        assert pauses is not None, "only children with a place have a node that can be lost"
+        pause = pauses.next(now - entry.started_at)
+        spends = counts and pause.is_longest
+        if spends and not self._budget.take(now):
             self._give_up(entry)
             return
         what = f"{self._title}: the child {entry.key} died: {quoted(entry.last_reason)}"
-        counts = ""
-        if pause.is_longest and self.intensity is not None:
-            counts = f", {self._budget.spent} of {self.intensity} within {self._budget.period:g} s"
-        self._complaints.warn("%s; restart in %.2g s%s", what, pause.seconds, counts)
+        spent = ""
+        if spends and self.intensity is not None:
+            spent = f", {self._budget.spent} of {self.intensity} within {self._budget.period:g} s"
+        self._complaints.warn("%s; restart in %.2g s%s", what, pause.seconds, spent)
         others = [other for other in self._group(entry) if other is not entry]
         self._stop(others)
         for other in others:
@@ -268,6 +292,34 @@ class Supervisor(Server):
                 entry.started_at = monotonic()
                 self._ended(entry, error.reason or ("start_failed", str(error)))
                 return
+
+    # --- children whose node is lost ---
+
+    def _lost(self, entry: Entry) -> None:
+        """Wait for a child that may be alive."""
+        if entry.state is not ChildState.LOST:
+            text = "%s: the child %s is lost, and may be alive: %s; waiting for its node"
+            self._complaints.warn(text, self._title, entry.key, quoted(entry.last_reason))
+        entry.wait(ChildState.LOST)
+        self._pause(entry, jittered(LOOK_SECONDS))
+
+    def _look_for(self, entry: Entry) -> None:
+        """Ask a lost child's node about it."""
+        node, me, port, key = self._aemp_life.node, str(self), entry.port, entry.key
+        entry.wait(ChildState.LOST)
+        entry.guard = node.mon(port, self, _TAG, _DIED, key, port)
+        assert entry.child.placement is not None
+        asked = entry.child.placement.ask_again(node, str(port))
+        asked.rawlink(lambda result: node.snd(me, _TAG, _FOUND, key, port, result.exception is None and result.value))
+
+    def _found(self, entry: Entry, *, is_alive: bool) -> None:
+        if is_alive:
+            entry.state = ChildState.RUNNING
+            _log.info("%s: the child %s is found again", self._title, entry.key)
+        elif entry.timer is None:  # otherwise its monitor reports why
+            self._pause(entry, jittered(LOOK_SECONDS))
+
+    # --- the end ---
 
     def _give_up(self, entry: Entry) -> None:
         reasons = {other.key: other.last_reason for other in self._entries.values() if other.last_reason is not None}
@@ -326,7 +378,7 @@ class Supervisor(Server):
             entry.guard = node.mon(port, self, _TAG, _DIED, entry.key, port)
 
         try:
-            port = entry.child.run(node, watch)
+            port = entry.child.run(node, watch, avoid=entry.avoid, is_first=not entry.restarts)
         except BaseException as error:
             entry.leave(ChildState.STOPPED)
             if isinstance(error, StartError):
@@ -340,9 +392,16 @@ class Supervisor(Server):
     def _stop(self, entries: Iterable[Entry]) -> None:
         """Stop children in reverse. Switches."""
         for entry in reversed(list(entries)):
-            port = entry.leave(ChildState.STOPPED)
-            if port is not None:
-                Stopping(self._aemp_life.node, entry.child, port).wait(self._title)
+            stopping = self._begin_stop(entry)
+            if stopping is not None:
+                stopping.wait(self._title)
+
+    def _begin_stop(self, entry: Entry) -> Stopping | None:
+        """Begin the stop of a child; return what to wait for, unless it is not running."""
+        is_lost = entry.state is ChildState.LOST
+        port = entry.leave(ChildState.STOPPED)
+        # Its keeper ends a lost one, if it is alive, as soon as it can ask.
+        return None if port is None or is_lost else Stopping(self._aemp_life.node, entry.child, port)
 
     def _aemp_terminate(self, reason: tuple[Any, ...]) -> None:
         if hasattr(self, "_entries"):

@@ -71,12 +71,15 @@ class TaskGroup:
 
         Raises:
             RuntimeError: The block has been left, or a port of the group has failed.
+            TypeError, ValueError: These arguments are wrong.
             StartError: It did not start.
         """
         if self._block is None or self._errors:
             why = "a port of it has failed" if self._errors else "use it inside its 'with' block"
             raise RuntimeError(f"this TaskGroup starts nothing: {why}")
         child = Child(start, *args, restart="temporary", **options)
+        if child.placement is not None:
+            raise ValueError("the ports of a TaskGroup are on its own node; use a Supervisor for others")
         failures: list[Exception] = []
         if child.is_body:
             child.start = partial(_run, self._node, child.start, failures)

@@ -203,6 +203,12 @@ class RemotePort(MonitoredRemote):
         self.is_shunned = False  # it was never reported dead
         self.mailbox = self
 
+    def disown(self) -> None:
+        """Forget that this node spawned it, so that the loss of the link does not make it an orphan."""
+        self.is_spawned = False
+        if self.monitors is None:
+            self.unmonitored()
+
     def kill(self) -> None:
         """Kill it, an orphan, over the link that came back."""
         self._peer.send(["", KIL1, self.name, "transport_error", self._peer.node, "its parent lost the link"])

@@ -230,8 +230,8 @@ def test_a_child_that_ends_before_its_start_is_over_has_not_died_of_something_el
     """It is watched from its first moment: later, a monitor would report that there is no such port."""
     plain = Child.run
 
-    def run_and_wait(child: Child, *args: object) -> str:
-        port = plain(child, *args)
+    def run_and_wait(child: Child, *args: object, **options: object) -> str:
+        port = plain(child, *args, **options)
         turns(5)
         return port
 
