@@ -58,6 +58,7 @@ PAGES = {
         "encrypt-links": "use TLS, with or without a certificate authority",
         "keep-the-directory-in-etcd": "keep groups and entries in etcd",
         "run-in-production": "run nodes under systemd, Docker or Kubernetes, and watch them",
+        "monitor-in-production": "show figures to Prometheus and Grafana, and get alerts",
         "look-into-a-network": "see what a running network does",
     },
     "Write programs": {

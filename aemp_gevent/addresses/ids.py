@@ -36,6 +36,8 @@ from aemp_gevent.wire.limits import MAX_NAME_BYTES, is_long
 
 ANON_PREFIX = "anon/"
 SLAVE_PREFIX = "slave/"
+COMMAND_PREFIX = "aemp/"
+"""How the IDs of nodes of the command ``aemp`` begin, which are short-lived and not shown."""
 
 _ALPHABET = string.ascii_letters + string.digits
 
@@ -58,6 +60,7 @@ _SLAVE_ID = re.compile(r"slave/[A-Za-z0-9_.:/-]+@([A-Za-z0-9_.:/!\[\]%-]+)")
 _UNIQ = r"(?=\w{0,9}[0-9])(?=\w{0,9}[a-z])(?=\w{0,9}[A-Z])[A-Za-z0-9]{10}"
 _OWN_UNIQ = re.compile(_UNIQ)
 _UNIQUE_NAME = re.compile(_UNIQ + "[0-9a-f]+")
+_UNIQ_IN_NODE = re.compile(rf"(?<![A-Za-z0-9]){_UNIQ}(?![A-Za-z0-9])")
 
 
 def new_uniq() -> str:
@@ -85,6 +88,11 @@ def is_unique_name(name: str) -> bool:
     All other names are chosen by programs: another port may have them later.
     """
     return _UNIQUE_NAME.fullmatch(name) is not None
+
+
+def without_random_words(node: str) -> str:
+    """Return a node ID with ``*`` for words of :func:`new_uniq`: the same for processes that replace each other."""
+    return _UNIQ_IN_NODE.sub("*", node)
 
 
 def split_port(port: object, max_name_bytes: int = MAX_NAME_BYTES) -> tuple[str, str]:

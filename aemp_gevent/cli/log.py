@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aemp_gevent.addresses.ids import COMMAND_PREFIX
 from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
 from aemp_gevent.cli.node_queries import (
     ANSWER_SECONDS,
-    COMMAND_PREFIX,
     Kinds,
     has_kinds,
     known_nodes,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import click
 
+from aemp_gevent.addresses.ids import COMMAND_PREFIX
 from aemp_gevent.cli.arguments import Seconds
 from aemp_gevent.cli.output import complain
 from aemp_gevent.node import access
@@ -44,9 +45,6 @@ _PORT: Kinds = {
     "calls": _PERHAPS_TEXT,
 }
 """Keys that an answer must have, and the types of their values."""
-
-COMMAND_PREFIX = "aemp/"
-"""Prefix of the node IDs of commands, which are short-lived and not shown."""
 
 timeout_option = click.option(
     "--timeout",

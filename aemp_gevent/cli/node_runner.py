@@ -15,6 +15,7 @@ import click
 import gevent
 from gevent.event import AsyncResult
 from gevent.lock import RLock
+from gevent.pywsgi import WSGIServer
 
 from aemp_gevent import default_node
 from aemp_gevent.cli.command_node import reasons
@@ -40,6 +41,26 @@ _log = Log()
 def _without_services(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings without services, which the supervisor starts instead of the node."""
     return {**settings, "services": ()}
+
+
+def _serve_metrics(address: str) -> WSGIServer:
+    """Serve the figures of the default node for Prometheus.
+
+    Raises:
+        click.ClickException: The address cannot be used, or the extra is not installed.
+    """
+    try:
+        from aemp_gevent.contrib.prometheus import serve_metrics  # noqa: PLC0415  # prometheus_client is an extra
+
+        page = serve_metrics(address)
+    except ImportError as error:
+        raise click.ClickException(f"--metrics: {error}") from error
+    except ValueError as error:
+        raise click.UsageError(f"--metrics: {error}") from error
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {address} for --metrics: {error.strerror or error}") from error
+    _log.info("metrics are served on port %d", page.server_port)
+    return page
 
 
 class NodeRunner:
@@ -70,19 +91,26 @@ class NodeRunner:
             gevent.signal_handler(number, self._end, number)
         gevent.signal_handler(reloading, self._reload)
 
-    def run(self, health_port: str | None, ready_file: Path | None) -> None:
+    def run(self, health_port: str | None, ready_file: Path | None, metrics: str | None = None) -> None:
         """Run the node until it is asked to end. Blocks.
+
+        Args:
+            health_port: Where to answer HTTP probes; None: nowhere.
+            ready_file: A file that exists while the node is ready; None: none.
+            metrics: Where to serve figures for Prometheus; None: nowhere.
 
         Raises:
             AempError: It cannot be started.
-            click.ClickException: Its readiness cannot be reported as requested.
+            click.ClickException: Its readiness or its figures cannot be reported as requested.
         """
         readiness = self._readiness = Readiness(self._manager, ReadyFile(ready_file) if ready_file else None)
         health = HealthPort(health_port, readiness) if health_port is not None else None
         if health is not None:
             health.start()
             _log.info("probes are answered on port %d", health.port)
+        page: WSGIServer | None = None
         try:
+            page = None if metrics is None else _serve_metrics(metrics)
             self._manager.start_watchdog()
             self._start()
             joining = gevent.spawn(self._join)
@@ -96,6 +124,8 @@ class NodeRunner:
                 readiness.now("ended", default_node.NODE())
             if health is not None:
                 health.stop()
+            if page is not None:
+                page.stop(timeout=1)
 
     def _start(self) -> None:
         given = self._given()

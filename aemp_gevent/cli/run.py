@@ -33,6 +33,9 @@ DRAIN_SECONDS = 10.0
 @click.option("--bind", "binds", metavar="HOST:PORT", multiple=True, help="An address to listen on; repeatable.")
 @click.option("--service", "services", metavar="NAME", multiple=True, help="A module or function to start; repeatable.")
 @click.option("--set", "others", metavar="NAME=VALUE", multiple=True, help="Any other setting; repeatable.")
+@click.option(
+    "--metrics", metavar="[HOST]:PORT", help="Serve figures for Prometheus: /metrics. Needs the extra 'prometheus'."
+)
 @click.option("--health-port", metavar="[HOST:]PORT", help="Answer HTTP probes: /livez and /readyz.")
 @click.option(
     "--ready-file",
@@ -58,6 +61,7 @@ def run(
     binds: tuple[str, ...],
     services: tuple[str, ...],
     others: tuple[str, ...],
+    metrics: str | None,
     health_port: str | None,
     ready_file: Path | None,
     drain_seconds: float,
@@ -87,7 +91,7 @@ def run(
     extra.update(setting_of(text) for text in others)
     runner = NodeRunner(profile, lambda: {**options.given(), **extra}, drain_seconds)
     runner.watch_signals((signal.SIGTERM, signal.SIGINT), signal.SIGHUP)
-    runner.run(health_port, ready_file)
+    runner.run(health_port, ready_file, metrics)
 
 
 def service_of(text: str) -> Any:

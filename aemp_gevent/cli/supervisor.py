@@ -14,6 +14,7 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.node.services import Service, start_service
 from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.logs import Log
+from aemp_gevent.runtime.totals import RESTARTS
 
 FIRST_DELAY = 1.0
 MAX_DELAY = 60.0
@@ -76,6 +77,7 @@ class Supervised:
             _log.info("service %s ended", self.service.name)
             return
         self.crashes += 1
+        self._node.scheduler.totals[RESTARTS, self.service.name] += 1
         if monotonic() - self._started_at >= LONG_LIFE:
             self._delays.reset()
         delay = self._delays.next()

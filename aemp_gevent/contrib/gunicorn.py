@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 import gevent
 
 from aemp_gevent import default_node
+from aemp_gevent.contrib.heirs import estate_of
 from aemp_gevent.contrib.hosts import join_host
 from aemp_gevent.errors import AempError
 from aemp_gevent.ports.callbacks import check_callable
@@ -43,6 +44,9 @@ _LOOK_SECONDS = 0.1
 
 _CLOSE_SECONDS = 3.0
 """How long to wait for the listening sockets to be closed; gunicorn needs a second at most."""
+
+_SUCCESSOR_SECONDS = 15.0
+"""How long a worker that ends by itself waits for one that takes its totals."""
 
 _BOOT_ERROR = 3
 """The exit code of a worker that cannot start: gunicorn ends then, instead of starting the next one."""
@@ -83,13 +87,21 @@ def post_worker_init(worker: Any) -> None:
         _give_up(worker, error)
     for function in _joins:
         function()
+    estate_of(default_node)
     default_node.wait_for_seeds()
     worker.log.info("Joined as node %s", default_node.NODE())
     gevent.spawn(_watch, worker)
 
 
-def worker_exit(server: object, worker: object) -> None:  # noqa: ARG001  # gunicorn counts its hooks' arguments
-    """Say goodbye to the other nodes; gunicorn calls this in an ending worker after its last request."""
+def worker_exit(server: object, worker: Any) -> None:  # noqa: ARG001  # gunicorn counts its hooks' arguments
+    """Say goodbye to the other nodes; gunicorn calls this in an ending worker after its last request.
+
+    What the worker has counted for :mod:`aemp_gevent.contrib.prometheus` goes to another worker.
+    """
+    estate = estate_of(default_node)
+    if estate is not None and worker.cfg.workers > 1 and worker.nr >= worker.max_requests:
+        # All other workers may be new ones at this moment, which are still starting.
+        estate.hand_over(_SUCCESSOR_SECONDS)
     default_node.shutdown()
 
 

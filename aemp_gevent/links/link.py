@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from aemp_gevent.errors import FramingError
 from aemp_gevent.links.handshaking import MakeTls
 from aemp_gevent.links.outgoing import Outgoing
+from aemp_gevent.links.traffic import Traffic
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.transport.transport import Transport
 from aemp_gevent.wire.fragments import Assembler
@@ -95,6 +96,7 @@ class Link(Outgoing):
         limits: The largest message to send or accept.
         make_tls: For a handshake that offers TLS.
         refusals: Where refusals of peers are counted; None: for this link alone.
+        traffic: Where what it carried is added up when it has ended; None: nowhere.
     """
 
     def __init__(
@@ -110,9 +112,11 @@ class Link(Outgoing):
         limits: Limits,
         make_tls: MakeTls | None = None,
         refusals: Counter[str] | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
         super().__init__(transport, handshake, scheduler, limits, make_tls, refusals)
         self.owner = owner
+        self._traffic = traffic
         self.dialled = dialled
         self.nonce = nonce
         self.finished = False
@@ -432,6 +436,8 @@ class Link(Outgoing):
         self.owner.failed(self, why)
 
     def _end(self) -> None:
+        if self._traffic is not None and self.is_up and not self.closed:
+            self._traffic.ended(self)
         super()._end()
         # It may have half a message of 64 MiB, and the link, which is part of a reference cycle, lives until
         # the garbage collector comes by.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aemp_gevent.node.directory_calls import DirectoryNode
     from aemp_gevent.node.linked_node import LinkedNode
     from aemp_gevent.node.local_node import LocalNode
+    from aemp_gevent.node.metrics import Metrics
     from aemp_gevent.node.ports_host import PortsHost
     from aemp_gevent.node.request_host import RequestHost
     from aemp_gevent.peers.network import Network
@@ -66,6 +67,11 @@ def request_host_of(node: LinkedNode) -> RequestHost:
 def network_of(node: LinkedNode) -> Network | None:
     """Return a node's links; None while it is private."""
     return node._network
+
+
+def metrics_of(node: LinkedNode) -> Metrics:
+    """Return what reports a node's figures to systems that monitor it."""
+    return node._requests.metrics
 
 
 def seeds_down(node: LinkedNode) -> dict[str, str]:

@@ -102,7 +102,9 @@ class Calling(Monitoring, Registering):
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("call()")
-        return call.call(self._ports_host, port, (tag, *args), to_seconds(timeout, "call()"))
+        host = self._ports_host
+        ask = watched().call if host.watches else call.call
+        return ask(host, port, (tag, *args), to_seconds(timeout, "call()"))
 
     def call_async(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> AsyncResult[Any]:
         """Send a request as :meth:`call` does, and return a result object at once.
@@ -121,7 +123,9 @@ class Calling(Monitoring, Registering):
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._scheduler.check_thread("call_async()")
-        return call.call_async(self._ports_host, port, (tag, *args), to_seconds(timeout, "call_async()"))
+        host = self._ports_host
+        ask = watched().call_async if host.watches else call.call_async
+        return ask(host, port, (tag, *args), to_seconds(timeout, "call_async()"))
 
     @overload
     def serve(self, port: object, what: str, /) -> Callable[[H], H]: ...
@@ -186,3 +190,10 @@ class Calling(Monitoring, Registering):
             tags = [] if handlers is None else handlers.tags
             text = f"no handler for {quoted(tag)}{hints.nearest(tag, tags)}"
             self.kil(message[-1], serve.FAILED, text)
+
+
+def watched() -> Any:
+    """Return the module for calls that are watched, which few programs need."""
+    from aemp_gevent.calls import watching  # noqa: PLC0415
+
+    return watching

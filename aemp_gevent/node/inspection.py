@@ -16,6 +16,7 @@ import os
 import platform
 import sysconfig
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from socket import gethostname
@@ -29,7 +30,9 @@ from greenlet import getcurrent
 from aemp_gevent._version import PROVIDER
 from aemp_gevent.addresses.endpoints import endpoints_of
 from aemp_gevent.calls.serve import Wait
+from aemp_gevent.calls.watching import CallWatch
 from aemp_gevent.links.link import Link
+from aemp_gevent.node.metrics import MAX_FULLEST, Metrics
 from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.virtual_peer import VirtualPeer
@@ -45,7 +48,7 @@ MAX_ENTRIES = 1000
 MAX_AT_ONCE = 16
 """Answers that are made at the same time; another request is refused."""
 
-PARTS = ("links", "ports", "families")
+PARTS = ("links", "ports", "families", "metrics")
 """The parts of an answer that are there only on request."""
 
 _SLICE = 1000
@@ -82,6 +85,9 @@ class InspectedNode(Protocol):
         """The number of entries in each family of the directory that it, and clients that cannot be asked, have set."""
         ...
 
+    def watch_calls(self, watch: CallWatch) -> None:
+        """Observe the calls that the node's code makes, from now on."""
+
     def NODE(self) -> str: ...
 
 
@@ -95,14 +101,16 @@ class Inspection:
     def __init__(self, host: InspectedNode) -> None:
         self._host = host
         self._at_once = 0
+        self.metrics = Metrics(host)
+        """The figures for systems that monitor the node."""
 
     def ask(self, peer: Peer | None, what: object, answered: Answered) -> None:
         """Call back with the answer to a question. Never switches.
 
         Args:
             peer: The node that asks; None for this node itself.
-            what: The parts besides the node as a whole, ``"links"``, ``"ports"`` and ``"families"``: a list, or
-                a map from each to its largest number of entries.
+            what: The parts besides the node as a whole, a list of :data:`PARTS`, or a map from each to its
+                largest number of entries.
             answered: Called with a map; after an error it has only the key ``error`` and those that name the node.
         """
         try:
@@ -122,17 +130,20 @@ class Inspection:
 
     def _answer(self, peer: Peer | None, limits: dict[str, int], answered: Answered) -> None:
         try:
-            census = Census(limits.get("ports", 0))
+            census = Census(max(limits.get("ports", 0), MAX_FULLEST if "metrics" in limits else 0))
             census.take(self._host.scheduler)
+            fullest = census.foremost()
             found = self._figures(peer, census)
             if "links" in limits:
                 found["links"] = self._links(limits["links"])
             if "ports" in limits:
-                found["ports"] = [self._port(port) for port in census.foremost()]
+                found["ports"] = [self._port(port) for port in fullest[: limits["ports"]]]
             if "families" in limits:
                 may_read = peer is None or peer.rights.may_read
                 families = self._host.own_families if may_read else {}
                 found["families"] = dict(itertools.islice(families.items(), limits["families"]))
+            if "metrics" in limits:
+                found["metrics"] = self.metrics.answer(found, census, map(self._port, fullest[:MAX_FULLEST]))
         finally:
             self._at_once -= 1
         answered(found)
@@ -240,6 +251,10 @@ class Census:
 
     def __init__(self, limit: int) -> None:
         self.ports = self.messages = self.deepest = self.blocked = 0
+        self.states: Counter[str] = Counter()
+        """Ports in each state."""
+        self.depths: Counter[int] = Counter()
+        """Mailboxes with each number of messages."""
         self._limit = limit
         self._first: list[tuple[int, bool, int, Port]] = []
 
@@ -249,7 +264,10 @@ class Census:
         for number, port in enumerate(seen):
             if port.state == REMOTE:
                 continue
-            depth, is_blocked = len(port.inbox or ()), state_of(port) == "blocked"
+            depth, state = len(port.inbox or ()), state_of(port)
+            is_blocked = state == "blocked"
+            self.states[state] += 1
+            self.depths[depth] += 1
             self.ports += 1
             self.messages += depth
             self.deepest = max(self.deepest, depth)

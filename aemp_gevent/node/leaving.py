@@ -80,7 +80,7 @@ class Leaving(LinkedNode):
         if self._network is None:
             return
         self._check_may_wait("shutdown()")
-        seconds = self._network.wait_for_names(seconds)
+        seconds = self._network.wait_for_names(self._say_last_words(seconds))
         self._log_feed.stop()
         self._directory.stop()
         try:
@@ -90,6 +90,17 @@ class Leaving(LinkedNode):
         finally:
             self._close_ports()
         self._scheduler.hub.loop.run_callback(self._scheduler.end_idle_runners)
+
+    def _say_last_words(self, timeout: float) -> float:
+        """Call what is to be called before the shutdown, once; return the seconds left. Switches."""
+        calls, self._before_shutdown = self._before_shutdown, []
+        deadline = answers.deadline_of(timeout)
+        greenlets = [gevent.spawn(call) for call in calls]  # what they raise is not the shutdown's concern
+        try:
+            gevent.joinall(greenlets, timeout)
+        finally:
+            gevent.killall(greenlets, block=False)
+        return answers.left_until(deadline) or 0.0
 
     def reset(self, timeout: Seconds | None = 1.0) -> None:
         """Kill every port here, shut down, and become a private node with a new ID. For tests. Switches.

@@ -16,6 +16,7 @@ from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import REMOTE, Port
 
 if TYPE_CHECKING:
+    from aemp_gevent.calls.watching import CallWatch
     from aemp_gevent.node.monitoring import Monitoring
 
 
@@ -34,6 +35,8 @@ class PortsHost:
         """What runs the node's ports."""
         self.waiting: dict[Port, serve.Wait] = {}
         """The ports that are blocked in a call."""
+        self.watches: tuple[CallWatch, ...] = ()
+        """What observes the calls that this node's code makes."""
         # The node's own methods, because methods that call these would cost every call of a program.
         self.make = node._make
         self.find = node._find_local

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aemp_gevent._version import PROVIDER
@@ -33,6 +33,7 @@ from aemp_gevent.wire.vocabulary import DEVNULL, G_SLAVE
 
 # For annotations only: what links need is imported when a node is initialised.
 if TYPE_CHECKING:
+    from aemp_gevent.calls.watching import CallWatch
     from aemp_gevent.node.configured_node import ConfiguredNode
     from aemp_gevent.node.log_feed import LogFeed
     from aemp_gevent.peers.network import Network
@@ -92,6 +93,14 @@ class RequestHost:
     def waiting(self) -> Mapping[Port, serving.Wait]:
         """The ports that are blocked in a call, and which ports they called."""
         return self._node._ports_host.waiting
+
+    def before_shutdown(self, function: Callable[[], object]) -> None:
+        """Call a function, which may switch, when this node is about to shut down and its links are still up."""
+        self._node._before_shutdown.append(function)
+
+    def watch_calls(self, watch: CallWatch) -> None:
+        """Observe the calls that the node's code makes, from now on."""
+        self._node._ports_host.watches += (watch,)
 
     def info(self) -> dict[str, Any]:
         """Return the answer to ``info``: the node's identity, and the number of its ports and links."""

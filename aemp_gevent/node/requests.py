@@ -20,6 +20,7 @@ from aemp_gevent.addresses.ids import MAX_NAME
 from aemp_gevent.calls.serve import FAILED
 from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError, UnencodableMessageError
 from aemp_gevent.node.inspection import Inspection
+from aemp_gevent.node.metrics import Metrics
 from aemp_gevent.node.request_host import RequestHost
 from aemp_gevent.node.request_names import first_long_name
 from aemp_gevent.peers.link_requests import ABOUT_LINKS, too_long
@@ -122,6 +123,11 @@ class Requests:
     def __init__(self, host: RequestHost) -> None:
         self._host = host
         self._inspection = Inspection(host)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The figures for systems that monitor the node."""
+        return self._inspection.metrics
 
     def handle(self, peer: Peer | None, message: Message | list[Any]) -> None:
         """Carry out a message to the node port. Raises only errors that a request cannot cause.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from aemp_gevent._version import PROVIDER
 from aemp_gevent.errors import InvalidSettingError
 from aemp_gevent.links.link import Link, LinkOwner
+from aemp_gevent.links.traffic import Traffic
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.settings.fields import Settings
@@ -72,6 +73,8 @@ class LinkMaker:
         """What all peers together have announced of messages that are not complete."""
         self.links: weakref.WeakSet[Link] = weakref.WeakSet()
         """All open links, no matter who owns them."""
+        self.traffic = Traffic(self.links)
+        """What all links have carried, including those that ended."""
 
     def make(self, transport: Transport, owner: LinkOwner, *, dialled: bool) -> Link:
         """Return a link on a connection, whose handshake is not started."""
@@ -111,6 +114,7 @@ class LinkMaker:
             limits=settings.limits._replace(announced=self.announced),
             make_tls=self._make_tls,
             refusals=host.refusals,
+            traffic=self.traffic,
         )
         self.links.add(link)
         return link

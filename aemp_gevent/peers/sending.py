@@ -7,6 +7,7 @@ Senders pause while too much is unsent. Nothing here switches but :meth:`Sending
 from __future__ import annotations
 
 import logging
+from time import monotonic
 from typing import Any
 
 from greenlet import getcurrent
@@ -20,6 +21,7 @@ from aemp_gevent.peers.remote_ports import RemotePorts
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.threads import get_ident
+from aemp_gevent.runtime.totals import PAUSED_SECONDS, PAUSES
 from aemp_gevent.wire.vocabulary import CALL
 
 
@@ -215,10 +217,13 @@ class SendingPeer:
         if link is not None and link.overtakes(self.high_water // 2):
             return
         self._paused_bytes += size
+        totals, began = self._host.scheduler.totals, monotonic()
+        totals[PAUSES,] += 1
         try:
             self.room.wait()
         finally:
             self._paused_bytes -= size
+            totals[PAUSED_SECONDS,] += monotonic() - began
 
     def has_room(self, link: Lane) -> None:
         """Wake paused senders, as what was sent has left, if there is room enough."""

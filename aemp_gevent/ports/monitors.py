@@ -19,6 +19,7 @@ from aemp_gevent.ports.blame import blame
 from aemp_gevent.ports.port import JOB, Job, Port, PortHost, Receiver
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.threads import get_ident
+from aemp_gevent.runtime.totals import MONITORS_FIRED, cause_of
 
 
 class Monitored(Protocol):
@@ -61,7 +62,10 @@ class Monitor(Job):
         """Note the death. For the scheduler only."""
         self._monitored = None
         self._reason = reason
-        return self._action is not None
+        if self._action is None:
+            return False
+        self._scheduler.totals[MONITORS_FIRED, cause_of(reason)] += 1
+        return True
 
     def run(self) -> None:
         """Run the action, unless it was cancelled. For the scheduler only."""

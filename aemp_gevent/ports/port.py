@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 from aemp_gevent.ports.handlers import Handlers
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.reasons import Reason
+from aemp_gevent.runtime.totals import Totals
 
 if TYPE_CHECKING:
     from greenlet import greenlet
@@ -123,6 +124,8 @@ class PortHost(Protocol):
     """The owner of the ports that it runs."""
     is_abandoned: bool
     """Whether this is a forked child, and the ports are the parent's."""
+    totals: Totals
+    """What is counted for those who monitor the node."""
 
     @property
     def table(self) -> Table:

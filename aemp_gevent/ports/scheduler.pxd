@@ -7,7 +7,7 @@ cimport cython
 cdef int DEAD, IDLE, QUEUED, REMOTE, RUNNING, SLICE, FIRST_LOOK
 
 cdef class Scheduler(GivingWay):
-    cdef public object scan, default, complaints, _runners
+    cdef public object scan, default, complaints, totals, _runners
     cdef public Py_ssize_t discarded, _max_idle
     cdef public bint is_abandoned
 

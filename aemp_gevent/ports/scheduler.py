@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from contextvars import Context
 from sys import getrefcount
@@ -35,6 +35,7 @@ from aemp_gevent.runtime import forking
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.hub_calls import hub_call, report_to
 from aemp_gevent.runtime.logs import Brief, Log
+from aemp_gevent.runtime.totals import Totals
 
 MAX_IDLE_RUNNERS = 64
 """Idle runners kept for reuse, 4 KiB each. The number of blocked ones has no limit, which would be a deadlock."""
@@ -62,6 +63,8 @@ class Scheduler(GivingWay):
         """What the last ``receive`` that looked at a message knows of its mailbox; None once a message was taken."""
         self.discarded = 0
         """Messages that found no handler."""
+        self.totals: Totals = defaultdict(float)
+        """What is counted besides, for those who monitor the node."""
         self.default: Callable[..., None] = self.discard
         """The default handler of every port that was given none: one bound method, not 64 bytes for each port."""
         self.complaints = BoundedLog(self.log, "messages that nobody takes")

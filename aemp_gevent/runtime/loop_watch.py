@@ -49,6 +49,10 @@ class LoopWatch:
         self._stack: str | None = None
         self.lag = 0.0
         """Seconds by which the last beat was late: how long a greenlet that is ready waits for its turn."""
+        self.blocks = 0
+        """How often the loop was blocked, and this was logged."""
+        self.blocked_seconds = 0.0
+        """How long it was, all these times together."""
         self._worst = (0.0, 0.0)  # of the beats counted now, and of the same number before
         self._beats = 0
         self._doorbell = doorbell_of(hub)
@@ -89,6 +93,8 @@ class LoopWatch:
         self._worst = (max(worst, self.lag), before) if self._beats else (self.lag, worst)
         stack, self._stack = self._stack, None
         if blocked > BLOCKED_SECONDS:
+            self.blocks += 1
+            self.blocked_seconds += blocked
             # In a greenlet: log handlers may block.
             gevent.spawn(_report, blocked, stack)
 

@@ -212,6 +212,7 @@ WRONG = [
     (["--secret", "a", "--secret-file", "b"], 2, "both set the secret"),
     (["--secret-file", "nowhere"], 2, "--secret-file nowhere: No such file or directory"),
     (["--health-port", "x"], 2, "--health-port must be PORT or HOST:PORT, not 'x'"),
+    (["--metrics", "9100"], 2, "--metrics: the address must be HOST:PORT or :PORT, not '9100'"),
     (["--log-level", "loud"], 2, "'loud' is not one of"),
     (["--ready-file", "nowhere/ready"], 1, "nowhere/ready"),
 ]
@@ -280,6 +281,17 @@ def test_probes_tell_how_it_is(start: Start, home: Path) -> None:
     assert http(address, "/livez") == (200, "alive")
     assert http(address, "/")[0] == 404
     wait_until(lambda: http(address, "/readyz") == (200, "ready"), within=PATIENCE)
+    assert running.end() == 0
+
+
+def test_figures_are_served_and_crashes_of_services_are_among_them(start: Start) -> None:
+    pytest.importorskip("prometheus_client", reason="the extra 'prometheus' is not installed")
+    running = start("--nodeid", "127.0.0.1:0", "--service", '["shop.fragile", 1]', "--metrics", "127.0.0.1:0")
+    address = ("127.0.0.1", int(running.logs("metrics are served on port").split()[-1]))
+    running.logs("crashed, restarting in 1.")
+    status, text = http(address, "/metrics")
+    assert status == 200
+    assert 'aemp_service_restarts_total{service="shop.fragile"} 1.0' in text
     assert running.end() == 0
 
 

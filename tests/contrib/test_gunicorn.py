@@ -88,10 +88,10 @@ def test_errors_for_other_kinds_of_workers_say_what_to_do(caplog: pytest.LogCapt
 
 
 @contextmanager
-def gunicorn_of(scratch: Path, *options: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a real gunicorn, with one worker, for the application in a folder; it writes to the file ``log`` there."""
+def gunicorn_of(scratch: Path, *options: str, workers: int = 1, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a real gunicorn for the application in a folder; it writes to the file ``log`` there."""
     pytest.importorskip("gunicorn")
-    command = [sys.executable, "-m", "gunicorn", *options, "-w", "1", "-b", f"unix:{scratch}/http", "app:app"]
+    command = [sys.executable, "-m", "gunicorn", *options, "-w", str(workers), "-b", f"unix:{scratch}/http", "app:app"]
     own = {"PYTHONPATH": str(ROOT), "TMPDIR": str(scratch), "HOME": str(scratch), "AEMP_CONFIG": os.devnull}
     with (scratch / "log").open("wb") as log:
         server = subprocess.Popen(

@@ -28,7 +28,7 @@ def test_page_has_every_key() -> None:
         one, two = make(), make()
         one.port()
         assert two.syncal(10, one.NODE(), "time")
-        found = two.call(one.NODE(), "inspect", ["links", "ports", "families"])
+        found = two.call(one.NODE(), "inspect", ["links", "ports", "families", "metrics"])
     assert node_keys == {*found, "error"}
     assert link_keys == set(found["links"][0])
     assert port_keys == set(found["ports"][0])
