@@ -288,6 +288,24 @@ class InvalidEntryError(UsageError, ValueError):
         self.name = name
 
 
+class InvalidTopicError(UsageError, ValueError):
+    """The text is not a topic, or not a pattern of topics."""
+
+    def __init__(self, topic: object, why: str) -> None:
+        super().__init__(
+            f"{quoted(topic)} is not a topic: {why}; write words with dots between them, such as 'room.42'"
+        )
+        self.topic = topic
+
+
+class TooManyTopicsError(UsageError):
+    """This node is subscribed to as many topics and patterns as one node may be."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"this node is subscribed to {limit} topics already; subscribe to a pattern such as 'room.*'")
+        self.limit = limit
+
+
 class CallCycleError(UsageError):
     """Ports wait for each other's answers in a circle, so that none would come. One of them must use ``snd``."""
 

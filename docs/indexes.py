@@ -73,6 +73,7 @@ PAGES = {
         "gunicorn-workers": "let the workers of gunicorn talk to each other",
         "wsgi-servers": "make the processes of other WSGI servers nodes",
         "flask-socketio-without-redis": "run Socket.IO behind several workers without a message queue",
+        "instead-of-redis": "publish to all workers, without a broker beside them",
     },
     "Move from gevent's own tools": {
         "migrate-a-service": "move a whole service, step by step",

@@ -41,6 +41,7 @@ from aemp_gevent.ports.port import IDLE, NOWHERE, QUEUED, REMOTE, Port
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.settings.rules import EVERYTHING, PeerRule
 
 MAX_ENTRIES = 1000
 """Ports, or links, in one answer: about 300 KiB."""
@@ -199,16 +200,10 @@ class Inspection:
         """Return what the node that asks may do here."""
         network = self._host.network
         if peer is None or network is None:
-            return {"eval": True, "spawn": True, "kill": True, "directory": "write", "relay": True}
+            return {"eval": True, **_in_words(EVERYTHING)}
         settings, rights = network.settings, peer.rights
         runs = rights.spawn and not settings.secure
-        return {
-            "eval": runs and settings.allow_eval,
-            "spawn": runs,
-            "kill": rights.kill,
-            "directory": rights.directory,
-            "relay": rights.relay,
-        }
+        return {"eval": runs and settings.allow_eval, **_in_words(rights), "spawn": runs}
 
     # --- links ---
 
@@ -340,6 +335,11 @@ def _limits(what: object) -> dict[str, int]:
             raise ValueError(f"the {part} limit must be a non-negative integer, not {quoted(limit, 50)}")
         found[part] = min(limit, MAX_ENTRIES)
     return found
+
+
+def _in_words(rights: PeerRule) -> dict[str, Any]:
+    """Return what a peer may do, without the right to ask this."""
+    return {name: getattr(rights, name) for name in ("spawn", "kill", "directory", "relay", "publish", "subscribe")}
 
 
 def _link(network: Network, peer: Peer) -> dict[str, Any]:

@@ -112,10 +112,10 @@ class Node(Becoming, Leaving):
         """The number of refusals by kind, without kinds that never happened.
 
         Refused to peers: ``spawn`` (and everything else that runs code), ``kill``, ``directory`` (by a rule, about
-        other nodes, or too many entries), ``relay``, ``inspect``, ``monitor`` (too many), ``message`` (too large or
-        not a message, which ends the link). To connections that are not authenticated yet: ``handshake`` (it failed
-        or took too long), ``tls`` (TLS failed, took too long or was missing; the other side may have refused this
-        node's certificate), ``crowd`` (dropped, because there were too many).
+        other nodes, or too many entries), ``relay``, ``inspect``, ``monitor`` (too many), ``topics`` (by a rule),
+        ``message`` (too large or not a message, which ends the link). To connections that are not authenticated yet:
+        ``handshake`` (it failed or took too long), ``tls`` (TLS failed, took too long or was missing; the other side
+        may have refused this node's certificate), ``crowd`` (dropped, because there were too many).
         """
         return dict(self._network.refusals) if self._network is not None else {}
 

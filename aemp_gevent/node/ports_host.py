@@ -37,9 +37,12 @@ class PortsHost:
         """The ports that are blocked in a call."""
         self.watches: tuple[CallWatch, ...] = ()
         """What observes the calls that this node's code makes."""
+        self.kept: dict[object, Any] = {}
+        """What folders above keep with the node until it is reset, such as the broker of its topics."""
         # The node's own methods, because methods that call these would cost every call of a program.
         self.make = node._make
         self.find = node._find_local
+        self.local = node._local
         self.split_port = node._split_port
         self.split_or_drop = node._split_or_drop
         self.monitor = node._monitor

@@ -119,7 +119,8 @@ class Settings:
             allow them.
         rules: The rights of peers, by node ID; the first rule that matches counts, and rights that it does not
             mention are granted: ``{"peer": "web-*", "spawn": False, "kill": False, "directory": "read",
-            "relay": False, "inspect": False}``. Rules protect only where nodes prove their IDs.
+            "relay": False, "inspect": False, "publish": False, "subscribe": False}``. Rules protect only where nodes
+            prove their IDs.
         strict: Check and copy messages between ports of this node as if they went to another one: what
             cannot travel raises, a tuple arrives as a list, and later changes by the sender are not seen.
             Slower, and meant for tests; ``AEMP_STRICT=1`` also works before the node is initialised.

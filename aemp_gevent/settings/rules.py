@@ -14,7 +14,8 @@ So a slave may do what its own rule *and* its master's allow; and a slave, which
 everything through its own master, applies that node's rule, too.
 
 The rights are checked where requests are handled: :mod:`aemp_gevent.node.requests` (with ``request_host`` and
-``log_feed``), :mod:`aemp_gevent.peers.link_requests` and :mod:`aemp_gevent.peers.relaying`.
+``log_feed``), :mod:`aemp_gevent.peers.link_requests` and :mod:`aemp_gevent.peers.relaying`;
+those of topics in :mod:`aemp_gevent.topics.broker`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class PeerRule:
             that another node is to get, and between slaves and the rest of the network.
         inspect: Whether they may look into this node: its links, its ports and their IDs, its log.
             Without it they learn its identity, and nothing else.
+        publish: Whether ports here get what they publish; see :mod:`aemp_gevent.topics`.
+        subscribe: Whether their ports get what is published here.
 
     Raises:
         ValueError, TypeError: A value is not valid; the text names its key.
@@ -60,11 +63,13 @@ class PeerRule:
     directory: Access = "write"
     relay: bool = True
     inspect: bool = True
+    publish: bool = True
+    subscribe: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.peer, str) or not self.peer:
             raise TypeError(f"'peer' must be a shell pattern for node IDs, not {quoted(self.peer)}")
-        for name in ("spawn", "kill", "relay", "inspect"):
+        for name in ("spawn", "kill", "relay", "inspect", "publish", "subscribe"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(
                     f"{quoted(name)} of the rule for {quoted(self.peer)} must be True or False, "
@@ -129,5 +134,7 @@ def rights_of(rules: Iterable[PeerRule], *nodes: str) -> PeerRule:
             directory=min(rule.directory, rights.directory, key=_LEVELS.index),
             relay=rule.relay and rights.relay,
             inspect=rule.inspect and rights.inspect,
+            publish=rule.publish and rights.publish,
+            subscribe=rule.subscribe and rights.subscribe,
         )
     return rights

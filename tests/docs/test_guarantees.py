@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The pages *Guarantees* and *The directory* name tests that exist, and the former the times that the settings have."""
+"""The pages that promise something name tests that exist, and *Guarantees* the times that the settings have."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,8 @@ from aemp_gevent.settings.fields import Settings
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "guarantees.md").read_text()
 DIRECTORY_PAGE = (ROOT / "docs" / "explanation" / "directory.md").read_text()
-TESTS = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE + DIRECTORY_PAGE)
+TOPICS_PAGE = (ROOT / "docs" / "reference" / "topics.md").read_text()
+TESTS = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE + DIRECTORY_PAGE + TOPICS_PAGE)
 
 
 def test_every_guarantee_has_a_test():

@@ -56,7 +56,8 @@ def test_node_reports_its_identity_and_state(make_node: MakeNode) -> None:
     assert found["master"] is None
     assert 0 < found["seconds"] < 100
     assert found["cpu"] > 0
-    assert found["rights"] == {"eval": False, "spawn": True, "kill": True, "directory": "write", "relay": True}
+    others = {"kill": True, "directory": "write", "relay": True, "publish": True, "subscribe": True}
+    assert found["rights"] == {"eval": False, "spawn": True, **others}
     assert look(two, two, [])["roles"] == ["public"]
     assert look(two, two, [])["seeds"] == [one.NODE()]
     assert look(two, two, [])["rights"]["eval"], "to itself a node may do anything"
@@ -72,7 +73,8 @@ def test_rights_are_those_of_the_asking_node(make_node: MakeNode) -> None:
     rule = {"peer": "127.*", "kill": False, "directory": "read", "relay": False}
     secure, free = make_node(secure=True, allow_eval=True, rules=[rule]), make_node(allow_eval=True)
     rights = look(free, secure, [])["rights"]
-    assert rights == {"eval": False, "spawn": False, "kill": False, "directory": "read", "relay": False}
+    others = {"publish": True, "subscribe": True}
+    assert rights == {"eval": False, "spawn": False, "kill": False, "directory": "read", "relay": False, **others}
     assert look(secure, free, [])["rights"]["eval"]
 
 

@@ -62,7 +62,7 @@ RULES = (
     PeerRule(peer="web-admin"),
     PeerRule(peer="web-*", spawn=False, directory="read"),
     PeerRule(peer="10.0.0.?:*", kill=False),
-    PeerRule(peer="[[]::1]:*", relay=False),
+    PeerRule(peer="[[]::1]:*", relay=False, publish=False),
 )
 
 
@@ -79,13 +79,13 @@ RULES = (
         (["db", "web-1"], RULES[1]),
         (
             ["10.0.0.7:1", "web-1", "[::1]:1"],
-            PeerRule(peer="*", spawn=False, kill=False, directory="read", relay=False),
+            PeerRule(peer="*", spawn=False, kill=False, directory="read", relay=False, publish=False),
         ),
     ],
 )
 def test_first_matching_rule_counts_and_masters_rules_apply_too(nodes: list[str], rights: PeerRule) -> None:
     found = rights_of(RULES, *nodes)
-    for right in ("spawn", "kill", "directory", "relay", "may_read", "may_write"):
+    for right in ("spawn", "kill", "directory", "relay", "publish", "subscribe", "may_read", "may_write"):
         assert getattr(found, right) == getattr(rights, right), right
 
 
@@ -105,6 +105,7 @@ def test_without_rules_a_peer_may_do_what_the_other_settings_allow() -> None:
         ({"peer": "x", 5: False}, "no key 5"),
         ({"peer": "x", "kill": "no"}, "True or False"),
         ({"peer": "x", "relay": 0}, "True or False"),
+        ({"peer": "x", "publish": ["room.*"]}, "True or False"),
         ({"peer": "x", "directory": "rw"}, "'none', 'read', 'write'"),
         ({"peer": "x", "directory": None}, "'none', 'read', 'write'"),
     ],
