@@ -56,6 +56,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     # Look
     "nodes": ("aemp nodes", "aemp nodes --json"),
     "ports": ("aemp ports", "aemp ports backend --limit 10"),
+    "tree": ("aemp tree", "aemp tree backend --watch"),
     "groups": ("aemp groups", "aemp groups workers", "aemp groups workers --watch"),
     "trace": ("aemp trace", "aemp trace backend --dot", "aemp trace --svg network.svg"),
     "top": ("aemp top", "aemp top --once --view links"),

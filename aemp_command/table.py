@@ -74,6 +74,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
     "Look": {
         "nodes": Entry("nodes:nodes", "List the nodes."),
         "ports": Entry("ports:ports", "List the ports of a node, or of all nodes."),
+        "tree": Entry("tree:tree", "Show supervision trees, and how their children are."),
         "groups": Entry("groups:groups", "List the directory's families, or the entries of one."),
         "trace": Entry("trace:trace", "Follow the links from node to node, and draw them."),
         "top": Entry("top:top", "Watch nodes, links and ports live."),

@@ -44,6 +44,17 @@ _PORT: Kinds = {
     **dict.fromkeys(("names", "tags"), _LIST),
     "calls": _PERHAPS_TEXT,
 }
+_TREE: Kinds = {
+    **dict.fromkeys(("port", "name", "strategy"), _TEXT),
+    **dict.fromkeys(("child_count", "active"), _NUMBER),
+    "children": _LIST,
+}
+_CHILD: Kinds = {
+    **dict.fromkeys(("id", "state", "kind", "restart"), _TEXT),
+    **dict.fromkeys(("port", "reason"), _PERHAPS_TEXT),
+    "messages": _PERHAPS_NUMBER,
+    "restarts": _NUMBER,
+}
 """Keys that an answer must have, and the types of their values."""
 
 timeout_option = click.option(
@@ -183,6 +194,11 @@ def _is_whole(found: object) -> bool:
     if not (isinstance(links, _LIST) and isinstance(ports, _LIST)):
         return False
     if not all(has_kinds(row, _LINK) for row in links) or not all(has_kinds(row, _PORT) for row in ports):
+        return False
+    trees = found.get("trees", ())
+    if not isinstance(trees, _LIST) or not all(has_kinds(tree, _TREE) for tree in trees):
+        return False
+    if not all(has_kinds(row, _CHILD) for tree in trees for row in tree["children"]):
         return False
     texts = [found["roles"], *(row[key] for row in ports for key in ("names", "tags"))]
     return all(isinstance(text, str) for each in texts for text in each)

@@ -43,10 +43,12 @@ __all__ = [
     "known_nodes",
     "later_answer",
     "local_id",
+    "mailbox_length",
     "name_of",
     "network_of",
     "ports_host_of",
     "refuse_call",
+    "report_trees",
     "request_host_of",
     "running_node",
     "seeds_down",
@@ -114,6 +116,17 @@ def kept_for(node: LocalNode, kind: Callable[[Any], K]) -> K:
     if kept is None:
         kept = node._kept[kind] = kind(node)  # type: ignore[index]
     return kept  # type: ignore[no-any-return]
+
+
+def report_trees(node: LocalNode, report: Callable[[int], list[dict[str, Any]]]) -> None:
+    """Make ``inspect`` send what a function returns about at most so many supervisors and children."""
+    node._report_trees = report
+
+
+def mailbox_length(node: LocalNode, port: str) -> int | None:
+    """Return how many messages wait in the mailbox of a port; None if it is not a port of this node."""
+    found = node._find_local(port)
+    return None if found is None else len(found.inbox or ())
 
 
 def local_id(node: LocalNode, port: object) -> str | None:

@@ -49,7 +49,7 @@ MAX_ENTRIES = 1000
 MAX_AT_ONCE = 16
 """Answers that are made at the same time; another request is refused."""
 
-PARTS = ("links", "ports", "families", "metrics")
+PARTS = ("links", "ports", "families", "metrics", "trees")
 """The parts of an answer that are there only on request."""
 
 _SLICE = 1000
@@ -88,6 +88,11 @@ class InspectedNode(Protocol):
 
     def watch_calls(self, watch: CallWatch) -> None:
         """Observe the calls that the node's code makes, from now on."""
+        ...
+
+    def trees(self, limit: int) -> list[dict[str, Any]]:
+        """Return at most so many supervisors and children."""
+        ...
 
     def NODE(self) -> str: ...
 
@@ -139,6 +144,8 @@ class Inspection:
                 found["links"] = self._links(limits["links"])
             if "ports" in limits:
                 found["ports"] = [self._port(port) for port in fullest[: limits["ports"]]]
+            if "trees" in limits:
+                found["trees"] = self._host.trees(limits["trees"])
             if "families" in limits:
                 may_read = peer is None or peer.rights.may_read
                 families = self._host.own_families if may_read else {}

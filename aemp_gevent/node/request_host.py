@@ -236,6 +236,11 @@ class RequestHost:
         found.update({family: len(entries) for family, entries in self._node._directory.own.items()})
         return dict(found)
 
+    def trees(self, limit: int) -> list[dict[str, Any]]:
+        """Return at most so many supervisors and children of the node."""
+        found: list[dict[str, Any]] = self._node._report_trees(limit)
+        return found
+
     # --- answers ---
 
     def reply(self, peer: Peer | None, port: Any, message: Message) -> None:

@@ -23,6 +23,7 @@ from aemp_gevent.otp.entries import ChildState, Entry
 from aemp_gevent.otp.marks import call
 from aemp_gevent.otp.placement import LOST, is_end_of_node
 from aemp_gevent.otp.server import Server
+from aemp_gevent.otp.trees import trees_of
 from aemp_gevent.runtime.backoff import jittered
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.logs import Log
@@ -107,6 +108,7 @@ class Supervisor(Server):
                 "%s s: give a longer period, or backoff=None for Erlang's rule without pauses"
             )
             _log.warning(text, self._title, self.intensity, self.period, self._budget.longest)
+        trees_of(self._aemp_life.node).add(str(self), self)
         for child in self.children(*args, **options):
             self._add(child)
         entries = list(self._entries.values())
@@ -402,6 +404,13 @@ class Supervisor(Server):
         port = entry.leave(ChildState.STOPPED)
         # Its keeper ends a lost one, if it is alive, as soon as it can ask.
         return None if port is None or is_lost else Stopping(self._aemp_life.node, entry.child, port)
+
+    def aemp_shown(self, limit: int) -> Iterable[Entry]:
+        """Return at most so many children for ``inspect``, in their order; those that are not running come before."""
+        entries = list(self._entries.values())
+        if len(entries) > limit:
+            entries.sort(key=lambda entry: entry.state is ChildState.RUNNING)
+        return entries[:limit]
 
     def _aemp_terminate(self, reason: tuple[Any, ...]) -> None:
         if hasattr(self, "_entries"):

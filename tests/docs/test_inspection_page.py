@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from aemp_gevent.otp import Child, Supervisor
 from aemp_gevent.runtime.logs import RECORD_KEYS
 from tests.support.networking import node_factory
 
@@ -23,13 +24,18 @@ def keys_of_tables() -> list[set[str]]:
 
 
 def test_page_has_every_key() -> None:
-    node_keys, link_keys, port_keys, record_keys = keys_of_tables()
+    node_keys, link_keys, port_keys, tree_keys, child_keys, record_keys = keys_of_tables()
     with node_factory() as make:
         one, two = make(), make()
         one.port()
         assert two.syncal(10, one.NODE(), "time")
-        found = two.call(one.NODE(), "inspect", ["links", "ports", "families", "metrics"])
+        with one.attach():
+            tree = Supervisor.start([Child(one.port)])
+        found = two.call(one.NODE(), "inspect", ["links", "ports", "families", "metrics", "trees"])
+        tree.stop()
     assert node_keys == {*found, "error"}
     assert link_keys == set(found["links"][0])
     assert port_keys == set(found["ports"][0])
+    assert tree_keys == set(found["trees"][0])
+    assert child_keys == set(found["trees"][0]["children"][0])
     assert record_keys == {*RECORD_KEYS, "left_out"}
