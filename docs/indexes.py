@@ -72,6 +72,7 @@ PAGES = {
     "Serve the web": {
         "gunicorn-workers": "let the workers of gunicorn talk to each other",
         "wsgi-servers": "make the processes of other WSGI servers nodes",
+        "flask-and-django": "make processes of Flask and Django nodes, with ports for requests, and clear their caches",
         "flask-socketio-without-redis": "run Socket.IO behind several workers without a message queue",
         "instead-of-redis": "publish to all workers, without a broker beside them",
     },

@@ -7,22 +7,29 @@ load the application before they fork their workers.
 
 from __future__ import annotations
 
-import os
+import threading
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
+from gevent import Greenlet, monkey
 from gevent.lock import RLock
+from greenlet import getcurrent
 
 from aemp_gevent import default_node
 from aemp_gevent.contrib.hosts import join_host
-from aemp_gevent.errors import InvalidSettingError, PrivateNodeError
+from aemp_gevent.contrib.per_process import PerProcess
+from aemp_gevent.errors import InvalidSettingError, PrivateNodeError, WrongThreadError
 from aemp_gevent.node.node import Node
+from aemp_gevent.runtime.logs import Log
 
 SCHEME = "aemp"
 
 _FORM = "write 'aemp://', 'aemp://NAME' or 'aemp://NAME?seeds=HOST:PORT,HOST:PORT'"
 
-_locks: dict[int, RLock] = {}  # by process ID: a child that was forked meanwhile needs one of its own
+_lock = PerProcess(RLock)
+_warned: PerProcess[set[str]] = PerProcess(set)
+
+_log = Log()
 
 
 @dataclass(frozen=True)
@@ -48,16 +55,38 @@ class MeshURL:
 
         Raises:
             PrivateNodeError: It has not joined, and the URL has no name.
+            WrongThreadError: It has not joined, and this is a native thread, in which its loop would not run.
             AempError: The same as :func:`~aemp_gevent.contrib.join_host`.
         """
         joined = default_node if node is None else node
         if joined.settings is None:
-            with _locks.setdefault(os.getpid(), RLock()):
+            with _lock.get():
                 if joined.settings is None:  # again: another greenlet may have done it meanwhile
                     if not self.name:
                         raise PrivateNodeError(call)
+                    if not (monkey.is_module_patched("threading") or _is_main_thread()):
+                        raise WrongThreadError(call)
                     join_host(self.name, *self.seeds, folder=self.folder, node=joined)
         return joined
+
+    def join_in_request(self, setting: str, node: Node | None = None) -> Node | None:
+        """Join before a request is handled, if a loop of gevent's serves it; otherwise return None, and warn once.
+
+        The node's loop would not run between the requests of other servers, such as those that Flask and Django have
+        for development, and other nodes would take it for dead. So the process stays alone.
+        """
+        joined = default_node if node is None else node
+        if joined.settings is not None or isinstance(getcurrent(), Greenlet):
+            return self.join(setting, node)
+        if setting not in _warned.get():
+            _warned.get().add(setting)
+            text = "%s: this process stays private, as its server does not run gevent's loop; use gunicorn -k gevent"
+            _log.warning(text, setting)
+        return None
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def parse_url(url: str) -> MeshURL:

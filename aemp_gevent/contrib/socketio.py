@@ -12,38 +12,30 @@ write_only=True)``.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
 from gevent import monkey
-from gevent.event import Event
-from gevent.lock import RLock
 from gevent.queue import SimpleQueue
 from socketio.pubsub_manager import PubSubManager
 
-from aemp_gevent.calls import serve
+from aemp_gevent.contrib.fan_out import FanOut
 from aemp_gevent.contrib.gunicorn import on_join
 from aemp_gevent.contrib.joining import parse_url
+from aemp_gevent.contrib.per_process import PerProcess
 from aemp_gevent.errors import (
     DirectoryTimeout,
     DirectoryUnavailableError,
     InvalidSettingError,
     NodeShutDownError,
-    UnencodableMessageError,
 )
-from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.node import Node
 
 __all__ = ["AempManager"]
 
 _GROUP = "socketio/"
 """The beginning of the groups' names; the channel follows."""
-
-_PATIENCE_SECONDS = 5.0
-"""How long the first publication waits until it is known where the other servers are."""
 
 # python-socketio has no type annotations, so what it hands over is Any.
 
@@ -86,23 +78,24 @@ class AempManager(PubSubManager):  # type: ignore[misc]  # see above
         *,
         node: Node | None = None,
     ) -> None:
-        self._url = parse_url(url)
+        parsed = parse_url(url)
         if not isinstance(channel, str) or not channel:
             raise InvalidSettingError("channel", channel, "it must be a str that is not empty")
-        self._own_node = node
-        self._station = _Station()
+        self._here = PerProcess(_Here)
+        take = None if write_only else self._take
+        self._others = FanOut(_GROUP + channel, parsed, take, "AempManager", node)
         super().__init__(channel=channel, write_only=write_only, logger=logger, json=json)
-        if node is None and not write_only and not self._url.name:
-            on_join(self._open)  # so that the first client does not wait for it
+        if node is None and not write_only and not parsed.name:
+            on_join(self._others.open)  # so that the first client does not wait for it
 
     @property
     def host_id(self) -> str:
         """What distinguishes this process in messages: after a fork it is another one, other than in Redis' manager."""
-        return self._here.host_id
+        return self._here.get().host_id
 
     @host_id.setter
     def host_id(self, host_id: str) -> None:
-        self._here.host_id = host_id
+        self._here.get().host_id = host_id
 
     def initialize(self) -> None:
         """Enter the group of servers; python-socketio calls this before the first client is connected.
@@ -114,7 +107,7 @@ class AempManager(PubSubManager):  # type: ignore[misc]  # see above
         try:
             if not self.write_only:
                 self._check_mode()
-                self._open()
+                self._others.open()
         except BaseException:
             if self.server is not None:
                 self.server.manager_initialized = False  # the next client tries again
@@ -123,12 +116,12 @@ class AempManager(PubSubManager):  # type: ignore[misc]  # see above
 
     def connect(self, sid: str, namespace: str) -> Any:
         """Connect a client, after this process has entered the group of servers."""
-        self._open()  # also for the second client, while the first one waits in initialize()
+        self._others.open()  # also for the second client, while the first one waits in initialize()
         return super().connect(sid, namespace)
 
     def pre_connect(self, eio_sid: str, namespace: str) -> Any:
         """Begin to connect a client, which python-socketio 5.18 and later do before they call ``connect``."""
-        self._open()
+        self._others.open()
         return super().pre_connect(eio_sid, namespace)
 
     def _check_mode(self) -> None:
@@ -137,97 +130,27 @@ class AempManager(PubSubManager):  # type: ignore[misc]  # see above
             why = "nodes run on gevent's loop; use 'gevent', or call monkey.patch_all() in the program's first lines"
             raise InvalidSettingError("async_mode", mode, why)
 
-    @property
-    def _here(self) -> _Station:
-        if self._station.process != os.getpid():
-            self._station = _Station()
-        return self._station
-
-    def _open(self) -> _Station:
-        here = self._here
-        if here.node is None:
-            with here.opening:
-                if here.node is None:
-                    node = self._url.join("AempManager", self._own_node)
-                    here.open(node, _GROUP + self.channel, is_listening=not self.write_only)
-        return here
-
     def _publish(self, data: dict[str, Any]) -> None:
-        here = self._open()
         try:
-            with here.in_turn():
-                try:
-                    here.send(data)
-                except UnencodableMessageError:
-                    here.send(self.json.dumps(data))
+            self._others.send(data, instead=lambda: (self.json.dumps(data),))
         except (DirectoryTimeout, DirectoryUnavailableError, NodeShutDownError) as error:
             # As python-socketio's own managers do when their queue cannot be reached.
             self._get_logger().error("Cannot publish to other nodes: %s", error)
 
+    def _take(self, *message: Any) -> None:
+        if len(message) == 1 and isinstance(message[0], dict | str):
+            self._here.get().messages.put(message[0])
+
     def _listen(self) -> Iterator[Any]:
-        messages = self._here.messages
+        messages = self._here.get().messages
         while True:
             yield messages.get()
 
 
-class _Station:
-    """What a manager has in one process. A forked child gets another one."""
+class _Here:
+    """What a manager has in one process."""
 
     def __init__(self) -> None:
-        self.process = os.getpid()
         self.host_id = uuid4().hex
-        self.opening = RLock()
         self.messages: SimpleQueue[Any] = SimpleQueue()
         """What other servers have published."""
-        self.node: Node | None = None
-        """The node, once it is in the group."""
-        self._group = ""
-        self._port = ""
-        self._last = Event()  # set when all have sent
-        self._last.set()
-
-    def open(self, node: Node, group: str, *, is_listening: bool) -> None:
-        """Enter the group, and wait until the others know."""
-        self._group = group
-        if is_listening:
-            self._port = node.port(self._take)
-            node.grp_reg(group, self._port)
-        node.grp_get(group)  # from now on a copy of the group is kept here
-        node.wait_for_seeds(_PATIENCE_SECONDS)
-        self.node = node
-
-    def _take(self, *message: Any) -> None:
-        if len(message) == 1 and isinstance(message[0], dict | str):  # peers may send anything
-            self.messages.put(message[0])
-
-    @contextmanager
-    def in_turn(self) -> Generator[None, None, None]:
-        """Wait for the greenlets that came before, so that none overtakes one that is paused between two recipients."""
-        before, mine = self._last, Event()
-        self._last = mine
-        try:
-            before.wait()
-            yield
-        finally:
-            if before.ready():
-                mine.set()
-            else:  # this greenlet was killed while it waited
-                before.rawlink(lambda _before: mine.set())
-
-    def send(self, message: Any) -> None:
-        """Send a message to all other servers of the group.
-
-        Raises:
-            DirectoryTimeout, DirectoryUnavailableError: It is not known where they are.
-        """
-        node = self.node
-        assert node is not None
-        known = node.grp_get(self._group) or node.db_wait(self._group, _anything, _PATIENCE_SECONDS)
-        host = ports_host_of(node)
-        for port in known:
-            if port != self._port and serve.is_port(host, port):
-                node.snd(port, message)
-
-
-def _anything(_entries: object) -> bool:
-    return True

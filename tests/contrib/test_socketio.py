@@ -180,17 +180,17 @@ def test_messages_keep_their_order_while_a_link_is_full(
     for server in servers[1:]:
         server.client("it")
     emitter = servers[0].manager
-    station = emitter._open()
-    sent = Node.snd
+    emitter._others.open()
+    sent = nodes[0].snd
     paused = gevent.event.Event()
 
-    def pausing(node: Node, port: str, message: Any) -> None:
-        sent(node, port, message)
+    def pausing(port: str, message: Any) -> None:
+        sent(port, message)
         if message["data"] == [0]:
             gevent.sleep(0)
             paused.wait()
 
-    monkeypatch.setattr(station.node, "snd", lambda port, message: pausing(nodes[0], port, message))
+    monkeypatch.setattr(nodes[0], "snd", pausing)
     emitting = [gevent.spawn(emitter.emit, "said", what) for what in (0, 1, "killed", 2)]
     gevent.sleep(0)
     emitting[2].kill()
@@ -337,4 +337,4 @@ def test_gunicorns_hooks_open_it_before_clients_come(monkeypatch: pytest.MonkeyP
     manager = AempManager()
     AempManager(write_only=True)
     AempManager("aemp://chat")
-    assert joins == [manager._open]
+    assert joins == [manager._others.open]

@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from aemp_gevent import contrib
-from aemp_gevent.contrib import flask_socketio, gunicorn, socketio
+from aemp_gevent.contrib import flask, flask_socketio, gunicorn, socketio
 
 PUBLIC = [
     *(getattr(contrib, name) for name in contrib.__all__),
     *(getattr(gunicorn, name) for name in [*gunicorn.__all__, "on_join", "on_drain", "is_draining"]),
-    *(getattr(module, name) for module in (flask_socketio, socketio) for name in module.__all__),
+    *(getattr(module, name) for module in (flask, flask_socketio, socketio) for name in module.__all__),
 ]
 
 

@@ -27,7 +27,7 @@ _BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DO
 # Programs of several processes: a block that begins with its file name. Each has a test of its own below.
 IN_SEVERAL_PROCESSES = {
     *("shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py", "encrypted.py", "app.py", "hello.py"),
-    *("live.py", "talk.py", "announce.py"),
+    *("live.py", "talk.py", "announce.py", "weather.py", "settings.py", "receivers.py", "lookups.py"),
     "shop.py",  # see test_console_pages.py
 }
 
@@ -164,6 +164,68 @@ def test_what_a_client_of_socketio_and_a_script_say_is_heard_at_all_workers(scra
         command = [sys.executable, "-c", TALKING, f"http://{server.address}"]
         done = subprocess.run(command, cwd=scratch, env=server.environ, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr + server.log
+
+
+WEATHER = """
+from aemp_gevent import grp_reg, port, rcv, snd
+import weather
+for degrees in (21.5, 22.5):
+    station = port()
+    rcv(station, "report", lambda reply, degrees=degrees: snd(reply, degrees))
+    grp_reg("stations", station)
+print(sorted(weather.app.test_client().get("/degrees").json))
+"""
+
+
+@pytest.mark.slow
+def test_request_of_flask_gets_the_answers_of_all_stations(tmp_path):
+    pytest.importorskip("flask")
+    (tmp_path / "weather.py").write_text(program("weather.py"))
+    done = subprocess.run([sys.executable, "-c", WEATHER], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "[21.5, 22.5]\n", done.stderr
+
+
+PRODUCTS = """
+import settings
+from django.conf import settings as of_django
+of_django.configure(
+    INSTALLED_APPS=[*settings.INSTALLED_APPS, "shop"], AEMP_URL=None, DEFAULT_AUTO_FIELD="django.db.models.AutoField",
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+)
+import django
+django.setup()
+import receivers, lookups
+from django.core.cache import cache
+from django.db import connection
+from aemp_gevent.contrib.django import invalidate
+from shop.models import Product
+with connection.schema_editor() as editor:
+    editor.create_model(Product)
+product = Product.objects.create(price=5)
+cache.set_many({f"product:{product.pk}": 5, "other": 6})
+product.save()
+print(cache.get_many([f"product:{product.pk}", "other"]))
+lookups.read_from_database = lambda currency: len(read)
+read = []
+lookups.rates("EUR")
+read.append(1)
+invalidate("other")
+print(lookups.rates("EUR"))
+invalidate("rates")
+print(lookups.rates("EUR"))
+"""
+
+
+@pytest.mark.slow
+def test_what_django_caches_is_deleted_when_it_changes(tmp_path):
+    pytest.importorskip("django")
+    (tmp_path / "shop").mkdir()
+    model = "class Product(models.Model):\n    price = models.IntegerField()\n"
+    (tmp_path / "shop" / "models.py").write_text(f"from django.db import models\n{model}")
+    for name in ("settings.py", "receivers.py", "lookups.py"):
+        (tmp_path / name).write_text(program(name))
+    done = subprocess.run([sys.executable, "-c", PRODUCTS], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "{'other': 6}\n0\n1\n", done.stderr
 
 
 @pytest.mark.slow
