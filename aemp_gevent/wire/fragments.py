@@ -39,6 +39,9 @@ _HEADER = b"\x92\xc0\xc6"
 
 _HEADER_BYTES = len(_HEADER) + 4
 
+_NOTHING: Any = object()
+"""A value that no peer can send."""
+
 Order: TypeAlias = "str | tuple[str, str] | None"
 """What packets have in common that must not overtake each other; None: the packet waits for all that came before."""
 
@@ -199,15 +202,17 @@ class Assembler:
             decoder = self._decoder = MsgpackDecoder(self._limits, self._large)
         try:
             decoder.feed(fragment[0])
-            packets = list(decoder)
+            # One by one: a fragment may be as long as the longest packet, and hold millions of others.
+            packets = iter(decoder)
+            packet = next(packets, _NOTHING)
+            is_alone = next(packets, _NOTHING) is _NOTHING
         except framing_msgpack.ERRORS as error:
             raise framing_msgpack.translate(error) from error
         self._fragments += 1
-        if not packets:
+        if packet is _NOTHING:
             return None
         self._decoder, self._large = None, decoder.large
-        packet = packets[0]
-        if len(packets) > 1 or not decoder.is_at_end:
+        if not (is_alone and decoder.is_at_end):
             raise FramingError("the peer sent a fragment that does not end where its packet ends")
         check_packet(packet)  # a fragment is not a packet
         if not packet:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import defaultdict
 from typing import Any
 
@@ -258,6 +259,18 @@ def test_elements_are_counted_across_fragments() -> None:
     with pytest.raises(FramingError, match="300000"):
         for begin in range(0, len(encoded), 50_000):
             assembler.feed([encoded[begin : begin + 50_000]])
+
+
+def test_many_packets_in_one_fragment_do_not_become_objects() -> None:
+    assembler = Assembler(Limits(2**26))
+    piece = b"\x90" * 1_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(FramingError, match="does not end where its packet ends"):
+            assembler.feed(fragment(piece))
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000, "each byte became a list of 56 bytes"
+    finally:
+        tracemalloc.stop()
 
 
 def test_endless_packet_is_refused_at_the_limit() -> None:
