@@ -85,12 +85,18 @@ def goes_whole(head: Sequence[Any], size: int) -> bool:
 def head_of(data: bytes) -> list[Any]:
     """Return the beginning of a packet that is encoded as msgpack: as much as :func:`order_of` needs."""
     for size in (FRAGMENT_BYTES, len(data)):
-        unpacker: Any = msgpack.Unpacker(strict_map_key=False)  # msgpack has no types
+        # Any: msgpack has no types. Its own limit is 100 MiB.
+        unpacker: Any = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(data))
         unpacker.feed(data[:size])
+        head: list[Any] = []
         try:
-            return [unpacker.unpack() for _ in range(min(unpacker.read_array_header(), _HEAD_ELEMENTS))]
+            for _ in range(min(unpacker.read_array_header(), _HEAD_ELEMENTS)):
+                head.append(unpacker.unpack())
+                if head[0]:
+                    break  # a message, whose arguments are large
         except msgpack.OutOfData:
             continue
+        return head
     raise AssertionError("a packet of ours is not complete")
 
 

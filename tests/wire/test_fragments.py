@@ -75,6 +75,10 @@ def test_head_behind_a_long_header_is_found() -> None:
     assert order_of(head_of(encode(packet))) == "p"
 
 
+def test_head_of_a_message_is_its_name_and_nothing_else_is_decoded() -> None:
+    assert head_of(encode(["p", bytes(200_000), [1, 2]])) == ["p"]
+
+
 # --- the backlog ---------------------------------------------------------------------------------
 
 
