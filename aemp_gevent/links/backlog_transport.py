@@ -61,9 +61,7 @@ class BacklogTransport:
         inner, backlog = self.inner, self.backlog
         incomplete = 0
         while backlog.packets and (inner.buffered < AHEAD_BYTES or inner.sent >= self._due_at):
-            piece, is_last = backlog.take()
-            incomplete += not is_last
-            inner.write(piece)
+            incomplete += not backlog.take(inner.write)
             self._due_at = inner.sent + AHEAD_BYTES
         return incomplete
 

@@ -15,7 +15,7 @@ Nothing here knows connections. What decides when the next fragment is sent is :
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
@@ -137,24 +137,30 @@ class Backlog:
         self._by_order[order] += 1
         self.packets += waiting
 
-    def take(self) -> tuple[bytes, bool]:
-        """Return the next bytes to send, at most a fragment, and whether these complete a packet."""
+    def take(self, write: Callable[[bytes], object]) -> bool:
+        """Write the next bytes, at most a fragment; return whether these complete a packet.
+
+        Until they are written, their packet holds up others: a finalizer may send one meanwhile.
+        """
         order, data = self.packets[0]
         if len(data) <= WHOLE_BYTES:
-            piece, is_last = data, True
+            piece, taken = data, len(data)
         else:
             part = memoryview(data)[self._sent : self._sent + FRAGMENT_BYTES]
-            piece = b"".join((_HEADER, len(part).to_bytes(4, "big"), part))
-            is_last = self._sent + len(part) == len(data)
-            self._sent += len(part)
+            piece, taken = b"".join((_HEADER, len(part).to_bytes(4, "big"), part)), self._sent + len(part)
+        write(piece)
+        if not self.packets:
+            return True  # that finalizer lost the link
         self.size -= len(piece)
-        if is_last:
-            self._sent = 0
-            self.packets.popleft()
-            self._by_order[order] -= 1
-            if not self._by_order[order]:
-                del self._by_order[order]
-        return piece, is_last
+        if taken < len(data):
+            self._sent = taken
+            return False
+        self._sent = 0
+        self.packets.popleft()
+        self._by_order[order] -= 1
+        if not self._by_order[order]:
+            del self._by_order[order]
+        return True
 
     def clear(self) -> None:
         """Drop all packets."""

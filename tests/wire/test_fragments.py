@@ -82,11 +82,19 @@ def test_head_of_a_message_is_its_name_and_nothing_else_is_decoded() -> None:
 # --- the backlog ---------------------------------------------------------------------------------
 
 
+def take(backlog: Backlog) -> tuple[bytes, bool]:
+    """Return the next bytes, and whether these complete a packet."""
+    written: list[bytes] = []
+    is_last = backlog.take(written.append)
+    [piece] = written
+    return piece, is_last
+
+
 def leave(backlog: Backlog) -> bytes:
     data = b""
     while backlog.packets:
         expected = backlog.size
-        piece, _is_last = backlog.take()
+        piece, _is_last = take(backlog)
         assert backlog.size == expected - len(piece)
         data += piece
     assert backlog.size == 0
@@ -103,7 +111,7 @@ def test_large_packet_leaves_in_fragments(size: int) -> None:
     promised = backlog.size
     pieces = []
     while backlog.packets:
-        pieces.append(backlog.take())
+        pieces.append(take(backlog))
     assert [is_last for _piece, is_last in pieces] == [False] * (len(pieces) - 1) + [True]
     assert all(len(piece) <= FRAGMENT_BYTES + 7 for piece, _is_last in pieces)
     stream = b"".join(piece for piece, _is_last in pieces)
@@ -115,7 +123,7 @@ def test_packet_of_64_kib_and_its_name_leaves_whole() -> None:
     data = encode(["a name", "tag", bytes(64 * 1024)])
     backlog = Backlog()
     backlog.put("a name", data)
-    assert backlog.take() == (data, True)
+    assert take(backlog) == (data, True)
 
 
 def test_what_waits_holds_up_its_own_order_and_no_other() -> None:
@@ -128,11 +136,31 @@ def test_what_waits_holds_up_its_own_order_and_no_other() -> None:
     assert backlog.holds_up(None)
     assert not backlog.holds_up("q")
     while len(backlog.packets) == 2:
-        backlog.take()
+        take(backlog)
     assert backlog.holds_up("p"), "the small one is still here"
-    backlog.take()
+    take(backlog)
     assert not backlog.holds_up("p")
     assert not backlog.holds_up(None)
+
+
+def test_what_is_just_being_written_holds_up_its_order_still() -> None:
+    """A finalizer may send then."""
+    backlog = Backlog()
+    for data in (b"small", bytes(WHOLE_BYTES + 1)):
+        backlog.put("p", data)
+    held_up: list[bool] = []
+    while backlog.packets:
+        backlog.take(lambda _piece: held_up.append(backlog.holds_up("p")))
+    assert held_up == [True] * 3
+    assert not backlog.holds_up("p")
+
+
+def test_backlog_may_be_dropped_while_it_is_written() -> None:
+    backlog = Backlog()
+    backlog.put("p", bytes(WHOLE_BYTES + 1))
+    backlog.take(lambda _piece: backlog.clear())
+    assert not backlog.packets
+    assert backlog.size == 0
 
 
 PORTS = ("p", "q", "r")
@@ -153,7 +181,7 @@ def test_each_port_gets_its_messages_in_order_whatever_passes(steps: list[Any]) 
         for step in steps:
             number += 1
             if step == "room":
-                stream += backlog.take()[0] if backlog.packets else b""
+                stream += take(backlog)[0] if backlog.packets else b""
                 continue
             if step == "died":
                 packet = ["", "kil0", number]
