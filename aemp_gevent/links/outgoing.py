@@ -50,6 +50,7 @@ class Outgoing(Handshaking):
         self._encode: Any = None
         self._unchecked = self._usually_unchecked = limits.unchecked_bytes
         self._sends_fragments = False
+        self._sent_packets = 0  # when that was asked for the last time
 
     def _begin_to_send(self) -> None:
         """Prepare for packets, as both sides are authenticated."""
@@ -91,9 +92,11 @@ class Outgoing(Handshaking):
     def sent_packets(self) -> int:
         """Packets that were handed to the system, heartbeats apart.
 
-        The transport counts them, a batch at a time: to count here would cost a tenth of :meth:`send`.
+        The transport counts them, a batch at a time: to count here would cost a tenth of :meth:`send`. What is not a
+        packet is counted when it is written, which is earlier; but the number must not become smaller.
         """
-        return max(self.transport.sent_writes - self._other_writes, 0)
+        self._sent_packets = max(self._sent_packets, self.transport.sent_writes - self._other_writes)
+        return self._sent_packets
 
     @property
     def written(self) -> int:

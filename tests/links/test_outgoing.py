@@ -188,6 +188,21 @@ def test_packets_are_counted_and_not_their_fragments(make_node: MakeNode) -> Non
     assert theirs.received == written
 
 
+def test_number_of_packets_does_not_become_smaller_while_fragments_leave(node: Node) -> None:
+    with RawPeer.dial(node, extras=READS).shake() as peer:
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        node.snd(f"{PEER}#p", "one")
+        assert peer.packet() == ["p", "one"]
+        assert link_with(node).sent_packets == 1
+        sender = gevent.spawn(node.snd, f"{PEER}#p", bytes(30_000_000))
+        wait_until(lambda: isinstance(link_with(node).transport, BacklogTransport))
+        turns(50)
+        assert link_with(node).sent_packets == 1
+        names_until(peer, bytes(30_000_000))
+        sender.get(timeout=10)
+        assert link_with(node).sent_packets == 2
+
+
 # --- the order of each port, in random mixes ------------------------------------------------------
 
 
