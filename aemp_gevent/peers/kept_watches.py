@@ -41,6 +41,8 @@ class KeptWatches:
         self._peer = peer
         self._scheduler = scheduler
         self._most = most
+        self.clearances = 0
+        """How often all were ended, so that the peer has room for others."""
         self._since: dict[RemotePort, float] = {}  # most recently used last; may be monitored again
         self._timer: Any = None  # gevent's watchers have no types
 
@@ -74,6 +76,8 @@ class KeptWatches:
 
     def end_all(self) -> None:
         """Ask the peer to stop all watches without a monitor."""
+        if self._since:
+            self.clearances += 1
         for port in list(self._since):
             self._end(port)
 

@@ -61,6 +61,11 @@ class Sender(Protocol):
 class WatchKeeper(Protocol):
     """What keeps watches."""
 
+    @property
+    def clearances(self) -> int:
+        """How often all were ended, so that the peer has room for others."""
+        ...
+
     def keep(self, port: RemotePort) -> None:
         """Keep the watch of a port, whose last monitor was cancelled just now."""
 
@@ -105,7 +110,7 @@ class RemotePort(MonitoredRemote):
     whose monitors watch the link.
     """
 
-    __slots__ = ("_peer", "_ports", "is_kept", "is_shunned", "is_spawned", "late", "loss", "name")
+    __slots__ = ("_peer", "_ports", "asked_at", "is_kept", "is_shunned", "is_spawned", "late", "loss", "name")
 
     def __init__(self, peer: Sender, ports: PeerPorts, name: str) -> None:
         super().__init__()
@@ -119,6 +124,8 @@ class RemotePort(MonitoredRemote):
         """Whether this node spawned it, and watches it since then, also while nobody here monitors it."""
         self.is_kept = False
         """Whether the peer still watches it although the last monitor here was cancelled."""
+        self.asked_at = 0
+        """After how many clearances of kept watches the peer was asked to watch it."""
         self.is_shunned = False
         """Whether it gets nothing before it is monitored again, over a link that is up."""
         self.loss: Reason | None = None
@@ -178,6 +185,7 @@ class RemotePort(MonitoredRemote):
             if not self.name:
                 self._peer.connect()
             elif not (was_watched or self.is_kept):
+                self.asked_at = self._ports.kept.clearances
                 self._peer.send(["", MON1, self.name])
         except BaseException:
             # Struck, or at the recursion limit: nobody over there may know of it, and the next to monitor must ask.

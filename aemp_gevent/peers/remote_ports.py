@@ -76,11 +76,13 @@ class RemotePorts:
         port = self._ports.get(name)
         if port is not None and name:
             self.kept.drop(port)
-            if self.kept and port.is_watched and reason[:2] == (MONITOR_REFUSED, name):
-                # The peer has no room: it has some when it watches nothing without a monitor.
+            if port.is_watched and reason[:2] == (MONITOR_REFUSED, name):
+                # The peer had no room: it has some when it watches nothing without a monitor.
                 self.kept.end_all()
-                self._peer.send_if_connected(["", MON1, name])
-                return
+                if port.asked_at < self.kept.clearances:
+                    port.asked_at = self.kept.clearances
+                    self._peer.send_if_connected(["", MON1, name])
+                    return
             port.is_shunned = self._are_shunned and port.has_unique_name
             if port.is_spawned and port.monitors is None and reason:  # as in the death of a port of this node
                 port.monitors = self.scheduler.owner.unmonitored_death(port.id, reason)

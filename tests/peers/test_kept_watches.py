@@ -111,6 +111,21 @@ def test_a_peer_that_has_no_room_gets_some(make_node: MakeNode) -> None:
         assert died[number].wait() == ("it is over",)
 
 
+def test_a_peer_that_has_no_room_for_several_at_once_is_asked_again_for_each(make_node: MakeNode) -> None:
+    node = make_node()
+    with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
+        died = [Deaths(), Deaths()]
+        monitors_for_a_moment(node, f"{peer.name}#{R}")
+        for name, death in zip((P, Q), died, strict=True):
+            node.mon(f"{peer.name}#{name}", death)
+        assert peer.take(3) == [["", "mon1", R], ["", "mon1", P], ["", "mon1", Q]]
+        peer.send(*(["", "kil0", name, "monitor_refused", name, "no room"] for name in (P, Q)))
+        assert peer.take(3) == [["", "mon0", R], ["", "mon1", P], ["", "mon1", Q]]
+        peer.send(["", "kil0", P, "monitor_refused", P, "no room"], ["", "kil0", Q, "it is over"])
+        assert [death.wait()[0] for death in died] == ["monitor_refused", "it is over"]
+        assert peer.answers(), "it was asked no third time"
+
+
 def test_a_peer_that_refuses_all_the_same_is_believed(make_node: MakeNode) -> None:
     node, other = make_node(), make_node(max_watched_ports=1)
     ports, died = [Inbox(other).port for _ in range(2)], Deaths()
