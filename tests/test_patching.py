@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 import aemp_gevent.errors
@@ -43,6 +46,11 @@ with attach() as me:
     assert receive("died", timeout=10)[1:] == ("over",)
 print("over", flush=True)
 """
+
+
+def test_program_that_patches_after_the_import_ends_in_silence() -> None:
+    done = subprocess.run([sys.executable, "-c", f"{IMPORT}; {PATCH}"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("order", ORDERS)

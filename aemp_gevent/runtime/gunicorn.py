@@ -8,6 +8,7 @@ registration of a function that only the hooks call, look here.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -61,7 +62,7 @@ def missing_hooks() -> str | None:
 def log_as_gunicorn() -> None:
     """Write the library's log lines where and as gunicorn writes its own, until the program configures logging."""
     if logging.getLogger(_GUNICORNS_LOG).handlers:
-        logging.getLogger(LOGGERS[0]).addHandler(_AS_GUNICORN)
+        logging.getLogger(LOGGERS[0]).addHandler(_as_gunicorn())
 
 
 class _AsGunicorn(logging.Handler):
@@ -75,7 +76,9 @@ class _AsGunicorn(logging.Handler):
         return True
 
 
-_AS_GUNICORN = _AsGunicorn()  # only one: a logger takes each handler once
+# Only one, because a logger takes each handler once; and not when this module is imported: if gevent patches the
+# process after that, logging fails to release the handler when the process ends, and prints a traceback.
+_as_gunicorn = functools.cache(_AsGunicorn)
 
 
 def _things_of_gunicorn() -> Iterator[Any]:
