@@ -76,6 +76,9 @@ PAGES = {
         "flask-socketio-without-redis": "run Socket.IO behind several workers without a message queue",
         "instead-of-redis": "publish to all workers, without a broker beside them",
     },
+    "Generate load": {
+        "run-locust": "connect Locust's master and workers by links instead of ZeroMQ",
+    },
     "Move from gevent's own tools": {
         "migrate-a-service": "move a whole service, step by step",
         "migrate-queues": "use a queue from other nodes",

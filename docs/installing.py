@@ -66,6 +66,11 @@ TEXTS = (
         "Install the extra `cbor` (`pip install 'aemp-gevent[cbor]'`)",
     ),
     Text(
+        "docs/howto/run-locust.md",
+        "Install Locust with the extra: `pip install '.[locust]'` in a clone",
+        "Install Locust with the extra: `pip install 'aemp-gevent[locust]'`",
+    ),
+    Text(
         "docs/reference/framings.md",
         "the extra: `pip install '.[cbor]'` in a clone",
         "the extra: `pip install 'aemp-gevent[cbor]'`",

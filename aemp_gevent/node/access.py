@@ -81,6 +81,12 @@ def seeds_down(node: LinkedNode) -> dict[str, str]:
     return {} if node._network is None else node._network.seeds.why_down()
 
 
+def dial_seeds(node: LinkedNode) -> None:
+    """Dial again soon the seeds at whose address nobody answered, as something waits to be sent there."""
+    if node._network is not None:
+        node._network.seeds.dial_soon()
+
+
 def is_shut_down(node: DirectoryNode) -> bool:
     """Return whether ``shutdown()`` was called; it may still be saying goodbye."""
     return node._directory.is_over

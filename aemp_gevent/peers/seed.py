@@ -56,6 +56,9 @@ _FIRST_PAUSE_SECONDS = 0.5
 _LAST_PAUSE_SECONDS = 30.0
 """A candidate that does not answer is dialled again after this long, doubling, with up to half of it as jitter."""
 
+_SOON_SECONDS = 1.0
+"""How long after the last attempt to dial an address again where nobody accepted, if something waits to be sent."""
+
 _HEDGE_SECONDS = 1.0
 """A candidate that has not answered within this time holds up the next one no longer."""
 
@@ -136,6 +139,8 @@ class SeedCandidate:
         """The node that answered there last; ``""``: none did yet."""
         self.is_own = False
         self.is_tried = False
+        self.is_empty = False
+        """Whether nobody accepted the last connection."""
         self.failures = 0
         """How many attempts in a row led to nothing."""
         self.why = ""
@@ -328,11 +333,13 @@ class Seed:
         """Dial a candidate, and wait for the outcome: which node it is is known from its greeting."""
         settings = self._host.settings
         patience = settings.handshake_timeout if self.is_name else settings.monitor_timeout
+        candidate.is_empty = False
         try:
             link = self._host.dialling.dial_address(candidate.endpoints, patience)
         except (AempError, OSError) as error:
             where = ",".join(map(str, candidate.endpoints))
             candidate.why = str(error)
+            candidate.is_empty = True
             _log.info("seed %s cannot be reached at %s: %s", self.text, where, error)
         else:
             while not (link.is_up or link.closed):
@@ -360,6 +367,16 @@ class Seed:
     def tries(self) -> list[Any]:
         """The greenlets that dial."""
         return list(self._tries)
+
+    def dial_soon(self) -> bool:
+        """Shorten the pauses before candidates where nobody accepted; return whether there are any such pauses."""
+        is_shorter = False
+        for candidate in self.candidates.values():
+            soon = candidate.tried + _SOON_SECONDS
+            if candidate.is_empty and not candidate.is_tried and candidate.due > soon:
+                candidate.due = soon
+                is_shorter = True
+        return is_shorter
 
     def stop(self) -> None:
         """Stop dialling. Idempotent."""

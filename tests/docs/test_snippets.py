@@ -29,6 +29,7 @@ IN_SEVERAL_PROCESSES = {
     *("shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py", "encrypted.py", "app.py", "hello.py"),
     *("live.py", "talk.py", "announce.py", "weather.py", "settings.py", "receivers.py", "lookups.py"),
     "shop.py",  # see test_console_pages.py
+    "locustfile.py",  # see test_locust.py
 }
 
 

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""What Locust's master and workers send each other over a link, and the nodes that do it.
+
+The master's node has a fixed name, and a port with a fixed name on it. For each link to the master, a worker makes a
+new port, its *session*::
+
+    worker → master   "join", identity, session, client
+    master → session  "joined", server, received
+    worker → master   "frame", session, number, message
+    master → session  "frame", received, message
+
+``identity`` is Locust's ID of the worker; ``client`` and ``server`` are words that no other process has. A message is
+encoded by Locust. Those that a lost link must not lose, such as statistics, have a number: the worker keeps them until
+the master reports that number as received, and sends those that are left in its next session with the same master,
+which takes nothing more from the former session. All others have the number 0.
+
+The master monitors sessions. So it learns at once when a worker's process or link is gone.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from aemp_gevent.addresses.endpoints import Endpoint
+from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.settings.fields import Settings
+from aemp_gevent.settings.sources import make_settings
+
+if TYPE_CHECKING:
+    from aemp_gevent.node.node import Node
+    from aemp_gevent.settings.given import ConfigureSettings
+
+# Locust's objects are Any: few of them have type annotations. It is imported only when it runs already, because
+# importing it patches the process.
+Message: TypeAlias = Any
+"""A ``locust.rpc.Message``: it has a ``type``, ``data`` and the ``node_id`` of a worker."""
+
+MASTER = "locust/master"
+"""The node ID of every master."""
+
+MASTER_PORT = f"{MASTER}#locust"
+
+JOIN, JOINED, FRAME = "join", "joined", "frame"
+
+READY, QUIT, STOP, SPAWN, HEARTBEAT, STATS = "client_ready", "quit", "stop", "spawn", "heartbeat", "stats"
+"""Locust's types of messages that mean something here."""
+
+OF_THE_MOMENT = frozenset({HEARTBEAT, QUIT, "spawning", "spawning_complete", "client_stopped", "locustfile"})
+"""What a worker sends, and nobody wants later, or from a worker that the master does not count on."""
+
+BUSY_STATES = frozenset({"spawning", "running"})
+"""The states in a worker's heartbeat that mean that it has users."""
+
+STANDING = {READY: True, QUIT: False, "client_stopped": False}
+"""The messages after which the master counts, or no longer counts, on the worker that sent them."""
+
+_NEEDED = {
+    HEARTBEAT: ("state", "current_cpu_usage"),
+    "spawning_complete": ("user_classes_count",),
+    "stats": ("stats", "stats_total", "errors", "user_classes_count"),
+    "exception": ("msg", "traceback"),
+    "locustfile": ("version",),
+    "logs": ("worker_id", "logs"),
+}
+"""What the master takes for granted in the data of a worker's messages: it would stop listening without."""
+
+
+def worker_node_id(identity: str) -> str:
+    """Return the node ID of the worker with this ID of Locust's."""
+    return "locust/worker/" + re.sub(r"[^A-Za-z0-9_.-]", "-", identity)[:200]
+
+
+def endpoint(host: str, port: int) -> str:
+    """Return an endpoint from what Locust's options say; an IPv6 address gets its brackets."""
+    return str(Endpoint(host, port)) if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def configure(node: Node, nodeid: str, *, seeds: tuple[str, ...] = (), binds: tuple[str, ...] = ()) -> None:
+    """Initialise one end's node. Everything else is a setting in the environment or the profile file.
+
+    Raises:
+        AempError: The same as ``Node.configure``.
+    """
+    given: ConfigureSettings = {
+        "nodeid": nodeid,
+        "seeds": seeds,
+        "binds": binds,
+        "services": (),
+        "directory": "embedded",
+    }
+    wanted = make_settings(given)
+    if wanted.max_strangers_per_address == Settings.max_strangers_per_address:
+        # The workers of one host start all at once.
+        given["max_strangers_per_address"] = wanted.max_strangers
+    node.configure(**given)
+
+
+def make_message(kind: str, data: object, identity: str) -> Message:
+    """Return a message of a worker, or for it."""
+    return import_module("locust.rpc").Message(kind, data, identity)
+
+
+def encode(message: Message) -> bytes:
+    """Return a message as Locust encodes it."""
+    data: bytes = message.serialize()
+    return data
+
+
+def decode(data: bytes) -> Message:
+    """Return the message in a frame.
+
+    Raises:
+        ValueError: It is not a message of Locust's; the text says what is wrong.
+    """
+    try:
+        found = import_module("locust.rpc").Message.unserialize(data)
+    except Exception as error:  # of any class: Locust checks nothing
+        raise ValueError(f"it is not a message of Locust's: {str(error) or type(error).__name__}") from error
+    if isinstance(found.type, str):
+        return found
+    raise ValueError(f"its type must be a string, not {type(found.type).__name__}")
+
+
+def check_report(message: Message, identity: str) -> None:
+    """Check that a message of this worker has what the master takes for granted.
+
+    Raises:
+        ValueError: It does not; the text says what is wrong.
+    """
+    kind = quoted(message.type)
+    if message.node_id != identity:
+        raise ValueError(f"its message {kind} is in the name of {quoted(message.node_id)}")
+    needed = _NEEDED.get(message.type, ())
+    missing = [key for key in needed if not isinstance(message.data, dict) or key not in message.data]
+    if missing:
+        raise ValueError(f"its message {kind} lacks {', '.join(missing)}")
+
+
+def errors() -> Any:
+    """Return the module of Locust's exceptions: what the two ends raise."""
+    return import_module("locust.exception")
+
+
+def version() -> str:
+    """Return Locust's version, which a worker reports when it is ready."""
+    found: str = import_module("locust").__version__
+    return found
