@@ -42,21 +42,23 @@ class ConfiguredNode(DirectoryNode):
 
     # --- what changes with them ---
 
-    def _split_port(self, port: object) -> tuple[str, str]:
-        """Return the node ID and the port name of a port ID; the name is ``""`` for a node port.
+    def _was_met(self, node: str) -> bool:
+        if self._network is None:
+            return node == self._id
+        peer = self._network.peers.get(node)
+        return peer.was_met if peer is not None else node == self._id
 
-        Nodes of other programs may have names that are refused elsewhere, for example with blanks. The names of nodes
-        that were linked to this one are accepted.
+    def _split_any_port(self, port: object) -> tuple[str, str]:
+        """Accept names that are refused elsewhere, for example with blanks, of nodes that were linked to this one.
 
-        Raises:
-            InvalidPortError: The argument is not a port ID.
+        Nodes of other programs may have such names.
         """
         try:
-            return super()._split_port(port)
+            return super()._split_any_port(port)
         except InvalidPortError:
             node, _, name = port.partition("#") if isinstance(port, str) else ("", "", "")
-            peer = self._network.peers.get(node) if self._network is not None else None
-            if peer is None or not peer.was_met or is_long(name, self._max_name_bytes) or not name.isprintable():
+            is_odd = is_long(name, self._max_name_bytes) or not name.isprintable()
+            if is_odd or node == self._id or not self._was_met(node):
                 raise
             return node, name
 

@@ -171,7 +171,19 @@ class NodePorts(DirectSending):
         Raises:
             InvalidPortError: The argument is not a port ID.
         """
+        if port.__class__ is str:
+            # Nearly all IDs, and nothing can be wrong with them. A character takes at most four bytes.
+            node, _, name = port.partition("#")
+            if name.isalnum() and 4 * len(name) <= self._max_name_bytes and self._was_met(node):
+                return node, name
+        return self._split_any_port(port)
+
+    def _split_any_port(self, port: object) -> tuple[str, str]:
         return ids.split_port(port, self._max_name_bytes)
+
+    def _was_met(self, node: str) -> bool:
+        """Return whether this is the ID of a node that this one has been linked with, or its own."""
+        return node == self._id
 
     def _is_here(self, node: str) -> bool:
         return node == self._id
