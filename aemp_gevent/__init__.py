@@ -44,11 +44,20 @@ from aemp_gevent.ports.patterns import any_
 from aemp_gevent.ports.receive import get, get_cond, receive
 from aemp_gevent.ports.timers import Timer
 
-_LAZY = {"NodeDown": "events", "NodeUp": "events", "PeerRule": "settings.rules", "Settings": "settings.fields"}
+_LAZY = {
+    "NodeBlocked": "events",
+    "NodeDown": "events",
+    "NodeState": "links.node_state",
+    "NodeUnblocked": "events",
+    "NodeUp": "events",
+    "PeerRule": "settings.rules",
+    "Settings": "settings.fields",
+}
 """Classes that few programs use at their start, with their modules: dataclasses take long to import."""
 
 if _typing.TYPE_CHECKING:
-    from aemp_gevent.events import NodeDown, NodeUp
+    from aemp_gevent.events import NodeBlocked, NodeDown, NodeUnblocked, NodeUp
+    from aemp_gevent.links.node_state import NodeState
     from aemp_gevent.settings.fields import Settings
     from aemp_gevent.settings.rules import PeerRule
 else:  # hidden from type checkers, which would accept any name
@@ -105,6 +114,7 @@ kil = default_node.kil
 mon = default_node.mon
 mon_guard = default_node.mon_guard
 mon_nodes = default_node.mon_nodes
+node_state = default_node.node_state
 node_is_up = default_node.node_is_up
 node_of = default_node.node_of
 peval = default_node.peval
@@ -140,8 +150,11 @@ __all__ = [
     "MessageTooLargeError",
     "Monitor",
     "Node",
+    "NodeBlocked",
     "NodeDown",
     "NodeGuard",
+    "NodeState",
+    "NodeUnblocked",
     "NodeUp",
     "PeerRule",
     "PortDied",
@@ -184,6 +197,7 @@ __all__ = [
     "mon_nodes",
     "node_is_up",
     "node_of",
+    "node_state",
     "peval",
     "peval_async",
     "port",

@@ -345,11 +345,14 @@ class PortDied(AempError):
 class CallTimeout(AempError, TimeoutError):
     """The called port did not answer in time. It may still have done the work."""
 
-    def __init__(self, port: str, tag: object, timeout: float | None) -> None:
-        super().__init__(f"{port} did not answer {quoted(tag)} within {timeout} s; it may still do what it was asked")
+    def __init__(self, port: str, tag: object, timeout: float | None, blocked: str = "") -> None:
+        text = f"{port} did not answer {quoted(tag)} within {timeout} s; it may still do what it was asked"
+        super().__init__(f"{text}; its node is {blocked}" if blocked else text)
         self.port = port
         self.tag = tag
         self.timeout = timeout
+        self.blocked = blocked
+        """If the port's node is blocked: for how long, and where; otherwise empty."""
 
 
 class RemoteError(AempError):

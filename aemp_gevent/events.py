@@ -23,6 +23,26 @@ class NodeUp:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeBlocked:
+    """A node to which there is a link reports that its event loop is blocked: it lives, and does nothing."""
+
+    node: str
+    by: str
+    since: float
+    """When its loop ran last, in seconds since 1970."""
+    where: str
+    """The file, line and function that block it; empty if it does not tell this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUnblocked:
+    """The event loop of a blocked node runs again. A link that is lost meanwhile is a :class:`NodeDown` instead."""
+
+    node: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeDown:
     """The link to a node went down."""
 

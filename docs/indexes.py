@@ -36,7 +36,10 @@ NAMES = {
         " DirectoryEntry DirectoryMonitor"
     ),
     "Beyond AnyEvent::MP": "call_async time_left snd_nowait flush shutdown_on_signal is_compiled",
-    "Nodes and links": ("Node default_node Settings PeerRule mon_nodes up_nodes node_is_up NodeUp NodeDown NodeGuard"),
+    "Nodes and links": (
+        "Node default_node Settings PeerRule mon_nodes up_nodes node_is_up node_state NodeState NodeUp NodeDown"
+        " NodeBlocked NodeUnblocked NodeGuard"
+    ),
 }
 """The public names without the exceptions, in the order in which they are shown."""
 

@@ -20,6 +20,7 @@ from gevent.hub import Hub
 from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.requests import Requests
+from aemp_gevent.transport.datagrams import Ends
 from aemp_gevent.transport.transport import Sink, Transport
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.greeting import Greeting
@@ -65,6 +66,7 @@ class Wire:
         self.sent = 0
         self.sent_writes = 0
         self.round_trip: float | None = None
+        self.ends: Ends | None = None
         self.out = bytearray()
         """What the node sent."""
         self.sink: Sink | None = None

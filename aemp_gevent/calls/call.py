@@ -48,6 +48,10 @@ class CallHost(answers.AskingHost, Protocol):
         """The ports that are blocked in a call."""
         ...
 
+    def blocked(self, port: object) -> str:
+        """Return for how long the node of a port has been blocked, and where; ``""`` if it is not."""
+        ...
+
     def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
         """Send a call: a message with its reply port, deadline and chain."""
 
@@ -82,7 +86,7 @@ def call(host: CallHost, port: object, message: Message, timeout: float | None) 
     try:
         answer = answers.receive_answer(host, "call()", timeout, ask, NOT_TAKEN)
     except ReceiveTimeout:
-        raise CallTimeout(name, message[0], timeout) from None
+        raise CallTimeout(name, message[0], timeout, host.blocked(name)) from None
     except answers.Unanswered as error:
         raise _failure(host, name, error.reason, died) from None
     finally:
@@ -110,8 +114,10 @@ def call_async(host: CallHost, port: object, message: Message, timeout: float | 
     def unanswered(*reason: Any) -> None:
         answers.cancel_all(guards)
         late = len(reason) == 1 and tag_of(reason) == NOT_TAKEN[0] and not died
-        error = CallTimeout(name, message[0], timeout) if late else _failure(host, name, reason, died)
-        result.set_exception(error)
+        if late:
+            result.set_exception(CallTimeout(name, message[0], timeout, host.blocked(name)))
+        else:
+            result.set_exception(_failure(host, name, reason, died))
 
     def gone(*reason: Any) -> None:
         if reply.dying is None:

@@ -10,6 +10,7 @@ Which packets must wait for which is in :mod:`aemp_gevent.wire.fragments`.
 
 from __future__ import annotations
 
+from aemp_gevent.transport.datagrams import Ends
 from aemp_gevent.transport.transport import Sink, Transport
 from aemp_gevent.wire.fragments import FRAGMENT_BYTES, Backlog
 
@@ -48,6 +49,10 @@ class BacklogTransport:
     @property
     def peer_address(self) -> str:
         return self.inner.peer_address
+
+    @property
+    def ends(self) -> Ends | None:
+        return self.inner.ends
 
     @property
     def round_trip(self) -> float | None:

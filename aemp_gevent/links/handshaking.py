@@ -13,10 +13,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from aemp_gevent.errors import RemoteProtocolError, TlsError
+from aemp_gevent.links.node_state import UP, NodeState
+from aemp_gevent.links.second_path import SecondPath
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.hub_calls import see_through
+from aemp_gevent.transport.datagrams import Ends
 from aemp_gevent.transport.tls_transport import TlsTransport
 from aemp_gevent.transport.transport import Transport
+from aemp_gevent.wire.beats import BeatKey
 from aemp_gevent.wire.greeting import MAX_LINE_BYTES, Greeting
 from aemp_gevent.wire.handshake import Handshake
 from aemp_gevent.wire.handshake_states import Event, PeerGreeted, TlsDue
@@ -61,6 +65,12 @@ class Handshaking:
         """Why it failed; ``""``: it has not."""
         self.received = 0
         """Bytes that came, from the first of the greeting on; what TLS adds to them does not count."""
+        self.state: NodeState = UP
+        """Whether the peer is blocked, once the link is up."""
+        self.second_path: SecondPath | None = None
+        """How the peers show each other that they are blocked."""
+        self.beats = 0
+        """How many beats came over the second path."""
         self._other_writes = 0  # to the transport, of what is not a packet
         self._handshake = handshake
         self._scheduler = scheduler
@@ -130,8 +140,20 @@ class Handshaking:
 
     @property
     def heard(self) -> int:
-        """A number that changes with everything that comes: ``received`` does not count half a TLS record."""
-        return self.received if self._secure is None else self._secure.arrived
+        """A number that grows with everything that comes, over the second path, too.
+
+        ``received`` does not count half a TLS record.
+        """
+        return (self.received if self._secure is None else self._secure.arrived) + self.beats
+
+    @property
+    def ends(self) -> Ends | None:
+        """Where datagrams between its two processes go; None if that is not known."""
+        return self.transport.ends
+
+    def beat_key(self, salt: str, *, of_peer: bool) -> BeatKey:
+        """Return the keys of the beats from us to the peer, or from the peer to us."""
+        return self._handshake.beat_key(salt, of_peer=of_peer)
 
     # --- the handshake ---
 

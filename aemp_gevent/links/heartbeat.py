@@ -9,6 +9,9 @@ all. Two rules keep the living from being declared dead:
 - Silence is counted in beats of our own loop, not by the clock: while this program was
   blocked or stopped it could not have heard any peer, so that time does not count.
 
+A peer that is blocked sends signs of life over the second path (:mod:`aemp_gevent.links.second_path`), and is
+believed to be alive for ``blocked_timeout`` seconds.
+
 A link that carries nothing but these signs for ``idle_timeout`` seconds is idle, which is reported to its
 owner: :mod:`aemp_gevent.peers.direct_peer` closes it if neither side needs it.
 """
@@ -21,6 +24,7 @@ from time import monotonic
 from typing import Any
 
 from aemp_gevent.links.link import Link
+from aemp_gevent.links.node_state import UP
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.hub_calls import repeated
 from aemp_gevent.settings.fields import Settings
@@ -70,6 +74,8 @@ class Heartbeat:
         self._log = scheduler.log_soon
         self._timeout = settings.heartbeat_timeout
         self._answer_timeout = settings.monitor_timeout
+        self._blocked_timeout = settings.blocked_timeout
+        self._blocked_seconds = 0.0  # for how long the peer has been blocked
         self._probe = probe
         self._last_heard = link.heard
         self._silent = 0.0  # seconds since the peer was heard
@@ -94,6 +100,8 @@ class Heartbeat:
             counted: How many of these count against the peer.
             beat: Seconds until the next call.
         """
+        if self._link.second_path is not None:
+            self._link.second_path.offer()
         self._listen(counted, beat)
         if self._link.unfinished:
             self._watch_fragments(counted)
@@ -103,6 +111,13 @@ class Heartbeat:
 
     def _listen(self, counted: float, beat: float) -> None:
         link = self._link
+        if link.state is UP:
+            self._blocked_seconds = 0.0
+        else:
+            self._blocked_seconds += counted
+            if self._blocked_timeout is not None and self._blocked_seconds >= self._blocked_timeout:
+                link.fail(f"it is {link.state}, and blocked_timeout is {self._blocked_timeout:g} s")
+                return
         # A link that is held is not read, and on one that has ended nothing more comes.
         if link.heard != self._last_heard or link.is_held or link.has_ended:
             self._last_heard = link.heard
@@ -125,7 +140,8 @@ class Heartbeat:
             self._warnings = missed
             self._log(logging.WARNING, "missed heartbeat %d of %s: silent for %.1f s", missed, self._node, self._silent)
         if self._silent >= self._timeout:
-            link.fail(f"nothing received for {self._silent:.1f} s")
+            before = "" if link.state is UP else f" since it was {link.state}"
+            link.fail(f"nothing received for {self._silent:.1f} s{before}")
 
     def _watch_fragments(self, counted: float) -> None:
         link = self._link
@@ -221,6 +237,8 @@ class Pulse:
         for link, heart in list(self._hearts.items()):
             if link.closed:
                 del self._hearts[link]
+                if link.second_path is not None:
+                    link.second_path.close()
             else:
                 heart.beat(elapsed, counted, self._beat)
         self._keep_beat()

@@ -16,6 +16,7 @@ from aemp_gevent.wire.limits import Limits, is_long
 if TYPE_CHECKING:
     from aemp_gevent.directory.embedded.engine import EmbeddedEngine
     from aemp_gevent.directory.etcd.engine import EtcdEngine
+    from aemp_gevent.links.node_state import NodeState
     from aemp_gevent.node.log_feed import LogFeed
     from aemp_gevent.peers.network import Network
     from aemp_gevent.settings.fields import Settings
@@ -87,6 +88,23 @@ class ConfiguredNode(DirectoryNode):
         # A list, made in one step: other native threads may call this, too.
         peers = list(self._network.peers.values()) if self._network is not None else []
         return [peer.node for peer in peers if peer.is_up]
+
+    def node_state(self, node: object) -> NodeState:
+        """Return whether a node is up, blocked or gone, as far as this node knows. Takes a node ID or a port of it.
+
+        A blocked node has a link to this one, and runs, but its event loop does not, for example because code computes
+        for seconds. Monitors of its ports fire, and its entries in the directory vanish, only when it is gone.
+
+        Returns:
+            The state; it also says since when a node is blocked, and where. This node itself is up.
+        """
+        from aemp_gevent.links.node_state import GONE, UP  # noqa: PLC0415  # only nodes with links need it
+
+        node_id = self._split_port(node)[0]
+        if self._is_here(node_id):
+            return UP
+        peer = None if self._network is None else self._network.known_peer(node_id)
+        return GONE if peer is None else peer.state
 
     def node_is_up(self, node: object) -> bool:
         """Return whether a link to a node is up; True for this node. Takes a node ID or a port of the node."""

@@ -40,6 +40,7 @@ from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.port import IDLE, NOWHERE, QUEUED, REMOTE, Port
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.runtime.loop_watch import place_of
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.settings.rules import EVERYTHING, PeerRule
 
@@ -361,6 +362,8 @@ def _link(network: Network, peer: Peer) -> dict[str, Any]:
         "unsent": peer.unsent,
         "watched": peer.peer_monitors.count,
         "error": peer.last_error[:_MAX_TEXT] if lane is None and not peer.is_up else "",
+        "blocked": None if peer.state.since is None else max(time.time() - peer.state.since, 0.0),
+        "blocked_in": peer.state.where,
     }
     if lane is not None:
         found |= {
@@ -380,6 +383,7 @@ def _link(network: Network, peer: Peer) -> dict[str, Any]:
             "bytes_in": lane.received,
             "bytes_out": lane.transport.sent,
             "round_trip": lane.transport.round_trip,
+            "second_path": None if lane.second_path is None else lane.second_path.works,
         }
     return found
 
@@ -404,7 +408,7 @@ def _where(port: Port) -> str:
     runner = port.runner
     is_inside = port.state not in (IDLE, QUEUED) or port.waiter is not None
     frame = runner.gr_frame if is_inside and runner is not None and runner is not getcurrent() else None
-    return next((_place(found) for found in _frames(frame) if not _is_plumbing(found)), "")
+    return next((place_of(found) for found in _frames(frame) if not _is_plumbing(found)), "")
 
 
 def _frames(frame: FrameType | None) -> Iterable[FrameType]:
@@ -416,8 +420,3 @@ def _frames(frame: FrameType | None) -> Iterable[FrameType]:
 def _is_plumbing(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
     return file.startswith((*_OURS, "<frozen")) or (file.startswith(_STDLIB) and "site-packages" not in file)
-
-
-def _place(frame: FrameType) -> str:
-    code = frame.f_code
-    return f"{Path(code.co_filename).name}:{frame.f_lineno} in {code.co_name}"[:_MAX_TEXT]

@@ -102,15 +102,22 @@ class LinkedNode(ConfiguredNode):
         if isinstance(getcurrent(), Hub):
             raise NoPortContextError(call, ON_THE_HUB)
 
-    def mon_nodes(self, callback: Handler) -> NodeGuard:
+    def mon_nodes(self, callback: Handler, *, state: Handler | None = None) -> NodeGuard:
         """Call ``callback(node, True)`` when a link comes up, ``callback(node, False, *reason)`` when one goes down.
 
         The calls come in the order in which it happens, in this port's context. Links that are up already are not
         reported: ask :meth:`up_nodes`. Returns a guard: ``.cancel()``, or a context manager.
+
+        Args:
+            callback: Gets links.
+            state: Called with a node's ID and its :class:`~aemp_gevent.NodeState` when it is blocked, and when it is
+                up again. Not called when its link goes down meanwhile.
         """
         self._scheduler.check_thread("mon_nodes()")
         check_callable("mon_nodes()", callback)
-        return self._node_monitors.add(callback)
+        if state is not None:
+            check_callable("mon_nodes()", state)
+        return self._node_monitors.add(callback, state)
 
     def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
         return next(iter(event_jobs(PortDied(port, reason))), None)
@@ -156,6 +163,10 @@ class LinkedNode(ConfiguredNode):
             # From here on nothing needs more stack than that, so that at the recursion limit no orphan is left.
             remote.spawned()
             peer.send(["", MON1, name])
+
+    def _blocked(self, port: object) -> str:
+        state = self.node_state(port)
+        return "" if state.since is None else str(state)
 
     def _own_end(self, reason: Reason) -> Reason | None:
         is_lost = self._directory.is_over and tag_of(reason) in {"shutdown", "transport_error"}

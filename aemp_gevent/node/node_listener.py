@@ -46,6 +46,14 @@ class NodeListener:
             node._embedded.link_down(peer)
         node._node_monitors.link_down(peer, node._id, reason, news)
 
+    def state_changed(self, peer: Peer) -> None:
+        node, state = self._node, peer.state
+        if state.state == "blocked":
+            peer.complaints.warn("node %s is blocked: its event loop does not run: %s", peer.node, state)
+        else:
+            peer.complaints.log(logging.INFO, "node %s is not blocked any more", peer.node)
+        node._node_monitors.state_changed(peer.node, node._id, state)
+
     def seeds_changed(self) -> None:
         if self._node._embedded is not None:
             self._node._embedded.seeds_changed()

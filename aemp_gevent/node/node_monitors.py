@@ -7,7 +7,7 @@ Subscribers of ``zope.event`` get the same news as events; see :mod:`aemp_gevent
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import zope.event
 
@@ -19,7 +19,14 @@ from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.scheduler import Scheduler
 
 if TYPE_CHECKING:
+    from aemp_gevent.links.node_state import NodeState
     from aemp_gevent.peers.peer import Peer
+
+
+class _Actions(NamedTuple):
+    link: Handler
+    state: Handler | None
+    context: Port | None
 
 
 class NodeGuard:
@@ -52,12 +59,17 @@ class NodeMonitors:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._callbacks: dict[NodeGuard, tuple[Handler, Port | None]] = {}
+        self._callbacks: dict[NodeGuard, _Actions] = {}
 
-    def add(self, callback: Handler) -> NodeGuard:
-        """Call ``callback`` from now on, in the context of the port that runs now."""
+    def add(self, callback: Handler, state: Handler | None = None) -> NodeGuard:
+        """Call these from now on, in the context of the port that runs now.
+
+        Args:
+            callback: Gets links that come and go.
+            state: Gets the states of nodes that are blocked, or are not any more.
+        """
         guard = NodeGuard(self, self._scheduler)
-        self._callbacks[guard] = (callback, current_port())
+        self._callbacks[guard] = _Actions(callback, state, current_port())
         return guard
 
     def remove(self, guard: NodeGuard) -> None:
@@ -85,14 +97,27 @@ class NodeMonitors:
             jobs += self._jobs((peer.node, False, *reason), NodeDown(peer.node, node, reason))
         self.enqueue(jobs)
 
-    def _jobs(self, args: Message, event: object) -> list[Job]:
-        """Return the jobs that report a link to every callback and subscriber."""
+    def state_changed(self, peer: str, node: str, state: NodeState) -> None:
+        """Report that a peer of this node is blocked, or is not any more."""
+        from aemp_gevent.events import NodeBlocked, NodeUnblocked  # noqa: PLC0415  # only nodes with links need them
+
+        if state.since is not None:
+            event: object = NodeBlocked(peer, node, state.since, state.where)
+        else:
+            event = NodeUnblocked(peer, node)
+        self.enqueue(self._jobs((peer, state), event, of_state=True))
+
+    def _jobs(self, args: Message, event: object, *, of_state: bool = False) -> list[Job]:
+        """Return the jobs that report something about a node to every callback and subscriber."""
         jobs: list[Job] = []
-        for guard, (callback, context) in list(self._callbacks.items()):
+        for guard, callbacks in list(self._callbacks.items()):
+            context = callbacks.context
             if context is not None and context.state == DEAD:
                 self.remove(guard)
                 continue
-            jobs.append(CallJob(context, self._call, (guard, callback, args)))
+            callback = callbacks.state if of_state else callbacks.link
+            if callback is not None:
+                jobs.append(CallJob(context, self._call, (guard, callback, args)))
         return jobs + event_jobs(event)
 
     def _call(self, guard: NodeGuard, callback: Handler, args: Message) -> None:

@@ -316,6 +316,10 @@ class NodePorts(DirectSending):
         """Return the shutdown of this node as a reason, if an answer is lost for this reason because of it."""
         return None
 
+    def _blocked(self, port: object) -> str:
+        """Return for how long the node of a port has been blocked, and where; ``""`` if it is not, or is unknown."""
+        return ""
+
     def _unmonitored_death(self, port: str, reason: Reason) -> Job | None:
         """Return the job for an abnormal death that no monitor saw, if there is one."""
         return None

@@ -47,6 +47,7 @@ class PortsHost:
         self.split_or_drop = node._split_or_drop
         self.monitor = node._monitor
         self.own_end = node._own_end
+        self.blocked = node._blocked
         self.snd = node.snd
         self.kil = node.kil
 

@@ -31,20 +31,21 @@ from typing import Any, NamedTuple
 from aemp_gevent.addresses import ids
 from aemp_gevent.addresses.endpoints import endpoints_of
 from aemp_gevent.links.link import Link
+from aemp_gevent.links.node_state import GONE, NodeState
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.peer_host import Lane, PeerHost
 from aemp_gevent.ports.port import Job
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.quoting import worded
 from aemp_gevent.wire.greeting import Greeting
-from aemp_gevent.wire.vocabulary import AFTER, BYE, DEVNULL, IDLE, REFUSED, STAY, TIME
+from aemp_gevent.wire.vocabulary import AFTER, BEATS, BYE, DEVNULL, IDLE, REFUSED, STAY, TIME, UNBLOCKED
 
 IMPOSTOR_SECONDS = 2.0
 """How long the old link of a node ID may take to answer before another process may have the ID."""
 
 _PROBE_SECONDS = 0.1
 
-_BETWEEN_OURS = (BYE, AFTER, REFUSED, IDLE, STAY)
+_BETWEEN_OURS = (BYE, AFTER, REFUSED, IDLE, STAY, BEATS, UNBLOCKED)
 """Requests that to other programs are names of functions. A tuple, because a peer may send what cannot be hashed."""
 
 
@@ -94,6 +95,11 @@ class LinkChoosingPeer(Peer):
     def greeting(self) -> Greeting | None:
         link = self._open_link
         return None if link is None else link.greeting
+
+    @property
+    def state(self) -> NodeState:
+        link = self._open_link
+        return GONE if link is None else link.state
 
     @property
     def can_carry(self) -> bool:
@@ -170,6 +176,7 @@ class LinkChoosingPeer(Peer):
             self._links[0].prove()
 
     def came_up(self, link: Link) -> None:
+        link.second_path = self._host.second_paths.open(link, self.review_state, lambda: self.rights.inspect)
         self._host.pulse.add(link, self._probe, self._found_idle)
         current = self.link
         if current is not None and link.incarnation != current.incarnation:
@@ -185,6 +192,7 @@ class LinkChoosingPeer(Peer):
             # A lane that is a link, and never set to another.
             self.link = link  # pyright: ignore[reportIncompatibleVariableOverride]
             self._retire(current)
+            self.review_state()
         else:
             self._retire(link)
 
@@ -212,7 +220,7 @@ class LinkChoosingPeer(Peer):
         super()._use(link)
 
     def requested(self, link: Link, message: list[Any]) -> None:
-        """Handle ``after``, ``refused``, ``idle`` and ``stay``, which are about connections.
+        """Handle ``after``, ``refused``, ``idle``, ``stay``, ``beats`` and ``unblocked``, which are about connections.
 
         All others go to :meth:`take_request`; :mod:`aemp_gevent.peers.link_requests` says where each is handled.
         """
@@ -229,6 +237,8 @@ class LinkChoosingPeer(Peer):
             self._was_refused(" ".join(map(worded, message[1:3])))
         elif request in (IDLE, STAY) and link.greeting is not None and link.greeting.is_ours:
             self._asked_about_rest(link, request)
+        elif request in (BEATS, UNBLOCKED) and link.second_path is not None:
+            link.second_path.handle(request, message[1:])
         else:
             self.take_request(message)
 

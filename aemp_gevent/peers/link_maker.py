@@ -19,7 +19,15 @@ from aemp_gevent.settings.fields import Settings
 from aemp_gevent.transport.transport import Transport
 from aemp_gevent.wire import auth
 from aemp_gevent.wire.framing import FRAMINGS
-from aemp_gevent.wire.greeting import CALLS, FRAGMENTS, FRAGMENTS_VERSION, SHORT_CALLS, Greeting
+from aemp_gevent.wire.greeting import (
+    CALLS,
+    FRAGMENTS,
+    FRAGMENTS_VERSION,
+    SECOND_PATH,
+    SECOND_PATH_VERSION,
+    SHORT_CALLS,
+    Greeting,
+)
 from aemp_gevent.wire.handshake import Handshake, is_name_of
 from aemp_gevent.wire.limits import Announced
 
@@ -93,6 +101,7 @@ class LinkMaker:
                 (CALLS, SHORT_CALLS),
                 (FRAGMENTS, FRAGMENTS_VERSION),
                 ("heartbeat", f"{settings.heartbeat_timeout:g}"),
+                (SECOND_PATH, SECOND_PATH_VERSION),
                 *((("tls", "1.0"),) if self.certificate is not None else ()),
             ),
         )

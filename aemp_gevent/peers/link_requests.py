@@ -3,7 +3,7 @@
 
 What a peer sends to the node port is a request. Three places know requests, and each passes on what it does not know:
 
-1. about one connection of several (``after``, ``refused``, ``idle``, ``stay``):
+1. about one connection of several (``after``, ``refused``, ``idle``, ``stay``, ``beats``, ``unblocked``):
    :meth:`aemp_gevent.peers.link_choice.LinkChoosingPeer.requested`, which gets what came over a connection;
 2. about the link (``mon1``, ``mon0``, ``kil1``, ``kil0``, ``bye``, ``via``): here, called by
    :meth:`aemp_gevent.peers.peer.Peer.take_request`, which also gets what others passed on;

@@ -16,6 +16,7 @@ from aemp_gevent.addresses import ids
 from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.links.heartbeat import Pulse
 from aemp_gevent.links.link import Link
+from aemp_gevent.links.second_path import SecondPaths
 from aemp_gevent.peers.dialling import Dialling
 from aemp_gevent.peers.direct_peer import DirectPeer
 from aemp_gevent.peers.finding import Finding
@@ -36,6 +37,7 @@ from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.bounded_log import ALL_PEERS, BoundedLog
 from aemp_gevent.runtime.forking import Helper, keep, stop_watchers_of
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
+from aemp_gevent.runtime.quantities import FOREVER_SECONDS
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.transport.connector import Connector, SocketConnector
 
@@ -87,7 +89,11 @@ class Network:
         """How often others were refused something; see ``Node.refusals``."""
         self._closed = False
         self.started = monotonic()
-        patience = max(settings.heartbeat_timeout, settings.monitor_timeout)
+        # Data for a blocked peer may wait in the system for that long.
+        believed = FOREVER_SECONDS if settings.blocked_timeout is None else settings.blocked_timeout
+        patience = max(settings.heartbeat_timeout, settings.monitor_timeout, believed)
+        self.second_paths = SecondPaths(scheduler.hub, settings.udp_port)
+        """How blocked peers show that they live, and this node when it is blocked."""
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None
         self.connector = connector or SocketConnector(scheduler.hub, patience, settings.accept_rate)
@@ -145,6 +151,10 @@ class Network:
         self.listener.link_up(peer)
         self.routes.link_up(peer)
         self.seeds.refresh()
+
+    def state_changed(self, peer: Peer) -> None:
+        self.listener.state_changed(peer)
+        self.routes.state_changed(peer)
 
     def link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
         self.changed()
@@ -259,6 +269,7 @@ class Network:
     def start(self) -> None:
         """Accept connections, and dial the seeds."""
         self._loop_watch = watch_loop(self.scheduler.hub)
+        self._loop_watch.add(self.second_paths)
         self.finding.start()
         self.link_maker.check_own_name()
         self.listeners.start()
@@ -336,12 +347,14 @@ class Network:
             peer.room.open()  # greenlets of the program run on in the child, and would wait forever
         self.connector.abandon()
         self.listeners.abandon()
+        self.second_paths.abandon(watching=watching)
         for link in self.link_maker.links:
             link.abandon(watching=watching)
 
     def _stop_beating(self) -> None:
         self.pulse.stop()
         if self._loop_watch is not None:
+            self._loop_watch.remove(self.second_paths)
             self._loop_watch.release()
             self._loop_watch = None
 
@@ -350,6 +363,7 @@ class Network:
         self._closed = True
         self.listeners.clear()
         self._stop_beating()
+        self.second_paths.close()
         self.seeds.stop()
         self.dialling.stop()
         self.finding.sought.clear()

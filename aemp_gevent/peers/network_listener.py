@@ -23,6 +23,9 @@ class NetworkListener(Protocol):
     def link_down(self, peer: Peer, reason: Reason, news: list[Job]) -> None:
         """Note that it went down; see :meth:`aemp_gevent.peers.peer_host.PeerHost.link_down`."""
 
+    def state_changed(self, peer: Peer) -> None:
+        """Note that a node with a link is blocked, or is not any more."""
+
     def seeds_changed(self) -> None:
         """Note that other seeds are up than before, or that this node turned out to be a seed."""
 

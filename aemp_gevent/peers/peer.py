@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aemp_gevent.addresses import ids
+from aemp_gevent.links.node_state import GONE, UP, NodeState
 from aemp_gevent.peers import link_requests
 from aemp_gevent.peers.link_requests import ABOUT_LINKS
 from aemp_gevent.peers.peer_host import Lane, PeerHost
@@ -54,6 +55,7 @@ class Peer(SendingPeer):
         self._dialling = False
         self._ups = 0  # how often the link came up
         self._ends = 0  # how often it closed or was lost, or could not be made
+        self._was_blocked = False  # as was reported last
         self.redialling = Redialling()
         """When it may be dialled again."""
         self._last_error = ""
@@ -111,6 +113,19 @@ class Peer(SendingPeer):
     def greeting(self) -> Greeting | None:
         """The greeting of the peer; None while there is no connection with it."""
         return None
+
+    @property
+    def state(self) -> NodeState:
+        """Whether it is up, blocked or gone."""
+        return UP if self.link is not None else GONE
+
+    def review_state(self) -> None:
+        """Report that the peer is blocked, or is not any more, if that has changed."""
+        state = self.state
+        is_blocked = state.since is not None
+        if state is not GONE and is_blocked != self._was_blocked:
+            self._was_blocked = is_blocked
+            self._host.state_changed(self)
 
     @property
     def understands_calls(self) -> bool:
@@ -234,6 +249,7 @@ class Peer(SendingPeer):
 
     def _lose_now(self, reason: Reason, news: list[Job]) -> None:
         self.link = None
+        self._was_blocked = False
         self.outbox.clear()
         self._let_go()
         self.peer_monitors.remove_all()

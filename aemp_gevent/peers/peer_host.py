@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.links.heartbeat import Pulse
+from aemp_gevent.links.second_path import SecondPaths
 from aemp_gevent.peers.thread_handover import Handover
 from aemp_gevent.ports.port import Job
 from aemp_gevent.ports.reasons import Reason
@@ -129,6 +130,8 @@ class PeerHost(Protocol[PeerT]):
     @property
     def pulse(self) -> Pulse: ...
     @property
+    def second_paths(self) -> SecondPaths: ...
+    @property
     def handover(self) -> Handover: ...
     @property
     def dialling(self) -> PeerDialler[PeerT]: ...
@@ -160,6 +163,9 @@ class PeerHost(Protocol[PeerT]):
         """Forget a peer that may be a stranger's invention."""
 
     def link_up(self, peer: PeerT) -> None: ...
+    def state_changed(self, peer: PeerT) -> None:
+        """Report that a peer is blocked, or is not any more."""
+
     def link_down(self, peer: PeerT, reason: Reason, news: list[Job]) -> None:
         """Report that a link went down.
 

@@ -22,13 +22,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from time import time
 from typing import Any, Protocol
 
 from aemp_gevent.addresses import ids
 from aemp_gevent.addresses.endpoints import is_resolved
 from aemp_gevent.errors import AempError
 from aemp_gevent.peers.peer import Peer
-from aemp_gevent.peers.virtual_peer import MAX_RIDERS, VirtualPeer, closing, is_closing, is_opening
+from aemp_gevent.peers.virtual_peer import (
+    MAX_RIDERS,
+    VirtualPeer,
+    closing,
+    is_closing,
+    is_opening,
+    is_state_report,
+    state_report,
+)
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.quoting import quoted, worded
@@ -45,6 +54,9 @@ MAX_DIALS = 1000
 
 MAX_WAITING = 10_000
 """Openings that wait for a node to be dialled."""
+
+MAX_TOLD = 1000
+"""Nodes to which it is reported that a slave is blocked."""
 
 Pair = tuple[str, str]
 
@@ -171,7 +183,9 @@ class Routes:
         known = host.known_peer(origin)
         if not isinstance(known, VirtualPeer):
             return
-        if is_closing(packet, origin):
+        if is_state_report(packet, origin):
+            known.reported(packet[3])
+        elif is_closing(packet, origin):
             known.closed(tuple(packet[3:]))
         elif known.deliverable():
             self._deliver(known, packet)
@@ -286,6 +300,23 @@ class Routes:
             neighbour = self._host.known_peer(origin)
             if neighbour is not None and neighbour.is_up:
                 self._begin(neighbour, origin, destination, packet)
+
+    def state_changed(self, peer: Peer) -> None:
+        """Report that a slave of this node is blocked, or is not any more, to those that it talks to."""
+        if not self._is_ours(peer.node):
+            return
+        since = peer.state.since
+        report = state_report(peer.node, 0.0 if since is None else max(time() - since, 0.001))
+        told = 0
+        for slave, other in list(self._conversations.get(peer.node, ())):
+            hop = self._host.known_peer(other)
+            if slave != peer.node or hop is None or hop.greeting is None or not hop.greeting.knows_second_path:
+                continue
+            if hop.can_carry:
+                hop.send(["", VIA, slave, other, report])
+                told += 1
+            if told >= MAX_TOLD:
+                break  # or a hostile slave could have many packets sent for one of its own
 
     def link_down(self, peer: Peer, reason: Reason) -> None:
         """A link is lost, and with it everything that went over it."""

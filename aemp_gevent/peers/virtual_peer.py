@@ -18,6 +18,9 @@ lost what it had before, and answers; an end that gets its own word echoed is up
 the order, so whatever a former link left under way comes before the word of the new
 one, and is dropped: after a loss was reported, nothing from before it arrives.
 
+**Blocked slaves.** ``["", "via_state", origin, seconds]``, in the name of a slave: its master reports to those that
+it has links to for how long the slave has been blocked, and 0 when it is not any more.
+
 **Closing.** ``["", "via_down", origin, *reason]``, in the name of an end that is gone: sent
 by its master, or by the master of the other end. Where the carrying link is lost,
 it need not be sent. Nothing here switches but :meth:`Peer.pause`.
@@ -26,17 +29,19 @@ it need not be sent. Nothing here switches but :meth:`Peer.pause`.
 from __future__ import annotations
 
 import logging
-from time import monotonic
+import math
+from time import monotonic, time
 from typing import Any
 
 from aemp_gevent.addresses import ids
+from aemp_gevent.links.node_state import GONE, UP, NodeState
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.peer_host import Outlet, PeerHost
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.quoting import worded
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.limits import Limits
-from aemp_gevent.wire.vocabulary import VIA, VIA_DOWN, VIA_UP
+from aemp_gevent.wire.vocabulary import VIA, VIA_DOWN, VIA_STATE, VIA_UP
 
 MAX_WORD = 100
 """Characters in each word of an opening: ours have ten."""
@@ -66,6 +71,16 @@ def is_opening(packet: list[Any], origin: str) -> bool:
 def closing(node: str, reason: Reason) -> list[Any]:
     """Return the packet which says that ``node`` is gone."""
     return ["", VIA_DOWN, node, *reason]
+
+
+def state_report(node: str, seconds: float) -> list[Any]:
+    """Return the packet which says for how long ``node`` has been blocked; 0.0: it is not any more."""
+    return ["", VIA_STATE, node, seconds]
+
+
+def is_state_report(packet: list[Any], origin: str) -> bool:
+    """Return whether a packet says that this node is blocked, or is not any more."""
+    return len(packet) == 4 and packet[:3] == ["", VIA_STATE, origin]
 
 
 def is_closing(packet: list[Any], origin: str) -> bool:
@@ -160,6 +175,7 @@ class VirtualPeer(Peer):
         self._word = ""  # of ours, in the opening under way or the link that is up
         self._heard = ""  # the other's
         self._timer: Any = None  # gevent's watchers have no types
+        self._reported = UP  # by its master
         self._limits = self._limits.less(len(self._wrapped(None)), _WRAPPING_ELEMENTS)
 
     def review_rights(self) -> None:
@@ -175,6 +191,23 @@ class VirtualPeer(Peer):
             self._relay.check_hard_limit()  # what waits, waits there
         else:
             super().check_hard_limit()
+
+    # --- whether it is blocked ---
+
+    @property
+    def state(self) -> NodeState:
+        """What its master reports; and nothing comes from it while the node that carries the link is blocked."""
+        relay = self._relay
+        if self.link is None or relay is None:
+            return GONE
+        return self._reported if relay.state.since is None else relay.state
+
+    def reported(self, seconds: object) -> None:
+        """Take note that its master reports for how long it has been blocked; 0: it is not."""
+        if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+            return
+        self._reported = NodeState("blocked", time() - seconds) if seconds else UP
+        self.review_state()
 
     # --- opening ---
 
@@ -277,6 +310,7 @@ class VirtualPeer(Peer):
         self._stop_timer()
         self._dialling = False
         self._word = self._heard = ""
+        self._reported = UP
         if self._relay is not None:
             self._relay.riders.pop(self, None)
             self._relay = None

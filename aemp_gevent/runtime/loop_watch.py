@@ -13,7 +13,8 @@ import os
 import sys
 import traceback
 from time import monotonic
-from typing import Any
+from types import FrameType
+from typing import Any, Protocol
 
 import gevent
 from gevent import monkey
@@ -31,9 +32,29 @@ _BEAT_SECONDS = 0.25
 _WORST_BEATS = 120
 """Beats over which the worst delay is taken, at most twice this number: 30 to 60 seconds."""
 
+_LOOKS_A_CALL = 4
+"""How often the thread looks for one call of the onlookers: they are called once a second."""
+
+_MAX_PLACE = 150
+
 _log = Log()
 
 _watches: dict[Hub, LoopWatch] = {}
+
+
+class Onlooker(Protocol):
+    """Something that hears of blocked loops."""
+
+    def blocked(self, seconds: float, where: str) -> None:
+        """Take note that the loop is blocked. Called once a second, in the native thread of the watch. Must not raise.
+
+        Args:
+            seconds: For how long.
+            where: The file, line and function of the code that runs.
+        """
+
+    def running(self) -> None:
+        """Take note that it runs again. Called on the hub, if :meth:`blocked` was called, and perhaps once more."""
 
 
 class LoopWatch:
@@ -47,6 +68,8 @@ class LoopWatch:
         self._thread_id = get_ident()
         self._last_beat = monotonic()
         self._stack: str | None = None
+        self._onlookers: tuple[Onlooker, ...] = ()
+        self._was_told = False  # whether onlookers have to hear that the loop runs again
         self.lag = 0.0
         """Seconds by which the last beat was late: how long a greenlet that is ready waits for its turn."""
         self.blocks = 0
@@ -79,6 +102,14 @@ class LoopWatch:
             if _watches.get(self._hub) is self:
                 del _watches[self._hub]
 
+    def add(self, onlooker: Onlooker) -> None:
+        """Call an onlooker when the loop is blocked, until :meth:`remove`."""
+        self._onlookers += (onlooker,)
+
+    def remove(self, onlooker: Onlooker) -> None:
+        """Call it no more; a call may still be under way in the watch's thread."""
+        self._onlookers = tuple(each for each in self._onlookers if each is not onlooker)
+
     @property
     def worst_lag(self) -> float:
         """The worst lag in seconds of the last 30 to 60 seconds."""
@@ -91,6 +122,10 @@ class LoopWatch:
         self._beats = (self._beats + 1) % _WORST_BEATS
         worst, before = self._worst
         self._worst = (max(worst, self.lag), before) if self._beats else (self.lag, worst)
+        if self._was_told:
+            self._was_told = False
+            for onlooker in self._onlookers:
+                onlooker.running()
         stack, self._stack = self._stack, None
         if blocked > BLOCKED_SECONDS:
             self.blocks += 1
@@ -99,14 +134,36 @@ class LoopWatch:
             gevent.spawn(_report, blocked, stack)
 
     def _look_on(self) -> None:  # in a thread of its own
+        looks, last_beat = 0, 0.0  # while the loop has not beaten since then
         while not self._end.acquire(timeout=_BEAT_SECONDS):
             late = monotonic() - self._last_beat - _BEAT_SECONDS
-            if late > BLOCKED_SECONDS:
-                frame = sys._current_frames().get(self._thread_id)  # pyright: ignore[reportPrivateUsage]
-                if frame is None:
-                    return  # the thread has ended, and its loop with it
-                if self._stack is None:
-                    self._stack = "".join(traceback.format_stack(frame))
+            if late <= BLOCKED_SECONDS:
+                continue
+            looks = looks + 1 if last_beat == self._last_beat else 0
+            last_beat = self._last_beat
+            if not self._look(late, looks):
+                return  # the thread has ended, and its loop with it
+
+    def _look(self, late: float, looks: int) -> bool:
+        """Look at the code that blocks the loop, and call the onlookers; return whether there is any."""
+        frame = sys._current_frames().get(self._thread_id)  # pyright: ignore[reportPrivateUsage]
+        if frame is None:
+            return False
+        if self._stack is None:
+            self._stack = "".join(traceback.format_stack(frame))
+        # Not at the first look: if the whole process stood still, the loop is about to run.
+        if looks % _LOOKS_A_CALL == 1:
+            self._was_told = True
+            for onlooker in self._onlookers:
+                onlooker.blocked(late, place_of(frame))
+            self._was_told = True  # again, as the loop may have run meanwhile, and not all have heard by then
+        return True
+
+
+def place_of(frame: FrameType) -> str:
+    """Return where code is, as ``file:line in function``."""
+    code = frame.f_code
+    return f"{os.path.basename(code.co_filename)}:{frame.f_lineno} in {code.co_name}"[:_MAX_PLACE]  # noqa: PTH119
 
 
 def _report(seconds: float, stack: str | None) -> None:

@@ -25,7 +25,7 @@ from aemp_gevent.errors import InvalidNoderefError, InvalidSettingError
 from aemp_gevent.runtime.quantities import FOREVER_SECONDS
 from aemp_gevent.settings.directory_address import EMBEDDED, DirectoryAddress, parse_directory
 from aemp_gevent.settings.rules import PeerRule
-from aemp_gevent.settings.value_types import VALUE_TYPES, ValueType
+from aemp_gevent.settings.value_types import ANY_UDP_PORT, VALUE_TYPES, UdpPort, ValueType
 from aemp_gevent.wire.limits import MAX_ELEMENTS, MAX_NAME_BYTES, Limits
 
 
@@ -147,6 +147,10 @@ class Settings:
             within the peer's own ``heartbeat_timeout`` if that is more often.
         heartbeat_timeout: A link counts as lost if nothing arrives on it for this long. Time in which
             this program's own loop was blocked does not count.
+        blocked_timeout: The longest that a node whose event loop is blocked is believed to be alive, if it shows signs
+            of life over the second path. Then its link counts as lost. None: forever.
+        udp_port: The UDP port at which signs of life of blocked nodes arrive, at each address of this host that links
+            end at. 0: any free port. None: nowhere; then blocked nodes count as lost after `heartbeat_timeout`.
         monitor_timeout: The longest that a node may be unreachable before monitors of its ports
             fire. The default is AnyEvent::MP's.
         idle_timeout: A link that carried no message for this long, over which no port is monitored,
@@ -186,6 +190,8 @@ class Settings:
     handshake_timeout: float = 10.0
     heartbeat_interval: float = 5.0
     heartbeat_timeout: float = 15.0
+    blocked_timeout: float | None = 60.0
+    udp_port: UdpPort | None = ANY_UDP_PORT
     monitor_timeout: float = 30.0
     idle_timeout: float | None = 300.0
     seed_poll_interval: float = 30.0

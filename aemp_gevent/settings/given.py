@@ -44,6 +44,8 @@ class InitialiseSettings(TypedDict, total=False):
     handshake_timeout: _Seconds
     heartbeat_interval: _Seconds
     heartbeat_timeout: _Seconds
+    blocked_timeout: _Seconds | None
+    udp_port: int | None
     monitor_timeout: _Seconds
     idle_timeout: _Seconds | None
     seed_poll_interval: _Seconds

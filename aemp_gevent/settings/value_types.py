@@ -121,11 +121,25 @@ def _read_json(text: str) -> Any:
     return json.loads(text)
 
 
+class UdpPort(int):
+    """The number of a UDP port; 0: any free one."""
+
+
+ANY_UDP_PORT = UdpPort(0)
+
+
+def _udp_port(value: Any) -> UdpPort:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**16:
+        raise ValueError
+    return UdpPort(value)
+
+
 VALUE_TYPES: dict[Any, ValueType] = {
     bool: ValueType(
         "it must be True or False (in the environment also 1 or 0, yes or no, on or off)", _bool, _read_bool
     ),
     int: ValueType(f"it must be a whole number above 0, and at most {_MOST} (2**40)", _int, int),
+    UdpPort: ValueType("it must be a UDP port: a whole number from 0 to 65535", _udp_port, int),
     float: ValueType("it must be a number above 0, or a timedelta", _float, float),
     str: ValueType("it must be a string", _text, str),
     DirectoryAddress: ValueType("it must be a string", lambda value: DirectoryAddress(_text(value)), str),

@@ -25,6 +25,7 @@ from time import monotonic
 from typing import Protocol
 
 from aemp_gevent.testing.memory_clock import MemoryClock
+from aemp_gevent.transport.datagrams import Ends
 from aemp_gevent.transport.transport import Sink
 
 
@@ -211,6 +212,10 @@ class MemoryEnd:
     @property
     def peer_address(self) -> str:
         return self._peer_address
+
+    @property
+    def ends(self) -> Ends | None:
+        return None  # there is no network beside the simulated one
 
     @property
     def round_trip(self) -> float | None:

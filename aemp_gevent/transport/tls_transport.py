@@ -23,6 +23,7 @@ from gevent.hub import Hub
 
 from aemp_gevent.errors import TlsError
 from aemp_gevent.runtime.hub_calls import hub_call, report_to
+from aemp_gevent.transport.datagrams import Ends
 from aemp_gevent.transport.transport import WRITE_BYTES, Sink, Transport
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class TlsTransport:
     @property
     def peer_address(self) -> str:
         return self._inner.peer_address
+
+    @property
+    def ends(self) -> Ends | None:
+        return self._inner.ends
 
     @property
     def round_trip(self) -> float | None:

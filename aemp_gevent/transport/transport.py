@@ -26,6 +26,7 @@ from gevent.hub import Hub
 
 from aemp_gevent.runtime.forking import close_quietly
 from aemp_gevent.runtime.hub_calls import hub_call, repeated, report_to
+from aemp_gevent.transport.datagrams import LOOPBACK, Ends
 
 READ_BYTES = 256 * 1024
 """How much is read at once: four 64 KiB messages. The buffer is shared by all transports of a hub's node."""
@@ -116,6 +117,11 @@ class Transport(Protocol):
         ...
 
     @property
+    def ends(self) -> Ends | None:
+        """Where datagrams between its two processes go; None if it has no such addresses."""
+        ...
+
+    @property
     def round_trip(self) -> float | None:
         """Seconds to the other side and back, as the system estimates them; None: it does not."""
         ...
@@ -166,6 +172,18 @@ class SocketTransport:
     @property
     def peer_address(self) -> str:
         return self._peer_address
+
+    @property
+    def ends(self) -> Ends | None:
+        if self._closed:
+            return None
+        try:
+            addresses = self._socket.getsockname(), self._socket.getpeername()
+        except OSError:
+            return None
+        if self._socket.family == getattr(std_socket, "AF_UNIX", None):
+            return LOOPBACK
+        return Ends(*(_host_of(address) for address in addresses))
 
     @property
     def round_trip(self) -> float | None:
@@ -354,6 +372,13 @@ class SocketTransport:
 
 _MAPPED = "::ffff:"
 """The beginning of an IPv4 address on a socket that listens for both families."""
+
+
+def _host_of(address: Any) -> str:
+    """Return the host of a TCP socket's address, with its zone if it has one."""
+    host: str = address[0].removeprefix(_MAPPED)
+    zone = address[3] if len(address) > 3 else 0
+    return f"{host}%{zone}" if zone and "%" not in host and ":" in host else host
 
 
 def _describe(sock: socket.socket) -> str:

@@ -56,6 +56,11 @@ FRAGMENTS = "fragments"
 
 FRAGMENTS_VERSION = "1"
 
+SECOND_PATH = "second_path"
+"""The key under which a node says that it knows the second path, of this version."""
+
+SECOND_PATH_VERSION = "1"
+
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
@@ -149,6 +154,11 @@ class Greeting:
     def reads_fragments(self) -> bool:
         """Whether the speaker reads large packets in fragments, and may send them so."""
         return self.is_ours and self.extra(FRAGMENTS) == FRAGMENTS_VERSION
+
+    @cached_property
+    def knows_second_path(self) -> bool:
+        """Whether the speaker knows the second path, and so the requests about it."""
+        return self.is_ours and self.extra(SECOND_PATH) == SECOND_PATH_VERSION
 
     @cached_property
     def is_ours(self) -> bool:

@@ -34,7 +34,7 @@ from collections.abc import Iterable
 from aemp_gevent.errors import AuthenticationError, GreetingError, LocalProtocolError, RemoteProtocolError, TlsError
 from aemp_gevent.runtime.quoting import quoted
 
-from . import auth
+from . import auth, beats
 from .greeting import MAX_LINE_BYTES, Greeting, is_greeting_so_far, parse_greeting
 from .handshake_states import (
     TRANSITIONS,
@@ -105,6 +105,7 @@ class Handshake:
         self._lines: auth.Lines = (greeting.encode(), nonce.encode())
         self._secret = secret
         self._secrets = (*(() if secret is None else (secret,)), *also_accepted)
+        self._peer_secret = b""  # with which the peer proved itself
         self._require_tls = require_tls
         self._has_tls = False
         self._is_identified = False
@@ -247,6 +248,18 @@ class Handshake:
         token = auth.make_token(self._send_method, self._secret or b"", self._lines, self._peer_lines)
         return f"{self._send_method};{token};{self._send_framing}\n".encode()
 
+    def beat_key(self, salt: str, *, of_peer: bool) -> beats.BeatKey:
+        """Return the keys of the beats from us to the peer, or from the peer to us; see :mod:`aemp_gevent.wire.beats`.
+
+        Args:
+            salt: What the receiver of the beats sent over the link.
+            of_peer: Whether the peer sends them.
+        """
+        if of_peer:
+            return beats.BeatKey(beats.derive(self._peer_secret, self._peer_lines, self._lines, salt))
+        secret = self._secret if self._send_method == auth.HMAC_METHOD else None
+        return beats.BeatKey(beats.derive(secret or b"", self._lines, self._peer_lines, salt))
+
     # --- reading -------------------------------------------------------------
 
     def _move(self, move: type[Move]) -> None:
@@ -353,6 +366,9 @@ class Handshake:
             raise AuthenticationError(
                 "the peer's token is wrong: it uses a different secret, or an attacker is in between"
             )
+        if method == auth.HMAC_METHOD:
+            proved = (each for each in secrets if auth.verify(method, fields[1], each, self._peer_lines, self._lines))
+            self._peer_secret = next(proved, b"")
         self._receive_framing = framing
         self._move(PeerProved)
         return PeerProved(method, framing)

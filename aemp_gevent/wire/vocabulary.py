@@ -38,12 +38,17 @@ CALL = "call"
 IDLE = "idle"
 STAY = "stay"
 VIA = "via"
+BEATS = "beats"
+UNBLOCKED = "unblocked"
 
 VIA_UP = "via_up"
 """Inside of a :data:`VIA` only: opens a virtual link."""
 
 VIA_DOWN = "via_down"
 """Inside of a :data:`VIA` only: ends a virtual link."""
+
+VIA_STATE = "via_state"
+"""Inside of a :data:`VIA` only: a slave is blocked, or no longer."""
 
 # --- of the directory, gproto=1: to a master, and from one ---
 

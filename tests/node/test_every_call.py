@@ -73,6 +73,7 @@ CALLS: dict[str, Callable[[Node, str], object]] = {
     "mon_guard": lambda node, port: node.mon_guard(port, []),
     "mon_nodes": lambda node, _: node.mon_nodes(nothing).cancel(),
     "node_is_up": lambda node, _: node.node_is_up("127.0.0.1:9"),
+    "node_state": lambda node, _: node.node_state("127.0.0.1:9"),
     "node_of": lambda node, port: node.node_of(port),
     "peval": lambda node, port: node.peval(port, nothing),
     "peval_async": lambda node, port: node.peval_async(port, nothing),

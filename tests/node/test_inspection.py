@@ -234,6 +234,8 @@ def test_heartbeats_are_not_counted_as_packets(make_node: MakeNode) -> None:
     network = network_of(one)
     assert network is not None
     link: Any = network.peers[two.NODE()].link
+    other: Any = network_of(two).peers[one.NODE()].link
+    wait_until(lambda: link.second_path.works and other.second_path.works)  # which takes a packet each
 
     def packets() -> tuple[int, int]:
         wait_until(lambda: not link.transport.buffered)  # a heartbeat that waits is counted against the packets sent

@@ -14,6 +14,7 @@ from aemp_gevent.errors import InvalidSettingError, ProfileError, UnknownSetting
 from aemp_gevent.settings.directory_address import DirectoryAddress
 from aemp_gevent.settings.fields import Settings
 from aemp_gevent.settings.sources import SECRET_VARIABLE, make_settings, variable_of
+from aemp_gevent.settings.value_types import UdpPort
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,6 +47,7 @@ def test_unknown_setting_like_none_of_ours_is_named() -> None:
 
 SAMPLES: dict[object, str] = {bool: "true", int: "7", float: "7.5", type(None): "sample", tuple: "sample"}
 SAMPLES[DirectoryAddress] = "etcd://host"
+SAMPLES[UdpPort] = "4040"
 
 
 @pytest.mark.parametrize("name", [setting.name for setting in fields(Settings)])
