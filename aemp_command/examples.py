@@ -60,6 +60,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "groups": ("aemp groups", "aemp groups workers", "aemp groups workers --watch"),
     "trace": ("aemp trace", "aemp trace backend --dot", "aemp trace --svg network.svg"),
     "top": ("aemp top", "aemp top --once --view links"),
+    "dashboard": ("aemp dashboard", "aemp dashboard --listen :8040 --allow-kill"),
     "ping": ("aemp ping backend -c 3 -i 0.2",),
     "bench": ("aemp bench backend --seconds 1 --size 1000",),
     "log": ("aemp log", "aemp log backend --level debug"),

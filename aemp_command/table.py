@@ -78,6 +78,7 @@ SECTIONS: dict[str, dict[str, Entry]] = {
         "groups": Entry("groups:groups", "List the directory's families, or the entries of one."),
         "trace": Entry("trace:trace", "Follow the links from node to node, and draw them."),
         "top": Entry("top:top", "Watch nodes, links and ports live."),
+        "dashboard": Entry("dashboard:dashboard", "Show the network in a browser: nodes, links, ports, logs."),
         "ping": Entry("ping:ping", "Measure round trips to a node."),
         "bench": Entry("bench:bench", "Measure how many messages a second a node handles."),
         "log": Entry("log:log", "Follow the logs of all nodes."),

@@ -62,6 +62,7 @@ PAGES = {
         "keep-the-directory-in-etcd": "keep groups and entries in etcd",
         "run-in-production": "run nodes under systemd, Docker or Kubernetes, and watch them",
         "monitor-in-production": "show figures to Prometheus and Grafana, and get alerts",
+        "watch-in-the-browser": "see nodes, links, ports and logs on a live page",
         "look-into-a-network": "see what a running network does",
     },
     "Write programs": {

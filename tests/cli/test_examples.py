@@ -29,6 +29,8 @@ SHOWN_UNTIL_ENDED = {
     "aemp tree backend --watch": r"There are no supervisors\.",
     "aemp groups workers --watch": r"\+ backend#",
     "aemp top": r"\[q\] quit",
+    "aemp dashboard": r"http://127.0.0.1:8040/\?token=\S+",
+    "aemp dashboard --listen :8040 --allow-kill": r"http://127.0.0.1:\d+/\?token=\S+",
     "aemp log": None,
     "aemp log backend --level debug": None,
     "aemp dump 127.0.0.1:4040 --listen 127.0.0.1:5050": r"dial 127.0.0.1:\d+ instead of 127.0.0.1:\d+",
@@ -60,7 +62,7 @@ SHOWS = {
 
 
 def words_of(line: str, network: Network) -> list[str]:
-    own = line.replace("127.0.0.1:5050", free_address()).replace("127.0.0.1:4040", network.hub)
+    own = line.replace(" :8040", " :0").replace("127.0.0.1:5050", free_address()).replace("127.0.0.1:4040", network.hub)
     return shlex.split(own)[1:]
 
 

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: MIT
+"""The dashboard without a browser: pages and streams, visitors, and odd answers of nodes."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+from aemp_gevent import Node
+from aemp_gevent.contrib.dashboard import dashboard, dashboard_app
+from aemp_gevent.contrib.dashboard.survey import Survey, difference
+from aemp_gevent.testing import wait_until
+from tests.support.networking import MakeNode
+
+TOKEN = "Grüße"
+
+
+class Visitor:
+    """Somebody who asks for pages. Streams are read event by event."""
+
+    def __init__(self, app: Any, **environ: str) -> None:
+        self._app = app
+        self._environ = environ
+        self.status = ""
+        self.headers: dict[str, str] = {}
+
+    def ask(self, path: str, method: str = "GET", body: bytes = b"", **environ: str) -> Any:
+        plain, _, query = path.partition("?")
+        given = {
+            "REQUEST_METHOD": method,
+            "PATH_INFO": plain,
+            "QUERY_STRING": query,
+            "CONTENT_LENGTH": str(len(body)),
+            "wsgi.input": io.BytesIO(body),
+            **self._environ,
+            **environ,
+        }
+        return self._app(given, self._start)
+
+    def _start(self, status: str, headers: list[tuple[str, str]]) -> None:
+        self.status, self.headers = status, dict(headers)
+
+    def get(self, path: str, **environ: str) -> bytes:
+        return b"".join(self.ask(path, **environ))
+
+    def json(self, path: str) -> Any:
+        return json.loads(self.get(path))
+
+    def events(self, path: str) -> Iterator[tuple[str, Any]]:
+        for piece in (stream := self.ask(path)):
+            match = re.fullmatch(rb"event: (\w+)\ndata: (.*)\n\n", piece)
+            if match is not None:
+                yield match[1].decode(), json.loads(match[2])
+        stream.close()
+
+
+@pytest.fixture
+def pair(make_node: MakeNode) -> tuple[Node, Node]:
+    one = make_node()
+    two = make_node("127.0.0.1:0", one.NODE())
+    two.wait_for_seeds()
+    return one, two
+
+
+def visitor_of(node: Node, **options: Any) -> Visitor:
+    return Visitor(dashboard_app(node=node, allow=lambda _environ: True, **options))
+
+
+# --- visitors ---
+
+
+def test_without_a_token_or_another_rule_there_is_no_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AEMP_DASHBOARD_TOKEN", raising=False)
+    with pytest.raises(ValueError, match="token=.*allow=.*AEMP_DASHBOARD_TOKEN"):
+        dashboard_app(node=Node())
+    monkeypatch.setenv("AEMP_DASHBOARD_TOKEN", "x")
+    dashboard_app(node=Node())
+
+
+PATHS = ["/", "/page.js", "/events", "/node?id=x", "/log?id=x", "/nothing"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_strangers_see_nothing(path: str) -> None:
+    visitor = Visitor(dashboard_app(node=Node(), token=TOKEN))
+    for environ in (
+        {},
+        {"HTTP_AUTHORIZATION": "Bearer wrong"},
+        {"HTTP_AUTHORIZATION": f"Basic {TOKEN}"},
+        {"HTTP_COOKIE": "aemp_dashboard=zz"},
+        {"HTTP_COOKIE": f"aemp_dashboard={b'wrong'.hex()}"},
+        {"HTTP_COOKIE": "aemp_dashboard=ff"},
+        {"HTTP_COOKIE": "other=1; ="},
+    ):
+        page = visitor.get(path, **environ)
+        assert visitor.status == "401 Unauthorized"
+        assert b"EventSource" not in page and b"provider" not in page
+
+
+def test_token_in_the_address_becomes_a_cookie_and_leaves_the_address() -> None:
+    visitor = Visitor(dashboard_app(node=Node(), token="secret"), SCRIPT_NAME="/_aemp")
+    visitor.get("/?token=secret", **{"wsgi.url_scheme": "https"})
+    assert (visitor.status, visitor.headers["Location"]) == ("303 See Other", "/_aemp/")
+    cookie, *rest = visitor.headers["Set-Cookie"].split("; ")
+    assert rest == ["Path=/_aemp/", "HttpOnly", "SameSite=Strict", "Secure"]
+    assert b"page.js" in visitor.get("/", HTTP_COOKIE=cookie)
+    assert visitor.status == "200 OK"
+    assert b'type="password"' in visitor.get("/")
+
+
+def test_token_may_be_typed_or_sent_as_a_header() -> None:
+    visitor = Visitor(dashboard_app(node=Node(), token=TOKEN))
+    list(visitor.ask("/login", "POST", b"token=Gr%C3%BC%C3%9Fe"))
+    assert visitor.status == "303 See Other"
+    assert "Secure" not in visitor.headers["Set-Cookie"]
+    list(visitor.ask("/login", "POST", b"token=wrong"))
+    assert visitor.status == "401 Unauthorized"
+    list(visitor.ask("/login", "POST", b"token=" + b"x" * 20_000))
+    assert visitor.status == "401 Unauthorized"
+    visitor.get("/", HTTP_AUTHORIZATION=f"Bearer {TOKEN}")
+    assert visitor.status == "200 OK"
+
+
+def test_application_may_decide_who_sees_it() -> None:
+    app = dashboard_app(node=Node(), allow=lambda environ: environ.get("REMOTE_USER") == "root")
+    visitor = Visitor(app)
+    visitor.get("/")
+    assert visitor.status == "401 Unauthorized"
+    visitor.get("/", REMOTE_USER="root")
+    assert visitor.status == "200 OK"
+
+
+def test_page_may_load_nothing_from_elsewhere() -> None:
+    visitor = visitor_of(Node())
+    page = visitor.get("/").decode()
+    assert "default-src 'none'" in visitor.headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in visitor.headers["Content-Security-Policy"]
+    for path in ("/page.js", "/page.css"):
+        assert f'"{path[1:]}"' in page
+        text = visitor.get(path).decode()
+        assert not re.search(r"(?<!www\.w3\.org)https?://(?!www\.w3\.org)", text)
+        assert "innerHTML" not in text
+    assert not re.search(r"\son\w+=|style=|<script>", page), "the policy forbids it"
+
+
+def test_below_a_path_of_an_application() -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"the application"]
+
+    visitor = Visitor(dashboard(app, "/_aemp", node=Node(), token="x"))
+    assert visitor.get("/") == visitor.get("/_aempty") == b"the application"
+    visitor.get("/_aemp", HTTP_AUTHORIZATION="Bearer x")
+    assert visitor.headers["Location"] == "/_aemp/"
+    assert b"page.js" in visitor.get("/_aemp/", HTTP_AUTHORIZATION="Bearer x")
+    for wrong in ("", "aemp", "/", "/aemp/"):
+        with pytest.raises(ValueError, match="path such as"):
+            dashboard(app, wrong, token="x")
+
+
+# --- what it shows ---
+
+
+def test_events_have_all_nodes_and_links_then_what_changes(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    events = visitor_of(two).events("/events")
+    assert next(events) == ("hello", {"node": two.NODE(), "may_kill": False})
+    seen: dict[str, Any] = {}
+    links: dict[str, Any] = {}
+    while len(seen) < 2 or not links:
+        kind, changes = next(events)
+        assert kind == "network"
+        seen |= changes["nodes"]
+        links |= changes["links"]
+    assert set(seen) == {one.NODE(), two.NODE()}
+    assert all(row["up"] and row["links"] == 1 for row in seen.values())
+    (link,) = links.values()
+    assert {link["a"], link["b"]} == set(seen)
+    assert link["state"] == "up"
+    one.shutdown()
+    while seen[one.NODE()]["up"]:
+        seen |= next(events)[1]["nodes"]
+    assert seen[one.NODE()]["error"]
+    assert seen[two.NODE()]["up"]
+    events.close()
+
+
+def test_nobody_is_asked_when_nobody_watches(pair: tuple[Node, Node]) -> None:
+    _, two = pair
+    visitor = visitor_of(two)
+    survey = visitor._app._survey
+    streams = [visitor.events("/events") for _ in range(2)]
+    for stream in streams:
+        next(stream)
+    assert survey._work is not None
+    streams[0].close()
+    gevent.sleep(0)
+    assert survey._work is not None
+    streams[1].close()
+    assert survey._work is None
+
+
+def test_streams_are_few() -> None:
+    visitor = visitor_of(Node())
+    visitor._app._streams = 64
+    assert b"too many" in visitor.get("/events")
+    assert visitor.status == "503 Service Unavailable"
+
+
+def test_one_node_shows_its_ports_and_what_is_blocked(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    port = one.port_async(lambda: gevent.sleep(100))
+    wait_until(lambda: one.scheduler.ports[port].state == 2)
+    found = visitor_of(two).json(f"/node?id={one.NODE()}")
+    (row,) = [row for row in found["ports"] if row["port"] == port]
+    assert row["state"] == "blocked"
+    assert "test_dashboard.py" in row["at"]
+    one.kil(port)
+
+
+def test_rules_of_a_node_hold_for_the_dashboard(make_node: MakeNode) -> None:
+    one = make_node(rules=[{"peer": "*", "inspect": False}])
+    two = make_node("127.0.0.1:0", one.NODE())
+    two.wait_for_seeds()
+    assert "refuses" in visitor_of(two).json(f"/node?id={one.NODE()}")["error"]
+    survey = Survey(two)
+    survey.take()
+    assert "refuses" in survey.nodes[one.NODE()]["error"]
+
+
+def test_no_links_are_made_for_visitors(pair: tuple[Node, Node]) -> None:
+    visitor = visitor_of(pair[0])
+    for path in ("/node?id=127.0.0.1:1", "/log?id=elsewhere", "/log"):
+        visitor.get(path)
+        assert visitor.status == "404 Not Found"
+    visitor.get(f"/log?id={pair[0].NODE()}&level=loud")
+    assert visitor.status == "400 Bad Request"
+
+
+def test_log_of_a_node_is_streamed(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    events = visitor_of(two).events(f"/log?id={one.NODE()}&level=warning")
+    assert next(events) == ("log", {"level": "warning"})
+    answer = next(events)[1]
+    assert answer["node"] == one.NODE()
+    one.scheduler.log(30, "something %s", "odd <b>")
+    record = next(events)[1]
+    assert (record["level"], record["text"]) == ("WARNING", "something odd <b>")
+    ports = len(two.scheduler.ports)
+    events.close()
+    wait_until(lambda: len(two.scheduler.ports) < ports)
+
+
+def test_log_of_a_node_that_goes_away_says_so(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    events = visitor_of(two).events(f"/log?id={one.NODE()}")
+    next(events)
+    next(events)
+    one.shutdown()
+    with gevent.Timeout(30):
+        error = next(record["error"] for _, record in events if "error" in record)
+    assert "link is lost" in error
+    events.close()
+
+
+# --- killing ---
+
+
+def test_ports_are_killed_only_if_that_is_allowed(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    victim = one.port(lambda: None)
+    died: list[Any] = []
+    one.mon(victim, lambda *reason: died.append(reason))
+    body = f"port={victim}".replace("#", "%23").encode()
+    visitor = visitor_of(two)
+    list(visitor.ask("/kill", "POST", body, HTTP_X_AEMP="kill"))
+    assert visitor.status == "403 Forbidden"
+    visitor = visitor_of(two, allow_kill=True)
+    list(visitor.ask("/kill", "POST", body))  # as a form of another site
+    assert visitor.status == "403 Forbidden"
+    list(visitor.ask("/kill", "POST", b"port=x", HTTP_X_AEMP="kill"))
+    assert visitor.status == "400 Bad Request"
+    list(visitor.ask("/kill", "PUT", body, HTTP_X_AEMP="kill"))
+    assert visitor.status == "405 Method Not Allowed"
+    assert not died
+    list(visitor.ask("/kill", "POST", body, HTTP_X_AEMP="kill"))
+    wait_until(lambda: died)
+    assert died == [("killed", "by the dashboard")]
+
+
+# --- odd answers ---
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(None, id="nothing"),
+        pytest.param([1, 2], id="list"),
+        pytest.param({}, id="empty"),
+        pytest.param({"error": ["x"]}, id="error"),
+        pytest.param(dict.fromkeys(("time", "port_count", "messages", "deepest", "blocked", "cpu"), 1), id="no-links"),
+    ],
+)
+def test_node_that_answers_something_odd_is_shown_as_such(
+    pair: tuple[Node, Node], answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    monkeypatch.setattr(one._requests._inspection, "ask", lambda peer, what, answered: answered(answer))
+    survey = Survey(two)
+    survey.take()
+    assert not survey.nodes[one.NODE()]["up"]
+    assert survey.nodes[one.NODE()]["error"]
+    assert survey.nodes[two.NODE()]["up"]
+
+
+def test_links_that_a_node_makes_up_do_no_harm(pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = pair
+    numbers = dict.fromkeys(("time", "port_count", "messages", "deepest", "blocked", "cpu"), 1)
+    links = [7, {}, {"node": 3, "state": "up"}, {"node": "x", "state": "down", "packets_out": "many", "unsent": []}]
+    odd = {**numbers, "links": links, "roles": [1, "public"], "memory": "much", "lag": None, "node": one.NODE()}
+    monkeypatch.setattr(one._requests._inspection, "ask", lambda peer, what, answered: answered(odd))
+    survey = Survey(two)
+    for _ in range(2):
+        survey.take()
+        assert one.NODE() in survey.nodes
+    json.dumps([survey.nodes, survey.links])
+
+
+def test_difference_has_what_is_new_changed_or_gone() -> None:
+    before = {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1}}
+    now = {"a": {"x": 1}, "b": {"x": 2}, "d": {"x": 1}}
+    assert difference(before, now) == {"b": {"x": 2}, "c": None, "d": {"x": 1}}
