@@ -84,9 +84,12 @@ endif
 compiled: $(STAMPS)/test ## compile the hot modules, for AEMP_PURE_PYTHON= and for test-compiled; needs a C compiler
 	@AEMP_PURE_PYTHON=0 $(PY) setup.py --quiet build_ext --inplace
 
-test-compiled: compiled ## run the tests of test-fast with compiled modules; ARGS='-k name' as for test
+# What runs compiled code most of the time, and the simulations of links. The rest is not worth its time in .ci/run.
+COMPILED_TESTS := tests/ports tests/node tests/calls tests/peers tests/links tests/toolkit tests/otp tests/test_compiled.py
+
+test-compiled: compiled ## run the tests of the compiled modules with them; ARGS=tests runs all but slow ones
 	@$(COLLECTING)
-	@AEMP_PURE_PYTHON=0 $(PY) $(TESTS) -m 'not slow' $(ARGS)
+	@AEMP_PURE_PYTHON=0 $(PY) $(TESTS) -m 'not slow or thorough' $(or $(ARGS),$(COMPILED_TESTS))
 
 lint: $(STAMPS)/lint ## check style, format, types and floors
 	$(PY) -m ruff check
@@ -94,9 +97,12 @@ lint: $(STAMPS)/lint ## check style, format, types and floors
 	@$(MAKE) --no-print-directory types
 	$(VENV)/bin/lint-imports
 
+# At once, because each keeps one processor busy. What mypy prints is shown after the rest.
 types: $(STAMPS)/lint ## check the types, with mypy and with pyright
-	$(PY) -m mypy
-	$(PY) -m pyright --pythonpath $(PY)
+	@more=$$(mktemp); trap 'rm -f $$more' EXIT; \
+	$(PY) -m mypy >$$more 2>&1 & \
+	$(PY) -m pyright --pythonpath $(PY); failed=$$?; \
+	wait $$! || failed=1; cat $$more; exit $$failed
 
 soak: $(STAMPS)/run ## break real processes and simulated networks for a while; SECONDS=300 SEED=n
 	@$(PY) -m soak --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED))
