@@ -65,7 +65,9 @@ def _ask(node: Node, node_name: str | None, timeout: float) -> list[dict[str, An
 
 def forest_of(supervisors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return supervisors as trees: a child that is one of them has its ``supervisor``."""
-    by_port = {row["port"]: {**row, "children": [dict(child) for child in row["children"]]} for row in supervisors}
+    by_port: dict[str, dict[str, Any]] = {
+        row["port"]: {**row, "children": [dict(child) for child in row["children"]]} for row in supervisors
+    }
     inner: set[str] = set()
     for row in by_port.values():
         for child in row["children"]:

@@ -15,6 +15,7 @@ from aemp_gevent.otp.links import link, trap_exits, unlink
 from aemp_gevent.otp.marks import call, cast
 from aemp_gevent.otp.names import register, whereis
 from aemp_gevent.otp.references import Reference
+from aemp_gevent.otp.schemas import assert_compatible, schema
 from aemp_gevent.otp.server import Server, reply_later
 from aemp_gevent.otp.supervisor import Supervisor
 from aemp_gevent.otp.task_groups import TaskGroup
@@ -27,11 +28,13 @@ __all__ = [
     "Server",
     "Supervisor",
     "TaskGroup",
+    "assert_compatible",
     "call",
     "cast",
     "link",
     "register",
     "reply_later",
+    "schema",
     "trap_exits",
     "unlink",
     "whereis",

@@ -18,6 +18,7 @@ from aemp_gevent.node.access import call_of, describe, held_name, refuse_call, s
 from aemp_gevent.otp.marks import CallMark, MarkedMethod
 from aemp_gevent.otp.names import claim
 from aemp_gevent.otp.requests import IDLE, READY, STOP, SYSTEM
+from aemp_gevent.otp.typed import TypedMethod, with_types
 from aemp_gevent.runtime import hints
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.logs import Log
@@ -55,13 +56,22 @@ class Life:
         node: Its node.
         port: Its port, in whose context this is made.
         marks: Its marked methods.
+        types_of: Returns the types of one of them, or raises; None: messages are not typed.
     """
 
-    def __init__(self, server: Hooks, node: Node, port: str, marks: Mapping[str, MarkedMethod]) -> None:
+    def __init__(
+        self,
+        server: Hooks,
+        node: Node,
+        port: str,
+        marks: Mapping[str, MarkedMethod],
+        types_of: Callable[[MarkedMethod], TypedMethod | None] | None,
+    ) -> None:
         self.port = port
         self.node = node
         self._server = server
         self._marks = marks
+        self._types_of = types_of
         own = server.terminate if implements(server, "terminate") else None
         self._terminate: Callable[[tuple[Any, ...]], None] | None = getattr(server, "_aemp_terminate", own)
         self._served: dict[str, Callable[..., None]] = {}
@@ -109,7 +119,10 @@ class Life:
         serve(*message[1:])
 
     def _call(self, mark: CallMark[Any, Any]) -> Callable[..., None]:
-        method = mark.function.__get__(self._server)
+        method: Callable[..., Any] = mark.function.__get__(self._server)
+        types_of = self._types_of
+        if types_of is not None:
+            method = with_types(lambda: types_of(mark), method)
         fatal: list[Exception] = []
 
         def call(*args: Any) -> Any:
@@ -135,9 +148,16 @@ class Life:
 
     def _cast(self, mark: MarkedMethod) -> Callable[..., None]:
         method = mark.function.__get__(self._server)
+        types_of = self._types_of
 
         def cast(*args: Any) -> None:
             why = mark.why_not(len(args))
+            if why is None and types_of is not None:
+                try:
+                    types = types_of(mark)
+                    args = args if types is None else types.decode_arguments(args)
+                except TypeError as error:
+                    why = str(error)
             if why is None:
                 method(*args)
             else:  # the sender's mistake

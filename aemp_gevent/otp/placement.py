@@ -117,6 +117,7 @@ class Placement:
         Raises:
             StartError: It is not there.
         """
+        kept: Any = False  # what the agent answered
         with death_of(port, node=node) as death:
             try:
                 kept = ask_agent(node, port, KEEP, port, SELF(), self.on_lost, timeout=seconds).get()

@@ -55,6 +55,13 @@ class Reference(str):
         self._timeout = timeout
         return self
 
+    if not TYPE_CHECKING:
+
+        @property
+        def __class__(self):
+            """The server's class: ``isinstance(cart, Cart)``, as type checkers see it. It is also a ``str``."""
+            return type(self).server
+
     def __repr__(self) -> str:
         return f"<{self.server.__name__} {str.__str__(self)}>"
 
@@ -94,11 +101,12 @@ class Reference(str):
 class Method:
     """A marked method of a reference, as :class:`~aemp_gevent.otp.marks.BoundCall` and ``BoundCast`` describe it."""
 
-    __slots__ = ("_mark", "_reference")
+    __slots__ = ("_mark", "_reference", "_types")
 
     def __init__(self, reference: Any, mark: MarkedMethod) -> None:  # a Reference, whose attributes are private
         self._reference = reference
         self._mark = mark
+        self._types = type(reference).server.aemp_types_of(mark)
 
     def __repr__(self) -> str:
         return f"{self._mark!r} of {self._reference!s}"
@@ -106,10 +114,10 @@ class Method:
     def _by_position(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         mark = self._mark
         if kwargs:
-            return mark.by_position(args, kwargs)
-        if not mark.least <= len(args) <= mark.most:
+            args = mark.by_position(args, kwargs)
+        elif not mark.least <= len(args) <= mark.most:
             raise TypeError(mark.why_not(len(args)))
-        return args
+        return args if self._types is None else self._types.encode_arguments(args)
 
 
 class CallMethod(Method):
@@ -121,7 +129,8 @@ class CallMethod(Method):
         reference = self._reference
         if timeout is _AS_REFERENCE:
             timeout = reference._timeout
-        return reference._node.call(reference, self._mark.name, *self._by_position(args, kwargs), timeout=timeout)
+        answer = reference._node.call(reference, self._mark.name, *self._by_position(args, kwargs), timeout=timeout)
+        return answer if self._types is None else self._types.decode_result(answer)
 
     def async_(self, *args: Any, timeout: Any = _AS_REFERENCE, **kwargs: Any) -> AsyncResult[Any]:
         """Make the call, and return what will hold the answer."""
@@ -131,7 +140,7 @@ class CallMethod(Method):
         result: AsyncResult[Any] = reference._node.call_async(
             reference, self._mark.name, *self._by_position(args, kwargs), timeout=timeout
         )
-        return result
+        return result if self._types is None else self._types.decode_later(result)
 
 
 class CastMethod(Method):

@@ -15,6 +15,7 @@ from aemp_gevent.otp.lives import Life
 from aemp_gevent.otp.marks import MarkedMethod, marks_of
 from aemp_gevent.otp.references import CALL_SECONDS, Asyncs, Reference, reference_class
 from aemp_gevent.otp.starting import START_SECONDS, start_server
+from aemp_gevent.otp.typed import TypedMethod, msgspec_for, typed_later
 from aemp_gevent.runtime.quantities import Seconds
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class Server:
     All its methods run in its port, one after another: no other method runs while one of them waits. State is in
     plain attributes of ``self``. ``start`` returns a reference, which has the methods marked ``@call`` and ``@cast``;
     for type checkers it is a ``Cart``.
+
+    ``class Cart(Server, typed=True)`` checks arguments and results by the methods' annotations, and converts them, so
+    that dataclasses, ``datetime``, ``UUID``, ``Decimal``, enums, sets and references travel. It needs msgspec.
     """
 
     idle_after: Seconds | None = None
@@ -57,11 +61,18 @@ class Server:
     """Names of this class that marked methods can have nevertheless."""
     _aemp_start_seconds: ClassVar[float | None] = START_SECONDS
     _aemp_marks: ClassVar[dict[str, MarkedMethod]] = {}
+    _aemp_typed: ClassVar[bool] = False
+    _aemp_types: ClassVar[dict[str, TypedMethod]] = {}
     _aemp_reference: ClassVar[type[Reference]]
     _aemp_life: Life
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, typed: bool | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if typed is not None:
+            cls._aemp_typed = typed
+        if cls._aemp_typed:
+            msgspec_for(f"{cls.__name__} with typed=True")
+        cls._aemp_types = {}
         if "__init__" in vars(cls) or "__new__" in vars(cls):
             raise TypeError(f"{cls.__name__}: write init() in place of __init__(), as a server begins in its own port")
         for name, thing in vars(cls).items():
@@ -75,7 +86,7 @@ class Server:
         if node is None or port is None:
             name = type(self).__name__
             raise TypeError(f"{name}() becomes a server only in a port's code; {name}.start() starts one in a new port")
-        self._aemp_life = Life(self, node, port, self._aemp_marks)
+        self._aemp_life = Life(self, node, port, self._aemp_marks, self.aemp_types_of if self._aemp_typed else None)
         self._aemp_life.begin(args, kwargs)
 
     def __repr__(self) -> str:
@@ -162,6 +173,16 @@ class Server:
         return self._aemp_refer(life.port, life.node)
 
     @classmethod
+    def aemp_types_of(cls, mark: MarkedMethod) -> TypedMethod | None:
+        """Return the types of a marked method; None if messages are not typed."""
+        if not cls._aemp_typed:
+            return None
+        types = cls._aemp_types.get(mark.name)
+        if types is None:  # not before the first use: annotations may name what is defined later
+            types = cls._aemp_types[mark.name] = TypedMethod(cls, mark)
+        return types
+
+    @classmethod
     def _aemp_refer(cls, port: str, node: Node) -> Self:
         reference: Any = cls._aemp_reference(port, node)
         return reference  # type: ignore[no-any-return]  # seen as the class
@@ -223,7 +244,7 @@ def reply_later() -> Later[Any]:
     Raises:
         NoPortContextError: There is no such call.
     """
-    return later_answer(running_node() or default_node)
+    return typed_later(later_answer(running_node() or default_node))
 
 
 def _nodes(node: Any) -> tuple[Node, str | None]:

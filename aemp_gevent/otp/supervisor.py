@@ -405,12 +405,10 @@ class Supervisor(Server):
         # Its keeper ends a lost one, if it is alive, as soon as it can ask.
         return None if port is None or is_lost else Stopping(self._aemp_life.node, entry.child, port)
 
-    def aemp_shown(self, limit: int) -> Iterable[Entry]:
-        """Return at most so many children for ``inspect``, in their order; those that are not running come before."""
-        entries = list(self._entries.values())
-        if len(entries) > limit:
-            entries.sort(key=lambda entry: entry.state is ChildState.RUNNING)
-        return entries[:limit]
+    @property
+    def aemp_entries(self) -> Iterable[Entry]:
+        """The children, for ``inspect``."""
+        return self._entries.values()
 
     def _aemp_terminate(self, reason: tuple[Any, ...]) -> None:
         if hasattr(self, "_entries"):

@@ -6,13 +6,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aemp_gevent.node.access import kept_for, mailbox_length, report_trees
+from aemp_gevent.otp.entries import ChildState, Entry
 from aemp_gevent.runtime.quoting import worded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from aemp_gevent import Node
-    from aemp_gevent.otp.entries import Entry
 
 MAX_REASON = 500
 """Characters of a reason."""
@@ -24,9 +24,8 @@ class ShownSupervisor(Protocol):
     @property
     def strategy(self) -> str: ...
 
-    def aemp_shown(self, limit: int) -> Iterable[Entry]: ...
-
-    def count(self) -> dict[str, int]: ...
+    @property
+    def aemp_entries(self) -> Iterable[Entry]: ...
 
 
 class Trees:
@@ -52,16 +51,19 @@ class Trees:
         for port, supervisor in self._supervisors.items():
             if limit <= 0:
                 break
-            children = [self._child(entry) for entry in supervisor.aemp_shown(limit - 1)]
+            entries = list(supervisor.aemp_entries)
+            count, active = len(entries), sum(entry.state is ChildState.RUNNING for entry in entries)
+            if count >= limit:  # those first that are not running
+                entries.sort(key=lambda entry: entry.state is ChildState.RUNNING)
+            children = [self._child(entry) for entry in entries[: limit - 1]]
             limit -= 1 + len(children)
-            count = supervisor.count()
             found.append(
                 {
                     "port": port,
                     "name": type(supervisor).__name__,
                     "strategy": supervisor.strategy,
-                    "child_count": count["specs"],
-                    "active": count["active"],
+                    "child_count": count,
+                    "active": active,
                     "children": children,
                 }
             )
