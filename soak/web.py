@@ -130,6 +130,12 @@ class Gunicorn:
             show=lambda: self.log,
         )
 
+    @property
+    def pid(self) -> int:
+        """The process ID of its master."""
+        assert self._process is not None
+        return self._process.pid
+
     def signal(self, number: int) -> None:
         """Send its master a signal."""
         assert self._process is not None

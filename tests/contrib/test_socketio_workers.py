@@ -44,3 +44,22 @@ def test_all_scenarios_work_with_clients_of_several_workers(scratch: Path, optio
         assert not failed, f"{failed}\n{server.log}"
         assert len(outcomes) >= 17
         assert "Traceback" not in server.log, server.log
+
+
+CROWD = tries(
+    ["--clients=12", "--rooms=4", "--messages=240"],
+    ["--clients=200", "--rooms=50", "--messages=20000"],
+)
+
+
+def test_clients_lose_nothing_while_workers_are_killed_replaced_and_ended(scratch: Path) -> None:
+    with Gunicorn(SERVER, scratch, "--preload", workers=4, address=free_address()) as server:
+        command = [sys.executable, "-m", "soak.socketio_crowd", server.address, str(server.pid), *CROWD]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=230)
+        assert ran.stdout.startswith("{"), ran.stderr + server.log
+        seen = json.loads(ran.stdout)
+        assert not seen["faults"], f"{seen}\n{server.log}"
+        assert ran.returncode == 0
+        assert seen["did"] == ["kill", "hangup", "term"]
+        assert seen["workers"] > 1
+        assert server.wait() == 0
