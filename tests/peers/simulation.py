@@ -113,6 +113,7 @@ class End:
         self.name = name
         self.buffered = 0
         self.sent = 0
+        self.sent_writes = 0
         self.incoming: deque[Any] = deque()
         self.closed = False
         self.is_cut = False
@@ -208,6 +209,7 @@ class End:
             self._break()
             return
         data = b"".join(self._unsent)
+        self.sent_writes += len(self._unsent)
         self._unsent.clear()
         self.buffered = 0
         self.sent += len(data)
