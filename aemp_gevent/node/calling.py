@@ -21,6 +21,7 @@ from aemp_gevent.runtime import hints
 from aemp_gevent.runtime.logs import Brief
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.runtime.threads import get_ident
 
 T = TypeVar("T")
 
@@ -69,7 +70,8 @@ class Calling(Monitoring, Registering):
             PortKilled: The port whose code waits was killed.
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
-        self._scheduler.check_thread("syncal()")
+        if get_ident() != self._scheduler.thread:
+            self._scheduler.check_thread("syncal()")
         return cal.syncal(self._ports_host, to_seconds(timeout, "syncal()"), port, msg)
 
     def call(self, port: object, tag: Any, *args: Any, timeout: Seconds | None = 30) -> Any:
@@ -101,7 +103,8 @@ class Calling(Monitoring, Registering):
             NoPortContextError: On the hub, which must never wait; use :meth:`call_async` there.
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
-        self._scheduler.check_thread("call()")
+        if get_ident() != self._scheduler.thread:
+            self._scheduler.check_thread("call()")
         host = self._ports_host
         ask = watched().call if host.watches else call.call
         return ask(host, port, (tag, *args), to_seconds(timeout, "call()"))

@@ -15,7 +15,7 @@ from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.context import current_port, require_port
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler
-from aemp_gevent.ports.port import Port
+from aemp_gevent.ports.port import REMOTE, Port
 from aemp_gevent.ports.reasons import in_words, no_such_port
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted, worded
@@ -76,10 +76,13 @@ class Monitoring(Sending):
 
     def _monitor(self, port: object, call: Handler, context: Port | None) -> Monitor:
         """Call ``call(*reason)`` in a port's context when a port dies; the primitive below ``mon``."""
-        target = self._find_local(port)
+        target = self._find(port)
         if target is not None:
             monitor = Monitor(target, call, context, self._scheduler)
-            if target.monitors is None:  # the usual case; monitors.add() would do the same
+            if target.state == REMOTE:
+                remote: Any = target  # the table has an object of peers/ for a port of another node
+                remote.monitor(monitor)
+            elif target.monitors is None:  # the usual case; monitors.add() would do the same
                 target.monitors = monitor
             else:
                 monitors.add(target, monitor)

@@ -58,6 +58,10 @@ class KeptWatches:
         port.is_kept = True
         if len(self._since) > self._most:
             self._end(next(iter(self._since)))
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Start the timer, so that a monitor can be cancelled right away also near the recursion limit."""
         if self._timer is None:
             self._timer = self._scheduler.start_timer(KEPT_SECONDS, self._look)
 

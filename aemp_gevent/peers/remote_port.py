@@ -66,6 +66,9 @@ class WatchKeeper(Protocol):
         """How often all were ended, so that the peer has room for others."""
         ...
 
+    def prepare(self) -> None:
+        """Make sure that a watch can be kept with little stack."""
+
     def keep(self, port: RemotePort) -> None:
         """Keep the watch of a port, whose last monitor was cancelled just now."""
 
@@ -186,6 +189,7 @@ class RemotePort(MonitoredRemote):
                 self._peer.connect()
             elif not (was_watched or self.is_kept):
                 self.asked_at = self._ports.kept.clearances
+                self._ports.kept.prepare()
                 self._peer.send(["", MON1, self.name])
         except BaseException:
             # Struck, or at the recursion limit: nobody over there may know of it, and the next to monitor must ask.

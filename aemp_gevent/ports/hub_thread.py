@@ -97,7 +97,7 @@ class HubThread:
 
     def make_timer(self, seconds: float) -> Any:
         """Return a timer that nothing has set off yet: its user can keep it first, and end it wherever it is struck."""
-        return self.hub.loop.timer(max(seconds, 0), RETRY_SECONDS)
+        return (self._hub or self.hub).loop.timer(max(seconds, 0), RETRY_SECONDS)
 
     def set_off(self, timer: Any, call: Callable[..., object], *args: Any) -> None:
         """Start a timer, which will call ``call(*args)`` on the hub once."""

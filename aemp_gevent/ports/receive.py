@@ -22,6 +22,7 @@ from aemp_gevent.ports.patterns import Matcher, Message, Pattern, Tag, match_any
 from aemp_gevent.ports.port import DEAD, INSIDE, RUNNING, STARTED, Port
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
+from aemp_gevent.runtime.threads import get_ident
 
 _RAISE: Final = object()
 
@@ -148,6 +149,13 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
             inbox = port.inbox
             if inbox and port.dying is not None:
                 scheduler.doom(port)  # handlers, predicates and the caller may block
+            if inbox and matches is None and port.handlers is None and in_time is None:
+                # Any message will do, such as an answer: the same as below in half the time.
+                scheduler.credit -= 1
+                if scheduler.credit <= 0 and scheduler.turn_is_over():
+                    scheduler.visit_hub(port, current)
+                    continue
+                return inbox.popleft()
             while inbox and scanned < len(inbox):
                 if in_time is not None:
                     if in_time <= 0:
@@ -266,7 +274,8 @@ def _scan_again(port: Port, seen: list[Message], scanned: int) -> int:
 
 def _check_holder(port: Port) -> None:
     """Raise unless this greenlet may receive for the port."""
-    port.scheduler.check_thread("receive()")
+    if get_ident() != port.scheduler.thread:
+        port.scheduler.check_thread("receive()")
     if port.state == DEAD:
         raise PortKilled(*(port.dying or ()))
     if port.runner is not getcurrent() or port.state != RUNNING:
