@@ -156,7 +156,7 @@ class Estate:
         node.reg(port, NAME)
         node.serve(port, keep=self._keep)
         node.mon_nodes(self._link_changed)
-        request_host_of(node).before_shutdown(self.hand_over)
+        request_host_of(node).last_calls.append(self.hand_over)
 
     def remember(self, answers: Iterable[Answer]) -> None:
         """Remember the figures of other nodes of this host, in case they are killed."""

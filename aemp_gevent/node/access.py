@@ -124,9 +124,9 @@ def kept_for(node: LocalNode, kind: Callable[[Any], K]) -> K:
     return kept  # type: ignore[no-any-return]
 
 
-def report_trees(node: LocalNode, report: Callable[[int], list[dict[str, Any]]]) -> None:
+def report_trees(node: LinkedNode, report: Callable[[int], list[dict[str, Any]]]) -> None:
     """Make ``inspect`` send what a function returns about at most so many supervisors and children."""
-    node._report_trees = report
+    node._request_host.trees = report
 
 
 def mailbox_length(node: LocalNode, port: str) -> int | None:

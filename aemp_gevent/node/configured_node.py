@@ -6,7 +6,6 @@ It is a module of its own so that :mod:`aemp_gevent.node.request_host` can be be
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aemp_gevent.errors import InvalidPortError
@@ -34,7 +33,6 @@ class ConfiguredNode(DirectoryNode):
         self._embedded: EmbeddedEngine | None = None  # the directory's engine, if it depends on links
         self._etcd: EtcdEngine | None = None  # the directory's engine, if it is etcd's
         self._former_id = self._id
-        self._before_shutdown: list[Callable[[], object]] = []
 
     @property
     def settings(self) -> Settings | None:

@@ -93,7 +93,8 @@ class Leaving(LinkedNode):
 
     def _say_last_words(self, timeout: float) -> float:
         """Call what is to be called before the shutdown, once; return the seconds left. Switches."""
-        calls, self._before_shutdown = self._before_shutdown, []
+        host = self._request_host
+        calls, host.last_calls = host.last_calls, []
         deadline = answers.deadline_of(timeout)
         greenlets = [gevent.spawn(call) for call in calls]  # what they raise is not the shutdown's concern
         try:

@@ -9,7 +9,6 @@ and :mod:`~aemp_gevent.node.calling`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextvars import Context
 from typing import Any, overload
 
@@ -67,9 +66,6 @@ class NodePorts(DirectSending):
         """The warnings that this node has given, one per place."""
         self._kept: dict[type, Any] = {}
         """What folders above keep for this node, by its class. A forked child, which has no ports, has none of it."""
-
-        self._report_trees: Callable[[int], list[dict[str, Any]]] = lambda _limit: []
-        """Returns what ``inspect`` sends about at most so many supervisors and children. There are none at first."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"

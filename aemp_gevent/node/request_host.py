@@ -52,6 +52,10 @@ class RequestHost:
 
     def __init__(self, node: ConfiguredNode) -> None:
         self._node = node
+        self.trees: Callable[[int], list[dict[str, Any]]] = lambda _limit: []
+        """Returns at most so many supervisors and children of the node. There are none at first."""
+        self.last_calls: list[Callable[[], object]] = []
+        """What is called, and may switch, when the node is about to shut down and its links are still up."""
 
     # --- the node as it is ---
 
@@ -93,10 +97,6 @@ class RequestHost:
     def waiting(self) -> Mapping[Port, serving.Wait]:
         """The ports that are blocked in a call, and which ports they called."""
         return self._node._ports_host.waiting
-
-    def before_shutdown(self, function: Callable[[], object]) -> None:
-        """Call a function, which may switch, when this node is about to shut down and its links are still up."""
-        self._node._before_shutdown.append(function)
 
     def watch_calls(self, watch: CallWatch) -> None:
         """Observe the calls that the node's code makes, from now on."""
@@ -235,11 +235,6 @@ class RequestHost:
         found = Counter() if embedded is None else embedded.families_of_others()
         found.update({family: len(entries) for family, entries in self._node._directory.own.items()})
         return dict(found)
-
-    def trees(self, limit: int) -> list[dict[str, Any]]:
-        """Return at most so many supervisors and children of the node."""
-        found: list[dict[str, Any]] = self._node._report_trees(limit)
-        return found
 
     # --- answers ---
 
