@@ -288,6 +288,14 @@ class InvalidEntryError(UsageError, ValueError):
         self.name = name
 
 
+class InvalidPresenceError(UsageError, ValueError):
+    """A name, a key or the data of a session cannot be used for presence."""
+
+    def __init__(self, what: str, value: object, why: str) -> None:
+        super().__init__(f"{quoted(value)} cannot be the {what} of a presence: {why}")
+        self.value = value
+
+
 class InvalidTopicError(UsageError, ValueError):
     """The text is not a topic, or not a pattern of topics."""
 

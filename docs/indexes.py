@@ -79,6 +79,7 @@ PAGES = {
         "flask-and-django": "make processes of Flask and Django nodes, with ports for requests, and clear their caches",
         "flask-socketio-without-redis": "run Socket.IO behind several workers without a message queue",
         "instead-of-redis": "publish to all workers, without a broker beside them",
+        "who-is-online": "see who is connected to any worker, and who comes and goes",
     },
     "Generate load": {
         "run-locust": "connect Locust's master and workers by links instead of ZeroMQ",

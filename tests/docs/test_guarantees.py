@@ -11,8 +11,8 @@ from aemp_gevent.settings.fields import Settings
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "guarantees.md").read_text()
 DIRECTORY_PAGE = (ROOT / "docs" / "explanation" / "directory.md").read_text()
-TOPICS_PAGE = (ROOT / "docs" / "reference" / "topics.md").read_text()
-TESTS = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE + DIRECTORY_PAGE + TOPICS_PAGE)
+REFERENCE = "".join((ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("topics", "presence"))
+TESTS = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE + DIRECTORY_PAGE + REFERENCE)
 
 
 def test_every_guarantee_has_a_test():
