@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT
+"""What one node sees of another that is blocked, stopped, killed or cut off: the table of the page *Blocked nodes*.
+
+All of it happens at once, to one real process for each row, because each takes as long as its timeouts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import AsyncResult
+
+from aemp_gevent.errors import CallTimeout, PortDied
+from aemp_gevent.node.node import Node
+from aemp_gevent.testing import NodeProcess, Proxy
+from tests.support.helpers import wait_until
+from tests.support.networking import SECRET, Deaths, node_factory
+from tests.support.seams import network_of
+
+pytestmark = pytest.mark.slow
+
+HEARTBEAT_TIMEOUT = 3.0
+WITHIN = 40.0
+"""Seconds until a state is seen at the latest, on a machine that stands still now and then."""
+
+PREPARE = """
+import ctypes, os, threading, time
+from gevent import monkey
+from aemp_gevent.runtime import loop_watch
+loop_watch.BLOCKED_SECONDS = 1.0
+released = os.path.join(folder, mp.NODE().replace("/", "_"))
+nap = monkey.get_original("time", "sleep")
+def sleeping():  # without calls of Python functions, so that this is always where it is
+    while True:
+        nap(0.1)
+        try:
+            os.stat(released)
+        except OSError:
+            continue
+        return
+def computing():
+    while True:
+        for number in range(1_000_000):
+            number * number
+        try:
+            os.stat(released)
+        except OSError:
+            continue
+        return
+def keeping_the_gil():
+    ctypes.PyDLL(None).sleep(3600)
+def deadlocking():
+    lock = monkey.get_original("_thread", "allocate_lock")()
+    lock.acquire()
+    lock.acquire()
+def begin(fault):
+    open(released + ".begun", "w").close()
+    fault()
+port = mp.port()
+mp.rcv(port, "work", lambda reply: mp.snd(reply, "done"))
+mp.grp_reg("workers", port)
+port
+"""
+
+BLOCKED = {"sleeping", "computing"}
+"""Those that are believed to be alive while it lasts."""
+
+DEADLOCKED = "deadlocking"
+KILLED = "kill -9"
+SILENT = {"keeping_the_gil", "SIGSTOP", "blackhole both ways", "blackhole from it", "blackhole to it"}
+FAULTS = [*sorted(BLOCKED), DEADLOCKED, KILLED, *sorted(SILENT)]
+
+
+@dataclass
+class Seen:
+    """What the observer saw of one process."""
+
+    process: NodeProcess
+    node: Node
+    port: str
+    died: Deaths = field(default_factory=Deaths)
+    states: list[str] = field(default_factory=list)
+    where: str = ""
+    call: AsyncResult[Any] = field(default_factory=AsyncResult)
+    """Of a call that was made when the fault began, and waits without a limit."""
+    late_call: CallTimeout | None = None
+    """What was raised by a call with a timeout, while it was blocked."""
+    stayed: bool = False
+    """Whether link, monitor and entry were there for longer than ``HEARTBEAT_TIMEOUT`` while it was blocked."""
+
+    @property
+    def state(self) -> str:
+        return self.node.node_state(self.port).state
+
+    @property
+    def is_listed(self) -> bool:
+        return self.port in (self.node.grp_get("workers") or [])
+
+
+def look(seen: Seen) -> None:
+    """Note the states of a process as they change, until it is gone."""
+    while seen.states[-1:] != ["gone"]:
+        state = seen.node.node_state(seen.port)
+        if seen.states[-1:] != [state.state]:
+            seen.states.append(state.state)
+        seen.where = state.where or seen.where
+        gevent.sleep(0.02)
+
+
+def strike(seen: Seen, fault: str, proxy: Proxy, folder: Path) -> None:
+    """Begin what one row of the table is about."""
+    seen.node.mon(seen.port, seen.died)
+    if fault == "SIGSTOP":
+        seen.process.stop()
+    elif fault == KILLED:
+        seen.process.kill()
+    elif fault.startswith("blackhole"):
+        direction: Any = {"blackhole both ways": "both", "blackhole from it": "in", "blackhole to it": "out"}[fault]
+        proxy.blackhole(direction, nodes=seen.process.node)
+    else:
+        seen.process.post(f"begin({fault})")
+        wait_until((folder / f"{seen.process.node}.begun").exists, within=WITHIN)
+    seen.call = seen.node.call_async(seen.port, "work", timeout=None)
+
+
+def try_call(seen: Seen) -> None:
+    """Call a port of a blocked node, in vain."""
+    wait_until(lambda: seen.state == "blocked", within=WITHIN, show=lambda: seen)
+    try:
+        seen.node.call(seen.port, "work", timeout=0.1)
+    except CallTimeout as error:
+        seen.late_call = error
+
+
+def outlast(seen: Seen, folder: Path) -> None:
+    """Wait for longer than a dead node would be believed, and then let it run again."""
+    try_call(seen)
+    link: Any = network_of(seen.node).peers[seen.process.node].link
+    begin, received = monotonic(), link.received
+    while monotonic() - begin < HEARTBEAT_TIMEOUT + 1.5:
+        gevent.sleep(0.1)
+    now: Any = network_of(seen.node).peers[seen.process.node].link
+    seen.stayed = now is link and link.received == received and seen.is_listed and not seen.died.count
+    (folder / seen.process.node).touch()
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Seen]]:
+    folder = tmp_path_factory.mktemp("released")
+    common: dict[str, Any] = {"heartbeat_timeout": HEARTBEAT_TIMEOUT, "heartbeat_interval": 0.5, "secret": SECRET}
+    with contextlib.ExitStack() as stack:
+        make = stack.enter_context(node_factory())
+        proxy = stack.enter_context(Proxy())
+        patient = make(None)
+        patient.configure(nodeid=proxy.address, binds=["127.0.0.1:0"], blocked_timeout=None, **common)
+        proxy.target = str(network_of(patient).listeners.endpoints[0])
+        strict = make(blocked_timeout=1.0, **common)
+
+        def start(fault: str) -> Seen:
+            node = strict if fault == DEADLOCKED else patient
+            process = stack.enter_context(NodeProcess(seeds=[node.NODE()], **common))
+            return Seen(process, node, process.run(PREPARE, folder=str(folder)))
+
+        started = dict(
+            zip(FAULTS, [job.get() for job in [gevent.spawn(start, fault) for fault in FAULTS]], strict=True)
+        )
+        for each in started.values():
+            wait_until(lambda: each.is_listed and each.state == "up", within=WITHIN)  # noqa: B023
+            link: Any = network_of(each.node).peers[each.process.node].link
+            wait_until(lambda: link.second_path.works, within=WITHIN)  # noqa: B023
+            wait_until(lambda: each.process.run("len(mp.up_nodes())") > 0, within=WITHIN)  # noqa: B023
+        watches = [gevent.spawn(look, each) for each in started.values()]
+        for fault, each in started.items():
+            strike(each, fault, proxy, folder)
+        jobs = [gevent.spawn(outlast, started[fault], folder) for fault in BLOCKED]
+        jobs.append(gevent.spawn(try_call, started[DEADLOCKED]))
+        gevent.joinall(jobs, raise_error=True)
+        for fault, each in started.items():
+            final = "up" if fault in BLOCKED else "gone"
+            wait_until(lambda: each.states[-1:] == [final], within=WITHIN, show=lambda: (fault, each))  # noqa: B023
+        gevent.killall(watches)
+        yield started
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_state_of_the_link(seen: dict[str, Seen], fault: str) -> None:
+    expected = {DEADLOCKED: ["up", "blocked", "gone"], **{one: ["up", "blocked", "up"] for one in BLOCKED}}
+    assert seen[fault].states == expected.get(fault, ["up", "gone"])
+    function = fault if fault in BLOCKED or fault == DEADLOCKED else ""
+    assert seen[fault].where.rpartition(" in ")[2] == function
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_monitor_fires_when_it_is_gone(seen: dict[str, Seen], fault: str) -> None:
+    each = seen[fault]
+    if fault in BLOCKED:
+        assert each.stayed
+        assert each.died.count == 0
+        return
+    kind, node, why = each.died.wait()
+    assert (kind, node) == ("transport_error", each.process.node)
+    if fault == DEADLOCKED:
+        assert "it is blocked for" in why
+        assert "in deadlocking, and blocked_timeout is 1 s" in why
+    elif fault in SILENT - {"blackhole to it"}:
+        assert why.startswith("nothing received for 3.")
+    else:
+        assert "nothing received" not in why, "the system reported it"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_directory_entry_follows_it(seen: dict[str, Seen], fault: str) -> None:
+    wait_until(lambda: seen[fault].is_listed is (fault in BLOCKED))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_call_ends(seen: dict[str, Seen], fault: str) -> None:
+    each = seen[fault]
+    if fault in BLOCKED:
+        assert each.call.get(timeout=WITHIN) == "done", "it waited, and was served"
+    else:
+        with pytest.raises(PortDied):
+            each.call.get(timeout=WITHIN)
+    if fault in BLOCKED or fault == DEADLOCKED:
+        assert each.late_call is not None
+        assert each.late_call.blocked.endswith(f" in {fault}")
