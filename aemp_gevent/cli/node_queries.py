@@ -107,8 +107,10 @@ def ask(node: Node, other: str, *request: Any, timeout: float) -> Any:  # any an
 
     try:
         return node.call(other, *request, timeout=timeout)
-    except CallTimeout:
+    except CallTimeout as error:
         check_is_linked(node, other)
+        if error.blocked:
+            raise click.ClickException(f"{other} is {error.blocked}, and did not answer within {timeout:g} s") from None
         program = program_of_linked(node, other)
         why = f"it runs {program}" if program else "is it busy? try a longer --timeout"
         raise click.ClickException(f"{other} did not answer within {timeout:g} s; {why}") from None
@@ -273,6 +275,7 @@ class Walk:
                         found = met[row["node"]] = Seen(row["node"], seen.node, row.get("provider", ""))
                         fresh.append(found)
             due = fresh
+        _note_blocked(met)
         return met
 
     def _visit(self, seen: Seen) -> None:
@@ -287,6 +290,15 @@ class Walk:
         except click.ClickException as error:
             seen.error = error.format_message().removeprefix(f"{seen.node} ")
         self.heard(seen)
+
+
+def _note_blocked(met: dict[str, Seen]) -> None:
+    """Note of nodes that did not answer that they are blocked, if their neighbours say so."""
+    for row in [row for seen in met.values() for row in seen.links]:
+        silent, seconds, place = met.get(row["node"]), row.get("blocked"), row.get("blocked_in")
+        if silent is not None and silent.figures is None and isinstance(seconds, _NUMBER):
+            where = f" in {place}" if place and isinstance(place, str) else ""
+            silent.error = f"its event loop has been blocked for {seconds:.1f} s{where}"
 
 
 def known_nodes(node: Node, timeout: float) -> list[str]:

@@ -80,10 +80,11 @@ def cal(options: NodeOptions, port: str, message: tuple[Any, ...], timeout: floa
             raise unreachable(target, error.reason) from None
         except RemoteError as error:
             raise click.ClickException(f"{target} answered with an error: {error.error}") from None
-        except CallTimeout:
+        except CallTimeout as error:
             check_is_linked(node, node.node_of(target))
+            blocked = f", and its node is {error.blocked}" if error.blocked else ""
             raise click.ClickException(
-                f"no answer from {target} within {timeout:g} s; it may still handle the request"
+                f"no answer from {target} within {timeout:g} s; it may still handle the request{blocked}"
             ) from None
         _print_value(answer, as_json=as_json)
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import click
 import pytest
 
-from aemp_gevent.cli.node_queries import look
+from aemp_gevent.cli.node_queries import Walk, ask, look
+from aemp_gevent.errors import CallTimeout
 from tests.cli.helpers import Liar
 
 WHOLE = {
@@ -52,3 +53,39 @@ def test_invalid_answer_is_an_error_in_words(answer: object, says: str) -> None:
 
 def test_answer_that_is_whole_is_taken() -> None:
     assert look(Liar(WHOLE), "x", timeout=1) == WHOLE  # type: ignore[arg-type]
+
+
+class Neighbours(Liar):
+    """A node that is linked with two others: ``x`` answers, and ``y`` does not."""
+
+    def __init__(self, answer: object, blocked: str = "") -> None:
+        super().__init__(answer)
+        self._blocked = blocked
+
+    def call(self, node: str, *_request: object, timeout: float) -> object:
+        if node == "y":
+            raise CallTimeout(node, "inspect", timeout, self._blocked)
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        pytest.param({"blocked": 7.25, "blocked_in": "a.py:1 in f"}, "blocked for 7.2 s in a.py:1 in f", id="blocked"),
+        pytest.param({"blocked": 7, "blocked_in": ""}, "its event loop has been blocked for 7.0 s", id="secret"),
+        pytest.param({"blocked": 7, "blocked_in": 5}, "its event loop has been blocked for 7.0 s", id="nonsense"),
+        pytest.param({"blocked": None, "blocked_in": ""}, "did not answer within 1 s; is it busy?", id="not-blocked"),
+        pytest.param({}, "did not answer within 1 s; is it busy?", id="older"),
+    ],
+)
+def test_neighbours_say_that_a_silent_node_is_blocked(row: dict[str, object], says: str) -> None:
+    met = Walk(Neighbours({**WHOLE, "links": [{**LINK, **row}]}), 1).go(["x"])  # type: ignore[arg-type]
+    assert met["x"].error == ""
+    assert says in met["y"].error
+
+
+def test_question_to_a_blocked_node_says_so() -> None:
+    with pytest.raises(
+        click.ClickException, match=r"y is blocked for 3\.0 s in a\.py:1 in f, and did not answer within 1"
+    ):
+        ask(Neighbours(WHOLE, "blocked for 3.0 s in a.py:1 in f"), "y", "time", timeout=1)  # type: ignore[arg-type]
