@@ -40,15 +40,16 @@ class Gate:
         links = [link for link in (reference() for reference in self._waiting) if link is not None]
         return [link for link in links if not (link.closed or link.is_up)]
 
-    def admit(self, link: Link) -> Link | None:
-        """Add a connection, and return the one that has to be closed for it, if any."""
+    def admit(self, link: Link) -> tuple[Link, str] | None:
+        """Add a connection; if another one has to be closed for it, return that and the reason."""
         waiting = [*self.waiting(), link]
         self._waiting = [weakref.ref(other) for other in waiting]
         home = home_of(link.transport.peer_address)
         neighbours = [other for other in waiting if home_of(other.transport.peer_address) == home]
+        why = "too many handshakes are under way{}, and this one was the oldest; the limit is {}={}"
         if len(neighbours) > self._per_address:
-            return neighbours[0]
-        return waiting[0] if len(waiting) > self._total else None
+            return neighbours[0], why.format(f" from {home}", "max_strangers_per_address", self._per_address)
+        return (waiting[0], why.format("", "max_strangers", self._total)) if len(waiting) > self._total else None
 
 
 def home_of(endpoint: str) -> str:

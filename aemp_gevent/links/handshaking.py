@@ -249,7 +249,10 @@ class Handshaking:
     def _ended_early(self) -> None:
         """Fail, as the peer shut its sending side before the link was up."""
         what = "secret" if self._secure is None else "secret or certificate"
-        self.fail(f"the peer closed the connection during the handshake; does it use a different {what}?")
+        self.fail(
+            f"the peer closed the connection during the handshake; does it use a different {what}, or do more nodes "
+            "connect to it at once than its max_strangers_per_address allows?"
+        )
 
     def on_broken(self, why: str) -> None:
         if self._is_securing and self._secure is not None:

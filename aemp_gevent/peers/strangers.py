@@ -159,10 +159,11 @@ class Strangers:
 
     def accepted(self, transport: Transport) -> None:
         """Start a handshake on a connection that another node made."""
-        oldest = self.gate.admit(self.meet(transport, Stranger(self._host, None), dialled=False))
-        if oldest is not None:
+        surplus = self.gate.admit(self.meet(transport, Stranger(self._host, None), dialled=False))
+        if surplus is not None:
             self._host.refusals["crowd"] += 1
-            oldest.fail("too many handshakes are under way, and this one was the oldest")
+            oldest, why = surplus
+            oldest.fail(why)
 
     def meet(self, transport: Transport, owner: LinkOwner, *, dialled: bool, timeout: float | None = None) -> Link:
         """Start a handshake on a connection, which may take ``handshake_timeout`` unless another time is given."""

@@ -138,8 +138,9 @@ class Settings:
             as many. A small entry takes about 350 bytes; entries beyond this are left out.
         max_strangers: Incoming connections that may be in their handshakes at once. With one more, the
             oldest is dropped. 64 of them take at most 8 MiB: with TLS each takes up to 128 KiB.
-        max_strangers_per_address: The same for one address (for IPv6: one network of 64 bits). Raise it
-            where many nodes start at once behind one address.
+        max_strangers_per_address: The same for one address (for IPv6: one network of 64 bits; all Unix sockets count
+            as one). Raise it where more nodes start at once behind one address. Half of `max_strangers`
+            leaves room for all others.
         accept_rate: Connections accepted per second, after the first few. The default leaves time for
             everything else: 200 handshakes take a tenth of a second.
         handshake_timeout: The longest time from a connection's start until both sides are authenticated.
@@ -185,7 +186,7 @@ class Settings:
     max_watched_ports: int = 100_000
     max_directory_entries: int = 100_000
     max_strangers: int = 64
-    max_strangers_per_address: int = 8
+    max_strangers_per_address: int = 32
     accept_rate: float = 200.0
     handshake_timeout: float = 10.0
     heartbeat_interval: float = 5.0

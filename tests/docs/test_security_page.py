@@ -47,7 +47,7 @@ def test_every_refusal_that_is_counted_is_in_the_table() -> None:
     [
         ("handshake_timeout", "10 s"),
         ("max_strangers", "64"),
-        ("max_strangers_per_address", "8"),
+        ("max_strangers_per_address", "32"),
         ("accept_rate", "200 a second"),
         ("max_message_bytes", "64 MiB"),
         ("max_message_elements", "1,000,000"),

@@ -15,6 +15,7 @@ import pytest
 from gevent import socket
 
 from aemp_gevent.runtime.bounded_log import MAX_LINES
+from aemp_gevent.settings.fields import Settings
 from aemp_gevent.wire import auth
 from tests.hostile.victim import Told, Victim, rss, victim
 from tests.support.authority import shared_certificate
@@ -216,7 +217,8 @@ def test_no_stranger_stays_longer_than_the_handshake_may_take(
 
 @pytest.mark.slow
 def test_hundreds_of_half_handshakes_leave_a_few(make_node: MakeNode, tmp_path: Path, tally: Tally) -> None:
-    """Of one address never more than eight, and the oldest goes."""
+    """Of one address never more than are allowed, and the oldest goes."""
+    allowed = Settings.max_strangers_per_address
     with victim(make_node(), tmp_path / "log", measure=True, accept_rate=2000, handshake_timeout=60) as target:
         before = target.mark()
         open_ones: deque[RawPeer] = deque()
@@ -225,15 +227,15 @@ def test_hundreds_of_half_handshakes_leave_a_few(make_node: MakeNode, tmp_path: 
             peer = RawPeer.dial(target.id, f"10.0.0.{number % 250}:{number + 1}", extras=OUR_PROVIDER)
             peer.greet()
             open_ones.append(peer)
-            if len(open_ones) > 8:
+            if len(open_ones) > allowed:
                 with open_ones.popleft() as oldest:
                     assert oldest.closed()
             if number % 50 == 0:
                 most = max(most, target.tell().waiting)
         after = target.tell()
-        assert after.waiting == len(open_ones) == 8
-        assert most <= 8
-        assert after.refusals["crowd"] == MANY - 8
+        assert after.waiting == len(open_ones) == allowed
+        assert most <= allowed
+        assert after.refusals["crowd"] == MANY - allowed
         for peer in open_ones:
             peer.close()
         wait_until(lambda: target.tell().waiting == 0)

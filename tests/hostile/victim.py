@@ -160,7 +160,8 @@ def victim(node: Node, log: Any, **options: Any) -> Iterator[Victim]:
         options: Settings, and ``measure``: whether its memory is looked at.
     """
     program = f"import logging; logging.basicConfig(filename={str(log)!r}, level=logging.INFO)\n{PROGRAM}"
-    with process(program, json.dumps(options)) as child:
+    # Without the second path, whose socket would be opened by itself after a second; its tests flood that.
+    with process(program, json.dumps({"udp_port": None, **options})) as child:
         found = Victim(node, line_of(child), lambda: str(log.read_text()))
         found.tell()
         yield found

@@ -21,7 +21,20 @@ class Waiting:
 
 
 def admit(gate: Gate, link: Any) -> Any:
-    return gate.admit(link)
+    surplus = gate.admit(link)
+    return None if surplus is None else surplus[0]
+
+
+def test_reason_names_the_setting() -> None:
+    gate = Gate(3, 2)
+    links = [Waiting(f"10.0.0.{host}:1") for host in (1, 1, 1, 2)]
+    first, second, own, other = (gate.admit(link) for link in links)  # type: ignore[arg-type]
+    assert first is second is None
+    assert own is not None
+    assert own[1].startswith("too many handshakes are under way from 10.0.0.1, and this one was the oldest")
+    assert own[1].endswith("; the limit is max_strangers_per_address=2")
+    assert other is not None
+    assert other[1].endswith("under way, and this one was the oldest; the limit is max_strangers=3")
 
 
 def test_oldest_of_an_address_goes_when_there_are_too_many_of_it() -> None:
