@@ -19,6 +19,7 @@ import sys
 from importlib import import_module
 
 from aemp_gevent.contrib.locust_rpc import MasterEnd, WorkerEnd
+from aemp_gevent.contrib.locust_rpc.dispatching import mend_dispatcher
 from aemp_gevent.errors import AempError
 
 __all__ = ["MasterEnd", "WorkerEnd", "main"]
@@ -30,6 +31,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("aemp_gevent.contrib.locust needs Locust: run 'pip install locust'") from error
 _zmqrpc.Server, _zmqrpc.Client = MasterEnd, WorkerEnd  # type: ignore[attr-defined]
+mend_dispatcher()
 
 
 def main() -> None:

@@ -45,9 +45,10 @@ MASTER_PORT = f"{MASTER}#locust"
 JOIN, JOINED, FRAME = "join", "joined", "frame"
 
 READY, QUIT, STOP, SPAWN, HEARTBEAT, STATS = "client_ready", "quit", "stop", "spawn", "heartbeat", "stats"
+LOCUSTFILE = "locustfile"
 """Locust's types of messages that mean something here."""
 
-OF_THE_MOMENT = frozenset({HEARTBEAT, QUIT, "spawning", "spawning_complete", "client_stopped", "locustfile"})
+OF_THE_MOMENT = frozenset({HEARTBEAT, QUIT, "spawning", "spawning_complete", "client_stopped", LOCUSTFILE})
 """What a worker sends, and nobody wants later, or from a worker that the master does not count on."""
 
 BUSY_STATES = frozenset({"spawning", "running"})
@@ -61,7 +62,7 @@ _NEEDED = {
     "spawning_complete": ("user_classes_count",),
     "stats": ("stats", "stats_total", "errors", "user_classes_count"),
     "exception": ("msg", "traceback"),
-    "locustfile": ("version",),
+    LOCUSTFILE: ("version",),
     "logs": ("worker_id", "logs"),
 }
 """What the master takes for granted in the data of a worker's messages: it would stop listening without."""
@@ -124,7 +125,7 @@ def decode(data: bytes) -> Message:
 
 
 def check_report(message: Message, identity: str) -> None:
-    """Check that a message of this worker has what the master takes for granted.
+    """Check that a message of this worker has what the master takes for granted; add what older releases leave out.
 
     Raises:
         ValueError: It does not; the text says what is wrong.
@@ -132,6 +133,8 @@ def check_report(message: Message, identity: str) -> None:
     kind = quoted(message.type)
     if message.node_id != identity:
         raise ValueError(f"its message {kind} is in the name of {quoted(message.node_id)}")
+    if message.type == LOCUSTFILE and message.data is None:
+        message.data = {"version": ""}
     needed = _NEEDED.get(message.type, ())
     missing = [key for key in needed if not isinstance(message.data, dict) or key not in message.data]
     if missing:

@@ -6,14 +6,17 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from gevent.queue import Queue
-
 from aemp_gevent.contrib.locust_rpc import exchange
 from aemp_gevent.contrib.locust_rpc.exchange import Message, encode
+from aemp_gevent.contrib.locust_rpc.inbox import PacedInbox
 from aemp_gevent.errors import AempError, LinkBusyError, ListenError
+from aemp_gevent.links.node_state import NodeState
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.patterns import tag_of
 from aemp_gevent.runtime.logs import Log
+
+_REPEAT_SECONDS = 1.0
+"""How often the heartbeat of a blocked worker is repeated: as often as Locust's workers send theirs."""
 
 _log = Log()
 
@@ -28,6 +31,7 @@ class _Worker:
         received: The number of the last message that must not be lost.
         is_ready: Whether the master counts on it.
         is_behind: Whether messages to it are dropped because too much is unsent.
+        heartbeat: Its last one.
     """
 
     def __init__(self, identity: str) -> None:
@@ -37,13 +41,15 @@ class _Worker:
         self.received = 0
         self.is_ready = False
         self.is_behind = False
+        self.heartbeat: Message | None = None
 
 
 class MasterEnd:
     """The master's end: workers join it, and it has what they send. Like ``locust.rpc.zmqrpc.Server``.
 
     When the link to a worker is lost, or its process is killed, ``recv_from_client`` returns the worker's ``quit``. One
-    that ends in order says so itself, or misses its heartbeats, as with ZeroMQ.
+    that ends in order says so itself, or misses its heartbeats, as with ZeroMQ. While the event loop of a worker is
+    blocked, its last heartbeat is repeated, because it lives.
 
     Args:
         host: The interface to listen on; ``*``: all of them.
@@ -58,12 +64,14 @@ class MasterEnd:
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self._inbox: Queue[tuple[str, Message] | Exception] = Queue()
+        self._inbox: PacedInbox[tuple[str, Message] | Exception] = PacedInbox()
         # Not forgotten when they are lost: what they have sent must not count twice. Locust remembers them, too.
         self._workers: dict[str, _Worker] = {}
         self._sessions: dict[str, _Worker] = {}
+        self._blocked: set[str] = set()
         self._is_closed = False
         self._node = node = Node()
+        node.mon_nodes(lambda *_link: None, state=self._state_changed)
         try:
             exchange.configure(node, exchange.MASTER, binds=(exchange.endpoint(host, port),))
         except ListenError as error:
@@ -146,7 +154,23 @@ class MasterEnd:
         """Report to the master that a worker quit, if it counts on it."""
         if worker.is_ready:
             worker.is_ready = False
-            self._inbox.put((worker.identity, exchange.make_message(exchange.QUIT, None, worker.identity)))
+            message = exchange.make_message(exchange.QUIT, None, worker.identity)
+            self._inbox.put((worker.identity, message), is_change=True)
+
+    def _state_changed(self, node: str, state: NodeState) -> None:
+        if state.state == "blocked" and node not in self._blocked:
+            self._blocked.add(node)
+            self._repeat_heartbeat(node)
+
+    def _repeat_heartbeat(self, node: str) -> None:
+        """Repeat a worker's last heartbeat, now and every second while it is blocked, as the master counts them."""
+        if self._is_closed or self._node.node_state(node).state != "blocked":
+            self._blocked.discard(node)
+            return
+        for session, worker in self._sessions.items():
+            if self._node.node_of(session) == node and worker.heartbeat is not None:
+                self._inbox.put((worker.identity, worker.heartbeat))
+        self._node.after(_REPEAT_SECONDS, functools.partial(self._repeat_heartbeat, node))
 
     def _take(self, _tag: str, session: str, number: int, data: bytes) -> None:
         worker = self._sessions.get(session)
@@ -162,4 +186,6 @@ class MasterEnd:
             return
         if message.type in exchange.STANDING:
             worker.is_ready = exchange.STANDING[message.type]
-        self._inbox.put((worker.identity, message))
+        if message.type == exchange.HEARTBEAT:
+            worker.heartbeat = message
+        self._inbox.put((worker.identity, message), is_change=message.type in exchange.STANDING)

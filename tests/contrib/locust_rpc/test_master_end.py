@@ -11,6 +11,7 @@ import msgpack
 import pytest
 
 from aemp_gevent.contrib.locust_rpc import MasterEnd, WorkerEnd, exchange
+from aemp_gevent.contrib.locust_rpc import master_end as module
 from aemp_gevent.errors import NoSecretError
 from aemp_gevent.node.node import Node
 from aemp_gevent.settings.fields import Settings
@@ -59,6 +60,51 @@ def test_link_that_is_lost_is_the_workers_quit(server: MasterEnd, client: Worker
     assert received(server) == ("w1", "quit", None)
 
 
+def test_heartbeats_are_read_between_the_quits_of_workers_that_are_lost_together(
+    make_end: MakeEnd, server: MasterEnd, client: WorkerEnd, proxy: Proxy
+) -> None:
+    """The master is busy for a second with each, and would take all others for missing."""
+    other = make_end(WorkerEnd, "127.0.0.1", server.port, "lives")
+    lost = [make_end(WorkerEnd, "127.0.0.1", int(proxy.address.rpartition(":")[2]), name) for name in "ab"]
+    for end in (other, client, *lost):
+        end.send(message("client_ready", "2.0", end._identity))
+        assert received(server)[1] == "client_ready"
+    proxy.refuse()
+    proxy.reset()
+    wait_until(lambda: len(server._inbox) == 3, within=WAIT)
+    found = []
+    for number in range(3):  # what comes while the master is busy
+        found.append(received(server)[1])
+        other.send(message("heartbeat", {"state": "ready", "current_cpu_usage": number}, "lives"))
+        wait_until(lambda number=number: len(server._inbox) == 3 - number, within=WAIT)
+        found.append(received(server)[1])
+    assert found == ["quit", "heartbeat"] * 3
+
+
+def test_blocked_workers_last_heartbeat_is_repeated(
+    server: MasterEnd, client: WorkerEnd, make_end: MakeEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The master counts heartbeats, and would take the worker for missing."""
+    monkeypatch.setattr(module, "_REPEAT_SECONDS", 0.02)
+    make_end(WorkerEnd, "127.0.0.1", server.port, "w2").send(message("client_ready", "2.0", "w2"))
+    assert received(server)[:2] == ("w2", "client_ready")
+    paths = network_of(client._node).second_paths
+    client.send(message("client_ready", "2.0"))
+    heartbeat = {"state": "running", "current_cpu_usage": 42.0}
+    client.send(message("heartbeat", heartbeat))
+    assert {received(server)[1] for _ in range(2)} == {"client_ready", "heartbeat"}
+    link: Any = network_of(server._node).peers[client._node.NODE()].link
+    wait_until(lambda: link.second_path.works, within=WAIT)
+    paths.blocked(2.0, "load.py:7 in read")
+    assert [received(server) for _ in range(5)] == [("w1", "heartbeat", heartbeat)] * 5
+    paths.running()
+    wait_until(lambda: not server._blocked, within=WAIT)
+    while len(server._inbox):
+        assert received(server) == ("w1", "heartbeat", heartbeat)
+    wait_until(lambda: paths.blocked(2.0, "load.py:7 in read") or server._blocked, within=WAIT)
+    assert received(server)[:2] == ("w1", "heartbeat")
+
+
 def test_worker_on_whom_nobody_counts_does_not_quit(make_end: MakeEnd, server: MasterEnd, proxy: Proxy) -> None:
     """It only fetches the locustfile, or has quit itself; Locust's master takes any quit as a reason to look around."""
     address = int(proxy.address.rpartition(":")[2])
@@ -71,7 +117,7 @@ def test_worker_on_whom_nobody_counts_does_not_quit(make_end: MakeEnd, server: M
     proxy.refuse()
     proxy.reset()
     wait_until(lambda: not server._sessions, within=WAIT)
-    assert server._inbox.empty()
+    assert not len(server._inbox)
 
 
 def test_worker_that_ends_in_order_quits_itself(server: MasterEnd, client: WorkerEnd) -> None:
@@ -79,7 +125,7 @@ def test_worker_that_ends_in_order_quits_itself(server: MasterEnd, client: Worke
     assert received(server)[1] == "client_ready"
     client.close()
     wait_until(lambda: not server._sessions, within=WAIT)
-    assert server._inbox.empty()
+    assert not len(server._inbox)
 
 
 def test_worker_with_a_new_end_remains_counted(server: MasterEnd, client: WorkerEnd, make_end: MakeEnd) -> None:
@@ -90,12 +136,18 @@ def test_worker_with_a_new_end_remains_counted(server: MasterEnd, client: Worker
     assert [received(server)[1] for _ in range(4)] == ["client_ready", "logs", "logs", "logs"]
     client.close()
     again = make_end(WorkerEnd, "127.0.0.1", server.port, "w1")
-    again.send(message("logs", {"worker_id": "w1", "logs": []}))
-    assert received(server)[1] == "logs"
-    assert server._workers["w1"].received == 1  # of this end's
+    wait_until(lambda: again._is_joined, within=WAIT)
+    assert server._workers["w1"].received == 0  # of this end's
     server.send_to_client(message("stop"))
     with gevent.Timeout(WAIT):
         assert again.recv().type == "stop"
+
+
+def test_link_that_the_worker_lost_first_is_its_quit_as_well(server: MasterEnd, client: WorkerEnd) -> None:
+    client.send(message("client_ready", "2.0"))
+    assert received(server)[1] == "client_ready"
+    client._join()
+    assert received(server) == ("w1", "quit", None)
 
 
 BROKEN = [
@@ -134,6 +186,12 @@ def test_broken_message_hurts_only_its_sender(
     for end, identity in ((other, "w2"), (client, "w1")):
         end.send(message("client_ready", "2.0", identity))
         assert received(server)[:2] == (identity, "client_ready")
+
+
+def test_worker_of_an_older_locust_gets_its_answer(server: MasterEnd, client: WorkerEnd) -> None:
+    """Newer masters look into what older workers did not send, and would stop listening."""
+    client.send(message("locustfile"))
+    assert received(server) == ("w1", "locustfile", {"version": ""})
 
 
 def test_what_is_not_of_the_protocol_is_ignored(server: MasterEnd, client: WorkerEnd) -> None:

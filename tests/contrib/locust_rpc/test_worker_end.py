@@ -85,8 +85,9 @@ def test_worker_without_the_master_stops_its_users_and_is_taken_back(
     worker.send(heartbeat("ready"))
     assert next_to(worker) == "heartbeat"  # the worker would end without any, and the master does not answer it yet
     worker.send(report(2))  # what they did last
+    assert [next_from(server) for _ in range(3)] == ["stats", "stats", "client_ready"]
     worker.send(heartbeat("ready"))
-    assert [next_from(server) for _ in range(4)] == ["stats", "stats", "client_ready", "heartbeat"]
+    assert next_from(server) == "heartbeat"
 
 
 def test_worker_without_users_is_taken_back_at_once(client: WorkerEnd, server: MasterEnd, proxy: Proxy) -> None:
@@ -188,6 +189,25 @@ def test_restarted_master_takes_the_worker_back_and_gets_nothing_of_the_old_test
     worker.send(report(4))
     with gevent.Timeout(WAIT):
         assert again.recv_from_client()[1].data["number"] == 4
+
+
+def test_restarted_master_does_not_wait_for_the_last_report_to_another_one(
+    worker: WorkerEnd, server: MasterEnd, proxy: Proxy, make_end: MakeEnd
+) -> None:
+    lose(worker, proxy)
+    worker.send(message("client_ready", "2.0"))
+    server.close()
+    again = make_end(MasterEnd, "127.0.0.1", 0)
+    proxy.target = f"127.0.0.1:{again.port}"
+    linked(worker, proxy)
+    assert next_from(again) == "client_ready"
+
+
+def test_worker_that_ends_does_not_lose_its_link(worker: WorkerEnd, caplog: pytest.LogCaptureFixture) -> None:
+    """Nodes shut down by themselves when a program ends; nobody closes the worker's end before."""
+    worker._node.shutdown()
+    assert worker._inbox.empty()
+    assert "lost" not in caplog.text
 
 
 def test_what_waits_for_a_master_is_bounded(
