@@ -262,12 +262,9 @@ class VirtualTime:
             time.perf_counter: self.monotonic,
             time.time: self.time,
         }
-        for module in _modules():
-            for name, value in list(vars(module).items()):
-                if value is random:
-                    self._replace(module, name, self.dice)
-                elif callable(value) and getattr(value, "__module__", None) == "time":
-                    self._replace(module, name, clocks.get(value, value))
+        for module, name, value in _places():
+            if vars(module).get(name) is value:  # otherwise a test has replaced it
+                self._replace(module, name, self.dice if value is random else clocks[value])
         ids = importlib.import_module("aemp_gevent.addresses.ids")
         self._replace(ids, "os", SimpleNamespace(urandom=self.dice.randbytes))
         hub.loop = self._loop
@@ -287,6 +284,26 @@ class VirtualTime:
     def _replace(self, module: ModuleType, name: str, value: Any) -> None:
         self._replaced.append((module, name, getattr(module, name)))
         setattr(module, name, value)
+
+
+_CLOCKS = (time.monotonic, time.perf_counter, time.time)
+
+_found: tuple[int, list[tuple[ModuleType, str, Any]]] = (0, [])
+"""How many modules the process had when the library was searched, and what was found."""
+
+
+def _places() -> list[tuple[ModuleType, str, Any]]:
+    """Return where the library's modules have clocks and randomness: the module, the name, and the value."""
+    global _found  # noqa: PLW0603  # searching takes longer than the rest of a short test
+    if _found[0] != len(sys.modules):
+        places = [
+            (module, name, value)
+            for module in list(_modules())
+            for name, value in list(vars(module).items())
+            if value is random or any(value is clock for clock in _CLOCKS)
+        ]
+        _found = len(sys.modules), places
+    return _found[1]
 
 
 def _modules() -> Iterator[ModuleType]:

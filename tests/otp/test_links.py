@@ -196,6 +196,25 @@ def test_a_peer_that_may_not_kill_ports_cannot_link_them(make_node, caplog):
     assert links_of(careful).find(port) is None
 
 
+def test_a_refused_link_leaves_no_monitor(make_node):
+    careful = make_node(rules=[{"peer": "*", "kill": False}])
+    other = make_node()
+    port = careful.port()
+    refused = []
+
+    def body() -> None:
+        trap_exits()
+        link(port)
+        refused.append(receive())
+        receive()
+
+    linked = other.port_async(body)
+    wait_until(lambda: refused, within=WAIT)
+    remote = ports_of(other).get(port)
+    wait_until(lambda: remote is None or not remote.monitors, within=WAIT)
+    other.kil(linked)
+
+
 def test_a_refused_link_is_reported_once(make_node):
     careful = make_node(rules=[{"peer": "*", "kill": False}])
     other = make_node()
