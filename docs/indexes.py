@@ -63,6 +63,7 @@ PAGES = {
         "run-in-production": "run nodes under systemd, Docker or Kubernetes, and watch them",
         "monitor-in-production": "show figures to Prometheus and Grafana, and get alerts",
         "watch-in-the-browser": "see nodes, links, ports and logs on a live page",
+        "trace-a-request": "follow a request across nodes with OpenTelemetry, and in the logs",
         "look-into-a-network": "see what a running network does",
     },
     "Write programs": {

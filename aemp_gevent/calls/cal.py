@@ -17,6 +17,7 @@ from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.port import ReplyPort
 from aemp_gevent.ports.timers import Timer
+from aemp_gevent.runtime.tracing import carried
 
 
 def cal(host: AskingHost, port: object, msg: Message, cb: Handler, timeout: float | None) -> None:
@@ -25,6 +26,7 @@ def cal(host: AskingHost, port: object, msg: Message, cb: Handler, timeout: floa
     parts = host.split_or_drop("cal()", port)  # first, so that an invalid one leaves nothing behind
     scheduler = host.scheduler
     context = current_port()
+    cb = carried(cb)
     reply = host.make(ReplyPort)
     if parts is not None:
         reply.asked = parts[0]

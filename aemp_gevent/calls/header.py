@@ -6,7 +6,8 @@ that they do.
 
 in full
     A map: ``reply``, the ID of the reply port; ``left``, the seconds until the caller gives up, absent if it never
-    does; ``chain``, the IDs of the ports that wait for the answer.
+    does; ``chain``, the IDs of the ports that wait for the answer; ``traceparent`` and ``tracestate`` of W3C's Trace
+    Context, if the caller works for a trace.
 in short
     A list: the reply port, the seconds, or nil, and then the ports that wait. Ports of the calling node are
     written without its ID, which the receiver knows: ``"#name"``.
@@ -20,15 +21,16 @@ from typing import Any
 from aemp_gevent.calls.serve import ReplyPortID
 from aemp_gevent.runtime.quantities import to_seconds
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.runtime.tracing import Trace, trace_in
 from aemp_gevent.wire.limits import is_long
 
 MAX_CHAIN = 1000
 """Ports in a call's chain that travel: the last ones."""
 
 
-def in_full(reply: str, left: float | None, chain: tuple[str, ...]) -> dict[str, Any]:
+def in_full(reply: str, left: float | None, chain: tuple[str, ...], trace: Trace | None = None) -> dict[str, Any]:
     """Return the header as every node of this library reads it."""
-    header: dict[str, Any] = {"reply": reply, "chain": chain}
+    header: dict[str, Any] = {**(trace or {}), "reply": reply, "chain": chain}
     if left is not None:
         header["left"] = left
     return header
@@ -53,9 +55,11 @@ def read(header: Any, caller: str | None, max_name_bytes: int) -> ReplyPortID:
     Raises:
         ValueError, TypeError, KeyError, AttributeError: It has neither form. The text is for the log.
     """
+    trace: Trace | None = None
     if isinstance(header, list):
         reply, left, *chain = header
     else:
+        trace = trace_in(header)
         reply, left, chain = header["reply"], header.get("left"), header.get("chain", ())
     chain = chain[-MAX_CHAIN:]  # so longer circles are not noticed
     if header.__class__ is list and caller is not None:
@@ -68,8 +72,8 @@ def read(header: Any, caller: str | None, max_name_bytes: int) -> ReplyPortID:
     if not name or (caller is not None and node != caller):
         raise ValueError(f"{quoted(reply)} is not a port of the calling node")
     if left is None:
-        return ReplyPortID(reply, None, chain)
+        return ReplyPortID(reply, None, chain, trace)
     if not left >= 0:  # NaN is not, either
         raise ValueError(f"{quoted(left)} is not a number of seconds")
     left = to_seconds(left, "call()", "left")  # JSON and CBOR have integers of any size
-    return ReplyPortID(reply, None if left is None else monotonic() + left, chain)
+    return ReplyPortID(reply, None if left is None else monotonic() + left, chain, trace)

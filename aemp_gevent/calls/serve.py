@@ -32,6 +32,7 @@ from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.logs import traceback_of
 from aemp_gevent.runtime.quoting import escaped, quoted
+from aemp_gevent.runtime.tracing import TRACING, Trace
 
 FAILED = "call_failed"
 """First element of a reply port's exit reason when the code that served the call raised."""
@@ -45,16 +46,21 @@ MAX_TRACEBACK = 10_000
 class ReplyPortID(str):
     """The ID of the port that waits for the answer to a call, with the call's deadline and chain."""
 
-    __slots__ = ("chain", "deadline")
+    __slots__ = ("chain", "deadline", "trace")
 
     deadline: float | None
     """The time when the caller gives up, on this process's monotonic clock; None: never."""
     chain: tuple[str, ...]
     """The ports that wait for the answer; the last one is the caller."""
+    trace: Trace | None
+    """The trace that the caller works for; None: there is none."""
 
-    def __new__(cls, port: str, deadline: float | None, chain: Sequence[str]) -> ReplyPortID:
+    def __new__(
+        cls, port: str, deadline: float | None, chain: Sequence[str], trace: Trace | None = None
+    ) -> ReplyPortID:
         self = super().__new__(cls, port)
         self.deadline = deadline
+        self.trace = trace
         self.chain = tuple(chain)
         return self
 
@@ -67,12 +73,12 @@ class ReplyPortID(str):
     def __reduce__(self) -> tuple[Any, ...]:
         # By the wall clock, which other processes share.
         until = None if self.deadline is None else time() + self.deadline - monotonic()
-        return _restore, (str(self), until, self.chain)
+        return _restore, (str(self), until, self.chain, self.trace)
 
 
-def _restore(port: str, until: float | None, chain: tuple[str, ...]) -> ReplyPortID:
+def _restore(port: str, until: float | None, chain: tuple[str, ...], trace: Trace | None) -> ReplyPortID:
     """Return a reply port that was pickled, perhaps in another process."""
-    return ReplyPortID(port, None if until is None else monotonic() + until - time(), chain)
+    return ReplyPortID(port, None if until is None else monotonic() + until - time(), chain, trace)
 
 
 class Wait(NamedTuple):
@@ -183,7 +189,12 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
         before = getattr(greenlet, "aemp_call", None)
         greenlet.aemp_call = reply  # type: ignore[attr-defined]  # any greenlet can carry it
         try:
-            answer = function(*rest[:-1])
+            work = function
+            if TRACING.tracer is not None:
+                port = current_port()
+                trace = reply.trace if isinstance(reply, ReplyPortID) else None
+                work = TRACING.tracer.served(function, tag, None if port is None else port.id, trace)
+            answer = work(*rest[:-1])
             if not isinstance(answer, Later):
                 host.snd(reply, answer)
             return

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from time import perf_counter
@@ -24,7 +24,7 @@ from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.totals import MONITORS_FIRED, PAUSED_SECONDS, PAUSES, RESTARTS, Labels
 
 if TYPE_CHECKING:
-    from aemp_gevent.calls.watching import CallWatch, Ended
+    from aemp_gevent.calls.watching import CallWatch
 
 Kind = Literal["counter", "gauge", "histogram", "gaugehistogram"]
 
@@ -302,24 +302,32 @@ class CallTimes:
     def __init__(self) -> None:
         self._seen: dict[str, list[float]] = {}
 
-    def began(self, port: str, tag: object) -> Ended | None:
-        if "#" not in port:
-            return None
-        began = perf_counter()
+    def began(self, port: str, tag: object) -> _TimedCall | None:
+        return _TimedCall(self.take) if "#" in port else None
 
-        def ended(error: BaseException | None) -> None:
-            seconds, outcome = perf_counter() - began, _outcome_of(error)
-            found = self._seen.get(outcome)
-            if found is None:
-                found = self._seen[outcome] = [0.0] * (len(CALL_SECONDS) + 2)
-            found[0] += seconds
-            found[1 + bisect_left(CALL_SECONDS, seconds)] += 1
-
-        return ended
+    def take(self, seconds: float, outcome: str) -> None:
+        """Count a call."""
+        found = self._seen.get(outcome)
+        if found is None:
+            found = self._seen[outcome] = [0.0] * (len(CALL_SECONDS) + 2)
+        found[0] += seconds
+        found[1 + bisect_left(CALL_SECONDS, seconds)] += 1
 
     def rows(self) -> Rows:
         """Return how long the calls took, by how they ended."""
         return {("aemp_call_seconds", outcome): list(found) for outcome, found in self._seen.items()}
+
+
+class _TimedCall:
+    def __init__(self, take: Callable[[float, str], None]) -> None:
+        self._take = take
+        self._began = perf_counter()
+
+    def sent(self) -> None:
+        """Wait for the end."""
+
+    def ended(self, error: BaseException | None) -> None:
+        self._take(perf_counter() - self._began, _outcome_of(error))
 
 
 def _outcome_of(error: BaseException | None) -> str:

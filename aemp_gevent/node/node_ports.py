@@ -36,6 +36,7 @@ from aemp_gevent.runtime import forking, hints
 from aemp_gevent.runtime.quantities import to_count
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.runtime.threads import get_ident
+from aemp_gevent.runtime.tracing import TRACING
 from aemp_gevent.wire.limits import MAX_NAME_BYTES, Limits
 
 _WHY_STRICT = (
@@ -211,6 +212,8 @@ class NodePorts(DirectSending):
             self._scheduler.check_thread("port()")
         if callback is not None:
             check_callable("port()", callback)
+            if TRACING.tracer is not None:
+                callback = TRACING.tracer.handled(callback)
         if context is not None and not isinstance(context, Context):
             raise TypeError(f"port(): {quoted(context)} is not a contextvars.Context")
         if limit is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aemp_gevent.calls import serve
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import REMOTE, Port
+from aemp_gevent.runtime.tracing import outgoing
 
 if TYPE_CHECKING:
     from aemp_gevent.calls.watching import CallWatch
@@ -67,7 +68,7 @@ class PortsHost:
             # Otherwise the port cannot be reached, and the caller's monitor fires.
         elif target.state == REMOTE:
             remote: Any = target  # the table has an object of peers/ for a port of another node
-            remote.call(message, reply, left, chain)
+            remote.call(message, reply, left, chain, outgoing())
         else:
             until = None if left is None else monotonic() + left
-            serve.take(self, target, node._as_sent(message), serve.ReplyPortID(reply, until, chain))
+            serve.take(self, target, node._as_sent(message), serve.ReplyPortID(reply, until, chain, outgoing()))

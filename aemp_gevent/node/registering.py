@@ -14,6 +14,7 @@ from aemp_gevent.ports.handlers import Handlers, parse_registrations
 from aemp_gevent.ports.patterns import Handler
 from aemp_gevent.ports.port import Port
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.runtime.tracing import handled
 
 T = TypeVar("T")
 
@@ -59,15 +60,15 @@ class Registering(NodePorts):
             def decorator(handler: Handler) -> Handler:
                 self._scheduler.check_thread("rcv()")
                 check_callable(f"rcv(), the handler of {quoted(what[0])}", handler)
-                _handlers(target).set_tag(what[0], handler)
+                _handlers(target).set_tag(what[0], handled(handler))
                 return handler
 
             return decorator
         default, registrations = parse_registrations(what, tags)
         if default is not None:
-            target.default = default
+            target.default = handled(default)
         if registrations:
-            _handlers(target).register(registrations)
+            _handlers(target).register([(what, function and handled(function)) for what, function in registrations])
         return port
 
     def reg(self, port: object, name: str | None = None) -> None:

@@ -102,6 +102,11 @@ class RequestHost:
         """Observe the calls that the node's code makes, from now on."""
         self._node._ports_host.watches += (watch,)
 
+    def unwatch_calls(self, kind: type[CallWatch]) -> None:
+        """Stop what observes calls and is of this kind."""
+        host = self._node._ports_host
+        host.watches = tuple(watch for watch in host.watches if not isinstance(watch, kind))
+
     def info(self) -> dict[str, Any]:
         """Return the answer to ``info``: the node's identity, and the number of its ports and links."""
         import platform  # noqa: PLC0415  # only needed here

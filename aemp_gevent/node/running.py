@@ -26,6 +26,7 @@ from aemp_gevent.ports.timers import Timer
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.runtime.tracing import carried
 
 P = ParamSpec("P")
 
@@ -60,7 +61,7 @@ class Running(Sending):
         """
         check_callable("peval_async()", function)
         target = self._local("peval_async()", port)
-        return self._scheduler.start_greenlet(run_in, target, function, *args)
+        return self._scheduler.start_greenlet(run_in, target, carried(function), *args)
 
     def after(self, seconds: Seconds | None, what: Any, *msg: Any) -> Timer:
         """Call ``what()``, or send ``msg`` to the port ``what``, after some seconds, in this port's context.
@@ -80,9 +81,9 @@ class Running(Sending):
         seconds = to_seconds(seconds, "after()", "seconds")
         if callable(what):
             check_callable("after()", what)
-            return Timer(self._scheduler, seconds, current_port(), what, msg)
+            return Timer(self._scheduler, seconds, current_port(), carried(what), msg)
         self._split_or_drop("after()", what, wanted="a time, and a function or a port to send to")
-        return Timer(self._scheduler, seconds, current_port(), self.snd, (what, *msg))
+        return Timer(self._scheduler, seconds, current_port(), carried(self.snd), (what, *msg))
 
     # --- greenlets ---
 
@@ -96,7 +97,7 @@ class Running(Sending):
         self._scheduler.check_thread("port_async()")
         check_callable("port_async()", function)
         port = self._make()
-        self._start_port(port, (function, args, True))
+        self._start_port(port, (carried(function), args, True))
         return port.id
 
     def rcv_async(self, port: object, function: Handler, *args: Any) -> object:
@@ -113,7 +114,7 @@ class Running(Sending):
         target = self._local("rcv_async()", port)
         if target.main is not None:
             raise ReceiverBusyError(target.id, "it has a greenlet of its own already")
-        target.main = (function, args, True)
+        target.main = (carried(function), args, True)
         if target.state == IDLE and target.waiter is None:
             self._scheduler.enqueue(target)
         else:  # a handler runs, or waits in receive; harmless if the port is queued
@@ -214,4 +215,4 @@ class Running(Sending):
             else:
                 self.rcv_async(port.id, body, *args)
 
-        self._start_port(port, (init, (), False))
+        self._start_port(port, (carried(init), (), False))

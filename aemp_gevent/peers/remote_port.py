@@ -25,6 +25,7 @@ from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import REMOTE, Job
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.runtime.tracing import Trace
 from aemp_gevent.wire.vocabulary import KIL1, MON0, MON1
 
 
@@ -37,7 +38,15 @@ class Sender(Protocol):
     def post(self, packet: list[Any]) -> None:
         """Send or queue a message to a port; may pause the greenlet that sends."""
 
-    def post_call(self, name: str, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
+    def post_call(
+        self,
+        name: str,
+        message: Message,
+        reply: str,
+        left: float | None,
+        chain: tuple[str, ...],
+        trace: Trace | None = None,
+    ) -> None:
         """Send or queue a call in a form that the peer understands; may pause the greenlet that sends."""
 
     def check_room(self) -> None:
@@ -162,14 +171,21 @@ class RemotePort(MonitoredRemote):
             self._peer.check_room()
             self._peer.send([self.name, *message])
 
-    def call(self, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
+    def call(
+        self,
+        message: Message,
+        reply: str,
+        left: float | None,
+        chain: tuple[str, ...],
+        trace: Trace | None = None,
+    ) -> None:
         """Send a call: a message with a reply port appended, and more for those who understand it."""
         if self.mailbox is not self:
             self.mailbox.append(message)  # nothing gets there
         elif not self.name:
             self._peer.post(["", *message, reply])
         else:
-            self._peer.post_call(self.name, message, reply, left, chain)
+            self._peer.post_call(self.name, message, reply, left, chain, trace)
 
     def monitor(self, monitor: Job) -> None:
         """Add a monitor: with one, a shunned port gets messages, and is not shunned any more once the link is up."""

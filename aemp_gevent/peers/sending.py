@@ -22,6 +22,7 @@ from aemp_gevent.ports.patterns import Message
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.threads import get_ident
 from aemp_gevent.runtime.totals import PAUSED_SECONDS, PAUSES
+from aemp_gevent.runtime.tracing import Trace
 from aemp_gevent.wire.vocabulary import CALL
 
 
@@ -101,7 +102,15 @@ class SendingPeer:
             if link.transport.buffered > self.high_water:
                 self.pause(size)
 
-    def post_call(self, name: str, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
+    def post_call(
+        self,
+        name: str,
+        message: Message,
+        reply: str,
+        left: float | None,
+        chain: tuple[str, ...],
+        trace: Trace | None = None,
+    ) -> None:
         """Send or queue a call in a form that the peer understands; may switch. Called in the node's thread only.
 
         What waits for a link has a full header: the peer may be another program by then.
@@ -112,12 +121,12 @@ class SendingPeer:
         if self._handover.handed:
             self._handover.take()
         link = self.link
-        if link is not None and self.reads_short_calls:
+        if link is not None and trace is None and self.reads_short_calls:
             size = link.send(["", CALL, header.in_short(reply, left, chain), name, *message])
             if link.transport.buffered > self.high_water:
                 self.pause(size)
         elif self.understands_calls:
-            self.post(["", CALL, header.in_full(reply, left, chain), name, *message])
+            self.post(["", CALL, header.in_full(reply, left, chain, trace), name, *message])
         else:
             self.post([name, *message, reply])
 

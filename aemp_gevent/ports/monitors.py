@@ -19,7 +19,7 @@ from aemp_gevent.ports.blame import blame
 from aemp_gevent.ports.port import JOB, Job, Port, PortHost, Receiver
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.threads import get_ident
-from aemp_gevent.runtime.totals import MONITORS_FIRED, cause_of
+from aemp_gevent.runtime.totals import count_fired
 
 
 class Monitored(Protocol):
@@ -64,7 +64,7 @@ class Monitor(Job):
         self._reason = reason
         if self._action is None:
             return False
-        self._scheduler.totals[MONITORS_FIRED, cause_of(reason)] += 1
+        count_fired(self._scheduler.totals, reason)
         return True
 
     def run(self) -> None:

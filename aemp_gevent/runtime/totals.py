@@ -20,27 +20,27 @@ RESTARTS = "restarts"
 OTHER = "other"
 """The label of everything that has no label of its own."""
 
-_CAUSES = frozenset(
-    {
-        "call_cycle",
-        "call_ended",
-        "call_failed",
-        "die",
-        "mailbox_overflow",
-        "no_such_port",
-        "shutdown",
-        "spawn_refused",
-        "transport_error",
-    }
+_CAUSES = (
+    "call_cycle",
+    "call_ended",
+    "call_failed",
+    "die",
+    "mailbox_overflow",
+    "no_such_port",
+    "shutdown",
+    "spawn_refused",
+    "transport_error",
 )
 
 
-def cause_of(reason: tuple[Any, ...]) -> str:
-    """Return an exit reason as a label: ``"normal"``, what the library itself gives as a reason, or ``"other"``."""
-    if not reason:
-        return "normal"
-    cause = reason[0]
-    return cause if cause.__class__ is str and cause in _CAUSES else OTHER
+_FIRED = {cause: (MONITORS_FIRED, cause) for cause in ("normal", OTHER, *_CAUSES)}
+
+
+def count_fired(totals: Totals, reason: tuple[Any, ...]) -> None:
+    """Count a monitor that fires: by its reason if the library itself gives such, otherwise as ``"other"``."""
+    cause = reason[0] if reason else "normal"
+    # Not isinstance: the element may be anything, even something that raises there.
+    totals[(cause.__class__ is str and _FIRED.get(cause)) or _FIRED[OTHER]] += 1
 
 
 class Labels:

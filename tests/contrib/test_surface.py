@@ -10,12 +10,25 @@ import sys
 import pytest
 
 from aemp_gevent import contrib
-from aemp_gevent.contrib import flask, flask_socketio, gunicorn, socketio
+from aemp_gevent.contrib import (
+    dashboard,
+    flask,
+    flask_socketio,
+    gunicorn,
+    log_fields,
+    opentelemetry,
+    prometheus,
+    socketio,
+)
 
 PUBLIC = [
     *(getattr(contrib, name) for name in contrib.__all__),
     *(getattr(gunicorn, name) for name in [*gunicorn.__all__, "on_join", "on_drain", "is_draining"]),
-    *(getattr(module, name) for module in (flask, flask_socketio, socketio) for name in module.__all__),
+    *(
+        getattr(module, name)
+        for module in (dashboard, flask, flask_socketio, log_fields, opentelemetry, prometheus, socketio)
+        for name in module.__all__
+    ),
 ]
 
 

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""Traces of OpenTelemetry across ports and nodes. Needs the extra ``opentelemetry``.
+
+Once in each process, after the SDK is set up, and before ports get their handlers::
+
+    from aemp_gevent.contrib.opentelemetry import instrument
+
+    instrument()
+
+Each ``call`` becomes a span, and so does what serves it, here or on another node: the header of the call carries W3C's
+``traceparent``. Callbacks of ``after`` and ``cal``, ports with greenlets of their own, and spawned ports of this
+node continue in the trace in which they were made. Nothing is patched.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextvars import Token
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+try:
+    from opentelemetry import context, trace
+    from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError as error:
+    text = "aemp_gevent.contrib.opentelemetry needs opentelemetry-api: pip install 'aemp_gevent[opentelemetry]'"
+    raise ImportError(text) from error
+
+from aemp_gevent import default_node
+from aemp_gevent._version import __version__
+from aemp_gevent.calls.serve import ReplyPortID
+from aemp_gevent.node.access import request_host_of
+from aemp_gevent.node.node import Node
+from aemp_gevent.ports.callbacks import is_python_function
+from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.runtime.tracing import TRACING, Trace
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+__all__ = ["instrument", "uninstrument"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+_MAX_TAG = 100  # characters of the name of a span
+
+
+def instrument(node: Node | None = None, *, tracer_provider: TracerProvider | None = None) -> None:
+    """Trace the calls of a node's code, and what serves calls in this process, from now on. Idempotent for a node.
+
+    Handlers and functions that are registered before do not get the trace of the calls that they handle; functions
+    given to ``serve`` do.
+
+    Args:
+        node: The node whose calls become spans; None: the default node. Call this again for others, and in forked
+            children, whose nodes are fresh ones.
+        tracer_provider: Where spans go; None: the global provider.
+    """
+    tracer = trace.get_tracer("aemp_gevent", __version__, tracer_provider)
+    if not isinstance(TRACING.tracer, _OpenTelemetry) or tracer_provider is not None:
+        TRACING.tracer = _OpenTelemetry(tracer)
+    host = request_host_of(default_node if node is None else node)
+    host.unwatch_calls(_CallSpans)
+    host.watch_calls(_CallSpans(tracer))
+
+
+def uninstrument(node: Node | None = None) -> None:
+    """Stop tracing. Handlers that were registered meanwhile stay as they are, and do no harm."""
+    TRACING.tracer = None
+    request_host_of(default_node if node is None else node).unwatch_calls(_CallSpans)
+
+
+class _OpenTelemetry:
+    """What the library asks: see :class:`aemp_gevent.runtime.tracing.Tracer`."""
+
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
+
+    def carried(self, function: F) -> F:
+        now = context.get_current()
+        return _bound(function, now) if now else function
+
+    def outgoing(self) -> Trace | None:
+        headers: dict[str, str] = {}
+        _PROPAGATOR.inject(headers)
+        return headers or None
+
+    def served(self, function: F, tag: object, port: str | None, trace: Trace | None) -> F:
+        tracer = self._tracer
+
+        def serve(*args: Any) -> Any:
+            attributes = {"rpc.system": "aemp", "rpc.method": _name_of(tag), "aemp.port": port or ""}
+            with tracer.start_as_current_span(
+                f"serve {_name_of(tag)}", _context_of(trace), SpanKind.SERVER, attributes, record_exception=False
+            ) as span:
+                try:
+                    return function(*args)
+                except Exception as error:
+                    _failed(span, error)
+                    raise
+
+        return cast("F", serve)
+
+    def handled(self, function: F) -> F:
+        if not is_python_function(function):  # whose return values mean something else
+            return function
+
+        @functools.wraps(function)
+        def handle(*args: Any) -> Any:
+            reply = args[-1] if args else None
+            if not isinstance(reply, ReplyPortID) or reply.trace is None:
+                return function(*args)
+            token = context.attach(_context_of(reply.trace))
+            try:
+                return function(*args)
+            finally:
+                context.detach(token)
+
+        return cast("F", handle)
+
+
+class _CallSpans:
+    """Makes a span of each call that a node's code makes. Calls to nodes, which operators' tools make, have none."""
+
+    def __init__(self, tracer: trace.Tracer) -> None:
+        self._tracer = tracer
+
+    def began(self, port: str, tag: object) -> _CallSpan | None:
+        if "#" not in port:
+            return None
+        attributes = {
+            "rpc.system": "aemp",
+            "rpc.method": _name_of(tag),
+            "server.address": port.partition("#")[0],
+            "aemp.port": port,
+        }
+        return _CallSpan(self._tracer.start_span(f"call {_name_of(tag)}", None, SpanKind.CLIENT, attributes))
+
+
+class _CallSpan:
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self._token: Token[Context] = context.attach(trace.set_span_in_context(span))
+
+    def sent(self) -> None:
+        context.detach(self._token)
+
+    def ended(self, error: BaseException | None) -> None:
+        if error is not None:
+            _failed(self._span, error)
+        self._span.end()
+
+
+def _bound(function: F, where: Context) -> F:
+    """Return a function that does the same in another context."""
+
+    @functools.wraps(function)
+    def bound(*args: Any) -> Any:
+        token = context.attach(where)
+        try:
+            return function(*args)
+        finally:
+            context.detach(token)
+
+    return cast("F", bound)
+
+
+def _context_of(headers: Trace | None) -> Context:
+    """Return the context that headers name. Not on top of the current one, which is another request's."""
+    empty = context.Context()
+    return empty if headers is None else _PROPAGATOR.extract(headers, empty)
+
+
+def _name_of(tag: object) -> str:
+    return tag[:_MAX_TAG] if isinstance(tag, str) else quoted(tag, _MAX_TAG)
+
+
+def _failed(span: Span, error: BaseException) -> None:
+    span.record_exception(error)
+    span.set_attribute("error.type", type(error).__name__)
+    span.set_status(Status(StatusCode.ERROR, str(error)))

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: MIT
+"""Traces with OpenTelemetry's own SDK: parents are right across greenlets, ports and nodes, also under load."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+from aemp_gevent import CallTimeout, Node, PortDied, RemoteError
+from aemp_gevent.calls import header
+from aemp_gevent.calls.serve import ReplyPortID
+from aemp_gevent.runtime.tracing import TRACING, trace_in
+from aemp_gevent.testing import wait_until
+from tests.support.networking import ROOT, MakeNode
+
+pytest.importorskip("opentelemetry.sdk", reason="the extra 'opentelemetry' and its SDK are not installed")
+
+from opentelemetry import context, trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+
+from aemp_gevent.contrib.opentelemetry import instrument, uninstrument
+
+TRACE = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+
+
+class Spans:
+    """The spans that have ended."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.provider = provider
+        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.tracer = provider.get_tracer("the test")
+
+    def all(self) -> list[ReadableSpan]:
+        return list(self._exporter.get_finished_spans())
+
+    def named(self, name: str) -> ReadableSpan:
+        (span,) = [span for span in self.all() if span.name == name]
+        return span
+
+    def parent_of(self, span: ReadableSpan) -> ReadableSpan | None:
+        if span.parent is None:
+            return None
+        return next((other for other in self.all() if other.context.span_id == span.parent.span_id), None)
+
+    def line(self, name: str) -> list[str]:
+        """Return the names of a span's parents, from the first to the span itself, all of one trace."""
+        span: ReadableSpan | None = self.named(name)
+        found: list[ReadableSpan] = []
+        while span is not None:
+            found.insert(0, span)
+            span = self.parent_of(span)
+        assert len({each.context.trace_id for each in found}) == 1
+        return [each.name for each in found]
+
+
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    yield Spans(TracerProvider())
+    TRACING.tracer = None
+    assert not context.get_current(), "the test's own greenlet must not be left in a trace"
+
+
+@pytest.fixture
+def pair(make_node: MakeNode, spans: Spans) -> tuple[Node, Node]:
+    one = make_node()
+    two = make_node("127.0.0.1:0", one.NODE())
+    two.wait_for_seeds()
+    for node in (one, two):
+        instrument(node, tracer_provider=spans.provider)
+    return one, two
+
+
+def inside(spans: Spans, name: str) -> Any:
+    return spans.tracer.start_as_current_span(name)
+
+
+# --- calls ---
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_span_of_what_serves_is_below_the_span_of_the_call(pair: tuple[Node, Node], spans: Spans, where: str) -> None:
+    one, two = pair
+    asked = (one if where == "there" else two).port()
+    (one if where == "there" else two).serve(asked, price=lambda pieces: 5 * pieces)
+    with inside(spans, "request"):
+        assert two.call(asked, "price", 3) == 15
+    assert spans.line("serve price") == ["request", "call price", "serve price"]
+    call, serve = spans.named("call price"), spans.named("serve price")
+    assert (call.kind, serve.kind) == (trace.SpanKind.CLIENT, trace.SpanKind.SERVER)
+    assert call.attributes["aemp.port"] == serve.attributes["aemp.port"] == asked  # type: ignore[index]
+    assert call.attributes["server.address"] == asked.partition("#")[0]  # type: ignore[index]
+    assert call.status.is_ok or call.status.status_code.name == "UNSET"
+
+
+def test_trace_goes_from_the_browser_to_the_database(pair: tuple[Node, Node], spans: Spans) -> None:
+    flask = pytest.importorskip("flask")
+    one, two = pair
+    stock = one.port()
+
+    def look_up(name: str) -> int:
+        with inside(spans, "SELECT"), sqlite3.connect(":memory:") as base:
+            base.execute("create table stock (name, pieces)")
+            base.execute("insert into stock values (?, 7)", (name,))
+            return int(base.execute("select pieces from stock where name = ?", (name,)).fetchone()[0])
+
+    one.serve(stock, pieces=look_up)
+    prices = two.port()
+    two.serve(prices, offer=lambda name: {"pieces": two.call(stock, "pieces", name)})
+    app = flask.Flask("shop")
+
+    @app.route("/<name>")
+    def offer(name: str) -> Any:
+        with inside(spans, "GET /<name>"):
+            return two.call(prices, "offer", name)
+
+    assert app.test_client().get("/nuts").json == {"pieces": 7}
+    assert spans.line("SELECT") == [
+        "GET /<name>", "call offer", "serve offer", "call pieces", "serve pieces", "SELECT"
+    ]  # fmt: skip
+
+
+def test_calls_under_load_keep_to_their_traces(pair: tuple[Node, Node], spans: Spans) -> None:
+    one, two = pair
+    asked = [one.port() for _ in range(5)]
+    for port in asked:
+        one.serve(port, work=lambda number: (gevent.sleep(0.001), number)[1])
+
+    def ask(number: int) -> None:
+        with inside(spans, f"request {number}"):
+            gevent.sleep(0)
+            if number % 2:
+                assert two.call(asked[number % 5], "work", number) == number
+            else:
+                assert two.call_async(asked[number % 5], "work", number).get(timeout=30) == number
+
+    gevent.joinall([gevent.spawn(ask, number) for number in range(60)], raise_error=True)
+    servers = [span for span in spans.all() if span.name == "serve work"]
+    assert len(servers) == 60
+    roots = set()
+    for server in servers:
+        client = spans.parent_of(server)
+        assert client is not None and client.name == "call work"
+        root = spans.parent_of(client)
+        assert root is not None
+        assert root.context.trace_id == server.context.trace_id
+        roots.add(root.name)
+    assert len(roots) == 60
+
+
+def test_errors_and_timeouts_are_in_the_spans(pair: tuple[Node, Node], spans: Spans) -> None:
+    one, two = pair
+    port, silent, dying = one.port(), one.port(lambda *_message: None), one.port()
+
+    def fail() -> None:
+        raise ValueError("on purpose")
+
+    one.serve(port, bad=fail)
+    one.rcv(dying, "die", lambda *_rest: one.kil(dying, "x"))
+    with inside(spans, "request"):
+        with pytest.raises(RemoteError):
+            two.call(port, "bad")
+        with pytest.raises(CallTimeout):
+            two.call(silent, "wait", timeout=0.01)
+        with pytest.raises(PortDied):
+            two.call(dying, "die")
+        with pytest.raises(RemoteError):
+            two.call_async(port, "bad").get()
+    kinds = {
+        (span.name, (span.attributes or {}).get("error.type"), span.status.status_code.name)
+        for span in spans.all()
+        if span.name != "request"
+    }
+    assert kinds == {
+        ("call bad", "RemoteError", "ERROR"),
+        ("serve bad", "ValueError", "ERROR"),
+        ("call wait", "CallTimeout", "ERROR"),
+        ("call die", "PortDied", "ERROR"),
+    }
+
+
+def test_handler_that_answers_by_itself_works_in_the_trace_of_its_call(pair: tuple[Node, Node], spans: Spans) -> None:
+    one, two = pair
+
+    def answer(*rest: Any) -> None:
+        with inside(spans, "work"):
+            one.snd(rest[-1], "answer")
+
+    by_tag, by_callback = one.port(), one.port(answer)
+    one.rcv(by_tag, "ask", answer)
+    for port in (by_tag, by_callback):
+        with inside(spans, "request"):
+            assert two.call(port, "ask") == "answer"
+    parents = [spans.parent_of(span) for span in spans.all() if span.name == "work"]
+    assert [parent.name for parent in parents if parent] == ["call ask", "call ask"]
+
+
+def test_sampling_is_honoured(make_node: MakeNode) -> None:
+    spans = Spans(TracerProvider(sampler=ParentBased(ALWAYS_OFF)))
+    one = make_node()
+    two = make_node("127.0.0.1:0", one.NODE())
+    two.wait_for_seeds()
+    for node in (one, two):
+        instrument(node, tracer_provider=spans.provider)
+    flags: list[int] = []
+    port = one.port()
+    one.serve(port, work=lambda: flags.append(trace.get_current_span().get_span_context().trace_flags))
+    with inside(spans, "request"):
+        two.call(port, "work")
+    TRACING.tracer = None
+    assert not flags[0] & trace.TraceFlags.SAMPLED
+    assert not spans.all()
+
+
+def test_requests_to_nodes_have_no_spans(pair: tuple[Node, Node], spans: Spans) -> None:
+    one, two = pair
+    two.call(one.NODE(), "inspect", [])
+    assert not spans.all()
+
+
+def test_uninstrumented_nodes_cost_and_send_nothing(pair: tuple[Node, Node], spans: Spans) -> None:
+    one, two = pair
+    uninstrument(two)
+    replies: list[Any] = []
+    port = one.port(lambda *message: (replies.append(message[-1]), one.snd(message[-1]))[1])
+    with inside(spans, "request"):
+        two.call(port, "x")
+    assert replies[0].trace is None
+    assert not two._ports_host.watches
+    assert [span.name for span in spans.all()] == ["request"]
+
+
+# --- what continues in a trace ---
+
+
+def test_what_is_begun_in_a_trace_continues_in_it(spans: Spans) -> None:
+    node = Node()
+    instrument(node, tracer_provider=spans.provider)
+    begun: set[str] = set()
+
+    def work(name: str) -> None:
+        begun.add(name)
+        with inside(spans, name):
+            gevent.sleep(0)
+
+    answering = node.port(lambda *message: node.snd(message[-1], "yes"))
+    with inside(spans, "request"):
+        node.after(0.001, lambda: work("after"))
+        node.after(0.001, node.port(lambda name: None), "sent later")
+        node.cal(answering, "ask", cb=lambda *_answer: work("cal"))
+        port = node.port_async(lambda: (work("port_async"), gevent.sleep(100)))
+        node.rcv_async(node.port(), lambda: work("rcv_async"))
+        node.peval_async(node.port(), lambda: work("peval_async"))
+        node.spawn(node.NODE(), f"{__name__}.spawned")
+    wait_until(lambda: {span.name for span in spans.all()} >= {*begun, "spawned"} and len(begun) == 5)
+    for name in [*begun, "spawned"]:
+        assert spans.line(name) == ["request", name]
+    node.kil(port)
+
+
+def spawned() -> None:
+    tracer = TRACING.tracer
+    assert tracer is not None
+    with tracer._tracer.start_as_current_span("spawned"):  # type: ignore[attr-defined]
+        gevent.sleep(0)
+
+
+def test_one_trace_never_shows_in_another_port(spans: Spans) -> None:
+    node = Node()
+    instrument(node, tracer_provider=spans.provider)
+    seen: list[bool] = []
+    other = node.port(lambda: seen.append(trace.get_current_span().get_span_context().is_valid))
+    port = node.port()
+    node.serve(port, work=lambda: node.snd(other))
+    for _ in range(20):
+        with inside(spans, "request"):
+            node.call(port, "work")
+    wait_until(lambda: len(seen) == 20)
+    assert not any(seen)
+
+
+# --- the header ---
+
+
+def test_header_of_a_call_has_the_trace_and_older_nodes_can_read_it() -> None:
+    full = header.in_full("a#b", 3.0, ("a#c",), TRACE)
+    assert full == {**TRACE, "reply": "a#b", "chain": ("a#c",), "left": 3.0}
+    assert "traceparent" not in header.in_full("a#b", None, ())
+    reply = header.read(full, "a", 255)
+    assert reply.trace == TRACE
+    assert header.read({"reply": "a#b"}, "a", 255).trace is None
+    assert header.read(header.in_short("a#b", None, ()), "a", 255).trace is None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param({"traceparent": 7}, id="number"),
+        pytest.param({"traceparent": "x" * 2000}, id="long"),
+        pytest.param({**TRACE, "tracestate": []}, id="state"),
+    ],
+)
+def test_odd_traces_of_peers_are_left_out(odd: dict[str, Any]) -> None:
+    assert trace_in(odd) is None
+
+
+def test_header_that_names_no_trace_begins_a_new_one(pair: tuple[Node, Node], spans: Spans) -> None:
+    one, _ = pair
+    port, answers = one.port(), []
+    one.serve(port, work=lambda: 1)
+    reply = one.port(lambda *answer: answers.append(answer))
+    one.snd(port, "work", ReplyPortID(reply, None, (), {"traceparent": "not a trace"}))
+    wait_until(lambda: answers)
+    assert spans.named("serve work").parent is None
+
+
+def test_trace_survives_pickling() -> None:
+    assert pickle.loads(pickle.dumps(ReplyPortID("a#b", None, (), TRACE))).trace == TRACE
+
+
+# --- patched programs ---
+
+PROGRAM = """
+    {patch}
+    import gevent
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from aemp_gevent import port, serve, call, port_async, Node
+    from aemp_gevent.contrib.opentelemetry import instrument
+    provider, exporter = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    instrument(tracer_provider=provider)
+    tracer = provider.get_tracer("x")
+    import time
+    asked = port()
+    serve(asked, work=lambda n: (time.sleep(0.001) if {sleeps} else gevent.sleep(0.001)))
+    def ask(n):
+        with tracer.start_as_current_span(f"root {{n}}"):
+            call(asked, "work", n)
+    gevent.joinall([gevent.spawn(ask, n) for n in range(20)], raise_error=True)
+    spans = {{s.context.span_id: s for s in exporter.get_finished_spans()}}
+    servers = [s for s in spans.values() if s.name == "serve work"]
+    roots = {{spans[spans[s.parent.span_id].parent.span_id].name for s in servers}}
+    print(len(servers), len(roots))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_patched", [False, True], ids=["unpatched", "patched"])
+def test_traces_are_right_in_patched_programs_too(is_patched: bool) -> None:
+    patch = "from gevent import monkey; monkey.patch_all()" if is_patched else ""
+    program = textwrap.dedent(PROGRAM).format(patch=patch, sleeps=is_patched)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "20 20\n", done.stderr
