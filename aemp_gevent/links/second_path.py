@@ -172,8 +172,8 @@ class SecondPath:
         """Report to the peer that this node's loop runs again, if it was told that it does not. On the hub."""
         link, number = self._link, self._blocked_number
         if number > self._unblocked_number and not link.closed and not link.finished:
-            self._unblocked_number = number
             link.send(["", UNBLOCKED, number])
+            self._unblocked_number = number  # afterwards: twice does no harm
 
 
 class SecondPaths:

@@ -123,9 +123,13 @@ class LoopWatch:
         worst, before = self._worst
         self._worst = (max(worst, self.lag), before) if self._beats else (self.lag, worst)
         if self._was_told:
-            self._was_told = False
-            for onlooker in self._onlookers:
-                onlooker.running()
+            self._was_told = False  # before the calls: the thread may be calling at this moment
+            try:
+                for onlooker in self._onlookers:
+                    onlooker.running()
+            except BaseException:  # Ctrl-C: again with the next beat
+                self._was_told = True
+                raise
         stack, self._stack = self._stack, None
         if blocked > BLOCKED_SECONDS:
             self.blocks += 1
