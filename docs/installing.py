@@ -91,6 +91,11 @@ TEXTS = (
         Text(f"examples/{name}/README.md", "pip install '.[web]' && ", "pip install 'aemp-gevent[web]' && ")
         for name in ("flask_chat", "job_backend", "live_counter")
     ),
+    Text(
+        "examples/socketio_chat/README.md",
+        "pip install '.[flask-socketio,web]' && ",
+        "pip install 'aemp-gevent[flask-socketio,web]' && ",
+    ),
 )
 
 URLS = re.compile(r"^project_urls =\n(?:    .*\n)+", re.MULTILINE)

@@ -3,8 +3,9 @@
 
 ``python -m soak.socketio_crowd ADDRESS MASTER`` connects the clients, each in two rooms, and lets some of them send
 messages to rooms. If MASTER, the process ID of gunicorn's master, is not 0, a worker is killed after a quarter of the
-messages, all are replaced after half of them, and all end after nine tenths. What the clients got is compared with what
-was sent, and printed as a line of JSON. It ends with 1 if somebody lacks something, or got it out of order.
+messages, all are replaced after half of them, and all end while the last tenth is sent. What the clients got is
+compared with what was sent, and printed as a line of JSON. It ends with 1 if somebody lacks something, or got it out of
+order.
 
 A message that was acknowledged must reach every client of its room that is connected, after all earlier ones of its
 sender to this room. A client that loses its connection comes back with another one, which must get all from there on.
@@ -68,6 +69,8 @@ class Connection:
         self.got: defaultdict[Key, list[int]] = defaultdict(list)
         self.seconds: list[float] = []
         """How long each message took to get here."""
+        self.heard = 0.0
+        """When the last one came."""
         self._client.connect(url, auth={"rooms": rooms}, transports=["websocket"], wait_timeout=PATIENCE)
         # From now on it must get everything.
         self.before = {key: len(numbers) for key, numbers in sent.numbers.items()}
@@ -75,7 +78,8 @@ class Connection:
 
     def _said(self, room: str, sender: str, number: int, began: float) -> None:
         self.got[sender, room].append(number)
-        self.seconds.append(time.monotonic() - began)
+        self.heard = time.monotonic()
+        self.seconds.append(self.heard - began)
 
     def ask(self, event: str, *args: Any) -> Any:
         """Return the server's acknowledgement; None if the connection was lost before it came."""
@@ -146,18 +150,16 @@ class Place:
             except socketio.exceptions.ConnectionError:
                 gevent.sleep(0.1)
 
-    def say(self, name: str, rooms: list[str], count: int, progress: Callable[[], None]) -> None:
-        """Send messages to rooms in turn, under another name after each loss of the connection."""
-        losses = 0
+    def say(self, name: str, rooms: list[str], numbers: range, progress: Callable[[], None]) -> None:
+        """Send numbers to rooms in turn, under another name after each loss of the connection."""
         connection = self.last
-        for number in range(count):
+        for number in numbers:
             if connection.lost.is_set():
                 gevent.wait([gevent.spawn(self._is_back, connection)], timeout=PATIENCE)
                 if self.last is connection:
                     return  # the server has ended
                 connection = self.last
-                losses += 1
-            key = f"{name}.{losses}", rooms[number % len(rooms)]
+            key = f"{name}.{len(self.connections)}", rooms[number % len(rooms)]
             self._sent.numbers[key].append(number)
             if connection.ask("say", key[1], key[0], number, time.monotonic()) is None:
                 self._sent.unsure.add((key, number))
@@ -170,7 +172,9 @@ class Place:
             gevent.sleep(0.01)
 
 
-def crowd(url: str, master: int, clients: int, rooms: int, messages: int, senders: int) -> dict[str, Any]:
+def crowd(
+    url: str, master: int, clients: int, rooms: int, messages: int, senders: int, settle: float, patience: float
+) -> dict[str, Any]:
     """Run it all, and return what was seen."""
     sent = Sent()
     names = [f"room {number}" for number in range(rooms)]
@@ -187,6 +191,8 @@ def crowd(url: str, master: int, clients: int, rooms: int, messages: int, sender
     workers = {place.last.worker for place in places}
     done: list[str] = []
 
+    gevent.sleep(settle)
+
     def progress() -> None:
         if master and sent.count >= messages // 4 and not done:
             done.append("kill")
@@ -194,19 +200,20 @@ def crowd(url: str, master: int, clients: int, rooms: int, messages: int, sender
         elif master and sent.count >= messages // 2 and len(done) == 1:
             done.append("hangup")
             os.kill(master, signal.SIGHUP)
-        elif master and sent.count >= 9 * messages // 10 and len(done) == 2:
+
+    def end() -> None:
+        if master and "term" not in done:
             done.append("term")
             os.kill(master, signal.SIGTERM)
             for place in places:
                 place.returning.kill(block=False)
 
-    began = time.monotonic()
-    saying = [
-        gevent.spawn(place.say, f"sender {number}", names, messages // senders, progress)
-        for number, place in enumerate(places[:senders])
-    ]
-    gevent.joinall(saying, raise_error=True)
-    said = time.monotonic() - began
+    def say(numbers: range, progress: Callable[[], None]) -> None:
+        saying = [
+            gevent.spawn(place.say, f"sender {number}", names, numbers, progress)
+            for number, place in enumerate(places[:senders])
+        ]
+        gevent.joinall(saying, raise_error=True)
 
     def faults() -> list[str]:
         return [
@@ -216,16 +223,26 @@ def crowd(url: str, master: int, clients: int, rooms: int, messages: int, sender
             for fault in connection.faults(place.rooms, sent)
         ]
 
+    began = time.monotonic()
+    each = messages // senders
+    say(range(each * 9 // 10 if master else each), progress)
+    said = time.monotonic() - began
     with contextlib.suppress(AssertionError):  # they are in the report
-        wait_until(lambda: not faults(), within=PATIENCE)
-    heard = time.monotonic() - began
+        wait_until(lambda: not faults(), within=patience)
+    found = faults()
+    heard = max(connection.heard for place in places for connection in place.connections) - began
+    if master:
+        say(range(each * 9 // 10, each), end)
+        wait_until(lambda: all(place.last.lost.is_set() for place in places), within=patience)
+        found += faults()
     every = [connection for place in places for connection in place.connections]
     seconds = sorted(second for connection in every for second in connection.seconds)
     for place in places:
         place.returning.kill()
         place.last.close()
     return {
-        "faults": faults()[:5],
+        "faults": found[:5],
+        "faulty": len(found),
         "workers": len(workers),
         "did": done,
         "connections": len(every),
@@ -250,8 +267,10 @@ def main() -> None:
     parser.add_argument("--rooms", type=int, default=50)
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--senders", type=int, default=8)
+    parser.add_argument("--settle", type=float, default=0.0, help="seconds to wait before the first message")
+    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds to wait for the last messages")
     args = parser.parse_args()
-    seen = crowd(f"http://{args.address}", args.master, args.clients, args.rooms, args.messages, args.senders)
+    seen = crowd(f"http://{args.address}", **{name: value for name, value in vars(args).items() if name != "address"})
     print(json.dumps(seen), flush=True)
     sys.exit(bool(seen["faults"]))
 

@@ -26,7 +26,7 @@ from aemp_gevent.contrib.joining import MeshURL, parse_url
 from aemp_gevent.contrib.socketio import AempManager
 from aemp_gevent.errors import InvalidSettingError, MessageTooLargeError, PrivateNodeError
 from tests.support.helpers import wait_until
-from tests.support.networking import WAIT, MakeNode
+from tests.support.networking import SECRET, WAIT, MakeNode
 
 
 class Server(socketio.Server):  # type: ignore[misc]  # python-socketio has no types
@@ -253,6 +253,24 @@ def test_url_with_a_name_joins_the_others_once(make_node: MakeNode) -> None:
         for server in servers:
             wait_until(lambda: list(server.got.values()) == [[["said", "hello"]]] * 2, within=WAIT)  # noqa: B023
             server.manager.thread.kill()
+
+
+def test_url_with_seeds_reaches_servers_of_other_hosts(
+    make_server: MakeServer, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AEMP_SECRET", SECRET)
+    seed, elsewhere = make_node(), make_node(None)
+    server = make_server(seed)
+    server.client("anna")
+    with TemporaryDirectory() as folder:
+        url = f"aemp://chat?folder={folder}/own&seeds={seed.NODE()}"
+        other = Server(AempManager(url, node=elsewhere))
+        other.client("ben")
+        server.emit("said", "hello")
+        AempManager(url, write_only=True, node=make_node(None)).emit("said", "hello")
+        for got in (server.got["anna"], other.got["ben"]):
+            wait_until(lambda: got == [["said", "hello"]] * 2, within=WAIT, show=lambda: got)  # noqa: B023
+        other.manager.thread.kill()
 
 
 @pytest.mark.parametrize(

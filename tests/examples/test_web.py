@@ -32,6 +32,7 @@ pytestmark = pytest.mark.slow
 CHAT = EXAMPLES / "flask_chat"
 COUNTER = EXAMPLES / "live_counter"
 JOBS = EXAMPLES / "job_backend"
+ROOMS = EXAMPLES / "socketio_chat"
 
 
 @pytest.fixture
@@ -237,6 +238,64 @@ def test_what_is_typed_in_one_browser_tab_appears_in_the_others(
     wait_until(lambda: node_of(listener) not in {"", node}, within=PATIENCE)
     browser.type(speaker, "text", "again\n")
     wait_until(lambda: lines(listener)[1:] == ["anna: again"], within=PATIENCE, show=lambda: lines(listener))
+
+
+def test_room_shows_who_is_there_in_all_browser_tabs_also_when_a_worker_is_killed(
+    stack: ExitStack, scratch: Path, browser: Browser
+) -> None:
+    pytest.importorskip("flask_socketio")
+    server = stack.enter_context(Gunicorn(ROOMS, scratch, "--preload", workers=2, address=free_address()))
+    url = f"http://{server.address}/"
+
+    def shown(tab: str, of: str) -> list[str]:
+        script = f"return [...document.querySelectorAll('#{of} li')].map(line => line.textContent)"
+        found: list[str] = browser.run(tab, script)
+        return found
+
+    def node_of(tab: str) -> str:
+        before, _, node = browser.run(tab, "return document.getElementById('state').textContent").rpartition(" to ")
+        return node if before == "connected" else ""
+
+    def enter(tab: str, name: str, room: str) -> None:
+        fields = f"document.getElementById('name').value = '{name}'; document.getElementById('room').value = '{room}'"
+        browser.run(tab, f"{fields}; document.querySelector('#door button').click()")
+
+    def wait_for(tab: str, of: str, *wanted: str) -> None:
+        wait_until(lambda: shown(tab, of) == list(wanted), within=PATIENCE, show=lambda: (shown(tab, of), server.log))
+
+    nodes: dict[str, str] = {}  # tabs, by the worker that serves them
+    while len(nodes) < 2:
+        tab = browser.open(url)
+        node = wait_until(lambda: node_of(tab), within=PATIENCE)  # noqa: B023
+        if nodes.setdefault(node, tab) != tab:
+            browser.close_tab(tab)
+    anna, ben = nodes.values()
+    cleo = browser.open(url)
+    wait_until(lambda: node_of(cleo), within=PATIENCE)
+    for tab, name, room in ((anna, "anna", "kitchen"), (ben, "ben", "kitchen"), (cleo, "cleo", "attic")):
+        enter(tab, name, room)
+    for tab in (anna, ben):
+        wait_for(tab, "people", "anna", "ben")
+    wait_for(cleo, "people", "cleo")
+    browser.type(anna, "text", "hello, Grüße ☃ <b>\n")
+    for tab in (anna, ben):
+        wait_for(tab, "lines", "anna: hello, Grüße ☃ <b>")
+    enter(cleo, "cleo", "kitchen")
+    for tab in (anna, ben, cleo):
+        wait_for(tab, "people", "anna", "ben", "cleo")
+    browser.close_tab(cleo)
+    for tab in (anna, ben):
+        wait_for(tab, "people", "anna", "ben")
+    assert shown(ben, "lines") == ["anna: hello, Grüße ☃ <b>"]
+
+    # Its people leave, and come back by themselves, to another worker.
+    (node,) = (node for node, tab in nodes.items() if tab == ben)
+    os.kill(next(pid for pid, each in server.workers.items() if each == node), signal.SIGKILL)
+    wait_until(lambda: node_of(ben) not in {"", node}, within=PATIENCE)
+    for tab in (anna, ben):
+        wait_for(tab, "people", "anna", "ben")
+    browser.type(ben, "text", "again\n")
+    wait_for(anna, "lines", "anna: hello, Grüße ☃ <b>", "ben: again")
 
 
 # --- the counter ---------------------------------------------------------------------------
