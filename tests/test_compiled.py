@@ -202,10 +202,13 @@ PYTHONS = [f"python3.{minor}" for minor in (10, 11, 12, 13, 14)]
 @pytest.mark.skipif(not os.environ.get("AEMP_TEST_WHEELS"), reason="downloads, and takes minutes: AEMP_TEST_WHEELS=1")
 @pytest.mark.parametrize("name", PYTHONS)
 def test_wheel_of_each_python_works(clone: Path, name: str) -> None:
-    found = shutil.which(name) or next(
-        map(str, Path("~/.pyenv/versions").expanduser().glob(f"{name[6:]}.*/bin/{name}")), ""
+    installed = [shutil.which(name), *Path("~/.pyenv/versions").expanduser().glob(f"{name[6:]}.*/bin/{name}")]
+    # Of pyenv there may be a shim for a Python that was not chosen.
+    works = (
+        found for found in installed if found and not subprocess.run([found, "-c", ""], capture_output=True).returncode
     )
-    if not found:
+    found = next(works, None)
+    if found is None:
         pytest.skip(f"{name} is not installed")
     home = clone.parent / "venv"
     run([found, "-m", "venv", home], clone.parent)
