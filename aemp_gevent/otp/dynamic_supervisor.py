@@ -11,6 +11,7 @@ from aemp_gevent.otp.children import Child, Stopping
 from aemp_gevent.otp.entries import Entry
 from aemp_gevent.otp.marks import call
 from aemp_gevent.otp.supervisor import Supervisor
+from aemp_gevent.runtime.quoting import quoted
 
 
 class DynamicSupervisor(Supervisor):
@@ -34,7 +35,8 @@ class DynamicSupervisor(Supervisor):
         self.max_children = options.pop("max_children", self.max_children)
         super().init(*args, **options)
         if self.strategy != "one_for_one":
-            raise ValueError(f"DynamicSupervisor: each child is on its own, so strategy cannot be {self.strategy!r}")
+            why = "each child is on its own, so strategy cannot be"
+            raise ValueError(f"DynamicSupervisor: {why} {quoted(self.strategy)}")
 
     @call
     def start_child(self, child: Child) -> str:

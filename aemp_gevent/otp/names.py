@@ -18,6 +18,7 @@ from aemp_gevent import SELF, default_node
 from aemp_gevent.errors import AlreadyStartedError, NoPortContextError
 from aemp_gevent.node.access import held_name, local_id, running_node
 from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds
+from aemp_gevent.runtime.quoting import quoted
 
 if TYPE_CHECKING:
     from aemp_gevent import Node
@@ -86,7 +87,7 @@ def claim(node: Node, port: str, name: str) -> None:
 
 def _family(name: str) -> str:
     if not isinstance(name, str) or not name:
-        raise TypeError(f"a name in the network must be a text that is not empty, not {name!r}")
+        raise TypeError(f"a name in the network must be a text that is not empty, not {quoted(name)}")
     return f"aemp_gevent.otp name {name}"
 
 

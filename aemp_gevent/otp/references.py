@@ -109,7 +109,7 @@ class Method:
         self._types = type(reference).server.aemp_types_of(mark)
 
     def __repr__(self) -> str:
-        return f"{self._mark!r} of {self._reference!s}"
+        return f"{quoted(self._mark)} of {self._reference!s}"
 
     def _by_position(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         mark = self._mark

@@ -17,6 +17,7 @@ from typing import Any
 
 from aemp_gevent.otp.marks import MarkedMethod
 from aemp_gevent.otp.typed import TypedMethod, is_server, msgspec_for
+from aemp_gevent.runtime.quoting import quoted
 
 _NOTES = frozenset({"title", "description", "default", "examples", "uniqueItems", "discriminator"})
 """Keys of a schema that do not say which values there are. A set travels as a list, and repeated values do no harm."""
@@ -58,7 +59,7 @@ def assert_compatible(server: type[Any], former: str | PathLike[str]) -> None:
         old = json.loads(text)
         methods = dict(old["methods"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{former} does not have what schema() returns: {error!r}") from error
+        raise ValueError(f"{former} does not have what schema() returns: {quoted(error)}") from error
     new = _described(server)
     found = [
         f"{name}: {problem}"
@@ -72,7 +73,7 @@ def assert_compatible(server: type[Any], former: str | PathLike[str]) -> None:
 
 def _described(server: type[Any]) -> dict[str, Any]:
     if not is_server(server):
-        raise TypeError(f"schema() takes a class of servers, not {server!r}")
+        raise TypeError(f"schema() takes a class of servers, not {quoted(server)}")
     spec = msgspec_for("schema()")
     marks: dict[str, MarkedMethod] = server._aemp_marks
     methods = {name: TypedMethod(server, marks[name]) for name in sorted(marks)}
@@ -110,7 +111,7 @@ def _described_method(mark: MarkedMethod, method: TypedMethod, schemas: Iterator
 def _schema_of_other(kind: Any) -> dict[str, Any]:
     if is_server(kind):
         return {"type": "string", "format": "port"}
-    raise TypeError(f"values of {kind!r} cannot travel")
+    raise TypeError(f"values of {quoted(kind)} cannot travel")
 
 
 def _problems(schemas: Schemas, old: dict[str, Any], new: dict[str, Any] | None) -> Iterator[str]:
@@ -125,19 +126,19 @@ def _problems(schemas: Schemas, old: dict[str, Any], new: dict[str, Any] | None)
         name = parameter["name"]
         if index >= len(after):
             if "more" not in new:
-                yield f"the argument {name!r} was removed"
+                yield f"the argument {quoted(name)} was removed"
                 continue
             taken = new["more"]
         else:
             taken = after[index]["schema"]
             if after[index]["required"] and not parameter["required"]:
-                yield f"the argument {name!r} has no default any more"
+                yield f"the argument {quoted(name)} has no default any more"
         why = schemas.why_not(parameter["schema"], taken)
         if why:
-            yield f"the argument {name!r} is narrower: {why}"
+            yield f"the argument {quoted(name)} is narrower: {why}"
     for parameter in after[len(before) :]:
         if parameter["required"]:
-            yield f"the new argument {parameter['name']!r} has no default"
+            yield f"the new argument {quoted(parameter['name'])} has no default"
     if "more" in old:
         targets = [each["schema"] for each in after[len(before) :]]
         if "more" not in new:
@@ -210,7 +211,7 @@ class Schemas:
             else:
                 fits = given == limit
             if not fits:
-                return f"{key} is {limit!r}" + ("" if given is None else f", and was {given!r}")
+                return f"{key} is {quoted(limit)}" + ("" if given is None else f", and was {quoted(given)}")
         return ""
 
     def _why_not_inside(self, inner: dict[str, Any], outer: dict[str, Any]) -> str:
@@ -221,16 +222,16 @@ class Schemas:
         properties = inner.get("properties", {})
         missing = [name for name in outer.get("required", ()) if name not in inner.get("required", ())]
         if missing:
-            return f"the field {missing[0]!r} is required"
+            return f"the field {quoted(missing[0])} is required"
         for name, taken in outer.get("properties", {}).items():
             why = self.why_not(properties[name], taken) if name in properties else ""
             if why:
-                return f"the field {name!r}: {why}"
+                return f"the field {quoted(name)}: {why}"
         others = outer.get("additionalProperties", {})
         for name in properties.keys() - outer.get("properties", {}).keys():
             why = "it is unknown" if others is False else self.why_not(properties[name], _as_schema(others))
             if why:
-                return f"the field {name!r}: {why}"
+                return f"the field {quoted(name)}: {why}"
         if "additionalProperties" in inner and inner["additionalProperties"] is not False and others is not False:
             return self.why_not(_as_schema(inner["additionalProperties"]), _as_schema(others))
         return ""

@@ -167,6 +167,7 @@ TAKEN = {
     "private_files": ["file.write(text)"],
     "readiness": ["self._file.write(node_id)"],
     "top": ["console().print(draw(sample, view))", "_Screen(sampler, interval, view).show()"],  # printable() cells
+    "tree": ["printer.print(drawn)"],  # _text() makes all of it printable
     "trace": ["picture.write(draw_svg(met, edges))", "console().print(draw_tree(met, edges))"],  # printable() labels
 }
 """What else commands print and write, by module."""

@@ -69,13 +69,19 @@ NODE_ARGS: dict[str, list[str]] = {
     "ports": ["{node}"],
     "groups": ["family"],
     "trace": ["{node}"],
+    "tree": ["{node}"],
     "top": ["--once", "--interval", "0.1"],
     "ping": ["{node}", "--count", "1"],
     "bench": ["{node}", "--seconds", "0.1"],
 }
 """What is a node of the network for a moment; tried in this process."""
 
-LASTING_ARGS: dict[str, list[str]] = {"run": ["--bind", "127.0.0.1:0"], "shell": [], "log": []}
+LASTING_ARGS: dict[str, list[str]] = {
+    "run": ["--bind", "127.0.0.1:0"],
+    "shell": [],
+    "log": [],
+    "dashboard": ["--listen", "127.0.0.1:0"],
+}
 """What is one for as long as it is wanted, or has a native thread; tried in processes."""
 
 

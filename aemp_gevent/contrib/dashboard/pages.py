@@ -21,6 +21,8 @@ from aemp_gevent.contrib.gunicorn import is_draining
 from aemp_gevent.errors import AempError, NodeShutDownError
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime.logs import Log
+from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.wire.vocabulary import LOG
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -108,7 +110,7 @@ def dashboard(
         ValueError: As in :func:`dashboard_app`, or the prefix is not a path.
     """
     if not prefix.startswith("/") or prefix.endswith("/"):
-        raise ValueError(f"the prefix must be a path such as '/_aemp', not {prefix!r}")
+        raise ValueError(f"the prefix must be a path such as '/_aemp', not {quoted(prefix)}")
     pages = dashboard_app(token=token, allow=allow, node=node, allow_kill=allow_kill)
 
     def with_dashboard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -269,7 +271,7 @@ class _Pages:
         port = node.port(take)
         guard = node.mon(name, lambda *reason: take({"error": f"the link is lost: {' '.join(map(str, reason[2:]))}"}))
         try:
-            node.snd(name, "log", level, port)
+            node.snd(name, LOG, level, port)
             yield _event("log", {"level": level})
             while not is_draining():
                 try:

@@ -17,6 +17,7 @@ from aemp_gevent.contrib.fan_out import FanOut
 from aemp_gevent.contrib.joining import parse_url
 from aemp_gevent.contrib.per_process import PerProcess
 from aemp_gevent.runtime.logs import Log
+from aemp_gevent.runtime.quoting import quoted
 
 GROUP = "django/invalidation"
 
@@ -54,9 +55,9 @@ def invalidate(*keys: str, cache: str = "default", version: int | None = None) -
     """
     for key in keys:
         if not isinstance(key, str):
-            raise TypeError(f"invalidate() takes keys that are str, not {key!r}")
+            raise TypeError(f"invalidate() takes keys that are str, not {quoted(key)}")
     if version is not None and not isinstance(version, int):
-        raise TypeError(f"invalidate() takes a version that is an int, not {version!r}")
+        raise TypeError(f"invalidate() takes a version that is an int, not {quoted(version)}")
     _invalidate_here(cache, list(keys) or None, version)
     others = processes()
     return 0 if others is None else others.send(cache, list(keys) or None, version)
@@ -88,7 +89,7 @@ def _invalidated(*message: Any) -> None:
             raise ValueError("the cache is not a str, or the keys are not a list of them")
         _invalidate_here(alias, keys, version)
     except (InvalidCacheBackendError, TypeError, ValueError) as error:
-        _log.warning("invalidation %r by another process ignored: %s", message, error)
+        _log.warning("invalidation %s by another process ignored: %s", quoted(message), error)
 
 
 def _invalidate_here(alias: str, keys: list[str] | None, version: int | None) -> None:
