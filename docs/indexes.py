@@ -89,6 +89,9 @@ PAGES = {
         "migrate-a-service": "move a whole service, step by step",
         "migrate-queues": "use a queue from other nodes",
         "migrate-pools": "run a pool's functions on other nodes",
+        "replace-spawn-loops": "have loops started again when they die",
+        "from-pykka": "turn Pykka's actors into servers",
+        "from-nameko-and-eventlet": "move from eventlet to gevent, and services without a broker",
         "migrate-events-and-semaphores": "share events and semaphores between nodes",
     },
     "Test": {

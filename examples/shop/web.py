@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 from gevent.pywsgi import WSGIServer
 from shelf import GROUP, Shelf  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
 
-from aemp_gevent import initialise_node
+from aemp_gevent import initialise_node, shutdown_on_signal
 from aemp_gevent.errors import AempError
 from aemp_gevent.otp import Child, Supervisor
 
@@ -96,6 +96,7 @@ class Front:
 
 def main(http_port: str = "8080", node: str = "127.0.0.1:4040") -> None:
     """Serve the page until Ctrl-C."""
+    shutdown_on_signal()
     initialise_node(node)
     print("waiting for a backend", flush=True)
     shop = Shop.start()
