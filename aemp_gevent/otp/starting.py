@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from gevent import Timeout
 
 from aemp_gevent.errors import AlreadyStartedError, CallTimeout, PortDied, PortKilled, RemoteError, StartError
 from aemp_gevent.node.access import describe, held_name, name_of
@@ -17,6 +20,7 @@ from aemp_gevent.otp.names import claim
 from aemp_gevent.otp.requests import READY, SYSTEM
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.toolkit import death_of
 
 if TYPE_CHECKING:
     from aemp_gevent import Node
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
 
 START_SECONDS = 30.0
 """How long ``init`` may take, unless the caller says something else."""
+
+LAST_SECONDS = 1.0
+"""How long a server that was killed because it did not start is waited for."""
 
 
 def start_server(
@@ -61,7 +68,7 @@ def start_server(
     try:
         node.call(port, SYSTEM, READY, *([name, network_name] if where else []), timeout=seconds)
     except CallTimeout:
-        node.kil(port, "start_timeout")
+        _end(node, port, "start_timeout")
         why = f"init() did not end within {seconds:g} s; give it more time with start_timeout, or let it do less"
         raise StartError(what, why, ("start_timeout",)) from None
     except PortDied as error:
@@ -69,12 +76,20 @@ def start_server(
         why = describe(cause) if cause else (" ".join(map(str, error.reason)) or "init() stopped it")
         raise StartError(what, why, error.reason) from cause
     except RemoteError as error:
-        node.kil(port, "start_refused")
+        _end(node, port, "start_refused")
         raise StartError(what, error.error, ("start_refused", error.error)) from None
     except BaseException:  # such as the death of the port that starts it
         node.kil(port, "start_interrupted")
         raise
     return port
+
+
+def _end(node: Node, port: str, reason: str) -> None:
+    """Kill a server that has not started, and wait until its name is free again. Switches."""
+    with death_of(port, node=node) as death:
+        node.kil(port, reason)
+        with suppress(Timeout):
+            death.get(timeout=LAST_SECONDS)
 
 
 def _start_here(

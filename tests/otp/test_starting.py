@@ -125,6 +125,18 @@ def test_a_name_reaches_the_server_and_is_free_again_after_it(node):
     assert Cart.start("bob", name="cart").add("apple") == 1
 
 
+def test_the_name_of_a_server_that_did_not_start_is_free(node):
+    class Slow(Server):
+        def init(self) -> None:
+            gevent.sleep(WAIT)
+
+    with pytest.raises(StartError, match="did not end within"):
+        Slow.start(name="slow", start_timeout=0.01)
+    with pytest.raises(StartError, match="no owner"):
+        Cart.start("", name="slow")
+    assert Cart.start("ada", name="slow").add("apple") == 1
+
+
 def test_a_server_starts_on_another_node_with_its_arguments_and_its_name(make_node: MakeNode):
     here, there = make_node(), make_node()
     with here.attach():
