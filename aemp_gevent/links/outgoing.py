@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from aemp_gevent.addresses.ids import is_unique_name
 from aemp_gevent.links.backlog_transport import BacklogTransport
 from aemp_gevent.links.handshaking import Handshaking, MakeTls
 from aemp_gevent.ports.scheduler import Scheduler
@@ -116,8 +117,8 @@ class Outgoing(Handshaking):
         if not self._sends_fragments or self.closed:
             transport.write(data)
             return
-        order = order_of(head)
-        if goes_whole(head, len(data)):
+        order = order_of(head, is_unique_name)
+        if goes_whole(order, len(data)):
             if not isinstance(transport, BacklogTransport):
                 transport.write(data)
                 return

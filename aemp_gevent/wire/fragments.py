@@ -6,16 +6,18 @@ after the other are the packet in msgpack. Only one packet at a time is sent so,
 its fragments.
 
 **The order of each port's messages is kept.** Every packet has an *order*, usually the name of the port that it is
-for (:func:`order_of`). While a packet waits in the :class:`Backlog`, others of the same order wait behind it. The news
-of a port's death waits for everything, because what the port had sent may be anywhere in there.
+for (:func:`order_of`). While a packet waits in the :class:`Backlog`, others of the same order wait behind it. A name
+that a program chose may be a second name of any port, so what is for such a name waits for everything, and all ports
+wait for it. The news of a port's death waits for everything, because what the port had sent may be anywhere in there.
 
-Nothing here knows connections. What decides when the next fragment is sent is :mod:`aemp_gevent.links.link`.
+Nothing here knows connections. When the next fragment is sent is decided in :mod:`aemp_gevent.links.backlog_transport`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
@@ -42,44 +44,53 @@ _HEADER_BYTES = len(_HEADER) + 4
 _NOTHING: Any = object()
 """A value that no peer can send."""
 
-Order: TypeAlias = "str | tuple[str, str] | None"
-"""What packets have in common that must not overtake each other; None: the packet waits for all that came before."""
 
-_ABOUT_PORTS = (MON1, MON0, KIL1, SPAWN)
-"""Requests whose first argument is the port that they are about. A tuple, as users may send what cannot be hashed."""
+class WideOrder(Enum):
+    """The order of packets that wait for more, or for less, than what is for one port."""
 
-_BEHIND_ALL = (KIL0, BYE, IDLE)
+    CHOSEN_NAME = "for a name that may be any port's: it waits for all, and what is for ports waits for it"
+    BEHIND_ALL = "it waits for all, and nothing waits for it"
+    AT_ONCE = "it waits for nothing"
+
+
+Order: TypeAlias = "str | tuple[str, str] | WideOrder"
+"""What packets have in common that must not overtake each other: a port's unique name, or the two ends of a route."""
+
+_WIDE = ((WideOrder.BEHIND_ALL, (KIL0, BYE, IDLE)), (WideOrder.AT_ONCE, (SPAWN, MON1, MON0)))
+"""The requests of each. Tuples, as users may send requests that cannot be hashed."""
 
 _HEAD_ELEMENTS = 4
 """How many elements of a packet show its order."""
 
 
-def order_of(head: Sequence[Any]) -> Order:
-    """Return the order of a packet, of which this is the beginning, or all."""
-    name = head[0] if head else ""
-    if name or len(head) < 2:
-        return str(name)
-    request = head[1]
-    if request in _BEHIND_ALL:
-        return None
-    if request == CALL:
-        about = head[3:4]  # behind the header
-    elif request in _ABOUT_PORTS:
-        about = head[2:3]
-    elif request == VIA:
-        origin_and_destination = tuple(head[2:4])
-        return origin_and_destination if list(map(type, origin_and_destination)) == [str, str] else ""
-    else:
-        return ""
-    return about[0] if about and type(about[0]) is str else ""
+def order_of(head: Sequence[Any], is_unique: Callable[[str], bool]) -> Order:
+    """Return the order of a packet.
 
-
-def goes_whole(head: Sequence[Any], size: int) -> bool:
-    """Return whether a packet of this beginning and size is sent in one piece, if nothing of its order waits.
-
-    A spawn is, also if it is large: what is sent to other ports behind it may say that the new port is there.
+    Args:
+        head: Its beginning, or all of it.
+        is_unique: Whether a name is one that only one port ever has, and that has no other name of this kind.
     """
-    return size <= WHOLE_BYTES or list(head[:2]) == ["", SPAWN]
+    name = str(head[0]) if head else ""
+    if not name and len(head) > 1:
+        request = head[1]
+        for order, requests in _WIDE:
+            if request in requests:
+                return order
+        if request == VIA:
+            ends = tuple(head[2:4])
+            return ends if list(map(type, ends)) == [str, str] else ""
+        about = head[3:4] if request == CALL else head[2:3] if request == KIL1 else ()
+        name = about[0] if about and type(about[0]) is str else ""
+    return name if not name or is_unique(name) else WideOrder.CHOSEN_NAME
+
+
+def goes_whole(order: Order, size: int) -> bool:
+    """Return whether a packet of this order and size is sent in one piece, if it need not wait.
+
+    A spawn is, also if it is large: what is sent to other ports behind it may say that the new port is there. One that
+    takes a route through other nodes is not, because everything else on that route waits for it.
+    """
+    return size <= WHOLE_BYTES or order is WideOrder.AT_ONCE
 
 
 def head_of(data: bytes) -> list[Any]:
@@ -126,7 +137,13 @@ class Backlog:
 
     def holds_up(self, order: Order) -> bool:
         """Return whether a packet of this order must wait."""
-        return bool(self.packets) and (order is None or self._by_order.get(order, 0) > 0)
+        if not self.packets or order is WideOrder.AT_ONCE:
+            return False
+        if isinstance(order, WideOrder):
+            return True
+        waiting = self._by_order.get
+        is_for_port = isinstance(order, str) and order != ""
+        return waiting(order, 0) > 0 or (is_for_port and waiting(WideOrder.CHOSEN_NAME, 0) > 0)
 
     def put(self, order: Order, data: bytes) -> None:
         """Add a packet, encoded as msgpack, behind all others."""

@@ -43,6 +43,9 @@ READS: Any = (*OUR_PROVIDER, ("fragments", "1"))
 
 LARGE = b"x" * 1_000_000
 
+BULK, PING = UNIQUE + "1", UNIQUE + "2"
+"""Two of its ports."""
+
 encode = FRAMINGS["msgpack"].encoder()
 
 
@@ -83,13 +86,13 @@ def names_until(peer: RawPeer, last: object) -> list[Any]:
 
 def test_small_message_to_another_port_passes_a_large_one(node: Node) -> None:
     with RawPeer.dial(node, extras=READS).shake() as peer:
-        node.snd(f"{PEER}#large", LARGE)
-        node.snd(f"{PEER}#large", "behind")
-        node.snd(f"{PEER}#small", "now")
+        node.snd(f"{PEER}#{BULK}", LARGE)
+        node.snd(f"{PEER}#{BULK}", "behind")
+        node.snd(f"{PEER}#{PING}", "now")
         assert node.up_nodes() == [PEER]
         names = names_until(peer, "behind")
         assert names.count(None) == -(-len(LARGE) // FRAGMENT_BYTES)
-        assert [name for name in names if name] == ["small", "large", "large"]
+        assert [name for name in names if name] == [PING, BULK, BULK]
         assert not isinstance(link_with(node).transport, BacklogTransport), "nothing is left of it"
 
 
@@ -97,11 +100,11 @@ def test_small_message_passes_a_gigantic_one_that_the_system_does_not_take_at_on
     size = 30_000_000
     with RawPeer.dial(node, extras=READS).shake() as peer:
         peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        sender = gevent.spawn(node.snd, f"{PEER}#large", bytes(size))
+        sender = gevent.spawn(node.snd, f"{PEER}#{BULK}", bytes(size))
         wait_until(lambda: isinstance(link_with(node).transport, BacklogTransport))
         turns(50)
         assert link_with(node).transport.inner.buffered < 3 * FRAGMENT_BYTES
-        node.snd(f"{PEER}#small", "now")  # which is not paused, although 4 MiB are exceeded
+        node.snd(f"{PEER}#{PING}", "now")  # which is not paused, although 4 MiB are exceeded
         assert not sender.ready()
         names = names_until(peer, "now")
         left = link_with(node).transport.backlog.size
@@ -109,37 +112,72 @@ def test_small_message_passes_a_gigantic_one_that_the_system_does_not_take_at_on
         assert names.count(None) < size // FRAGMENT_BYTES
 
 
-def test_requests_about_a_port_and_the_news_of_deaths_wait_for_what_was_sent_before(node: Node) -> None:
+def test_kills_and_the_news_of_deaths_wait_for_what_was_sent_before_and_watches_pass(node: Node) -> None:
     own, asked = node.port(lambda *_: None), node.port(lambda *_: None)
     with RawPeer.dial(node, extras=READS).shake() as peer:
         peer.send(["", "mon1", name_of(own)])
         assert peer.answers()
-        node.snd(f"{PEER}#large", LARGE)
-        node.mon(f"{PEER}#large", print)
-        node.kil(f"{PEER}#large", "reason")
-        node.mon(f"{PEER}#other", print)
+        node.snd(f"{PEER}#{BULK}", LARGE)
+        node.mon(f"{PEER}#{BULK}", print)
+        node.kil(f"{PEER}#{BULK}", "reason")
+        node.mon(f"{PEER}#{PING}", print)
         node.kil(own, "it died")
-        node.snd(f"{PEER}#other", "passes")
+        node.snd(f"{PEER}#{PING}", "passes")
         peer.send(["", "mon1", name_of(asked)], ["", "time", f"{PEER}#time", "the time"])
         names = [name for name in names_until(peer, name_of(own)) if name]
-        assert names[:2] == ["mon1", "other"]
-        assert [name for name in names if name not in ("other", "time")] == ["mon1", "large", "mon1", "kil1", "kil0"]
+        assert names[:3] == ["mon1", "mon1", PING]
+        assert [name for name in names if name not in (PING, "time")] == ["mon1", "mon1", BULK, "kil1", "kil0"]
+
+
+def test_what_is_for_a_name_that_a_program_chose_waits_for_all_and_all_ports_wait_for_it(node: Node) -> None:
+    """Any port may have it as a second name, except one that was spawned just now."""
+    with RawPeer.dial(node, extras=READS).shake() as peer:
+        node.snd(f"{PEER}#{BULK}", LARGE)
+        node.snd(f"{PEER}#a-name", "waits")
+        node.snd(f"{PEER}#{PING}", "waits as well")
+        node.kil(f"{PEER}#a-name", "over")
+        node.spawn(PEER, "some.function")
+        assert [name for name in names_until(peer, "over") if name] == [
+            "AnyEvent::MP::_spawn", "mon1", BULK, "a-name", PING, "kil1"
+        ]  # fmt: skip
+        node.snd(f"{PEER}#a-name", LARGE)
+        node.snd(f"{PEER}#another-name", "waits")
+        node.snd(f"{PEER}#{PING}", "waits as well")
+        node.snd(PEER, "devnull")
+        assert [name for name in names_until(peer, "waits as well") if name] == [
+            "devnull", "a-name", "another-name", PING
+        ]  # fmt: skip
+
+
+def test_port_gets_all_in_order_by_its_registered_name_and_by_its_id(make_node: MakeNode) -> None:
+    one, two = make_node(), make_node()
+    inbox, died = Inbox(two), Deaths()
+    two.reg(inbox.port, "service")
+    two.mon(inbox.port, lambda *reason: died(*reason, len(inbox.messages)))
+    service = f"{two.NODE()}#service"
+    one.snd(inbox, 0)
+    wait_until(lambda: inbox.messages)
+    for number, port in enumerate([service, inbox.port, inbox.port, service, service], start=1):
+        one.snd(port, number, LARGE if number % 2 else b"")
+    one.kil(inbox.port, "over")
+    assert died.wait() == ("over", 6)
+    assert [message[0] for message in inbox.messages] == list(range(6))
 
 
 def test_spawn_is_whole_so_that_others_may_know_of_the_port_at_once(node: Node) -> None:
     with RawPeer.dial(node, extras=READS).shake() as peer:
-        node.snd(f"{PEER}#large", LARGE)
+        node.snd(f"{PEER}#{BULK}", LARGE)
         port = node.spawn(PEER, "some.function", LARGE)
-        node.snd(f"{PEER}#small", port)
+        node.snd(f"{PEER}#{PING}", port)
         assert names_until(peer, LARGE) == ["AnyEvent::MP::_spawn"]
-        assert names_until(peer, port) == ["mon1", "small"]
+        assert names_until(peer, port) == ["mon1", PING]
 
 
 def test_call_in_fragments_holds_up_calls_of_the_same_port_only(node: Node) -> None:
     with RawPeer.dial(node, extras=READS).shake() as peer:
         waiting = [
             gevent.spawn(node.call, f"{PEER}#{port}", tag, load, timeout=1)
-            for port, tag, load in ((UNIQUE, "a", LARGE), (UNIQUE, "b", 0), ("other", "c", 0))
+            for port, tag, load in ((BULK, "a", LARGE), (BULK, "b", 0), (PING, "c", 0))
         ]
         calls = []
         assembler = Assembler(Limits(2**26))
@@ -215,12 +253,15 @@ class Mix:
         arrived: list[list[int]] = [[] for _ in range(4)]
         self.ports = [other.port(lambda number, _load, numbers=numbers: numbers.append(number)) for numbers in arrived]
         self.arrived = dict(zip(self.ports, arrived, strict=True))
+        self.addresses = {port: (port, f"{port}-by-name") for port in self.ports}
+        for port, (_, alias) in self.addresses.items():
+            other.reg(port, alias.partition("#")[2])
         self.sent: dict[str, list[int]] = {port: [] for port in self.ports}
 
     def send(self, dice: random.Random, number: int) -> None:
         port = dice.choice(self.ports)
         self.sent[port].append(number)
-        message = (port, number, "x" * dice.choice((0, 0, 40, 200, 1000)))
+        message = (dice.choice(self.addresses[port]), number, "x" * dice.choice((0, 0, 40, 200, 1000)))
         if self.threads and dice.random() < 0.1:
             from_afar(self.node.snd, *message)
         else:
@@ -349,9 +390,9 @@ def test_senders_of_large_messages_are_paused(make_node: MakeNode) -> None:
 def test_small_messages_that_pass_are_paused_as_well_once_they_are_many(make_node: MakeNode) -> None:
     node = make_node(high_water_bytes=500_000)
     with RawPeer.dial(node, extras=READS).shake() as peer:
-        bulk = gevent.spawn(lambda: [node.snd(f"{PEER}#large", LARGE) for _ in range(20)])
+        bulk = gevent.spawn(lambda: [node.snd(f"{PEER}#{BULK}", LARGE) for _ in range(20)])
         wait_until(lambda: isinstance(link_with(node).transport, BacklogTransport))
-        small = gevent.spawn(lambda: [node.snd(f"{PEER}#small", bytes(10_000)) for _ in range(2000)])
+        small = gevent.spawn(lambda: [node.snd(f"{PEER}#{PING}", bytes(10_000)) for _ in range(2000)])
         wait_until(lambda: network_of(node).peers[PEER].unsent > 1_000_000)
         turns(50)
         assert not (bulk.ready() or small.ready())

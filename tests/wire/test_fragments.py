@@ -11,15 +11,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aemp_gevent.addresses.ids import is_unique_name
 from aemp_gevent.errors import FramingError
 from aemp_gevent.wire import fragments
-from aemp_gevent.wire.fragments import FRAGMENT_BYTES, WHOLE_BYTES, Assembler, Backlog, head_of, order_of
+from aemp_gevent.wire.fragments import (
+    FRAGMENT_BYTES,
+    WHOLE_BYTES,
+    Assembler,
+    Backlog,
+    Order,
+    WideOrder,
+    goes_whole,
+    head_of,
+)
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.framing_msgpack import MsgpackDecoder
 from aemp_gevent.wire.limits import Limits
+from tests.support.networking import UNIQUE
 
 encode = FRAMINGS["msgpack"].encoder()
 LIMITS = Limits(2**20)
+
+P, Q, R = (UNIQUE + digit for digit in "123")
+"""Names of ports, which have no other names of this kind."""
+
+
+def order_of(head: list[Any]) -> Order:
+    return fragments.order_of(head, is_unique_name)
 
 
 def fragment(data: bytes) -> list[Any]:
@@ -42,22 +60,25 @@ def read(stream: bytes, limits: Limits = LIMITS) -> list[list[Any]]:
 @pytest.mark.parametrize(
     ("packet", "order"),
     [
-        pytest.param(["p", 1], "p", id="message"),
-        pytest.param(["", "mon1", "p"], "p", id="mon1"),
-        pytest.param(["", "mon0", "p"], "p", id="mon0"),
-        pytest.param(["", "kil1", "p", "reason"], "p", id="kil1"),
-        pytest.param(["", "AnyEvent::MP::_spawn", "p", "f"], "p", id="spawn"),
-        pytest.param(["", "call", {"reply": "n#r"}, "p", "tag"], "p", id="call"),
-        pytest.param(["", "call", ["#r", None], "p", "tag"], "p", id="call-with-short-header"),
-        pytest.param(["", "kil0", "p", "reason"], None, id="kil0"),
-        pytest.param(["", "bye"], None, id="bye"),
-        pytest.param(["", "via", "a", "b", ["p"]], ("a", "b"), id="via"),
+        pytest.param([P, 1], P, id="message"),
+        pytest.param(["name", 1], WideOrder.CHOSEN_NAME, id="message-to-a-name"),
+        pytest.param(["", "kil1", "name"], WideOrder.CHOSEN_NAME, id="kil1-of-a-name"),
+        pytest.param(["", "call", {"reply": "n#r"}, "name", "tag"], WideOrder.CHOSEN_NAME, id="call-of-a-name"),
+        pytest.param(["", "mon1", P], WideOrder.AT_ONCE, id="mon1"),
+        pytest.param(["", "mon0", P], WideOrder.AT_ONCE, id="mon0"),
+        pytest.param(["", "kil1", P, "reason"], P, id="kil1"),
+        pytest.param(["", "AnyEvent::MP::_spawn", P, "f"], WideOrder.AT_ONCE, id="spawn"),
+        pytest.param(["", "call", {"reply": "n#r"}, P, "tag"], P, id="call"),
+        pytest.param(["", "call", ["#r", None], P, "tag"], P, id="call-with-short-header"),
+        pytest.param(["", "kil0", P, "reason"], WideOrder.BEHIND_ALL, id="kil0"),
+        pytest.param(["", "bye"], WideOrder.BEHIND_ALL, id="bye"),
+        pytest.param(["", "via", "a", "b", [P]], ("a", "b"), id="via"),
         pytest.param(["", "g_upd", "f", {}, []], "", id="directory"),
         pytest.param(["", "relay", "n#p", 1], "", id="relay"),
         pytest.param([""], "", id="nothing"),
         pytest.param([], "", id="heartbeat"),
-        pytest.param(["", "mon1", [1]], "", id="no-name"),
-        pytest.param(["", "mon1"], "", id="no-argument"),
+        pytest.param(["", "kil1", [1]], "", id="no-name"),
+        pytest.param(["", "kil1"], "", id="no-argument"),
         pytest.param(["", "call", {}], "", id="no-port"),
         pytest.param(["", "via", {}, "b", []], "", id="no-node"),
         pytest.param(["", ["x"], "b"], "", id="no-request"),
@@ -71,12 +92,12 @@ def test_packets_of_one_port_have_one_order(packet: list[Any], order: object) ->
 
 
 def test_head_behind_a_long_header_is_found() -> None:
-    packet = ["", "call", {"chain": ["n#" + "x" * 1000] * 100}, "p", "tag"]
-    assert order_of(head_of(encode(packet))) == "p"
+    packet = ["", "call", {"chain": ["n#" + "x" * 1000] * 100}, P, "tag"]
+    assert order_of(head_of(encode(packet))) == P
 
 
 def test_head_of_a_message_is_its_name_and_nothing_else_is_decoded() -> None:
-    assert head_of(encode(["p", bytes(200_000), [1, 2]])) == ["p"]
+    assert head_of(encode([P, bytes(200_000), [1, 2]])) == [P]
 
 
 # --- the backlog ---------------------------------------------------------------------------------
@@ -103,11 +124,11 @@ def leave(backlog: Backlog) -> bytes:
 
 @pytest.mark.parametrize("size", [WHOLE_BYTES + 1, 2 * FRAGMENT_BYTES - 1, 2 * FRAGMENT_BYTES, 2 * FRAGMENT_BYTES + 1])
 def test_large_packet_leaves_in_fragments(size: int) -> None:
-    packet = ["p", bytes(size - len(encode(["p", bytes(size)])) + size)]
+    packet = [P, bytes(size - len(encode([P, bytes(size)])) + size)]
     data = encode(packet)
     assert len(data) == size
     backlog = Backlog()
-    backlog.put("p", data)
+    backlog.put(P, data)
     promised = backlog.size
     pieces = []
     while backlog.packets:
@@ -128,44 +149,69 @@ def test_packet_of_64_kib_and_its_name_leaves_whole() -> None:
 
 def test_what_waits_holds_up_its_own_order_and_no_other() -> None:
     backlog = Backlog()
-    assert not backlog.holds_up("p")
-    assert not backlog.holds_up(None)
-    backlog.put("p", bytes(WHOLE_BYTES + 1))
-    backlog.put("p", b"small")
-    assert backlog.holds_up("p")
-    assert backlog.holds_up(None)
-    assert not backlog.holds_up("q")
+    assert not backlog.holds_up(P)
+    assert not backlog.holds_up(WideOrder.BEHIND_ALL)
+    backlog.put(P, bytes(WHOLE_BYTES + 1))
+    backlog.put(P, b"small")
+    assert backlog.holds_up(P)
+    assert backlog.holds_up(WideOrder.BEHIND_ALL)
+    assert not backlog.holds_up(Q)
     while len(backlog.packets) == 2:
         take(backlog)
-    assert backlog.holds_up("p"), "the small one is still here"
+    assert backlog.holds_up(P), "the small one is still here"
     take(backlog)
-    assert not backlog.holds_up("p")
-    assert not backlog.holds_up(None)
+    assert not backlog.holds_up(P)
+    assert not backlog.holds_up(WideOrder.BEHIND_ALL)
+
+
+def test_what_is_for_a_chosen_name_waits_for_all_and_all_ports_wait_for_it() -> None:
+    backlog = Backlog()
+    assert not backlog.holds_up(WideOrder.CHOSEN_NAME)
+    backlog.put(P, bytes(WHOLE_BYTES + 1))
+    assert backlog.holds_up(WideOrder.CHOSEN_NAME)
+    assert not backlog.holds_up(Q)
+    backlog.put(WideOrder.CHOSEN_NAME, b"small")
+    assert backlog.holds_up(Q)
+    for order in ("", ("a", "b"), WideOrder.AT_ONCE):
+        assert not backlog.holds_up(order), "that is not for a port that there is"
+    leave(backlog)
+    assert not backlog.holds_up(Q)
+
+
+def test_large_spawn_goes_whole_but_not_through_other_nodes() -> None:
+    """Where everything on the same route waits for it."""
+    spawn = ["", "AnyEvent::MP::_spawn", P, "function"]
+    assert goes_whole(order_of(spawn), 2 * WHOLE_BYTES)
+    wrapped = order_of(["", "via", "a", "b", spawn])
+    assert not goes_whole(wrapped, 2 * WHOLE_BYTES)
+    assert wrapped == order_of(["", "via", "a", "b", [Q, "this port is there", P]])
 
 
 def test_what_is_just_being_written_holds_up_its_order_still() -> None:
     """A finalizer may send then."""
     backlog = Backlog()
     for data in (b"small", bytes(WHOLE_BYTES + 1)):
-        backlog.put("p", data)
+        backlog.put(P, data)
     held_up: list[bool] = []
     while backlog.packets:
-        backlog.take(lambda _piece: held_up.append(backlog.holds_up("p")))
+        backlog.take(lambda _piece: held_up.append(backlog.holds_up(P)))
     assert held_up == [True] * 3
-    assert not backlog.holds_up("p")
+    assert not backlog.holds_up(P)
 
 
 def test_backlog_may_be_dropped_while_it_is_written() -> None:
     backlog = Backlog()
-    backlog.put("p", bytes(WHOLE_BYTES + 1))
+    backlog.put(P, bytes(WHOLE_BYTES + 1))
     backlog.take(lambda _piece: backlog.clear())
     assert not backlog.packets
     assert backlog.size == 0
 
 
-PORTS = ("p", "q", "r")
-SENT = st.tuples(st.sampled_from(PORTS), st.integers(0, 400))
-"""A port, and how large the message is."""
+PORTS = {P: P, Q: Q, R: R, "name": P, "another": Q}
+"""The ports, by names that they have."""
+
+SENT = st.tuples(st.sampled_from(list(PORTS)), st.integers(0, 400))
+"""A name, and how large the message is."""
 
 
 @given(st.lists(st.one_of(SENT, st.just("died"), st.just("room")), max_size=40))
@@ -187,9 +233,9 @@ def test_each_port_gets_its_messages_in_order_whatever_passes(steps: list[Any]) 
                 packet = ["", "kil0", number]
                 all_before.append({entry for entries in sent.values() for entry in entries})
             else:
-                port, size = step
-                packet = [port, number, "x" * size]
-                sent[port].append(number)
+                name, size = step
+                packet = [name, number, "x" * size]
+                sent[PORTS[name]].append(number)
             data, order = encode(packet), order_of(packet)
             if len(data) > fragments.WHOLE_BYTES or backlog.holds_up(order):
                 backlog.put(order, data)
@@ -200,7 +246,7 @@ def test_each_port_gets_its_messages_in_order_whatever_passes(steps: list[Any]) 
         seen: set[Any] = set()
         for packet in read(stream):
             if packet[0]:
-                arrived[packet[0]].append(packet[1])
+                arrived[PORTS[packet[0]]].append(packet[1])
                 seen.add(packet[1])
             else:
                 assert all_before.pop(0) <= seen, "the news of a death came before what was sent earlier"
