@@ -37,11 +37,14 @@ _CREDITED_FROM = 10
 """At most this part of the timeout is counted for each beat: during the rest this process was blocked."""
 
 STALLED_TIMEOUTS = 4
-"""A message in fragments is given up, and the link with it, if none came for so many times the heartbeat timeout, while
-the peer sent little else: fewer than ``STALLED_RATE`` bytes a second."""
+"""For how many times ``heartbeat_timeout`` a peer may leave a message in fragments as it is, and send less than
+``STALLED_RATE``. Then the link is dropped."""
 
-STALLED_RATE = 1024
-"""What is sent besides may be before the next fragment on a slow line; but not if it is so little."""
+STALLED_RATE = 64
+"""Bytes a second. A peer that sends more may be sending the next fragment, or what goes before it, over a slow line:
+at this rate a fragment takes 17 minutes. A peer that has forgotten the message sends heartbeats, which are less than
+one byte a second.
+"""
 
 _HEARTBEATS_A_TIMEOUT = 3
 """A peer may miss two before it is given up."""

@@ -520,6 +520,23 @@ def test_message_that_is_not_continued_costs_its_sender_the_link(
         beating.kill()
 
 
+def test_fragment_that_takes_long_over_a_slow_line_arrives(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At some 500 bytes a second, and longer than a peer may leave a message as it is."""
+    monkeypatch.setattr(heartbeat, "STALLED_TIMEOUTS", 0.1)
+    node = make_node(heartbeat_interval=0.06, heartbeat_timeout=4, monitor_timeout=4)
+    inbox = Inbox(node)
+    with RawPeer.dial(node, extras=READS).shake() as peer:
+        data = peer.encode([name_of(inbox), bytes(500)])
+        peer.send([None, data[:10]])
+        last = peer.encode([None, data[10:]])
+        for begin in range(0, len(last), 10):
+            peer.sock.sendall(last[begin : begin + 10])
+            gevent.sleep(0.02)
+        wait_until(lambda: inbox.messages)
+
+
 def test_message_that_is_continued_slowly_arrives(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "STALLED_RATE", 0)
     monkeypatch.setattr(heartbeat, "STALLED_TIMEOUTS", 1)
