@@ -2,10 +2,10 @@
 """Watches of a peer's ports that outlive their last monitor here, for the next one.
 
 A caller monitors the port during a call. If the peer were asked to watch the port for each call, and to stop after it,
-each call would be three packets. So it stops a few seconds after the last call, or when too many ports are watched
+each call would be three packets. So it stops 10 to 20 seconds after the last call, or when too many ports are watched
 without a monitor. All watches end with the link, on both sides.
 
-Only ports with a unique name are watched on: a peer watches a port, and a name that a program chose may be another
+Only watches of ports with a unique name are kept: a peer watches a port, and a name that a program chose may be another
 port's by the next call.
 """
 
@@ -95,8 +95,8 @@ class KeptWatches:
     def _look(self) -> None:  # on the hub
         """End the watches that were kept long enough."""
         self._timer = None
+        if self._since:  # first: what strikes in the middle of this must not leave the rest watched forever
+            self._timer = self._scheduler.start_timer(KEPT_SECONDS, self._look)
         for port, since in list(self._since.items()):
             if monotonic() - since >= KEPT_SECONDS:
                 self._end(port)
-        if self._since and self._timer is None:
-            self._timer = self._scheduler.start_timer(KEPT_SECONDS, self._look)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 import pytest
 
 from aemp_gevent.errors import CallTimeout, PortDied
@@ -187,6 +189,22 @@ def test_a_port_that_was_itself_refused_a_monitor_dies_as_any_other(make_node: M
         node.mon(f"{peer.name}#{P}", died)
         peer.send(["", "kil0", P, "monitor_refused", R, "that one watches too much"])
         assert died.wait()[:2] == ("monitor_refused", R)
+
+
+def test_watches_lapse_though_ending_one_was_interrupted(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = make_node()
+    with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
+        for name in (P, Q):
+            monitors_for_a_moment(node, f"{peer.name}#{name}")
+        kept = network_of(node).peers[peer.name].ports.kept
+        monkeypatch.setattr(kept_watches, "KEPT_SECONDS", 0.05)
+        with monkeypatch.context() as patch:
+            patch.setattr(network_of(node).peers[peer.name], "send_if_connected", lambda _packet: 1 // 0)
+            wait_until(lambda: kept._since[next(iter(kept._since))] + 0.05 < monotonic())
+            node.scheduler.end_timer(kept._timer)
+            with pytest.raises(ZeroDivisionError):
+                kept._look()  # as the timer does it
+        assert peer.take(4)[2:] == [["", "mon0", P], ["", "mon0", Q]]
 
 
 def test_watches_lapse_though_keeping_one_was_interrupted(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
