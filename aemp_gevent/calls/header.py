@@ -58,13 +58,13 @@ def read(header: Any, caller: str | None, max_name_bytes: int) -> ReplyPortID:
     trace: Trace | None = None
     if isinstance(header, list):
         reply, left, *chain = header
+        if caller is not None:
+            reply = caller + reply if reply.startswith("#") else reply
+            chain = [caller + port if port.startswith("#") else port for port in chain[-MAX_CHAIN:]]
     else:
         trace = trace_in(header)
         reply, left, chain = header["reply"], header.get("left"), header.get("chain", ())
     chain = chain[-MAX_CHAIN:]  # so longer circles are not noticed
-    if header.__class__ is list and caller is not None:
-        reply = caller + reply if reply.startswith("#") else reply
-        chain = [caller + port if port.startswith("#") else port for port in chain]
     for port in (reply, *chain):
         if is_long(port, 2 * max_name_bytes):
             raise ValueError(f"a port ID in its header is longer than {2 * max_name_bytes} bytes")

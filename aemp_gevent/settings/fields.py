@@ -132,7 +132,8 @@ class Settings:
         max_name_bytes: The longest name: of a port, a node, a function, a family or group, or a key of the directory.
             Requests with longer names are refused. All nodes of a network must use the same.
         high_water_bytes: Unsent bytes on a link above which a sending greenlet is paused. The
-            default is 30 ms of a 1 Gbit/s line. Small messages that pass large ones are paused at half of it.
+            default is 30 ms of a 1 Gbit/s line. Senders of small messages that pass large
+            ones are paused at half of it.
         max_watched_ports: Ports of this node that one peer may monitor. Each takes about 250 bytes.
         max_directory_entries: Directory entries that are kept from one node; from a global one, twenty times
             as many. A small entry takes about 350 bytes; entries beyond this are left out.
