@@ -63,6 +63,8 @@ def test_hostile_peer_hurts_nobody_else(make_node: MakeNode, tmp_path: Path, tal
     options: dict[str, Any] = {"handshake_timeout": 2.0}  # a fifth of what is usual: it is waited for below
     if what == "entries":
         options["max_directory_entries"] = 500
+    if what == "half-handshakes":
+        options["max_strangers_per_address"] = 8  # fewer than the attacker has at once
     with victim(make_node(), tmp_path / "log", **options) as target:
         quiet = target.round_trips()
         before = target.collect()
