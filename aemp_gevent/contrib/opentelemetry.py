@@ -14,8 +14,10 @@ node continue in the trace in which they were made. Nothing is patched.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
 from contextvars import Token
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -33,6 +35,7 @@ from aemp_gevent.calls.serve import ReplyPortID
 from aemp_gevent.node.access import request_host_of
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.callbacks import is_python_function
+from aemp_gevent.ports.port import TracedInbox
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.runtime.tracing import TRACING, Trace
 
@@ -48,7 +51,9 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 _MAX_TAG = 100  # characters of the name of a span
 
 
-def instrument(node: Node | None = None, *, tracer_provider: TracerProvider | None = None) -> None:
+def instrument(
+    node: Node | None = None, *, messages: bool = False, tracer_provider: TracerProvider | None = None
+) -> None:
     """Trace the calls of a node's code, and what serves calls in this process, from now on. Idempotent for a node.
 
     Handlers and functions that are registered before do not get the trace of the calls that they handle; functions
@@ -57,11 +62,15 @@ def instrument(node: Node | None = None, *, tracer_provider: TracerProvider | No
     Args:
         node: The node whose calls become spans; None: the default node. Call this again for others, and in forked
             children, whose nodes are fresh ones.
+        messages: Whether plain messages carry the trace as well, and become spans where handlers get them. For ports
+            that get their first message after this call.
         tracer_provider: Where spans go; None: the global provider.
     """
     tracer = trace.get_tracer("aemp_gevent", __version__, tracer_provider)
     if not isinstance(TRACING.tracer, _OpenTelemetry) or tracer_provider is not None:
         TRACING.tracer = _OpenTelemetry(tracer)
+    if messages:
+        TRACING.has_messages, TRACING.make_inbox = True, TracedInbox
     host = request_host_of(default_node if node is None else node)
     host.unwatch_calls(_CallSpans)
     host.watch_calls(_CallSpans(tracer))
@@ -70,6 +79,7 @@ def instrument(node: Node | None = None, *, tracer_provider: TracerProvider | No
 def uninstrument(node: Node | None = None) -> None:
     """Stop tracing. Handlers that were registered meanwhile stay as they are, and do no harm."""
     TRACING.tracer = None
+    TRACING.has_messages, TRACING.make_inbox = False, deque
     request_host_of(default_node if node is None else node).unwatch_calls(_CallSpans)
 
 
@@ -108,10 +118,22 @@ class _OpenTelemetry:
         if not is_python_function(function):  # whose return values mean something else
             return function
 
+        name = f"handle {getattr(function, '__qualname__', 'a message')}"
+
+        def handle_message(*args: Any) -> Any:
+            sender = trace.get_current_span().get_span_context()
+            if not sender.is_valid:
+                return function(*args)
+            links = [trace.Link(sender)]
+            with self._tracer.start_as_current_span(name, None, SpanKind.CONSUMER, links=links):
+                return function(*args)
+
         @functools.wraps(function)
         def handle(*args: Any) -> Any:
             reply = args[-1] if args else None
-            if not isinstance(reply, ReplyPortID) or reply.trace is None:
+            if not isinstance(reply, ReplyPortID):
+                return handle_message(*args)
+            if reply.trace is None:
                 return function(*args)
             token = context.attach(_context_of(reply.trace))
             try:
@@ -120,6 +142,23 @@ class _OpenTelemetry:
                 context.detach(token)
 
         return cast("F", handle)
+
+    def current(self) -> object:
+        now = context.get_current()
+        return now if trace.get_current_span(now).get_span_context().is_valid else None
+
+    def arrived(self, sent: object) -> None:
+        # Never detached: the library gives the next port that is served here a fresh context.
+        if sent is not None or context.get_current():
+            context.attach(cast("Context", sent) if sent is not None else context.Context())
+
+    @contextlib.contextmanager
+    def arriving(self, headers: Trace) -> Generator[None, None, None]:
+        token = context.attach(_context_of(headers))
+        try:
+            yield
+        finally:
+            context.detach(token)
 
 
 class _CallSpans:

@@ -41,7 +41,7 @@ from aemp_gevent import default_node
 from aemp_gevent.addresses.ids import COMMAND_PREFIX
 from aemp_gevent.contrib.heirs import Answer, asked, estate_of, figures_of_all, near_nodes
 from aemp_gevent.errors import DirectoryUnavailableError
-from aemp_gevent.node.access import known_nodes, network_of
+from aemp_gevent.node.access import known_nodes, network_of, request_host_of
 from aemp_gevent.node.metrics import METRICS, Metric, Rows, Value
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime.bounded_log import BoundedLog
@@ -284,6 +284,7 @@ def serve_metrics(
         ValueError: The address has another form.
         OSError: It cannot be used.
     """
+    # Until the node shuts down, so that the system does not choose a process that is about to end.
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not port.isdecimal() or not int(port) < 2**16:
@@ -300,4 +301,5 @@ def serve_metrics(
         raise
     server = WSGIServer(listener, metrics_app(scope, node=node, token=token), log=None)
     server.start()
+    request_host_of(default_node if node is None else node).last_calls.append(server.close)
     return server

@@ -29,6 +29,7 @@ from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.hints import Hints
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.runtime.tracing import TRACING, trace_in
 from aemp_gevent.wire.vocabulary import DEVNULL, G_SLAVE
 
 # For annotations only: what links need is imported when a node is initialised.
@@ -154,15 +155,30 @@ class RequestHost:
         return self._node._monitor(port, call, context)
 
     def take_call(self, peer: Peer | None, header: Any, name: str, message: Message) -> None:
-        """Put a call into the mailbox of the port of this name; drop it if there is no such port.
+        """Put a call, or a message that carries a trace, into the mailbox of the port of this name, if there is one.
 
         The caller monitors the port, and so learns that it does not exist.
         """
         port = self.find_port(name)
-        if port is not None:
+        if isinstance(header, Mapping) and "reply" not in header:
+            self._take_traced(peer, header, name, port, message)
+        elif port is not None:
             caller = None if peer is None else peer.node
             reply = header_of_call.read(header, caller, self.max_name_bytes)
             serving.take(self._node._ports_host, port, message, reply)
+
+    def _take_traced(
+        self, peer: Peer | None, header: Mapping[Any, Any], name: str, port: Port | None, message: Message
+    ) -> None:
+        trace, tracer = trace_in(header), TRACING.tracer
+        if port is None:
+            if peer is not None:
+                peer.log_dropped(name, list(message))
+        elif trace is None or tracer is None:
+            self.scheduler.deliver(port, message)
+        else:
+            with tracer.arriving(trace):
+                self.scheduler.deliver(port, message)
 
     # --- functions ---
 

@@ -26,6 +26,8 @@ from aemp_gevent.wire.greeting import (
     SECOND_PATH,
     SECOND_PATH_VERSION,
     SHORT_CALLS,
+    TRACES,
+    TRACES_VERSION,
     Greeting,
 )
 from aemp_gevent.wire.handshake import Handshake, is_name_of
@@ -100,6 +102,7 @@ class LinkMaker:
                 ("uniq", host.incarnation),
                 (CALLS, SHORT_CALLS),
                 (FRAGMENTS, FRAGMENTS_VERSION),
+                (TRACES, TRACES_VERSION),
                 ("heartbeat", f"{settings.heartbeat_timeout:g}"),
                 (SECOND_PATH, SECOND_PATH_VERSION),
                 *((("tls", "1.0"),) if self.certificate is not None else ()),

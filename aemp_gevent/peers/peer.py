@@ -196,6 +196,7 @@ class Peer(SendingPeer):
         self._ups += 1
         greeting = self.greeting
         self.reads_short_calls = greeting is not None and greeting.reads_short_calls
+        self.reads_traces = greeting is not None and greeting.reads_traces
         self.redialling.succeeded()
         if link.incarnation == self._incarnation:
             self.ports.returned()

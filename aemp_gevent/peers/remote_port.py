@@ -25,7 +25,7 @@ from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import REMOTE, Job
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.scheduler import Scheduler
-from aemp_gevent.runtime.tracing import Trace
+from aemp_gevent.runtime.tracing import TRACING, Trace, outgoing
 from aemp_gevent.wire.vocabulary import KIL1, MON0, MON1
 
 
@@ -48,6 +48,9 @@ class Sender(Protocol):
         trace: Trace | None = None,
     ) -> None:
         """Send or queue a call in a form that the peer understands; may pause the greenlet that sends."""
+
+    def post_traced(self, name: str, message: Message, trace: Trace) -> None:
+        """Send or queue a message to a port with its trace; may pause the greenlet that sends."""
 
     def check_room(self) -> None:
         """Raise ``LinkBusyError`` where ``post`` would pause."""
@@ -157,6 +160,11 @@ class RemotePort(MonitoredRemote):
 
     def append(self, message: Message) -> None:
         """Send a message; the mailbox's part in ``snd``."""
+        if TRACING.has_messages:
+            trace = outgoing()
+            if trace is not None:
+                self._peer.post_traced(self.name, message, trace)
+                return
         self._peer.post([self.name, *message])
 
     def append_or_refuse(self, message: Message) -> None:

@@ -42,6 +42,7 @@ class SendingPeer:
         self.link: Lane | None = None
         """The link to send on; None while there is none."""
         self.reads_short_calls = False
+        self.reads_traces = False
         """Whether it said, when the link came up, that it reads short headers of calls."""
         self.ports = RemotePorts(self, host.scheduler, is_virtual=self.is_virtual)
         """What this node knows of the peer's ports."""
@@ -129,6 +130,13 @@ class SendingPeer:
             self.post(["", CALL, header.in_full(reply, left, chain, trace), name, *message])
         else:
             self.post([name, *message, reply])
+
+    def post_traced(self, name: str, message: Message, trace: Trace) -> None:
+        """Send or queue a message to a port, like :meth:`post`, with its trace if the peer reads that."""
+        if self.reads_traces and name and message:
+            self.post(["", CALL, trace, name, *message])
+        else:
+            self.post([name, *message])
 
     def send(self, packet: list[Any]) -> None:
         """Send a packet, or queue it and see that a link is made.

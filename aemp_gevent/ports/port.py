@@ -8,7 +8,7 @@ one state to the next. Ports and jobs know each other, so both are defined here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -16,6 +16,7 @@ from aemp_gevent.ports.handlers import Handlers
 from aemp_gevent.ports.patterns import Handler, Message
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.totals import Totals
+from aemp_gevent.runtime.tracing import TRACING
 
 if TYPE_CHECKING:
     from greenlet import greenlet
@@ -238,7 +239,7 @@ class Port(Receiver):
         # While a deque is made, a finalizer or another thread may send to this very port,
         # and the mailbox made there must not be overwritten: make, then test, then store,
         # with no call between test and store.
-        made: deque[Message] = deque()
+        made = TRACING.make_inbox()
         if self.mailbox is self:
             self.inbox = self.mailbox = made
         self.mailbox.append(message)
@@ -250,7 +251,7 @@ class Port(Receiver):
         inbox = self.inbox
         if inbox is None:
             return
-        diverted = inbox.emptied() if isinstance(inbox, BoundedMailbox) else deque[Message]()
+        diverted = inbox.emptied() if isinstance(inbox, (BoundedMailbox, TracedInbox)) else deque[Message]()
         # From here on new messages go to the new inbox, so the old ones go before them. No call between
         # test and store, because kil() in another thread stores here, too.
         if self.mailbox is inbox:
@@ -340,3 +341,50 @@ class BoundedMailbox(deque[Message]):
 
 
 _append = deque[Message].append
+
+
+class TracedInbox(deque[Message]):
+    """An inbox that keeps the trace in which each message was sent, and continues in it when the message is taken.
+
+    A subclass, as for bounded mailboxes, so that nobody pays for it while messages are not traced.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._traces: deque[object] = deque()
+
+    def emptied(self) -> TracedInbox:
+        """Return an empty inbox of the same kind."""
+        return TracedInbox()
+
+    def append(self, message: Message) -> None:
+        tracer = TRACING.tracer
+        self._traces.append(None if tracer is None else tracer.current())
+        super().append(message)
+
+    def popleft(self) -> Message:
+        message = super().popleft()
+        self._arrived(self._traces.popleft() if self._traces else None)
+        return message
+
+    def __delitem__(self, index: Any) -> None:
+        super().__delitem__(index)
+        trace = None
+        if index < len(self._traces):
+            trace = self._traces[index]
+            del self._traces[index]
+        self._arrived(trace)
+
+    def extendleft(self, messages: Iterable[Message]) -> None:
+        several = tuple(messages)
+        self._traces.extendleft([None] * len(several))
+        super().extendleft(several)
+
+    def clear(self) -> None:
+        self._traces.clear()
+        super().clear()
+
+    def _arrived(self, trace: object) -> None:
+        tracer = TRACING.tracer
+        if tracer is not None:
+            tracer.arrived(trace)

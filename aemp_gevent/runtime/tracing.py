@@ -7,7 +7,9 @@ costs a look-up for each call, timer and new greenlet, and nothing for messages.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 Trace: TypeAlias = "Mapping[str, str]"
@@ -40,6 +42,17 @@ class Tracer(Protocol):
         """Return a handler that does the same, in the trace of the call that it got, if it got one."""
         ...
 
+    def current(self) -> object:
+        """Return the current context, for a message that is being sent; None: there is no trace."""
+        ...
+
+    def arrived(self, sent: object) -> None:
+        """Continue in the context in which a message was sent, which the running code has just taken; None: in none."""
+
+    def arriving(self, trace: Trace) -> AbstractContextManager[object]:
+        """Return a block in which the context is that of another node, whose message is put into a mailbox there."""
+        ...
+
 
 class Tracing:
     """The tracer of this process, as tracing libraries are for a process."""
@@ -47,6 +60,10 @@ class Tracing:
     def __init__(self) -> None:
         self.tracer: Tracer | None = None
         """None: there is none."""
+        self.has_messages = False
+        """Whether messages carry traces, and not only calls."""
+        self.make_inbox: Callable[[], deque[Any]] = deque
+        """Makes the inbox of a port that gets its first message."""
 
 
 TRACING = Tracing()

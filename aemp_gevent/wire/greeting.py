@@ -51,6 +51,11 @@ CALLS = "calls"
 
 SHORT_CALLS = "short"
 
+TRACES = "traces"
+"""The key under which a node says that it reads messages that carry a trace, of this version."""
+
+TRACES_VERSION = "1"
+
 FRAGMENTS = "fragments"
 """The key under which a node says that it reads large packets in fragments, of this version."""
 
@@ -149,6 +154,11 @@ class Greeting:
     def reads_short_calls(self) -> bool:
         """Whether the speaker reads the short headers of calls."""
         return self.is_ours and self.extra(CALLS) == SHORT_CALLS
+
+    @cached_property
+    def reads_traces(self) -> bool:
+        """Whether the speaker reads messages that carry a trace."""
+        return self.is_ours and self.extra(TRACES) == TRACES_VERSION
 
     @cached_property
     def reads_fragments(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 import pytest
 
-from aemp_gevent import CallTimeout, Node, PortDied, RemoteError
+from aemp_gevent import CallTimeout, Node, PortDied, RemoteError, receive
 from aemp_gevent.calls import header
 from aemp_gevent.calls.serve import ReplyPortID
 from aemp_gevent.runtime.tracing import TRACING, trace_in
@@ -290,6 +290,104 @@ def test_one_trace_never_shows_in_another_port(spans: Spans) -> None:
             node.call(port, "work")
     wait_until(lambda: len(seen) == 20)
     assert not any(seen)
+
+
+# --- messages ---
+
+
+@pytest.fixture
+def traced_pair(pair: tuple[Node, Node], spans: Spans) -> Iterator[tuple[Node, Node]]:
+    for node in pair:
+        instrument(node, messages=True, tracer_provider=spans.provider)
+    yield pair
+    for node in pair:
+        uninstrument(node)
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_message_brings_its_trace_to_its_handler(traced_pair: tuple[Node, Node], spans: Spans, where: str) -> None:
+    one, two = traced_pair
+    got: list[Any] = []
+
+    def take(*message: Any) -> None:
+        with inside(spans, "work"):
+            got.append(message)
+
+    port = (one if where == "there" else two).port(take)
+    with inside(spans, "request"):
+        two.snd(port, "tag", 1)
+    two.snd(port, "outside")
+    wait_until(lambda: len(got) == 2)
+    assert got == [("tag", 1), ("outside",)]
+    (handled,) = [span for span in spans.all() if span.name.startswith("handle ")]
+    request = spans.named("request")
+    assert handled.kind == trace.SpanKind.CONSUMER
+    assert [link.context.span_id for link in handled.links] == [request.context.span_id]
+    parents = [spans.parent_of(span) for span in spans.all() if span.name == "work"]
+    assert [parent and parent.name for parent in parents] == [handled.name, None]
+
+
+def test_order_of_traced_messages_and_others_is_kept(traced_pair: tuple[Node, Node], spans: Spans) -> None:
+    one, two = traced_pair
+    got: list[int] = []
+    port = one.port(got.append)
+    for number in range(200):
+        if number % 3:
+            two.snd(port, number)
+        else:
+            with inside(spans, "request"):
+                two.snd(port, number)
+    wait_until(lambda: len(got) == 200)
+    assert got == list(range(200))
+
+
+def test_receive_continues_in_the_trace_of_what_it_takes(traced_pair: tuple[Node, Node], spans: Spans) -> None:
+    one, two = traced_pair
+    seen: list[tuple[str, str]] = []
+
+    def body() -> None:
+        for tag in ("second", "first", "third"):
+            receive(tag)
+            seen.append((tag, format(trace.get_current_span().get_span_context().span_id, "x")))
+
+    port = one.port_async(body)
+    sent = {}
+    for name in ("first", "second"):
+        with inside(spans, name) as span:
+            two.snd(port, name)
+            sent[name] = format(span.get_span_context().span_id, "x")
+    two.snd(port, "third")
+    wait_until(lambda: len(seen) == 3)
+    assert seen == [("second", sent["second"]), ("first", sent["first"]), ("third", "0")]
+
+
+def test_older_nodes_get_messages_without_traces(
+    traced_pair: tuple[Node, Node], spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = traced_pair
+    monkeypatch.setattr(two._network.peers[one.NODE()], "reads_traces", False)
+    got: list[Any] = []
+    port = one.port(lambda *message: got.append((message, trace.get_current_span().get_span_context().is_valid)))
+    with inside(spans, "request"):
+        two.snd(port, "tag")
+        two.snd(port)
+    wait_until(lambda: len(got) == 2)
+    assert got == [(("tag",), False), ((), False)]
+
+
+def test_traced_message_reaches_a_node_that_does_not_trace(traced_pair: tuple[Node, Node], spans: Spans) -> None:
+    one, two = traced_pair
+    got: list[Any] = []
+    port = one.port(lambda *message: got.append(message))
+    dead = one.port()
+    one.kil(dead)
+    peer = two._network.peers[one.NODE()]
+    TRACING.tracer = None
+    for name in (port, dead):
+        peer.post_traced(name.partition("#")[2], ("tag", 1), TRACE)
+        peer.post_traced(name.partition("#")[2], ("tag", 2), {"traceparent": 7})  # type: ignore[dict-item]
+    wait_until(lambda: len(got) == 2)
+    assert got == [("tag", 1), ("tag", 2)]
 
 
 # --- the header ---
