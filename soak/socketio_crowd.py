@@ -32,6 +32,8 @@ from typing import Any
 import gevent
 import gevent.event
 import socketio
+from socketio.exceptions import BadNamespaceError
+from socketio.exceptions import ConnectionError as ConnectionRefused
 
 from aemp_gevent.testing import wait_until
 
@@ -92,7 +94,7 @@ class Connection:
 
         try:
             self._client.emit(event, args, callback=acknowledged)
-        except socketio.exceptions.BadNamespaceError:
+        except BadNamespaceError:
             return None
         gevent.wait([came, self.lost], timeout=PATIENCE, count=1)
         assert came.is_set() or self.lost.is_set(), f"no acknowledgement of {event} within {PATIENCE} s"
@@ -147,7 +149,7 @@ class Place:
             self.last.lost.wait()
             try:
                 self._connect()
-            except socketio.exceptions.ConnectionError:
+            except ConnectionRefused:
                 gevent.sleep(0.1)
 
     def say(self, name: str, rooms: list[str], numbers: range, progress: Callable[[], None]) -> None:

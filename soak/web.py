@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Run the web examples under load, behind a real gunicorn: ``python -m soak.web chat``, ``restarts`` or ``jobs``.
+"""Run web servers under load, behind a real gunicorn: ``python -m soak.web chat``, ``restarts``, ``jobs``, ``rooms``.
 
 ``chat`` opens many streams of events over all workers, and some clients send messages. Every stream must
 deliver every message, in the order in which its sender sent them. ``jobs`` sends requests for some time, of which some
 take too long, while backends are killed. Only documented answers are allowed, and after a warm-up the workers' memory
-and descriptors must not grow.
+and descriptors must not grow. ``rooms`` kills, replaces and ends the workers of a Socket.IO server with many clients
+(:mod:`soak.socketio_crowd`).
 
-The module is longer than 400 lines because the three runs share the clients and the server.
+The module is longer than 400 lines because the runs share the clients and the server.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from aemp_gevent.testing import wait_until
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
+SOCKETIO = ROOT / "tests" / "contrib" / "socketio_server"
 
 PATIENCE = 30.0
 """Seconds that anything may take which takes a fraction of one on an idle machine."""
@@ -532,6 +534,23 @@ def _scratch() -> Generator[Path, None, None]:
         yield Path(folder)
 
 
+def rooms(clients: int, rooms: int, messages: int, workers: int) -> str:
+    """Mistreat the workers of a Socket.IO server; return what was seen.
+
+    Raises:
+        AssertionError: Some client lacks something, or got it out of order.
+    """
+    with std_socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with _scratch() as scratch, Gunicorn(SOCKETIO, scratch, "--preload", workers=workers, address=address) as server:
+        size = [f"--clients={clients}", f"--rooms={rooms}", f"--messages={messages}"]
+        command = [sys.executable, "-m", "soak.socketio_crowd", address, str(server.pid), *size]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr + server.log
+        assert server.wait() == 0
+    return ran.stdout.strip()
+
+
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m soak.web", description=__doc__)
@@ -545,11 +564,15 @@ def main() -> None:
     restarting = commands.add_parser("restarts")
     restarting.add_argument("--clients", type=int, default=200)
     restarting.add_argument("--messages", type=int, default=2_000)
-    for command in (chatting, working, restarting):
+    entering = commands.add_parser("rooms")
+    entering.add_argument("--clients", type=int, default=200)
+    entering.add_argument("--rooms", type=int, default=50)
+    entering.add_argument("--messages", type=int, default=20_000)
+    for command in (chatting, working, restarting, entering):
         command.add_argument("--workers", type=int, default=3)
     args = vars(parser.parse_args())
-    load: Callable[..., str] = {"chat": chat, "jobs": jobs, "restarts": restarts}[args.pop("what")]
-    print(load(**args))
+    runs: dict[str, Callable[..., str]] = {"chat": chat, "jobs": jobs, "restarts": restarts, "rooms": rooms}
+    print(runs[args.pop("what")](**args))
 
 
 if __name__ == "__main__":

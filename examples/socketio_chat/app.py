@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from flask import Flask, request
 from flask_socketio import SocketIO, join_room, leave_room
@@ -25,7 +26,7 @@ PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 NAME = re.compile(r"[\w.-]{1,30}")
 
 app = Flask(__name__)
-socketio = SocketIO(app, client_manager=AempManager())
+socketio: Any = SocketIO(app, client_manager=AempManager())  # Any: type stubs for it lack some of what it has
 
 
 class Room:

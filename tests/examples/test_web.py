@@ -244,7 +244,7 @@ def test_room_shows_who_is_there_in_all_browser_tabs_also_when_a_worker_is_kille
     stack: ExitStack, scratch: Path, browser: Browser
 ) -> None:
     pytest.importorskip("flask_socketio")
-    server = stack.enter_context(Gunicorn(ROOMS, scratch, "--preload", workers=2, address=free_address()))
+    server = stack.enter_context(Gunicorn(ROOMS, scratch, "--preload", *NEVER, workers=2, address=free_address()))
     url = f"http://{server.address}/"
 
     def shown(tab: str, of: str) -> list[str]:
@@ -296,6 +296,15 @@ def test_room_shows_who_is_there_in_all_browser_tabs_also_when_a_worker_is_kille
         wait_for(tab, "people", "anna", "ben")
     browser.type(ben, "text", "again\n")
     wait_for(anna, "lines", "anna: hello, Grüße ☃ <b>", "ben: again")
+
+    # Workers that end in order send theirs away, instead of waiting for them.
+    server.wait_for_workers()
+    former = server.workers
+    server.signal(signal.SIGHUP)
+    server.wait_for_workers(*former)
+    wait_until(lambda: not {node_of(anna), node_of(ben)} & {"", *former.values()}, within=PATIENCE)
+    for tab in (anna, ben):
+        wait_for(tab, "people", "anna", "ben")
 
 
 # --- the counter ---------------------------------------------------------------------------
