@@ -11,8 +11,8 @@ import pytest
 from gevent.event import AsyncResult
 
 from aemp_gevent import Node, receive
-from aemp_gevent.errors import CallCycleError, InvalidPortError, NoPortContextError, PortDied, RemoteError
-from aemp_gevent.otp import Reference, Server, call, cast, reply_later
+from aemp_gevent.errors import CallCycleError, InvalidPortError, NoPortContextError, PortDied, RemoteError, StartError
+from aemp_gevent.otp import Child, Reference, Server, Supervisor, call, cast, reply_later
 from tests.otp.carts import Cart
 from tests.support.networking import WAIT, MakeNode
 
@@ -196,6 +196,40 @@ def test_a_server_that_calls_itself_through_a_reference_gets_an_error(node):
     with pytest.raises(RemoteError, match="CallCycleError"):
         Loop.start().turn()
     assert CallCycleError  # the class that the text names
+
+
+def test_servers_that_call_each_other_in_a_circle_get_an_error_and_continue(node):
+    class Partner(Server):
+        def init(self) -> None:
+            self.other: str | None = None
+
+        @call
+        def know(self, other: str) -> None:
+            self.other = other
+
+        @call
+        def ask(self) -> str:
+            return Partner.at(self.other).ask()
+
+        @call
+        def greet(self) -> str:
+            return "hello"
+
+    one, two = Partner.start(), Partner.start()
+    one.know(two)
+    two.know(one)
+    with pytest.raises(RemoteError, match="CallCycleError"):
+        one.ask(timeout=WAIT)
+    assert (one.greet(), two.greet()) == ("hello", "hello")
+
+
+def test_a_child_that_asks_its_supervisor_while_it_starts_fails_to_start(node):
+    class Curious(Server):
+        def init(self) -> None:
+            Supervisor.at(f"{node.NODE()}#tree").count(timeout=WAIT)
+
+    with pytest.raises(StartError, match="CallCycleError"):
+        Supervisor.start([Child(Curious)], name="tree")
 
 
 def test_reply_later_outside_of_a_call_is_refused(node):
