@@ -296,6 +296,14 @@ class InvalidPresenceError(UsageError, ValueError):
         self.value = value
 
 
+class InvalidSharedError(UsageError, ValueError):
+    """A name, a key or a parameter of shared state cannot be used."""
+
+    def __init__(self, what: str, value: object, why: str) -> None:
+        super().__init__(f"{what} of shared state cannot be {quoted(value)}: {why}")
+        self.value = value
+
+
 class InvalidTopicError(UsageError, ValueError):
     """The text is not a topic, or not a pattern of topics."""
 
@@ -435,6 +443,18 @@ class DirectoryTimeout(AempError, TimeoutError):
         super().__init__(f"the family {quoted(family)} did not become as wanted within {timeout} s; {seen}")
         self.family = family
         self.timeout = timeout
+
+
+class StateUnavailableError(AempError, TimeoutError):
+    """The owner of shared state could not be asked in time, and no other node has taken its place."""
+
+    def __init__(self, name: str, timeout: float | None, why: str) -> None:
+        super().__init__(f"shared state {quoted(name)} could not be used within {timeout} s: {why}")
+        self.name = name
+
+
+class StateMovedError(AempError):
+    """Shared state has moved to another node, where the same is asked again."""
 
 
 class ResolveError(AempError, OSError):

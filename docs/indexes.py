@@ -81,6 +81,8 @@ PAGES = {
         "flask-socketio-without-redis": "run Socket.IO behind several workers without a message queue",
         "instead-of-redis": "publish to all workers, without a broker beside them",
         "who-is-online": "see who is connected to any worker, and who comes and goes",
+        "limit-rates": "limit how often something may happen on all workers together",
+        "invalidate-caches": "share a cache between all workers, and invalidate it for all",
     },
     "Generate load": {
         "run-locust": "connect Locust's master and workers by links instead of ZeroMQ",

@@ -85,6 +85,8 @@ def post_worker_init(worker: Any) -> None:
         join_host(_name_of(worker.cfg))
     except AempError as error:
         _give_up(worker, error)
+    if "aemp_gevent.shared" in sys.modules:  # the application shares state: a worker that is replaced hands it over
+        sys.modules["aemp_gevent.shared"].host()
     for function in _joins:
         function()
     estate_of(default_node)

@@ -11,7 +11,9 @@ from aemp_gevent.settings.fields import Settings
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "explanation" / "guarantees.md").read_text()
 DIRECTORY_PAGE = (ROOT / "docs" / "explanation" / "directory.md").read_text()
-REFERENCE = "".join((ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("topics", "presence"))
+REFERENCE = "".join(
+    (ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("topics", "presence", "shared")
+)
 TESTS = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE + DIRECTORY_PAGE + REFERENCE)
 
 
