@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: MIT
+"""gunicorn reads this by itself when it is started in this folder."""
+
+from aemp_gevent.contrib.gunicorn import *  # noqa: F403  # the hooks: each worker becomes a node
+
+graceful_timeout = 10
