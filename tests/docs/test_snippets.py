@@ -29,7 +29,7 @@ IN_SEVERAL_PROCESSES = {
     *("shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py", "encrypted.py", "app.py", "hello.py"),
     *("live.py", "talk.py", "announce.py", "weather.py", "settings.py", "receivers.py", "lookups.py"),
     "shop.py",  # see test_console_pages.py
-    "locustfile.py",  # see test_locust.py
+    *("locustfile.py", "calls.py"),  # see test_locust.py
 }
 
 
@@ -252,9 +252,9 @@ RUNNABLE = [
 
 
 def test_every_program_that_is_shown_ends_on_ctrl_c_without_a_traceback():
-    """Except those that gunicorn or pytest starts, which handle Ctrl-C themselves."""
+    """Except those that gunicorn, pytest or Locust starts, which handle Ctrl-C themselves."""
     starts = re.compile(r"initialise_node\(|join_host\(|attach\(")
-    others = re.compile(r"app\.py|live\.py|test_\w+\.py")
+    others = re.compile(r"app\.py|live\.py|calls\.py|test_\w+\.py")
     nodes = [(name, source) for name, source in RUNNABLE if starts.search(source) and not others.fullmatch(name)]
     assert len(nodes) > 12
     cares = re.compile(r"shutdown_on_signal\(\)|signal_handler\(|except KeyboardInterrupt")

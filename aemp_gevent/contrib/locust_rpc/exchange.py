@@ -25,12 +25,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aemp_gevent.addresses.endpoints import Endpoint
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.settings.fields import Settings
-from aemp_gevent.settings.sources import make_settings
+from aemp_gevent.settings.directory_address import EMBEDDED
 
 if TYPE_CHECKING:
     from aemp_gevent.node.node import Node
-    from aemp_gevent.settings.given import ConfigureSettings
 
 # Locust's objects are Any: few of them have type annotations. It is imported only when it runs already, because
 # importing it patches the process.
@@ -84,18 +82,7 @@ def configure(node: Node, nodeid: str, *, seeds: tuple[str, ...] = (), binds: tu
     Raises:
         AempError: The same as ``Node.configure``.
     """
-    given: ConfigureSettings = {
-        "nodeid": nodeid,
-        "seeds": seeds,
-        "binds": binds,
-        "services": (),
-        "directory": "embedded",
-    }
-    wanted = make_settings(given)
-    if wanted.max_strangers_per_address == Settings.max_strangers_per_address:
-        # The workers of one host start all at once.
-        given["max_strangers_per_address"] = wanted.max_strangers
-    node.configure(**given)
+    node.configure(nodeid=nodeid, seeds=seeds, binds=binds, services=(), directory=EMBEDDED)
 
 
 def make_message(kind: str, data: object, identity: str) -> Message:

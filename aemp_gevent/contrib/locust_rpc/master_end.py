@@ -78,11 +78,11 @@ class MasterEnd:
             why = getattr(error.__cause__, "strerror", None) or error
             # Locust compares this text, and explains it.
             raise exchange.errors().RPCError(f"Socket bind failure: {why}") from error
-        self.port = int(node.addresses()[0].rpartition(":")[2])
         self._port = node.port()
         node.rcv(self._port, [exchange.JOIN, str, str, str], self._join)
         node.rcv(self._port, [exchange.FRAME, str, int, bytes], self._take)
         node.reg(self._port, exchange.MASTER_PORT.partition("#")[2])
+        self.port = int(node.addresses()[0].rpartition(":")[2])
 
     def recv_from_client(self) -> tuple[str, Message]:
         """Wait for the next message of a worker, and return it with the worker's ID. Switches.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections import deque
 from typing import Any
 
@@ -148,9 +149,13 @@ class WorkerEnd:
         if len(self._kept) == _KEPT and not self._is_joined and not self._is_losing:
             self._is_losing = True
             _log.warning("more than %d messages wait for the Locust master; the oldest are being dropped", _KEPT)
-        self._kept.append(frame)
+        self._kept.append(frame)  # first, as sending may pause, and others send meanwhile
         if self._is_joined:
-            self._send_frame(*frame)
+            try:
+                self._send_frame(*frame)
+            except exchange.errors().RPCSendError:
+                self._kept.remove(frame)
+                raise
         if self._stage is _Stage.REPORTING and msg.type == exchange.STATS:
             self._stage = _Stage.DUE
 
@@ -188,11 +193,11 @@ class WorkerEnd:
     def _join(self) -> None:
         node = self._node
         self._session = session = node.port()
-        node.rcv(session, [exchange.JOINED, str, int], self._joined)
+        node.rcv(session, [exchange.JOINED, str, int], functools.partial(self._joined, session))
         node.rcv(session, [exchange.FRAME, int, bytes], self._take)
         node.snd(exchange.MASTER_PORT, exchange.JOIN, self._identity, session, self._name)
 
-    def _joined(self, _tag: str, server: str, received: int) -> None:
+    def _joined(self, session: str, _tag: str, server: str, received: int) -> None:
         if self._server not in ("", server):
             self._kept.clear()
             self._is_restarted = True
@@ -200,11 +205,20 @@ class WorkerEnd:
                 self._stage = _Stage.DUE
         self._server = server
         self._forget_kept(received)
+        # It may pause, while others send: what they send comes after this, and so is kept until it is sent here.
+        sent = received
+        while due := [frame for frame in self._kept if frame[0] > sent]:
+            sent = due[0][0]
+            try:
+                self._send_frame(*due[0])
+            except exchange.errors().RPCSendError as error:
+                _log.warning("a message to the Locust master is dropped: %s", error)
+                self._kept.remove(due[0])
+            if self._session != session:
+                return  # the link was lost
         self._is_joined = True
         self._is_losing = False
         self._why_down = ""
-        for frame in list(self._kept):
-            self._send_frame(*frame)
         self._announce()
 
     def _lost(self, reason: tuple[Any, ...]) -> None:

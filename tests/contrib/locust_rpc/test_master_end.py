@@ -14,9 +14,10 @@ from aemp_gevent.contrib.locust_rpc import MasterEnd, WorkerEnd, exchange
 from aemp_gevent.contrib.locust_rpc import master_end as module
 from aemp_gevent.errors import NoSecretError
 from aemp_gevent.node.node import Node
-from aemp_gevent.settings.fields import Settings
 from aemp_gevent.testing import Proxy
 from aemp_gevent.testing.waiting import wait_until
+from aemp_gevent.transport.tls_transport import TlsTransport
+from tests.support.authority import authority, shared_certificate
 from tests.support.networking import SECRET, WAIT, Inbox
 from tests.support.seams import network_of
 
@@ -257,11 +258,38 @@ def test_secret_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
             make()
 
 
-def test_workers_of_one_host_may_all_start_at_once(make_end: MakeEnd, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = network_of(make_end(MasterEnd, "127.0.0.1", 0)._node).settings
-    assert settings.max_strangers_per_address == settings.max_strangers > Settings.max_strangers_per_address
-    monkeypatch.setenv("AEMP_MAX_STRANGERS_PER_ADDRESS", "3")
-    assert network_of(make_end(MasterEnd, "127.0.0.1", 0)._node).settings.max_strangers_per_address == 3
+CA = authority()
+SHARED = shared_certificate()
+
+
+@pytest.mark.parametrize(
+    ("masters", "workers", "is_let_in"),
+    [
+        pytest.param(SHARED.pem(), SHARED.pem(), True, id="shared"),
+        pytest.param(
+            CA.issue("aemp:locust/master").pem(CA), CA.issue("aemp:locust/worker/*").pem(CA), True, id="named"
+        ),
+        pytest.param(
+            CA.issue("aemp:locust/master").pem(CA), CA.issue("aemp:locust/worker/w2").pem(CA), False, id="of-another"
+        ),
+    ],
+)
+def test_certificates_say_which_workers_join(
+    make_end: MakeEnd, monkeypatch: pytest.MonkeyPatch, masters: str, workers: str, is_let_in: bool
+) -> None:
+    monkeypatch.delenv("AEMP_SECRET")
+    monkeypatch.setenv("AEMP_CERT", masters)
+    server = make_end(MasterEnd, "127.0.0.1", 0)
+    monkeypatch.setenv("AEMP_CERT", workers)
+    client = make_end(WorkerEnd, "127.0.0.1", server.port, "w1")
+    client.send(message("client_ready", "2.0"))
+    if is_let_in:
+        assert received(server)[:2] == ("w1", "client_ready")
+        (link,) = network_of(server._node).link_maker.links
+        assert isinstance(link.transport, TlsTransport)
+    else:
+        wait_until(lambda: server._node.refusals or client._why_down, within=WAIT)
+        assert not server._sessions
 
 
 def test_other_nodes_can_look_into_the_network(server: MasterEnd, client: WorkerEnd) -> None:

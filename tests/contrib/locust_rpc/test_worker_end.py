@@ -171,6 +171,49 @@ def test_no_report_is_lost_or_counted_twice_when_links_break(
         listener.kill()
 
 
+def test_reports_are_in_order_when_sending_those_that_were_kept_pauses(
+    make_end: MakeEnd, server: MasterEnd, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AEMP_HIGH_WATER_BYTES", "200000")
+    worker = make_end(WorkerEnd, "127.0.0.1", int(proxy.address.rpartition(":")[2]), "w1")
+    lose(worker, proxy)
+    kept = 100  # more than the system takes at once
+    for number in range(kept):
+        worker.send(message("stats", {**REPORT, "number": number, "fill": "x" * 100_000}))
+    proxy.heal()
+    proxy.throttle(5e7)
+    worker._hurry()
+    found: list[int] = []
+    with gevent.Timeout(WAIT):
+        while len(found) < kept + 20:
+            found.append(server.recv_from_client()[1].data["number"])
+            if len(found) <= 20:
+                worker.send(report(kept + len(found) - 1))
+    assert found == list(range(kept + 20))
+    wait_until(lambda: worker._is_joined, within=WAIT)
+
+
+def test_report_that_is_too_large_hurts_nothing_else(
+    worker: WorkerEnd,
+    server: MasterEnd,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    large = message("stats", {**REPORT, "fill": "x" * 2**26})
+    with pytest.raises(exchange.errors().RPCSendError, match="max_message_bytes"):
+        worker.send(large)
+    lose(worker, proxy)
+    assert next_from(server) == "quit"
+    worker.send(report(1))
+    worker.send(large)  # nobody knows yet
+    worker.send(report(2))
+    linked(worker, proxy)
+    with gevent.Timeout(WAIT):
+        assert [server.recv_from_client()[1].data["number"] for _ in range(2)] == [1, 2]
+    assert sum("a message to the Locust master is dropped: " in line for line in caplog.messages) == 1
+
+
 def test_restarted_master_takes_the_worker_back_and_gets_nothing_of_the_old_test(
     worker: WorkerEnd, server: MasterEnd, proxy: Proxy, make_end: MakeEnd
 ) -> None:
