@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -86,6 +88,45 @@ def test_every_module_with_types_is_compiled_or_none_is() -> None:
         file = sys.modules[name].__file__
         assert file is not None
         assert file.endswith(".py") != aemp_gevent.is_compiled, name
+
+
+def declared_in(types: Path) -> dict[str, tuple[str, set[str]]]:
+    """Return the classes that a .pxd declares, each with its base and its own attributes."""
+    found: dict[str, tuple[str, set[str]]] = {}
+    for line in types.read_text().splitlines():
+        if head := re.match(r"cdef class (\w+)(?:\((\w+)\))?:", line):
+            found[head[1]] = head[2] or "", set()
+            attributes = found[head[1]][1]
+        elif fields := re.match(r"    cdef (?:public )?\w+ (.*)", line):
+            attributes |= set(fields[1].split(", "))
+    return found
+
+
+def test_every_attribute_of_a_class_with_types_is_declared() -> None:
+    """Otherwise setting it raises an error, but only in compiled modules."""
+    files = list(Path(aemp_gevent.__file__).parent.rglob("*.pxd"))
+    classes = {name: declared for types in files for name, declared in declared_in(types).items()}
+    checked = 0
+    for types in files:
+        for node in ast.parse(types.with_suffix(".py").read_text()).body:
+            if not isinstance(node, ast.ClassDef) or node.name not in classes:
+                continue
+            declared: set[str] = set()
+            name = node.name
+            while name:
+                name, attributes = classes[name]
+                declared |= attributes
+            stored = {
+                each.attr
+                for each in ast.walk(node)
+                if isinstance(each, ast.Attribute)
+                and isinstance(each.ctx, ast.Store)
+                and isinstance(each.value, ast.Name)
+                and each.value.id == "self"
+            }
+            assert stored <= declared, f"{types}: {node.name}"
+            checked += len(stored)
+    assert checked > 30
 
 
 # --- signals and threads, which pure Python lets in between any two steps -----------------------
