@@ -13,6 +13,7 @@ from gevent.event import AsyncResult
 from aemp_gevent import Node, receive
 from aemp_gevent.errors import CallCycleError, InvalidPortError, NoPortContextError, PortDied, RemoteError, StartError
 from aemp_gevent.otp import Child, Reference, Server, Supervisor, call, cast, reply_later
+from aemp_gevent.toolkit import death_of
 from tests.otp.carts import Cart
 from tests.support.networking import WAIT, MakeNode
 
@@ -79,10 +80,14 @@ def test_a_method_may_block_and_the_server_does_one_thing_at_a_time(cart):
 
 
 def test_the_time_that_a_call_waits_is_that_of_the_call_or_of_the_reference(cart):
-    for slow in (lambda: cart.wait(0.1, timeout=0.01), lambda: cart.within(0.01).wait(0.1)):
+    assert cart.within(WAIT).wait(0) == "waited"
+    cart.async_.wait(10 * WAIT)  # the others wait behind it
+    for slow in (lambda: cart.content(timeout=0.01), lambda: cart.within(0.01).content()):
         with pytest.raises(TimeoutError, match=r"within 0\.01 s"):
             slow()
-    assert cart.within(WAIT).wait(0) == "waited"
+    death = death_of(cart, node=cart._node)
+    cart._node.kil(cart)
+    death.get(timeout=WAIT)
 
 
 def test_inside_the_server_marked_methods_are_called_directly(cart):
