@@ -154,6 +154,18 @@ class Outgoing(Handshaking):
             self.fail("interrupted")
             raise
 
+    def would_overtake(self, packet: list[Any], most: int) -> bool:
+        """Return whether a packet would pass others, and at most so many bytes are before it.
+
+        Raises:
+            UnencodableMessageError: It cannot travel in this link's framing.
+        """
+        transport = self.transport
+        if not isinstance(transport, BacklogTransport) or transport.inner.buffered > most:
+            return False
+        order = order_of(packet, is_unique_name)
+        return goes_whole(order, len(self._encode(packet))) and not transport.backlog.holds_up(order)
+
     def overtakes(self, most: int) -> bool:
         """Return whether the packet that was sent last passed others, and at most so many bytes are before it."""
         transport = self.transport

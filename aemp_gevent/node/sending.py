@@ -39,7 +39,7 @@ class Sending(NodePorts):
         port of this node it is the same as :meth:`snd`. Any native thread may call it.
 
         Raises:
-            LinkBusyError: More than ``high_water_bytes`` wait to be sent to that node.
+            LinkBusyError: More than ``high_water_bytes`` wait to be sent to that node, and this would wait as well.
             InvalidPortError, UnencodableMessageError, MessageTooLargeError: As in :meth:`snd`.
         """
         self._check_open("snd_nowait()")

@@ -62,6 +62,10 @@ class Lane(Protocol):
     def send_encoded(self, data: bytes) -> None:
         """Queue a packet that is encoded in this framing already."""
 
+    def would_overtake(self, packet: list[Any], most: int) -> bool:
+        """Return whether a packet would pass others, and at most so many bytes are before it."""
+        ...
+
     def overtakes(self, most: int) -> bool:
         """Return whether the packet that was sent last passed others, and at most so many bytes are before it."""
         ...

@@ -52,7 +52,7 @@ class Sender(Protocol):
     def post_traced(self, name: str, message: Message, trace: Trace) -> None:
         """Send or queue a message to a port with its trace; may pause the greenlet that sends."""
 
-    def check_room(self) -> None:
+    def check_room(self, packet: list[Any]) -> None:
         """Raise ``LinkBusyError`` where ``post`` would pause."""
 
     def send(self, packet: list[Any]) -> None:
@@ -176,8 +176,9 @@ class RemotePort(MonitoredRemote):
         if self.mailbox is not self:
             self.mailbox.append(message)  # nothing gets there
         else:
-            self._peer.check_room()
-            self._peer.send([self.name, *message])
+            packet = [self.name, *message]
+            self._peer.check_room(packet)
+            self._peer.send(packet)
 
     def call(
         self,

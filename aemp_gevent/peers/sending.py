@@ -206,14 +206,17 @@ class SendingPeer:
         link = self.link  # once: another thread must not fail here when it goes
         return self.outbox.size if link is None else link.transport.buffered
 
-    def check_room(self) -> None:
+    def check_room(self, packet: list[Any]) -> None:
         """Refuse to send where :meth:`pause` would wait.
 
         Raises:
             LinkBusyError: Too much is unsent.
+            UnencodableMessageError: The packet cannot be sent at all.
         """
         if self.unsent > self.high_water:
-            raise LinkBusyError(self.node, self.unsent, self.high_water)
+            link = self.link
+            if link is None or not link.would_overtake(packet, self.high_water // 2):
+                raise LinkBusyError(self.node, self.unsent, self.high_water)
 
     def pause(self, size: int) -> None:
         """Make the sending greenlet wait while too much is unsent; the only call here that switches.

@@ -118,6 +118,7 @@ class VirtualLink:
         self.sent_packets = 0
         self.received_packets = 0
         self._relay = relay
+        self._origin, self._destination = origin, destination
         self._encode = FRAMINGS["msgpack"].encoder()
         # An array of five, the last of which is the packet: it is encoded once, wherever it goes.
         self._wrapping = self._encode(["", VIA, origin, destination, None])[:-1]
@@ -149,6 +150,11 @@ class VirtualLink:
         if link is not None:
             link.send_encoded(self._wrapping + data)
             self.sent_packets += 1
+
+    def would_overtake(self, packet: list[Any], most: int) -> bool:
+        """Return whether a packet would pass others, and at most so many bytes are before it."""
+        link = self._relay.link
+        return link is not None and link.would_overtake(["", VIA, self._origin, self._destination, packet], most)
 
     def overtakes(self, most: int) -> bool:
         """Return whether the packet that was sent last passed others, and at most so many bytes are before it."""

@@ -11,7 +11,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from aemp_gevent.errors import MessageTooLargeError
+from aemp_gevent.errors import LinkBusyError, MessageTooLargeError
 from aemp_gevent.links import backlog_transport, heartbeat
 from aemp_gevent.links.backlog_transport import BacklogTransport
 from aemp_gevent.node.node import Node
@@ -384,6 +384,20 @@ def test_senders_of_large_messages_are_paused(make_node: MakeNode) -> None:
         assert network_of(node).peers[PEER].unsent < 2_000_000
         for _ in range(100):
             names_until(peer, LARGE)
+        sender.get(timeout=10)
+
+
+def test_snd_nowait_sends_what_passes_and_refuses_what_would_wait(node: Node) -> None:
+    with RawPeer.dial(node, extras=READS).shake() as peer:
+        sender = gevent.spawn(node.snd, f"{PEER}#{BULK}", bytes(30_000_000))
+        wait_until(lambda: isinstance(link_with(node).transport, BacklogTransport))
+        for port, load in ((BULK, "small"), (PING, LARGE), ("a-name", "small")):
+            with pytest.raises(LinkBusyError):
+                node.snd_nowait(f"{PEER}#{port}", load)
+        node.snd_nowait(f"{PEER}#{PING}", "now")
+        assert PING in names_until(peer, "now")
+        assert not sender.ready()
+        reset(peer)
         sender.get(timeout=10)
 
 
