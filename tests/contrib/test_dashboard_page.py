@@ -117,6 +117,33 @@ def test_log_is_shown_as_text(browser: Browser, watched: Node) -> None:
         browser.close_tab(tab)
 
 
+def test_supervisors_and_their_children_are_shown(
+    browser: Browser, watched: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = {"id": "cart-<1>", "kind": "server", "restart": "permanent", "state": "restarting", "port": None}
+    child |= {"restarts": 3, "reason": "die ValueError", "messages": None}
+    tree = {
+        "port": "a#b",
+        "name": "Shop",
+        "strategy": "one_for_one",
+        "child_count": 2,
+        "active": 1,
+        "children": [child],
+    }
+    monkeypatch.setattr(watched._request_host, "trees", lambda limit: [tree])
+    with served(watched) as url:
+        tab = browser.open(url)
+        wait_until(lambda: text(browser, tab, "#rows button"), within=PATIENCE)
+        browser.run(tab, "document.querySelector('#rows button').click()")
+        browser.run(
+            tab, "[...document.querySelectorAll('[role=tab]')].find(t => t.textContent === 'Supervision').click()"
+        )
+        wait_until(lambda: "one_for_one: 1 of 2 children running" in text(browser, tab, "#panel h3"), within=PATIENCE)
+        cells = text(browser, tab, "#panel tbody tr")
+        assert "cart-<1>" in cells and "restarting" in cells and "die ValueError" in cells
+        browser.close_tab(tab)
+
+
 def test_stranger_is_asked_for_the_token(browser: Browser, watched: Node) -> None:
     with served(watched) as url:
         browser.run(browser.open("about:blank"), "return 1")

@@ -262,7 +262,7 @@ function drawEdges(list, keyOf) {
 
 // --- one node ---
 
-const TABS = {Overview: overview, Ports: ports, Blocked: blocked, Links: linkTable, Directory: families, Log: log};
+const TABS = {Overview: overview, Ports: ports, Blocked: blocked, Supervision: supervision, Links: linkTable, Directory: families, Log: log};
 let tab = "Overview", cameFrom = null, timer = 0, logStream = null, asking = 0;
 
 function open(id, from) {
@@ -371,6 +371,15 @@ function ports(found) { return portTable(found.ports || []); }
 function blocked(found) {
   const rows = (found.ports || []).filter(r => r.state === "blocked" || r.calls);
   return rows.length ? portTable(rows) : make("p", {}, "No port is blocked.");
+}
+function supervision(found) {
+  const trees = found.trees || [];
+  if (!trees.length) return make("p", {}, "No supervisors.");
+  const columns = [["child", c => c.id], ["state", c => c.state], ["restarts", c => c.restarts], ["messages", c => c.messages],
+    ["port", c => (c.port || "").split("#").pop()], ["died last of", c => c.reason]];
+  return make("div", {}, ...trees.map(tree => make("section", {},
+    make("h3", {}, `${tree.name}, ${tree.strategy}: ${tree.active} of ${tree.child_count} children running`),
+    tableOf(`Children of ${tree.name}`, columns, tree.children || []))));
 }
 function linkTable(found) {
   return tableOf("Links", [["node", r => r.node], ["state", r => r.state], ["via", r => r.via || ""], ["in", r => r.packets_in ?? ""],

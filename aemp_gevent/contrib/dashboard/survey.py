@@ -190,9 +190,12 @@ def look_at(node: Node, other: str, timeout: float = ASK_SECONDS) -> Row:
     Raises:
         AempError, ValueError: It does not answer, or refuses.
     """
-    what = {"links": 200, "ports": 200, "families": 200}
-    found: Row = node.call(other, INSPECT, what, timeout=timeout)
-    return _checked(found)
+    what = {"links": 200, "ports": 200, "families": 200, "trees": 200}
+    try:
+        return _checked(node.call(other, INSPECT, what, timeout=timeout))
+    except ValueError:  # it may run an older version, which has no trees
+        del what["trees"]
+        return _checked(node.call(other, INSPECT, what, timeout=timeout))
 
 
 def is_known(node: Node, name: str) -> bool:
