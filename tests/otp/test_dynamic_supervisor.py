@@ -98,13 +98,13 @@ def test_many_children_crash_at_once_and_come_back_and_nothing_is_left(node, cap
     begin = monotonic()
     for port in children:
         node.kil(port, "crash")
-    wait_until(lambda: all(port not in ports_of(node) for port in children), within=3 * WAIT)
-    wait_until(lambda: carts.count()["active"] == count, within=3 * WAIT)
+    wait_until(lambda: all(port not in ports_of(node) for port in children), within=12 * WAIT)
+    wait_until(lambda: carts.count()["active"] == count, within=12 * WAIT)
     print(f"{count} children crashed and were back after {monotonic() - begin:.2f} s")
     assert len(set(ports_of(node).values())) == count + 2
     gevent.sleep(0)
     death = death_of(carts, node=node)
-    carts.stop(timeout=3 * WAIT)
+    carts.stop(timeout=12 * WAIT)
     assert death.get(timeout=WAIT) == ()
     assert len(set(ports_of(node).values())) == 1
     gc.collect()
