@@ -160,7 +160,7 @@ class RequestHost:
         The caller monitors the port, and so learns that it does not exist.
         """
         port = self.find_port(name)
-        if isinstance(header, Mapping) and "reply" not in header:
+        if isinstance(header, Mapping) and "reply" not in header and "traceparent" in header:
             self._take_traced(peer, header, name, port, message)
         elif port is not None:
             caller = None if peer is None else peer.node

@@ -241,6 +241,7 @@ CACHED_HERE = {
 """Modules with a cache of functions' results, and why no peer can fill it."""
 
 FILLED_HERE = {
+    "KINDS": "kinds of shared state that modules of the library add",
     "_aemp_marks": "marked methods of classes of this process",
     "_aemp_types": "their types",
     "_drains": "functions of this process that end its nodes",

@@ -24,6 +24,7 @@ from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.port import DEAD, IDLE, QUEUED, RUNNING
 from aemp_gevent.ports.receive import get, receive
 from aemp_gevent.ports.scheduler import Scheduler
+from aemp_gevent.runtime.tracing import TRACING
 from tests.ports.logs import Log, monitored
 from tests.support.helpers import on_hub, wait_until
 from tests.support.native import threading
@@ -31,7 +32,6 @@ from tests.support.seams import ports_of
 from tests.support.settling import settle
 
 # By name: in the package's surface, "port" and "receive" are functions.
-port_module = import_module("aemp_gevent.ports.port")
 scheduler_module = import_module("aemp_gevent.ports.scheduler")
 
 
@@ -73,18 +73,17 @@ def test_a_thousand_greenlets_that_start_each_other_do_not_inherit_depth(node, l
 
 def test_a_finalizer_that_sends_while_the_mailbox_is_made_loses_nothing(node, log, monkeypatch):
     """Trap "two mailboxes": making the deque collects garbage, whose finalizer sends to this very port."""
-    real = deque
     ports: list[str] = []
 
     def collecting_deque():
         if not log:
             log.append("collected")
             node.snd(ports[0], "from the finalizer")
-        return real()
+        return deque()
 
     port = node.port(log.append)
     ports.append(port)
-    monkeypatch.setattr(port_module, "deque", collecting_deque)
+    monkeypatch.setattr(TRACING, "make_inbox", collecting_deque)
     node.snd(port, "from the sender")
     settle(node)
     assert log == ["collected", "from the finalizer", "from the sender"]

@@ -103,6 +103,7 @@ def test_session_ends_with_its_port(make_node: MakeNode) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_updates_leave_nothing_behind(network: MemoryNetwork) -> None:
     one, other = (network.node(name, *SEEDS, **QUICK) for name in SEEDS)
     watcher = Watcher(other)
