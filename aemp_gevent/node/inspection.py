@@ -91,7 +91,7 @@ class InspectedNode(Protocol):
         """Observe the calls that the node's code makes, from now on."""
         ...
 
-    def trees(self, limit: int) -> list[dict[str, Any]]:
+    def trees(self, limit: int, /) -> list[dict[str, Any]]:
         """Return at most so many supervisors and children."""
         ...
 

@@ -168,7 +168,7 @@ class NodePorts(DirectSending):
         Raises:
             InvalidPortError: The argument is not a port ID.
         """
-        if port.__class__ is str:
+        if isinstance(port, str):
             # Nearly all IDs, and nothing can be wrong with them. A character takes at most four bytes.
             node, _, name = port.partition("#")
             if name.isalnum() and 4 * len(name) <= self._max_name_bytes and self._was_met(node):
