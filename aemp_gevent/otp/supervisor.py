@@ -16,7 +16,10 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Any, Literal
 
+from gevent.event import AsyncResult
+
 from aemp_gevent.errors import StartError
+from aemp_gevent.node.access import is_shut_down
 from aemp_gevent.otp.budgets import Budget
 from aemp_gevent.otp.children import SHUTDOWN, Child, Stopping
 from aemp_gevent.otp.entries import ChildState, Entry
@@ -312,7 +315,12 @@ class Supervisor(Server):
         entry.guard = node.mon(port, self, _TAG, _DIED, key, port)
         assert entry.child.placement is not None
         asked = entry.child.placement.ask_again(node, str(port))
-        asked.rawlink(lambda result: node.snd(me, _TAG, _FOUND, key, port, result.exception is None and result.value))
+
+        def tell(answer: AsyncResult[bool]) -> None:
+            if not is_shut_down(node):
+                node.snd(me, _TAG, _FOUND, key, port, answer.exception is None and answer.value)
+
+        asked.rawlink(tell)
 
     def _found(self, entry: Entry, *, is_alive: bool) -> None:
         if is_alive:
