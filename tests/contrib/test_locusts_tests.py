@@ -3,6 +3,8 @@
 
 They come with the source distribution, which is downloaded. Many allow processes little time, and fail where a machine
 is busy. So each is tried again; and one that fails over links must fail over ZeroMQ as well.
+
+All of them take ten minutes: ``AEMP_TEST_LOCUST=1 make test-thorough ARGS=tests/contrib/test_locusts_tests.py``.
 """
 
 from __future__ import annotations
@@ -163,7 +165,7 @@ class Attempt:
         self._child.wait()
 
 
-@pytest.mark.parametrize("test", sampled(TESTS, 2))
+@pytest.mark.parametrize("test", sampled(TESTS, 2, len(TESTS) if os.environ.get("AEMP_TEST_LOCUST") else 4))
 def test_what_passes_over_zeromq_passes_over_links(test: str, source: Path, commands: Path) -> None:
     until = monotonic() + SECONDS_FOR_ALL
     passes_over_zeromq = False
