@@ -42,8 +42,15 @@ class Ends(NamedTuple):
 LOOPBACK = Ends("127.0.0.1", "127.0.0.1")
 
 
+class _Socket(plain_socket):
+    """A socket that is closed without a warning where an interrupt struck before anything held it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def _socket_for(host: str) -> plain_socket:
-    sock = plain_socket(AF_INET6 if ":" in host else AF_INET, SOCK_DGRAM)
+    sock = _Socket(AF_INET6 if ":" in host else AF_INET, SOCK_DGRAM)
     sock.setblocking(False)
     return sock
 
@@ -63,17 +70,18 @@ class DatagramReceiver:
 
     def __init__(self, hub: Hub, host: str, port: int, received: Callable[[bytes], None]) -> None:
         self._received = received
+        self._watcher: Any = None  # gevent's watchers have no types
         self._socket = _socket_for(host)
         try:
             self._socket.bind((host, port))
+            self.port: int = self._socket.getsockname()[1]
+            loop: Any = hub.loop
+            # No reference: a program that waits for nothing else may end.
+            self._watcher = loop.io(self._socket.fileno(), _READ, ref=False)
+            self._watcher.start(repeated(hub, self._readable))
         except BaseException:
-            self._socket.close()
+            self.close()
             raise
-        self.port: int = self._socket.getsockname()[1]
-        loop: Any = hub.loop  # gevent's watchers have no types
-        # No reference: a program that waits for nothing else may end.
-        self._watcher = loop.io(self._socket.fileno(), _READ, ref=False)
-        self._watcher.start(repeated(hub, self._readable))
 
     def _readable(self) -> None:
         for _ in range(AT_ONCE):
@@ -85,8 +93,9 @@ class DatagramReceiver:
 
     def close(self) -> None:
         """Stop receiving. Idempotent."""
-        self._watcher.stop()
-        self._watcher.close()
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
         self._socket.close()
 
     def abandon(self, *, watching: bool) -> None:
