@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Sphinx's settings. The build needs no network: nothing is linked to other projects' inventories."""
 
+from aemp_gevent import otp
 from aemp_gevent._version import __version__
+from aemp_gevent.otp.marks import MarkedMethod
 
 project = "aemp_gevent"
 author = "The aemp_gevent authors"
@@ -29,3 +31,9 @@ napoleon_custom_sections = [("Source", "notes_style")]
 # and those between modules inside are for readers of the source.
 nitpicky = True
 nitpick_ignore_regex = [("py:mod", ".*"), ("py:.*", r"(?!aemp_gevent\.\w+$).*")]
+
+# Marked methods of servers cannot be called, so autodoc does not find their parameters. It documents the functions.
+for kind in (otp.Supervisor, otp.DynamicSupervisor):
+    for name, marked in list(vars(kind).items()):
+        if isinstance(marked, MarkedMethod):
+            setattr(kind, name, marked.function)
