@@ -69,14 +69,19 @@ class KeptWatches:
         """Note that the peer no longer watches a port: it died, or the peer was told to stop."""
         port.is_kept = False
         self._since.pop(port, None)
-        if not self._since and self._timer is not None:
-            self._scheduler.end_timer(self._timer)
-            self._timer = None
+        if not self._since:
+            self._end_timer()
 
     def drop_all(self) -> None:
         """Note that the peer no longer watches anything, because the link is lost or closes."""
         for port in list(self._since):
             self.drop(port)
+        self._end_timer()  # which prepare() may have started; it would keep the whole node
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._scheduler.end_timer(self._timer)
+            self._timer = None
 
     def end_all(self) -> None:
         """Ask the peer to stop all watches without a monitor."""
