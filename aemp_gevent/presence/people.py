@@ -40,7 +40,7 @@ class Gathering:
         """All people; each change replaces the lists of those concerned, and alters no list."""
 
     def apply(self, entries: Mapping[str, Any], deleted: Collection[str]) -> Movement:
-        """Movement sessions, and return how that changes the people.
+        """Change sessions, and return how that changes the people.
 
         Args:
             entries: The entries of sessions that are new or different.
