@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 
 import pytest
 
 from tests.support import striking, thoroughness
+from tests.support.networking import ROOT
 from tests.support.striking import strike_in_turn
 from tests.support.thoroughness import sampled
 
@@ -43,3 +47,13 @@ def test_a_scene_that_fails_tells_where_it_was_struck_and_can_be_struck_there_ag
     monkeypatch.setattr(striking, "_AT", "28")
     strike_in_turn(play, 900)
     assert played == [28]
+
+
+def test_all_processes_of_one_run_draw_the_same_samples() -> None:
+    program = "from tests.support.thoroughness import sampled; print(sampled(range(1000), 11))"
+
+    def drawn(run: str) -> bytes:
+        environment = {**os.environ, "PYTEST_XDIST_TESTRUNUID": run, "AEMP_TEST_THOROUGH": ""}
+        return subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, env=environment)
+
+    assert drawn("one") == drawn("one") != drawn("another")

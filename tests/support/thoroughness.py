@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 THOROUGH = os.environ.get("AEMP_TEST_THOROUGH", "").lower() not in {"", "0", "false"}
 
+_random = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID"))
+"""Of the same seed in all processes of one run, because pytest-xdist wants them to collect the same tests."""
+
 EXAMPLES = 100 if THOROUGH else 20
 """How many examples a property is tried with, where its test does not say it."""
 
@@ -36,6 +39,6 @@ def sampled(points: Sequence[T], most: int, thoroughly: int | None = None) -> Se
     if len(points) <= most:
         return points
     step = (len(points) - 1) / (most - 1)
-    begin = random.random()
+    begin = _random.random()
     inner = [points[min(int((number + begin) * step), len(points) - 2)] for number in range(1, most - 1)]
     return [points[0], *inner, points[-1]]
