@@ -8,8 +8,8 @@ on a fresh interpreter (import times, for instance) is tested with :mod:`subproc
 monkey-patching gets a fresh interpreter by itself, and so does one with options of the interpreter.
 
 The server's children become ours as their parent ends (we are a *subreaper*, which only Linux has), so waiting, signals
-and exit codes work as for any child. Elsewhere, in patched runs, and where coverage measures them,
-the processes are ordinary ones.
+and exit codes work as for any child. Elsewhere, and in patched runs, the processes are ordinary ones. Where coverage
+measures them, it does so from the fork on: what runs at import is measured in the tests' own process.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Server:
         self._library = ctypes.CDLL(None)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AEMP_"))}
+            env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AEMP_", "COVERAGE_"))}
             number = theirs.fileno()
             self._process = subprocess.Popen(  # ends when our side of the socket is closed
                 [sys.executable, str(_SERVER), str(number)], pass_fds=(number,), stdin=subprocess.DEVNULL, env=env
@@ -98,7 +98,7 @@ def _is_possible(args: Any, options: Mapping[str, Any]) -> bool:
         return False
     words = args[2:] if args[1] == "-u" else args[1:]
     variables = options.get("env") or os.environ
-    if any(name.startswith(("PYTHON", "GEVENT", "COVERAGE_PROCESS")) and name not in _KEPT for name in variables):
+    if any(name.startswith(("PYTHON", "GEVENT")) and name not in _KEPT for name in variables):
         return False
     how = os.fspath(words[0])
     if how == "-m":

@@ -20,7 +20,7 @@ from typing import Any
 
 def _preload() -> None:
     ours = ("aemp_gevent.toolkit", "aemp_gevent.testing", "aemp_gevent.contrib")
-    for name in (*ours, "rich.console", "rich.table", "flask", "cbor2", "_pytest.python", "pytest"):
+    for name in (*ours, "rich.console", "rich.table", "flask", "cbor2", "_pytest.python", "pytest", "coverage"):
         try:
             importlib.import_module(name)
         except ImportError:
@@ -137,6 +137,10 @@ if __name__ == "__main__":
         _socket.detach()
     _become(_request)
     _main, _code = _main_module(_request)
+    if "COVERAGE_PROCESS_CONFIG" in os.environ:
+        from coverage import process_startup
+
+        process_startup(force=True)
     try:
         exec(_code, _main.__dict__)
     except (SystemExit, KeyboardInterrupt):
