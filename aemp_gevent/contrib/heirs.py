@@ -12,7 +12,6 @@ adds up several nodes leaves out the totals of a process that another node keeps
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -25,7 +24,7 @@ import gevent
 from aemp_gevent.addresses.endpoints import parse_endpoint
 from aemp_gevent.errors import AempError
 from aemp_gevent.links.link import Link
-from aemp_gevent.node.access import metrics_of, network_of, request_host_of
+from aemp_gevent.node.access import kept_for, metrics_of, network_of, request_host_of
 from aemp_gevent.node.metrics import MAX_ROWS, Rows, from_afar, merged, to_travel, totals_in, without_totals
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.peer import Peer
@@ -266,18 +265,12 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-_estates: weakref.WeakKeyDictionary[Node, tuple[object, Estate]] = weakref.WeakKeyDictionary()
-
-
 def estate_of(node: Node) -> Estate | None:
     """Return the estate of a node, which it gets with the first call; None while it is private."""
     network = network_of(node)
     if network is None or network.is_closed:
         return None
-    known = _estates.get(node)
-    if known is None or known[0] is not network:  # the node was reset, or this is a forked child
-        known = _estates[node] = (network, Estate(node))
-    return known[1]
+    return kept_for(node, Estate)
 
 
 def figures_of_all(answers: Sequence[Answer]) -> Rows:

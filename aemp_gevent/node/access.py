@@ -116,12 +116,15 @@ def held_name(node: LocalNode, name: str) -> str | None:
     return local_id(node, f"{node.NODE()}#{name}")
 
 
-def kept_for(node: LocalNode, kind: Callable[[Any], K]) -> K:
-    """Return the object of a class that belongs to a node; it is made from the node when it is first needed."""
-    kept = node._kept.get(kind)  # type: ignore[call-overload]  # kind is a class
+def kept_for(node: LocalNode, make: Callable[[Any], K]) -> K:
+    """Return what a class or function has made for a node; it is called with the node when this is first needed.
+
+    The node keeps it until it is reset. A forked child gets another one.
+    """
+    kept = node._kept.get(make)
     if kept is None:
-        kept = node._kept[kind] = kind(node)  # type: ignore[index]
-    return kept  # type: ignore[no-any-return]
+        kept = node._kept[make] = make(node)
+    return kept
 
 
 def report_trees(node: LinkedNode, report: Callable[[int], list[dict[str, Any]]]) -> None:

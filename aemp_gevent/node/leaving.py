@@ -81,9 +81,6 @@ class Leaving(LinkedNode):
             return
         self._check_may_wait("shutdown()")
         seconds = self._network.wait_for_names(self._say_last_words(seconds))
-        for call in list(self._ports_host.leaving):
-            call()
-        self._ports_host.leaving.clear()
         self._log_feed.stop()
         self._directory.stop()
         try:

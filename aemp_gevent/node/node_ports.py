@@ -9,6 +9,7 @@ and :mod:`~aemp_gevent.node.calling`.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextvars import Context
 from typing import Any, overload
 
@@ -65,8 +66,8 @@ class NodePorts(DirectSending):
         """The longest name of a node, a port, a family of the directory or a key."""
         self._hints = hints.Hints()
         """The warnings that this node has given, one per place."""
-        self._kept: dict[type, Any] = {}
-        """What folders above keep for this node, by its class. A forked child, which has no ports, has none of it."""
+        self._kept: dict[Callable[[Any], Any], Any] = {}
+        """What folders above keep for this node, by what made it. A forked child, without ports, has nothing of it."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id}>"

@@ -8,7 +8,6 @@ its private attributes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +38,6 @@ class PortsHost:
         """The ports that are blocked in a call."""
         self.watches: tuple[CallWatch, ...] = ()
         """What observes the calls that this node's code makes."""
-        self.leaving: dict[Callable[[], None], None] = {}
-        """What is called when the node begins to shut down, while it can still send; it must not switch."""
-        self.kept: dict[object, Any] = {}
-        """What folders above keep with the node until it is reset, such as the broker of its topics."""
         # The node's own methods, because methods that call these would cost every call of a program.
         self.make = node._make
         self.find = node._find_local

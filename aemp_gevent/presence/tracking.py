@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from aemp_gevent import DirectoryMonitor, MessageTooLargeError, Node, default_node
 from aemp_gevent.addresses import ids
 from aemp_gevent.errors import InvalidPresenceError
-from aemp_gevent.node.access import is_shut_down, ports_host_of
+from aemp_gevent.node.access import is_shut_down, kept_for, ports_host_of
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.copying import copy_as_sent
 from aemp_gevent.ports.monitors import Monitor
@@ -33,17 +33,16 @@ MAX_META_BYTES = 16 * 1024
 Watcher: TypeAlias = Callable[[People, dict[str, list[Any]], dict[str, list[Any]], dict[str, list[Any]]], object]
 """``cb(people, joined, changed, left)``."""
 
-_KEY = "presence"
 
+class _Sessions:
+    """The IDs of one node's sessions, which no other session of any node has."""
 
-def _new_session(node: Node) -> str:
-    """Return the ID of a session, which no other session of any node has."""
-    kept = ports_host_of(node).kept
-    counter = kept.get(_KEY)
-    if counter is None:  # once for each process, also for forked ones
-        counter = kept[_KEY] = ids.new_uniq(), itertools.count()
-    uniq, numbers = counter
-    return f"{uniq}.{next(numbers)}"
+    def __init__(self, _node: Node) -> None:
+        self._prefix = ids.new_uniq()
+        self._numbers = itertools.count()
+
+    def new(self) -> str:
+        return f"{self._prefix}.{next(self._numbers)}"
 
 
 def _check_text(what: str, text: object) -> None:
@@ -67,7 +66,7 @@ class Session:
         """The key of the person."""
         self._node = node
         self._family = family
-        self._entry_key = entry_key(_new_session(node), key)
+        self._entry_key = entry_key(kept_for(node, _Sessions).new(), key)
         self._death: Monitor | None = None
         self._is_over = False
         self._entry = node.db_set(family, self._entry_key, _checked(meta))

@@ -20,7 +20,7 @@ from aemp_gevent.calls import answers
 from aemp_gevent.calls.serve import is_port
 from aemp_gevent.directory.local_directory import DirectoryEntry
 from aemp_gevent.errors import AempError, PortDied, RefusedError, RemoteError, StateMovedError, StateUnavailableError
-from aemp_gevent.node.access import is_shut_down, network_of, ports_host_of
+from aemp_gevent.node.access import is_shut_down, kept_for, network_of, ports_host_of, request_host_of
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.shared.owned import Owned, check_text
@@ -34,7 +34,6 @@ OWNERS = "aemp_gevent.shared.owners"
 MAX_OBJECTS = 10_000
 """Objects that one node owns."""
 
-_KEY = "shared"
 _REOPEN_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
 """How often a client that waits for another owner looks for hosts."""
@@ -45,12 +44,18 @@ KINDS: dict[str, Callable[[Node], Owned]] = {}
 
 def ownership_of(node: Node) -> Ownership:
     """Return what a node knows of owners; the first call makes it a host."""
-    kept = ports_host_of(node).kept
-    ownership: Ownership | None = kept.get(_KEY)
-    if ownership is None:
-        ownership = kept[_KEY] = Ownership(node)
-        ownership.open()
+    return kept_for(node, _opened)
+
+
+def _opened(node: Node) -> Ownership:
+    ownership = Ownership(node)
+    ownership.open()
+    request_host_of(node).last_calls.append(ownership.leave)
     return ownership
+
+
+def _has_moved(error: RemoteError) -> bool:
+    return error.error.startswith(StateMovedError.__name__)
 
 
 class Ownership:
@@ -84,7 +89,6 @@ class Ownership:
         host.monitor(port, self._died, None)
         node.peval(port, self._look)
         node.grp_reg(GROUP, port)
-        host.leaving[self._leave] = None
 
     def _look(self) -> None:
         self.node.db_mon(OWNERS, self._owners_changed)
@@ -133,6 +137,8 @@ class Ownership:
         owner = self._owner(checked)
         if owner is not None:
             return owner
+        if self._has_left:
+            raise StateMovedError("this node shuts down")
         return self._own(checked).port
 
     def _own(self, key: str) -> Owned:
@@ -182,7 +188,7 @@ class Ownership:
         except AempError as error:
             self.complaints.warn("state %s could not be handed over, and is lost: %s", key, error)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Hand over everything, because this node shuts down."""
         self._has_left = True
         for key in list(self._owned):
@@ -257,7 +263,7 @@ class Ownership:
             except PortDied as error:
                 failed[port] = str(error)
             except RemoteError as error:
-                if not error.error.startswith(StateMovedError.__name__):
+                if not _has_moved(error):
                     raise
                 failed[port] = str(error)
             except TimeoutError as error:
@@ -276,6 +282,10 @@ class Ownership:
             try:
                 opened = self.node.call(host, "open", key, timeout=left)
             except (PortDied, TimeoutError):  # the next one, until the directory knows
+                continue
+            except RemoteError as error:
+                if not _has_moved(error):
+                    raise
                 continue
             if isinstance(opened, str) and is_port(ports_host_of(self.node), opened) and opened not in failed:
                 self._hints[key] = opened

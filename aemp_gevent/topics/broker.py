@@ -16,7 +16,7 @@ from aemp_gevent.addresses import ids
 from aemp_gevent.calls import answers
 from aemp_gevent.calls.serve import caller_of_call, is_port
 from aemp_gevent.errors import RefusedError, TooManyTopicsError
-from aemp_gevent.node.access import is_shut_down, network_of, ports_host_of, request_host_of
+from aemp_gevent.node.access import is_shut_down, kept_for, network_of, ports_host_of, request_host_of
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import DEAD, Port
@@ -38,16 +38,15 @@ MAX_LOST = 100
 _REOPEN_SECONDS = 1.0
 """When a broker whose port was killed gets another one."""
 
-_KEY = "topics"
-
 
 def broker_of(node: Node) -> Broker:
     """Return the broker of a node; the first call makes it."""
-    kept = ports_host_of(node).kept
-    broker: Broker | None = kept.get(_KEY)
-    if broker is None:
-        broker = kept[_KEY] = Broker(node)
-        broker.open()
+    return kept_for(node, _opened)
+
+
+def _opened(node: Node) -> Broker:
+    broker = Broker(node)
+    broker.open()
     return broker
 
 

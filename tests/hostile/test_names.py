@@ -245,7 +245,6 @@ FILLED_HERE = {
     "_aemp_marks": "marked methods of classes of this process",
     "_aemp_types": "their types",
     "_drains": "functions of this process that end its nodes",
-    "_estates": "what the nodes of this process have counted",
     "_joins": "functions of this process that begin them",
     "_kept": "what a forked child has of its parent",
     "_nodes": "the nodes of this process",
