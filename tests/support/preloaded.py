@@ -36,6 +36,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _KEPT = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONIOENCODING"}
 """The interpreter's variables that a child can take over."""
 
+_NOT_THE_SERVERS = ("PYTHON", "AEMP_", "COVERAGE_")
+"""Variables that are set for the children alone."""
+
 _OPTIONS = {"stdin", "stdout", "stderr", "cwd", "env", "pass_fds", "text", "encoding", "bufsize", "start_new_session"}
 """The arguments of :class:`subprocess.Popen` that are understood here."""
 
@@ -49,7 +52,7 @@ class _Server:
         self._library = ctypes.CDLL(None)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AEMP_", "COVERAGE_"))}
+            env = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_THE_SERVERS)}
             number = theirs.fileno()
             self._process = subprocess.Popen(  # ends when our side of the socket is closed
                 [sys.executable, str(_SERVER), str(number)], pass_fds=(number,), stdin=subprocess.DEVNULL, env=env
