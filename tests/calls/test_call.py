@@ -371,6 +371,7 @@ def test_failed_calls_are_not_reported_as_deaths(make_node):
     assert heard == []
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 def test_ten_thousand_calls_leave_everything_as_it_was(caller, server):
     port = shouter(server)

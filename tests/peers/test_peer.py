@@ -324,6 +324,7 @@ def test_second_connection_of_another_program_is_closed_when_the_first_is_up(mak
         wait_until(node.up_nodes)
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize("call", ["kil", "mon", "spawn"])
 def test_runner_that_reaches_the_hard_limit_lets_a_newcomer_in_from_the_hub(

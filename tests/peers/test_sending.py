@@ -129,6 +129,7 @@ def test_json_peer_gets_what_json_can_carry(make_node: MakeNode, caplog: pytest.
                 node.snd(f"{listener.id}#p", b"bytes")
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize("call", ["kil", "mon", "spawn"])
 def test_what_waits_for_a_link_is_bounded_by_the_hard_limit(make_node: MakeNode, call: str) -> None:

@@ -127,6 +127,7 @@ def test_message_with_more_elements_than_it_may_have_is_refused(
     is_refused_with_one_less(framing, SHAPES[shape], before, size)
 
 
+@pytest.mark.no_cover
 @each_framing
 @pytest.mark.slow
 def test_message_of_more_bytes_than_are_never_counted_is_counted(framing: Framing) -> None:
@@ -153,6 +154,7 @@ def test_long_message_of_few_elements_is_accepted(framing: Framing, size: int) -
     Limits(BYTES, 1000).check(packet, len(data))
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 @each_framing
 def test_messages_of_less_than_a_read_are_not_counted(framing: Framing) -> None:
@@ -184,6 +186,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("framing", "bomb"), [(framing, bomb) for framing in BOMBS if framing in FRAMINGS for bomb in BOMBS[framing]]

@@ -487,6 +487,7 @@ def test_decoder_that_never_got_much_takes_little_memory() -> None:
     assert peak_memory(make) < 100 * 64 * 1024
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 @each_framing
 @pytest.mark.parametrize(
