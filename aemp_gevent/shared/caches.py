@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from hashlib import blake2b
 from time import monotonic
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from aemp_gevent import Node, default_node
 from aemp_gevent.calls.serve import fail, is_port
-from aemp_gevent.errors import InvalidSharedError, StateMovedError, StateUnavailableError
+from aemp_gevent.errors import InvalidSharedError, StateMovedError, StateUnavailableError, UnencodableMessageError
 from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.ports.callbacks import check_callable
-from aemp_gevent.ports.copying import copy_as_sent
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.shared.handles import SharedState
@@ -33,17 +34,32 @@ MAX_ENTRIES = 10_000
 MAX_VALUE_BYTES = 2**20
 """The largest value, encoded."""
 
+MAX_ASKERS = 10_000
+"""Callers that compute a value or wait for one; beyond that each computes for itself, and nothing is kept."""
+
 _PATIENCE = 60.0
 """Seconds to wait for a value that another node computes, before it is computed once more."""
 
 _LONGEST = 365.0 * 86400
 
+_computing: ContextVar[frozenset[tuple[Node, str, str]]] = ContextVar("aemp_computing", default=frozenset())
+"""The values that this greenlet computes."""
 
-class _Value:
-    def __init__(self, value: Any, until: float, tags: tuple[str, ...]) -> None:
-        self.value = value
-        self.until = until
-        self.tags = tags
+
+class _Value(NamedTuple):
+    data: bytes
+    """The value, encoded: so nobody can change it, and it is encoded once."""
+    until: float
+    tags: tuple[str, ...]
+
+
+class _Asker(NamedTuple):
+    """A caller that has to compute the value, or waits for it."""
+
+    reply: str
+    lease: str
+    """A port that dies when the call is over."""
+    tags: tuple[str, ...]
 
 
 class _Flight:
@@ -51,9 +67,9 @@ class _Flight:
 
     def __init__(self, key: str) -> None:
         self.key = key
+        self.tags: tuple[str, ...] = ()
         self.guard: Monitor | None = None
-        self.waiting: list[tuple[str, str]] = []
-        """The reply port and the lease of each."""
+        self.waiting: deque[_Asker] = deque()
 
 
 class OwnedCache(Owned):
@@ -65,6 +81,7 @@ class OwnedCache(Owned):
         self._flights: dict[str, _Flight] = {}
         self._current: dict[str, str] = {}
         """The computation for each key that was not invalidated since it began."""
+        self._askers = 0
         self._tokens = itertools.count()
         super().__init__(node)
         node.rcv(self.port, "get", self._get)
@@ -82,63 +99,72 @@ class OwnedCache(Owned):
             return
         try:
             self.check_is_here()
-            key, lease = check_text("key", words[0]), words[1]
+            key, lease, *tags = words[:-1]
+            asker = _Asker(reply, lease, tuple(check_text("tag", tag) for tag in tags))
+            check_text("key", key)
             if not is_port(host, lease):
                 raise InvalidSharedError("lease", lease, "it must be a port")
-        except (StateMovedError, InvalidSharedError, IndexError) as error:
+        except (StateMovedError, InvalidSharedError, ValueError) as error:
             fail(host, reply, error)
             return
         entry = self._entries.get(key)
         if entry is not None:
             if entry.until > monotonic():
                 self._entries.move_to_end(key)
-                self.node.snd(reply, True, entry.value)
+                self.node.snd(reply, True, entry.data)
                 return
             self._drop(key)
         token = self._current.get(key)
-        if token is None:
+        if self._askers >= MAX_ASKERS:
+            self.node.snd(reply, False, "")  # it computes the value for itself
+        elif token is None:
             token = self._current[key] = f"{self.port} {next(self._tokens)}"
             self._flights[token] = _Flight(key)
-            self._begin(token, reply, lease)
+            self._askers += 1
+            self._begin(token, asker)
         else:
-            self._flights[token].waiting.append((reply, lease))
+            self._flights[token].waiting.append(asker)
+            self._askers += 1
 
-    def _begin(self, token: str, reply: str, lease: str) -> None:
+    def _begin(self, token: str, asker: _Asker) -> None:
         """Ask one client to compute; if its lease dies before the result is here, ask the next one."""
         flight = self._flights[token]
-        flight.guard = ports_host_of(self.node).monitor(lease, lambda *_reason: self._failed(token), None)
-        self.node.snd(reply, False, token)
+        flight.tags = asker.tags
+        flight.guard = ports_host_of(self.node).monitor(asker.lease, lambda *_reason: self._failed(token), None)
+        self.node.snd(asker.reply, False, token)
 
     def _failed(self, token: str) -> None:
         flight = self._flights.get(token)
         if flight is None:
             return
         if flight.waiting:
-            self._begin(token, *flight.waiting.pop(0))
+            self._askers -= 1
+            self._begin(token, flight.waiting.popleft())
         else:
             self._end(token)
 
     def _end(self, token: str) -> _Flight:
         flight = self._flights.pop(token)
+        self._askers -= 1 + len(flight.waiting)
         if self._current.get(flight.key) == token:
             del self._current[flight.key]
         if flight.guard is not None:
             flight.guard.cancel()
         return flight
 
-    def _put(self, token: Any, value: Any, ttl: Any, tags: Any) -> None:
+    def _put(self, token: Any, data: Any, ttl: Any) -> None:
         flight = self._flights.get(token)
         if flight is None:
             return
+        if not isinstance(data, bytes) or len(data) > MAX_VALUE_BYTES:
+            raise InvalidSharedError("value", data, f"it must be bytes, at most {MAX_VALUE_BYTES}")
         is_current = self._current.get(flight.key) == token
         until = monotonic() + check_number("ttl", ttl, 0, _LONGEST)
-        checked = tuple(check_text("tag", tag) for tag in tags)
         self._end(token)
-        for reply, _lease in flight.waiting:
-            if is_port(ports_host_of(self.node), reply):
-                self.node.snd(reply, True, value)
+        for asker in flight.waiting:
+            self.node.snd(asker.reply, True, data)
         if is_current:
-            self._store(flight.key, _Value(value, until, checked))
+            self._store(flight.key, _Value(data, until, flight.tags))
 
     def _store(self, key: str, entry: _Value) -> None:
         self._drop(key)
@@ -161,17 +187,20 @@ class OwnedCache(Owned):
 
     def _invalidate(self, *keys: Any) -> int:
         for key in keys:
-            self._current.pop(key, None)  # what is being computed may be outdated, too
+            # What is being computed may be outdated, too.
+            self._current.pop(check_text("key", key), None)
         return sum(self._drop(key) for key in keys)
 
     def _invalidate_tags(self, *tags: Any) -> int:
-        # The tags of what is being computed are not known yet.
-        self._current.clear()
-        return sum(self._drop(key) for tag in tags for key in list(self._tagged.get(tag, ())))
+        dropped = {check_text("tag", tag) for tag in tags}
+        for key, token in list(self._current.items()):
+            if not dropped.isdisjoint(self._flights[token].tags):
+                del self._current[key]
+        return sum(self._drop(key) for tag in dropped for key in list(self._tagged.get(tag, ())))
 
-    def export(self) -> Any:
+    def parts(self) -> Iterator[Any]:
         """Return nothing: what was cached is computed again."""
-        return None
+        yield None
 
     def merge(self, state: Any) -> None:
         """Drop everything: another node may have invalidated it."""
@@ -195,9 +224,9 @@ class Cache(SharedState):
     def get(self, key: str, compute: Callable[[], T], *, ttl: float, tags: Iterable[str] = ()) -> T:
         """Return a value; compute it if it is missing, while all others that need it wait. Switches.
 
-        The value is message data, and comes as it would from another node: with lists for tuples. If ``compute``
-        raises, this call raises, and the next one that waits computes it. If no node could be asked in time, the value
-        is computed and not kept.
+        The value is message data. It is a copy, and comes as it would from another node: with lists for tuples. If
+        ``compute`` raises, this call raises, and the next one that waits computes it. If no node could be asked in
+        time, the value is computed and not kept.
 
         Args:
             key: The value's key, up to 200 characters.
@@ -206,29 +235,37 @@ class Cache(SharedState):
             tags: Words by which :meth:`invalidate` finds it.
 
         Raises:
-            InvalidSharedError: The key, the time or a tag cannot be used.
+            InvalidSharedError: The key, the time or a tag cannot be used, or ``compute`` asks for this value itself.
             UnencodableMessageError, MessageTooLargeError: The value cannot travel, or has more than 1 MiB.
         """
         check_text("key", key)
         check_number("ttl", ttl, 0, _LONGEST)
-        words = [check_text("tag", tag) for tag in tags]
+        words = _checked(tags)
+        this = self.node, self._state_key, key
+        computing = _computing.get()
+        if this in computing:
+            raise InvalidSharedError("key", key, "the function that computes its value asks for it itself")
         lease = self.node.port()
+        before = _computing.set(computing | {this})
         try:
             try:
-                is_there, found = self._ask("get", key, lease, patience=_PATIENCE)
+                is_there, found = self._ask("get", key, lease, *words, patience=_PATIENCE)
             except StateUnavailableError as error:
                 ownership_of(self.node).complaints.warn("%s computes a value without its cache: %s", self, error)
-                return _copied(compute())
+                value: T = _decoded(_encoded(compute()))
+                return value
             if is_there:
-                there: T = found
+                there: T = _decoded(found)
                 return there
-            value = _copied(compute())
+            data = _encoded(compute())
             try:
-                self._ask("put", found, value, ttl, words)
+                self._ask("put", found, data, ttl)
             except StateUnavailableError as error:
                 ownership_of(self.node).complaints.warn("%s did not keep a value: %s", self, error)
-            return value
+            computed: T = _decoded(data)
+            return computed
         finally:
+            _computing.reset(before)
             self.node.kil(lease)
 
     def invalidate(self, *keys: str, tags: Iterable[str] = ()) -> int:
@@ -240,7 +277,7 @@ class Cache(SharedState):
         Raises:
             StateUnavailableError: No node could be asked in time.
         """
-        words = [check_text("tag", tag) for tag in tags]
+        words = _checked(tags)
         dropped: int = self._ask("invalidate", *(check_text("key", key) for key in keys)) if keys else 0
         if words:
             dropped += self._ask("invalidate_tags", *words)
@@ -251,7 +288,7 @@ class Cache(SharedState):
     ) -> Callable[[Callable[P, T]], CachedFunction[P, T]]:
         """Return a decorator for functions whose results are kept; see :func:`aemp_gevent.shared.cached`."""
         check_number("ttl", ttl, 0, _LONGEST)
-        given = tags if callable(tags) else tuple(check_text("tag", tag) for tag in tags)
+        given = tags if callable(tags) else _checked(tags)
 
         def decorate(function: Callable[P, T]) -> CachedFunction[P, T]:
             check_callable("cached()", function)
@@ -275,6 +312,10 @@ class CachedFunction(Generic[P, T]):
         self._function = function
         self._ttl = ttl
         self._tags = tags
+        try:
+            self._signature: inspect.Signature | None = inspect.signature(function)
+        except (TypeError, ValueError):  # some that are written in C have none
+            self._signature = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the function's result for these arguments, from the cache or by a call."""
@@ -287,16 +328,59 @@ class CachedFunction(Generic[P, T]):
         return bool(self._cache.invalidate(self._key(args, kwargs)))
 
     def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        from aemp_gevent.wire.framing_msgpack import make_encoder  # noqa: PLC0415  # loads much
-
-        data = make_encoder()([list(args), sorted(kwargs.items())])
+        given: dict[str, Any] = {"args": args, "kwargs": kwargs}
+        if self._signature is not None:  # the same for f(1), f(x=1), and f(1, y=2) if that is the default
+            given = self._signature.bind(*args, **kwargs).arguments
+            given = {name: value for name, value in given.items() if not self._is_default(name, value)}
+        data = _encoded_arguments(given)
         name = f"{self._function.__module__}.{self._function.__qualname__}"[-150:]
         return f"{name} {blake2b(data, digest_size=16).hexdigest()}"
 
+    def _is_default(self, name: str, value: object) -> bool:
+        default = self._signature.parameters[name].default if self._signature is not None else value
+        if default is value or type(default) is not type(value):
+            return default is value
+        try:
+            return _encoded_arguments(default) == _encoded_arguments(value)
+        except UnencodableMessageError:
+            return False
 
-def _copied(value: T) -> T:
-    copied: T = copy_as_sent([value], Limits(MAX_VALUE_BYTES))[0]
-    return copied
+
+def _encoded_arguments(value: object) -> bytes:
+    """Return arguments as bytes, which are the same for dicts of another order."""
+    plain = _decoded(_encoded(value))
+    return _encoded(_sorted(plain))
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_sorted(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value, key=_encoded)}
+    return value
+
+
+def _checked(tags: Any) -> tuple[str, ...]:
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise InvalidSharedError("tags", tags, "write a list of words, such as ['users']")
+    return tuple(check_text("tag", tag) for tag in tags)
+
+
+def _encoded(value: Any) -> bytes:
+    from aemp_gevent.wire.framing_msgpack import make_encoder  # noqa: PLC0415  # loads much
+
+    packet = [value]
+    data = make_encoder()(packet)
+    Limits(MAX_VALUE_BYTES).check(packet, len(data))
+    return data
+
+
+def _decoded(data: Any) -> Any:
+    from aemp_gevent.wire.framing_msgpack import MsgpackDecoder  # noqa: PLC0415
+
+    decoder = MsgpackDecoder(Limits(MAX_VALUE_BYTES))
+    decoder.feed(data)
+    return next(iter(decoder))[0]
 
 
 def cached(
@@ -310,7 +394,8 @@ def cached(
     """Return a decorator for functions whose results all nodes share for a while.
 
     Of all calls with the same arguments, on whatever nodes, one runs the function, and the others wait for its
-    result. The arguments and the result are message data; the result comes with lists for tuples.
+    result. Arguments that are left out count as their defaults, and dicts of another order as the same. The arguments
+    and the result are message data; the result is a copy, and comes with lists for tuples.
     ``function.invalidate(*args)`` drops one result, and :func:`invalidate` all those with a tag.
 
     Args:

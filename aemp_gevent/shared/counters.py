@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from aemp_gevent.errors import InvalidSharedError
 from aemp_gevent.node.node import Node
 from aemp_gevent.shared.handles import SharedState
 from aemp_gevent.shared.owned import Owned, check_number
@@ -26,21 +27,24 @@ class OwnedCounter(Owned):
         """Return the functions that clients call, by tag."""
         return {"add": self._add, "swap": self._swap}
 
-    def _add(self, number: Any = 0) -> float:
-        self._value = check_number("sum", self._value + check_number("number", number, -MOST, MOST), -MOST, MOST)
+    def _add(self, number: Any = 0) -> float | None:
+        sum_ = self._value + check_number("number", number, -MOST, MOST)
+        if not -MOST <= sum_ <= MOST:
+            return None
+        self._value = sum_
         return self._value
 
     def _swap(self) -> float:
         value, self._value = self._value, 0
         return value
 
-    def export(self) -> Any:
+    def parts(self) -> Iterator[Any]:
         """Return the value."""
-        return self._value
+        yield self._value
 
     def merge(self, state: Any) -> None:
-        """Add the value that another node had."""
-        self._add(state)
+        """Add the value that another node had; a sum beyond the limits becomes the limit."""
+        self._value = max(-MOST, min(self._value + check_number("number", state, -MOST, MOST), MOST))
 
 
 KINDS["counter"] = OwnedCounter
@@ -59,10 +63,12 @@ class Counter(SharedState):
         """Add a number, and return the sum. Switches.
 
         Raises:
-            InvalidSharedError: It is not a finite number, or the sum is beyond 2**53.
+            InvalidSharedError: It is not a finite number, or the sum would be beyond 2**53.
             StateUnavailableError: No node could be asked in time. It may have been added all the same.
         """
-        sum_: float = self._ask("add", check_number("number", number, -MOST, MOST))
+        sum_: float | None = self._ask("add", check_number("number", number, -MOST, MOST))
+        if sum_ is None:
+            raise InvalidSharedError("number", number, "the sum would be beyond 2**53; nothing was added")
         return sum_
 
     def value(self) -> float:

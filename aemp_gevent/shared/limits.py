@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from aemp_gevent.errors import InvalidSharedError
 from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.shared import owned
 from aemp_gevent.shared.handles import SharedState
-from aemp_gevent.shared.owned import Owned, check_number, check_text
+from aemp_gevent.shared.owned import Owned, check_number, check_text, in_parts
 from aemp_gevent.shared.ownership import KINDS
 
 Algorithm = Literal["sliding", "fixed", "bucket"]
@@ -49,7 +49,7 @@ class Rate(NamedTuple):
         Raises:
             InvalidSharedError: One of them makes no sense.
         """
-        if self.algorithm not in {"sliding", "fixed", "bucket"}:
+        if self.algorithm not in ("sliding", "fixed", "bucket"):  # not a set: peers may send a list
             raise InvalidSharedError("algorithm", self.algorithm, "it must be 'sliding', 'fixed' or 'bucket'")
         for what, number in (("limit", self.limit), ("burst", self.burst)):
             if not isinstance(check_number(what, number, 1, _MOST), int):
@@ -74,8 +74,10 @@ class _Fixed:
     def __init__(self) -> None:
         self._begin = 0.0
         self._hits = 0
+        self._per = 0.0
 
     def hit(self, rate: Rate, cost: int, now: float) -> Verdict:
+        self._per = rate.per
         if not self._hits or now - self._begin >= rate.per:
             self._begin, self._hits = now, 0
         if self._hits + cost > rate.limit:
@@ -84,10 +86,17 @@ class _Fixed:
         return Verdict(True, rate.limit - self._hits, 0.0)
 
     def export(self, now: float) -> list[Any]:
-        return [now - self._begin, self._hits]
+        """Return what still counts, by its age; nothing, if nothing does."""
+        age = now - self._begin
+        return [age, self._hits, self._per] if self._hits and age < self._per else []
 
-    def merge(self, state: list[Any], now: float) -> None:
-        age, hits = state
+    def merge(self, state: Sequence[Any], now: float) -> None:
+        age, hits, per = state
+        check_number("age", age, 0, _LONGEST)
+        check_number("hits", hits, 1, _MOST)
+        check_number("per", per, 0, _LONGEST)
+        if not self.export(now):
+            self._begin, self._hits, self._per = now - age, 0, per
         self._begin = max(self._begin, now - age)
         self._hits += hits
 
@@ -98,8 +107,10 @@ class _Sliding:
     def __init__(self) -> None:
         self._hits: deque[tuple[float, int]] = deque()
         self._sum = 0
+        self._per = 0.0
 
     def hit(self, rate: Rate, cost: int, now: float) -> Verdict:
+        self._per = rate.per
         while self._hits and now - self._hits[0][0] >= rate.per:
             self._sum -= self._hits.popleft()[1]
         if self._sum + cost > rate.limit:
@@ -114,11 +125,18 @@ class _Sliding:
         return Verdict(True, rate.limit - self._sum, 0.0)
 
     def export(self, now: float) -> list[Any]:
-        return [[now - when, cost] for when, cost in self._hits]
+        """Return the hits that still count, by their ages; nothing, if none does."""
+        hits = [[now - when, cost] for when, cost in self._hits if now - when < self._per]
+        return [self._per, *hits] if hits else []
 
-    def merge(self, state: list[Any], now: float) -> None:
-        added = [(now - age, cost) for age, cost in state]
-        self._hits = deque(sorted([*self._hits, *added]))
+    def merge(self, state: Sequence[Any], now: float) -> None:
+        per, *added = state
+        check_number("per", per, 0, _LONGEST)
+        hits = [
+            (now - check_number("age", age, 0, _LONGEST), check_number("cost", cost, 1, _MOST)) for age, cost in added
+        ]
+        self._per = max(self._per, per)
+        self._hits = deque(sorted([*self._hits, *hits]), maxlen=MOST_SLIDING)  # the newest fill any window
         self._sum = sum(cost for _, cost in self._hits)
 
 
@@ -128,24 +146,33 @@ class _Bucket:
     def __init__(self) -> None:
         self._missing = 0.0
         self._at = 0.0
+        self._speed = 0.0
 
     def hit(self, rate: Rate, cost: int, now: float) -> Verdict:
-        speed = rate.limit / rate.per
-        self._missing = max(self._missing - (now - self._at) * speed, 0.0)
-        self._at = now
+        self._speed = speed = rate.limit / rate.per
+        self._refill(now)
         surplus = self._missing + cost - rate.burst
         if surplus > 1e-9:  # not 0: what was refilled is not exact
             return Verdict(False, max(int(rate.burst - self._missing), 0), surplus / speed)
         self._missing += cost
         return Verdict(True, max(int(rate.burst - self._missing + 1e-9), 0), 0.0)
 
-    def export(self, now: float) -> list[Any]:
-        return [now - self._at, self._missing]
+    def _refill(self, now: float) -> None:
+        self._missing = max(self._missing - (now - self._at) * self._speed, 0.0)
+        self._at = now
 
-    def merge(self, state: list[Any], now: float) -> None:
-        age, missing = state
-        self._at = max(self._at, now - age)
+    def export(self, now: float) -> list[Any]:
+        """Return how many tokens are missing, and how fast they come back; nothing, if it is full."""
+        self._refill(now)
+        return [self._missing, self._speed] if self._missing else []
+
+    def merge(self, state: Sequence[Any], now: float) -> None:
+        missing, speed = state
+        check_number("missing", missing, 0, _MOST)
+        check_number("speed", speed, 0)
+        self._refill(now)
         self._missing += missing
+        self._speed = self._speed or speed
 
 
 _METERS: dict[str, type[_Fixed | _Sliding | _Bucket]] = {"fixed": _Fixed, "sliding": _Sliding, "bucket": _Bucket}
@@ -179,13 +206,15 @@ class OwnedLimiter(Owned):
         return self._meter(rate.algorithm, check_text("key", key, may_be_empty=True)).hit(rate, cost, monotonic())
 
     def _reset(self, key: Any = "") -> None:
+        check_text("key", key, may_be_empty=True)
         for algorithm in _METERS:
             self._meters.pop((algorithm, key), None)
 
-    def export(self) -> Any:
-        """Return the hits of all keys, with their ages in seconds."""
+    def parts(self) -> Iterator[Any]:
+        """Return the hits of all keys that still count, with their ages in seconds."""
         now = monotonic()
-        return [[algorithm, key, meter.export(now)] for (algorithm, key), meter in self._meters.items()]
+        exported = (((algorithm, key), meter.export(now)) for (algorithm, key), meter in self._meters.items())
+        return in_parts(([*names, hits], 4 + 3 * len(hits)) for names, hits in exported if hits)
 
     def merge(self, state: Any) -> None:
         """Add the hits that another node had."""

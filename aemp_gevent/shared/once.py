@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
 from aemp_gevent.node.node import Node
 from aemp_gevent.shared import owned
 from aemp_gevent.shared.handles import SharedState
-from aemp_gevent.shared.owned import Owned, check_number, check_text
+from aemp_gevent.shared.owned import Owned, check_number, check_text, in_parts
 from aemp_gevent.shared.ownership import KINDS
 
 _LONGEST = 10.0 * 365 * 86400
@@ -44,18 +44,22 @@ class OwnedOnce(Owned):
             self._until.popitem(last=False)
 
     def _forget(self, key: Any = "") -> bool:
-        return self._until.pop(key, 0.0) != 0.0
+        until = self._until.pop(check_text("key", key, may_be_empty=True), 0.0)
+        return until is None or until > monotonic()
 
-    def export(self) -> Any:
+    def parts(self) -> Iterator[Any]:
         """Return the keys, with the seconds that are left."""
         now = monotonic()
-        return [[key, None if until is None else max(until - now, 0.0)] for key, until in self._until.items()]
+        flags = [(key, until) for key, until in self._until.items() if until is None or until > now]
+        return in_parts(([key, None if until is None else until - now], 3) for key, until in flags)
 
     def merge(self, state: Any) -> None:
-        """Add the keys that another node had."""
+        """Add the keys that another node had. If both have one, it lasts until the later end."""
+        now = monotonic()
         for key, left in state:
-            if key not in self._until:
-                self._set(check_text("key", key, may_be_empty=True), None if left is None else monotonic() + left)
+            known = self._until.get(check_text("key", key, may_be_empty=True), 0.0)
+            until = None if left is None else now + check_number("seconds left", left, 0, _LONGEST)
+            self._set(key, None if known is None or until is None else max(known, until))
 
 
 KINDS["once"] = OwnedOnce

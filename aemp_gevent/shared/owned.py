@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from aemp_gevent.errors import AempError, InvalidSharedError, StateMovedError
+from aemp_gevent.errors import InvalidSharedError, StateMovedError
 from aemp_gevent.node.node import Node
-from aemp_gevent.runtime.logs import Log
 from aemp_gevent.wire.values import lone_surrogate
-
-_log = Log()
 
 MAX_KEYS = 100_000
 """Keys of one object; beyond that the one that was used longest ago is forgotten."""
+
+MAX_PART = 2_000
+"""Elements of one message of those that carry state to another node: a part may have a few more."""
 
 MAX_CHARACTERS = 200
 """Characters of a name, a key or a tag."""
@@ -60,34 +60,45 @@ class Owned:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.has_moved = False
-        """Whether another node has the state now: nothing may change it here any more."""
+        """Whether another node is getting the state: nothing may change it here any more."""
+        self.is_incomplete = False
+        """Whether some of the state is still at the node that had it before: so far it may only be added."""
         self.port = node.port()
-        node.serve(self.port, **{tag: self._guarded(function) for tag, function in self.served().items()})
-        node.rcv(self.port, "merge", self._merge)
+        node.serve(
+            self.port,
+            merge=self._merge,
+            **{tag: self._guarded(function) for tag, function in self.served().items()},
+        )
 
     def served(self) -> dict[str, Callable[..., Any]]:
         """Return the functions that clients call, by tag."""
         raise NotImplementedError
 
-    def export(self) -> Any:
-        """Return the state, as message data."""
+    def parts(self) -> Iterator[Any]:
+        """Return the state as message data, in parts that are not too large for one message each."""
         raise NotImplementedError
 
     def merge(self, state: Any) -> None:
-        """Add state that another node had."""
+        """Add a part of the state that another node had."""
         raise NotImplementedError
 
-    def _merge(self, state: Any = None, *_more: Any) -> None:
-        if not self.has_moved:
-            try:
-                self.merge(state)
-            except (AempError, TypeError, ValueError, KeyError) as error:
-                _log.warning("port %s: state that another node has handed over is lost: %s", self.port, error)
+    def _merge(self, state: Any = None) -> None:
+        self._check_has_not_moved()
+        self.merge(state)
 
-    def check_is_here(self) -> None:
-        """Raise :class:`~aemp_gevent.errors.StateMovedError` if another node has the state now."""
+    def _check_has_not_moved(self) -> None:
         if self.has_moved:
             raise StateMovedError("another node has this state now")
+
+    def check_is_here(self) -> None:
+        """Raise :class:`~aemp_gevent.errors.StateMovedError` if the state is at another node, or some of it."""
+        self._check_has_not_moved()
+        if self.is_incomplete:
+            raise StateMovedError("this node does not have all of this state yet")
+
+    def complete(self) -> None:
+        """Begin to answer calls: the node that had the state has handed all of it over, or is gone."""
+        self.is_incomplete = False
 
     def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def serve(*args: Any) -> Any:
@@ -96,9 +107,20 @@ class Owned:
 
         return serve
 
-    def move(self) -> Any:
-        """Return the state for another node; calls from now on are answered with an error, until the port is dead."""
-        self.has_moved = True
-        state = self.export()
-        self.node.kil(self.port)
-        return state
+
+def in_parts(weighed: Iterable[tuple[Any, int]]) -> Iterator[list[Any]]:
+    """Return things in lists, of which none weighs much more than a message should.
+
+    Args:
+        weighed: The things, each with the number of its elements.
+    """
+    part: list[Any] = []
+    weight = 0
+    for thing, elements in weighed:
+        part.append(thing)
+        weight += elements
+        if weight >= MAX_PART:
+            yield part
+            part, weight = [], 0
+    if part:
+        yield part

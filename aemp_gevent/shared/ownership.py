@@ -4,25 +4,40 @@
 Each node that uses shared state has a *host*, a port in a group. State that has no owner yet is opened on the host
 that a hash of its name and the node's chooses, so that all nodes choose the same. Its owner enters its port into a
 family of the directory, and keeps it until the node ends. If two nodes opened the same state, because they could not
-see each other, all nodes see the entry of one of them, as the directory promises, and the other one hands its state
-over.
+see each other, all nodes see the entry of one of them, as the directory promises, and the other one adds its state to
+that.
+
+A node that shuts down hands each of its objects to another host. That one opens the object, and enters it; the former
+owner adds its state, part by part, and kills its own port. Until then neither of them changes the state, and who calls
+them tries again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
+import gevent
 from gevent.event import Event
+from gevent.pool import Group, Pool
 
 from aemp_gevent.calls import answers
 from aemp_gevent.calls.serve import is_port
 from aemp_gevent.directory.local_directory import DirectoryEntry
-from aemp_gevent.errors import AempError, PortDied, RefusedError, RemoteError, StateMovedError, StateUnavailableError
+from aemp_gevent.errors import (
+    AempError,
+    InvalidSharedError,
+    PortDied,
+    RefusedError,
+    RemoteError,
+    StateMovedError,
+    StateUnavailableError,
+)
 from aemp_gevent.node.access import is_shut_down, kept_for, network_of, ports_host_of, request_host_of
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime.bounded_log import BoundedLog
+from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.shared.owned import Owned, check_text
 
 GROUP = "aemp_gevent.shared"
@@ -36,7 +51,16 @@ MAX_OBJECTS = 10_000
 
 _REOPEN_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
-"""How often a client that waits for another owner looks for hosts."""
+"""How often a client that waits for another owner looks for hosts, and asks again the one that failed."""
+
+_PART_SECONDS = 5.0
+"""How long another host may take to answer a node that shuts down."""
+
+_MERGE_SECONDS = 60.0
+"""How long to look for the owner to whose state that of a second owner is added."""
+
+_AT_ONCE = 16
+"""How many objects a node that shuts down hands over at the same time."""
 
 KINDS: dict[str, Callable[[Node], Owned]] = {}
 """The kinds of state, by their names."""
@@ -54,8 +78,31 @@ def _opened(node: Node) -> Ownership:
     return ownership
 
 
-def _has_moved(error: RemoteError) -> bool:
-    return error.error.startswith(StateMovedError.__name__)
+def _has_moved(error: BaseException) -> bool:
+    return isinstance(error, RemoteError) and error.error.startswith(StateMovedError.__name__)
+
+
+def _kind_of(key: object) -> Callable[[Node], Owned]:
+    """Return what makes the object of a key, which is a kind and a name.
+
+    Raises:
+        InvalidSharedError, RefusedError: It is not such a key.
+    """
+    kind, _, name = key.partition(" ") if isinstance(key, str) else ("", "", key)
+    check_text("name", name)
+    make = KINDS.get(kind)
+    if make is None:
+        raise RefusedError(f"this node knows no such kind of shared state: {quoted(kind)}")
+    return make
+
+
+class _Holding(NamedTuple):
+    """An object that this node owns."""
+
+    owned: Owned
+    entry: DirectoryEntry
+    id: str
+    """The port that it was entered with, by the ID that other nodes know."""
 
 
 class Ownership:
@@ -68,7 +115,7 @@ class Ownership:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.complaints = BoundedLog(node.scheduler.complaints.log, "shared state")
-        self._owned: dict[str, tuple[Owned, DirectoryEntry]] = {}
+        self._owned: dict[str, _Holding] = {}
         self._owners: Mapping[str, Any] = {}
         self._hints: dict[str, str] = {}
         """Owners that are probably not in the directory's copy yet."""
@@ -77,25 +124,25 @@ class Ownership:
         self._hosts: dict[str, None] = {}
         self._change = Event()
         self._ready_in: object = None
-        self._has_left = False
+        self._is_leaving = False
+        self._merging = Group()
 
     def open(self) -> None:
         """Make the host's port, and let other nodes find it."""
         node = self.node
         host = ports_host_of(node)
         self._port = port = node.port()
-        node.serve(port, open=self._open)
-        node.rcv(port, "adopt", self._adopt)
+        node.serve(port, open=self._open, adopt=self._adopt)
         host.monitor(port, self._died, None)
         node.peval(port, self._look)
-        node.grp_reg(GROUP, port)
+        self._membership = node.grp_reg(GROUP, port)
 
     def _look(self) -> None:
         self.node.db_mon(OWNERS, self._owners_changed)
         self.node.grp_mon(GROUP, self._hosts_changed)
 
     def _died(self, *_reason: Any) -> None:
-        if not is_shut_down(self.node):
+        if not self._is_leaving and not is_shut_down(self.node):
             self.node.after(_REOPEN_SECONDS, self.open)
 
     def _changed(self) -> None:
@@ -106,7 +153,15 @@ class Ownership:
 
     def _hosts_changed(self, hosts: list[str], _added: list[str], _deleted: list[str]) -> None:
         self._hosts = dict.fromkeys(port for port in hosts if is_port(ports_host_of(self.node), port))
+        self._enter_again()
         self._changed()
+
+    def _enter_again(self) -> None:
+        """Enter what this node owned before it was initialised with the IDs that other nodes know."""
+        for key, (owned, _entry, entered) in list(self._owned.items()):
+            own_id = self._own_id(owned)
+            if own_id is not None and own_id != entered:
+                self._owned[key] = _Holding(owned, self.node.db_set(OWNERS, key, own_id), own_id)
 
     def _owners_changed(
         self, owners: Mapping[str, Any], added: list[str], changed: list[str], _deleted: list[str]
@@ -114,9 +169,14 @@ class Ownership:
         self._owners = owners
         for key in (*added, *changed):
             self._hints.pop(key, None)
-            owned, winner = self._owned.get(key), self._owner(key)
-            if owned is not None and winner is not None and winner not in (owned[0].port, self._own_id(owned[0])):
-                self._hand_over(key, winner, "merge")
+            holding, winner = self._owned.get(key), self._owner(key)
+            if holding is None or winner is None or self._is_leaving:
+                continue
+            if winner not in (holding.owned.port, self._own_id(holding.owned)):
+                del self._owned[key]
+                holding.entry.cancel()
+                holding.owned.has_moved = True
+                self._merging.add(gevent.spawn(self._merge, key, holding.owned))
         self._changed()
 
     def _own_id(self, owned: Owned) -> str | None:
@@ -133,78 +193,119 @@ class Ownership:
 
     def _open(self, key: object = None) -> str:
         """Return the port of some state, and own it if nobody does; other nodes call this."""
-        checked = check_text("name", key)
-        owner = self._owner(checked)
-        if owner is not None:
-            return owner
-        if self._has_left:
-            raise StateMovedError("this node shuts down")
-        return self._own(checked).port
+        make = _kind_of(key)
+        owner = self._owner(str(key))
+        return self._own(str(key), make).id if owner is None else owner
 
-    def _own(self, key: str) -> Owned:
+    def _own(self, key: str, make: Callable[[Node], Owned]) -> _Holding:
+        if self._is_leaving:
+            raise StateMovedError("this node shuts down")
         if key in self._owned:
-            return self._owned[key][0]
-        make = KINDS.get(key.partition(" ")[0])
-        if make is None:
-            raise RefusedError(f"this node knows no such kind of shared state: {key}")
+            return self._owned[key]
         if len(self._owned) >= MAX_OBJECTS:
             raise RefusedError(f"this node owns {MAX_OBJECTS} objects already")
         owned = make(self.node)
         own_id = self._own_id(owned) or owned.port
-        self._owned[key] = owned, self.node.db_set(OWNERS, key, own_id)
+        holding = self._owned[key] = _Holding(owned, self.node.db_set(OWNERS, key, own_id), own_id)
         ports_host_of(self.node).monitor(owned.port, lambda *_reason: self._lost(key, owned), None)
-        return owned
+        return holding
 
     def _lost(self, key: str, owned: Owned) -> None:
-        if self._owned.get(key, (None,))[0] is owned:
-            self._owned.pop(key)[1].cancel()
+        holding = self._owned.get(key)
+        if holding is not None and holding.owned is owned:
+            del self._owned[key]
+            holding.entry.cancel()
 
-    def _adopt(self, key: object = None, state: Any = None, former: Any = None, *passed_on: Any) -> None:
-        """Take state over from a node that shuts down."""
+    def _merge(self, key: str, owned: Owned) -> None:
+        """Add the state of a second owner to that of the first."""
         try:
-            self._left[str(former)] = None
-            if len(self._left) > MAX_OBJECTS:
-                del self._left[next(iter(self._left))]
-            checked = check_text("name", key)
-            owner = self._owner(checked)
-            heir = self._heir(checked, str(former)) if self._has_left and not passed_on else None
-            if heir is not None:
-                self.node.snd_nowait(heir, "adopt", checked, state, former, True)
-            elif owner is None or checked in self._owned:
-                self._own(checked).merge(state)
-            else:  # somebody was quicker
-                self.node.snd(owner, "merge", state)
-        except (AempError, TypeError, ValueError, KeyError, IndexError) as error:
-            self.complaints.warn("state %s that another node has handed over is lost: %s", key, error)
-
-    def _hand_over(self, key: str, heir: str, *words: Any) -> None:
-        """Send the state to another node, and change it no more here."""
-        owned, entry = self._owned.pop(key)
-        entry.cancel()
-        former, state = self._own_id(owned), owned.move()
-        more = () if words == ("merge",) else (former,)
-        try:
-            self.node.snd_nowait(heir, *words, state, *more)
+            for part in owned.parts():
+                self.ask(key, "merge", (part,), _MERGE_SECONDS)
         except AempError as error:
-            self.complaints.warn("state %s could not be handed over, and is lost: %s", key, error)
+            self.complaints.warn("state %s of a second owner is lost: %s", key, error)
+        finally:
+            self.node.kil(owned.port)
 
-    def leave(self) -> None:
-        """Hand over everything, because this node shuts down."""
-        self._has_left = True
-        for key in list(self._owned):
-            heir = self._heir(key)
-            if heir is not None:
-                self._hand_over(key, heir, "adopt", key)
+    # --- handing over ---
 
-    def _heir(self, key: str, former: str = "") -> str | None:
-        """Return the host that is to have some state after this node: one with a link, as others may be gone, too."""
+    def _adopt(self, key: object = None, former: object = None) -> str:
+        """Return the port that gets the state of a node that shuts down; that node calls this.
+
+        If nobody owns the state by then, this node does, once the former owner's port is dead.
+        """
+        host, make, checked = ports_host_of(self.node), _kind_of(key), str(key)
+        if not isinstance(former, str) or not is_port(host, former):
+            raise InvalidSharedError("former owner", former, "it must be a port")
+        if self._is_leaving:
+            raise StateMovedError("this node shuts down")
+        self._left[former] = None
+        if len(self._left) > MAX_OBJECTS:
+            del self._left[next(iter(self._left))]
+        owner = self._owner(checked)
+        if owner is not None:  # somebody was quicker
+            return owner
+        is_new = checked not in self._owned
+        holding = self._own(checked, make)
+        if is_new:
+            holding.owned.is_incomplete = True
+            host.monitor(former, lambda *_reason: holding.owned.complete(), None)
+        return holding.id
+
+    def leave(self, patience: float = 0.0) -> None:
+        """Hand over everything to other hosts, because this node shuts down. Switches.
+
+        Args:
+            patience: Seconds to wait for a host, if there is none now.
+        """
+        self._is_leaving = True
+        self._membership.cancel()
+        deadline = answers.deadline_of(patience)
+        pool = Pool(_AT_ONCE)
+        try:
+            self._merging.join()
+            while self._owned:
+                pool.map(self._hand_over, list(self._owned))
+                left = answers.left_until(deadline) or 0.0
+                if left <= 0:
+                    break
+                if self._owned:
+                    self._change.wait(min(left, _LOOK_SECONDS))
+        finally:
+            if len(pool):  # the shutdown's time is over
+                pool.kill(block=False)
+                text = "%d objects of shared state were not handed over in time, and are lost"
+                self.complaints.warn(text, len(self._owned))
+        if self._owned and patience:
+            text = "%d objects of shared state are lost: no other node has taken them over within %s s"
+            self.complaints.warn(text, len(self._owned), patience)
+
+    def _hand_over(self, key: str) -> None:
+        """Hand an object to one of the other hosts, if one takes it."""
+        holding = self._owned.get(key)
+        if holding is None:
+            return
+        for heir in self._heirs(key):
+            try:
+                port = self.node.call(heir, "adopt", key, holding.id, timeout=_PART_SECONDS)
+                if not is_port(ports_host_of(self.node), port):
+                    continue
+                holding.owned.has_moved = True
+                for part in holding.owned.parts():
+                    self.node.call(port, "merge", part, timeout=_PART_SECONDS)
+            except (AempError, TimeoutError) as error:
+                holding.owned.has_moved = False
+                if not isinstance(error, PortDied) and not _has_moved(error):  # it shuts down, too
+                    self.complaints.warn("state %s could not be handed over to %s: %s", key, heir, error)
+            else:
+                self.node.kil(holding.owned.port)
+                self._lost(key, holding.owned)
+                return
+
+    def _heirs(self, key: str) -> list[str]:
+        """Return the other hosts: those with a link first, as the others may be gone, too."""
         node = self.node
-        others = [
-            host
-            for host in self._ranked(key)
-            if ports_host_of(node).find(host) is None and node.node_of(host) != former.partition("#")[0]
-        ]
-        return min(others, key=lambda host: not node.node_is_up(node.node_of(host)), default=None)
+        others = [host for host in self._ranked(key) if ports_host_of(node).find(host) is None]
+        return sorted(others, key=lambda host: not node.node_is_up(node.node_of(host)))
 
     # --- using ---
 
@@ -228,8 +329,7 @@ class Ownership:
         for key, owner in self.node.db_family(OWNERS, timeout=seconds).items():
             if isinstance(owner, str) and is_port(host, owner):
                 self._hints[key] = owner
-        for key, (owned, _entry) in list(self._owned.items()):  # by the ID that it has in the network
-            self._owned[key] = owned, self.node.db_set(OWNERS, key, self._own_id(owned))
+        self._enter_again()
         self._ready_in = network
 
     def ask(self, key: str, tag: str, args: tuple[Any, ...], seconds: float | None, patience: float = 0.0) -> Any:
@@ -247,30 +347,35 @@ class Ownership:
             RemoteError: The owner raised.
         """
         deadline = answers.deadline_of(seconds)
+        latest = answers.deadline_of(None if seconds is None else max(seconds, patience))
         self._make_ready(seconds)
-        failed: dict[str, str] = {}
+        failed: set[str] = set()
+        why = "no node owns it"
         while True:
             left = answers.left_until(deadline)
             port = self._find(key, failed, left)
             if port is None:
                 if left is not None and left <= 0:
-                    why = next(reversed(failed.values()), "no node owns it")
                     raise StateUnavailableError(key.partition(" ")[2], seconds, why)
                 self._change.wait(_LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS))
+                failed.clear()  # perhaps only the link to it was lost
                 continue
             try:
                 return self.node.call(port, tag, *args, timeout=left and max(left, patience))
             except PortDied as error:
-                failed[port] = str(error)
+                why = str(error)
             except RemoteError as error:
                 if not _has_moved(error):
                     raise
-                failed[port] = str(error)
+                why = str(error)
             except TimeoutError as error:
                 raise StateUnavailableError(key.partition(" ")[2], seconds, str(error)) from None
+            failed.add(port)
             self._hints.pop(key, None)
+            if patience and deadline is not None and latest is not None:  # it may have worked for long
+                deadline = min(answers.deadline_of(seconds) or latest, latest)
 
-    def _find(self, key: str, failed: Mapping[str, str], left: float | None) -> str | None:
+    def _find(self, key: str, failed: Collection[str], left: float | None) -> str | None:
         """Return the owner's port; None if there is none that has not failed."""
         owner = self._owner(key)
         if owner is not None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -10,20 +11,31 @@ import pytest
 from gevent.event import Event
 
 import aemp_gevent.shared.caches
-from aemp_gevent.errors import InvalidSharedError, MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.errors import InvalidSharedError, MessageTooLargeError, RemoteError, UnencodableMessageError
 from aemp_gevent.node.node import Node
 from aemp_gevent.shared import Cache, cached, invalidate
 from aemp_gevent.shared.ownership import ownership_of
+from aemp_gevent.testing import MemoryNetwork
 from tests.support.helpers import wait_until
 from tests.support.networking import MakeNode, settled_tables
 
 WAIT = 20.0
 
 
+SEED = "10.7.0.1:4040"
+
+
 @pytest.fixture
-def nodes(make_node: MakeNode) -> list[Node]:
-    seed = make_node()
-    return [seed, make_node("127.0.0.1:0", seed.NODE())]
+def network() -> Iterator[MemoryNetwork]:
+    with MemoryNetwork(time="virtual") as memory:
+        yield memory
+
+
+@pytest.fixture
+def nodes(network: MemoryNetwork) -> list[Node]:
+    found = [network.node(SEED, SEED), network.node(None, SEED)]
+    assert found[1].wait_for_seeds(WAIT)
+    return found
 
 
 @pytest.fixture
@@ -76,6 +88,76 @@ def test_what_was_invalidated_is_not_seen_by_anybody_who_asks_later(caches: list
         assert [cache.get("k", never, ttl=1) for cache in caches] == ["new"] * 2
         assert drop() == 1
         assert drop() == 0
+
+
+def test_invalidating_other_tags_leaves_what_is_being_computed(caches: list[Cache]) -> None:
+    one, other = caches
+    computed: list[int] = []
+
+    def compute() -> int:
+        other.invalidate(tags=["another"])
+        computed.append(1)
+        return 5
+
+    assert one.get("k", compute, ttl=1000, tags=["mine"]) == 5
+    assert other.get("k", never, ttl=1) == 5
+
+
+def test_every_caller_gets_a_copy(caches: list[Cache]) -> None:
+    for cache in caches * 2:
+        value = cache.get("k", lambda: [1], ttl=1000)
+        assert value == [1]
+        value.append(2)
+
+
+def test_owner_that_shuts_down_makes_one_other_caller_compute(network: MemoryNetwork) -> None:
+    """The callers have waited for longer than their timeouts already, as a computation may take long."""
+    seeds = [f"10.7.0.{number}:4040" for number in (1, 2, 3)]
+    nodes = [network.node(seed, *seeds) for seed in seeds]
+    assert all(node.wait_for_seeds(WAIT) for node in nodes)
+    Cache("pages", node=nodes[0], timeout=WAIT).get("other", lambda: 1, ttl=1)
+    for node in nodes:
+        wait_until(lambda node=node: ownership_of(node)._owner("cache pages"), within=WAIT)
+    (owner,) = (node for node in nodes if "cache pages" in ownership_of(node)._owned)
+    rest = [node for node in nodes if node is not owner]
+    computed: list[int] = []
+
+    def compute() -> int:
+        computed.append(1)
+        gevent.sleep(30)
+        return len(computed)
+
+    work = [gevent.spawn(Cache("pages", node=node, timeout=3).get, "k", compute, ttl=1000) for node in rest * 5]
+    gevent.sleep(10)
+    assert len(computed) == 1
+    owner.shutdown()
+    gevent.joinall(work, timeout=100, raise_error=True)
+    assert len(computed) == 2
+    assert {greenlet.value for greenlet in work} == {2}
+
+
+def test_function_that_asks_for_the_value_that_it_computes_is_refused(caches: list[Cache]) -> None:
+    one, other = caches
+    same = Cache("pages", node=one.node)
+    with pytest.raises(InvalidSharedError, match="asks for it itself"):
+        one.get("k", lambda: one.get("l", lambda: same.get("k", never, ttl=1), ttl=1), ttl=1)
+    assert one.get("k", lambda: other.get("l", lambda: 3, ttl=1), ttl=1) == 3
+
+
+def test_callers_that_are_too_many_compute_for_themselves(caches: list[Cache], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = caches
+    monkeypatch.setattr(aemp_gevent.shared.caches, "MAX_ASKERS", 2)
+    free = Event()
+    work = [gevent.spawn(one.get, "k", lambda: (free.wait(), 1)[1], ttl=1000) for _ in range(2)]
+    gevent.sleep(1)
+    assert other.get("k", lambda: 2, ttl=1000) == 2
+    assert other.get("l", lambda: 3, ttl=1000) == 3
+    free.set()
+    gevent.joinall(work, timeout=WAIT, raise_error=True)
+    assert other.get("k", never, ttl=1000) == 1
+    assert other.get("l", lambda: 4, ttl=1000) == 4
+    owner = next(node for node in (one.node, other.node) if "cache pages" in ownership_of(node)._owned)
+    assert ownership_of(owner)._owned["cache pages"].owned._askers == 0  # type: ignore[attr-defined]
 
 
 def test_next_one_computes_when_the_first_fails_or_dies(caches: list[Cache], nodes: list[Node]) -> None:
@@ -144,6 +226,38 @@ def test_functions_are_cached_by_their_arguments(nodes: list[Node]) -> None:
     assert one.node_is_up(other.NODE())
 
 
+def test_arguments_that_are_the_same_for_the_function_are_the_same(nodes: list[Node]) -> None:
+    session = object()
+    calls: list[Any] = []
+
+    @cached(ttl=1000, node=nodes[0], timeout=WAIT)
+    def load(x: Any, y: int = 1, *more: int, of: object = session, **options: Any) -> int:
+        calls.append(x)
+        return len(calls)
+
+    for number, forms in enumerate(
+        [
+            [
+                lambda: load(1),
+                lambda: load(x=1),
+                lambda: load(1, 1),
+                lambda: load(x=1, y=1),
+                lambda: load(1, of=session),
+            ],
+            [lambda: load({"a": [{"b": 1, "c": 2}], "d": 3}), lambda: load({"d": 3, "a": [{"c": 2, "b": 1}]})],
+            [lambda: load(1, a=1, b=2), lambda: load(b=2, a=1, x=1)],
+            [lambda: load(1, True)],
+            [lambda: load(1, 1, 1)],
+        ],
+        1,
+    ):
+        assert [form() for form in forms] == [number] * len(forms)
+    assert load.invalidate(x=1)
+    with pytest.raises(TypeError, match="missing a required argument: 'x'"):
+        load()  # type: ignore[call-arg]
+    assert cached(ttl=1000, node=nodes[0], timeout=WAIT)(max)(1, 5) == 5
+
+
 def test_values_that_cannot_be_kept_are_refused_and_nothing_is_left(caches: list[Cache], nodes: list[Node]) -> None:
     one, other = caches
     one.get("k", lambda: 1, ttl=1000)
@@ -156,6 +270,30 @@ def test_values_that_cannot_be_kept_are_refused_and_nothing_is_left(caches: list
     for words in ({"key": ""}, {"key": "x" * 201}, {"ttl": -1}, {"ttl": "1"}, {"ttl": float("nan")}, {"tags": [5]}):
         with pytest.raises(InvalidSharedError):
             one.get(**{"key": "k", "compute": never, "ttl": 1, **words})
+    for tags in ("users", 5, None, [5]):
+        for call in (
+            lambda tags=tags: one.get("k", never, ttl=1, tags=tags),
+            lambda tags=tags: one.invalidate(tags=tags),
+            lambda tags=tags: one.cached(ttl=1, tags=tags),
+        ):
+            with pytest.raises(InvalidSharedError):
+                call()
+    owner = ownership_of(one.node)._owner("cache pages")
+    for tag in ("invalidate", "invalidate_tags"):
+        with pytest.raises(RemoteError):
+            one.node.call(owner, tag, [])
+    lease = one.node.port()
+    for value, ttl in (("x", 1), (b"x" * (2**20 + 1), 1), (b"x", -1)):
+        is_there, token = one.node.call(owner, "get", "bad", lease)
+        assert not is_there
+        with pytest.raises(RemoteError):
+            one.node.call(owner, "put", token, value, ttl)
+        one.node.kil(lease)
+        lease = one.node.port()
+    for words in ((), ("k",), ("", lease), ("k", lease, 5), ("k", 5)):
+        with pytest.raises(RemoteError):
+            one.node.call(owner, "get", *words)
+    one.node.kil(lease)
     with pytest.raises(InvalidSharedError):
         one.cached(ttl=-1)
     with pytest.raises(TypeError):

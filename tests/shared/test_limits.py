@@ -54,10 +54,35 @@ def test_state_that_moves_allows_the_same(kind: Any, hits: list[tuple[float, int
             state = moves.export(now + clock)
             clock += 50.0
             moves = kind()
-            moves.merge(state, now + clock)
+            if state:
+                moves.merge(state, now + clock)
         one, other = stays.hit(rate, cost, now), moves.hit(rate, cost, now + clock)
         assert one[:2] == other[:2]
         assert one[2] == pytest.approx(other[2], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", [_Sliding, _Fixed, _Bucket])
+def test_what_is_over_does_not_count_when_two_states_become_one(kind: Any) -> None:
+    rate = Rate("bucket" if kind is _Bucket else "fixed", 10, 60.0, 10)
+    old, new, now = kind(), kind(), 10_000.0
+    old.hit(rate, 9, now - 3600)
+    new.hit(rate, 1, now)
+    assert old.export(now) == []
+    old.merge(new.export(now), now)
+    assert old.hit(rate, 9, now).allowed
+    assert not old.hit(rate, 1, now).allowed
+
+
+@pytest.mark.parametrize("age", [float("nan"), float("inf"), -1.0, "1", None])
+@pytest.mark.parametrize("kind", [_Sliding, _Fixed, _Bucket])
+def test_state_with_numbers_that_cannot_be_changes_nothing(kind: Any, age: Any) -> None:
+    rate = Rate("bucket" if kind is _Bucket else "fixed", 10, 60.0, 10)
+    meter = kind()
+    meter.hit(rate, 1, 100.0)
+    bad = {_Sliding: [60.0, [1.0, 1], [age, 1]], _Fixed: [age, 1, 60.0], _Bucket: [age, 1.0]}[kind]
+    with pytest.raises(InvalidSharedError):
+        meter.merge(bad, 100.0)
+    assert meter.hit(rate, 1, 100.0).remaining == 8
 
 
 def test_all_nodes_together_get_what_is_allowed(make_node: MakeNode) -> None:
@@ -99,6 +124,7 @@ def test_each_algorithm_counts_its_own(make_node: MakeNode, monkeypatch: pytest.
         pytest.param({"per": float("nan")}, "finite number", id="nan"),
         pytest.param({"per": float("inf")}, "finite number", id="infinite"),
         pytest.param({"algorithm": "leaky"}, "'sliding', 'fixed' or 'bucket'", id="algorithm"),
+        pytest.param({"algorithm": ["bucket"]}, "'sliding', 'fixed' or 'bucket'", id="list"),
         pytest.param({"burst": 7}, "only a 'bucket'", id="burst"),
         pytest.param({"burst": 0, "algorithm": "bucket"}, "at least 1", id="no-burst"),
     ],

@@ -13,7 +13,8 @@ import aemp_gevent.shared.owned
 import aemp_gevent.shared.ownership
 from aemp_gevent.errors import InvalidSharedError, NoPortContextError, RemoteError, StateUnavailableError
 from aemp_gevent.node.node import Node
-from aemp_gevent.shared import Cache, Counter, Limiter, Once
+from aemp_gevent.shared import Cache, Counter, Limiter, Once, host
+from aemp_gevent.shared.once import OwnedOnce
 from aemp_gevent.shared.ownership import GROUP, OWNERS, ownership_of
 from aemp_gevent.testing import MemoryNetwork, NodeProcess
 from tests.support.helpers import on_hub, wait_until
@@ -26,13 +27,14 @@ SEEDS = ("10.7.0.1:4040", "10.7.0.2:4040")
 
 @pytest.fixture
 def network() -> Iterator[MemoryNetwork]:
-    with MemoryNetwork() as memory:
+    with MemoryNetwork(time="virtual") as memory:
         yield memory
 
 
-def nodes_of(network: MemoryNetwork, count: int) -> list[Node]:
+def nodes_of(network: MemoryNetwork, count: int, **settings: Any) -> list[Node]:
     """Return nodes that are all hosts of shared state, and know each other; the first two are seeds."""
-    nodes = [network.node(SEEDS[number] if number < 2 else None, *SEEDS, **QUICK) for number in range(count)]
+    words = {**QUICK, **settings}
+    nodes = [network.node(SEEDS[number] if number < 2 else None, *SEEDS, **words) for number in range(count)]
     for node in nodes:
         Counter("any", node=node, timeout=WAIT).value()
     for node in nodes:
@@ -88,6 +90,113 @@ def test_node_that_shuts_down_hands_its_state_over(network: MemoryNetwork) -> No
     assert not Once("mail", node=last, timeout=WAIT).first("today")
 
 
+def test_state_is_handed_over_whole_whatever_its_size(network: MemoryNetwork) -> None:
+    """It has more elements than a message may have, and more bytes than may wait to be sent."""
+    nodes = nodes_of(network, 2, max_message_elements=4_000, high_water_bytes=20_000)
+    limiter, once = Limiter("api", 1000, 1000.0, node=nodes[0]), Once("mail", node=nodes[0])
+    limiter.hit("user 0")
+    once.first("0")
+    owner = owner_of(nodes, "limiter api")
+    (other,) = (node for node in nodes if node is not owner)
+    meters, flags = ownership_of(owner)._owned["limiter api"].owned, OwnedOnce(owner)
+    for number in range(12):
+        for _ in range(499):
+            meters._hit(f"user {number}", 1, *limiter._rate)  # type: ignore[attr-defined]
+        meters._hit(f"past {number}", 1, "sliding", 1, 0.001, 1)  # type: ignore[attr-defined]
+    for number in range(3000):
+        flags._first(str(number))
+    owner_of(nodes, "once mail")
+    for node in nodes:
+        if "once mail" in ownership_of(node)._owned:
+            ownership_of(node)._owned["once mail"].owned._until = flags._until  # type: ignore[attr-defined]
+    for leaver in [node for node in nodes if node is not other]:
+        gevent.sleep(1)  # what counted for a millisecond is over
+        leaver.shutdown()
+    there = ownership_of(other)._owned
+    assert [Limiter("api", 1000, 1000.0, node=other).hit(f"user {n}").remaining for n in range(12)] == [499] + [
+        500
+    ] * 11
+    assert not any(key.startswith("past") for _, key in there["limiter api"].owned._meters)  # type: ignore[attr-defined]
+    assert not any(Once("mail", node=other).first(str(number)) for number in range(0, 3000, 100))
+
+
+def test_call_reaches_an_owner_again_whose_link_was_lost_for_a_moment(network: MemoryNetwork) -> None:
+    *_seeds, owner, other = nodes_of(network, 4)
+    for number in range(100):
+        name = f"number {number}"
+        Counter(name, node=other).add()
+        if f"counter {name}" in ownership_of(owner)._owned:
+            break
+    network.delay(owner, other, 0.3)
+    for timeout in (WAIT, None):
+        asking = gevent.spawn(Counter(name, node=other, timeout=timeout).value)
+        gevent.sleep(0.1)
+        assert network.cut(owner, other)
+        assert asking.get(timeout=WAIT) == 1
+
+
+def test_nodes_that_all_shut_down_wait_for_one_that_joins(network: MemoryNetwork) -> None:
+    """As gunicorn's workers do at SIGHUP; meanwhile the state can be used."""
+    nodes = nodes_of(network, 3)
+    assert counters(nodes)[0].add(7) == 7
+    leaving = [gevent.spawn(ownership_of(node).leave, WAIT) for node in nodes]
+    gevent.sleep(1)
+    assert counters(nodes)[1].add() == 8
+    new = network.node(None, *SEEDS, **QUICK)
+    host(node=new)
+    gevent.joinall(leaving, timeout=WAIT, raise_error=True)
+    assert "counter hits" in ownership_of(new)._owned
+    assert [counter.value() for counter in counters([new, *nodes])] == [8] * 4
+
+
+def test_state_that_no_node_takes_in_time_is_reported(network: MemoryNetwork, caplog: pytest.LogCaptureFixture) -> None:
+    node = nodes_of(network, 1)[0]
+    ownership_of(node).leave(1.0)
+    (line,) = (line for line in caplog.messages if "are lost" in line)
+    assert "1 objects of shared state are lost: no other node has taken them over within 1.0 s" in line
+
+
+def test_new_owner_answers_when_it_has_all_of_the_state(network: MemoryNetwork) -> None:
+    one, other = nodes_of(network, 2)
+    former, heir = other.port(), ownership_of(one)._port
+    new = other.call(heir, "adopt", "counter hits", former)
+    with pytest.raises(RemoteError, match="does not have all of this state yet"):
+        other.call(new, "add", 1)
+    other.call(new, "merge", 5)
+    asking = gevent.spawn(Counter("hits", node=one, timeout=WAIT).value)
+    gevent.sleep(0.1)
+    assert not asking.ready()
+    other.kil(former)
+    assert asking.get(timeout=WAIT) == 5
+    ownership_of(one).leave()
+    for words in (("open", "counter mails"), ("adopt", "counter mails", other.port())):
+        with pytest.raises(RemoteError, match="shuts down"):
+            other.call(heir, *words)
+
+
+@pytest.mark.parametrize("kind", [Counter, Once, Cache, lambda name, node: Limiter(name, 1, 1, node=node)])
+def test_names_may_be_as_long_as_they_say(make_node: MakeNode, kind: Any) -> None:
+    node = make_node(None)
+    made = kind("\U0001f600" * 200, node=node)
+    calls = {"counter": ("add",), "once": ("first",), "cache": ("get", "k", lambda: 1), "limiter": ("hit",)}
+    method, *args = calls[made._kind]
+    getattr(made, method)(*args, **({"ttl": 1} if made._kind == "cache" else {}))
+    assert len(ownership_of(node)._owned) == 1
+
+
+def test_flags_that_become_one_last_until_the_later_end(make_node: MakeNode) -> None:
+    node = make_node(None)
+    one, other = OwnedOnce(node), OwnedOnce(node)
+    for number, (first, second, lasts) in enumerate([(0.0, 9, True), (9, 0.0, True), (None, 9, True), (9, None, True)]):
+        assert one._first(str(number), first)
+        assert other._first(str(number), second)
+        one.merge([flag for part in other.parts() for flag in part])
+        assert one._first(str(number), 9) is not lasts
+    assert other._first("past", 0.0)
+    assert all(key != "past" for part in other.parts() for key, _ in part)
+    assert not other._forget("past")
+
+
 def test_state_of_a_crashed_node_begins_again_elsewhere(network: MemoryNetwork) -> None:
     nodes = nodes_of(network, 4)
     assert counters(nodes)[0].add(7) == 7
@@ -118,10 +227,12 @@ def test_two_owners_of_the_two_sides_of_a_partition_become_one(network: MemoryNe
 
 def test_state_of_a_private_node_is_shared_once_it_is_initialised(make_node: MakeNode) -> None:
     seed, alone = make_node(), make_node(None)
-    assert Counter("hits", node=alone).add(3) == 3
+    for name in ("hits", "unused"):
+        assert Counter(name, node=alone).add(3) == 3
     alone.initialise_node("127.0.0.1:0", seed.NODE(), secret="a secret of the tests")
+    wait_until(lambda: seed.db_family(OWNERS).get("counter unused", "").startswith(alone.NODE()), within=WAIT)
+    assert Counter("unused", node=seed, timeout=WAIT).add() == 4, "nobody has asked the node that has it"
     assert Counter("hits", node=alone, timeout=WAIT).add(1) == 4
-    wait_until(lambda: seed.db_family(OWNERS).get("counter hits", "").startswith(alone.NODE()), within=WAIT)
     assert Counter("hits", node=seed, timeout=WAIT).value() == 4
 
 
@@ -177,16 +288,18 @@ def test_what_others_enter_harms_nobody(network: MemoryNetwork) -> None:
     other.db_set(OWNERS, "counter hits", 5)
     other.db_set(OWNERS, "nothing at all", "x#y")
     assert Counter("hits", node=one, timeout=WAIT).add() == 1
-    host = ownership_of(one)._port
+    home = ownership_of(one)._port
     for key in (5, "", "nothing hits", "x" * 300):
         with pytest.raises(RemoteError, match="no such kind|must be a str|characters"):
-            other.call(host, "open", key)
+            other.call(home, "open", key)
     owner = owner_of([one, other], "counter hits")
     port = ownership_of(owner)._owned["counter hits"][0].port
     for state in (None, "x", [1], float("nan")):
-        other.snd(port, "merge", state)
-        other.snd(host, "adopt", "counter hits", state, None)
-    other.snd(host, "adopt")
+        with pytest.raises(RemoteError):
+            other.call(port, "merge", state)
+        with pytest.raises(RemoteError, match="it must be a port"):
+            other.call(home, "adopt", "counter hits", state)
+    other.snd(home, "adopt")
     with pytest.raises(RemoteError):
         other.call(port, "add", "x")
     assert Counter("hits", node=one, timeout=WAIT).add() == 2
@@ -228,8 +341,9 @@ def test_numbers_that_cannot_be_added_are_refused(make_node: MakeNode, number: A
     with pytest.raises(InvalidSharedError):
         counter.add(number)
     assert counter.add(2**53) == 2**53
-    with pytest.raises(RemoteError, match="sum of shared state"):
+    with pytest.raises(InvalidSharedError, match="the sum would be beyond"):
         counter.add()
+    assert counter.value() == 2**53
 
 
 def test_hub_must_not_wait(make_node: MakeNode) -> None:
@@ -287,10 +401,11 @@ def test_calls_that_wait_while_state_moves_change_nothing_and_are_made_again(mak
     for key, words in (("counter hits", ("add", 1)), ("cache pages", ("get", "k", node.port()))):
         owned = ownership._owned[key][0]
         asked = node.call_async(owned.port, *words)
-        state = owned.move()
+        owned.has_moved = True
         with pytest.raises(RemoteError, match="StateMovedError"):
             asked.get(timeout=WAIT)
-        assert state == (5 if key == "counter hits" else None)
+        assert list(owned.parts()) == [5 if key == "counter hits" else None]
+        node.kil(owned.port)
     wait_until(lambda: not ownership._owned)
     again = gevent.spawn(counter.add)
     gevent.idle()
