@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aemp_gevent.contrib.prometheus import MISSING, MISSING_TEXT
-from aemp_gevent.node.metrics import METRICS, Metric
+from aemp_gevent.node.figures import METRICS, Metric
 
 PAGE = Path(__file__).parent / "reference" / "metrics.md"
 BEGIN = "<!-- from here on written by docs/metrics_table.py -->\n"
@@ -14,6 +14,8 @@ END = "<!-- to here -->\n"
 
 
 def _of_several(metric: Metric) -> str:
+    if metric.of_process:
+        return "the sum, each process once"
     return "the largest" if metric.largest else "the sum"
 
 

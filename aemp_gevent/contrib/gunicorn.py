@@ -100,11 +100,13 @@ def worker_exit(server: object, worker: Any) -> None:  # noqa: ARG001  # gunicor
 
     What the worker has counted for :mod:`aemp_gevent.contrib.prometheus` goes to another worker.
     """
-    estate = estate_of(default_node)
-    if estate is not None and worker.cfg.workers > 1 and worker.nr >= worker.max_requests:
-        # All other workers may be new ones at this moment, which are still starting.
-        estate.hand_over(_SUCCESSOR_SECONDS)
-    default_node.shutdown()
+    try:
+        estate = estate_of(default_node)
+        if estate is not None and worker.cfg.workers > 1 and worker.nr >= worker.max_requests:
+            # All other workers may be new ones at this moment, which are still starting.
+            estate.hand_over(_SUCCESSOR_SECONDS)
+    finally:
+        default_node.shutdown()
 
 
 def on_join(function: Callable[[], object]) -> Callable[[], object]:

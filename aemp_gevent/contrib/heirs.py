@@ -2,19 +2,22 @@
 """The totals of processes that end, such as a web server's workers: other nodes of the host keep them.
 
 Nothing is written to files. When a node shuts down, it hands its totals to another node of its host, the *heir*, which
-reports them as its own from then on. A node that is killed cannot do that. Then the heir keeps what others saw
-last of the node's totals, and counts one more node whose totals are not complete.
+reports them from then on. A node that is killed cannot do that. Then those that knew it hand the totals that they saw
+last to an heir, which counts one more node whose totals are not complete.
 
-No total is counted twice: a node knows the processes whose totals it keeps, by the incarnations of their nodes. Who
-adds up several nodes leaves out the totals of a process that another node keeps (:func:`figures_of_all`).
+No total is counted twice, even if two nodes keep the same: the heir keeps apart whose totals it has, by the incarnation
+of the process's node, and who adds up several nodes takes each process once (:func:`figures_of_all`). Then it makes
+only one of them go on keeping it. No total is missing in between either, because what a process said last is added
+until another node reports that it keeps it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from pathlib import Path
 from socket import gethostname
 from time import monotonic
 from typing import Any
@@ -22,15 +25,28 @@ from typing import Any
 import gevent
 
 from aemp_gevent.addresses.endpoints import parse_endpoint
+from aemp_gevent.addresses.ids import COMMAND_PREFIX
+from aemp_gevent.calls.serve import caller_of_call
+from aemp_gevent.contrib.answers import Sent, ask_all, short
 from aemp_gevent.errors import AempError
 from aemp_gevent.links.link import Link
 from aemp_gevent.node.access import kept_for, metrics_of, network_of, request_host_of
-from aemp_gevent.node.metrics import MAX_ROWS, Rows, from_afar, merged, to_travel, totals_in, without_totals
+from aemp_gevent.node.figures import (
+    MAX_ROWS,
+    Ended,
+    Rows,
+    both_of,
+    checked_pid,
+    ended_from_afar,
+    from_afar,
+    of_processes,
+    totals_in,
+)
 from aemp_gevent.node.node import Node
+from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.runtime.backoff import jittered
 from aemp_gevent.runtime.bounded_log import BoundedLog
-from aemp_gevent.wire.vocabulary import INSPECT
 
 NAME = "aemp.totals"
 """The name under which each node's port for totals is registered."""
@@ -39,13 +55,15 @@ _HAND_OVER_SECONDS = 1.0
 _ASK_SECONDS = 0.5
 """How long to look for an heir, and how long to wait for one."""
 
-_DEATH_SECONDS = 5.0
-"""How long to wait until a process whose link was lost is gone, or until its node is linked again."""
-
 _LOOK_SECONDS = 0.1
+_LONGEST_LOOK_SECONDS = 5.0
+"""How often to look for processes that are gone: first, and when one whose link was lost lives on."""
 
 _MAX_KNOWN = 1000
 """Nodes whose last totals are remembered."""
+
+_MAX_SETTLED = 100
+"""Those of them that other nodes keep."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +76,9 @@ class Answer:
         host: The name of its host.
         pid: Its process ID there.
         heir: The node that has its totals; ``""``: none, it reports them itself.
-        kept: The processes whose totals it keeps.
+        kept: Processes whose totals it added to its own.
         rows: Its figures.
+        ended: Processes whose totals it keeps apart.
     """
 
     node: str
@@ -69,30 +88,37 @@ class Answer:
     heir: str
     kept: frozenset[str]
     rows: Rows
+    ended: tuple[Ended, ...] = ()
 
     @classmethod
-    def read(cls, sent: object) -> Answer:
+    def read(cls, sent: Sent) -> Answer:
         """Return what a node sent.
 
         Raises:
             ValueError: It is not such an answer.
         """
-        part = sent.get("metrics") if isinstance(sent, Mapping) else None
-        if not isinstance(sent, Mapping) or not isinstance(part, Mapping):
-            error = sent.get("error") if isinstance(sent, Mapping) else None
-            raise ValueError(f"it refuses: {error}" if error else "it runs another version")  # noqa: TRY004
+        part = sent.get("metrics")
+        if not isinstance(part, dict):
+            raise ValueError("it runs another version")  # noqa: TRY004  # a peer gave it
         texts = [sent.get("node"), part.get("process"), sent.get("host"), part.get("heir")]
-        pid, kept = sent.get("pid"), part.get("kept")
-        if not all(isinstance(text, str) for text in texts) or not isinstance(pid, int):
+        if not all(isinstance(text, str) for text in texts):
             raise ValueError("it does not say who it is")
+        kept = part.get("kept")
         if not isinstance(kept, (list, tuple)) or not all(isinstance(process, str) for process in kept):
             raise ValueError("it does not say whose totals it keeps")
         node, process, host, heir = map(str, texts)
-        return cls(node, process, host, pid, heir, frozenset(kept), from_afar(part.get("rows")))
+        ended = tuple(ended_from_afar(part.get("ended")))
+        rows = from_afar(part.get("rows"))
+        return cls(node, process, short(host), checked_pid(sent.get("pid")), heir, frozenset(kept), rows, ended)
 
     def without_gauges(self) -> Answer:
         """Return only the totals, for a node that does not answer now."""
         return replace(self, rows=totals_in(self.rows))
+
+    def as_lost(self) -> list[Ended]:
+        """Return what is known of the node's totals, and of those that it kept, when it ended without a word."""
+        own = [Ended(self.process, self.pid, True, totals_in(self.rows))] if self.process else []
+        return [*own, *self.ended]
 
 
 def asked(node: Node, others: Iterable[str], timeout: float) -> tuple[list[Answer], dict[str, str]]:
@@ -101,15 +127,12 @@ def asked(node: Node, others: Iterable[str], timeout: float) -> tuple[list[Answe
     Returns:
         The answers, and why there is none by the IDs of nodes that did not answer.
     """
-    what = {"metrics": MAX_ROWS}
-    results = {other: node.call_async(other, INSPECT, what, timeout=timeout) for other in dict.fromkeys(others)}
-    gevent.wait(list(results.values()))
     answers: list[Answer] = []
-    silent: dict[str, str] = {}
-    for other, result in results.items():
+    found, silent = ask_all(node, others, {"metrics": MAX_ROWS}, timeout)
+    for other, sent in found.items():
         try:
-            answers.append(Answer.read(result.get()))
-        except (AempError, ValueError) as error:
+            answers.append(Answer.read(sent))
+        except ValueError as error:
             silent[other] = str(error)
     return answers, silent
 
@@ -119,55 +142,141 @@ def near_nodes(node: Node) -> list[str]:
     network = network_of(node)
     if network is None:
         return []
-    own = {parse_endpoint(address).host for address in network.addresses()}
-    return [peer.node for peer in network.up_peers() if _may_be_near(peer, own)]
+    peers = [peer for peer in network.up_peers() if not peer.node.startswith(COMMAND_PREFIX)]
+    return [peer.node for peer in peers if _may_be_near(peer, network, may_be_carried=True)]
 
 
-def _may_be_near(peer: Peer, own: set[str]) -> bool:
+def _is_near(node: Node, other: str | None) -> bool:
+    """Return whether a node may have a say in what this one keeps: by its link, it is on this host."""
+    network = network_of(node)
+    peer = None if network is None or other is None else network.known_peer(other)
+    if network is None or peer is None:
+        return other == node.NODE()
+    # All links of a slave but one are carried by its master.
+    return _may_be_near(peer, network, may_be_carried=network.master is not None)
+
+
+def _may_be_near(peer: Peer, network: Network, *, may_be_carried: bool) -> bool:
     if peer.greeting is not None and not peer.greeting.is_ours:
         return False
     link = peer.link
     if not isinstance(link, Link):  # another node carries it
-        return True
+        return may_be_carried
     address = link.transport.peer_address
     if address.startswith("unix:"):  # which may be all that is known of it
         return True
     endpoint = parse_endpoint(address)
-    if endpoint.host in own:
+    if endpoint.host in {parse_endpoint(own).host for own in network.addresses()}:
         return True
     return endpoint.is_numeric and ip_address(endpoint.host).is_loopback
+
+
+@dataclass
+class _Remembered:
+    """What a node of this host answered last.
+
+    Attributes:
+        answer: The answer, without gauges.
+        born: When its process began, as :func:`_birth_of` said.
+        is_over: Whether the node shut down.
+        is_kept: Whether another node took its totals.
+    """
+
+    answer: Answer
+    born: str | None
+    is_over: bool = False
+    is_kept: bool = False
+
+    @property
+    def is_gone(self) -> bool:
+        return self.is_over or self.born is None or _birth_of(self.answer.pid) != self.born
 
 
 class Estate:
     """The totals that a node keeps for others, and those of its own that others will keep. One for each node.
 
     Args:
-        node: The node, which others can reach.
+        node: The node, which others can reach, now or later.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._metrics = metrics_of(node)
-        self._known: dict[str, Answer] = {}  # the last answers of nodes of this host, by their IDs
-        self._looking: set[gevent.Greenlet[..., None]] = set()
+        self._known: dict[str, _Remembered] = {}  # by process; those that answered last are at the end
+        self._port = ""
+        self._looking: gevent.Greenlet[..., None] | None = None
+        self._meeting: set[gevent.Greenlet[..., None]] = set()
+        self._is_ending = False
         self._complaints = BoundedLog(node.scheduler.log, "totals of nodes that ended")
-        port = node.port()
-        node.reg(port, NAME)
-        node.serve(port, keep=self._keep)
         node.mon_nodes(self._link_changed)
         request_host_of(node).last_calls.append(self.hand_over)
+        if network_of(node) is not None:
+            self._open()
 
-    def remember(self, answers: Iterable[Answer]) -> None:
+    def _open(self) -> None:
+        """Take the totals of others. A node that has no links needs no port for this."""
+        if not self._port:
+            self._port = self._node.port()
+            self._node.reg(self._port, NAME)
+            self._node.serve(self._port, keep=self._keep, forget=self._forget)
+
+    # --- what others said ---
+
+    def remember(self, answers: Sequence[Answer]) -> None:
         """Remember the figures of other nodes of this host, in case they are killed."""
         for answer in answers:
-            if answer.host == gethostname() and answer.node != self._node.NODE() and not answer.heir:
-                self._known[answer.node] = answer
+            for process in answer.kept:
+                self._known.pop(process, None)
+            for each in answer.ended:
+                known = self._known.get(each.process)
+                if known is not None and (known.is_kept or not each.is_lost):
+                    del self._known[each.process]
+        for answer in answers:
+            if self._is_of_here(answer) and answer.process and not answer.heir and answer.node != self._node.NODE():
+                known = self._known.pop(answer.process, None)
+                born = _birth_of(answer.pid) if known is None else known.born
+                is_over = known is not None and known.is_over
+                self._known[answer.process] = _Remembered(answer.without_gauges(), born, is_over)
+        self._forget_oldest()
+
+    @staticmethod
+    def _is_of_here(answer: Answer) -> bool:
+        return answer.host == gethostname()
+
+    def _forget_oldest(self) -> None:
+        settled = [process for process, each in self._known.items() if each.is_kept]
+        for process in settled[: max(len(settled) - _MAX_SETTLED, 0)]:
+            del self._known[process]
         while len(self._known) > _MAX_KNOWN:
             del self._known[next(iter(self._known))]
 
-    def last_of(self, node: str) -> Answer | None:
-        """Return what a node of this host answered last, if it has not ended."""
-        return self._known.get(node)
+    @property
+    def remembered(self) -> list[Answer]:
+        """What nodes of this host answered last that have not ended, or perhaps are not reported by others yet."""
+        return [each.answer for each in self._known.values()]
+
+    @property
+    def unsettled(self) -> list[Answer]:
+        """Those of them whose totals no other node took."""
+        return [each.answer for each in self._known.values() if not each.is_kept]
+
+    def settle(self, answers: Sequence[Answer]) -> None:
+        """Make one node go on where several of this host keep the totals of one process. Never switches."""
+        near = {self._node.NODE(), *near_nodes(self._node)}
+        keepers: dict[str, list[tuple[bool, str]]] = {}
+        for answer in answers:
+            for each in answer.ended if answer.node in near else ():
+                keepers.setdefault(each.process, []).append((each.is_lost, answer.node))
+        added = frozenset[str]().union(*(answer.kept for answer in answers if answer.node in near))
+        for process, several in keepers.items():
+            # All who see these choose the same one.
+            for _, keeper in sorted(several)[0 if process in added else 1 :]:
+                if keeper == self._node.NODE():
+                    self._forget_process(process)
+                else:
+                    self._node.call_async(f"{keeper}#{NAME}", "forget", process, timeout=_HAND_OVER_SECONDS)
+
+    # --- handing over ---
 
     def hand_over(self, patience: float = 0.0) -> None:
         """Give all totals to another node of this host, because this node ends. Switches.
@@ -175,8 +284,10 @@ class Estate:
         Args:
             patience: Seconds to wait for a node that takes them, if there is none now.
         """
-        gevent.killall(list(self._looking), block=False)
-        if self._metrics.heir or network_of(self._node) is None:
+        self._is_ending = True
+        gevent.killall([each for each in (self._looking, *self._meeting) if each is not None], block=False)
+        network = network_of(self._node)
+        if self._metrics.heir or network is None or network.is_closed:
             return
         until = monotonic() + patience
         while not self._offer() and monotonic() < until:
@@ -185,12 +296,12 @@ class Estate:
 
     def _offer(self) -> bool:
         """Return whether another node took the totals of this one. Switches."""
-        self._metrics.freeze()
+        totals = self._metrics.freeze()
         try:
-            (own, *_), _ = asked(self._node, [self._node.NODE()], _ASK_SECONDS)
             until = monotonic() + _HAND_OVER_SECONDS
             for other in sorted(near_nodes(self._node)):
-                if self._give(other, own, lost=False):
+                # One that answers too late may take them as well; settle() is for that.
+                if self._give(other, totals) is not None:
                     self._metrics.heir = other
                     return True
                 if monotonic() > until:
@@ -200,80 +311,147 @@ class Estate:
             if not self._metrics.heir:
                 self._metrics.thaw()
 
-    def _give(self, heir: str, dead: Answer, *, lost: bool) -> bool:
+    def _give(self, heir: str, totals: Sequence[Ended]) -> bool | None:
+        """Return whether a node knew nothing of the first of these processes; None: it does not keep them. Switches."""
         try:
-            totals = to_travel(totals_in(dead.rows))
             if heir == self._node.NODE():
-                self._keep(dead.process, totals, lost)
-            else:
-                self._node.call(f"{heir}#{NAME}", "keep", dead.process, totals, lost, timeout=_ASK_SECONDS)
-        except AempError:  # it has no such port, or ends as well
-            return False
-        return True
+                return self._take(totals)
+            sent = [each.to_travel() for each in totals]
+            return bool(self._node.call(f"{heir}#{NAME}", "keep", sent, timeout=_ASK_SECONDS))
+        except (AempError, ValueError):  # it has no such port, or ends as well
+            return None
 
-    def _keep(self, process: object, totals: object, lost: object) -> None:
-        if not isinstance(process, str) or not process:
-            raise ValueError("the process has no name")
-        self._metrics.keep(process, from_afar(totals), lost=bool(lost))
+    def _take(self, totals: Sequence[Ended]) -> bool:
+        is_new = bool(totals) and not self._metrics.keeps(totals[0].process)
+        self._metrics.keep(totals)
+        return is_new
+
+    # --- calls of others ---
+
+    def _keep(self, sent: object) -> bool:
+        self._check_near()
+        return self._take(ended_from_afar(sent))
+
+    def _forget(self, process: object) -> None:
+        self._check_near()
+        self._forget_process(process)
+
+    def _check_near(self) -> None:
+        if not _is_near(self._node, caller_of_call()):
+            raise ValueError("only nodes of the same host, with a link of their own, may change which totals are kept")
+
+    def _forget_process(self, process: object) -> None:
+        ended = self._metrics.forget(process) if isinstance(process, str) else None
+        if ended is not None:
+            # This node may not be linked to the one that keeps them, and its page still shows them.
+            answer = Answer("", "", gethostname(), ended.pid, "", frozenset(), {}, (ended,))
+            self._known[ended.process] = _Remembered(answer, None, is_over=True, is_kept=True)
+            self._forget_oldest()
+
+    # --- nodes that come and go ---
 
     def _link_changed(self, node: str, is_up: bool, *reason: Any) -> None:
+        if self._is_ending:
+            return
         if is_up:
+            self._open()
             near = near_nodes(self._node)
             if node in near and self._node.NODE() < min(near):
                 self._spawn(self._meet, node)
-        elif reason[:1] == ("shutdown",):
-            self._known.pop(node, None)
-        elif node in self._known:
-            self._spawn(self._look_after, self._known[node])
+            return
+        found = [each for each in self._known.values() if each.answer.node == node]
+        for each in found:
+            each.is_over |= reason[:1] == ("shutdown",)
+        if found and not self._looking:
+            self._looking = gevent.spawn(self._look_after)
 
     def _spawn(self, function: Callable[..., None], *args: Any) -> None:
         greenlet = gevent.spawn(function, *args)
-        self._looking.add(greenlet)
-        greenlet.rawlink(self._looking.discard)
+        self._meeting.add(greenlet)
+        greenlet.rawlink(self._meeting.discard)
 
     def _meet(self, node: str) -> None:
         """Learn which process a new node is, in case it is killed before anybody asks for its figures."""
         answers, _ = asked(self._node, [node], _HAND_OVER_SECONDS)
         self.remember(answers)
 
-    def _look_after(self, dead: Answer) -> None:
-        """See that somebody keeps the totals of a process, if it is gone."""
-        until = monotonic() + _DEATH_SECONDS
-        while _is_alive(dead.pid):
-            if monotonic() > until or self._node.node_is_up(dead.node):
+    def _look_after(self) -> None:
+        """See that somebody keeps the totals of processes, as soon as they are gone."""
+        pause = _LOOK_SECONDS
+        while True:
+            gevent.sleep(jittered(pause))
+            pause = min(2 * pause, _LONGEST_LOOK_SECONDS)
+            for each in list(self._known.values()):
+                if not each.is_kept and each.is_gone:
+                    each.is_kept = self._give_to_others(each)
+            self._forget_oldest()
+            missed = (each for each in self._known.values() if not each.is_kept)
+            if all(self._node.node_is_up(each.answer.node) for each in missed):
                 return
-            gevent.sleep(_LOOK_SECONDS)
-        network = network_of(self._node)
-        if network is None or network.is_closed:
-            return
-        # All nodes that knew it choose the same heir, which takes the first of them at its word.
+
+    def _give_to_others(self, dead: _Remembered) -> bool:
+        # All nodes that knew it choose the same heir, which takes each process once.
         for heir in sorted([self._node.NODE(), *near_nodes(self._node)]):
-            if self._give(heir, dead, lost=True):
-                break
-        if self._known.get(dead.node) is dead:
-            del self._known[dead.node]
-        self._complaints.warn("node %s was killed: what it counted since it was last asked is missing", dead.node)
+            is_new = self._give(heir, dead.answer.as_lost())
+            if is_new is not None:
+                if is_new and not dead.is_over:
+                    text = "node %s was killed: what it counted since it was last asked is missing"
+                    self._complaints.warn(text, dead.answer.node)
+                return True
+        return False
 
 
-def _is_alive(pid: int) -> bool:
+def _birth_of(pid: int) -> str | None:
+    """Return when a living process began; ``""`` where the system does not say this; None: there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return None if fields[0] in (b"Z", b"X") else fields[19].decode()
+    except (OSError, IndexError):
+        pass
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
+        return None
     except OSError:
         pass  # another user's
-    return True
+    return ""
 
 
 def estate_of(node: Node) -> Estate | None:
-    """Return the estate of a node, which it gets with the first call; None while it is private."""
+    """Return the estate of a node, which it gets with the first call; None after it has shut down."""
     network = network_of(node)
-    if network is None or network.is_closed:
-        return None
-    return kept_for(node, Estate)
+    return None if network is not None and network.is_closed else kept_for(node, Estate)
 
 
-def figures_of_all(answers: Sequence[Answer]) -> Rows:
-    """Return the figures of several nodes together, each total once."""
-    kept = frozenset[str]().union(*(answer.kept for answer in answers))
-    return merged(answer.rows if answer.process not in kept else without_totals(answer.rows) for answer in answers)
+def processes_in(answers: Iterable[Answer]) -> set[str]:
+    """Return the processes whose totals are somewhere in these answers."""
+    found = {answer.process for answer in answers if not answer.heir}
+    return found.union(*([*answer.kept, *(each.process for each in answer.ended)] for answer in answers))
+
+
+def figures_of_all(answers: Sequence[Answer], remembered: Iterable[Answer] = ()) -> Rows:
+    """Return the figures of several nodes of one host together, the totals of each process once.
+
+    Args:
+        answers: What they answered.
+        remembered: What nodes answered earlier.
+    """
+    # A node that answers is believed about itself, whoever claims to keep its totals.
+    elsewhere = {answer.process for answer in answers if not answer.heir}
+    elsewhere.update(*(answer.kept for answer in answers))
+    elsewhere.discard("")
+    earlier = [answer for answer in remembered if answer.process not in elsewhere]
+    ended: dict[str, Ended] = {}
+    for answer in (*answers, *earlier):
+        for each in answer.ended:
+            if each.process not in elsewhere:
+                known = ended.get(each.process)
+                ended[each.process] = each if known is None else both_of(known, each)
+    parts = [(answer.pid, answer.rows) for answer in answers]
+    for answer in earlier:
+        known = ended.get(answer.process)
+        if known is None:
+            parts.append((answer.pid, totals_in(answer.rows)))
+        else:  # and perhaps it had counted more
+            ended[answer.process] = both_of(known, replace(known, rows=totals_in(answer.rows)))
+    return of_processes([*parts, *((each.pid, each.counted()) for each in ended.values())])

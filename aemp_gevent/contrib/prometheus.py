@@ -13,12 +13,13 @@ The page *Metrics* has all figures.
 
 from __future__ import annotations
 
-import hmac
 import socket as std_socket
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain
+from socket import gethostname
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
+import gevent
 from gevent import socket
 from gevent.pywsgi import WSGIServer
 
@@ -39,14 +40,16 @@ except ImportError as error:
 
 from aemp_gevent import default_node
 from aemp_gevent.addresses.ids import COMMAND_PREFIX
-from aemp_gevent.contrib.heirs import Answer, asked, estate_of, figures_of_all, near_nodes
+from aemp_gevent.contrib.heirs import Answer, asked, estate_of, figures_of_all, near_nodes, processes_in
+from aemp_gevent.contrib.visitors import ImpatientHandler, has_bearer
 from aemp_gevent.errors import DirectoryUnavailableError
 from aemp_gevent.node.access import known_nodes, network_of, request_host_of
-from aemp_gevent.node.metrics import METRICS, Metric, Rows, Value
+from aemp_gevent.node.figures import METRICS, LabelSets, Metric, Rows, Value
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.quantities import to_seconds
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.runtime.totals import Labels
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -61,6 +64,11 @@ MISSING = "aemp_scrape_missing_nodes"
 """The only figure that is the collector's own."""
 
 MISSING_TEXT = "Nodes that did not answer in time; of some of them, totals that they reported before are shown."
+
+MAX_HOSTS = 1000
+"""Hosts that have labels of their own."""
+
+_Found: TypeAlias = "tuple[dict[str, Rows], int]"
 
 _Families: TypeAlias = "dict[str, Any]"  # Any: each kind of family has its own add_metric()
 
@@ -90,6 +98,11 @@ class Collector(BaseCollector):
         self._node = default_node if node is None else node
         self._timeout = to_seconds(timeout, "Collector()") or 2.0
         self._complaints = BoundedLog(self._node.scheduler.log, "scrapes")
+        self._labels = LabelSets()
+        self._hosts = Labels(MAX_HOSTS)
+        self._looking: gevent.Greenlet[[], _Found] | None = None
+        if scope != "process":
+            estate_of(self._node)  # so that its totals are handed over, even if nobody asks this collector
 
     def describe(self) -> Iterable[Family]:
         """Return the figures without values, which does not switch."""
@@ -102,16 +115,34 @@ class Collector(BaseCollector):
             WrongThreadError: This is another native thread than the node's.
         """
         self._node.scheduler.check_thread("collecting metrics")
-        answers, missing = self._answers()
+        if not self._looking:
+            self._looking = gevent.spawn(self._look)
+        found, missing = self._looking.get()  # of those who ask at the same time, one look is enough
         families = self._families()
-        if self._scope == "network":
-            for host in sorted({answer.host for answer in answers}):
-                rows = figures_of_all([answer for answer in answers if answer.host == host])
-                _add(families, rows, (host,))
-        else:
-            _add(families, figures_of_all(answers), ())
+        for host, rows in found.items():
+            _add(families, rows, (host,) if self._scope == "network" else ())
         families[MISSING].add_metric((), missing)
         return iter(families.values())
+
+    def _look(self) -> _Found:
+        """Return the figures by host, and how many nodes did not answer."""
+        answers, silent = self._ask()
+        estate = estate_of(self._node) if self._scope != "process" else None
+        remembered: list[Answer] = []
+        if estate is not None:
+            estate.settle(answers)
+            estate.remember(answers)
+            remembered = estate.remembered
+            somewhere = processes_in(answers)
+            silent |= {answer.node for answer in estate.unsettled if answer.process not in somewhere}
+        hosts: dict[str, list[Answer]] = {gethostname(): []}
+        for answer in answers:
+            hosts.setdefault(self._hosts.of(answer.host), []).append(answer)
+        found = {
+            host: self._labels.fitted(figures_of_all(several, remembered if host == gethostname() else ()))
+            for host, several in sorted(hosts.items())
+        }
+        return {host: rows for host, rows in found.items() if rows}, len(silent)
 
     def _families(self) -> _Families:
         more = ("host",) if self._scope == "network" else ()
@@ -119,31 +150,22 @@ class Collector(BaseCollector):
         families[MISSING] = GaugeMetricFamily(MISSING, MISSING_TEXT, labels=())
         return families
 
-    def _answers(self) -> tuple[list[Answer], int]:
-        """Return the nodes' answers, and how many nodes did not answer."""
+    def _ask(self) -> tuple[list[Answer], set[str]]:
+        """Return the nodes' answers, and the nodes that did not answer."""
         node = self._node
-        estate = estate_of(node) if self._scope != "process" else None
-        wanted = [node.NODE(), *self._others()]
-        answers, silent = asked(node, wanted, self._timeout)
-        by_node = {answer.node: answer for answer in answers}
-        kept = frozenset[str]().union(*(answer.kept for answer in answers))
+        answers, silent = asked(node, [node.NODE(), *self._others()], self._timeout)
+        somewhere = processes_in(answers)
         # A node may have handed over its totals to another one while the other's answer was under way already.
-        late = {answer.heir for answer in answers if answer.heir and answer.process not in kept}
+        late = {answer.heir for answer in answers if answer.heir and answer.process not in somewhere}
         if late:
-            again, _ = asked(node, late, self._timeout)
-            by_node |= {answer.node: answer for answer in again}
-        if self._scope == "host":
-            mine = by_node[node.NODE()].host if node.NODE() in by_node else ""
-            by_node = {name: answer for name, answer in by_node.items() if answer.host == mine}
-        if estate is not None:
-            estate.remember(by_node.values())
-            for name in silent:
-                last = estate.last_of(name)
-                if last is not None:
-                    by_node[name] = last.without_gauges()
+            again, _ = asked(node, late & {answer.node for answer in answers}, self._timeout)
+            by_node = {answer.node: answer for answer in (*answers, *again)}
+            answers = list(by_node.values())
+        if self._scope != "network":
+            answers = [answer for answer in answers if answer.host == gethostname()]
         for name, why in silent.items():
             self._complaints.warn("no figures from node %s: %s", name, why)
-        return list(by_node.values()), len(silent)
+        return answers, set(silent)
 
     def _others(self) -> list[str]:
         if self._scope == "process":
@@ -208,7 +230,7 @@ def metrics_app(
     shown = _Registries([own] if registry is None else [own, registry])
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if token is not None and not _has_token(environ, token):
+        if token is not None and not has_bearer(environ, token):
             start_response("401 Unauthorized", [("WWW-Authenticate", "Bearer"), ("Content-Length", "0")])
             return []
         encode, content_type = choose_encoder(environ.get("HTTP_ACCEPT", ""))
@@ -258,18 +280,14 @@ def metrics(
     return with_metrics
 
 
-def _has_token(environ: WSGIEnvironment, token: str) -> bool:
-    given = environ.get("HTTP_AUTHORIZATION", "")
-    return hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {token}".encode())
-
-
 def serve_metrics(
     address: str, scope: Scope = "process", *, node: Node | None = None, token: str | None = None
 ) -> WSGIServer:
     """Serve the figures over HTTP at an address of their own, and return the server. Never switches.
 
-    Several processes may serve at the same address: the system chooses one of them for each request. So with
-    gunicorn, one line in ``gunicorn.conf.py`` gives all workers together one page::
+    With the scopes ``"host"`` and ``"network"`` several processes may serve at the same address: the system chooses
+    one of them for each request. So with gunicorn, one line in ``gunicorn.conf.py`` gives all workers together one
+    page::
 
         on_join(lambda: serve_metrics(":9100", "host"))
 
@@ -292,14 +310,14 @@ def serve_metrics(
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(std_socket, "SO_REUSEPORT"):
+        if scope != "process" and hasattr(std_socket, "SO_REUSEPORT"):
             listener.setsockopt(socket.SOL_SOCKET, std_socket.SO_REUSEPORT, 1)
         listener.bind((host, int(port)))
         listener.listen()
     except OSError:
         listener.close()
         raise
-    server = WSGIServer(listener, metrics_app(scope, node=node, token=token), log=None)
+    server = WSGIServer(listener, metrics_app(scope, node=node, token=token), log=None, handler_class=ImpatientHandler)
     server.start()
     request_host_of(default_node if node is None else node).last_calls.append(server.close)
     return server

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import os
 import re
 import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ from typing import Any
 import gevent
 import gevent.socket
 import pytest
+from gevent.event import Event
 
 from aemp_gevent import Node
 from aemp_gevent.contrib.heirs import Answer, asked, estate_of, figures_of_all
-from aemp_gevent.node.metrics import METRICS, to_travel
+from aemp_gevent.errors import RemoteError
+from aemp_gevent.links.link import Link
+from aemp_gevent.node.access import metrics_of, network_of, request_host_of
+from aemp_gevent.node.figures import MAX_ENDED, METRICS, Ended, Rows, of_processes
 from aemp_gevent.testing import MemoryNetwork, NodeProcess
 from tests.contrib.test_gunicorn import gunicorn_of
 from tests.support.helpers import wait_until
@@ -116,6 +121,8 @@ def test_wsgi_page_is_at_its_path_and_behind_its_token() -> None:
     assert get("/") == ("200 OK", b"the application")
     assert get("/m")[0] == "401 Unauthorized"
     assert get("/m", HTTP_AUTHORIZATION="Bearer wrong") == ("401 Unauthorized", b"")
+    in_utf_8 = "Grüße".encode().decode("latin-1")  # as WSGI has it
+    assert get("/m", HTTP_AUTHORIZATION=f"bearer {in_utf_8}")[0] == "200 OK"
     status, body = get("/m", HTTP_AUTHORIZATION="Bearer Grüße")
     assert status == "200 OK"
     assert b"aemp_nodes 1.0" in body
@@ -150,7 +157,7 @@ class Workers:
     """Nodes of a simulated network that seem to be on one host."""
 
     def __init__(self) -> None:
-        self._network = MemoryNetwork()
+        self.network = MemoryNetwork()
         self.nodes: list[Node] = []
 
     def add(self) -> Node:
@@ -159,7 +166,7 @@ class Workers:
 
     def add_to(self, *others: Node) -> Node:
         seeds = [node.NODE() for node in others]
-        node = self._network.node(f"127.0.0.1:{len(self.nodes) + 1}", *seeds)
+        node = self.network.node(f"127.0.0.1:{len(self.nodes) + 1}", *seeds)
         self.nodes.append(node)
         node.wait_for_seeds()
         assert estate_of(node) is not None
@@ -225,27 +232,250 @@ def test_totals_survive_the_node_that_kept_them(workers: Workers) -> None:
     assert found["aemp_nodes_ended_total",] == 2
 
 
-def test_totals_that_another_node_keeps_count_once() -> None:
-    def answer(node: str, *kept: str, heir: str = "") -> Answer:
-        rows = {("aemp_nodes",): 1.0} | ({} if heir else {("aemp_messages_discarded_total",): 5.0})
-        return Answer(node, f"process of {node}", "host", 1, heir, frozenset(kept), rows)
-
-    both = figures_of_all([answer("a", "process of b"), answer("b")])
-    assert both == {("aemp_nodes",): 2, ("aemp_messages_discarded_total",): 5}
+DISCARDED = ("aemp_messages_discarded_total",)
+CPU = ("aemp_cpu_seconds_total",)
+CLEAN, LOST = ("aemp_nodes_ended_total",), ("aemp_nodes_lost_total",)
 
 
-def test_node_that_keeps_totals_takes_each_process_once(make_node: MakeNode) -> None:
+def ended(process: str, discarded: float = 5.0, *, lost: bool = False, pid: int = 1, cpu: float = 0.0) -> Ended:
+    return Ended(process, pid, lost, {DISCARDED: discarded} | ({CPU: cpu} if cpu else {}))
+
+
+def answer(
+    node: str, *kept: Ended, discarded: float = 0.0, added: Iterable[str] = (), heir: str = "", **more: Any
+) -> Answer:
+    rows: Rows = {("aemp_nodes",): 1.0} | ({} if heir else {DISCARDED: discarded})
+    rows |= {CPU: more.pop("cpu")} if "cpu" in more else {}
+    pid = more.pop("pid", 1000 + len(node))
+    return Answer(node, f"process of {node}", "host", pid, heir, frozenset(added), rows, kept)
+
+
+def test_totals_of_a_process_count_once_whoever_keeps_them() -> None:
+    found = figures_of_all([answer("a", ended("x")), answer("b", ended("x", lost=True))], [answer("other")])
+    assert found == {("aemp_nodes",): 2, DISCARDED: 5, CLEAN: 1}
+
+
+def test_what_is_remembered_of_a_process_counts_until_another_node_keeps_it() -> None:
+    remembered = [answer("gone", ended("x"), discarded=7.0)]
+    assert figures_of_all([answer("a")], remembered)[DISCARDED] == 12
+    kept = ended("process of gone", 6.0, lost=True)
+    both = figures_of_all([answer("a", kept)], remembered)
+    assert both == {("aemp_nodes",): 1, DISCARDED: 12, LOST: 1, CLEAN: 1}, "the one who keeps it knew less"
+    added = figures_of_all([answer("a", added=["process of gone"])], remembered)
+    assert added[DISCARDED] == 0, "what it kept itself was handed over with it"
+
+
+def test_node_that_answers_is_believed_about_itself() -> None:
+    liar = answer("liar", ended("process of b", 900.0), added=["process of b"])
+    assert figures_of_all([liar, answer("b", discarded=5.0)])[DISCARDED] == 5
+
+
+def test_nodes_of_one_process_report_its_processor_time_once() -> None:
+    nodes = [
+        answer("a", pid=7, cpu=3.0),
+        answer("b", pid=7, cpu=4.0),
+        answer("c", ended("x", pid=7, cpu=2.0), pid=8, cpu=1.0),
+    ]
+    assert figures_of_all(nodes)[CPU] == 5
+
+
+def test_processor_time_of_a_process_whose_node_lives_on_is_added_once() -> None:
+    metrics = metrics_of(Node())
+    metrics.keep([ended(f"process {number}", pid=7, cpu=float(number)) for number in range(1, MAX_ENDED + 9)])
+    parts = [(each.pid, each.rows) for each in metrics.freeze()]
+    cpu = of_processes([(pid, rows) for pid, rows in parts if pid == 7])[CPU]
+    assert cpu == MAX_ENDED + 8
+    assert metrics.totals()[CPU] < 1000, "of the oldest nothing was added"
+
+
+@pytest.fixture
+def keeper(make_node: MakeNode) -> tuple[Node, Node]:
+    """Two linked nodes, of which the first keeps totals."""
     one = make_node()
     two = make_node("127.0.0.1:0", one.NODE())
     two.wait_for_seeds()
-    estate_of(one)
-    rows = to_travel({("aemp_messages_discarded_total",): 5.0})
-    for _ in range(2):
-        two.call(f"{one.NODE()}#aemp.totals", "keep", "a process", rows, False)
+    assert estate_of(one) is not None
+    return one, two
+
+
+def test_node_that_keeps_totals_takes_each_process_once(keeper: tuple[Node, Node]) -> None:
+    one, two = keeper
+    sent = [ended("a process").to_travel()]
+    assert [two.call(f"{one.NODE()}#aemp.totals", "keep", sent) for _ in range(2)] == [True, False]
     found = scraper_of(Collector("host", node=one))()
-    assert found["aemp_messages_discarded_total",] == 5
-    with pytest.raises(Exception, match="not a number"):
-        two.call(f"{one.NODE()}#aemp.totals", "keep", "x", [["aemp_nodes", [], "many"]], False)
+    assert found[DISCARDED] == 5
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        pytest.param({}, "not a list", id="map"),
+        pytest.param([["x", 1, False]], "not a list of four", id="short"),
+        pytest.param([["", 1, False, []]], "no name", id="nameless"),
+        pytest.param([["x", 2**40, False, []]], "ID of the process", id="pid"),
+        pytest.param([["x", 1, False, [["aemp_nodes", [], "many"]]]], "not a number", id="text"),
+        pytest.param([["x", 1, False, [["aemp_cpu_seconds_total", [], 1e308]]]], "not a number", id="huge"),
+        pytest.param([["x", 1, False, []]] * 999, "acceptable length", id="many"),
+    ],
+)
+def test_totals_of_another_form_are_refused(keeper: tuple[Node, Node], sent: Any, why: str) -> None:
+    one, two = keeper
+    with pytest.raises(RemoteError, match=why):
+        two.call(f"{one.NODE()}#aemp.totals", "keep", sent)
+
+
+@pytest.mark.parametrize(("tag", "argument"), [("keep", []), ("forget", "x")])
+def test_only_nodes_of_the_host_have_a_say_in_what_is_kept(
+    keeper: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch, tag: str, argument: Any
+) -> None:
+    one, two = keeper
+    network = network_of(one)
+    assert network is not None
+    link = network.up_peers()[0].link
+    assert isinstance(link, Link)
+    monkeypatch.setattr(type(link.transport), "peer_address", "192.0.2.1:4040")
+    with pytest.raises(RemoteError, match="only nodes of the same host"):
+        two.call(f"{one.NODE()}#aemp.totals", tag, argument)
+
+
+def test_labels_are_few_whatever_nodes_send(keeper: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = keeper
+    scrape = scraper_of(Collector("host", node=one))
+    honest = len(scrape())
+    numbers = itertools.count()
+
+    def many(*_: Any) -> Rows:
+        return {("aemp_link_bytes_sent_total", str(next(numbers))): 1.0 for _ in range(2000)}
+
+    monkeypatch.setattr(metrics_of(two), "rows", many)
+    assert max(len(scrape()) for _ in range(3)) <= honest + 101
+    metrics_of(one).keep([Ended(f"process {number}", 1, False, many()) for number in range(9)])
+    assert len(metrics_of(one).totals()) <= honest + 101
+    assert scrape()[MISSING,] == 0
+
+
+def test_answer_counts_for_the_node_that_was_asked(keeper: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = keeper
+    inspection = two._requests._inspection
+    figures = inspection._figures
+    monkeypatch.setattr(inspection, "_figures", lambda *args: {**figures(*args), "node": one.NODE()})
+    answers, silent = asked(one, [one.NODE(), two.NODE()], 5)
+    assert [found.node for found in answers] == [one.NODE()]
+    assert "as another node" in silent[two.NODE()]
+
+
+def test_heir_that_answers_too_late_does_not_double_totals(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    late, other, leaving = [workers.add() for _ in range(3)]
+    scrape = scraper_of(Collector("host", node=other))
+    scrape()
+    work(leaving, 5)
+    keep, may_go_on = metrics_of(late).keep, Event()
+
+    def keep_late(several: list[Ended]) -> None:
+        may_go_on.wait(30)
+        keep(several)
+
+    monkeypatch.setattr(metrics_of(late), "keep", keep_late)
+    leaving.shutdown(3)
+    assert metrics_of(leaving).heir == other.NODE()
+    assert calls(scrape()) == 5
+    may_go_on.set()
+    process = next(iter(metrics_of(other)._ended))
+    wait_until(lambda: metrics_of(late).keeps(process))
+    assert calls(scrape()) == 5
+    wait_until(lambda: not metrics_of(other).keeps(process))
+    found = scrape()
+    assert (calls(found), found[CLEAN]) == (5, 1)
+
+
+def test_nodes_that_do_not_know_each_other_keep_a_killed_one_once(workers: Workers) -> None:
+    one = workers.add()
+    two = workers.add_to()
+    both = workers.add_to(one, two)
+    dead = answer("w", discarded=9.0, pid=2**31 - 1)
+    for node in (one, two):
+        metrics_of(node).keep(dead.as_lost())
+    scrape = scraper_of(Collector("host", node=both))
+    found = scrape()
+    assert (found[DISCARDED], found[LOST]) == (9, 1)
+    wait_until(lambda: [metrics_of(node).keeps(dead.process) for node in (one, two)].count(True) == 1)
+    found = scrape()
+    assert (found[DISCARDED], found[LOST]) == (9, 1)
+    for node in (one, two):  # although only one of them keeps it now
+        found = scraper_of(Collector("host", node=node))()
+        assert (found[DISCARDED], found[LOST]) == (9, 1)
+
+
+def test_node_that_ends_without_handing_over_is_counted_and_its_totals_stay(workers: Workers) -> None:
+    keeper, leaving = workers.add(), workers.add()
+    scrape = scraper_of(Collector("host", node=keeper))
+    scrape()
+    work(leaving, 4)
+    before = scrape()
+    request_host_of(leaving).last_calls.clear()
+    leaving.shutdown(1)
+    assert calls(scrape()) == 4
+    wait_until(lambda: scrape()[LOST] == 1)
+    assert_nothing_fell(before, scrape())
+
+
+def test_totals_of_a_process_that_stands_still_stay_when_its_link_is_lost(workers: Workers) -> None:
+    keeper, stopped = workers.add(), workers.add()
+    scrape = scraper_of(Collector("host", node=keeper))
+    scrape()
+    work(stopped, 4)
+    before = scrape()
+    workers.network.crash(stopped)  # but the process lives
+    wait_until(lambda: not keeper.up_nodes())
+    after = scrape()
+    assert_nothing_fell(before, after)
+    assert (after[LOST], after[MISSING,]) == (0, 1)
+
+
+def test_totals_are_handed_over_although_nobody_asked_for_them(make_node: MakeNode) -> None:
+    keeper = make_node()
+    scrape = scraper_of(Collector("host", node=keeper))
+    leaving = make_node(None)
+    Collector("host", node=leaving)  # while it is private, as when a module is imported
+    leaving.configure(binds=["127.0.0.1:0"], seeds=[keeper.NODE()], secret="a secret of the tests")
+    leaving.wait_for_seeds()
+    leaving.snd(leaving.port(), "nobody handles this")
+    wait_until(lambda: leaving.scheduler.discarded)
+    leaving.shutdown(2)
+    found = scrape()
+    assert (found[CLEAN], found[DISCARDED]) == (1, 1)
+
+
+def test_hand_over_does_not_depend_on_answers_of_the_own_node(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper, leaving = workers.add(), workers.add()
+    monkeypatch.setattr(leaving._requests._inspection, "_at_once", 16)  # it refuses to answer
+    estate = estate_of(leaving)
+    assert estate is not None
+    estate.hand_over()
+    assert metrics_of(leaving).heir == keeper.NODE()
+
+
+def test_those_who_ask_at_the_same_time_share_one_look(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = workers.add(), workers.add()
+    inspection = two._requests._inspection
+    ask, questions = inspection.ask, itertools.count()
+    monkeypatch.setattr(inspection, "ask", lambda *args: (next(questions), ask(*args)))
+    scrape = scraper_of(Collector("host", node=one))
+    before = next(questions)
+    scrapes = [gevent.spawn(scrape) for _ in range(10)]
+    assert all(each.get()["aemp_nodes",] == 2 for each in scrapes)
+    assert next(questions) == before + 2
+
+
+def test_two_services_do_not_share_an_address_by_accident() -> None:
+    server = serve_metrics("127.0.0.1:0", node=Node())
+    try:
+        with pytest.raises(OSError, match="in use"):
+            serve_metrics(f"127.0.0.1:{server.server_port}", node=Node())
+    finally:
+        server.stop(timeout=1)
 
 
 @pytest.mark.slow
@@ -260,10 +490,15 @@ def test_killed_node_is_counted_and_what_was_seen_of_it_stays(make_node: MakeNod
         code += ["for _ in range(7): call(asked, 'x')"]
         worker.run("\n".join(code))
         seen = wait_until(lambda: (found := scrape()).get(("aemp_call_seconds_count", "ok")) == 7 and found)
-        worker.kill()
-        wait_until(lambda: scrape()["aemp_nodes_lost_total",] == 1, within=20)
-    after = scrape()
-    assert_nothing_fell(seen, after)
+        worker.kill()  # and its parent has not noticed yet, so that it is a zombie
+        after = seen
+        until = time.monotonic() + 20
+        while not after["aemp_nodes_lost_total",]:
+            assert time.monotonic() < until
+            before, after = after, scrape()
+            assert_nothing_fell(before, after)
+            gevent.sleep(0)
+    assert_nothing_fell(seen, scrape())
     assert after["aemp_nodes",] == 1
 
 
@@ -315,12 +550,20 @@ def test_forty_eight_workers_are_scraped_quickly_and_a_thousand_restarts_change_
         scrape()
         taken.append(time.process_time() - began)
     assert min(taken) < 0.1
-    keeper = nodes[0]._requests.metrics
+    keeper = metrics_of(nodes[0])
+    rows = {key: value for key, value in keeper.totals().items() if key != DISCARDED}
     for number in range(1000):
-        keeper.keep(f"process {number}", {("aemp_messages_discarded_total",): 1.0}, lost=False)
-    assert scrape()["aemp_messages_discarded_total",] == 1000
-    assert len(scrape()) == len(first)
-    assert len(keeper._kept_of) <= 200
+        keeper.keep([Ended(f"process {number}", number + 1, False, rows | {DISCARDED: 1.0})])
+    found = scrape()
+    assert (found[DISCARDED], found[CLEAN]) == (1000, 1000)
+    assert len(found) == len(first)
+    assert len(keeper._added_of) <= 200
+    taken = []
+    for _ in range(5):
+        began = time.process_time()
+        scrape()
+        taken.append(time.process_time() - began)
+    assert min(taken) < 0.1
 
 
 PAGES = """

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aemp_gevent.node.metrics import METRICS
+from aemp_gevent.node.figures import METRICS
 from tests.support.networking import ROOT
 
 pytest.importorskip("prometheus_client", reason="the extra 'prometheus' is not installed")

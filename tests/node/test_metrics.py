@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aemp_gevent import CallTimeout, Node, RemoteError
-from aemp_gevent.node.metrics import METRICS, Rows, from_afar, merged, to_travel, totals_in
+from aemp_gevent.node.figures import MAX_VALUE, METRICS, Rows, from_afar, merged, to_travel, totals_in
 from aemp_gevent.runtime.totals import OTHER, Labels, Totals, count_fired
 from aemp_gevent.testing import wait_until
 from tests.support.networking import MakeNode
@@ -175,6 +175,7 @@ def test_figures_travel_as_they_are() -> None:
     rows = figures(node)
     assert from_afar(to_travel(rows)) == rows
     assert from_afar([["aemp_of_a_later_version", [], "odd"]]) == {}
+    assert from_afar([["aemp_ports", ["\ud800"], 1]]) == {("aemp_ports", "?"): 1}
 
 
 @pytest.mark.parametrize(
@@ -187,6 +188,7 @@ def test_figures_travel_as_they_are() -> None:
         pytest.param([["aemp_ports", [7], 1]], id="number-as-label"),
         pytest.param([["aemp_nodes", [], -1]], id="negative"),
         pytest.param([["aemp_nodes", [], float("nan")]], id="nan"),
+        pytest.param([["aemp_nodes", [], 10**400]], id="huge"),
         pytest.param([["aemp_nodes", [], True]], id="bool"),
         pytest.param([["aemp_call_seconds", ["ok"], [1, 2]]], id="buckets"),
         pytest.param([["aemp_nodes", [], 1]] * 6000, id="many"),
@@ -203,3 +205,8 @@ def test_figures_of_several_nodes_are_added_up_or_the_largest_counts() -> None:
     both = merged([one, two])
     assert both == {("aemp_nodes",): 2, ("aemp_loop_lag_seconds",): 3.0, ("aemp_mailbox_messages",): [6.0, 8.0]}
     assert totals_in(both) == {}
+
+
+def test_sums_can_always_be_sent() -> None:
+    rows: Rows = {("aemp_cpu_seconds_total",): MAX_VALUE}
+    assert from_afar(to_travel(merged([rows, rows]))) == rows
