@@ -41,6 +41,7 @@ def dashboard(options: NodeOptions, listen: str, token: str | None, allow_kill: 
     from gevent.pywsgi import WSGIServer  # noqa: PLC0415
 
     from aemp_gevent.contrib.dashboard import dashboard_app  # noqa: PLC0415
+    from aemp_gevent.contrib.visitors import ImpatientHandler  # noqa: PLC0415
 
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isdecimal() or not int(port) < 2**16:
@@ -49,7 +50,7 @@ def dashboard(options: NodeOptions, listen: str, token: str | None, allow_kill: 
     with connected(options) as node:
         app = dashboard_app(token=token, node=node, allow_kill=allow_kill)
         address = (host.removeprefix("[").removesuffix("]"), int(port))
-        server = WSGIServer(address, app, log=None, spawn=_MAX_CONNECTIONS)
+        server = WSGIServer(address, app, log=None, spawn=_MAX_CONNECTIONS, handler_class=ImpatientHandler)
         try:
             server.start()
         except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import AsyncResult
 
 from aemp_gevent import Node
 from aemp_gevent.contrib.dashboard import dashboard, dashboard_app
@@ -108,7 +109,7 @@ def test_token_in_the_address_becomes_a_cookie_and_leaves_the_address() -> None:
     visitor.get("/?token=secret", **{"wsgi.url_scheme": "https"})
     assert (visitor.status, visitor.headers["Location"]) == ("303 See Other", "/_aemp/")
     cookie, *rest = visitor.headers["Set-Cookie"].split("; ")
-    assert rest == ["Path=/_aemp/", "HttpOnly", "SameSite=Strict", "Secure"]
+    assert rest == ["Path=/_aemp/", "HttpOnly", "SameSite=Lax", "Secure"]
     assert b"page.js" in visitor.get("/", HTTP_COOKIE=cookie)
     assert visitor.status == "200 OK"
     assert b'type="password"' in visitor.get("/")
@@ -123,14 +124,33 @@ def test_token_may_be_typed_or_sent_as_a_header() -> None:
     assert visitor.status == "401 Unauthorized"
     list(visitor.ask("/login", "POST", b"token=" + b"x" * 20_000))
     assert visitor.status == "401 Unauthorized"
-    visitor.get("/", HTTP_AUTHORIZATION=f"Bearer {TOKEN}")
+    for wire in ("utf-8", "latin-1"):  # WSGI has the bytes as text in Latin-1
+        visitor.get("/", HTTP_AUTHORIZATION="Bearer " + TOKEN.encode(wire).decode("latin-1"))
+        assert visitor.status == "200 OK"
+
+
+@pytest.mark.parametrize("others", ['prefs={"a":1}; ', "prefs=1; aemp_dashboard=zz; ", "x; =; ;"])
+def test_cookies_of_others_may_have_any_form(others: str) -> None:
+    visitor = Visitor(dashboard_app(node=Node(), token="t"))
+    visitor.get("/", HTTP_COOKIE=f"{others}aemp_dashboard=74")
     assert visitor.status == "200 OK"
 
 
-def test_application_may_decide_who_sees_it() -> None:
+def test_head_has_no_body_and_ends() -> None:
+    visitor = visitor_of(Node())
+    for path in ("/", "/events"):
+        assert list(visitor.ask(path, "HEAD")) == []
+        assert visitor.status == "200 OK"
+    assert not visitor._app._survey._work
+
+
+def test_application_may_decide_who_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AEMP_DASHBOARD_TOKEN", "of the environment")
     app = dashboard_app(node=Node(), allow=lambda environ: environ.get("REMOTE_USER") == "root")
     visitor = Visitor(app)
     visitor.get("/")
+    assert visitor.status == "401 Unauthorized"
+    visitor.get("/", HTTP_AUTHORIZATION="Bearer of the environment")
     assert visitor.status == "401 Unauthorized"
     visitor.get("/", REMOTE_USER="root")
     assert visitor.status == "200 OK"
@@ -264,8 +284,19 @@ def test_log_of_a_node_that_goes_away_says_so(pair: tuple[Node, Node]) -> None:
     next(events)
     one.shutdown()
     with gevent.Timeout(30):
-        error = next(record["error"] for _, record in events if "error" in record)
-    assert "link is lost" in error
+        *_, (_, last) = events
+    assert "link is lost" in last["error"]
+
+
+def test_log_record_that_a_node_makes_up_does_no_harm(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    events = visitor_of(two).events(f"/log?id={one.NODE()}")
+    next(events)
+    next(events)
+    (port,) = one._log_feed._listeners
+    one.snd(port, {"text": "x" * 99_999, "left_out": "many", "time": float("inf"), "level": ["x"], "name": {}})
+    _, record = next(events)
+    assert (len(record.pop("text")), record) == (20_000, {"left_out": 0})
     events.close()
 
 
@@ -319,17 +350,111 @@ def test_node_that_answers_something_odd_is_shown_as_such(
     assert survey.nodes[two.NODE()]["up"]
 
 
-def test_links_that_a_node_makes_up_do_no_harm(pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
+FIGURES = dict.fromkeys(("time", "port_count", "messages", "deepest", "blocked", "cpu"), 1)
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param({"links": [7, {}, {"node": 3, "state": "up"}]}, id="links"),
+        pytest.param({"links": [{"node": "x", "state": "down", "packets_out": "many", "unsent": []}]}, id="link"),
+        pytest.param({"links": [{"node": "x", "state": "up", "packets_in": [1], "round_trip": HUGE}]}, id="traffic"),
+        pytest.param({"roles": [1, "public"], "memory": "much", "lag": None}, id="kinds"),
+        pytest.param({"roles": 5, "host": 7, "seconds": "x"}, id="no-lists"),
+        pytest.param({"time": float("inf")}, id="inf"),
+        pytest.param({"messages": float("nan")}, id="nan"),
+        pytest.param({"memory": HUGE, "cpu": HUGE, "seconds": float("inf")}, id="huge"),
+    ],
+)
+def test_whatever_a_node_answers_is_shown_as_json(
+    pair: tuple[Node, Node], odd: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two = pair
-    numbers = dict.fromkeys(("time", "port_count", "messages", "deepest", "blocked", "cpu"), 1)
-    links = [7, {}, {"node": 3, "state": "up"}, {"node": "x", "state": "down", "packets_out": "many", "unsent": []}]
-    odd = {**numbers, "links": links, "roles": [1, "public"], "memory": "much", "lag": None, "node": one.NODE()}
-    monkeypatch.setattr(one._requests._inspection, "ask", lambda peer, what, answered: answered(odd))
+    given = {**FIGURES, "links": [], "node": one.NODE(), **odd}
+    answer_with(monkeypatch, two, one, given)
     survey = Survey(two)
     for _ in range(2):
         survey.take()
-        assert one.NODE() in survey.nodes
-    json.dumps([survey.nodes, survey.links])
+        assert set(survey.nodes) == {one.NODE(), two.NODE()}
+    assert survey.nodes[two.NODE()]["up"]
+    json.dumps([survey.nodes, survey.links], allow_nan=False)
+    json.loads(visitor_of(two).get(f"/node?id={one.NODE()}"), parse_constant=pytest.fail)
+
+
+def answer_with(monkeypatch: pytest.MonkeyPatch, asking: Node, asked: Node, answer: Any) -> list[str]:
+    """Make one node seem to answer something that need not even travel; return which others are asked."""
+    names: list[str] = []
+    call_async, call = asking.call_async, asking.call
+
+    def replaced_call(name: str, *args: Any, **options: Any) -> Any:
+        return answer if name == asked.NODE() else call(name, *args, **options)
+
+    def replaced(name: str, *args: Any, **options: Any) -> Any:
+        names.append(name)
+        if name != asked.NODE():
+            return call_async(name, *args, **options)
+        result: AsyncResult[Any] = AsyncResult()
+        result.set(answer)
+        return result
+
+    monkeypatch.setattr(asking, "call_async", replaced)
+    monkeypatch.setattr(
+        asking, "call", lambda name, *args, **more: answer if name == asked.NODE() else call(name, *args, **more)
+    )
+    return names
+
+
+@pytest.mark.parametrize(
+    "name", ["{victim}#secret", "127.0.0.1:9", "elsewhere", "", "a b\n", "x" * 5000, "slave/x@127.0.0.1:9"]
+)
+def test_links_that_nodes_report_make_nobody_ask_strangers(
+    pair: tuple[Node, Node], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    links = [{"node": name.format(victim=two.NODE()), "state": "up"}]
+    names = answer_with(monkeypatch, two, one, {**FIGURES, "links": links, "node": one.NODE()})
+    Survey(two).take()
+    assert set(names) == {one.NODE(), two.NODE()}
+
+
+def test_node_that_answers_as_another_is_shown_as_such(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    answer_with(monkeypatch, two, one, {**FIGURES, "links": [], "node": two.NODE()})
+    survey = Survey(two)
+    survey.take()
+    assert "as another node" in survey.nodes[one.NODE()]["error"]
+    assert survey.nodes[two.NODE()]["up"]
+
+
+def test_long_answers_are_cut(pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = pair
+    deep: Any = "x"
+    for _ in range(50):
+        deep = [deep]
+    odd = {"python": "x" * 9999, "seeds": ["x"] * 9999, "trees": deep, b"bytes": 1, "directory": b"x"}
+    answer_with(monkeypatch, two, one, {**FIGURES, "links": [], "node": one.NODE(), **odd})
+    found = visitor_of(two).json(f"/node?id={one.NODE()}")
+    assert (len(found["python"]), len(found["seeds"]), found["directory"]) == (300, 1000, None)
+
+
+def test_survey_that_ended_begins_again_for_those_who_come_back(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visitor = visitor_of(pair[1])
+    survey = visitor._app._survey
+    monkeypatch.setattr(survey, "take", lambda: gevent.sleep(0) or survey._node._check_nothing())
+    events = visitor.events("/events")
+    with pytest.MonkeyPatch.context() as quiet:
+        quiet.setattr(gevent.get_hub(), "handle_error", lambda *_: None)
+        list(events)
+    monkeypatch.undo()
+    events = visitor.events("/events")
+    while pair[0].NODE() not in next(events)[1].get("nodes", {}):
+        pass
+    events.close()
 
 
 def test_difference_has_what_is_new_changed_or_gone() -> None:

@@ -397,7 +397,9 @@ function log() {
     if (logStream) logStream.close();
     logStream = new EventSource(`log?id=${encodeURIComponent(selected)}&level=${level.value}`);
     logStream.addEventListener("log", event => {
-      const record = JSON.parse(event.data), time = record.time ? new Date(record.time * 1000).toLocaleTimeString() : "";
+      const record = JSON.parse(event.data);
+      if (record.error) logStream.close();  // otherwise the browser would ask again and again
+      const time = record.time ? new Date(record.time * 1000).toLocaleTimeString() : "";
       const text = record.error || record.text || `listening from level ${record.level} on`;
       const skipped = record.left_out ? ` (${record.left_out} left out before)` : "";
       list.prepend(make("li", {className: record.text ? record.level : ""}, `${time} ${record.text ? record.level : ""} ${text}${skipped}`));

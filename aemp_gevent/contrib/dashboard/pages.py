@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from http.cookies import CookieError, SimpleCookie
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs
@@ -16,8 +14,10 @@ from urllib.parse import parse_qs
 from gevent.queue import Empty, Queue
 
 from aemp_gevent import default_node
+from aemp_gevent.contrib.answers import is_number, short
 from aemp_gevent.contrib.dashboard.survey import Rows, Survey, difference, is_known, look_at
 from aemp_gevent.contrib.gunicorn import is_draining
+from aemp_gevent.contrib.visitors import has_bearer, is_token
 from aemp_gevent.errors import AempError, NodeShutDownError
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime.logs import Log
@@ -49,6 +49,9 @@ _HEADERS = [
 ]
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
+_TEXTS = ("node", "level", "name", "text", "error")
+"""The texts in a log record."""
+
 _QUIET_SECONDS = 10.0
 """How often something is sent, so that a closed connection is noticed."""
 
@@ -57,6 +60,9 @@ _MAX_STREAMS = 64
 
 _MAX_WAITING = 500
 """Log records that wait for a slow browser; others are left out."""
+
+_MAX_LINE = 20_000
+"""Characters of a log record's text."""
 
 _MAX_BODY = 10_000
 
@@ -74,8 +80,9 @@ def dashboard_app(
 
     Args:
         token: What a visitor must know: in ``Authorization: Bearer …``, in ``?token=…``, or typed into the page. None:
-            the environment variable ``AEMP_DASHBOARD_TOKEN``.
-        allow: Decides instead, by the WSGI environment, whether a visitor sees it.
+            the environment variable ``AEMP_DASHBOARD_TOKEN``, unless there is ``allow``.
+        allow: Decides by the WSGI environment whether a visitor sees it. If ``token`` is given as well, either is
+            enough.
         node: The node that asks the others; None: the default node. They answer as their rules let it look into them.
         allow_kill: Whether visitors may kill ports.
 
@@ -134,7 +141,8 @@ class _Pages:
     """
 
     def __init__(self, token: str | None, allow: Allow | None, node: Node, allow_kill: bool) -> None:
-        token = token or os.environ.get(TOKEN_VARIABLE)
+        if allow is None:
+            token = token or os.environ.get(TOKEN_VARIABLE)
         if not token and allow is None:
             text = (
                 "the dashboard shows what is inside of programs: give it a token=, or allow=, a function that decides "
@@ -164,24 +172,20 @@ class _Pages:
             return self._kill(respond, environ)
         if method not in {"GET", "HEAD"}:
             return respond.text("405 Method Not Allowed", "use GET")
-        return self._get(respond, path, _query(environ))
+        found = self._get(respond, path, _query(environ))
+        return [] if method == "HEAD" else found
 
     # --- visitors ---
 
     def _may_see(self, environ: WSGIEnvironment) -> bool:
         if self._allow is not None and self._allow(environ):
             return True
-        scheme, _, bearer = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        if scheme == "Bearer" and self._is_token(bearer):
-            return True
-        try:
-            cookie = SimpleCookie(environ.get("HTTP_COOKIE", "")).get(_COOKIE)
-            return cookie is not None and self._is_token(bytes.fromhex(cookie.value).decode())
-        except (CookieError, ValueError):
+        if not self._token:
             return False
+        return has_bearer(environ, self._token) or any(map(self._is_token, _tokens_in(environ.get("HTTP_COOKIE", ""))))
 
     def _is_token(self, given: str) -> bool:
-        return bool(self._token) and hmac.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
+        return bool(self._token) and is_token(given, self._token)
 
     def _refuse(self, respond: _Response, path: str) -> Iterable[bytes]:
         if path == "/page.css":
@@ -280,11 +284,11 @@ class _Pages:
                     yield b": quiet\n\n"
                     continue
                 if isinstance(record, Mapping):
-                    keys = ("node", "time", "level", "name", "text", "left_out", "error")
-                    shown = {key: record[key] for key in keys if isinstance(record.get(key), (str, int, float))}
-                    shown["left_out"] = shown.get("left_out", 0) + left_out
+                    shown = _shown(record, left_out)
                     left_out = 0
                     yield _event("log", shown)
+                    if "error" in shown:
+                        return  # there will be no more; the browser asks again
         finally:
             guard.cancel()
             with contextlib.suppress(NodeShutDownError):
@@ -326,8 +330,18 @@ def _read(name: str) -> bytes:
     return (files("aemp_gevent.contrib.dashboard") / name).read_bytes()
 
 
+def _shown(record: Mapping[Any, Any], left_out: int) -> dict[str, Any]:
+    """Return what is shown of a log record, which a node sent."""
+    found: dict[str, Any] = {key: short(text, _MAX_LINE) for key in _TEXTS if isinstance(text := record.get(key), str)}
+    if is_number(record.get("time")):
+        found["time"] = record["time"]
+    more = record.get("left_out")
+    found["left_out"] = left_out + (more if isinstance(more, int) and is_number(more) else 0)
+    return found
+
+
 def _json(found: object) -> bytes:
-    return json.dumps(found, ensure_ascii=True, default=str, separators=(",", ":")).encode()
+    return json.dumps(found, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _event(kind: str, found: object) -> bytes:
@@ -346,6 +360,19 @@ def _form(environ: WSGIEnvironment) -> dict[str, str]:
     return {key: values[-1] for key, values in parse_qs(body).items()}
 
 
+def _tokens_in(cookies: str) -> Iterator[str]:
+    """Yield the tokens in a request's cookies.
+
+    Those of others may have any form; http.cookies gives up at the first that it does not understand.
+    """
+    for cookie in cookies.split(";"):
+        name, _, value = cookie.strip().partition("=")
+        if name == _COOKIE:
+            with contextlib.suppress(ValueError):
+                yield bytes.fromhex(value.strip('"')).decode()
+
+
 def _cookie(token: str, path: str, *, is_secure: bool) -> tuple[str, str]:
     secure = "; Secure" if is_secure else ""
-    return "Set-Cookie", f"{_COOKIE}={token.encode().hex()}; Path={path}; HttpOnly; SameSite=Strict{secure}"
+    # Not Strict: a link in a chat to "?token=…" would lead to the login page, although the cookie was just set.
+    return "Set-Cookie", f"{_COOKIE}={token.encode().hex()}; Path={path}; HttpOnly; SameSite=Lax{secure}"

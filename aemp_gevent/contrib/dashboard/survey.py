@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What the dashboard knows of the network: a row for each node and each link, taken again and again.
 
-One survey serves all browsers. It asks the nodes only while somebody watches. What a node answers is cut to what the
-page shows, because a node may send anything.
+One survey serves all browsers. It asks the nodes only while somebody watches. A node may send anything: its answer is
+shown only as its own, as far as it is of the right kinds.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any, TypeAlias
 import gevent
 from gevent.event import Event
 
-from aemp_gevent.addresses.ids import COMMAND_PREFIX, without_random_words
-from aemp_gevent.errors import AempError, DirectoryUnavailableError, NodeShutDownError
+from aemp_gevent.addresses.ids import COMMAND_PREFIX, is_node_id, master_of, without_random_words
+from aemp_gevent.contrib.answers import Sent, ask, ask_all, is_number, plain, short
+from aemp_gevent.errors import DirectoryUnavailableError, NodeShutDownError
 from aemp_gevent.node.access import known_nodes, network_of
 from aemp_gevent.node.node import Node
-from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.wire.vocabulary import INSPECT
 
 Row: TypeAlias = "dict[str, Any]"  # Any: what JSON has
 Rows: TypeAlias = "dict[str, Row]"
@@ -39,8 +38,6 @@ _FORGET_SECONDS = 60.0
 
 MAX_NODES = 5000
 
-_MAX_TEXT = 300
-
 
 class Survey:
     """Takes the state of all nodes while somebody watches.
@@ -56,7 +53,7 @@ class Survey:
         self.links: Rows = {}
         """A row for each link, by the IDs of both nodes."""
         self.is_over = False
-        """Whether the node has shut down."""
+        """Whether it has ended, because the node has shut down; a new watcher begins again."""
         self._node = node
         self._interval = interval
         self._changed = Event()
@@ -71,14 +68,15 @@ class Survey:
     def watch(self) -> None:
         """Count one more watcher; call :meth:`leave` once for each."""
         self._watchers += 1
-        if self._work is None:
+        if not self._work:
+            self.is_over = False
             self._guard = self._node.mon_nodes(self._link_changed)
             self._work = gevent.spawn(self._run)
 
     def leave(self) -> None:
         """Count one watcher less. After the last one nobody is asked any more."""
         self._watchers -= 1
-        if not self._watchers and self._work is not None:
+        if not self._watchers and self._work is not None:  # which may have ended
             self._guard.cancel()
             self._work.kill(block=False)
             self._work = None
@@ -102,9 +100,9 @@ class Survey:
                 self._miss(nodes, name, answer, now)
                 continue
             self._gone.pop(name, None)
-            rows = [_link(name, row) for row in answer["links"] if _is_link(row)]
+            rows = [_link(name, row) for row in answer["links"]]
             before = self._before.get(name)
-            nodes[name] = _node(answer, before, rows)
+            nodes[name] = _node(name, answer, before, rows)
             former = {row["b"]: row for row in before["rows"]} if before else {}
             for row in rows:
                 if row["state"] != "down":
@@ -115,15 +113,18 @@ class Survey:
         self._show(nodes, links)
 
     def _run(self) -> None:
-        while True:
-            began = time.monotonic()
-            try:
+        try:
+            while True:
+                began = time.monotonic()
                 self.take()
-            except NodeShutDownError:
+                gevent.sleep(max(self._interval, _REST * (time.monotonic() - began)))
+        except NodeShutDownError:
+            pass
+        finally:
+            if self._work is gevent.getcurrent():  # the streams end, and browsers that come back begin again
+                self._guard.cancel()
                 self.is_over = True
                 self._show(self.nodes, self.links)
-                return
-            gevent.sleep(max(self._interval, _REST * (time.monotonic() - began)))
 
     def _look_around(self) -> Iterable[str]:
         found = {self._node.NODE(): None}
@@ -136,23 +137,28 @@ class Survey:
         answers: dict[str, Row | str] = {}
         due = dict.fromkeys(name for name in [*self._known, *self._node.up_nodes()] if not _is_hidden(name))
         while due and len(answers) < MAX_NODES:
-            asked = {
-                name: self._node.call_async(name, INSPECT, {"links": 1000}, timeout=ASK_SECONDS)
-                for name in list(due)[: MAX_NODES - len(answers)]
-            }
-            gevent.wait(list(asked.values()))
+            found, silent = ask_all(self._node, list(due)[: MAX_NODES - len(answers)], {"links": 1000}, ASK_SECONDS)
+            answers |= silent
             due = {}
-            for name, result in asked.items():
+            for name, sent in found.items():
                 try:
-                    answers[name] = found = _checked(result.get())
-                except (AempError, ValueError) as error:
+                    answers[name] = answer = _checked(sent)
+                except ValueError as error:
                     answers[name] = str(error)
                     continue
-                for row in found["links"]:
-                    if _is_link(row) and row["state"] == "up" and not _is_hidden(row["node"]):
-                        due[row["node"]] = None
+                due |= dict.fromkeys(row["node"] for row in answer["links"] if self._may_ask(row))
             due = {name: None for name in due if name not in answers}
         return answers
+
+    def _may_ask(self, row: Row) -> bool:
+        """Return whether to ask the node of a link that another node reports, which can name anything.
+
+        Only a node that this one knows anyway is asked, or a slave of one, so that no address is dialled for it.
+        """
+        name = row["node"]
+        if row["state"] != "up" or _is_hidden(name) or "#" in name or not is_node_id(name):
+            return False
+        return name in self._known or any(is_known(self._node, each) for each in (name, master_of(name)) if each)
 
     def _miss(self, nodes: Rows, name: str, why: str, now: float) -> None:
         gone = self._gone.setdefault(name, now)
@@ -192,10 +198,13 @@ def look_at(node: Node, other: str, timeout: float = ASK_SECONDS) -> Row:
     """
     what = {"links": 200, "ports": 200, "families": 200, "trees": 200}
     try:
-        return _checked(node.call(other, INSPECT, what, timeout=timeout))
+        sent = ask(node, other, what, timeout)
     except ValueError:  # it may run an older version, which has no trees
         del what["trees"]
-        return _checked(node.call(other, INSPECT, what, timeout=timeout))
+        sent = ask(node, other, what, timeout)
+    _checked(sent)
+    found: Row = plain(sent)
+    return found
 
 
 def is_known(node: Node, name: str) -> bool:
@@ -207,20 +216,23 @@ def is_known(node: Node, name: str) -> bool:
 _NUMBERS = ("time", "port_count", "messages", "deepest", "blocked", "cpu")
 
 
-def _checked(answer: Any) -> Row:
-    if not isinstance(answer, Mapping):
-        raise ValueError("it sent an unexpected answer")  # noqa: TRY004  # a peer gave it
-    if "error" in answer:
-        raise ValueError(f"it refuses: {quoted(answer['error'], _MAX_TEXT)}")
-    if not all(isinstance(answer.get(key), (int, float)) for key in _NUMBERS) or not isinstance(
-        answer.get("links"), (list, tuple)
-    ):
+def _checked(sent: Sent) -> Row:
+    """Return the part of an answer that rows are made of.
+
+    Raises:
+        ValueError: It is not such an answer.
+    """
+    links = sent.get("links")
+    if not all(is_number(sent.get(key)) for key in _NUMBERS) or not isinstance(links, (list, tuple)):
         raise ValueError("it runs another version, which sends other figures")
-    return dict(answer)
+    found: Row = plain({key: value for key, value in sent.items() if key != "links"}, 2)
+    return {**found, "links": [plain(row) for row in links if _is_link(row)]}
 
 
 def _is_link(row: Any) -> bool:
-    return isinstance(row, Mapping) and isinstance(row.get("node"), str) and isinstance(row.get("state"), str)
+    if not isinstance(row, Mapping):
+        return False
+    return all(isinstance(text := row.get(key), str) and short(text) == text for key in ("node", "state"))
 
 
 def _is_hidden(name: str) -> bool:
@@ -228,15 +240,15 @@ def _is_hidden(name: str) -> bool:
 
 
 def _number(value: Any, factor: float = 1, digits: int = 0) -> float | None:
-    return round(value * factor, digits) if isinstance(value, (int, float)) else None
+    return round(value * factor, digits) if is_number(value) else None
 
 
 def _text(value: Any) -> str:
-    return str(value)[:_MAX_TEXT] if isinstance(value, str) else ""
+    return short(value) if isinstance(value, str) else ""
 
 
 def _rate(now: Any, before: Any, passed: float) -> float | None:
-    if not isinstance(now, (int, float)) or not isinstance(before, (int, float)) or passed <= 0:
+    if not is_number(now) or not is_number(before) or passed <= 0:
         return None
     return round((now - before if now >= before else now) / passed, 1)
 
@@ -244,8 +256,8 @@ def _rate(now: Any, before: Any, passed: float) -> float | None:
 def _link(name: str, row: Mapping[str, Any]) -> Row:
     return {
         "a": name,
-        "b": _text(row["node"]),
-        "state": _text(row["state"]),
+        "b": row["node"],
+        "state": row["state"],
         "via": _text(row.get("via")),
         "in": row.get("packets_in"),
         "out": row.get("packets_out"),
@@ -280,18 +292,18 @@ def _join(links: Rows, row: Row, before: Row | None, passed: float) -> None:
         other["rtt"] = other["rtt"] if other["rtt"] is not None else rtt
 
 
-def _node(answer: Row, before: Row | None, links: Iterable[Row]) -> Row:
+def _node(name: str, answer: Row, before: Row | None, links: Iterable[Row]) -> Row:
     passed = answer["time"] - before["time"] if before else 0
     own = [row for row in links if not row["via"]]
     former = before["rows"] if before else []
     seconds = _number(answer.get("seconds"))
     return {
-        "id": _text(answer.get("node")),
-        "group": without_random_words(_text(answer.get("node"))),
+        "id": name,
+        "group": without_random_words(name),
         "host": _text(answer.get("host")),
         "up": True,
         "error": "",
-        "roles": " ".join(_text(role) for role in answer.get("roles", ()))[:_MAX_TEXT],
+        "roles": short(" ".join(map(_text, roles if isinstance(roles := answer.get("roles"), list) else ()))),
         "links": sum(row["state"] == "up" and not _is_hidden(row["b"]) for row in own),
         "ports": answer["port_count"],
         "messages": answer["messages"],
@@ -309,7 +321,7 @@ def _node(answer: Row, before: Row | None, links: Iterable[Row]) -> Row:
 
 
 def _sum(rows: Iterable[Row], key: str) -> float:
-    return sum(float(row[key]) for row in rows if isinstance(row[key], (int, float)))
+    return sum(float(row[key]) for row in rows if is_number(row[key]))
 
 
 def _missing(name: str, why: str, before: Row | None) -> Row:
