@@ -11,11 +11,12 @@ from typing import Any, Protocol
 from gevent.event import AsyncResult
 
 from aemp_gevent.calls import call as calls
+from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.patterns import Message
 
 
 class WatchedCall(Protocol):
-    """One call that is observed. Nothing in here may switch or raise."""
+    """One call that is observed. Nothing in here may raise; only the end of a call may switch."""
 
     def sent(self) -> None:
         """Take note that the code that made the call continues: the call was sent, or is over."""
@@ -67,7 +68,9 @@ def call_async(host: WatchedHost, port: object, message: Message, timeout: float
         raise
     _continue(watched)
     if watched:
-        result.rawlink(lambda done: _end(watched, done.exception))
+        # In a job: what is called here is called on the hub, where an exporter of spans cannot wait for its server.
+        enqueue = host.scheduler.enqueue_job
+        result.rawlink(lambda done: enqueue(CallJob(None, _end, (watched, done.exception))))
     return result
 
 

@@ -76,8 +76,9 @@ def fields() -> dict[str, str]:
     port = SELF() or ""
     found = {"aemp_port": port, "aemp_node": port.partition("#")[0], "trace_id": "", "span_id": ""}
     tracing = sys.modules.get("opentelemetry.trace")  # if nobody imported it, there is no trace
-    if tracing is not None:
-        span = tracing.get_current_span().get_span_context()
+    find = getattr(tracing, "get_current_span", None)  # another greenlet may be importing it
+    if find is not None:
+        span = find().get_span_context()
         if span.is_valid:
             found["trace_id"], found["span_id"] = format(span.trace_id, "032x"), format(span.span_id, "016x")
     return found

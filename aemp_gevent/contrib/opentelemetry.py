@@ -8,8 +8,8 @@ Once in each process, after the SDK is set up, and before ports get their handle
     instrument()
 
 Each ``call`` becomes a span, and so does what serves it, here or on another node: the header of the call carries W3C's
-``traceparent``. Callbacks of ``after`` and ``cal``, ports with greenlets of their own, and spawned ports of this
-node continue in the trace in which they were made. Nothing is patched.
+``traceparent``. Callbacks of ``after`` and ``cal``, ports with greenlets of their own, and spawned functions, here and
+on other nodes, continue in the trace in which they were made. Nothing is patched.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import deque
-from collections.abc import Callable, Generator
-from contextvars import Token
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 try:
@@ -36,6 +36,9 @@ from aemp_gevent.node.access import request_host_of
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.callbacks import is_python_function
 from aemp_gevent.ports.port import TracedInbox
+from aemp_gevent.ports.reasons import describe
+from aemp_gevent.runtime.bounded_log import BoundedLog
+from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.runtime.tracing import TRACING, Trace
 
@@ -49,6 +52,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 _MAX_TAG = 100  # characters of the name of a span
+
+_OURS: ContextVar[Context | None] = ContextVar("aemp_gevent_trace", default=None)
+"""The context that the library made the current one here. Another one belongs to a span that the code has begun."""
+
+_complaints = BoundedLog(Log().log, "spans that fail")
 
 
 def instrument(
@@ -103,14 +111,8 @@ class _OpenTelemetry:
 
         def serve(*args: Any) -> Any:
             attributes = {"rpc.system": "aemp", "rpc.method": _name_of(tag), "aemp.port": port or ""}
-            with tracer.start_as_current_span(
-                f"serve {_name_of(tag)}", _context_of(trace), SpanKind.SERVER, attributes, record_exception=False
-            ) as span:
-                try:
-                    return function(*args)
-                except Exception as error:
-                    _failed(span, error)
-                    raise
+            with _span(tracer, f"serve {_name_of(tag)}", SpanKind.SERVER, _context_of(trace), attributes):
+                return function(*args)
 
         return cast("F", serve)
 
@@ -125,7 +127,7 @@ class _OpenTelemetry:
             if not sender.is_valid:
                 return function(*args)
             links = [trace.Link(sender)]
-            with self._tracer.start_as_current_span(name, None, SpanKind.CONSUMER, links=links):
+            with _span(self._tracer, name, SpanKind.CONSUMER, links=links):
                 return function(*args)
 
         @functools.wraps(function)
@@ -148,9 +150,14 @@ class _OpenTelemetry:
         return now if trace.get_current_span(now).get_span_context().is_valid else None
 
     def arrived(self, sent: object) -> None:
+        now = context.get_current()
+        if now and now is not _OURS.get():
+            return
         # Never detached: the library gives the next port that is served here a fresh context.
-        if sent is not None or context.get_current():
-            context.attach(cast("Context", sent) if sent is not None else context.Context())
+        if now or sent is not None:
+            where = context.Context() if sent is None else cast("Context", sent)
+            context.attach(where)
+            _OURS.set(where)
 
     @contextlib.contextmanager
     def arriving(self, headers: Trace) -> Generator[None, None, None]:
@@ -176,7 +183,8 @@ class _CallSpans:
             "server.address": port.partition("#")[0],
             "aemp.port": port,
         }
-        return _CallSpan(self._tracer.start_span(f"call {_name_of(tag)}", None, SpanKind.CLIENT, attributes))
+        span = _started(self._tracer, f"call {_name_of(tag)}", SpanKind.CLIENT, None, attributes)
+        return None if span is None else _CallSpan(span)
 
 
 class _CallSpan:
@@ -188,9 +196,7 @@ class _CallSpan:
         context.detach(self._token)
 
     def ended(self, error: BaseException | None) -> None:
-        if error is not None:
-            _failed(self._span, error)
-        self._span.end()
+        _ended(self._span, error)
 
 
 def _bound(function: F, where: Context) -> F:
@@ -198,10 +204,11 @@ def _bound(function: F, where: Context) -> F:
 
     @functools.wraps(function)
     def bound(*args: Any) -> Any:
-        token = context.attach(where)
+        token, own_token = context.attach(where), _OURS.set(where)
         try:
             return function(*args)
         finally:
+            _OURS.reset(own_token)
             context.detach(token)
 
     return cast("F", bound)
@@ -217,7 +224,56 @@ def _name_of(tag: object) -> str:
     return tag[:_MAX_TAG] if isinstance(tag, str) else quoted(tag, _MAX_TAG)
 
 
-def _failed(span: Span, error: BaseException) -> None:
-    span.record_exception(error)
-    span.set_attribute("error.type", type(error).__name__)
-    span.set_status(Status(StatusCode.ERROR, str(error)))
+# --- spans: samplers and processors are the program's, and must not make calls and handlers fail ---
+
+
+@contextlib.contextmanager
+def _span(
+    tracer: trace.Tracer,
+    name: str,
+    kind: SpanKind,
+    where: Context | None = None,
+    attributes: Mapping[str, str] | None = None,
+    links: Sequence[trace.Link] = (),
+) -> Generator[None, None, None]:
+    """Run a block in a span of its own, below the span of a context; None: the current one."""
+    span = _started(tracer, name, kind, where, attributes, links)
+    outer = context.get_current() if where is None else where
+    token = context.attach(outer if span is None else trace.set_span_in_context(span, outer))
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+        raise
+    finally:
+        context.detach(token)
+        if span is not None:
+            _ended(span, failure)
+        del failure  # its traceback has this frame: a reference cycle, which would keep the arguments alive
+
+
+def _started(
+    tracer: trace.Tracer,
+    name: str,
+    kind: SpanKind,
+    where: Context | None,
+    attributes: Mapping[str, str] | None,
+    links: Sequence[trace.Link] = (),
+) -> Span | None:
+    try:
+        return tracer.start_span(name, where, kind, attributes, links)
+    except Exception as error:  # noqa: BLE001
+        _complaints.warn("span %s left out: %s", name, describe(error))
+        return None
+
+
+def _ended(span: Span, error: BaseException | None) -> None:
+    try:
+        if error is not None:
+            span.record_exception(error)
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(Status(StatusCode.ERROR, str(error)))
+        span.end()
+    except Exception as problem:  # noqa: BLE001
+        _complaints.warn("span lost: %s", describe(problem))

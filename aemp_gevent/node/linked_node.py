@@ -23,6 +23,7 @@ from aemp_gevent.ports.port import Job, Port
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime import gunicorn
 from aemp_gevent.runtime.loop_watch import LoopWatch, watch_loop
+from aemp_gevent.runtime.tracing import outgoing
 from aemp_gevent.wire.vocabulary import KIL1, MON1, SPAWN
 
 if TYPE_CHECKING:
@@ -159,7 +160,8 @@ class LinkedNode(ConfiguredNode):
         peer = self._peer(node)
         if peer is not None:
             remote = peer.ports.get(name)
-            peer.send(["", SPAWN, name, function, *args])
+            trace = outgoing() if peer.reads_traces and peer.link is not None else None
+            peer.send(["", SPAWN, name, function if trace is None else {function: trace}, *args])
             # From here on nothing needs more stack than that, so that at the recursion limit no orphan is left.
             remote.spawned()
             peer.send(["", MON1, name])

@@ -11,6 +11,7 @@ Nothing here switches; user code runs in jobs that are queued.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.reasons import describe
 from aemp_gevent.runtime.hints import ONCE, kind_of, nearest
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.runtime.tracing import TRACING, trace_in
 from aemp_gevent.wire.framing import FRAMINGS, name_of_port
 from aemp_gevent.wire.vocabulary import (
     BYE,
@@ -229,7 +231,12 @@ class Requests:
         name = name_of_port(name)
         if not name.isprintable() or not 0 < len(name) <= MAX_NAME:
             raise SpawnRefusedError(f"{quoted(name)} is not a port name")
-        self._host.spawn_for(peer, name, function, args)
+        tracer, trace = TRACING.tracer, None
+        if isinstance(function, dict) and len(function) == 1:
+            ((function, headers),) = function.items()
+            trace = trace_in(headers) if isinstance(headers, dict) else None
+        with contextlib.nullcontext() if tracer is None or trace is None else tracer.arriving(trace):
+            self._host.spawn_for(peer, name, function, args)
         if peer is not None and not peer.rights.kill:
             port = self._host.find_port(name)
             if port is not None:

@@ -9,8 +9,9 @@ from gevent import Greenlet
 from greenlet import GreenletExit, getcurrent
 
 from aemp_gevent.ports.context import current_port, give_back
-from aemp_gevent.ports.port import RUNNING, STARTED, AttachedPort
+from aemp_gevent.ports.port import RUNNING, STARTED, AttachedPort, TracedInbox
 from aemp_gevent.ports.reasons import Reason, describe
+from aemp_gevent.runtime.tracing import TRACING
 
 
 class Attachment:
@@ -20,6 +21,9 @@ class Attachment:
         self._port = port
         self._greenlet = getcurrent()
         port.before = current_port()
+        tracer = TRACING.tracer
+        self._trace = tracer.current() if tracer is not None and TRACING.has_messages else None
+        """The trace that the greenlet was in, and gets back."""
         if isinstance(self._greenlet, Greenlet):
             # The greenlet may end without leaving the block, and its port must not outlive it.
             self._greenlet.rawlink(self._ended)
@@ -66,6 +70,8 @@ class Attachment:
         if getattr(self._greenlet, "aemp_port", None) is port:
             give_back(self._greenlet, port.before)
         if getcurrent() is self._greenlet:
+            if TRACING.tracer is not None and isinstance(port.inbox, TracedInbox):
+                TRACING.tracer.arrived(self._trace)
             self._die(_reason_of(error))
         else:  # it may wait in receive, where a kill wakes it
             port.scheduler.kill(port, _reason_of(error))

@@ -8,7 +8,7 @@ one state to the next. Ports and jobs know each other, so both are defined here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
@@ -239,7 +239,7 @@ class Port(Receiver):
         # While a deque is made, a finalizer or another thread may send to this very port,
         # and the mailbox made there must not be overwritten: make, then test, then store,
         # with no call between test and store.
-        made = TRACING.make_inbox()
+        made: deque[Message] = deque() if self.is_for_answer else TRACING.make_inbox()
         if self.mailbox is self:
             self.inbox = self.mailbox = made
         self.mailbox.append(message)
@@ -346,12 +346,10 @@ _append = deque[Message].append
 class TracedInbox(deque[Message]):
     """An inbox that keeps the trace in which each message was sent, and continues in it when the message is taken.
 
-    A subclass, as for bounded mailboxes, so that nobody pays for it while messages are not traced.
+    A subclass, as for bounded mailboxes, so that nobody pays for it while messages are not traced. Its elements are
+    pairs of a message and a trace, so that a message is added with its trace in one step, whichever thread sends it.
+    Code that takes or reads messages sees only these; ``extendleft`` and ``reversed`` move the pairs.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._traces: deque[object] = deque()
 
     def emptied(self) -> TracedInbox:
         """Return an empty inbox of the same kind."""
@@ -359,30 +357,23 @@ class TracedInbox(deque[Message]):
 
     def append(self, message: Message) -> None:
         tracer = TRACING.tracer
-        self._traces.append(None if tracer is None else tracer.current())
-        super().append(message)
+        _append(self, (message, None if tracer is None else tracer.current()))
 
     def popleft(self) -> Message:
-        message = super().popleft()
-        self._arrived(self._traces.popleft() if self._traces else None)
-        return message
+        message, trace = super().popleft()
+        self._arrived(trace)
+        return message  # type: ignore[no-any-return]  # an element of a pair
+
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(index)[0]
+
+    def __iter__(self) -> Iterator[Message]:
+        return (message for message, _trace in super().__iter__())
 
     def __delitem__(self, index: Any) -> None:
+        _message, trace = super().__getitem__(index)
         super().__delitem__(index)
-        trace = None
-        if index < len(self._traces):
-            trace = self._traces[index]
-            del self._traces[index]
         self._arrived(trace)
-
-    def extendleft(self, messages: Iterable[Message]) -> None:
-        several = tuple(messages)
-        self._traces.extendleft([None] * len(several))
-        super().extendleft(several)
-
-    def clear(self) -> None:
-        self._traces.clear()
-        super().clear()
 
     def _arrived(self, trace: object) -> None:
         tracer = TRACING.tracer

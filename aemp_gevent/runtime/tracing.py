@@ -47,7 +47,10 @@ class Tracer(Protocol):
         ...
 
     def arrived(self, sent: object) -> None:
-        """Continue in the context in which a message was sent, which the running code has just taken; None: in none."""
+        """Continue in the context in which a message was sent, which the running code has just taken; None: in none.
+
+        Code that has begun a span of its own stays in it.
+        """
 
     def arriving(self, headers: Trace) -> AbstractContextManager[object]:
         """Return a block in which the context is that of another node, whose message is put into a mailbox there."""

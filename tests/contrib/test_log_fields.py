@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -68,6 +70,13 @@ def test_processor_for_structlog_adds_what_there_is() -> None:
     assert add_fields(None, "info", {"event": "x"}) == {"event": "x"}
     port, event = in_port(lambda: dict(add_fields(None, "info", {"event": "x", "aemp_node": "mine"})))
     assert event == {"event": "x", "aemp_port": port, "aemp_node": "mine"}
+
+
+def test_trace_is_left_out_while_opentelemetry_is_being_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", ModuleType("opentelemetry.trace"))
+    made = record()
+    assert FieldsFilter().filter(made)
+    assert made.trace_id == ""  # type: ignore[attr-defined]
 
 
 def test_trace_is_in_the_fields() -> None:

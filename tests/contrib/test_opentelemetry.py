@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import pickle
 import sqlite3
@@ -15,18 +16,22 @@ from typing import Any
 import gevent
 import pytest
 
-from aemp_gevent import CallTimeout, Node, PortDied, RemoteError, receive
+from aemp_gevent import CallTimeout, Node, PortDied, RemoteError, receive, spawnable
 from aemp_gevent.calls import header
 from aemp_gevent.calls.serve import ReplyPortID
+from aemp_gevent.ports.port import TracedInbox
 from aemp_gevent.runtime.tracing import TRACING, trace_in
 from aemp_gevent.testing import wait_until
+from aemp_gevent.wire.vocabulary import SPAWN
+from tests.support.injecting import between_bytecodes
+from tests.support.native import threading
 from tests.support.networking import ROOT, MakeNode
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra 'opentelemetry' and its SDK are not installed")
 
 from opentelemetry import context, trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
@@ -82,6 +87,10 @@ def pair(make_node: MakeNode, spans: Spans) -> tuple[Node, Node]:
     for node in (one, two):
         instrument(node, tracer_provider=spans.provider)
     return one, two
+
+
+def current_span_id() -> str:
+    return format(trace.get_current_span().get_span_context().span_id, "x")
 
 
 def inside(spans: Spans, name: str) -> Any:
@@ -148,6 +157,7 @@ def test_calls_under_load_keep_to_their_traces(pair: tuple[Node, Node], spans: S
                 assert two.call_async(asked[number % 5], "work", number).get(timeout=30) == number
 
     gevent.joinall([gevent.spawn(ask, number) for number in range(60)], raise_error=True)
+    wait_until(lambda: len(spans.all()) == 180)  # spans of call_async end a moment after the answer came
     servers = [span for span in spans.all() if span.name == "serve work"]
     assert len(servers) == 60
     roots = set()
@@ -179,6 +189,7 @@ def test_errors_and_timeouts_are_in_the_spans(pair: tuple[Node, Node], spans: Sp
             two.call(dying, "die")
         with pytest.raises(RemoteError):
             two.call_async(port, "bad").get()
+    wait_until(lambda: len(spans.all()) == 7)
     kinds = {
         (span.name, (span.attributes or {}).get("error.type"), span.status.status_code.name)
         for span in spans.all()
@@ -243,6 +254,71 @@ def test_uninstrumented_nodes_cost_and_send_nothing(pair: tuple[Node, Node], spa
     assert [span.name for span in spans.all()] == ["request"]
 
 
+# --- exporters ---
+
+
+class Failing(SpanProcessor):
+    """A span processor that raises."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        if self._where == "start":
+            raise RuntimeError("on purpose")
+
+    def on_end(self, span: Any) -> None:
+        if self._where == "end":
+            raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize("where", ["start", "end"])
+def test_span_processor_that_fails_does_no_harm(
+    traced_pair: tuple[Node, Node], spans: Spans, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = traced_pair
+    spans.provider.add_span_processor(Failing(where))
+    got: list[Any] = []
+    port, plain = one.port(), one.port(lambda *message: got.append(message))
+    one.serve(port, work=lambda: "done")
+    token = context.attach(trace.set_span_in_context(trace.NonRecordingSpan(PARENT)))
+    try:
+        assert two.call(port, "work") == "done"
+        assert two.call_async(port, "work").get(timeout=10) == "done"
+        two.snd(plain, 1)
+    finally:
+        context.detach(token)
+    wait_until(lambda: got == [(1,)])
+    assert "on purpose" in caplog.text
+    wait_until(lambda: caplog.text.count("on purpose") == 5)  # two calls at each end, and a handler
+
+
+PARENT = trace.SpanContext(1, 2, is_remote=True, trace_flags=trace.TraceFlags(1))
+
+
+class Waiting(SpanExporter):
+    """An exporter that waits for its server."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def export(self, spans: Any) -> SpanExportResult:
+        gevent.sleep(0)
+        self.names += [span.name for span in spans]
+        return SpanExportResult.SUCCESS
+
+
+def test_exporter_may_wait_wherever_a_span_ends(pair: tuple[Node, Node], spans: Spans) -> None:
+    one, two = pair
+    exporter = Waiting()
+    spans.provider.add_span_processor(SimpleSpanProcessor(exporter))
+    port = one.port()
+    one.serve(port, work=lambda: "done")
+    two.call(port, "work")
+    two.call_async(port, "work").get(timeout=10)
+    wait_until(lambda: sorted(exporter.names) == ["call work", "call work", "serve work", "serve work"])
+
+
 # --- what continues in a trace ---
 
 
@@ -271,6 +347,42 @@ def test_what_is_begun_in_a_trace_continues_in_it(spans: Spans) -> None:
     node.kil(port)
 
 
+@pytest.mark.parametrize("reads", [True, False], ids=["new", "old"])
+def test_function_spawned_on_another_node_continues_in_the_trace(
+    pair: tuple[Node, Node], spans: Spans, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    one, two = pair
+    monkeypatch.setattr(two._network.peers[one.NODE()], "reads_traces", reads)
+    with inside(spans, "request"):
+        two.spawn(one.NODE(), "tests.spawned_in_a_trace")
+    wait_until(lambda: any(span.name == "spawned" for span in spans.all()))
+    assert spans.line("spawned") == (["request", "spawned"] if reads else ["spawned"])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(TRACE, id="without a tracer here"),
+        pytest.param({"traceparent": 7}, id="odd"),
+        pytest.param([], id="no map"),
+    ],
+)
+def test_function_is_spawned_whatever_its_trace_is(pair: tuple[Node, Node], spans: Spans, headers: Any) -> None:
+    one, two = pair
+    if headers is TRACE:
+        TRACING.tracer = None
+    begun: list[int] = []
+
+    @spawnable("tests.begins")
+    def begin(number: int) -> None:
+        begun.append(number)
+
+    peer = two._network.peers[one.NODE()]
+    peer.send(["", SPAWN, two._new_name(), {"tests.begins": headers}, 5])
+    wait_until(lambda: begun == [5])
+
+
+@spawnable("tests.spawned_in_a_trace")
 def spawned() -> None:
     tracer = TRACING.tracer
     assert tracer is not None
@@ -348,7 +460,7 @@ def test_receive_continues_in_the_trace_of_what_it_takes(traced_pair: tuple[Node
     def body() -> None:
         for tag in ("second", "first", "third"):
             receive(tag)
-            seen.append((tag, format(trace.get_current_span().get_span_context().span_id, "x")))
+            seen.append((tag, current_span_id()))
 
     port = one.port_async(body)
     sent = {}
@@ -359,6 +471,126 @@ def test_receive_continues_in_the_trace_of_what_it_takes(traced_pair: tuple[Node
     two.snd(port, "third")
     wait_until(lambda: len(seen) == 3)
     assert seen == [("second", sent["second"]), ("first", sent["first"]), ("third", "0")]
+
+
+def test_messages_keep_their_traces_when_a_handler_gives_its_port_a_body(
+    traced_pair: tuple[Node, Node], spans: Spans
+) -> None:
+    one, _ = traced_pair
+    seen: list[tuple[Any, str]] = []
+
+    def body() -> None:
+        for _ in range(2):
+            seen.append((receive(), current_span_id()))
+
+    port = one.port(lambda *_message: one.rcv_async(port, body))
+    one.snd(port, "begin")
+    sent = []
+    for number in range(2):
+        with inside(spans, "request") as span:
+            one.snd(port, "work", number)
+            sent.append(format(span.get_span_context().span_id, "x"))
+    wait_until(lambda: len(seen) == 2)
+    assert seen == [(("work", number), sent[number]) for number in range(2)]
+    assert {type(message) for message, _ in seen} == {tuple}
+
+
+WAYS_TO_TAKE = {
+    "call": lambda node, port: node.call(port, "work"),
+    "call of a node": lambda node, _port: node.call(node.NODE(), "inspect", []),
+    "syncal": lambda node, port: node.syncal(10, port, "work"),
+    "call by another node": lambda _node, _port: _call_by_another_node(),
+    "receive": lambda node, _port: _receive_in_a_request(node),
+    "receive of a tag": lambda node, _port: _receive_in_a_request(node, "tag"),
+    "receive of a message without a trace": lambda node, _port: _receive_in_a_request(node, is_traced=False),
+}
+
+
+def _call_by_another_node() -> Any:
+    other = Node()
+    port = other.port()
+    other.serve(port, work=lambda: "done")
+    return other.call(port, "work")
+
+
+def _receive_in_a_request(node: Node, *patterns: str, is_traced: bool = True) -> Any:
+    with node.attach() as port:
+        if is_traced:
+            with TRACING.tracer._tracer.start_as_current_span("another request"):  # type: ignore[union-attr]
+                gevent.spawn(contextvars.copy_context().run, node.snd, port, "tag").join()
+        else:
+            gevent.spawn(node.snd, port, "tag").join()
+        return receive(*patterns, timeout=10)
+
+
+@pytest.mark.parametrize("way", WAYS_TO_TAKE)
+def test_code_in_a_span_of_its_own_stays_there_whatever_it_takes(
+    traced_pair: tuple[Node, Node], spans: Spans, way: str
+) -> None:
+    one, _ = traced_pair
+    port = one.port()
+    one.serve(port, work=lambda: "done")
+    with inside(spans, "request"):
+        before = context.get_current()
+        assert WAYS_TO_TAKE[way](one, port)
+        assert context.get_current() is before
+
+
+def test_trace_of_a_message_ends_with_the_block_that_received_it(traced_pair: tuple[Node, Node], spans: Spans) -> None:
+    one, _ = traced_pair
+    seen: list[str] = []
+
+    def work() -> None:
+        with one.attach() as port:
+            with inside(spans, "request"):
+                gevent.spawn(contextvars.copy_context().run, one.snd, port, "tag").join()
+            receive(timeout=10)
+            seen.append(current_span_id())
+        seen.append(current_span_id())
+
+    gevent.spawn(work).join()
+    assert seen == [format(spans.named("request").context.span_id, "x"), "0"]
+
+
+class NamesOfThreads:
+    """Takes the name of the thread that sends for the trace."""
+
+    def __init__(self) -> None:
+        self.arrivals: list[object] = []
+
+    def current(self) -> object:
+        return threading.current_thread().name
+
+    def arrived(self, sent: object) -> None:
+        self.arrivals.append(sent)
+
+
+@between_bytecodes
+def test_message_of_another_thread_comes_between_no_message_and_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracer = NamesOfThreads()
+    monkeypatch.setattr(TRACING, "tracer", tracer)
+    inbox = TracedInbox()
+
+    def strike(frame: Any, event: str, _arg: object) -> Any:
+        if frame.f_code is TracedInbox.append.__code__ and event == "line":
+            other = threading.Thread(target=lambda: inbox.append(("other",)), name="other")
+            other.start()
+            other.join()
+        return strike
+
+    def send() -> None:
+        sys.settrace(strike)
+        inbox.append(("sender",))
+
+    sender = threading.Thread(target=send, name="sender")
+    sender.start()
+    sender.join()
+    names = [name for (name,) in inbox]
+    assert set(names) == {"sender", "other"}
+    assert inbox[0] == (names[0],)
+    while inbox:
+        inbox.popleft()
+    assert tracer.arrivals == names
 
 
 def test_older_nodes_get_messages_without_traces(
