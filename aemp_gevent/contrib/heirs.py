@@ -33,7 +33,7 @@ from aemp_gevent.links.link import Link
 from aemp_gevent.node.access import kept_for, metrics_of, network_of, request_host_of
 from aemp_gevent.node.figures import (
     MAX_ROWS,
-    Ended,
+    EndedProcess,
     Rows,
     both_of,
     checked_pid,
@@ -88,7 +88,7 @@ class Answer:
     heir: str
     kept: frozenset[str]
     rows: Rows
-    ended: tuple[Ended, ...] = ()
+    ended: tuple[EndedProcess, ...] = ()
 
     @classmethod
     def read(cls, sent: Sent) -> Answer:
@@ -115,9 +115,9 @@ class Answer:
         """Return only the totals, for a node that does not answer now."""
         return replace(self, rows=totals_in(self.rows))
 
-    def as_lost(self) -> list[Ended]:
+    def as_lost(self) -> list[EndedProcess]:
         """Return what is known of the node's totals, and of those that it kept, when it ended without a word."""
-        own = [Ended(self.process, self.pid, True, totals_in(self.rows))] if self.process else []
+        own = [EndedProcess(self.process, self.pid, True, totals_in(self.rows))] if self.process else []
         return [*own, *self.ended]
 
 
@@ -311,7 +311,7 @@ class Estate:
             if not self._metrics.heir:
                 self._metrics.thaw()
 
-    def _give(self, heir: str, totals: Sequence[Ended]) -> bool | None:
+    def _give(self, heir: str, totals: Sequence[EndedProcess]) -> bool | None:
         """Return whether a node knew nothing of the first of these processes; None: it does not keep them. Switches."""
         try:
             if heir == self._node.NODE():
@@ -321,7 +321,7 @@ class Estate:
         except (AempError, ValueError):  # it has no such port, or ends as well
             return None
 
-    def _take(self, totals: Sequence[Ended]) -> bool:
+    def _take(self, totals: Sequence[EndedProcess]) -> bool:
         is_new = bool(totals) and not self._metrics.keeps(totals[0].process)
         self._metrics.keep(totals)
         return is_new
@@ -441,7 +441,7 @@ def figures_of_all(answers: Sequence[Answer], remembered: Iterable[Answer] = ())
     elsewhere.update(*(answer.kept for answer in answers))
     elsewhere.discard("")
     earlier = [answer for answer in remembered if answer.process not in elsewhere]
-    ended: dict[str, Ended] = {}
+    ended: dict[str, EndedProcess] = {}
     for answer in (*answers, *earlier):
         for each in answer.ended:
             if each.process not in elsewhere:

@@ -235,7 +235,7 @@ def short_label(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedProcess:
     """The totals of a process that ended.
 
     Attributes:
@@ -259,7 +259,7 @@ class Ended:
         return [self.process, self.pid, self.is_lost, to_travel(self.rows)]
 
     @classmethod
-    def from_afar(cls, sent: object) -> Ended:
+    def from_afar(cls, sent: object) -> EndedProcess:
         """Return what another node sent.
 
         Raises:
@@ -273,7 +273,7 @@ class Ended:
         return cls(process, checked_pid(pid), bool(is_lost), totals_in(from_afar(rows)))
 
 
-def ended_from_afar(sent: object) -> list[Ended]:
+def ended_from_afar(sent: object) -> list[EndedProcess]:
     """Return the totals of several processes that another node sent.
 
     Raises:
@@ -281,7 +281,7 @@ def ended_from_afar(sent: object) -> list[Ended]:
     """
     if not isinstance(sent, (list, tuple)) or len(sent) > 2 * MAX_ENDED:
         raise ValueError("the processes that ended are not a list of acceptable length")
-    found = [Ended.from_afar(each) for each in sent]
+    found = [EndedProcess.from_afar(each) for each in sent]
     if sum(len(each.rows) for each in found) > MAX_ROWS:
         raise ValueError("these are the totals of too many processes")
     return found
@@ -298,12 +298,12 @@ def checked_pid(pid: object) -> int:
     return pid
 
 
-def both_of(one: Ended, two: Ended) -> Ended:
+def both_of(one: EndedProcess, two: EndedProcess) -> EndedProcess:
     """Return what is known of a process from two nodes: of each total the larger value, as none ever falls."""
     rows = dict(one.rows)
     for key, value in two.rows.items():
         rows[key] = _larger(rows[key], value) if key in rows else value
-    return Ended(one.process, one.pid, one.is_lost and two.is_lost, rows)
+    return EndedProcess(one.process, one.pid, one.is_lost and two.is_lost, rows)
 
 
 def _larger(one: Value, two: Value) -> Value:

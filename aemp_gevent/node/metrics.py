@@ -23,7 +23,7 @@ from aemp_gevent.node.figures import (
     DEPTHS,
     MAX_ENDED,
     METRICS,
-    Ended,
+    EndedProcess,
     LabelSets,
     Rows,
     both_of,
@@ -90,7 +90,7 @@ class Metrics:
         self._host = host
         self._calls: CallTimes | None = None
         self._labels = LabelSets()
-        self._ended: dict[str, Ended] = {}  # processes whose totals are kept apart
+        self._ended: dict[str, EndedProcess] = {}  # processes whose totals are kept apart
         self._added: Rows = {}  # the totals of processes that ended before
         self._added_of: deque[str] = deque(maxlen=MAX_ADDED)
         self._last: Rows | None = None  # the own totals that are being handed over
@@ -116,7 +116,7 @@ class Metrics:
 
     # --- processes that ended ---
 
-    def keep(self, several: Iterable[Ended]) -> None:
+    def keep(self, several: Iterable[EndedProcess]) -> None:
         """Report the totals of processes that ended from now on. Idempotent.
 
         Raises:
@@ -128,7 +128,7 @@ class Metrics:
             if each.process in self._added_of or each.process == self._process:
                 continue
             known = self._ended.get(each.process)
-            fitting = Ended(each.process, each.pid, each.is_lost, self._labels.fitted(each.rows))
+            fitting = EndedProcess(each.process, each.pid, each.is_lost, self._labels.fitted(each.rows))
             self._ended[each.process] = fitting if known is None else both_of(known, fitting)
         while len(self._ended) > MAX_ENDED or sum(len(each.rows) for each in self._ended.values()) > MAX_ENDED_ROWS:
             self._add_oldest()
@@ -137,7 +137,7 @@ class Metrics:
         """Return whether this node keeps the totals of a process."""
         return process in self._ended or process in self._added_of
 
-    def forget(self, process: str) -> Ended | None:
+    def forget(self, process: str) -> EndedProcess | None:
         """Report a process's totals no more, because another node does; return them if they were kept apart."""
         return self._ended.pop(process, None)
 
@@ -150,11 +150,11 @@ class Metrics:
         self._added = merged([self._added, rows])
         self._added_of.append(oldest.process)
 
-    def freeze(self) -> list[Ended]:
+    def freeze(self) -> list[EndedProcess]:
         """Return all totals, to hand them over, and report them unchanged from now on."""
         if self._last is None:
             self._last = self.totals()
-        return [Ended(self._process, os.getpid(), False, self._last), *self._ended.values()]
+        return [EndedProcess(self._process, os.getpid(), False, self._last), *self._ended.values()]
 
     def thaw(self) -> None:
         """Count again: nobody took the totals."""

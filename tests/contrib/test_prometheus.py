@@ -26,7 +26,7 @@ from aemp_gevent.contrib.heirs import Answer, asked, estate_of, figures_of_all
 from aemp_gevent.errors import RemoteError
 from aemp_gevent.links.link import Link
 from aemp_gevent.node.access import metrics_of, network_of, request_host_of
-from aemp_gevent.node.figures import MAX_ENDED, METRICS, Ended, Rows, of_processes
+from aemp_gevent.node.figures import MAX_ENDED, METRICS, EndedProcess, Rows, of_processes
 from aemp_gevent.testing import MemoryNetwork, NodeProcess
 from tests.contrib.test_gunicorn import gunicorn_of
 from tests.support.helpers import wait_until
@@ -237,12 +237,12 @@ CPU = ("aemp_cpu_seconds_total",)
 CLEAN, LOST = ("aemp_nodes_ended_total",), ("aemp_nodes_lost_total",)
 
 
-def ended(process: str, discarded: float = 5.0, *, lost: bool = False, pid: int = 1, cpu: float = 0.0) -> Ended:
-    return Ended(process, pid, lost, {DISCARDED: discarded} | ({CPU: cpu} if cpu else {}))
+def ended(process: str, discarded: float = 5.0, *, lost: bool = False, pid: int = 1, cpu: float = 0.0) -> EndedProcess:
+    return EndedProcess(process, pid, lost, {DISCARDED: discarded} | ({CPU: cpu} if cpu else {}))
 
 
 def answer(
-    node: str, *kept: Ended, discarded: float = 0.0, added: Iterable[str] = (), heir: str = "", **more: Any
+    node: str, *kept: EndedProcess, discarded: float = 0.0, added: Iterable[str] = (), heir: str = "", **more: Any
 ) -> Answer:
     rows: Rows = {("aemp_nodes",): 1.0} | ({} if heir else {DISCARDED: discarded})
     rows |= {CPU: more.pop("cpu")} if "cpu" in more else {}
@@ -349,7 +349,7 @@ def test_labels_are_few_whatever_nodes_send(keeper: tuple[Node, Node], monkeypat
 
     monkeypatch.setattr(metrics_of(two), "rows", many)
     assert max(len(scrape()) for _ in range(3)) <= honest + 101
-    metrics_of(one).keep([Ended(f"process {number}", 1, False, many()) for number in range(9)])
+    metrics_of(one).keep([EndedProcess(f"process {number}", 1, False, many()) for number in range(9)])
     assert len(metrics_of(one).totals()) <= honest + 101
     assert scrape()[MISSING,] == 0
 
@@ -371,7 +371,7 @@ def test_heir_that_answers_too_late_does_not_double_totals(workers: Workers, mon
     work(leaving, 5)
     keep, may_go_on = metrics_of(late).keep, Event()
 
-    def keep_late(several: list[Ended]) -> None:
+    def keep_late(several: list[EndedProcess]) -> None:
         may_go_on.wait(30)
         keep(several)
 
@@ -553,7 +553,7 @@ def test_forty_eight_workers_are_scraped_quickly_and_a_thousand_restarts_change_
     keeper = metrics_of(nodes[0])
     rows = {key: value for key, value in keeper.totals().items() if key != DISCARDED}
     for number in range(1000):
-        keeper.keep([Ended(f"process {number}", number + 1, False, rows | {DISCARDED: 1.0})])
+        keeper.keep([EndedProcess(f"process {number}", number + 1, False, rows | {DISCARDED: 1.0})])
     found = scrape()
     assert (found[DISCARDED], found[CLEAN]) == (1000, 1000)
     assert len(found) == len(first)
