@@ -44,6 +44,7 @@ __all__ = [
     "later_answer",
     "local_id",
     "mailbox_length",
+    "may_end",
     "name_of",
     "network_of",
     "ports_host_of",
@@ -147,21 +148,26 @@ def local_id(node: LocalNode, port: object) -> str | None:
 def calling_node_may_kill(node: LinkedNode, port: str) -> bool:
     """Return whether the node whose call this greenlet serves is that of a port, and may kill ports here."""
     caller = serve.caller_of_call()
-    if caller is None or caller != node.node_of(port):
-        return False
-    if caller == node.NODE():
-        return True
-    peer = None if node._network is None else node._network.known_peer(caller)
-    return peer is not None and peer.rights.kill
+    return caller is not None and caller == node.node_of(port) and _may_kill(node, caller)
 
 
 def calling_node_may_end(node: LinkedNode, supervisor: str, port: str) -> bool:
     """Return whether the node whose call this greenlet serves is that of a supervisor, and may kill a port of here."""
-    if calling_node_may_kill(node, supervisor):
-        return True
-    found = node._find_local(port)
     caller = serve.caller_of_call()
-    return found is not None and bool(caller) and caller == node.node_of(supervisor) and found.parent == caller
+    return caller is not None and caller == node.node_of(supervisor) and may_end(node, caller, port)
+
+
+def may_end(node: LinkedNode, caller: str, port: str) -> bool:
+    """Return whether another node may kill a port of here: any port, or this one because it has spawned it."""
+    found = node._find_local(port)
+    return _may_kill(node, caller) or (found is not None and bool(caller) and found.parent == caller)
+
+
+def _may_kill(node: LinkedNode, caller: str) -> bool:
+    if caller == node.NODE():
+        return True
+    peer = None if node._network is None else node._network.known_peer(caller)
+    return peer is not None and peer.rights.kill
 
 
 def disown(node: LinkedNode, port: str) -> None:

@@ -67,6 +67,8 @@ class Budget:
     def __init__(self, intensity: int | None, period: Seconds, backoff: tuple[Seconds, Seconds] | None) -> None:
         self.intensity = None if intensity is None else to_count(intensity, "Supervisor", "intensity", least=0)
         self.period = to_limited_seconds(period, "Supervisor", "period")
+        if self.period == 0:
+            raise ValueError(f"Supervisor: period must be more than 0 seconds, not {quoted(period)}")
         if backoff is not None and not (isinstance(backoff, (tuple, list)) and len(backoff) == 2):
             raise TypeError(f"Supervisor: backoff must be the first and the longest pause, not {quoted(backoff)}")
         first, longest = backoff or (0.0, 0.0)

@@ -1,44 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""The children of supervisors: what is started, and how it is stopped."""
+"""The children of supervisors: what is started, and how."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from gevent import Timeout
 from gevent.event import AsyncResult
 
 from aemp_gevent.errors import AlreadyStartedError, PortKilled, StartError
 from aemp_gevent.node.access import describe, held_name, name_of
 from aemp_gevent.otp.names import claim
 from aemp_gevent.otp.placement import OnLost, Placement
-from aemp_gevent.otp.requests import STOP, SYSTEM
 from aemp_gevent.otp.server import Server
 from aemp_gevent.otp.starting import START_SECONDS, start_server
-from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.toolkit import PortDeath, death_of
 
 if TYPE_CHECKING:
     from aemp_gevent import Node
 
 Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
 
-SHUTDOWN = "shutdown"
-"""The reason that a child gets when its supervisor stops it."""
-
-KILLED = "killed"
-"""The reason of a child that did not stop in time, or is not given any."""
-
-LAST_SECONDS = 1.0
-"""How long a child that was killed is waited for."""
-
 _USUAL: Any = object()
-
-_log = Log()
 
 
 class Child:
@@ -166,8 +150,16 @@ class Child:
             is_first: Whether its group may still be unknown, and is waited for.
 
         Raises:
-            StartError: It did not start.
+            StartError: It did not start, whatever the cause.
         """
+        try:
+            return self._run(node, watch, avoid, is_first=is_first)
+        except StartError:
+            raise
+        except Exception as error:  # such as arguments that cannot travel, or a directory that does not answer
+            raise StartError(self.title, describe(error)) from error
+
+    def _run(self, node: Node, watch: Callable[[str], object], avoid: str, *, is_first: bool) -> str:
         where = None
         if self.placement is not None:
             where = self.placement.choose(node, avoid, self.start_timeout if is_first else 0.0)
@@ -207,12 +199,10 @@ class Child:
                 node.reg(port, self.name)
             if self.network_name is not None:
                 claim(node, port, self.network_name)
-        except BaseException as error:
+        except BaseException:
             if port is not None:
                 node.kil(port, "start_interrupted")
-            if isinstance(error, StartError) or not isinstance(error, Exception):
-                raise
-            raise StartError(self.title, describe(error)) from error
+            raise
         return port
 
 
@@ -244,59 +234,15 @@ def _run_init(
     try:
         watch(port)
         node.snd(port)
-        started.get(timeout=timeout)
-    except Timeout:
-        node.kil(port, "start_timeout")
-        why = f"it did not return within {timeout:g} s; give it more time with start_timeout"
-        raise StartError(getattr(function, "__name__", "it"), why, ("start_timeout",)) from None
+        started.wait(timeout=timeout)  # get() would mistake a Timeout of somebody else for its own
+        if not started.ready():
+            node.kil(port, "start_timeout")
+            why = f"it did not return within {timeout:g} s; give it more time with start_timeout"
+            raise StartError(getattr(function, "__name__", "it"), why, ("start_timeout",))
+        started.get()
     except BaseException:
         node.kil(port, "start_interrupted")
         raise
     finally:
         guard.cancel()
     return port
-
-
-class Stopping:
-    """The stop of a running child. Making one begins it, without switching.
-
-    Args:
-        node: The node of its supervisor.
-        child: What it is.
-        port: Its port.
-    """
-
-    def __init__(self, node: Node, child: Child, port: str) -> None:
-        self._node = node
-        self._child = child
-        self._port = port
-        self._death: PortDeath = death_of(port, node=node)
-        if child.shutdown == 0:
-            node.kil(port, KILLED)
-        elif child.is_server:
-            node.snd(port, SYSTEM, STOP, SHUTDOWN)
-        else:
-            node.kil(port, SHUTDOWN)
-
-    def wait(self, who: str, spent: float = 0.0) -> None:
-        """Wait until the child has ended; kill it if that takes too long, and log that. Switches.
-
-        Args:
-            who: The supervisor, for the log.
-            spent: How many of the seconds that the child may take have passed.
-        """
-        seconds = self._child.shutdown
-        with self._death as death:
-            try:
-                death.get(timeout=None if seconds is None else max(seconds - spent, 0.0))
-                return
-            except Timeout:
-                pass
-            if seconds:
-                text = "%s: the child %s (%s) did not stop within %g s, and is killed"
-                _log.warning(text, who, self._child.title, self._port, seconds)
-            self._node.kil(self._port, KILLED)
-            try:
-                death.get(timeout=LAST_SECONDS)
-            except Timeout:
-                _log.log(logging.ERROR, "%s: the child %s (%s) is still running", who, self._child.title, self._port)

@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from time import monotonic
 from typing import Any
 
-from aemp_gevent.otp.children import Child, Stopping
-from aemp_gevent.otp.entries import Entry
+from aemp_gevent.otp.children import Child
 from aemp_gevent.otp.marks import call
 from aemp_gevent.otp.supervisor import Supervisor
 from aemp_gevent.runtime.quoting import quoted
@@ -49,14 +46,3 @@ class DynamicSupervisor(Supervisor):
         if self.max_children is not None and len(self._entries) >= self.max_children:
             raise ValueError(f"there are {len(self._entries)} children, and max_children is {self.max_children}")
         return super().start_child(child)
-
-    def _stop(self, entries: Iterable[Entry]) -> None:
-        """Stop children at the same time. Switches."""
-        began = monotonic()
-        stopping: list[Stopping] = []
-        for entry in entries:
-            stop = self._begin_stop(entry)
-            if stop is not None:
-                stopping.append(stop)
-        for each in stopping:
-            each.wait(self._title, monotonic() - began)

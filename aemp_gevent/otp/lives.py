@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import gevent
 from gevent import Timeout
 
-from aemp_gevent.errors import AempError, AlreadyStartedError, PortKilled
-from aemp_gevent.node.access import call_of, describe, held_name, refuse_call, served
+from aemp_gevent.errors import AempError, AlreadyStartedError, PortKilled, RefusedError
+from aemp_gevent.node.access import call_of, describe, held_name, may_end, refuse_call, served
 from aemp_gevent.otp.marks import CallMark, MarkedMethod
 from aemp_gevent.otp.names import claim
-from aemp_gevent.otp.requests import IDLE, READY, STOP, SYSTEM
+from aemp_gevent.otp.requests import READY, STOP, SYSTEM, Request
 from aemp_gevent.otp.typed import TypedMethod, with_types
 from aemp_gevent.runtime import hints
 from aemp_gevent.runtime.bounded_log import BoundedLog
@@ -78,6 +78,8 @@ class Life:
         self._title = f"{type(server).__name__} {port}"
         self._complaints = BoundedLog(_log.log, self._title)
         self._stopping: tuple[Any, ...] | None = None
+        self._has_been_named = False
+        """Whether the node that spawned it has given it names."""
         self._is_over = False
         self._active_at = 0.0
         self._idle_timer: Timer | None = None
@@ -182,30 +184,48 @@ class Life:
 
     def _request(self, request: Any, *rest: Any) -> None:
         reply = call_of(rest)
-        if request == STOP:
-            self._stopping = rest if self._stopping is None else self._stopping
-        elif request == IDLE:
+        if request is Request.STOP:
+            self._stop(rest)
+        elif request is Request.IDLE:
             self._idle()
-        elif request == READY and reply is not None:
-            self._answer_that_it_is_ready(reply, *rest[:-1])
-        elif reply is not None:
-            refuse_call(self.node, reply, f"{quoted(request)} is not a request to a server")
-
-    def _answer_that_it_is_ready(self, reply: str, name: Any = None, network_name: Any = None, *_more: Any) -> None:
-        """Answer the node that started this server here, and register the names that it asks for."""
-        if name is not None:
-            held = held_name(self.node, str(name))
-            if held is not None:
-                refuse_call(self.node, reply, str(AlreadyStartedError(type(self._server).__name__, name, held)))
-                return
-            self.node.reg(self.port, str(name))
-        if network_name is not None:
+        elif reply is None:
+            self._complaints.warn("%s discarded %s: it is not a request to a server", self._title, quoted(request))
+        else:
             try:
-                claim(self.node, self.port, str(network_name))
-            except AempError as error:
+                self._serve_request(request, reply, rest[:-1])
+            except (AempError, TypeError, ValueError) as error:
                 refuse_call(self.node, reply, str(error))
-                return
-        self.node.snd(reply, True)
+
+    def _serve_request(self, request: Any, reply: str, args: tuple[Any, ...]) -> None:
+        """Serve a request that any node can make."""
+        if request == READY and not any(name is not None for name in args):
+            self.node.snd(reply, True)
+            return
+        if request not in (READY, STOP):
+            raise RefusedError(f"{quoted(request)} is not a request to a server")
+        if not may_end(self.node, self.node.node_of(reply), self.port):
+            raise RefusedError("only nodes that may kill ports here, or that have spawned it, stop or name a server")
+        if request == STOP:
+            self._stop(args)
+        else:
+            self._register(*args)
+            self.node.snd(reply, True)
+
+    def _stop(self, reason: tuple[Any, ...]) -> None:
+        self._stopping = reason if self._stopping is None else self._stopping
+
+    def _register(self, name: Any = None, network_name: Any = None, *_more: Any) -> None:
+        """Take the names that the node which spawned this server gives it, once."""
+        if self._has_been_named:
+            raise RefusedError("a server is given its names once")
+        self._has_been_named = True
+        if name is not None:
+            held = held_name(self.node, name)
+            if held is not None:
+                raise AlreadyStartedError(type(self._server).__name__, name, held)
+            self.node.reg(self.port, name)
+        if network_name is not None:
+            claim(self.node, self.port, network_name)
 
     # --- idle times ---
 
@@ -214,13 +234,13 @@ class Life:
         self._active_at = monotonic()
         self._idle_timer = None
         if seconds is not None:
-            self._idle_timer = self.node.after(seconds, self.port, SYSTEM, IDLE)
+            self._idle_timer = self.node.after(seconds, self.port, SYSTEM, Request.IDLE)
 
     def _idle(self) -> None:
         seconds = to_seconds(self._server.idle_after, f"{type(self._server).__name__}.idle_after", "idle_after")
         left = 0.0 if seconds is None else self._active_at + seconds - monotonic()
         if seconds is not None and left > 0:
-            self._idle_timer = self.node.after(left, self.port, SYSTEM, IDLE)
+            self._idle_timer = self.node.after(left, self.port, SYSTEM, Request.IDLE)
             return
         if seconds is not None:
             self._server.idle()
@@ -231,7 +251,7 @@ class Life:
     def stop_with(self, reason: tuple[Any, ...]) -> None:
         """Stop when the running method has returned."""
         self._stopping = reason
-        self.node.snd(self.port, SYSTEM, STOP)  # for code that runs in the port's context beside its messages
+        self.node.snd(self.port, SYSTEM, Request.STOP)  # for code that runs in the port's context beside its messages
 
     def _leave(self, reason: tuple[Any, ...]) -> None:
         """Die of a reason, which is not an exception, at once: the messages that wait are discarded."""

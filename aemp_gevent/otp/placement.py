@@ -16,8 +16,6 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from gevent import Timeout
-
 from aemp_gevent import SELF, default_node
 from aemp_gevent.errors import (
     AempError,
@@ -118,15 +116,20 @@ class Placement:
             StartError: It is not there.
         """
         kept: Any = False  # what the agent answered
+        reason: Any = ()
         with death_of(port, node=node) as death:
             try:
                 kept = ask_agent(node, port, KEEP, port, SELF(), self.on_lost, timeout=seconds).get()
-                reason = () if kept else death.get(timeout=seconds)
-            except (CallTimeout, Timeout):
+                if not kept:  # it is dead, and its monitor is about to report why
+                    death.wait(timeout=seconds)  # get() would mistake a Timeout of somebody else for its own
+                    if not death.ready():
+                        raise CallTimeout(port, KEEP, seconds)
+                    reason = death.value
+            except CallTimeout:
                 why = f"its node did not answer within {seconds} s; give it more time with start_timeout"
                 raise StartError(self._what, why, ("start_timeout",)) from None
             except PortDied as error:
-                reason = death.get(block=False) if death.ready() else error.reason
+                reason = death.value if death.ready() else error.reason
             except RemoteError as error:
                 raise StartError(self._what, error.error, ("start_refused", error.error)) from None
         if reason:  # otherwise it has ended already, which is not a failure

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-
-from gevent import Timeout
 
 from aemp_gevent.errors import AlreadyStartedError, CallTimeout, PortDied, PortKilled, RemoteError, StartError
 from aemp_gevent.node.access import describe, held_name, name_of
@@ -59,7 +56,7 @@ def start_server(
     """
     what = server.__name__
     seconds = to_seconds(timeout, f"{what}.start()", "start_timeout")
-    failures: list[BaseException] = []
+    failures: list[Exception] = []
     if where is None:
         port = _start_here(node, server, args, kwargs, name, network_name, failures, watch)
     else:
@@ -72,9 +69,9 @@ def start_server(
         why = f"init() did not end within {seconds:g} s; give it more time with start_timeout, or let it do less"
         raise StartError(what, why, ("start_timeout",)) from None
     except PortDied as error:
-        cause = failures[0] if failures else None
-        why = describe(cause) if cause else (" ".join(map(str, error.reason)) or "init() stopped it")
-        raise StartError(what, why, error.reason) from cause
+        if failures:
+            raise failures[0] from failures[0].__cause__
+        raise StartError(what, " ".join(map(str, error.reason)) or "init() stopped it", error.reason) from None
     except RemoteError as error:
         _end(node, port, "start_refused")
         raise StartError(what, error.error, ("start_refused", error.error)) from None
@@ -88,8 +85,7 @@ def _end(node: Node, port: str, reason: str) -> None:
     """Kill a server that has not started, and wait until its name is free again. Switches."""
     with death_of(port, node=node) as death:
         node.kil(port, reason)
-        with suppress(Timeout):
-            death.get(timeout=LAST_SECONDS)
+        death.wait(timeout=LAST_SECONDS)
 
 
 def _start_here(
@@ -99,18 +95,28 @@ def _start_here(
     kwargs: dict[str, Any],
     name: str | None,
     network_name: str | None,
-    failures: list[BaseException],
+    failures: list[Exception],
     watch: Callable[[str], object],
 ) -> str:
-    """Make a port that becomes a server with its first message, and send that."""
+    """Make a port that becomes a server with its first message, and send that. Never switches.
+
+    So nobody can send a message before that. Others wait while the port claims its name, and while ``init`` runs.
+    """
 
     def begin(*_message: Any) -> None:
         try:
-            server(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001  # raised where the server is started
+            if network_name is not None:
+                claim(node, port, network_name)
+        except Exception as error:  # noqa: BLE001  # these are raised where the server is started
             failures.append(error)
-            node.kil(port, "die", describe(error))
+        try:
+            if not failures:
+                server(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001
+            failures.append(StartError(server.__name__, describe(error), ("die", describe(error))))
+            failures[0].__cause__ = error
         if failures:
+            node.kil(port, "die", describe(failures[0].__cause__ or failures[0]))
             raise PortKilled
 
     if name is not None:
@@ -122,8 +128,6 @@ def _start_here(
         watch(port)
         if name is not None:
             node.reg(port, name)
-        if network_name is not None:
-            claim(node, port, network_name)
         node.snd(port)
     except BaseException:
         node.kil(port, "start_interrupted")

@@ -12,22 +12,21 @@ treated as if it had died. So there is one path: a death, or a failed start, end
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import Any, Literal
-
-from gevent.event import AsyncResult
 
 from aemp_gevent.errors import StartError
 from aemp_gevent.node.access import is_shut_down
 from aemp_gevent.otp.budgets import Budget
-from aemp_gevent.otp.children import SHUTDOWN, Child, Stopping
-from aemp_gevent.otp.entries import ChildState, Entry
+from aemp_gevent.otp.children import Child
+from aemp_gevent.otp.entries import ChildState, Entries, Entry, Event, Strategy
+from aemp_gevent.otp.lost_children import LostChildren
 from aemp_gevent.otp.marks import call
 from aemp_gevent.otp.placement import LOST, is_end_of_node
 from aemp_gevent.otp.server import Server
+from aemp_gevent.otp.stopping import SHUTDOWN, stop_children
 from aemp_gevent.otp.trees import trees_of
-from aemp_gevent.runtime.backoff import jittered
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quantities import Seconds
@@ -36,12 +35,6 @@ from aemp_gevent.runtime.quoting import quoted
 GAVE_UP = "gave_up"
 """First element of the reason of a supervisor whose budget is spent. The ID and the reason of the child that died last
 follow."""
-
-_TAG = "aemp_child"
-_DIED, _RESTART, _FOUND = "died", "restart", "found"
-
-LOOK_SECONDS = 5.0
-"""Before a lost child's node is asked about it, and after each time that this failed; plus up to half of it."""
 
 _log = Log()
 
@@ -65,7 +58,7 @@ class Supervisor(Server):
     the one before has started, and stop in reverse. If one does not start at first, ``start`` raises ``StartError``.
     """
 
-    strategy: Literal["one_for_one", "one_for_all", "rest_for_one"] = "one_for_one"
+    strategy: Strategy = "one_for_one"
     """Which children are started again when one has died: that one, all, or that one and those after it."""
 
     intensity: int | None = 3
@@ -103,8 +96,8 @@ class Supervisor(Server):
         _check("auto_shutdown", self.auto_shutdown, ("never", "any_significant", "all_significant"))
         self._budget = Budget(self.intensity, self.period, self.backoff)
         self._complaints = BoundedLog(_log.log, self._title)
-        self._entries: dict[str, Entry] = {}
-        self._numbers: dict[str, int] = {}
+        self._entries = Entries(self.strategy)
+        self._lost = LostChildren(self._aemp_life.node, str(self), self._title, self._complaints)
         if not (self._aemp_forgets or self._budget.one_child_can_spend_it):
             text = (
                 "%s: one child alone cannot use up intensity=%s within period=%s, because it is restarted only every "
@@ -114,12 +107,11 @@ class Supervisor(Server):
         trees_of(self._aemp_life.node).add(str(self), self)
         for child in self.children(*args, **options):
             self._add(child)
-        entries = list(self._entries.values())
         try:
-            for entry in entries:
+            for entry in list(self._entries):
                 self._start(entry)
         except BaseException:
-            self._stop(entries)
+            self._stop(self._entries)
             raise
 
     # --- requests ---
@@ -133,13 +125,13 @@ class Supervisor(Server):
         ``"server"`` or ``"port"``), ``restart``, ``restarts`` (how many there were) and ``last_reason`` (of its last
         death, or None).
         """
-        return [entry.describe() for entry in self._entries.values()]
+        return [entry.describe() for entry in self._entries]
 
     @call
     def count(self) -> dict[str, int]:
         """Return how many children there are: ``specs``, ``active`` (of these), ``supervisors`` and ``workers``."""
-        supervisors = sum(entry.child.is_supervisor for entry in self._entries.values())
-        active = sum(entry.state is ChildState.RUNNING for entry in self._entries.values())
+        supervisors = sum(entry.child.is_supervisor for entry in self._entries)
+        active = sum(entry.state is ChildState.RUNNING for entry in self._entries)
         specs = len(self._entries)
         return {"specs": specs, "active": active, "supervisors": supervisors, "workers": specs - supervisors}
 
@@ -157,7 +149,7 @@ class Supervisor(Server):
         try:
             self._start(entry)
         except BaseException:
-            self._entries.pop(entry.key, None)
+            self._entries.remove(entry)
             raise
         return str(entry.port)
 
@@ -171,7 +163,7 @@ class Supervisor(Server):
             ValueError: There is no such child.
             StartError: It did not start, and stays stopped.
         """
-        entry = self._entry(id)
+        entry = self._entries.get(id)
         self._stop([entry])
         self._hand_over_pause()
         self._start(entry)
@@ -184,11 +176,11 @@ class Supervisor(Server):
         Raises:
             ValueError: There is no such child.
         """
-        entry = self._entry(id)
+        entry = self._entries.get(id)
         self._stop([entry])
         self._hand_over_pause()
         if entry.child.restart == "temporary" or self._aemp_forgets:
-            del self._entries[entry.key]
+            self._entries.remove(entry)
 
     @call
     def delete(self, id: str) -> None:  # noqa: A002
@@ -197,58 +189,63 @@ class Supervisor(Server):
         Raises:
             ValueError: There is no such child, or it is running or about to be.
         """
-        entry = self._entry(id)
+        entry = self._entries.get(id)
         if entry.state is not ChildState.STOPPED:
             raise ValueError(f"the child {quoted(id)} is {entry.state.value}, not stopped: terminate() it first")
-        del self._entries[entry.key]
+        self._entries.remove(entry)
 
     @call
     def keeps(self, port: str) -> bool:
         """Return whether a port is one of the children now. Those on other nodes ask that after a lost connection."""
-        return any(entry.port == port for entry in self._entries.values())
+        return self._entries.has_port(port)
 
     # --- deaths and restarts ---
 
     def info(self, *msg: Any) -> None:
         """Handle the death of a child, or the end of a pause."""
         match msg:
-            case (tag, event, str() as key, port, *reason) if tag == _TAG:
-                entry = self._entries.get(key)
+            case (Event() as event, str() as key, port, *reason):
+                entry = self._entries.find(key)
                 if entry is None:
                     return
-                if event == _DIED and entry.port is not None and port == entry.port:
+                if event is Event.DIED and entry.port is not None and port == entry.port:
                     self._ended(entry, tuple(reason))
-                elif event == _RESTART and entry.timer is not None:
-                    (self._look_for if entry.state is ChildState.LOST else self._restart)(entry)
-                elif event == _FOUND and entry.state is ChildState.LOST and port == entry.port:
-                    self._found(entry, is_alive=reason == [True])
+                elif event is Event.RESTART and entry.timer is not None:
+                    (self._lost.look_for if entry.state is ChildState.LOST else self._restart)(entry)
+                elif event is Event.FOUND and entry.state is ChildState.LOST and port == entry.port:
+                    self._lost.answered(entry, is_alive=reason == [True])
             case _:
                 _log.warning("%s discarded %s: it is not a request to a supervisor", self._title, quoted(msg))
 
     def _ended(self, entry: Entry, reason: tuple[Any, ...]) -> None:
-        """Plan the restart of a child that has died or failed to start, or leave it stopped."""
+        """Plan the restart of a child that has died, or leave it stopped."""
+        is_end_of_node = self._note_end(entry, entry.port, reason)
         placement = entry.child.placement
-        entry.last_reason = reason
-        if placement is not None and is_end_of_node(self._aemp_life.node, entry.port, reason):
-            if placement.on_lost == "wait" and entry.port is not None and reason[:1] == (LOST,):
-                self._lost(entry)
-                return
-            is_normal, counts = False, False  # it did not end by itself, and its supervisor's end would not help
-            entry.avoid = str(reason[1])
-        else:
-            entry.avoid = ""
-            is_normal, counts = not reason or reason[0] == SHUTDOWN, True
-        entry.leave(ChildState.STOPPED)
+        if is_end_of_node and placement is not None and placement.on_lost == "wait" and reason[:1] == (LOST,):
+            self._lost.wait_for(entry)
+            return
+        self._entries.leave(entry, ChildState.STOPPED)
         restart = entry.child.restart
+        is_normal = not is_end_of_node and (not reason or reason[0] == SHUTDOWN)
         if restart == "permanent" or (restart == "transient" and not is_normal):
-            self._plan_restart(entry, counts=counts)
+            self._plan_restart(entry, counts=not is_end_of_node)
             return
         if not is_normal:
             self._complaints.warn("%s: the child %s died: %s", self._title, entry.key, quoted(reason))
         if restart == "temporary" or self._aemp_forgets:
-            self._entries.pop(entry.key, None)
+            self._entries.remove(entry)
         if entry.child.significant:
             self._end_of_significant(entry)
+
+    def _note_end(self, entry: Entry, port: str | None, reason: tuple[Any, ...]) -> bool:
+        """Note why a child ended or failed to start; return whether only because of its node.
+
+        Then it did not end by itself, and the restart of all other children would not help.
+        """
+        entry.last_reason = reason
+        found = entry.child.placement is not None and is_end_of_node(self._aemp_life.node, port, reason)
+        entry.avoid = str(reason[1]) if found else ""
+        return found
 
     def _plan_restart(self, entry: Entry, *, counts: bool) -> None:
         now = monotonic()
@@ -264,81 +261,54 @@ class Supervisor(Server):
         if spends and self.intensity is not None:
             spent = f", {self._budget.spent} of {self.intensity} within {self._budget.period:g} s"
         self._complaints.warn("%s; restart in %.2g s%s", what, pause.seconds, spent)
-        others = [other for other in self._group(entry) if other is not entry]
+        others = [other for other in self._entries.group_of(entry) if other is not entry]
         self._stop(others)
         for other in others:
             if other.child.restart == "temporary":
-                self._entries.pop(other.key, None)
+                self._entries.remove(other)
             else:
                 other.state = ChildState.RESTARTING
         entry.state = ChildState.RESTARTING
-        self._pause(entry, pause.seconds)
-
-    def _pause(self, entry: Entry, seconds: float) -> None:
-        entry.timer = self._aemp_life.node.after(seconds, self, _TAG, _RESTART, entry.key, None)
+        entry.pause(self._aemp_life.node, str(self), pause.seconds)
 
     def _hand_over_pause(self) -> None:
         """Start those that waited for the pause of a child that does not wait any more."""
-        waiting = [entry for entry in self._entries.values() if entry.state is ChildState.RESTARTING]
-        if waiting and self.strategy != "one_for_one" and not any(entry.timer for entry in waiting):
-            self._pause(waiting[0], 0)
+        if self.strategy == "one_for_one":
+            return
+        waiting = [entry for entry in self._entries if entry.state is ChildState.RESTARTING]
+        if waiting and not any(entry.timer for entry in waiting):
+            waiting[0].pause(self._aemp_life.node, str(self), 0)
 
     def _restart(self, first: Entry) -> None:
         """Start a child, and those of its group that wait with it."""
         first.timer = None
-        for entry in self._group(first):
+        for entry in self._entries.group_of(first):
             if entry.state is not ChildState.RESTARTING:  # it was restarted or terminated by a user meanwhile
                 continue
             entry.restarts += 1
             try:
                 self._start(entry)
             except StartError as error:
-                self._complaints.log(logging.ERROR, "%s: %s", self._title, error, exc_info=error.__cause__)
-                entry.started_at = monotonic()
-                self._ended(entry, error.reason or ("start_failed", str(error)))
+                self._failed(entry, error)
                 return
 
-    # --- children whose node is lost ---
-
-    def _lost(self, entry: Entry) -> None:
-        """Wait for a child that may be alive."""
-        if entry.state is not ChildState.LOST:
-            text = "%s: the child %s is lost, and may be alive: %s; waiting for its node"
-            self._complaints.warn(text, self._title, entry.key, quoted(entry.last_reason))
-        entry.wait(ChildState.LOST)
-        self._pause(entry, jittered(LOOK_SECONDS))
-
-    def _look_for(self, entry: Entry) -> None:
-        """Ask a lost child's node about it."""
-        node, me, port, key = self._aemp_life.node, str(self), entry.port, entry.key
-        entry.wait(ChildState.LOST)
-        entry.guard = node.mon(port, self, _TAG, _DIED, key, port)
-        assert entry.child.placement is not None
-        asked = entry.child.placement.ask_again(node, str(port))
-
-        def tell(answer: AsyncResult[bool]) -> None:
-            if not is_shut_down(node):
-                node.snd(me, _TAG, _FOUND, key, port, answer.exception is None and answer.value)
-
-        asked.rawlink(tell)
-
-    def _found(self, entry: Entry, *, is_alive: bool) -> None:
-        if is_alive:
-            entry.state = ChildState.RUNNING
-            _log.info("%s: the child %s is found again", self._title, entry.key)
-        elif entry.timer is None:  # otherwise its monitor reports why
-            self._pause(entry, jittered(LOOK_SECONDS))
+    def _failed(self, entry: Entry, error: StartError) -> None:
+        """Plan another start of a child, and of those of its group that wait. A failed start is never a normal end."""
+        self._complaints.log(logging.ERROR, "%s: %s", self._title, error, exc_info=error.__cause__)
+        entry.started_at = monotonic()
+        reason = error.reason or ("start_failed", str(error))
+        self._plan_restart(entry, counts=not self._note_end(entry, entry.tried, reason))
 
     # --- the end ---
 
     def _give_up(self, entry: Entry) -> None:
-        reasons = {other.key: other.last_reason for other in self._entries.values() if other.last_reason is not None}
+        reasons = {other.key: other.last_reason for other in self._entries if other.last_reason is not None}
         text = "%s gives up and stops all of its children: %s died, after %s restarts within %g s; last reasons: %s"
         _log.error(text, self._title, entry.key, self.intensity, self._budget.period, quoted(reasons, 1000))
         self.stop(GAVE_UP, entry.key, *(entry.last_reason or ()))
 
     def _end_of_significant(self, entry: Entry) -> None:
-        others = [other for other in self._entries.values() if other.child.significant and other is not entry]
+        others = [other for other in self._entries if other.child.significant and other is not entry]
         is_last = all(other.state is ChildState.STOPPED for other in others)
         if self.auto_shutdown == "any_significant" or (self.auto_shutdown == "all_significant" and is_last):
             self.stop(SHUTDOWN)
@@ -349,78 +319,51 @@ class Supervisor(Server):
     def _title(self) -> str:
         return f"{type(self).__name__} {self}"
 
-    def _entry(self, key: str) -> Entry:
-        entry = self._entries.get(key)
-        if entry is None:
-            raise ValueError(f"there is no child {quoted(key)}; the children are {quoted(list(self._entries))}")
-        return entry
-
     def _add(self, child: Child) -> Entry:
-        key = child.id
-        if key is None:
-            key = self._new_key(child.title)
-        elif key in self._entries:
-            raise ValueError(f"two children have the ID {quoted(key)}")
         if child.significant and self.auto_shutdown == "never":
-            raise ValueError(f"the child {quoted(key)} is significant, which has no effect with auto_shutdown='never'")
-        entry = self._entries[key] = Entry(child, key, self._budget.pauses())
-        return entry
-
-    def _new_key(self, title: str) -> str:
-        """Return an ID that no child has had: the title, or that and a number."""
-        while True:
-            number = self._numbers[title] = self._numbers.get(title, 0) + 1
-            key = title if number == 1 else f"{title}-{number}"
-            if key not in self._entries:
-                return key
-
-    def _group(self, entry: Entry) -> list[Entry]:
-        """Return the children that a death of one of them concerns, in order."""
-        if self.strategy == "one_for_one":
-            return [entry]
-        every = list(self._entries.values())
-        return every if self.strategy == "one_for_all" else every[every.index(entry) :]
+            why = "is significant, which has no effect with auto_shutdown='never'"
+            raise ValueError(f"the child {quoted(child.title)} {why}")
+        return self._entries.add(child, self._budget.pauses())
 
     def _start(self, entry: Entry) -> None:
         node = self._aemp_life.node
+        entry.tried = None
 
         def watch(port: str) -> None:  # from its first moment, so that it cannot end unseen
-            entry.guard = node.mon(port, self, _TAG, _DIED, entry.key, port)
+            entry.tried = port
+            entry.watch(node, str(self), port)
 
         try:
             port = entry.child.run(node, watch, avoid=entry.avoid, is_first=not entry.restarts)
         except BaseException as error:
-            entry.leave(ChildState.STOPPED)
+            self._entries.leave(entry, ChildState.STOPPED)
             if isinstance(error, StartError):
                 what = f"the child {entry.key}"
                 raise StartError(what, _why(error), error.reason) from (error.__cause__ or error)
             raise
-        entry.started_at = monotonic()
-        entry.port = port
-        entry.state = ChildState.RUNNING
+        self._entries.started(entry, port, monotonic())
 
     def _stop(self, entries: Iterable[Entry]) -> None:
         """Stop children in reverse. Switches."""
-        for entry in reversed(list(entries)):
-            stopping = self._begin_stop(entry)
-            if stopping is not None:
-                stopping.wait(self._title)
+        running = self._leave(reversed(list(entries)))
+        stop_children(self._aemp_life.node, running, self._title, together=self._aemp_forgets)
 
-    def _begin_stop(self, entry: Entry) -> Stopping | None:
-        """Begin the stop of a child; return what to wait for, unless it is not running."""
-        is_lost = entry.state is ChildState.LOST
-        port = entry.leave(ChildState.STOPPED)
-        # Its keeper ends a lost one, if it is alive, as soon as it can ask.
-        return None if port is None or is_lost else Stopping(self._aemp_life.node, entry.child, port)
+    def _leave(self, entries: Iterable[Entry]) -> Iterator[tuple[Child, str]]:
+        """Give children up, one by one; yield those that run, with their ports."""
+        for entry in entries:
+            is_lost = entry.state is ChildState.LOST
+            port = self._entries.leave(entry, ChildState.STOPPED)
+            if port is not None and not is_lost:  # its keeper ends a lost one, if it is alive, as soon as it can ask
+                yield entry.child, port
 
     @property
     def aemp_entries(self) -> Iterable[Entry]:
         """The children, for ``inspect``."""
-        return self._entries.values()
+        return self._entries
 
     def _aemp_terminate(self, reason: tuple[Any, ...]) -> None:
-        if hasattr(self, "_entries"):
-            self._stop(list(self._entries.values()))
+        if hasattr(self, "_entries") and not is_shut_down(self._aemp_life.node):  # which kills all of its ports
+            self._stop(self._entries)
 
 
 def _only_children(children: Iterable[Child] = ()) -> list[Child]:

@@ -18,7 +18,8 @@ from greenlet import getcurrent
 from aemp_gevent import SELF, default_node
 from aemp_gevent.errors import PortDied, PortKilled
 from aemp_gevent.node.access import describe, running_node
-from aemp_gevent.otp.children import SHUTDOWN, Child, Stopping
+from aemp_gevent.otp.children import Child
+from aemp_gevent.otp.stopping import SHUTDOWN, stop_children
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -145,12 +146,10 @@ class TaskGroup:
     def _stop(self) -> None:
         """Stop all ports at the same time. Switches."""
         running, self._running = self._running, {}
-        stopping: list[Stopping] = []
-        for port, (child, guard) in running.items():
+        for _child, guard in running.values():
             guard.cancel()
-            stopping.append(Stopping(self._node, child, port))
-        for each in stopping:
-            each.wait("a TaskGroup")
+        stopped = [(child, port) for port, (child, _guard) in running.items()]
+        stop_children(self._node, stopped, "a TaskGroup", together=True)
 
 
 def _run(node: Node, function: Any, failures: list[Exception], *args: Any) -> None:

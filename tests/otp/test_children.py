@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Children: what can be one, and how they are stopped."""
+"""Children: what can be one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import gevent
 import pytest
 
 from aemp_gevent import SELF, Node, receive
-from aemp_gevent.errors import PortKilled, StartError
-from aemp_gevent.otp import Child, Server, Supervisor, cast
-from aemp_gevent.otp.children import Stopping
+from aemp_gevent.errors import InvalidPortError, StartError
+from aemp_gevent.otp import Child, Supervisor
 from aemp_gevent.testing.waiting import wait_until
-from aemp_gevent.toolkit import death_of
 from tests.otp.carts import Cart
 from tests.support.helpers import turns
 from tests.support.networking import WAIT
@@ -91,6 +89,21 @@ def test_a_function_that_takes_too_long_to_give_its_port_handlers(node):
     assert len(set(ports_of(node).values())) == 1
 
 
+@pytest.mark.parametrize("start", [body, Cart])
+def test_a_child_that_cannot_have_its_name_has_not_started(node, start):
+    with pytest.raises(StartError, match="InvalidPortError: .*it contains blanks") as raised:
+        Child(start, "ada", name="a b").run(node)
+    assert isinstance(raised.value.__cause__, InvalidPortError)
+
+
+def test_a_timeout_of_the_caller_ends_the_start(node):
+    child = Child(gevent.sleep, WAIT, lives_on=True, start_timeout=None)
+    with pytest.raises(gevent.Timeout) as raised, gevent.Timeout(0.01) as limit:
+        child.run(node)
+    assert raised.value is limit
+    wait_until(lambda: len(set(ports_of(node).values())) == 1, within=WAIT)
+
+
 def test_the_name_of_a_function_which_is_spawned(node):
     port = Child("tests.otp.carts.Cart", "ada").run(node)
     assert Cart.at(port).add("apple") == 1
@@ -119,89 +132,3 @@ def test_supervisors_may_take_any_time_and_other_children_may_not():
     assert (Child(Supervisor).shutdown, Child(Supervisor).start_timeout) == (None, None)
     assert (Child(Cart).shutdown, Child(Cart).start_timeout) == (5, 30)
     assert (Child(Supervisor, shutdown=1).shutdown, Child(Cart, shutdown=None).shutdown) == (1, None)
-
-
-# --- how they are stopped ---
-
-
-class Stubborn(Server):
-    """Blocks, or takes its time to terminate."""
-
-    terminate_timeout = None
-
-    def init(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
-
-    @cast
-    def block(self) -> None:
-        try:
-            gevent.sleep(WAIT)
-        except PortKilled as killed:
-            seen.append(killed.reason)
-            raise
-
-    def terminate(self, reason: tuple[object, ...]) -> None:
-        seen.append(reason)
-        gevent.sleep(self.seconds)
-        seen.append("terminated")
-
-
-def stop(node, child, port):
-    death = death_of(port, node=node)
-    Stopping(node, child, port).wait("the supervisor")
-    return death.get(timeout=0)
-
-
-def test_a_server_may_finish_its_work(node):
-    child = Child(Stubborn, 0.01)
-    assert stop(node, child, child.run(node)) == ("shutdown",)
-    assert seen == [("shutdown",), "terminated"]
-
-
-def test_a_server_that_is_blocked_is_killed_and_named_in_the_log(node, caplog):
-    child = Child(Stubborn, shutdown=0.01)
-    port = child.run(node)
-    Stubborn.at(port).block()
-    turns(2)
-    assert stop(node, child, port) == ("killed",)
-    assert seen[0] == ("killed",)
-    [record] = caplog.records
-    assert record.getMessage() == (
-        f"the supervisor: the child Stubborn ({port}) did not stop within 0.01 s, and is killed"
-    )
-
-
-def test_a_server_whose_terminate_takes_too_long_is_killed(node, caplog):
-    child = Child(Stubborn, WAIT, shutdown=0.01)
-    assert stop(node, child, child.run(node)) == ("killed",)
-    assert "did not stop within 0.01 s" in caplog.text
-
-
-def test_a_child_without_time_is_killed_and_not_logged(node, caplog):
-    child = Child(Stubborn, shutdown=0)
-    assert stop(node, child, child.run(node)) == ("killed",)
-    assert not caplog.records
-
-
-def test_a_function_gets_port_killed_where_it_waits(node):
-    def function() -> None:
-        try:
-            receive()
-        except PortKilled as killed:
-            seen.append(killed.reason)
-            raise
-
-    child = Child(function)
-    port = child.run(node)
-    turns(2)
-    assert stop(node, child, port) == ("shutdown",)
-    assert seen == [("shutdown",)]
-
-
-def test_what_does_not_even_die_is_reported(node, caplog, monkeypatch):
-    monkeypatch.setattr("aemp_gevent.otp.children.LAST_SECONDS", 0.01)
-    monkeypatch.setattr(node, "kil", lambda *_: None)
-    child = Child(body, shutdown=0.01)
-    port = child.run(node)
-    Stopping(node, child, port).wait("the supervisor")
-    assert f"the child body ({port}) is still running" in caplog.text

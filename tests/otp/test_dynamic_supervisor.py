@@ -12,6 +12,7 @@ import pytest
 
 from aemp_gevent.errors import RemoteError, StartError
 from aemp_gevent.otp import Child, DynamicSupervisor, Server, call
+from aemp_gevent.otp.entries import Entries
 from aemp_gevent.testing.waiting import wait_until
 from aemp_gevent.toolkit import death_of
 from tests.otp.carts import Cart
@@ -74,6 +75,16 @@ def test_all_children_together_have_the_time_that_each_may_take(node, caplog):
         slow.start_child(Child(Slow, shutdown=0.2))
     slow.stop(timeout=3)
     assert len(caplog.records) == 20
+
+
+def test_a_child_is_stopped_without_a_look_at_all_others(node, monkeypatch):
+    carts = DynamicSupervisor.start()
+    for key in ("ada", "bob"):
+        carts.start_child(Child(Cart, key, id=key))
+    monkeypatch.setattr(Entries, "__iter__", lambda _self: pytest.fail("all children were looked at"))
+    assert carts.keeps("no such port") is False
+    for key in ("ada", "bob"):
+        carts.terminate(key)
 
 
 def test_there_may_be_a_limit(node):

@@ -10,7 +10,7 @@ import pytest
 
 from aemp_gevent import SELF, receive
 from aemp_gevent.errors import CallTimeout, PortDied, PortKilled, RemoteError
-from aemp_gevent.otp import Server, call, cast
+from aemp_gevent.otp import Server, call, cast, whereis
 from aemp_gevent.testing.waiting import wait_until
 from aemp_gevent.toolkit import death_of
 from tests.otp.carts import Cart
@@ -96,11 +96,61 @@ def test_a_server_without_info_logs_and_discards_what_it_does_not_know(node, cap
 
 def test_unknown_requests_to_the_server_itself_do_nothing(node):
     cart = Cart.start("ada")
-    for request in [("aemp_otp",), ("aemp_otp", 5), ("aemp_otp", ["list"]), ("aemp_otp", "ready")]:
+    for request in [
+        ("aemp_otp",),
+        ("aemp_otp", 5),
+        ("aemp_otp", ["list"]),
+        ("aemp_otp", "ready"),
+        ("aemp_otp", "idle"),
+    ]:
         node.snd(cart, *request)
     with pytest.raises(RemoteError, match="'nonsense' is not a request to a server"):
         node.call(cart, "aemp_otp", "nonsense")
     assert cart.add("apple") == 1
+
+
+@pytest.mark.parametrize(
+    "names", [[""], ["a b#c"], [None, ""], ["x" * 100_000], [{}], [None, {"a": 1}], [b"\xff"], [None, None]]
+)
+def test_names_that_cannot_be_are_refused_and_harm_nobody(make_node, names):
+    here, there = make_node(), make_node()
+    with here.attach():
+        cart = Cart.start("ada")
+    result = there.call_async(cart, "aemp_otp", "ready", *names)
+    result.wait(timeout=WAIT)
+    assert (result.value is True) == (names == [None, None])
+    assert Cart.at(cart, node=there).add("apple") == 1
+    here.kil(cart)
+
+
+def test_only_nodes_that_may_kill_ports_or_have_spawned_a_server_stop_and_name_it(make_node):
+    here = make_node(rules=[{"peer": "*", "kill": False}])
+    there = make_node()
+    with here.attach():
+        cart = Cart.start("ada")
+    for request in [("ready", "name"), ("ready", None, "name"), ("stop",), ("stop", "reason")]:
+        with pytest.raises(RemoteError, match="only nodes that may kill ports here, or that have spawned it"):
+            there.call(cart, "aemp_otp", *request)
+        there.snd(cart, "aemp_otp", *request)
+    with pytest.raises(RemoteError, match="only nodes that may kill"):
+        Cart.at(cart, node=there).stop()
+    assert Cart.at(cart, node=there).add("apple") == 1
+    with there.attach():
+        spawned = Cart.start("eve", node=here.NODE(), name="spawned")
+        with pytest.raises(RemoteError, match="a server is given its names once"):
+            there.call(spawned, "aemp_otp", "ready", "other")
+        spawned.stop()
+    assert whereis("spawned", node=here) is None
+    here.kil(cart)
+
+
+def test_stop_within_a_timeout_of_the_caller_lets_that_pass(node):
+    cart = Cart.start("ada")
+    waits = cart.async_.wait(0.1)
+    with pytest.raises(gevent.Timeout) as raised, gevent.Timeout(0.01) as limit:
+        cart.stop()
+    assert raised.value is limit
+    assert waits.get(timeout=WAIT) == "waited"
 
 
 # --- idle times ---

@@ -271,12 +271,17 @@ def wrong_classes():
         pass
 
     @call
+    def server(self):
+        pass
+
+    @call
     def _hidden(self):
         pass
 
     base = type("Base", (Server,), {"ask": ask})
     yield pytest.param((Server,), {"__init__": init}, r"write init\(\) in place of __init__\(\)", id="init")
     yield pytest.param((Server,), {"stop": stop}, "choose another name", id="taken")
+    yield pytest.param((Server,), {"server": server}, "choose another name", id="reference")
     yield pytest.param((Server,), {"_hidden": _hidden}, "choose another name", id="private")
     yield pytest.param((Server,), {"other": ask}, "cannot use it under this name", id="renamed")
     yield pytest.param((base,), {"ask": init}, r"Wrong\.ask must be marked @call, as .*ask is", id="unmarked")

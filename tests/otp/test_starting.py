@@ -8,7 +8,7 @@ import pytest
 
 from aemp_gevent import SELF
 from aemp_gevent.errors import AlreadyStartedError, PortKilled, StartError
-from aemp_gevent.otp import Server, call
+from aemp_gevent.otp import Server, call, starting
 from tests.otp.carts import Cart
 from tests.support.helpers import turns
 from tests.support.networking import WAIT, MakeNode
@@ -169,3 +169,18 @@ def test_a_port_that_another_node_spawned_can_become_a_server(node):
     port = node.spawn(node.NODE(), "tests.otp.carts.Cart", "ada")
     assert Cart.at(port).add("apple") == 1
     assert SELF() is not None
+
+
+def test_messages_to_a_name_wait_also_while_the_name_in_the_network_is_claimed(node, monkeypatch):
+    plain = starting.claim
+    answers = []
+
+    def claim_and_wait(*args: object) -> None:
+        answers.append(node.call_async(f"{node.NODE()}#cart", "add", "apple"))
+        turns(5)
+        plain(*args)
+
+    monkeypatch.setattr(starting, "claim", claim_and_wait)
+    cart = Cart.start("ada", name="cart", network_name="cart")
+    assert answers[0].get(timeout=WAIT) == 1
+    assert cart.content() == ["apple"]

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from aemp_gevent import Node, receive
-from aemp_gevent.errors import RemoteError, StartError
+from aemp_gevent.errors import AempError, RemoteError, StartError, UnencodableMessageError
 from aemp_gevent.otp import Child, Server, Supervisor, call
 from aemp_gevent.otp import supervisor as module
 from aemp_gevent.testing.waiting import wait_until
@@ -207,6 +207,36 @@ def test_a_child_of_a_group_that_fails_to_start_is_tried_again_with_the_group(wo
     world.fails = set()
     settled(world, tree, 3)
     assert [note for note in world.seen() if note[0] == "+"] == ["+a", "+b", "+c"]
+
+
+def test_a_start_that_ends_with_shutdown_is_a_failed_one_and_leaves_nobody_behind(world):
+    """The reason of a normal end: as the reason of a start, it says that the child is not there."""
+
+    class Unwilling(Worker):
+        def init(self, world: World, name: str) -> None:
+            super().init(world, name)
+            if world.notes.count("+b") == 2:
+                self.stop("shutdown")
+
+    unwilling = Child(Unwilling, world, "b", id="b", restart="transient")
+    tree = world.start("a", unwilling, "c", strategy="one_for_all")
+    crash(world, tree, "a")
+    settled(world, tree, 3)
+    assert world.seen().count("+b") == 3
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), TypeError("no argument"), AempError("no directory")])
+def test_a_restart_may_fail_in_any_way(world, monkeypatch, error):
+    tree = world.start("a", "b")
+
+    def fails(*_: object) -> None:
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr("aemp_gevent.otp.children.start_server", fails)
+    crash(world, tree, "a")
+    settled(world, tree, 2)
+    assert tree.which_children()[0]["restarts"] == 2
 
 
 # --- when a child is restarted ---
@@ -428,7 +458,7 @@ def test_a_stopped_child_is_not_restarted_by_the_pause_that_it_waited_for(world)
     tree = world.start("a", backoff=(30, 30))
     crash(world, tree, "a")
     tree.terminate("a")
-    world.node.snd(tree, module._TAG, "restart", "a", None)  # as if the pause had ended in the same moment
+    world.node.snd(tree, module.Event.RESTART, "a", None)  # as if the pause had ended in the same moment
     assert tree.count()["active"] == 0
 
 
@@ -452,6 +482,7 @@ def test_what_is_not_from_a_child_is_discarded(world, caplog):
         ({"intensity": -1}, "intensity must be at least 0"),
         ({"intensity": "many"}, "intensity must be an integer"),
         ({"period": "long"}, "period must be a number of seconds"),
+        ({"period": 0}, "period must be more than 0 seconds, not 0"),
         ({"backoff": 5}, "backoff must be the first and the longest pause, not 5"),
         ({"backoff": (1, "x")}, "backoff must be a number of seconds"),
         ({"backoff": (2, 1)}, r"backoff is \(2, 1\); the first pause must be more than 0, and at most the longest"),
@@ -481,5 +512,19 @@ def test_deaths_of_old_children_do_not_count(world, monkeypatch):
     tree = world.start("a", intensity=0)
     former = ports(tree)["a"]
     tree.restart("a")
-    world.node.snd(tree, module._TAG, "died", "a", former, "crash")
+    world.node.snd(tree, module.Event.DIED, "a", former, "crash")
     assert tree.count()["active"] == 1
+
+
+def test_other_nodes_cannot_forge_what_happens_to_children(make_node):
+    here, there = make_node(), make_node()
+    with here.attach():
+        tree = Supervisor.start([Child(Cart, "ada", id="a")], intensity=0)
+    [child] = Supervisor.at(tree, node=there).which_children()
+    for tag in ("aemp_child", "Event.DIED", "died"):
+        there.snd(tree, tag, "a", child["port"], "crash")
+        there.snd(tree, tag, "died", "a", child["port"], "crash")
+    with pytest.raises(UnencodableMessageError):
+        there.snd(tree, module.Event.DIED, "a", child["port"], "crash")
+    assert Supervisor.at(tree, node=there).which_children() == [child]
+    here.kil(tree)

@@ -7,10 +7,11 @@ import sys
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from aemp_gevent import SELF, Node, receive
 from aemp_gevent.errors import PortDied, PortKilled, StartError
-from aemp_gevent.otp import TaskGroup
+from aemp_gevent.otp import Server, TaskGroup
 from aemp_gevent.testing.waiting import wait_until
 from aemp_gevent.toolkit import death_of
 from tests.otp.carts import Cart
@@ -192,3 +193,35 @@ def test_a_group_starts_nothing_outside_of_its_block_or_after_a_failure(node):
         finally:
             with pytest.raises(RuntimeError, match="a port of it has failed"):
                 group.start(waits, [])
+
+
+class Slow(Server):
+    """Takes its time to end."""
+
+    def init(self, may_end: Event) -> None:
+        self.may_end = may_end
+
+    def terminate(self, reason: tuple[object, ...]) -> None:
+        self.may_end.wait(WAIT)
+
+
+def test_the_failure_of_an_outer_group_interrupts_the_stop_of_an_inner_one(node):
+    may_end = Event()
+    with pytest.raises(ExceptionGroup) as raised, TaskGroup() as outer:
+        outer.start(fails, "outer")
+        with TaskGroup() as inner:
+            inner.start(Slow, may_end, shutdown=WAIT)
+            raise KeyError("inner")
+    assert [str(error) for error in raised.value.exceptions] == ["outer"]
+    wait_until(lambda: len(set(ports_of(node).values())) == 1, within=WAIT)
+    may_end.set()
+
+
+def test_a_timeout_of_the_caller_interrupts_the_stop(node):
+    may_end = Event()
+    with pytest.raises(gevent.Timeout) as raised, gevent.Timeout(0.01) as limit, TaskGroup() as group:
+        group.start(Slow, may_end, shutdown=WAIT)
+        raise KeyError("block")
+    assert raised.value is limit
+    wait_until(lambda: len(set(ports_of(node).values())) == 1, within=WAIT)
+    may_end.set()
