@@ -120,7 +120,7 @@ class TypedMethod:
                 return
             try:
                 decoded.set(self.decode_result(result.value))
-            except TypeError as error:
+            except Exception as error:  # noqa: BLE001  # raised where the caller waits
                 decoded.set_exception(error)
 
         answer.rawlink(answered)
@@ -149,7 +149,7 @@ class TypedMethod:
             return value
         try:
             return self._spec.convert(value, kind, dec_hook=_decode_other)
-        except self._spec.ValidationError as error:
+        except (self._spec.ValidationError, RecursionError) as error:
             raise TypeError(f"{what} is {quoted(value)}: {error}") from None
 
 
@@ -178,7 +178,16 @@ def typed_later(later: Later[Any]) -> Later[Any]:
     if types is None:
         return later
     encode = types.encode_result
-    return Later(lambda value: later.send(encode(value)), later.fail)
+
+    def send(value: Any) -> None:
+        try:
+            plain = encode(value)
+        except TypeError as error:
+            later.fail(error)  # as for a result of the method; otherwise the caller would wait in vain
+            raise
+        later.send(plain)
+
+    return Later(send, later.fail)
 
 
 def _encode_other(value: Any) -> Any:

@@ -234,3 +234,66 @@ def test_without_msgspec_the_class_says_what_is_missing(monkeypatch):
 
         class Cart2(Server, typed=True):
             pass
+
+
+@dataclass
+class Nested:
+    parts: list[Nested]
+
+
+class Nesting(Server, typed=True):
+    @cast
+    def keep(self, nested: Nested) -> None: ...
+
+    @call
+    def count(self, nested: Nested) -> int:
+        return len(nested.parts)
+
+    @call
+    def later(self) -> Later[int]:
+        later = reply_later()
+        gevent.spawn(give, later, "not a number")
+        return later
+
+
+def give(later: Later[object], value: object) -> None:
+    with pytest.raises(TypeError, match="its result is"):
+        later.send(value)
+
+
+class Deep(Server):
+    @call
+    def count(self, nested: object) -> object:
+        return DEEP
+
+
+DEEP: dict[str, object] = {"parts": []}
+for _ in range(3000):
+    DEEP = {"parts": [DEEP]}
+
+
+def test_what_is_nested_too_deeply_is_a_wrong_argument(node, caplog):
+    server = Nesting.start()
+    node.snd(server, "keep", DEEP)
+    with pytest.raises(RemoteError, match="argument 'nested' is"):
+        node.call(server, "count", DEEP)
+    assert server.count(Nested([])) == 0
+    assert "discarded a message: Nesting.keep(): argument 'nested' is" in caplog.text
+
+
+def test_an_answer_that_is_nested_too_deeply_is_raised_in_the_caller_also_later(node, monkeypatch):
+    server = Deep.start()
+    for error in (TypeError, KeyError):
+        with pytest.raises(error):
+            Typed.at(server).async_.count(1).get(timeout=WAIT)
+        monkeypatch.setattr(msgspec, "convert", lambda *_args, **_options: {}["key"])  # any other error, too
+
+
+class Typed(Server, typed=True):
+    @call
+    def count(self, nested: int) -> Nested: ...
+
+
+def test_a_wrong_later_answer_fails_the_call_and_where_it_is_given(node):
+    with pytest.raises(RemoteError, match="its result is 'not a number'"):
+        Nesting.start().later()
