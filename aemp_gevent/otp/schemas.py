@@ -4,27 +4,31 @@
 During a rolling upgrade, nodes with the old class call servers of the new one. That works if the new version takes at
 least the arguments that the old one took, and answers with nothing that the old one would not have answered. So
 :func:`assert_compatible` compares two sets of values in both cases: is one contained in the other? It goes by the
-schemas, which are JSON Schemas as msgspec makes them.
+schemas of :mod:`aemp_gevent.otp.value_schemas`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import inf
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from aemp_gevent.otp.marks import MarkedMethod
 from aemp_gevent.otp.typed import TypedMethod, is_server, msgspec_for
+from aemp_gevent.otp.value_schemas import ValueSchemas
 from aemp_gevent.runtime.quoting import quoted
 
 _NOTES = frozenset({"title", "description", "default", "examples", "uniqueItems", "discriminator"})
 """Keys of a schema that do not say which values there are. A set travels as a list, and repeated values do no harm."""
 
-_AT_LEAST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-_AT_MOST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
-_EQUAL = ("format", "pattern", "contentEncoding", "multipleOf")
+_NEVER = (-inf, 0)
+_LENGTHS = ("Length", "Items", "Properties")
+_EQUAL = ("format", "pattern")
+
+_DECIMALS = {"type": "string", "format": "decimal"}
 
 
 def schema(server: type[Any]) -> str:
@@ -80,17 +84,15 @@ def _described(server: type[Any]) -> dict[str, Any]:
     types: list[Any] = []
     for method in methods.values():
         types += [*method.types, method.rest, method.result]
+    made = ValueSchemas(_schema_of_other)
     try:
-        schemas, definitions = spec.json.schema_components(
-            types, schema_hook=_schema_of_other, ref_template="#/$defs/{name}"
-        )
+        left = iter([made.of(kind) for kind in spec.inspect.multi_type_info(types)])
     except TypeError as error:
         raise TypeError(f"{server.__name__}: {error}") from error
-    left = iter(schemas)
     return {
         "server": server.__name__,
         "methods": {name: _described_method(marks[name], method, left) for name, method in methods.items()},
-        "$defs": definitions,
+        "$defs": made.definitions,
     }
 
 
@@ -163,10 +165,13 @@ class Schemas:
         outer: The definitions that outer schemas refer to.
     """
 
-    def __init__(self, inner: dict[str, Any], outer: dict[str, Any]) -> None:
+    def __init__(
+        self, inner: dict[str, Any], outer: dict[str, Any], seen: frozenset[tuple[str, str]] = frozenset()
+    ) -> None:
         self._inner = inner
         self._outer = outer
-        self._seen: set[tuple[str, str]] = set()
+        self._seen = seen
+        """The pairs that are being compared, of types that have themselves inside."""
 
     def swapped(self) -> Schemas:
         """Return what compares the other way round."""
@@ -174,51 +179,45 @@ class Schemas:
 
     def why_not(self, inner: Any, outer: Any) -> str:
         """Return why a value of the inner schema may not be one of the outer; ``""`` if each is."""
-        references = json.dumps(inner), json.dumps(outer)
         if "$ref" in inner or "$ref" in outer:
-            if references in self._seen:  # of a type that has itself inside; this pair is being compared
+            pair = json.dumps(inner), json.dumps(outer)
+            if pair in self._seen:
                 return ""
-            self._seen.add(references)
-        inner, outer = _resolved(inner, self._inner), _resolved(outer, self._outer)
+            inside = Schemas(self._inner, self._outer, self._seen | {pair})
+            return inside.why_not(_resolved(inner, self._inner), _resolved(outer, self._outer))
         if not outer.keys() - _NOTES:
             return ""  # takes anything
+        if "enum" in inner and len(inner["enum"]) > 1:
+            inner = {"anyOf": [{"enum": [value]} for value in inner["enum"]]}
         if "anyOf" in inner:
             whys = (self.why_not(each, outer) for each in inner["anyOf"])
             return next((why for why in whys if why), "")
         if "anyOf" in outer:
-            taken = any(not Schemas(self._inner, self._outer).why_not(inner, each) for each in outer["anyOf"])
+            taken = any(not self.why_not(inner, each) for each in outer["anyOf"])
             return "" if taken else f"{_shown(inner)} is not one of {_shown(outer)}"
-        if "enum" in inner or "const" in inner:
-            values = inner.get("enum", [inner.get("const")])
-            missing = [value for value in values if not _has(outer, value)]
-            return f"{missing} is not in {_shown(outer)}" if missing else ""
-        if "enum" in outer or "const" in outer:
+        if "enum" in inner:
+            [value] = inner["enum"]
+            if "enum" in outer:
+                return "" if _is_in(value, outer["enum"]) else f"{quoted(value)} is not in {_shown(outer)}"
+            return "" if _has(outer, value) else f"{quoted(value)} is not in {_shown(outer)}"
+        if "enum" in outer:
             return f"{_shown(inner)} is more than {_shown(outer)}"
-        kinds = inner.get("type"), outer.get("type")
+        kinds = _kind(inner), _kind(outer)
+        if kinds[0] in ("integer", "number") and {**outer, "title": ""} == {**_DECIMALS, "title": ""}:
+            return ""  # a Decimal is also made of a number
         if kinds[0] != kinds[1] and kinds != ("integer", "number"):
             return f"{_shown(inner)} is not {_shown(outer)}"
-        return self._why_not_bounds(inner, outer) or self._why_not_inside(inner, outer)
-
-    def _why_not_bounds(self, inner: dict[str, Any], outer: dict[str, Any]) -> str:
-        for key in (*_AT_LEAST, *_AT_MOST, *_EQUAL):
-            if key not in outer:
-                continue
-            given, limit = inner.get(key), outer[key]
-            if given is not None and key in _AT_LEAST:
-                fits = given >= limit
-            elif given is not None and key in _AT_MOST:
-                fits = given <= limit
-            else:
-                fits = given == limit
-            if not fits:
-                return f"{key} is {quoted(limit)}" + ("" if given is None else f", and was {quoted(given)}")
-        return ""
+        return _why_not_bounds(inner, outer) or self._why_not_inside(inner, outer)
 
     def _why_not_inside(self, inner: dict[str, Any], outer: dict[str, Any]) -> str:
         if inner.get("type") == "array":
             return self._why_not_items(inner, outer)
         if inner.get("type") != "object":
             return ""
+        names = {"type": "string"}
+        why = self.why_not(inner.get("propertyNames", names), outer.get("propertyNames", names))
+        if why:
+            return f"its keys: {why}"
         properties = inner.get("properties", {})
         missing = [name for name in outer.get("required", ()) if name not in inner.get("required", ())]
         if missing:
@@ -237,17 +236,15 @@ class Schemas:
         return ""
 
     def _why_not_items(self, inner: dict[str, Any], outer: dict[str, Any]) -> str:
-        first = inner.get("prefixItems", [])
         wanted = outer.get("prefixItems", [])
-        for index in range(max(len(first), len(wanted))):
-            item = first[index] if index < len(first) else _as_schema(inner.get("items", {}))
+        # How many there can be was compared. Those that are alike need to be tried in each place of the outer one.
+        given = inner.get("prefixItems") or [_as_schema(inner.get("items", {}))] * (len(wanted) + 1)
+        for index, item in enumerate(given):
             taken = wanted[index] if index < len(wanted) else _as_schema(outer.get("items", {}))
             why = self.why_not(item, taken)
             if why:
-                return f"item {index}: {why}"
-        if inner.get("items") is False or outer.get("items") is False:
-            return ""  # how many there can be was compared
-        return self.why_not(_as_schema(inner.get("items", {})), _as_schema(outer.get("items", {})))
+                return f"item {index}: {why}" if len(given) > 1 else why
+        return ""
 
 
 def _as_schema(found: Any) -> dict[str, Any]:
@@ -261,13 +258,62 @@ def _resolved(found: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
     return found
 
 
+def _kind(found: dict[str, Any]) -> Any:
+    """Return the type of values as they travel."""
+    return "bytes" if "contentEncoding" in found else found.get("type")
+
+
+def _is_in(value: Any, values: list[Any]) -> bool:
+    return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)
+
+
 def _has(outer: dict[str, Any], value: Any) -> bool:
-    if "enum" in outer:
-        return value in outer["enum"]
-    if "const" in outer:
-        return bool(value == outer["const"])
-    kinds: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "string": (str,), "null": ()}
-    return isinstance(value, kinds.get(outer.get("type", ""), ())) and not any(key in outer for key in _EQUAL)
+    """Return whether a schema without alternatives takes one plain value."""
+    kinds = {int: "integer", float: "number", str: "string", bool: "boolean", type(None): "null"}
+    kind = kinds.get(type(value))
+    if kind != _kind(outer) and (kind, _kind(outer)) != ("integer", "number"):
+        return False
+    if isinstance(value, str):
+        return not _why_not_bounds({"minLength": len(value), "maxLength": len(value)}, outer)
+    return kind in ("boolean", "null") or not _why_not_bounds({"minimum": value, "maximum": value}, outer, value)
+
+
+def _why_not_bounds(inner: dict[str, Any], outer: dict[str, Any], value: Any = None) -> str:
+    """Return which bound of the outer schema the inner one does not have, or not so narrowly.
+
+    Args:
+        inner: The inner one.
+        outer: The outer one.
+        value: The only number of the inner schema; None: it has others.
+    """
+    for key in _EQUAL:
+        if key in outer and inner.get(key) != outer[key]:
+            return _bound(key, inner, outer)
+    for name in _LENGTHS:
+        if inner.get(f"min{name}", 0) < outer.get(f"min{name}", 0):
+            return _bound(f"min{name}", inner, outer)
+        if f"max{name}" in outer and inner.get(f"max{name}", inf) > outer[f"max{name}"]:
+            return _bound(f"max{name}", inner, outer)
+    for inclusive, exclusive, sign in (("minimum", "exclusiveMinimum", 1), ("maximum", "exclusiveMaximum", -1)):
+        least = max((sign * inner[inclusive], 0) if inclusive in inner else _NEVER, _exclusive(inner, exclusive, sign))
+        for key in (inclusive, exclusive):
+            if key in outer and least < (sign * outer[key], int(key == exclusive)):
+                return _bound(key, inner, outer)
+    multiple = outer.get("multipleOf")
+    if multiple is not None:
+        steps = inner.get("multipleOf") if value is None else value
+        if steps is None or steps % multiple:
+            return _bound("multipleOf", inner, outer)
+    return ""
+
+
+def _exclusive(found: dict[str, Any], key: str, sign: int) -> tuple[float, int]:
+    return (sign * found[key], 1) if key in found else _NEVER
+
+
+def _bound(key: str, inner: dict[str, Any], outer: dict[str, Any]) -> str:
+    was = "" if inner.get(key) is None else f", and was {quoted(inner[key])}"
+    return f"{key} is {quoted(outer[key])}{was}"
 
 
 def _shown(found: dict[str, Any]) -> str:

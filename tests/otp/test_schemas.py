@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field, make_dataclass
+from datetime import datetime, time
+from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pytest
 
@@ -103,7 +105,48 @@ GT0, GT5 = Annotated[int, msgspec.Meta(gt=0)], Annotated[int, msgspec.Meta(gt=5)
 ALSO_COMPATIBLE = [(fields(a=int), fields(a=int, b=(int,)))]
 """Fields that are not known are ignored."""
 
+GE0, GE6 = Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=6)]
+SHORT, LONG = Annotated[str, msgspec.Meta(max_length=3)], Annotated[str, msgspec.Meta(max_length=6)]
+
+
+class Pair(NamedTuple):
+    one: int
+    two: int
+
+
+class Triple(NamedTuple):
+    one: int
+    two: int
+    three: int = 0
+
+
+class Rows(msgspec.Struct, array_like=True):
+    one: int
+
+
+class MoreRows(msgspec.Struct, array_like=True):
+    one: int
+    two: int = 0
+
+
+ALSO_COMPATIBLE.append((Rows, MoreRows))
+
 WIDER = [
+    (GT5, GE0),
+    (GE6, GT0),
+    (Literal[5], GE0),
+    (Literal["abc"], SHORT),
+    (SHORT, LONG),
+    (Literal["a", None], str | None),  # noqa: PYI061
+    (Literal[1, "a", None], int | str | None),  # noqa: PYI061
+    (Annotated[int, msgspec.Meta(multiple_of=4)], Annotated[int, msgspec.Meta(multiple_of=2)]),
+    (Literal[4], Annotated[int, msgspec.Meta(multiple_of=2)]),
+    (float, Decimal),
+    (datetime, str),
+    (dict[Colour, int], dict[str, int]),
+    (dict[int, int], dict[float, int]),
+    (Pair, Triple),
+    (Pair, list[int]),
     (int, float),
     (int, int | None),
     (int, Any),
@@ -139,7 +182,7 @@ def test_arguments_may_become_wider_and_results_narrower_and_not_the_other_way(t
     [
         (float, int, '{"type": "number"} is not {"type": "integer"}'),
         (str, Colour, '{"type": "string"} is more than {"enum": ["blue", "red"]}'),
-        (Shade, Colour, "['green'] is not in"),
+        (Shade, Colour, "'green' is not in"),
         (list[float], list[int], '{"type": "number"} is not {"type": "integer"}'),
         (list[int], tuple[int, int], "minItems is 2"),
         (fields(a=int), fields(a=int, b=int), "the field 'b' is required"),
@@ -149,6 +192,10 @@ def test_arguments_may_become_wider_and_results_narrower_and_not_the_other_way(t
         (int | None, int, '{"type": "null"} is not {"type": "integer"}'),
         (Any, int, '{} is not {"type": "integer"}'),
         (str, Cart, "format is 'port'"),
+        (str, datetime, "format is 'date-time'"),
+        (str, time, "format is 'time'"),
+        (GE0, GT0, "exclusiveMinimum is 0"),
+        (Triple, Pair, "maxItems is 2, and was 3"),
     ],
     ids=str,
 )
@@ -156,6 +203,25 @@ def test_what_becomes_narrower_is_named(tmp_path, old, new, text):
     assert text in compare(tmp_path, server(old), server(new))
     assert compare(tmp_path, server(int, old), server(int, new)) == ""
     assert f"ask: the result is wider: {text}" in compare(tmp_path, server(int, new), server(int, old))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (bytes, str, '"contentEncoding": "base64"} is not {"type": "string"}'),
+        (str, bytes, '{"type": "string"} is not {"type": "string", "contentEncoding": "base64"}'),
+        (dict[int, str], dict[str, str], 'its keys: {"type": "integer"} is not {"type": "string"}'),
+        (dict[str, str], dict[int, str], 'its keys: {"type": "string"} is not {"type": "integer"}'),
+        (Literal[-5, 5], GE0, '-5 is not in {"type": "integer", "minimum": 0}'),
+        (Literal["abcdef", "a"], SHORT, '\'abcdef\' is not in {"type": "string", "maxLength": 3}'),
+        (Literal[True], Literal[1], 'True is not in {"enum": [1]}'),
+        (Literal[3], Annotated[int, msgspec.Meta(multiple_of=2)], "3 is not in"),
+    ],
+    ids=str,
+)
+def test_what_becomes_another_is_named(tmp_path, old, new, text):
+    assert text in compare(tmp_path, server(old), server(new))
+    assert text in compare(tmp_path, server(int, new), server(int, old))
 
 
 class Old(Server):
@@ -229,6 +295,31 @@ def test_types_that_have_themselves_inside_are_compared(tmp_path):
     former.write_text(text)
     with pytest.raises(AssertionError, match="the argument 'thing' is narrower: the field 'value'"):
         assert_compatible(server(Node), former)
+
+
+@dataclass
+class Chain:
+    value: int
+    after: Chain | None = None
+
+
+@dataclass
+class LongChain:
+    value: float
+    after: LongChain | None = None
+
+
+@dataclass
+class Branch:
+    parts: list[Branch]
+    parent: Branch | None = None
+
+
+@pytest.mark.parametrize("kind", [Chain, Branch])
+def test_optional_parts_may_be_of_the_type_itself(tmp_path, kind):
+    assert compare(tmp_path, server(kind, kind), server(kind, kind)) == ""
+    assert compare(tmp_path, server(Chain), server(LongChain)) == ""
+    assert "the field 'value'" in compare(tmp_path, server(LongChain), server(Chain))
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"methods": 5}'])
