@@ -22,6 +22,7 @@ from gevent.hub import Hub
 
 from aemp_gevent.runtime.hub_calls import repeated
 from aemp_gevent.runtime.logs import Lines, Log
+from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.runtime.threads import allocate_lock, doorbell_of, get_ident
 
 BLOCKED_SECONDS = 1.0
@@ -35,7 +36,8 @@ _WORST_BEATS = 120
 _LOOKS_A_CALL = 4
 """How often the thread looks for one call of the onlookers: they are called once a second."""
 
-_MAX_PLACE = 150
+_MAX_PLACE = 120
+"""Characters of a place: what beats carry, and peers show."""
 
 _log = Log()
 
@@ -70,6 +72,7 @@ class LoopWatch:
         self._stack: str | None = None
         self._onlookers: tuple[Onlooker, ...] = ()
         self._was_told = False  # whether onlookers have to hear that the loop runs again
+        self._trouble = ""  # an exception in the thread, which the loop logs
         self.lag = 0.0
         """Seconds by which the last beat was late: how long a greenlet that is ready waits for its turn."""
         self.blocks = 0
@@ -130,6 +133,9 @@ class LoopWatch:
             except BaseException:  # Ctrl-C: again with the next beat
                 self._was_told = True
                 raise
+        if self._trouble:
+            _log.warning("the watch of the event loop failed while it was blocked: %s", self._trouble)
+            self._trouble = ""
         stack, self._stack = self._stack, None
         if blocked > BLOCKED_SECONDS:
             self.blocks += 1
@@ -145,8 +151,11 @@ class LoopWatch:
                 continue
             looks = looks + 1 if last_beat == self._last_beat else 0
             last_beat = self._last_beat
-            if not self._look(late, looks):
-                return  # the thread has ended, and its loop with it
+            try:
+                if not self._look(late, looks):
+                    return  # the thread has ended, and its loop with it
+            except Exception as error:  # noqa: BLE001  # such as a MemoryError: the next look may succeed
+                self._trouble = quoted(error)
 
     def _look(self, late: float, looks: int) -> bool:
         """Look at the code that blocks the loop, and call the onlookers; return whether there is any."""
@@ -165,9 +174,13 @@ class LoopWatch:
 
 
 def place_of(frame: FrameType) -> str:
-    """Return where code is, as ``file:line in function``."""
+    """Return where code is, as ``file:line in function``. If that is long, the file's name is cut first."""
     code = frame.f_code
-    return f"{os.path.basename(code.co_filename)}:{frame.f_lineno} in {code.co_name}"[:_MAX_PLACE]  # noqa: PTH119
+    file, rest = os.path.basename(code.co_filename), f":{frame.f_lineno} in {code.co_name}"  # noqa: PTH119
+    room = max(_MAX_PLACE - len(rest), 20)
+    if len(file) > room:
+        file = "…" + file[1 - room :]
+    return (file + rest)[:_MAX_PLACE]
 
 
 def _report(seconds: float, stack: str | None) -> None:

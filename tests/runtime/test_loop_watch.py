@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from types import FrameType
 
 import gevent
 import pytest
 
 from aemp_gevent.runtime import loop_watch
 from aemp_gevent.runtime.loop_watch import LoopWatch, place_of
+from aemp_gevent.runtime.quoting import escaped
 from aemp_gevent.runtime.threads import get_ident
 from tests.support.helpers import wait_until
 from tests.support.native import sleep
@@ -99,3 +101,43 @@ def test_removed_onlooker_hears_nothing(watch: LoopWatch, notes: Notes) -> None:
 def test_place_is_short() -> None:
     frame = sys._getframe()
     assert place_of(frame) == f"test_loop_watch.py:{frame.f_lineno} in test_place_is_short"
+
+
+@pytest.mark.parametrize(
+    ("file", "function", "place"),
+    [
+        pytest.param("f" * 200 + ".py", "work", "…" + "f" * 106 + ".py:1 in work", id="file"),
+        pytest.param("module.py", "w" * 200, "module.py:1 in " + "w" * 105, id="function"),
+        pytest.param("f" * 200, "w" * 200, "…" + "f" * 19 + ":1 in " + "w" * 94, id="both"),
+    ],
+)
+def test_long_place_keeps_its_line_and_function(file: str, function: str, place: str) -> None:
+    names: dict[str, FrameType] = {}
+    code = compile("import sys\nframe = sys._getframe()", file, "exec").replace(co_name=function, co_firstlineno=1)
+    exec(code, names)
+    got = place_of(names["frame"])
+    assert got.replace(f":{names['frame'].f_lineno} in", ":1 in") == place
+    assert len(got) == 120
+    assert escaped(got) == got, "and peers do not cut it again"
+
+
+@pytest.mark.slow
+def test_exception_in_the_thread_ends_neither_it_nor_its_reports(
+    watch: LoopWatch, notes: Notes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loop_watch, "BLOCKED_SECONDS", 0.1)
+    errors = [MemoryError("full")]
+    look = watch._look
+
+    def fail_once(late: float, looks: int) -> bool:
+        if errors:
+            raise errors.pop()
+        return look(late, looks)
+
+    monkeypatch.setattr(watch, "_look", fail_once)
+    for _ in range(600):
+        if notes.blocked_calls:
+            break
+        sleep(0.05)
+    assert notes.blocked_calls
+    wait_until(lambda: "the watch of the event loop failed while it was blocked: MemoryError('full')" in caplog.text)
