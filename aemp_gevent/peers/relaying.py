@@ -20,6 +20,7 @@ conversations of each link, and the openings that wait for one, are bounded.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable
 from time import time
@@ -91,6 +92,7 @@ class Routes:
         self._host = host
         self._conversations: dict[str, set[Pair]] = {}  # by door, at both ends
         self._waiting: dict[str, dict[Pair, list[Any]]] = {}  # openings, by the door that is dialled
+        self._told: dict[str, dict[str, None]] = {}  # to whom it was reported that a slave of ours is blocked, by it
         self.dropped = 0
         """Packets that came from where they may not, or to where they cannot."""
 
@@ -248,6 +250,8 @@ class Routes:
                 for side in (peer.node, door):
                     self._conversations.setdefault(side, set()).update((pair, (destination, origin)))
                 self._forward(peer, origin, destination, packet)
+                self._report_blocked(origin, destination)
+                self._report_blocked(destination, origin)
                 return
             why = f"{door} does not support slave nodes"
         elif self._is_ours(destination):
@@ -302,26 +306,45 @@ class Routes:
                 self._begin(neighbour, origin, destination, packet)
 
     def state_changed(self, peer: Peer) -> None:
-        """Report that a slave of this node is blocked, or is not any more, to those that it talks to."""
-        if not self._is_ours(peer.node):
+        """Report that a peer is blocked, or is not any more.
+
+        So are the nodes behind it, as this node sees them. And if it is a slave of this node, those that it talks to
+        hear of it.
+        """
+        for rider in _virtual(peer.riders):
+            rider.review_state()
+        if peer.state.since is not None:
+            for slave, other in list(self._conversations.get(peer.node, ())):
+                if slave == peer.node:
+                    self._report_blocked(slave, other)
+        else:
+            for other in self._told.pop(peer.node, {}):
+                self._report_state(peer.node, other, 0.0)
+
+    def _report_blocked(self, slave: str, other: str) -> None:
+        """Report to a node that a slave of ours is blocked, if it is."""
+        peer = self._host.known_peer(slave)
+        since = None if peer is None or not self._is_ours(slave) else peer.state.since
+        if since is None:
             return
-        since = peer.state.since
-        report = state_report(peer.node, 0.0 if since is None else max(time() - since, 0.001))
-        told = 0
-        for slave, other in list(self._conversations.get(peer.node, ())):
-            hop = self._host.known_peer(other)
-            if slave != peer.node or hop is None or hop.greeting is None or not hop.greeting.knows_second_path:
-                continue
-            if hop.can_carry:
-                hop.send(["", VIA, slave, other, report])
-                told += 1
-            if told >= MAX_TOLD:
-                break  # or a hostile slave could have many packets sent for one of its own
+        told = self._told.setdefault(slave, {})
+        # Not to all, or a hostile slave could have many packets sent for one of its own.
+        if other in told or len(told) < MAX_TOLD:
+            told[other] = None
+            self._report_state(slave, other, max(time() - since, 0.001))
+
+    def _report_state(self, slave: str, other: str, seconds: float) -> None:
+        hop = self._host.known_peer(other)  # none if that is a slave of another node
+        if hop is None or not hop.can_carry or hop.greeting is None or not hop.greeting.knows_second_path:
+            return
+        with contextlib.suppress(AempError):  # too large for limits as small as in tests
+            hop.send(["", VIA, slave, other, state_report(slave, seconds)])
 
     def link_down(self, peer: Peer, reason: Reason) -> None:
         """A link is lost, and with it everything that went over it."""
         for rider in _virtual(peer.riders):
             rider.relay_lost(reason)
+        self._told.pop(peer.node, None)
         for gone, other in sorted(self._conversations.pop(peer.node, ())):
             if self._door(gone) != peer.node:
                 continue

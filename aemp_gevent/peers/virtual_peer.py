@@ -29,7 +29,6 @@ it need not be sent. Nothing here switches but :meth:`Peer.pause`.
 from __future__ import annotations
 
 import logging
-import math
 from time import monotonic, time
 from typing import Any
 
@@ -39,6 +38,7 @@ from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.peer_host import Outlet, PeerHost
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.quoting import worded
+from aemp_gevent.wire.beats import MAX_SECONDS
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.limits import Limits
 from aemp_gevent.wire.vocabulary import VIA, VIA_DOWN, VIA_STATE, VIA_UP
@@ -210,7 +210,7 @@ class VirtualPeer(Peer):
 
     def reported(self, seconds: object) -> None:
         """Take note that its master reports for how long it has been blocked; 0: it is not."""
-        if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        if not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_SECONDS:
             return
         self._reported = NodeState("blocked", time() - seconds) if seconds else UP
         self.review_state()
@@ -276,6 +276,7 @@ class VirtualPeer(Peer):
             self._stop_timer()
             limits = self._host.settings.limits
             self._use(VirtualLink(self._relay, self._host.node_id, self.node, uniq, limits))
+            self.review_state()  # its master may have reported that it is blocked
 
     # --- the link going ---
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import struct
 from typing import NamedTuple
 
@@ -33,13 +32,16 @@ _CONTENT = struct.Struct(">d152p")
 SIZE = _ID_BYTES + _NUMBER_BYTES + _CONTENT.size + _TAG_BYTES
 """Bytes of each beat, so that the size tells nothing."""
 
+MAX_SECONDS = 366 * 86400.0
+"""A beat that says that the loop has not run for longer is dropped."""
+
 
 class Beat(NamedTuple):
     """What a beat says."""
 
     number: int
     seconds: float
-    """How long the loop has not run; 0.0: it runs, and this shows only that datagrams arrive."""
+    """How long the loop has not run; 0.0: it runs."""
     where: str
     """The file, line and function that block it; empty if the peer may not see that, or it is not known."""
 
@@ -77,18 +79,22 @@ class BeatKey:
         number = beat.number.to_bytes(_NUMBER_BYTES, "big")
         content = _CONTENT.pack(beat.seconds, beat.where.encode("utf-8", "replace"))  # which cuts it
         body = self.id + number + self._covered(number, content)
-        return body + hmac.digest(self._tag_key, body, "sha256")
+        return body + self._tag(body)
 
     def open(self, datagram: bytes) -> Beat | None:
         """Return the beat in a datagram that begins with this key's ID; None if it is forged or broken."""
         body, tag = datagram[:-_TAG_BYTES], datagram[-_TAG_BYTES:]
-        if len(datagram) != SIZE or not hmac.compare_digest(hmac.digest(self._tag_key, body, "sha256"), tag):
+        if len(datagram) != SIZE or not hmac.compare_digest(self._tag(body), tag):
             return None
         number = body[_ID_BYTES : _ID_BYTES + _NUMBER_BYTES]
         seconds, where = _CONTENT.unpack(self._covered(number, body[_ID_BYTES + _NUMBER_BYTES :]))
-        if not 0 <= seconds < math.inf:
+        if not 0 <= seconds <= MAX_SECONDS:
             return None
         return Beat(int.from_bytes(number, "big"), seconds, where.decode("utf-8", "replace"))
+
+    def _tag(self, body: bytes) -> bytes:
+        # Not hmac.digest(), which releases the GIL: if another thread forks then, the child has OpenSSL's locks held.
+        return hmac.new(self._tag_key, body, "sha256").digest()
 
     def _covered(self, number: bytes, content: bytes) -> bytes:
         """Cover a content, or uncover it."""

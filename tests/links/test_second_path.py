@@ -22,8 +22,10 @@ from aemp_gevent.links import second_path
 from aemp_gevent.links.node_state import NodeState
 from aemp_gevent.links.second_path import SecondPath
 from aemp_gevent.node.node import Node
+from aemp_gevent.peers import relaying
+from aemp_gevent.peers.virtual_peer import opening
 from aemp_gevent.transport.datagrams import AT_ONCE, DatagramSender
-from aemp_gevent.wire.beats import SIZE, Beat, BeatKey
+from aemp_gevent.wire.beats import MAX_SECONDS, SIZE, Beat, BeatKey
 from tests.support import native
 from tests.support.authority import authority, shared_certificate
 from tests.support.helpers import wait_until
@@ -349,6 +351,78 @@ while not any(path.works for path in paths._paths):
     gevent.sleep(0.01)
 receivers = [each for each in paths._receivers.values()]
 descriptors = [each._socket.fileno() for each in receivers]
+def test_events_of_slaves_behind_a_blocked_master(make_node: MakeNode) -> None:
+    master = make_node(**QUICK)
+    slave, public = make_node("slave/a", master.NODE(), **QUICK), make_node(**QUICK)
+    linked(master, slave)
+    linked(public, master)
+    inbox = Inbox(slave)
+    public.snd(inbox, "there")
+    wait_until(lambda: inbox.messages)
+    states: list[tuple[str, str]] = []
+    public.mon_nodes(lambda *_: None, state=lambda node, state: states.append((node, state.state)))
+    block(master)
+    wait_until(lambda: len(states) == 2)
+    unblock(master)
+    wait_until(lambda: len(states) == 4)
+    both = {master.NODE(), slave.NODE()}
+    assert set(states[:2]) == {(node, "blocked") for node in both}
+    assert set(states[2:]) == {(node, "up") for node in both}
+
+
+@pytest.mark.parametrize("most", [pytest.param(2, id="a few"), pytest.param(1000, id="all")])
+def test_those_that_hear_that_a_slave_is_blocked_hear_the_end(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(relaying, "MAX_TOLD", most)
+    master = make_node(heartbeat_interval=0.06, heartbeat_timeout=10.0)
+    name = f"slave/a@{master.NODE()}"
+    with contextlib.ExitStack() as stack:
+
+        def dialled(node: str) -> RawPeer:
+            extras = (*EXTRAS, ("heartbeat", "10"), ("uniq", node))
+            return stack.enter_context(RawPeer.dial(master, node, extras=extras)).shake()
+
+        def begin(number: int) -> RawPeer:
+            """Begin a conversation with the slave."""
+            peer = dialled(f"127.0.0.1:{number}")
+            assert peer.packet()[:2] == ["", "beats"]
+            peer.send(["", "via", peer.name, name, opening(peer.name, "uniq", "word", "")])
+            assert slave.peer.packet()[:3] == ["", "via", peer.name]
+            return peer
+
+        slave = Blocked(dialled(name))
+        peers = [begin(number) for number in range(1, 5)]
+        slave.beat(1)
+        wait_until(lambda: master.node_state(name).state == "blocked")
+        peers += [begin(number) for number in range(5, 7)]
+        slave.peer.send(["", "unblocked", 1])
+        wait_until(lambda: master.node_state(name).state == "up")
+        heard: list[list[float]] = []
+        for peer in peers:
+            peer.send(["", "time", f"{peer.name}#pong", "pong"])
+            packets: list[Any] = []
+            while not packets or packets[-1][0] != "pong":
+                packets.append(peer.packet())
+            heard.append([packet[4][3] for packet in packets[:-1] if packet[4][1] == "via_state"])
+    ended = [len(each) == 2 and each[0] > each[1] == 0 for each in heard]
+    assert sum(ended) == min(most, 6)
+    assert sum(map(bool, heard)) == min(most, 6)
+
+
+def test_slave_is_not_blocked_for_longer_than_anything_lasts(make_node: MakeNode) -> None:
+    node = make_node()
+    with RawPeer.dial(node, extras=(*EXTRAS, ("uniq", "x"))).shake() as peer:
+        name = f"slave/a@{peer.name}"
+        peer.send(["", "via", name, node.NODE(), opening(name, "uniq", "word", "")])
+        word = peer.packet()[4][4]
+        peer.send(["", "via", name, node.NODE(), opening(name, "uniq", "word", word)])
+        for seconds in (2**64 - 1, 1e300, MAX_SECONDS + 1, -1, "1", None):
+            peer.send(["", "via", name, node.NODE(), ["", "via_state", name, seconds]])
+        assert peer.answers()
+        assert str(node.node_state(name)) == "up"
+
+
 if os.fork() == 0:
     for descriptor in descriptors:
         try:
