@@ -139,12 +139,14 @@ class Handshaking:
         return self._handshake.is_identified
 
     @property
-    def heard(self) -> int:
-        """A number that grows with everything that comes, over the second path, too.
+    def arrived(self) -> int:
+        """Bytes that came, also those of half a TLS record, which ``received`` does not count."""
+        return self.received if self._secure is None else self._secure.arrived
 
-        ``received`` does not count half a TLS record.
-        """
-        return (self.received if self._secure is None else self._secure.arrived) + self.beats
+    @property
+    def heard(self) -> int:
+        """A number that grows with everything that comes, over the second path, too."""
+        return self.arrived + self.beats
 
     @property
     def ends(self) -> Ends | None:

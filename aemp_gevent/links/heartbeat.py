@@ -10,7 +10,7 @@ all. Two rules keep the living from being declared dead:
   blocked or stopped it could not have heard any peer, so that time does not count.
 
 A peer that is blocked sends signs of life over the second path (:mod:`aemp_gevent.links.second_path`), and is
-believed to be alive for ``blocked_timeout`` seconds.
+believed to be alive for ``blocked_timeout`` seconds without anything on the link.
 
 A link that carries nothing but these signs for ``idle_timeout`` seconds is idle, which is reported to its
 owner: :mod:`aemp_gevent.peers.direct_peer` closes it if neither side needs it.
@@ -78,9 +78,10 @@ class Heartbeat:
         self._timeout = settings.heartbeat_timeout
         self._answer_timeout = settings.monitor_timeout
         self._blocked_timeout = settings.blocked_timeout
-        self._blocked_seconds = 0.0  # for how long the peer has been blocked
+        self._blocked_seconds = 0.0  # for how long the peer has been blocked, and nothing came over the link
         self._probe = probe
         self._last_heard = link.heard
+        self._last_arrived = link.arrived
         self._silent = 0.0  # seconds since the peer was heard
         self._unfinished = 0  # fragments of a message that is not complete
         self._stalled = 0.0  # seconds since the last of them
@@ -114,8 +115,9 @@ class Heartbeat:
 
     def _listen(self, counted: float, beat: float) -> None:
         link = self._link
-        if link.state is UP:
+        if link.state is UP or link.arrived != self._last_arrived:
             self._blocked_seconds = 0.0
+            self._last_arrived = link.arrived
         else:
             self._blocked_seconds += counted
             if self._blocked_timeout is not None and self._blocked_seconds >= self._blocked_timeout:

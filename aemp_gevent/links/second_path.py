@@ -11,7 +11,8 @@ is up:
 2. The other answers with one beat, which says only that datagrams arrive. Nothing more is sent while all is well.
 3. While its loop is blocked, a node's thread sends a beat a second for each connection, with the place of the code.
    The peer counts it as a sign of life, and the node as blocked, for at most ``blocked_timeout``.
-4. When its loop runs again, the node sends ``["", "unblocked", number]``: beats up to this number are outdated.
+4. When its loop runs again, the node sends ``["", "unblocked", number]``: beats up to this number are outdated. This
+   leaves at the end of the loop's turn, and slow handlers may run before. So a beat says at once that the loop runs.
 
 Each beat has a higher number than the one before, or it is dropped; so is what has no key of an open connection. What
 is sent again, reordered or made up has no effect. Without UDP between the hosts everything is as if there was no
@@ -20,15 +21,17 @@ second path.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from typing import Any, Protocol
 
-from gevent.hub import Hub
-
+from aemp_gevent.errors import AempError
 from aemp_gevent.links.node_state import UP, NodeState
+from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.quoting import escaped
 from aemp_gevent.transport.datagrams import DatagramReceiver, DatagramSender, Ends
 from aemp_gevent.wire.beats import Beat, BeatKey, id_of
@@ -42,6 +45,9 @@ _SALT_BYTES = 32
 _MAX_SALT = 100
 _MAX_NUMBER = 2**63
 
+_MAX_COMPLAINTS = 100
+"""Addresses and reasons that are logged, each once."""
+
 _CALM_SECONDS = 1.0
 """A loop that was unblocked cannot be blocked for long enough before this: so a peer cannot change its state faster."""
 
@@ -54,6 +60,8 @@ class BeatLink(Protocol):
     finished: bool
     closed: bool
 
+    @property
+    def is_held(self) -> bool: ...
     @property
     def greeting(self) -> Greeting | None: ...
     @property
@@ -83,7 +91,9 @@ class SecondPath:
         self._shows_where = shows_where
         self._was_offered = False
         self._incoming: BeatKey | None = None
+        self._address: str | None = None  # where beats of the peer arrive
         self._heard = 0  # the highest number of a beat that came, or is outdated
+        self._heard_blocked = 0  # of the last beat that came and said that the peer is blocked
         self._calm_until = 0.0  # on the monotonic clock
         self._outgoing: tuple[BeatKey, str, int] | None = None  # where beats of ours go
         self._numbers = count(1)
@@ -94,21 +104,25 @@ class SecondPath:
 
     def offer(self) -> None:
         """Announce to the peer where its beats may go. Done once, however often it is called."""
-        if self._was_offered:
+        link = self._link
+        # One that is held may belong to a node that is refused, which must not hear anything before that.
+        if self._was_offered or link.is_held:
             return
         self._was_offered = True
-        link = self._link
         if link.greeting is None or not link.greeting.knows_second_path or link.finished or link.closed:
             return
         ends = link.ends
-        port = None if ends is None else self._paths.port_at(ends.here)
-        if port is None:
+        port = None if ends is None else self._paths.use(ends.here)
+        if ends is None or port is None:
             return
+        self._address = ends.here
         salt = secrets.token_urlsafe(_SALT_BYTES)
         self._incoming = link.beat_key(salt, of_peer=True)
         self._paths.add(self._incoming, self)
-        self.works = False
-        link.send(["", BEATS, port, salt])
+        if self._send(BEATS, port, salt):
+            self.works = False
+        else:
+            self._refuse_beats()
 
     def take(self, datagram: bytes) -> None:
         """Take a datagram that claims to be a beat of the peer."""
@@ -120,7 +134,9 @@ class SecondPath:
         self.works = True
         link.beats += 1
         if not beat.seconds:
+            self._runs()
             return
+        self._heard_blocked = beat.number
         if link.state is not UP:
             link.state = NodeState("blocked", link.state.since, _place(beat))
         elif time.monotonic() >= self._calm_until:
@@ -133,16 +149,28 @@ class SecondPath:
             self._direct(args[0], args[1])
         elif request == UNBLOCKED and args and isinstance(args[0], int):
             self._heard = max(self._heard, min(args[0], _MAX_NUMBER))
-            if self._link.state is not UP:
-                self._link.state = UP
-                self._calm_until = time.monotonic() + _CALM_SECONDS
-                self._changed()
+            if args[0] >= self._heard_blocked:  # or it was blocked again since
+                self._runs()
+
+    def _runs(self) -> None:
+        """Take note that the peer's loop runs."""
+        if self._link.state is not UP:
+            self._link.state = UP
+            self._calm_until = time.monotonic() + _CALM_SECONDS
+            self._changed()
+
+    def _refuse_beats(self) -> None:
+        if self._incoming is not None:
+            self._paths.remove(self._incoming)
+            self._incoming = None
+        if self._address is not None:
+            self._paths.release(self._address)
+            self._address = None
 
     def close(self) -> None:
         """Know no beat of the peer any more. Idempotent."""
-        if self._incoming is not None:
-            self._paths.remove(self._incoming)
-        self._incoming = self._outgoing = None
+        self._refuse_beats()
+        self._outgoing = None
         self._paths.forget(self)
 
     # --- our own ---
@@ -168,28 +196,43 @@ class SecondPath:
         sender.send(key.seal(Beat(number, seconds, where if self._shows_where() else "")), host, port)
         self._blocked_number = number
 
-    def unblock(self) -> None:
+    def unblock(self, sender: DatagramSender) -> None:
         """Report to the peer that this node's loop runs again, if it was told that it does not. On the hub."""
-        link, number = self._link, self._blocked_number
+        outgoing, link, number = self._outgoing, self._link, self._blocked_number
         if number > self._unblocked_number and not link.closed and not link.finished:
-            link.send(["", UNBLOCKED, number])
+            if outgoing is not None:
+                key, host, port = outgoing
+                sender.send(key.seal(Beat(next(self._numbers), 0.0, "")), host, port)
+            self._send(UNBLOCKED, number)
             self._unblocked_number = number  # afterwards: twice does no harm
+
+    def _send(self, request: str, *args: object) -> bool:
+        """Send a request to the peer; return False if it is too large for the node's limit."""
+        try:
+            self._link.send(["", request, *args])
+        except AempError:
+            return False
+        return True
 
 
 class SecondPaths:
     """All second paths of a node.
 
     Args:
-        hub: The node's hub.
+        scheduler: Whose hub watches the sockets.
         udp_port: Where beats are received; 0: at any free port; None: nowhere, so that blocked peers count as gone.
     """
 
-    def __init__(self, hub: Hub, udp_port: int | None) -> None:
-        self._hub = hub
+    def __init__(self, scheduler: Scheduler, udp_port: int | None) -> None:
+        self._hub = scheduler.hub
+        self._log = scheduler.log_soon
         self._udp_port = udp_port
         self._paths: dict[SecondPath, None] = {}
         self._by_id: dict[bytes, SecondPath] = {}
-        self._receivers: dict[str, DatagramReceiver | None] = {}  # by the address; None: it cannot be bound
+        self._receivers: dict[str, DatagramReceiver] = {}  # by the address
+        self._links: Counter[str] = Counter()  # that end at each of these addresses, and use it
+        self._complaints: set[tuple[str, str]] = set()  # addresses without a receiver, and why: what was logged
+        self._sender: DatagramSender | None = None  # while the watch's thread sends beats
 
     def open(self, link: BeatLink, changed: Callable[[], object], shows_where: Callable[[], bool]) -> SecondPath:
         """Return the second path of a link that came up; see there for the arguments."""
@@ -209,17 +252,44 @@ class SecondPaths:
         """Drop the beats with this key."""
         self._by_id.pop(key.id, None)
 
-    def port_at(self, host: str) -> int | None:
-        """Return the UDP port at an address of this host; None: beats cannot be received there."""
+    def use(self, host: str) -> int | None:
+        """Return the UDP port at an address of this host, and keep it open until :meth:`release` is called as often.
+
+        None: beats cannot be received there, and there is nothing to release.
+        """
         if self._udp_port is None:
             return None
-        if host not in self._receivers and len(self._receivers) < MAX_RECEIVERS:
-            try:
-                self._receivers[host] = DatagramReceiver(self._hub, host, self._udp_port, self._received)
-            except OSError:
-                self._receivers[host] = None  # the port is taken, for example by another node with the same setting
         receiver = self._receivers.get(host)
-        return None if receiver is None else receiver.port
+        if receiver is None:
+            receiver = self._open(host, self._udp_port)
+            if receiver is None:
+                return None
+            self._receivers[host] = receiver
+        self._links[host] += 1
+        return receiver.port
+
+    def _open(self, host: str, port: int) -> DatagramReceiver | None:
+        if len(self._receivers) >= MAX_RECEIVERS:
+            why = f"there are {MAX_RECEIVERS} such sockets already"
+        else:
+            try:
+                return DatagramReceiver(self._hub, host, port, self._received)
+            except OSError as error:  # the port is taken, for example by another node with the same setting
+                why = error.strerror or str(error)
+        if (host, why) not in self._complaints and len(self._complaints) < _MAX_COMPLAINTS:
+            self._complaints.add((host, why))
+            text = "UDP port %s at %s cannot be opened: %s; nodes with links to it count as lost when they are blocked"
+            self._log(logging.WARNING, text, port or "(any)", host, why)
+        return None
+
+    def release(self, host: str) -> None:
+        """Undo one :meth:`use`."""
+        self._links[host] -= 1
+        if self._links[host] <= 0:
+            del self._links[host]
+            receiver = self._receivers.pop(host, None)
+            if receiver is not None:
+                receiver.close()
 
     def _received(self, datagram: bytes) -> None:
         path = self._by_id.get(id_of(datagram))
@@ -231,14 +301,16 @@ class SecondPaths:
     def blocked(self, seconds: float, where: str) -> None:
         """Send beats to all peers. In the watch's thread, while the loop is blocked."""
         # One call of C code: the hub may wake at any moment, and open or close a path.
-        with DatagramSender() as sender:
+        with DatagramSender() as self._sender:
             for path in list(self._paths):
-                path.beat(sender, seconds, where)
+                path.beat(self._sender, seconds, where)
+        self._sender = None
 
     def running(self) -> None:
         """Report to all peers that got beats that these are outdated. On the hub, when it runs again."""
-        for path in list(self._paths):
-            path.unblock()
+        with DatagramSender() as sender:
+            for path in list(self._paths):
+                path.unblock(sender)
 
     # --- the end ---
 
@@ -247,8 +319,7 @@ class SecondPaths:
         for path in list(self._paths):
             path.close()
         for receiver in self._receivers.values():
-            if receiver is not None:
-                receiver.close()
+            receiver.close()
         self._receivers.clear()
         self._udp_port = None
 
@@ -256,9 +327,10 @@ class SecondPaths:
         """Close this process's copies of the sockets, in a forked child."""
         self._paths.clear()
         self._by_id.clear()
+        if self._sender is not None:  # of a thread that does not exist here
+            self._sender.close()
         for receiver in self._receivers.values():
-            if receiver is not None:
-                receiver.abandon(watching=watching)
+            receiver.abandon(watching=watching)
         self._receivers.clear()
         self._udp_port = None
 

@@ -92,7 +92,7 @@ class Network:
         # Data for a blocked peer may wait in the system for that long.
         believed = FOREVER_SECONDS if settings.blocked_timeout is None else settings.blocked_timeout
         patience = max(settings.heartbeat_timeout, settings.monitor_timeout, believed)
-        self.second_paths = SecondPaths(scheduler.hub, settings.udp_port)
+        self.second_paths = SecondPaths(scheduler, settings.udp_port)
         """How blocked peers show that they live, and this node when it is blocked."""
         self.pulse = Pulse(scheduler, settings)
         self._loop_watch: LoopWatch | None = None

@@ -150,9 +150,10 @@ class Settings:
         heartbeat_timeout: A link counts as lost if nothing arrives on it for this long. Time in which
             this program's own loop was blocked does not count.
         blocked_timeout: The longest that a node whose event loop is blocked is believed to be alive, if it shows signs
-            of life over the second path. Then its link counts as lost. None: forever.
+            of life over the second path, and nothing comes over its link. Then that counts as lost. None: forever.
         udp_port: The UDP port at which signs of life of blocked nodes arrive, at each address of this host that links
-            end at. 0: any free port. None: nowhere; then blocked nodes count as lost after `heartbeat_timeout`.
+            end at. 0: any free port. None: nowhere; then blocked nodes count as lost after `heartbeat_timeout`. Of
+            several nodes at one address only the first gets a fixed port; the others log that they have none.
         monitor_timeout: The longest that a node may be unreachable before monitors of its ports
             fire. The default is AnyEvent::MP's.
         idle_timeout: A link that carried no message for this long, over which no port is monitored,

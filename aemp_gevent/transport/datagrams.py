@@ -118,6 +118,10 @@ class DatagramSender:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets. Idempotent."""
         for sock in self._sockets.values():
             sock.close()
 

@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 import pytest
@@ -191,6 +191,57 @@ def test_blocked_node_is_believed_only_for_so_long(blocked_peer: Any) -> None:
     assert f" s in {PLACE}, and blocked_timeout is 0.5 s" in died.wait()[2]
 
 
+def test_what_comes_over_the_link_shows_that_a_blocked_node_runs(blocked_peer: Any) -> None:
+    node, blocked = blocked_peer(blocked_timeout=0.3, heartbeat_timeout=10.0)
+    died = Deaths()
+    node.mon(f"{blocked.peer.name}#p", died)
+    blocked.beat(1)
+    for _ in range(15):
+        blocked.peer.send(["nobody", "data"])
+        gevent.sleep(0.05)  # together more than twice blocked_timeout
+    assert died.count == 0
+    assert f"in {PLACE}, and blocked_timeout is 0.3 s" in died.wait()[2]
+
+
+def test_beat_says_at_once_that_the_loop_runs_again(blocked_peer: Any) -> None:
+    """What is sent over the link leaves later, behind handlers that may block again."""
+    node, blocked = blocked_peer(heartbeat_timeout=10.0)
+    states: list[str] = []
+    node.mon_nodes(lambda *_: None, state=lambda _node, state: states.append(state.state))
+    blocked.beat(1)
+    wait_until(lambda: states == ["blocked"])
+    blocked.beat(2, 0.0)
+    wait_until(lambda: states == ["blocked", "up"])
+    assert str(node.node_state(blocked.peer.name)) == "up"
+
+
+def test_node_says_so_before_it_waits_for_anything(make_node: MakeNode, sent: list[Any]) -> None:
+    node = make_node(heartbeat_timeout=10.0)
+    with RawPeer.dial(node, extras=EXTRAS).shake() as peer:
+        peer.send(["", "beats", 9, "salt"])
+        assert peer.answers()
+        key = peer.handshake.beat_key("salt", of_peer=True)
+        block(node)
+        unblock(node)  # after which nothing switches
+        beats = [key.open(datagram) for datagram, _, _ in sent]
+        assert beats == [Beat(1, 0.0, ""), Beat(2, 2.0, PLACE), Beat(3, 0.0, "")]
+        assert peer.packet() == ["", "unblocked", 2]
+        unblock(node)
+        assert len(sent) == 3
+        assert peer.answers(), "and nothing more"
+
+
+def test_late_report_of_an_end_does_not_end_a_newer_block(blocked_peer: Any) -> None:
+    node, blocked = blocked_peer(heartbeat_timeout=10.0)
+    for number, where in ((1, PLACE), (5, "load.py:9 in read")):
+        blocked.beat(number, where=where)
+        wait_until(lambda: node.node_state(blocked.peer.name).where == where)  # noqa: B023
+    for number, state in ((1, "blocked"), (4, "blocked"), (5, "up")):
+        blocked.peer.send(["", "unblocked", number])
+        assert blocked.peer.answers()
+        assert node.node_state(blocked.peer.name).state == state
+
+
 def test_call_that_times_out_names_what_blocks_the_other_side(blocked_peer: Any) -> None:
     node, blocked = blocked_peer(heartbeat_timeout=10.0)
     blocked.beat(1)
@@ -300,57 +351,6 @@ def test_blocked_slave_and_blocked_master(make_node: MakeNode) -> None:
     wait_until(lambda: not is_blocked(public, slave) and not is_blocked(other, slave))
 
 
-@pytest.mark.parametrize(
-    "settings", [pytest.param({"udp_port": None}, id="switched off"), pytest.param({"udp_port": 0}, id="port taken")]
-)
-def test_without_it_all_is_as_before(
-    make_node: MakeNode, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if settings["udp_port"] == 0:
-
-        def refuse(*_args: object) -> None:
-            raise OSError("in use")
-
-        monkeypatch.setattr(second_path, "DatagramReceiver", refuse)
-    node = make_node(**QUICK, **settings)
-    with RawPeer.dial(node, extras=(*EXTRAS, ("heartbeat", "0.4"))).shake() as peer:
-        died = Deaths()
-        node.mon(f"{peer.name}#p", died)
-        assert peer.packet() == ["", "mon1", "p"]
-        assert died.wait()[2].startswith("nothing received for 0.")
-        assert peer.closed()
-        assert all(packet == [] for packet in peer._packets)
-
-
-@pytest.mark.parametrize("extras", [OUR_PROVIDER, (("provider", "AE-2.02"),), ()], ids=["older", "Perl", "unknown"])
-def test_others_are_offered_nothing(make_node: MakeNode, extras: tuple[tuple[str, str], ...]) -> None:
-    node = make_node(**QUICK)
-    with RawPeer.dial(node, extras=(*extras, ("heartbeat", "0.4"))).shake() as peer:
-        for _ in range(6):
-            peer.send([])
-            gevent.sleep(0.06)
-        assert peer.answers()
-
-
-def test_fixed_port(make_node: MakeNode) -> None:
-    with contextlib.closing(socket.socket(type=socket.SOCK_DGRAM)) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    node = make_node(udp_port=port, **QUICK)
-    with RawPeer.dial(node, extras=EXTRAS).shake() as peer:
-        assert peer.packet()[:3] == ["", "beats", port]
-
-
-FORKING = """
-import os, sys, gevent
-from aemp_gevent import *
-from aemp_gevent.node.access import network_of
-initialise_node("127.0.0.1:0", sys.argv[1], secret=sys.argv[2], heartbeat_interval=0.1, heartbeat_timeout=5)
-paths = network_of(default_node).second_paths
-while not any(path.works for path in paths._paths):
-    gevent.sleep(0.01)
-receivers = [each for each in paths._receivers.values()]
-descriptors = [each._socket.fileno() for each in receivers]
 def test_events_of_slaves_behind_a_blocked_master(make_node: MakeNode) -> None:
     master = make_node(**QUICK)
     slave, public = make_node("slave/a", master.NODE(), **QUICK), make_node(**QUICK)
@@ -423,15 +423,168 @@ def test_slave_is_not_blocked_for_longer_than_anything_lasts(make_node: MakeNode
         assert str(node.node_state(name)) == "up"
 
 
+@pytest.mark.parametrize(
+    "settings", [pytest.param({"udp_port": None}, id="switched off"), pytest.param({"udp_port": 0}, id="port taken")]
+)
+def test_without_it_all_is_as_before(
+    make_node: MakeNode, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if settings["udp_port"] == 0:
+
+        def refuse(*_args: object) -> None:
+            raise OSError("in use")
+
+        monkeypatch.setattr(second_path, "DatagramReceiver", refuse)
+    node = make_node(**QUICK, **settings)
+    with RawPeer.dial(node, extras=(*EXTRAS, ("heartbeat", "0.4"))).shake() as peer:
+        died = Deaths()
+        node.mon(f"{peer.name}#p", died)
+        assert peer.packet() == ["", "mon1", "p"]
+        assert died.wait()[2].startswith("nothing received for 0.")
+        assert peer.closed()
+        assert all(packet == [] for packet in peer._packets)
+
+
+@pytest.mark.parametrize("extras", [OUR_PROVIDER, (("provider", "AE-2.02"),), ()], ids=["older", "Perl", "unknown"])
+def test_others_are_offered_nothing(make_node: MakeNode, extras: tuple[tuple[str, str], ...]) -> None:
+    node = make_node(**QUICK)
+    with RawPeer.dial(node, extras=(*extras, ("heartbeat", "0.4"))).shake() as peer:
+        for _ in range(6):
+            peer.send([])
+            gevent.sleep(0.06)
+        assert peer.answers()
+
+
+def test_fixed_port(make_node: MakeNode) -> None:
+    with contextlib.closing(socket.socket(type=socket.SOCK_DGRAM)) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    node = make_node(udp_port=port, **QUICK)
+    with RawPeer.dial(node, extras=EXTRAS).shake() as peer:
+        assert peer.packet()[:3] == ["", "beats", port]
+
+
+class FakeReceiver:
+    """A receiver without a socket, which refuses some addresses."""
+
+    port = 9
+    refused: ClassVar[set[str]] = set()
+    is_open = True
+
+    def __init__(self, _hub: object, host: str, _port: int, _received: object) -> None:
+        if host in self.refused:
+            raise OSError(98, "Address already in use")
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+@pytest.fixture
+def fake_receivers(monkeypatch: pytest.MonkeyPatch) -> type[FakeReceiver]:
+    monkeypatch.setattr(second_path, "DatagramReceiver", FakeReceiver)
+    monkeypatch.setattr(FakeReceiver, "refused", set())
+    return FakeReceiver
+
+
+def test_socket_is_closed_with_the_last_link_that_uses_it(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, fake_receivers: type[FakeReceiver]
+) -> None:
+    """So those who use many addresses, at once or over time, do not use them up for others."""
+    monkeypatch.setattr(second_path, "MAX_RECEIVERS", 1)
+    paths = network_of(make_node()).second_paths
+    assert [paths.use("one"), paths.use("one"), paths.use("two")] == [9, 9, None]
+    receiver: Any = paths._receivers["one"]
+    paths.release("one")
+    assert paths.use("two") is None
+    paths.release("one")
+    assert not receiver.is_open
+    assert paths.use("two") == 9
+
+
+def test_links_release_their_socket(make_node: MakeNode) -> None:
+    node = make_node(**QUICK)
+    paths = network_of(node).second_paths
+    with RawPeer.dial(node, extras=EXTRAS).shake() as peer:
+        assert peer.packet()[:2] == ["", "beats"]
+        assert len(paths._receivers) == 1
+    wait_until(lambda: not paths._receivers)
+
+
+def test_address_without_a_socket_is_logged_once_and_tried_again(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture, fake_receivers: type[FakeReceiver]
+) -> None:
+    fake_receivers.refused.add("one")
+    paths = network_of(make_node(udp_port=4321)).second_paths
+    assert [paths.use("one"), paths.use("one")] == [None, None]
+    text = "UDP port 4321 at one cannot be opened: Address already in use;"
+    wait_until(lambda: text in caplog.text)
+    fake_receivers.refused.clear()
+    assert paths.use("one") == 9
+    assert caplog.text.count(text) == 1
+
+
+def test_refused_node_hears_nothing_before_that(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pauses between attempts grow only if that is the first packet."""
+    offers: list[Any] = []
+    offer = SecondPath.offer
+
+    def record(self: SecondPath) -> None:
+        offers.append(self._link)
+        offer(self)
+
+    monkeypatch.setattr(SecondPath, "offer", record)
+    node = make_node(heartbeat_interval=0.06, heartbeat_timeout=10.0)
+    with contextlib.ExitStack() as stack:
+
+        def dialled(uniq: str) -> RawPeer:
+            return stack.enter_context(RawPeer.dial(node, extras=(*EXTRAS, ("uniq", uniq)))).shake()
+
+        old = dialled("old")
+        assert old.packet()[:2] == ["", "beats"]
+        newcomer = dialled("newcomer")
+        wait_until(lambda: sum(link.is_held for link in offers) >= 2)
+        old.send(["", "devnull"])
+        assert newcomer.packet()[:2] == ["", "refused"]
+
+
+@pytest.mark.parametrize("most", [20, 40])
+def test_requests_that_are_too_large_for_the_limit_are_left_out(make_node: MakeNode, most: int) -> None:
+    node = make_node(max_message_bytes=most, **QUICK)
+    with RawPeer.dial(node, extras=(*EXTRAS, ("heartbeat", "0.4"))).shake() as peer:
+        peer.send(["", "beats", 9, "s"])
+        wait_until(lambda: path_of(node, peer.name)._outgoing)
+        wait_until(lambda: path_of(node, peer.name)._was_offered)
+        block(node)
+        unblock(node)
+        peer.send([])
+        assert node.node_is_up(peer.name)
+        assert path_of(node, peer.name).works is None
+    assert not network_of(node).second_paths._receivers
+
+
+FORKING = """
+import os, sys, gevent
+from aemp_gevent import *
+from aemp_gevent.node.access import network_of
+from aemp_gevent.transport.datagrams import DatagramSender
+initialise_node("127.0.0.1:0", sys.argv[1], secret=sys.argv[2], heartbeat_interval=0.1, heartbeat_timeout=5)
+paths = network_of(default_node).second_paths
+while not any(path.works for path in paths._paths):
+    gevent.sleep(0.01)
+receivers = [each for each in paths._receivers.values()]
+descriptors = [each._socket.fileno() for each in receivers]
+sender = paths._sender = DatagramSender()  # as if its thread was sending
+sender.send(b"x", "127.0.0.1", 9)
+descriptors += [each.fileno() for each in sender._sockets.values()]
 if os.fork() == 0:
     for descriptor in descriptors:
         try:
             os.fstat(descriptor)
         except OSError:
-            print("closed", [each._socket.fileno() for each in receivers], flush=True)
+            os.write(1, f"closed {[each._socket.fileno() for each in receivers]}\\n".encode())
     gevent.sleep(0.1)
     os._exit(0)
-print("forked", NODE(), flush=True)
+os.write(1, f"forked {NODE()}\\n".encode())
 gevent.sleep(60)
 """
 
@@ -441,9 +594,9 @@ gevent.sleep(60)
 def test_forked_child_leaves_the_second_path_to_its_parent(make_node: MakeNode) -> None:
     node = make_node(**QUICK)
     with process(FORKING, node.NODE(), SECRET) as parent:
-        lines = sorted(line_of(parent) for _ in range(2))
-        assert lines[0] == "closed [-1]"
-        other = lines[1].removeprefix("forked ")
+        lines = sorted(line_of(parent) for _ in range(3))
+        assert lines[:2] == ["closed [-1]"] * 2
+        other = lines[2].removeprefix("forked ")
         wait_until(lambda: path_of(node, other).works)
         network_of(node).second_paths.blocked(2.0, PLACE)
         wait_until(lambda: node.call(other, "inspect", ["links"])["links"][0]["blocked"])
@@ -493,7 +646,7 @@ def test_flood_of_strangers_neither_stops_nor_grows_anything(make_node: MakeNode
     one, two = make_node(**QUICK), make_node(**QUICK)
     linked(one, two)
     paths = network_of(one).second_paths
-    (receiver,) = [each for each in paths._receivers.values() if each is not None]
+    (receiver,) = paths._receivers.values()
     key_id = next(iter(paths._by_id))
     before = len(paths._by_id), len(paths._paths), len(paths._receivers)
     is_over = False
@@ -523,7 +676,7 @@ def test_flood_of_strangers_neither_stops_nor_grows_anything(make_node: MakeNode
 def test_datagrams_are_taken_a_few_at_a_time(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = make_node(**QUICK), make_node(**QUICK)
     linked(one, two)
-    (receiver,) = [each for each in network_of(one).second_paths._receivers.values() if each is not None]
+    (receiver,) = network_of(one).second_paths._receivers.values()
     turns: list[int] = []
     taken = 0
 
