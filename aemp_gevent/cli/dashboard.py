@@ -30,8 +30,11 @@ _MAX_CONNECTIONS = 200
     "Without it, one is made up.",
 )
 @click.option("--allow-kill", is_flag=True, help="Let visitors kill ports.")
+@click.option(
+    "--allow-trace", is_flag=True, help="Let visitors see which messages a port gets, without their contents."
+)
 @node_options
-def dashboard(options: NodeOptions, listen: str, token: str | None, allow_kill: bool) -> None:
+def dashboard(options: NodeOptions, listen: str, token: str | None, allow_kill: bool, allow_trace: bool) -> None:
     """Show the network in a browser: nodes, links, ports, logs, and what hangs.
 
     Prints the address of the page, and serves it until Ctrl-C. The nodes answer as their rules let this command look
@@ -48,7 +51,7 @@ def dashboard(options: NodeOptions, listen: str, token: str | None, allow_kill: 
         raise click.UsageError(f"--listen must be HOST:PORT or :PORT, not {quoted(listen)}")
     token = token or secrets.token_urlsafe(16)
     with connected(options) as node:
-        app = dashboard_app(token=token, node=node, allow_kill=allow_kill)
+        app = dashboard_app(token=token, node=node, allow_kill=allow_kill, allow_trace=allow_trace)
         address = (host.removeprefix("[").removesuffix("]"), int(port))
         server = WSGIServer(address, app, log=None, spawn=_MAX_CONNECTIONS, handler_class=ImpatientHandler)
         try:

@@ -51,7 +51,7 @@ def ask_all(
     return answers, silent
 
 
-def ask(node: Node, other: str, what: Mapping[str, int], timeout: float) -> Sent:
+def ask(node: Node, other: str, what: Mapping[str, int | str], timeout: float) -> Sent:
     """Ask a node about itself. Switches.
 
     Raises:

@@ -33,6 +33,7 @@ from aemp_gevent.calls.serve import Wait
 from aemp_gevent.calls.watching import CallWatch
 from aemp_gevent.links.link import Link
 from aemp_gevent.node.metrics import MAX_FULLEST, Metrics
+from aemp_gevent.node.port_view import PortViews, frame_of, frames_from
 from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.peers.virtual_peer import VirtualPeer
@@ -95,6 +96,10 @@ class InspectedNode(Protocol):
         """Return at most so many supervisors and children."""
         ...
 
+    def find_port(self, name: str) -> Port | None:
+        """Return the living local port of this name."""
+        ...
+
     def NODE(self) -> str: ...
 
 
@@ -110,6 +115,8 @@ class Inspection:
         self._at_once = 0
         self.metrics = Metrics(host)
         """The figures for systems that monitor the node."""
+        self.views = PortViews(host)
+        """Single ports, for those who look at them."""
 
     def ask(self, peer: Peer | None, what: object, answered: Answered) -> None:
         """Call back with the answer to a question. Never switches.
@@ -117,9 +124,13 @@ class Inspection:
         Args:
             peer: The node that asks; None for this node itself.
             what: The parts besides the node as a whole, a list of :data:`PARTS`, or a map from each to its
-                largest number of entries.
+                largest number of entries. Or a map with ``port``: about that port alone, with its stack and, if
+                ``messages`` is true, the messages that it gets.
             answered: Called with a map; after an error it has only the key ``error`` and those that name the node.
         """
+        if isinstance(what, Mapping) and "port" in what:
+            self._host.scheduler.enqueue_job(CallJob(None, self._answer_about_port, (what, answered)))
+            return
         try:
             limits = _limits(what)
         except ValueError as error:
@@ -130,6 +141,14 @@ class Inspection:
             return
         self._at_once += 1
         self._host.scheduler.enqueue_job(CallJob(None, self._answer, (peer, limits, answered)))
+
+    def _answer_about_port(self, what: Mapping[str, Any], answered: Answered) -> None:
+        try:
+            port, found = self.views.look(what)
+        except ValueError as error:
+            answered(self.refusal(str(error)))
+        else:
+            answered({"node": self._host.NODE(), "provider": PROVIDER, "port": self._port(port), **found})
 
     def refusal(self, why: str) -> dict[str, Any]:
         """Return the answer to a refused request: which node this is, and why it refuses."""
@@ -405,16 +424,7 @@ _STDLIB = sysconfig.get_path("stdlib")
 
 def _where(port: Port) -> str:
     """Return where the code of a port waits: the innermost line that is not this library's, gevent's or Python's."""
-    runner = port.runner
-    is_inside = port.state not in (IDLE, QUEUED) or port.waiter is not None
-    frame = runner.gr_frame if is_inside and runner is not None and runner is not getcurrent() else None
-    return next((place_of(found) for found in _frames(frame) if not _is_plumbing(found)), "")
-
-
-def _frames(frame: FrameType | None) -> Iterable[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
+    return next((place_of(found) for found in frames_from(frame_of(port)) if not _is_plumbing(found)), "")
 
 
 def _is_plumbing(frame: FrameType) -> bool:

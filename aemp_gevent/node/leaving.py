@@ -82,6 +82,8 @@ class Leaving(LinkedNode):
         self._check_may_wait("shutdown()")
         seconds = self._network.wait_for_names(self._say_last_words(seconds))
         self._log_feed.stop()
+        if self._made_requests is not None:
+            self._made_requests.views.stop()
         self._directory.stop()
         try:
             self._network.shut_down(seconds)

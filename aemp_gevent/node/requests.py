@@ -22,6 +22,7 @@ from aemp_gevent.calls.serve import FAILED
 from aemp_gevent.errors import AempError, RefusedError, SpawnRefusedError, UnencodableMessageError
 from aemp_gevent.node.inspection import Inspection
 from aemp_gevent.node.metrics import Metrics
+from aemp_gevent.node.port_view import PortViews
 from aemp_gevent.node.request_host import RequestHost
 from aemp_gevent.node.request_names import first_long_name
 from aemp_gevent.peers.link_requests import ABOUT_LINKS, too_long
@@ -130,6 +131,11 @@ class Requests:
     def metrics(self) -> Metrics:
         """The figures for systems that monitor the node."""
         return self._inspection.metrics
+
+    @property
+    def views(self) -> PortViews:
+        """Single ports, for those who look at them."""
+        return self._inspection.views
 
     def handle(self, peer: Peer | None, message: Message | list[Any]) -> None:
         """Carry out a message to the node port. Raises only errors that a request cannot cause.

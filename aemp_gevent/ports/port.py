@@ -333,7 +333,10 @@ class BoundedMailbox(deque[Message]):
         if len(self) < self._limit:
             # Not to this mailbox: another thread may have entered here before the port's inbox was diverted.
             port = self._port
-            _append(port.mailbox, message)  # type: ignore[arg-type]  # never the port itself
+            mailbox: Any = port.mailbox  # never the port itself
+            if not isinstance(mailbox, deque):  # a tap, which this is behind
+                mailbox = port.inbox
+            _append(mailbox, message)
             if not port.state:  # as in Port.append
                 port.scheduler.enqueue(port)
         else:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import gevent
 import pytest
@@ -190,7 +191,7 @@ def test_below_a_path_of_an_application() -> None:
 def test_events_have_all_nodes_and_links_then_what_changes(pair: tuple[Node, Node]) -> None:
     one, two = pair
     events = visitor_of(two).events("/events")
-    assert next(events) == ("hello", {"node": two.NODE(), "may_kill": False})
+    assert next(events) == ("hello", {"node": two.NODE(), "may_kill": False, "may_trace": False})
     seen: dict[str, Any] = {}
     links: dict[str, Any] = {}
     while len(seen) < 2 or not links:
@@ -242,6 +243,62 @@ def test_one_node_shows_its_ports_and_what_is_blocked(pair: tuple[Node, Node]) -
     assert row["state"] == "blocked"
     assert "test_dashboard.py" in row["at"]
     one.kil(port)
+
+
+def test_stack_of_a_port_is_shown(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    port = one.port_async(lambda: gevent.sleep(100))
+    wait_until(lambda: one.scheduler.ports[port].state == 2)
+    found = visitor_of(two).json(f"/port?id={one.NODE()}&port={quote(port)}")
+    assert found["state"] == "blocked"
+    assert "test_dashboard.py" in "".join(found["stack"])
+    assert "messages" not in found
+    one.kil(port)
+    wait_until(lambda: port not in one.scheduler.ports)
+    assert "there is no port" in visitor_of(two).json(f"/port?id={one.NODE()}&port={quote(port)}")["error"]
+
+
+def test_messages_of_a_port_are_shown_only_if_that_is_allowed(pair: tuple[Node, Node]) -> None:
+    one, two = pair
+    port = one.port(lambda *_message: None)
+    path = f"/port?id={one.NODE()}&port={quote(port)}&messages=1"
+    visitor = visitor_of(two)
+    assert b"allow_trace" in visitor.get(path)
+    assert visitor.status == "403 Forbidden"
+    one.snd(port, "unseen")
+    visitor = visitor_of(two, allow_trace=True)
+    assert visitor.json(path)["messages"] == []
+    one.snd(port, "buy", "something private")
+    found = visitor.json(path)
+    assert found["seen"] == 1
+    (row,) = found["messages"]
+    assert (row["number"], row["text"]) == (1, "message 'buy' with 1 more element")
+    assert (row["elements"], row["is_call"]) == ("str of 3, str of 17", False)
+    one._requests.views.stop()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param({}, id="nothing"),
+        pytest.param({"node": "another"}, id="another"),
+        pytest.param({"port": 5, "stack": "x", "messages": {}, "seen": 1e300}, id="types"),
+        pytest.param(
+            {"port": {"state": []}, "stack": [5, "x" * 9999] * 999, "messages": [5, {"elements": [[]]}] * 999},
+            id="many",
+        ),
+    ],
+)
+def test_odd_answers_about_a_port_are_cut(
+    pair: tuple[Node, Node], answer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    monkeypatch.setattr(
+        one._requests._inspection, "ask", lambda peer, what, answered: answered({"node": one.NODE(), **answer})
+    )
+    found = visitor_of(two, allow_trace=True).get(f"/port?id={one.NODE()}&port=x&messages=1")
+    assert len(found) < 60_000 and b"NaN" not in found
+    assert json.loads(found).keys() in ({"error"}, {"state", "stack", "seen", "messages"})
 
 
 def test_rules_of_a_node_hold_for_the_dashboard(make_node: MakeNode) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import gevent
 import pytest
 from gevent.pywsgi import WSGIServer
 
 from aemp_gevent import Node
 from aemp_gevent.contrib.dashboard import dashboard_app
+from aemp_gevent.ports.port import Port
+from aemp_gevent.ports.tap import MailboxTap
 from aemp_gevent.testing import NodeProcess, wait_until
 from soak.browser import Browser
 from tests.support.networking import MakeNode, node_factory
@@ -95,9 +99,7 @@ def test_node_is_looked_into_with_the_keyboard_alone(browser: Browser, make_node
         browser.press(tab, "\ue014")  # the next tab: right
         assert text(browser, tab, "[role=tab][aria-selected=true]") == "Ports"
         wait_until(lambda: port.partition("#")[2] in text(browser, tab, "#panel"), within=PATIENCE)
-        assert browser.run(tab, "return document.querySelector('#panel button').getAttribute('aria-label')").startswith(
-            "Kill "
-        )
+        assert count(browser, tab, f'#panel [aria-label="Kill {port}"]') == 1
         browser.press(tab, "\ue00c")  # Escape
         assert browser.run(tab, "return document.getElementById('details').hidden")
         assert browser.run(tab, "return document.activeElement.getAttribute('aria-label')").startswith(other.NODE())
@@ -115,6 +117,36 @@ def test_log_is_shown_as_text(browser: Browser, watched: Node) -> None:
         wait_until(lambda: "<b>bold</b>" in text(browser, tab, ".log .WARNING"), within=PATIENCE)
         assert count(browser, tab, ".log img, .log b") == 0
         browser.close_tab(tab)
+
+
+def press_tab(browser: Browser, tab: str, name: str) -> None:
+    browser.run(tab, f"[...document.querySelectorAll('[role=tab]')].find(t => t.textContent === {name!r}).click()")
+
+
+def test_stack_and_messages_of_a_port_are_shown_on_demand(browser: Browser, watched: Node) -> None:
+    port = watched.port_async(lambda: gevent.sleep(1000))
+    wait_until(lambda: watched.scheduler.ports[port].state == 2)
+    with served(watched, allow_trace=True) as url:
+        tab = browser.open(url)
+        wait_until(lambda: text(browser, tab, "#rows button"), within=PATIENCE)
+        browser.run(tab, "document.querySelector('#rows button').click()")
+        press_tab(browser, tab, "Blocked")
+        wait_until(lambda: count(browser, tab, f'[aria-label="Look into {port}"]') == 1, within=PATIENCE)
+        browser.run(tab, f"document.querySelector('[aria-label=\"Look into {port}\"]').click()")
+        wait_until(lambda: "gevent.sleep(1000)" in text(browser, tab, "#panel pre"), within=PATIENCE)
+        assert text(browser, tab, "#panel h3") == port
+        assert isinstance(watched.scheduler.ports[port].mailbox, (Port, deque)), "nothing is traced yet"
+        browser.run(tab, "document.querySelector('#panel [aria-pressed]').click()")
+        wait_until(lambda: isinstance(watched.scheduler.ports[port].mailbox, MailboxTap), within=PATIENCE)
+        watched.snd(port, "<b>buy</b>", "private")
+        wait_until(lambda: "<b>buy</b>" in text(browser, tab, "#panel .log li"), within=PATIENCE)
+        assert "private" not in text(browser, tab, "#panel")
+        assert count(browser, tab, "#panel b") == 0
+        browser.run(tab, "[...document.querySelectorAll('#panel button')].find(b => b.textContent === 'Back').click()")
+        wait_until(lambda: count(browser, tab, "#panel table") == 1, within=PATIENCE)
+        browser.close_tab(tab)
+    watched._requests.views.stop()
+    watched.kil(port)
 
 
 def test_supervisors_and_their_children_are_shown(

@@ -24,15 +24,20 @@ def keys_of_tables() -> list[set[str]]:
 
 
 def test_page_has_every_key() -> None:
-    node_keys, link_keys, port_keys, tree_keys, child_keys, record_keys = keys_of_tables()
+    node_keys, link_keys, port_keys, message_keys, tree_keys, child_keys, record_keys = keys_of_tables()
     with node_factory() as make:
         one, two = make(), make()
-        one.port()
+        port = one.port()
         assert two.syncal(10, one.NODE(), "time")
         with one.attach():
             tree = Supervisor.start([Child(one.port)])
         found = two.call(one.NODE(), "inspect", ["links", "ports", "families", "metrics", "trees"])
         tree.stop()
+        two.call(one.NODE(), "inspect", {"port": port, "messages": True})
+        one.snd(port)
+        of_port = two.call(one.NODE(), "inspect", {"port": port, "messages": True})
+    assert of_port.keys() == {"node", "provider", "port", "stack", "seen", "messages"}
+    assert message_keys == set(of_port["messages"][0])
     assert node_keys == {*found, "error"}
     assert link_keys == set(found["links"][0])
     assert port_keys == set(found["ports"][0])

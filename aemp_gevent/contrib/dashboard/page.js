@@ -11,7 +11,7 @@ const LATE_MS = 500;      // a loop that was later than this is shown as late
 const nodes = new Map(), links = new Map();
 const byId = id => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-let mayKill = false, rowsShown = MOST_ROWS, sortBy = "", sortUp = false, due = false, selected = null;
+let mayKill = false, mayTrace = false, rowsShown = MOST_ROWS, sortBy = "", sortUp = false, due = false, selected = null;
 
 const COLUMNS = [
   ["id", "node", r => r.id], ["state", "state", r => r.up ? (isLate(r) ? "late" : "up") : "gone"],
@@ -71,6 +71,7 @@ function begin() {
     const hello = JSON.parse(event.data);
     nodes.clear(); links.clear();  // also after a lost connection: everything is sent again
     mayKill = hello.may_kill;
+    mayTrace = hello.may_trace;
     setText(byId("own"), `seen by ${hello.node}`);
   });
   stream.addEventListener("network", event => {
@@ -350,9 +351,60 @@ function overview(found) {
 function portTable(rows) {
   const heads = [["port", r => [r.port.split("#")[1], ...r.names].join(" ")], ["state", r => r.state], ["messages", r => r.messages],
     ["monitors", r => r.monitors], ["kind", r => r.kind], ["handler, tags", r => [r.handler, ...r.tags].filter(Boolean).join(" ")],
-    ["waits for", r => r.calls || ""], ["at", r => r.at]];
+    ["waits for", r => r.calls || ""], ["at", r => r.at], ["", r => lookButton(r.port)]];
   if (mayKill) heads.push(["", r => killButton(r.port)]);
   return tableOf("Ports", heads, rows);
+}
+
+// --- one port ---
+
+function lookButton(port) {
+  const button = make("button", {type: "button", "aria-label": `Look into ${port}`}, "Look");
+  button.dataset.port = `look ${port}`;
+  button.onclick = () => lookAt(port);
+  return button;
+}
+
+function lookAt(port) {
+  stop();
+  const back = make("button", {type: "button"}, "Back"), title = make("h3", {tabIndex: -1}, port), state = make("p");
+  const stack = make("pre", {tabIndex: 0, "aria-label": `Where the code of ${port} waits`, className: "stack"});
+  const got = make("ol", {className: "log", "aria-label": "Messages, the newest first"});
+  const trace = make("button", {type: "button", "aria-pressed": "false"}, "Trace messages"), mine = asking;
+  let isTraced = false, shown = 0;
+  back.onclick = () => choose(tab);
+  trace.onclick = () => {
+    isTraced = !isTraced;
+    trace.setAttribute("aria-pressed", isTraced);
+    clearTimeout(timer);
+    look();
+  };
+  const look = async () => {
+    let found;
+    try {
+      const answer = await fetch(`port?id=${encodeURIComponent(selected)}&port=${encodeURIComponent(port)}` + (isTraced ? "&messages=1" : ""));
+      found = answer.ok ? await answer.json() : {error: await answer.text()};
+    } catch (error) {
+      found = {error: "the dashboard does not answer"};
+    }
+    if (mine !== asking) return;
+    setText(state, found.error || `${found.state}${found.seen === undefined ? "" : `; ${found.seen} messages since the trace began`}`);
+    if (!found.error) setText(stack, found.stack.join("\n") || "No code of this port waits.");
+    const messages = found.messages || [];
+    if (messages.length && messages[messages.length - 1].number < shown) shown = 0;  // a new trace
+    for (const each of messages) {
+      if (each.number <= shown) continue;
+      shown = each.number;
+      const time = new Date(each.time * 1000).toLocaleTimeString(), kind = each.is_call ? "call: " : "";
+      got.prepend(make("li", {}, `${time} ${kind}${each.text} (${each.elements})`));
+      while (got.children.length > MOST_LINES) got.lastElementChild.remove();
+    }
+    clearTimeout(timer);
+    timer = setTimeout(look, 1000);
+  };
+  byId("panel").replaceChildren(back, title, state, stack, ...(mayTrace ? [trace, got] : []));
+  title.focus();
+  look();
 }
 
 function killButton(port) {

@@ -15,7 +15,8 @@ from gevent.queue import Empty, Queue
 
 from aemp_gevent import default_node
 from aemp_gevent.contrib.answers import is_number, short
-from aemp_gevent.contrib.dashboard.survey import Rows, Survey, difference, is_known, look_at
+from aemp_gevent.contrib.dashboard.one_port import look_at_port
+from aemp_gevent.contrib.dashboard.survey import ASK_SECONDS, Rows, Survey, difference, is_known, look_at
 from aemp_gevent.contrib.gunicorn import is_draining
 from aemp_gevent.contrib.visitors import has_bearer, is_token
 from aemp_gevent.errors import AempError, NodeShutDownError
@@ -75,6 +76,7 @@ def dashboard_app(
     allow: Allow | None = None,
     node: Node | None = None,
     allow_kill: bool = False,
+    allow_trace: bool = False,
 ) -> WSGIApplication:
     """Return the dashboard as a WSGI application, such as for ``gevent.pywsgi``.
 
@@ -85,11 +87,12 @@ def dashboard_app(
             enough.
         node: The node that asks the others; None: the default node. They answer as their rules let it look into them.
         allow_kill: Whether visitors may kill ports.
+        allow_trace: Whether visitors may see which messages a port gets: their tags, and the types of what is in them.
 
     Raises:
         ValueError: There is neither a token nor a function that decides.
     """
-    return _Pages(token, allow, default_node if node is None else node, allow_kill)
+    return _Pages(token, allow, default_node if node is None else node, allow_kill, allow_trace)
 
 
 def dashboard(
@@ -100,6 +103,7 @@ def dashboard(
     allow: Allow | None = None,
     node: Node | None = None,
     allow_kill: bool = False,
+    allow_trace: bool = False,
 ) -> WSGIApplication:
     """Return a WSGI application that shows the dashboard below one path, and passes all other requests on.
 
@@ -112,13 +116,14 @@ def dashboard(
         allow: As in :func:`dashboard_app`.
         node: As in :func:`dashboard_app`.
         allow_kill: As in :func:`dashboard_app`.
+        allow_trace: As in :func:`dashboard_app`.
 
     Raises:
         ValueError: As in :func:`dashboard_app`, or the prefix is not a path.
     """
     if not prefix.startswith("/") or prefix.endswith("/"):
         raise ValueError(f"the prefix must be a path such as '/_aemp', not {quoted(prefix)}")
-    pages = dashboard_app(token=token, allow=allow, node=node, allow_kill=allow_kill)
+    pages = dashboard_app(token=token, allow=allow, node=node, allow_kill=allow_kill, allow_trace=allow_trace)
 
     def with_dashboard(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
@@ -138,9 +143,10 @@ class _Pages:
         allow: Decides whether a visitor sees them.
         node: Asks the others.
         allow_kill: Whether visitors may kill ports.
+        allow_trace: Whether they see the messages of a port.
     """
 
-    def __init__(self, token: str | None, allow: Allow | None, node: Node, allow_kill: bool) -> None:
+    def __init__(self, token: str | None, allow: Allow | None, node: Node, allow_kill: bool, allow_trace: bool) -> None:
         if allow is None:
             token = token or os.environ.get(TOKEN_VARIABLE)
         if not token and allow is None:
@@ -152,6 +158,7 @@ class _Pages:
         self._allow = allow
         self._node = node
         self._allow_kill = allow_kill
+        self._allow_trace = allow_trace
         self._survey = Survey(node)
         self._streams = 0
 
@@ -201,7 +208,7 @@ class _Pages:
             return respond.file(path)
         if path == "/events":
             return self._stream(respond, self._events())
-        if path not in {"/node", "/log"}:
+        if path not in {"/node", "/log", "/port"}:
             return respond.text("404 Not Found", "there is no such page")
         name = query.get("id", "")
         if not is_known(self._node, name):
@@ -212,9 +219,16 @@ class _Pages:
                 return respond.text("400 Bad Request", f"the level must be one of {', '.join(_LEVELS)}")
             return self._stream(respond, self._records(name, level))
         try:
-            return respond.json(look_at(self._node, name))
+            return self._port(respond, name, query) if path == "/port" else respond.json(look_at(self._node, name))
         except (AempError, ValueError) as error:
             return respond.json({"error": str(error)})
+
+    def _port(self, respond: _Response, name: str, query: Mapping[str, str]) -> Iterable[bytes]:
+        with_messages = query.get("messages") == "1"
+        if with_messages and not self._allow_trace:
+            return respond.text("403 Forbidden", "tracing messages needs the option allow_trace")
+        port = query.get("port", "")
+        return respond.json(look_at_port(self._node, name, port, ASK_SECONDS, with_messages=with_messages))
 
     def _kill(self, respond: _Response, environ: WSGIEnvironment) -> Iterable[bytes]:
         # Another site's page can send a form here, but not with a header of its own.
@@ -247,7 +261,9 @@ class _Pages:
         survey = self._survey
         survey.watch()
         try:
-            yield _event("hello", {"node": self._node.NODE(), "may_kill": self._allow_kill})
+            yield _event(
+                "hello", {"node": self._node.NODE(), "may_kill": self._allow_kill, "may_trace": self._allow_trace}
+            )
             nodes: Rows = {}
             links: Rows = {}
             while not (is_draining() or survey.is_over):
