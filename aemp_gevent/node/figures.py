@@ -99,6 +99,9 @@ METRICS: dict[str, Metric] = {
         "counter", "How long it was blocked, all these times together.", of_process=True
     ),
     "aemp_service_restarts_total": Metric("counter", "Crashes of services that `aemp run` restarts.", ("service",)),
+    "aemp_supervisor_restarts_total": Metric(
+        "counter", "Children that supervisors restarted, by the supervisor's class.", ("supervisor",)
+    ),
     "aemp_call_seconds": Metric(
         "histogram",
         "How long calls to ports took, by how they ended: ok, timeout, died (the port) or error.",

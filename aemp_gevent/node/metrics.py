@@ -33,7 +33,7 @@ from aemp_gevent.node.figures import (
 )
 from aemp_gevent.peers.network import Network
 from aemp_gevent.ports.scheduler import Scheduler
-from aemp_gevent.runtime.totals import MONITORS_FIRED, PAUSED_SECONDS, PAUSES, RESTARTS
+from aemp_gevent.runtime.totals import CHILD_RESTARTS, MONITORS_FIRED, PAUSED_SECONDS, PAUSES, RESTARTS
 
 if TYPE_CHECKING:
     from aemp_gevent.calls.watching import CallWatch
@@ -242,7 +242,11 @@ _FIGURES = {
 }
 """Metrics that are figures of the node as a whole."""
 
-_LABELLED = {MONITORS_FIRED: "aemp_monitors_fired_total", RESTARTS: "aemp_service_restarts_total"}
+_LABELLED = {
+    MONITORS_FIRED: "aemp_monitors_fired_total",
+    RESTARTS: "aemp_service_restarts_total",
+    CHILD_RESTARTS: "aemp_supervisor_restarts_total",
+}
 """Metrics that are totals with a label."""
 
 

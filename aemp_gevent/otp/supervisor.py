@@ -31,6 +31,7 @@ from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.runtime.quoting import quoted
+from aemp_gevent.runtime.totals import CHILD_RESTARTS
 
 GAVE_UP = "gave_up"
 """First element of the reason of a supervisor whose budget is spent. The ID and the reason of the child that died last
@@ -286,6 +287,7 @@ class Supervisor(Server):
             if entry.state is not ChildState.RESTARTING:  # it was restarted or terminated by a user meanwhile
                 continue
             entry.restarts += 1
+            self._aemp_life.node.scheduler.totals[CHILD_RESTARTS, type(self).__name__] += 1
             try:
                 self._start(entry)
             except StartError as error:

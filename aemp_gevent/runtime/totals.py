@@ -16,6 +16,7 @@ MONITORS_FIRED = "monitors_fired"
 PAUSES = "pauses"
 PAUSED_SECONDS = "paused_seconds"
 RESTARTS = "restarts"
+CHILD_RESTARTS = "child_restarts"
 
 OTHER = "other"
 """The label of everything that has no label of its own."""

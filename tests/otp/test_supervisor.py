@@ -10,6 +10,7 @@ import pytest
 
 from aemp_gevent import Node, receive
 from aemp_gevent.errors import AempError, RemoteError, StartError, UnencodableMessageError
+from aemp_gevent.node.access import metrics_of
 from aemp_gevent.otp import Child, Server, Supervisor, call
 from aemp_gevent.otp import supervisor as module
 from aemp_gevent.testing.waiting import wait_until
@@ -328,6 +329,13 @@ def test_restarts_of_many_children_do_not_flood_the_log(world, caplog):
     wait_until(lambda: all(each["restarts"] for each in tree.which_children()), within=WAIT)
     settled(world, tree, 150)
     assert 50 < len(caplog.records) < 110
+
+
+def test_restarts_are_counted_for_systems_that_monitor_the_node(world):
+    tree = world.start("a", "b", strategy="one_for_all")
+    crash(world, tree, "a")
+    settled(world, tree, 2)
+    assert metrics_of(world.node).totals()["aemp_supervisor_restarts_total", "Supervisor"] == 2
 
 
 def test_a_supervisor_that_gives_up_is_restarted_by_its_own(world):
