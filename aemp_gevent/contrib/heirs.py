@@ -6,8 +6,8 @@ reports them from then on. A node that is killed cannot do that. Then those that
 last to an heir, which counts one more node whose totals are not complete.
 
 No total is counted twice, even if two nodes keep the same: the heir keeps apart whose totals it has, by the incarnation
-of the process's node, and who adds up several nodes takes each process once (:func:`figures_of_all`). Then it makes
-only one of them go on keeping it. No total is missing in between either, because what a process said last is added
+of the process's node, and a page of several nodes takes each process once (:func:`figures_of_all`). Then it makes all
+of these nodes but one forget it. No total is missing in between either, because what a process reported last is added
 until another node reports that it keeps it.
 """
 
@@ -220,7 +220,7 @@ class Estate:
             self._node.reg(self._port, NAME)
             self._node.serve(self._port, keep=self._keep, forget=self._forget)
 
-    # --- what others said ---
+    # --- what others reported ---
 
     def remember(self, answers: Sequence[Answer]) -> None:
         """Remember the figures of other nodes of this host, in case they are killed."""
@@ -261,7 +261,7 @@ class Estate:
         return [each.answer for each in self._known.values() if not each.is_kept]
 
     def settle(self, answers: Sequence[Answer]) -> None:
-        """Make one node go on where several of this host keep the totals of one process. Never switches."""
+        """Make all nodes of this host but one forget a process whose totals several of them keep. Never switches."""
         near = {self._node.NODE(), *near_nodes(self._node)}
         keepers: dict[str, list[tuple[bool, str]]] = {}
         for answer in answers:
@@ -436,7 +436,7 @@ def figures_of_all(answers: Sequence[Answer], remembered: Iterable[Answer] = ())
         answers: What they answered.
         remembered: What nodes answered earlier.
     """
-    # A node that answers is believed about itself, whoever claims to keep its totals.
+    # A node that answers is believed about itself, even if another one claims to keep its totals.
     elsewhere = {answer.process for answer in answers if not answer.heir}
     elsewhere.update(*(answer.kept for answer in answers))
     elsewhere.discard("")

@@ -492,9 +492,11 @@ def test_long_answers_are_cut(pair: tuple[Node, Node], monkeypatch: pytest.Monke
     for _ in range(50):
         deep = [deep]
     odd = {"python": "x" * 9999, "seeds": ["x"] * 9999, "trees": deep, b"bytes": 1, "directory": b"x"}
+    odd |= {"memory": HUGE, "lag": float("nan")}
     answer_with(monkeypatch, two, one, {**FIGURES, "links": [], "node": one.NODE(), **odd})
     found = visitor_of(two).json(f"/node?id={one.NODE()}")
     assert (len(found["python"]), len(found["seeds"]), found["directory"]) == (300, 1000, None)
+    assert found["memory"] is found["lag"] is None
 
 
 def test_survey_that_ended_begins_again_for_those_who_come_back(

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,7 @@ import pytest
 from gevent.event import Event
 
 from aemp_gevent import Node
-from aemp_gevent.contrib.heirs import Answer, asked, estate_of, figures_of_all
+from aemp_gevent.contrib.heirs import Answer, _birth_of, _Remembered, asked, estate_of, figures_of_all
 from aemp_gevent.errors import RemoteError
 from aemp_gevent.links.link import Link
 from aemp_gevent.node.access import metrics_of, network_of, request_host_of
@@ -250,7 +251,7 @@ def answer(
     return Answer(node, f"process of {node}", "host", pid, heir, frozenset(added), rows, kept)
 
 
-def test_totals_of_a_process_count_once_whoever_keeps_them() -> None:
+def test_totals_of_a_process_count_once_although_two_keep_them() -> None:
     found = figures_of_all([answer("a", ended("x")), answer("b", ended("x", lost=True))], [answer("other")])
     assert found == {("aemp_nodes",): 2, DISCARDED: 5, CLEAN: 1}
 
@@ -285,7 +286,20 @@ def test_processor_time_of_a_process_whose_node_lives_on_is_added_once() -> None
     parts = [(each.pid, each.rows) for each in metrics.freeze()]
     cpu = of_processes([(pid, rows) for pid, rows in parts if pid == 7])[CPU]
     assert cpu == MAX_ENDED + 8
-    assert metrics.totals()[CPU] < 1000, "of the oldest nothing was added"
+    assert CPU not in metrics._added, "the oldest ones were of the same process"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system has no /proc")
+def test_zombie_and_process_of_the_same_number_are_not_alive() -> None:
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        os.kill(child.pid, 0)  # it is still there
+        assert _birth_of(child.pid) is None
+    born = _birth_of(os.getpid())
+    remembered = _Remembered(answer("a", pid=os.getpid()), born)
+    assert not remembered.is_gone
+    remembered.born = "earlier"
+    assert remembered.is_gone
 
 
 @pytest.fixture
@@ -369,17 +383,17 @@ def test_heir_that_answers_too_late_does_not_double_totals(workers: Workers, mon
     scrape = scraper_of(Collector("host", node=other))
     scrape()
     work(leaving, 5)
-    keep, may_go_on = metrics_of(late).keep, Event()
+    keep, has_time = metrics_of(late).keep, Event()
 
     def keep_late(several: list[EndedProcess]) -> None:
-        may_go_on.wait(30)
+        has_time.wait(30)
         keep(several)
 
     monkeypatch.setattr(metrics_of(late), "keep", keep_late)
     leaving.shutdown(3)
     assert metrics_of(leaving).heir == other.NODE()
     assert calls(scrape()) == 5
-    may_go_on.set()
+    has_time.set()
     process = next(iter(metrics_of(other)._ended))
     wait_until(lambda: metrics_of(late).keeps(process))
     assert calls(scrape()) == 5

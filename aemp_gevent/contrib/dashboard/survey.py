@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import gevent
 from gevent.event import Event
 
-from aemp_gevent.addresses.ids import COMMAND_PREFIX, is_node_id, master_of, without_random_words
+from aemp_gevent.addresses.ids import COMMAND_PREFIX, master_of, without_random_words
 from aemp_gevent.contrib.answers import Sent, ask, ask_all, is_number, plain, short
 from aemp_gevent.errors import DirectoryUnavailableError, NodeShutDownError
 from aemp_gevent.node.access import known_nodes, network_of
@@ -156,7 +156,7 @@ class Survey:
         Only a node that this one knows anyway is asked, or a slave of one, so that no address is dialled for it.
         """
         name = row["node"]
-        if row["state"] != "up" or _is_hidden(name) or "#" in name or not is_node_id(name):
+        if row["state"] != "up" or _is_hidden(name):
             return False
         return name in self._known or any(is_known(self._node, each) for each in (name, master_of(name)) if each)
 
