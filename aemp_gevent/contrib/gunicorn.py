@@ -20,6 +20,7 @@ standard library and make a new hub after it.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import re
 import sys
 import time
@@ -37,7 +38,7 @@ from aemp_gevent.runtime.gunicorn import log_as_gunicorn, missing_hooks
 from aemp_gevent.runtime.logs import Log
 
 # Without on_join, on_drain and is_draining, which are for the application.
-__all__ = ["post_worker_init", "worker_exit"]
+__all__ = ["on_reload", "post_worker_init", "worker_exit"]
 
 _LOOK_SECONDS = 0.1
 """How often to check whether the worker is ending; gunicorn has no hook for that."""
@@ -46,10 +47,13 @@ _CLOSE_SECONDS = 3.0
 """How long to wait for the listening sockets to be closed; gunicorn needs a second at most."""
 
 _SUCCESSOR_SECONDS = 15.0
-"""How long a worker that ends by itself waits for one that takes its totals."""
+"""How long a worker that is replaced waits for one that takes its totals and shared state."""
 
 _BOOT_ERROR = 3
 """The exit code of a worker that cannot start: gunicorn ends then, instead of starting the next one."""
+
+_replaced = mmap.mmap(-1, 8)
+"""The age of the newest worker that SIGHUP replaces: gunicorn's master writes it, and all workers read it."""
 
 _joins: list[Callable[[], object]] = []  # of the process, as the worker is
 _drains: list[Callable[[], object]] = []
@@ -95,16 +99,28 @@ def post_worker_init(worker: Any) -> None:
     gevent.spawn(_watch, worker)
 
 
+def on_reload(server: Any) -> None:
+    """Note which workers new ones replace; gunicorn calls this in its master at SIGHUP."""
+    _replaced[:] = server.worker_age.to_bytes(len(_replaced), "little")
+
+
 def worker_exit(server: object, worker: Any) -> None:  # noqa: ARG001  # gunicorn counts its hooks' arguments
     """Say goodbye to the other nodes; gunicorn calls this in an ending worker after its last request.
 
-    What the worker has counted for :mod:`aemp_gevent.contrib.prometheus` goes to another worker.
+    What the worker has counted for :mod:`aemp_gevent.contrib.prometheus`, and the shared state that it owns, goes to
+    another worker. A worker that ends because of SIGHUP or ``max_requests`` waits for one up to 15 seconds, but
+    not longer than half of gunicorn's ``timeout``.
     """
     try:
         estate = estate_of(default_node)
-        if estate is not None and worker.cfg.workers > 1 and worker.nr >= worker.max_requests:
-            # All other workers may be new ones at this moment, which are still starting.
-            estate.hand_over(_SUCCESSOR_SECONDS)
+        is_replaced = worker.age <= int.from_bytes(_replaced[:], "little")
+        if estate is not None and (is_replaced or (worker.cfg.workers > 1 and worker.nr >= worker.max_requests)):
+            # All other workers may be new ones at this moment, which are still starting, or end as well.
+            patience = min(_SUCCESSOR_SECONDS, worker.cfg.timeout / 2 or _SUCCESSOR_SECONDS)
+            calls = [estate.hand_over]
+            if "aemp_gevent.shared.ownership" in sys.modules:
+                calls.append(sys.modules["aemp_gevent.shared.ownership"].ownership_of(default_node).leave)
+            gevent.joinall([gevent.spawn(call, patience) for call in calls])
     finally:
         default_node.shutdown()
 

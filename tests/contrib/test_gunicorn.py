@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
 import os
 import re
 import signal
@@ -45,7 +46,7 @@ def config(proc_name: str | None = None, **facts: Any) -> Any:
 def test_one_line_in_the_configuration_brings_the_hooks_and_nothing_else() -> None:
     names: dict[str, Any] = {}
     exec("from aemp_gevent.contrib.gunicorn import *", names)
-    assert set(names) - {"__builtins__"} == {"post_worker_init", "worker_exit"}
+    assert set(names) - {"__builtins__"} == {"on_reload", "post_worker_init", "worker_exit"}
 
 
 def test_name_is_the_same_for_all_workers_of_one_application_at_one_address() -> None:
@@ -210,6 +211,37 @@ def test_drain_begins_after_a_while_whatever_the_worker_does(monkeypatch: pytest
     with socket.create_server(("127.0.0.1", 0)) as listening:
         gunicorn._watch(SimpleNamespace(alive=False, sockets=[listening]))
         assert gunicorn.is_draining()
+
+
+@pytest.mark.parametrize(
+    ("facts", "waits"),
+    [
+        pytest.param({"age": 3}, 15.0, id="hangup"),
+        pytest.param({"age": 3, "timeout": 8}, 4.0, id="short-timeout"),
+        pytest.param({"age": 3, "timeout": 0}, 15.0, id="no-timeout"),
+        pytest.param({"age": 4}, None, id="new"),
+        pytest.param({"age": 4, "max_requests": 10}, 15.0, id="max-requests"),
+        pytest.param({"age": 4, "max_requests": 10, "workers": 1}, None, id="alone"),
+    ],
+)
+def test_worker_that_is_replaced_waits_for_one_that_takes_over(
+    monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any], waits: float | None
+) -> None:
+    import aemp_gevent.shared.ownership
+
+    waited: list[float] = []
+    events: list[str] = []
+    estate, state = SimpleNamespace(hand_over=waited.append), SimpleNamespace(leave=waited.append)
+    monkeypatch.setattr(gunicorn, "_replaced", mmap.mmap(-1, 8))
+    monkeypatch.setattr(gunicorn, "estate_of", lambda _node: estate)
+    monkeypatch.setattr(aemp_gevent.shared.ownership, "ownership_of", lambda _node: state)
+    monkeypatch.setattr(gunicorn, "default_node", SimpleNamespace(shutdown=lambda: events.append("shutdown")))
+    given = {"workers": 2, "timeout": 30, "max_requests": 1000, **facts}
+    worker = SimpleNamespace(age=given["age"], nr=10, max_requests=given["max_requests"], cfg=SimpleNamespace(**given))
+    gunicorn.on_reload(SimpleNamespace(worker_age=3))
+    gunicorn.worker_exit(None, worker)
+    assert waited == ([] if waits is None else [waits] * 2)
+    assert events == ["shutdown"]
 
 
 def load(hook: Callable[..., object]) -> None:
