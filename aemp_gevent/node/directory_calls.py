@@ -20,7 +20,7 @@ from aemp_gevent.directory.merge import Change
 from aemp_gevent.errors import DirectoryTimeout, DirectoryUnavailableError
 from aemp_gevent.node.local_node import LocalNode
 from aemp_gevent.ports.callbacks import check_callable
-from aemp_gevent.ports.context import SELF, current_port, require_port
+from aemp_gevent.ports.context import SELF, current_port, port_or_self
 from aemp_gevent.ports.copying import copy_as_sent
 from aemp_gevent.ports.jobs import CallJob
 from aemp_gevent.ports.own_end import marked
@@ -98,7 +98,7 @@ class DirectoryNode(LocalNode):
         return self._register("db_reg()", family, port, value)
 
     def _register(self, call: str, family: str, port: object, value: Any) -> DirectoryEntry:
-        wanted = require_port(call).id if port is SELF else port
+        wanted = port_or_self(port, call)
         found = self._find_local(wanted)
         key = str(wanted) if found is None else found.id  # the ID by which other nodes know it
         self._split_port(key)

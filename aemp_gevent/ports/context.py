@@ -44,6 +44,15 @@ def require_port(call: str) -> Port:
     return port
 
 
+def port_or_self(port: object, call: str) -> object:
+    """Return a port, or for ``SELF`` (the function) the ID of the current port.
+
+    Raises:
+        NoPortContextError: It is ``SELF``, and this greenlet has no port. The text names ``call``.
+    """
+    return require_port(call).id if port is SELF else port
+
+
 def SELF() -> str | None:
     """Return the ID of the port in whose context this code runs, else None.
 

@@ -34,10 +34,32 @@ class AtRisk:
                 self._are_all = True
                 self._recent.clear()
 
-    def ask(self) -> None:
-        """Note that the other node is asked whether everything so far has arrived."""
-        self._asked, self._recent = self._recent, {}
-        self._were_all, self._are_all = self._are_all, False
+    def adopt(self, other: AtRisk) -> None:
+        """Add the topics of another one."""
+        topics = other.topics
+        if topics is None:
+            self._are_all = True
+            self._recent.clear()
+        else:
+            for topic in topics:
+                self.add(topic)
+
+    def ask(self) -> Collection[str] | None:
+        """Note that the other node is asked whether everything so far has arrived.
+
+        Returns:
+            The topics about which it was not asked since the last answer; None: all that there are.
+        """
+        asked, was_all = self._asked, self._were_all
+        recent, self._recent = self._recent, {}
+        self._were_all, self._are_all = was_all or self._are_all, False
+        self._asked = {**asked, **recent}
+        if len(self._asked) > MAX_TOPICS:
+            self._were_all = True
+        if self._were_all:
+            self._asked = {}
+            return () if was_all else None
+        return [topic for topic in recent if topic not in asked]
 
     def confirmed(self) -> None:
         """Note that it has."""

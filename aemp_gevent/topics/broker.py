@@ -8,6 +8,7 @@ directory. Each has two sessions with every other one, one for each direction; s
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from gevent.event import Event
@@ -15,9 +16,11 @@ from gevent.event import Event
 from aemp_gevent.addresses import ids
 from aemp_gevent.calls import answers
 from aemp_gevent.calls.serve import caller_of_call, is_port
-from aemp_gevent.errors import RefusedError, TooManyTopicsError
+from aemp_gevent.errors import RefusedError, TooManyTopicsError, UnencodableMessageError
 from aemp_gevent.node.access import is_shut_down, kept_for, network_of, ports_host_of, request_host_of
+from aemp_gevent.node.lasting_port import LastingPort
 from aemp_gevent.node.node import Node
+from aemp_gevent.ports.copying import copy_as_sent
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import DEAD, Port
 from aemp_gevent.runtime.bounded_log import BoundedLog
@@ -25,18 +28,17 @@ from aemp_gevent.settings.rules import rights_of
 from aemp_gevent.topics.destination import MAX_PATTERNS, Destination
 from aemp_gevent.topics.interests import MISSED, Interests
 from aemp_gevent.topics.origin import Origin
+from aemp_gevent.topics.session_port import address_of
+from aemp_gevent.wire.limits import Limits
 
 GROUP = "aemp_gevent.topics"
 """The group of all brokers."""
 
-MAX_NODES = 10_000
-"""Nodes that a broker publishes to; peers may enter anything into the group."""
+MAX_NODES = 1000
+"""Nodes that a broker publishes to; peers may enter anything into the group, and others give way to real brokers."""
 
 MAX_LOST = 100
 """Nodes without a session and without an entry in the directory, whose subscriptions are remembered."""
-
-_REOPEN_SECONDS = 1.0
-"""When a broker whose port was killed gets another one."""
 
 
 def broker_of(node: Node) -> Broker:
@@ -59,33 +61,33 @@ class Broker:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.name = ids.new_uniq()
+        """Other brokers know it again by this name when it has another port."""
+        self._port = LastingPort(node, self._prepare)
         self.complaints = BoundedLog(node.scheduler.complaints.log, "topics")
         self.ports_by_topic: Interests[Port] = Interests()
         """The ports of this node that are subscribed."""
         self.destinations_by_topic: Interests[Destination] = Interests()
         """The other nodes that are."""
         self._destinations: dict[str, Destination] = {}
+        self._lost: dict[Destination, None] = {}  # the first one was lost first
         self._origins: dict[str, Origin] = {}  # by node ID: a peer has one session, whatever it sends
         self._change = Event()
         self._ready_in: object = None  # the network in which all other brokers are known
 
     def open(self) -> None:
         """Make the broker's port, and let other brokers find it."""
-        node = self.node
-        port = node.port()
-        node.serve(port, join=self._joined)
-        ports_host_of(node).monitor(port, self._died, None)
-        node.peval(port, self._look)
-        node.grp_reg(GROUP, port)
+        self._port.open()
+
+    def _prepare(self, port: str) -> None:
+        self.node.serve(port, join=self._joined)
+        self.node.peval(port, self._look)
+        self.node.grp_reg(GROUP, port)
 
     def _look(self) -> None:
         """Follow which brokers and links there are, until the broker's port dies, in whose context this runs."""
         self.node.grp_mon(GROUP, self._members_changed)
         self.node.mon_nodes(self._link_changed)
-
-    def _died(self, *_reason: Any) -> None:
-        if not is_shut_down(self.node):
-            self.node.after(_REOPEN_SECONDS, self.open)
 
     def changed(self) -> None:
         """Wake what waits for destinations and origins."""
@@ -94,6 +96,13 @@ class Broker:
 
     def allows(self, node_id: str, right: str) -> bool:
         """Return whether the rules let another node publish or subscribe; count and log it if not."""
+        if self._may(node_id, right):
+            return True
+        request_host_of(self.node).count_refusal("topics")
+        self.complaints.warn("the rules do not let %s %s", node_id, right)
+        return False
+
+    def _may(self, node_id: str, right: str) -> bool:
         network = network_of(self.node)
         if network is None:
             return True
@@ -103,11 +112,7 @@ class Broker:
         else:
             master = ids.master_of(node_id)
             rights = rights_of(network.settings.rules, node_id, *(() if master is None else (master,)))
-        if getattr(rights, right):
-            return True
-        request_host_of(self.node).count_refusal("topics")
-        self.complaints.warn("the rules do not let %s %s", node_id, right)
-        return False
+        return bool(getattr(rights, right))
 
     # --- other nodes that subscribe ---
 
@@ -116,7 +121,6 @@ class Broker:
             destination = self._destinations.get(port)
             if destination is not None:
                 destination.unlist()
-        self._drop_lost()
         for port in added:
             self._add(port)
 
@@ -126,20 +130,42 @@ class Broker:
             return
         destination = self._destinations.get(port)
         if destination is None:
-            if len(self._destinations) >= MAX_NODES:
+            if len(self._destinations) >= MAX_NODES and not self._make_room():
                 self.complaints.warn("%s gets nothing that is published: there are %s others", port, MAX_NODES)
                 return
             destination = self._destinations[port] = Destination(self, port)
+        self._lost.pop(destination, None)
         destination.is_listed = True
         destination.join()
 
-    def _drop_lost(self) -> None:
-        lost = [known for known in self._destinations.values() if known.is_away and not known.is_listed]
-        for destination in lost[: max(0, len(lost) - MAX_LOST)]:
-            self.complaints.warn(
-                "%s is gone for long; its subscribers may miss messages unnoticed", destination.node_id
-            )
+    def _make_room(self) -> bool:
+        """Forget something in the group with which there was never a session, if possible what was tried already."""
+        strange = [known for known in self._destinations.values() if not known.name]
+        if strange:
+            self.forget(next((known for known in strange if known.is_away), strange[0]))
+        return bool(strange)
+
+    def lost(self, destination: Destination) -> None:
+        """Remember a destination that is neither reached nor in the directory any more: it may come back."""
+        if not destination.name:
             self.forget(destination)
+            return
+        self._lost.pop(destination, None)
+        self._lost[destination] = None
+        for oldest in list(self._lost)[:-MAX_LOST]:
+            text = "%s is gone for long; its subscribers may miss messages unnoticed"
+            self.complaints.warn(text, oldest.node_id)
+            self.forget(oldest)
+
+    def former_of(self, destination: Destination) -> Destination | None:
+        """Forget other destinations of the same node; return the one that is the same broker, with another port."""
+        found = None
+        for other in list(self._destinations.values()):
+            if other is not destination and other.node_id == destination.node_id and other.name:
+                self.forget(other)
+                if other.name == destination.name:
+                    found = other
+        return found
 
     def _link_changed(self, node_id: str, is_up: bool, *_reason: Any) -> None:
         if is_up:
@@ -151,7 +177,9 @@ class Broker:
         """Remove a destination."""
         destination.close()
         destination.is_settled = True
-        self._destinations = {port: known for port, known in self._destinations.items() if known is not destination}
+        self._lost.pop(destination, None)
+        if self._destinations.get(destination.broker) is destination:
+            del self._destinations[destination.broker]
         self.changed()
 
     def _make_ready(self, call: str, seconds: float | None) -> None:
@@ -177,8 +205,13 @@ class Broker:
         if not local:
             self._make_ready("publish()", seconds)
             # Other nodes first: if the message cannot travel, nobody has got it.
-            for destination in self.destinations_by_topic.match(topic):
-                nodes += destination.send(topic, msg)
+            try:
+                for destination in self.destinations_by_topic.match(topic):
+                    nodes += destination.send(topic, msg)
+            except UnencodableMessageError:
+                # The error of this one counts the arguments as the caller does.
+                copy_as_sent(["port", topic, *msg], Limits(sys.maxsize))
+                raise
         return nodes + self.deliver(topic, msg, excluded)
 
     # --- ports of this node that subscribe ---
@@ -220,14 +253,13 @@ class Broker:
 
     # --- other nodes that publish ---
 
-    def _joined(self, outlet: object = None) -> None:
+    def _joined(self, port: object = None, secret: object = None) -> None:
         """Begin a session with the broker of another node, which calls this."""
         caller = caller_of_call()
         host = ports_host_of(self.node)
-        if caller is None or not isinstance(outlet, str) or not is_port(host, outlet):
-            raise RefusedError("a session for topics is begun with call(), and a port")
-        if host.split_port(outlet)[0] != caller:
-            raise RefusedError(f"{caller} has no port {outlet}")
+        outlet = None if caller is None else address_of(host, caller, port, secret)
+        if caller is None or outlet is None:
+            raise RefusedError("a session for topics is begun with call(), and with a port of the caller and a secret")
         if not self.allows(caller, "publish"):
             raise RefusedError(f"the rules do not let {caller} publish")
         former = self._origins.pop(caller, None)
@@ -250,13 +282,14 @@ class Broker:
             return False
         host = ports_host_of(self.node)
         members = self.node.db_keys(GROUP, timeout=answers.left_until(deadline))
-        nodes = {host.split_port(port)[0] for port in members if is_port(host, port)} - {self.node.NODE()}
+        others = {host.split_port(port)[0] for port in members if is_port(host, port)} - {self.node.NODE()}
+        nodes = {node_id for node_id in others if self._may(node_id, "publish")}
         while not nodes <= self._origins.keys():
             left = answers.left_until(deadline)
             if not self._change.wait(left):
                 return False
         for node_id in nodes:
             origin = self._origins.get(node_id)
-            if origin is not None and not self.node.syncal(answers.left_until(deadline), origin.outlet, "sync"):
+            if origin is not None and not origin.sync(answers.left_until(deadline)):
                 return False
         return True

@@ -2,12 +2,12 @@
 """A node whose ports are subscribed to topics, as a node that publishes sees it.
 
 The two nodes have a *session*. The one that publishes makes a port for it, the *outlet*, which gets the other one's
-topics and patterns, and sends the outlet's ID with the call ``join``. The other one makes a port as well, the *inlet*,
-which gets what is published. Nobody else knows the IDs of these ports, so that what they get comes from the
-other side of the session. A session ends with the link, or when one of the ports dies.
+topics and patterns, and sends the outlet's address with the call ``join``. The other one makes a port as well, the
+*inlet*, which gets what is published. Both take only what comes from the other side of the session
+(:mod:`~aemp_gevent.topics.session_port`). A session ends with the link, or when one of the ports dies.
 
-When a session ends although the other node may live, the next one begins as soon as that can be reached. Its
-first message names the topics whose messages may have been lost in between.
+When a session ends although the other node may live, the next one begins as soon as that can be reached. Before
+anything is published in it, the topics are reported whose messages may have been lost in between.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
-from aemp_gevent.calls.serve import is_port
 from aemp_gevent.errors import AempError, InvalidTopicError, NodeShutDownError, PortDied
 from aemp_gevent.node.access import is_shut_down, ports_host_of
 from aemp_gevent.node.node import Node
@@ -27,12 +26,10 @@ from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.topics.at_risk import AtRisk
 from aemp_gevent.topics.interests import Interests, check_pattern
+from aemp_gevent.topics.session_port import Address, SessionPort, address_of
 
 MAX_PATTERNS = 100_000
 """Topics and patterns that one node may be subscribed to; every node that publishes keeps them."""
-
-MAX_WAITING = 100_000
-"""Messages that may wait at one end of a session, while the processor is busy; one more ends it."""
 
 BATCH = 1000
 """Topics in one message."""
@@ -59,6 +56,14 @@ class DestinationHost(Protocol):
         """Wake what waits for destinations and origins."""
         ...
 
+    def former_of(self, destination: Destination) -> Destination | None:
+        """Forget other destinations of the same node; return the one that is the same broker, with another port."""
+        ...
+
+    def lost(self, destination: Destination) -> None:
+        """Remember a destination that is neither reached nor in the directory any more: it may come back."""
+        ...
+
     def forget(self, destination: Destination) -> None:
         """Remove a destination."""
         ...
@@ -74,24 +79,32 @@ class Destination:
 
     def __init__(self, host: DestinationHost, broker: str) -> None:
         self._host = host
-        self._broker = broker
+        self.broker = broker
+        """The other broker's port."""
+        self.name = ""
+        """The other broker's name, by which it is known again; "" before the first session."""
         self.node_id = host.node.node_of(broker)
         self.is_listed = True
         """Whether the directory has the other broker, so that it probably lives."""
         self.is_settled = False
         """Whether a session began, or failed to begin, since this node learned of the broker."""
-        self._outlet: str | None = None
-        self._inlet: str | None = None
+        self._session = 0
+        """The number of the session, by which handlers know that it has ended meanwhile."""
+        self._outlet: SessionPort | None = None
+        self._inlet: Address | None = None
         self._patterns: dict[str, None] = {}
         self._coming: dict[str, None] = {}
         """The other node's patterns, while a session begins."""
         self._at_risk = AtRisk()
+        self._question = 0
+        self._is_asking = False
+        """Whether the last question about what has arrived was not answered yet."""
         self._guards: list[Monitor] = []
         self._timer: Timer | None = None
         self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
 
     def __repr__(self) -> str:
-        return f"<Destination {self._broker} {'up' if self._inlet else 'down'}>"
+        return f"<Destination {self.broker} {'up' if self._inlet else 'down'}>"
 
     @property
     def is_away(self) -> bool:
@@ -109,42 +122,60 @@ class Destination:
             self._settle()
             self._join_after(_LONGEST_PAUSE)
             return
-        node = self._host.node
-        self._outlet = outlet = node.port(limit=MAX_WAITING)
+        node, session = self._host.node, self._session
         self._coming = {}
-        node.rcv(
-            outlet,
-            *("add", partial(self._add, outlet)),
-            *("remove", partial(self._remove, outlet)),
-            *("ready", partial(self._ready, outlet)),
-            *("seen", partial(self._seen, outlet)),
-            *("sync", self._sync),
+        self._outlet = outlet = SessionPort(
+            node,
+            {
+                "add": partial(self._add, session),
+                "remove": partial(self._remove, session),
+                "ready": partial(self._ready, session),
+                "seen": partial(self._seen, session),
+                "sync": self._sync,
+            },
         )
         watch = ports_host_of(node).monitor
         self._guards = [
-            watch(outlet, partial(self._ended, outlet), None),
-            watch(self._broker, partial(self._broker_ended, outlet), None),
+            watch(outlet.id, partial(self._ended, session), None),
+            watch(self.broker, partial(self._broker_ended, session), None),
         ]
-        node.scheduler.start_greenlet(self._ask, outlet)
+        node.scheduler.start_greenlet(self._ask, session, outlet.address)
 
-    def _ask(self, outlet: str) -> None:
+    def _ask(self, session: int, outlet: Address) -> None:
         try:
-            self._host.node.call(self._broker, "join", outlet, timeout=_JOIN_SECONDS)
+            self._host.node.call(self.broker, "join", *outlet, timeout=_JOIN_SECONDS)
         except PortDied as error:
-            self._broker_ended(outlet, *error.reason)
+            self._broker_ended(session, *error.reason)
         except AempError as error:
             if not isinstance(error, NodeShutDownError):
-                self._host.complaints.warn("%s does not take what is published here: %s", self._broker, error)
-                self._ended(outlet, "transport_error", self.node_id, str(error), pause=_LONGEST_PAUSE)
+                self._host.complaints.warn("%s does not take what is published here: %s", self.broker, error)
+                self._ended(session, "transport_error", self.node_id, str(error), pause=_LONGEST_PAUSE)
 
-    def _ready(self, outlet: str, inlet: object = None, *_more: Any) -> None:
+    def _ready(
+        self, session: int, port: object = None, secret: object = None, name: object = None, *_more: Any
+    ) -> None:
         """Use the session: the other node has sent all its patterns."""
-        if outlet != self._outlet or self._inlet is not None:
+        if session != self._session or self._inlet is not None:
             return
         host = ports_host_of(self._host.node)
-        if not isinstance(inlet, str) or not is_port(host, inlet) or host.split_port(inlet)[0] != self.node_id:
-            self._refuse(outlet, "it has sent a port that it does not have")
+        inlet = address_of(host, self.node_id, port, secret)
+        if inlet is None or not isinstance(name, str) or not name:
+            self._refuse(session, "it has sent a port that it does not have")
             return
+        self.name = name
+        former = self._host.former_of(self)
+        if former is not None:
+            self._at_risk.adopt(former._at_risk)
+        self._take_patterns()
+        self._guards.append(host.monitor(inlet.port, partial(self._ended, session), None))
+        self._report(session, inlet)
+        if session == self._session:
+            self._inlet = inlet
+            self._settle()
+            if self._at_risk:
+                self._confirm()
+
+    def _take_patterns(self) -> None:
         by_topic = self._host.destinations_by_topic
         former, self._patterns, self._coming = self._patterns, self._coming, {}
         for pattern in self._patterns:
@@ -153,53 +184,58 @@ class Destination:
         for pattern in former:
             if pattern not in self._patterns:
                 by_topic.discard(pattern, self)
-        self._inlet = inlet
-        self._guards.append(host.monitor(inlet, partial(self._ended, outlet), None))
-        self._settle()
-        if self._at_risk:
-            self._report(inlet)
 
-    def _report(self, inlet: str) -> None:
-        topics = self._at_risk.topics
-        if topics is None:
-            self._host.node.snd(inlet, "missed", None)
-        else:
-            left = iter(list(topics))
-            while batch := list(islice(left, BATCH)):
-                self._host.node.snd(inlet, "missed", batch)
-        self._confirm_soon()
+    def _report(self, session: int, inlet: Address) -> None:
+        """Report the topics that may be missed, and those that are published to meanwhile; each once."""
+        # Nothing is published in this session yet, so one report is enough for a topic. What is published while this
+        # greenlet is paused is lost, and adds its topic, or is covered by the report that was sent.
+        while session == self._session:
+            topics = self._at_risk.ask()
+            if topics is None:
+                inlet.send(self._host.node, "missed", None)
+                continue
+            if not topics:
+                return
+            left = iter(topics)
+            while session == self._session and (batch := list(islice(left, BATCH))):
+                inlet.send(self._host.node, "missed", batch)
 
-    def _ended(self, outlet: str, *reason: Any, pause: float | None = None) -> None:
+    def _ended(self, session: int, *reason: Any, pause: float | None = None) -> None:
         """End a session, and begin the next one after a pause."""
         if reason[:1] == ("shutdown",):  # of the other node, or of this one
-            self._broker_ended(outlet)
-            return
-        if outlet != self._outlet:
-            return
-        self._close()
-        self._at_risk.lost()
-        self._settle()
-        self._join_after(self._backoff.next() if pause is None else pause)
+            self._broker_ended(session, *reason)
+        elif session == self._session:
+            self._close()
+            self._at_risk.lost()
+            self._settle()
+            self._join_after(self._backoff.next() if pause is None else pause)
 
-    def _broker_ended(self, outlet: str, *reason: Any) -> None:
+    def _broker_ended(self, session: int, *reason: Any) -> None:
         """End a session because the other broker is dead, or cannot be reached."""
-        if reason[:1] == ("transport_error",):
-            self._ended(outlet, *reason)
-        elif outlet == self._outlet:
+        if session != self._session:
+            return
+        is_dead = reason[:1] != ("transport_error",)
+        if is_dead and (reason[:1] == ("shutdown",) or not self.name):
             self._host.forget(self)
+            return
+        if is_dead:
+            self.is_listed = False  # its port was killed, and its node may have another one soon
+        self._ended(session, *reason)
 
-    def _refuse(self, outlet: str, why: str) -> None:
-        self._host.complaints.warn("session with %s for topics ended: %s", self._broker, why)
-        self._ended(outlet, "transport_error", self.node_id, why, pause=_LONGEST_PAUSE)
+    def _refuse(self, session: int, why: str) -> None:
+        self._host.complaints.warn("session with %s for topics ended: %s", self.broker, why)
+        self._ended(session, "transport_error", self.node_id, why, pause=_LONGEST_PAUSE)
 
     def _close(self) -> None:
         self._stop_timer()
+        self._session += 1
         outlet, self._outlet, self._inlet = self._outlet, None, None
+        self._is_asking = False
         guards, self._guards = self._guards, []
         for guard in guards:
             guard.cancel()
         if outlet is not None:
-            self._host.node.kil(outlet)
+            self._host.node.kil(outlet.id)
 
     def close(self) -> None:
         """End the session, and begin no other one."""
@@ -215,7 +251,9 @@ class Destination:
     # --- timers ---
 
     def _join_after(self, seconds: float) -> None:
-        if self.is_listed and not is_shut_down(self._host.node):
+        if not self.is_listed:
+            self._host.lost(self)
+        elif not is_shut_down(self._host.node):
             self._timer = self._host.node.after(seconds, self.join)
 
     def _stop_timer(self) -> None:
@@ -228,24 +266,25 @@ class Destination:
         self.is_listed = False
         if self.is_away:
             self._stop_timer()
+            self._host.lost(self)
 
     # --- what the other node is subscribed to ---
 
-    def _add(self, outlet: str, patterns: object = None, *_more: Any) -> None:
-        if outlet != self._outlet or not self._are_patterns(outlet, patterns):
+    def _add(self, session: int, patterns: object = None, *_more: Any) -> None:
+        if session != self._session or not self._are_patterns(session, patterns):
             return
         known = self._coming if self._inlet is None else self._patterns
         for pattern in patterns:  # type: ignore[attr-defined]
             if pattern not in known:
                 if len(known) >= MAX_PATTERNS:
-                    self._refuse(outlet, f"it is subscribed to more than {MAX_PATTERNS} topics")
+                    self._refuse(session, f"it is subscribed to more than {MAX_PATTERNS} topics")
                     return
                 known[pattern] = None
                 if known is self._patterns:
                     self._host.destinations_by_topic.add(pattern, self)
 
-    def _remove(self, outlet: str, patterns: object = None, *_more: Any) -> None:
-        if outlet != self._outlet or not self._are_patterns(outlet, patterns):
+    def _remove(self, session: int, patterns: object = None, *_more: Any) -> None:
+        if session != self._session or not self._are_patterns(session, patterns):
             return
         known = self._coming if self._inlet is None else self._patterns
         for pattern in patterns:  # type: ignore[attr-defined]
@@ -254,14 +293,14 @@ class Destination:
                 if known is self._patterns:
                     self._host.destinations_by_topic.discard(pattern, self)
 
-    def _are_patterns(self, outlet: str, patterns: object) -> bool:
+    def _are_patterns(self, session: int, patterns: object) -> bool:
         try:
             if not isinstance(patterns, list):
                 raise InvalidTopicError(patterns, "a list of topics is expected")
             for pattern in patterns:
                 check_pattern(pattern)
         except InvalidTopicError as error:
-            self._refuse(outlet, str(error))
+            self._refuse(session, str(error))
             return False
         return True
 
@@ -270,31 +309,35 @@ class Destination:
     def send(self, topic: str, msg: Message) -> bool:
         """Send a message to the other node's subscribers; return False if it cannot be reached now."""
         self._at_risk.add(topic)  # first, because the session may end while the sender is paused
-        inlet, outlet = self._inlet, self._outlet
-        if inlet is None or outlet is None:
+        inlet, session = self._inlet, self._session
+        if inlet is None:
             return False
         if not self._host.allows(self.node_id, "subscribe"):
-            self._ended(outlet, "transport_error", self.node_id, "the rules have changed", pause=_LONGEST_PAUSE)
+            self._ended(session, "transport_error", self.node_id, "the rules have changed", pause=_LONGEST_PAUSE)
             return False
-        self._host.node.snd(inlet, "publish", topic, *msg)
+        inlet.send(self._host.node, "publish", topic, *msg)
         self._confirm_soon()
         return True
 
     def _confirm_soon(self) -> None:
-        if self._timer is None and self._inlet is not None:
+        if self._timer is None and self._inlet is not None and not self._is_asking:
             self._timer = self._host.node.after(_CONFIRM_SECONDS, self._confirm)
 
     def _confirm(self) -> None:
-        if self._inlet is not None:  # the timer stays until the answer comes, so that no other one begins
+        """Ask the other node whether everything so far has arrived."""
+        self._timer = None
+        if self._inlet is not None and not self._is_asking:
             self._at_risk.ask()
-            self._host.node.snd(self._inlet, "seen")
+            self._is_asking = True
+            self._question += 1
+            self._inlet.send(self._host.node, "seen", self._question)
 
     def _sync(self, reply: object = None, *_more: Any) -> None:
         self._host.node.snd(reply, True)
 
-    def _seen(self, outlet: str, *_more: Any) -> None:
-        if outlet == self._outlet:
-            self._timer = None
+    def _seen(self, session: int, question: object = None, *_more: Any) -> None:
+        if session == self._session and self._is_asking and question == self._question:
+            self._is_asking = False
             self._backoff.reset()
             self._at_risk.confirmed()
             if self._at_risk:

@@ -15,14 +15,16 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import Port
 from aemp_gevent.runtime.bounded_log import BoundedLog
-from aemp_gevent.topics.destination import BATCH, MAX_WAITING
+from aemp_gevent.topics.destination import BATCH
 from aemp_gevent.topics.interests import Interests, check_topic
+from aemp_gevent.topics.session_port import Address, SessionPort
 
 
 class OriginHost(Protocol):
     """The broker, as its origins see it."""
 
     node: Node
+    name: str
     complaints: BoundedLog
     ports_by_topic: Interests[Port]
 
@@ -49,32 +51,27 @@ class Origin:
     Args:
         host: This node's broker.
         node_id: The other node.
-        outlet: Its port for this session.
+        outlet: Its end of this session.
     """
 
-    def __init__(self, host: OriginHost, node_id: str, outlet: str) -> None:
+    def __init__(self, host: OriginHost, node_id: str, outlet: Address) -> None:
         self._host = host
         self.node_id = node_id
         self.outlet = outlet
         node = host.node
-        self._inlet = node.port(limit=MAX_WAITING)
-        node.rcv(
-            self._inlet,
-            *("begin", self._begin),
-            *("publish", self._publish),
-            *("missed", self._missed),
-            *("seen", self._seen),
-        )
+        handlers = {"publish": self._publish, "missed": self._missed, "seen": self._seen}
+        self._inlet = inlet = SessionPort(node, handlers)
         watch = ports_host_of(node).monitor
-        self._guards = [watch(port, self._ended, None) for port in (outlet, self._inlet)]
+        self._guards = [watch(port, self._ended, None) for port in (outlet.port, inlet.id)]
         # In the inlet's handler, so that a slow reader at the other end delays no other session.
-        node.snd(self._inlet, "begin")
+        node.rcv(inlet.id, "begin", self._begin)
+        node.snd(inlet.id, "begin")
 
     def close(self) -> None:
         """End the session."""
         for guard in self._guards:
             guard.cancel()
-        self._host.node.kil(self._inlet)
+        self._host.node.kil(self._inlet.id)
 
     def _ended(self, *_reason: Any) -> None:
         self.close()
@@ -87,14 +84,18 @@ class Origin:
         while batch := list(islice(left, BATCH)):
             # Without those that were cancelled while an earlier batch waited.
             still = [pattern for pattern in batch if pattern in self._host.ports_by_topic]
-            self._host.node.snd(self.outlet, "add", still)
-        self._host.node.snd(self.outlet, "ready", self._inlet)
+            self.outlet.send(self._host.node, "add", still)
+        self.outlet.send(self._host.node, "ready", *self._inlet.address, self._host.name)
 
     def announce(self, pattern: str) -> None:
         """Send whether this node is subscribed to a topic or pattern now."""
         # Asked again for each node, because the sender may have been paused since the change: the last word is true.
         is_wanted = pattern in self._host.ports_by_topic
-        self._host.node.snd(self.outlet, "add" if is_wanted else "remove", [pattern])
+        self.outlet.send(self._host.node, "add" if is_wanted else "remove", [pattern])
+
+    def sync(self, seconds: float | None) -> bool:
+        """Wait until the other node has what was sent before; return whether it has within these seconds."""
+        return bool(self._host.node.syncal(seconds, self.outlet.port, "sync", self.outlet.secret))
 
     # --- from the other node ---
 
@@ -115,17 +116,18 @@ class Origin:
             return
         try:
             if topics is not None:
-                if not isinstance(topics, list):
-                    raise InvalidTopicError(topics, "a list of topics is expected")
+                if not isinstance(topics, list) or len(topics) > BATCH:
+                    raise InvalidTopicError(topics, f"a list of up to {BATCH} topics is expected")
                 for topic in topics:
                     check_topic(topic)
+                topics = list(dict.fromkeys(topics))
         except InvalidTopicError as error:
             self._refuse(str(error))
             return
         self._host.report_missed(topics)
 
-    def _seen(self, *_more: Any) -> None:
-        self._host.node.snd(self.outlet, "seen")
+    def _seen(self, question: object = None, *_more: Any) -> None:
+        self.outlet.send(self._host.node, "seen", question)
 
     def _refuse(self, why: str) -> None:
         self._host.complaints.warn("session with %s for topics ended: %s", self.node_id, why)

@@ -9,7 +9,7 @@ from typing import Any
 from aemp_gevent import SELF, Node, default_node
 from aemp_gevent.errors import DirectoryUnavailableError
 from aemp_gevent.node.access import ports_host_of
-from aemp_gevent.ports.context import require_port
+from aemp_gevent.ports.context import port_or_self
 from aemp_gevent.ports.port import Port
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.settings.fields import Settings
@@ -108,8 +108,8 @@ def subscribe(pattern: str, port: object = SELF, *, node: Node = default_node) -
         NotLocalError, DeadPortError, InvalidPortError: It is not a living port of this node.
     """
     check_pattern(pattern)
-    wanted = require_port("subscribe()").id if port is SELF else port
-    return Subscription(broker_of(node), pattern, ports_host_of(node).local("subscribe()", wanted))
+    wanted = ports_host_of(node).local("subscribe()", port_or_self(port, "subscribe()"))
+    return Subscription(broker_of(node), pattern, wanted)
 
 
 def publish(
@@ -130,7 +130,8 @@ def publish(
         topic: As in :func:`subscribe`, without ``*``.
         msg: The message. Other nodes get a copy, and ports of this node the objects themselves, as with ``snd``.
         local: Whether to send only to ports of this node.
-        exclude: A port of this node that does not get the message: usually the one that publishes it.
+        exclude: A port of this node that does not get the message, such as ``SELF`` (the function): the port in
+            whose context this code runs.
         timeout: Seconds to wait for the other nodes in the first call; None waits forever. Not given: the default
             of the setting ``monitor_timeout``, 30.
         node: This node.
@@ -144,9 +145,11 @@ def publish(
             subscribers; nobody has got it.
         DirectoryUnavailableError: In the first call, the directory did not answer in time.
         NotLocalError, DeadPortError, InvalidPortError: ``exclude`` is not a living port of this node.
-        NoPortContextError: In the first call, on the hub, which must never wait.
+        NoPortContextError: In the first call, on the hub, which must never wait; or ``exclude`` is ``SELF``, and this
+            code runs in no port's context.
     """
     check_topic(topic)
     node.scheduler.check_thread("publish()")
     seconds = Settings.monitor_timeout if isinstance(timeout, EllipsisType) else to_seconds(timeout, "publish()")
-    return broker_of(node).publish(topic, msg, local=local, exclude=exclude, seconds=seconds)
+    excluded = port_or_self(exclude, "publish(), exclude")
+    return broker_of(node).publish(topic, msg, local=local, exclude=excluded, seconds=seconds)

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: MIT
+"""Sessions between two nodes that publish and are subscribed: their ends, their reports, and what forgers achieve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from gevent.event import Event
+
+import aemp_gevent.node.lasting_port
+import aemp_gevent.topics.broker
+import aemp_gevent.topics.destination
+from aemp_gevent.testing import MemoryNetwork
+from aemp_gevent.topics import publish, subscribe
+from aemp_gevent.topics.broker import GROUP, broker_of
+from aemp_gevent.topics.session_port import Address
+from tests.support.helpers import wait_until
+from tests.support.networking import Inbox
+from tests.topics.conftest import QUICK, SEED, WAIT, begun, destination_of, nodes_of, subscribed
+
+
+def test_outage_is_reported_once_even_if_the_session_ends_again_soon(
+    network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aemp_gevent.topics.destination, "_CONFIRM_SECONDS", 1000.0)
+    one, other = nodes_of(network, 2)
+    inbox = subscribed(other, "t")
+    begun(one, other)
+    destination = destination_of(one, other)
+    network.block(one, other)
+    publish("t", "lost", node=one)
+    assert network.cut(one, other) > 0
+    network.heal()
+    wait_until(lambda: inbox.messages == [("missed", "t")], within=WAIT, show=lambda: inbox.messages)
+    wait_until(lambda: not destination._at_risk, within=WAIT)
+    for number in range(2):
+        session = destination._session
+        network.cut(one, other)
+        wait_until(lambda: destination._session > session and destination._inlet, within=WAIT)  # noqa: B023
+        publish("u", number, node=one)
+    publish("t", "next", node=one)
+    wait_until(lambda: len(inbox.messages) == 2, within=WAIT)
+    assert inbox.messages == [("missed", "t"), ("t", "next")]
+
+
+def test_nothing_is_published_before_the_whole_report_is_sent(
+    network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report is long, and its sender is paused, as by a full buffer."""
+    monkeypatch.setattr(aemp_gevent.topics.destination, "BATCH", 2)
+    one, other = nodes_of(network, 2)
+    inbox = subscribed(other, "t.*")
+    begun(one, other)
+    destination = destination_of(one, other)
+    network.partition([other])
+    network.cut(one, other)
+    wait_until(lambda: destination.is_away, within=WAIT)
+    for number in range(5):
+        publish(f"t.{number}", "lost", node=one)
+    begins, goes_on = Event(), Event()
+    send = Address.send
+
+    def paused(self: Address, node: Any, what: str, *rest: Any) -> None:
+        send(self, node, what, *rest)
+        if what == "missed":
+            begins.set()
+            goes_on.wait()
+
+    monkeypatch.setattr(Address, "send", paused)
+    network.heal()
+    assert begins.wait(WAIT)
+    assert [publish(topic, "lost as well", node=one) for topic in ("t.4", "t.5")] == [0, 0]
+    goes_on.set()
+    wait_until(lambda: publish("t.4", "next", node=one), within=WAIT)
+    wait_until(lambda: ("t.4", "next") in inbox.messages, within=WAIT, show=lambda: inbox.messages)
+    assert inbox.messages == [*(("missed", f"t.{number}") for number in range(6)), ("t.4", "next")]
+
+
+def test_answers_that_nobody_asked_for_confirm_nothing(network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aemp_gevent.topics.destination, "_CONFIRM_SECONDS", 1000.0)
+    one, other = nodes_of(network, 2)
+    subscribed(other, "t")
+    begun(one, other)
+    publish("t", 1, node=one)
+    destination = destination_of(one, other)
+    timer, outlet = destination._timer, destination._outlet
+    assert timer is not None
+    assert outlet is not None
+    for answer in ((), (0,), (1,), ("x",)):
+        outlet.address.send(other, "seen", *answer)
+    assert other.syncal(WAIT, outlet.id, "sync", outlet.address.secret)
+    assert destination._timer is timer
+    assert destination._at_risk
+
+
+def test_topic_that_is_named_often_in_a_report_is_reported_once(network: MemoryNetwork) -> None:
+    one, other = nodes_of(network, 2)
+    inbox = subscribed(other, "**")
+    begun(one, other)
+    inlet = destination_of(one, other)._inlet
+    assert inlet is not None
+    inlet.send(one, "missed", ["t"] * 500 + ["u"] * 500)
+    publish("t", "next", node=one)
+    wait_until(lambda: ("t", "next") in inbox.messages, within=WAIT)
+    assert inbox.messages == [("missed", "t"), ("missed", "u"), ("t", "next")]
+
+
+def test_third_node_that_knows_the_ports_of_a_session_achieves_nothing(network: MemoryNetwork) -> None:
+    one, other, third = nodes_of(network, 3)
+    inbox = subscribed(other, "t")
+    begun(one, other)
+    destination = destination_of(one, other)
+    session, outlet, inlet = destination._session, destination._outlet, destination._inlet
+    assert outlet is not None
+    assert inlet is not None
+    for secret in ((), ("t",), ("wrong",), (5,), ("ü",), (b"x",)):
+        for forged in (("publish", *secret, "t", "forged"), ("missed", *secret, ["t"]), ("publish", *secret, "t.*")):
+            third.snd(inlet.port, *forged)
+        for forged in (("remove", *secret, ["t"]), ("add", *secret, [5]), ("ready", *secret, third.port(), "x")):
+            third.snd(outlet.id, *forged)
+    assert third.syncal(WAIT, other.NODE(), "time")
+    assert third.syncal(WAIT, one.NODE(), "time")
+    assert publish("t", "true", node=one) == 1
+    wait_until(lambda: inbox.messages, within=WAIT)
+    assert inbox.messages == [("t", "true")]
+    assert destination._session == session
+
+
+def test_one_peer_cannot_fill_the_group(network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aemp_gevent.topics.broker, "MAX_NODES", 3)
+    node, honest, bad = nodes_of(network, 3)
+    broker = broker_of(node)
+    for number in range(10):
+        bad.db_set(GROUP, f"10.66.0.{number}:4040#nobody")
+    wait_until(lambda: len(broker._destinations) == 3, within=WAIT)
+    inbox = subscribed_soon(honest)
+    wait_until(lambda: publish("t", 1, node=node) == 1, within=WAIT)
+    wait_until(lambda: inbox.messages == [("t", 1)], within=WAIT)
+    for number in range(10):
+        bad.db_set(GROUP, f"10.66.1.{number}:4040#nobody")
+    wait_until(lambda: any("10.66.1.9" in port for port in node.grp_get(GROUP) or ()), within=WAIT)
+    assert len(broker._destinations) == 3
+    assert publish("t", 2, node=node) == 1, "what had a session does not give way"
+
+
+def subscribed_soon(node: Any) -> Inbox:
+    inbox = Inbox(node)
+    subscribe("t", inbox, node=node)
+    return inbox
+
+
+def test_broker_whose_port_was_killed_gets_another_one_and_reports_what_may_be_lost(
+    network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aemp_gevent.node.lasting_port, "REOPEN_SECONDS", 0.01)
+    monkeypatch.setattr(aemp_gevent.topics.destination, "_CONFIRM_SECONDS", 1000.0)
+    one, other = nodes_of(network, 2)
+    inbox = subscribed(other, "t")
+    begun(one, other)
+    broker = broker_of(other)
+    for number in range(2):
+        assert publish("t", number, node=one) == 1  # which nobody has confirmed when the port dies
+        wait_until(lambda: inbox.messages[-1:] == [("t", number)], within=WAIT)  # noqa: B023
+        killed = broker._port.id
+        one.kil(killed, "die", "killed by a test")
+        wait_until(lambda: broker._port.id not in ("", killed), within=WAIT)  # noqa: B023
+        wait_until(lambda: f"{broker._port.id} up" in repr(destination_of(one, other)), within=WAIT)
+    assert publish("t", 2, node=one) == 1
+    wait_until(lambda: ("t", 2) in inbox.messages, within=WAIT)
+    assert inbox.messages == [("t", 0), ("missed", "t"), ("t", 1), ("missed", "t"), ("t", 2)]
+    assert len(broker_of(one)._destinations) == 1
+
+
+def test_node_that_was_lost_first_is_forgotten_first(network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aemp_gevent.topics.broker, "MAX_LOST", 1)
+    node, early, late = nodes_of(network, 3)
+    for other in (early, late):
+        subscribed(other, "t")
+    begun(node, early, late)
+    broker = broker_of(node)
+    for gone in (late, early):
+        network.crash(gone)
+        wait_until(lambda: destination_of(node, gone) in broker._lost, within=WAIT)  # noqa: B023
+    assert [known.node_id for known in broker._destinations.values()] == [early.NODE()]
+
+
+def test_subscription_is_known_although_a_peer_may_not_publish(network: MemoryNetwork) -> None:
+    quiet = "10.9.0.1:4040"
+    node = network.node(SEED, SEED, rules=[{"peer": quiet, "publish": False}], **QUICK)
+    listener = network.node(quiet, SEED, **QUICK)
+    inbox = subscribed_soon(listener)
+    wait_until(lambda: publish("t", "hello", node=node) == 1, within=WAIT)
+    wait_until(lambda: inbox.messages == [("t", "hello")], within=WAIT)
+    refusals = node.refusals.get("topics", 0)
+    assert subscribe("u", Inbox(node), node=node).wait_until_known(WAIT)
+    assert node.refusals.get("topics", 0) == refusals, "the call itself asks nobody to publish"
