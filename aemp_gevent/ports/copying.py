@@ -8,6 +8,15 @@ from typing import Any
 from aemp_gevent.wire.limits import Limits
 
 
+def copy_of_data(value: Any) -> Any:
+    """Return a copy of what came with a message, which has only lists and dicts that can be changed."""
+    if isinstance(value, list):
+        return [copy_of_data(element) for element in value]
+    if isinstance(value, dict):
+        return {key: copy_of_data(element) for key, element in value.items()}
+    return value
+
+
 def copy_as_sent(packet: list[Any], limits: Limits) -> list[Any]:
     """Return a packet as another node would get it: tuples as lists, members of enums as their values.
 

@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 
 from aemp_gevent import DirectoryMonitor, MessageTooLargeError, Node, default_node
 from aemp_gevent.addresses import ids
-from aemp_gevent.errors import InvalidPresenceError
+from aemp_gevent.errors import InvalidPresenceError, NodePortError
 from aemp_gevent.node.access import is_shut_down, kept_for, ports_host_of
 from aemp_gevent.ports.callbacks import check_callable
-from aemp_gevent.ports.copying import copy_as_sent
+from aemp_gevent.ports.context import port_or_self
+from aemp_gevent.ports.copying import copy_as_sent, copy_of_data
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.presence.people import Gathering, People, entry_key
 from aemp_gevent.runtime.quantities import Seconds
@@ -76,7 +77,11 @@ class Session:
 
     def follow(self, port: object) -> None:
         """End the session when a port dies."""
-        self._death = ports_host_of(self._node).monitor(port, self._end, None)
+        host = ports_host_of(self._node)
+        wanted = port_or_self(port, "track()")
+        if not host.split_port(wanted)[1]:
+            raise NodePortError("track()", str(wanted))
+        self._death = host.monitor(wanted, self._end, None)
 
     def update(self, meta: Any = None) -> None:
         """Replace what is known of this session. Does nothing if it is over. Never switches.
@@ -110,7 +115,7 @@ class Session:
 
 def _checked(meta: Any) -> Any:
     try:
-        copy_as_sent([meta], Limits(MAX_META_BYTES))
+        copy_as_sent(["", "meta", meta], Limits(MAX_META_BYTES))
     except MessageTooLargeError as error:
         why = f"it has {error.size} {error.unit}, and {error.limit} are allowed; keep it elsewhere, and track its key"
         raise InvalidPresenceError("meta", f"<{type(meta).__name__}>", why) from None
@@ -150,7 +155,8 @@ class Presence:
             key: The key of the person, such as a user's name; up to 200 characters.
             meta: What others see of this session, such as a device or a status: any message data, copied now; at
                 most 16 KiB encoded.
-            port: A port with whose death the session ends. None: it ends with ``cancel()``, or with the node.
+            port: A port, of any node, with whose death the session ends. ``SELF`` (the function) is the port in
+                whose context this code runs. None: the session ends with ``cancel()``, or with the node.
 
         Returns:
             The session: ``.update(meta)`` changes what others see; ``.cancel()`` ends it, and so does leaving it as a
@@ -159,7 +165,8 @@ class Presence:
         Raises:
             InvalidPresenceError: The key is not valid, or ``meta`` is too large.
             UnencodableMessageError: ``meta`` cannot be sent to other nodes.
-            InvalidPortError: ``port`` is not a port ID.
+            InvalidPortError, NodePortError: ``port`` is not a port ID, or that of a node.
+            NoPortContextError: ``port`` is ``SELF``, and this code runs in no port's context.
         """
         _check_text("key", key)
         self._node.scheduler.check_thread("track()")
@@ -173,7 +180,7 @@ class Presence:
         return session
 
     def list(self, timeout: Seconds | EllipsisType | None = ...) -> dict[str, list[Any]]:
-        """Return who is present: what is known of each session of each person, by key.
+        """Return who is present: what is known of each session of each person, by key. All of it is yours.
 
         Switches, unless this node watches the same presence already: then the answer comes from its copy.
 
@@ -188,7 +195,8 @@ class Presence:
         """
         seconds = Settings.monitor_timeout if isinstance(timeout, EllipsisType) else timeout
         gathering = Gathering()
-        gathering.apply(self._node.db_wait(self._family, lambda _entries: True, seconds), ())
+        entries = self._node.db_wait(self._family, lambda _entries: True, seconds)
+        gathering.apply({key: copy_of_data(meta) for key, meta in entries.items()}, ())
         return dict(gathering.people)
 
     def watch(self, cb: Watcher) -> DirectoryMonitor:
@@ -200,9 +208,9 @@ class Presence:
 
         Args:
             cb: ``people`` is a read-only view of everybody: lists of what is known of each session, by the
-                person's key. The next call changes it. The other arguments are dicts of the same kind: those who came
-                with their first session; those with a session more, less, or changed; and those whose last
-                session ended, with what was known of it.
+                person's key. The next call changes it. Do not change what is in these lists, which is this node's
+                copy. The other arguments are dicts of the same kind: those who came with their first session; those
+                with a session more, less, or changed; and those whose last session ended, with what was known of it.
 
         Returns:
             A guard: no call is made after ``.cancel()``. It is also a context manager.

@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 
+from aemp_gevent import SELF, receive
 from aemp_gevent.errors import (
     DirectoryTimeout,
     DirectoryUnavailableError,
     InvalidPortError,
     InvalidPresenceError,
+    NodePortError,
+    NoPortContextError,
     UnencodableMessageError,
 )
 from aemp_gevent.node.node import Node
 from aemp_gevent.presence import Presence, Session
-from aemp_gevent.presence.tracking import FAMILY
+from aemp_gevent.presence.tracking import FAMILY, MAX_CHARACTERS
 from aemp_gevent.testing import MemoryNetwork, NodeProcess
 from tests.support.directories import WAIT, MakeNodes
 from tests.support.helpers import wait_until
@@ -48,7 +51,7 @@ class Watcher:
 
 @pytest.fixture
 def network() -> Iterator[MemoryNetwork]:
-    with MemoryNetwork() as memory:
+    with MemoryNetwork(time="virtual") as memory:
         yield memory
 
 
@@ -85,6 +88,37 @@ def test_sessions_of_one_person_merge_and_the_last_one_that_ends_is_the_leave(di
         assert watcher.left == ["bob", "alice"]
     assert "over" in repr(here)
     assert Presence("room", node=one).list() == {}
+
+
+def test_list_is_a_copy_of_what_is_known(make_node: MakeNode) -> None:
+    presence = Presence("room", node=make_node(None))
+    presence.track("alice", {"tags": ["a"]})
+    presence.list()["alice"][0]["tags"].append("b")
+    presence.list()["alice"].clear()
+    assert presence.list() == {"alice": [{"tags": ["a"]}]}
+
+
+def test_longest_names_and_keys_work_between_nodes(network: MemoryNetwork) -> None:
+    one, other = (network.node(name, *SEEDS, **QUICK) for name in SEEDS)
+    name = "\N{MUSICAL SYMBOL G CLEF}" * MAX_CHARACTERS
+    session = Presence(name, node=one).track(name, "here")
+    wait_until(lambda: Presence(name, node=other).list() == {name: ["here"]}, within=WAIT)
+    session.cancel()
+    wait_until(lambda: Presence(name, node=other).list() == {}, within=WAIT)
+
+
+def test_session_ends_with_the_port_in_whose_context_it_began(make_node: MakeNode) -> None:
+    node = make_node(None)
+    presence = Presence("room", node=node)
+
+    def work() -> None:
+        presence.track("alice", port=SELF)
+        receive("end")
+
+    port = node.port_async(work)
+    wait_until(lambda: presence.list() == {"alice": [None]})
+    node.snd(port, "end")
+    wait_until(lambda: presence.list() == {})
 
 
 def test_session_ends_with_its_port(make_node: MakeNode) -> None:
@@ -229,13 +263,15 @@ def test_data_that_cannot_travel_is_refused_and_nothing_is_changed(make_node: Ma
     node = make_node(None)
     presence = Presence("room" * 50, node=node)
     session = presence.track("alice" * 40, "as it was")
-    for meta, error in ((object(), UnencodableMessageError), ("x" * 16_385, InvalidPresenceError)):
-        with pytest.raises(error):
+    wrong = (object(), UnencodableMessageError, "argument 1 of 'meta'"), ("x" * 16_385, InvalidPresenceError, "16384")
+    for meta, error, says in wrong:
+        with pytest.raises(error, match=says):
             presence.track("bob", meta)
-        with pytest.raises(error):
+        with pytest.raises(error, match=says):
             session.update(meta)
-    with pytest.raises(InvalidPortError):
-        presence.track("carol", port="#")
+    for port, error in (("#", InvalidPortError), (node.NODE(), NodePortError), (SELF, NoPortContextError)):
+        with pytest.raises(error):
+            presence.track("carol", port=port)
     with pytest.raises(TypeError):
         presence.watch(None)  # type: ignore[arg-type]
     assert presence.list() == {"alice" * 40: ["as it was"]}
