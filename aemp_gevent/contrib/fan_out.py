@@ -19,6 +19,7 @@ from aemp_gevent.contrib.joining import MeshURL
 from aemp_gevent.contrib.per_process import PerProcess
 from aemp_gevent.errors import UnencodableMessageError
 from aemp_gevent.node.access import ports_host_of
+from aemp_gevent.node.lasting_port import LastingPort
 from aemp_gevent.node.node import Node
 
 _PATIENCE_SECONDS = 5.0
@@ -66,7 +67,8 @@ class FanOut:
 
         Args:
             message: The message.
-            instead: Makes another one, if this one cannot travel to another node.
+            instead: Makes another one, if this one cannot travel to another node; all that have not got this one
+                get that one.
 
         Raises:
             PrivateNodeError, AempError: As in :meth:`open`.
@@ -75,12 +77,7 @@ class FanOut:
         """
         membership = self.open()
         with membership.in_turn():
-            try:
-                return membership.send(message)
-            except UnencodableMessageError:
-                if instead is None:
-                    raise
-                return membership.send(instead())
+            return membership.send(message, instead)
 
 
 class _Membership:
@@ -91,7 +88,7 @@ class _Membership:
         self.is_open = False
         self._node: Node
         self._group = ""
-        self._port = ""
+        self._port: LastingPort | None = None
         self._last = Event()  # set when all have sent
         self._last.set()
 
@@ -99,12 +96,16 @@ class _Membership:
         """Enter the group, and wait until the others know."""
         self._node = node
         self._group = group
-        if take is not None:
-            self._port = node.port(take)
-            node.grp_reg(group, self._port)
+        if take is not None and self._port is None:  # None: this call was not interrupted before
+            self._port = LastingPort(node, lambda port: self._enter(port, take))
+            self._port.open()
         node.grp_get(group)  # from now on a copy of the group is kept here
         node.wait_for_seeds(_PATIENCE_SECONDS)
         self.is_open = True
+
+    def _enter(self, port: str, take: Callable[..., object]) -> None:
+        self._node.rcv(port, take)
+        self._node.grp_reg(self._group, port)
 
     @contextmanager
     def in_turn(self) -> Generator[None, None, None]:
@@ -120,14 +121,22 @@ class _Membership:
             else:  # this greenlet was killed while it waited
                 before.rawlink(lambda _before: mine.set())
 
-    def send(self, message: tuple[Any, ...]) -> int:
+    def send(self, message: tuple[Any, ...], instead: Callable[[], tuple[Any, ...]] | None) -> int:
         """Send a message to all others of the group."""
         node = self._node
         known = node.grp_get(self._group) or node.db_wait(self._group, _anything, _PATIENCE_SECONDS)
         host = ports_host_of(node)
-        others = [port for port in known if port != self._port and serve.is_port(host, port)]
-        for port in others:
-            node.snd(port, *message)
+        own = None if self._port is None else self._port.id
+        others = [port for port in known if port != own and serve.is_port(host, port)]
+        # Other nodes first: if the message cannot travel, nobody has got it.
+        for port in sorted(others, key=lambda port: host.find(port) is not None):
+            try:
+                node.snd(port, *message)
+            except UnencodableMessageError:
+                if instead is None:
+                    raise
+                message, instead = instead(), None
+                node.snd(port, *message)
         return len(others)
 
 

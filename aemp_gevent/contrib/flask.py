@@ -20,14 +20,20 @@ import flask
 from aemp_gevent import Node, default_node
 from aemp_gevent.contrib.gunicorn import is_draining
 from aemp_gevent.contrib.joining import MeshURL, parse_url
+from aemp_gevent.errors import AempError
 from aemp_gevent.node.access import is_shut_down, network_of, seeds_down
 from aemp_gevent.ports.attachment import Attachment
+from aemp_gevent.runtime.bounded_log import BoundedLog
+from aemp_gevent.runtime.logs import Log
 
 __all__ = ["Aemp"]
 
 _NAME = "aemp"
+_ATTACHMENT = "_aemp_gevent_attachment"
+"""Where a request keeps its port in ``flask.g``, in which applications choose names as well."""
 _URL = "AEMP_URL"
 _HEALTHZ = "AEMP_HEALTHZ"
+_PROBE = "aemp_healthz"
 
 
 class Aemp:
@@ -50,6 +56,7 @@ class Aemp:
 
     def __init__(self, app: flask.Flask | None = None, *, node: Node | None = None) -> None:
         self._node = default_node if node is None else node
+        self._complaints = BoundedLog(Log().log, "joining for Flask")
         if app is not None:
             self.init_app(app)
 
@@ -66,10 +73,15 @@ class Aemp:
             app.before_request(lambda: self._join(url))
         app.teardown_appcontext(_detach)
         if path is not None:
-            app.add_url_rule(path, "aemp_healthz", self._healthz)
+            app.add_url_rule(path, _PROBE, self._healthz)
 
     def _join(self, url: MeshURL) -> None:
-        url.join_in_request(_URL, self._node)
+        try:
+            url.join_in_request(_URL, self._node)
+        except AempError as error:
+            if flask.request.endpoint != _PROBE:
+                raise
+            self._complaints.warn("%s answers that this process has not joined: %s", flask.request.path, error)
 
     @property
     def port(self) -> str:
@@ -83,16 +95,17 @@ class Aemp:
         """
         if not flask.has_app_context():
             raise RuntimeError("Aemp.port is the port of a request, and there is no request here; call attach()")
-        attachment: Attachment | None = flask.g.get(_NAME)
+        attachment: Attachment | None = flask.g.get(_ATTACHMENT)
         if attachment is None:
-            attachment = flask.g.aemp = self._node.attach()
+            attachment = self._node.attach()
+            setattr(flask.g, _ATTACHMENT, attachment)
         return attachment.port
 
     def status(self) -> str:
         """Return ``"ok"``, or why this process should get no requests.
 
-        That is ``"private"`` before it joined, ``"cut off"`` while it has no link to any of its seeds on other hosts,
-        ``"draining"`` while gunicorn's worker ends, and ``"shut down"`` in the end.
+        That is ``"private"`` while it has not joined, ``"cut off"`` while it has no link to any of its seeds on other
+        hosts, ``"draining"`` while gunicorn's worker ends, and ``"shut down"`` in the end.
         """
         if is_shut_down(self._node):
             return "shut down"
@@ -113,6 +126,6 @@ class Aemp:
 
 
 def _detach(_error: BaseException | None) -> None:
-    attachment: Attachment | None = flask.g.pop(_NAME, None)
+    attachment: Attachment | None = flask.g.pop(_ATTACHMENT, None)
     if attachment is not None:
         attachment.detach()

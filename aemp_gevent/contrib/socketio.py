@@ -17,7 +17,7 @@ from typing import Any
 from uuid import uuid4
 
 from gevent import monkey
-from gevent.queue import SimpleQueue
+from gevent.queue import Full, SimpleQueue
 from socketio.pubsub_manager import PubSubManager
 
 from aemp_gevent.contrib.fan_out import FanOut
@@ -31,11 +31,16 @@ from aemp_gevent.errors import (
     NodeShutDownError,
 )
 from aemp_gevent.node.node import Node
+from aemp_gevent.runtime.bounded_log import BoundedLog
+from aemp_gevent.runtime.logs import Log
 
 __all__ = ["AempManager"]
 
 _GROUP = "socketio/"
 """The beginning of the groups' names; the channel follows."""
+
+MAX_WAITING = 100_000
+"""Messages of other servers that wait for the processor; more are dropped, which is logged."""
 
 # python-socketio has no type annotations, so what it hands over is Any.
 
@@ -139,7 +144,11 @@ class AempManager(PubSubManager):  # type: ignore[misc]  # see above
 
     def _take(self, *message: Any) -> None:
         if len(message) == 1 and isinstance(message[0], dict | str):
-            self._here.get().messages.put(message[0])
+            here = self._here.get()
+            try:
+                here.messages.put_nowait(message[0])
+            except Full:
+                here.complaints.warn("a message of another server was dropped: %s wait for this one", MAX_WAITING)
 
     def _listen(self) -> Iterator[Any]:
         messages = self._here.get().messages
@@ -152,5 +161,6 @@ class _Here:
 
     def __init__(self) -> None:
         self.host_id = uuid4().hex
-        self.messages: SimpleQueue[Any] = SimpleQueue()
+        self.messages: SimpleQueue[Any] = SimpleQueue(MAX_WAITING)
         """What other servers have published."""
+        self.complaints = BoundedLog(Log().log, "Socket.IO")

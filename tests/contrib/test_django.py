@@ -19,6 +19,7 @@ from tests.support.networking import ROOT, line_of, process
 pytestmark = pytest.mark.slow
 
 PRELUDE = """
+import os
 import sys
 import gevent
 from gevent.fileobject import FileObject
@@ -27,13 +28,20 @@ from django.conf import settings
 folder, = sys.argv[1:]
 settings.configure(
     AEMP_URL=f"aemp://shop?folder={folder}", INSTALLED_APPS=["aemp_gevent.contrib.django"], ROOT_URLCONF=__name__,
-    CACHES={name: {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": name}
-            for name in ("default", "prices")},
+    CACHES={
+        **{name: {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": name}
+           for name in ("default", "prices")},
+        "broken": {"BACKEND": "tests.contrib.broken_cache.BrokenCache"},
+        "database": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cached"},
+    },
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{folder}.{os.getpid()}"}},
 )
 import django
 django.setup()
 from django.core.cache import cache, caches
+from django.core.management import call_command
 from django.core.signals import request_started
+from django.db import connections
 from aemp_gevent import default_node, grp_get, snd
 from aemp_gevent.contrib.django import cache_invalidated, invalidate
 urlpatterns = []
@@ -50,6 +58,7 @@ def note(cache, keys, **options):
     signals.append((cache, keys))
 cache_invalidated.connect(failing)
 cache_invalidated.connect(note)
+call_command("createcachetable", verbosity=0)
 for name in caches:
     caches[name].set_many({"a": 1, "b": 2})
 request_started.send(None)
@@ -58,22 +67,34 @@ for _ in range(2):
     gevent.spawn(request_started.send, None).get()
 print("serves", flush=True)
 for line in FileObject(sys.stdin):
-    wait_until(lambda: len(signals) == 2, within=20)
-    print([sorted(caches[name].get_many(["a", "b"])) for name in ("default", "prices")], signals, flush=True)
+    wait_until(lambda: len(signals) == 3, within=20)
+    print([sorted(caches[name].get_many(["a", "b"])) for name in ("default", "prices")], signals,
+          connections["default"].connection, flush=True)
 """
 )
 
 SCRIPT = (
     PRELUDE
     + """
+for alias in ("__class__", "_settings"):
+    try:
+        invalidate(cache=alias)
+    except Exception as error:
+        print(type(error).__name__)
 cache.set_many({"a": 1, "b": 2})
+call_command("createcachetable", verbosity=0)
 assert invalidate("a") == 2
 assert cache.get_many(["a", "b"]) == {"b": 2}, "not deleted here"
 no_list = ("default", 5, 1)
-for rubbish in ((), ("default",), ("nothing", ["a"], None), (5, ["a"], None), ("default", [5], None), no_list):
+rubbish_of_peers = (
+    (), ("default",), ("nothing", ["a"], None), ("__class__", None, None), (5, ["a"], None), ("default", [5], None),
+    ("broken", ["a"], None), no_list,
+)
+for rubbish in rubbish_of_peers:
     for port in grp_get("django/invalidation"):
         snd(port, *rubbish)
 invalidate(cache="prices")
+assert invalidate("a", cache="database") == 2
 for wrong in (lambda: invalidate(5), lambda: invalidate("a", version="x"), lambda: invalidate("a", cache="nothing")):
     try:
         wrong()
@@ -94,14 +115,14 @@ def test_a_script_invalidates_values_of_all_processes_that_serve(folder: Path) -
     with ExitStack() as stack:
         servers = [stack.enter_context(process(SERVING, str(folder))) for _ in range(2)]
         assert [line_of(server) for server in servers] == ["serves"] * 2
-        ran = subprocess.run([sys.executable, "-c", SCRIPT, str(folder)], capture_output=True, text=True, timeout=30)
+        ran = subprocess.run([sys.executable, "-c", SCRIPT, str(folder)], capture_output=True, text=True, timeout=90)
         assert ran.returncode == 0, ran.stderr
-        assert ran.stdout.split() == ["TypeError", "TypeError", "InvalidCacheBackendError"]
+        assert ran.stdout.split() == ["InvalidCacheBackendError"] * 2 + ["TypeError"] * 2 + ["InvalidCacheBackendError"]
         for server in servers:
             assert server.stdin is not None
             server.stdin.write("\n")
             server.stdin.flush()
-            assert line_of(server) == "[['b'], []] [('default', ['a']), ('prices', None)]"
+            assert line_of(server) == "[['b'], []] [('default', ['a']), ('prices', None), ('database', ['a'])] None"
 
 
 def printed(program: str, *args: str) -> list[str]:

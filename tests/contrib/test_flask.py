@@ -190,6 +190,28 @@ def test_invalid_url_is_refused_when_the_application_is_made(make_node: MakeNode
         make_app(make_node(None), AEMP_URL="redis://")
 
 
+def test_probe_of_a_process_that_cannot_join_says_so_and_other_requests_fail(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, _ = make_app(make_node(None), AEMP_URL="aemp://shop?folder=/proc/nowhere")
+    app.testing = False
+    app.add_url_rule("/", "index", lambda: "never")
+    assert gevent.spawn(status, app).get(timeout=WAIT) == (503, "private")
+    assert "/healthz answers that this process has not joined" in caplog.text
+    assert gevent.spawn(app.test_client().get, "/").get(timeout=WAIT).status_code == 500
+
+
+def test_applications_may_use_any_name_in_g(make_node: MakeNode) -> None:
+    app, aemp = make_app(make_node(None))
+
+    @app.get("/")
+    def view() -> str:
+        flask.g.aemp = "mine"
+        return aemp.port
+
+    assert app.test_client().get("/").text.startswith(aemp._node.NODE())
+
+
 def test_server_without_greenlets_stays_private_and_warns_once(
     make_node: MakeNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

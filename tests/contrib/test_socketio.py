@@ -20,6 +20,7 @@ pytest.importorskip("socketio")
 import engineio.packet
 import socketio
 
+import aemp_gevent.contrib.socketio
 from aemp_gevent import Node
 from aemp_gevent.contrib import gunicorn
 from aemp_gevent.contrib.joining import MeshURL, parse_url
@@ -213,6 +214,17 @@ def test_rubbish_in_the_group_and_from_peers_hurts_nobody(
         two_nodes[0].snd(port, *rubbish)
     one.emit("said", "hello")
     wait_until(lambda: two.got["ben"] == [["said", "hello"]], within=WAIT, show=lambda: two.got)
+
+
+def test_server_that_cannot_keep_up_drops_messages_and_logs_it(
+    make_server: MakeServer, two_nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(aemp_gevent.contrib.socketio, "MAX_WAITING", 2)
+    manager = AempManager(node=two_nodes[0])
+    for number in range(3):
+        manager._take({"number": number})
+    assert [next(manager._listen())["number"] for _ in range(2)] == [0, 1]
+    assert "a message of another server was dropped: 2 wait for this one" in caplog.text
 
 
 def test_a_failed_link_is_logged_and_local_clients_are_served(

@@ -11,17 +11,21 @@ from typing import Any
 
 from django.conf import settings
 from django.core.cache import InvalidCacheBackendError, caches
+from django.db import close_old_connections
 from django.dispatch import Signal
 
 from aemp_gevent.contrib.fan_out import FanOut
 from aemp_gevent.contrib.joining import parse_url
 from aemp_gevent.contrib.per_process import PerProcess
+from aemp_gevent.ports.reasons import describe
+from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted
 
 GROUP = "django/invalidation"
 
 _log = Log()
+_complaints = BoundedLog(_log.log, "invalidation by other processes")
 
 cache_invalidated = Signal()
 """Sent in every process when values are invalid: ``cache`` is the cache's alias, ``keys`` a list, or None for all.
@@ -88,11 +92,16 @@ def _invalidated(*message: Any) -> None:
         if not is_valid:
             raise ValueError("the cache is not a str, or the keys are not a list of them")
         _invalidate_here(alias, keys, version)
-    except (InvalidCacheBackendError, TypeError, ValueError) as error:
-        _log.warning("invalidation %s by another process ignored: %s", quoted(message), error)
+    # A cache's backend may raise anything, such as that its server cannot be reached, and later messages count as well.
+    except Exception as error:  # noqa: BLE001
+        _complaints.warn("invalidation %s by another process failed: %s", quoted(message), describe(error))
+    finally:
+        close_old_connections()  # DatabaseCache has one for each greenlet; requests close theirs in the same way
 
 
 def _invalidate_here(alias: str, keys: list[str] | None, version: int | None) -> None:
+    if alias not in settings.CACHES:  # Django takes any attribute of its own object for a cache
+        raise InvalidCacheBackendError(f"The connection {quoted(alias)} doesn't exist.")
     if keys is None:
         caches[alias].clear()
     else:
