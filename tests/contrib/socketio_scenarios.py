@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Real Socket.IO clients at several workers: ``python -m tests.contrib.socketio_scenarios URL`` runs all scenarios.
 
-Each is a function. What came of each is printed as a line of JSON: its name, and "" or what went wrong.
+With several URLs, and commas between them, the clients use one after the other. Each scenario is a function. What came
+of each is printed as a line of JSON: its name, and "" or what went wrong.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import itertools
 import json
 import os
 import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import socketio
@@ -33,6 +35,7 @@ class Client(socketio.Client):  # type: ignore[misc]  # python-socketio has no t
     """A client that keeps what it gets."""
 
     opened: ClassVar[list[Client]] = []
+    numbers: ClassVar[Iterator[int]] = itertools.count()
 
     def __init__(self, url: str, *rooms: str, namespaces: Any = None) -> None:
         super().__init__(reconnection=False)
@@ -41,7 +44,9 @@ class Client(socketio.Client):  # type: ignore[misc]  # python-socketio has no t
         for namespace in namespaces or ["/"]:
             self.on("*", lambda event, *data: self.got.append([event, *data]), namespace=namespace)
         self.on("asked", lambda data: (data, "answered", b"\xff"))
-        self.connect(url, auth={"rooms": rooms}, transports=["websocket"], namespaces=namespaces, wait_timeout=WAIT)
+        urls = url.split(",")
+        mine = urls[next(self.numbers) % len(urls)]
+        self.connect(mine, auth={"rooms": rooms}, transports=["websocket"], namespaces=namespaces, wait_timeout=WAIT)
         self.worker = 0 if namespaces else self.call("worker", timeout=WAIT)
 
     @property
