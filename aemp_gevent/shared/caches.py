@@ -99,7 +99,7 @@ class OwnedCache(Owned):
             return
         try:
             self.check_is_here()
-            key, lease, *tags = words[:-1]
+            _call, key, lease, *tags = words[:-1]
             asker = _Asker(reply, lease, tuple(check_text("tag", tag) for tag in tags))
             check_text("key", key)
             if not is_port(host, lease):

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from aemp_gevent.errors import InvalidSharedError, StateMovedError
+from aemp_gevent.node.access import kept_for
 from aemp_gevent.node.node import Node
 from aemp_gevent.wire.values import lone_surrogate
 
@@ -16,6 +18,9 @@ MAX_KEYS = 100_000
 
 MAX_PART = 2_000
 """Elements of one message of those that carry state to another node: a part may have a few more."""
+
+MAX_ANSWERS = 10_000
+"""Answers that a node remembers, for calls that are made again because their answers were lost."""
 
 MAX_CHARACTERS = 200
 """Characters of a name, a key or a tag."""
@@ -50,8 +55,31 @@ def check_number(what: str, number: Any, least: float, most: float = math.inf) -
     return number
 
 
+class Answers:
+    """The newest answers of one node's objects, by the names of the calls.
+
+    A caller who does not get the answer, because the link was lost, asks again with the same name: what it asked for
+    is not done twice.
+    """
+
+    def __init__(self, _node: Node) -> None:
+        self._by_call: OrderedDict[str, Any] = OrderedDict()
+
+    def answer(self, call: object, function: Callable[[], Any]) -> Any:
+        """Return what a function returns, or returned when this call was made before."""
+        name = check_text("call", call)
+        if name in self._by_call:
+            return self._by_call[name]
+        answer = self._by_call[name] = function()
+        if len(self._by_call) > MAX_ANSWERS:
+            self._by_call.popitem(last=False)
+        return answer
+
+
 class Owned:
     """State with a port, on the node that owns it. Its methods never switch, so that each call is one step.
+
+    The first argument of each call is its name, which no other call has.
 
     Args:
         node: The node.
@@ -64,11 +92,9 @@ class Owned:
         self.is_incomplete = False
         """Whether some of the state is still at the node that had it before: so far it may only be added."""
         self.port = node.port()
-        node.serve(
-            self.port,
-            merge=self._merge,
-            **{tag: self._guarded(function) for tag, function in self.served().items()},
-        )
+        self._answers = kept_for(node, Answers)
+        functions = {tag: self._guarded(function) for tag, function in self.served().items()}
+        node.serve(self.port, merge=self._merge, **functions)
 
     def served(self) -> dict[str, Callable[..., Any]]:
         """Return the functions that clients call, by tag."""
@@ -82,9 +108,12 @@ class Owned:
         """Add a part of the state that another node had."""
         raise NotImplementedError
 
-    def _merge(self, state: Any = None) -> None:
-        self._check_has_not_moved()
-        self.merge(state)
+    def _merge(self, call: Any = None, state: Any = None) -> None:
+        def merge() -> None:
+            self._check_has_not_moved()
+            self.merge(state)
+
+        self._answers.answer(call, merge)
 
     def _check_has_not_moved(self) -> None:
         if self.has_moved:
@@ -101,9 +130,12 @@ class Owned:
         self.is_incomplete = False
 
     def _guarded(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def serve(*args: Any) -> Any:
-            self.check_is_here()
-            return function(*args)
+        def serve(call: Any = None, *args: Any) -> Any:
+            def checked() -> Any:
+                self.check_is_here()
+                return function(*args)
+
+            return self._answers.answer(call, checked)
 
         return serve
 

@@ -22,6 +22,7 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Group, Pool
 
+from aemp_gevent.addresses import ids
 from aemp_gevent.calls import answers
 from aemp_gevent.calls.serve import is_port
 from aemp_gevent.directory.local_directory import DirectoryEntry
@@ -126,6 +127,7 @@ class Ownership:
         self._ready_in: object = None
         self._is_leaving = False
         self._merging = Group()
+        self._new_call = ids.port_names(ids.new_uniq())
 
     def open(self) -> None:
         """Make the host's port, and let other nodes find it."""
@@ -291,7 +293,7 @@ class Ownership:
                     continue
                 holding.owned.has_moved = True
                 for part in holding.owned.parts():
-                    self.node.call(port, "merge", part, timeout=_PART_SECONDS)
+                    self.node.call(port, "merge", self._new_call(), part, timeout=_PART_SECONDS)
             except (AempError, TimeoutError) as error:
                 holding.owned.has_moved = False
                 if not isinstance(error, PortDied) and not _has_moved(error):  # it shuts down, too
@@ -349,6 +351,7 @@ class Ownership:
         deadline = answers.deadline_of(seconds)
         latest = answers.deadline_of(None if seconds is None else max(seconds, patience))
         self._make_ready(seconds)
+        call = self._new_call()
         failed: set[str] = set()
         why = "no node owns it"
         while True:
@@ -361,7 +364,7 @@ class Ownership:
                 failed.clear()  # perhaps only the link to it was lost
                 continue
             try:
-                return self.node.call(port, tag, *args, timeout=left and max(left, patience))
+                return self.node.call(port, tag, call, *args, timeout=left and max(left, patience))
             except PortDied as error:
                 why = str(error)
             except RemoteError as error:

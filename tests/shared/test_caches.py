@@ -281,18 +281,18 @@ def test_values_that_cannot_be_kept_are_refused_and_nothing_is_left(caches: list
     owner = ownership_of(one.node)._owner("cache pages")
     for tag in ("invalidate", "invalidate_tags"):
         with pytest.raises(RemoteError):
-            one.node.call(owner, tag, [])
+            one.node.call(owner, tag, tag, [])
     lease = one.node.port()
     for value, ttl in (("x", 1), (b"x" * (2**20 + 1), 1), (b"x", -1)):
-        is_there, token = one.node.call(owner, "get", "bad", lease)
+        is_there, token = one.node.call(owner, "get", "call", "bad", lease)
         assert not is_there
         with pytest.raises(RemoteError):
-            one.node.call(owner, "put", token, value, ttl)
+            one.node.call(owner, "put", f"{token} {ttl}", token, value, ttl)
         one.node.kil(lease)
         lease = one.node.port()
     for words in ((), ("k",), ("", lease), ("k", lease, 5), ("k", 5)):
         with pytest.raises(RemoteError):
-            one.node.call(owner, "get", *words)
+            one.node.call(owner, "get", "call", *words)
     one.node.kil(lease)
     with pytest.raises(InvalidSharedError):
         one.cached(ttl=-1)

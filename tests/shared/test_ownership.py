@@ -14,6 +14,7 @@ import aemp_gevent.shared.ownership
 from aemp_gevent.errors import InvalidSharedError, NoPortContextError, RemoteError, StateUnavailableError
 from aemp_gevent.node.node import Node
 from aemp_gevent.shared import Cache, Counter, Limiter, Once, host
+from aemp_gevent.shared.counters import OwnedCounter
 from aemp_gevent.shared.once import OwnedOnce
 from aemp_gevent.shared.ownership import GROUP, OWNERS, ownership_of
 from aemp_gevent.testing import MemoryNetwork, NodeProcess
@@ -128,11 +129,12 @@ def test_call_reaches_an_owner_again_whose_link_was_lost_for_a_moment(network: M
         if f"counter {name}" in ownership_of(owner)._owned:
             break
     network.delay(owner, other, 0.3)
-    for timeout in (WAIT, None):
-        asking = gevent.spawn(Counter(name, node=other, timeout=timeout).value)
-        gevent.sleep(0.1)
+    lost = [(0.1, WAIT), (0.1, None), (0.45, WAIT), (0.45, None)]  # on the way there, and on the way back
+    for number, (seconds, timeout) in enumerate(lost, 2):
+        asking = gevent.spawn(Counter(name, node=other, timeout=timeout).add)
+        gevent.sleep(seconds)
         assert network.cut(owner, other)
-        assert asking.get(timeout=WAIT) == 1
+        assert asking.get(timeout=WAIT) == number, "counted once"
 
 
 def test_nodes_that_all_shut_down_wait_for_one_that_joins(network: MemoryNetwork) -> None:
@@ -161,8 +163,9 @@ def test_new_owner_answers_when_it_has_all_of_the_state(network: MemoryNetwork) 
     former, heir = other.port(), ownership_of(one)._port
     new = other.call(heir, "adopt", "counter hits", former)
     with pytest.raises(RemoteError, match="does not have all of this state yet"):
-        other.call(new, "add", 1)
-    other.call(new, "merge", 5)
+        other.call(new, "add", "one", 1)
+    for _ in range(2):
+        other.call(new, "merge", "two", 5)  # the same call, as if the answer had been lost
     asking = gevent.spawn(Counter("hits", node=one, timeout=WAIT).value)
     gevent.sleep(0.1)
     assert not asking.ready()
@@ -296,13 +299,24 @@ def test_what_others_enter_harms_nobody(network: MemoryNetwork) -> None:
     port = ownership_of(owner)._owned["counter hits"][0].port
     for state in (None, "x", [1], float("nan")):
         with pytest.raises(RemoteError):
-            other.call(port, "merge", state)
+            other.call(port, "merge", f"merge {state}", state)
         with pytest.raises(RemoteError, match="it must be a port"):
             other.call(home, "adopt", "counter hits", state)
     other.snd(home, "adopt")
     with pytest.raises(RemoteError):
-        other.call(port, "add", "x")
+        other.call(port, "add", "add", "x")
+    for call in (None, 5, "", "x" * 201):
+        with pytest.raises(RemoteError, match="call of shared state"):
+            other.call(port, "add", call, 1)
     assert Counter("hits", node=one, timeout=WAIT).add() == 2
+
+
+def test_number_of_answers_that_are_remembered_is_bounded(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = make_node(None)
+    monkeypatch.setattr(aemp_gevent.shared.owned, "MAX_ANSWERS", 2)
+    counter = OwnedCounter(node)
+    sums = [node.call(counter.port, "add", call, 1) for call in ("a", "b", "a", "c", "d", "a")]
+    assert sums == [1, 2, 1, 3, 4, 5]
 
 
 def test_number_of_objects_is_bounded(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,7 +412,7 @@ def test_calls_that_wait_while_state_moves_change_nothing_and_are_made_again(mak
     counter, cache = Counter("hits", node=node), Cache("pages", node=node)
     assert counter.add(5) == 5
     assert cache.get("k", lambda: 1, ttl=1000) == 1
-    for key, words in (("counter hits", ("add", 1)), ("cache pages", ("get", "k", node.port()))):
+    for key, words in (("counter hits", ("add", "one", 1)), ("cache pages", ("get", "two", "k", node.port()))):
         owned = ownership._owned[key][0]
         asked = node.call_async(owned.port, *words)
         owned.has_moved = True
