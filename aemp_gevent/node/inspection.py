@@ -181,6 +181,7 @@ class Inspection:
     def _figures(self, peer: Peer | None, census: Census) -> dict[str, Any]:
         host, network, scheduler = self._host, self._host.network, self._host.scheduler
         watch = None if network is None else network.loop_watch
+        carried = () if network is None else network.link_maker.traffic.sums().values()
         return {
             "node": host.NODE(),
             "provider": PROVIDER,
@@ -195,6 +196,8 @@ class Inspection:
             "addresses": [] if network is None else network.addresses(),
             "seeds": [] if network is None else list(network.settings.seeds),
             "link_count": 0 if network is None else len(network.up_peers()),
+            "packets_in": sum(each.packets_in for each in carried),
+            "packets_out": sum(each.packets_out for each in carried),
             "port_count": census.ports,
             "messages": census.messages,
             "deepest": census.deepest,

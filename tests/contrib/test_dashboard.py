@@ -16,6 +16,7 @@ from gevent.event import AsyncResult
 
 from aemp_gevent import Node
 from aemp_gevent.contrib.dashboard import dashboard, dashboard_app
+from aemp_gevent.contrib.dashboard import survey as module
 from aemp_gevent.contrib.dashboard.survey import Survey, difference
 from aemp_gevent.testing import wait_until
 from tests.support.networking import MakeNode
@@ -499,12 +500,50 @@ def test_long_answers_are_cut(pair: tuple[Node, Node], monkeypatch: pytest.Monke
     assert found["memory"] is found["lag"] is None
 
 
+def test_large_networks_are_asked_for_few_links_each_and_the_busiest_are_shown(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"node{number}" for number in range(100)]
+    turn = 0
+
+    def answer(name: str, limit: int) -> dict[str, Any]:
+        links = [
+            {"node": other, "state": "up", "packets_out": turn * number}
+            for number, other in enumerate(names)
+            if other != name
+        ]
+        sums = {"link_count": 99, "packets_in": turn * 7, "packets_out": turn * 5}
+        return {**FIGURES, "node": name, "links": links[:limit], "time": turn, **sums}
+
+    def ask_all(_node: Node, others: list[str], what: dict[str, int], _timeout: float) -> Any:
+        limits.add(what["links"])
+        return {name: answer(name, what["links"]) for name in others}, {}
+
+    limits: set[int] = set()
+    monkeypatch.setattr(module, "ask_all", ask_all)
+    monkeypatch.setattr(module, "known_nodes", lambda *_: names)
+    monkeypatch.setattr(module, "MAX_LINKS", 50)
+    monkeypatch.setattr(module, "_MOST_ENDS", 3000)
+    survey = Survey(pair[1])
+    for turn in (1, 2):  # noqa: B007  # answer() reads it
+        survey.take()
+    assert max(limits) == 3000 // 102
+    row = survey.nodes["node3"]
+    assert (row["links"], row["in"], row["out"]) == (99, 7, 5), "of all links, not of those that were asked for"
+    assert len(survey.links) == 50
+    assert min(link["rate"] for link in survey.links.values()) > 20
+
+
 def test_survey_that_ended_begins_again_for_those_who_come_back(
     pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visitor = visitor_of(pair[1])
     survey = visitor._app._survey
-    monkeypatch.setattr(survey, "take", lambda: gevent.sleep(0) or survey._node._check_nothing())
+
+    def fail() -> None:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(survey, "take", fail)
     events = visitor.events("/events")
     with pytest.MonkeyPatch.context() as quiet:
         quiet.setattr(gevent.get_hub(), "handle_error", lambda *_: None)

@@ -16,7 +16,7 @@ import gevent
 from gevent.event import Event
 
 from aemp_gevent.addresses.ids import COMMAND_PREFIX, master_of, without_random_words
-from aemp_gevent.contrib.answers import Sent, ask, ask_all, is_number, plain, short
+from aemp_gevent.contrib.answers import MAX_TEXT, Sent, ask, ask_all, is_number, plain, short
 from aemp_gevent.errors import DirectoryUnavailableError, NodeShutDownError
 from aemp_gevent.node.access import known_nodes, network_of
 from aemp_gevent.node.node import Node
@@ -37,6 +37,13 @@ _FORGET_SECONDS = 60.0
 """How long a node that is gone is still shown."""
 
 MAX_NODES = 5000
+
+MAX_LINKS = 5000
+"""Links that are shown: of more, those that carry most."""
+
+_MOST_ENDS = 40_000
+_FEWEST_ENDS = 20
+"""Ends of links that all nodes together are asked for, and one node at least. A mesh of 1000 nodes has a million."""
 
 
 class Survey:
@@ -99,6 +106,7 @@ class Survey:
             if isinstance(answer, str):
                 self._miss(nodes, name, answer, now)
                 continue
+            gevent.sleep(0)  # there may be a thousand of them, with many links each
             self._gone.pop(name, None)
             rows = [_link(name, row) for row in answer["links"]]
             before = self._before.get(name)
@@ -108,6 +116,9 @@ class Survey:
                 if row["state"] != "down":
                     _join(links, row, former.get(row["b"]), answer["time"] - before["time"] if before else 0)
             self._before[name] = {**answer, "rows": rows}
+        if len(links) > MAX_LINKS:
+            most = sorted(links.items(), key=lambda item: item[1]["rate"] or 0, reverse=True)
+            links = dict(most[:MAX_LINKS])
         self._known = dict.fromkeys(nodes)
         self._before = {name: answer for name, answer in self._before.items() if name in nodes}
         self._show(nodes, links)
@@ -137,7 +148,9 @@ class Survey:
         answers: dict[str, Row | str] = {}
         due = dict.fromkeys(name for name in [*self._known, *self._node.up_nodes()] if not _is_hidden(name))
         while due and len(answers) < MAX_NODES:
-            found, silent = ask_all(self._node, list(due)[: MAX_NODES - len(answers)], {"links": 1000}, ASK_SECONDS)
+            names = list(due)[: MAX_NODES - len(answers)]
+            limit = min(max(_MOST_ENDS // len(names), _FEWEST_ENDS), 1000)
+            found, silent = ask_all(self._node, names, {"links": limit}, ASK_SECONDS)
             answers |= silent
             due = {}
             for name, sent in found.items():
@@ -226,13 +239,18 @@ def _checked(sent: Sent) -> Row:
     if not all(is_number(sent.get(key)) for key in _NUMBERS) or not isinstance(links, (list, tuple)):
         raise ValueError("it runs another version, which sends other figures")
     found: Row = plain({key: value for key, value in sent.items() if key != "links"}, 2)
-    return {**found, "links": [plain(row) for row in links if _is_link(row)]}
+    return {**found, "links": [row for row in links if _is_link(row)]}
 
 
 def _is_link(row: Any) -> bool:
     if not isinstance(row, Mapping):
         return False
-    return all(isinstance(text := row.get(key), str) and short(text) == text for key in ("node", "state"))
+    name, state = row.get("node"), row.get("state")
+    return isinstance(name, str) and isinstance(state, str) and _can_be_shown(name) and _can_be_shown(state)
+
+
+def _can_be_shown(text: str) -> bool:
+    return len(text) <= MAX_TEXT and text.isprintable()
 
 
 def _is_hidden(name: str) -> bool:
@@ -241,6 +259,10 @@ def _is_hidden(name: str) -> bool:
 
 def _number(value: Any, factor: float = 1, digits: int = 0) -> float | None:
     return round(value * factor, digits) if is_number(value) else None
+
+
+def _known_number(value: Any) -> float | None:
+    return value if is_number(value) else None
 
 
 def _text(value: Any) -> str:
@@ -259,10 +281,10 @@ def _link(name: str, row: Mapping[str, Any]) -> Row:
         "b": row["node"],
         "state": row["state"],
         "via": _text(row.get("via")),
-        "in": row.get("packets_in"),
-        "out": row.get("packets_out"),
+        "in": _known_number(row.get("packets_in")),
+        "out": _known_number(row.get("packets_out")),
         "unsent": _number(row.get("unsent")),
-        "rtt": row.get("round_trip"),
+        "rtt": _known_number(row.get("round_trip")),
         "tls": bool(row.get("tls")),
     }
 
@@ -295,7 +317,12 @@ def _join(links: Rows, row: Row, before: Row | None, passed: float) -> None:
 def _node(name: str, answer: Row, before: Row | None, links: Iterable[Row]) -> Row:
     passed = answer["time"] - before["time"] if before else 0
     own = [row for row in links if not row["via"]]
-    former = before["rows"] if before else []
+    up = sum(row["state"] == "up" and not _is_hidden(row["b"]) for row in own)
+    total = answer.get("link_count")
+    rates = {
+        key: _rate(answer.get(f"packets_{key}"), before.get(f"packets_{key}"), passed) if before else None
+        for key in ("in", "out")
+    }
     seconds = _number(answer.get("seconds"))
     return {
         "id": name,
@@ -304,7 +331,7 @@ def _node(name: str, answer: Row, before: Row | None, links: Iterable[Row]) -> R
         "up": True,
         "error": "",
         "roles": short(" ".join(map(_text, roles if isinstance(roles := answer.get("roles"), list) else ()))),
-        "links": sum(row["state"] == "up" and not _is_hidden(row["b"]) for row in own),
+        "links": total if is_number(total) and total > len(answer["links"]) else up,
         "ports": answer["port_count"],
         "messages": answer["messages"],
         "deepest": answer["deepest"],
@@ -313,15 +340,10 @@ def _node(name: str, answer: Row, before: Row | None, links: Iterable[Row]) -> R
         "lag": _number(answer.get("worst_lag") or 0, 1000),
         "memory": _number(answer.get("memory") or 0, 2**-20),
         "cpu": _rate(answer["cpu"] * 100, before["cpu"] * 100 if before else None, passed),
-        "in": _rate(_sum(own, "in"), _sum(former, "in"), passed) if before else None,
-        "out": _rate(_sum(own, "out"), _sum(former, "out"), passed) if before else None,
+        **rates,
         "unsent": sum(row["unsent"] or 0 for row in own),
         "since": None if seconds is None else round(answer["time"] - seconds),
     }
-
-
-def _sum(rows: Iterable[Row], key: str) -> float:
-    return sum(float(row[key]) for row in rows if is_number(row[key]))
 
 
 def _missing(name: str, why: str, before: Row | None) -> Row:
