@@ -7,10 +7,12 @@ All of it happens at once, to one real process for each row, because each takes 
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -21,8 +23,9 @@ from gevent.pool import Pool
 from aemp_gevent.errors import CallTimeout, PortDied
 from aemp_gevent.node.node import Node
 from aemp_gevent.otp import Child, Supervisor
-from aemp_gevent.testing import NodeProcess, Proxy
+from aemp_gevent.testing import NodeProcess, Proxy, control
 from aemp_gevent.testing.waiting import NotInTimeError
+from tests.support import preloaded
 from tests.support.helpers import wait_until
 from tests.support.networking import SECRET, Deaths, node_factory
 from tests.support.seams import network_of
@@ -197,6 +200,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Seen]]:
     folder = tmp_path_factory.mktemp("released")
     common: dict[str, Any] = {"heartbeat_timeout": HEARTBEAT_TIMEOUT, "heartbeat_interval": 0.5, "secret": SECRET}
     with contextlib.ExitStack() as stack:
+        # Nine processes that import the library would take longer than all else on a busy machine.
+        quick = SimpleNamespace(**{**vars(subprocess), "Popen": preloaded.Popen})
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(control, "subprocess", quick)
         make = stack.enter_context(node_factory())
         proxy = stack.enter_context(Proxy())
         patient = make(None)
