@@ -7,16 +7,19 @@ restarts that are due.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gevent
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from aemp_gevent import Node
 from aemp_gevent.otp import Child, DynamicSupervisor, Server, Supervisor, cast
+from aemp_gevent.otp.budgets import Budget, Pause, Pauses
+from aemp_gevent.otp.entries import Entry
 from aemp_gevent.testing import VirtualTime
 from aemp_gevent.toolkit import death_of
 from tests.support.seams import ports_of
@@ -236,9 +239,20 @@ def children_of(world: World, tree: Tree, name: str) -> list[Child]:
     return found
 
 
+CHURN = Tree("one_for_one", [Leaf("permanent")], 3, None)
+CRASHES = [(0, "crash", LONG)] * 6
+"""More than a budget allows, and never too many within its period."""
+
+
 @settings(max_examples=tries(40, 1000), deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=trees, steps=steps, seed=st.integers(0, 3))
+@example(tree=CHURN, steps=CRASHES, seed=0)
 def test_trees_do_what_the_model_says(tree: Tree, steps: list[tuple[int, str, float]], seed: int) -> None:
+    compare(tree, steps, seed)
+
+
+def compare(tree: Tree, steps: list[tuple[int, str, float]], seed: int) -> None:
+    """Do the same in a real tree and in the model."""
     with VirtualTime(seed) as virtual:
         virtual.dice.random = lambda: 0.0  # type: ignore[method-assign]  # pauses without jitter
         node = Node()
@@ -266,6 +280,43 @@ def test_trees_do_what_the_model_says(tree: Tree, steps: list[tuple[int, str, fl
             assert death_of(real, node=node).get(timeout=5) is not None
             assert len(set(ports_of(node).values())) == 1, "a port is left beside that of the test"
         node.shutdown()
+
+
+def never_forgets(self: Budget, now: float) -> bool:
+    self._times.append(now)
+    return self.intensity is None or len(self._times) <= self.intensity
+
+
+def allows_one_more(self: Budget, now: float) -> bool:
+    return take(self, now) or len(self._times) == (self.intensity or 0) + 1
+
+
+def never_recovers(self: Pauses, _lived: float) -> Pause:
+    return pause(self, 0.0)
+
+
+def stops_in_order(self: Supervisor, entries: Iterable[Entry]) -> None:
+    stop(self, reversed(list(entries)))
+
+
+take, pause, stop = Budget.take, Pauses.next, Supervisor._stop
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "mutant", "tree", "steps"),
+    [
+        (Budget, "take", never_forgets, CHURN, CRASHES),
+        (Budget, "take", allows_one_more, CHURN, [(0, "crash", SHORT)] * 5),
+        (Pauses, "next", never_recovers, replace(CHURN, backoff=(FIRST, LONGEST)), CRASHES),
+        (Supervisor, "_stop", stops_in_order, Tree("one_for_one", [Leaf("permanent")] * 2, 3, None), []),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_supervisors_that_do_something_else_are_caught(monkeypatch, owner, name, mutant, tree, steps):
+    compare(tree, steps, 0)
+    monkeypatch.setattr(owner, name, mutant)
+    with pytest.raises(AssertionError):
+        compare(tree, steps, 0)
 
 
 @settings(max_examples=tries(10, 300), deadline=None, suppress_health_check=list(HealthCheck))
