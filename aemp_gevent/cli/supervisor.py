@@ -1,94 +1,55 @@
 # SPDX-License-Identifier: MIT
-"""Services that are restarted when they crash, each time after a longer wait."""
+"""The services of ``aemp run``: children of a supervisor of :mod:`aemp_gevent.otp`, and what is reported of them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from time import monotonic
 from typing import Any
 
 import gevent
+import zope.event
 
+from aemp_gevent.errors import PortDied
 from aemp_gevent.node.node import Node
-from aemp_gevent.node.services import Service, start_service
-from aemp_gevent.runtime.backoff import Backoff
+from aemp_gevent.node.services import Service
+from aemp_gevent.otp import Child, Supervisor
 from aemp_gevent.runtime.logs import Log
+from aemp_gevent.runtime.quoting import quoted
 from aemp_gevent.runtime.totals import RESTARTS
 
 FIRST_DELAY = 1.0
 MAX_DELAY = 60.0
 """The first and the longest pause before a restart, in seconds, before jitter."""
 
-LONG_LIFE = 60.0
-"""A service that ran for this many seconds has recovered: the next crash counts as the first."""
-
 _log = Log()
 
 
-class Supervised:
-    """A service that is restarted until it ends normally.
+class Services(Supervisor):
+    """The services of a node. Each is restarted until it ends normally, however often."""
 
-    Args:
-        node: The node that runs it.
-        service: The service.
-        changed: Called when it crashed, was restarted, or ended.
-    """
+    intensity = None
 
-    def __init__(self, node: Node, service: Service, changed: Callable[[], None]) -> None:
-        self.service = service
-        self.is_up = False
-        """Whether it is running, or has ended normally."""
-        self.crashes = 0
-        self._node = node
-        self._changed = changed
-        self._delays = Backoff(FIRST_DELAY, MAX_DELAY)
-        self._port: str | None = None
-        self._started_at = 0.0
-        self._restart: gevent.Greenlet[..., None] | None = None
-        self._is_over = False
+    def children(self, told: Callable[[dict[str, Any], dict[str, Any]], None]) -> Iterable[Child]:
+        """Begin without children.
 
-    def start(self) -> None:
-        """Start the service. Never switches."""
-        self._restart = None
-        self._started_at = monotonic()
-        self.is_up = True
-        self._port = start_service(self._node, self.service, self._ended)
-        self._changed()
+        Args:
+            told: Called with a child as it was and as it is, when it has changed by itself.
+        """
+        self._told = told
+        return ()
 
-    def stop(self) -> None:
-        """End the service permanently. Never switches."""
-        self.let_be()
-        if self._port is not None:
-            self._node.kil(self._port)
-
-    def let_be(self) -> None:
-        """Stop restarting the service. Never switches."""
-        self._is_over = True
-        if self._restart is not None:
-            self._restart.kill(block=False)
-            self._restart = None
-
-    def _ended(self, *reason: Any) -> None:
-        self._port = None
-        if self._is_over:
-            return
-        if not reason:
-            _log.info("service %s ended", self.service.name)
-            return
-        self.crashes += 1
-        self._node.scheduler.totals[RESTARTS, self.service.name] += 1
-        if monotonic() - self._started_at >= LONG_LIFE:
-            self._delays.reset()
-        delay = self._delays.next()
-        self.is_up = False
-        _log.warning("service %s crashed, restarting in %.1f s", self.service.name, delay)
-        self._restart = gevent.spawn_later(delay, self.start)
-        self._changed()
+    def info(self, *msg: Any) -> None:
+        """Handle a death or a restart, and report what has changed."""
+        before = {child["id"]: child for child in self.which_children()}
+        super().info(*msg)
+        for child in self.which_children():
+            if child != before[child["id"]]:
+                self._told(before[child["id"]], child)
 
 
 class ServiceSupervisor:
-    """All services of a node.
+    """All services of a node, and the supervisor that runs them.
 
     Args:
         node: The node that runs them.
@@ -98,43 +59,89 @@ class ServiceSupervisor:
     def __init__(self, node: Node, changed: Callable[[], None]) -> None:
         self._node = node
         self._changed = changed
-        self._running: list[Supervised] = []
+        self._tree: Services | None = None
+        self._children: dict[str, tuple[Service, Child]] = {}
+        """The services by the IDs of the children that they are."""
+        self._down: set[str] = set()
+        """The children that crashed, and wait for their restart."""
         self._is_over = False
 
     def become(self, services: Iterable[Service]) -> None:
-        """Start and end services so that exactly these run. Never switches."""
+        """Start and end services so that exactly these run. Switches."""
         if self._is_over:
             return
-        leaving = list(self._running)
-        self._running = []
-        for service in services:
-            known = next((each for each in leaving if _key(each.service) == _key(service)), None)
-            if known is not None:
-                leaving.remove(known)
-                self._running.append(known)
-        for each in leaving:
-            _log.info("service %s is no longer configured, ending it", each.service.name)
-            each.stop()
-        kept = [_key(each.service) for each in self._running]
-        for service in services:
-            if _key(service) in kept:
-                kept.remove(_key(service))
-                continue
-            started = Supervised(self._node, service, self._changed)
-            self._running.append(started)
-            started.start()
+        wanted = list(services)
+        leaving: list[str] = []
+        for key, (service, _child) in self._children.items():
+            same = next((each for each in wanted if _key(each) == _key(service)), None)
+            if same is None:
+                leaving.append(key)
+            else:
+                wanted.remove(same)
+        for key in leaving:
+            _log.info("service %s is no longer configured, ending it", self._children[key][0].name)
+            self._remove(key)
+        for service in wanted:
+            self._add(service)
         self._changed()
 
     @property
     def down(self) -> list[str]:
         """The names of the services that crashed and wait for their restart."""
-        return [each.service.name for each in self._running if not each.is_up]
+        return [service.name for key, (service, _child) in self._children.items() if key in self._down]
 
     def let_be(self) -> None:
-        """Stop restarting services, because the node is about to end."""
+        """Stop restarting services, because the node is about to end. Never switches."""
         self._is_over = True
-        for each in self._running:
-            each.let_be()
+        for _service, child in self._children.values():
+            child.restart = "temporary"
+        if self._tree is not None:
+            for key in self._down:
+                self._tree.async_.terminate(key)
+
+    def _add(self, service: Service) -> None:
+        if self._tree is None:
+            self._tree = Services.start(self._told, node=self._node, backoff=(FIRST_DELAY, MAX_DELAY))
+            self._node.mon(self._tree, self._tree_ended)
+        number = 1
+        key = service.name
+        while key in self._children:  # the same function with other arguments
+            number += 1
+            key = f"{service.name}-{number}"
+        child = Child(service.name, *service.args, id=key, restart="transient")
+        self._children[key] = service, child
+        self._tree.start_child(child)
+
+    def _remove(self, key: str) -> None:
+        assert self._tree is not None, "children have a supervisor"
+        del self._children[key]
+        self._down.discard(key)
+        [port] = [child["port"] for child in self._tree.which_children() if child["id"] == key]
+        if port is not None:
+            self._node.kil(port)  # a normal end, for those that monitor it; then terminate() waits for that
+        self._tree.terminate(key)
+        self._tree.delete(key)
+
+    def _told(self, former: dict[str, Any], child: dict[str, Any]) -> None:
+        if child["id"] not in self._children:  # it is being removed
+            return
+        service, _child = self._children[child["id"]]
+        self._down.discard(child["id"])
+        if child["state"] == "restarting":
+            self._down.add(child["id"])
+            self._node.scheduler.totals[RESTARTS, service.name] += 1
+            if former["port"] is not None and zope.event.subscribers:
+                gevent.spawn(zope.event.notify, PortDied(former["port"], tuple(child["last_reason"])))
+        elif child["state"] == "stopped":
+            _log.info("service %s ended", service.name)
+        self._changed()
+
+    def _tree_ended(self, *reason: Any) -> None:
+        if self._is_over or reason == ("shutdown", self._node.NODE()):
+            return
+        _log.error("the supervisor of all services died: %s; restart the node", quoted(reason))
+        self._down = set(self._children)
+        self._changed()
 
 
 def _key(service: Service) -> str:

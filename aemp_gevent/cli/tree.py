@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from aemp_gevent.node.node import Node
 
 WATCH_SECONDS = 1.0
+
+MAX_DEPTH = 50
+"""How many supervisors are shown inside each other; what is deeper is shown as a tree of its own."""
 
 _STYLES = {"running": "green", "restarting": "yellow", "lost": "red", "stopped": "dim"}
 
@@ -39,15 +43,30 @@ def tree(options: NodeOptions, node_name: str | None, watch: bool, timeout: floa
     with connected(options) as node:
         found = _ask(node, node_name, timeout)
         _print(found, as_json=as_json, as_line=watch)
-        while watch:
-            import gevent  # noqa: PLC0415
+        if watch:
+            _watch(partial(_ask, node, node_name, timeout), found, as_json=as_json)
 
-            gevent.sleep(WATCH_SECONDS)
-            former, found = found, _ask(node, node_name, timeout)
-            if found != former:
-                if not as_json:
-                    echo(time.strftime("%H:%M:%S"))
-                _print(found, as_json=as_json, as_line=True)
+
+def _watch(ask: Callable[[], list[dict[str, Any]]], shown: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Show trees again and again, when they have changed."""
+    import gevent  # noqa: PLC0415
+
+    trouble = ""
+    while True:
+        gevent.sleep(WATCH_SECONDS)
+        try:
+            found = ask()
+        except click.ClickException as error:  # there may be an answer the next time
+            if error.format_message() != trouble:
+                complain(error.format_message())
+            trouble = error.format_message()
+            continue
+        trouble = ""
+        if found != shown:
+            if not as_json:
+                echo(time.strftime("%H:%M:%S"))
+            _print(found, as_json=as_json, as_line=True)
+        shown = found
 
 
 def _ask(node: Node, node_name: str | None, timeout: float) -> list[dict[str, Any]]:
@@ -68,20 +87,31 @@ def forest_of(supervisors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     by_port: dict[str, dict[str, Any]] = {
         row["port"]: {**row, "children": [dict(child) for child in row["children"]]} for row in supervisors
     }
-    inner: set[str] = set()
-    for row in by_port.values():
+    outer: dict[str, str] = {}
+    for port, row in by_port.items():
         for child in row["children"]:
-            found = by_port.get(child["port"])
+            inner = child["port"]
             # Nodes can send anything, so also circles.
-            if found is not None and found is not row and found["port"] not in inner and not _holds(found, row):
-                child["supervisor"] = found
-                inner.add(found["port"])
-    return [row for port, row in by_port.items() if port not in inner]
+            if inner in by_port and inner not in outer and not _is_inside(port, inner, outer):
+                outer[inner] = port
+                child["supervisor"] = by_port[inner]
+    found = [row for port, row in by_port.items() if port not in outer]
+    level = list(found)
+    depth = 0
+    while level:
+        depth += 1
+        places = [child for row in level for child in row["children"] if "supervisor" in child]
+        level = [child["supervisor"] for child in places]
+        if depth % MAX_DEPTH == 0:  # what prints them goes into them
+            found += [child.pop("supervisor") for child in places]
+    return found
 
 
-def _holds(supervisor: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    inner = [child["supervisor"] for child in supervisor["children"] if "supervisor" in child]
-    return any(each is other or _holds(each, other) for each in inner)
+def _is_inside(port: str, supervisor: str, outer: Mapping[str, str]) -> bool:
+    """Return whether a supervisor is another one, or inside it."""
+    while port != supervisor and port in outer:
+        port = outer[port]
+    return port == supervisor
 
 
 def _print(trees: list[dict[str, Any]], *, as_json: bool, as_line: bool) -> None:

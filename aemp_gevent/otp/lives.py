@@ -7,6 +7,7 @@ The port has one handler, which serves all messages: 10,000 servers are 10,000 p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -75,14 +76,20 @@ class Life:
         own = server.terminate if implements(server, "terminate") else None
         self._terminate: Callable[[tuple[Any, ...]], None] | None = getattr(server, "_aemp_terminate", own)
         self._served: dict[str, Callable[..., None]] = {}
-        self._title = f"{type(server).__name__} {port}"
-        self._complaints = BoundedLog(_log.log, self._title)
         self._stopping: tuple[Any, ...] | None = None
         self._has_been_named = False
         """Whether the node that spawned it has given it names."""
         self._is_over = False
         self._active_at = 0.0
         self._idle_timer: Timer | None = None
+
+    @property
+    def _title(self) -> str:
+        return f"{type(self._server).__name__} {self.port}"
+
+    @cached_property
+    def _complaints(self) -> BoundedLog:
+        return BoundedLog(_log.log, self._title)
 
     # --- messages ---
 

@@ -257,11 +257,11 @@ class Supervisor(Server):
         if spends and not self._budget.take(now):
             self._give_up(entry)
             return
-        what = f"{self._title}: the child {entry.key} died: {quoted(entry.last_reason)}"
         spent = ""
         if spends and self.intensity is not None:
             spent = f", {self._budget.spent} of {self.intensity} within {self._budget.period:g} s"
-        self._complaints.warn("%s; restart in %.2g s%s", what, pause.seconds, spent)
+        text = "%s: the child %s died: %s; restart in %.2g s%s"  # whose reason is not quoted unless it is logged
+        self._complaints.warn(text, self._title, entry.key, entry.last_reason, pause.seconds, spent)
         others = [other for other in self._entries.group_of(entry) if other is not entry]
         self._stop(others)
         for other in others:

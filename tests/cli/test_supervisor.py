@@ -3,142 +3,177 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
-from time import monotonic
+from contextlib import contextmanager
 
 import gevent
 import pytest
-from gevent.event import Event
+import zope.event
 
-from aemp_gevent import SELF
-from aemp_gevent.cli import supervisor as supervisor_module
+from aemp_gevent import SELF, receive
 from aemp_gevent.cli.supervisor import ServiceSupervisor
+from aemp_gevent.errors import PortDied
 from aemp_gevent.node.node import Node
 from aemp_gevent.node.services import Service
-from aemp_gevent.runtime import backoff
-from tests.support.helpers import wait_until
-from tests.support.networking import MakeNode, node_factory
+from aemp_gevent.runtime.totals import RESTARTS
+from aemp_gevent.testing import MemoryNetwork
+from aemp_gevent.testing.waiting import wait_until
+from aemp_gevent.toolkit import death_of
 
-SECOND = 0.02
+started: list[tuple[str, tuple[object, ...]]] = []
+
+
+def work(*args: object) -> None:
+    started.append((str(SELF()), args))
+
+
+def crash(times: int = 1000, *_args: object) -> None:
+    started.append((str(SELF()), ()))
+    if len(started) <= times:
+        raise RuntimeError("on purpose")
+
+
+def wait(*_args: object) -> None:
+    started.append((str(SELF()), ()))
+    receive("end")
+
+
+def service(function: object, *args: object) -> Service:
+    return Service(f"{__name__}.{function.__name__}", function, args)  # type: ignore[attr-defined, arg-type]
 
 
 @pytest.fixture(autouse=True)
-def short_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten all pauses to a fiftieth, and leave out what varies them."""
-    monkeypatch.setattr(supervisor_module, "FIRST_DELAY", supervisor_module.FIRST_DELAY * SECOND)
-    monkeypatch.setattr(supervisor_module, "MAX_DELAY", 8 * SECOND)
-    monkeypatch.setattr(supervisor_module, "LONG_LIFE", 30 * SECOND)
-    monkeypatch.setattr(backoff.random, "random", lambda: 0.0)  # no jitter
+def nothing_started() -> None:
+    started.clear()
 
 
 @pytest.fixture
-def private() -> Iterator[Node]:
-    with node_factory() as make:
-        yield _private(make)
+def node() -> Iterator[Node]:
+    with MemoryNetwork(1, time="virtual") as network:
+        yield network.node()
 
 
-def _private(make: MakeNode) -> Node:
-    return make(None)
+def alive(node: Node) -> list[str]:
+    return [port for port, _args in started if node.scheduler.table.find(port)]
 
 
-def test_waits_double_up_to_the_longest(private: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    delays: list[float] = []
-    later = gevent.spawn_later
-    monkeypatch.setattr(supervisor_module.gevent, "spawn_later", lambda s, f: (delays.append(s), later(0, f))[1])
-
-    def crash() -> None:
-        raise RuntimeError("on purpose")
-
-    supervisor = ServiceSupervisor(private, lambda: None)
-    supervisor.become([Service("crash", crash, ())])
-    wait_until(lambda: len(delays) >= 6)
-    supervisor.become([])
-    assert [round(delay / SECOND) for delay in delays[:6]] == [1, 2, 4, 8, 8, 8]
+def pauses(text: str) -> list[float]:
+    return [float(found) for found in re.findall(r"restart in ([0-9.]+) s", text)]
 
 
-def test_a_service_that_lived_long_begins_with_the_first_delay_again(
-    private: Node, monkeypatch: pytest.MonkeyPatch
+def test_waits_double_up_to_the_longest_and_it_never_gives_up(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    supervisor = ServiceSupervisor(node, lambda: None)
+    supervisor.become([service(crash)])
+    gevent.sleep(600)
+    found = pauses(caplog.text)
+    assert len(found) > 10
+    for index, pause in enumerate(found):
+        least = min(2.0**index, 60)
+        assert 0.9 * least <= pause <= 1.6 * least
+    assert "the child tests.cli.test_supervisor.crash died: ('die', 'RuntimeError: on purpose')" in caplog.text
+    assert node.scheduler.totals[RESTARTS, f"{__name__}.crash"] == len(found)
+
+
+def test_a_service_that_lived_long_begins_with_the_first_wait_again(
+    node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
-    delays: list[float] = []
-    later = gevent.spawn_later
-    monkeypatch.setattr(supervisor_module.gevent, "spawn_later", lambda s, f: (delays.append(s), later(0, f))[1])
-    now = [monotonic()]
-    monkeypatch.setattr(supervisor_module, "monotonic", lambda: now[0])
-    started: list[str] = []
-
-    def work() -> None:
-        started.append(str(SELF()))
-
-    supervisor = ServiceSupervisor(private, lambda: None)
-    supervisor.become([Service("work", work, ())])
-    for number, life in enumerate((0, 0, 2 * supervisor_module.LONG_LIFE, 0)):
-        wait_until(lambda number=number: len(started) == number + 1)
-        now[0] += life
-        private.kil(started[-1], "on purpose")
-    wait_until(lambda: len(started) == 5)
-    supervisor.become([])
-    assert [round(delay / SECOND) for delay in delays] == [1, 2, 1, 2]
+    supervisor = ServiceSupervisor(node, lambda: None)
+    supervisor.become([service(work)])
+    for life in (1, 1, 100, 1):
+        gevent.sleep(life)
+        node.kil(started[-1][0], "on purpose")
+        gevent.sleep(5)
+    assert [round(pause) for pause in pauses(caplog.text)] in ([1, 2, 1, 2], [1, 3, 1, 2], [1, 2, 1, 3], [1, 3, 1, 3])
 
 
-def test_becoming_leaves_alone_what_is_wanted_still(private: Node) -> None:
-    started: list[tuple[str, tuple[object, ...]]] = []
-
-    def work(*args: object) -> None:
-        started.append((str(SELF()), args))
-
-    def service(*args: object) -> Service:
-        return Service("work", work, args)
-
-    supervisor = ServiceSupervisor(private, lambda: None)
-    supervisor.become([service({"a": []}), service(1), service(1)])
-    wait_until(lambda: len(started) == 3)
+def test_becoming_leaves_alone_what_is_wanted_still(node: Node) -> None:
+    supervisor = ServiceSupervisor(node, lambda: None)
+    supervisor.become([service(work, {"a": []}), service(work, 1), service(work, 1)])
+    gevent.sleep(1)
     first, one, other = (port for port, _args in started)
-    supervisor.become([service(1), service({"a": []}), service(2)])
-    wait_until(lambda: len(started) == 4)
+    supervisor.become([service(work, 1), service(work, {"a": []}), service(work, 2)])
+    gevent.sleep(1)
     assert started[3][1] == (2,)
-    wait_until(lambda: not (private.scheduler.table.find(one) and private.scheduler.table.find(other)))
-    assert private.scheduler.table.find(first)
-    assert private.scheduler.table.find(one) or private.scheduler.table.find(other), "one of two that are the same"
+    left = alive(node)
+    assert first in left
+    assert (one in left) != (other in left), "one of two that are the same"
+    death = death_of(first, node=node)
     supervisor.become([])
-    wait_until(lambda: not any(private.scheduler.table.find(port) for port, _args in started))
+    assert death.get(timeout=1) == ()
+    assert alive(node) == []
     assert supervisor.down == []
 
 
-@pytest.mark.slow
-def test_who_waits_to_be_started_again_is_down_and_can_be_stopped(private: Node) -> None:
+def test_what_waits_for_its_restart_is_down_and_is_not_started_again_at_the_end(node: Node) -> None:
     changes: list[list[str]] = []
-    started: list[int] = []
-
-    def crash() -> None:
-        started.append(1)
-        raise RuntimeError("on purpose")
-
-    supervisor = ServiceSupervisor(private, lambda: changes.append(supervisor.down))
-    supervisor.become([Service("crash", crash, ())])
-    wait_until(lambda: ["crash"] in changes)
+    supervisor = ServiceSupervisor(node, lambda: changes.append(supervisor.down))
+    supervisor.become([service(crash, 1), service(work)])
+    gevent.sleep(0.5)
+    assert supervisor.down == [f"{__name__}.crash"] == changes[-1]
+    gevent.sleep(3)
+    assert supervisor.down == [] == changes[-1]
+    supervisor.become([service(crash)])
+    gevent.sleep(0.5)
     supervisor.let_be()
     count = len(started)
-    gevent.sleep(20 * SECOND)  # nothing is to happen
+    gevent.sleep(600)
     assert len(started) == count
-    supervisor.become([Service("crash", crash, ())])
+    supervisor.become([service(crash)])
     assert len(started) == count, "it is over"
 
 
-def test_who_crashes_at_the_end_is_not_started_again(private: Node, caplog: pytest.LogCaptureFixture) -> None:
-    go = Event()
-    started: list[int] = []
-
-    def crash() -> None:
-        started.append(1)
-        go.wait()
-        raise RuntimeError("on purpose")
-
-    supervisor = ServiceSupervisor(private, lambda: None)
-    supervisor.become([Service("crash", crash, ())])
-    wait_until(lambda: started)
+def test_a_service_that_crashes_at_the_end_is_not_started_again_and_others_live_on(node: Node) -> None:
+    supervisor = ServiceSupervisor(node, lambda: None)
+    supervisor.become([service(wait, 1), service(wait, 2)])
+    gevent.sleep(0.5)
+    (first, _), (second, _) = started
     supervisor.let_be()
-    go.set()
-    wait_until(lambda: "on purpose" in caplog.text)
-    gevent.sleep(5 * SECOND)  # nothing is to happen
-    assert len(started) == 1
-    assert "started again" not in caplog.text
+    node.kil(first, "crash")
+    gevent.sleep(600)
+    assert alive(node) == [second]
+    assert len(started) == 2
+
+
+def test_a_service_that_ends_normally_is_not_started_again(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    supervisor = ServiceSupervisor(node, lambda: None)
+    supervisor.become([service(wait)])
+    gevent.sleep(0.5)
+    node.kil(started[0][0])
+    gevent.sleep(600)
+    assert (len(started), supervisor.down) == (1, [])
+    assert f"service {__name__}.wait ended" in caplog.text
+    supervisor.become([service(wait)])
+    gevent.sleep(0.5)
+    assert len(started) == 1, "a reload does not start it, either"
+
+
+@contextmanager
+def subscribed() -> Iterator[list[object]]:
+    events: list[object] = []
+    zope.event.subscribers.append(events.append)
+    try:
+        yield events
+    finally:
+        zope.event.subscribers.remove(events.append)
+
+
+def test_subscribers_to_events_get_each_crash(node: Node) -> None:
+    supervisor = ServiceSupervisor(node, lambda: None)
+    with subscribed() as events:
+        supervisor.become([service(crash, 1)])
+        gevent.sleep(0.5)
+        wait_until(lambda: PortDied(started[0][0], ("die", "RuntimeError: on purpose")) in events)
+
+
+def test_the_death_of_the_supervisor_itself_takes_all_services_down(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = ServiceSupervisor(node, lambda: None)
+    supervisor.become([service(work)])
+    node.kil(supervisor._tree, "by hand")
+    gevent.sleep(1)
+    assert supervisor.down == [f"{__name__}.work"]
+    assert "the supervisor of all services died: ('by hand',); restart the node" in caplog.text

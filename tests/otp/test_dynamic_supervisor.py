@@ -3,21 +3,14 @@
 
 from __future__ import annotations
 
-import gc
-import logging
-from time import monotonic
-
-import gevent
 import pytest
 
 from aemp_gevent.errors import RemoteError, StartError
 from aemp_gevent.otp import Child, DynamicSupervisor, Server, call
 from aemp_gevent.otp.entries import Entries
 from aemp_gevent.testing.waiting import wait_until
-from aemp_gevent.toolkit import death_of
 from tests.otp.carts import Cart
 from tests.support.networking import WAIT
-from tests.support.seams import ports_of
 
 
 class Slow(Server):
@@ -97,25 +90,3 @@ def test_there_may_be_a_limit(node):
 def test_only_one_strategy_makes_sense(node):
     with pytest.raises(StartError, match="strategy cannot be 'one_for_all'"):
         DynamicSupervisor.start(strategy="one_for_all")
-
-
-@pytest.mark.slow
-@pytest.mark.no_cover
-def test_many_children_crash_at_once_and_come_back_and_nothing_is_left(node, caplog):
-    caplog.set_level(logging.CRITICAL, "aemp_gevent")
-    count = 10_000
-    carts = DynamicSupervisor.start(backoff=(0.001, 1))
-    children = [carts.start_child(Child(Cart, "ada")) for _ in range(count)]
-    begin = monotonic()
-    for port in children:
-        node.kil(port, "crash")
-    wait_until(lambda: all(port not in ports_of(node) for port in children), within=12 * WAIT)
-    wait_until(lambda: carts.count()["active"] == count, within=12 * WAIT)
-    print(f"{count} children crashed and were back after {monotonic() - begin:.2f} s")
-    assert len(set(ports_of(node).values())) == count + 2
-    gevent.sleep(0)
-    death = death_of(carts, node=node)
-    carts.stop(timeout=12 * WAIT)
-    assert death.get(timeout=WAIT) == ()
-    assert len(set(ports_of(node).values())) == 1
-    gc.collect()

@@ -13,6 +13,7 @@ from aemp_gevent.errors import AempError, RemoteError, StartError, UnencodableMe
 from aemp_gevent.node.access import metrics_of
 from aemp_gevent.otp import Child, Server, Supervisor, call
 from aemp_gevent.otp import supervisor as module
+from aemp_gevent.testing import MemoryNetwork
 from aemp_gevent.testing.waiting import wait_until
 from aemp_gevent.toolkit import death_of
 from tests.otp.carts import Cart
@@ -536,3 +537,17 @@ def test_other_nodes_cannot_forge_what_happens_to_children(make_node):
         there.snd(tree, module.Event.DIED, "a", child["port"], "crash")
     assert Supervisor.at(tree, node=there).which_children() == [child]
     here.kil(tree)
+
+
+@pytest.mark.parametrize("end", ["crash", "shutdown"])
+def test_the_end_of_a_node_is_not_a_failure_of_its_supervisors(caplog, end):
+    with MemoryNetwork(1, time="virtual") as network:
+        node = network.node()
+        with node.attach():
+            Supervisor.start([Child(Cart, "ada")])
+        if end == "crash":
+            network.crash(node)
+        else:
+            node.shutdown()
+        gevent.sleep(10)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
