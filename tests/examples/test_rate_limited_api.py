@@ -72,7 +72,7 @@ def test_page_shows_who_answered_and_when_it_was_too_often(scratch: Path, monkey
     if not shutil.which("chromedriver"):
         pytest.skip("there is no chromedriver")
     monkeypatch.setenv("API_LIMIT", "2")
-    with Gunicorn(API, scratch, address=free_address()) as server:
+    with Gunicorn(API, scratch, "--preload", workers=2, address=free_address()) as server:
         browser = Browser(scratch)
         try:
             tab = browser.open(f"http://{server.address}/")

@@ -104,7 +104,7 @@ def sockets(scratch: Path) -> list[str]:
 def test_a_message_of_one_tab_is_shown_in_all_tabs_of_all_workers(
     stack: ExitStack, scratch: Path, options: list[str]
 ) -> None:
-    server = stack.enter_context(Gunicorn(CHAT, scratch, *options))
+    server = stack.enter_context(Gunicorn(CHAT, scratch, *options, workers=2))
     streams = tabs_at_all(stack, server)
     senders = [ChatSender(server.address, name) for name in ("anna", "ben", "cleo")]
     gevent.joinall([gevent.spawn(sender.say, 50) for sender in senders], raise_error=True)
@@ -140,7 +140,7 @@ def test_only_the_clients_of_a_killed_worker_notice_and_another_takes_its_place(
 
 
 def test_hangup_replaces_all_workers_and_nothing_that_was_accepted_is_lost(stack: ExitStack, scratch: Path) -> None:
-    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload", *NEVER))
+    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload", *NEVER, workers=2))
     old = server.workers
     streams = tabs_at_all(stack, server)
     senders = [ChatSender(server.address, f"s{number}") for number in range(3)]
@@ -152,7 +152,7 @@ def test_hangup_replaces_all_workers_and_nothing_that_was_accepted_is_lost(stack
     wait_until(lambda: all(stream.ended for stream in streams), within=PATIENCE)
     hear(streams, senders)
     assert "Traceback" not in server.log
-    assert len(sockets(scratch)) == 3, "the old workers left something behind"
+    assert len(sockets(scratch)) == 2, "the old workers left something behind"
 
     streams = tabs_at_all(stack, server)
     senders = [ChatSender(server.address, "later")]
@@ -179,7 +179,7 @@ def test_workers_that_end_after_some_requests_are_replaced_and_nothing_is_lost(s
 
 
 def test_end_comes_when_the_requests_are_done_and_with_a_goodbye(stack: ExitStack, scratch: Path) -> None:
-    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload", *NEVER))
+    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload", *NEVER, workers=2))
     streams = tabs_at_all(stack, server)
     senders = [ChatSender(server.address, "s")]
     senders[0].say(50)
@@ -207,7 +207,7 @@ def browser(scratch: Path) -> Iterator[Browser]:
 def test_what_is_typed_in_one_browser_tab_appears_in_the_others(
     stack: ExitStack, scratch: Path, browser: Browser
 ) -> None:
-    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload", address=free_address()))
+    server = stack.enter_context(Gunicorn(CHAT, scratch, "--preload", workers=2, address=free_address()))
     url = f"http://{server.address}/"
 
     def node_of(tab: str) -> str:
@@ -352,7 +352,7 @@ def ask(server: Gunicorn, path: str) -> tuple[int, Any]:
 
 
 def test_jobs_are_done_by_backends_and_what_takes_too_long_is_said_so(stack: ExitStack, scratch: Path) -> None:
-    server = stack.enter_context(Gunicorn(JOBS, scratch, "--preload"))
+    server = stack.enter_context(Gunicorn(JOBS, scratch, "--preload", workers=2))
     assert ask(server, "/factors/12") == (503, {"error": "no backend is there"})
     backends = [stack.enter_context(Backend(server)) for _ in range(2)]
     seen: set[int] = set()
@@ -369,7 +369,7 @@ def test_jobs_are_done_by_backends_and_what_takes_too_long_is_said_so(stack: Exi
 
 
 def test_job_whose_backend_is_killed_is_given_to_another(stack: ExitStack, scratch: Path) -> None:
-    server = stack.enter_context(Gunicorn(JOBS, scratch, "--preload"))
+    server = stack.enter_context(Gunicorn(JOBS, scratch, "--preload", workers=2))
     victim = stack.enter_context(Backend(server))
     asked = [gevent.spawn(ask, server, "/factors/1001?seconds=0.7") for _ in range(5)]
     gevent.wait(asked, timeout=0.2)  # until they are under way; it matters for nothing else
@@ -382,7 +382,7 @@ def test_job_whose_backend_is_killed_is_given_to_another(stack: ExitStack, scrat
 
 
 def test_request_under_way_is_answered_before_the_workers_end(stack: ExitStack, scratch: Path) -> None:
-    server = stack.enter_context(Gunicorn(JOBS, scratch, "--preload"))
+    server = stack.enter_context(Gunicorn(JOBS, scratch, "--preload", workers=2))
     stack.enter_context(Backend(server))
     wait_until(lambda: ask(server, "/factors/12")[0] == 200, within=PATIENCE)
     asked = gevent.spawn(ask, server, "/factors/1001?seconds=1")
