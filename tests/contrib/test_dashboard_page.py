@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +18,8 @@ import pytest
 from gevent.pywsgi import WSGIServer
 
 from aemp_gevent import Node
-from aemp_gevent.contrib.dashboard import dashboard_app
+from aemp_gevent.contrib.dashboard import dashboard_app, pages
+from aemp_gevent.contrib.dashboard.survey import Survey
 from aemp_gevent.ports.port import Port
 from aemp_gevent.ports.tap import MailboxTap
 from aemp_gevent.testing import NodeProcess, wait_until
@@ -66,8 +68,11 @@ def watched() -> Iterator[Node]:
         yield make()
 
 
-def test_killed_node_turns_red_at_once(browser: Browser, watched: Node) -> None:
+def test_killed_node_turns_red_at_once(browser: Browser, watched: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    # After the first survey there is no other, so that only the loss of the link can be what the page shows.
+    monkeypatch.setattr(pages, "Survey", partial(Survey, interval=3600.0))
     with served(watched) as url, NodeProcess(seeds=[watched.NODE()]) as victim:
+        wait_until(lambda: watched.node_is_up(victim.node), within=PATIENCE)
         tab = browser.open(url)
         dot = f'#dots g[aria-label^="{victim.node}:"]'
         of_dot = f"return document.querySelector('{dot}')?.getAttribute('class')"

@@ -205,6 +205,19 @@ def test_drain_begins_when_the_worker_accepts_no_more_connections(monkeypatch: p
     assert seen == [(True, -1)]
 
 
+def test_worker_leaves_even_if_its_totals_cannot_be_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[bool] = []
+
+    def fail(_node: object) -> None:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(gunicorn, "default_node", SimpleNamespace(shutdown=lambda: left.append(True)))
+    monkeypatch.setattr(gunicorn, "estate_of", fail)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        gunicorn.worker_exit(None, None)
+    assert left == [True]
+
+
 def test_drain_begins_after_a_while_whatever_the_worker_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gunicorn._Draining, "is_draining", False)
     monkeypatch.setattr(gunicorn, "_CLOSE_SECONDS", 0.02)
