@@ -6,8 +6,8 @@ from __future__ import annotations
 import msgpack
 from gevent import socket
 
+from benchmarks import streams
 from benchmarks.bare import CHUNK, await_ack, connect, serve_one
-from benchmarks.linked import find, open_node, publish
 from benchmarks.measure import Figure, clock, figure, settle
 from benchmarks.peer import peer
 
@@ -18,36 +18,13 @@ BLOCK = bytes(CHUNK)
 
 
 def serve_ours(variant: str) -> str:
-    """Add up the lengths; answer "end" with the sum."""
-    from aemp_gevent import NODE, rcv, snd
-
-    total = 0
-
-    def arrived(block: bytes) -> None:
-        nonlocal total
-        total += len(block)
-
-    rcv(publish(), "block", arrived, "end", lambda reply: snd(reply, "ack", total))
-    return NODE()
+    """Count in a tag handler."""
+    return streams.serve_counting()
 
 
 def ours(n: int, variant: str = "snd") -> Figure:
     """``snd`` of 64 KiB ``bytes`` in a loop."""
-    from aemp_gevent import SELF, attach, receive, snd
-
-    open_node()
-    with peer(__name__, "ours", variant) as address, attach():
-        sink = find(address)
-        settle()
-        started = clock()
-        for _ in range(n):
-            snd(sink, "block", BLOCK)
-        snd(sink, "end", SELF())
-        _, arrived = receive("ack")
-        seconds = clock() - started
-    if arrived != n * CHUNK:
-        raise RuntimeError(f"sent {n * CHUNK} bytes, {arrived} arrived before the end")
-    return figure(n * CHUNK, UNIT, seconds)
+    return figure(n * CHUNK, UNIT, streams.send(__name__, variant, n, BLOCK))
 
 
 def serve_ceiling(variant: str) -> str:
