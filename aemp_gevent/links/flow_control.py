@@ -23,33 +23,35 @@ class Room:
 
     def __init__(self) -> None:
         self._event = Event()
-        self._waiting = 0  # greenlets that came since it was opened, whether they still wait or not
-        self._locks: deque[Any] = deque()  # Any: a native lock's type has no public name
+        self.waiting = 0
+        """Greenlets that came since it was opened, whether they still wait or not."""
+        self.locks: deque[Any] = deque()  # Any: a native lock's type has no public name
+        """Those at which native threads wait."""
 
     def open(self) -> None:
         """Wake all senders that wait now. In the node's thread only; never switches."""
         # One event for each opening: it wakes those that wait at this moment. They do not look again
         # afterwards, since the first to look would take the room, and the last might wait forever.
-        if self._waiting:
+        if self.waiting:
             event, self._event = self._event, Event()
-            self._waiting = 0
+            self.waiting = 0
             event.set()
-        while self._locks:
-            self._locks.popleft().release()
+        while self.locks:
+            self.locks.popleft().release()
 
     def wait(self) -> None:
         """Wait until it is opened next. Switches."""
-        self._waiting += 1
+        self.waiting += 1
         self._event.wait()
 
     def block_while(self, is_full: Callable[[], bool]) -> None:
         """Block this native thread, which is not the node's, until it is opened, unless ``is_full()`` is false."""
         lock = allocate_lock()
         lock.acquire()
-        self._locks.append(lock)
+        self.locks.append(lock)
         # First say that we wait, then look: it may be opened at any moment, and not again.
         if is_full():
             lock.acquire()
         else:
             with contextlib.suppress(ValueError):  # it was opened just now
-                self._locks.remove(lock)
+                self.locks.remove(lock)

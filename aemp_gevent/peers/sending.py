@@ -247,8 +247,10 @@ class SendingPeer:
 
     def has_room(self, link: Lane) -> None:
         """Wake paused senders, as what was sent has left, if there is room enough."""
-        if self.unsent <= self.high_water // 2:
-            self.room.open()
+        room = self.room
+        # Called for each flush, and mostly nobody waits. A thread that begins to wait after this look sees the room.
+        if (room.waiting or room.locks or self.riders) and self.unsent <= self.high_water // 2:
+            room.open()
             for rider in list(self.riders):
                 rider.has_room(link)
 

@@ -141,13 +141,17 @@ class SocketTransport:
         self.sent = 0
         self.sent_writes = 0
         self._socket = sock
+        # The system calls themselves: gevent's methods around them wait, which a socket that never blocks does not do,
+        # and cost as much as all other steps of a read or of a write.
+        raw: Any = getattr(sock, "_sock", sock)
+        self._receive_into, self._send_some = raw.recv_into, raw.send
         self._hub = hub
         self._view = memoryview(buffer)
         self._sink: Sink | None = None
         self._chunks: list[bytes] = []  # the batch that grows
         self._batch_bytes = 0
         self._batches: deque[list[bytes]] = deque()  # those that are full
-        self._sending = memoryview(b"")
+        self._sending: bytes | memoryview = b""
         self._flush_asked = False
         self._is_sending = False
         """Whether it is unknown how much of what was written the system has."""
@@ -215,7 +219,7 @@ class SocketTransport:
             return
         try:
             try:
-                count = self._socket.recv_into(self._view)
+                count = self._receive_into(self._view)
             except _NOT_NOW:
                 return
             except OSError as error:
@@ -235,7 +239,7 @@ class SocketTransport:
         """Pass on what had arrived before writing failed: the other side's last bytes may say why."""
         while self._reader.active and not self._closed:
             try:
-                count = self._socket.recv_into(self._view)
+                count = self._receive_into(self._view)
             except OSError:
                 return
             sink = self._sink  # may change from one read to the next: TLS begins behind the greeting
@@ -270,10 +274,9 @@ class SocketTransport:
             return
         while self.buffered:
             self._is_sending = True
-            if not self._sending:
-                self._sending = memoryview(b"".join(self._next_batch()))
+            sending = self._sending = self._sending or b"".join(self._next_batch())
             try:
-                sent = self._socket.send(self._sending)
+                sent = self._send_some(sending)
             except _NOT_NOW:
                 self._is_sending = False
                 self._writer.start(self._flush)
@@ -283,7 +286,7 @@ class SocketTransport:
                 self._read_rest()
                 self._break(error)
                 return
-            self._sending = self._sending[sent:]
+            self._sending = b"" if sent == len(sending) else memoryview(sending)[sent:]
             self.buffered -= sent
             self.sent += sent
             self._is_sending = False
@@ -291,7 +294,6 @@ class SocketTransport:
                 self._sink.on_room()
         self._writer.stop()
         self._flush_asked = False
-        self._sending = memoryview(b"")
         if self._finishing:
             self._shut_down()
         if self._sink is not None:

@@ -101,7 +101,7 @@ def test_who_waits_again_is_woken_by_an_opening_in_the_same_turn():
 def test_a_thread_that_finds_room_after_all_leaves_nothing_behind():
     room = Room()
     room.block_while(lambda: False)
-    assert not room._locks
+    assert not room.locks
 
 
 # --- snd ---------------------------------------------------------------------------
