@@ -27,6 +27,7 @@ from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.tracing import TRACING
 from tests.ports.logs import Log, monitored
 from tests.support.helpers import on_hub, wait_until
+from tests.support.injecting import between_bytecodes
 from tests.support.native import threading
 from tests.support.seams import ports_of
 from tests.support.settling import settle
@@ -89,6 +90,7 @@ def test_a_finalizer_that_sends_while_the_mailbox_is_made_loses_nothing(node, lo
     assert log == ["collected", "from the finalizer", "from the sender"]
 
 
+@between_bytecodes
 def test_a_monitor_added_by_a_finalizer_while_another_is_added_is_kept(node, log, monkeypatch):
     """Trap "two mailboxes", with monitors: making the dict of several may run a finalizer that monitors, too."""
     monitors_module = import_module("aemp_gevent.ports.monitors")

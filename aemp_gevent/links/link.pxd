@@ -1,0 +1,16 @@
+from aemp_gevent.links.outgoing cimport Outgoing
+from aemp_gevent.ports.port cimport Receiver
+from aemp_gevent.ports.scheduler cimport Scheduler
+
+cimport cython
+
+cdef class Link(Outgoing):
+    cdef public object owner, nonce
+    cdef public object _traffic, _prefix, _decoder, _framing, _assembler, _held, _postponed, _turn
+    cdef public bint dialled, finished, has_ended, has_sent, _has_begun, _is_deaf, _end_is_held
+    cdef public long long received_packets, keep_alives
+
+    @cython.locals(scheduler=Scheduler, target=Receiver, count=Py_ssize_t, turn_ends=double, most_jobs=Py_ssize_t)
+    cpdef _handle(self, packets)
+    cpdef _take(self, data)
+    cpdef _close_if_done(self)

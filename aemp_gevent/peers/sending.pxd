@@ -1,0 +1,8 @@
+from aemp_gevent.links.flow_control cimport Room
+
+cdef class SendingPeer:
+    cdef public object node, link, ports, outbox, complaints, _log, _host, _limits, _thread, _handover
+    cdef public Room room
+    cdef public dict riders
+    cdef public bint reads_short_calls, reads_traces
+    cdef public object high_water, _paused_bytes

@@ -1,0 +1,6 @@
+cdef class MsgpackDecoder:
+    cdef object __weakref__
+    cdef public object _limits, _announced, large, _pieces, _current, _counter, _unpacker, _data, _since
+    cdef public Py_ssize_t _limit, _piece, _counted
+    cdef public long long _fed, _begin
+    cdef public bint _is_exact
