@@ -24,8 +24,8 @@ export AEMP_PURE_PYTHON ?= 1
 # Two pips in one venv at once break it.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-fast test-thorough coverage test-patched compiled test-compiled lint types soak fuzz \
-	bench plots docs format clean
+.PHONY: help venv demo test test-fast test-thorough coverage test-patched compiled test-compiled test-hammering \
+	lint types soak fuzz bench plots docs format clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -90,6 +90,10 @@ COMPILED_TESTS := tests/ports tests/node tests/calls tests/peers tests/links tes
 test-compiled: compiled ## run the tests of the compiled modules with them; ARGS=tests runs all but slow ones
 	@$(COLLECTING)
 	@AEMP_PURE_PYTHON=0 $(PY) $(TESTS) -m 'not slow or thorough' $(or $(ARGS),$(COMPILED_TESTS))
+
+# No switch of threads is assumed at a place that compiled code does not have, and none forgotten that it has.
+test-hammering: compiled ## repeat the tests that send from many threads, with the compiled modules; TIMES=50
+	@AEMP_PURE_PYTHON=0 AEMP_TEST_TIMES=$(or $(TIMES),50) $(PY) $(TESTS) tests/runtime/test_hammering_threads.py $(ARGS)
 
 lint: $(STAMPS)/lint ## check style, format, types and floors
 	$(PY) -m ruff check

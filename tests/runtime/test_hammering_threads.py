@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Many threads send and kill at once, and the interpreter switches between them as often as it can."""
+"""Many threads send and kill at once, and the interpreter switches between them as often as it can.
+
+``make test-hammering`` repeats these tests with the compiled modules, which switch threads at fewer places.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -17,8 +21,11 @@ from tests.support.seams import ports_of
 from tests.support.settling import settle
 from tests.support.threads import Thread
 
+TIMES = int(os.environ.get("AEMP_TEST_TIMES") or 1)
+"""How often each of these tests is repeated."""
 
-@pytest.fixture
+
+@pytest.fixture(params=range(TIMES) if TIMES > 1 else None)
 def eager_switches():
     """Make the interpreter switch threads as often as it can."""
     before = sys.getswitchinterval()
