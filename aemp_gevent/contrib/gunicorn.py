@@ -120,7 +120,11 @@ def worker_exit(server: object, worker: Any) -> None:  # noqa: ARG001  # gunicor
             calls = [estate.hand_over]
             if "aemp_gevent.shared.ownership" in sys.modules:
                 calls.append(sys.modules["aemp_gevent.shared.ownership"].ownership_of(default_node).leave)
-            gevent.joinall([gevent.spawn(call, patience) for call in calls])
+            work = [gevent.spawn(call, patience) for call in calls]
+            try:
+                gevent.joinall(work, timeout=patience * 1.5)  # one that has found a worker may finish
+            finally:
+                gevent.killall(work, block=False)
     finally:
         default_node.shutdown()
 

@@ -199,7 +199,7 @@ class OwnedCache(Owned):
         return sum(self._drop(key) for tag in dropped for key in list(self._tagged.get(tag, ())))
 
     def parts(self) -> Iterator[Any]:
-        """Return nothing: what was cached is computed again."""
+        """Return one part without anything: its receiver drops what it has, and all is computed again."""
         yield None
 
     def merge(self, state: Any) -> None:

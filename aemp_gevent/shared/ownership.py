@@ -264,7 +264,7 @@ class Ownership:
         deadline = answers.deadline_of(patience)
         pool = Pool(_AT_ONCE)
         try:
-            self._merging.join()
+            self._merging.join(patience or _PART_SECONDS)
             while self._owned:
                 pool.map(self._hand_over, list(self._owned))
                 left = answers.left_until(deadline) or 0.0

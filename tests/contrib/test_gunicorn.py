@@ -257,6 +257,24 @@ def test_worker_that_is_replaced_waits_for_one_that_takes_over(
     assert events == ["shutdown"]
 
 
+def test_worker_ends_though_one_that_takes_over_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    def hang(_patience: float) -> None:
+        try:
+            gevent.sleep(1000)
+        finally:
+            events.append("given up")
+
+    monkeypatch.setattr(gunicorn, "_replaced", mmap.mmap(-1, 8))
+    monkeypatch.setattr(gunicorn, "estate_of", lambda _node: SimpleNamespace(hand_over=hang))
+    monkeypatch.delitem(sys.modules, "aemp_gevent.shared.ownership", raising=False)
+    monkeypatch.setattr(gunicorn, "default_node", SimpleNamespace(shutdown=lambda: events.append("shutdown")))
+    gunicorn.on_reload(SimpleNamespace(worker_age=3))
+    gunicorn.worker_exit(None, SimpleNamespace(age=3, cfg=SimpleNamespace(timeout=0.02)))
+    wait_until(lambda: sorted(events) == ["given up", "shutdown"])
+
+
 def load(hook: Callable[..., object]) -> None:
     """Import an application as gunicorn does: in a method of what has the configuration."""
     config = pytest.importorskip("gunicorn.config").Config()
