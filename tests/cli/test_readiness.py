@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from _socket import socket as native_socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from gevent import socket
 
 from aemp_gevent.cli import readiness
 from aemp_gevent.cli.readiness import HealthPort, Readiness, ReadyFile, ServiceManager
+from tests.support import native
 from tests.support.networking import WAIT
 
 SILENT = ServiceManager({})
@@ -50,6 +52,29 @@ def test_probe_is_answered_by_what_is_so(health: HealthPort, state: Readiness) -
     assert ask(health, "HEAD /readyz HTTP/1.1\r\n\r\n") == ("HTTP/1.1 200 OK", "")
     assert ask(health, "GET /secrets HTTP/1.1\r\n\r\n")[0] == "HTTP/1.1 404 Not Found"
     assert ask(health, "nonsense\r\n\r\n")[0] == "HTTP/1.1 404 Not Found"
+
+
+def test_probe_is_not_answered_while_the_loop_is_blocked(health: HealthPort) -> None:
+    """So a process whose loop is deadlocked is restarted, even if other nodes would believe it for longer."""
+    request, answers = b"GET /livez HTTP/1.1\r\n\r\n", []
+
+    def probe() -> None:
+        probing = native_socket()
+        probing.settimeout(0.2)
+        try:
+            probing.connect(("127.0.0.1", health.port))
+            probing.send(request)
+            answers.append(probing.recv(4096))
+        except TimeoutError:
+            answers.append(b"")
+        finally:
+            probing.close()
+
+    thread = native.threading.Thread(target=probe)
+    thread.start()
+    thread.join()  # which blocks the loop
+    assert answers == [b""]
+    assert ask(health, request.decode()) == ("HTTP/1.1 200 OK", "alive\n")
 
 
 def test_endless_input_is_not_read_forever(health: HealthPort) -> None:
