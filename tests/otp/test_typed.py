@@ -268,7 +268,7 @@ class Deep(Server):
 
 
 DEEP: dict[str, object] = {"parts": []}
-for _ in range(3000):
+for _ in range(100_000):  # more than any CPython allows C code to go into
     DEEP = {"parts": [DEEP]}
 
 
