@@ -100,7 +100,9 @@ METRICS: dict[str, Metric] = {
     ),
     "aemp_service_restarts_total": Metric("counter", "Crashes of services that `aemp run` restarts.", ("service",)),
     "aemp_supervisor_restarts_total": Metric(
-        "counter", "Children that supervisors restarted, by the supervisor's class.", ("supervisor",)
+        "counter",
+        "Children that supervisors restarted, by the supervisor's class; `Services` is that of `aemp run`.",
+        ("supervisor",),
     ),
     "aemp_call_seconds": Metric(
         "histogram",
