@@ -34,6 +34,7 @@ from aemp_gevent._version import __version__
 from aemp_gevent.calls.serve import ReplyPortID
 from aemp_gevent.node.access import request_host_of
 from aemp_gevent.node.node import Node
+from aemp_gevent.peers.remote_port import trace_messages
 from aemp_gevent.ports.callbacks import is_python_function
 from aemp_gevent.ports.port import TracedInbox
 from aemp_gevent.ports.reasons import describe
@@ -78,7 +79,7 @@ def instrument(
     if not isinstance(TRACING.tracer, _OpenTelemetry) or tracer_provider is not None:
         TRACING.tracer = _OpenTelemetry(tracer)
     if messages:
-        TRACING.has_messages, TRACING.make_inbox = True, TracedInbox
+        _trace_messages(True)
     host = request_host_of(default_node if node is None else node)
     host.unwatch_calls(_CallSpans)
     host.watch_calls(_CallSpans(tracer))
@@ -87,8 +88,13 @@ def instrument(
 def uninstrument(node: Node | None = None) -> None:
     """Stop tracing. Handlers that were registered meanwhile stay as they are, and do no harm."""
     TRACING.tracer = None
-    TRACING.has_messages, TRACING.make_inbox = False, deque
+    _trace_messages(False)
     request_host_of(default_node if node is None else node).unwatch_calls(_CallSpans)
+
+
+def _trace_messages(wanted: bool) -> None:
+    TRACING.has_messages, TRACING.make_inbox = wanted, TracedInbox if wanted else deque
+    trace_messages(wanted)
 
 
 class _OpenTelemetry:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aemp_gevent.calls import serve
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import REMOTE, Port
-from aemp_gevent.runtime.tracing import outgoing
+from aemp_gevent.runtime.tracing import TRACING, outgoing
 
 if TYPE_CHECKING:
     from aemp_gevent.calls.watching import CallWatch
@@ -66,7 +66,8 @@ class PortsHost:
             # Otherwise the port cannot be reached, and the caller's monitor fires.
         elif target.state == REMOTE:
             remote: Any = target  # the table has an object of peers/ for a port of another node
-            remote.call(message, reply, left, chain, outgoing())
+            remote.call(message, reply, left, chain, None if TRACING.tracer is None else outgoing())
         else:
             until = None if left is None else monotonic() + left
-            serve.take(self, target, node._as_sent(message), serve.ReplyPortID(reply, until, chain, outgoing()))
+            trace = None if TRACING.tracer is None else outgoing()
+            serve.take(self, target, node._as_sent(message), serve.ReplyPortID(reply, until, chain, trace))

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from aemp_gevent import CallTimeout, Node, PortDied, RemoteError, receive, spawnable
 from aemp_gevent.calls import header
 from aemp_gevent.calls.serve import ReplyPortID
+from aemp_gevent.peers.remote_port import RemotePort
 from aemp_gevent.ports.port import TracedInbox
 from aemp_gevent.runtime.tracing import TRACING, trace_in
 from aemp_gevent.testing import wait_until
@@ -437,6 +439,15 @@ def test_message_brings_its_trace_to_its_handler(traced_pair: tuple[Node, Node],
     assert [link.context.span_id for link in handled.links] == [request.context.span_id]
     parents = [spans.parent_of(span) for span in spans.all() if span.name == "work"]
     assert [parent and parent.name for parent in parents] == [handled.name, None]
+
+
+def test_messages_cost_nothing_more_once_nothing_is_traced(pair: tuple[Node, Node], spans: Spans) -> None:
+    before = RemotePort.append
+    instrument(pair[1], messages=True, tracer_provider=spans.provider)
+    assert RemotePort.append is not before
+    uninstrument(pair[1])
+    assert RemotePort.append is before
+    assert TRACING.make_inbox is deque
 
 
 def test_order_of_traced_messages_and_others_is_kept(traced_pair: tuple[Node, Node], spans: Spans) -> None:
