@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import gevent
 import pytest
 
+from aemp_gevent import Node
 from aemp_gevent.errors import RemoteError, StartError
 from aemp_gevent.otp import Child, DynamicSupervisor, Server, call
 from aemp_gevent.otp.entries import Entries
+from aemp_gevent.testing import VirtualTime
 from aemp_gevent.testing.waiting import wait_until
 from tests.otp.carts import Cart
 from tests.support.networking import WAIT
@@ -61,12 +64,26 @@ def test_children_stop_at_the_same_time(node):
     assert Slow.running == 3
 
 
-def test_all_children_together_have_the_time_that_each_may_take(node, caplog):
-    Slow.running = -100
-    slow = DynamicSupervisor.start()
-    for _ in range(20):
-        slow.start_child(Child(Slow, shutdown=0.2))
-    slow.stop(timeout=3)
+class Deaf(Server):
+    """Does not end by itself."""
+
+    terminate_timeout = None
+
+    def terminate(self, reason: tuple[object, ...]) -> None:
+        gevent.sleep(1000)
+
+
+def test_all_children_together_have_the_time_that_each_may_take(caplog):
+    with VirtualTime() as virtual:
+        node = Node()
+        with node.attach():
+            deaf = DynamicSupervisor.start()
+            for _ in range(20):
+                deaf.start_child(Child(Deaf, shutdown=5))
+            begin = virtual.seconds
+            deaf.stop(timeout=None)
+            assert virtual.seconds - begin == pytest.approx(5)
+        node.shutdown()
     assert len(caplog.records) == 20
 
 
