@@ -1,6 +1,7 @@
 from aemp_gevent.ports.monitors cimport MonitoredRemote
 
 cdef int REMOTE
+cdef bint _are_traced
 
 cdef class RemotePort(MonitoredRemote):
     cdef object __weakref__

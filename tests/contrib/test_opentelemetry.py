@@ -20,7 +20,6 @@ import pytest
 from aemp_gevent import CallTimeout, Node, PortDied, RemoteError, receive, spawnable
 from aemp_gevent.calls import header
 from aemp_gevent.calls.serve import ReplyPortID
-from aemp_gevent.peers.remote_port import RemotePort
 from aemp_gevent.ports.port import TracedInbox
 from aemp_gevent.runtime.tracing import TRACING, trace_in
 from aemp_gevent.testing import wait_until
@@ -441,12 +440,19 @@ def test_message_brings_its_trace_to_its_handler(traced_pair: tuple[Node, Node],
     assert [parent and parent.name for parent in parents] == [handled.name, None]
 
 
-def test_messages_cost_nothing_more_once_nothing_is_traced(pair: tuple[Node, Node], spans: Spans) -> None:
-    before = RemotePort.append
-    instrument(pair[1], messages=True, tracer_provider=spans.provider)
-    assert RemotePort.append is not before
-    uninstrument(pair[1])
-    assert RemotePort.append is before
+def test_messages_cost_nothing_more_once_nothing_is_traced(
+    pair: tuple[Node, Node], spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[None] = []
+    monkeypatch.setattr("aemp_gevent.peers.remote_port.outgoing", lambda: looks.append(None))
+    one, two = pair
+    port = two.port()
+    instrument(two, messages=True, tracer_provider=spans.provider)
+    one.snd(port, "traced")
+    assert len(looks) == 1
+    uninstrument(two)
+    one.snd(port, "not traced")
+    assert len(looks) == 1
     assert TRACING.make_inbox is deque
 
 
