@@ -69,13 +69,14 @@ class Outgoing(Handshaking):
             MessageTooLargeError: It is too large.
         """
         data = self._encode(packet)
-        if len(data) > self._unchecked:
-            if len(data) > self._limits.unchecked_bytes:
-                self._limits.check(packet, len(data))
+        size = len(data)
+        if size > self._unchecked:
+            if size > self._limits.unchecked_bytes:
+                self._limits.check(packet, size)
             self._send_in_turn(packet, data)
         else:
             self.transport.write(data)
-        return len(data)
+        return size
 
     def send_encoded(self, data: bytes) -> None:
         """Queue a packet that is encoded in this link's framing already."""
