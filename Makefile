@@ -85,7 +85,8 @@ compiled: $(STAMPS)/test ## compile the hot modules, for AEMP_PURE_PYTHON= and f
 	@AEMP_PURE_PYTHON=0 $(PY) setup.py --quiet build_ext --inplace
 
 # What runs compiled code most of the time, and the simulations of links. The rest is not worth its time in .ci/run.
-COMPILED_TESTS := tests/ports tests/node tests/calls tests/peers tests/links tests/toolkit tests/otp tests/test_compiled.py
+COMPILED_TESTS := tests/ports tests/node tests/calls tests/peers tests/links tests/toolkit tests/otp tests/test_compiled.py \
+	tests/transport tests/contrib/test_opentelemetry.py
 
 test-compiled: compiled ## run the tests of the compiled modules with them; ARGS=tests runs all but slow ones
 	@$(COLLECTING)
