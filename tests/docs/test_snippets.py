@@ -27,7 +27,7 @@ _BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DO
 # Programs of several processes: a block that begins with its file name. Each has a test of its own below.
 IN_SEVERAL_PROCESSES = {
     *("shout.py", "counter.py", "book.py", "conftest.py", "test_faults.py", "encrypted.py", "app.py", "hello.py"),
-    *("live.py", "talk.py", "announce.py", "weather.py", "settings.py", "receivers.py", "lookups.py"),
+    *("live.py", "talk.py", "announce.py", "limited.py", "weather.py", "settings.py", "receivers.py", "lookups.py"),
     "shop.py",  # see test_console_pages.py
     *("locustfile.py", "calls.py"),  # see test_locust.py
 }
@@ -184,6 +184,23 @@ def test_request_of_flask_gets_the_answers_of_all_stations(tmp_path):
     (tmp_path / "weather.py").write_text(program("weather.py"))
     done = subprocess.run([sys.executable, "-c", WEATHER], cwd=tmp_path, capture_output=True, text=True, timeout=30)
     assert done.stdout == "[21.5, 22.5]\n", done.stderr
+
+
+LIMITED = """
+import limited
+limited.app.add_url_rule("/", view_func=lambda: "here you are")
+answers = [limited.app.test_client().get("/") for _ in range(11)]
+print([answer.status_code for answer in answers[-2:]], answers[-1].text, 0 < int(answers[-1].headers["Retry-After"]))
+"""
+
+
+def test_requests_that_are_too_many_are_answered_with_429(tmp_path):
+    pytest.importorskip("flask")
+    source = program("limited.py")
+    assert "per=1)" in source
+    (tmp_path / "limited.py").write_text(source.replace("per=1)", "per=100)"))  # however slow this machine is
+    done = subprocess.run([sys.executable, "-c", LIMITED], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "[200, 429] slow down\n True\n", done.stderr
 
 
 PRODUCTS = """
