@@ -15,7 +15,13 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from aemp_gevent import Node, default_node
 from aemp_gevent.calls.serve import fail, is_port
-from aemp_gevent.errors import InvalidSharedError, StateMovedError, StateUnavailableError, UnencodableMessageError
+from aemp_gevent.errors import (
+    InvalidSharedError,
+    MessageTooLargeError,
+    StateMovedError,
+    StateUnavailableError,
+    UnencodableMessageError,
+)
 from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.monitors import Monitor
@@ -111,7 +117,7 @@ class OwnedCache(Owned):
         if entry is not None:
             if entry.until > monotonic():
                 self._entries.move_to_end(key)
-                self.node.snd(reply, True, entry.data)
+                self._send_value(reply, entry.data)
                 return
             self._drop(key)
         token = self._current.get(key)
@@ -162,9 +168,15 @@ class OwnedCache(Owned):
         until = monotonic() + check_number("ttl", ttl, 0, _LONGEST)
         self._end(token)
         for asker in flight.waiting:
-            self.node.snd(asker.reply, True, data)
+            self._send_value(asker.reply, data)
         if is_current:
             self._store(flight.key, _Value(data, until, flight.tags))
+
+    def _send_value(self, reply: str, data: bytes) -> None:
+        try:
+            self.node.snd(reply, True, data)
+        except MessageTooLargeError:  # with the setting max_message_bytes, the value reaches callers on this node only
+            self.node.snd(reply, False, "")
 
     def _store(self, key: str, entry: _Value) -> None:
         self._drop(key)

@@ -136,6 +136,21 @@ def test_owner_that_shuts_down_makes_one_other_caller_compute(network: MemoryNet
     assert {greenlet.value for greenlet in work} == {2}
 
 
+def test_value_that_is_too_large_for_a_link_is_computed_by_those_behind_it(network: MemoryNetwork) -> None:
+    nodes = [network.node(SEED, SEED, max_message_bytes=100_000), network.node(None, SEED, max_message_bytes=100_000)]
+    assert nodes[1].wait_for_seeds(WAIT)
+    caches = [Cache("pages", node=node, timeout=WAIT) for node in nodes]
+    caches[0].get("small", lambda: 1, ttl=60)
+    (owner,) = (node for node in nodes if "cache pages" in ownership_of(node)._owned)
+    caches.sort(key=lambda cache: cache.node is not owner)
+    waiting = gevent.spawn(caches[0].get, "large", lambda: gevent.sleep(1) or "x" * 200_000, ttl=60)
+    gevent.sleep(0.5)
+    assert caches[1].get("large", lambda: "mine", ttl=60) == "mine", "it has waited for the other's"
+    assert len(waiting.get(timeout=WAIT)) == 200_000
+    assert caches[1].get("large", lambda: "mine", ttl=60) == "mine", "the other's was there"
+    assert len(caches[0].get("large", never, ttl=60)) == 200_000
+
+
 def test_function_that_asks_for_the_value_that_it_computes_is_refused(caches: list[Cache]) -> None:
     one, other = caches
     same = Cache("pages", node=one.node)
