@@ -38,7 +38,7 @@ class LastingPort:
             ports_host_of(self._node).monitor(self.id, self._died, None)
             self._prepare(self.id)
 
-    def _died(self, *reason: Any) -> None:
+    def _died(self, *_reason: Any) -> None:
         self.id = ""
-        if reason[:1] != ("shutdown",) and not is_shut_down(self._node):
+        if not is_shut_down(self._node):  # peers that kill it may give any reason
             self._node.after(REOPEN_SECONDS, self.open)

@@ -35,7 +35,8 @@ from aemp_gevent.errors import (
     StateMovedError,
     StateUnavailableError,
 )
-from aemp_gevent.node.access import is_shut_down, kept_for, network_of, ports_host_of, request_host_of
+from aemp_gevent.node.access import kept_for, network_of, ports_host_of, request_host_of
+from aemp_gevent.node.lasting_port import LastingPort
 from aemp_gevent.node.node import Node
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.quoting import quoted
@@ -50,7 +51,6 @@ OWNERS = "aemp_gevent.shared.owners"
 MAX_OBJECTS = 10_000
 """Objects that one node owns."""
 
-_REOPEN_SECONDS = 1.0
 _LOOK_SECONDS = 0.2
 """How often a client that waits for another owner looks for hosts, and asks again the one that failed."""
 
@@ -128,24 +128,22 @@ class Ownership:
         self._is_leaving = False
         self._merging = Group()
         self._new_call = ids.port_names(ids.new_uniq())
+        self._port = LastingPort(node, self._prepare)
 
     def open(self) -> None:
         """Make the host's port, and let other nodes find it."""
+        self._port.open()
+
+    def _prepare(self, port: str) -> None:
         node = self.node
-        host = ports_host_of(node)
-        self._port = port = node.port()
         node.serve(port, open=self._open, adopt=self._adopt)
-        host.monitor(port, self._died, None)
         node.peval(port, self._look)
-        self._membership = node.grp_reg(GROUP, port)
+        if not self._is_leaving:
+            self._membership = node.grp_reg(GROUP, port)
 
     def _look(self) -> None:
         self.node.db_mon(OWNERS, self._owners_changed)
         self.node.grp_mon(GROUP, self._hosts_changed)
-
-    def _died(self, *_reason: Any) -> None:
-        if not self._is_leaving and not is_shut_down(self.node):
-            self.node.after(_REOPEN_SECONDS, self.open)
 
     def _changed(self) -> None:
         change, self._change = self._change, Event()
@@ -318,7 +316,8 @@ class Ownership:
         def rank(host: str) -> bytes:
             return blake2b(f"{node_of(host)} {key}".encode(), digest_size=8).digest()
 
-        return sorted({*self._hosts, self._port}, key=rank)
+        own = {self._port.id} - {""}
+        return sorted({*self._hosts, *own}, key=rank)
 
     def _make_ready(self, seconds: float | None) -> None:
         network = network_of(self.node)

@@ -202,7 +202,7 @@ class Destination:
 
     def _ended(self, session: int, *reason: Any, pause: float | None = None) -> None:
         """End a session, and begin the next one after a pause."""
-        if reason[:1] == ("shutdown",):  # of the other node, or of this one
+        if self._is_shutdown(reason):
             self._broker_ended(session, *reason)
         elif session == self._session:
             self._close()
@@ -215,12 +215,17 @@ class Destination:
         if session != self._session:
             return
         is_dead = reason[:1] != ("transport_error",)
-        if is_dead and (reason[:1] == ("shutdown",) or not self.name):
+        if is_dead and (not self.name or self._is_shutdown(reason)):
             self._host.forget(self)
             return
         if is_dead:
             self.is_listed = False  # its port was killed, and its node may have another one soon
         self._ended(session, *reason)
+
+    def _is_shutdown(self, reason: tuple[Any, ...]) -> bool:
+        """Return whether the other node has ended in order, or this one: peers that kill a port may give any reason."""
+        node = self._host.node
+        return reason[:1] == ("shutdown",) and (is_shut_down(node) or not node.node_is_up(self.node_id))
 
     def _refuse(self, session: int, why: str) -> None:
         self._host.complaints.warn("session with %s for topics ended: %s", self.broker, why)

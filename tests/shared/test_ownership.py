@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 import pytest
 
+import aemp_gevent.node.lasting_port
 import aemp_gevent.shared.owned
 import aemp_gevent.shared.ownership
 from aemp_gevent.errors import InvalidSharedError, NoPortContextError, RemoteError, StateUnavailableError
@@ -160,7 +161,7 @@ def test_state_that_no_node_takes_in_time_is_reported(network: MemoryNetwork, ca
 
 def test_new_owner_answers_when_it_has_all_of_the_state(network: MemoryNetwork) -> None:
     one, other = nodes_of(network, 2)
-    former, heir = other.port(), ownership_of(one)._port
+    former, heir = other.port(), ownership_of(one)._port.id
     new = other.call(heir, "adopt", "counter hits", former)
     with pytest.raises(RemoteError, match="does not have all of this state yet"):
         other.call(new, "add", "one", 1)
@@ -291,7 +292,7 @@ def test_what_others_enter_harms_nobody(network: MemoryNetwork) -> None:
     other.db_set(OWNERS, "counter hits", 5)
     other.db_set(OWNERS, "nothing at all", "x#y")
     assert Counter("hits", node=one, timeout=WAIT).add() == 1
-    home = ownership_of(one)._port
+    home = ownership_of(one)._port.id
     for key in (5, "", "nothing hits", "x" * 300):
         with pytest.raises(RemoteError, match="no such kind|must be a str|characters"):
             other.call(home, "open", key)
@@ -330,12 +331,13 @@ def test_number_of_objects_is_bounded(make_node: MakeNode, monkeypatch: pytest.M
 
 
 def test_host_whose_port_was_killed_gets_another_one(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aemp_gevent.shared.ownership, "_REOPEN_SECONDS", 0.01)
+    monkeypatch.setattr(aemp_gevent.node.lasting_port, "REOPEN_SECONDS", 0.01)
     node = make_node(None)
     assert Counter("hits", node=node).add() == 1
-    former = ownership_of(node)._port
-    node.kil(former)
-    wait_until(lambda: ownership_of(node)._port != former)
+    host_port = ownership_of(node)._port
+    former = host_port.id
+    node.kil(former, "shutdown", node.NODE())  # as a peer may
+    wait_until(lambda: host_port.id not in ("", former))
     assert Counter("hits", node=node).add() == 2
     port = ownership_of(node)._owned["counter hits"][0].port
     node.kil(port)

@@ -159,17 +159,32 @@ def test_broker_whose_port_was_killed_gets_another_one_and_reports_what_may_be_l
     inbox = subscribed(other, "t")
     begun(one, other)
     broker = broker_of(other)
-    for number in range(2):
+    for number, reason in enumerate([("die", "killed by a test"), ("shutdown", other.NODE())]):
         assert publish("t", number, node=one) == 1  # which nobody has confirmed when the port dies
         wait_until(lambda: inbox.messages[-1:] == [("t", number)], within=WAIT)  # noqa: B023
         killed = broker._port.id
-        one.kil(killed, "die", "killed by a test")
+        one.kil(killed, *reason)
         wait_until(lambda: broker._port.id not in ("", killed), within=WAIT)  # noqa: B023
         wait_until(lambda: f"{broker._port.id} up" in repr(destination_of(one, other)), within=WAIT)
     assert publish("t", 2, node=one) == 1
     wait_until(lambda: ("t", 2) in inbox.messages, within=WAIT)
     assert inbox.messages == [("t", 0), ("missed", "t"), ("t", 1), ("missed", "t"), ("t", 2)]
     assert len(broker_of(one)._destinations) == 1
+
+
+def test_port_of_a_session_that_is_killed_as_if_its_node_had_shut_down_is_replaced(network: MemoryNetwork) -> None:
+    one, other = nodes_of(network, 2)
+    inbox = subscribed(other, "t")
+    begun(one, other)
+    for number, end in enumerate(["outlet", "inlet"]):
+        destination = destination_of(one, other)
+        session = destination._session
+        (origin,) = broker_of(other)._origins.values()
+        port = origin.outlet.port if end == "outlet" else origin._inlet.id
+        other.kil(port, "shutdown", other.NODE())
+        wait_until(lambda: destination._session > session and destination._inlet, within=WAIT)  # noqa: B023
+        assert publish("t", number, node=one) == 1
+        wait_until(lambda: ("t", number) in inbox.messages, within=WAIT)  # noqa: B023
 
 
 def test_node_that_was_lost_first_is_forgotten_first(network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
