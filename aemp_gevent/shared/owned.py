@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -91,6 +91,7 @@ class Owned:
         """Whether another node is getting the state: nothing may change it here any more."""
         self.is_incomplete = False
         """Whether some of the state is still at the node that had it before: so far it may only be added."""
+        self._left: deque[tuple[str, Any]] | None = None
         self.port = node.port()
         self._answers = kept_for(node, Answers)
         functions = {tag: self._guarded(function) for tag, function in self.served().items()}
@@ -107,6 +108,17 @@ class Owned:
     def merge(self, state: Any) -> None:
         """Add a part of the state that another node had."""
         raise NotImplementedError
+
+    def freeze(self, new_call: Callable[[], str]) -> deque[tuple[str, Any]]:
+        """Change nothing any more, and return the parts that no other node has confirmed yet.
+
+        Each comes with the name of the call that carries it. They are the same at each attempt, so that a part whose
+        confirmation was lost is not added twice. The caller removes those that are confirmed.
+        """
+        if self._left is None:
+            self.has_moved = True
+            self._left = deque((new_call(), part) for part in self.parts())
+        return self._left
 
     def _merge(self, call: Any = None, state: Any = None) -> None:
         def merge() -> None:

@@ -289,11 +289,11 @@ class Ownership:
                 port = self.node.call(heir, "adopt", key, holding.id, timeout=_PART_SECONDS)
                 if not is_port(ports_host_of(self.node), port):
                     continue
-                holding.owned.has_moved = True
-                for part in holding.owned.parts():
-                    self.node.call(port, "merge", self._new_call(), part, timeout=_PART_SECONDS)
+                left = holding.owned.freeze(self._new_call)
+                while left:
+                    self.node.call(port, "merge", *left[0], timeout=_PART_SECONDS)
+                    left.popleft()
             except (AempError, TimeoutError) as error:
-                holding.owned.has_moved = False
                 if not isinstance(error, PortDied) and not _has_moved(error):  # it shuts down, too
                     self.complaints.warn("state %s could not be handed over to %s: %s", key, heir, error)
             else:

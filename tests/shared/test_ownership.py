@@ -122,6 +122,32 @@ def test_state_is_handed_over_whole_whatever_its_size(network: MemoryNetwork) ->
     assert not any(Once("mail", node=other).first(str(number)) for number in range(0, 3000, 100))
 
 
+@pytest.mark.parametrize("parts_done", [0, 1])
+def test_part_whose_confirmation_is_late_is_added_once(
+    network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch, parts_done: int
+) -> None:
+    nodes = nodes_of(network, 2)
+    assert counters(nodes)[0].add(7) == 7
+    owner = owner_of(nodes, "counter hits")
+    (other,) = (node for node in nodes if node is not owner)
+    merge, merged = OwnedCounter.merge, []
+
+    def merge_late(self: OwnedCounter, state: Any) -> None:
+        merge(self, state)
+        merged.append(state)
+        if len(merged) == parts_done + 1:
+            gevent.sleep(aemp_gevent.shared.ownership._PART_SECONDS + 1)
+
+    monkeypatch.setattr(OwnedCounter, "merge", merge_late)
+    monkeypatch.setattr(OwnedCounter, "parts", lambda self: iter([self._value - 1, 1]))
+    leaving = ownership_of(owner)
+    del leaving._owned["counter any"]
+    leaving.leave(WAIT)
+    owner.shutdown()
+    assert merged == [6, 1]
+    assert counters([other])[0].value() == 7
+
+
 def test_call_reaches_an_owner_again_whose_link_was_lost_for_a_moment(network: MemoryNetwork) -> None:
     *_seeds, owner, other = nodes_of(network, 4)
     for number in range(100):
