@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from ipaddress import ip_address
 from pathlib import Path
 from socket import gethostname
@@ -23,14 +24,16 @@ from time import monotonic
 from typing import Any
 
 import gevent
+from gevent.event import AsyncResult
 
 from aemp_gevent.addresses.endpoints import parse_endpoint
 from aemp_gevent.addresses.ids import COMMAND_PREFIX
+from aemp_gevent.calls.call import call_async
 from aemp_gevent.calls.serve import caller_of_call
 from aemp_gevent.contrib.answers import Sent, ask_all, short
 from aemp_gevent.errors import AempError
 from aemp_gevent.links.link import Link
-from aemp_gevent.node.access import kept_for, metrics_of, network_of, request_host_of
+from aemp_gevent.node.access import kept_for, metrics_of, network_of, ports_host_of, request_host_of
 from aemp_gevent.node.figures import (
     MAX_ROWS,
     EndedProcess,
@@ -39,9 +42,11 @@ from aemp_gevent.node.figures import (
     checked_pid,
     ended_from_afar,
     from_afar,
+    is_process,
     of_processes,
     totals_in,
 )
+from aemp_gevent.node.metrics import MAX_ADDED
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.peer import Peer
@@ -104,9 +109,11 @@ class Answer:
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("it does not say who it is")
         kept = part.get("kept")
-        if not isinstance(kept, (list, tuple)) or not all(isinstance(process, str) for process in kept):
+        if not isinstance(kept, (list, tuple)) or len(kept) > 2 * MAX_ADDED or not all(map(is_process, kept)):
             raise ValueError("it does not say whose totals it keeps")
         node, process, host, heir = map(str, texts)
+        if process and not is_process(process):
+            raise ValueError("it does not say which process it is")
         ended = tuple(ended_from_afar(part.get("ended")))
         rows = from_afar(part.get("rows"))
         return cls(node, process, short(host), checked_pid(sent.get("pid")), heir, frozenset(kept), rows, ended)
@@ -263,18 +270,30 @@ class Estate:
     def settle(self, answers: Sequence[Answer]) -> None:
         """Make all nodes of this host but one forget a process whose totals several of them keep. Never switches."""
         near = {self._node.NODE(), *near_nodes(self._node)}
-        keepers: dict[str, list[tuple[bool, str]]] = {}
+        keepers: dict[str, dict[str, EndedProcess]] = {}
         for answer in answers:
             for each in answer.ended if answer.node in near else ():
-                keepers.setdefault(each.process, []).append((each.is_lost, answer.node))
+                keepers.setdefault(each.process, {})[answer.node] = each
         added = frozenset[str]().union(*(answer.kept for answer in answers if answer.node in near))
         for process, several in keepers.items():
-            # All who see these choose the same one.
-            for _, keeper in sorted(several)[0 if process in added else 1 :]:
-                if keeper == self._node.NODE():
-                    self._forget_process(process)
-                else:
-                    self._node.call_async(f"{keeper}#{NAME}", "forget", process, timeout=_HAND_OVER_SECONDS)
+            if process in added:
+                self._make_forget(process, several)
+            elif len(several) > 1:
+                # All who see these choose the same one.
+                keeper, *others = sorted(several, key=lambda node: (several[node].is_lost, node))
+                self._spawn(self._unite, keeper, reduce(both_of, several.values()), others)
+
+    def _unite(self, keeper: str, ended: EndedProcess, others: Sequence[str]) -> None:
+        """Give a node what several know of a process, and make the others forget it. Switches."""
+        if self._give(keeper, [ended]) is not None:
+            self._make_forget(ended.process, others)
+
+    def _make_forget(self, process: str, keepers: Iterable[str]) -> None:
+        for keeper in keepers:
+            if keeper == self._node.NODE():
+                self._forget_process(process)
+            else:
+                self._ask(keeper, "forget", process, _HAND_OVER_SECONDS)
 
     # --- handing over ---
 
@@ -317,9 +336,13 @@ class Estate:
             if heir == self._node.NODE():
                 return self._take(totals)
             sent = [each.to_travel() for each in totals]
-            return bool(self._node.call(f"{heir}#{NAME}", "keep", sent, timeout=_ASK_SECONDS))
+            return bool(self._ask(heir, "keep", sent, _ASK_SECONDS).get())
         except (AempError, ValueError):  # it has no such port, or ends as well
             return None
+
+    def _ask(self, other: str, tag: str, argument: object, timeout: float) -> AsyncResult[Any]:
+        # Not with the node's call_async(), which counts and traces: those are the calls of its program.
+        return call_async(ports_host_of(self._node), f"{other}#{NAME}", (tag, argument), timeout)
 
     def _take(self, totals: Sequence[EndedProcess]) -> bool:
         is_new = bool(totals) and not self._metrics.keeps(totals[0].process)

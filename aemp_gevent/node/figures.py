@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
 
 from aemp_gevent.runtime.totals import Labels
 
@@ -273,7 +276,7 @@ class EndedProcess:
         if not isinstance(sent, (list, tuple)) or len(sent) != 4:
             raise ValueError("the totals of a process are not a list of four")
         process, pid, is_lost, rows = sent
-        if not isinstance(process, str) or not 0 < len(process) <= _MAX_LABEL:
+        if not is_process(process):
             raise ValueError("the process has no name")
         return cls(process, checked_pid(pid), bool(is_lost), totals_in(from_afar(rows)))
 
@@ -290,6 +293,11 @@ def ended_from_afar(sent: object) -> list[EndedProcess]:
     if sum(len(each.rows) for each in found) > MAX_ROWS:
         raise ValueError("these are the totals of too many processes")
     return found
+
+
+def is_process(sent: object) -> TypeGuard[str]:
+    """Return whether this can be the name of a process."""
+    return isinstance(sent, str) and 0 < len(sent) <= _MAX_LABEL
 
 
 def checked_pid(pid: object) -> int:

@@ -434,6 +434,32 @@ def test_nodes_that_do_not_know_each_other_keep_a_killed_one_once(workers: Worke
         assert (found[DISCARDED], found[LOST]) == (9, 1)
 
 
+def test_what_any_of_several_keepers_knew_stays(workers: Workers) -> None:
+    one, two = sorted((workers.add() for _ in range(2)), key=Node.NODE)
+    metrics_of(one).keep([ended("x", 5.0, lost=True)])
+    metrics_of(two).keep([ended("x", 9.0, lost=True)])
+    assert scraper_of(Collector("host", node=workers.add(), timeout=30))()[DISCARDED] == 9
+    wait_until(lambda: not metrics_of(two).keeps("x"))
+    found = scraper_of(Collector("host", node=workers.add(), timeout=30))()
+    assert (found[DISCARDED], found[LOST]) == (9, 1), "one of them is forgotten, and a new node remembers nothing"
+    assert ("aemp_call_seconds_count", "ok") not in found, "such calls of the nodes are not those of their programs"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param({"process": "x" * 201}, id="long-name"),
+        pytest.param({"kept": ["x" * 201]}, id="long-names"),
+        pytest.param({"kept": ["x"] * 401}, id="many"),
+    ],
+)
+def test_what_is_remembered_of_a_node_is_small(part: dict[str, Any]) -> None:
+    sent = {"process": "p", "heir": "", "kept": ["x" * 200] * 200, "ended": [], "rows": []}
+    Answer.read({"node": "a", "host": "h", "pid": 7, "metrics": sent})
+    with pytest.raises(ValueError, match="it does not say"):
+        Answer.read({"node": "a", "host": "h", "pid": 7, "metrics": sent | part})
+
+
 def test_node_that_ends_without_handing_over_is_counted_and_its_totals_stay(workers: Workers) -> None:
     keeper, leaving = workers.add(), workers.add()
     scrape = scraper_of(Collector("host", node=keeper, timeout=30))
