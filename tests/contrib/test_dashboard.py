@@ -15,7 +15,7 @@ import pytest
 from gevent.event import AsyncResult
 
 from aemp_gevent import Node
-from aemp_gevent.contrib.dashboard import dashboard, dashboard_app
+from aemp_gevent.contrib.dashboard import dashboard, dashboard_app, pages
 from aemp_gevent.contrib.dashboard import survey as module
 from aemp_gevent.contrib.dashboard.survey import Survey, difference
 from aemp_gevent.testing import wait_until
@@ -136,6 +136,13 @@ def test_cookies_of_others_may_have_any_form(others: str) -> None:
     visitor = Visitor(dashboard_app(node=Node(), token="t"))
     visitor.get("/", HTTP_COOKIE=f"{others}aemp_dashboard=74")
     assert visitor.status == "200 OK"
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "9" * 5000])
+def test_length_of_a_form_may_be_anything(length: str) -> None:
+    visitor = Visitor(dashboard_app(node=Node(), token=TOKEN))
+    list(visitor.ask("/login", "POST", b"token=x", CONTENT_LENGTH=length))
+    assert visitor.status == "401 Unauthorized"
 
 
 def test_head_has_no_body_and_ends() -> None:
@@ -361,6 +368,29 @@ def test_log_record_that_a_node_makes_up_does_no_harm(pair: tuple[Node, Node]) -
 # --- killing ---
 
 
+def test_log_records_that_wait_for_a_slow_browser_are_short(
+    pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    waiting: list[Any] = []
+
+    class Watched(pages.Queue):  # type: ignore[type-arg]  # of what waits
+        def put_nowait(self, item: Any) -> None:
+            waiting.append(item)
+            super().put_nowait(item)
+
+    ports: list[str] = []
+    port = two.port
+    monkeypatch.setattr(pages, "Queue", Watched)
+    monkeypatch.setattr(two, "port", lambda *args: ports.append(port(*args)) or ports[-1])  # type: ignore[func-returns-value]
+    events = visitor_of(two).events(f"/log?id={one.NODE()}&level=critical")
+    next(events)
+    one.snd(ports[-1], 7)
+    one.snd(ports[-1], {"text": "x" * 50_000, "more": ["y"] * 9999})
+    assert next(events) == ("log", {"text": "x" * 20_000, "left_out": 0})
+    assert waiting == [{"text": "x" * 20_000, "left_out": 0}]
+
+
 def test_ports_are_killed_only_if_that_is_allowed(pair: tuple[Node, Node]) -> None:
     one, two = pair
     victim = one.port(lambda: None)
@@ -438,6 +468,28 @@ def test_whatever_a_node_answers_is_shown_as_json(
     assert survey.nodes[two.NODE()]["up"]
     json.dumps([survey.nodes, survey.links], allow_nan=False)
     json.loads(visitor_of(two).get(f"/node?id={one.NODE()}"), parse_constant=pytest.fail)
+
+
+def test_rates_of_hardly_any_time_are_shown_as_json(pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = pair
+    links = [{"node": two.NODE(), "state": "up", "packets_out": 1}]
+    given = {**FIGURES, "links": links, "node": one.NODE(), "packets_in": 1, "time": 0}
+    answer_with(monkeypatch, two, one, given)
+    survey = Survey(two)
+    survey.take()
+    given |= {"links": [{**links[0], "packets_out": 10**15}], "packets_in": 10**15, "cpu": 10**15, "time": 5e-324}
+    survey.take()
+    assert survey.nodes[one.NODE()]["in"] is None
+    json.dumps([survey.nodes, survey.links], allow_nan=False)
+
+
+def test_more_links_than_were_asked_for_are_left_out(pair: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = pair
+    links = [{"node": f"node{number}", "state": "up"} for number in range(3000)]
+    answer_with(monkeypatch, two, one, {**FIGURES, "links": links, "node": one.NODE()})
+    survey = Survey(two)
+    survey.take()
+    assert 1000 <= len(survey.links) <= 1001, "and perhaps the other end of the real one"
 
 
 def answer_with(monkeypatch: pytest.MonkeyPatch, asking: Node, asked: Node, answer: Any) -> list[str]:

@@ -128,6 +128,21 @@ def press_tab(browser: Browser, tab: str, name: str) -> None:
     browser.run(tab, f"[...document.querySelectorAll('[role=tab]')].find(t => t.textContent === {name!r}).click()")
 
 
+def test_details_of_an_odd_form_are_shown_as_such(
+    browser: Browser, watched: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[dict[str, Any]] = [{"ports": [5]}, {"ports": []}]
+    monkeypatch.setattr(pages, "look_at", lambda *_: answers.pop(0) if len(answers) > 1 else answers[0])
+    with served(watched) as url:
+        tab = browser.open(url)
+        wait_until(lambda: text(browser, tab, "#rows button"), within=PATIENCE)
+        press_tab(browser, tab, "Ports")
+        browser.run(tab, "document.querySelector('#rows button').click()")
+        wait_until(lambda: "unexpected answer" in text(browser, tab, "#panel"), within=PATIENCE)
+        wait_until(lambda: text(browser, tab, "#panel") == "none", within=PATIENCE)  # it asks again
+        browser.close_tab(tab)
+
+
 def test_stack_and_messages_of_a_port_are_shown_on_demand(browser: Browser, watched: Node) -> None:
     port = watched.port_async(lambda: gevent.sleep(1000))
     wait_until(lambda: watched.scheduler.ports[port].state == 2)

@@ -318,7 +318,13 @@ async function ask() {
   }
   if (mine !== asking) return;
   const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.port : "";
-  byId("panel").replaceChildren(found.error ? make("p", {}, found.error) : TABS[tab](found));
+  let shown;
+  try {
+    shown = found.error ? make("p", {}, found.error) : TABS[tab](found);
+  } catch (error) {  // a node may send anything
+    shown = make("p", {}, "The node sent an unexpected answer.");
+  }
+  byId("panel").replaceChildren(shown);
   if (focused) for (const button of byId("panel").querySelectorAll("button")) if (button.dataset.port === focused) button.focus();
   timer = setTimeout(ask, 2000);
 }

@@ -278,15 +278,15 @@ class _Pages:
 
     def _records(self, name: str, level: str) -> Iterator[bytes]:
         node = self._node
-        waiting: Queue[Any] = Queue(_MAX_WAITING)
+        waiting: Queue[dict[str, Any]] = Queue(_MAX_WAITING)
         left_out = 0
 
         def take(record: Any = None, *_more: Any) -> None:
             nonlocal left_out
             if waiting.full():
                 left_out += 1
-            else:
-                waiting.put_nowait(record)
+            elif isinstance(record, Mapping):
+                waiting.put_nowait(_shown(record))
 
         port = node.port(take)
         guard = node.mon(name, lambda *reason: take({"error": f"the link is lost: {' '.join(map(str, reason[2:]))}"}))
@@ -299,12 +299,11 @@ class _Pages:
                 except Empty:
                     yield b": quiet\n\n"
                     continue
-                if isinstance(record, Mapping):
-                    shown = _shown(record, left_out)
-                    left_out = 0
-                    yield _event("log", shown)
-                    if "error" in shown:
-                        return  # there will be no more; the browser asks again
+                record["left_out"] += left_out
+                left_out = 0
+                yield _event("log", record)
+                if "error" in record:
+                    return  # there will be no more; the browser asks again
         finally:
             guard.cancel()
             with contextlib.suppress(NodeShutDownError):
@@ -346,13 +345,13 @@ def _read(name: str) -> bytes:
     return (files("aemp_gevent.contrib.dashboard") / name).read_bytes()
 
 
-def _shown(record: Mapping[Any, Any], left_out: int) -> dict[str, Any]:
+def _shown(record: Mapping[Any, Any]) -> dict[str, Any]:
     """Return what is shown of a log record, which a node sent."""
     found: dict[str, Any] = {key: short(text, _MAX_LINE) for key in _TEXTS if isinstance(text := record.get(key), str)}
     if is_number(record.get("time")):
         found["time"] = record["time"]
     more = record.get("left_out")
-    found["left_out"] = left_out + (more if isinstance(more, int) and is_number(more) else 0)
+    found["left_out"] = more if isinstance(more, int) and is_number(more) else 0
     return found
 
 
@@ -369,10 +368,13 @@ def _query(environ: WSGIEnvironment) -> dict[str, str]:
 
 
 def _form(environ: WSGIEnvironment) -> dict[str, str]:
-    length = environ.get("CONTENT_LENGTH") or "0"
-    if not length.isdecimal() or int(length) > _MAX_BODY:
+    try:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+    except ValueError:
         return {}
-    body = environ["wsgi.input"].read(int(length)).decode("utf-8", "replace")
+    if not 0 <= length <= _MAX_BODY:
+        return {}
+    body = environ["wsgi.input"].read(length).decode("utf-8", "replace")
     return {key: values[-1] for key, values in parse_qs(body).items()}
 
 

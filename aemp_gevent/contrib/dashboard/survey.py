@@ -45,6 +45,9 @@ _MOST_ENDS = 40_000
 _FEWEST_ENDS = 20
 """Ends of links that all nodes together are asked for, and one node at least. A mesh of 1000 nodes has a million."""
 
+_MOST_ENDS_OF_ONE = 1000
+"""Ends of links that one node is asked for at most; of more, the first ones are taken."""
+
 
 class Survey:
     """Takes the state of all nodes while somebody watches.
@@ -115,7 +118,7 @@ class Survey:
             for row in rows:
                 if row["state"] != "down":
                     _join(links, row, former.get(row["b"]), answer["time"] - before["time"] if before else 0)
-            self._before[name] = {**answer, "rows": rows}
+            self._before[name] = {**answer, "links": (), "rows": rows}  # not what else the node sent of its links
         if len(links) > MAX_LINKS:
             most = sorted(links.items(), key=lambda item: item[1]["rate"] or 0, reverse=True)
             links = dict(most[:MAX_LINKS])
@@ -149,7 +152,7 @@ class Survey:
         due = dict.fromkeys(name for name in [*self._known, *self._node.up_nodes()] if not _is_hidden(name))
         while due and len(answers) < MAX_NODES:
             names = list(due)[: MAX_NODES - len(answers)]
-            limit = min(max(_MOST_ENDS // len(names), _FEWEST_ENDS), 1000)
+            limit = min(max(_MOST_ENDS // len(names), _FEWEST_ENDS), _MOST_ENDS_OF_ONE)
             found, silent = ask_all(self._node, names, {"links": limit}, ASK_SECONDS)
             answers |= silent
             due = {}
@@ -239,7 +242,7 @@ def _checked(sent: Sent) -> Row:
     if not all(is_number(sent.get(key)) for key in _NUMBERS) or not isinstance(links, (list, tuple)):
         raise ValueError("it runs another version, which sends other figures")
     found: Row = plain({key: value for key, value in sent.items() if key != "links"}, 2)
-    return {**found, "links": [row for row in links if _is_link(row)]}
+    return {**found, "links": [row for row in links[:_MOST_ENDS_OF_ONE] if _is_link(row)]}
 
 
 def _is_link(row: Any) -> bool:
@@ -272,7 +275,7 @@ def _text(value: Any) -> str:
 def _rate(now: Any, before: Any, passed: float) -> float | None:
     if not is_number(now) or not is_number(before) or passed <= 0:
         return None
-    return round((now - before if now >= before else now) / passed, 1)
+    return _number((now - before if now >= before else now) / passed, digits=1)  # None: hardly any time passed
 
 
 def _link(name: str, row: Mapping[str, Any]) -> Row:
