@@ -59,7 +59,8 @@ class Brief:
         if not self.message:
             return "empty message"
         tag, *rest = self.message
-        shown = quoted(tag, _MAX_TAG) if isinstance(tag, str) and len(tag) < _MAX_TAG else f"<{type(tag).__name__}>"
+        is_tag = issubclass(type(tag), str) and len(tag) < _MAX_TAG
+        shown = quoted(tag, _MAX_TAG) if is_tag else f"<{type(tag).__name__}>"
         more = f" with {len(rest)} more element{'' if len(rest) == 1 else 's'}" if rest else ""
         return f"message {shown}{more}"
 

@@ -89,6 +89,26 @@ def test_messages_are_shown_from_the_first_look_on_without_what_is_in_them(node:
     assert "password" not in str(rows) and "too long" not in str(rows)
 
 
+class Proxy:
+    """Stands for another object, like those of web frameworks: to look at its class runs code of the program."""
+
+    @property
+    def __class__(self) -> type:
+        raise RuntimeError("there is no request")
+
+
+def test_proxies_in_messages_are_not_looked_into(node: Node) -> None:
+    got: list[Any] = []
+    port = node.port(lambda *message: got.append(len(message)))
+    look(node, port, messages=True)
+    node.snd(port, "tag", Proxy())
+    node.snd(port, Proxy())
+    wait_until(lambda: got == [2, 1])
+    seen = look(node, port, messages=True)["messages"]
+    assert [row["text"] for row in seen] == ["message 'tag' with 1 more element", "message <Proxy>"]
+    assert seen[0]["elements"] == ["str of 3", "Proxy"]
+
+
 def test_messages_are_bounded(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port_view, "MAX_SEEN", 3)
     monkeypatch.setattr(port_view, "MAX_PORTS", 1)
