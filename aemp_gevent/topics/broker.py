@@ -9,6 +9,7 @@ directory. Each has two sessions with every other one, one for each direction; s
 from __future__ import annotations
 
 import sys
+from collections import deque
 from typing import Any
 
 from gevent.event import Event
@@ -229,8 +230,15 @@ class Broker:
             self._announce(pattern)
 
     def _announce(self, pattern: str) -> None:
-        for origin in list(self._origins.values()):
-            origin.announce(pattern)
+        origins = deque(self._origins.values())
+        try:
+            while origins:
+                origins[0].announce(pattern)
+                origins.popleft()
+        except BaseException:  # such as a Timeout, while the link to one is full: all learn of it nevertheless
+            for origin in origins:
+                self.node.scheduler.start_greenlet(origin.announce, pattern)
+            raise
 
     def deliver(self, topic: str, msg: Message, excluded: Port | None = None) -> bool:
         """Send a message to the subscribers of this node; return whether there are any."""

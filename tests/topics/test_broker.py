@@ -32,6 +32,7 @@ from aemp_gevent.ports.receive import receive
 from aemp_gevent.testing import MemoryNetwork, NodeProcess
 from aemp_gevent.topics import Subscription, publish, subscribe
 from aemp_gevent.topics.broker import GROUP, Broker, broker_of
+from aemp_gevent.topics.session_port import Address
 from tests.support.helpers import on_hub, wait_until
 from tests.support.networking import Inbox, MakeNode, settled_tables
 from tests.topics.conftest import QUICK, SEED, WAIT, begun, nodes_of, subscribed
@@ -131,6 +132,27 @@ def test_subscription_ends_with_its_guard_and_its_port(network: MemoryNetwork) -
     other.kil(inbox.port)
     wait_until(lambda: publish("t", node=one) == 0, within=WAIT)
     assert inbox.messages == [("t", 1), ("t", 2), ("u", 3)]
+
+
+def test_all_nodes_learn_of_a_subscription_whose_end_was_interrupted(
+    network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, node = nodes_of(network, 3)
+    subscription = subscribe("t", node.port(), node=node)
+    assert subscription.wait_until_known(WAIT)
+    begun(one, node)
+    begun(other, node)
+    send = Address.send
+
+    def send_slowly(self: Address, *words: Any) -> None:
+        gevent.sleep(1)
+        send(self, *words)
+
+    monkeypatch.setattr(Address, "send", send_slowly)
+    with gevent.Timeout(0.5, False), subscription:
+        pass
+    wait_until(lambda: not broker_of(one).destinations_by_topic.match("t"), within=WAIT)
+    wait_until(lambda: not broker_of(other).destinations_by_topic.match("t"), within=WAIT)
 
 
 def test_ports_of_a_private_node_talk_and_reach_others_once_it_is_initialised(make_node: MakeNode) -> None:
