@@ -352,13 +352,13 @@ class Ownership:
         self._make_ready(seconds)
         call = self._new_call()
         failed: set[str] = set()
-        why = "no node owns it"
+        why = ""
         while True:
             left = answers.left_until(deadline)
             port = self._find(key, failed, left)
             if port is None:
                 if left is not None and left <= 0:
-                    raise StateUnavailableError(key.partition(" ")[2], seconds, why)
+                    raise StateUnavailableError(key.partition(" ")[2], seconds, why or "no node owns it")
                 self._change.wait(_LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS))
                 failed.clear()  # perhaps only the link to it was lost
                 continue
@@ -369,9 +369,9 @@ class Ownership:
             except RemoteError as error:
                 if not _has_moved(error):
                     raise
-                why = str(error)
+                why = f"{port}: {error.error}"
             except TimeoutError as error:
-                raise StateUnavailableError(key.partition(" ")[2], seconds, str(error)) from None
+                raise StateUnavailableError(key.partition(" ")[2], seconds, why or str(error)) from None
             failed.add(port)
             self._hints.pop(key, None)
             if patience and deadline is not None and latest is not None:  # it may have worked for long
