@@ -95,7 +95,7 @@ class AempManager(PubSubManager):  # type: ignore[misc]  # see above
 
     @property
     def host_id(self) -> str:
-        """What distinguishes this process in messages: after a fork it is another one, other than in Redis' manager."""
+        """What distinguishes this process in messages: unlike the Redis manager's, it changes after a fork."""
         return self._here.get().host_id
 
     @host_id.setter
