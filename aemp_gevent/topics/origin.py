@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from aemp_gevent.errors import InvalidTopicError
 from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.node import Node
+from aemp_gevent.ports.callbacks import DONE
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import Port
 from aemp_gevent.runtime.bounded_log import BoundedLog
@@ -79,13 +80,14 @@ class Origin:
 
     # --- to the other node ---
 
-    def _begin(self, *_more: Any) -> None:
+    def _begin(self, *_more: Any) -> object:
         left = iter(list(self._host.ports_by_topic))
         while batch := list(islice(left, BATCH)):
             # Without those that were cancelled while an earlier batch waited.
             still = [pattern for pattern in batch if pattern in self._host.ports_by_topic]
             self.outlet.send(self._host.node, "add", still)
         self.outlet.send(self._host.node, "ready", *self._inlet.address, self._host.name)
+        return DONE  # only once, as this message needs no secret
 
     def announce(self, pattern: str) -> None:
         """Send whether this node is subscribed to a topic or pattern now."""

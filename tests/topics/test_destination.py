@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gevent
 import pytest
 from gevent.event import Event
 
@@ -106,7 +107,9 @@ def test_topic_that_is_named_often_in_a_report_is_reported_once(network: MemoryN
     assert inbox.messages == [("missed", "t"), ("missed", "u"), ("t", "next")]
 
 
-def test_third_node_that_knows_the_ports_of_a_session_achieves_nothing(network: MemoryNetwork) -> None:
+def test_third_node_that_knows_the_ports_of_a_session_achieves_nothing(
+    network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, other, third = nodes_of(network, 3)
     inbox = subscribed(other, "t")
     begun(one, other)
@@ -121,6 +124,13 @@ def test_third_node_that_knows_the_ports_of_a_session_achieves_nothing(network: 
             third.snd(outlet.id, *forged)
     assert third.syncal(WAIT, other.NODE(), "time")
     assert third.syncal(WAIT, one.NODE(), "time")
+    sent: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Address, "send", lambda *words: sent.append(words))
+        third.snd(inlet.port, "begin")
+        assert third.syncal(WAIT, other.NODE(), "time")
+        gevent.sleep(0.1)
+    assert sent == [], "nothing is sent because a stranger asks for it"
     assert publish("t", "true", node=one) == 1
     wait_until(lambda: inbox.messages, within=WAIT)
     assert inbox.messages == [("t", "true")]
