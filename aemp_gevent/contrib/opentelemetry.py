@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -36,7 +35,7 @@ from aemp_gevent.node.access import request_host_of
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.remote_port import trace_messages
 from aemp_gevent.ports.callbacks import is_python_function
-from aemp_gevent.ports.port import TracedInbox
+from aemp_gevent.ports.port import trace_inboxes
 from aemp_gevent.ports.reasons import describe
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.logs import Log
@@ -93,7 +92,8 @@ def uninstrument(node: Node | None = None) -> None:
 
 
 def _trace_messages(wanted: bool) -> None:
-    TRACING.has_messages, TRACING.make_inbox = wanted, TracedInbox if wanted else deque
+    TRACING.has_messages = wanted
+    trace_inboxes(wanted)
     trace_messages(wanted)
 
 

@@ -1,5 +1,7 @@
 from aemp_gevent.ports.handlers cimport Handlers
 
+cdef bint _are_traced
+
 cdef class Due:
     cdef public int state
 

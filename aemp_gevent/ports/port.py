@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context
+from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from aemp_gevent.ports.handlers import Handlers
@@ -239,7 +241,7 @@ class Port(Receiver):
         # While a deque is made, a finalizer or another thread may send to this very port,
         # and the mailbox made there must not be overwritten: make, then test, then store,
         # with no call between test and store.
-        made: deque[Message] = deque() if self.is_for_answer else TRACING.make_inbox()
+        made: deque[Message] = make_inbox(self) if _are_traced else deque()
         if self.mailbox is self:
             self.inbox = self.mailbox = made
         self.mailbox.append(message)
@@ -251,7 +253,7 @@ class Port(Receiver):
         inbox = self.inbox
         if inbox is None:
             return
-        diverted = inbox.emptied() if isinstance(inbox, (BoundedMailbox, TracedInbox)) else deque[Message]()
+        diverted = inbox.emptied() if isinstance(inbox, WrittenInbox) else deque[Message]()
         # From here on new messages go to the new inbox, so the old ones go before them. No call between
         # test and store, because kil() in another thread stores here, too.
         if self.mailbox is inbox:
@@ -313,15 +315,41 @@ class AttachedPort(Port):
         """The context that the greenlet had before, and gets back."""
 
 
-class BoundedMailbox(deque[Message]):
-    """A mailbox that calls ``overflow`` instead of growing past ``limit`` messages.
+_append = deque[Message].append
 
-    A subclass, not a test in ``snd``, so that ports without a limit pay nothing.
+
+class WrittenInbox(deque[Message]):
+    """An inbox whose ``append`` is written in Python, where threads can switch. A base class.
+
+    Subclasses, not tests in ``snd``, so that ports with a plain deque pay nothing. What they add, they add by
+    :meth:`put`, so that a message whose thread stopped in ``append`` is not lost when the port's inbox is diverted.
+
+    Args:
+        port: The port.
     """
 
-    def __init__(self, port: Port, limit: int, overflow: Callable[[], None]) -> None:
+    def __init__(self, port: Port) -> None:
         super().__init__()
         self._port = port
+
+    def emptied(self) -> WrittenInbox:
+        """Return an empty inbox of the same kind."""
+        return type(self)(self._port)
+
+    def put(self, element: Any) -> None:
+        """Add to what is the port's inbox by now; nothing, if the port was killed meanwhile."""
+        port = self._port
+        if port.mailbox is not NOWHERE:
+            _append(port.inbox, element)  # type: ignore[arg-type]  # this, or what this was diverted to
+            if not port.state:  # as in Port.append
+                port.scheduler.enqueue(port)
+
+
+class BoundedMailbox(WrittenInbox):
+    """A mailbox that calls ``overflow`` instead of growing past ``limit`` messages."""
+
+    def __init__(self, port: Port, limit: int, overflow: Callable[[], None]) -> None:
+        super().__init__(port)
         self._limit = limit
         self._overflow = overflow
 
@@ -331,36 +359,25 @@ class BoundedMailbox(deque[Message]):
 
     def append(self, message: Message) -> None:
         if len(self) < self._limit:
-            # Not to this mailbox: another thread may have entered here before the port's inbox was diverted.
-            port = self._port
-            mailbox: Any = port.mailbox  # never the port itself
-            if not isinstance(mailbox, deque):  # a tap, which this is behind
-                mailbox = port.inbox
-            _append(mailbox, message)
-            if not port.state:  # as in Port.append
-                port.scheduler.enqueue(port)
+            self.put(message)
         else:
             self._overflow()
 
 
-_append = deque[Message].append
+_iterate = deque[Message].__iter__
+_first = itemgetter(0)
 
 
-class TracedInbox(deque[Message]):
+class TracedInbox(WrittenInbox):
     """An inbox that keeps the trace in which each message was sent, and continues in it when the message is taken.
 
-    A subclass, as for bounded mailboxes, so that nobody pays for it while messages are not traced. Its elements are
-    pairs of a message and a trace, so that a message is added with its trace in one step, whichever thread sends it.
-    Code that takes or reads messages sees only these; ``extendleft`` and ``reversed`` move the pairs.
+    Its elements are pairs of a message and a trace, so that a message is added with its trace in one step, whichever
+    thread sends it. Code that takes or reads messages sees only these; ``extendleft`` and ``reversed`` move the pairs.
     """
-
-    def emptied(self) -> TracedInbox:
-        """Return an empty inbox of the same kind."""
-        return TracedInbox()
 
     def append(self, message: Message) -> None:
         tracer = TRACING.tracer
-        _append(self, (message, None if tracer is None else tracer.current()))
+        self.put((message, None if tracer is None else tracer.current()))
 
     def popleft(self) -> Message:
         message, trace = super().popleft()
@@ -371,7 +388,8 @@ class TracedInbox(deque[Message]):
         return super().__getitem__(index)[0]
 
     def __iter__(self) -> Iterator[Message]:
-        return (message for message, _trace in super().__iter__())
+        # All at once, as deques are copied: another thread may add a message in the middle of a loop.
+        return iter(list(map(_first, chain.from_iterable(map(_iterate, (self,))))))
 
     def __delitem__(self, index: Any) -> None:
         _message, trace = super().__getitem__(index)
@@ -382,3 +400,17 @@ class TracedInbox(deque[Message]):
         tracer = TRACING.tracer
         if tracer is not None:
             tracer.arrived(trace)
+
+
+_are_traced = False
+
+
+def make_inbox(port: Port) -> deque[Message]:
+    """Return an inbox for a port without one, which keeps traces if messages are traced; answers have none."""
+    return TracedInbox(port) if _are_traced and not port.is_for_answer else deque()
+
+
+def trace_inboxes(wanted: bool) -> None:
+    """Keep the traces of messages from now on, or not, in ports that get their first message; in the whole process."""
+    global _are_traced  # noqa: PLW0603  # what is tested for each port must cost nothing
+    _are_traced = wanted

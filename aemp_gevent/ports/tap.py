@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from aemp_gevent.ports.patterns import Message
-from aemp_gevent.ports.port import Port
-from aemp_gevent.runtime.tracing import TRACING
+from aemp_gevent.ports.port import NOWHERE, Port, make_inbox
 
 
 class MailboxTap:
@@ -27,7 +26,7 @@ class MailboxTap:
     def __init__(self, port: Port, see: Callable[[Message], None]) -> None:
         self._port = tapped = cast("Any", port)  # Any: its mailbox has no type for a tap, which few ports have
         self._see = see
-        made = TRACING.make_inbox()
+        made = make_inbox(port)
         # Tests and stores are one step for other threads, as in Port.append.
         if tapped.mailbox is tapped:
             tapped.inbox = made
@@ -39,10 +38,10 @@ class MailboxTap:
         """Show a message, and deliver it. This is the mailbox's part of ``snd``."""
         self._see(message)
         port = self._port
-        # Whatever is the mailbox by now: the port may have been killed meanwhile.
-        (port.inbox if port.mailbox is self else port.mailbox).append(message)
-        if not port.state:  # as in Port.append
-            port.scheduler.enqueue(port)
+        if port.mailbox is not NOWHERE:  # as in WrittenInbox.put
+            port.inbox.append(message)
+            if not port.state:
+                port.scheduler.enqueue(port)
 
     def close(self) -> None:
         """Give the port its own mailbox back."""

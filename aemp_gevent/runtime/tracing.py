@@ -7,7 +7,6 @@ costs a look-up for each call, timer and new greenlet, and nothing for messages.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -65,8 +64,6 @@ class Tracing:
         """None: there is none."""
         self.has_messages = False
         """Whether messages carry traces, and not only calls."""
-        self.make_inbox: Callable[[], deque[Any]] = deque
-        """Makes the inbox of a port that gets its first message."""
 
 
 TRACING = Tracing()

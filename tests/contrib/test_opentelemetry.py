@@ -453,7 +453,9 @@ def test_messages_cost_nothing_more_once_nothing_is_traced(
     uninstrument(two)
     one.snd(port, "not traced")
     assert len(looks) == 1
-    assert TRACING.make_inbox is deque
+    last = two.port()
+    two.snd(last, "first")
+    assert type(two.scheduler.ports[last].inbox) is deque
 
 
 def test_order_of_traced_messages_and_others_is_kept(traced_pair: tuple[Node, Node], spans: Spans) -> None:
@@ -586,7 +588,9 @@ class NamesOfThreads:
 def test_message_of_another_thread_comes_between_no_message_and_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     tracer = NamesOfThreads()
     monkeypatch.setattr(TRACING, "tracer", tracer)
-    inbox = TracedInbox()
+    node = Node()
+    owner = node.scheduler.ports[node.port()]
+    owner.inbox = owner.mailbox = inbox = TracedInbox(owner)
 
     def strike(frame: Any, event: str, _arg: object) -> Any:
         if frame.f_code is TracedInbox.append.__code__ and event == "line":
@@ -608,6 +612,17 @@ def test_message_of_another_thread_comes_between_no_message_and_its_trace(monkey
     while inbox:
         inbox.popleft()
     assert tracer.arrivals == names
+
+
+def test_traced_inbox_can_be_read_while_another_thread_sends() -> None:
+    node = Node()
+    owner = node.scheduler.ports[node.port()]
+    owner.inbox = owner.mailbox = inbox = TracedInbox(owner)
+    inbox.append((1,))
+    found = iter(inbox)
+    inbox.append((2,))
+    assert list(found) == [(1,)]
+    assert list(inbox) == [(1,), (2,)]
 
 
 def test_older_nodes_get_messages_without_traces(

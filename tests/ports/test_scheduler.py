@@ -24,7 +24,6 @@ from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.port import DEAD, IDLE, QUEUED, RUNNING
 from aemp_gevent.ports.receive import get, receive
 from aemp_gevent.ports.scheduler import Scheduler
-from aemp_gevent.runtime.tracing import TRACING
 from tests.ports.logs import Log, monitored
 from tests.support.helpers import on_hub, wait_until
 from tests.support.injecting import between_bytecodes
@@ -84,7 +83,7 @@ def test_a_finalizer_that_sends_while_the_mailbox_is_made_loses_nothing(node, lo
 
     port = node.port(log.append)
     ports.append(port)
-    monkeypatch.setattr(TRACING, "make_inbox", collecting_deque)
+    monkeypatch.setattr(import_module("aemp_gevent.ports.port"), "deque", collecting_deque)
     node.snd(port, "from the sender")
     settle(node)
     assert log == ["collected", "from the finalizer", "from the sender"]
