@@ -45,7 +45,11 @@ def missing_hooks() -> str | None:
     """Return a warning, once, if gunicorn runs this process and its configuration makes no node of it."""
     if _Joining.is_settled or "gunicorn" not in sys.modules or _Joining.looked_in == os.getpid():
         return None
+    is_starting = False
     for thing in _things_of_gunicorn():
+        if any(kind.__module__.startswith("gunicorn.app.") for kind in type(thing).__mro__):
+            is_starting = True  # it may be reading its configuration, whose hooks are not known before the end
+            continue
         hook = getattr(getattr(thing, "cfg", None), "post_worker_init", None)
         if hook is None:
             continue
@@ -54,6 +58,8 @@ def missing_hooks() -> str | None:
             _Joining.is_settled = True
             log_as_gunicorn()
             return _WITHOUT_HOOKS
+        return None
+    if is_starting:
         return None
     _Joining.looked_in = os.getpid()  # once, because private nodes ask often, and stacks may be deep
     return None

@@ -321,3 +321,23 @@ def test_configuration_with_the_hooks_is_not_warned_of(
     load(hook)
     gunicorn.on_join(list)  # nor is a program that no gunicorn runs
     assert not caplog.records
+
+
+@pytest.mark.usefixtures("fresh_process")
+def test_functions_may_be_registered_in_the_configuration_itself(
+    caplog: pytest.LogCaptureFixture, scratch: Path
+) -> None:
+    config = pytest.importorskip("gunicorn.config").Config()
+    from gunicorn.app.base import Application
+
+    file = scratch / "gunicorn.conf.py"
+    file.write_text(
+        "from aemp_gevent.contrib.gunicorn import *\nfrom aemp_gevent.contrib.gunicorn import on_join\non_join(list)\n"
+    )
+    master = Application.__new__(Application)
+    master.cfg = config
+    master.load_config_from_file(str(file))
+    assert master.cfg.post_worker_init is gunicorn.post_worker_init
+    assert not caplog.records
+    load(pytest.importorskip("gunicorn.config").PostWorkerInit.default)
+    assert caplog.records, "what else runs in that process is looked at again"
