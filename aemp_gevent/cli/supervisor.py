@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import gevent
 import zope.event
+from gevent.lock import RLock
 
 from aemp_gevent.errors import PortDied
 from aemp_gevent.node.node import Node
@@ -64,31 +66,38 @@ class ServiceSupervisor:
         """The services by the IDs of the children that they are."""
         self._down: set[str] = set()
         """The children that crashed, and wait for their restart."""
+        self._ended: set[str] = set()
+        """The children that ended normally."""
+        self._orphans: set[str] = set()
+        """The children whose supervisor died, and that wait for another one."""
+        self._changing = RLock()
         self._is_over = False
 
     def become(self, services: Iterable[Service]) -> None:
-        """Start and end services so that exactly these run. Switches."""
-        if self._is_over:
-            return
-        wanted = list(services)
-        leaving: list[str] = []
-        for key, (service, _child) in self._children.items():
-            same = next((each for each in wanted if _key(each) == _key(service)), None)
-            if same is None:
-                leaving.append(key)
-            else:
-                wanted.remove(same)
-        for key in leaving:
-            _log.info("service %s is no longer configured, ending it", self._children[key][0].name)
-            self._remove(key)
-        for service in wanted:
-            self._add(service)
-        self._changed()
+        """Start and end services so that exactly these run. Switches; calls from several greenlets take turns."""
+        with self._changing:
+            wanted = list(services)
+            leaving: list[str] = []
+            for key, (service, _child) in self._children.items():
+                same = next((each for each in wanted if _key(each) == _key(service)), None)
+                if same is None:
+                    leaving.append(key)
+                else:
+                    wanted.remove(same)
+            for key in leaving:
+                if not self._is_over:
+                    _log.info("service %s is no longer configured, ending it", self._children[key][0].name)
+                    self._remove(key)
+            for service in wanted:
+                if not self._is_over:  # it may have come to that meanwhile
+                    self._add(service)
+            self._changed()
 
     @property
     def down(self) -> list[str]:
         """The names of the services that crashed and wait for their restart."""
-        return [service.name for key, (service, _child) in self._children.items() if key in self._down]
+        down = self._down | self._orphans
+        return [service.name for key, (service, _child) in self._children.items() if key in down]
 
     def let_be(self) -> None:
         """Stop restarting services, because the node is about to end. Never switches."""
@@ -100,27 +109,35 @@ class ServiceSupervisor:
                 self._tree.async_.terminate(key)
 
     def _add(self, service: Service) -> None:
-        if self._tree is None:
-            self._tree = Services.start(self._told, node=self._node, backoff=(FIRST_DELAY, MAX_DELAY))
-            self._node.mon(self._tree, self._tree_ended)
         number = 1
         key = service.name
         while key in self._children:  # the same function with other arguments
             number += 1
             key = f"{service.name}-{number}"
-        child = Child(service.name, *service.args, id=key, restart="transient")
-        self._children[key] = service, child
-        self._tree.start_child(child)
+        self._children[key] = service, Child(service.name, *service.args, id=key, restart="transient")
+        self._start(key)
+
+    def _start(self, key: str) -> None:
+        if self._tree is None:
+            self._tree = Services.start(self._told, node=self._node, backoff=(FIRST_DELAY, MAX_DELAY))
+            self._node.mon(self._tree, self._tree_ended)
+        if not self._is_over:
+            with suppress(PortDied):  # then it is an orphan, and is started later
+                self._tree.start_child(self._children[key][1])
 
     def _remove(self, key: str) -> None:
-        assert self._tree is not None, "children have a supervisor"
         del self._children[key]
-        self._down.discard(key)
-        [port] = [child["port"] for child in self._tree.which_children() if child["id"] == key]
-        if port is not None:
-            self._node.kil(port)  # a normal end, for those that monitor it; then terminate() waits for that
-        self._tree.terminate(key)
-        self._tree.delete(key)
+        for keys in (self._down, self._ended, self._orphans):
+            keys.discard(key)
+        if self._tree is None:
+            return
+        with suppress(PortDied):  # which ends it
+            for child in self._tree.which_children():
+                if child["id"] == key:
+                    if child["port"] is not None:
+                        self._node.kil(child["port"])  # a normal end, for its monitors; then terminate() waits for that
+                    self._tree.terminate(key)
+                    self._tree.delete(key)
 
     def _told(self, former: dict[str, Any], child: dict[str, Any]) -> None:
         if child["id"] not in self._children:  # it is being removed
@@ -133,15 +150,26 @@ class ServiceSupervisor:
             if former["port"] is not None and zope.event.subscribers:
                 gevent.spawn(zope.event.notify, PortDied(former["port"], tuple(child["last_reason"])))
         elif child["state"] == "stopped":
+            self._ended.add(child["id"])
             _log.info("service %s ended", service.name)
         self._changed()
 
     def _tree_ended(self, *reason: Any) -> None:
         if self._is_over or reason == ("shutdown", self._node.NODE()):
             return
-        _log.error("the supervisor of all services died: %s; restart the node", quoted(reason))
-        self._down = set(self._children)
+        text = "the supervisor of all services died: %s; starting all services again in %g s"
+        _log.error(text, quoted(reason), FIRST_DELAY)
+        self._tree = None
+        self._down.clear()
+        self._orphans = set(self._children) - self._ended
         self._changed()
+        gevent.spawn_later(FIRST_DELAY, self._start_orphans)
+
+    def _start_orphans(self) -> None:
+        with self._changing:
+            while self._orphans and not self._is_over:
+                self._start(self._orphans.pop())
+            self._changed()
 
 
 def _key(service: Service) -> str:

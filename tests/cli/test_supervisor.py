@@ -168,12 +168,45 @@ def test_subscribers_to_events_get_each_crash(node: Node) -> None:
         wait_until(lambda: PortDied(started[0][0], ("die", "RuntimeError: on purpose")) in events)
 
 
-def test_the_death_of_the_supervisor_itself_takes_all_services_down(
+def test_all_services_are_started_again_when_their_supervisor_was_killed(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     supervisor = ServiceSupervisor(node, lambda: None)
-    supervisor.become([service(work)])
+    supervisor.become([service(work), service(wait)])
+    gevent.sleep(0.5)
+    node.kil(started[1][0])  # a normal end, so that it is not started again
+    gevent.sleep(0.5)
     node.kil(supervisor._tree, "by hand")
-    gevent.sleep(1)
+    gevent.sleep(0.5)
     assert supervisor.down == [f"{__name__}.work"]
-    assert "the supervisor of all services died: ('by hand',); restart the node" in caplog.text
+    assert "the supervisor of all services died: ('by hand',); starting all services again in 1 s" in caplog.text
+    supervisor.become([service(work), service(wait), service(work, 1)])
+    gevent.sleep(10)
+    assert supervisor.down == []
+    assert sorted(args for port, args in started if port in alive(node)) == [(), (1,)]
+    assert len(started) == 4
+    supervisor.become([])
+    assert alive(node) == []
+
+
+def test_reloads_at_the_same_time_start_each_service_once(node: Node) -> None:
+    supervisor = ServiceSupervisor(node, lambda: None)
+    gevent.joinall([gevent.spawn(supervisor.become, [service(work)]) for _ in range(2)], raise_error=True)
+    gevent.sleep(1)
+    assert len(started) == 1
+
+
+ending: list[ServiceSupervisor] = []
+
+
+def end() -> None:
+    ending.pop().let_be()
+
+
+def test_a_reload_that_is_overtaken_by_the_end_starts_nothing_more(node: Node) -> None:
+    supervisor = ServiceSupervisor(node, lambda: None)
+    ending.append(supervisor)
+    supervisor.become([service(end), *(service(work, number) for number in range(20))])
+    gevent.sleep(10)
+    assert not ending
+    assert len(started) < 5
