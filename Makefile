@@ -63,10 +63,12 @@ test-thorough: ## run the tests that coverage leaves out, with all their seeds a
 	@AEMP_TEST_THOROUGH=1 $(MAKE) --no-print-directory test ARGS="-m '$(REPEATED)' $(ARGS)"
 
 # Where a patched process differs most: the loop, native threads, waiting, and what gevent itself provides. Tests of
-# forks and patching are left out, because they run programs that decide themselves whether to patch.
+# forks, patching, browsers and the workers of gunicorn and Locust are left out, because they run programs that decide
+# themselves whether to patch.
 PATCHED_TESTS := tests/addresses tests/ports/test_receive.py tests/calls tests/links/test_heartbeat.py \
 	tests/peers/test_network.py tests/node/test_node.py tests/node/test_running.py tests/node/test_shutdown.py \
-	tests/contrib
+	tests/contrib/locust_rpc \
+	$(filter-out %_page.py %_workers.py %_itself.py %/test_locust.py %_tests.py, $(wildcard tests/contrib/test_*.py))
 MORE_PATCHED_TESTS := tests/runtime tests/toolkit
 
 # Two processes by hand, because pytest-xdist cannot be patched. What the second prints is shown after the first.
