@@ -45,7 +45,7 @@ def test_slow_tests_that_the_guide_lists_exist() -> None:
 
 
 def test_paths_that_the_makefile_names_exist() -> None:
-    named = re.findall(r"\btests/[\w/]+(?:\.py)?", (ROOT / "Makefile").read_text())
+    named = re.findall(r"\btests/[\w/]+(?:\.py)?(?![\w/*])", (ROOT / "Makefile").read_text())
     assert len(named) > 5
     assert [path for path in named if not (ROOT / path).exists()] == []
 
