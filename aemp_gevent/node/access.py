@@ -151,10 +151,12 @@ def calling_node_may_kill(node: LinkedNode, port: str) -> bool:
     return caller is not None and caller == node.node_of(port) and _may_kill(node, caller)
 
 
-def calling_node_may_end(node: LinkedNode, supervisor: str, port: str) -> bool:
-    """Return whether the node whose call this greenlet serves is that of a supervisor, and may kill a port of here."""
+def calling_node_may_end(node: LinkedNode, port: str, supervisor: str | None = None) -> bool:
+    """Return whether the node whose call this greenlet serves may kill a port of here, and is that of a supervisor."""
     caller = serve.caller_of_call()
-    return caller is not None and caller == node.node_of(supervisor) and may_end(node, caller, port)
+    if caller is None or (supervisor is not None and caller != node.node_of(supervisor)):
+        return False
+    return may_end(node, caller, port)
 
 
 def may_end(node: LinkedNode, caller: str, port: str) -> bool:

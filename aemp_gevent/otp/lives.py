@@ -15,7 +15,7 @@ import gevent
 from gevent import Timeout
 
 from aemp_gevent.errors import AempError, AlreadyStartedError, PortKilled, RefusedError
-from aemp_gevent.node.access import call_of, describe, held_name, may_end, refuse_call, served
+from aemp_gevent.node.access import call_of, calling_node_may_end, describe, held_name, may_end, refuse_call, served
 from aemp_gevent.otp.marks import CallMark, MarkedMethod
 from aemp_gevent.otp.names import claim
 from aemp_gevent.otp.requests import READY, STOP, SYSTEM, Request
@@ -133,8 +133,11 @@ class Life:
         if types_of is not None:
             method = with_types(lambda: types_of(mark), method)
         fatal: list[Exception] = []
+        is_guarded = mark.name in getattr(self._server, "_aemp_guarded", ())
 
         def call(*args: Any) -> Any:
+            if is_guarded and not calling_node_may_end(self.node, self.port):
+                raise RefusedError(f"only nodes that may kill ports here, or that have spawned it, call {mark.name}()")
             why = mark.why_not(len(args))
             if why is not None:
                 raise TypeError(why)

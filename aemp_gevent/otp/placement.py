@@ -232,7 +232,7 @@ def _keep_for_peer(port: str, supervisor: str, on_lost: str) -> bool:
     mine = local_id(node, port)
     if mine is None:
         return False
-    if not calling_node_may_end(node, supervisor, mine):
+    if not calling_node_may_end(node, mine, supervisor):
         raise RefusedError(f"the node of {supervisor} has not spawned {port}, and may not kill ports here")
     kept_for(node, ChildKeepers).keep(mine, supervisor, on_lost)
     return True

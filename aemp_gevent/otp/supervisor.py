@@ -83,6 +83,8 @@ class Supervisor(Server):
     _aemp_forgets = False
     aemp_free_names = frozenset({"terminate"})
     _aemp_start_seconds = None
+    _aemp_guarded = frozenset({"restart", "terminate", "delete"})
+    """Methods that end ports, for which other nodes need the right to kill."""
 
     def children(self, *args: Any, **kwargs: Any) -> Iterable[Child]:
         """Return the children to start; override it in a class with children of its own, and its own arguments."""
@@ -260,7 +262,7 @@ class Supervisor(Server):
         spent = ""
         if spends and self.intensity is not None:
             spent = f", {self._budget.spent} of {self.intensity} within {self._budget.period:g} s"
-        text = "%s: the child %s died: %s; restart in %.2g s%s"  # whose reason is not quoted unless it is logged
+        text = "%s: the child %s died: %s; restart in %.2f s%s"  # whose reason is not quoted unless it is logged
         self._complaints.warn(text, self._title, entry.key, entry.last_reason, pause.seconds, spent)
         others = [other for other in self._entries.group_of(entry) if other is not entry]
         self._stop(others)

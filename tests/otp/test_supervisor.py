@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import gevent
 import pytest
 
-from aemp_gevent import Node, receive
+from aemp_gevent import Node, receive, spawnable
 from aemp_gevent.errors import AempError, RemoteError, StartError, UnencodableMessageError
 from aemp_gevent.node.access import metrics_of
 from aemp_gevent.otp import Child, Server, Supervisor, call
@@ -537,6 +538,43 @@ def test_other_nodes_cannot_forge_what_happens_to_children(make_node):
         there.snd(tree, module.Event.DIED, "a", child["port"], "crash")
     assert Supervisor.at(tree, node=there).which_children() == [child]
     here.kil(tree)
+
+
+@spawnable
+class Spawned(Supervisor):
+    pass
+
+
+def test_only_nodes_that_may_kill_ports_end_children(make_node):
+    here = make_node(rules=[{"peer": "*", "kill": False}])
+    there = make_node()
+    with here.attach():
+        tree = Supervisor.start([Child(Cart, "ada", id="a")])
+    before = tree.which_children()
+    peer = Supervisor.at(tree, node=there)
+    for request in (peer.terminate, peer.restart, peer.delete):
+        with pytest.raises(RemoteError, match=r"only nodes that may kill ports here, or that have spawned it, call "):
+            request("a")
+        there.snd(tree, request._mark.name, "a", f"{here.NODE()}#any")  # as if it were a call of its own node
+    assert peer.which_children() == before
+    with there.attach():
+        spawned = Spawned.start(node=here.NODE())
+        with pytest.raises(RemoteError, match="there is no child 'a'"):
+            spawned.terminate("a")
+        spawned.stop()
+    here.kil(tree)
+
+
+def test_long_pauses_are_logged_as_plain_numbers(caplog):
+    with MemoryNetwork(1, time="virtual") as network, network.node().attach():
+        tree = Supervisor.start([Child(crash_at_once)], backoff=(1, 2000), period=36_000)
+        gevent.sleep(6000)
+        tree.stop()
+    assert re.search(r"restart in 2\d\d\d\.\d\d s", caplog.text)
+
+
+def crash_at_once():
+    raise ValueError("at once")
 
 
 @pytest.mark.parametrize("end", ["crash", "shutdown"])
