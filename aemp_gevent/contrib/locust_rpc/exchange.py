@@ -55,15 +55,15 @@ BUSY_STATES = frozenset({"spawning", "running"})
 STANDING = {READY: True, QUIT: False, "client_stopped": False}
 """The messages after which the master counts, or no longer counts, on the worker that sent them."""
 
-_NEEDED = {
-    HEARTBEAT: ("state", "current_cpu_usage"),
-    "spawning_complete": ("user_classes_count",),
-    "stats": ("stats", "stats_total", "errors", "user_classes_count"),
-    "exception": ("msg", "traceback"),
-    LOCUSTFILE: ("version",),
-    "logs": ("worker_id", "logs"),
+_NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
+    HEARTBEAT: {"state": str, "current_cpu_usage": (int, float)},
+    "spawning_complete": {"user_classes_count": dict},
+    STATS: {"stats": list, "stats_total": dict, "errors": dict, "user_classes_count": dict},
+    "exception": {"msg": str, "traceback": str},
+    LOCUSTFILE: {"version": str},
+    "logs": {"worker_id": str, "logs": list},
 }
-"""What the master takes for granted in the data of a worker's messages: it would stop listening without."""
+"""What the master takes for granted in the data of a worker's messages: without, it would stop listening."""
 
 
 def worker_node_id(identity: str) -> str:
@@ -122,10 +122,21 @@ def check_report(message: Message, identity: str) -> None:
         raise ValueError(f"its message {kind} is in the name of {quoted(message.node_id)}")
     if message.type == LOCUSTFILE and message.data is None:
         message.data = {"version": ""}
-    needed = _NEEDED.get(message.type, ())
-    missing = [key for key in needed if not isinstance(message.data, dict) or key not in message.data]
+    data, needed = message.data, _NEEDED.get(message.type, {})
+    missing = [key for key in needed if not isinstance(data, dict) or key not in data]
     if missing:
         raise ValueError(f"its message {kind} lacks {', '.join(missing)}")
+    odd = [key for key, types in needed.items() if not isinstance(data[key], types)]
+    if odd:
+        raise ValueError(f"{odd[0]} in its message {kind} is of the wrong type: {type(data[odd[0]]).__name__}")
+    if "user_classes_count" in needed and not _are_integers(data["user_classes_count"]):
+        raise ValueError(f"user_classes_count in its message {kind} has values that are not integers")
+    if message.type == READY and not isinstance(data, str) and data not in (None, -1):
+        raise ValueError(f"its message {kind} must name a version of Locust, not {quoted(data)}")
+
+
+def _are_integers(counts: Any) -> bool:
+    return all(isinstance(count, int) for count in counts.values())
 
 
 def errors() -> Any:

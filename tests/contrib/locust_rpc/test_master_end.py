@@ -170,6 +170,20 @@ BROKEN = [
     pytest.param(msgpack.packb(["quit", None, "w2"]), "its message 'quit' is in the name of 'w2'", id="of-another"),
     pytest.param(msgpack.packb(["heartbeat", None, "w1"]), "lacks state, current_cpu_usage", id="no-state"),
     pytest.param(msgpack.packb(["exception", {"msg": "x"}, "w1"]), "'exception' lacks traceback", id="no-traceback"),
+    pytest.param(
+        msgpack.packb(["heartbeat", {"state": "ready", "current_cpu_usage": "low"}, "w1"]),
+        "current_cpu_usage in its message 'heartbeat' is of the wrong type: str",
+        id="odd-usage",
+    ),
+    pytest.param(
+        msgpack.packb(["exception", {"msg": "x", "traceback": []}, "w1"]), "wrong type: list", id="odd-traceback"
+    ),
+    pytest.param(
+        msgpack.packb(["spawning_complete", {"user_classes_count": {"A": "1"}}, "w1"]),
+        "user_classes_count in its message 'spawning_complete' has values that are not integers",
+        id="odd-count",
+    ),
+    pytest.param(msgpack.packb(["client_ready", {"a": 1}, "w1"]), "must name a version of Locust", id="odd-version"),
 ]
 
 
