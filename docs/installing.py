@@ -67,8 +67,8 @@ TEXTS = (
     ),
     Text(
         "docs/howto/run-locust.md",
-        "Install Locust with the extra: `pip install '.[locust]'` in a clone",
-        "Install Locust with the extra: `pip install 'aemp-gevent[locust]'`",
+        "Install Locust with the extra: `pip install '.[cli,locust]'` in a clone",
+        "Install Locust with the extra: `pip install 'aemp-gevent[cli,locust]'`",
     ),
     Text(
         "docs/reference/framings.md",

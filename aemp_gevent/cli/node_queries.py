@@ -26,6 +26,9 @@ _AT_ONCE = 50
 
 _OURS = "aemp_gevent-"
 
+_NO_ADDRESS = "no known address"
+"""What the reason why a node cannot be reached begins with if no node knows where it listens."""
+
 _NUMBER, _TEXT, _LIST = (int, float), str, (list, tuple)
 _PERHAPS_NUMBER, _PERHAPS_TEXT = (int, float, type(None)), (str, type(None))
 
@@ -275,7 +278,7 @@ class Walk:
                         found = met[row["node"]] = Seen(row["node"], seen.node, row.get("provider", ""))
                         fresh.append(found)
             due = fresh
-        _note_blocked(met)
+        _note_what_neighbours_know(met)
         return met
 
     def _visit(self, seen: Seen) -> None:
@@ -292,13 +295,17 @@ class Walk:
         self.heard(seen)
 
 
-def _note_blocked(met: dict[str, Seen]) -> None:
-    """Note of nodes that did not answer that they are blocked, if their neighbours say so."""
-    for row in [row for seen in met.values() for row in seen.links]:
+def _note_what_neighbours_know(met: dict[str, Seen]) -> None:
+    """Note of nodes that did not answer that they are blocked, or do not listen, if their neighbours say so."""
+    for seen, row in [(each, row) for each in met.values() for row in each.links]:
         silent, seconds, place = met.get(row["node"]), row.get("blocked"), row.get("blocked_in")
-        if silent is not None and silent.figures is None and isinstance(seconds, _NUMBER):
+        if silent is None or silent.figures is not None:
+            continue
+        if isinstance(seconds, _NUMBER):
             where = f" in {place}" if place and isinstance(place, str) else ""
             silent.error = f"its event loop has been blocked for {seconds:.1f} s{where}"
+        elif _NO_ADDRESS in silent.error:
+            silent.error = f"cannot be asked: it does not listen, but has a link to {seen.node}"
 
 
 def known_nodes(node: Node, timeout: float) -> list[str]:

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from aemp_gevent.cli.node_queries import Walk, ask, look
-from aemp_gevent.errors import CallTimeout
+from aemp_gevent.errors import CallTimeout, PortDied
 from tests.cli.helpers import Liar
 
 WHOLE = {
@@ -82,6 +82,19 @@ def test_neighbours_say_that_a_silent_node_is_blocked(row: dict[str, object], sa
     met = Walk(Neighbours({**WHOLE, "links": [{**LINK, **row}]}), 1).go(["x"])  # type: ignore[arg-type]
     assert met["x"].error == ""
     assert says in met["y"].error
+
+
+def test_neighbours_show_that_a_node_does_not_listen() -> None:
+    """It is not said to be perhaps down, as other nodes of which no address is known."""
+
+    class Unreachable(Neighbours):
+        def call(self, node: str, *_request: object, timeout: float) -> object:
+            if node == "y":
+                raise PortDied(node, ("transport_error", node, "no known address: is it running, with the same seeds?"))
+            return self.answer
+
+    met = Walk(Unreachable({**WHOLE, "links": [LINK]}), 1).go(["x", "y"])  # type: ignore[arg-type]
+    assert met["y"].error == "cannot be asked: it does not listen, but has a link to x"
 
 
 def test_question_to_a_blocked_node_says_so() -> None:
