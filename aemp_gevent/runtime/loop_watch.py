@@ -133,14 +133,13 @@ class LoopWatch:
             except BaseException:  # Ctrl-C: again with the next beat
                 self._was_told = True
                 raise
-        if self._trouble:
-            _log.warning("the watch of the event loop failed while it was blocked: %s", self._trouble)
-            self._trouble = ""
+        trouble, self._trouble = self._trouble, ""
+        if trouble:
+            gevent.spawn(_report_trouble, trouble)
         stack, self._stack = self._stack, None
         if blocked > BLOCKED_SECONDS:
             self.blocks += 1
             self.blocked_seconds += blocked
-            # In a greenlet: log handlers may block.
             gevent.spawn(_report, blocked, stack)
 
     def _look_on(self) -> None:  # in a thread of its own
@@ -181,6 +180,13 @@ def place_of(frame: FrameType) -> str:
     if len(file) > room:
         file = "…" + file[1 - room :]
     return (file + rest)[:_MAX_PLACE]
+
+
+# In a greenlet each: log handlers may block.
+
+
+def _report_trouble(trouble: str) -> None:
+    _log.warning("the watch of the event loop failed while it was blocked: %s", trouble)
 
 
 def _report(seconds: float, stack: str | None) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from types import FrameType
@@ -141,3 +142,20 @@ def test_exception_in_the_thread_ends_neither_it_nor_its_reports(
         sleep(0.05)
     assert notes.blocked_calls
     wait_until(lambda: "the watch of the event loop failed while it was blocked: MemoryError('full')" in caplog.text)
+
+
+def test_trouble_is_logged_where_handlers_may_block(watch: LoopWatch) -> None:
+    lines: list[str] = []
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            gevent.sleep(0)
+            lines.append(record.getMessage())
+
+    handler = Slow()
+    logging.getLogger("aemp_gevent").addHandler(handler)
+    try:
+        watch._trouble = "MemoryError()"
+        wait_until(lambda: lines == ["the watch of the event loop failed while it was blocked: MemoryError()"])
+    finally:
+        logging.getLogger("aemp_gevent").removeHandler(handler)
