@@ -241,9 +241,9 @@ class Pulse:
         counted = min(elapsed, max(2 * self._beat, self._settings.heartbeat_timeout / _CREDITED_FROM))
         for link, heart in list(self._hearts.items()):
             if link.closed:
-                del self._hearts[link]
                 if link.second_path is not None:
                     link.second_path.close()
+                del self._hearts[link]  # afterwards: if an interrupt strikes, the next beat closes it
             else:
                 heart.beat(elapsed, counted, self._beat)
         self._keep_beat()

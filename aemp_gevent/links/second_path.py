@@ -24,7 +24,6 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from typing import Any, Protocol
@@ -112,10 +111,12 @@ class SecondPath:
         if link.greeting is None or not link.greeting.knows_second_path or link.finished or link.closed:
             return
         ends = link.ends
-        port = None if ends is None else self._paths.use(ends.here)
-        if ends is None or port is None:
+        if ends is None:
             return
         self._address = ends.here
+        port = self._paths.use(ends.here, self)
+        if port is None:
+            return
         salt = secrets.token_urlsafe(_SALT_BYTES)
         self._incoming = link.beat_key(salt, of_peer=True)
         self._paths.add(self._incoming, self)
@@ -164,7 +165,7 @@ class SecondPath:
             self._paths.remove(self._incoming)
             self._incoming = None
         if self._address is not None:
-            self._paths.release(self._address)
+            self._paths.release(self._address, self)
             self._address = None
 
     def close(self) -> None:
@@ -230,7 +231,8 @@ class SecondPaths:
         self._paths: dict[SecondPath, None] = {}
         self._by_id: dict[bytes, SecondPath] = {}
         self._receivers: dict[str, DatagramReceiver] = {}  # by the address
-        self._links: Counter[str] = Counter()  # that end at each of these addresses, and use it
+        # By the address, the paths that use it: not a number, which an interrupt could make wrong.
+        self._users: dict[str, set[SecondPath]] = {}
         self._complaints: set[tuple[str, str]] = set()  # addresses without a receiver, and why: what was logged
         self._sender: DatagramSender | None = None  # while the watch's thread sends beats
 
@@ -252,10 +254,10 @@ class SecondPaths:
         """Drop the beats with this key."""
         self._by_id.pop(key.id, None)
 
-    def use(self, host: str) -> int | None:
-        """Return the UDP port at an address of this host, and keep it open until :meth:`release` is called as often.
+    def use(self, host: str, path: SecondPath) -> int | None:
+        """Return the UDP port at an address of this host, which stays open until each path has released it.
 
-        None: beats cannot be received there, and there is nothing to release.
+        None: beats cannot be received there.
         """
         if self._udp_port is None:
             return None
@@ -265,7 +267,7 @@ class SecondPaths:
             if receiver is None:
                 return None
             self._receivers[host] = receiver
-        self._links[host] += 1
+        self._users.setdefault(host, set()).add(path)
         return receiver.port
 
     def _open(self, host: str, port: int) -> DatagramReceiver | None:
@@ -282,11 +284,12 @@ class SecondPaths:
             self._log(logging.WARNING, text, port or "(any)", host, why)
         return None
 
-    def release(self, host: str) -> None:
-        """Undo one :meth:`use`."""
-        self._links[host] -= 1
-        if self._links[host] <= 0:
-            del self._links[host]
+    def release(self, host: str, path: SecondPath) -> None:
+        """Note that a path does not use an address. Idempotent."""
+        users = self._users.get(host, set())
+        users.discard(path)
+        if not users:
+            self._users.pop(host, None)
             receiver = self._receivers.pop(host, None)
             if receiver is not None:
                 receiver.close()

@@ -36,6 +36,7 @@ QUICK = {"heartbeat_interval": 0.06, "heartbeat_timeout": 0.4, "monitor_timeout"
 EXTRAS = (*OUR_PROVIDER, ("second_path", "1"))
 SHARED = shared_certificate().pem()
 PLACE = "load.py:7 in read"
+NOTHING: Any = (None, None, None)  # of what a path needs that is never up
 
 
 def path_of(node: Node, other: Node | str) -> SecondPath:
@@ -492,13 +493,35 @@ def test_socket_is_closed_with_the_last_link_that_uses_it(
     """So those who use many addresses, at once or over time, do not use them up for others."""
     monkeypatch.setattr(second_path, "MAX_RECEIVERS", 1)
     paths = network_of(make_node()).second_paths
-    assert [paths.use("one"), paths.use("one"), paths.use("two")] == [9, 9, None]
+    first, second = SecondPath(paths, *NOTHING), SecondPath(paths, *NOTHING)
+    assert [paths.use("one", first), paths.use("one", second), paths.use("two", first)] == [9, 9, None]
     receiver: Any = paths._receivers["one"]
-    paths.release("one")
-    assert paths.use("two") is None
-    paths.release("one")
+    paths.release("one", first)
+    paths.release("one", first)  # as after an interrupt
+    assert receiver.is_open
+    assert paths.use("two", first) is None
+    paths.release("one", second)
     assert not receiver.is_open
-    assert paths.use("two") == 9
+    assert paths.use("two", first) == 9
+
+
+def test_interrupted_end_of_a_link_is_made_up_for(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = make_node(heartbeat_timeout=10.0)
+    with RawPeer.dial(node, extras=EXTRAS).shake() as peer:
+        assert peer.packet()[:2] == ["", "beats"]
+        path, link = path_of(node, peer.name), network_of(node).peers[peer.name].link
+        close = path.close
+
+        def interrupted() -> None:
+            monkeypatch.setattr(path, "close", close)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(path, "close", interrupted)
+        link.close()
+        with pytest.raises(KeyboardInterrupt):
+            network_of(node).pulse._tick()
+        network_of(node).pulse._tick()
+        assert not network_of(node).second_paths._receivers
 
 
 def test_links_release_their_socket(make_node: MakeNode) -> None:
@@ -515,11 +538,12 @@ def test_address_without_a_socket_is_logged_once_and_tried_again(
 ) -> None:
     fake_receivers.refused.add("one")
     paths = network_of(make_node(udp_port=4321)).second_paths
-    assert [paths.use("one"), paths.use("one")] == [None, None]
+    path = SecondPath(paths, *NOTHING)
+    assert [paths.use("one", path), paths.use("one", path)] == [None, None]
     text = "UDP port 4321 at one cannot be opened: Address already in use;"
     wait_until(lambda: text in caplog.text)
     fake_receivers.refused.clear()
-    assert paths.use("one") == 9
+    assert paths.use("one", path) == 9
     assert caplog.text.count(text) == 1
 
 
