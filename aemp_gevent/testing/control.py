@@ -94,10 +94,7 @@ class ControlledProcess:
 
     def is_stopped(self) -> bool:
         """Whether it is suspended."""
-        stat = Path(f"/proc/{self.pid}/stat")
-        # Behind the name, which is in parentheses and may hold anything.
-        state = stat.read_text().rpartition(")")[2].strip() if stat.exists() else _ps(self.pid, "state")
-        return state[:1] in {"T", "t"}
+        return is_suspended(self.pid)
 
     def rss(self) -> int:
         """Return the bytes of memory in use."""
@@ -199,6 +196,20 @@ def _put_down(popen: subprocess.Popen[bytes], owner: int) -> None:
     """Kill a process that nobody closed. In a fork of the program it belongs to somebody else."""
     if os.getpid() == owner:
         popen.kill()
+
+
+def is_suspended(pid: int) -> bool:
+    """Return whether all threads of a process are suspended.
+
+    ``waitid()`` cannot tell: gevent's loop takes what it would report.
+    """
+    try:
+        threads = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # one of them has just ended
+        return False
+    # Behind the name, which is in parentheses and may hold anything.
+    states = [text.rpartition(")")[2].strip() for text in threads] or [_ps(pid, "state")]
+    return all(state[:1] in {"T", "t"} for state in states)
 
 
 def _ps(pid: int, column: str) -> str:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 
 from aemp_gevent.directory.etcd.client import Cluster, EtcdClient, EtcdError, decoded, encoded
 from aemp_gevent.settings.directory_address import EtcdAddress, parse_directory
+from aemp_gevent.testing.control import is_suspended
 from aemp_gevent.testing.waiting import wait_until
 from tests.support.networking import free_address
 
@@ -103,8 +103,7 @@ class EtcdServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         pid = self._process.pid
-        # Its threads run on until one of them has seen the signal.
-        wait_until(lambda: os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT))
+        wait_until(lambda: is_suspended(pid))
 
     def resume(self) -> None:
         assert self._process is not None
