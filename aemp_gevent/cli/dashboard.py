@@ -11,8 +11,6 @@ from aemp_gevent.cli.command_node import NodeOptions, connected, node_options
 from aemp_gevent.cli.output import echo
 from aemp_gevent.runtime.quoting import quoted
 
-_MAX_CONNECTIONS = 200
-
 
 @click.command()
 @click.option(
@@ -44,7 +42,7 @@ def dashboard(options: NodeOptions, listen: str, token: str | None, allow_kill: 
     from gevent.pywsgi import WSGIServer  # noqa: PLC0415
 
     from aemp_gevent.contrib.dashboard import dashboard_app  # noqa: PLC0415
-    from aemp_gevent.contrib.visitors import ImpatientHandler  # noqa: PLC0415
+    from aemp_gevent.contrib.visitors import MAX_CONNECTIONS, ImpatientHandler  # noqa: PLC0415
 
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isdecimal() or not int(port) < 2**16:
@@ -53,7 +51,7 @@ def dashboard(options: NodeOptions, listen: str, token: str | None, allow_kill: 
     with connected(options) as node:
         app = dashboard_app(token=token, node=node, allow_kill=allow_kill, allow_trace=allow_trace)
         address = (host.removeprefix("[").removesuffix("]"), int(port))
-        server = WSGIServer(address, app, log=None, spawn=_MAX_CONNECTIONS, handler_class=ImpatientHandler)
+        server = WSGIServer(address, app, log=None, spawn=MAX_CONNECTIONS, handler_class=ImpatientHandler)
         try:
             server.start()
         except OSError as error:

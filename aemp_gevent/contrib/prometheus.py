@@ -41,7 +41,7 @@ except ImportError as error:
 from aemp_gevent import default_node
 from aemp_gevent.addresses.ids import COMMAND_PREFIX
 from aemp_gevent.contrib.heirs import Answer, asked, estate_of, figures_of_all, near_nodes, processes_in
-from aemp_gevent.contrib.visitors import ImpatientHandler, has_bearer
+from aemp_gevent.contrib.visitors import MAX_CONNECTIONS, ImpatientHandler, has_bearer
 from aemp_gevent.errors import DirectoryUnavailableError
 from aemp_gevent.node.access import known_nodes, network_of, request_host_of
 from aemp_gevent.node.figures import METRICS, LabelSets, Metric, Rows, Value
@@ -317,7 +317,8 @@ def serve_metrics(
     except OSError:
         listener.close()
         raise
-    server = WSGIServer(listener, metrics_app(scope, node=node, token=token), log=None, handler_class=ImpatientHandler)
+    app = metrics_app(scope, node=node, token=token)
+    server = WSGIServer(listener, app, log=None, spawn=MAX_CONNECTIONS, handler_class=ImpatientHandler)
     server.start()
     request_host_of(default_node if node is None else node).last_calls.append(server.close)
     return server

@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import gevent
 from gevent.pywsgi import WSGIHandler
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 PATIENCE_SECONDS = 30.0
-"""How long a visitor may do nothing that was expected."""
+"""How long a visitor may take to send a request, or to read a piece of the answer."""
+
+MAX_CONNECTIONS = 200
+"""Connections to one page at the same time; others wait."""
 
 
 def has_bearer(environ: WSGIEnvironment, token: str) -> bool:
@@ -34,8 +40,41 @@ def is_token(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
+class _Request:
+    """The file from which a request is read. All of it must come in time, not each byte.
+
+    Args:
+        file: The connection's.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._until = 0.0
+
+    def begin(self) -> None:
+        """Expect the next request."""
+        self._until = monotonic() + PATIENCE_SECONDS
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._file.closed)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read(self, *size: int) -> bytes:
+        return self._in_time(self._file.read, *size)
+
+    def readline(self, *size: int) -> bytes:
+        return self._in_time(self._file.readline, *size)
+
+    def _in_time(self, read: Callable[..., bytes], *size: int) -> bytes:
+        with gevent.Timeout(max(self._until - monotonic(), 0.0), TimeoutError("timed out")):
+            return read(*size)
+
+
 class ImpatientHandler(WSGIHandler):
-    """Closes connections over which nothing comes, or whose other end reads nothing, so that others get their turn."""
+    """Closes connections whose request does not come, or whose other end reads nothing: others get their turn."""
 
     # Not logged, as nobody here can mend such connections. The annotation of gevent allows only numbers.
     ignored_socket_errors: Any = (*WSGIHandler.ignored_socket_errors, "timed out")
@@ -43,7 +82,13 @@ class ImpatientHandler(WSGIHandler):
     def handle(self) -> None:
         """Serve the requests of a connection."""
         self.socket.settimeout(PATIENCE_SECONDS)
+        self.rfile: Any = _Request(self.rfile)
         super().handle()
+
+    def handle_one_request(self) -> Any:
+        """Serve one request."""
+        self.rfile.begin()
+        return super().handle_one_request()
 
     def read_request(self, raw_requestline: str) -> Any:
         """Return whether the headers came."""

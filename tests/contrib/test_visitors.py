@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
 from gevent import socket
 from gevent.pywsgi import WSGIServer
@@ -16,7 +18,8 @@ from aemp_gevent.testing import wait_until
 
 
 def app(environ: Any, start_response: Any) -> Iterator[bytes]:
-    environ["wsgi.input"].read()
+    if environ["PATH_INFO"] != "/unread":
+        environ["wsgi.input"].read()
     start_response("200 OK", [])
     while environ["PATH_INFO"] == "/endless":
         yield b"x" * 65536
@@ -49,6 +52,29 @@ def test_visitor_that_sends_no_more_is_sent_away(
         visitor.sendall(sent)
         found = b"".join(iter(lambda: visitor.recv(4096), b""))
     assert answer in found
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("sent", "piece"),
+    [
+        pytest.param(b"", b"x", id="line"),
+        pytest.param(b"GET / HTTP/1.1\r\n", b"x", id="header"),
+        pytest.param(b"GET / HTTP/1.1\r\n", b"Host: x\r\n", id="headers"),
+        pytest.param(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n", b"x", id="body"),
+        pytest.param(b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n", b"x", id="unread-body"),
+    ],
+)
+def test_visitor_that_sends_a_little_again_and_again_is_sent_away(
+    server: WSGIServer, sent: bytes, piece: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), 30) as visitor:
+        visitor.sendall(sent)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(99):  # a second and a half; more than a hundred headers are refused
+                visitor.sendall(piece)
+                gevent.sleep(0.015)
+            pytest.fail("it may send on and on")
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
