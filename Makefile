@@ -59,8 +59,8 @@ coverage: $(STAMPS)/test ## run most of the tests, and measure which lines and b
 	@$(COLLECTING)
 	@$(PY) $(TESTS) -m 'not ($(REPEATED))' --cov= $(ARGS)
 
-test-thorough: ## run the tests that coverage leaves out, with all their seeds and examples
-	@AEMP_TEST_THOROUGH=1 $(MAKE) --no-print-directory test ARGS="-m '$(REPEATED)' $(ARGS)"
+test-thorough: ## run the tests that coverage leaves out, with all their seeds and examples; TIMES=10 repeats more
+	@AEMP_TEST_THOROUGH=1 AEMP_TEST_TIMES=$(TIMES) $(MAKE) --no-print-directory test ARGS="-m '$(REPEATED)' $(ARGS)"
 
 # Where a patched process differs most: the loop, native threads, waiting, and what gevent itself provides. Tests of
 # forks, patching, browsers and the workers of gunicorn and Locust are left out, because they run programs that decide

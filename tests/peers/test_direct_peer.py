@@ -485,7 +485,7 @@ def left_of(node: Node) -> list[Any]:
 @pytest.mark.parametrize("cuts", [False, True])
 def test_nodes_whose_links_come_and_go_lose_nothing_without_a_word(seed: int, cuts: bool) -> None:
     settings = {"idle_timeout": 0.04, "heartbeat_interval": 0.02, "heartbeat_timeout": 5, "monitor_timeout": 10}
-    with MemoryNetwork(seed, latency=0.002, jitter=0.01, skew=0.02, split=0.3) as network:
+    with MemoryNetwork(seed, latency=0.002, jitter=0.01, skew=0.02, split=0.3, time="virtual") as network:
         dice = network.dice
         nodes = [network.node(**settings) for _ in range(4)]
         changes = [Changes(node) for node in nodes]

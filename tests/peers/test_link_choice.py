@@ -46,7 +46,7 @@ from tests.support.networking import (
     process,
 )
 from tests.support.seams import network_of
-from tests.support.thoroughness import tries
+from tests.support.thoroughness import repeats
 
 
 @pytest.fixture
@@ -72,18 +72,18 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, **options: int) -> World:
 @pytest.mark.parametrize(
     ("options", "runs"),
     [
-        pytest.param({"seeds": 0, "breaks": 0, "sessions": 1}, tries(100, 1500), id="two-connections"),
-        pytest.param({"seeds": 1, "breaks": 0, "sessions": 1}, tries(70, 1000), id="three-connections"),
-        pytest.param({"seeds": 0, "breaks": 1, "sessions": 1}, tries(200, 3000), id="two-connections-one-breaks"),
-        pytest.param({"seeds": 1, "breaks": 1, "sessions": 1}, tries(130, 1500), id="three-connections-one-breaks"),
-        pytest.param({"seeds": 1, "breaks": 2, "sessions": 3}, tries(130, 1500), id="monitored-again"),
-        pytest.param({"seeds": 1, "breaks": 0, "sessions": 1, "tls": True}, tries(20, 300), id="TLS"),
-        pytest.param({"seeds": 1, "breaks": 2, "sessions": 3, "tls": True}, tries(40, 600), id="TLS-breaks"),
-        pytest.param({"seeds": 1, "breaks": 0, "sessions": 1, "large": True}, tries(70, 1000), id="large-messages"),
-        pytest.param({"seeds": 1, "breaks": 2, "sessions": 3, "large": True}, tries(130, 1500), id="large-ones-break"),
+        pytest.param({"seeds": 0, "breaks": 0, "sessions": 1}, repeats(100, 375), id="two-connections"),
+        pytest.param({"seeds": 1, "breaks": 0, "sessions": 1}, repeats(70, 250), id="three-connections"),
+        pytest.param({"seeds": 0, "breaks": 1, "sessions": 1}, repeats(200, 750), id="two-connections-one-breaks"),
+        pytest.param({"seeds": 1, "breaks": 1, "sessions": 1}, repeats(130, 375), id="three-connections-one-breaks"),
+        pytest.param({"seeds": 1, "breaks": 2, "sessions": 3}, repeats(130, 375), id="monitored-again"),
+        pytest.param({"seeds": 1, "breaks": 0, "sessions": 1, "tls": True}, repeats(20, 75), id="TLS"),
+        pytest.param({"seeds": 1, "breaks": 2, "sessions": 3, "tls": True}, repeats(40, 150), id="TLS-breaks"),
+        pytest.param({"seeds": 1, "breaks": 0, "sessions": 1, "large": True}, repeats(70, 250), id="large-messages"),
+        pytest.param({"seeds": 1, "breaks": 2, "sessions": 3, "large": True}, repeats(130, 375), id="large-ones-break"),
         pytest.param(
             {"seeds": 1, "breaks": 0, "sessions": 1, "tls": True, "large": True},
-            tries(30, 600),
+            repeats(30, 150),
             id="TLS-large-messages",
         ),
     ],

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 
@@ -19,10 +18,8 @@ from tests.support.native import threading
 from tests.support.networking import WAIT
 from tests.support.seams import ports_of
 from tests.support.settling import settle
+from tests.support.thoroughness import TIMES
 from tests.support.threads import Thread
-
-TIMES = int(os.environ.get("AEMP_TEST_TIMES") or 1)
-"""How often each of these tests is repeated."""
 
 
 @pytest.fixture(params=range(TIMES) if TIMES > 1 else None)

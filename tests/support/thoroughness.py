@@ -2,7 +2,8 @@
 """How many cases the tests try where there is no end of them: seeds, examples, points of an enumeration.
 
 ``make test-thorough`` sets ``AEMP_TEST_THOROUGH=1``, and they try all of it, or a large part of what takes minutes.
-Otherwise they try a sample, which differs from run to run where it is part of an enumeration. Coverage leaves out the
+Otherwise they try a sample, which differs from run to run where it is part of an enumeration. ``AEMP_TEST_TIMES=10``
+makes simulations, leak tests and hammering threads repeat that many times more. Coverage leaves out the
 modules that ask: repetition takes long under its tracer, and reaches few lines that no other test reaches.
 """
 
@@ -17,6 +18,8 @@ T = TypeVar("T")
 
 THOROUGH = os.environ.get("AEMP_TEST_THOROUGH", "").lower() not in {"", "0", "false"}
 
+TIMES = int(os.environ.get("AEMP_TEST_TIMES") or 1)
+
 _random = random.Random(os.environ.get("PYTEST_XDIST_TESTRUNUID"))
 """Of the same seed in all processes of one run, because pytest-xdist wants them to collect the same tests."""
 
@@ -27,6 +30,11 @@ EXAMPLES = 100 if THOROUGH else 20
 def tries(usually: T, thoroughly: T) -> T:
     """Return how many seeds or examples to try, or which."""
     return thoroughly if THOROUGH else usually
+
+
+def repeats(usually: int, thoroughly: int) -> int:
+    """Return how often to repeat what has no natural end."""
+    return TIMES * tries(usually, thoroughly)
 
 
 def sampled(points: Sequence[T], most: int, thoroughly: int | None = None) -> Sequence[T]:
