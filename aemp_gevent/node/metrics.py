@@ -33,7 +33,7 @@ from aemp_gevent.node.figures import (
 )
 from aemp_gevent.peers.network import Network
 from aemp_gevent.ports.scheduler import Scheduler
-from aemp_gevent.runtime.totals import CHILD_RESTARTS, MONITORS_FIRED, PAUSED_SECONDS, PAUSES, RESTARTS
+from aemp_gevent.runtime.totals import CHILD_RESTARTS, PAUSED_SECONDS, PAUSES, RESTARTS
 
 if TYPE_CHECKING:
     from aemp_gevent.calls.watching import CallWatch
@@ -208,6 +208,9 @@ class Metrics:
         for (name, *label), value in list(scheduler.totals.items()):
             if name in _LABELLED:
                 self._add(rows, _LABELLED[name], label[0], value)
+        for cause, count in scheduler.totals.fired.items():
+            if count:
+                rows["aemp_monitors_fired_total", cause] = count
         if network is not None:
             self._add_links(rows, network)
         if self._calls is not None:
@@ -243,7 +246,6 @@ _FIGURES = {
 """Metrics that are figures of the node as a whole."""
 
 _LABELLED = {
-    MONITORS_FIRED: "aemp_monitors_fired_total",
     RESTARTS: "aemp_service_restarts_total",
     CHILD_RESTARTS: "aemp_supervisor_restarts_total",
 }

@@ -19,7 +19,7 @@ from aemp_gevent.ports.blame import blame
 from aemp_gevent.ports.port import JOB, Job, Port, PortHost, Receiver
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.threads import get_ident
-from aemp_gevent.runtime.totals import count_fired
+from aemp_gevent.runtime.totals import OTHER
 
 
 class Monitored(Protocol):
@@ -64,7 +64,10 @@ class Monitor(Job):
         self._reason = reason
         if self._action is None:
             return False
-        count_fired(self._scheduler.totals, reason)
+        fired = self._scheduler.totals.fired
+        cause = reason[0] if reason else "normal"
+        # Not isinstance: the element may be anything, even something that raises there.
+        fired[cause if cause.__class__ is str and cause in fired else OTHER] += 1
         return True
 
     def run(self) -> None:

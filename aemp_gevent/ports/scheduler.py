@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from sys import getrefcount
@@ -63,7 +63,7 @@ class Scheduler(GivingWay):
         """What the last ``receive`` that looked at a message knows of its mailbox; None once a message was taken."""
         self.discarded = 0
         """Messages that found no handler."""
-        self.totals: Totals = defaultdict(float)
+        self.totals = Totals()
         """What is counted besides, for those who monitor the node."""
         self.default: Callable[..., None] = self.discard
         """The default handler of every port that was given none: one bound method, not 64 bytes for each port."""

@@ -7,12 +7,7 @@ A total has a name and perhaps a label, whose values must be few: a monitoring s
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, TypeAlias
 
-Totals: TypeAlias = "defaultdict[tuple[str, ...], float]"
-"""Numbers by name and label."""
-
-MONITORS_FIRED = "monitors_fired"
 PAUSES = "pauses"
 PAUSED_SECONDS = "paused_seconds"
 RESTARTS = "restarts"
@@ -21,7 +16,8 @@ CHILD_RESTARTS = "child_restarts"
 OTHER = "other"
 """The label of everything that has no label of its own."""
 
-_CAUSES = (
+CAUSES = (
+    "normal",
     "call_cycle",
     "call_ended",
     "call_failed",
@@ -31,17 +27,20 @@ _CAUSES = (
     "shutdown",
     "spawn_refused",
     "transport_error",
+    OTHER,
 )
+"""Why a port died: normally, for a reason that the library itself gives, or for another one."""
 
 
-_FIRED = {cause: (MONITORS_FIRED, cause) for cause in ("normal", OTHER, *_CAUSES)}
+class Totals(defaultdict[tuple[str, ...], float]):
+    """Numbers by name and label."""
 
+    __slots__ = ("fired",)
 
-def count_fired(totals: Totals, reason: tuple[Any, ...]) -> None:
-    """Count a monitor that fires: by its reason if the library itself gives such, otherwise as ``"other"``."""
-    cause = reason[0] if reason else "normal"
-    # Not isinstance: the element may be anything, even something that raises there.
-    totals[(cause.__class__ is str and _FIRED.get(cause)) or _FIRED[OTHER]] += 1
+    def __init__(self) -> None:
+        super().__init__(float)
+        self.fired = dict.fromkeys(CAUSES, 0)
+        """Monitors that fired, by :data:`cause <CAUSES>`. They are not rare, and the hash of a tuple costs more."""
 
 
 class Labels:

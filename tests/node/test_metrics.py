@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from aemp_gevent import CallTimeout, Node, RemoteError
 from aemp_gevent.node.figures import MAX_VALUE, METRICS, Rows, from_afar, merged, to_travel, totals_in
-from aemp_gevent.runtime.totals import OTHER, Labels, Totals, count_fired
+from aemp_gevent.ports.monitors import Monitor
+from aemp_gevent.runtime.totals import OTHER, Labels
 from aemp_gevent.testing import wait_until
 from tests.support.networking import MakeNode
 
@@ -114,9 +115,9 @@ def test_monitors_are_counted_by_the_reason_of_the_death() -> None:
     ],
 )
 def test_reason_becomes_one_of_few_labels(reason: tuple[Any, ...], label: str) -> None:
-    totals: Totals = defaultdict(float)
-    count_fired(totals, reason)
-    assert totals == {("monitors_fired", label): 1}
+    scheduler = Node().scheduler
+    assert Monitor(None, print, None, scheduler).died(reason)
+    assert {cause: count for cause, count in scheduler.totals.fired.items() if count} == {label: 1}
 
 
 def test_labels_are_few_and_stay() -> None:
