@@ -160,7 +160,7 @@ class LinkedNode(ConfiguredNode):
         peer = self._peer(node)
         if peer is not None:
             remote = peer.ports.get(name)
-            trace = outgoing() if peer.reads_traces and peer.link is not None else None
+            trace = outgoing() if peer.may_read_traces else None
             peer.send(["", SPAWN, name, function if trace is None else {function: trace}, *args])
             # From here on nothing needs more stack than that, so that at the recursion limit no orphan is left.
             remote.spawned()

@@ -8,7 +8,7 @@ from typing import Any
 
 from aemp_gevent.wire.framing import FRAMINGS
 from aemp_gevent.wire.limits import Limits
-from aemp_gevent.wire.vocabulary import CALL
+from aemp_gevent.wire.vocabulary import CALL, SPAWN
 
 
 class Outbox:
@@ -69,21 +69,37 @@ class Outbox:
         self._answers = 0
 
 
-def packets_in(data: bytes, *, with_calls: bool) -> Iterator[list[Any]]:
-    """Yield the packets in what was kept, to be encoded in another framing.
+def packets_in(data: bytes, *, with_calls: bool, with_traces: bool) -> Iterator[list[Any]]:
+    """Yield the packets in what was kept, to be encoded in another framing, or for a peer that reads less.
 
     Args:
         data: Encoded packets, one behind the other.
         with_calls: Whether the peer takes calls, or else messages in place of them.
+        with_traces: Whether it reads the traces of messages and spawned functions.
     """
     decoder = FRAMINGS["msgpack"].decoder(Limits(len(data) + 1, len(data) + 1))
     decoder.feed(data)
-    return iter(decoder) if with_calls else map(as_message, decoder)
+    packets = iter(decoder) if with_traces else map(without_trace, decoder)
+    return packets if with_calls else map(as_message, packets)
+
+
+def without_trace(packet: list[Any]) -> list[Any]:
+    """Return a message, or a request to spawn, that carries a trace as it is without one; other packets as they are."""
+    header = _header_of(packet)
+    if header is not None and "reply" not in header:
+        return packet[3:]
+    if packet[:2] == ["", SPAWN] and len(packet) > 3 and isinstance(packet[3], dict):
+        return [*packet[:3], *packet[3], *packet[4:]]
+    return packet
 
 
 def as_message(packet: list[Any]) -> list[Any]:
     """Return a call as the message that other programs understand; other packets as they are."""
-    if packet[:2] == ["", CALL]:
-        _name, _request, header, name, *message = packet
-        return [name, *message, header["reply"]]
-    return packet
+    header = _header_of(packet)
+    return packet if header is None or "reply" not in header else [*packet[3:], header["reply"]]
+
+
+def _header_of(packet: list[Any]) -> dict[Any, Any] | None:
+    """Return the header of a call, or of a message with a trace; None for other packets, whatever programs send."""
+    is_call = packet[:2] == ["", CALL] and len(packet) > 3
+    return packet[2] if is_call and isinstance(packet[2], dict) else None

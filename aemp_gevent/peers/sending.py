@@ -131,9 +131,14 @@ class SendingPeer:
         else:
             self.post([name, *message, reply])
 
+    @property
+    def may_read_traces(self) -> bool:
+        """Whether a packet may carry a trace. What waits for a link loses it there if the peer cannot read it."""
+        return self.reads_traces or self.link is None
+
     def post_traced(self, name: str, message: Message, trace: Trace) -> None:
-        """Send or queue a message to a port, like :meth:`post`, with its trace if the peer reads that."""
-        if self.reads_traces and name and message:
+        """Send or queue a message to a port, like :meth:`post`, with its trace unless the peer cannot read that."""
+        if self.may_read_traces and name and message:
             self.post(["", CALL, trace, name, *message])
         else:
             self.post([name, *message])
@@ -172,7 +177,7 @@ class SendingPeer:
         elif link is None:
             self.outbox.put_encoded(data)
             self.connect()
-        elif link.send_framing == "msgpack":
+        elif self._reads_what_is_kept(link):
             link.send_encoded(data)
         else:
             self._send_translated(link, data)
@@ -254,10 +259,14 @@ class SendingPeer:
             for rider in list(self.riders):
                 rider.has_room(link)
 
+    def _reads_what_is_kept(self, link: Lane) -> bool:
+        """Whether the peer reads everything in the form in which it was encoded while the peer was not known."""
+        return link.send_framing == "msgpack" and self.understands_calls and self.reads_traces
+
     def _send_queue(self, link: Lane) -> None:
         """Send what waited for a link."""
         packets = self.outbox.take()
-        if link.send_framing == "msgpack" and self.understands_calls:
+        if self._reads_what_is_kept(link):
             for data in packets:
                 link.send_encoded(data)
         else:
@@ -266,7 +275,7 @@ class SendingPeer:
     def _send_translated(self, link: Lane, data: bytes) -> None:
         """Send what was encoded as msgpack in another framing; what that cannot carry is lost, and reported."""
         lost: set[str] = set()  # ports with a hole: nothing later may reach them before it is reported
-        for packet in packets_in(data, with_calls=self.understands_calls):
+        for packet in packets_in(data, with_calls=self.understands_calls, with_traces=self.reads_traces):
             if packet[0] in lost:
                 continue
             try:

@@ -23,6 +23,7 @@ from aemp_gevent.calls.serve import ReplyPortID
 from aemp_gevent.ports.port import TracedInbox
 from aemp_gevent.runtime.tracing import TRACING, trace_in
 from aemp_gevent.testing import wait_until
+from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.vocabulary import SPAWN
 from tests.support.injecting import between_bytecodes
 from tests.support.native import threading
@@ -358,6 +359,28 @@ def test_function_spawned_on_another_node_continues_in_the_trace(
         two.spawn(one.NODE(), "tests.spawned_in_a_trace")
     wait_until(lambda: any(span.name == "spawned" for span in spans.all()))
     assert spans.line("spawned") == (["request", "spawned"] if reads else ["spawned"])
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["new", "old"])
+def test_what_waits_for_a_link_carries_its_trace_if_the_peer_turns_out_to_read_it(
+    make_node: MakeNode, spans: Spans, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    monkeypatch.setattr(Greeting, "reads_traces", reads)
+    one, two = make_node(), make_node()
+    for node in (one, two):
+        instrument(node, messages=True, tracer_provider=spans.provider)
+    seen: list[str] = []
+    port = one.port(lambda *message: seen.append(f"{message} {current_span_id() != '0'}"))
+    with inside(spans, "request"):
+        two.spawn(one.NODE(), "tests.spawned_in_a_trace")
+        two.snd(port, "message", 1)
+        two.call_async(port, "call")
+    two.snd(port, "last")
+    wait_until(lambda: len(seen) == 3 and any(span.name == "spawned" for span in spans.all()))
+    assert spans.line("spawned") == (["request", "spawned"] if reads else ["spawned"])
+    assert seen[0] == f"('message', 1) {reads}"
+    assert seen[2] == "('last',) False"
+    uninstrument(two)
 
 
 @pytest.mark.parametrize(

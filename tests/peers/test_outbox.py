@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
-from aemp_gevent.peers.outbox import Outbox, as_message, packets_in
+from aemp_gevent.peers.outbox import Outbox, packets_in
 from aemp_gevent.wire.limits import Limits
 
 LIMITS = Limits(100, 10)
@@ -21,7 +23,7 @@ def test_packets_come_out_in_the_order_in_which_they_were_put(outbox: Outbox) ->
     sizes = [outbox.put(["p", number], LIMITS) for number in range(3)]
     assert outbox.size == sum(sizes)
     taken = b"".join(outbox.take())
-    assert list(packets_in(taken, with_calls=True)) == [["p", 0], ["p", 1], ["p", 2]]
+    assert list(packets_in(taken, with_calls=True, with_traces=True)) == [["p", 0], ["p", 1], ["p", 2]]
     assert (outbox.size, outbox.packets) == (0, [])
 
 
@@ -44,7 +46,7 @@ def test_only_the_answers_are_dropped(outbox: Outbox) -> None:
     assert not outbox.has_only_answers
     outbox.drop_answers()
     assert outbox.size == size
-    assert list(packets_in(outbox.packets[0], with_calls=True)) == [["p", "a message"]]
+    assert list(packets_in(outbox.packets[0], with_calls=True, with_traces=True)) == [["p", "a message"]]
     assert not outbox.has_only_answers
 
 
@@ -58,9 +60,33 @@ def test_answers_are_forgotten_with_all_other_packets(outbox: Outbox) -> None:
     assert outbox.size == size
 
 
-def test_other_programs_get_a_message_in_place_of_a_call(outbox: Outbox) -> None:
-    outbox.put(["", "call", {"reply": "me#r"}, "p", "tag", 1], LIMITS)
-    outbox.put(["p", "message"], LIMITS)
-    found = list(packets_in(b"".join(outbox.take()), with_calls=False))
-    assert found == [["p", "tag", 1, "me#r"], ["p", "message"]]
-    assert as_message(["", "time", "me#r"]) == ["", "time", "me#r"]
+TRACE = {"traceparent": "00"}
+SPAWN_REQUEST = ["", "AnyEvent::MP::_spawn", "p", "f", 1]
+TRACED_SPAWN = ["", "AnyEvent::MP::_spawn", "p", {"f": TRACE}, 1]
+CALL_REQUEST = ["", "call", {"reply": "me#r", **TRACE}, "p", "tag", 1]
+
+
+@pytest.mark.parametrize(
+    ("kept", "with_calls", "with_traces", "sent"),
+    [
+        pytest.param(CALL_REQUEST, False, False, ["p", "tag", 1, "me#r"], id="call-to-another-program"),
+        pytest.param(CALL_REQUEST, True, False, CALL_REQUEST, id="call-to-an-older-node"),
+        pytest.param(["", "call", TRACE, "p", "tag"], True, True, ["", "call", TRACE, "p", "tag"], id="traced"),
+        pytest.param(["", "call", TRACE, "p", "tag"], True, False, ["p", "tag"], id="traced-to-an-older-node"),
+        pytest.param(["", "call", TRACE, "p", "tag"], False, False, ["p", "tag"], id="traced-to-another-program"),
+        pytest.param(TRACED_SPAWN, True, True, TRACED_SPAWN, id="spawn"),
+        pytest.param(TRACED_SPAWN, True, False, SPAWN_REQUEST, id="spawn-to-an-older-node"),
+        pytest.param(SPAWN_REQUEST, False, False, SPAWN_REQUEST, id="spawn-without-a-trace"),
+        pytest.param(["p", "message"], False, False, ["p", "message"], id="message"),
+        pytest.param(["", "time", "me#r"], False, False, ["", "time", "me#r"], id="request"),
+        pytest.param(["", "call"], False, False, ["", "call"], id="call-cut-off"),
+        pytest.param(["", "call", 7, "p"], False, False, ["", "call", 7, "p"], id="call-without-a-header"),
+        pytest.param(SPAWN_REQUEST[:2], False, False, SPAWN_REQUEST[:2], id="spawn-cut-off"),
+    ],
+)
+def test_what_a_peer_cannot_read_is_left_out_of_what_was_kept(
+    outbox: Outbox, kept: list[Any], with_calls: bool, with_traces: bool, sent: list[Any]
+) -> None:
+    outbox.put(kept, LIMITS)
+    data = b"".join(outbox.take())
+    assert list(packets_in(data, with_calls=with_calls, with_traces=with_traces)) == [sent]
