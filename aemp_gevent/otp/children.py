@@ -164,17 +164,24 @@ class Child:
         if self.placement is not None:
             where = self.placement.choose(node, avoid, self.start_timeout if is_first else 0.0)
             where = None if where == node.NODE() else where
+        asked: list[AsyncResult[bool]] = []
+
+        def spawned(port: str) -> None:
+            watch(port)
+            if self.placement is not None and where is not None:  # now, as the connection may be lost while it starts
+                asked.append(self.placement.ask(node, port, self.start_timeout))
+
         if self.is_server:
             names = self.name, self.network_name
-            port = start_server(node, where, self.start, self.args, {}, *names, self.start_timeout, watch)
+            port = start_server(node, where, self.start, self.args, {}, *names, self.start_timeout, spawned)
         elif where is not None:
             port = node.spawn(where, self.remote_name, *self.args)
-            watch(port)
+            spawned(port)
         else:
             port = self._run_here(node, watch)
-        if self.placement is not None and where is not None:
+        if self.placement is not None and asked:
             try:
-                self.placement.keep(node, port, self.start_timeout)
+                self.placement.keep(node, port, asked[0], self.start_timeout)
             except BaseException:
                 node.kil(port, "start_interrupted")
                 raise

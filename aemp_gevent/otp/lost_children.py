@@ -53,7 +53,7 @@ class LostChildren:
         entry.wait(ChildState.LOST)
         entry.watch(node, supervisor, port)
         assert entry.child.placement is not None
-        asked = entry.child.placement.ask_again(node, port)
+        asked = entry.child.placement.ask(node, port)
 
         def tell(answer: AsyncResult[bool]) -> None:
             if not is_shut_down(node):

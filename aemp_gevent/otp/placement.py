@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Children on other nodes: where they run, and what happens when their node is lost.
 
-The supervisor's node spawns such a child, and then asks an agent (:mod:`aemp_gevent.otp.agents`) for a
+The supervisor's node spawns such a child, and asks an agent (:mod:`aemp_gevent.otp.agents`) at once for a
 :class:`ChildKeeper` on the child's node. The keeper ends the child when the supervisor has ended. The loss of the
 connection is not a death; ``on_lost`` says to both sides what it means.
 
@@ -51,8 +51,11 @@ KEEP = "keep"
 KEEPS = "keeps"
 """The method of supervisors that keepers call."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE, _ANSWER_SECONDS = 1.0, 30.0, 30.0
-"""How often a keeper asks, and how long it waits for the answer."""
+ANSWER_SECONDS = 30.0
+"""How long a keeper, or a supervisor that looks for a lost child, waits for an answer."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+"""How often a keeper asks."""
 
 
 class Placement:
@@ -109,8 +112,14 @@ class Placement:
             raise StartError(self._what, why, (NO_NODE, self.group))
         return random.choice([each for each in nodes if each != avoid] or nodes)  # noqa: S311  # not a secret
 
-    def keep(self, node: Node, port: str, seconds: float | None) -> None:
-        """Make a keeper for a child that was spawned on another node. Switches.
+    def keep(self, node: Node, port: str, asked: AsyncResult[bool], seconds: float | None) -> None:
+        """Make sure that a child which has started on another node has a keeper there. Switches.
+
+        Args:
+            node: The supervisor's node.
+            port: The child.
+            asked: From :meth:`ask`, when it was spawned.
+            seconds: How long its death is waited for.
 
         Raises:
             StartError: It is not there.
@@ -119,7 +128,7 @@ class Placement:
         reason: Any = ()
         with death_of(port, node=node) as death:
             try:
-                kept = ask_agent(node, port, KEEP, port, SELF(), self.on_lost, timeout=seconds).get()
+                kept = asked.get()
                 if not kept:  # it is dead, and its monitor is about to report why
                     death.wait(timeout=seconds)  # get() would mistake a Timeout of somebody else for its own
                     if not death.ready():
@@ -137,9 +146,9 @@ class Placement:
         if kept and self.on_lost == "wait":
             disown(node, port)
 
-    def ask_again(self, node: Node, port: str) -> AsyncResult[bool]:
-        """Ask for the keeper of a child whose node was lost: whether it is alive. Never switches."""
-        return ask_agent(node, port, KEEP, port, SELF(), self.on_lost, timeout=_ANSWER_SECONDS)
+    def ask(self, node: Node, port: str, seconds: float | None = ANSWER_SECONDS) -> AsyncResult[bool]:
+        """Ask for a keeper of a child on another node; the answer is whether the child is alive. Never switches."""
+        return ask_agent(node, port, KEEP, port, SELF(), self.on_lost, timeout=seconds)
 
 
 def is_end_of_node(node: Node, port: str | None, reason: tuple[Any, ...]) -> bool:
@@ -186,7 +195,7 @@ class ChildKeeper:
 
     def _ask(self) -> None:
         try:
-            asked = self._node.call_async(self._supervisor, KEEPS, self._port, timeout=_ANSWER_SECONDS)
+            asked = self._node.call_async(self._supervisor, KEEPS, self._port, timeout=ANSWER_SECONDS)
         except AempError:  # the node has been shut down
             return
         asked.rawlink(self._answered)

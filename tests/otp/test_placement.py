@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import gevent
 import pytest
@@ -40,6 +41,15 @@ class Backend(Server):
 
     def terminate(self, reason: tuple[object, ...]) -> None:
         notes.append(reason)
+
+
+@spawnable
+class Slow(Backend):
+    """Takes long to start."""
+
+    def init(self, *args: object) -> None:
+        notes.append((str(self),))
+        gevent.sleep(20)
 
 
 @spawnable
@@ -361,3 +371,25 @@ def test_the_nodes_of_others_cannot_make_keepers(network, here, there):
     port = there.port()
     with third.attach(), pytest.raises(RemoteError, match="may not kill ports here"):
         ask_agent(third, port, "keep", port, f"{here.NODE()}#tree", "wait").get(timeout=WAIT)
+
+
+def test_a_child_whose_supervisor_is_gone_while_it_starts_ends(network: MemoryNetwork, there: Node) -> None:
+    gone = network.node(None, there.NODE())
+    gevent.spawn(Supervisor.start, [Child(Slow, node=there.NODE(), on_lost="restart")], node=gone)
+    until(lambda: notes)
+    network.crash(gone)
+    until(lambda: not is_alive(there, str(notes[0][0])))
+
+
+@pytest.mark.parametrize("on_lost", ["restart", "wait"])
+def test_a_child_whose_connection_is_lost_while_it_starts_ends(
+    network: MemoryNetwork, here: Node, there: Node, on_lost: Literal["restart", "wait"]
+) -> None:
+    starting = gevent.spawn(Supervisor.start, [Child(Slow, node=there.NODE(), on_lost=on_lost)], node=here)
+    until(lambda: notes)
+    network.partition([here], [there])
+    starting.join()
+    assert isinstance(starting.exception, StartError)
+    if on_lost == "wait":
+        network.heal()  # otherwise nobody can be asked
+    until(lambda: not is_alive(there, str(notes[0][0])))
