@@ -44,14 +44,14 @@ def on_hub(function: Callable[[], Any]) -> None:
 
 
 @contextmanager
-def lateness() -> Iterator[Callable[[], float]]:
+def lateness(pause: float = 0.05) -> Iterator[Callable[[], float]]:
     """Yield a function that returns by how many seconds the loop was late at worst since the block began.
 
-    An idle loop is late when the machine stands still, or takes the processor away.
+    An idle loop is late when the machine stands still, or takes the processor away. It is looked at after each pause,
+    in seconds; a delay that is shorter may not be seen.
     """
     before = [monotonic()]
     worst = [0.0]
-    pause = 0.05
 
     def look() -> float:
         now = monotonic()
