@@ -90,6 +90,9 @@ def handled(function: F) -> F:
 def trace_in(header: Mapping[Any, Any]) -> Trace | None:
     """Return the trace in a header that another node sent; None: there is none that can be one."""
     found = {name: header[name] for name in HEADERS if name in header}
-    if any(not isinstance(value, str) or len(value) > _MAX_HEADER for value in found.values()):
-        return None
-    return found or None
+    return found if found and all(map(_can_be_header, found.values())) else None
+
+
+def _can_be_header(value: object) -> bool:
+    # OpenTelemetry logs what it does not understand as it is: no line ends, and nothing that a terminal obeys.
+    return isinstance(value, str) and len(value) <= _MAX_HEADER and value.isascii() and value.isprintable()

@@ -696,6 +696,8 @@ def test_header_of_a_call_has_the_trace_and_older_nodes_can_read_it() -> None:
         pytest.param({"traceparent": 7}, id="number"),
         pytest.param({"traceparent": "x" * 2000}, id="long"),
         pytest.param({**TRACE, "tracestate": []}, id="state"),
+        pytest.param({**TRACE, "tracestate": "x\nERROR forged line"}, id="line-end"),
+        pytest.param({**TRACE, "tracestate": "a=\u202e"}, id="direction"),
     ],
 )
 def test_odd_traces_of_peers_are_left_out(odd: dict[str, Any]) -> None:
