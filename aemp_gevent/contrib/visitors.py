@@ -40,8 +40,8 @@ def is_token(given: str, token: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
 
 
-class _Request:
-    """The file from which a request is read. All of it must come in time, not each byte.
+class _TimedFile:
+    """The file from which requests are read. All of each must come in time, not each byte.
 
     Args:
         file: The connection's.
@@ -82,7 +82,7 @@ class ImpatientHandler(WSGIHandler):
     def handle(self) -> None:
         """Serve the requests of a connection."""
         self.socket.settimeout(PATIENCE_SECONDS)
-        self.rfile: Any = _Request(self.rfile)
+        self.rfile: Any = _TimedFile(self.rfile)
         super().handle()
 
     def handle_one_request(self) -> Any:
