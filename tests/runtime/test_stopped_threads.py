@@ -342,10 +342,11 @@ def _other_thread(call, *args):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["callback", "bounded"])
+@pytest.mark.parametrize("kind", ["callback", "bounded", "traced"])
 @pytest.mark.parametrize("does", ["snd", "kil"])
-def test_a_thread_that_gets_the_interpreter_anywhere_in_a_ports_life_is_heard(node, does, kind):
+def test_a_thread_that_gets_the_interpreter_anywhere_in_a_ports_life_is_heard(node, monkeypatch, does, kind):
     """The other way round: the node's thread stands anywhere, while another one makes a whole call."""
+    monkeypatch.setattr(port_module, "_are_traced", kind == "traced")
 
     def scene(chosen):
         got: list[object] = []
