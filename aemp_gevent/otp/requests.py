@@ -33,12 +33,19 @@ class Request(Enum):
     IDLE = "idle"
 
 
-def ask_to_stop(node: Node, port: str, *reason: Any) -> AsyncResult[Any] | None:
-    """Ask a server to stop; return what fails if its node refuses that, or None for a server of this node."""
+def ask_to_stop(node: Node, port: str, *reason: Any, timeout: float | None = None) -> AsyncResult[Any] | None:
+    """Ask a server to stop; return what fails if its node refuses that, or None for a server of this node.
+
+    Args:
+        node: The node that asks.
+        port: The server.
+        reason: Why.
+        timeout: Seconds after which the answer of another node does not matter; None: it always does.
+    """
     if local_id(node, port) is not None:
         node.snd(port, SYSTEM, Request.STOP, *reason)
         return None
-    return node.call_async(port, SYSTEM, STOP, *reason, timeout=None)
+    return node.call_async(port, SYSTEM, STOP, *reason, timeout=timeout)
 
 
 def stop(node: Node, port: str, reason: tuple[Any, ...], timeout: Seconds | None) -> None:
@@ -50,11 +57,11 @@ def stop(node: Node, port: str, reason: tuple[Any, ...], timeout: Seconds | None
     """
     seconds = to_seconds(timeout, "stop()")
     with death_of(port, node=node) as death:
-        asked = ask_to_stop(node, port, *reason)
+        asked = ask_to_stop(node, port, *reason, timeout=seconds)
         ended = death if asked is None else asked
         # get() would mistake a Timeout of the caller's own for its own.
         ended.wait(timeout=seconds)
-    if not ended.ready():
+    if not ended.ready() or isinstance(ended.exception, CallTimeout):
         raise CallTimeout(port, STOP, seconds)
     if ended.exception is not None and not isinstance(ended.exception, PortDied):
         raise ended.exception

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 from time import monotonic
 
 import gevent
 import pytest
+from gevent.event import AsyncResult
 
 from aemp_gevent import SELF, receive
 from aemp_gevent.errors import CallTimeout, PortDied, PortKilled, RemoteError
@@ -151,6 +153,27 @@ def test_stop_within_a_timeout_of_the_caller_lets_that_pass(node):
         cart.stop()
     assert raised.value is limit
     assert waits.get(timeout=WAIT) == "waited"
+
+
+def test_stops_that_time_out_leave_nothing(make_node):
+    here, there = make_node(), make_node()
+    with here.attach():
+        cart = Cart.start("ada")
+    waits = cart.async_.wait(3600, timeout=None)
+    peer = Cart.at(cart, node=there)
+
+    def stop_in_vain(times: int) -> int:
+        for _ in range(times):
+            with pytest.raises(CallTimeout, match="did not answer 'stop'"):
+                peer.stop(timeout=0.001)
+        turns(5)
+        gc.collect()
+        return sum(isinstance(thing, AsyncResult) for thing in gc.get_objects())
+
+    before = stop_in_vain(5)
+    assert stop_in_vain(50) < before + 10
+    here.kil(cart)
+    waits.wait(timeout=WAIT)
 
 
 # --- idle times ---
