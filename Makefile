@@ -36,8 +36,8 @@ venv: $(STAMPS)/dev ## set up .venv with everything a developer needs
 demo: $(STAMPS)/run ## watch four processes exchange messages and die; INPUT=file counts the words of that file
 	@$(PY) examples/demo.py $(if $(INPUT),--input "$(INPUT)")
 
-# Many tests wait for processes and for time to pass, so three workers keep two processors busy.
-WORKERS := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+# Many tests wait for processes and for time to pass, so two workers for each processor keep it busy.
+WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 TESTS := -m pytest --numprocesses $(WORKERS) --maxprocesses 6 --dist worksteal
 # pytest-xdist prints nothing while its workers collect.
 COLLECTING := echo "Collecting more than 8,000 tests takes 10 to 20 seconds; then progress is shown."
