@@ -2,13 +2,15 @@
 """Sending to all other processes of an application: each has a port in a group of the directory.
 
 A process is in the group before :meth:`FanOut.open` returns, and the others know it, so it misses nothing
-that they send from then on. Messages of one process arrive at each other one in the order in which it sent them.
+that they send from then on; and it knows all that were in the group before. If some nodes cannot be reached within a
+few seconds, a warning says so. Messages of one process arrive at each other one in the order in which it sent them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from gevent.event import Event
@@ -18,12 +20,21 @@ from aemp_gevent.calls import serve
 from aemp_gevent.contrib.joining import MeshURL
 from aemp_gevent.contrib.per_process import PerProcess
 from aemp_gevent.errors import UnencodableMessageError
-from aemp_gevent.node.access import ports_host_of
+from aemp_gevent.node.access import ports_host_of, seeds_down, unheard_nodes
 from aemp_gevent.node.lasting_port import LastingPort
 from aemp_gevent.node.node import Node
+from aemp_gevent.runtime.logs import Log
 
 _PATIENCE_SECONDS = 5.0
 """How long to wait until it is known where the others are."""
+
+_MAX_NAMED = 5
+"""How many nodes a warning names."""
+
+_IN_PART = "%s: not all other processes may be known yet, and these miss what is sent now: %s"
+_NO_ANSWER = "no answer yet"
+
+_log = Log()
 
 
 class FanOut:
@@ -59,7 +70,7 @@ class FanOut:
         if not membership.is_open:
             with membership.opening:
                 if not membership.is_open:
-                    membership.open(self._url.join(self._call, self._node), self._group, self._take)
+                    membership.open(self._url.join(self._call, self._node), self._group, self._take, self._call)
         return membership
 
     def send(self, *message: Any, instead: Callable[[], tuple[Any, ...]] | None = None) -> int:
@@ -92,15 +103,19 @@ class _Membership:
         self._last = Event()  # set when all have sent
         self._last.set()
 
-    def open(self, node: Node, group: str, take: Callable[..., object] | None) -> None:
-        """Enter the group, and wait until the others know."""
+    def open(self, node: Node, group: str, take: Callable[..., object] | None, call: str) -> None:
+        """Enter the group, and wait until it is known, and the others know."""
         self._node = node
         self._group = group
         if take is not None and self._port is None:  # None: this call was not interrupted before
             self._port = LastingPort(node, lambda port: self._enter(port, take))
             self._port.open()
         node.grp_get(group)  # from now on a copy of the group is kept here
-        node.wait_for_seeds(_PATIENCE_SECONDS)
+        is_whole = node.wait_for_seeds(_PATIENCE_SECONDS)
+        unknown = {**seeds_down(node), **unheard_nodes(node)}
+        if unknown or not is_whole:
+            named = "; ".join(f"{name}: {why or _NO_ANSWER}" for name, why in islice(unknown.items(), _MAX_NAMED))
+            _log.warning(_IN_PART, call, named or _NO_ANSWER)
         self.is_open = True
 
     def _enter(self, port: str, take: Callable[..., object]) -> None:

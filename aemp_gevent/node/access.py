@@ -54,6 +54,7 @@ __all__ = [
     "running_node",
     "seeds_down",
     "served",
+    "unheard_nodes",
 ]
 
 
@@ -80,6 +81,15 @@ def metrics_of(node: LinkedNode) -> Metrics:
 def seeds_down(node: LinkedNode) -> dict[str, str]:
     """Return the seeds to which a node has no link, with the reason; ``""`` if it is not known yet."""
     return {} if node._network is None else node._network.seeds.why_down()
+
+
+def unheard_nodes(node: LinkedNode) -> dict[str, str]:
+    """Return the nodes whose part of the directory a node that keeps it does not have, with the reason, as above."""
+    network, engine = node._network, node._embedded
+    if network is None or engine is None:
+        return {}
+    peers = {name: network.known_peer(name) for name in engine.unheard()}
+    return {name: "" if peer is None else peer.last_error for name, peer in peers.items()}
 
 
 def dial_seeds(node: LinkedNode) -> None:

@@ -19,11 +19,14 @@ their own, :class:`~aemp_gevent.node.ports_host.PortsHost` and :class:`~aemp_gev
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from time import monotonic
 from typing import Any
 
 import gevent
 
 from aemp_gevent.calls import answers
+from aemp_gevent.errors import InvalidPortError
 from aemp_gevent.node.becoming import Becoming
 from aemp_gevent.node.leaving import Leaving
 from aemp_gevent.runtime.quantities import Seconds, to_limited_seconds, to_seconds
@@ -43,10 +46,13 @@ class Node(Becoming, Leaving):
     def wait_for_seeds(self, timeout: Seconds | None = 5.0) -> bool:
         """Wait for links to the seeds, and until this node and they know of each other what is in the directory.
 
+        If this node keeps the directory itself, as seeds and the nodes of :func:`~aemp_gevent.contrib.join_host` do,
+        it waits for all others that do so as well, because each of them has entries that only it can send.
+
         Most nodes need not call this: calls that need the directory wait for it, and other nodes learn of this one
         as soon as possible. A web server's worker should call it before it takes requests. Called again, it waits
-        until the seeds know the entries that this node has registered. It does not wait for seeds that do not answer.
-        Switches.
+        until the seeds know the entries that this node has registered. It does not wait for nodes to which no link can
+        be made. Switches.
 
         Args:
             timeout: Seconds for all of it.
@@ -59,13 +65,38 @@ class Node(Becoming, Leaving):
         network = self._network
         if network is None:
             return False
-        deadline = answers.deadline_of(seconds)
+        deadline = monotonic() + seconds
         if not network.seeds.wait(seconds):
             return False
         # A seed reports its role when the link comes up, and its first answer follows that: by then this node's
         # entries have been sent to it. Its second answer comes after it has received them.
         seeds = [peer.node for peer in network.up_seeds()]
-        return all(self.syncal(answers.left_until(deadline), seed, TIME) for _ in range(2) for seed in seeds)
+        if not all(self.syncal(answers.left_until(deadline), seed, TIME) for _ in range(2) for seed in seeds):
+            return False
+        # The same with the nodes that the seeds have named, and those that these have named.
+        met = set(seeds)
+        while self._embedded is not None and (others := set(self._embedded.keepers()) - met):
+            self._ask_all(others, 2, answers.left_until(deadline))
+            if monotonic() >= deadline:
+                return False
+            met |= others
+        return True
+
+    def _ask_all(self, nodes: Iterable[str], times: int, seconds: float | None) -> bool:
+        """Ask some nodes for the time, all at once; return whether each has answered so many times. Switches."""
+
+        def ask(node: str) -> bool:
+            try:
+                return all(self.syncal(seconds, node, TIME) for _ in range(times))
+            except InvalidPortError:  # peers may have named anything
+                return False
+
+        asked = [self._scheduler.start_greenlet(ask, node) for node in nodes]
+        try:
+            gevent.joinall(asked, seconds)
+        finally:
+            gevent.killall(asked, block=False)
+        return all(greenlet.value for greenlet in asked)
 
     def flush(self, timeout: Seconds | None = 5.0) -> bool:
         """Wait until everything that this node has sent so far has arrived at the other nodes. Switches.
@@ -87,16 +118,8 @@ class Node(Becoming, Leaving):
         seconds = to_seconds(timeout, "flush()")
         if self._network is None:
             return True
-        asked = [
-            self._scheduler.start_greenlet(self.syncal, seconds, peer.node, TIME)
-            for peer in list(self._network.peers.values())
-            if peer.is_up or peer.is_waiting
-        ]
-        try:
-            gevent.joinall(asked, seconds)
-        finally:
-            gevent.killall(asked, block=False)
-        return all(greenlet.value for greenlet in asked)
+        peers = list(self._network.peers.values())
+        return self._ask_all([peer.node for peer in peers if peer.is_up or peer.is_waiting], 1, seconds)
 
     def addresses(self) -> list[str]:
         """Return the endpoints at which this node listens, with the ports that the system chose.

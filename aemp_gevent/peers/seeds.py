@@ -98,8 +98,8 @@ class Seeds:
         return any(seed.is_own for seed in self._seeds)
 
     def why_down(self) -> dict[str, str]:
-        """Return, for each seed without a link, the reason; ``""``: it is not known yet."""
-        return {seed.text: seed.why_down for seed in self._seeds if not seed.chosen}
+        """Return, for each other seed without a link, the reason; ``""``: it is not known yet."""
+        return {seed.text: seed.why_down for seed in self._seeds if not (seed.chosen or seed.is_own)}
 
     def is_kept(self, node: str) -> bool:
         """Return whether there must always be a link to this node."""

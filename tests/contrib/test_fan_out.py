@@ -89,3 +89,41 @@ def test_opening_that_was_interrupted_is_continued_and_each_message_comes_once()
         wait_until(lambda: other.port in (here.grp_get("group") or ()), within=WAIT)
         assert sender.fan_out.send("hello") == 1
         wait_until(lambda: other.got == [("hello",)], within=WAIT, show=lambda: other.got)
+
+
+def test_first_message_reaches_a_member_whose_link_comes_up_late() -> None:
+    """Both keep the directory, as all nodes of a folder do: only the member itself has its entries."""
+    with MemoryNetwork(time="virtual") as network:
+        network.node(SEED, SEED)
+        there = network.node("10.7.0.2:4040", SEED, "10.7.0.2:4040")
+        sender_at = "10.7.0.3:4040"
+        network.delay(there, sender_at, 0.3, dial=1.0)
+        other = Member(there)
+        other.fan_out.open()
+        here = network.node(sender_at, SEED, sender_at)
+        only_sends = FanOut("group", MeshURL(), None, "a test", here)
+        assert only_sends.send("hello") == 1
+        wait_until(lambda: other.got == [("hello",)], within=WAIT, show=lambda: other.got)
+
+
+@pytest.mark.parametrize("fault", ["late", "unreachable", "seed down"])
+def test_warning_names_what_is_not_known_in_time(caplog: pytest.LogCaptureFixture, fault: str) -> None:
+    with MemoryNetwork(time="virtual") as network:
+        network.node(SEED, SEED)
+        there_at, here_at = "10.7.0.2:4040", "10.7.0.3:4040"
+        there = network.node(there_at, SEED, there_at)
+        other = Member(there)
+        other.fan_out.open()
+        assert not caplog.records
+        if fault == "late":
+            network.delay(there, here_at, 0.0, dial=60.0)
+        elif fault == "unreachable":
+            network.refuse(here_at, there_at)
+            network.refuse(there_at, here_at)
+        else:
+            network.crash(there)
+        here = network.node(here_at, SEED, here_at, *([there_at] if fault == "seed down" else []))
+        caplog.clear()
+        FanOut("group", MeshURL(), None, "a test", here).send("hello")
+        warnings = [record.getMessage() for record in caplog.records if "a test" in record.getMessage()]
+        assert len(warnings) == 1 and there_at in warnings[0] and SEED not in warnings[0], caplog.text

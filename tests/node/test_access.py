@@ -25,7 +25,7 @@ def test_node_has_no_public_names_but_the_functions_of_the_package_and_those_for
 def test_private_node_has_no_network_and_no_seeds() -> None:
     node = Node()
     assert access.network_of(node) is None
-    assert access.seeds_down(node) == {}
+    assert access.seeds_down(node) == access.unheard_nodes(node) == {}
 
 
 def test_nodes_in_the_directory_are_known(make_node: MakeNode) -> None:

@@ -74,6 +74,14 @@ class EmbeddedEngine:
         """Whether the directory needs the link to a peer: it is the master, a client, or global like this node."""
         return peer is self._client.master or (self._server is not None and self._server.knows(peer))
 
+    def keepers(self) -> list[str]:
+        """Return the other nodes that keep the directory together with this one; none if it has a master."""
+        return [] if self._server is None else self._server.keepers()
+
+    def unheard(self) -> list[str]:
+        """Return those of them that have not sent their entries, or whose link is down."""
+        return [] if self._server is None else self._server.unheard()
+
     # --- what the node asks for ---
 
     def start(self, observer: Observer) -> None:

@@ -34,6 +34,8 @@ class Guest:
         """Whether it runs this library."""
         self.is_global = False
         """Whether it is a global node itself."""
+        self.is_heard = False
+        """Whether it is global, and has sent everything that it has."""
         self.is_attached = False
         """Whether it runs another program, and has this node for its master, even if it is global itself."""
         self.families: set[str] = set()

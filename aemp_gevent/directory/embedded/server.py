@@ -325,6 +325,15 @@ class DirectoryServer:
 
         return [(source, orphan_of(source) if is_orphaned(source) else None) for source in guest.sources]
 
+    def keepers(self) -> list[str]:
+        """Return the other global nodes."""
+        return [node for node in self._merged.families.get(GLOBALS, {}) if node != self._me[0]]
+
+    def unheard(self) -> list[str]:
+        """Return the global nodes that have not sent what they have."""
+        heard = {guest.peer.node for guest in self._linked() if guest.is_heard}
+        return [node for node in self.keepers() if node not in heard]
+
     def _missing(self) -> list[str]:
         """Return the global nodes that this one has no link to."""
         linked = {guest.peer.node for guest in self._linked() if guest.is_global}
@@ -375,6 +384,7 @@ class DirectoryServer:
             client = (peer.node, "")
             if client != source:
                 self._drop(client, guest)
+            guest.is_heard = True
             self._synced(peer)
 
     def _source(self, guest: Guest, owner: Any) -> Source:
