@@ -58,7 +58,8 @@ class BuildAllOrNothing(build_ext):
 # annotations; elsewhere these are no types, because they would refuse subclasses of built-in classes, such as enums.
 ANNOTATED = {"aemp_gevent.node.direct_sending", "aemp_gevent.ports.receive"}
 
-MODULES = [] if WISH not in {"", "0"} else sorted(path.with_suffix("") for path in Path("aemp_gevent").rglob("*.pxd"))
+SOURCES = (path.with_suffix(".py") for path in Path("aemp_gevent").rglob("*.pxd"))
+MODULES = [] if WISH not in {"", "0"} else sorted(path.with_suffix("") for path in SOURCES if path.exists())
 
 setup(
     cmdclass={"build_ext": BuildAllOrNothing},

@@ -6,12 +6,17 @@ Messages to all other ports are sent by :mod:`aemp_gevent.node.sending`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import QUEUED, Receiver
 from aemp_gevent.ports.scheduler import Scheduler
+
+# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+append: Callable[[deque[Any], Any], None]
+globals().update(append=deque.append)
 
 
 class DirectSending:
@@ -60,7 +65,7 @@ class DirectSending:
                 if not target.state:  # again, in one step with what follows
                     target.state = QUEUED
                     try:
-                        scheduler.runq.append(target)
+                        append(scheduler.runq, target)
                     except BaseException:
                         scheduler.runq += (target,)  # without a call; adding it twice does no harm
                         raise

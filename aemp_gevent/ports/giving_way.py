@@ -6,6 +6,9 @@ Which message it waits for is decided in :mod:`aemp_gevent.ports.receive`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from gevent.exceptions import LoopExit
 from greenlet import greenlet
 
@@ -14,7 +17,9 @@ from aemp_gevent.ports.deaths import NOBODY, Deaths
 from aemp_gevent.ports.port import DEAD, IDLE, QUEUED, RUNNING, Port, PortsOwner
 from aemp_gevent.ports.runner import Runner
 
-_switch = greenlet.switch
+# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+switch: Callable[..., Any]
+globals().update(switch=greenlet.switch)
 
 
 class GivingWay(Deaths):
@@ -45,7 +50,7 @@ class GivingWay(Deaths):
                     del runq[0]
                     if due is not port:
                         try:
-                            _switch(due.waiter)
+                            switch(due.waiter)
                         except BaseException:
                             if due.state == QUEUED:  # struck before the other was resumed
                                 self.runq += (due,)
@@ -73,7 +78,7 @@ class GivingWay(Deaths):
             runner = self._pool[-1]
             del self._pool[-1]
             runner.idle = False
-            _switch(runner)
+            switch(runner)
             return
         if (runq or self._deaths) and not self.pumped:
             self.ask()

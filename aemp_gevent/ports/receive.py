@@ -14,7 +14,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any, Final
 
-from greenlet import getcurrent, greenlet
+from greenlet import greenlet
 
 from aemp_gevent.errors import PortKilled, ReceiverBusyError, ReceiveTimeout
 from aemp_gevent.ports.context import require_port
@@ -23,6 +23,11 @@ from aemp_gevent.ports.port import DEAD, INSIDE, RUNNING, STARTED, Port
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.threads import get_ident
+
+# Compiled, these names stand for C functions (c_calls.pxd), to which nothing can be assigned.
+getcurrent: Callable[[], greenlet]
+popleft: Callable[[deque[Message]], Message]
+globals().update(getcurrent=greenlet.getcurrent, popleft=deque.popleft)
 
 _RAISE: Final = object()
 
@@ -96,7 +101,7 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
                     scheduler.visit_hub(port, current)
                     continue
                 scheduler.scan = None
-                return inbox.popleft()
+                return popleft(inbox)
             scheduler.wait(port, current, 0)
     limit = to_seconds(timeout, "receive()")
     try:
@@ -155,7 +160,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 if scheduler.credit <= 0 and scheduler.turn_is_over():
                     scheduler.visit_hub(port, current)
                     continue
-                return inbox.popleft()
+                return popleft(inbox)
             while inbox and scanned < len(inbox):
                 if in_time is not None:
                     if in_time <= 0:

@@ -1,3 +1,4 @@
+from aemp_gevent.ports.c_calls cimport Take, popleft, switch
 from aemp_gevent.ports.giving_way cimport GivingWay
 from aemp_gevent.ports.handlers cimport Handlers
 from aemp_gevent.ports.port cimport Due, Job, Port
@@ -11,7 +12,7 @@ cdef class Scheduler(GivingWay):
     cdef public Py_ssize_t discarded, _max_idle
     cdef public bint is_abandoned
 
-    @cython.locals(due=Due, port=Port, handlers=Handlers, room=int, step=int, left=int, references=Py_ssize_t, left_behind=dict)
+    @cython.locals(due=Due, port=Port, handlers=Handlers, room=int, step=int, left=int, references=Py_ssize_t, left_behind=dict, take=Take)
     cpdef _run(self, runner)
     cpdef bint _park(self, runner, target) except -1
     cpdef _run_main(self, Port port)

@@ -42,8 +42,13 @@ MAX_IDLE_RUNNERS = 64
 
 _log = Log()
 
-_switch = greenlet.switch
+_start = greenlet.switch
 _throw = greenlet.throw
+
+# Compiled, these names stand for C functions (c_calls.pxd), to which nothing can be assigned.
+popleft: Callable[[deque[Any]], Any]
+switch: Callable[..., Any]
+globals().update(popleft=deque.popleft, switch=greenlet.switch)
 
 
 class Scheduler(GivingWay):
@@ -100,7 +105,7 @@ class Scheduler(GivingWay):
                 runner = Runner(self._run, self.hub)
                 self._runners.add(runner)
             runner.idle = False
-            _switch(runner, runner)
+            _start(runner, runner)
             if self._turn_over:
                 self._turn_started = 0.0
                 # Not run_callback: gevent runs 50 of those between two looks at its
@@ -153,6 +158,7 @@ class Scheduler(GivingWay):
         """
         runq = self.runq
         left_behind = runner.__dict__
+        take = popleft
         # Context variables that one port's handler sets must not show in the next port. To test whether any was
         # set costs a third of a fresh context for each port.
         context = runner.gr_context = Context()
@@ -162,7 +168,7 @@ class Scheduler(GivingWay):
                 if self.credit <= 0 and self.turn_is_over():
                     break
                 try:
-                    due = runq.popleft()
+                    due = take(runq)
                 except BaseException:  # struck when it returned: what it took is lost
                     self._recover()
                     raise
@@ -210,7 +216,7 @@ class Scheduler(GivingWay):
                         # An init function may have given the port a body, which receives these messages.
                         inbox = port.inbox if port.main is None else None
                     while inbox:
-                        message = inbox.popleft()
+                        message = take(inbox)
                         handlers = port.handlers
                         if handlers is None or not handlers.serve(message):
                             value = port.default(*message)
@@ -273,7 +279,7 @@ class Scheduler(GivingWay):
         try:
             runner.idle = True
             self._pool.append(runner)
-            _switch(target)
+            switch(target)
         except BaseException as error:  # noqa: BLE001
             stray = error
         if runner.idle:

@@ -1,0 +1,80 @@
+# C functions for what compiled code would otherwise call as Python objects: those of greenlet, whose table of C functions
+# keeps its order, and those of deque, as its methods name them. A module does not assign to these names, which are no
+# variables there, but enters the Python functions into its globals().
+
+cdef extern from *:
+    """
+    #ifndef AEMP_C_CALLS
+    #define AEMP_C_CALLS
+
+    static void **aemp_greenlet = NULL;
+
+    static int aemp_find_greenlet(void) {
+        aemp_greenlet = (void **)PyCapsule_Import("greenlet._C_API", 0);
+        return aemp_greenlet == NULL ? -1 : 0;
+    }
+
+    static inline PyObject *aemp_getcurrent(void) {
+        if (aemp_greenlet == NULL && aemp_find_greenlet() < 0)
+            return NULL;
+        return ((PyObject *(*)(void))aemp_greenlet[4])();
+    }
+
+    static inline PyObject *aemp_switch(PyObject *target) {
+        if (aemp_greenlet == NULL && aemp_find_greenlet() < 0)
+            return NULL;
+        return ((PyObject *(*)(PyObject *, PyObject *, PyObject *))aemp_greenlet[6])(target, NULL, NULL);
+    }
+
+    static PyTypeObject *aemp_deque = NULL;
+    static PyCFunction aemp_deque_append, aemp_deque_popleft;
+
+    static PyCFunction aemp_method(PyObject *type, const char *name, int flags) {
+        PyObject *method = PyObject_GetAttrString(type, name);
+        PyCFunction found = NULL;
+        if (method == NULL) {
+            PyErr_Clear();
+            return NULL;
+        }
+        if (Py_TYPE(method) == &PyMethodDescr_Type && ((PyMethodDescrObject *)method)->d_method->ml_flags == flags)
+            found = ((PyMethodDescrObject *)method)->d_method->ml_meth;
+        Py_DECREF(method);
+        return found;
+    }
+
+    static int aemp_find_deque(void) {
+        PyObject *module = PyImport_ImportModule("collections");
+        PyObject *deque = module == NULL ? NULL : PyObject_GetAttrString(module, "deque");
+        Py_XDECREF(module);
+        if (deque == NULL)
+            return -1;
+        aemp_deque_append = aemp_method(deque, "append", METH_O);
+        aemp_deque_popleft = aemp_method(deque, "popleft", METH_NOARGS);
+        aemp_deque = (PyTypeObject *)deque;
+        return 0;
+    }
+
+    static inline PyObject *aemp_append(PyObject *queue, PyObject *value) {
+        if (aemp_deque == NULL && aemp_find_deque() < 0)
+            return NULL;
+        if (Py_TYPE(queue) == aemp_deque && aemp_deque_append != NULL)
+            return aemp_deque_append(queue, value);
+        return PyObject_CallMethod(queue, "append", "(O)", value);
+    }
+
+    static inline PyObject *aemp_popleft(PyObject *queue) {
+        if (aemp_deque == NULL && aemp_find_deque() < 0)
+            return NULL;
+        if (Py_TYPE(queue) == aemp_deque && aemp_deque_popleft != NULL)
+            return aemp_deque_popleft(queue, NULL);
+        return PyObject_CallMethod(queue, "popleft", NULL);
+    }
+
+    #endif
+    """
+    object append "aemp_append"(object, object)
+    object getcurrent "aemp_getcurrent"()
+    object popleft "aemp_popleft"(object)
+    object switch "aemp_switch"(object)
+
+ctypedef object (*Take)(object)
