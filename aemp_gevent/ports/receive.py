@@ -24,10 +24,9 @@ from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.threads import get_ident
 
-# Compiled, these names stand for C functions (c_calls.pxd), to which nothing can be assigned.
+# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
 getcurrent: Callable[[], greenlet]
-popleft: Callable[[deque[Message]], Message]
-globals().update(getcurrent=greenlet.getcurrent, popleft=deque.popleft)
+globals().update(getcurrent=greenlet.getcurrent)
 
 _RAISE: Final = object()
 
@@ -101,7 +100,7 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
                     scheduler.visit_hub(port, current)
                     continue
                 scheduler.scan = None
-                return popleft(inbox)
+                return inbox.popleft()
             scheduler.wait(port, current, 0)
     limit = to_seconds(timeout, "receive()")
     try:
@@ -160,7 +159,7 @@ def receive_for(port: Port, matches: Matcher | None, timeout: float | None) -> M
                 if scheduler.credit <= 0 and scheduler.turn_is_over():
                     scheduler.visit_hub(port, current)
                     continue
-                return popleft(inbox)
+                return inbox.popleft()
             while inbox and scanned < len(inbox):
                 if in_time is not None:
                     if in_time <= 0:

@@ -216,7 +216,7 @@ class Scheduler(GivingWay):
                         # An init function may have given the port a body, which receives these messages.
                         inbox = port.inbox if port.main is None else None
                     while inbox:
-                        message = take(inbox)
+                        message = inbox.popleft()  # which tracing overrides
                         handlers = port.handlers
                         if handlers is None or not handlers.serve(message):
                             value = port.default(*message)
