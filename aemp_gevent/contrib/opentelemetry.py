@@ -138,8 +138,8 @@ class _OpenTelemetry:
 
         @functools.wraps(function)
         def handle(*args: Any) -> Any:
-            reply = args[-1] if args else None
-            if not isinstance(reply, ReplyPortID):
+            reply: Any = args[-1] if args else None
+            if not issubclass(type(reply), ReplyPortID):  # isinstance() would ask a proxy, which may raise
                 return handle_message(*args)
             if reply.trace is None:
                 return function(*args)

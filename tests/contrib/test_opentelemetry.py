@@ -25,6 +25,7 @@ from aemp_gevent.runtime.tracing import TRACING, trace_in
 from aemp_gevent.testing import wait_until
 from aemp_gevent.wire.greeting import Greeting
 from aemp_gevent.wire.vocabulary import SPAWN
+from tests.support.helpers import Proxy
 from tests.support.injecting import between_bytecodes
 from tests.support.native import threading
 from tests.support.networking import ROOT, MakeNode
@@ -219,6 +220,16 @@ def test_handler_that_answers_by_itself_works_in_the_trace_of_its_call(pair: tup
             assert two.call(port, "ask") == "answer"
     parents = [spans.parent_of(span) for span in spans.all() if span.name == "work"]
     assert [parent.name for parent in parents if parent] == ["call ask", "call ask"]
+
+
+def test_handler_gets_a_proxy_that_is_not_looked_into(pair: tuple[Node, Node]) -> None:
+    one, _ = pair
+    got: list[object] = []
+    proxy = Proxy()
+    port = one.port(lambda *message: got.extend(message))
+    one.snd(port, "about", proxy)
+    wait_until(lambda: got)
+    assert got[1] is proxy
 
 
 def test_sampling_is_honoured(make_node: MakeNode) -> None:

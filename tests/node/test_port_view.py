@@ -15,6 +15,7 @@ from aemp_gevent.node import port_view
 from aemp_gevent.ports.port import NOWHERE
 from aemp_gevent.ports.tap import MailboxTap
 from aemp_gevent.testing import wait_until
+from tests.support.helpers import Proxy
 from tests.support.networking import MakeNode
 
 
@@ -87,14 +88,6 @@ def test_messages_are_shown_from_the_first_look_on_without_what_is_in_them(node:
     assert rows[0]["elements"] == ["str of 6", "str of 12", "int", "list of 2"]
     assert [row["is_call"] for row in rows] == [False, False, False, True]
     assert "password" not in str(rows) and "too long" not in str(rows)
-
-
-class Proxy:
-    """Stands for another object, like those of web frameworks: to look at its class runs code of the program."""
-
-    @property
-    def __class__(self) -> type:
-        raise RuntimeError("there is no request")
 
 
 def test_proxies_in_messages_are_not_looked_into(node: Node) -> None:
