@@ -209,7 +209,7 @@ class Supervisor(Server):
         match msg:
             case (Event() as event, str() as key, port, *reason):
                 entry = self._entries.find(key)
-                if entry is None:
+                if entry is None or self._is_out_of_reach(entry):
                     return
                 if event is Event.DIED and entry.port is not None and port == entry.port:
                     self._ended(entry, tuple(reason))
@@ -219,6 +219,10 @@ class Supervisor(Server):
                     self._lost.answered(entry, is_alive=reason == [True])
             case _:
                 _log.warning("%s discarded %s: it is not a request to a supervisor", self._title, quoted(msg))
+
+    def _is_out_of_reach(self, entry: Entry) -> bool:
+        """Return whether a child belongs on another node, and this one has left the network for good."""
+        return entry.child.placement is not None and is_shut_down(self._aemp_life.node)
 
     def _ended(self, entry: Entry, reason: tuple[Any, ...]) -> None:
         """Plan the restart of a child that has died, or leave it stopped."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -324,6 +325,23 @@ def test_on_lost_wait_keeps_the_child_and_its_state(network, here, there):
     assert is_alive(there, port)
     there.kil(port, "shutdown")
     tree.stop()
+
+
+@pytest.mark.parametrize("on_lost", ["restart", "wait"])
+@pytest.mark.parametrize("is_lost", [False, True], ids=["running", "lost"])
+def test_nothing_is_tried_after_the_own_node_was_shut_down(
+    network, here, there, on_lost: Literal["restart", "wait"], is_lost: bool, caplog: pytest.LogCaptureFixture
+):
+    tree = Supervisor.start([Child(Backend, node=there.NODE(), on_lost=on_lost)], intensity=0)
+    in_state(tree, "running")
+    if is_lost:
+        network.partition([here], [there])
+        until(lambda: the_child(tree)["state"] != "running")
+    here.shutdown()
+    caplog.clear()
+    gevent.sleep(300)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert not here.scheduler._timers
 
 
 def test_a_lost_child_that_has_died_is_started_again(network, here, there):

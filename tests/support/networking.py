@@ -32,8 +32,10 @@ from aemp_gevent.wire.handshake import Handshake
 from aemp_gevent.wire.handshake_states import PeerGreeted
 from aemp_gevent.wire.limits import Limits
 from tests.support import preloaded
+from tests.support.helpers import turns
 from tests.support.native import read_line
 from tests.support.seams import end_kept_watches, ports_of
+from tests.support.settling import settle
 
 SECRET = "a secret of the tests"
 ROOT = Path(__file__).parents[2]
@@ -65,6 +67,9 @@ def node_factory() -> Iterator[MakeNode]:
     finally:
         for node in nodes:
             node.shutdown(0.2)
+        turns(3)
+        for node in nodes:
+            settle(node)  # what they still log belongs to this test, not to the next one
 
 
 class Inbox:
