@@ -74,6 +74,7 @@ def without_standstills(printed: str) -> str:
 class Proxy:
     """Stands for another object, like those of web frameworks: to look at its class runs code of the program."""
 
-    @property
-    def __class__(self) -> type:
-        raise RuntimeError("there is no request")
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__class__":
+            raise RuntimeError("there is no request")
+        return super().__getattribute__(name)
