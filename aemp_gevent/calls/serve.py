@@ -118,9 +118,16 @@ def is_port(host: ServeHost, thing: object) -> bool:
     Code that answers outside of any port, where ``snd`` and ``kil`` raise for anything else, checks it first.
     """
     try:
-        return isinstance(thing, str) and bool(host.split_port(thing)[1])
+        # Not isinstance(), which asks proxies for their class: they may raise there.
+        return issubclass(type(thing), str) and bool(host.split_port(thing)[1])
     except InvalidPortError:
         return False
+
+
+def call_of(message: Message) -> ReplyPortID | None:
+    """Return the reply port of a message that is a call; None for one that is not."""
+    # Not isinstance(): the element may be anything, even a proxy that raises there.
+    return message[-1] if message and issubclass(type(message[-1]), ReplyPortID) else None
 
 
 def take(host: ServeHost, port: Port, message: Message, reply: ReplyPortID) -> None:
@@ -177,12 +184,13 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
     complaints = complaints or BoundedLog(host.scheduler.log, f"the server of {quoted(tag)}")
 
     def serve(*rest: Any) -> None:
+        call = call_of(rest)
         reply = rest[-1] if rest else None
-        if not isinstance(reply, ReplyPortID) and not is_port(host, reply):
+        if call is None and not is_port(host, reply):
             text = "message %s dropped: a call ends with a reply port, and this does not; use call(), or rcv() here"
             complaints.warn(text, tag)
             return
-        if isinstance(reply, ReplyPortID) and reply.deadline is not None and monotonic() >= reply.deadline:
+        if call is not None and call.deadline is not None and monotonic() >= call.deadline:
             complaints.log(logging.DEBUG, "skipped a call of %s: nobody waits for the answer any more", tag)
             return
         greenlet = getcurrent()
@@ -192,10 +200,10 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
             work = function
             if TRACING.tracer is not None:
                 port = current_port()
-                trace = reply.trace if isinstance(reply, ReplyPortID) else None
+                trace = None if call is None else call.trace
                 work = TRACING.tracer.served(function, tag, None if port is None else port.id, trace)
             answer = work(*rest[:-1])
-            if not isinstance(answer, Later):
+            if not issubclass(type(answer), Later):  # as in call_of()
                 host.snd(reply, answer)
             return
         # Not BaseException: a kill or a foreign Timeout is not the caller's business. The port dies of it,
@@ -208,7 +216,7 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
         if end is not None:
             host.kil(reply, *end)  # the caller's failure is not a crash, either
         else:
-            if not isinstance(reply, ReplyPortID):  # callers of cal and syncal do not learn of it
+            if call is None:  # callers of cal and syncal do not learn of it
                 complaints.log(logging.ERROR, "exception in the server of %s", tag, exc_info=failure)
             fail(host, reply, failure)
         del failure  # its traceback has this frame: a reference cycle, which would keep the call's arguments alive

@@ -50,6 +50,7 @@ from aemp_gevent.node.metrics import MAX_ADDED
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.network import Network
 from aemp_gevent.peers.peer import Peer
+from aemp_gevent.ports.patterns import tag_of
 from aemp_gevent.runtime.backoff import jittered
 from aemp_gevent.runtime.bounded_log import BoundedLog
 
@@ -384,7 +385,7 @@ class Estate:
             return
         found = [each for each in self._known.values() if each.answer.node == node]
         for each in found:
-            each.is_over |= reason[:1] == ("shutdown",)
+            each.is_over |= tag_of(reason) == "shutdown"
         if found and not self._looking:
             self._looking = gevent.spawn(self._look_after)
 

@@ -30,7 +30,7 @@ except ImportError as error:
 
 from aemp_gevent import default_node
 from aemp_gevent._version import __version__
-from aemp_gevent.calls.serve import ReplyPortID
+from aemp_gevent.calls.serve import call_of
 from aemp_gevent.node.access import request_host_of
 from aemp_gevent.node.node import Node
 from aemp_gevent.peers.remote_port import trace_messages
@@ -138,12 +138,12 @@ class _OpenTelemetry:
 
         @functools.wraps(function)
         def handle(*args: Any) -> Any:
-            reply: Any = args[-1] if args else None
-            if not issubclass(type(reply), ReplyPortID):  # isinstance() would ask a proxy, which may raise
+            call = call_of(args)
+            if call is None:
                 return handle_message(*args)
-            if reply.trace is None:
+            if call.trace is None:
                 return function(*args)
-            token = context.attach(_context_of(reply.trace))
+            token = context.attach(_context_of(call.trace))
             try:
                 return function(*args)
             finally:

@@ -16,6 +16,7 @@ from aemp_gevent.directory.engine import NODES
 from aemp_gevent.errors import NoPortContextError
 from aemp_gevent.node.spawnable_functions import name_of
 from aemp_gevent.ports.context import current_port
+from aemp_gevent.ports.patterns import tag_of
 from aemp_gevent.ports.reasons import describe
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ __all__ = [
     "running_node",
     "seeds_down",
     "served",
+    "tag_of",
     "unheard_nodes",
 ]
 
@@ -197,7 +199,7 @@ def served(node: Calling, tag: str, function: Callable[..., Any]) -> Callable[..
 
 def call_of(message: tuple[Any, ...]) -> str | None:
     """Return the reply port of a message that is a call; None for one that is not."""
-    return message[-1] if message and isinstance(message[-1], serve.ReplyPortID) else None
+    return serve.call_of(message)
 
 
 def refuse_call(node: Calling, reply: str, text: str) -> None:

@@ -173,9 +173,7 @@ class Calling(Monitoring, Registering):
         port = current_port()
         handlers = None if port is None else port.handlers
         tag = message[0] if message else None
-        is_call = bool(message) and issubclass(
-            type(message[-1]), serve.ReplyPortID
-        )  # not isinstance: proxies may raise
+        is_call = serve.call_of(message) is not None
         is_worth_a_hint = not (is_call or port is None or port.dying is not None or port.is_for_answer)
         if is_worth_a_hint and self._hints.is_due("tag", hints.kind_of(tag), handlers and handlers.outline):
             tags = [] if handlers is None else handlers.tags

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from greenlet import getcurrent
 
-from aemp_gevent.calls.serve import ReplyPortID
+from aemp_gevent.calls.serve import call_of
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import IDLE, QUEUED, Port
 from aemp_gevent.ports.scheduler import Scheduler
@@ -128,8 +128,8 @@ class Recent:
 
 def masked(message: Message) -> dict[str, Any]:
     """Return what may be shown of a message: its tag, and the types and sizes of its first elements."""
-    # Neither here nor in Brief isinstance(): it looks into proxies, whose code may do anything.
-    is_call = bool(message) and issubclass(type(message[-1]), ReplyPortID)
+    # Not isinstance(), which looks into proxies: their code may do anything. Nor does Brief use it.
+    is_call = call_of(message) is not None
     shown = message[:-1] if is_call else message
     return {
         "text": str(Brief(shown)),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aemp_gevent import SELF, default_node
 from aemp_gevent.errors import NoPortContextError, PortDied, RefusedError
-from aemp_gevent.node.access import calling_node_may_kill, kept_for, local_id, running_node
+from aemp_gevent.node.access import calling_node_may_kill, kept_for, local_id, running_node, tag_of
 from aemp_gevent.otp.agents import ask_agent, requests
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted
@@ -175,7 +175,7 @@ def _made(node: Node, me: str, other: str, result: AsyncResult[Any]) -> None:
     error = result.exception
     if error is None or isinstance(error, PortDied):  # the monitor of the other port fires, too, if its node is lost
         reason = () if error is None else error.reason
-        if not reason or reason[0] != "spawn_refused":
+        if tag_of(reason) != "spawn_refused":
             return
     _log.warning("link of %s with %s failed: %s", me, other, quoted(error))
     links_of(node).exit(me, other, "link_refused", str(error))

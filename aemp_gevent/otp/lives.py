@@ -15,7 +15,16 @@ import gevent
 from gevent import Timeout
 
 from aemp_gevent.errors import AempError, AlreadyStartedError, PortKilled, RefusedError
-from aemp_gevent.node.access import call_of, calling_node_may_end, describe, held_name, may_end, refuse_call, served
+from aemp_gevent.node.access import (
+    call_of,
+    calling_node_may_end,
+    describe,
+    held_name,
+    may_end,
+    refuse_call,
+    served,
+    tag_of,
+)
 from aemp_gevent.otp.marks import CallMark, MarkedMethod
 from aemp_gevent.otp.names import claim
 from aemp_gevent.otp.requests import READY, STOP, SYSTEM, Request
@@ -113,11 +122,11 @@ class Life:
             raise
         if self._stopping is not None:
             self._leave(self._stopping)
-        if self._idle_timer is not None and message[:1] != (SYSTEM,):
+        if self._idle_timer is not None and tag_of(message) != SYSTEM:
             self._active_at = monotonic()
 
     def _dispatch(self, message: tuple[Any, ...]) -> None:
-        tag = message[0] if message and isinstance(message[0], str) else ""
+        tag = tag_of(message) or ""
         serve = self._served.get(tag)
         if serve is None:
             mark = self._marks.get(tag)
@@ -180,7 +189,7 @@ class Life:
     def _unmarked(self, message: tuple[Any, ...]) -> None:
         tag = message[0] if message else None
         reply = call_of(message)
-        if tag == SYSTEM and len(message) > 1:
+        if tag_of(message) == SYSTEM and len(message) > 1:
             self._request(*message[1:])
         elif reply is not None:
             kind = type(self._server).__name__

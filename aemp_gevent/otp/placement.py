@@ -26,7 +26,7 @@ from aemp_gevent.errors import (
     RemoteError,
     StartError,
 )
-from aemp_gevent.node.access import calling_node_may_end, disown, kept_for, local_id, running_node
+from aemp_gevent.node.access import calling_node_may_end, disown, kept_for, local_id, running_node, tag_of
 from aemp_gevent.otp.agents import ask_agent, requests
 from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.quoting import quoted
@@ -153,7 +153,7 @@ class Placement:
 
 def is_end_of_node(node: Node, port: str | None, reason: tuple[Any, ...]) -> bool:
     """Return whether a child did not die by itself: its node is lost, was shut down, or does not exist."""
-    if reason[:1] in ((LOST,), (NO_NODE,)):
+    if tag_of(reason) in {LOST, NO_NODE}:
         return True
     return port is not None and reason == ("shutdown", node.node_of(port))
 
@@ -184,7 +184,7 @@ class ChildKeeper:
             self._timer.cancel()
 
     def _ended(self, *reason: Any) -> None:
-        if self._waits and reason[:1] == (LOST,):
+        if self._waits and tag_of(reason) == LOST:
             self._ask_later()
         else:
             self._node.kil(self._port, "shutdown", "its supervisor has ended")
@@ -202,7 +202,7 @@ class ChildKeeper:
 
     def _answered(self, result: AsyncResult[bool]) -> None:  # on the hub
         error = result.exception
-        if isinstance(error, CallTimeout) or (isinstance(error, PortDied) and error.reason[:1] == (LOST,)):
+        if isinstance(error, CallTimeout) or (isinstance(error, PortDied) and tag_of(error.reason) == LOST):
             self._ask_later()
         elif error is None and result.value:
             self._pauses.reset()

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any, Literal
 
 from aemp_gevent.errors import StartError
-from aemp_gevent.node.access import is_shut_down
+from aemp_gevent.node.access import is_shut_down, tag_of
 from aemp_gevent.otp.budgets import Budget
 from aemp_gevent.otp.children import Child
 from aemp_gevent.otp.entries import ChildState, Entries, Entry, Event, Strategy
@@ -228,12 +228,12 @@ class Supervisor(Server):
         """Plan the restart of a child that has died, or leave it stopped."""
         is_end_of_node = self._note_end(entry, entry.port, reason)
         placement = entry.child.placement
-        if is_end_of_node and placement is not None and placement.on_lost == "wait" and reason[:1] == (LOST,):
+        if is_end_of_node and placement is not None and placement.on_lost == "wait" and tag_of(reason) == LOST:
             self._lost.wait_for(entry)
             return
         self._entries.leave(entry, ChildState.STOPPED)
         restart = entry.child.restart
-        is_normal = not is_end_of_node and (not reason or reason[0] == SHUTDOWN)
+        is_normal = not is_end_of_node and (not reason or tag_of(reason) == SHUTDOWN)
         if restart == "permanent" or (restart == "transient" and not is_normal):
             self._plan_restart(entry, counts=not is_end_of_node)
             return

@@ -17,7 +17,7 @@ from greenlet import getcurrent
 
 from aemp_gevent import SELF, default_node
 from aemp_gevent.errors import PortDied, PortKilled
-from aemp_gevent.node.access import describe, running_node
+from aemp_gevent.node.access import describe, running_node, tag_of
 from aemp_gevent.otp.children import Child
 from aemp_gevent.otp.stopping import SHUTDOWN, stop_children
 
@@ -108,7 +108,7 @@ class TaskGroup:
 
     def _died(self, port: str, failures: list[Exception], reason: tuple[Any, ...]) -> None:
         self._running.pop(port, None)
-        if reason and reason[0] != SHUTDOWN:
+        if reason and tag_of(reason) != SHUTDOWN:
             self._errors.append(failures[0] if failures else PortDied(port, reason))
             self._ended.set()
             if self._block is not None:

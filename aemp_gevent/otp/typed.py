@@ -167,7 +167,7 @@ def with_types(types_of: Callable[[], TypedMethod | None], method: Callable[...,
             answer = method(*decoded)
         finally:
             greenlet.aemp_otp_types = before  # type: ignore[attr-defined]
-        return answer if isinstance(answer, Later) else types.encode_result(answer)
+        return answer if issubclass(type(answer), Later) else types.encode_result(answer)
 
     return typed
 

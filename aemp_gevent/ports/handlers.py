@@ -41,7 +41,7 @@ def is_done(handler: Handler, value: object) -> bool:
     if value is DONE:
         return True
     if value is not True or not is_python_function(handler):
-        if isinstance(value, CoroutineType):
+        if type(value) is CoroutineType:  # not isinstance: it may be anything, even a proxy that raises there
             value.close()  # otherwise Python warns as well, and gives a line of this library
             called = f"{quoted(handler)} returned the coroutine {value.__qualname__}(), whose body did not run"
             raise TypeError(f"{called}; give a plain function, which may block")

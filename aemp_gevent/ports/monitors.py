@@ -66,8 +66,8 @@ class Monitor(Job):
             return False
         fired = self._scheduler.totals.fired
         cause = reason[0] if reason else "normal"
-        # Not isinstance: the element may be anything, even something that raises there.
-        fired[cause if cause.__class__ is str and cause in fired else OTHER] += 1
+        # Not isinstance, nor its class: the element may be anything, even a proxy that raises there.
+        fired[cause if type(cause) is str and cause in fired else OTHER] += 1
         return True
 
     def run(self) -> None:

@@ -22,6 +22,7 @@ from aemp_gevent.calls.serve import fail, is_port, server
 from aemp_gevent.errors import InvalidPortError
 from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.node.local_node import LocalNode
+from aemp_gevent.ports.patterns import tag_of
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.quoting import quoted
@@ -163,7 +164,7 @@ class ObjectPort:
         thing = self._thing()
         if thing is None:  # the port is about to die
             return
-        tag = message[0] if message and isinstance(message[0], str) else ""
+        tag = tag_of(message) or ""
         try:
             if tag in self._messages:
                 getattr(thing, self._messages[tag])(*message[1:])

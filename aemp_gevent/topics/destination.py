@@ -20,7 +20,7 @@ from aemp_gevent.errors import AempError, InvalidTopicError, NodeShutDownError, 
 from aemp_gevent.node.access import is_shut_down, ports_host_of
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.monitors import Monitor
-from aemp_gevent.ports.patterns import Message
+from aemp_gevent.ports.patterns import Message, tag_of
 from aemp_gevent.ports.timers import Timer
 from aemp_gevent.runtime.backoff import Backoff
 from aemp_gevent.runtime.bounded_log import BoundedLog
@@ -214,7 +214,7 @@ class Destination:
         """End a session because the other broker is dead, or cannot be reached."""
         if session != self._session:
             return
-        is_dead = reason[:1] != ("transport_error",)
+        is_dead = tag_of(reason) != "transport_error"
         if is_dead and (not self.name or self._is_shutdown(reason)):
             self._host.forget(self)
             return
@@ -225,7 +225,7 @@ class Destination:
     def _is_shutdown(self, reason: tuple[Any, ...]) -> bool:
         """Return whether the other node has ended in order, or this one: peers that kill a port may give any reason."""
         node = self._host.node
-        return reason[:1] == ("shutdown",) and (is_shut_down(node) or not node.node_is_up(self.node_id))
+        return tag_of(reason) == "shutdown" and (is_shut_down(node) or not node.node_is_up(self.node_id))
 
     def _refuse(self, session: int, why: str) -> None:
         self._host.complaints.warn("session with %s for topics ended: %s", self.broker, why)

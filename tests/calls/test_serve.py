@@ -14,7 +14,7 @@ from aemp_gevent.errors import CallTimeout, DeadPortError, NotLocalError, PortDi
 from aemp_gevent.node.node import Node
 from aemp_gevent.ports.context import SELF
 from aemp_gevent.ports.receive import receive
-from tests.support.helpers import wait_until
+from tests.support.helpers import Proxy, wait_until
 from tests.support.networking import WAIT, MakeNode
 
 
@@ -223,3 +223,18 @@ def test_calls_inside_calls_each_have_their_own_time(node):
     node.serve(outer, left=lambda: (node.call(inner, "left", timeout=3), time_left()))
     first, second = node.call(outer, "left", timeout=7)
     assert 0 < first <= 3 < second <= 7
+
+
+def test_a_proxy_at_the_end_of_a_message_is_not_looked_into(node, caplog):
+    port = node.port()
+    node.serve(port, work=lambda *_: "done")
+    node.snd(port, "work", Proxy())
+    assert node.call(port, "work", Proxy(), timeout=WAIT) == "done"
+    assert "a call ends with a reply port, and this does not" in caplog.text
+
+
+def test_a_proxy_as_the_answer_is_not_looked_into(node):
+    proxy = Proxy()
+    port = node.port()
+    node.serve(port, work=lambda: proxy)
+    assert node.call(port, "work", timeout=WAIT) is proxy

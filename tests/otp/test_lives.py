@@ -16,7 +16,7 @@ from aemp_gevent.otp import Server, call, cast, whereis
 from aemp_gevent.testing.waiting import wait_until
 from aemp_gevent.toolkit import death_of
 from tests.otp.carts import Cart
-from tests.support.helpers import turns
+from tests.support.helpers import Proxy, turns
 from tests.support.networking import WAIT
 
 
@@ -66,6 +66,19 @@ def test_other_messages_go_to_info(node):
         node.snd(server, *message)
     server.ask()
     assert notes == [("info", "unknown", 1), ("info", 5), ("info", ["a list"]), ("info", {}), ("info",)]
+
+
+@pytest.mark.parametrize("begin", [(), ("unknown",)], ids=["tag", "end"])
+def test_a_proxy_in_another_message_is_not_looked_into(node, begin):
+    class Incurious(Noted):
+        def info(self, *msg: object) -> None:
+            self.notes.append(msg)
+
+    notes = []
+    server = Incurious.start(notes, 30)
+    node.snd(server, *begin, Proxy())
+    assert server.ask() == "answer"
+    assert [type(note[-1]) for note in notes] == [Proxy]
 
 
 def test_a_death_that_the_server_monitors_goes_to_info(node):

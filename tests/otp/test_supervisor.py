@@ -18,7 +18,7 @@ from aemp_gevent.testing import MemoryNetwork
 from aemp_gevent.testing.waiting import wait_until
 from aemp_gevent.toolkit import death_of
 from tests.otp.carts import Cart
-from tests.support.helpers import turns
+from tests.support.helpers import Proxy, turns
 from tests.support.networking import WAIT
 from tests.support.seams import ports_of
 
@@ -257,6 +257,12 @@ def test_the_restart_of_a_child_depends_on_its_reason(world, restart, reason):
         settled(world, tree, 2)
     state = {each["id"]: each["state"] for each in tree.which_children()}
     assert state.get("a") == (None if restart == "temporary" else "running" if is_back else "stopped")
+
+
+def test_a_proxy_as_the_reason_of_a_childs_death_is_not_looked_into(world):
+    tree = world.start(world.child("a", restart="transient"))
+    crash(world, tree, "a", Proxy())
+    settled(world, tree, 1)
 
 
 def test_a_child_that_ends_before_its_start_is_over_has_not_died_of_something_else(world, monkeypatch):

@@ -17,7 +17,7 @@ from aemp_gevent.ports.context import SELF, psub
 from aemp_gevent.ports.pacing import SLICE
 from aemp_gevent.ports.receive import receive
 from tests.ports.logs import monitored
-from tests.support.helpers import on_hub, wait_until
+from tests.support.helpers import Proxy, on_hub, wait_until
 from tests.support.seams import ports_of
 from tests.support.settling import settle
 
@@ -432,3 +432,16 @@ def test_what_a_port_sent_before_it_died_comes_before_the_news_of_its_death(node
     node.snd(port)
     settle(node)
     assert log == [(0,), (1,), (2,), ("died", "die", "ValueError")]
+
+
+def test_a_proxy_in_a_reason_is_not_looked_into(node):
+    got: list[object] = []
+    proxy = Proxy()
+    port, waits = node.port(), node.port(receive)
+    node.snd(waits)
+    for each in (port, waits):
+        node.mon(each, lambda *reason: got.extend(reason))
+        node.kil(each, proxy)
+        settle(node)
+    assert len(got) == 2
+    assert all(each is proxy for each in got)

@@ -9,6 +9,7 @@ import pytest
 
 from aemp_gevent.ports.handlers import Handlers
 from aemp_gevent.ports.patterns import any_
+from tests.support.helpers import Proxy
 
 
 class Log:
@@ -92,6 +93,12 @@ def test_other_return_values_are_ignored(handlers, log, value):
     handlers.serve(("a", 1))
     handlers.serve(("a", 2))
     assert log.calls == [("A", 1), ("A", 2)]
+
+
+def test_a_returned_proxy_is_not_looked_into(handlers, log):
+    handlers.set_tag("a", log.handler("A", returns=Proxy()))
+    assert handlers.serve(("a",)) is True
+    assert log.calls == [("A",)]
 
 
 def test_a_handler_that_replaced_itself_and_returns_true_leaves_its_successor(handlers, log):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aemp_gevent.ports.patterns import any_, match_any_of, match_elements
+from tests.support.helpers import Proxy
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.binary()
 MESSAGES = st.lists(SCALARS, max_size=6).map(tuple)
@@ -74,21 +75,6 @@ class Grudge(str):
 
     def __hash__(self):
         raise RuntimeError("no hash")
-
-
-class Proxy:
-    """Behaves as werkzeug's proxies do outside of a request: nothing can be asked, not even its class."""
-
-    __slots__ = ()  # so that it is not found when the objects of the process are looked through
-
-    @property
-    def __class__(self):
-        raise RuntimeError("working outside of a request")
-
-    def __eq__(self, other):
-        raise RuntimeError("working outside of a request")
-
-    __hash__ = None
 
 
 class Colour(str, enum.Enum):

@@ -72,9 +72,16 @@ def without_standstills(printed: str) -> str:
 
 
 class Proxy:
-    """Stands for another object, like those of web frameworks: to look at its class runs code of the program."""
+    """Behaves as werkzeug's proxies do outside of a request: nothing can be asked, not even its class."""
+
+    __slots__ = ()  # so that it is not found when the objects of the process are looked through
 
     def __getattribute__(self, name: str) -> Any:
         if name == "__class__":
-            raise RuntimeError("there is no request")
+            raise RuntimeError("working outside of a request")
         return super().__getattribute__(name)
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("working outside of a request")
+
+    __hash__ = None  # type: ignore[assignment]

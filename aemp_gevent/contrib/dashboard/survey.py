@@ -18,7 +18,7 @@ from gevent.event import Event
 from aemp_gevent.addresses.ids import COMMAND_PREFIX, master_of, without_random_words
 from aemp_gevent.contrib.answers import MAX_TEXT, Sent, ask, ask_all, is_number, plain, short
 from aemp_gevent.errors import DirectoryUnavailableError, NodeShutDownError
-from aemp_gevent.node.access import known_nodes, network_of
+from aemp_gevent.node.access import known_nodes, network_of, tag_of
 from aemp_gevent.node.node import Node
 
 Row: TypeAlias = "dict[str, Any]"  # Any: what JSON has
@@ -189,7 +189,7 @@ class Survey:
             self._known[name] = None
         elif name in self.nodes:
             self._gone.setdefault(name, time.time())
-            why = "it has shut down" if reason[:1] == ("shutdown",) else " ".join(map(str, reason[2:])) or "it is gone"
+            why = "it has shut down" if tag_of(reason) == "shutdown" else " ".join(map(str, reason[2:])) or "it is gone"
             links = {key: row for key, row in self.links.items() if name not in (row["a"], row["b"])}
             self._show({**self.nodes, name: _missing(name, why, self.nodes[name])}, links)
 
