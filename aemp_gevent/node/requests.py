@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from aemp_gevent.addresses.ids import MAX_NAME
@@ -84,7 +84,13 @@ _WRITES = {G_SLAVE, G_UPD, G_SET, G_GLOBAL}
 MAX_REPLY_BYTES = 4096
 """The most that a peer may put before each record of the log, which this node keeps."""
 
+_ANSWERED = frozenset({LOOKUP, TIME, INFO, INSPECT, LOG, CAN, SND, RELAY, EVAL})
+"""Requests that have an answer: in a call of one, the last argument is the port that waits for it."""
+
 _ENCODE = FRAMINGS["msgpack"].encoder()
+
+_TAKES_MORE = 0x04
+"""The flag of a function's code that takes any number of arguments."""
 
 _RELAYS = (SND, RELAY)
 
@@ -97,7 +103,25 @@ _MAX_WHY = 500
 """The characters that are sent of a reason why a request was refused."""
 
 
-_ADVICE = "a message to a node ID is a request to the node itself, and the ID of a port has a '#'"
+_ADVICE = "; a message to a node ID is a request to the node itself, and the ID of a port has a '#'"
+
+
+def _is_answered(request: Any) -> bool:
+    return type(request) is str and request in _ANSWERED
+
+
+def _advice_on(request: Any) -> str:
+    """Return what to add to the refusal of a request that may have been meant for a port."""
+    return "" if _is_answered(request) else _ADVICE
+
+
+def _arguments_of(method: Callable[..., None]) -> str:
+    """Return the arguments that a row of the table takes from a request, such as ``(what, port, *reply)``."""
+    code = method.__code__
+    names = list(code.co_varnames[2 : code.co_argcount])
+    if code.co_flags & _TAKES_MORE:
+        names.append(f"*{code.co_varnames[code.co_argcount]}")
+    return f"({', '.join(names)})"
 
 
 def _for_directory(request: str) -> Callable[..., None]:
@@ -145,6 +169,8 @@ class Requests:
             message: The request's name and its arguments.
         """
         request: Any = SND  # for errors in the detours
+        method: Callable[..., None] | None = None
+        args: list[Any] = []
         try:
             begin = self._end_of_detours(message)
             request, *args = (message[begin:] if begin else message) or ("",)
@@ -160,7 +186,12 @@ class Requests:
             raise  # not caused by the arguments: it may strike anywhere, and the caller cannot continue
         # Exception: the arguments are the peer's, and any call with them may raise anything.
         except Exception as error:  # noqa: BLE001
+            is_miscalled = isinstance(error, TypeError) and error.__traceback__ and not error.__traceback__.tb_next
+            if method is not None and is_miscalled:
+                error = TypeError(f"its arguments must be {_arguments_of(method)}")
             self._host.report(peer, request, error)
+            if _is_answered(request):
+                self._tell(peer, request, str(error) if isinstance(error, AempError) else describe(error), args)
 
     def _end_of_detours(self, message: Message | list[Any]) -> int:
         """Return the index at which the real request begins, behind requests to send it to this same node port.
@@ -184,11 +215,12 @@ class Requests:
         self._host.reply(peer, port, (*reply, time.time()))
 
     def _info(self, peer: Peer | None, port: Any, *reply: Any) -> None:
-        self._check_may_inspect(peer, port, reply)
-        self._host.reply(peer, port, (*reply, self._host.info()))
+        if self._may_inspect(peer, INFO, port, reply):
+            self._host.reply(peer, port, (*reply, self._host.info()))
 
     def _inspect(self, peer: Peer | None, what: Any, port: Any, *reply: Any) -> None:
-        self._check_may_inspect(peer, port, reply)
+        if not self._may_inspect(peer, INSPECT, port, reply):
+            return
 
         def answered(found: dict[str, Any]) -> None:
             with self._host.reporting(peer, INSPECT):
@@ -197,19 +229,29 @@ class Requests:
         self._inspection.ask(peer, what, answered)
 
     def _log(self, peer: Peer | None, level: Any, port: Any, *reply: Any) -> None:
-        self._check_may_inspect(peer, port, reply)
+        if not self._may_inspect(peer, LOG, port, reply):
+            return
         if peer is not None and len(_ENCODE(reply)) > MAX_REPLY_BYTES:
             self._refuse("name", f"a peer may put at most {MAX_REPLY_BYTES} bytes before each record of the log")
         self._host.log_feed.ask(peer, level, port, reply)
 
-    def _check_may_inspect(
-        self, peer: Peer | None, port: Any, reply: Message, *, in_words: Callable[[str], Any] | None = None
-    ) -> None:
+    def _may_inspect(
+        self,
+        peer: Peer | None,
+        request: str,
+        port: Any,
+        reply: Message,
+        *,
+        in_words: Callable[[str], Any] | None = None,
+    ) -> bool:
         """Refuse a peer that may not look into this node, with an answer, because the peer waits for one."""
-        if peer is not None and not peer.rights.inspect:
-            text = f"the rules do not let {peer.node} inspect this node"
-            self._host.reply(peer, port, (*reply, (in_words or self._inspection.refusal)(text)))
-            self._refuse("inspect", text)
+        if peer is None or peer.rights.inspect:
+            return True
+        text = f"the rules do not let {peer.node} inspect this node"
+        self._host.reply(peer, port, (*reply, (in_words or self._inspection.refusal)(text)))
+        self._host.count_refusal("inspect")
+        self._host.report(peer, request, RefusedError(text))
+        return False
 
     def _can(self, peer: Peer | None, request: str, port: Any, *reply: Any) -> None:
         self._host.reply(peer, port, (*reply, 1 if request in self._TABLE else ""))
@@ -278,8 +320,8 @@ class Requests:
 
     def _tell_up_nodes(self, peer: Peer | None, port: Any, *reply: Any) -> None:
         """Answer with the linked nodes, in the form of an evaluation's results, if the peer may look into this node."""
-        self._check_may_inspect(peer, port, reply, in_words=str)
-        self._host.reply(peer, port, (*reply, "", *self._host.up_nodes()))
+        if self._may_inspect(peer, EVAL, port, reply, in_words=str):
+            self._host.reply(peer, port, (*reply, "", *self._host.up_nodes()))
 
     def directory(self, peer: Peer, request: str, args: list[Any]) -> None:
         """Hand a request of the directory's protocol to the node, if the peer may make it."""
@@ -320,7 +362,7 @@ class Requests:
                     self._hint(self._host.scheduler.log, self._host.NODE(), name, str(error))
                 else:
                     self._host.report(peer, name, error)
-                    self._tell(peer, name, error, args)
+                self._tell(peer, name, str(error), args)
                 return
             failure = None
             try:
@@ -336,33 +378,43 @@ class Requests:
 
         self._host.scheduler.enqueue_job(CallJob(None, run, ()))
 
-    @staticmethod
-    def _tell(peer: Peer, name: Any, error: AempError, args: Message) -> None:
-        """Report a refused request to the peer: its log is read where the mistake was made."""
-        if peer.greeting is not None and peer.greeting.is_ours:
-            last = args[-1] if args else None
-            reply = last if isinstance(last, str) and last.startswith(peer.node + "#") else ""
+    def _tell(self, peer: Peer | None, name: Any, why: str, args: Sequence[Any]) -> None:
+        """Report a refused request to the peer: its log is read where the mistake was made, and its call fails.
+
+        Of a request with an answer only if it seems to be a call. Others are messages, whose mistakes are logged here.
+        """
+        last: Any = args[-1] if args else None
+        asker = self._host.NODE() if peer is None else peer.node
+        # Not isinstance(), which asks proxies in this node's own requests for their class: they may raise there.
+        reply = last if issubclass(type(last), str) and last.startswith(asker + "#") else ""
+        if peer is None:
+            self._fail_call(asker, name, why, reply)
+        elif (reply or not _is_answered(name)) and peer.greeting is not None and peer.greeting.is_ours:
             is_short = isinstance(name, (int, float)) or (isinstance(name, str) and len(name) <= MAX_NAME)
             what = name if is_short else quoted(name)
-            peer.send_if_connected(["", NOT_DONE, what, str(error)[:_MAX_WHY], reply[:MAX_NAME]])
+            peer.send_if_connected(["", NOT_DONE, what, why[:_MAX_WHY], reply[:MAX_NAME]])
 
     def _not_done(self, peer: Peer | None, request: str | float, why: str, reply: str) -> None:
         """Handle a peer's report that it refused a request of this node."""
         if peer is None or not (peer.greeting is not None and peer.greeting.is_ours):
             return
         self._hint(peer.complaints.log, peer.node, request, why[:_MAX_WHY])
-        # A call that waits for the answer fails now. Only a port that waits for this peer is touched.
+        self._fail_call(peer.node, request, why, reply)
+
+    def _fail_call(self, node: str, request: Any, why: str, reply: str) -> None:
+        """Fail the call that waits for the answer to a request. Only a port that waits for this node is touched."""
         port = self._host.find_port(reply.partition("#")[2])
-        if port is not None and port.asked == peer.node:
-            text = f"request {quoted(request)} refused: {why[:_MAX_WHY]}; {_ADVICE}"
+        if port is not None and port.asked == node:
+            text = f"request {quoted(request)} refused: {why[:_MAX_WHY]}{_advice_on(request)}"
             self._host.scheduler.kill(port, (FAILED, text))
 
     def _hint(self, log: Callable[..., None], node: str, request: Any, why: str) -> None:
         level = logging.WARNING if self._host.hints.is_due("request", node, kind_of(request)) else logging.DEBUG
-        text = "node %s refused the request %s: %s%s; %s %s"
+        text = "node %s refused the request %s: %s%s%s %s"
         # Comparing takes a millisecond; peers can cause that only as often as warnings are logged.
-        known = nearest(request, filter(None, self._TABLE)) if level == logging.WARNING else ""
-        log(level, text, node, quoted(request), why, known, _ADVICE, ONCE)
+        is_unknown = level == logging.WARNING and not _is_answered(request)
+        known = nearest(request, filter(None, self._TABLE)) if is_unknown else ""
+        log(level, text, node, quoted(request), why, known, _advice_on(request), ONCE)
 
     _TABLE: ClassVar[dict[str, Callable[..., None]]] = {
         "": _devnull,

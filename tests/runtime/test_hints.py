@@ -215,6 +215,35 @@ def test_a_call_of_a_node_by_mistake_fails_at_once(network: MemoryNetwork) -> No
         sender.call(receiver.NODE(), "hello", timeout=60)
 
 
+@pytest.mark.parametrize("where", ["private", "own", "peer"])
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        pytest.param(["inspect"], r"refused: TypeError: its arguments must be \(what, port, \*reply\)$", id="too-few"),
+        pytest.param(["can", []], "refused: TypeError: unhashable type: 'list'$", id="wrong-type"),
+        pytest.param(["can"], r"refused: TypeError: its arguments must be \(request, port, \*reply\)$", id="can"),
+        pytest.param(["hello"], "refused: .* has a '#'$", id="unknown"),
+    ],
+)
+def test_a_call_of_a_node_with_wrong_arguments_fails_at_once(
+    network: MemoryNetwork, private: Node, request_: list[Any], says: str, where: str
+) -> None:
+    caller = private if where == "private" else network.node()
+    asked = network.node() if where == "peer" else caller
+    with pytest.raises(RemoteError, match=says):
+        caller.call(asked.NODE(), *request_, timeout=60)
+    with pytest.raises(RemoteError, match=says):
+        caller.call_async(asked.NODE(), *request_, timeout=60).get(timeout=60)
+
+
+@pytest.mark.parametrize("where", ["own", "peer"])
+def test_a_call_of_eval_fails_at_once_where_that_is_off(network: MemoryNetwork, where: str) -> None:
+    caller = network.node()
+    asked = network.node() if where == "peer" else caller
+    with pytest.raises(RemoteError, match="request 'eval' refused: eval is off here"):
+        caller.call(asked.NODE(), "eval", "1", timeout=60)
+
+
 def test_a_request_that_is_not_a_name_is_quoted_once(network: MemoryNetwork, caplog: pytest.LogCaptureFixture) -> None:
     sender, receiver = network.node(), network.node()
     with pytest.raises(RemoteError, match="request 5 refused: 5 is not the name of a function: "):
