@@ -18,6 +18,9 @@ from aemp_gevent.runtime.logs import Log
 _REPEAT_SECONDS = 1.0
 """How often the heartbeat of a blocked worker is repeated: as often as Locust's workers send theirs."""
 
+MAX_LOST = 1000
+"""Workers without a link that are remembered. Programs that start new ones again and again do not use them twice."""
+
 _log = Log()
 
 
@@ -65,8 +68,10 @@ class MasterEnd:
 
     def __init__(self, host: str, port: int) -> None:
         self._inbox: PacedInbox[tuple[str, Message] | Exception] = PacedInbox()
-        # Not forgotten when they are lost: what they have sent must not count twice. Locust remembers them, too.
+        # Not forgotten as soon as they are lost: what they have sent must not count twice when they come back.
         self._workers: dict[str, _Worker] = {}
+        self._lost: dict[str, None] = {}
+        """Those without a link, in the order in which they were lost."""
         self._sessions: dict[str, _Worker] = {}
         self._blocked: set[str] = set()
         self._is_closed = False
@@ -139,6 +144,7 @@ class MasterEnd:
         if worker.client != client:
             worker.client, worker.received = client, 0
         worker.session, worker.is_behind = session, False
+        self._lost.pop(identity, None)
         self._sessions[session] = worker
         self._node.snd(session, exchange.JOINED, self._port, worker.received)
 
@@ -149,6 +155,10 @@ class MasterEnd:
         worker.session = ""
         if reason and tag_of(reason) != "shutdown":
             self._quit(worker)
+        self._lost[worker.identity] = None
+        if len(self._lost) > MAX_LOST:
+            oldest = next(iter(self._lost))
+            del self._lost[oldest], self._workers[oldest]
 
     def _quit(self, worker: _Worker) -> None:
         """Report to the master that a worker quit, if it counts on it."""

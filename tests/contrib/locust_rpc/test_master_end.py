@@ -129,6 +129,24 @@ def test_worker_that_ends_in_order_quits_itself(server: MasterEnd, client: Worke
     assert not len(server._inbox)
 
 
+def test_lost_workers_are_remembered_only_so_many(
+    server: MasterEnd, client: WorkerEnd, make_end: MakeEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that are replaced again and again have a new identity each time."""
+    monkeypatch.setattr(module, "MAX_LOST", 2)
+    for name in ("lives", "first", "second", "third"):
+        end = make_end(WorkerEnd, "127.0.0.1", server.port, name)
+        end.send(message("client_ready", "2.0", name))
+        assert received(server)[:2] == (name, "client_ready")
+        if name != "lives":
+            end.close()
+            wait_until(lambda name=name: name in server._lost, within=WAIT)
+    wait_until(lambda: set(server._workers) == {"w1", "lives", "second", "third"}, within=WAIT)
+    make_end(WorkerEnd, "127.0.0.1", server.port, "third").send(message("client_ready", "2.0", "third"))
+    assert received(server)[:2] == ("third", "client_ready")
+    assert list(server._lost) == ["second"]
+
+
 def test_worker_with_a_new_end_remains_counted(server: MasterEnd, client: WorkerEnd, make_end: MakeEnd) -> None:
     """Locust replaces a worker's end when the master asks for that."""
     client.send(message("client_ready", "2.0"))
