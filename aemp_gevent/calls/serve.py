@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 from greenlet import getcurrent
 
 from aemp_gevent.calls.later import Later
-from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, UnencodableMessageError
+from aemp_gevent.errors import InvalidPortError, MessageTooLargeError, RefusedError, UnencodableMessageError
 from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.own_end import end_behind
 from aemp_gevent.ports.patterns import Handler, Message
@@ -215,6 +215,9 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
         end = end_behind(failure, current_port())
         if end is not None:
             host.kil(reply, *end)  # the caller's failure is not a crash, either
+        elif isinstance(failure, RefusedError):  # nor is what the caller may not do
+            complaints.warn("call of %s for %s refused: %s", tag, reply, failure)
+            fail_with(host, reply, describe(failure))
         else:
             if call is None:  # callers of cal and syncal do not learn of it
                 complaints.log(logging.ERROR, "exception in the server of %s", tag, exc_info=failure)

@@ -213,6 +213,8 @@ class Life:
             try:
                 self._serve_request(request, reply, rest[:-1])
             except (AempError, TypeError, ValueError) as error:
+                if isinstance(error, RefusedError):
+                    self._complaints.warn("%s: request %s for %s refused: %s", self._title, request, reply, error)
                 refuse_call(self.node, reply, str(error))
 
     def _serve_request(self, request: Any, reply: str, args: tuple[Any, ...]) -> None:

@@ -551,6 +551,30 @@ class Spawned(Supervisor):
     pass
 
 
+@pytest.mark.parametrize("how", ["call", "syncal"])
+def test_refusing_to_end_a_child_is_one_warning(make_node, how, caplog):
+    here = make_node(rules=[{"peer": "*", "kill": False}])
+    there = make_node()
+    with here.attach():
+        tree = Supervisor.start([Child(Cart, "ada", id="a")])
+    caplog.clear()
+    if how == "call":
+        with pytest.raises(RemoteError, match="call terminate") as raised:
+            there.call(tree, "terminate", "a", timeout=WAIT)
+        assert not raised.value.traceback
+    else:
+        assert there.syncal(WAIT, tree, "terminate", "a") == ()
+    with pytest.raises(RemoteError, match="stop or name a server"):
+        Supervisor.at(tree, node=there).stop(timeout=WAIT)
+    records = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [(record.levelname, record.exc_info) for record in records] == [("WARNING", None)] * 2
+    first, second = (record.getMessage() for record in records)
+    assert f"call of terminate for {there.NODE()}#" in first
+    assert "refused: only nodes that may kill ports here" in first
+    assert f"for {there.NODE()}#" in second
+    here.kil(tree)
+
+
 def test_only_nodes_that_may_kill_ports_end_children(make_node):
     here = make_node(rules=[{"peer": "*", "kill": False}])
     there = make_node()
