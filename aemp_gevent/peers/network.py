@@ -287,6 +287,11 @@ class Network:
         """Whether this node has any."""
         return bool(self.settings.seeds)
 
+    @property
+    def seeds_are_settled(self) -> bool:
+        """Whether there is a link to every seed that can be linked to, as far as has been tried."""
+        return self.seeds.are_settled
+
     def up_peers(self) -> list[Peer]:
         """Return all peers whose links are up."""
         return [peer for peer in self.peers.values() if peer.is_up]

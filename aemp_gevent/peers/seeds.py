@@ -37,7 +37,7 @@ class Seeds:
         ]
         self._keepers: dict[str, Any] = {}  # greenlets, by the node's ID
         self._workers = helpers()
-        self._told: tuple[bool, list[str]] = (False, [])
+        self._told: tuple[bool, bool, list[str]] = (False, False, [])
 
     def start(self) -> None:
         """Dial, from now on."""
@@ -64,8 +64,8 @@ class Seeds:
         return sorted(found, key=lambda peer: peer.node.encode())
 
     def refresh(self) -> None:
-        """Check whether other seeds are up than before, or this node is one. Never switches."""
-        news = (self.are_own, [peer.node for peer in self.up()])
+        """Check whether other seeds are up than before, none can come up soon, or this node is one. Never switches."""
+        news = (self.are_own, self.are_settled, [peer.node for peer in self.up()])
         if news != self._told:
             self._told = news
             self._host.changed()  # for those who wait for seeds

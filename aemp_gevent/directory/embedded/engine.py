@@ -7,7 +7,9 @@ preferably one that is global already.
 
 A node that is not a slave becomes global, for the rest of its life, when it is one of its own seeds, or when
 another node has it for a seed or for a master; one without seeds has a directory to itself until then. If it was a
-client, its own watches and queries stay with its master until that one has sent it everything.
+client, its own watches and queries stay with its master until that one has sent it everything. A global node answers
+nothing until it has what the other ones have, or has waited long enough
+(:mod:`aemp_gevent.directory.embedded.holding`).
 
 Nothing here switches, and all calls take turns (:mod:`aemp_gevent.directory.embedded.turns`).
 """
@@ -19,6 +21,7 @@ from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 from aemp_gevent.directory.embedded.client import DirectoryClient
+from aemp_gevent.directory.embedded.holding import HeldAnswers
 from aemp_gevent.directory.embedded.host import EmbeddedHost
 from aemp_gevent.directory.embedded.introductions import Introductions
 from aemp_gevent.directory.embedded.protocol import GLOBALS, send, speaks
@@ -55,6 +58,7 @@ class EmbeddedEngine:
         self._host = host
         self._observer: Observer | None = None
         self._server: DirectoryServer | None = None
+        self._holding: HeldAnswers | None = None  # as long as there is a server
         self._is_global = False  # whether others may use the server
         self._home: DirectoryServer | None = None  # the server, once it serves this node's own requests, too
         self._globals: set[Peer] = set()  # those whose links are up
@@ -98,6 +102,8 @@ class EmbeddedEngine:
         self._client.stop()
         if self._server is not None:
             self._server.stop()
+        if self._holding is not None:
+            self._holding.stop()
 
     def publish(self, family: str, entries: Entries, deleted: Collection[str]) -> None:
         """Publish a change of the node's own entries."""
@@ -135,10 +141,11 @@ class EmbeddedEngine:
         self._turns.take(self._find, node, answered)
 
     def _find(self, node: str, answered: Callable[[Collection[str] | None], None]) -> None:
-        if self._home is None:
+        found = None if self._server is None else self._server.find(node)
+        if self._home is None and found is None:
             self._client.find(node, answered)
         else:
-            answered(self._home.find(node))
+            answered(found)
 
     # --- what the links report ---
 
@@ -159,6 +166,8 @@ class EmbeddedEngine:
         self._globals.discard(peer)
         if self._server is not None:
             self._server.lost(peer)
+        if self._holding is not None:
+            self._holding.forget(peer)
         self._introductions.lost(peer)
         if peer is self._client.master:
             self._client.lost_master()
@@ -191,10 +200,8 @@ class EmbeddedEngine:
                     send(peer, G_SLAVE)  # without entries: it only asks the peer to become global, too
         elif not self._host.has_seeds:
             self._make_server()  # for this node, until another one asks for it
-        if self._client.master is not None:
-            return
-        if self._server is not None:
-            self._move_home()
+        self._review()
+        if self._client.master is not None or self._server is not None:
             return
         seeds = [peer for peer in self._host.up_seeds() if speaks(peer)]
         if seeds:
@@ -216,10 +223,11 @@ class EmbeddedEngine:
         """Return this node's own directory, which is made if necessary."""
         if self._server is None:
             assert self._observer is not None
-            server = DirectoryServer(self._host, self._observer, self._synced, self._turns)
+            server = DirectoryServer(self._host, self._observer, self._review, self._turns)
             self._introductions.end()
             for family, entries in self._own().items():
                 server.publish(family, entries)
+            self._holding = HeldAnswers(self._host, self._turns, self._lacking, self._review, server.warn)
             self._server = server  # not before: what is interrupted until here is done again
         return self._server
 
@@ -233,22 +241,39 @@ class EmbeddedEngine:
             send(peer, G_GLOBAL)
             if peer in self._globals:
                 server.met_global(peer)
-        if self._client.master is None:
-            self._move_home()
         self._is_global = True
+        self._review()
         return server
 
-    def _synced(self, peer: Peer) -> None:
-        """Leave the master if it is this global node, which has sent all it has."""
-        if peer is self._client.master:
-            self._move_home()
-            self._client.leave_master()
+    def _lacking(self) -> list[str]:
+        """Return the nodes whose part of the directory this one does not have."""
+        server = self._server
+        if server is None:
+            return []
+        seeds = [peer.node for peer in self._host.up_seeds() if speaks(peer) and not server.has_heard(peer)]
+        return list(dict.fromkeys([*seeds, *server.unheard()]))
 
-    def _move_home(self) -> None:
-        """Serve this node's own watches and queries here, where they were sent to a master."""
-        if self._server is not None and self._home is None:
-            self._client.hand_over(self._server)
-            self._home = self._server
+    def _review(self) -> None:
+        """Answer what was held back, if this node has what all others have."""
+        server, holding = self._server, self._holding
+        if server is None or holding is None:
+            return
+        holding.review()
+        if not holding.is_over:
+            return
+        while (held := holding.next()) is not None:
+            peer, request, args = held
+            try:
+                self._FOR_SERVER[request](server, peer, *args)
+            except (TypeError, ValueError) as error:
+                server.warn("node %s sent an invalid request %s: %s", peer.node, request, error)
+            holding.answered()  # not before: what is interrupted until here is done again
+        master = self._client.master
+        if self._home is None and (master is None or server.has_heard(master)):
+            # Serve this node's own watches and queries here, where they were sent to a master.
+            self._client.hand_over(server)
+            self._home = server
+            self._client.leave_master()
 
     # --- what peers send ---
 
@@ -269,8 +294,11 @@ class EmbeddedEngine:
             for_client(self._client, peer, *args)
         elif for_server is None:
             self._TABLE[request](self, peer, *args)
-        elif self._server is not None and self._is_global:
-            for_server(self._server, peer, *args)
+        elif self._server is not None and self._holding is not None and self._is_global:
+            if request in self._QUESTIONS and not self._holding.is_over:
+                self._holding.hold(peer, request, args)
+            else:
+                for_server(self._server, peer, *args)
         # Otherwise the peer takes this node for a global one, which it never claimed to be.
 
     def _slave(self, peer: Peer, database: Any = None, *_more: Any) -> None:
@@ -291,6 +319,9 @@ class EmbeddedEngine:
         G_CHG1: DirectoryClient.whole,
         G_CHG2: DirectoryClient.changed,
     }
+
+    _QUESTIONS = frozenset({G_DB_FAMILY, G_DB_KEYS, G_DB_VALUES, G_MON1, G_MON0, G_FIND})
+    """What is answered, or takes back what is."""
 
     _FOR_SERVER: ClassVar[dict[str, Callable[..., None]]] = {
         G_UPD: DirectoryServer.update,

@@ -38,6 +38,11 @@ class EmbeddedHost(Protocol):
         """Whether the node has any seeds."""
         ...
 
+    @property
+    def seeds_are_settled(self) -> bool:
+        """Whether there is a link to every seed that can be linked to, as far as has been tried."""
+        ...
+
     def addresses(self) -> list[str]:
         """Return where the node listens: endpoints that others can dial."""
         ...

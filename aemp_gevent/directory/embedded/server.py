@@ -78,21 +78,21 @@ class DirectoryServer:
         turns: Makes the calls of timers.
     """
 
-    def __init__(self, host: EmbeddedHost, observer: Observer, synced: Callable[[Peer], None], turns: Turns) -> None:
+    def __init__(self, host: EmbeddedHost, observer: Observer, synced: Callable[[], None], turns: Turns) -> None:
         self._host = host
         self._observer = observer
         self._synced = synced
         self._begun: _Begun | None = None  # the change that is being made
-        self._warn = BoundedLog(host.scheduler.log_soon, "the directory").warn
+        self.warn = BoundedLog(host.scheduler.log_soon, "the directory").warn
         self._me: Source = (host.node_id, "")
         self._others: Source = (host.node_id, host.node_id)  # what is repeated from other global nodes
         self._merged = Merged()
         self._near: Merged | None = None  # without what global nodes brought; kept once a Perl node needs it
         self._guests: dict[Peer, Guest] = {}
         self._watchers: dict[str, dict[Peer | None, None]] = {}  # by family; None: this node
-        self._screening = Screening(host, self._warn)
+        self._screening = Screening(host, self.warn)
         self._orphans = Orphans(host, turns, self._drop)
-        self._mesh = Mesh(host, self._missing, self._warn)
+        self._mesh = Mesh(host, self._missing, self.warn)
 
     def stop(self) -> None:
         """End the timer. Idempotent."""
@@ -329,6 +329,11 @@ class DirectoryServer:
         """Return the other global nodes."""
         return [node for node in self._merged.families.get(GLOBALS, {}) if node != self._me[0]]
 
+    def has_heard(self, peer: Peer) -> bool:
+        """Return whether a peer is a global node that has sent what it has."""
+        guest = self._guests.get(peer)
+        return guest is not None and guest.is_heard
+
     def unheard(self) -> list[str]:
         """Return the global nodes that have not sent what they have."""
         heard = {guest.peer.node for guest in self._linked() if guest.is_heard}
@@ -385,7 +390,7 @@ class DirectoryServer:
             if client != source:
                 self._drop(client, guest)
             guest.is_heard = True
-            self._synced(peer)
+            self._synced()
 
     def _source(self, guest: Guest, owner: Any) -> Source:
         node = guest.peer.node
@@ -425,7 +430,7 @@ class DirectoryServer:
                 peer.send(["", G_REPLY, number, answer])
         except (MessageTooLargeError, UnencodableMessageError) as error:
             # Nothing is sent: the protocol has no answer for this case, and an empty one would be wrong.
-            self._warn("the answer to node %s about the family %s cannot be sent: %s", peer.node, family, error)
+            self.warn("the answer to node %s about the family %s cannot be sent: %s", peer.node, family, error)
 
     def peer_watches(self, peer: Peer, family: Any) -> None:
         """``g_mon1``: send the peer a family, first the whole and then each change."""
