@@ -25,6 +25,7 @@ from aemp_gevent.errors import (
 from aemp_gevent.node.access import ports_host_of
 from aemp_gevent.ports.callbacks import check_callable
 from aemp_gevent.ports.monitors import Monitor
+from aemp_gevent.runtime.batches import size_of
 from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.shared.handles import SharedState
 from aemp_gevent.shared.owned import Owned, check_number, check_text
@@ -36,6 +37,12 @@ T = TypeVar("T")
 
 MAX_ENTRIES = 10_000
 """Values of one cache; beyond that the one that was used longest ago is dropped."""
+
+MAX_BYTES = 64 * 2**20
+"""The same for what the values of one cache have together, encoded, with their keys and tags."""
+
+MOST_BYTES = 16 * 2**30
+"""The largest number that a program may choose instead."""
 
 MAX_VALUE_BYTES = 2**20
 """The largest value, encoded."""
@@ -57,6 +64,8 @@ class _Value(NamedTuple):
     """The value, encoded: so nobody can change it, and it is encoded once."""
     until: float
     tags: tuple[str, ...]
+    size: int
+    """Its bytes, with its key and tags."""
 
 
 class _Asker(NamedTuple):
@@ -83,6 +92,7 @@ class OwnedCache(Owned):
 
     def __init__(self, node: Node) -> None:
         self._entries: OrderedDict[str, _Value] = OrderedDict()
+        self._size = 0
         self._tagged: dict[str, dict[str, None]] = {}
         self._flights: dict[str, _Flight] = {}
         self._current: dict[str, str] = {}
@@ -158,7 +168,7 @@ class OwnedCache(Owned):
             flight.guard.cancel()
         return flight
 
-    def _put(self, token: Any, data: Any, ttl: Any) -> None:
+    def _put(self, token: Any, data: Any, ttl: Any, max_bytes: Any = MAX_BYTES) -> None:
         flight = self._flights.get(token)
         if flight is None:
             return
@@ -166,11 +176,13 @@ class OwnedCache(Owned):
             raise InvalidSharedError("value", data, f"it must be bytes, at most {MAX_VALUE_BYTES}")
         is_current = self._current.get(flight.key) == token
         until = monotonic() + check_number("ttl", ttl, 0, _LONGEST)
+        check_number("max_bytes", max_bytes, 0, MOST_BYTES)
         self._end(token)
         for asker in flight.waiting:
             self._send_value(asker.reply, data)
         if is_current:
-            self._store(flight.key, _Value(data, until, flight.tags))
+            size = len(data) + sum(map(size_of, (flight.key, *flight.tags)))
+            self._store(flight.key, _Value(data, until, flight.tags, size), max_bytes)
 
     def _send_value(self, reply: str, data: bytes) -> None:
         try:
@@ -178,16 +190,18 @@ class OwnedCache(Owned):
         except MessageTooLargeError:  # with the setting max_message_bytes, the value reaches callers on this node only
             self.node.snd(reply, False, "")
 
-    def _store(self, key: str, entry: _Value) -> None:
+    def _store(self, key: str, entry: _Value, max_bytes: int) -> None:
         self._drop(key)
         self._entries[key] = entry
+        self._size += entry.size
         for tag in entry.tags:
             self._tagged.setdefault(tag, {})[key] = None
-        if len(self._entries) > MAX_ENTRIES:
+        while len(self._entries) > MAX_ENTRIES or self._size > max_bytes:
             self._drop(next(iter(self._entries)))
 
     def _drop(self, key: str) -> bool:
         entry = self._entries.pop(key, None)
+        self._size -= 0 if entry is None else entry.size
         for tag in () if entry is None else entry.tags:
             tagged = self._tagged.get(tag, {})
             tagged.pop(key, None)
@@ -228,10 +242,32 @@ class Cache(SharedState):
     """Values that all nodes share, each computed by one of them when it is missing.
 
     The values are on one node, so that what is invalidated is gone for all at once. When that node ends, they are
-    computed again.
+    computed again. When they are too many, or too large together, those that were used longest ago are dropped.
+
+    Args:
+        name: Its name, up to 200 characters.
+        max_bytes: What the values may have together, encoded, with their keys and tags. If callers give different
+            numbers, that of the one who computed the last value counts.
+        timeout: As for :class:`SharedState`.
+        node: This node.
+
+    Raises:
+        InvalidSharedError: It is not such a name, or ``max_bytes`` is not a number from 0 to 16 GiB.
     """
 
     _kind = "cache"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        max_bytes: int = MAX_BYTES,
+        timeout: Seconds | None = 5.0,
+        node: Node = default_node,
+    ) -> None:
+        super().__init__(name, timeout=timeout, node=node)
+        self.max_bytes: int = check_number("max_bytes", max_bytes, 0, MOST_BYTES)
+        """What the values may have together, in bytes."""
 
     def get(self, key: str, compute: Callable[[], T], *, ttl: float, tags: Iterable[str] = ()) -> T:
         """Return a value; compute it if it is missing, while all others that need it wait. Switches.
@@ -271,7 +307,7 @@ class Cache(SharedState):
                 return there
             data = _encoded(compute())
             try:
-                self._ask("put", found, data, ttl)
+                self._ask("put", found, data, ttl, self.max_bytes)
             except StateUnavailableError as error:
                 ownership_of(self.node).complaints.warn("%s did not keep a value: %s", self, error)
             computed: T = _decoded(data)

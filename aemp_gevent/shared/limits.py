@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 from aemp_gevent import Node, default_node
 from aemp_gevent.errors import InvalidSharedError
+from aemp_gevent.runtime.batches import in_batches, size_of
 from aemp_gevent.runtime.quantities import Seconds
 from aemp_gevent.shared import owned
 from aemp_gevent.shared.handles import SharedState
-from aemp_gevent.shared.owned import Owned, check_number, check_text, in_parts
+from aemp_gevent.shared.owned import MAX_PART, Owned, check_number, check_text
 from aemp_gevent.shared.ownership import KINDS
 
 Algorithm = Literal["sliding", "fixed", "bucket"]
@@ -214,7 +215,12 @@ class OwnedLimiter(Owned):
         """Return the hits of all keys that still count, with their ages in seconds."""
         now = monotonic()
         exported = (((algorithm, key), meter.export(now)) for (algorithm, key), meter in self._meters.items())
-        return in_parts(([*names, hits], 4 + 3 * len(hits)) for names, hits in exported if hits)
+        sized = (
+            ([algorithm, key, hits], size_of(algorithm) + size_of(key) + 10 + 19 * len(hits))
+            for (algorithm, key), hits in exported
+            if hits
+        )
+        return in_batches(sized, MAX_PART)
 
     def merge(self, state: Any) -> None:
         """Add the hits that another node had."""

@@ -9,9 +9,10 @@ from time import monotonic
 from typing import Any
 
 from aemp_gevent.node.node import Node
+from aemp_gevent.runtime.batches import in_batches, size_of
 from aemp_gevent.shared import owned
 from aemp_gevent.shared.handles import SharedState
-from aemp_gevent.shared.owned import Owned, check_number, check_text, in_parts
+from aemp_gevent.shared.owned import MAX_PART, Owned, check_number, check_text
 from aemp_gevent.shared.ownership import KINDS
 
 _LONGEST = 10.0 * 365 * 86400
@@ -51,7 +52,8 @@ class OwnedOnce(Owned):
         """Return the keys, with the seconds that are left."""
         now = monotonic()
         flags = [(key, until) for key, until in self._until.items() if until is None or until > now]
-        return in_parts(([key, None if until is None else until - now], 3) for key, until in flags)
+        sized = (([key, None if until is None else until - now], size_of(key) + 10) for key, until in flags)
+        return in_batches(sized, MAX_PART)
 
     def merge(self, state: Any) -> None:
         """Add the keys that another node had. If both have one, it lasts until the later end."""

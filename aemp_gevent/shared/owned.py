@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from aemp_gevent.errors import InvalidSharedError, StateMovedError
@@ -16,8 +16,8 @@ from aemp_gevent.wire.values import lone_surrogate
 MAX_KEYS = 100_000
 """Keys of one object; beyond that the one that was used longest ago is forgotten."""
 
-MAX_PART = 2_000
-"""Elements of one message of those that carry state to another node: a part may have a few more."""
+MAX_PART = 500
+"""Keys in one message of those that carry state to another node, which is limited in bytes, too."""
 
 MAX_ANSWERS = 10_000
 """Answers that a node remembers, for calls that are made again because their answers were lost."""
@@ -150,21 +150,3 @@ class Owned:
             return self._answers.answer(call, checked)
 
         return serve
-
-
-def in_parts(weighed: Iterable[tuple[Any, int]]) -> Iterator[list[Any]]:
-    """Return things in lists, of which none weighs much more than a message should.
-
-    Args:
-        weighed: The things, each with the number of its elements.
-    """
-    part: list[Any] = []
-    weight = 0
-    for thing, elements in weighed:
-        part.append(thing)
-        weight += elements
-        if weight >= MAX_PART:
-            yield part
-            part, weight = [], 0
-    if part:
-        yield part

@@ -13,7 +13,6 @@ anything is published in it, the topics are reported whose messages may have bee
 from __future__ import annotations
 
 from functools import partial
-from itertools import islice
 from typing import Any, Protocol
 
 from aemp_gevent.errors import AempError, InvalidTopicError, NodeShutDownError, PortDied
@@ -23,6 +22,7 @@ from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Message, tag_of
 from aemp_gevent.ports.timers import Timer
 from aemp_gevent.runtime.backoff import Backoff
+from aemp_gevent.runtime.batches import in_batches, size_of
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.topics.at_risk import AtRisk
 from aemp_gevent.topics.interests import Interests, check_pattern
@@ -32,7 +32,7 @@ MAX_PATTERNS = 100_000
 """Topics and patterns that one node may be subscribed to; every node that publishes keeps them."""
 
 BATCH = 1000
-"""Topics in one message."""
+"""Topics in one message, which is limited in bytes, too."""
 
 _JOIN_SECONDS = 30.0
 _FIRST_PAUSE = 0.2
@@ -196,9 +196,9 @@ class Destination:
                 continue
             if not topics:
                 return
-            left = iter(topics)
-            while session == self._session and (batch := list(islice(left, BATCH))):
-                inlet.send(self._host.node, "missed", batch)
+            for batch in in_batches(((topic, size_of(topic)) for topic in list(topics)), BATCH):
+                if session == self._session:
+                    inlet.send(self._host.node, "missed", batch)
 
     def _ended(self, session: int, *reason: Any, pause: float | None = None) -> None:
         """End a session, and begin the next one after a pause."""

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any, Protocol
 
 from aemp_gevent.errors import InvalidTopicError
@@ -15,6 +14,7 @@ from aemp_gevent.node.node import Node
 from aemp_gevent.ports.callbacks import DONE
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import Port
+from aemp_gevent.runtime.batches import in_batches, size_of
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.topics.destination import BATCH
 from aemp_gevent.topics.interests import Interests, check_topic
@@ -81,8 +81,7 @@ class Origin:
     # --- to the other node ---
 
     def _begin(self, *_more: Any) -> object:
-        left = iter(list(self._host.ports_by_topic))
-        while batch := list(islice(left, BATCH)):
+        for batch in in_batches(((each, size_of(each)) for each in self._host.ports_by_topic), BATCH):
             # Without those that were cancelled while an earlier batch waited.
             still = [pattern for pattern in batch if pattern in self._host.ports_by_topic]
             self.outlet.send(self._host.node, "add", still)

@@ -217,6 +217,31 @@ def test_values_live_for_their_time_and_the_oldest_go_first(
     assert (owned._entries, owned._tagged, owned._flights, owned._current) == ({}, {}, {}, {})  # type: ignore[attr-defined]
 
 
+def test_values_that_are_too_large_together_push_out_the_oldest(caches: list[Cache]) -> None:
+    small = [Cache("pages", max_bytes=3000, node=cache.node, timeout=WAIT) for cache in caches]
+    for key in "abcd":
+        assert small[0].get(key, lambda: "x" * 900, ttl=1000, tags=["all"]) == "x" * 900
+    for key in "bcd":  # the largest three that fit
+        small[1].get(key, never, ttl=1000)
+    assert small[1].get("a", lambda: "new", ttl=1000, tags=["all"]) == "new"
+    small[1].get("c", never, ttl=1000)
+    # Tags count as well.
+    assert small[1].get("tagged", lambda: "t", ttl=1000, tags=["t" * 200, "u" * 200]) == "t"
+    assert small[0].get("b", lambda: "dropped", ttl=1000) == "dropped"
+    small[0].get("c", never, ttl=1000)
+    assert small[0].get("huge", lambda: "x" * 3000, ttl=1000) == "x" * 3000  # it is not kept, and nothing else either
+    assert small[0].get("huge", lambda: "again", ttl=1000) == "again"
+    caches[0].get("large", lambda: "x" * 6000, ttl=1000)  # without the small bound
+    caches[1].get("large", never, ttl=1000)
+    assert caches[1].invalidate("large", "huge") == 2
+
+
+@pytest.mark.parametrize("max_bytes", [-1, 2**40, "1", None, True])
+def test_bound_in_bytes_must_be_a_number(max_bytes: Any) -> None:
+    with pytest.raises(InvalidSharedError, match="max_bytes"):
+        Cache("pages", max_bytes=max_bytes)
+
+
 def test_functions_are_cached_by_their_arguments(nodes: list[Node]) -> None:
     one, other = nodes
     calls: list[Any] = []

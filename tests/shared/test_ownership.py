@@ -122,6 +122,22 @@ def test_state_is_handed_over_whole_whatever_its_size(network: MemoryNetwork) ->
     assert not any(Once("mail", node=other).first(str(number)) for number in range(0, 3000, 100))
 
 
+def test_long_keys_are_handed_over_in_small_messages(network: MemoryNetwork) -> None:
+    """Together they are longer than a message may be."""
+    nodes = nodes_of(network, 3, max_message_bytes=32 * 1024)
+    limiter, once = Limiter("api", 5, 1000.0, node=nodes[0]), Once("mail", node=nodes[0])
+    keys = [f"{number} " + "\N{GREEK SMALL LETTER OMEGA}" * 190 for number in range(200)]
+    for key in keys:
+        limiter.hit(key)
+        once.first(key)
+    owners = [owner_of(nodes, "limiter api"), owner_of(nodes, "once mail")]
+    last = next(node for node in nodes if node not in owners)
+    for leaver in (node for node in nodes if node is not last):
+        leaver.shutdown()
+    assert [Limiter("api", 5, 1000.0, node=last).hit(key).remaining for key in keys] == [3] * len(keys)
+    assert not any(Once("mail", node=last).first(key) for key in keys)
+
+
 @pytest.mark.parametrize("parts_done", [0, 1])
 def test_part_whose_confirmation_is_late_is_added_once(
     network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch, parts_done: int

@@ -220,3 +220,24 @@ def test_subscription_is_known_although_a_peer_may_not_publish(network: MemoryNe
     refusals = node.refusals.get("topics", 0)
     assert subscribe("u", Inbox(node), node=node).wait_until_known(WAIT)
     assert node.refusals.get("topics", 0) == refusals, "the call itself asks nobody to publish"
+
+
+def test_long_topics_and_reports_of_them_come_in_small_messages(network: MemoryNetwork) -> None:
+    """Together they are longer than a message may be."""
+    limits: dict[str, Any] = {**QUICK, "max_message_bytes": 64 * 1024}
+    one, other = network.node(SEED, SEED, **limits), network.node(None, SEED, **limits)
+    topics = [f"{number}." + "\N{GREEK SMALL LETTER OMEGA}" * 190 for number in range(300)]
+    inbox = Inbox(other)
+    subscriptions = [subscribe(topic, inbox, node=other) for topic in topics]
+    assert subscriptions[-1].wait_until_known(WAIT)
+    assert sum(publish(topic, "hello", node=one) for topic in topics) == len(topics)
+    wait_until(lambda: len(inbox.messages) == len(topics), within=WAIT)
+    network.partition([other])
+    network.cut(one, other)
+    wait_until(lambda: destination_of(one, other).is_away, within=WAIT)
+    inbox.messages.clear()
+    for topic in topics:
+        publish(topic, "lost", node=one)
+    network.heal()
+    wait_until(lambda: len(inbox.messages) == len(topics), within=WAIT)
+    assert sorted(inbox.messages) == sorted(("missed", topic) for topic in topics)
