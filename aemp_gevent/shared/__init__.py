@@ -2,7 +2,8 @@
 """State that all nodes share, and one of them owns: counters, limits, a cache, and flags.
 
 ``handles`` is the base of what programs use, and ``owned`` of what its owner has; ``ownership`` finds and chooses the
-owner. ``counters``, ``limits``, ``caches`` and ``once`` have both sides of one kind of state each.
+owner. ``counters``, ``limits`` and ``once`` have both sides of one kind of state each; those of caches are ``caches``
+and ``owned_cache``.
 """
 
 from aemp_gevent.shared.caches import Cache, CachedFunction, cached, invalidate

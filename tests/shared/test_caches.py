@@ -11,6 +11,7 @@ import pytest
 from gevent.event import Event
 
 import aemp_gevent.shared.caches
+import aemp_gevent.shared.owned_cache
 from aemp_gevent.errors import InvalidSharedError, MessageTooLargeError, RemoteError, UnencodableMessageError
 from aemp_gevent.node.node import Node
 from aemp_gevent.shared import Cache, cached, invalidate
@@ -161,7 +162,7 @@ def test_function_that_asks_for_the_value_that_it_computes_is_refused(caches: li
 
 def test_callers_that_are_too_many_compute_for_themselves(caches: list[Cache], monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = caches
-    monkeypatch.setattr(aemp_gevent.shared.caches, "MAX_ASKERS", 2)
+    monkeypatch.setattr(aemp_gevent.shared.owned_cache, "MAX_ASKERS", 2)
     free = Event()
     work = [gevent.spawn(one.get, "k", lambda: (free.wait(), 1)[1], ttl=1000) for _ in range(2)]
     gevent.sleep(1)
@@ -205,7 +206,7 @@ def test_values_live_for_their_time_and_the_oldest_go_first(
     assert cache.get("short", lambda: 1, ttl=0.0) == 1
     assert cache.get("short", lambda: None, ttl=1000, tags=["a", "b"]) is None
     assert cache.get("short", never, ttl=1000) is None
-    monkeypatch.setattr(aemp_gevent.shared.caches, "MAX_ENTRIES", 2)
+    monkeypatch.setattr(aemp_gevent.shared.owned_cache, "MAX_ENTRIES", 2)
     cache.get("x", lambda: 1, ttl=1000)
     cache.get("short", never, ttl=1000)
     cache.get("y", lambda: 2, ttl=1000)
