@@ -40,7 +40,8 @@ except ImportError as error:
 
 from aemp_gevent import default_node
 from aemp_gevent.addresses.ids import COMMAND_PREFIX
-from aemp_gevent.contrib.heirs import Answer, asked, estate_of, figures_of_all, near_nodes, processes_in
+from aemp_gevent.contrib.heirs import estate_of, near_nodes
+from aemp_gevent.contrib.reported_figures import Answer, asked, figures_of_all, processes_in
 from aemp_gevent.contrib.visitors import MAX_CONNECTIONS, ImpatientHandler, has_bearer
 from aemp_gevent.errors import DirectoryUnavailableError
 from aemp_gevent.node.access import known_nodes, network_of, request_host_of

@@ -23,7 +23,8 @@ from gevent.event import Event
 
 from aemp_gevent import Node
 from aemp_gevent.contrib import heirs
-from aemp_gevent.contrib.heirs import Answer, _birth_of, _Remembered, asked, estate_of, figures_of_all
+from aemp_gevent.contrib.heirs import _birth_of, _Remembered, estate_of
+from aemp_gevent.contrib.reported_figures import Answer, asked, figures_of_all
 from aemp_gevent.errors import RemoteError
 from aemp_gevent.links.link import Link
 from aemp_gevent.node.access import metrics_of, network_of, request_host_of
