@@ -221,7 +221,7 @@ class Supervisor(Server):
                 _log.warning("%s discarded %s: it is not a request to a supervisor", self._title, quoted(msg))
 
     def _is_out_of_reach(self, entry: Entry) -> bool:
-        """Return whether a child belongs on another node, and this one has left the network for good."""
+        """Return whether a child belongs on another node, and this node is shut down."""
         return entry.child.placement is not None and is_shut_down(self._aemp_life.node)
 
     def _ended(self, entry: Entry, reason: tuple[Any, ...]) -> None:
