@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -10,18 +11,18 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
-from aemp_gevent.testing import wait_until
+from aemp_gevent.shared import Counter, Limiter
+from aemp_gevent.testing import MemoryNetwork, wait_until
 from soak.browser import Browser
 from soak.web import EXAMPLES, PATIENCE, Gunicorn
 from tests.support.networking import free_address
 
 pytest.importorskip("flask")
 pytest.importorskip("gunicorn")
-
-pytestmark = pytest.mark.slow
 
 API = EXAMPLES / "rate_limited_api"
 
@@ -45,6 +46,7 @@ def ask(server: Gunicorn) -> tuple[int, dict[str, object]]:
         connection.close()
 
 
+@pytest.mark.slow
 def test_workers_count_together_and_another_one_continues_when_one_is_replaced(
     scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +70,7 @@ def test_workers_count_together_and_another_one_continues_when_one_is_replaced(
         assert 2000 < int(str(answers[-1][1]["Retry-After"])) <= 3000
 
 
+@pytest.mark.slow
 def test_page_shows_who_answered_and_when_it_was_too_often(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not shutil.which("chromedriver"):
         pytest.skip("there is no chromedriver")
@@ -87,3 +90,32 @@ def test_page_shows_who_answered_and_when_it_was_too_often(scratch: Path, monkey
             assert browser.run(tab, "return document.getElementById('state').textContent") == "429"
         finally:
             browser.close()
+
+
+def test_everybody_may_use_it_while_the_worker_that_counts_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("rate_limited_api", API / "app.py")
+    assert spec is not None and spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    quick: dict[str, Any] = {"heartbeat_interval": 0.5, "heartbeat_timeout": 3.0}
+    with MemoryNetwork(time="virtual") as network:
+        owner = network.node("10.7.0.1:4040", "10.7.0.1:4040", **quick)
+        Limiter("api", 2, 1000.0, node=owner).hit("127.0.0.1")
+        Counter("api", node=owner).add(6)
+        worker = network.node(None, "10.7.0.1:4040", **quick)
+        monkeypatch.setattr(example.limiter, "node", worker)
+        monkeypatch.setattr(example.used, "node", worker)
+        client = example.app.test_client()
+
+        def ask() -> tuple[int, Any, Any]:
+            answer = client.post("/api")
+            found = answer.get_json()
+            return answer.status_code, found.get("number"), found.get("remaining")
+
+        monkeypatch.setattr(example.limiter, "_rate", Limiter("api", 2, 1000.0)._rate)
+        assert ask() == (200, 7, 0)
+        assert ask() == (429, None, None)
+        network.partition([owner])
+        assert ask() == (200, None, 0)
+        network.heal()
+        wait_until(lambda: ask()[0] == 429, within=PATIENCE)
