@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import beside_erlang, machine, others
+from benchmarks import beside_erlang, builds, machine, others
 from benchmarks.measure import LATENCY_UNIT
 from benchmarks.revisions import checked_out
 from benchmarks.rows import ROWS, Row
@@ -31,11 +31,12 @@ reading it:
   ours, ceiling   medians; "~" marks one whose runs differ by more than 20 % of it
   ratio           ours / ceiling, higher is better; for memory ceiling / ours, likewise
   erlang, pyzmq … in place of a ceiling, where they are installed: in turn with ours
+  compiled        the same: the library's compiled modules, if they were made and ours does not use them
   elsewhere       Erlang was measured, goal and floor (of pure Python) were set, on another day and machine:
                   never divide by them
 More in benchmarks/README.md. No speed is asserted: the exit status says only whether every program ran.
 """
-SIDES = ("ours", "ceiling", "erlang", *others.MODULES)
+SIDES = ("ours", "ceiling", builds.SIDE, "erlang", *others.MODULES)
 FIGURES = {"rate": True, "bytes_each": False, "p50": False, "p90": False, "p99": False, "p999": False}
 """What is printed, and whether more of it is better."""
 PLAIN = ("rate", "bytes_each")
@@ -47,7 +48,10 @@ def main() -> int:
     """Run what the arguments ask for; 1 when a program failed, else 0."""
     options = parse()
     if options.compare is None:
-        found = ("erlang",) if beside_erlang.is_installed() else ()
+        found = (
+            *((builds.SIDE,) if builds.is_installed() else ()),
+            *(("erlang",) if beside_erlang.is_installed() else ()),
+        )
         sides = tuple(options.side or ("ours", "ceiling", *found, *others.installed()))
         return run(options, sides, None)
     try:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import beside_erlang, others
+from benchmarks import beside_erlang, builds, others
 from benchmarks.peer import ROOT
 
 
@@ -29,13 +29,13 @@ def usable_cpus() -> int | None:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def library() -> str:
-    """Return which library the programs import: its git revision and how it was built."""
+def library(*, both: bool = False) -> str:
+    """Return which library the programs import: its git revision and how it was built; ``both`` is for two builds."""
     if not importlib.util.find_spec("aemp_gevent"):
         return "not importable"
     look = "import aemp_gevent; print('compiled' if getattr(aemp_gevent, 'is_compiled', False) else 'pure Python')"
     build = _output(sys.executable, "-c", look)
-    return f"{_output('git', 'describe', '--always', '--dirty')} {build}".strip()
+    return f"{_output('git', 'describe', '--always', '--dirty')} {build}{' and compiled' if both else ''}".strip()
 
 
 def describe(sides: tuple[str, ...]) -> dict[str, str | int | None]:
@@ -47,7 +47,7 @@ def describe(sides: tuple[str, ...]) -> dict[str, str | int | None]:
         "cpus": usable_cpus(),
         "system": platform.platform(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "aemp_gevent": library(),
+        "aemp_gevent": library(both=builds.SIDE in sides),
     }
     found |= {name: importlib.metadata.version(name) for name in (names.get(each, each) for each in packages)}
     if "erlang" in sides:

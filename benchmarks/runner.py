@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import beside_erlang, others
+from benchmarks import beside_erlang, builds, others
 from benchmarks.measure import Figure
 from benchmarks.peer import LIMIT_SECONDS, ROOT
 from benchmarks.quiet import LIMIT, TRIES, Others, wait_until_quiet
@@ -67,6 +67,7 @@ def measure(
     if before is not None:
         pairs = [(ours, ("before", ours[1])) for ours in dict.fromkeys(pair[0] for pair in pairs)]
     else:
+        pairs += [(ours, (builds.SIDE, ours[1])) for ours in dict.fromkeys(pair[0] for pair in pairs)]
         pairs += [(("ours", ours), ("erlang", theirs)) for ours, theirs in beside_erlang.PAIRS.get(row.name, ())]
         pairs += [(("ours", ours), (name, theirs)) for ours, name, theirs in others.PAIRS.get(row.name, ())]
     if not hasattr(module, "ceiling"):
@@ -104,6 +105,9 @@ def take_run(row: Row, program: Program, n: int, before: Path | None, *, quiet: 
 def run_once(row: Row, program: Program, n: int, before: Path | None = None) -> Figure | None:
     """Run one program in a process group of its own and return its figure, or note why there is none."""
     side, folder = ("ours", before) if program.side == "before" else (program.side, ROOT)
+    environment = None
+    if side == builds.SIDE:
+        side, environment = "ours", {**os.environ, **builds.ENVIRONMENT}
     if side == "erlang":
         what = ["beside_erlang", row.name]
     elif side in others.MODULES:
@@ -112,7 +116,13 @@ def run_once(row: Row, program: Program, n: int, before: Path | None = None) -> 
         what = ["one", row.module, side]
     command = [sys.executable, "-m", f"benchmarks.{what[0]}", *what[1:], program.variant, str(n)]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
     )
     try:
         out, err = process.communicate(timeout=LIMIT_SECONDS + 10)

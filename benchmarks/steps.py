@@ -2,7 +2,7 @@
 """What a message costs step by step, in instructions of the processor, which differ little from run to run.
 
 ``python -m benchmarks.steps >> benchmarks/performance.jsonl`` counts with valgrind, which must be installed, and prints
-one JSON line a step. Each step runs twice, the second time with twice the work, so that what happens once does not
+one JSON line a step, with ``AEMP_PURE_PYTHON=0`` of the compiled modules. Each step runs twice, the second time with twice the work, so that what happens once does not
 count. The scheduler never looks at sockets meanwhile: it would by the clock, which is fifty times as fast here.
 """
 
@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 
+from aemp_gevent import is_compiled
 from benchmarks import l1_local_cb, l2_local_pingpong, l3_local_recv, l4_ring, l6_kill_mon, n2_net_oneway
 from benchmarks.bare import CHUNK
 from benchmarks.peer import ROOT
@@ -157,7 +158,8 @@ def main() -> int:
             for step in names or STEPS:
                 each = (instructions(step, 2 * N) - instructions(step, N)) / N
                 what = STEPS[step].__doc__
-                print(json.dumps({"kind": "step", "step": step, "what": what, "instructions": round(each)}), flush=True)
+                line = {"kind": "step", "step": step, "what": what, "instructions": round(each)}
+                print(json.dumps(line | {"build": "compiled" if is_compiled else "Python"}), flush=True)
     return 0
 
 
