@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The library's two builds, measured in one run: where compiled modules are, but are not used, they are another side."""
+"""The library's two builds in one run: compiled modules that are there, but that ``ours`` does not use, are a side."""
 
 from __future__ import annotations
 

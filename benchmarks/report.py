@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Write the tables of the page on performance and of the README, and draw the pictures, from one run's JSON lines.
 
+    make compiled                            # for the columns of the compiled modules
+    export AEMP_PURE_PYTHON=1
     python -m benchmarks L N S M --quiet --json > benchmarks/performance.jsonl
     python -m benchmarks.steps >> benchmarks/performance.jsonl
+    AEMP_PURE_PYTHON=0 python -m benchmarks.steps >> benchmarks/performance.jsonl
     python -m benchmarks.report              # or make plots; the pictures need matplotlib
 
 ``--tables`` writes the tables only.
@@ -19,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import beside_erlang, others
+from benchmarks import beside_erlang, builds, others
 from benchmarks.measure import LATENCY_UNIT
 from benchmarks.peer import ROOT
 from benchmarks.rows import ROWS
@@ -82,6 +85,10 @@ class Run:
         """Return what a program came to, unless it was not run or failed."""
         return self._found.get((row, side, variant))
 
+    def has(self, side: str) -> bool:
+        """Return whether a side was measured."""
+        return any(key[1] == side for key in self._found)
+
     def all(self) -> list[Measured]:
         """Return what all programs came to."""
         return list(self._found.values())
@@ -90,15 +97,19 @@ class Run:
         """Return what the programs of one side came to, by their variants."""
         return {key[2]: found for key, found in self._found.items() if key[:2] == (row, side)}
 
+    def best(self, row: str, variant: str) -> Measured | None:
+        """Return what ours came to: compiled, if that was measured."""
+        return self.get(row, builds.SIDE, variant) or self.get(row, "ours", variant)
+
     def pairs(self, side: str) -> Iterator[tuple[str, str, Measured, Measured]]:
-        """Yield the rows that were measured beside something else: the row, our variant, ours and theirs."""
+        """Yield the rows that were measured beside something else: the row, our variant, our best and theirs."""
         for name in ROWS:
             if side == "erlang":
                 pairs = [(ours, theirs) for ours, theirs in beside_erlang.PAIRS.get(name, ()) if name != "S1"]
             else:
                 pairs = [(ours, theirs) for ours, other, theirs in others.PAIRS.get(name, ()) if other == side]
             for ours, theirs in pairs:
-                mine, other_one = self.get(name, "ours", ours), self.get(name, side, theirs)
+                mine, other_one = self.best(name, ours), self.get(name, side, theirs)
                 if mine is not None and other_one is not None:
                     yield name, ours, mine, other_one
 
@@ -108,7 +119,7 @@ class Run:
 
 def tables(run: Run) -> dict[str, str]:
     """Return the parts of the pages that are written, by their names."""
-    makers = (machine, rates, others_beside, memory, steps, summary)
+    makers = (machine, rates, others_beside, memory, waits, steps, summary)
     return {maker.__name__: maker(run) for maker in makers}
 
 
@@ -139,7 +150,8 @@ def disturbance(run: Run) -> str:
 
 def rates(run: Run) -> str:
     """Return the table of all rows beside bare gevent and Erlang."""
-    lines = ["| row | work | ours | bare gevent | Erlang | ours ÷ Erlang |", "| --- | --- | --- | --- | --- | --- |"]
+    head = "row", "work", "Python", "compiled", "bare gevent", "Erlang", "Python ÷ Erlang", "compiled ÷ Erlang"
+    lines = [_cells(*head), _cells(*["---"] * len(head))]
     erlang = {(name, variant): theirs for name, variant, _mine, theirs in run.pairs("erlang")}
     for row in ROWS.values():
         if row.name[0] not in "LN":
@@ -147,12 +159,18 @@ def rates(run: Run) -> str:
         for variant, mine in run.of(row.name, "ours").items():
             if "rate" not in mine.line:
                 continue
+            compiled, bare = run.get(row.name, builds.SIDE, variant), _ceiling(run, row.name, variant)
             theirs = erlang.get((row.name, variant))
-            bare = _ceiling(run, row.name, variant)
-            ratio = "" if theirs is None else f"{mine.rate / theirs.rate:.2f}"
-            cells = (row.name, f"{row.work}: {variant}", mine.text, bare and bare.text, theirs and theirs.text, ratio)
-            lines.append("| " + " | ".join(cell or "" for cell in cells) + " |")
+            ratios = (
+                "" if each is None or theirs is None else f"{each.rate / theirs.rate:.2f}" for each in (mine, compiled)
+            )
+            texts = ("" if each is None else each.text for each in (mine, compiled, bare, theirs))
+            lines.append(_cells(row.name, f"{row.work}: {variant}", *texts, *ratios))
     return "\n".join(lines) + "\n"
+
+
+def _cells(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _ceiling(run: Run, name: str, variant: str) -> Measured | None:
@@ -173,16 +191,31 @@ def others_beside(run: Run) -> str:
 
 def memory(run: Run) -> str:
     """Return the table of what things take."""
-    lines = ["| thing | bytes |", "| --- | --- |"]
+    lines = ["| thing | bytes, Python | bytes, compiled |", "| --- | --- | --- |"]
     for variant, found in run.of("M1", "ours").items():
-        lines.append(f"| {variant} | {found.line['bytes_each']:,.0f} |")
+        sizes = (found, run.get("M1", builds.SIDE, variant))
+        lines.append(_cells(variant, *("" if each is None else f"{each.line['bytes_each']:,.0f}" for each in sizes)))
+    return "\n".join(lines) + "\n"
+
+
+def waits(run: Run) -> str:
+    """Return the table of how long small messages take beside large ones."""
+    lines = ["| round trips | half within | 99 % within |", "| --- | --- | --- |"]
+    for variant in run.of("S5", "ours"):
+        found = run.best("S5", variant)
+        if found is not None:
+            lines.append(_cells(variant, *(f"{1e3 * found.line[key]:.2f} ms" for key in ("p50", "p99"))))
     return "\n".join(lines) + "\n"
 
 
 def steps(run: Run) -> str:
     """Return the table of what a message costs step by step."""
-    lines = ["| step | instructions |", "| --- | --- |"]
-    lines += [f"| {step['what'].rstrip('.').replace('``', '`')} | {step['instructions']:,} |" for step in run.steps]
+    found: dict[str, dict[str, int]] = {}
+    for step in run.steps:
+        found.setdefault(step["what"].rstrip(".").replace("``", "`"), {})[step["build"]] = step["instructions"]
+    lines = ["| step | Python | compiled |", "| --- | --- | --- |"]
+    for what, counts in found.items():
+        lines.append(_cells(what, *(f"{counts[key]:,}" if key in counts else "" for key in ("Python", "compiled"))))
     return "\n".join(lines) + "\n"
 
 
@@ -199,10 +232,12 @@ SUMMARY = {
 
 def summary(run: Run) -> str:
     """Return a table of some rows beside Erlang."""
-    lines = ["| | aemp_gevent | Erlang |", "| --- | --- | --- |"]
-    for name, variant, mine, theirs in run.pairs("erlang"):
+    lines = ["| | Python | compiled | Erlang |", "| --- | --- | --- | --- |"]
+    for name, variant, _mine, theirs in run.pairs("erlang"):
         if (name, variant) in SUMMARY:
-            lines.append(f"| {SUMMARY[name, variant]} | {mine.text} | {theirs.text} |")
+            builds_ = (run.get(name, side, variant) for side in ("ours", builds.SIDE))
+            texts = ("" if each is None else each.text for each in (*builds_, theirs))
+            lines.append(_cells(SUMMARY[name, variant], *texts))
     return "\n".join(lines) + "\n"
 
 
@@ -217,6 +252,14 @@ def written(page: str, run: Run) -> str:
 
 
 # --- pictures -----------------------------------------------------------------------
+
+
+LABELS = {
+    "ours": "aemp_gevent",
+    builds.SIDE: "aemp_gevent, compiled",
+    "ceiling": "bare gevent",
+    "erlang": "Erlang",
+}
 
 
 def draw(run: Run) -> None:
@@ -256,7 +299,7 @@ def _bars(run: Run) -> None:
             if side in bars
         ]
         axis.barh([y for y, _ in points], [ratio for _, ratio in points], 0.8 / len(sides), label=side)
-    axis.axvline(1, color="black", label="aemp_gevent")
+    axis.axvline(1, color="black", label=LABELS[builds.SIDE if run.has(builds.SIDE) else "ours"])
     axis.set(xscale="log", xlabel="rate ÷ that of aemp_gevent in the same run", yticks=range(len(found)))
     axis.set_yticklabels(found, fontsize=8)
     axis.invert_yaxis()
@@ -267,7 +310,7 @@ def _bars(run: Run) -> None:
 def _curves(run: Run, row: str, name: str, x: str, y: str, height: Any, *, is_log: bool = False) -> None:
     """Draw a rate against something, for each side that was measured, with the range of its runs."""
     figure, axis = _figure()
-    for side, label in (("ours", "aemp_gevent"), ("ceiling", "bare gevent"), ("erlang", "Erlang")):
+    for side, label in LABELS.items():
         points = sorted(
             (int(variant), found.line["rate_runs"], found.rate) for variant, found in run.of(row, side).items()
         )
@@ -284,7 +327,8 @@ def _curves(run: Run, row: str, name: str, x: str, y: str, height: Any, *, is_lo
 def _latencies(run: Run) -> None:
     """Draw the percentiles of request times against the load."""
     figure, axis = _figure()
-    for side, label, style in (("ours", "aemp_gevent", "-"), ("ceiling", "bare gevent", "--")):
+    for side, style in (("ours", "-"), (builds.SIDE, "-."), ("ceiling", "--")):
+        label = LABELS[side]
         found = sorted((int(variant), measured.line) for variant, measured in run.of("S4", side).items())
         for number, (key, name) in enumerate({"p50": "50 %", "p90": "90 %", "p99": "99 %", "p999": "99.9 %"}.items()):
             points = [(load, 1e3 * line[key]) for load, line in found if key in line]

@@ -2,8 +2,9 @@
 """What a message costs step by step, in instructions of the processor, which differ little from run to run.
 
 ``python -m benchmarks.steps >> benchmarks/performance.jsonl`` counts with valgrind, which must be installed, and prints
-one JSON line a step, with ``AEMP_PURE_PYTHON=0`` of the compiled modules. Each step runs twice, the second time with twice the work, so that what happens once does not
-count. The scheduler never looks at sockets meanwhile: it would by the clock, which is fifty times as fast here.
+one JSON line a step; with ``AEMP_PURE_PYTHON=0`` it counts the compiled modules. Each step runs twice, the second time
+with twice the work, so that what happens once does not count. The scheduler never looks at sockets meanwhile: it would
+by the clock, which is fifty times as fast here.
 """
 
 from __future__ import annotations

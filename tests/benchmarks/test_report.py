@@ -48,6 +48,7 @@ PERCENTILES = {"p50": 1e-4, "p90": 2e-4, "p99": 3e-4, "p999": 4e-4}
 LINES = [
     MACHINE,
     figure("L1", "ours", "callback", 1.8e6, 2e6, 2.2e6),
+    figure("L1", "compiled", "callback", 3e6, 3e6, 3e6),
     figure("L1", "ceiling", "deferred", 4e6),
     figure("L1", "erlang", "gen_server", 4e6),
     figure("L1", "pykka", "actor", 1e5, others_runs=[0.01, 0.02, 0.3]),
@@ -57,8 +58,11 @@ LINES = [
     figure("S2", "ceiling", "10", 2e6),
     figure("S3", "ours", "1", 2e5),
     figure("S4", "ours", "10", 1e4, **PERCENTILES),
+    figure("S5", "ours", "alone", 700, **PERCENTILES),
     figure("M1", "ours", "idle port", 230.4, key="bytes_each"),
-    {"kind": "step", "step": "callbacks", "what": "A round trip.", "instructions": 12_345},
+    figure("M1", "compiled", "idle port", 190.4, key="bytes_each"),
+    {"kind": "step", "step": "callbacks", "what": "A round trip.", "instructions": 12_345, "build": "Python"},
+    {"kind": "step", "step": "callbacks", "what": "A round trip.", "instructions": 2_345, "build": "compiled"},
 ]
 
 
@@ -69,14 +73,19 @@ def test_tables_have_figures_spreads_and_ratios() -> None:
     assert "aemp_gevent abc pure Python; gevent 26.9." in machine
     assert "Medians of 3 runs" in machine
     assert "2 % of one processor during the quieter half of the runs at most, and 30 %" in machine
-    assert "| L1 | 200 k messages to one callback port: callback | 2 M/s ±10 % | 4 M/s ±0 % | 4 M/s ±0 % | 0.50 |" in (
-        tables["rates"].splitlines()
+    assert (
+        "| L1 | 200 k messages to one callback port: callback "
+        "| 2 M/s ±10 % | 3 M/s ±0 % | 4 M/s ±0 % | 4 M/s ±0 % | 0.50 | 0.75 |"
+    ) in tables["rates"].splitlines()
+    assert "100.0 µs ±0 % |  |  |  |  |  |" in tables["rates"]
+    assert "| L1, callback | 3 M/s ±0 % | pykka | 100 k/s ±0 % | 30.00 |" in tables["others_beside"].splitlines()
+    assert (
+        "| a message to a handler in the same process | 2 M/s ±10 % | 3 M/s ±0 % | 4 M/s ±0 % |"
+        in tables["summary"].splitlines()
     )
-    assert "100.0 µs ±0 % |  |  |  |" in tables["rates"]
-    assert "| L1, callback | 2 M/s ±10 % | pykka | 100 k/s ±0 % | 20.00 |" in tables["others_beside"].splitlines()
-    assert "| a message to a handler in the same process | 2 M/s ±10 % | 4 M/s ±0 % |" in tables["summary"].splitlines()
-    assert "| idle port | 230 |" in tables["memory"].splitlines()
-    assert "| A round trip | 12,345 |" in tables["steps"].splitlines()
+    assert "| idle port | 230 | 190 |" in tables["memory"].splitlines()
+    assert "| alone | 0.10 ms | 0.30 ms |" in tables["waits"].splitlines()
+    assert "| A round trip | 12,345 | 2,345 |" in tables["steps"].splitlines()
 
 
 def test_only_what_is_between_the_marks_is_written() -> None:
@@ -84,7 +93,7 @@ def test_only_what_is_between_the_marks_is_written() -> None:
     written = report.written(page, Run(LINES))
     assert written.startswith("before\n")
     assert written.endswith("after\n")
-    assert "| idle port | 230 |" in written
+    assert "| idle port | 230 | 190 |" in written
     assert "old" not in written
     assert report.written(written, Run(LINES)) == written
 
