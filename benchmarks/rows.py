@@ -79,7 +79,7 @@ ROWS: dict[str, Row] = {
         Row("S2", "s2_ports", "200 k messages to so many ports in turn"),
         Row("S3", "s3_links", "100 k messages to so many nodes in turn"),
         Row("S4", "s4_load", "20 k requests, at this percentage of the possible rate"),
-        Row("S5", "s5_beside_bulk", "2 k round trips, alone or beside 1 GB in messages of 1 MB"),
+        Row("S5", "s5_beside_bulk", "2 k round trips, alone or beside 1 GB in large ones"),
         Row("M1", "m1_memory", "bytes of each of 100 k ports, or of 100 links"),
     )
 }  # fmt: skip

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """S5: how long small round trips take while the same link carries large messages to another port.
 
-The small messages are sent one after the other. ``beside bulk`` has a second port that sends at least 1 GB meanwhile;
-it is paused when the link is full, as each sender is.
+The small messages are sent one after the other. In all variants but ``alone`` a second port sends messages of this size
+meanwhile, at least 1 GB; it is paused when the link is full, as each sender is.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from benchmarks.peer import peer
 from benchmarks.s4_load import PERCENTILES
 
 N = 2_000
-COMPARISONS = (("alone", ""), ("beside bulk", ""))
-BLOCK = bytes(1_000_000)
-BLOCKS = 1000
+SIZES = {"beside 256 KiB": 2**18, "beside 1 MiB": 2**20}
+COMPARISONS = (("alone", ""), *((variant, "") for variant in SIZES))
+BULK_BYTES = 1_000_000_000
 UNIT = "round trips/s"
 PAUSE_SECONDS = 0.001
 """Between two round trips, so that they are spread over the bulk."""
@@ -41,13 +41,15 @@ def ours(n: int, variant: str = "alone") -> Figure:
 
     from aemp_gevent import SELF, attach, port_async, receive, snd
 
-    def bulk(sink: str, main: str) -> None:
+    gigabytes: list[float] = []
+
+    def bulk(sink: str, block: bytes) -> None:
         while True:
-            for _ in range(BLOCKS):
-                snd(sink, "block", BLOCK)
+            for _ in range(BULK_BYTES // len(block)):
+                snd(sink, "block", block)
             snd(sink, "end", SELF())
             receive("end")
-            snd(main, "gigabyte")
+            gigabytes.append(clock())
 
     open_node()
     with peer(__name__, "ours", variant) as address, attach():
@@ -55,13 +57,13 @@ def ours(n: int, variant: str = "alone") -> Figure:
         snd(server, "sink", me)
         _, sink = receive("sink")
         settle()
-        if variant == "beside bulk":
-            port_async(bulk, sink, me)
+        if variant in SIZES:
+            port_async(bulk, sink, bytes(SIZES[variant]))
             gevent.sleep(0.2)
         taken: list[float] = []
         begin = clock()
         number = 0
-        while number < n or (variant != "alone" and not receive("gigabyte", timeout=0)):
+        while number < n or (variant in SIZES and not gigabytes):
             number += 1
             started = clock()
             snd(server, "ping", number, me)
