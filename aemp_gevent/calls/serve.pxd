@@ -1,1 +1,2 @@
-# No types: its functions are worth compiling as they stand.
+cdef class Wait:
+    cdef public object called, reply

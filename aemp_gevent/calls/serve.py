@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from time import monotonic, time
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from greenlet import getcurrent
 
@@ -43,10 +43,22 @@ MAX_TRACEBACK = 10_000
 """Characters of a traceback that travel: the last ones, because the first frames are the library's."""
 
 
+class AnswerWay(Protocol):
+    """The way that a call came by, and that its answer goes by."""
+
+    def answer(self, port: str, answer: object) -> bool:
+        """Send the answer to a reply port, if nothing about that is unusual; return whether it was sent. May pause.
+
+        Raises:
+            UnencodableMessageError, MessageTooLargeError: Nothing was sent.
+        """
+        ...
+
+
 class ReplyPortID(str):
     """The ID of the port that waits for the answer to a call, with the call's deadline and chain."""
 
-    __slots__ = ("chain", "deadline", "trace")
+    __slots__ = ("chain", "deadline", "trace", "way")
 
     deadline: float | None
     """The time when the caller gives up, on this process's monotonic clock; None: never."""
@@ -54,6 +66,8 @@ class ReplyPortID(str):
     """The ports that wait for the answer; the last one is the caller."""
     trace: Trace | None
     """The trace that the caller works for; None: there is none."""
+    way: AnswerWay | None
+    """The way that the answer may go without being looked for; None: it must be."""
 
     def __new__(
         cls, port: str, deadline: float | None, chain: Sequence[str], trace: Trace | None = None
@@ -62,6 +76,7 @@ class ReplyPortID(str):
         self.deadline = deadline
         self.trace = trace
         self.chain = tuple(chain)
+        self.way = None
         return self
 
     def __copy__(self) -> ReplyPortID:
@@ -81,11 +96,19 @@ def _restore(port: str, until: float | None, chain: tuple[str, ...], trace: Trac
     return ReplyPortID(port, None if until is None else monotonic() + until - time(), chain, trace)
 
 
-class Wait(NamedTuple):
-    """The call that a port is blocked in."""
+class Wait:
+    """The call that a port is blocked in.
 
-    called: str
-    reply: Port
+    Args:
+        called: The port that was called.
+        reply: The port that waits for the answer.
+    """
+
+    __slots__ = ("called", "reply")
+
+    def __init__(self, called: str, reply: Port) -> None:
+        self.called = called
+        self.reply = reply
 
     @property
     def is_over(self) -> bool:
@@ -204,7 +227,7 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
                 work = TRACING.tracer.served(function, tag, None if port is None else port.id, trace)
             answer = work(*rest[:-1])
             if not issubclass(type(answer), Later):  # as in call_of()
-                host.snd(reply, answer)
+                _answer(host, reply, call, answer)
             return
         # Not BaseException: a kill or a foreign Timeout is not the caller's business. The port dies of it,
         # and the caller hears of that.
@@ -225,6 +248,12 @@ def server(host: ServeHost, tag: object, function: Handler, complaints: BoundedL
         del failure  # its traceback has this frame: a reference cycle, which would keep the call's arguments alive
 
     return serve
+
+
+def _answer(host: ServeHost, reply: object, call: ReplyPortID | None, answer: object) -> None:
+    """Send the answer to a reply port, by the way that the call came by if that is possible."""
+    if call is None or call.way is None or not call.way.answer(call, answer):
+        host.snd(reply, answer)
 
 
 def fail(host: ServeHost, reply: object, error: BaseException) -> None:

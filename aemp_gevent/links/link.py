@@ -59,8 +59,13 @@ class LinkOwner(Protocol):
     def came_up(self, link: Link) -> None:
         """Take note that both sides are authenticated: packets may flow."""
 
-    def requested(self, link: Link, message: list[Any]) -> None:
-        """Handle a packet for the node port; ``message`` is without the port name."""
+    def requested(self, link: Link, message: list[Any]) -> bool | None:
+        """Handle a packet for the node port; ``message`` is without the port name.
+
+        Returns:
+            True if it was a message for a port, which was delivered: such packets need no turn.
+        """
+        ...
 
     def dropped(self, link: Link, name: str, message: list[Any]) -> None:
         """Handle a packet for a port that does not exist here; ``message`` is without the port name."""
@@ -267,7 +272,8 @@ class Link(Outgoing):
                     if not turn_ends:
                         turn_ends = perf_counter() + SLICE_SECONDS
                         most_jobs = len(scheduler.runq) + JOBS_AT_ONCE
-                    self.owner.requested(self, packet)
+                    if self.owner.requested(self, packet):
+                        continue
                     if self.closed:
                         break
                     if self._held is not None:

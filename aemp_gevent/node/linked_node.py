@@ -135,8 +135,11 @@ class LinkedNode(ConfiguredNode):
         elif self._scheduler.is_foreign:
             network.handover.send_message(node, [name, *msg], pausing=pausing)
         else:
-            port = network.peer(node).ports.get(name)
-            (port.mailbox.append if pausing else port.append_or_refuse)(msg)
+            ports = network.peer(node).ports
+            if pausing:
+                ports.send(name, msg)
+            else:
+                ports.get(name).append_or_refuse(msg)
 
     def _kill_remote(self, node: str, name: str, reason: Reason) -> None:
         packet = ["", KIL1, name, *reason]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from aemp_gevent.calls import arriving
 from aemp_gevent.peers.finding import Answered
 from aemp_gevent.peers.peer import Peer
 from aemp_gevent.ports.port import Job
@@ -32,6 +33,10 @@ class NodeListener:
 
     def node_requested(self, peer: Peer, message: list[Any]) -> None:
         self._handle(peer, message)
+
+    def call_came(self, peer: Peer, message: list[Any]) -> bool:
+        node = self._node
+        return arriving.deliver(node._ports_host, node._prefix, peer, message, node._max_name_bytes)
 
     def link_up(self, peer: Peer) -> None:
         node = self._node

@@ -38,7 +38,7 @@ from aemp_gevent.ports.port import Job
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.runtime.quoting import worded
 from aemp_gevent.wire.greeting import Greeting
-from aemp_gevent.wire.vocabulary import AFTER, BEATS, BYE, DEVNULL, IDLE, REFUSED, STAY, TIME, UNBLOCKED
+from aemp_gevent.wire.vocabulary import AFTER, BEATS, BYE, CALL, DEVNULL, IDLE, REFUSED, STAY, TIME, UNBLOCKED
 
 IMPOSTOR_SECONDS = 2.0
 """How long the old link of a node ID may take to answer before another process may have the ID."""
@@ -219,12 +219,15 @@ class LinkChoosingPeer(Peer):
         self.can_be_found = self.can_be_found and link.dialled
         super()._use(link)
 
-    def requested(self, link: Link, message: list[Any]) -> None:
-        """Handle ``after``, ``refused``, ``idle``, ``stay``, ``beats`` and ``unblocked``, which are about connections.
+    def requested(self, link: Link, message: list[Any]) -> bool:
+        """Deliver a call; or handle a request that is about connections, or hand it to :meth:`take_request`.
 
-        All others go to :meth:`take_request`; :mod:`aemp_gevent.peers.link_requests` says where each is handled.
+        Those about connections are ``after``, ``refused``, ``idle``, ``stay``, ``beats`` and ``unblocked``;
+        :mod:`aemp_gevent.peers.link_requests` says where each of the others is handled.
         """
         request = message[0] if message else ""
+        if request == CALL and self._host.call_came(self, message):
+            return True
         if request not in _BETWEEN_OURS:
             self.take_request(message)
         elif link.greeting is not None and link.greeting.is_of_another:
@@ -241,6 +244,7 @@ class LinkChoosingPeer(Peer):
             link.second_path.handle(request, message[1:])
         else:
             self.take_request(message)
+        return False
 
     def _asked_about_rest(self, link: Link, request: str) -> None:
         """Handle a request of the protocol by which links come to rest."""

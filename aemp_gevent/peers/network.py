@@ -80,6 +80,7 @@ class Network:
         self.settings = settings
         self.peers: dict[str, Peer] = {}
         self.listener = listener
+        self.call_came = listener.call_came
         self.incarnation = ids.new_uniq()
         """Which process of its node this is."""
         self._sweep_at = UNNEEDED_PEERS

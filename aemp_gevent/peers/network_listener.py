@@ -17,6 +17,10 @@ class NetworkListener(Protocol):
     def node_requested(self, peer: Peer, message: list[Any]) -> None:
         """Handle a request of a peer that is not about the link."""
 
+    def call_came(self, peer: Peer, message: list[Any]) -> bool:
+        """Deliver a call of a peer, if it is a usual one; return whether it is."""
+        ...
+
     def link_up(self, peer: Peer) -> None:
         """Note that a link to a node came up."""
 

@@ -159,6 +159,11 @@ class PeerHost(Protocol[PeerT]):
     def node_requested(self, peer: PeerT, message: list[Any]) -> None:
         """Handle a request about the node, in :mod:`aemp_gevent.node.requests`. Must neither switch nor raise."""
 
+    @property
+    def call_came(self) -> Callable[[PeerT, list[Any]], bool]:
+        """Delivers a call, if it is a usual one, and returns whether it is."""
+        ...
+
     def is_kept(self, node: str) -> bool:
         """Return whether there must always be a link to this node."""
         ...

@@ -14,9 +14,11 @@ from functools import partial
 from aemp_gevent.peers.kept_watches import MAX_KEPT, MAX_KEPT_VIRTUAL, KeptWatches
 from aemp_gevent.peers.remote_port import ClosedMailbox, RemotePort, Sender
 from aemp_gevent.ports.monitors import LastAction
+from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.reasons import MONITOR_REFUSED, Reason
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.hub_calls import see_through
+from aemp_gevent.runtime.tracing import TRACING
 from aemp_gevent.wire.vocabulary import MON0, MON1
 
 MAX_REMOTE_PORTS = 10_000
@@ -24,6 +26,9 @@ MAX_REMOTE_PORTS = 10_000
 
 MAX_VIRTUAL_PORTS = 32
 """The same for a peer whose link others carry: one real peer can bring thousands of these."""
+
+MAX_SENT_ONCE = 1000
+"""Names of ports remembered that got one message; for a peer whose link others carry, ``MAX_VIRTUAL_PORTS``."""
 
 MAX_SHUNNED_PORTS = 10_000
 """Past this the whole node is shunned, port by port until monitored again, instead of remembering which."""
@@ -48,6 +53,7 @@ class RemotePorts:
         self._orphans: dict[RemotePort, None] = {}  # in the order they were spawned
         self.kept = KeptWatches(peer, scheduler, MAX_KEPT_VIRTUAL if is_virtual else MAX_KEPT)
         """The watches that outlive their last monitor here."""
+        self._sent_once: set[str] = set()  # the names of unknown ports that got one message
         self._untold: dict[RemotePort, Reason] = {}  # losses whose report was struck, and not completed
 
     @property
@@ -70,6 +76,26 @@ class RemotePorts:
             self.settle(port)
             self.scheduler.table.add(port)  # type: ignore[arg-type]  # see RemotePort
         return port
+
+    def is_unknown(self, name: str) -> bool:
+        """Return whether nothing about a port is known, so that it gets messages without being remembered."""
+        return name not in self._ports and not self._are_shunned
+
+    def send(self, name: str, message: Message) -> None:
+        """Send a message to a port that may be unknown. It is remembered with its second message: most get one answer.
+
+        Raises:
+            UnencodableMessageError, MessageTooLargeError: Nothing was sent.
+        """
+        once = self._sent_once
+        if not name or name in once or not self.is_unknown(name) or TRACING.tracer is not None:
+            once.discard(name)
+            self.get(name).mailbox.append(message)
+            return
+        if len(once) >= (MAX_VIRTUAL_PORTS if self._is_virtual else MAX_SENT_ONCE):
+            once.clear()
+        self._peer.post([name, *message])
+        once.add(name)
 
     def died(self, name: str, reason: Reason) -> None:
         """Report the death of one of them to its monitors."""

@@ -22,7 +22,7 @@ from aemp_gevent.ports.patterns import Message
 from aemp_gevent.runtime.bounded_log import BoundedLog
 from aemp_gevent.runtime.threads import get_ident
 from aemp_gevent.runtime.totals import PAUSED_SECONDS, PAUSES
-from aemp_gevent.runtime.tracing import Trace
+from aemp_gevent.runtime.tracing import TRACING, Trace
 from aemp_gevent.wire.vocabulary import CALL
 
 
@@ -130,6 +130,18 @@ class SendingPeer:
             self.post(["", CALL, header.in_full(reply, left, chain, trace), name, *message])
         else:
             self.post([name, *message, reply])
+
+    def answer(self, port: str, answer: object) -> bool:
+        """Send the answer to a call of the peer, if there is a link and the reply port is not known; may switch.
+
+        Raises:
+            UnencodableMessageError, MessageTooLargeError: Nothing was sent.
+        """
+        name = port[len(self.node) + 1 :]
+        if self.link is None or not self.ports.is_unknown(name) or TRACING.tracer is not None:
+            return False
+        self.post([name, answer])
+        return True
 
     @property
     def may_read_traces(self) -> bool:
