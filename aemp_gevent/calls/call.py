@@ -26,12 +26,13 @@ from greenlet import getcurrent
 from aemp_gevent.calls import answers
 from aemp_gevent.calls.serve import CYCLE, FAILED, Wait, call_being_served, time_left
 from aemp_gevent.errors import CallCycleError, CallTimeout, PortDied, ReceiveTimeout, RemoteError
+from aemp_gevent.ports import monitors
 from aemp_gevent.ports.callbacks import DONE
 from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.own_end import marked
 from aemp_gevent.ports.patterns import Message, tag_of
-from aemp_gevent.ports.port import RUNNING, Port, ReplyPort
+from aemp_gevent.ports.port import JOB, REMOTE, RUNNING, Port, ReplyPort
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.timers import Timer
@@ -52,8 +53,67 @@ class CallHost(answers.AskingHost, Protocol):
         """Return for how long the node of a port has been blocked, and where; ``""`` if it is not."""
         ...
 
-    def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
-        """Send a call: a message with its reply port, deadline and chain."""
+    def reach(self, port: object) -> Port | None:
+        """Return the port of an ID: one of this node, or one of another node that is known."""
+        ...
+
+    def ask(
+        self,
+        port: object,
+        target: Port | None,
+        message: Message,
+        reply: str,
+        left: float | None,
+        chain: tuple[str, ...],
+    ) -> None:
+        """Send a call: a message with its reply port, deadline and chain. ``target`` is what ``reach`` returns."""
+
+
+class Loss(Monitor):
+    """The monitor of a port that is asked: it ends the wait for the answer. No code of users runs.
+
+    Args:
+        monitored: The port that is asked; None: the monitor is another one, which calls :meth:`gone`.
+        reply: The port that waits.
+        died: Gets the reason.
+    """
+
+    __slots__ = ("_died", "_reply")
+
+    def __init__(self, monitored: Port | None, reply: Port, died: list[Reason]) -> None:
+        self.state = JOB
+        self.context = None
+        self._monitored = monitored
+        self._action = reply.scheduler.kill
+        self._reason = ()
+        self._scheduler = reply.scheduler
+        self._reply = reply
+        self._died = died
+
+    def run(self) -> None:
+        """End the wait, unless it is over. For the scheduler only."""
+        if self._action is not None:
+            self._action = None
+            self.gone(*self._reason)
+
+    def gone(self, *reason: Any) -> None:
+        """End the wait."""
+        if self._reply.dying is None:
+            self._died.append(reason)
+            self._scheduler.kill(self._reply, NOT_TAKEN)
+
+
+def _monitor(host: CallHost, port: object, target: Port | None, reply: Port, died: list[Reason]) -> Monitor:
+    """End the wait for an answer when the port that is asked dies."""
+    if target is None:
+        return host.monitor(port, Loss(None, reply, died).gone, None)
+    monitor = Loss(target, reply, died)
+    if target.state == REMOTE:
+        remote: Any = target  # the table has an object of peers/ for a port of another node
+        remote.monitor(monitor)
+    else:
+        monitors.add(target, monitor)
+    return monitor
 
 
 def call(host: CallHost, port: object, message: Message, timeout: float | None) -> Any:
@@ -66,18 +126,12 @@ def call(host: CallHost, port: object, message: Message, timeout: float | None) 
 
     def ask(reply: ReplyPort) -> Monitor:
         reply.asked = name.partition("#")[0]  # what follows checks that it is a port ID
-
-        def gone(*reason: Any) -> None:
-            if reply.dying is None:
-                died.append(reason)
-                host.scheduler.kill(reply, NOT_TAKEN)
-
-        guard = host.monitor(port, gone, None)
+        target = host.reach(port)
+        guard = _monitor(host, port, target, reply, died)
         try:
             if holder is not None:
-                target = host.find(port)
                 host.waiting[holder] = Wait(name if target is None else target.id, reply)
-            host.ask(port, message, reply.id, timeout, _chain(host, holder))
+            host.ask(port, target, message, reply.id, timeout, _chain(host, holder))
         except BaseException:
             guard.cancel()
             raise
@@ -119,20 +173,16 @@ def call_async(host: CallHost, port: object, message: Message, timeout: float | 
         else:
             result.set_exception(_failure(host, name, reason, died))
 
-    def gone(*reason: Any) -> None:
-        if reply.dying is None:
-            died.append(reason)
-            scheduler.kill(reply, NOT_TAKEN)
-
     reply.default = answered
+    target = host.reach(port)
     try:
         scheduler.table.add(reply)
         guards.append(host.monitor(reply.id, unanswered, None))
-        guards.append(host.monitor(port, gone, None))
+        guards.append(_monitor(host, port, target, reply, died))
         if timeout is not None:
             guards.append(Timer(scheduler, timeout, None, scheduler.kill, (reply, NOT_TAKEN)))
         # No chain: it blocks no port. Last: the call is made with its guards, or not at all.
-        host.ask(port, message, reply.id, timeout, ())
+        host.ask(port, target, message, reply.id, timeout, ())
     except BaseException:
         answers.cancel_all(guards)
         scheduler.die(reply, ())
@@ -170,6 +220,9 @@ def _chain(host: CallHost, holder: Port | None) -> tuple[str, ...]:
     """Return the ports that wait for this greenlet: the callers of the call that it serves, then its own port."""
     if holder is None:
         return ()
+    names = host.scheduler.table.names_of(holder)
+    served = call_being_served()
     # After its deadline, nobody waits for a call any more.
-    callers = () if time_left() == 0 else getattr(call_being_served(), "chain", ())
-    return (*callers, *host.scheduler.table.names_of(holder))
+    if served is None or time_left(served) == 0:
+        return names
+    return (*getattr(served, "chain", ()), *names)

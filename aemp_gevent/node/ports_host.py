@@ -41,6 +41,7 @@ class PortsHost:
         # The node's own methods, because methods that call these would cost every call of a program.
         self.make = node._make
         self.find = node._find_local
+        self.reach = node._find
         self.local = node._local
         self.split_port = node._split_port
         self.split_or_drop = node._split_or_drop
@@ -55,10 +56,18 @@ class PortsHost:
         """The longest name of a family of the directory, or of a key."""
         return self._node._max_name_bytes
 
-    def ask(self, port: object, message: Message, reply: str, left: float | None, chain: tuple[str, ...]) -> None:
+    def ask(
+        self,
+        port: object,
+        target: Port | None,
+        message: Message,
+        reply: str,
+        left: float | None,
+        chain: tuple[str, ...],
+    ) -> None:
         """Send a call to a port that the caller monitors: the message, the timeout and the chain of callers."""
         node = self._node
-        target = node._find(port)
+        target = target or node._find(port)  # to monitor it may have entered it into the table
         if target is None:
             node_id, name = self.split_port(port)
             if not name and node._is_here(node_id):

@@ -125,7 +125,18 @@ class RemotePort(MonitoredRemote):
     whose monitors watch the link.
     """
 
-    __slots__ = ("_peer", "_ports", "asked_at", "is_kept", "is_shunned", "is_spawned", "late", "loss", "name")
+    __slots__ = (
+        "_peer",
+        "_ports",
+        "asked_at",
+        "has_unique_name",
+        "is_kept",
+        "is_shunned",
+        "is_spawned",
+        "late",
+        "loss",
+        "name",
+    )
 
     def __init__(self, peer: Sender, ports: PeerPorts, name: str) -> None:
         super().__init__()
@@ -133,6 +144,8 @@ class RemotePort(MonitoredRemote):
         self._ports = ports
         self.name = name
         self.id = f"{peer.node}#{name}" if name else peer.node
+        self.has_unique_name = ids.is_unique_name(name)
+        """Whether no other port will ever have its name."""
         self.state = REMOTE
         self.mailbox: Any = self  # Any: what snd wants of a mailbox is append
         self.is_spawned = False
@@ -152,11 +165,6 @@ class RemotePort(MonitoredRemote):
     def is_watched(self) -> bool:
         """Whether this node must hear of its death: somebody here monitors it, or this node spawned it."""
         return self.monitors is not None or self.is_spawned
-
-    @property
-    def has_unique_name(self) -> bool:
-        """Whether no other port will ever have its name."""
-        return ids.is_unique_name(self.name)
 
     def append(self, message: Message) -> None:
         """Send a message; the mailbox's part in ``snd``. See :func:`trace_messages`."""

@@ -1,0 +1,1 @@
+# No types: its functions are worth compiling as they stand.
