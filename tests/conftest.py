@@ -10,6 +10,7 @@ from __future__ import annotations
 from tests.support.native import PATCHED  # isort: skip
 
 import functools
+import gc
 import logging
 import math
 import os
@@ -88,6 +89,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.aemp_crashes)
     if asks_how_much_to_try(item.path):
         item.add_marker(pytest.mark.thorough)
+
+
+def pytest_collection_finish() -> None:
+    """Set aside what the modules hold: a node among that would have the first test wait for its end in vain."""
+    gc.freeze()
 
 
 @functools.cache
