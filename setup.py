@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+from multiprocessing import get_start_method
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -48,10 +49,19 @@ class BuildAllOrNothing(build_ext):
         """Translate the modules to C."""
         from Cython.Build import cythonize  # noqa: PLC0415  # may be missing
 
-        for extension in self.extensions:
-            directives = DIRECTIVES | {"annotation_typing": extension.name in ANNOTATED}
-            [made] = cythonize([extension], build_dir=self.build_temp, compiler_directives=directives)
-            extension.sources = made.sources
+        # At once, where processes can be forked: others would run this file again.
+        can_fork = get_start_method() == "fork"
+        for annotated in (False, True):
+            group = [extension for extension in self.extensions if (extension.name in ANNOTATED) is annotated]
+            directives = DIRECTIVES | {"annotation_typing": annotated}
+            made = cythonize(
+                group,
+                nthreads=os.cpu_count() or 1 if can_fork else 0,
+                build_dir=self.build_temp,
+                compiler_directives=directives,
+            )
+            for extension, translated in zip(group, made, strict=True):
+                extension.sources = translated.sources
 
 
 # A .pxd cannot declare the local variables of functions with *args, as there are here. So these get their types from
