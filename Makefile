@@ -156,20 +156,20 @@ $(PY):
 	echo "Making $(VENV) with $$("$$found" --version) ..."; \
 	"$$found" -m venv --clear $(VENV)
 
-# install EXTRAS: one retry, since networks hiccup
+# install EXTRAS, and the sets that these include: one retry, since networks hiccup
 define install
 	@echo "Installing aemp_gevent$(1) into $(VENV), which takes a minute the first time ..."
 	@$(PIP) install --editable '.$(1)' || { \
 		echo "That failed; trying once more in 5 s ..." >&2; sleep 5; $(PIP) install --editable '.$(1)'; }
 	@mkdir -p $(STAMPS)
-	@touch $@
+	@touch $@ $(addprefix $(STAMPS)/,$(2))
 endef
 
 $(STAMPS)/run: $(METADATA) | $(PY)
 	$(call install,)
 
 $(STAMPS)/test: $(METADATA) | $(PY)
-	$(call install,[test])
+	$(call install,[test],run)
 
 # atheris has wheels for Linux and some Pythons only; elsewhere inputs are varied at random.
 $(STAMPS)/fuzz: $(STAMPS)/test
@@ -178,15 +178,15 @@ $(STAMPS)/fuzz: $(STAMPS)/test
 
 # The type checkers read the tests too.
 $(STAMPS)/lint: $(METADATA) | $(PY)
-	$(call install,[test$(comma)lint])
+	$(call install,[test$(comma)lint],test run)
 
 $(STAMPS)/bench: $(METADATA) | $(PY)
-	$(call install,[bench])
+	$(call install,[bench],run)
 
 $(STAMPS)/docs: $(METADATA) | $(PY)
-	$(call install,[docs])
+	$(call install,[docs],run)
 
 $(STAMPS)/dev: $(METADATA) | $(PY)
-	$(call install,[dev])
+	$(call install,[dev],lint test run)
 
 comma := ,
