@@ -5,7 +5,7 @@ The page shows it: each click is one request, which any worker may get, and all 
 API was used altogether is a counter that all workers share.
 
 While the worker that counts does not answer, until another one takes its place, everybody may use the API: the limit
-protects it from a few clients, and is no reason to turn all of them away. Those uses are not counted.
+protects it from a few clients, and must not turn all of them away. Those uses are not counted.
 """
 
 from __future__ import annotations
