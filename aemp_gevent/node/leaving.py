@@ -73,14 +73,16 @@ class Leaving(LinkedNode):
         When a program ends, this happens automatically, for all nodes of the main thread at the same time.
 
         Args:
-            timeout: Seconds; peers that have not received everything by then are logged.
+            timeout: Seconds; peers that have not received everything by then are logged. At most half of it is spent
+                on nodes that must be found first, and on handing over state.
         """
         self._scheduler.check_thread("shutdown()")
         seconds = to_limited_seconds(timeout, "shutdown()")
         if self._network is None:
             return
         self._check_may_wait("shutdown()")
-        seconds = self._network.wait_for_names(self._say_last_words(seconds))
+        kept = seconds / 2  # peers that are linked get their goodbye in order, whatever the others take
+        seconds = kept + self._network.wait_for_names(self._say_last_words(seconds - kept))
         self._log_feed.stop()
         if self._made_requests is not None:
             self._made_requests.views.stop()

@@ -78,6 +78,20 @@ def test_shutdown_waits_for_a_name_only_until_its_timeout(make_node: MakeNode) -
     assert 0.2 < monotonic() - began < 5
 
 
+@pytest.mark.slow
+def test_linked_peers_are_left_in_order_while_a_name_is_not_found(
+    make_node: MakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = make_node("127.0.0.1:0", "127.0.0.1:1")  # where no seed is
+    with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
+        node.snd("nobody#inbox", "in vain")
+        leaving = gevent.spawn(node.shutdown, 5.0)
+        assert peer.packet() == ["", "bye"]
+        peer.close()
+        leaving.get()
+    assert "these nodes had not received everything: nobody" in caplog.text
+
+
 def test_shutdown_sends_what_is_queued(make_node: MakeNode) -> None:
     one, two = make_node(), make_node()
     inbox = Inbox(two)
