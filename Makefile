@@ -50,8 +50,8 @@ test-fast: $(STAMPS)/test ## run the tests that take less than a quarter of a se
 	@$(COLLECTING)
 	@$(PY) $(TESTS) -m 'not slow' $(ARGS)
 
-# Tests marked no_cover install a tracer of their own, or measure time or memory. Those that repeat one thing again and
-# again take long under the tracer, and reach few lines that no other test reaches.
+# Tests marked no_cover install a tracer of their own, or measure time, memory or steps. These, and those that repeat one
+# thing again and again, take long under coverage's tracer, and reach few lines that no other test reaches.
 REPEATED := no_cover or thorough or hypothesis
 
 coverage: $(STAMPS)/test ## run most of the tests, and measure which lines and branches they reach
