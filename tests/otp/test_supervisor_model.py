@@ -23,7 +23,7 @@ from aemp_gevent.otp.entries import Entry
 from aemp_gevent.testing import VirtualTime
 from aemp_gevent.toolkit import death_of
 from tests.support.seams import ports_of
-from tests.support.thoroughness import tries
+from tests.support.thoroughness import repeats
 
 PERIOD = 120.0
 FIRST, LONGEST = 1.0, 4.0
@@ -244,7 +244,7 @@ CRASHES = [(0, "crash", LONG)] * 6
 """More than a budget allows, and never too many within its period."""
 
 
-@settings(max_examples=tries(40, 1000), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=repeats(40, 250), deadline=None, suppress_health_check=list(HealthCheck))
 @given(tree=trees, steps=steps, seed=st.integers(0, 3))
 @example(tree=CHURN, steps=CRASHES, seed=0)
 def test_trees_do_what_the_model_says(tree: Tree, steps: list[tuple[int, str, float]], seed: int) -> None:
@@ -319,7 +319,7 @@ def test_supervisors_that_do_something_else_are_caught(monkeypatch, owner, name,
         compare(tree, steps, 0)
 
 
-@settings(max_examples=tries(10, 300), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=repeats(10, 75), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     deaths=st.lists(st.tuples(st.integers(0, 5), st.floats(0, 40), st.booleans()), max_size=25),
     kills=st.lists(st.tuples(st.integers(0, 5), st.floats(0, 40)), max_size=10),

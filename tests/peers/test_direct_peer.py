@@ -31,7 +31,7 @@ from tests.peers.simulation import IDS, InlineScheduler, Side, World, make_fragm
 from tests.support.helpers import turns, wait_until
 from tests.support.networking import OUR_PROVIDER, WAIT, Deaths, Inbox, MakeNode, RawListener, RawPeer
 from tests.support.seams import embedded_of, network_of
-from tests.support.thoroughness import tries
+from tests.support.thoroughness import repeats, tries
 
 MESSAGES = 8
 WISHES = 4
@@ -162,7 +162,7 @@ def run(seed: int, monkeypatch: pytest.MonkeyPatch, breaks: int) -> RestingWorld
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("breaks", "runs"),
-    [pytest.param(0, tries(100, 300), id="whole"), pytest.param(1, tries(100, 300), id="a-connection-breaks")],
+    [pytest.param(0, repeats(100, 150), id="whole"), pytest.param(1, repeats(100, 150), id="a-connection-breaks")],
 )
 def test_links_come_to_rest_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch, breaks: int, runs: int) -> None:
     """A seed that failed is printed, with the steps of its run."""
