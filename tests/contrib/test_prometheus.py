@@ -64,6 +64,10 @@ def scraper_of(collector: Any) -> Callable[[], Samples]:
     return lambda: samples_in(prometheus_client.generate_latest(registry).decode())
 
 
+def host_scraper_of(node: Node) -> Callable[[], Samples]:
+    return scraper_of(Collector("host", node=node, timeout=30))
+
+
 def totals(found: Samples) -> Samples:
     return {
         key: value for key, value in found.items() if re.search(r"_total$|call_seconds_(count|sum|bucket)$", key[0])
@@ -196,9 +200,18 @@ def calls(found: Samples) -> float:
     return found["aemp_call_seconds_count", "ok"]
 
 
+def worker_of_four_calls(workers: Workers) -> tuple[Node, Node, Callable[[], Samples], Samples]:
+    """Return a node that shows a page, one that has made four calls, the page, and what it showed of them."""
+    keeper, worker = workers.add(), workers.add()
+    scrape = host_scraper_of(keeper)
+    scrape()
+    work(worker, 4)
+    return keeper, worker, scrape, scrape()
+
+
 def test_one_page_shows_all_nodes_of_a_host(workers: Workers) -> None:
     nodes = [workers.add() for _ in range(3)]
-    scrape = scraper_of(Collector("host", node=nodes[0], timeout=30))
+    scrape = host_scraper_of(nodes[0])
     first = scrape()
     assert first["aemp_nodes",] == 3
     for node in nodes[1:]:
@@ -208,7 +221,7 @@ def test_one_page_shows_all_nodes_of_a_host(workers: Workers) -> None:
 
 def test_totals_never_fall_while_nodes_end_and_others_begin(workers: Workers) -> None:
     keeper, *nodes = [workers.add() for _ in range(3)]
-    scrape = scraper_of(Collector("host", node=keeper, timeout=30))
+    scrape = host_scraper_of(keeper)
     before = scrape()
     for _ in range(5):
         leaving = nodes.pop(0)
@@ -225,7 +238,7 @@ def test_totals_never_fall_while_nodes_end_and_others_begin(workers: Workers) ->
 
 def test_totals_survive_the_node_that_kept_them(workers: Workers) -> None:
     one, two, three = [workers.add() for _ in range(3)]
-    scrape = scraper_of(Collector("host", node=three, timeout=30))
+    scrape = host_scraper_of(three)
     scrape()
     work(two, 5)
     two.shutdown(30)
@@ -318,7 +331,7 @@ def test_node_that_keeps_totals_takes_each_process_once(keeper: tuple[Node, Node
     one, two = keeper
     sent = [ended("a process").to_travel()]
     assert [two.call(f"{one.NODE()}#aemp.totals", "keep", sent) for _ in range(2)] == [True, False]
-    found = scraper_of(Collector("host", node=one, timeout=30))()
+    found = host_scraper_of(one)()
     assert found[DISCARDED] == 5
 
 
@@ -356,7 +369,7 @@ def test_only_nodes_of_the_host_have_a_say_in_what_is_kept(
 
 def test_labels_are_few_whatever_nodes_send(keeper: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = keeper
-    scrape = scraper_of(Collector("host", node=one, timeout=30))
+    scrape = host_scraper_of(one)
     honest = len(scrape())
     numbers = itertools.count()
 
@@ -382,7 +395,7 @@ def test_answer_counts_for_the_node_that_was_asked(keeper: tuple[Node, Node], mo
 
 def test_heir_that_answers_too_late_does_not_double_totals(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
     late, other, leaving = [workers.add() for _ in range(3)]
-    scrape = scraper_of(Collector("host", node=other, timeout=30))
+    scrape = host_scraper_of(other)
     scrape()
     work(leaving, 5)
     keep, has_time = metrics_of(late).keep, Event()
@@ -422,14 +435,14 @@ def test_nodes_that_do_not_know_each_other_keep_a_killed_one_once(workers: Worke
     dead = answer("w", discarded=9.0, pid=2**31 - 1)
     for node in (one, two):
         metrics_of(node).keep(dead.as_lost())
-    scrape = scraper_of(Collector("host", node=both, timeout=30))
+    scrape = host_scraper_of(both)
     found = scrape()
     assert (found[DISCARDED], found[LOST]) == (9, 1)
     wait_until(lambda: [metrics_of(node).keeps(dead.process) for node in (one, two)].count(True) == 1)
     found = scrape()
     assert (found[DISCARDED], found[LOST]) == (9, 1)
     for node in (one, two):  # although only one of them keeps it now
-        found = scraper_of(Collector("host", node=node, timeout=30))()
+        found = host_scraper_of(node)()
         assert (found[DISCARDED], found[LOST]) == (9, 1)
 
 
@@ -437,9 +450,9 @@ def test_what_any_of_several_keepers_knew_stays(workers: Workers) -> None:
     one, two = sorted((workers.add() for _ in range(2)), key=Node.NODE)
     metrics_of(one).keep([ended("x", 5.0, lost=True)])
     metrics_of(two).keep([ended("x", 9.0, lost=True)])
-    assert scraper_of(Collector("host", node=workers.add(), timeout=30))()[DISCARDED] == 9
+    assert host_scraper_of(workers.add())()[DISCARDED] == 9
     wait_until(lambda: not metrics_of(two).keeps("x"))
-    found = scraper_of(Collector("host", node=workers.add(), timeout=30))()
+    found = host_scraper_of(workers.add())()
     assert (found[DISCARDED], found[LOST]) == (9, 1), "one of them is forgotten, and a new node remembers nothing"
     assert ("aemp_call_seconds_count", "ok") not in found, "such calls of the nodes are not those of their programs"
 
@@ -460,11 +473,7 @@ def test_what_is_remembered_of_a_node_is_small(part: dict[str, Any]) -> None:
 
 
 def test_node_that_ends_without_handing_over_is_counted_and_its_totals_stay(workers: Workers) -> None:
-    keeper, leaving = workers.add(), workers.add()
-    scrape = scraper_of(Collector("host", node=keeper, timeout=30))
-    scrape()
-    work(leaving, 4)
-    before = scrape()
+    keeper, leaving, scrape, before = worker_of_four_calls(workers)
     request_host_of(leaving).last_calls.clear()
     leaving.shutdown(30)
     assert calls(scrape()) == 4
@@ -473,11 +482,7 @@ def test_node_that_ends_without_handing_over_is_counted_and_its_totals_stay(work
 
 
 def test_totals_of_a_process_that_stands_still_stay_when_its_link_is_lost(workers: Workers) -> None:
-    keeper, stopped = workers.add(), workers.add()
-    scrape = scraper_of(Collector("host", node=keeper, timeout=30))
-    scrape()
-    work(stopped, 4)
-    before = scrape()
+    keeper, stopped, scrape, before = worker_of_four_calls(workers)
     workers.network.crash(stopped)  # but the process lives
     wait_until(lambda: not keeper.up_nodes())
     after = scrape()
@@ -487,7 +492,7 @@ def test_totals_of_a_process_that_stands_still_stay_when_its_link_is_lost(worker
 
 def test_totals_are_handed_over_although_nobody_asked_for_them(make_node: MakeNode) -> None:
     keeper = make_node()
-    scrape = scraper_of(Collector("host", node=keeper, timeout=30))
+    scrape = host_scraper_of(keeper)
     leaving = make_node(None)
     Collector("host", node=leaving, timeout=30)  # while it is private, as when a module is imported
     leaving.configure(binds=["127.0.0.1:0"], seeds=[keeper.NODE()], secret="a secret of the tests")
@@ -515,7 +520,7 @@ def test_those_who_ask_at_the_same_time_share_one_look(workers: Workers, monkeyp
     inspection = two._requests._inspection
     ask, questions = inspection.ask, itertools.count()
     monkeypatch.setattr(inspection, "ask", lambda *args: (next(questions), ask(*args)))
-    scrape = scraper_of(Collector("host", node=one, timeout=30))
+    scrape = host_scraper_of(one)
     before = next(questions)
     scrapes = [gevent.spawn(scrape) for _ in range(10)]
     assert all(each.get()["aemp_nodes",] == 2 for each in scrapes)
@@ -534,7 +539,7 @@ def test_two_services_do_not_share_an_address_by_accident() -> None:
 @pytest.mark.slow
 def test_killed_node_is_counted_and_what_was_seen_of_it_stays(make_node: MakeNode) -> None:
     keeper = make_node()
-    scrape = scraper_of(Collector("host", node=keeper, timeout=30))
+    scrape = host_scraper_of(keeper)
     scrape()
     with NodeProcess(seeds=[keeper.NODE()]) as worker:
         wait_until(lambda: keeper.node_is_up(worker.node))
@@ -561,7 +566,7 @@ def test_node_that_does_not_answer_is_reported_and_its_totals_stay(
     one = make_node()
     two = make_node("127.0.0.1:0", one.NODE())
     two.wait_for_seeds()
-    scrape = scraper_of(Collector("host", node=one, timeout=30))
+    scrape = host_scraper_of(one)
     scrape()
     work(two, 3)
     before = scrape()
@@ -595,7 +600,7 @@ def test_network_page_has_a_label_for_hosts(make_node: MakeNode) -> None:
 def test_forty_eight_workers_are_scraped_quickly_and_a_thousand_restarts_change_nothing(workers: Workers) -> None:
     first_node = workers.add()
     nodes = [first_node, *(workers.add_to(first_node) for _ in range(47))]
-    scrape = scraper_of(Collector("host", node=nodes[0], timeout=30))
+    scrape = host_scraper_of(nodes[0])
     first = scrape()
     assert first["aemp_nodes",] == 48
     taken: list[float] = []

@@ -35,6 +35,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WSGIServer]:
     server.stop(timeout=1)
 
 
+def visit(server: WSGIServer, sent: bytes) -> socket.socket:
+    """Connect to the server, and send it something."""
+    visitor = socket.create_connection(("127.0.0.1", server.server_port), 30)
+    visitor.sendall(sent)
+    return visitor
+
+
 @pytest.mark.parametrize(
     ("sent", "answer"),
     [
@@ -48,8 +55,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WSGIServer]:
 def test_visitor_that_sends_no_more_is_sent_away(
     server: WSGIServer, sent: bytes, answer: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.create_connection(("127.0.0.1", server.server_port), 30) as visitor:
-        visitor.sendall(sent)
+    with visit(server, sent) as visitor:
         found = b"".join(iter(lambda: visitor.recv(4096), b""))
     assert answer in found
     assert "Traceback" not in "".join(capfd.readouterr())
@@ -68,19 +74,16 @@ def test_visitor_that_sends_no_more_is_sent_away(
 def test_visitor_that_sends_a_little_again_and_again_is_sent_away(
     server: WSGIServer, sent: bytes, piece: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.create_connection(("127.0.0.1", server.server_port), 30) as visitor:
-        visitor.sendall(sent)
-        with contextlib.suppress(ConnectionError):
-            for _ in range(99):  # a second and a half; more than a hundred headers are refused
-                visitor.sendall(piece)
-                gevent.sleep(0.015)
-            pytest.fail("it may send on and on")
+    with visit(server, sent) as visitor, contextlib.suppress(ConnectionError):
+        for _ in range(99):  # a second and a half; more than a hundred headers are refused
+            visitor.sendall(piece)
+            gevent.sleep(0.015)
+        pytest.fail("it may send on and on")
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
 def test_visitor_that_reads_nothing_is_sent_away(server: WSGIServer, capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.create_connection(("127.0.0.1", server.server_port), 30) as visitor:
-        visitor.sendall(b"GET /endless HTTP/1.0\r\n\r\n")
+    with visit(server, b"GET /endless HTTP/1.0\r\n\r\n") as visitor:
         while not visitor.recv(1):
             pass
         assert len(server.pool) == 1

@@ -63,7 +63,7 @@ class Stage:
         """A port inside its handler, which has had its first message."""
 
         self.blocking(**options)
-        self.node.snd(self.port, "first")
+        self.send_first()
         settle(self.node)
         return self
 
@@ -84,6 +84,15 @@ class Stage:
     def watched(self):
         self.node.mon(self.port, lambda *reason: self.deaths.append(reason))
         return self
+
+    def send_first(self):
+        self.node.snd(self.port, "first")
+
+    def send_other(self):
+        self.node.snd(self.port, "other")
+
+    def kill(self):
+        self.node.kil(self.port, "killed")
 
     def take_over(self):
         def act():
@@ -115,52 +124,28 @@ def _nothing():
 MIDDLES = {
     # name: (the port, what happens to it meanwhile, whether it must be dead)
     "first-message": (lambda stage: stage.callback(), lambda stage: _nothing, False),
-    "somebody-else-sends": (
-        lambda stage: stage.callback(),
-        lambda stage: lambda: stage.node.snd(stage.port, "other"),
-        False,
-    ),
-    "actor": (lambda stage: stage.actor(), lambda stage: lambda: stage.node.snd(stage.port, "other"), False),
-    "killed": (lambda stage: stage.callback(), lambda stage: lambda: stage.node.kil(stage.port, "killed"), True),
-    "actor-killed": (lambda stage: stage.actor(), lambda stage: lambda: stage.node.kil(stage.port, "killed"), True),
-    "blocks-meanwhile": (
-        lambda stage: stage.blocking(),
-        lambda stage: lambda: stage.node.snd(stage.port, "first"),
-        False,
-    ),
+    "somebody-else-sends": (lambda stage: stage.callback(), lambda stage: stage.send_other, False),
+    "actor": (lambda stage: stage.actor(), lambda stage: stage.send_other, False),
+    "killed": (lambda stage: stage.callback(), lambda stage: stage.kill, True),
+    "actor-killed": (lambda stage: stage.actor(), lambda stage: stage.kill, True),
+    "blocks-meanwhile": (lambda stage: stage.blocking(), lambda stage: stage.send_first, False),
     "blocked": (lambda stage: stage.blocked(), lambda stage: stage.event.set, False),
-    "blocked-and-killed": (
-        lambda stage: stage.blocked(),
-        lambda stage: lambda: stage.node.kil(stage.port, "killed"),
-        True,
-    ),
+    "blocked-and-killed": (lambda stage: stage.blocked(), lambda stage: stage.kill, True),
     "blocked-and-taken-over": (lambda stage: stage.blocked(), lambda stage: stage.take_over, False),
     "taken-over": (lambda stage: stage.callback(), lambda stage: stage.take_over, False),
     "bounded": (lambda stage: stage.callback(limit=9), lambda stage: _nothing, False),
     "bounded-and-taken-over": (lambda stage: stage.blocked(limit=9), lambda stage: stage.take_over, False),
-    "bounded-and-killed": (
-        lambda stage: stage.blocked(limit=9),
-        lambda stage: lambda: stage.node.kil(stage.port, "killed"),
-        True,
-    ),
+    "bounded-and-killed": (lambda stage: stage.blocked(limit=9), lambda stage: stage.kill, True),
 }
 
 REPLACED = {
     # The inbox adds by code of its own, or the mailbox is replaced while a thread is in it; as above.
     "traced": (lambda stage: stage.callback(), lambda stage: _nothing, False),
-    "traced-and-killed": (
-        lambda stage: stage.blocked(),
-        lambda stage: lambda: stage.node.kil(stage.port, "killed"),
-        True,
-    ),
+    "traced-and-killed": (lambda stage: stage.blocked(), lambda stage: stage.kill, True),
     "traced-and-taken-over": (lambda stage: stage.blocked(), lambda stage: stage.take_over, False),
     "tap-begins": (lambda stage: stage.blocked(limit=9), lambda stage: stage.tap, False),
     "tap-ends": (lambda stage: stage.callback().tap(), lambda stage: stage.untap, False),
-    "tapped-and-killed": (
-        lambda stage: stage.blocked().tap(),
-        lambda stage: lambda: stage.node.kil(stage.port, "killed"),
-        True,
-    ),
+    "tapped-and-killed": (lambda stage: stage.blocked().tap(), lambda stage: stage.kill, True),
     "bounded-and-tapped-and-taken-over": (
         lambda stage: stage.blocked(limit=9).tap(),
         lambda stage: stage.take_over,

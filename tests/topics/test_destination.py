@@ -12,23 +12,30 @@ from gevent.event import Event
 import aemp_gevent.node.lasting_port
 import aemp_gevent.topics.broker
 import aemp_gevent.topics.destination
+from aemp_gevent.node.node import Node
 from aemp_gevent.testing import MemoryNetwork
 from aemp_gevent.topics import publish, subscribe
 from aemp_gevent.topics.broker import GROUP, broker_of
+from aemp_gevent.topics.destination import Destination
 from aemp_gevent.topics.session_port import Address
 from tests.support.helpers import wait_until
 from tests.support.networking import Inbox
 from tests.topics.conftest import QUICK, SEED, WAIT, begun, destination_of, nodes_of, subscribed
 
 
+def in_session(network: MemoryNetwork, pattern: str) -> tuple[Node, Node, Inbox, Destination]:
+    """Return a node that publishes, one that is subscribed, what it gets, and their session, which has begun."""
+    one, other = nodes_of(network, 2)
+    inbox = subscribed(other, pattern)
+    begun(one, other)
+    return one, other, inbox, destination_of(one, other)
+
+
 def test_outage_is_reported_once_even_if_the_session_ends_again_soon(
     network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aemp_gevent.topics.destination, "_CONFIRM_SECONDS", 1000.0)
-    one, other = nodes_of(network, 2)
-    inbox = subscribed(other, "t")
-    begun(one, other)
-    destination = destination_of(one, other)
+    one, other, inbox, destination = in_session(network, "t")
     network.block(one, other)
     publish("t", "lost", node=one)
     assert network.cut(one, other) > 0
@@ -50,10 +57,7 @@ def test_nothing_is_published_before_the_whole_report_is_sent(
 ) -> None:
     """The report is long, and its sender is paused, as by a full buffer."""
     monkeypatch.setattr(aemp_gevent.topics.destination, "BATCH", 2)
-    one, other = nodes_of(network, 2)
-    inbox = subscribed(other, "t.*")
-    begun(one, other)
-    destination = destination_of(one, other)
+    one, other, inbox, destination = in_session(network, "t.*")
     network.partition([other])
     network.cut(one, other)
     wait_until(lambda: destination.is_away, within=WAIT)
@@ -80,9 +84,7 @@ def test_nothing_is_published_before_the_whole_report_is_sent(
 
 def test_answers_that_nobody_asked_for_confirm_nothing(network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aemp_gevent.topics.destination, "_CONFIRM_SECONDS", 1000.0)
-    one, other = nodes_of(network, 2)
-    subscribed(other, "t")
-    begun(one, other)
+    one, other, _, _ = in_session(network, "t")
     publish("t", 1, node=one)
     destination = destination_of(one, other)
     timer, outlet = destination._timer, destination._outlet
@@ -96,10 +98,8 @@ def test_answers_that_nobody_asked_for_confirm_nothing(network: MemoryNetwork, m
 
 
 def test_topic_that_is_named_often_in_a_report_is_reported_once(network: MemoryNetwork) -> None:
-    one, other = nodes_of(network, 2)
-    inbox = subscribed(other, "**")
-    begun(one, other)
-    inlet = destination_of(one, other)._inlet
+    one, other, inbox, destination = in_session(network, "**")
+    inlet = destination._inlet
     assert inlet is not None
     inlet.send(one, "missed", ["t"] * 500 + ["u"] * 500)
     publish("t", "next", node=one)
@@ -165,9 +165,7 @@ def test_broker_whose_port_was_killed_gets_another_one_and_reports_what_may_be_l
 ) -> None:
     monkeypatch.setattr(aemp_gevent.node.lasting_port, "REOPEN_SECONDS", 0.01)
     monkeypatch.setattr(aemp_gevent.topics.destination, "_CONFIRM_SECONDS", 1000.0)
-    one, other = nodes_of(network, 2)
-    inbox = subscribed(other, "t")
-    begun(one, other)
+    one, other, inbox, _ = in_session(network, "t")
     broker = broker_of(other)
     for number, reason in enumerate([("die", "killed by a test"), ("shutdown", other.NODE())]):
         assert publish("t", number, node=one) == 1  # which nobody has confirmed when the port dies
@@ -183,9 +181,7 @@ def test_broker_whose_port_was_killed_gets_another_one_and_reports_what_may_be_l
 
 
 def test_port_of_a_session_that_is_killed_as_if_its_node_had_shut_down_is_replaced(network: MemoryNetwork) -> None:
-    one, other = nodes_of(network, 2)
-    inbox = subscribed(other, "t")
-    begun(one, other)
+    one, other, inbox, _ = in_session(network, "t")
     for number, end in enumerate(["outlet", "inlet"]):
         destination = destination_of(one, other)
         session = destination._session
