@@ -137,6 +137,7 @@ class Collector(BaseCollector):
             somewhere = processes_in(answers)
             silent |= {answer.node for answer in estate.unsettled if answer.process not in somewhere}
         hosts: dict[str, list[Answer]] = {gethostname(): []}
+        self._hosts.see(answer.host for answer in answers)
         for answer in answers:
             hosts.setdefault(self._hosts.of(answer.host), []).append(answer)
         found = {

@@ -7,10 +7,11 @@ Links count for themselves. What an ended link had counted is added to a total h
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import add
 from typing import NamedTuple, Protocol
 
 from aemp_gevent.addresses.ids import without_random_words
-from aemp_gevent.runtime.totals import Labels
+from aemp_gevent.runtime.totals import Labels, short_label
 from aemp_gevent.wire.greeting import Greeting
 
 MAX_LABELS = 100
@@ -50,14 +51,9 @@ class Carried(NamedTuple):
     bytes_in: int = 0
     bytes_out: int = 0
 
-    def plus(self, link: CountingLink) -> Carried:
-        """Return the sum with what a link carried."""
-        return Carried(
-            self.packets_in + link.received_packets,
-            self.packets_out + link.sent_packets,
-            self.bytes_in + link.received,
-            self.bytes_out + link.transport.sent,
-        )
+    def plus(self, more: Carried) -> Carried:
+        """Return the sum of both."""
+        return Carried(*map(add, self, more))
 
 
 class Traffic:
@@ -72,25 +68,36 @@ class Traffic:
         self._labels = Labels(MAX_LABELS)
         self._sums: dict[str, Carried] = {}
 
-    def label_of(self, node: str) -> str:
-        """Return the name under which a node is counted: its ID, with ``*`` for words that processes make up."""
-        return self._labels.of(without_random_words(node))
-
     def ended(self, link: CountingLink) -> None:
         """Take note that a link that was up is about to be closed.
 
         What came in the same read as the end is not counted.
         """
-        self._add(self._sums, link)
+        _add(self._sums, *_carried_by(link))
+        self._labels.see(self._sums)
+        if len(self._sums) > MAX_LABELS:  # with OTHER it may have one more
+            sums, self._sums = self._sums, {}
+            for label, carried in sums.items():
+                _add(self._sums, self._labels.of(label), carried)
 
     def sums(self) -> dict[str, Carried]:
         """Return what was carried, by the other node's name."""
         found = dict(self._sums)
         for link in list(self._links):
             if link.is_up and not link.closed:
-                self._add(found, link)
+                _add(found, *_carried_by(link))
         return found
 
-    def _add(self, sums: dict[str, Carried], link: CountingLink) -> None:
-        label = self.label_of(link.greeting.node if link.greeting is not None else "")
-        sums[label] = sums.get(label, Carried()).plus(link)
+
+def label_of(node: str) -> str:
+    """Return the name under which a node is counted: its ID, with ``*`` for words that processes make up."""
+    return short_label(without_random_words(node))
+
+
+def _carried_by(link: CountingLink) -> tuple[str, Carried]:
+    label = label_of(link.greeting.node if link.greeting is not None else "")
+    return label, Carried(link.received_packets, link.sent_packets, link.received, link.transport.sent)
+
+
+def _add(sums: dict[str, Carried], label: str, carried: Carried) -> None:
+    sums[label] = sums.get(label, Carried()).plus(carried)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from typing import TypeGuard
 
-from aemp_gevent.runtime.totals import Labels
+from aemp_gevent.runtime.totals import MAX_LABEL, Labels, short_label
 
 Kind = Literal["counter", "gauge", "histogram", "gaugehistogram"]
 
@@ -37,8 +37,6 @@ MAX_ROWS = 5000
 
 MAX_VALUE = 1e18
 """The largest value of a figure. Beyond it sums stay as they are, so that they can always be sent."""
-
-_MAX_LABEL = 200  # characters
 
 CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 DEPTHS = (0, 1, 10, 100, 1000, 10_000, 100_000)
@@ -191,7 +189,7 @@ def from_afar(sent: object) -> Rows:
             continue
         if not isinstance(labels, (list, tuple)) or len(labels) != len(metric.labels):
             raise ValueError(f"{name} does not have the labels {metric.labels}")
-        if not all(isinstance(label, str) and len(label) <= _MAX_LABEL for label in labels):
+        if not all(isinstance(label, str) and len(label) <= MAX_LABEL for label in labels):
             raise ValueError(f"a label of {name} is not a short text")
         key = (name, *map(short_label, labels))
         rows[key] = _value(name, metric, value)
@@ -216,27 +214,21 @@ def _number(name: str, value: object) -> float:
 
 
 class LabelSets:
-    """Gives each metric at most so many labels, whatever nodes send; :data:`~aemp_gevent.runtime.totals.OTHER` then."""
+    """Gives each metric few labels, whatever nodes send: see :class:`~aemp_gevent.runtime.totals.Labels`."""
 
     def __init__(self) -> None:
         self._sets = {name: Labels(MAX_LABELS) for name, metric in METRICS.items() if metric.labels}
 
-    def of(self, metric: str, label: str) -> str:
-        """Return the label of a value, which is the same each time."""
-        return self._sets[metric].of(short_label(label))
-
     def fitted(self, rows: Rows) -> Rows:
         """Return figures with only such labels."""
+        for name, *labels in rows:
+            if labels:
+                self._sets[name].see(labels)
         found: Rows = {}
         for (name, *labels), value in rows.items():
-            key = (name, *(self.of(name, label) for label in labels))
+            key = (name, *map(self._sets[name].of, labels)) if labels else (name,)
             found[key] = together(METRICS[name], found[key], value) if key in found else value
         return found
-
-
-def short_label(text: str) -> str:
-    """Return a text as a label: not too long, and without what UTF-8 cannot express."""
-    return text[:_MAX_LABEL].encode("utf-8", "replace").decode()
 
 
 # --- of processes that ended ---
@@ -297,7 +289,7 @@ def ended_from_afar(sent: object) -> list[EndedProcess]:
 
 def is_process(sent: object) -> TypeGuard[str]:
     """Return whether this can be the name of a process."""
-    return isinstance(sent, str) and 0 < len(sent) <= _MAX_LABEL
+    return isinstance(sent, str) and 0 < len(sent) <= MAX_LABEL
 
 
 def checked_pid(pid: object) -> int:

@@ -18,6 +18,7 @@ from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aemp_gevent.errors import CallTimeout, PortDied
+from aemp_gevent.links.traffic import label_of
 from aemp_gevent.node.figures import (
     CALL_SECONDS,
     DEPTHS,
@@ -33,7 +34,7 @@ from aemp_gevent.node.figures import (
 )
 from aemp_gevent.peers.network import Network
 from aemp_gevent.ports.scheduler import Scheduler
-from aemp_gevent.runtime.totals import CHILD_RESTARTS, PAUSED_SECONDS, PAUSES, RESTARTS
+from aemp_gevent.runtime.totals import CHILD_RESTARTS, PAUSED_SECONDS, PAUSES, RESTARTS, short_label
 
 if TYPE_CHECKING:
     from aemp_gevent.calls.watching import CallWatch
@@ -147,7 +148,7 @@ class Metrics:
         if oldest.pid in {os.getpid(), *(each.pid for each in self._ended.values())}:
             # Another node of that process reports these, with larger values.
             rows = {key: value for key, value in rows.items() if not METRICS[key[0]].of_process}
-        self._added = merged([self._added, rows])
+        self._added = self._labels.fitted(merged([self._added, rows]))
         self._added_of.append(oldest.process)
 
     def freeze(self) -> list[EndedProcess]:
@@ -185,14 +186,14 @@ class Metrics:
         rows["aemp_mailbox_messages",] = [seen.messages, *counts]
         for port in fullest:
             if port["messages"]:
-                self._add(rows, "aemp_mailbox_top_messages", port["handler"] or port["kind"], port["messages"])
+                _add(rows, "aemp_mailbox_top_messages", port["handler"] or port["kind"], port["messages"])
         for family, entries in self._host.own_families.items():
-            self._add(rows, "aemp_directory_entries", family, entries)
+            _add(rows, "aemp_directory_entries", family, entries)
         network = self._host.network
         if network is not None:
             for one in network.up_peers():
-                label = network.link_maker.traffic.label_of(one.node)
-                self._add(rows, "aemp_link_unsent_bytes", label, one.unsent)
+                _add(rows, "aemp_link_unsent_bytes", label_of(one.node), one.unsent)
+        rows = self._labels.fitted(rows)
         if self.heir:
             return rows
         return rows | (self.totals() if self._last is None else self._last)
@@ -207,7 +208,7 @@ class Metrics:
         rows["aemp_sender_paused_seconds_total",] = scheduler.totals.get((PAUSED_SECONDS,), 0)
         for (name, *label), value in list(scheduler.totals.items()):
             if name in _LABELLED:
-                self._add(rows, _LABELLED[name], label[0], value)
+                _add(rows, _LABELLED[name], label[0], value)
         for cause, count in scheduler.totals.fired.items():
             if count:
                 rows["aemp_monitors_fired_total", cause] = count
@@ -215,24 +216,26 @@ class Metrics:
             self._add_links(rows, network)
         if self._calls is not None:
             rows |= self._calls.rows()
-        return merged([rows, self._added])
+        return self._labels.fitted(merged([rows, self._added]))
 
-    def _add(self, rows: Rows, metric: str, label: str, value: float) -> None:
-        key = (metric, self._labels.of(metric, label))
-        rows[key] = together(METRICS[metric], rows[key], value) if key in rows else value
-
-    def _add_links(self, rows: Rows, network: Network) -> None:
+    @staticmethod
+    def _add_links(rows: Rows, network: Network) -> None:
         for kind, count in network.refusals.items():
-            self._add(rows, "aemp_refusals_total", kind, count)
+            _add(rows, "aemp_refusals_total", kind, count)
         watch = network.loop_watch
         if watch is not None:
             rows["aemp_loop_blocks_total",] = watch.blocks
             rows["aemp_loop_blocked_seconds_total",] = watch.blocked_seconds
         for peer, carried in network.link_maker.traffic.sums().items():
-            self._add(rows, "aemp_link_messages_received_total", peer, carried.packets_in)
-            self._add(rows, "aemp_link_messages_sent_total", peer, carried.packets_out)
-            self._add(rows, "aemp_link_bytes_received_total", peer, carried.bytes_in)
-            self._add(rows, "aemp_link_bytes_sent_total", peer, carried.bytes_out)
+            _add(rows, "aemp_link_messages_received_total", peer, carried.packets_in)
+            _add(rows, "aemp_link_messages_sent_total", peer, carried.packets_out)
+            _add(rows, "aemp_link_bytes_received_total", peer, carried.bytes_in)
+            _add(rows, "aemp_link_bytes_sent_total", peer, carried.bytes_out)
+
+
+def _add(rows: Rows, metric: str, label: str, value: float) -> None:
+    key = (metric, short_label(label))
+    rows[key] = together(METRICS[metric], rows[key], value) if key in rows else value
 
 
 _FIGURES = {

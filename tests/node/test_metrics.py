@@ -3,15 +3,30 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+import zlib
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from aemp_gevent import CallTimeout, Node, RemoteError
-from aemp_gevent.node.figures import MAX_VALUE, METRICS, Rows, from_afar, merged, to_travel, totals_in
+from aemp_gevent.links.traffic import Traffic
+from aemp_gevent.node.figures import (
+    MAX_LABELS,
+    MAX_VALUE,
+    METRICS,
+    LabelSets,
+    Rows,
+    from_afar,
+    merged,
+    to_travel,
+    totals_in,
+)
 from aemp_gevent.ports.monitors import Monitor
-from aemp_gevent.runtime.totals import OTHER, Labels
+from aemp_gevent.runtime.totals import MOST_GIVEN, OTHER, Labels
 from aemp_gevent.testing import wait_until
 from tests.support.networking import MakeNode
 
@@ -120,9 +135,58 @@ def test_reason_becomes_one_of_few_labels(reason: tuple[Any, ...], label: str) -
     assert {cause: count for cause, count in scheduler.totals.fired.items() if count} == {label: 1}
 
 
-def test_labels_are_few_and_stay() -> None:
+def test_labels_are_few_and_do_not_depend_on_the_order() -> None:
+    values = list("abcdefgh")
+    found = set()
+    for order in itertools.permutations(values, 3):
+        labels = Labels(2)
+        labels.see(order)
+        labels.see(values)
+        found.add(tuple(map(labels.of, values)))
+    (chosen,) = found
+    assert sorted(chosen).count(OTHER) == 6
+
+
+def test_labels_are_bounded_over_time_whatever_values_come() -> None:
+    given = set()
     labels = Labels(2)
-    assert [labels.of(each) for each in "abcab"] == ["a", "b", OTHER, "a", "b"]
+    for value in sorted(map(str, range(1000)), key=lambda text: zlib.crc32(text.encode()), reverse=True):
+        labels.see([value])
+        given.add(labels.of(value))
+    assert len(given - {OTHER}) == 2 * MOST_GIVEN
+
+
+def test_sum_over_processes_that_saw_more_than_have_labels_is_right() -> None:
+    peers = [f"peer{number}" for number in range(300)]
+    of_workers = []
+    for seed in range(3):
+        random.Random(seed).shuffle(peers)
+        labels, rows = LabelSets(), {}
+        for count in (50, 150, 300):  # a worker fits its figures each time that somebody asks
+            rows = {("aemp_link_messages_sent_total", peer): float(count) for peer in peers[:count]}
+            fitted = labels.fitted(rows)
+        of_workers.append(fitted)
+    page = LabelSets().fitted(merged(of_workers))
+    with_label = {key[1]: value for key, value in page.items() if key[1] != OTHER}
+    assert set(with_label.values()) == {900.0}
+    assert len(with_label) == MAX_LABELS
+    assert page["aemp_link_messages_sent_total", OTHER] == 900.0 * (300 - MAX_LABELS)
+
+
+def test_traffic_of_more_peers_than_have_labels_is_added_up() -> None:
+    class Ended:
+        received_packets, sent_packets, received, is_up, closed = 1, 2, 3, True, True
+        transport = SimpleNamespace(sent=4)
+
+        def __init__(self, number: int) -> None:
+            self.greeting: Any = SimpleNamespace(node=f"shop/host{number}")
+
+    traffic = Traffic([])
+    for number in range(MAX_LABELS + 50):
+        traffic.ended(Ended(number))
+    sums = traffic.sums()
+    assert len(sums) == MAX_LABELS + 1
+    assert sums[OTHER] == (50, 100, 150, 200)
 
 
 def test_pauses_of_senders_are_counted(make_node: MakeNode) -> None:
