@@ -57,6 +57,9 @@ _LOOK_SECONDS = 0.2
 _PART_SECONDS = 5.0
 """How long another host may take to answer a node that shuts down."""
 
+_ADOPT_SECONDS = 30.0
+"""How long a node that shuts down may take to hand over an object; then the new owner begins with what it has."""
+
 _MERGE_SECONDS = 60.0
 """How long to look for the owner to whose state that of a second owner is added."""
 
@@ -169,15 +172,19 @@ class Ownership:
         self._owners = owners
         for key in (*added, *changed):
             self._hints.pop(key, None)
-            holding, winner = self._owned.get(key), self._owner(key)
-            if holding is None or winner is None or self._is_leaving:
-                continue
-            if winner not in (holding.owned.port, self._own_id(holding.owned)):
-                del self._owned[key]
-                holding.entry.cancel()
-                holding.owned.has_moved = True
-                self._merging.add(gevent.spawn(self._merge, key, holding.owned))
+            self._give_way(key)
         self._changed()
+
+    def _give_way(self, key: str) -> None:
+        """Give up an object that this node owns, if another node is its owner by the directory."""
+        holding, winner = self._owned.get(key), self._owner(key)
+        if holding is None or winner is None or self._is_leaving:
+            return
+        if winner not in (holding.owned.port, self._own_id(holding.owned)):
+            del self._owned[key]
+            holding.entry.cancel()
+            holding.owned.has_moved = True
+            self._merging.add(gevent.spawn(self._merge, key, holding.owned))
 
     def _own_id(self, owned: Owned) -> str | None:
         """Return the ID by which other nodes know a port that may have been made before the node was initialised."""
@@ -231,7 +238,8 @@ class Ownership:
     def _adopt(self, key: object = None, former: object = None) -> str:
         """Return the port that gets the state of a node that shuts down; that node calls this.
 
-        If nobody owns the state by then, this node does, once the former owner's port is dead.
+        If nobody owns the state by then, this node does, once the former owner's port is dead, or has had the time
+        for it.
         """
         host, make, checked = ports_host_of(self.node), _kind_of(key), str(key)
         if not isinstance(former, str) or not is_port(host, former):
@@ -248,8 +256,23 @@ class Ownership:
         holding = self._own(checked, make)
         if is_new:
             holding.owned.is_incomplete = True
-            host.monitor(former, lambda *_reason: holding.owned.complete(), None)
+            timer = self.node.after(_ADOPT_SECONDS, lambda: self._not_handed_over(checked, former, holding.owned))
+
+            def handed_over(*_reason: Any) -> None:
+                timer.cancel()
+                holding.owned.complete()
+
+            host.monitor(former, handed_over, None)
         return holding.id
+
+    def _not_handed_over(self, key: str, former: str, owned: Owned) -> None:
+        """Use what there is of an object: its former owner lives on. Perhaps it still owns the object."""
+        self._left.pop(former, None)
+        holding = self._owned.get(key)
+        if holding is not None and holding.owned is owned:
+            self.complaints.warn("state %s was not handed over by %s within %s s", key, former, _ADOPT_SECONDS)
+            owned.complete()
+            self._give_way(key)
 
     def leave(self, patience: float = 0.0) -> None:
         """Hand over everything to other hosts, because this node shuts down. Switches.

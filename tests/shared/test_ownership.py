@@ -220,6 +220,57 @@ def test_new_owner_answers_when_it_has_all_of_the_state(network: MemoryNetwork) 
             other.call(heir, *words)
 
 
+def test_former_owner_that_never_ends_is_not_waited_for(
+    network: MemoryNetwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = nodes_of(network, 2)
+    new = other.call(ownership_of(one)._port.id, "adopt", "counter hits", other.port())
+    other.call(new, "merge", "one", 5)
+    with pytest.raises(StateUnavailableError):
+        Counter("hits", node=one).value()
+    counter = Counter("hits", node=one, timeout=aemp_gevent.shared.ownership._ADOPT_SECONDS)
+    assert counter.value() == 5
+    assert any("counter hits was not handed over" in record.getMessage() for record in caplog.records)
+    other.call(new, "merge", "two", 2)  # a part that comes late all the same
+    assert counter.value() == 7
+
+
+def test_state_that_is_adopted_from_an_owner_who_knows_nothing_of_it_becomes_one_again(network: MemoryNetwork) -> None:
+    """A peer claims that the owner shuts down: for a while two nodes own the state, and this one does not answer."""
+    nodes = nodes_of(network, 3)
+    least = min(nodes, key=lambda node: node.NODE())  # whose entry counts, if there are several
+    names = (str(number) for number in range(100))
+    name = next(
+        name for name in names if counters(nodes, name)[0].add() and owner_of(nodes, f"counter {name}") is least
+    )
+    found = counters(nodes, name)
+    former = ownership_of(least)._owned[f"counter {name}"].id
+    for node in nodes:
+        if node is not least:
+            nodes[0].call(ownership_of(node)._port.id, "adopt", f"counter {name}", former)
+    gevent.sleep(aemp_gevent.shared.ownership._ADOPT_SECONDS + 1)
+    assert owner_of(nodes, f"counter {name}") is least
+    assert [counter.add() for counter in found] == [2, 3, 4]
+
+
+def test_heir_that_takes_nothing_does_not_stop_the_next_one(network: MemoryNetwork) -> None:
+    """It answers with a port that answers nothing."""
+    nodes = nodes_of(network, 2)
+    assert counters(nodes)[0].add(7) == 7
+    owner = owner_of(nodes, "counter hits")
+    (other,) = (node for node in nodes if node is not owner)
+    peer = network.node(None, *SEEDS, **QUICK)
+    heir, silent = peer.port(), peer.port()
+    peer.serve(heir, adopt=lambda _key, _former: silent)
+    peer.grp_reg(GROUP, heir)
+    wait_until(lambda: heir in ownership_of(owner)._hosts, within=WAIT)
+    first = ownership_of(owner)._heirs("counter hits")
+    order = [heir, *(each for each in first if each != heir)]
+    ownership_of(owner)._heirs = lambda _key: order  # type: ignore[method-assign]
+    owner.shutdown(30)
+    assert Counter("hits", node=other, timeout=WAIT).value() == 7
+
+
 @pytest.mark.parametrize("kind", [Counter, Once, Cache, lambda name, node: Limiter(name, 1, 1, node=node)])
 def test_names_may_be_as_long_as_they_say(make_node: MakeNode, kind: Any) -> None:
     node = make_node(None)
