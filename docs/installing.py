@@ -89,7 +89,7 @@ TEXTS = (
     ),
     *(
         Text(f"examples/{name}/README.md", "pip install '.[web]' && ", "pip install 'aemp-gevent[web]' && ")
-        for name in ("flask_chat", "job_backend", "live_counter", "rate_limited_api")
+        for name in ("flask_chat", "job_backend", "live_counter", "lost_counts", "rate_limited_api")
     ),
     Text(
         "examples/socketio_chat/README.md",
