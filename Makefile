@@ -63,8 +63,8 @@ coverage: $(STAMPS)/test ## run most of the tests, and measure which lines and b
 REPEATING := $(shell grep -rlE 'no_cover|hypothesis|support\.thoroughness' tests --include='test_*.py')
 
 test-thorough: ## run the tests that coverage leaves out, with all their seeds and examples; TIMES=10 repeats more
-	@AEMP_TEST_THOROUGH=1 AEMP_TEST_TIMES=$(TIMES) \
-		$(MAKE) --no-print-directory test ARGS="-m '$(REPEATED)' $(or $(ARGS),$(REPEATING))"
+	@AEMP_TEST_THOROUGH=1 AEMP_TEST_TIMES=$(TIMES) $(MAKE) --no-print-directory test \
+		ARGS="-m '$(REPEATED)' -o faulthandler_timeout=$$((240 * $(or $(TIMES),1))) $(or $(ARGS),$(REPEATING))"
 
 # Where a patched process differs most: the loop, native threads, waiting, and what gevent itself provides. Tests of
 # forks, patching, browsers and the workers of gunicorn and Locust are left out, because they run programs that decide
