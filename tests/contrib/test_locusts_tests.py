@@ -104,10 +104,14 @@ def source() -> Path:
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             wanted = ["--no-deps", "--no-binary", "locust", "--dest", folder, f"locust=={RELEASE}"]
             command = [sys.executable, "-m", "pip", "download", "--quiet", *wanted]
-            done = aside(lambda: subprocess.run(command, capture_output=True, text=True, timeout=SECONDS))
+            try:
+                done = aside(lambda: subprocess.run(command, capture_output=True, text=True, timeout=SECONDS))
+                trouble = done.stderr.strip()[-300:]
+            except subprocess.TimeoutExpired as error:
+                trouble = str(error)
             archives = list(Path(folder).glob("*.tar.gz"))
             if not archives:
-                pytest.skip(f"Locust's source distribution cannot be downloaded here: {done.stderr.strip()[-300:]}")
+                pytest.skip(f"Locust's source distribution cannot be downloaded here: {trouble}")
             with tarfile.open(archives[0]) as archive:
                 archive.extraction_filter = getattr(tarfile, "data_filter", None)  # of newer Pythons
                 archive.extractall(folder)
