@@ -120,7 +120,8 @@ def main() -> None:
         hops, seconds = run_ring(nodes, args.ports, args.rounds)
         shutdown()
 
-    print(f"{args.ports} ports in {args.processes} processes, {args.rounds} rounds:")
+    processes = "one process" if args.processes == 1 else f"{args.processes} processes"
+    print(f"{args.ports} ports in {processes}, {args.rounds} rounds:")
     print(f"{hops} hops in {seconds:.3f} s, {hops / seconds:.0f} a second")
 
 

@@ -40,7 +40,8 @@ def test_hello_greets_and_tells_the_greeters_death(start, args, names):
 def test_the_token_makes_every_hop_of_the_ring(start, tmp_path, processes):
     ring = start("ring.py", "--ports", "50", "--rounds", "4", "--processes", str(processes), secret=None, cwd=tmp_path)
     assert ring.wait() == 0, ring.output
-    assert f"50 ports in {processes} processes, 4 rounds:" in ring.output
+    where = "one process" if processes == 1 else f"{processes} processes"
+    assert f"50 ports in {where}, 4 rounds:" in ring.output
     assert re.search(r"^200 hops in [0-9.]+ s, [0-9]+ a second$", ring.output, re.MULTILINE)
     assert "Traceback" not in ring.output
 
