@@ -83,6 +83,14 @@ def calls(n: int) -> None:
             call(server, "add", number)
 
 
+def creations(n: int) -> None:
+    """A port made, without handlers, and kept."""
+    from aemp_gevent import port
+
+    for _ in range(n):
+        port()
+
+
 def deaths(n: int) -> None:
     """A port made, monitored, killed, and its monitor called."""
     l6_kill_mon.ours(n)
@@ -119,7 +127,7 @@ def send_remote(n: int) -> None:
 STEPS = {
     step.__name__: step
     for step in (
-        *(loop, call_anything, send_to_queued, send_and_handle, callbacks, hops, receives, calls, deaths),
+        *(loop, call_anything, send_to_queued, send_and_handle, callbacks, hops, receives, calls, creations, deaths),
         *(encode, decode, send_remote),
     )
 }

@@ -102,7 +102,7 @@ def declared_in(types: Path) -> dict[str, tuple[str, set[str]]]:
         if head := re.match(r"cdef class (\w+)(?:\((\w+)\))?:", line):
             found[head[1]] = head[2] or "", set()
             attributes = found[head[1]][1]
-        elif fields := re.match(r"    cdef (?:public )?(?:long )?\w+ (.*)", line):
+        elif fields := re.match(r"    cdef (?:public )?(?:unsigned )?(?:long )?\w+ (.*)", line):
             attributes |= set(fields[1].split(", "))
     return found
 

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
-from greenlet import getcurrent
+import greenlet
 
 from aemp_gevent.errors import MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.node.sending import Sending
@@ -17,9 +18,14 @@ from aemp_gevent.ports.monitors import Monitor
 from aemp_gevent.ports.patterns import Handler
 from aemp_gevent.ports.port import REMOTE, Port
 from aemp_gevent.ports.reasons import in_words, no_such_port
+from aemp_gevent.runtime import threads
 from aemp_gevent.runtime.logs import Log
 from aemp_gevent.runtime.quoting import quoted, worded
-from aemp_gevent.runtime.threads import get_ident
+
+# Compiled, these names stand for C functions (c_calls.pxd), to which nothing can be assigned.
+get_ident: Callable[[], int]
+getcurrent: Callable[[], greenlet.greenlet]
+globals().update(get_ident=threads.get_ident, getcurrent=greenlet.getcurrent)
 
 _log = Log()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from typing import Any, overload
 
 from greenlet import getcurrent
@@ -33,12 +34,15 @@ from aemp_gevent.ports.port import IDLE, REMOTE, AnyPort, BoundedMailbox, Contex
 from aemp_gevent.ports.reasons import Reason
 from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.scheduler import Scheduler
-from aemp_gevent.runtime import forking, hints
+from aemp_gevent.runtime import forking, hints, threads
 from aemp_gevent.runtime.quantities import to_count
 from aemp_gevent.runtime.quoting import quoted
-from aemp_gevent.runtime.threads import get_ident
 from aemp_gevent.runtime.tracing import TRACING
 from aemp_gevent.wire.limits import MAX_NAME_BYTES, Limits
+
+# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+get_ident: Callable[[], int]
+globals().update(get_ident=threads.get_ident)
 
 _WHY_STRICT = (
     "this node is strict (strict=True, or AEMP_STRICT=1 in the environment, as in tests with aemp_gevent's fixtures), "
@@ -260,7 +264,7 @@ class NodePorts(DirectSending):
             kind(port_id, scheduler, default) if context is None else ContextPort(port_id, scheduler, default, context)
         )
         if limit is not None:
-            port.inbox = port.mailbox = BoundedMailbox(port, limit, lambda: scheduler.overflow(port, limit))
+            port.inbox = port.mailbox = BoundedMailbox(port, limit, partial(scheduler.overflow, port, limit))
         if is_entered:
             scheduler.table.add(port)
         return port

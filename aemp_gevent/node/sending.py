@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from aemp_gevent.addresses import ids
@@ -17,9 +18,12 @@ from aemp_gevent.ports.context import current_port
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import REMOTE
 from aemp_gevent.ports.reasons import Reason
-from aemp_gevent.runtime import hints
+from aemp_gevent.runtime import hints, threads
 from aemp_gevent.runtime.logs import Brief
-from aemp_gevent.runtime.threads import get_ident
+
+# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+get_ident: Callable[[], int]
+globals().update(get_ident=threads.get_ident)
 
 SENDING = (__name__, DirectSending.__module__)
 """The modules whose lines are not those of the code that sends."""
@@ -151,8 +155,8 @@ class Sending(NodePorts):
             UnencodableMessageError: The port is on another node, and an element of the reason cannot travel there.
             MessageTooLargeError: The reason is too large for another node.
         """
-        target = self._find_local(port)
-        if target is not None:
+        target: Any = self._find(port)
+        if target is not None and target.state != REMOTE:
             scheduler = self._scheduler
             if self._is_strict:
                 reason = self._as_sent(reason)

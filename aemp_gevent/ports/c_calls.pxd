@@ -72,6 +72,7 @@ cdef extern from *:
 
     #endif
     """
+    unsigned long get_ident "PyThread_get_thread_ident"()
     object append "aemp_append"(object, object)
     object getcurrent "aemp_getcurrent"()
     object popleft "aemp_popleft"(object)

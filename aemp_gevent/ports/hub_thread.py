@@ -16,10 +16,14 @@ from gevent import monkey
 from gevent.hub import Hub
 
 from aemp_gevent.errors import WrongThreadError
-from aemp_gevent.runtime import forking
+from aemp_gevent.runtime import forking, threads
 from aemp_gevent.runtime.hub_calls import repeated, see_through, stops_what_raises
 from aemp_gevent.runtime.logs import frames_of
-from aemp_gevent.runtime.threads import Doorbell, close_with, doorbell_of, get_ident
+from aemp_gevent.runtime.threads import Doorbell, close_with, doorbell_of
+
+# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+get_ident: Callable[[], int]
+globals().update(get_ident=threads.get_ident)
 
 RETRY_SECONDS = 0.05
 """Seconds after which a timer's call that raised is made again."""

@@ -18,8 +18,12 @@ from typing import Any, Protocol
 from aemp_gevent.ports.blame import blame
 from aemp_gevent.ports.port import JOB, Job, Port, PortHost, Receiver
 from aemp_gevent.ports.reasons import Reason
-from aemp_gevent.runtime.threads import get_ident
+from aemp_gevent.runtime import threads
 from aemp_gevent.runtime.totals import OTHER
+
+# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+get_ident: Callable[[], int]
+globals().update(get_ident=threads.get_ident)
 
 
 class Monitored(Protocol):
@@ -103,7 +107,7 @@ class KillMonitor(Monitor):
         self._victim = victim
 
     def died(self, reason: Reason) -> bool:
-        if super().died(reason):
+        if Monitor.died(self, reason):  # compiled, a call of a C function
             self._victim.scheduler.kill(self._victim, reason)
         return False
 

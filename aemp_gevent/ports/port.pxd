@@ -11,6 +11,9 @@ cdef class Receiver(Due):
 cdef class Job(Due):
     cdef public object context
 
+    cpdef run(self)
+    cpdef bint died(self, reason) except -1
+
 cdef class Port(Receiver):
     cdef public object scheduler, default, inbox, waiter, runner, dying, main
     cdef public Handlers handlers
