@@ -6,4 +6,4 @@ cdef int QUEUED
 
 cdef class DirectSending:
     cdef public Scheduler _scheduler
-    cdef public object _direct
+    cdef public dict _direct

@@ -27,6 +27,7 @@ cdef extern from *:
     }
 
     static PyTypeObject *aemp_deque = NULL;
+    static PyObject *aemp_append_name, *aemp_popleft_name;
     static PyCFunction aemp_deque_append, aemp_deque_popleft;
 
     static PyCFunction aemp_method(PyObject *type, const char *name, int flags) {
@@ -50,6 +51,10 @@ cdef extern from *:
             return -1;
         aemp_deque_append = aemp_method(deque, "append", METH_O);
         aemp_deque_popleft = aemp_method(deque, "popleft", METH_NOARGS);
+        aemp_append_name = PyUnicode_InternFromString("append");
+        aemp_popleft_name = PyUnicode_InternFromString("popleft");
+        if (aemp_append_name == NULL || aemp_popleft_name == NULL)
+            return -1;
         aemp_deque = (PyTypeObject *)deque;
         return 0;
     }
@@ -59,7 +64,7 @@ cdef extern from *:
             return NULL;
         if (Py_TYPE(queue) == aemp_deque && aemp_deque_append != NULL)
             return aemp_deque_append(queue, value);
-        return PyObject_CallMethod(queue, "append", "(O)", value);
+        return PyObject_CallMethodOneArg(queue, aemp_append_name, value);
     }
 
     static inline PyObject *aemp_popleft(PyObject *queue) {
@@ -67,14 +72,27 @@ cdef extern from *:
             return NULL;
         if (Py_TYPE(queue) == aemp_deque && aemp_deque_popleft != NULL)
             return aemp_deque_popleft(queue, NULL);
-        return PyObject_CallMethod(queue, "popleft", NULL);
+        return PyObject_CallMethodNoArgs(queue, aemp_popleft_name);
     }
+
+    typedef struct {
+        PyObject_HEAD
+        PyObject *weakreflist;
+        PyObject *dict;
+        void *implementation;
+    } aemp_greenlet_layout;
+
+    #define aemp_references(object) Py_REFCNT(object)
 
     #endif
     """
     unsigned long get_ident "PyThread_get_thread_ident"()
+    bint PURE "0"
+    ctypedef class greenlet.greenlet [object aemp_greenlet_layout, check_size error]:
+        pass
     object append "aemp_append"(object, object)
     object getcurrent "aemp_getcurrent"()
+    Py_ssize_t getrefcount "aemp_references"(object)
     object popleft "aemp_popleft"(object)
     object switch "aemp_switch"(object)
 

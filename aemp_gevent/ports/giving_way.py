@@ -34,7 +34,11 @@ class GivingWay(Deaths):
 
         The caller looks at the port afterwards, because this does not return why it was resumed.
         """
-        current.aemp_resumed = True  # type: ignore[attr-defined]  # any greenlet can carry it
+        if type(current) is Runner:  # an attribute of a known class, as in nearly all cases
+            runner = current
+            runner.aemp_resumed = True
+        else:
+            current.aemp_resumed = True  # type: ignore[attr-defined]  # any greenlet can carry it
         port.waiter = current
         port.state = IDLE
         try:

@@ -20,13 +20,16 @@ from aemp_gevent.errors import PortKilled, ReceiverBusyError, ReceiveTimeout
 from aemp_gevent.ports.context import require_port
 from aemp_gevent.ports.patterns import Matcher, Message, Pattern, Tag, match_any_of
 from aemp_gevent.ports.port import DEAD, INSIDE, RUNNING, STARTED, Port
+from aemp_gevent.ports.runner import Runner
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.quantities import Seconds, to_seconds
 from aemp_gevent.runtime.threads import get_ident
 
-# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+# Compiled, these names stand for C functions, and PURE for 0 (c_calls.pxd). Nothing can be assigned to them.
+PURE: bool
 getcurrent: Callable[[], greenlet]
-globals().update(getcurrent=greenlet.getcurrent)
+popleft: Callable[[deque[Any]], Any]
+globals().update(PURE=True, getcurrent=greenlet.getcurrent, popleft=deque.popleft)
 
 _RAISE: Final = object()
 
@@ -80,7 +83,12 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
         TypeError: One of the patterns is not a pattern.
     """
     current = getcurrent()
-    port: Port | None = getattr(current, "aemp_port", None)
+    port: Port | None
+    if type(current) is Runner:  # an attribute of a known class, as in nearly all cases
+        runner: Runner = current
+        port = runner.aemp_port
+    else:
+        port = getattr(current, "aemp_port", None)
     if (
         port is not None
         and not patterns
@@ -100,7 +108,7 @@ def receive(*patterns: Pattern, timeout: Seconds | None = None, default: Any = _
                     scheduler.visit_hub(port, current)
                     continue
                 scheduler.scan = None
-                return inbox.popleft()
+                return inbox.popleft() if PURE else popleft(inbox)
             scheduler.wait(port, current, 0)
     limit = to_seconds(timeout, "receive()")
     try:

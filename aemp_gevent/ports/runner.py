@@ -25,11 +25,7 @@ class Runner(greenlet):
     While its code is switched out, references come and go, so that afterwards they prove nothing: such a runner ends.
     """
 
-    __slots__ = ("aemp_call", "aemp_port", "at", "idle", "stopped")
-
-    aemp_resumed: bool
-    """Whether its port's code was switched out and resumed, as on every greenlet that waits for messages. If so it
-    stands in its ``__dict__``, and only that is tested."""
+    __slots__ = ("aemp_call", "aemp_port", "aemp_resumed", "at", "idle", "stopped")
 
     def __init__(self, run: Callable[[Runner], None], hub: Hub) -> None:
         super().__init__(run, hub)
@@ -39,6 +35,8 @@ class Runner(greenlet):
         """The port that it serves. Not the same: ``peval`` and ``attach`` change the context."""
         self.aemp_call: object = None
         """The call that it serves, as on every greenlet (see :mod:`aemp_gevent.calls.serve`)."""
+        self.aemp_resumed = False
+        """Whether its port's code was switched out and resumed, as on every greenlet that waits for messages."""
         self.idle = False
         self.stopped = False
         """Whether nothing resumes it any more: this is a forked child, and it is the parent's."""

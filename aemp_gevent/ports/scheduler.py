@@ -16,7 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from sys import getrefcount
+from sys import getrefcount as _getrefcount
 from time import perf_counter
 from typing import Any
 
@@ -42,13 +42,18 @@ MAX_IDLE_RUNNERS = 64
 
 _log = Log()
 
+# Tests replace this. Compiled code finds the class itself without looking at the module's variables.
+_make_runner = Runner
+
 _start = greenlet.switch
 _throw = greenlet.throw
 
-# Compiled, these names stand for C functions (c_calls.pxd), to which nothing can be assigned.
+# Compiled, these names stand for C functions, and PURE for 0 (c_calls.pxd). Nothing can be assigned to them.
+PURE: bool
+getrefcount: Callable[[object], int]
 popleft: Callable[[deque[Any]], Any]
 switch: Callable[..., Any]
-globals().update(popleft=deque.popleft, switch=greenlet.switch)
+globals().update(PURE=True, getrefcount=_getrefcount, popleft=deque.popleft, switch=greenlet.switch)
 
 
 class Scheduler(GivingWay):
@@ -102,7 +107,7 @@ class Scheduler(GivingWay):
                 runner = pool[-1]
                 del pool[-1]
             else:
-                runner = Runner(self._run, self.hub)
+                runner = _make_runner(self._run, self.hub)
                 self._runners.add(runner)
             runner.idle = False
             _start(runner, runner)
@@ -159,6 +164,7 @@ class Scheduler(GivingWay):
         runq = self.runq
         left_behind = runner.__dict__
         take = popleft
+        is_pure = PURE  # a local variable, which costs sources less
         # Context variables that one port's handler sets must not show in the next port. To test whether any was
         # set costs a third of a fresh context for each port.
         context = runner.gr_context = Context()
@@ -185,7 +191,7 @@ class Scheduler(GivingWay):
                         job = None
                         if context:
                             context = runner.gr_context = Context()
-                        if left_behind or getrefcount(runner) != references:
+                        if runner.aemp_resumed or left_behind or getrefcount(runner) != references:
                             break
                     continue
                 port = due
@@ -205,7 +211,7 @@ class Scheduler(GivingWay):
                     port.state = RUNNING
                     port.runner = runner
                     runner.at = runner.aemp_port = port
-                    own_context = port.context
+                    own_context = None if type(port) is Port else port.context
                     if own_context is not None:
                         runner.gr_context = own_context
                     if port.dying is not None and (port.inbox or port.main is not None):
@@ -216,7 +222,7 @@ class Scheduler(GivingWay):
                         # An init function may have given the port a body, which receives these messages.
                         inbox = port.inbox if port.main is None else None
                     while inbox:
-                        message = inbox.popleft()  # which tracing overrides
+                        message = inbox.popleft() if is_pure else take(inbox)  # which tracing overrides
                         handlers = port.handlers
                         if handlers is None or not handlers.serve(message):
                             value = port.default(*message)
@@ -252,7 +258,7 @@ class Scheduler(GivingWay):
                 port.runner = None
                 if context or own_context is not None:
                     context = runner.gr_context = Context()
-                if left_behind or getrefcount(runner) != references:
+                if runner.aemp_resumed or left_behind or getrefcount(runner) != references:
                     break
             # An idle runner's frame would keep these alive.
             due = port = own_context = job = inbox = message = handlers = value = failure = None
@@ -261,7 +267,7 @@ class Scheduler(GivingWay):
                 self.ask()
             if len(self._pool) >= self._max_idle:
                 return
-            if left_behind or getrefcount(runner) != references:
+            if runner.aemp_resumed or left_behind or getrefcount(runner) != references:
                 return
             self._park(runner, self.hub)
 

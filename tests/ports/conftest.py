@@ -40,5 +40,5 @@ def runners(monkeypatch):
             super().__init__(*args)
             made.append(self)
 
-    monkeypatch.setattr(scheduler_module, "Runner", CountedRunner)
+    monkeypatch.setattr(scheduler_module, "_make_runner", CountedRunner)
     return made

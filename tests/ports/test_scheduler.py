@@ -114,7 +114,7 @@ def test_a_monitor_added_by_a_finalizer_while_another_is_added_is_kept(node, log
 
 def test_an_exception_in_the_pump_itself_leaves_the_node_working(node, log, monkeypatch, capsys):
     """Ctrl-C may strike between two ports; a program that catches it and shuts down needs its ports."""
-    real = scheduler_module.Runner
+    real = scheduler_module._make_runner
     struck: list[bool] = []
 
     def strike(*args):
@@ -123,7 +123,7 @@ def test_an_exception_in_the_pump_itself_leaves_the_node_working(node, log, monk
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(scheduler_module, "Runner", strike)
+    monkeypatch.setattr(scheduler_module, "_make_runner", strike)
     node.snd(node.port(log.add), "message")
     with pytest.raises(KeyboardInterrupt):
         wait_until(lambda: False, within=5)
