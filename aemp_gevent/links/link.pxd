@@ -6,6 +6,7 @@ cimport cython
 
 cdef class Link(Outgoing):
     cdef public object owner, nonce
+    cdef public dict _ports
     cdef public object _traffic, _prefix, _decoder, _framing, _assembler, _held, _postponed, _turn
     cdef public bint dialled, finished, has_ended, has_sent, _has_begun, _is_deaf, _end_is_held
     cdef public long long received_packets, keep_alives

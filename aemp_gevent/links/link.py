@@ -134,6 +134,7 @@ class Link(Outgoing):
         """How many empty packets came: between nodes of ours, and so in msgpack, a byte each."""
         self.has_sent = False
         """Whether anything left since this was cleared."""
+        self._ports = scheduler.ports
         self._prefix = prefix
         self._decoder: Decoder | None = None
         self._framing: Framing | None = None  # what the peer sends
@@ -206,8 +207,8 @@ class Link(Outgoing):
             return
         decoder.feed(data)
         try:
-            packets = decoder.quickly()
             try:
+                packets = decoder.quickly()
                 self._handle(packets if self._has_begun else self._begin(packets))
             except framing.errors as error:
                 packets = decoder.retry(error)
@@ -238,7 +239,7 @@ class Link(Outgoing):
         Raises only what iterating raises: nothing that is called in here may raise.
         """
         scheduler = self._scheduler
-        find = scheduler.ports.get
+        ports = self._ports
         prefix = self._prefix
         # We run the pump ourselves, at once: asking the loop for it would cost a
         # callback a burst, and a loop iteration of latency.
@@ -248,7 +249,7 @@ class Link(Outgoing):
         try:
             iterator: Iterator[Any] = iter(packets)
             for packet in iterator:
-                if packet.__class__ is not list:
+                if type(packet) is not list:
                     self._refuse_packet(packet)
                     break
                 if not packet:
@@ -256,11 +257,11 @@ class Link(Outgoing):
                     continue
                 count += 1
                 name = packet.pop(0)
-                if name.__class__ is not str:
+                if type(name) is not str:
                     name, packet = self._take_unusual(name, packet)  # noqa: PLW2901
                     if self.closed:
                         break
-                target = find(prefix + name)
+                target = ports.get(prefix + name)
                 if target is not None:
                     # Scheduler.deliver, written out: a call less per message.
                     while not target.state:

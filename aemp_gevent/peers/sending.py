@@ -7,6 +7,7 @@ Senders pause while too much is unsent. Nothing here switches but :meth:`Sending
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -19,11 +20,15 @@ from aemp_gevent.peers.outbox import Outbox, packets_in
 from aemp_gevent.peers.peer_host import Lane, PeerHost
 from aemp_gevent.peers.remote_ports import RemotePorts
 from aemp_gevent.ports.patterns import Message
+from aemp_gevent.runtime import threads
 from aemp_gevent.runtime.bounded_log import BoundedLog
-from aemp_gevent.runtime.threads import get_ident
 from aemp_gevent.runtime.totals import PAUSED_SECONDS, PAUSES
 from aemp_gevent.runtime.tracing import TRACING, Trace
 from aemp_gevent.wire.vocabulary import CALL
+
+# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
+get_ident: Callable[[], int]
+globals().update(get_ident=threads.get_ident)
 
 
 class SendingPeer:
@@ -60,6 +65,7 @@ class SendingPeer:
         self._limits = host.settings.limits
         self._thread = host.scheduler.thread
         self._handover = host.handover
+        self._handed = self._handover.handed
         self._paused_bytes = 0
 
     # --- what the peer does about its link ---
@@ -93,7 +99,7 @@ class SendingPeer:
         if get_ident() != self._thread:
             self._handover.send_message(self.node, packet, pausing=True)
             return
-        if self._handover.handed:
+        if self._handed:
             self._handover.take()
         link = self.link
         if link is None:
@@ -119,7 +125,7 @@ class SendingPeer:
         Raises:
             UnencodableMessageError, MessageTooLargeError: Nothing was sent.
         """
-        if self._handover.handed:
+        if self._handed:
             self._handover.take()
         link = self.link
         if link is not None and trace is None and self.reads_short_calls:
@@ -161,7 +167,7 @@ class SendingPeer:
         Raises:
             UnencodableMessageError, MessageTooLargeError: Nothing was sent.
         """
-        if self._handover.handed:
+        if self._handed:
             self._handover.take()
         if self.link is not None:
             self.link.send(packet)

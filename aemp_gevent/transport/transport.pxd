@@ -7,7 +7,7 @@ cdef class SocketTransport:
     cdef public object _socket, _hub, _view, _sink, _batches, _sending, _receive_into, _send_some, _flush, _read
     cdef public object _peer_address, _reader, _writer
     cdef public list _chunks
-    cdef public bint _flush_asked, _is_sending, _finishing, _closed, _is_over
+    cdef public bint _flush_asked, _awaits_room, _is_sending, _finishing, _closed, _is_over
 
     @cython.locals(count=Py_ssize_t)
     cpdef _readable(self)

@@ -158,6 +158,7 @@ class SocketTransport:
         self._batches: deque[list[bytes]] = deque()  # those that are full
         self._sending: bytes | memoryview = b""
         self._flush_asked = False
+        self._awaits_room = False  # whether the writer's watcher runs
         self._is_sending = False
         """Whether it is unknown how much of what was written the system has."""
         self._flush = hub_call(self._send_all, self._flush_again, partial(report_to, hub, context=self))
@@ -282,6 +283,7 @@ class SocketTransport:
                 sent = self._send_some(sending)
             except _NOT_NOW:
                 self._is_sending = False
+                self._awaits_room = True
                 self._writer.start(self._flush)
                 return
             except OSError as error:
@@ -295,7 +297,9 @@ class SocketTransport:
             self._is_sending = False
             if self.buffered and self._sink is not None:
                 self._sink.on_room()
-        self._writer.stop()
+        if self._awaits_room:
+            self._writer.stop()
+            self._awaits_room = False
         self._flush_asked = False
         if self._finishing:
             self._shut_down()

@@ -6,7 +6,7 @@ msgpack's own iterator needs more: see :mod:`~.framing_msgpack`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from aemp_gevent.errors import FramingError
@@ -21,7 +21,7 @@ class OneWayDecoder:
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError
 
-    def quickly(self) -> Iterator[Any]:
+    def quickly(self) -> Iterable[Any]:
         """Iterate as usual."""
         return iter(self)
 

@@ -28,7 +28,7 @@ Not here: which framing is chosen (:mod:`~.handshake`), and what packets mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -56,7 +56,7 @@ class Decoder(Protocol):
         """
         ...
 
-    def quickly(self) -> Iterator[Any]:
+    def quickly(self) -> Iterable[Any]:
         """Yield the same in the quickest way, which may raise an error that :meth:`retry` can handle."""
         ...
 
