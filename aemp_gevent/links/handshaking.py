@@ -43,6 +43,29 @@ class Handshaking:
         refusals: Where refusals of peers are counted; None: for this link alone.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_handshake",
+        "_make_tls",
+        "_other_writes",
+        "_refusals",
+        "_scheduler",
+        "_secure",
+        "_timer",
+        "beats",
+        "closed",
+        "is_refused",
+        "is_up",
+        "peer_nonce",
+        "proved",
+        "received",
+        "second_path",
+        "state",
+        "transport",
+        "up_since",
+        "why",
+    )
+
     def __init__(
         self,
         transport: Transport,

@@ -104,6 +104,29 @@ class Link(Outgoing):
         traffic: Where what it carried is added up when it has ended; None: nowhere.
     """
 
+    __slots__ = (
+        "_assembler",
+        "_decoder",
+        "_end_is_held",
+        "_framing",
+        "_has_begun",
+        "_held",
+        "_is_deaf",
+        "_ports",
+        "_postponed",
+        "_prefix",
+        "_traffic",
+        "_turn",
+        "dialled",
+        "finished",
+        "has_ended",
+        "has_sent",
+        "keep_alives",
+        "nonce",
+        "owner",
+        "received_packets",
+    )
+
     def __init__(
         self,
         transport: Transport,

@@ -36,6 +36,16 @@ class Outgoing(Handshaking):
         refusals: Where refusals of peers are counted; None: for this link alone.
     """
 
+    __slots__ = (
+        "_encode",
+        "_limits",
+        "_sends_fragments",
+        "_sent_packets",
+        "_unchecked",
+        "_usually_unchecked",
+        "send_framing",
+    )
+
     def __init__(
         self,
         transport: Transport,

@@ -42,6 +42,26 @@ class SendingPeer:
     is_virtual = False
     """Whether others carry its link."""
 
+    __slots__ = (
+        "_handed",
+        "_handover",
+        "_host",
+        "_limits",
+        "_log",
+        "_paused_bytes",
+        "_thread",
+        "complaints",
+        "high_water",
+        "link",
+        "node",
+        "outbox",
+        "ports",
+        "reads_short_calls",
+        "reads_traces",
+        "riders",
+        "room",
+    )
+
     def __init__(self, node: str, host: PeerHost[Any]) -> None:
         self.node = node
         self.link: Lane | None = None
