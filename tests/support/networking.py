@@ -232,9 +232,11 @@ class RawPeer:
         return [self.packet() for _ in range(count)]
 
     def answers(self) -> bool:
-        """Return whether the node still answers; everything sent before has been handled then."""
+        """Return whether the node still answers; everything sent before has been handled, or refused, then."""
         self.send(["", "time", f"{self.name}#pong", "pong"])
         packet = self.packet()
+        while packet[:2] == ["", "not_done"]:
+            packet = self.packet()
         assert packet[:2] == ["pong", "pong"], packet
         return True
 
