@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Hashable, Iterable
 from itertools import islice
-from types import FrameType
 
 from aemp_gevent.runtime.quoting import quoted
 
@@ -61,7 +60,8 @@ def calling_line(*modules: str) -> str | None:
     Args:
         modules: The names of the modules that were called. If one is compiled, it has no frames.
     """
-    caller: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    # Not _getframe(1): with compiled modules, there may be no frame but this one.
+    caller = sys._getframe().f_back  # pyright: ignore[reportPrivateUsage]
     while caller is not None and caller.f_globals.get("__name__") in modules:
         caller = caller.f_back
     if caller is None or str(caller.f_globals.get("__name__", "")).partition(".")[0] == "aemp_gevent":
