@@ -22,7 +22,7 @@ from benchmarks.bare import LOOPBACK
 from benchmarks.peer import LIMIT_SECONDS, ROOT, one_cpu
 
 PAIRS = {
-    "L1": (("callback", "gen_server"),),
+    "L1": (("callback", "gen_server, off heap"),),
     "L2": (("callbacks", "gen_server"),),
     "L3": (("receive", "receive"),),
     "L4": (("callbacks", "gen_server"), ("greenlets", "receive")),

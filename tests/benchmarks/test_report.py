@@ -50,7 +50,7 @@ LINES = [
     figure("L1", "ours", "callback", 1.8e6, 2e6, 2.2e6),
     figure("L1", "compiled", "callback", 3e6, 3e6, 3e6),
     figure("L1", "ceiling", "deferred", 4e6),
-    figure("L1", "erlang", "gen_server", 4e6),
+    figure("L1", "erlang", "gen_server, off heap", 4e6),
     figure("L1", "pykka", "actor", 1e5, others_runs=[0.01, 0.02, 0.3]),
     figure("N1", "ours", "receive, free", 10_000, unit="network round trips/s"),
     figure("S1", "ours", "16", 3e5),
