@@ -243,6 +243,7 @@ class Pulse:
             if link.closed:
                 if link.second_path is not None:
                     link.second_path.close()
+                    link.second_path = None  # which knows the link: a cycle would keep both until the next collection
                 del self._hearts[link]  # afterwards: if an interrupt strikes, the next beat closes it
             else:
                 heart.beat(elapsed, counted, self._beat)

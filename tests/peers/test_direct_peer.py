@@ -8,9 +8,11 @@ being made. The second uses whole nodes.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import socket
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -284,6 +286,18 @@ def test_link_is_closed_once_nobody_needs_it_any_more(make_node: MakeNode) -> No
     wait_until(lambda: one.up_nodes() and two.up_nodes())
     guard.cancel()
     wait_until(lambda: one.up_nodes() == two.up_nodes() == [])
+
+
+def test_link_that_was_closed_is_gone_without_a_collection(make_node: MakeNode) -> None:
+    one, two = make_node(**QUICK), make_node(**QUICK)
+    one.snd(Inbox(two), "hello")
+    wait_until(lambda: one.up_nodes() and two.up_nodes())
+    link = weakref.ref(network_of(one).peer(two.NODE()).link)
+    gc.disable()
+    try:
+        wait_until(lambda: link() is None)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.slow
