@@ -37,9 +37,9 @@ a call for each message; larger batches save no more, and touch new memory each 
 by itself is not copied."""
 
 LOCAL_BUFFER_BYTES = 64 * 1024
-"""What the system keeps of a connection within one host, on each side; Linux takes twice as much. Of its own it keeps
-several megabytes, which a small message has to wait for behind large ones: 16 ms instead of 1 ms. Between hosts its own
-choice is needed to keep a long line busy."""
+"""What the system keeps of what is sent within one host; Linux takes twice as much. Of its own it keeps several
+megabytes, which a small message has to wait for behind large ones: 16 ms instead of 1 ms. Between hosts its own choice
+is needed to keep a long line busy. What the receiver keeps is its own choice, too: less makes both take turns."""
 
 _READ, _WRITE = 1, 2  # libev's and libuv's event masks
 
@@ -404,8 +404,7 @@ def _tune(sock: socket.socket) -> None:
     except OSError:  # it is broken already, which the first read tells
         return
     if is_local:
-        for option in (std_socket.SO_SNDBUF, std_socket.SO_RCVBUF):
-            sock.setsockopt(std_socket.SOL_SOCKET, option, LOCAL_BUFFER_BYTES)
+        sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_SNDBUF, LOCAL_BUFFER_BYTES)
 
 
 def _describe(sock: socket.socket) -> str:
