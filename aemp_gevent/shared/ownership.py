@@ -123,8 +123,8 @@ class Ownership:
         self._owners: Mapping[str, Any] = {}
         self._hints: dict[str, str] = {}
         """Owners that are probably not in the directory's copy yet."""
-        self._left: dict[str, None] = {}
-        """Ports of owners that have handed over, and may be in the directory for a moment."""
+        self._left: dict[str, str] = {}
+        """The owner of each key that hands it over, or has, and may be in the directory for a moment."""
         self._hosts: dict[str, None] = {}
         self._change = Event()
         self._ready_in: object = None
@@ -194,7 +194,7 @@ class Ownership:
     def _owner(self, key: str) -> str | None:
         owner = self._owners.get(key)
         host = ports_host_of(self.node)
-        return owner if isinstance(owner, str) and is_port(host, owner) and owner not in self._left else None
+        return owner if isinstance(owner, str) and is_port(host, owner) and owner != self._left.get(key) else None
 
     # --- owning ---
 
@@ -246,7 +246,7 @@ class Ownership:
             raise InvalidSharedError("former owner", former, "it must be a port")
         if self._is_leaving:
             raise StateMovedError("this node shuts down")
-        self._left[former] = None
+        self._left[checked] = former  # only of this: a peer may name any port
         if len(self._left) > MAX_OBJECTS:
             del self._left[next(iter(self._left))]
         owner = self._owner(checked)
@@ -267,7 +267,8 @@ class Ownership:
 
     def _not_handed_over(self, key: str, former: str, owned: Owned) -> None:
         """Use what there is of an object: its former owner lives on. Perhaps it still owns the object."""
-        self._left.pop(former, None)
+        if self._left.get(key) == former:
+            del self._left[key]
         holding = self._owned.get(key)
         if holding is not None and holding.owned is owned:
             self.complaints.warn("state %s was not handed over by %s within %s s", key, former, _ADOPT_SECONDS)

@@ -253,6 +253,20 @@ def test_state_that_is_adopted_from_an_owner_who_knows_nothing_of_it_becomes_one
     assert [counter.add() for counter in found] == [2, 3, 4]
 
 
+def test_owner_is_not_ignored_because_a_peer_names_it_for_other_state(network: MemoryNetwork) -> None:
+    """A peer claims that the owner shuts down, and names state that it does not own."""
+    nodes = nodes_of(network, 3)
+    assert counters(nodes)[0].add() == 1
+    owner = owner_of(nodes, "counter hits")
+    former = ownership_of(owner)._owned["counter hits"].id
+    for node in nodes:
+        if node is not owner:
+            owner.call(ownership_of(node)._port.id, "adopt", "counter any", former)
+            assert ownership_of(node)._owner("counter hits") == former
+            assert owner.call(ownership_of(node)._port.id, "open", "counter hits") == former
+    assert [counter.add() for counter in counters(nodes)] == [2, 3, 4]
+
+
 def test_heir_that_takes_nothing_does_not_stop_the_next_one(network: MemoryNetwork) -> None:
     """It answers with a port that answers nothing."""
     nodes = nodes_of(network, 2)
