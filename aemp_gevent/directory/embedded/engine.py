@@ -246,12 +246,13 @@ class EmbeddedEngine:
         return server
 
     def _lacking(self) -> list[str]:
-        """Return the nodes whose part of the directory this one does not have."""
+        """Return the nodes whose part of the directory this one does not have, although they may send it."""
         server = self._server
         if server is None:
             return []
         seeds = [peer.node for peer in self._host.up_seeds() if speaks(peer) and not server.has_heard(peer)]
-        return list(dict.fromkeys([*seeds, *server.unheard()]))
+        mute = {peer.node for peer in self._host.up_peers() if not peer.rights.may_write}
+        return [node for node in dict.fromkeys([*seeds, *server.unheard()]) if node not in mute]
 
     def _review(self) -> None:
         """Answer what was held back, if this node has what all others have."""

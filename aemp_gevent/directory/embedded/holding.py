@@ -5,7 +5,8 @@ The directory of a global node is whole when every other one has sent its own pa
 know their parts, and an answer at that time would be wrong without anybody noticing: a message to a group, for
 example, would reach only those of its ports whose nodes were quicker. So it waits for the links to its seeds and for
 the parts of all global nodes, but for no more than :data:`HOLD_SECONDS`, as some of them may be dead. A seed that
-accepts no connection is not waited for, and a node without seeds waits for nothing.
+accepts no connection is not waited for, nor a node that the rules let write nothing, and a node without seeds waits for
+nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class HeldAnswers:
     Args:
         host: The node's links.
         turns: Makes the call of the timer.
-        unheard: Returns the global nodes that have not sent their part of the directory.
+        unheard: Returns the nodes that have not sent their part of the directory, and may.
         ended: Called when the time is over.
         warn: Logs a warning about the directory.
     """

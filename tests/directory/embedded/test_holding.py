@@ -132,6 +132,21 @@ def test_global_node_that_never_sends_its_part_is_named(make_node: MakeNode, cap
     )
 
 
+@pytest.mark.parametrize("rights", ["read", "none"])
+def test_nodes_that_may_send_no_part_are_not_waited_for(
+    network: MemoryNetwork, monkeypatch: pytest.MonkeyPatch, rights: str
+) -> None:
+    """One is a seed, and another one names it."""
+    monkeypatch.setattr(holding, "HOLD_SECONDS", 3600.0)
+    other, rules = "10.7.0.3:4040", [{"peer": NEW, "directory": rights}]
+    network.node(NEW, NEW)
+    node = network.node(OLD, OLD, NEW, rules=rules)
+    node.db_set("f", "k", 1)
+    assert node.db_family("f", timeout=WAIT) == {"k": 1}
+    node = network.node(other, OLD, other, rules=rules)
+    assert node.db_family("f", timeout=WAIT) == {"k": 1}
+
+
 @pytest.mark.parametrize("use", USES)
 def test_first_use_over_real_links_knows_all_members(make_node: MakeNode, use: Callable[[Node], int]) -> None:
     addresses = [free_address(), free_address()]
