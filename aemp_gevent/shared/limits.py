@@ -86,10 +86,10 @@ class _Fixed:
         self._hits += cost
         return Verdict(True, rate.limit - self._hits, 0.0)
 
-    def export(self, now: float) -> list[Any]:
-        """Return what still counts, by its age; nothing, if nothing does."""
+    def export(self, now: float) -> list[list[Any]]:
+        """Return what still counts, by its age, in parts to merge; none, if nothing does."""
         age = now - self._begin
-        return [age, self._hits, self._per] if self._hits and age < self._per else []
+        return [[age, self._hits, self._per]] if self._hits and age < self._per else []
 
     def merge(self, state: Sequence[Any], now: float) -> None:
         age, hits, per = state
@@ -125,10 +125,10 @@ class _Sliding:
         self._sum += cost
         return Verdict(True, rate.limit - self._sum, 0.0)
 
-    def export(self, now: float) -> list[Any]:
-        """Return the hits that still count, by their ages; nothing, if none does."""
+    def export(self, now: float) -> list[list[Any]]:
+        """Return the hits that still count, by their ages, in parts to merge; none, if none does."""
         hits = [[now - when, cost] for when, cost in self._hits if now - when < self._per]
-        return [self._per, *hits] if hits else []
+        return [[self._per, *hits[begin : begin + MAX_PART]] for begin in range(0, len(hits), MAX_PART)]
 
     def merge(self, state: Sequence[Any], now: float) -> None:
         per, *added = state
@@ -162,10 +162,10 @@ class _Bucket:
         self._missing = max(self._missing - (now - self._at) * self._speed, 0.0)
         self._at = now
 
-    def export(self, now: float) -> list[Any]:
-        """Return how many tokens are missing, and how fast they come back; nothing, if it is full."""
+    def export(self, now: float) -> list[list[Any]]:
+        """Return how many tokens are missing, and how fast they come back, in parts to merge; none, if it is full."""
         self._refill(now)
-        return [self._missing, self._speed] if self._missing else []
+        return [[self._missing, self._speed]] if self._missing else []
 
     def merge(self, state: Sequence[Any], now: float) -> None:
         missing, speed = state
@@ -214,11 +214,10 @@ class OwnedLimiter(Owned):
     def parts(self) -> Iterator[Any]:
         """Return the hits of all keys that still count, with their ages in seconds."""
         now = monotonic()
-        exported = (((algorithm, key), meter.export(now)) for (algorithm, key), meter in self._meters.items())
         sized = (
             ([algorithm, key, hits], size_of(algorithm) + size_of(key) + 10 + 19 * len(hits))
-            for (algorithm, key), hits in exported
-            if hits
+            for (algorithm, key), meter in self._meters.items()
+            for hits in meter.export(now)
         )
         return in_batches(sized, MAX_PART)
 

@@ -17,7 +17,7 @@ MAX_KEYS = 100_000
 """Keys of one object; beyond that the one that was used longest ago is forgotten."""
 
 MAX_PART = 500
-"""Keys in one message of those that carry state to another node, which is limited in bytes, too."""
+"""Keys in one message of those that carry state to another node, or hits of one key. It is limited in bytes, too."""
 
 MAX_ANSWERS = 10_000
 """Answers that a node remembers, for calls that are made again because their answers were lost."""

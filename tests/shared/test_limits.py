@@ -34,7 +34,8 @@ def test_no_window_has_more_than_is_allowed(kind: Any, hits: list[tuple[float, i
         else:
             assert 0 < verdict.retry_after < 1.001
             again = kind()
-            again.merge(meter.export(now), now)
+            for part in meter.export(now):
+                again.merge(part, now)
             assert again.hit(rate, cost, now + verdict.retry_after + 1e-6).allowed, "it may be tried again then"
         assert 0 <= verdict.remaining <= 4
     most = {_Sliding: 4, _Fixed: 8, _Bucket: 8}[kind]  # of the latter two, in a window that is laid at worst
@@ -51,11 +52,11 @@ def test_state_that_moves_allows_the_same(kind: Any, hits: list[tuple[float, int
     for number, (pause, cost) in enumerate(hits):
         now += pause
         if number % 5 == 4:
-            state = moves.export(now + clock)
+            parts = moves.export(now + clock)
             clock += 50.0
             moves = kind()
-            if state:
-                moves.merge(state, now + clock)
+            for part in parts:
+                moves.merge(part, now + clock)
         one, other = stays.hit(rate, cost, now), moves.hit(rate, cost, now + clock)
         assert one[:2] == other[:2]
         assert one[2] == pytest.approx(other[2], abs=1e-6)
@@ -68,7 +69,8 @@ def test_what_is_over_does_not_count_when_two_states_become_one(kind: Any) -> No
     old.hit(rate, 9, now - 3600)
     new.hit(rate, 1, now)
     assert old.export(now) == []
-    old.merge(new.export(now), now)
+    for part in new.export(now):
+        old.merge(part, now)
     assert old.hit(rate, 9, now).allowed
     assert not old.hit(rate, 1, now).allowed
 

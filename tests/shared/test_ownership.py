@@ -285,6 +285,17 @@ def test_heir_that_takes_nothing_does_not_stop_the_next_one(network: MemoryNetwo
     assert Counter("hits", node=other, timeout=WAIT).value() == 7
 
 
+def test_many_hits_of_one_key_are_handed_over_in_small_messages(network: MemoryNetwork) -> None:
+    nodes = nodes_of(network, 3, max_message_bytes=32 * 1024)
+    limiter = Limiter("api", 10_000, 1000.0, node=nodes[0])
+    for cost in [1] * 3000 + [1000]:
+        assert limiter.hit("alice", cost).allowed
+    owner = owner_of(nodes, "limiter api")
+    owner.shutdown()
+    last = next(node for node in nodes if node is not owner)
+    assert Limiter("api", 10_000, 1000.0, node=last).hit("alice").remaining == 5999
+
+
 @pytest.mark.parametrize("kind", [Counter, Once, Cache, lambda name, node: Limiter(name, 1, 1, node=node)])
 def test_names_may_be_as_long_as_they_say(make_node: MakeNode, kind: Any) -> None:
     node = make_node(None)
