@@ -26,7 +26,7 @@ import operator
 import os
 import re
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from numbers import Number
 from types import FunctionType
 
@@ -56,7 +56,7 @@ _PORT_NUMBER = re.compile(r"(?:^|,)(?:[^,:]*|\[[^,\]]*\]):(\d+)(?=,|$)")
 _SLAVE_ID = re.compile(r"slave/[A-Za-z0-9_.:/-]+@([A-Za-z0-9_.:/!\[\]%-]+)")
 
 
-_LAST_DIGITS = [f"{number:02x}" for number in range(256)]
+_LAST_DIGITS = [f"{number:02x}" for number in reversed(range(256))]
 
 # Digits, small letters and capital letters, all three: so words of a language, and most names that people give, are
 # not taken for random ones.
@@ -81,13 +81,21 @@ def port_names(uniq: str) -> Callable[[], str]:
 
     ``uniq`` makes them unique among processes, a counter within this one.
     """
+    blocks = map(f"{uniq}%x".__mod__, itertools.count())
+    left: list[str] = []
+    take = left.pop
 
-    def block(number: int) -> Iterator[str]:
-        # Formatting a number costs four times as much as joining two texts.
-        return map(operator.add, itertools.repeat(f"{uniq}{number:x}"), _LAST_DIGITS)
+    # Other threads and finalizers may ask anywhere in here, and exceptions may strike, as at the recursion limit: then
+    # names are left out, but none comes twice, and the next call finds more.
+    def new_name() -> str:
+        while True:
+            try:
+                return take()
+            except IndexError:
+                # Formatting a number costs several times as much as joining two texts.
+                left.extend(map(operator.add, itertools.repeat(next(blocks)), _LAST_DIGITS))
 
-    # Nothing but iterators written in C, except between blocks: other threads and finalizers may ask at any time.
-    return itertools.chain.from_iterable(map(block, itertools.count())).__next__
+    return new_name
 
 
 def is_unique_name(name: str) -> bool:

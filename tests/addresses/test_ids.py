@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import string
 
 import pytest
@@ -42,6 +43,22 @@ def test_port_names_never_repeat_and_carry_their_uniq():
     names = [new_name() for _ in range(5000)]
     assert len(set(names)) == 5000
     assert all(name.startswith("uniq") for name in names)
+
+
+def test_port_names_do_not_end_when_one_could_not_be_made_for_want_of_stack() -> None:
+    new_name = ids.port_names("uniq")
+    names: list[str] = []
+
+    def at_each_depth() -> None:
+        with contextlib.suppress(RecursionError):
+            at_each_depth()
+        with contextlib.suppress(RecursionError):
+            names.append(new_name())
+
+    for _ in range(20):
+        at_each_depth()
+    names.append(new_name())
+    assert len(set(names)) == len(names) > 1000
 
 
 def test_port_names_of_two_processes_differ_even_at_the_same_count():
