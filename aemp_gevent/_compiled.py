@@ -8,6 +8,7 @@ none, because they share the layout of their objects. So this module is imported
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -20,6 +21,8 @@ from importlib.machinery import (
     SourceFileLoader,
 )
 from typing import Final
+
+import greenlet
 
 _PACKAGE: Final = "aemp_gevent."
 
@@ -37,8 +40,13 @@ class SourceFinder:
         return spec
 
 
-if os.environ.get("AEMP_PURE_PYTHON", "0") not in {"", "0"}:
+_KNOWN_SIZE = object.__basicsize__ + struct.calcsize("3P")
+"""Of greenlets, as compiled modules know them (``ports/c_calls.pxd``): another release may have other ones."""
+
+_wants_sources = os.environ.get("AEMP_PURE_PYTHON", "0") not in {"", "0"}
+if _wants_sources or greenlet.greenlet.__basicsize__ != _KNOWN_SIZE:
     sys.meta_path.insert(0, SourceFinder)
 
 is_compiled: Final = isinstance(import_module(f"{_PACKAGE}ports.scheduler").__loader__, ExtensionFileLoader)
-"""Whether the compiled modules are used: not if they were not built, or with ``AEMP_PURE_PYTHON=1``."""
+"""Whether the compiled modules are used: not if they were not built, with ``AEMP_PURE_PYTHON=1``, or where greenlet is
+not as they know it."""

@@ -17,6 +17,7 @@ import sysconfig
 import zipfile
 from enum import Enum
 from functools import partial
+from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -87,10 +88,22 @@ def test_sources_are_preferred_on_request(clone: Path, wish: str, compiled: bool
         assert run(program, clone, AEMP_PURE_PYTHON=wish) == "False ROUND\n"
 
 
+def test_sources_are_used_where_greenlets_have_another_layout() -> None:
+    """Compiled modules would refuse to be imported."""
+    other = """
+import gevent, greenlet
+class Other(greenlet.greenlet):
+    __slots__ = ("more",)
+greenlet.greenlet = Other
+"""
+    program: list[object] = [sys.executable, "-c", other + ROUND_TRIP]
+    assert run(program, ROOT, AEMP_PURE_PYTHON="0") == "False ROUND\n"
+
+
 def test_every_module_with_types_is_compiled_or_none_is() -> None:
     for types in typed_modules(Path(aemp_gevent.__file__).parent):
         name = ".".join(("aemp_gevent", *types.relative_to(ROOT / "aemp_gevent").with_suffix("").parts))
-        file = sys.modules[name].__file__
+        file = import_module(name).__file__
         assert file is not None
         assert file.endswith(".py") != aemp_gevent.is_compiled, name
 
