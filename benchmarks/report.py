@@ -138,7 +138,8 @@ def machine(run: Run) -> str:
 
 def disturbance(run: Run) -> str:
     """Say how much others took of the processors meanwhile, if that was measured."""
-    shares = sorted(share for found in run.all() for share in found.line.get("others_runs", ()))
+    timed = (found.line for found in run.all() if "rate" in found.line)
+    shares = sorted(share for line in timed for share in line.get("others_runs", ()))
     if not shares:
         return ""
     half, most = shares[len(shares) // 2], shares[-1]
