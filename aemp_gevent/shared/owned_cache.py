@@ -172,6 +172,8 @@ class OwnedCache(Owned):
 
     def _store(self, key: str, entry: _Value, max_bytes: int) -> None:
         self._drop(key)
+        if entry.size > max_bytes:
+            return  # all others would be dropped in vain
         self._entries[key] = entry
         self._size += entry.size
         for tag in entry.tags:
