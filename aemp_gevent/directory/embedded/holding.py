@@ -18,12 +18,16 @@ from typing import Any
 from aemp_gevent.directory.embedded.host import EmbeddedHost
 from aemp_gevent.directory.embedded.turns import Turns
 from aemp_gevent.peers.peer import Peer
+from aemp_gevent.wire.framing import FRAMINGS
 
 HOLD_SECONDS = 2.0
 """How long answers are held back. A link to another continent takes less, and callers that wait 5 s still get one."""
 
 MAX_HELD = 10_000
 """Requests of peers that are held back; one more ends the wait, so that nobody can fill the memory."""
+
+MAX_HELD_BYTES = 16 * 2**20
+"""The same for what they have together."""
 
 _MAX_NAMED = 5
 
@@ -55,6 +59,8 @@ class HeldAnswers:
         self._ended = ended
         self._warn = warn
         self._held: deque[Request] = deque()
+        self._size = 0  # of all that were held, in bytes
+        self._encode = FRAMINGS["msgpack"].encoder()
         self._timer: Any = None  # gevent's watchers have no types
         self.is_over = not host.has_seeds
         """Whether answers are given."""
@@ -93,8 +99,9 @@ class HeldAnswers:
 
     def hold(self, peer: Peer, request: str, args: list[Any]) -> None:
         """Keep a request for later."""
+        self._size += len(self._encode(args))
         self._held.append((peer, request, args))
-        if len(self._held) > MAX_HELD:
+        if len(self._held) > MAX_HELD or self._size > MAX_HELD_BYTES:
             self._give_up()
 
     def forget(self, peer: Peer) -> None:

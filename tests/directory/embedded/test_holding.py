@@ -196,12 +196,16 @@ def test_requests_are_answered_in_order_once_the_directory_is_whole(holder: tupl
         assert peer.answers()
 
 
-def test_too_many_requests_end_the_wait(holder: tuple[Node, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holding, "MAX_HELD", 3)
+@pytest.mark.parametrize(("bound", "most"), [("MAX_HELD", 3), ("MAX_HELD_BYTES", 350)])
+def test_too_many_requests_end_the_wait(
+    holder: tuple[Node, Any], monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    monkeypatch.setattr(holding, bound, most)
     node, _seed = holder
+    numbers = [str(number) * 100 for number in range(4)]
     with ExitStack() as stack:
         peer = Dial(node, stack)("a")
-        peer.send(*(["", "g_db_keys", "f", str(number)] for number in range(3)))
+        peer.send(*(["", "g_db_keys", "f", number] for number in numbers[:3]))
         assert peer.answers()
-        peer.send(["", "g_db_keys", "f", "3"])
-        assert [peer.packet()[2] for _ in range(4)] == ["0", "1", "2", "3"]
+        peer.send(["", "g_db_keys", "f", numbers[3]])
+        assert [peer.packet()[2] for _ in range(4)] == numbers
