@@ -51,10 +51,13 @@ def deliver(host: ServeHost, prefix: str, peer: CallingPeer, message: list[Any],
     for place, element in enumerate(header):
         if place == 1:
             left = element
-        elif element.__class__ is not str or 2 * len(element) > max_name_bytes:
+        elif element.__class__ is not str:
             return False
         else:
-            chain.append(peer.node + element if element[:1] == "#" else element)
+            member = peer.node + element if element[:1] == "#" else element
+            if 2 * len(member) > max_name_bytes:  # a character has at most four bytes, and a port ID two names
+                return False
+            chain.append(member)
     reply = chain.pop(0)
     answered = header[0]
     if answered[:1] != "#" or len(answered) == 1:

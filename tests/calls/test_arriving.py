@@ -69,6 +69,7 @@ def test_calls_of_one_read_need_one_turn(make_node: MakeNode, monkeypatch: pytes
         ["#reply", None, 1],
         ["#" + "r" * 3000, None],
         ["#reply", None, "#" + "p" * 3000],
+        ["#" + 511 * "\N{DOMINO TILE HORIZONTAL BACK}", None],  # too long with the ID of the node in front of it
         [1, None],
         7,
     ],
