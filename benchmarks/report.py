@@ -336,7 +336,7 @@ def _latencies(run: Run) -> None:
             if points:
                 axis.plot(*zip(*points, strict=True), style, color=f"C{number}", marker="o", label=f"{label}, {name}")
     axis.set(yscale="log", xlabel="load, % of the possible rate", ylabel="ms until the answer")
-    axis.legend(fontsize=8, ncols=2)
+    figure.legend(fontsize=8, loc="outside right upper")
     _save(figure, "latency")
 
 
