@@ -97,7 +97,7 @@ class Rules:
         Places are counted as the caller of ``snd``, ``call`` or ``spawn`` sees them: the arguments behind a
         tag from 1; without a tag the elements from 0.
         """
-        if len(packet) > 4 and _is_request(packet, VIA) and isinstance(packet[4], list):
+        if len(packet) > 4 and _is_request(packet, VIA) and _is(packet[4], list):
             fault = self.find_fault(packet[4])
             if fault is not None:
                 return fault
@@ -105,7 +105,7 @@ class Rules:
         tag = packet[begin] if len(packet) > begin else None
         for number, element in enumerate(packet):
             where = f"element {number - begin}" if number >= begin else f"part {number} of the packet"
-            if number > begin and isinstance(tag, str):
+            if number > begin and _is(tag, str):
                 where = f"argument {number - begin} of {quoted(tag, _MAX_TAG)}"
             fault = self._find_in(where if number else "the port name", element)
             if fault is not None:
@@ -137,32 +137,37 @@ class Rules:
             todo += [(f"{path}, {place}", inner, depth + 1) for place, inner in reversed(list(_elements(value)))]
         return None
 
-    def _wrong_with(self, value: object) -> str | None:
-        if isinstance(value, dict) and not isinstance(value, self.forbidden):
+    def _wrong_with(self, value: Any) -> str | None:
+        if _is(value, dict) and not _is(value, self.forbidden):
             if _has_many_numbers(value):
                 return f"is a map with more than {MAX_NUMBER_KEYS} keys that are numbers; make them texts"
             return next(filter(None, map(self._wrong_with_key, value)), None)
-        if _is_container(value) and not isinstance(value, self.forbidden):
+        if _is_container(value) and not _is(value, self.forbidden):
             return None
-        if not isinstance(value, tuple(self.scalars)) or isinstance(value, self.forbidden):
+        if not _is(value, tuple(self.scalars)) or _is(value, self.forbidden):
             return f"is {of_type(value)}, which {self.framing} cannot carry"
         return self.objection(value)
 
     def _wrong_with_key(self, key: object) -> str | None:
-        if not isinstance(key, tuple(self.keys)) or isinstance(key, self.forbidden):
+        if not _is(key, tuple(self.keys)) or _is(key, self.forbidden):
             return f"has the key {quoted(key)}, {of_type(key)}, which {self.framing} cannot carry as a key"
         objection = self.objection(key)
         return None if objection is None else f"has the key {quoted(key)}, which {objection}"
 
 
+def _is(value: object, kinds: type | tuple[type, ...]) -> bool:
+    """Return whether a value is of some type. Not isinstance(), which asks proxies for their class: they may raise."""
+    return issubclass(type(value), kinds)
+
+
 def _is_request(packet: list[Any] | tuple[Any, ...], name: str) -> bool:
     # Not by equality of lists: elements may be anything, arrays for instance.
-    return len(packet) > 1 and all(isinstance(word, str) for word in packet[:2]) and tuple(packet[:2]) == ("", name)
+    return len(packet) > 1 and all(_is(word, str) for word in packet[:2]) and tuple(packet[:2]) == ("", name)
 
 
-def lone_surrogate(value: object) -> str | None:
+def lone_surrogate(value: Any) -> str | None:
     """Return an objection to text with half of a surrogate pair, as ``os.fsdecode`` makes them; else None."""
-    if isinstance(value, str):
+    if _is(value, str):
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -174,17 +179,17 @@ def _has_many_numbers(value: dict[Any, Any]) -> bool:
     """Return whether more keys are numbers than a receiver accepts, as an attacker could have chosen them."""
     if len(value) <= MAX_NUMBER_KEYS:
         return False
-    return sum(1 for key in value if not isinstance(key, (str, bytes))) > MAX_NUMBER_KEYS
+    return sum(1 for key in value if not _is(key, (str, bytes))) > MAX_NUMBER_KEYS
 
 
 def _is_container(value: object) -> bool:
-    return isinstance(value, (list, tuple, dict))
+    return _is(value, (list, tuple, dict))
 
 
-def _elements(value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict):
+def _elements(value: Any) -> Iterator[tuple[str, object]]:
+    if _is(value, dict):
         for key, element in value.items():
             yield f"key {quoted(key)}", element
-    elif isinstance(value, (list, tuple)):
+    elif _is(value, (list, tuple)):
         for number, element in enumerate(value):
             yield f"element {number}", element

@@ -15,6 +15,7 @@ from aemp_gevent.errors import UnencodableMessageError
 from aemp_gevent.wire import values
 from aemp_gevent.wire.framing import FRAMINGS, Framing
 from aemp_gevent.wire.limits import Limits
+from tests.support.helpers import Proxy
 
 MSGPACK, CBOR, JSON = FRAMINGS["msgpack"], FRAMINGS["cbor"], FRAMINGS["json"]
 
@@ -48,6 +49,23 @@ def test_error_names_the_place_of_the_value_in_the_senders_call(
     framing: Framing, packet: list[Any], place: str
 ) -> None:
     with pytest.raises(UnencodableMessageError, match=f"cannot be encoded: {place} is an object, which"):
+        framing.encoder()(packet)
+
+
+@each_framing
+@pytest.mark.parametrize(
+    "packet",
+    [
+        pytest.param(["p", Proxy()], id="tag"),
+        pytest.param(["p", "tag", [1, {"k": Proxy()}]], id="inside"),
+        pytest.param([Proxy(), "tag"], id="port-name"),
+        pytest.param(["", Proxy()], id="request"),
+        pytest.param(["", "kil1", "p", Proxy()], id="reason"),
+        pytest.param(["", "via", "a", "b", Proxy()], id="via"),
+    ],
+)
+def test_proxies_are_named_and_not_looked_into(framing: Framing, packet: list[Any]) -> None:
+    with pytest.raises(UnencodableMessageError, match="is a Proxy, which"):
         framing.encoder()(packet)
 
 
