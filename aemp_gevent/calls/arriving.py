@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Calls that arrive from other nodes, the usual ones: with a short header, for a port that is there.
 
-These are as little work as messages, and so they are delivered like messages, without a turn for each few of them
-and without the checks of requests. All others go to the node port (:mod:`aemp_gevent.node.requests`), which also logs
-what is wrong with them.
+These are little work, and so they are delivered like messages, many of them in one turn of the loop and without the
+checks of requests. All others go to the node port (:mod:`aemp_gevent.node.requests`), which also logs what is wrong
+with them.
 """
 
 from __future__ import annotations

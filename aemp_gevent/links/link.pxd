@@ -11,7 +11,9 @@ cdef class Link(Outgoing):
     cdef public bint dialled, finished, has_ended, has_sent, _has_begun, _is_deaf, _end_is_held
     cdef public long long received_packets, keep_alives
 
-    @cython.locals(scheduler=Scheduler, target=Receiver, count=Py_ssize_t, turn_ends=double, most_jobs=Py_ssize_t)
+    @cython.locals(
+        scheduler=Scheduler, target=Receiver, count=Py_ssize_t, now=double, turn_ends=double, calls_end=double, most_jobs=Py_ssize_t
+    )
     cpdef _handle(self, packets)
     cpdef _take(self, data)
     cpdef _close_if_done(self)

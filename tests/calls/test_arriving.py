@@ -35,13 +35,11 @@ def test_a_usual_call_does_not_come_to_the_node_port(make_node: MakeNode, monkey
         assert requests == []
 
 
-def test_calls_of_one_read_need_one_turn(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests would wait for the next turn of the loop after a tenth of a millisecond."""
-    node = make_node()
+def _turns_of_calls(node: Node) -> list[int]:
+    """Return in which turn of the loop each of 20 calls was served that came in one read."""
     server, turns = node.port(), [0]
     seen: list[int] = []
     node.rcv(server, "ask", lambda _reply: seen.append(turns[0]))
-    monkeypatch.setattr(link, "SLICE_SECONDS", -1.0)  # each request is the last of its turn
     watcher: Any = gevent.get_hub().loop.check()
     watcher.start(lambda: turns.append(turns.pop() + 1))
     try:
@@ -52,7 +50,22 @@ def test_calls_of_one_read_need_one_turn(make_node: MakeNode, monkeypatch: pytes
     finally:
         watcher.stop()
         watcher.close()
-    assert len(set(seen)) == 1
+    return seen
+
+
+def test_calls_of_one_read_need_one_turn(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests would wait for the next turn of the loop after a tenth of a millisecond."""
+    monkeypatch.setattr(link, "SLICE_SECONDS", -1.0)  # each request is the last of its turn
+    monkeypatch.setattr(link, "CALLS_SECONDS", 3600.0)
+    assert len(set(_turns_of_calls(make_node()))) == 1
+
+
+def test_many_calls_of_one_read_let_others_have_their_turn(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "SLICE_SECONDS", -1.0)
+    monkeypatch.setattr(link, "CALLS_SECONDS", -1.0)  # each call is the last of its turn
+    assert len(set(_turns_of_calls(make_node()))) == 20
 
 
 @pytest.mark.parametrize(
