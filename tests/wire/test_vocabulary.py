@@ -37,7 +37,16 @@ SENDING = {"ask", "cal", "call", "reporting", "snd", "syncal"}
 
 def literals(source: str) -> Iterator[tuple[int, str]]:
     """Yield the names of requests that stand as literals in a module."""
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    slots = {
+        each
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__"
+        for each in ast.walk(node.value)
+    }  # which name attributes
+    for node in ast.walk(tree):
+        if node in slots:
+            continue
         if isinstance(node, ast.List) and len(node.elts) > 1 and getattr(node.elts[0], "value", None) == "":
             name = getattr(node.elts[1], "value", None)  # ["", "time", …] is a packet
             if isinstance(name, str) and name in NAMES.values():
