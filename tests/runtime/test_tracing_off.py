@@ -74,9 +74,9 @@ def test_requests_look_for_a_trace_no_more_often_than_this(
         looks.clear()
         for _ in range(TIMES):
             ask(two, handled)
-    # The node that answers another one looks, too: its answer is for a port that it does not know.
-    of_answers = TIMES if where == "there" and ask is not send else 0
-    assert len(looks) == TIMES * most + of_answers
+        # The node that answers another one looks, too: its answer is for a port that it does not know.
+        of_answers = TIMES if where == "there" and ask is not send else 0
+        assert len(looks) == TIMES * most + of_answers
 
 
 @pytest.mark.parametrize("where", ["here", "there"])
