@@ -134,6 +134,7 @@ class RemotePorts:
             was_up: Whether what was sent to them may have arrived.
         """
         self.kept.drop_all()
+        self._sent_once.clear()
         monitored = [port for port in self._all() if port.is_watched]
         self._note(reason, monitored)  # first: a call that is struck later and begins again finds fewer of them
         for port in monitored:
