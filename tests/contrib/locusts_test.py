@@ -25,7 +25,7 @@ PAUSE = 3
 def give_time(module: Any) -> None:
     """Make the tests of a module wait longer for the processes that they start."""
     import gevent
-    from gevent import subprocess
+    from gevent import subprocess  # noqa: TID251  # as Locust's tests do
 
     class Timeout(gevent.Timeout):
         def __init__(self, seconds: float | None = None, *args: Any, **options: Any) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from gevent import subprocess
 
 pytest.importorskip("socketio")
 pytest.importorskip("gunicorn")
 
 from soak.web import Gunicorn
+from tests.support.native import aside
 from tests.support.networking import ROOT, SECRET, MakeNode, free_address
 from tests.support.thoroughness import THOROUGH, tries
 
@@ -59,9 +60,11 @@ def on_other_host(address: str) -> str:
 def all_scenarios_work(servers: list[Gunicorn], url: str, environ: dict[str, str]) -> None:
     addresses = ",".join(f"http://{server.address}" for server in servers)
     command = [sys.executable, "-m", "tests.contrib.socketio_scenarios", addresses]
-    # gevent's: the seeds of several hosts live in this process.
-    ran = subprocess.run(
-        command, cwd=ROOT, env={**environ, "TEST_URL": url}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=150
+    # Aside, because the seeds of several hosts live in this process.
+    ran = aside(
+        lambda: subprocess.run(
+            command, cwd=ROOT, env={**environ, "TEST_URL": url}, capture_output=True, timeout=150, check=False
+        )
     )
     outcomes = dict(json.loads(line) for line in ran.stdout.splitlines() if line.startswith(b"["))
     assert ran.returncode == 0 and outcomes, ran.stderr
@@ -103,7 +106,7 @@ CROWD = tries(
 def test_clients_lose_nothing_while_workers_are_killed_replaced_and_ended(scratch: Path) -> None:
     with Gunicorn(SERVER, scratch, "--preload", workers=4, address=free_address()) as server:
         command = [sys.executable, "-m", "soak.socketio_crowd", server.address, str(server.pid), *CROWD]
-        ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=230)
+        ran = aside(lambda: subprocess.run(command, cwd=ROOT, capture_output=True, timeout=230, check=False))
         assert ran.stdout.startswith(b"{"), ran.stderr.decode() + server.log
         seen = json.loads(ran.stdout)
         assert not seen["faults"], f"{seen}\n{server.log}"
