@@ -68,6 +68,7 @@ def test_many_calls_of_one_read_let_others_have_their_turn(
     assert len(set(_turns_of_calls(make_node()))) == 20
 
 
+@pytest.mark.parametrize("extras", [SHORT, OUR_PROVIDER], ids=["reads short headers", "does not"])
 @pytest.mark.parametrize(
     "header",
     [
@@ -89,11 +90,11 @@ def test_many_calls_of_one_read_let_others_have_their_turn(
     ids=lambda header: repr(header)[:20],
 )
 def test_what_is_wrong_with_a_call_is_logged(
-    make_node: MakeNode, header: Any, caplog: pytest.LogCaptureFixture
+    make_node: MakeNode, header: Any, extras: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = make_node()
     inbox = Inbox(node)
-    with RawPeer.dial(node, extras=SHORT).shake() as peer:
+    with RawPeer.dial(node, extras=extras).shake() as peer:
         peer.send(["", "call", header, inbox.port.partition("#")[2], "ask"])
         assert peer.answers()
         wait_until(lambda: "call" in caplog.text)

@@ -671,32 +671,6 @@ def test_both_forms_of_a_header_are_read(make_node: MakeNode, header: Callable[[
         assert 0 < left <= 7
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        [],
-        ["#reply"],
-        ["reply", None],
-        ["#", None],
-        ["other#reply", None],
-        ["#reply", -1],
-        ["#reply", None, 1],
-        [1, None],
-    ],
-    ids=repr,
-)
-def test_a_bad_short_header_is_refused_with_a_line_in_the_log(
-    make_node: MakeNode, header: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    node = make_node()
-    inbox = Inbox(node)
-    with RawPeer.dial(node, extras=OUR_PROVIDER).shake() as peer:
-        peer.send(["", "call", header, inbox.port.partition("#")[2], "ask"])
-        assert peer.answers()
-        wait_until(lambda: "call" in caplog.text)
-    assert inbox.messages == []
-
-
 @pytest.mark.parametrize("framing", ["msgpack", "json"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_perl_node_gets_what_its_own_cal_would_send(make_node, framing, when):
