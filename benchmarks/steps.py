@@ -17,7 +17,7 @@ import subprocess
 import sys
 
 from aemp_gevent import is_compiled
-from benchmarks import l1_local_cb, l2_local_pingpong, l3_local_recv, l4_ring, l6_kill_mon, n2_net_oneway
+from benchmarks import l1_local_cb, l2_local_pingpong, l3_local_recv, l4_ring, l6_kill_mon, n2_net_oneway, s2_ports
 from benchmarks.bare import CHUNK
 from benchmarks.peer import ROOT
 
@@ -70,6 +70,21 @@ def hops(n: int) -> None:
 def receives(n: int) -> None:
     """A round trip of two greenlets in ``receive``: two switches."""
     l3_local_recv.ours(n)
+
+
+def to_ten_ports(n: int) -> None:
+    """A message to one of 10 ports, in bursts of 1,000, and its handler is called: the ports find several at a time."""
+    s2_ports.ours(n, "10")
+
+
+def to_thousand_ports(n: int) -> None:
+    """The same, to one of 1,000 ports: each finds one."""
+    s2_ports.ours(n, "1000")
+
+
+def to_many_ports(n: int) -> None:
+    """The same, to one of 20,000 ports."""
+    s2_ports.ours(n, str(N))
 
 
 def calls(n: int) -> None:
@@ -127,8 +142,8 @@ def send_remote(n: int) -> None:
 STEPS = {
     step.__name__: step
     for step in (
-        *(loop, call_anything, send_to_queued, send_and_handle, callbacks, hops, receives, calls, creations, deaths),
-        *(encode, decode, send_remote),
+        *(loop, call_anything, send_to_queued, send_and_handle, callbacks, hops, receives, to_ten_ports),
+        *(to_thousand_ports, to_many_ports, calls, creations, deaths, encode, decode, send_remote),
     )
 }
 
