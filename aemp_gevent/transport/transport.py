@@ -396,15 +396,12 @@ def _is_unix(sock: socket.socket) -> bool:
 
 def _tune(sock: socket.socket) -> None:
     """Set how the system sends the bytes of a connection, and how many it keeps."""
-    if not _is_unix(sock):
-        # A message must not wait for the acknowledgement of the one before it.
-        sock.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_NODELAY, 1)
-    try:
-        is_local = _is_unix(sock) or _host_of(sock.getsockname()) == _host_of(sock.getpeername())
-    except OSError:  # it is broken already, which the first read tells
-        return
-    if is_local:
-        sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_SNDBUF, LOCAL_BUFFER_BYTES)
+    with contextlib.suppress(OSError):  # it is broken already, which the first read tells
+        if not _is_unix(sock):
+            # A message must not wait for the acknowledgement of the one before it.
+            sock.setsockopt(std_socket.IPPROTO_TCP, std_socket.TCP_NODELAY, 1)
+        if _is_unix(sock) or _host_of(sock.getsockname()) == _host_of(sock.getpeername()):
+            sock.setsockopt(std_socket.SOL_SOCKET, std_socket.SO_SNDBUF, LOCAL_BUFFER_BYTES)
 
 
 def _describe(sock: socket.socket) -> str:

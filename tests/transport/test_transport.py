@@ -188,3 +188,16 @@ def test_peer_address_of_other_kinds_of_sockets() -> None:
     for transport in transports:
         transport.close()
     two.close()
+
+
+class Untunable(socket.socket):
+    """A socket as macOS has it after a reset: options can no longer be set."""
+
+    def setsockopt(self, *_args: object) -> None:  # type: ignore[override]
+        raise OSError(22, "Invalid argument")
+
+
+def test_reset_before_the_options_are_set_is_survived() -> None:
+    transport = SocketTransport(Untunable(), gevent.get_hub(), bytearray(1))
+    assert transport.peer_address == "?"
+    transport.close()
