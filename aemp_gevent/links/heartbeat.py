@@ -107,6 +107,7 @@ class Heartbeat:
         if self._link.second_path is not None:
             self._link.second_path.offer()
         self._listen(counted, beat)
+        self._link.rest()
         if self._link.unfinished:
             self._watch_fragments(counted)
         if not self._link.closed:

@@ -345,6 +345,11 @@ class Link(Outgoing):
         """A number that grows with each fragment of a packet that is not complete; 0 if there is no such packet."""
         return 0 if self._assembler is None else self._assembler.unfinished
 
+    def rest(self) -> None:
+        """Give memory back that only fragments need, if none has come since the last call."""
+        if self._assembler is not None:
+            self._assembler.rest()
+
     def _all_of(self, packets: Iterator[Any]) -> list[Any]:
         """Return what is left of a read."""
         assert self._decoder is not None  # it is read

@@ -192,20 +192,31 @@ class Assembler:
     Each fragment is decoded as it comes, as a packet is that is cut by the ends of reads: the same limits hold, and a
     packet that breaks one is refused at the byte that does.
 
+    The decoder, whose buffers become as large as the packets, serves all of them: to touch new memory for each would
+    take longer than everything else that is done with its bytes. See :meth:`rest`.
+
     Args:
         limits: The limits of a whole packet.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._decoder: MsgpackDecoder | None = None  # of the packet that is not complete
-        self._large: frozenset[str] = frozenset()  # what the last one had learned
+        self._decoder: MsgpackDecoder | None = None
+        self._large: frozenset[str] = frozenset()  # what the last decoder had learned
         self._fragments = 0
+        self._is_within = False  # a packet, which is not complete
+        self._rested_at = 0  # fragments
 
     @property
     def unfinished(self) -> int:
         """A number that grows with each fragment of a packet that is not complete; 0 if there is no such packet."""
-        return 0 if self._decoder is None else self._fragments
+        return self._fragments if self._is_within else 0
+
+    def rest(self) -> None:
+        """Give the memory back in which packets are put together, if no fragment has come since the last call."""
+        if self._rested_at == self._fragments and not self._is_within and self._decoder is not None:
+            self._large, self._decoder = self._decoder.large, None
+        self._rested_at = self._fragments
 
     def feed(self, fragment: list[Any]) -> list[Any] | None:
         """Take a fragment; return the packet that it completes.
@@ -227,7 +238,6 @@ class Assembler:
             raise FramingError("the peer sent an empty fragment")
         decoder = self._decoder
         if decoder is None:
-            # A new one for each packet: its buffers are as large as the packet.
             decoder = self._decoder = MsgpackDecoder(self._limits, self._large)
         try:
             decoder.feed(fragment[0])
@@ -238,9 +248,9 @@ class Assembler:
         except framing_msgpack.ERRORS as error:
             raise framing_msgpack.translate(error) from error
         self._fragments += 1
-        if packet is _NOTHING:
+        self._is_within = packet is _NOTHING
+        if self._is_within:
             return None
-        self._decoder, self._large = None, decoder.large
         if not (is_alone and decoder.is_at_end):
             raise FramingError("the peer sent a fragment that does not end where its packet ends")
         check_packet(packet)  # a fragment is not a packet

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from io import BytesIO
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -178,8 +179,8 @@ class MsgpackDecoder:
     these checks, and keeps them: a peer that has sent one will send others. So ``large`` may say
     which of them it has sent to another decoder.
 
-    Memory: at most three times ``max_message_bytes`` and one read in bytes, besides the
-    objects decoded from them (:mod:`aemp_gevent.wire.limits`), and what
+    Memory: at most three times ``max_message_bytes`` and two reads in bytes, kept from one message to the next, besides
+    the objects decoded from them (:mod:`aemp_gevent.wire.limits`), and what
     the Unpacker allocates for lists that were only announced: 2 KiB for each of
     1024 levels, and what ``limits.announced`` allows.
     """
@@ -190,7 +191,7 @@ class MsgpackDecoder:
         self.large = large
         """Which of large lists and maps are decoded with checks, because the peer has sent some."""
         self._pieces: Iterator[bytes | memoryview] = iter(())  # of the read
-        self._current: bytes | memoryview = b""  # the piece that was fed last, unless it is in _since
+        self._current: bytes | memoryview = b""  # the piece that was fed last, unless it was kept
         self._limit = limits.bytes
         self._piece = min(limits.bytes, UNCOUNTED_BYTES)
         self._counted = limits.counted_bytes
@@ -198,11 +199,11 @@ class MsgpackDecoder:
         self._unpacker: Any = _new_unpacker(limits, self.large)  # msgpack ships no types
         self._data: bytes | memoryview = b""
         self._fed = 0
-        # Where in the stream the unfinished message began, or a packet boundary
-        # before that; and the bytes from there on.
+        # Where in the stream the unfinished message began, or a packet boundary before that; and the bytes from there
+        # on, up to the position of the next one. Behind that are old ones: new memory would cost more than to copy.
         self._begin = 0
         self._is_exact = True
-        self._since = bytearray()
+        self._since = BytesIO()
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes. Their buffer may be reused after the next iteration."""
@@ -235,7 +236,7 @@ class MsgpackDecoder:
                 raise error
             finally:
                 del error  # or it would refer to itself, and what was decoded would live on for a while
-        text = bytes(self._since) + bytes(self._current)
+        text = self._kept() + bytes(self._current)
         # Packets before that one were handled; the Unpacker stops there again.
         done, unpacker = 0, _new_unpacker(self._limits, self.large)
         unpacker.feed(text)
@@ -246,7 +247,8 @@ class MsgpackDecoder:
         self.large |= found
         self._unpacker = _new_unpacker(self._limits, self.large)
         self._fed = self._begin = 0
-        self._is_exact, self._since, self._counter = True, bytearray(), None
+        self._is_exact, self._counter = True, None
+        self._since.seek(0)
         return iter(self)  # as large maps may follow large lists
 
     def _parts(self, data: bytes | memoryview) -> Iterator[Iterable[Any]]:
@@ -273,7 +275,7 @@ class MsgpackDecoder:
             if self._counter is not None or fed - self._begin > self._counted or self.large:
                 self._count(piece, fed)
             else:
-                self._since += piece
+                self._since.write(piece)
             self._current = b""
             if fed - self._begin >= limit:
                 # One more, because the message is not complete yet.
@@ -284,15 +286,16 @@ class MsgpackDecoder:
             self._check_size(end)
         if end - self._begin > self._counted:
             self._count(piece[: end - before], end)
-        self._begin, self._is_exact = end, True
-        if self._since or self._counter is not None:
-            self._since, self._counter = bytearray(), None
+        if self._begin < before:  # some of it was kept
+            self._counter = None
+            self._since.seek(0)
             self._announced.allows(self, 0)
+        self._begin, self._is_exact = end, True
         self._current = b""
         if end == fed:
             return (first,)
         # What is left is shorter than a piece, so it is within the limit.
-        self._since += piece[end - before :]
+        self._since.write(piece[end - before :])
         self._is_exact = False
         return chain((first,), unpacker)
 
@@ -309,19 +312,20 @@ class MsgpackDecoder:
         Raises:
             FramingError: There are too many, or too many were announced.
         """
-        self._since += piece
+        self._since.write(piece)
         is_long = end - self._begin > self._counted
-        counter = self._counter
-        if counter is not None:
-            text = piece
-        elif is_long or (self.large and any(header in self._since for header in ANNOUNCING)):
+        counter, text = self._counter, piece
+        if counter is None:
+            if not (is_long or self.large):
+                return
+            kept = self._kept()
+            if not (is_long or any(header in kept for header in ANNOUNCING)):
+                return
             if not self._is_exact:
                 self._find_begin()
-                is_long = end - self._begin > self._counted
-            counter, text = MsgpackCounter(self._limits.counted_bytes), bytes(self._since)
+                kept, is_long = self._kept(), end - self._begin > self._counted
+            counter, text = MsgpackCounter(self._limits.counted_bytes), kept
             self._counter = counter if text else None
-        else:
-            return
         # A message that is not long yet has at most as many elements as bytes.
         counter.limit = self._limits.elements if is_long else self._limits.counted_bytes
         counter.feed(text)
@@ -332,10 +336,14 @@ class MsgpackDecoder:
                 f"more than {self._announced.limit} bytes"
             )
 
+    def _kept(self) -> bytes:
+        """Return a copy of what was kept of the unfinished message."""
+        return bytes(self._since.getbuffer()[: self._since.tell()])
+
     def give_up(self, why: str) -> None:
         # Never in the middle of a loop: by then nothing is announced.
         self._unpacker = _GivenUp(why)
-        self._since, self._counter = bytearray(), None
+        self._since, self._counter = BytesIO(), None
 
     def _find_begin(self) -> None:
         """Find out exactly where the unfinished message began.
@@ -343,8 +351,8 @@ class MsgpackDecoder:
         Rare: only when it could be too large. Parses its bytes a second time,
         which is cheaper than asking where each packet ended.
         """
-        unpacker = _new_unpacker(self._limits)
-        unpacker.feed(self._since)
+        unpacker, kept = _new_unpacker(self._limits), self._kept()
+        unpacker.feed(kept)
         done = 0
         try:
             while True:
@@ -352,7 +360,8 @@ class MsgpackDecoder:
                 done = unpacker.tell()
         except msgpack.OutOfData:
             self._begin += done
-            del self._since[:done]
+            self._since.seek(0)
+            self._since.write(kept[done:])
             self._is_exact = True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import struct
+import tracemalloc
 from typing import Any
 
 import gevent
@@ -562,6 +563,23 @@ def test_message_that_is_continued_slowly_arrives(make_node: MakeNode, monkeypat
             turns(2)
         wait_until(lambda: inbox.messages)
     assert inbox.messages == [("slow",)]
+
+
+def test_memory_for_large_messages_is_given_back_while_the_link_is_up(make_node: MakeNode) -> None:
+    node = make_node(heartbeat_interval=0.06)
+    inbox = Inbox(node)
+    with RawPeer.dial(node, extras=READS).shake() as peer:
+        tracemalloc.start()
+        try:
+            data = encode([name_of(inbox), LARGE])
+            before = tracemalloc.get_traced_memory()[0]
+            peer.send(*([None, data[begin : begin + 50_000]] for begin in range(0, len(data), 50_000)))
+            wait_until(lambda: inbox.messages)
+            inbox.messages.clear()
+            # Its reads, 256 KiB at a time, stay in memory.
+            wait_until(lambda: tracemalloc.get_traced_memory()[0] - before < len(LARGE))
+        finally:
+            tracemalloc.stop()
 
 
 def test_tiny_fragments_delay_nobody_else(node: Node) -> None:

@@ -345,6 +345,53 @@ def test_elements_are_counted_across_fragments() -> None:
             assembler.feed([encoded[begin : begin + 50_000]])
 
 
+def feed_all(assembler: Assembler, encoded: bytes) -> list[Any]:
+    for begin in range(0, len(encoded), FRAGMENT_BYTES):
+        whole = assembler.feed(fragment(encoded[begin : begin + FRAGMENT_BYTES]))
+    assert whole is not None
+    return whole
+
+
+def test_memory_is_used_for_one_packet_after_the_other() -> None:
+    """Besides that of what is in it: new memory for each would take longer than all else."""
+    size = 3_000_000
+    assembler, encoded = Assembler(Limits(2**26)), encode([P, bytes(size)])
+    tracemalloc.start()
+    try:
+        feed_all(assembler, encoded)
+        for _ in range(3):
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            feed_all(assembler, encoded)
+            assert tracemalloc.get_traced_memory()[1] - before < size + 2 * FRAGMENT_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_is_given_back_when_no_fragment_has_come_for_a_while() -> None:
+    size = 1_000_000
+    assembler, encoded = Assembler(LIMITS), encode([P, list(range(1000)), bytes(size)])
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+
+        def used() -> int:
+            return tracemalloc.get_traced_memory()[0] - before
+
+        for _ in range(2):
+            feed_all(assembler, encoded)
+            assembler.rest()
+            assert used() > size, "some came since the last time"
+            assembler.rest()
+            assert used() < 50_000
+        assembler.feed(fragment(encoded[:500_000]))
+        assembler.rest()
+        assembler.rest()
+        assert assembler.feed(fragment(encoded[500_000:])) is not None, "a packet that is not complete is kept"
+    finally:
+        tracemalloc.stop()
+
+
 def test_many_packets_in_one_fragment_do_not_become_objects() -> None:
     assembler = Assembler(Limits(2**26))
     piece = b"\x90" * 1_000_000
