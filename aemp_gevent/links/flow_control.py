@@ -2,8 +2,8 @@
 """Flow control: where senders wait while too much is unsent.
 
 A message is accepted first. Then, when more than the high-water mark is unsent, its
-sender waits until less than half of that is: a greenlet waits in :class:`Room` like
-on any event, another native thread blocks there. :mod:`aemp_gevent.peers.sending` decides when there is room.
+sender waits until some of that has left (:func:`has_room`): a greenlet waits in :class:`Room` like
+on any event, another native thread blocks there. :mod:`aemp_gevent.peers.sending` decides when to look.
 """
 
 from __future__ import annotations
@@ -16,6 +16,15 @@ from typing import Any
 from gevent.event import Event
 
 from aemp_gevent.runtime.threads import allocate_lock
+
+REFILL_BYTES = 256 * 1024
+"""How much has to leave before senders that wait continue. Small messages to other ports wait as long as a sender takes
+to send as much again; to pause and to continue costs a hundredth of that."""
+
+
+def has_room(unsent: int, high_water: int) -> bool:
+    """Return whether senders that wait may continue, with this high-water mark."""
+    return unsent <= max(high_water // 2, high_water - REFILL_BYTES)
 
 
 class Room:

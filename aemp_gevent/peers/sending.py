@@ -15,7 +15,7 @@ from greenlet import getcurrent
 
 from aemp_gevent.calls import header
 from aemp_gevent.errors import LinkBusyError, MessageTooLargeError, UnencodableMessageError
-from aemp_gevent.links.flow_control import Room
+from aemp_gevent.links.flow_control import Room, has_room
 from aemp_gevent.peers.outbox import Outbox, packets_in
 from aemp_gevent.peers.peer_host import Lane, PeerHost
 from aemp_gevent.peers.remote_ports import RemotePorts
@@ -292,7 +292,7 @@ class SendingPeer:
         """Wake paused senders, as what was sent has left, if there is room enough."""
         room = self.room
         # Called for each flush, and mostly nobody waits. A thread that begins to wait after this look sees the room.
-        if (room.waiting or room.locks or self.riders) and self.unsent <= self.high_water // 2:
+        if (room.waiting or room.locks or self.riders) and has_room(self.unsent, self.high_water):
             room.open()
             for rider in list(self.riders):
                 rider.has_room(link)

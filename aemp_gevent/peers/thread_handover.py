@@ -11,7 +11,7 @@ from collections import deque
 from typing import Any, Protocol
 
 from aemp_gevent.errors import LinkBusyError
-from aemp_gevent.links.flow_control import Room
+from aemp_gevent.links.flow_control import Room, has_room
 from aemp_gevent.ports.scheduler import Scheduler
 from aemp_gevent.runtime.threads import ThreadLocal
 from aemp_gevent.settings.fields import Settings
@@ -119,7 +119,7 @@ class Handover:
             sender.room.block_while(lambda: sender.is_ahead)
         peer = self._host.known_peer(node)
         if peer is not None and peer.unsent > self._high_water:
-            peer.room.block_while(lambda: peer.unsent > self._high_water // 2)
+            peer.room.block_while(lambda: not has_room(peer.unsent, self._high_water))
 
     def check_room(self, node: str) -> None:
         """Refuse to send where :meth:`pause` would block.

@@ -9,7 +9,7 @@ from gevent.event import Event
 
 from aemp_gevent import LinkBusyError, MessageTooLargeError, UnencodableMessageError
 from aemp_gevent.errors import AempError, InvalidPortError, UsageError
-from aemp_gevent.links.flow_control import Room
+from aemp_gevent.links.flow_control import REFILL_BYTES, Room
 from tests.support.helpers import on_hub, turns, wait_until
 from tests.support.networking import UNIQUE, WAIT, Deaths, Inbox, RawListener, RawPeer
 from tests.support.seams import network_of
@@ -142,6 +142,34 @@ def test_a_paused_greenlet_continues_although_others_fill_the_room_again(make_no
                 break
         enough = True
         assert last.dead
+
+
+def test_sender_that_had_to_wait_does_not_send_much_before_others_have_their_turn(make_node):
+    """Small messages to other ports wait for that: the whole way to the high-water mark would take milliseconds."""
+    size = 32 * 1024
+    node, sent = make_node(), 0
+    with RawPeer.dial(node).shake() as peer:
+        wait_until(node.up_nodes)
+
+        def send():
+            nonlocal sent
+            while True:
+                node.snd(f"{peer.name}#p", bytes(size))
+                sent += 1
+
+        sender = gevent.spawn(send)
+        try:
+            for _ in range(10):
+                before = -1
+                while sent != before:  # until the system's buffers are full, too
+                    before = sent
+                    turns(20)
+                while sent == before:
+                    peer.sock.recv(size)
+                    turns(2)
+                assert (sent - before) * size < 2 * REFILL_BYTES
+        finally:
+            sender.kill()
 
 
 @pytest.mark.slow
