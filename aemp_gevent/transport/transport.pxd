@@ -14,5 +14,6 @@ cdef class SocketTransport:
     @cython.locals(size=Py_ssize_t)
     cpdef write(self, data)
     @cython.locals(sent=Py_ssize_t)
-    cpdef _send_all(self)
+    cpdef _send_next(self)
+    cpdef _await_room(self)
     cpdef list _next_batch(self)

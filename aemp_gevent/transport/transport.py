@@ -161,7 +161,7 @@ class SocketTransport:
         self._awaits_room = False  # whether the writer's watcher runs
         self._is_sending = False
         """Whether it is unknown how much of what was written the system has."""
-        self._flush = hub_call(self._send_all, self._flush_again, partial(report_to, hub, context=self))
+        self._flush = hub_call(self._send_next, self._flush_again, partial(report_to, hub, context=self))
         self._read = repeated(hub, self._readable)
         self._finishing = False
         self._closed = False
@@ -273,18 +273,18 @@ class SocketTransport:
         elif not self._closed:
             self._hub.loop.run_callback(self._flush)
 
-    def _send_all(self) -> None:
+    def _send_next(self) -> None:
+        """Send a batch. The next one has to wait until the loop has looked at all sockets, also at those to read."""
         if self._closed:
             return
-        while self.buffered:
+        if self.buffered:
             self._is_sending = True
             sending = self._sending = self._sending or b"".join(self._next_batch())
             try:
                 sent = self._send_some(sending)
             except _NOT_NOW:
                 self._is_sending = False
-                self._awaits_room = True
-                self._writer.start(self._flush)
+                self._await_room()
                 return
             except OSError as error:
                 self._is_sending = False
@@ -295,16 +295,21 @@ class SocketTransport:
             self.buffered -= sent
             self.sent += sent
             self._is_sending = False
-            if self.buffered and self._sink is not None:
-                self._sink.on_room()
-        if self._awaits_room:
+        if self._finishing and not self.buffered:
+            self._shut_down()
+        if self._sink is not None:
+            self._sink.on_room()  # which may write
+        if self.buffered:
+            self._await_room()
+            return
+        if self._awaits_room and not self._closed:
             self._writer.stop()
             self._awaits_room = False
         self._flush_asked = False
-        if self._finishing:
-            self._shut_down()
-        if self._sink is not None:
-            self._sink.on_room()
+
+    def _await_room(self) -> None:
+        self._awaits_room = True
+        self._writer.start(self._flush)
 
     def _next_batch(self) -> list[bytes]:
         if self._batches:

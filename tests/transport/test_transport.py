@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 
 import gevent
 import pytest
 from gevent import socket
 
+from aemp_gevent.transport import transport as transport_module
 from aemp_gevent.transport.transport import SocketTransport
 from tests.support.helpers import on_hub, turns, wait_until
 
@@ -79,6 +81,28 @@ def test_what_is_larger_than_all_buffers_arrives_whole(pair: Pair) -> None:
     assert rooms > 1
     turns(3)
     assert sink.rooms == rooms  # it does not wait for room any more
+
+
+def test_sockets_are_read_between_one_batch_and_the_next(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if there is always more to send, and the system takes all of it."""
+    monkeypatch.setattr(transport_module, "WRITE_BYTES", 100)
+    transport, sink, far = pair
+    sent_before: list[int] = []
+
+    def on_room() -> None:
+        if transport.sent < 10_000:
+            transport.write(bytes(100))
+
+    def on_data(_data: memoryview) -> None:
+        sent_before.append(transport.sent)
+
+    sink.on_room, sink.on_data = on_room, on_data  # type: ignore[method-assign]
+    far.sendall(b"x")
+    assert select.select([transport._socket.fileno()], [], [], 5)[0], "it can be read"
+    for _ in range(10):
+        transport.write(bytes(100))
+    wait_until(lambda: transport.sent >= 10_000 and not transport.buffered)
+    assert sent_before[0] <= 200
 
 
 def test_what_comes_is_read_in_pieces_of_the_buffer(pair: Pair) -> None:
