@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Compile the hot modules, if that is possible; all metadata is in setup.cfg.
 
-The modules are those that have a ``.pxd`` beside them, with the types of what they declare. The sources stay what they
-are: without a compiler, or without Cython, the package is installed without compiled modules, and works the same.
+The modules are those that have a ``.pxd`` beside them, with the types of what they declare. One that has a ``.pyx`` as
+well is compiled from that, and not from its source. The sources stay what they are: without a compiler, or without
+Cython, the package is installed without compiled modules, and works the same.
 
 Environment:
     AEMP_PURE_PYTHON: 1 compiles nothing; 0 fails where compiling does. By default a failure is only reported.
@@ -66,15 +67,22 @@ class BuildAllOrNothing(build_ext):
 
 # A .pxd cannot declare the local variables of functions with *args, as there are here. So these get their types from
 # annotations; elsewhere these are no types, because they would refuse subclasses of built-in classes, such as enums.
-ANNOTATED = {"aemp_gevent.node.direct_sending", "aemp_gevent.ports.receive"}
+ANNOTATED = {"aemp_gevent.ports.receive"}
 
 SOURCES = (path.with_suffix(".py") for path in Path("aemp_gevent").rglob("*.pxd"))
 MODULES = [] if WISH not in {"", "0"} else sorted(path.with_suffix("") for path in SOURCES if path.exists())
 
+
+def source(module: Path) -> Path:
+    """Return what a module is compiled from."""
+    by_hand = module.with_suffix(".pyx")
+    return by_hand if by_hand.exists() else module.with_suffix(".py")
+
+
 setup(
     cmdclass={"build_ext": BuildAllOrNothing},
     ext_modules=[
-        Extension(".".join(path.parts), [f"{path}.py"], depends=[f"{path}.pxd"], extra_compile_args=["-g0"])
+        Extension(".".join(path.parts), [str(source(path))], depends=[f"{path}.pxd"], extra_compile_args=["-g0"])
         for path in MODULES
     ],
     # Not in pyproject.toml, which would have it downloaded where nothing is compiled.

@@ -80,7 +80,9 @@ def refuse_stale_modules() -> None:
         if not path.with_suffix(".py").exists():  # C functions for the others
             continue
         made = path.with_suffix(EXTENSION_SUFFIXES[0]).stat().st_mtime
-        if made < max(path.stat().st_mtime, path.with_suffix(".py").stat().st_mtime):
+        by_hand = path.with_suffix(".pyx")
+        source = by_hand if by_hand.exists() else path.with_suffix(".py")
+        if made < max(path.stat().st_mtime, source.stat().st_mtime):
             raise pytest.UsageError("the compiled modules are older than their sources: run 'make compiled'")
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import shutil
@@ -145,6 +146,31 @@ def test_every_attribute_of_a_class_with_types_is_declared() -> None:
             assert stored <= declared, f"{types}: {node.name}"
             checked += len(stored)
     assert checked > 30
+
+
+def documented_in(source: Path) -> dict[str, str]:
+    """Return the signatures of the functions in a source, each with its docstring."""
+    functions = re.finditer(r"def (\w+\([^)]*\)).*:\n +\"\"\"([^\"]*)\"\"\"", source.read_text())
+    return {re.sub(r": \w+", "", function[1]): function[2] for function in functions}
+
+
+def test_what_is_written_by_hand_for_compiled_modules_takes_the_place_of_a_source() -> None:
+    by_hand = list((ROOT / "aemp_gevent").rglob("*.pyx"))
+    for path in by_hand:
+        documented = documented_in(path)
+        assert documented, path
+        assert documented == documented_in(path.with_suffix(".py")), path
+        assert path.with_suffix(".pxd").exists(), path
+    assert by_hand
+
+
+def test_help_and_signature_of_snd_are_the_same_in_both_builds() -> None:
+    assert str(inspect.signature(aemp_gevent.snd)).replace(": 'object'", "").replace(": 'Any'", "") in {
+        "(port, *msg)",
+        "(port, *msg) -> 'None'",
+    }
+    assert (aemp_gevent.snd.__doc__ or "").startswith("Send a message to a port: queue it and return.")
+    assert aemp_gevent.snd.__name__ == "snd"
 
 
 # --- signals and threads, which pure Python lets in between any two steps -----------------------

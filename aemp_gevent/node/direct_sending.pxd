@@ -1,8 +1,4 @@
-from aemp_gevent.ports.c_calls cimport append
-from aemp_gevent.ports.port cimport Receiver
 from aemp_gevent.ports.scheduler cimport Scheduler
-
-cdef int QUEUED
 
 cdef class DirectSending:
     cdef public Scheduler _scheduler

@@ -1,22 +1,18 @@
 # SPDX-License-Identifier: MIT
 """``snd`` to a port that is found at once: the hot path.
 
-Messages to all other ports are sent by :mod:`aemp_gevent.node.sending`.
+Messages to all other ports are sent by :mod:`aemp_gevent.node.sending`. Compiled, ``direct_sending.pyx`` takes
+the place of this module: it does the same with C functions, a test for which would cost every message in Python.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import QUEUED, Receiver
 from aemp_gevent.ports.scheduler import Scheduler
-
-# Compiled, this name stands for a C function (c_calls.pxd), to which nothing can be assigned.
-append: Callable[[deque[Any], Any], None]
-globals().update(append=deque.append)
 
 
 class DirectSending:
@@ -52,7 +48,7 @@ class DirectSending:
         # written out, because two more calls would cost a quarter. The docstring of aemp_gevent.ports says where
         # interrupts may strike, and which steps are atomic for native threads: a test and what is inside its "if".
         try:
-            target: Receiver = self._direct[port]  # type: ignore[index]  # any object may miss
+            target = self._direct[port]  # type: ignore[index]  # any object may miss
         except (KeyError, TypeError):
             self._send_elsewhere(port, msg)
             return
@@ -60,12 +56,12 @@ class DirectSending:
             if target.state:
                 target.mailbox.append(msg)
                 return
-            scheduler: Scheduler = self._scheduler
+            scheduler = self._scheduler
             if scheduler.pumped:
                 if not target.state:  # again, in one step with what follows
                     target.state = QUEUED
                     try:
-                        append(scheduler.runq, target)
+                        scheduler.runq.append(target)
                     except BaseException:
                         scheduler.runq += (target,)  # without a call; adding it twice does no harm
                         raise

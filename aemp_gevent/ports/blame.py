@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import suppress
-from types import CodeType, FunctionType, MethodType
+from types import BuiltinMethodType, CodeType, FunctionType, MethodType
 from typing import Any
 
 from aemp_gevent.ports.patterns import Handler
@@ -26,7 +26,7 @@ _MAX_NAME = 150
 _MAX_WRAPPERS = 10
 
 _KINDS = {"function", "cython_function_or_method"}
-"""The types of functions written in Python, and of those in compiled modules."""
+"""The types of functions written in Python, and of those in compiled modules. ``snd`` is a built-in method there."""
 
 
 def blame(error: BaseException, function: Any, what: str) -> None:
@@ -41,7 +41,10 @@ def blame(error: BaseException, function: Any, what: str) -> None:
         what: What that is.
     """
     function = _unwrapped(function)
-    if type(function).__name__ in _KINDS and _is_ours(function.__module__):
+    kind = type(function)
+    if kind is BuiltinMethodType and _is_ours(type(function.__self__).__module__):
+        return
+    if kind.__name__ in _KINDS and _is_ours(function.__module__):
         return
     with suppress(Exception):  # raised by a class of users
         vars(error)[_MARK] = f"the {what} is {_where(function)}"

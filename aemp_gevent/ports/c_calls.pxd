@@ -1,3 +1,5 @@
+from cpython.object cimport PyObject
+
 # C functions for what compiled code would otherwise call as Python objects: those of greenlet, whose table of C functions
 # keeps its order, and those of deque, as its methods name them. A module does not assign to these names, which are no
 # variables there, but enters the Python functions into its globals().
@@ -75,6 +77,15 @@ cdef extern from *:
         return PyObject_CallMethodNoArgs(queue, aemp_popleft_name);
     }
 
+    /* Return a borrowed reference, or NULL: without an exception if the dictionary cannot have this key. */
+    static inline PyObject *aemp_find(PyObject *dict, PyObject *key) {
+        PyObject *found = PyDict_GetItemWithError(dict, key);
+        if (found == NULL && PyErr_Occurred()
+            && (PyErr_ExceptionMatches(PyExc_KeyError) || PyErr_ExceptionMatches(PyExc_TypeError)))
+            PyErr_Clear();
+        return found;
+    }
+
     typedef struct {
         PyObject_HEAD
         PyObject *weakreflist;
@@ -90,6 +101,7 @@ cdef extern from *:
     bint PURE "0"
     ctypedef class greenlet.greenlet [object aemp_greenlet_layout, check_size error]:
         pass
+    PyObject *find "aemp_find"(dict, object) except? NULL
     object append "aemp_append"(object, object)
     object getcurrent "aemp_getcurrent"()
     Py_ssize_t getrefcount "aemp_references"(object)

@@ -1,3 +1,4 @@
+from aemp_gevent.ports.c_calls cimport PURE, append
 from aemp_gevent.ports.hub_thread cimport HubThread
 from aemp_gevent.ports.port cimport Job, Receiver
 

@@ -20,6 +20,11 @@ from aemp_gevent.ports.patterns import Message
 from aemp_gevent.ports.port import QUEUED, Job, Receiver
 from aemp_gevent.runtime.logs import Log
 
+# Compiled, this name stands for a C function, and PURE for 0 (c_calls.pxd). Nothing can be assigned to them.
+PURE: bool
+append: Callable[[deque[Any], Any], None]
+globals().update(PURE=True, append=deque.append)
+
 _log = Log()
 
 
@@ -49,7 +54,7 @@ class RunQueue(HubThread):
                 if not port.state:  # again, in one step with what follows
                     port.state = QUEUED
                     try:
-                        self.runq.append(port)
+                        append(self.runq, port)
                     except BaseException:
                         self.runq += (port,)  # no call; a second entry does no harm
                         raise
@@ -75,7 +80,10 @@ class RunQueue(HubThread):
         """Put a message into a port's mailbox. Never switches. ``snd`` has a copy of this: keep the two alike."""
         while True:
             if port.state:
-                port.mailbox.append(message)
+                if PURE:
+                    port.mailbox.append(message)
+                else:
+                    append(port.mailbox, message)
                 return
             self.enqueue(port)
 

@@ -147,6 +147,14 @@ def test_the_log_line_of_an_error_of_the_library_names_no_function(caplog, monke
     assert ";" not in caplog.messages[-1]
 
 
+def test_the_log_line_names_no_method_of_the_library_that_users_gave(caplog):
+    node = Node()
+    node.snd(node.rcv(node.port(), "tag", node.snd), "tag")  # snd takes at least a port
+    wait_until(lambda: [text for text in caplog.messages if text.startswith("exception")])
+    assert "snd()" in caplog.text
+    assert ";" not in caplog.messages[-1]
+
+
 def test_the_message_that_a_port_crashed_of_is_not_kept(monkeypatch):
     monkeypatch.setattr(logging.getLogger("aemp_gevent"), "propagate", False)  # pytest keeps what is logged
     node = Node()
