@@ -2,7 +2,8 @@
 """M1: the memory that things take which a program may have many of, in bytes each; what each variant is, it says.
 
 As tracemalloc counts it: what Python's allocators handed out, so not what the kernel keeps for a socket, nor what
-libev and OpenSSL keep. The other ends of links are in another process.
+libev and OpenSSL keep. The other ends of links are in another process. ``resident`` takes the growth of resident
+memory: a greenlet has a part of CPython's stack of frames, which tracemalloc does not see.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gevent.event import Event
 
 from benchmarks import s3_links
 from benchmarks.linked import find, open_node
-from benchmarks.measure import Figure
+from benchmarks.measure import Figure, resident_bytes
 from benchmarks.peer import peer
 
 N = 100_000
@@ -29,6 +30,7 @@ COMPARISONS = tuple(
         "idle port",
         "port that got a message",
         "waiting port_async",
+        "waiting port_async, resident",
         "monitored pair",
         "link",
         "peer without a link",
@@ -51,6 +53,17 @@ def grown(count: int, make: Callable[[], object], settle: Callable[[], None] = l
     return {"count": count, "bytes_each": of * (after - before) / count}
 
 
+def grown_resident(count: int, make: Callable[[], object], settle: Callable[[], None]) -> Figure:
+    """Take by how much resident memory grows when ``make`` makes ``count`` things, for one of them."""
+    before = resident_bytes()
+    make()
+    settle()
+    after = resident_bytes()
+    if before is None or after is None:
+        return {"skipped": "there is no /proc/self/statm"}
+    return {"count": count, "bytes_each": (after - before) / count}
+
+
 def ours(n: int, variant: str = "idle port") -> Figure:
     """Make many, and divide."""
     if variant in {"link", "peer without a link"}:
@@ -58,7 +71,7 @@ def ours(n: int, variant: str = "idle port") -> Figure:
     few = max(1, n // 10)
     if variant == "1000 directory entries":
         return with_entries(few)
-    return with_ports(few if variant == "waiting port_async" else n, variant)
+    return with_ports(few if variant.startswith("waiting") else n, variant)
 
 
 def with_ports(n: int, variant: str) -> Figure:
@@ -72,7 +85,7 @@ def with_ports(n: int, variant: str) -> Figure:
         receive()
 
     def make() -> object:
-        if variant == "waiting port_async":
+        if variant.startswith("waiting"):
             return port_async(wait)
         if variant == "monitored pair":
             return mon(port(), port(), "died")
@@ -96,7 +109,7 @@ def with_ports(n: int, variant: str) -> Figure:
         for _ in range(n):
             make()
 
-    return grown(n, make_all, settle)
+    return (grown_resident if variant.endswith("resident") else grown)(n, make_all, settle)
 
 
 def with_peers(n: int, variant: str) -> Figure:

@@ -71,6 +71,7 @@ def test_unknown_revision_is_refused() -> None:
         ("s4_load", "ours", "50", "p999"),
         ("s4_load", "ceiling", "50", "p999"),
         ("m1_memory", "ours", "monitored pair", "bytes_each"),
+        ("m1_memory", "ours", "waiting port_async, resident", "bytes_each"),
         ("m1_memory", "ours", "link", "bytes_each"),
     ],
 )
