@@ -219,6 +219,8 @@ class TlsTransport:
                 self._encrypt_next()
         if self._sink is not None:
             self._sink.on_room()
+        if self._chunks and not self._leaving and self._tls.is_up:
+            self._encrypt_next()  # now, and not in a callback: then it leaves when all sockets have been looked at
 
     def finish(self) -> None:
         if not self._finishing and not self._closed:

@@ -356,3 +356,23 @@ def test_nothing_is_readable_on_the_wire_behind_the_greeting(make_node: MakeNode
             for hidden in (word, "secret of", "sha3_512", "msgpack", name_of(inbox)):
                 assert hidden.encode() not in rest
         print(f"{sum(map(len, recorder.seen))} bytes, nothing of them readable")
+
+
+def test_what_is_written_when_there_is_room_is_encrypted_then(make_node: MakeNode, shared: str) -> None:
+    """In a callback of its own it would leave in the same turn of the loop, before any socket is read."""
+    one, two = (make_node(secret=None, cert=shared, idle_timeout=None) for _ in range(2))
+    talk(one, two)
+    transport = link_of(one, two).transport
+    wait_until(lambda: not transport.buffered)
+
+    class Sink:
+        def on_room(self) -> None:
+            transport.write(b"\x90")  # a heartbeat
+
+    link, transport._sink = transport._sink, Sink()
+    try:
+        transport.on_room()
+        assert transport._inner.buffered
+    finally:
+        transport._sink = link
+    talk(one, two)
