@@ -30,10 +30,11 @@ from aemp_gevent.wire.framing_msgpack import MsgpackDecoder
 from aemp_gevent.wire.limits import Limits
 from aemp_gevent.wire.vocabulary import BYE, CALL, IDLE, KIL0, KIL1, MON0, MON1, SPAWN, VIA
 
-FRAGMENT_BYTES = 64 * 1024
-"""The most bytes of a packet in one fragment. A loop's turn for each costs less than copying so much."""
+FRAGMENT_BYTES = 60 * 1024
+"""The most bytes of a packet in one fragment. A loop's turn for each costs less than copying so much. With what is
+around it, also TLS's, it fits into one TCP segment within a host. 64 KiB are two, the second one with 60 bytes."""
 
-WHOLE_BYTES = FRAGMENT_BYTES + 4096
+WHOLE_BYTES = 64 * 1024 + 4096
 """The largest packet that is sent whole: 64 KiB of data, and what is around them."""
 
 _HEADER = b"\x92\xc0\xc6"
