@@ -88,15 +88,24 @@ def connect(address: str) -> socket.socket:
 
 def serve_one(handle: Callable[[socket.socket], None]) -> str:
     """Listen on a free port of loopback, call ``handle`` with the first connection, return the port as text."""
+    return serve_several(handle, 1)
+
+
+def serve_several(handle: Callable[[socket.socket], None], count: int) -> str:
+    """The same for the first ``count`` connections, each of which has a greenlet."""
     listener = socket.socket()
     listener.bind((LOOPBACK, 0))
-    listener.listen(1)
+    listener.listen(count)
+
+    def handle_one(sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with sock:
+            handle(sock)
 
     def accept() -> None:
-        sock, _ = listener.accept()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with listener, sock:
-            handle(sock)
+        with listener:
+            for _ in range(count):
+                gevent.spawn(handle_one, listener.accept()[0])
 
     gevent.spawn(accept)
     return str(listener.getsockname()[1])

@@ -52,23 +52,24 @@ def send(module: str, variant: str, count: int, payload: object) -> float:
 
 def serve_unpacking() -> str:
     """In the peer: unpack 64 KiB at a time, call the tag's function from a dict, ack the end."""
+    return serve_one(count_unpacked)
 
-    def count(sock: socket.socket) -> None:
-        numbers = 0
 
-        def counted(_number: int, _payload: object) -> None:
-            nonlocal numbers
-            numbers += 1
+def count_unpacked(sock: socket.socket) -> None:
+    """Do what :func:`serve_unpacking` says, for a connection."""
+    numbers = 0
 
-        handlers: dict[str, Callable[..., None]] = {"tag": counted, "end": lambda: sock.sendall(b"!")}
-        unpacker, buffer = msgpack.Unpacker(), bytearray(CHUNK)
-        view = memoryview(buffer)
-        while size := sock.recv_into(buffer):
-            unpacker.feed(view[:size])
-            for _port, tag, *rest in unpacker:
-                handlers[tag](*rest)
+    def counted(_number: int, _payload: object) -> None:
+        nonlocal numbers
+        numbers += 1
 
-    return serve_one(count)
+    handlers: dict[str, Callable[..., None]] = {"tag": counted, "end": lambda: sock.sendall(b"!")}
+    unpacker, buffer = msgpack.Unpacker(), bytearray(CHUNK)
+    view = memoryview(buffer)
+    while size := sock.recv_into(buffer):
+        unpacker.feed(view[:size])
+        for _port, tag, *rest in unpacker:
+            handlers[tag](*rest)
 
 
 def send_packed(module: str, variant: str, count: int, payload: object, limit: int = CHUNK) -> float:

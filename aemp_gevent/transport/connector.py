@@ -87,6 +87,7 @@ class SocketConnector:
         self._patience = patience
         self._pace = Pace(accept_rate)
         self._buffer = bytearray(READ_BYTES)
+        self._filling: set[SocketTransport] = set()
         self._dialling: set[socket.socket] = set()
 
     def listen(self, endpoint: Endpoint, accepted: Callable[[Transport], None]) -> Listener:
@@ -102,7 +103,7 @@ class SocketConnector:
     def _transport_over(self, sock: socket.socket) -> SocketTransport:
         if sock.family != getattr(std_socket, "AF_UNIX", None):
             _have_the_system_look_after(sock, self._patience)
-        return SocketTransport(sock, self._hub, self._buffer)
+        return SocketTransport(sock, self._hub, self._buffer, self._filling)
 
 
 def _have_the_system_look_after(sock: socket.socket, patience: float) -> None:

@@ -195,11 +195,11 @@ def test_paused_senders_do_not_count_for_the_hard_limit(make_node: MakeNode, whe
         peer = None if when == "while the link is made" else RawPeer.dial(node, listener.id, extras=SAME).shake()
         assert peer is None or peer.answers()
         node.mon(f"{listener.id}#p", died)
-        count = limit // 10_000 + 10
+        count = limit // 10_000 + 1000  # the system takes some of it at once
         senders = [gevent.spawn(node.snd, f"{listener.id}#p", n, bytes(10_000)) for n in range(count)]
         innocent = gevent.spawn(node.mon, f"{listener.id}#q", print)
         unsent: list[int] = []
-        # Behind all of them, and before anything leaves.
+        # Behind all of them, and before the loop has its turn.
         gevent.spawn(lambda: unsent.append(network_of(node).peers[listener.id].unsent))
         innocent.get(timeout=WAIT)
         turns(1)

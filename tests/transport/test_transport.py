@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterator
+from typing import Any
 
 import gevent
 import pytest
 from gevent import socket
 
 from aemp_gevent.transport import transport as transport_module
-from aemp_gevent.transport.transport import SocketTransport
+from aemp_gevent.transport.transport import LEAST_WRITE_BYTES, MANY_MESSAGES, WRITE_BYTES, SocketTransport
 from tests.support.helpers import on_hub, turns, wait_until
 
 
@@ -66,6 +67,112 @@ def test_burst_is_written_in_one_piece(pair: Pair) -> None:
     assert sink.rooms == 1
 
 
+def test_full_batch_leaves_before_the_loop_has_its_turn(pair: Pair) -> None:
+    transport, sink, far = pair
+    pieces = [bytes([number % 256]) * 1000 for number in range(100)]
+    for piece in pieces:
+        transport.write(piece)
+    assert WRITE_BYTES <= transport.sent < WRITE_BYTES + 1000
+    assert transport.sent_writes == 66
+    assert sink.rooms == 0  # which is for the hub
+    got = bytearray()
+    while len(got) < 100_000:
+        got += far.recv(100_000)
+    assert got == b"".join(pieces)
+    assert (transport.buffered, transport.sent_writes) == (0, 100)
+    assert sink.rooms
+
+
+def test_few_large_messages_wait_for_the_loop(pair: Pair) -> None:
+    transport, _sink, far = pair
+    for _ in range(50):
+        transport.write(b"x" * WRITE_BYTES)
+    assert transport.sent == 0
+    left = 50 * WRITE_BYTES
+    while left:
+        left -= len(far.recv(1_000_000))
+
+
+def test_what_the_hub_writes_waits_for_the_loop(pair: Pair) -> None:
+    transport, _sink, far = pair
+    sent: list[int] = []
+
+    def write() -> None:
+        for _ in range(200):
+            transport.write(b"x" * 1000)
+        sent.append(transport.sent)
+
+    on_hub(write)
+    assert sent == [0]
+    left = 200_000
+    while left:
+        left -= len(far.recv(1_000_000))
+
+
+def test_more_than_the_system_takes_waits_for_the_loop(pair: Pair) -> None:
+    transport, _sink, far = pair
+    piece = bytes(range(250)) * 16
+    for _ in range(5000):
+        transport.write(piece)
+    assert 0 < transport.sent < 5000 * len(piece) == transport.sent + transport.buffered
+    got = bytearray()
+    while len(got) < 5000 * len(piece):
+        got += far.recv(1_000_000)
+    assert got == piece * 5000
+
+
+def test_many_connections_with_much_to_send_have_smaller_batches() -> None:
+    near, other = socket.socketpair()
+    filling: set[Any] = set(range(2000))
+    transport = SocketTransport(near, gevent.get_hub(), bytearray(1), filling)
+    transport.start(Sink())
+    for _ in range(MANY_MESSAGES):
+        transport.write(b"x" * (LEAST_WRITE_BYTES // MANY_MESSAGES))
+    assert transport not in filling
+    transport.write(b"z")
+    assert transport.sent == LEAST_WRITE_BYTES
+    assert transport in filling
+    wait_until(lambda: not transport.buffered)
+    assert transport not in filling  # until it has much to send again
+    for _ in range(LEAST_WRITE_BYTES + 1):
+        transport.write(b"x")
+    assert transport in filling
+    transport.close()
+    assert transport not in filling
+    other.close()
+
+
+def test_reset_while_much_is_written_is_reported_by_the_loop(pair: Pair) -> None:
+    transport, sink, far = pair
+    transport.pause()
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    far.close()
+    for _ in range(200):
+        transport.write(b"x" * 1000)
+    assert sink.broken == []
+    wait_until(lambda: sink.broken)
+    turns(3)
+    assert len(sink.broken) == 1
+
+
+def test_interrupt_of_a_write_ends_the_connection(pair: Pair) -> None:
+    transport, sink, far = pair
+
+    def interrupted(_data: bytes) -> int:
+        raise KeyboardInterrupt
+
+    transport._send_some = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(200):
+            transport.write(b"x" * 1000)
+    for _ in range(200):  # nor does it try again: how much the system has is unknown
+        transport.write(b"x" * 1000)
+    wait_until(lambda: sink.broken)
+    assert sink.broken == ["interrupted"]
+    with pytest.raises(ConnectionResetError):
+        far.recv(100)
+
+
 def test_what_is_larger_than_all_buffers_arrives_whole(pair: Pair) -> None:
     transport, sink, far = pair
     data = bytes(range(256)) * 100_000
@@ -86,7 +193,9 @@ def test_what_is_larger_than_all_buffers_arrives_whole(pair: Pair) -> None:
 def test_sockets_are_read_between_one_batch_and_the_next(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if there is always more to send, and the system takes all of it."""
     monkeypatch.setattr(transport_module, "WRITE_BYTES", 100)
+    monkeypatch.setattr(transport_module, "LEAST_WRITE_BYTES", 100)
     transport, sink, far = pair
+    transport._batch_limit = 100
     sent_before: list[int] = []
 
     def on_room() -> None:
@@ -99,8 +208,7 @@ def test_sockets_are_read_between_one_batch_and_the_next(pair: Pair, monkeypatch
     sink.on_room, sink.on_data = on_room, on_data  # type: ignore[method-assign]
     far.sendall(b"x")
     assert select.select([transport._socket.fileno()], [], [], 5)[0], "it can be read"
-    for _ in range(10):
-        transport.write(bytes(100))
+    on_hub(lambda: [transport.write(bytes(100)) for _ in range(10)])
     wait_until(lambda: transport.sent >= 10_000 and not transport.buffered)
     assert sent_before[0] <= 200
 
@@ -167,7 +275,8 @@ def test_close_is_an_end_and_may_be_repeated(pair: Pair) -> None:
     transport.close()
     transport.abort()
     transport.resume()
-    transport.write(b"into the void")
+    for _ in range(100):
+        transport.write(b"into the void" * 100)
     turns(3)
     assert far.recv(100) == b""
     assert sink.broken == []
