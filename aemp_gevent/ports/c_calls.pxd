@@ -77,6 +77,15 @@ cdef extern from *:
         return PyObject_CallMethodNoArgs(queue, aemp_popleft_name);
     }
 
+    /* Most of what compiled code tests for its truth are queues. */
+    static inline int aemp_is_true(PyObject *value) {
+        if (aemp_deque == NULL && aemp_find_deque() < 0)
+            return -1;
+        return Py_TYPE(value) == aemp_deque ? Py_SIZE(value) != 0 : PyObject_IsTrue(value);
+    }
+
+    #define PyObject_IsTrue aemp_is_true
+
     /* Return a borrowed reference, or NULL: without an exception if the dictionary cannot have this key. */
     static inline PyObject *aemp_find(PyObject *dict, PyObject *key) {
         PyObject *found = PyDict_GetItemWithError(dict, key);

@@ -39,6 +39,7 @@ class GivingWay(Deaths):
             runner.aemp_resumed = True
         else:
             current.aemp_resumed = True  # type: ignore[attr-defined]  # any greenlet can carry it
+        first = due = None
         port.waiter = current
         port.state = IDLE
         try:
@@ -46,34 +47,40 @@ class GivingWay(Deaths):
             # and all that is sent from here on queues the port.
             if port.dying is None and not (port.inbox and len(port.inbox) > scanned):
                 runq = self.runq
-                first = runq[0] if runq and self.credit > 0 else None
-                due = first if first is not None and first.state == QUEUED else None
+                if runq and self.credit > 0:
+                    first = runq[0]
+                    if first.state == QUEUED:
+                        due = first
                 if due is not None and due.waiter is not None:
                     # From greenlet to greenlet, without a runner in between: the hot path of
                     # two actors that send to each other.
                     del runq[0]
                     if due is not port:
-                        try:
-                            switch(due.waiter)
-                        except BaseException:
-                            if due.state == QUEUED:  # struck before the other was resumed
-                                self.runq += (due,)
-                            raise
+                        switch(due.waiter)
                 else:
                     first = due = None  # this frame would keep it alive
                     self._give_way()
         except BaseException as error:
-            # A foreign Timeout struck a port that was killed before the hub ended it: it leaves
-            # receive, and its code may block elsewhere.
-            if port.dying is not None:
-                self.doom(port)
-            if isinstance(error, LoopExit):
-                raise EndlessWaitError from error
-            raise
-        finally:
+            # No "finally", nor a second "try": each takes more of the stack, which switches copy.
             port.waiter = None
             if port.state != DEAD:
                 port.state = RUNNING
+            if due is not None and due is not port and due.state == QUEUED:  # struck before the other was resumed
+                self.runq += (due,)
+            self._struck(port, error)
+            raise
+        port.waiter = None
+        if port.state != DEAD:
+            port.state = RUNNING
+
+    def _struck(self, port: Port, error: BaseException) -> None:
+        """Handle what was raised where a port's greenlet waited. The caller raises it again, unless this does."""
+        # A foreign Timeout struck a port that was killed before the hub ended it: it leaves
+        # receive, and its code may block elsewhere.
+        if port.dying is not None:
+            self.doom(port)
+        if isinstance(error, LoopExit):
+            raise EndlessWaitError from error
 
     def _give_way(self) -> None:
         """Switch to an idle runner if something is due, otherwise to the hub."""
