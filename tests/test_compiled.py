@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
 import os
 import re
@@ -171,6 +172,23 @@ def test_help_and_signature_of_snd_are_the_same_in_both_builds() -> None:
     }
     assert (aemp_gevent.snd.__doc__ or "").startswith("Send a message to a port: queue it and return.")
     assert aemp_gevent.snd.__name__ == "snd"
+
+
+@pytest.mark.skipif(not aemp_gevent.is_compiled, reason="Python's own tuples are tracked until they are looked at")
+def test_only_messages_that_can_be_in_a_reference_cycle_are_seen_by_the_garbage_collector(node: LocalNode) -> None:
+    def message(*elements: object) -> tuple[object, ...]:
+        node.snd(me, *elements)
+        return receive(timeout=10)  # type: ignore[no-any-return]
+
+    enabled = gc.isenabled()
+    gc.disable()  # it stops tracking what it looked at
+    try:
+        with node.attach() as me:
+            tracked = [gc.is_tracked(message(*elements)) for elements in [("plain", 1), (), ([],), (1, {}, 2)]]
+    finally:
+        if enabled:
+            gc.enable()
+    assert tracked == [False, False, True, True]
 
 
 # --- signals and threads, which pure Python lets in between any two steps -----------------------

@@ -5,7 +5,7 @@
 A method of a C class that is not bound like one of Python is called directly by the interpreter, which saves a tenth.
 """
 
-from aemp_gevent.ports.c_calls cimport PyObject, append, find
+from aemp_gevent.ports.c_calls cimport PyObject, append, find, untrack
 from aemp_gevent.ports.port cimport Receiver
 
 
@@ -39,6 +39,7 @@ cdef class DirectSending:
         target = <Receiver>found
         while not target.state:
             self._scheduler.enqueue(target)
+        untrack(msg)
         append(target.mailbox, msg)
 
     def _send_elsewhere(self, port, msg):

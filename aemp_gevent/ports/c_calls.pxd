@@ -95,6 +95,15 @@ cdef extern from *:
         return found;
     }
 
+    /* A message that can be in no reference cycle: the garbage collector would find that out in its first look at it. */
+    static inline void aemp_untrack(PyObject *message) {
+        Py_ssize_t place = PyTuple_GET_SIZE(message);
+        while (--place >= 0)
+            if (PyObject_IS_GC(PyTuple_GET_ITEM(message, place)))
+                return;
+        PyObject_GC_UnTrack(message);
+    }
+
     typedef struct {
         PyObject_HEAD
         PyObject *weakreflist;
@@ -116,5 +125,6 @@ cdef extern from *:
     Py_ssize_t getrefcount "aemp_references"(object)
     object popleft "aemp_popleft"(object)
     object switch "aemp_switch"(object)
+    void untrack "aemp_untrack"(tuple)
 
 ctypedef object (*Take)(object)
