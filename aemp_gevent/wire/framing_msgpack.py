@@ -236,7 +236,7 @@ class MsgpackDecoder:
                 raise error
             finally:
                 del error  # or it would refer to itself, and what was decoded would live on for a while
-        text = self._kept() + bytes(self._current)
+        text = b"".join((self._kept(), self._current))
         # Packets before that one were handled; the Unpacker stops there again.
         done, unpacker = 0, _new_unpacker(self._limits, self.large)
         unpacker.feed(text)
@@ -314,21 +314,21 @@ class MsgpackDecoder:
         """
         self._since.write(piece)
         is_long = end - self._begin > self._counted
-        counter, text = self._counter, piece
+        counter, text = self._counter, memoryview(piece)
         if counter is None:
-            if not (is_long or self.large):
-                return
-            kept = self._kept()
-            if not (is_long or any(header in kept for header in ANNOUNCING)):
-                return
+            if not is_long:
+                kept = bytes(self._kept()) if self.large else b""
+                if not any(header in kept for header in ANNOUNCING):
+                    return
             if not self._is_exact:
                 self._find_begin()
-                kept, is_long = self._kept(), end - self._begin > self._counted
-            counter, text = MsgpackCounter(self._limits.counted_bytes), kept
+                is_long = end - self._begin > self._counted
+            counter, text = MsgpackCounter(self._limits.counted_bytes), self._kept()
             self._counter = counter if text else None
         # A message that is not long yet has at most as many elements as bytes.
         counter.limit = self._limits.elements if is_long else self._limits.counted_bytes
-        counter.feed(text)
+        for part in _cut(text, self._piece):  # no copy of those in the middle of a text
+            counter.feed(part)
         missing = 8 * counter.missing if counter.missing > _SMALL_LIST else 0
         if not self._announced.allows(self, missing, end - self._begin):
             raise FramingError(
@@ -336,9 +336,9 @@ class MsgpackDecoder:
                 f"more than {self._announced.limit} bytes"
             )
 
-    def _kept(self) -> bytes:
-        """Return a copy of what was kept of the unfinished message."""
-        return bytes(self._since.getbuffer()[: self._since.tell()])
+    def _kept(self) -> memoryview:
+        """Return what was kept of the unfinished message; nothing can be added as long as this is referred to."""
+        return self._since.getbuffer()[: self._since.tell()]
 
     def give_up(self, why: str) -> None:
         # Never in the middle of a loop: by then nothing is announced.
@@ -351,7 +351,7 @@ class MsgpackDecoder:
         Rare: only when it could be too large. Parses its bytes a second time,
         which is cheaper than asking where each packet ended.
         """
-        unpacker, kept = _new_unpacker(self._limits), self._kept()
+        unpacker, kept = _new_unpacker(self._limits), bytes(self._kept())
         unpacker.feed(kept)
         done = 0
         try:
