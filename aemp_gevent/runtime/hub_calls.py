@@ -105,14 +105,16 @@ def _calls(
         try:
             if waits:
                 yield
-            waits = True
             while True:
+                waits = False
                 call()
+                waits = True
                 yield
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
+            if waits and isinstance(error, GeneratorExit):  # it is being closed; otherwise the call raised this
+                raise
             stray = error
+            waits = True
         try:
             again()
         except BaseException:  # noqa: BLE001  # a second exception

@@ -18,19 +18,20 @@ from tests.support.injecting import between_bytecodes
 ROOT = Path(__file__).parent.parent
 
 
-def test_exception_in_a_call_is_reported_and_the_call_is_made_again():
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit])
+def test_exception_in_a_call_is_reported_and_the_call_is_made_again(error):
     seen: list[object] = []
 
     def call() -> None:
         seen.append("call")
         if len(seen) == 1:
-            raise KeyboardInterrupt
+            raise error
 
     made = hub_call(call, lambda: seen.append("again"), seen.append)
     made()
     made()
     assert seen[:2] == ["call", "again"]
-    assert isinstance(seen[2], KeyboardInterrupt)
+    assert isinstance(seen[2], error)
     assert seen[3:] == ["call"]
 
 
