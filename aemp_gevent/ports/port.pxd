@@ -17,3 +17,6 @@ cdef class Job(Due):
 cdef class Port(Receiver):
     cdef public object scheduler, default, inbox, waiter, runner, dying, main
     cdef public Handlers handlers
+
+cdef class ReplyPort(Port):
+    cdef public object asked
